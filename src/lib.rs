@@ -1,0 +1,13 @@
+//! Mesophyll: the coordination layer of a template worker.
+//!
+//! A **master** process supervises **workers**; every **tenant** (a Discord guild or user) has its own sandboxed Luau VM
+//! on exactly one worker; the master dispatches events to tenants and gets correlated answers back; workers reach the
+//! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
+
+pub mod error;
+pub mod limits;
+pub mod model;
+pub mod runtime;
+pub mod thread;
+pub mod wire;
+pub mod worker_like;

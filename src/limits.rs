@@ -1,0 +1,138 @@
+//! Every bound of the system in one place: a number, why that number, and what happens when it is reached.
+//!
+//! Deliberately not configuration: what an operator may change has an option in `config.rs` whose default is
+//! taken from here. Pure data; owned by nobody, read by every thread.
+
+use std::time::Duration;
+
+/// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16 MiB. A larger
+/// one is refused before it is sent, and a peer that sends one loses the link.
+pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Limit: the body of a request to `/db/*` (protocol.md); larger is 413 before anything is read.
+pub const DB_BODY_MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Limit: the body of a request to the internal API: an event of `MESSAGE_MAX_BYTES`, written as JSON text, which is at
+/// most about twice its MessagePack form; larger is 413 before anything is read.
+pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// Limit: the request line and headers of one HTTP request; larger is 431 and the connection closes.
+pub const HTTP_HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// Limit: headers in one request. Browsers send about 20; more than this is 431.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Limit: time from a request's first byte to the end of its head; a slower peer gets 408 and is closed.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limit: time for a whole body; a slower peer gets 408 and is closed.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Limit: how long a kept-alive connection may be idle before it is closed without a word.
+pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Limit: time for writing one response; a peer that does not read is closed.
+pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Limit: connections of one listener, each of which is a thread; one more gets 503 and is closed.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Limit: messages waiting for a link's writer. With 1,024 requests in flight and their cancellations there is room
+/// for twice as much; when it is full a sender gets `NotSent`/`Busy` at once, nothing blocks.
+pub const LINK_QUEUE_MESSAGES: usize = 4096;
+
+/// Limit: bytes waiting for a link's writer: four messages of the largest size. What does not fit is refused at once.
+pub const LINK_QUEUE_BYTES: usize = 4 * MESSAGE_MAX_BYTES;
+
+/// Limit: the time in which one batch of queued messages must leave; a peer that drains a byte at a time loses the link.
+pub const LINK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Limit: requests of one link that wait for an answer; one more is `Busy` at once.
+pub const PENDING_MAX: usize = 65_536;
+
+/// Limit: dispatches that wait for a worker that is not ready; one more is `Busy` at once.
+pub const WAITING_FOR_WORKER_MAX: usize = 4096;
+
+/// Limit: bytes of the events that wait for a worker that is not ready (sixteen of the largest): more is `Busy` at once.
+pub const WAITING_FOR_WORKER_BYTES: usize = 16 * MESSAGE_MAX_BYTES;
+
+/// Limit: frames in a row that do not decode before a link is closed with 1007 (protocol.md, rule 7).
+pub const UNDECODABLE_IN_A_ROW_MAX: u32 = 16;
+
+/// Limit: nesting of any MessagePack that we walk; the async reference stops at 1,024.
+pub const WIRE_DEPTH_MAX: usize = 1024;
+
+/// Limit: nesting of a value that a template or the store sees (interface.md, protocol.md).
+pub const VALUE_DEPTH_MAX: usize = 32;
+
+/// Limit: events of one tenant that run at once; the next one waits.
+pub const TENANT_RUNNING_MAX: usize = 64;
+
+/// Limit: events of one tenant that wait; one more is `busy` at once.
+pub const TENANT_QUEUE_MAX: usize = 1024;
+
+/// Limit: messages waiting for one executor, all its tenants together; one more is `busy` at once.
+pub const EXECUTOR_INBOX_MAX: usize = 16_384;
+
+/// Limit: database operations of templates that wait for an I/O thread; one more is a `busy` error in the script.
+pub const IO_QUEUE_MAX: usize = 4096;
+
+/// Threads that carry out the database operations of templates, in each worker.
+pub const IO_THREADS: usize = 8;
+
+/// Limit: live coroutines an event (interface.md).
+pub const COROUTINES_MAX: usize = 1024;
+
+/// Limit: coroutines an event may start in all (interface.md).
+pub const SPAWNS_MAX: usize = 10_000;
+
+/// Limit: source text of one template module: parse and compile cannot be interrupted.
+pub const SOURCE_MAX_BYTES: usize = 192 * 1024;
+
+/// Limit: memory of one VM (interface.md).
+pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Limit: running time of one event (interface.md); waiting does not count.
+pub const EVENT_RUNNING_MAX: Duration = Duration::from_secs(10);
+
+/// Limit: wall time of one event (interface.md); below the default deadline of a dispatch.
+pub const EVENT_WALL_MAX: Duration = Duration::from_secs(30);
+
+/// A running coroutine is preempted after this slice.
+pub const SLICE: Duration = Duration::from_millis(2);
+
+/// Limit: where Luau cannot yield (metamethods, comparators, gsub callbacks) an event ends with an error after this.
+pub const UNYIELDABLE_MAX: Duration = Duration::from_millis(100);
+
+/// Default deadline of a dispatch: above [`EVENT_WALL_MAX`], so that a script's own limit speaks first.
+pub const DISPATCH_DEADLINE: Duration = Duration::from_secs(35);
+
+/// Limit: the longest deadline a caller of the internal API may ask for (interface.md).
+pub const DISPATCH_DEADLINE_MAX: Duration = Duration::from_secs(300);
+
+/// Heartbeats missed before a link counts as dead (protocol.md, rule 2).
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// Limit: key of a KV record, in bytes (protocol.md); longer is refused by a rule (422).
+pub const KV_KEY_MAX_BYTES: usize = 512;
+
+/// Limit: a KV value's MessagePack form (protocol.md).
+pub const KV_VALUE_MAX_BYTES: usize = 256 * 1024;
+
+/// Limit: scopes of one record (protocol.md).
+pub const KV_SCOPES_MAX: usize = 10;
+
+/// Limit: one scope's text. The protocol leaves it open; a scope is a name, so it gets the bound of a key.
+pub const KV_SCOPE_MAX_BYTES: usize = 512;
+
+/// Limit: records of one tenant (protocol.md; an option).
+pub const KV_QUOTA_RECORDS: u64 = 10_000;
+
+/// Limit: bytes of one tenant's keys and values (protocol.md; an option).
+pub const KV_QUOTA_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Limit: bytes in the answer of one Find (protocol.md); more is 422 that says to narrow the pattern.
+pub const KV_FIND_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Limit: write operations that wait for the store's writer; one more is answered 503 at once.
+pub const STORE_QUEUE_MAX: usize = 4096;

@@ -1,0 +1,118 @@
+//! A request to a tenant and its one answer.
+
+use crossbeam_channel::Sender;
+
+use super::{CreateEvent, EncodedValue};
+use crate::error::DispatchError;
+
+/// What a tenant answers, or why it did not.
+pub type DispatchResult = Result<EncodedValue, DispatchError>;
+
+/// What a tenant can be asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Run the tenant's template on an event.
+    Dispatch(CreateEvent),
+    /// Run a script in the tenant's VM.
+    RunScript {
+        /// Name shown in errors.
+        name: String,
+        /// Luau source.
+        code: String,
+        /// What `ctx:event()` returns.
+        event: CreateEvent,
+    },
+    /// Cancel what runs, close the VM and free its memory; answers null.
+    DropTenant,
+}
+
+/// Names a submitted job, to cancel it: unique among the jobs of one worker that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What a job was doing when it was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It waited for a worker to be ready: nothing was run.
+    Waiting,
+    /// It had been handed to a worker.
+    Sent,
+    /// No such job: it has been answered, or never was.
+    Unknown,
+}
+
+/// Where the answer of a job goes, exactly once.
+///
+/// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so nobody waits for ever.
+#[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
+pub struct Answer(Option<Target>);
+
+enum Target {
+    Channel(Sender<DispatchResult>),
+    Callback(Box<dyn FnOnce(DispatchResult) + Send>),
+    Nobody,
+}
+
+impl Answer {
+    /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
+    pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
+        Self(Some(Target::Channel(answer_tx)))
+    }
+
+    /// Calls back with the answer, on whichever thread has it. The callback must not block.
+    pub fn callback(callback: impl FnOnce(DispatchResult) + Send + 'static) -> Self {
+        Self(Some(Target::Callback(Box::new(callback))))
+    }
+
+    /// For `nowait`: the answer is dropped.
+    pub fn nobody() -> Self {
+        Self(Some(Target::Nobody))
+    }
+
+    /// Delivers the answer.
+    pub fn send(mut self, result: DispatchResult) {
+        self.deliver(result);
+    }
+
+    fn deliver(&mut self, result: DispatchResult) {
+        match self.0.take() {
+            // A waiter that has gone away needs no answer.
+            Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
+            Some(Target::Callback(callback)) => callback(result),
+            Some(Target::Nobody) | None => {}
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.deliver(Err(DispatchError::OutcomeUnknown("the worker went away".to_owned())));
+    }
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::bounded;
+
+    #[test]
+    fn a_dropped_answer_still_answers() {
+        let (answer_tx, answer_rx) = bounded(1);
+        drop(Answer::channel(answer_tx));
+        assert!(matches!(answer_rx.try_recv(), Ok(Err(DispatchError::OutcomeUnknown(_)))));
+    }
+
+    #[test]
+    fn an_answer_is_delivered_once() {
+        let (answer_tx, answer_rx) = bounded(2);
+        Answer::callback(move |result| answer_tx.send(result).expect("room")).send(Ok(EncodedValue::null()));
+        assert_eq!(answer_rx.recv(), Ok(Ok(EncodedValue::null())));
+        assert!(answer_rx.recv().is_err());
+    }
+}

@@ -1,0 +1,25 @@
+//! What a tenant is told: an event with its name, author and data.
+
+use super::{EncodedJson, EncodedValue};
+
+/// An event for a tenant's template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateEvent {
+    /// The event's name, such as `MESSAGE_CREATE`. Discord's, or any other.
+    pub name: String,
+    /// The Discord id of the user who caused it, in decimal, if there is one.
+    pub author: Option<String>,
+    /// What happened.
+    pub data: EventData,
+}
+
+/// The data of an event, in the form its sender had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventData {
+    /// Plain JSON: what Discord sends.
+    Json(EncodedJson),
+    /// A typed value.
+    KhronosValue(EncodedValue),
+    /// JSON text. The async reference can send it but not read it; we read it, and never send it.
+    RawValue(String),
+}

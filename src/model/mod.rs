@@ -1,0 +1,25 @@
+//! What travels between a master, its workers, its stores and its callers. Pure data: no I/O, no clock, no bytes.
+//!
+//! Deliberately without encoders: MessagePack and JSON forms are in `wire/`, rules of the store in `store/`.
+
+mod dispatch;
+mod encoded;
+mod event;
+mod global_kv;
+mod khronos;
+mod kv;
+mod tenant_id;
+mod tenant_state;
+mod timestamp;
+
+pub use dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
+pub use encoded::{EncodedJson, EncodedValue};
+pub use event::{CreateEvent, EventData};
+pub use global_kv::{
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
+};
+pub use khronos::{Interval, KhronosValue};
+pub use kv::{KeyValueOp, KvRecord, Scopes};
+pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
+pub use tenant_state::TenantState;
+pub use timestamp::{InvalidTimestamp, Timestamp};

@@ -1,0 +1,1 @@
+//! Luau (placeholder replaced by its owner).

@@ -1,0 +1,135 @@
+//! Tenant VMs: what a worker needs of them ([`TemplateRuntime`]) and what they need of the database ([`TenantDb`]).
+//!
+//! Deliberately ignorant of links, processes and stores: a worker hands jobs in, answers come back through
+//! [`Answer`]s. The one implementation in the product is [`luau`]; tests bring a stand-in of their own.
+
+#[cfg(feature = "luau")]
+pub mod luau;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::DbError;
+use crate::model::{
+    Answer, Cancelled, EncodedValue, GlobalKeyValueOp, GlobalKv, Job, KvRecord, PartialGlobalKv, Scopes, TenantId,
+    TenantState, Ticket,
+};
+
+/// A runtime that owns the VMs of many tenants and the threads that run them.
+///
+/// Calls come from a link's reader thread and never block. Events of one tenant start in the order of their `submit`s.
+pub trait TemplateRuntime: Send + Sync {
+    /// Takes a job; `answer` gets the result exactly once. Overload is answered `Busy` at once.
+    ///
+    /// Whether the tenant is subscribed to the event has been checked by the worker.
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer);
+
+    /// Gives a job up: a queued one is dropped, a running one ends as cancelled. Its answer, if it still comes, is an error.
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
+
+    /// What the runtime is doing, for health reports and metrics.
+    fn stats(&self) -> RuntimeStats;
+
+    /// Cancels everything, joins every thread and closes the VMs. Later submits are answered with an error.
+    ///
+    /// # Blocks
+    /// At most about a second: a running script is stopped by its interrupt.
+    fn shutdown(&self);
+}
+
+/// Figures of a runtime at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuntimeStats {
+    /// VMs alive.
+    pub vms: u64,
+    /// Events that were started since the runtime was made.
+    pub events: u64,
+    /// Events that wait or run now.
+    pub in_flight: u64,
+    /// How long ago the executor that has been away longest last came back to its loop.
+    pub stalest_executor: Duration,
+    /// The event that has been running longest without a pause: tenant, event name, for how long.
+    pub longest: Option<(TenantId, String, Duration)>,
+}
+
+/// The database as templates see it: every operation already bound to the tenant that runs.
+///
+/// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell which.
+/// All of them block until the answer or the deadline of the transport, and are called from I/O threads only.
+pub trait TenantDb: Send + Sync {
+    /// The record with exactly these scopes.
+    ///
+    /// # Errors
+    /// See [`DbError`]; as for every operation here.
+    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError>;
+
+    /// All scopes of the tenant's records, sorted, distinct.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError>;
+
+    /// Creates or replaces a record. Acknowledged means synced.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError>;
+
+    /// Deletes a record; one that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError>;
+
+    /// The records whose scopes contain all of `scopes` and whose key matches the ILIKE pattern, ordered by key, scopes.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError>;
+
+    /// The states of all tenants that belong to this worker.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError>;
+
+    /// Replaces a tenant's state.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<(), DbError>;
+
+    /// The approved entries of a scope whose key matches.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError>;
+
+    /// One approved entry, as this tenant may see it.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn global_kv_get(
+        &self,
+        tenant: TenantId,
+        key: String,
+        version: i32,
+        scope: String,
+    ) -> Result<Option<GlobalKv>, DbError>;
+
+    /// Publishes or deletes an entry of the tenant's own.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError>;
+}
+
+/// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with the runtime.
+pub trait TenantStates: Send + Sync {
+    /// The tenant's state, or the defaults as a state if it has none.
+    fn get(&self, tenant: TenantId) -> Arc<TenantState>;
+
+    /// Takes over a state that was just stored.
+    fn put(&self, tenant: TenantId, state: TenantState);
+}

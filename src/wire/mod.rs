@@ -1,0 +1,42 @@
+//! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion that input can drive.
+//!
+//! `reader`/`writer` are the primitives; the wire's shapes (protocol.md: "Encoding") are in one file each.
+
+pub mod reader;
+pub mod writer;
+
+use std::fmt;
+
+/// Why bytes are not the message that they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WireError {
+    /// The input ends in the middle of a value, or claims more items than it has bytes.
+    Truncated,
+    /// Bytes follow the value.
+    Trailing,
+    /// It nests deeper than any peer of ours sends.
+    TooDeep,
+    /// It is larger than it may be, in bytes.
+    TooLarge {
+        /// Size in bytes.
+        bytes: usize,
+        /// Limit in bytes.
+        limit: usize,
+    },
+    /// It is MessagePack, but not of the expected shape; the text says what was wrong.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::Truncated => f.write_str("the message is cut short"),
+            WireError::Trailing => f.write_str("bytes follow the message"),
+            WireError::TooDeep => f.write_str("the message nests too deep"),
+            WireError::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the {limit} allowed"),
+            WireError::Invalid(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}

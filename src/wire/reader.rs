@@ -1,0 +1,197 @@
+//! Reads MessagePack from a slice, one item at a time: the primitive under every decoder of ours.
+//!
+//! Deliberately not serde: a serde decoder recurses with its input and cannot say where a value's bytes lie, which is
+//! what lets values travel undecoded. Nothing here recurses or allocates by a length that the input merely claims.
+
+use rmp::Marker;
+
+use super::WireError;
+use crate::limits::WIRE_DEPTH_MAX;
+
+/// A position in MessagePack bytes.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+/// One item: a scalar whole, or the head of a container whose items follow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Item<'a> {
+    /// nil
+    Nil,
+    /// true or false
+    Boolean(bool),
+    /// a negative whole number
+    Negative(i64),
+    /// a whole number from zero on
+    Unsigned(u64),
+    /// a 4-byte float
+    F32(f32),
+    /// an 8-byte float
+    F64(f64),
+    /// a str; its bytes may not be UTF-8
+    Str(&'a [u8]),
+    /// a bin
+    Bin(&'a [u8]),
+    /// an array of so many items
+    Array(usize),
+    /// a map of so many pairs
+    Map(usize),
+    /// an ext, which nothing of ours sends
+    Ext,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Checks that everything was read.
+    ///
+    /// # Errors
+    /// Bytes follow the value.
+    pub fn end(&self) -> Result<(), WireError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+    }
+
+    /// The kind of the next item, without reading it.
+    ///
+    /// # Errors
+    /// The input ends here.
+    pub fn peek(&self) -> Result<Marker, WireError> {
+        self.rest.first().map(|byte| Marker::from_u8(*byte)).ok_or(WireError::Truncated)
+    }
+
+    /// Reads a scalar, or the head of a container.
+    ///
+    /// # Errors
+    /// The input ends too early, or holds the one byte that MessagePack does not use.
+    pub fn item(&mut self) -> Result<Item<'a>, WireError> {
+        let marker = self.peek()?;
+        self.rest = &self.rest[1..];
+        Ok(match marker {
+            Marker::Null => Item::Nil,
+            Marker::True => Item::Boolean(true),
+            Marker::False => Item::Boolean(false),
+            Marker::FixPos(number) => Item::Unsigned(number.into()),
+            Marker::FixNeg(number) => Item::Negative(number.into()),
+            Marker::U8 => Item::Unsigned(u8::from_be_bytes(self.bytes()?).into()),
+            Marker::U16 => Item::Unsigned(u16::from_be_bytes(self.bytes()?).into()),
+            Marker::U32 => Item::Unsigned(u32::from_be_bytes(self.bytes()?).into()),
+            Marker::U64 => Item::Unsigned(u64::from_be_bytes(self.bytes()?)),
+            Marker::I8 => signed(i8::from_be_bytes(self.bytes()?).into()),
+            Marker::I16 => signed(i16::from_be_bytes(self.bytes()?).into()),
+            Marker::I32 => signed(i32::from_be_bytes(self.bytes()?).into()),
+            Marker::I64 => signed(i64::from_be_bytes(self.bytes()?)),
+            Marker::F32 => Item::F32(f32::from_be_bytes(self.bytes()?)),
+            Marker::F64 => Item::F64(f64::from_be_bytes(self.bytes()?)),
+            Marker::FixStr(len) => Item::Str(self.take(len.into())?),
+            Marker::Str8 => self.len8().and_then(|len| self.take(len)).map(Item::Str)?,
+            Marker::Str16 => self.len16().and_then(|len| self.take(len)).map(Item::Str)?,
+            Marker::Str32 => self.len32().and_then(|len| self.take(len)).map(Item::Str)?,
+            Marker::Bin8 => self.len8().and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::Bin16 => self.len16().and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::Bin32 => self.len32().and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::FixArray(len) => self.array(len.into())?,
+            Marker::Array16 => self.len16().and_then(|len| self.array(len))?,
+            Marker::Array32 => self.len32().and_then(|len| self.array(len))?,
+            Marker::FixMap(len) => self.map(len.into())?,
+            Marker::Map16 => self.len16().and_then(|len| self.map(len))?,
+            Marker::Map32 => self.len32().and_then(|len| self.map(len))?,
+            Marker::FixExt1 => self.ext(1)?,
+            Marker::FixExt2 => self.ext(2)?,
+            Marker::FixExt4 => self.ext(4)?,
+            Marker::FixExt8 => self.ext(8)?,
+            Marker::FixExt16 => self.ext(16)?,
+            Marker::Ext8 => self.len8().and_then(|len| self.ext(len))?,
+            Marker::Ext16 => self.len16().and_then(|len| self.ext(len))?,
+            Marker::Ext32 => self.len32().and_then(|len| self.ext(len))?,
+            Marker::Reserved => return Err(WireError::Invalid("the byte c1 is not MessagePack")),
+        })
+    }
+
+    /// Reads one whole value, however nested, and returns its bytes.
+    ///
+    /// # Errors
+    /// It is cut short, nests deeper than [`WIRE_DEPTH_MAX`], or holds the unused byte.
+    pub fn skip(&mut self) -> Result<&'a [u8], WireError> {
+        let start = self.rest;
+        // How many items are still to come on each open level.
+        let mut open: Vec<usize> = Vec::new();
+        loop {
+            let items = match self.item()? {
+                Item::Array(len) => len,
+                Item::Map(len) => len * 2,
+                _ => 0,
+            };
+            if items > 0 {
+                if open.len() >= WIRE_DEPTH_MAX * 4 {
+                    return Err(WireError::TooDeep);
+                }
+                open.push(items);
+                continue;
+            }
+            while let Some(left) = open.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
+                }
+                open.pop();
+            }
+            if open.is_empty() {
+                return Ok(&start[..start.len() - self.rest.len()]);
+            }
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.rest.split_at_checked(len).ok_or(WireError::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn len8(&mut self) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| u8::from_be_bytes(bytes).into())
+    }
+
+    fn len16(&mut self) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| u16::from_be_bytes(bytes).into())
+    }
+
+    fn len32(&mut self) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| u32::from_be_bytes(bytes) as usize)
+    }
+
+    // Every item takes at least a byte, so a length that claims more than what is left is refused before anyone
+    // allocates by it.
+    fn array(&self, len: usize) -> Result<Item<'a>, WireError> {
+        if len > self.rest.len() { Err(WireError::Truncated) } else { Ok(Item::Array(len)) }
+    }
+
+    fn map(&self, len: usize) -> Result<Item<'a>, WireError> {
+        if len > self.rest.len() / 2 { Err(WireError::Truncated) } else { Ok(Item::Map(len)) }
+    }
+
+    fn ext(&mut self, len: usize) -> Result<Item<'a>, WireError> {
+        self.take(len + 1).map(|_| Item::Ext)
+    }
+}
+
+fn signed<'a>(number: i64) -> Item<'a> {
+    match u64::try_from(number) {
+        Ok(number) => Item::Unsigned(number),
+        Err(_) => Item::Negative(number),
+    }
+}

@@ -1,0 +1,138 @@
+//! Writes MessagePack in its shortest forms into a `Vec`: the primitive under every encoder of ours.
+
+use rmp::encode;
+
+/// Writing into a `Vec` cannot fail; `rmp` merely has a `Result` because other writers can.
+fn infallible<T, E>(result: Result<T, E>) {
+    debug_assert!(result.is_ok(), "writing into a Vec cannot fail");
+}
+
+/// Appends MessagePack to a buffer.
+#[derive(Debug, Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// An empty buffer with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity) }
+    }
+
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// How many bytes were written.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// nil
+    pub fn nil(&mut self) {
+        infallible(encode::write_nil(&mut self.bytes));
+    }
+
+    /// true or false
+    pub fn boolean(&mut self, value: bool) {
+        infallible(encode::write_bool(&mut self.bytes, value));
+    }
+
+    /// A whole number.
+    pub fn unsigned(&mut self, value: u64) {
+        infallible(encode::write_uint(&mut self.bytes, value));
+    }
+
+    /// A whole number.
+    pub fn integer(&mut self, value: i64) {
+        infallible(encode::write_sint(&mut self.bytes, value));
+    }
+
+    /// A 4-byte float.
+    pub fn f32(&mut self, value: f32) {
+        infallible(encode::write_f32(&mut self.bytes, value));
+    }
+
+    /// An 8-byte float.
+    pub fn f64(&mut self, value: f64) {
+        infallible(encode::write_f64(&mut self.bytes, value));
+    }
+
+    /// Text.
+    pub fn text(&mut self, value: &str) {
+        infallible(encode::write_str(&mut self.bytes, value));
+    }
+
+    /// Text, or nil.
+    pub fn text_or_nil(&mut self, value: Option<&str>) {
+        match value {
+            Some(text) => self.text(text),
+            None => self.nil(),
+        }
+    }
+
+    /// The head of an array; its items follow.
+    ///
+    /// # Panics
+    /// Never in practice: more than 2³² items do not fit into any message.
+    pub fn array(&mut self, len: usize) {
+        let len = u32::try_from(len).expect("no message has room for 2^32 items");
+        infallible(encode::write_array_len(&mut self.bytes, len));
+    }
+
+    /// The head of a map; its keys and values follow in turn.
+    ///
+    /// # Panics
+    /// Never in practice: more than 2³² items do not fit into any message.
+    pub fn map(&mut self, len: usize) {
+        let len = u32::try_from(len).expect("no message has room for 2^32 items");
+        infallible(encode::write_map_len(&mut self.bytes, len));
+    }
+
+    /// The head of an enum variant with a value: a map of one pair whose key is written here.
+    pub fn variant(&mut self, name: &str) {
+        self.map(1);
+        self.text(name);
+    }
+
+    /// A value that is MessagePack already.
+    pub fn encoded(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Starts a container whose length is not known yet: a wide head that [`Writer::close`] fills in.
+    pub fn open(&mut self) -> Open {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 5]);
+        Open { at }
+    }
+
+    /// Fills in the head of an array that [`Writer::open`] started.
+    pub fn close_array(&mut self, open: Open, len: usize) {
+        self.close(open, rmp::Marker::Array32, len);
+    }
+
+    /// Fills in the head of a map that [`Writer::open`] started.
+    pub fn close_map(&mut self, open: Open, len: usize) {
+        self.close(open, rmp::Marker::Map32, len);
+    }
+
+    fn close(&mut self, open: Open, marker: rmp::Marker, len: usize) {
+        let len = u32::try_from(len).expect("no message has room for 2^32 items");
+        self.bytes[open.at] = marker.to_u8();
+        self.bytes[open.at + 1..open.at + 5].copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// The place of a head that is still to be filled in.
+#[derive(Debug)]
+#[must_use = "an open container must be closed"]
+pub struct Open {
+    at: usize,
+}
