@@ -8,6 +8,7 @@ pub mod error;
 pub mod limits;
 pub mod model;
 pub mod runtime;
+pub mod sharding;
 pub mod thread;
 pub mod wire;
 pub mod worker_like;
