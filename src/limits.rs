@@ -59,7 +59,7 @@ pub const WAITING_FOR_WORKER_BYTES: usize = 16 * MESSAGE_MAX_BYTES;
 /// Limit: frames in a row that do not decode before a link is closed with 1007 (protocol.md, rule 7).
 pub const UNDECODABLE_IN_A_ROW_MAX: u32 = 16;
 
-/// Limit: nesting of any MessagePack that we walk; the async reference stops at 1,024.
+/// Limit: nesting of any MessagePack that we walk: an array or map at this depth is refused, as the async reference does.
 pub const WIRE_DEPTH_MAX: usize = 1024;
 
 /// Limit: nesting of a value that a template or the store sees (interface.md, protocol.md).

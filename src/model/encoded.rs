@@ -7,14 +7,14 @@ use std::fmt;
 
 /// The MessagePack encoding of one `KhronosValue`.
 ///
-/// Invariant: the bytes are exactly one well-formed value; only `wire/` makes them (or, in `store/`, reads back what
-/// `wire/` made).
+/// Invariant: the bytes are exactly one value in its canonical form (protocol.md: "Encoding"), of which equal values have
+/// equal bytes; only `wire/` makes them, or code that writes `wire::walk::Token`s, or reads back what they made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedValue(Vec<u8>);
 
 /// The MessagePack encoding of one plain JSON value (no bin, no ext, string keys only).
 ///
-/// Invariant: as for [`EncodedValue`]. Key order and header widths are the sender's.
+/// Invariant: the bytes are exactly one plain value. Key order and header widths are the sender's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedJson(Vec<u8>);
 

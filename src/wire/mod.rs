@@ -2,7 +2,16 @@
 //!
 //! `reader`/`writer` are the primitives; the wire's shapes (protocol.md: "Encoding") are in one file each.
 
+mod event;
+#[cfg(test)]
+mod golden;
+pub mod message;
+pub mod plain;
 pub mod reader;
+pub mod shape;
+pub mod timezone;
+pub mod value;
+pub mod walk;
 pub mod writer;
 
 use std::fmt;

@@ -6,12 +6,12 @@
 use rmp::Marker;
 
 use super::WireError;
-use crate::limits::WIRE_DEPTH_MAX;
 
-/// A position in MessagePack bytes.
+/// A position in MessagePack bytes, and whether everything so far was as [`super::writer::Writer`] would write it.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    canonical: bool,
 }
 
 /// One item: a scalar whole, or the head of a container whose items follow.
@@ -44,12 +44,28 @@ pub enum Item<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self { rest: bytes, canonical: true }
     }
 
     /// What has not been read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
+    }
+
+    /// Whether everything read so far was in its one canonical form. If so, bytes can be copied instead of written anew.
+    pub fn is_canonical(&self) -> bool {
+        self.canonical
+    }
+
+    /// Notes that something was accepted which an encoder of ours writes otherwise.
+    pub fn not_canonical(&mut self) {
+        self.canonical = false;
+    }
+
+    /// Goes to where another reader of the same bytes has come.
+    pub(crate) fn join(&mut self, ahead: Reader<'a>) {
+        self.canonical &= ahead.canonical;
+        self.rest = ahead.rest;
     }
 
     /// Checks that everything was read.
@@ -81,68 +97,69 @@ impl<'a> Reader<'a> {
             Marker::False => Item::Boolean(false),
             Marker::FixPos(number) => Item::Unsigned(number.into()),
             Marker::FixNeg(number) => Item::Negative(number.into()),
-            Marker::U8 => Item::Unsigned(u8::from_be_bytes(self.bytes()?).into()),
-            Marker::U16 => Item::Unsigned(u16::from_be_bytes(self.bytes()?).into()),
-            Marker::U32 => Item::Unsigned(u32::from_be_bytes(self.bytes()?).into()),
-            Marker::U64 => Item::Unsigned(u64::from_be_bytes(self.bytes()?)),
-            Marker::I8 => signed(i8::from_be_bytes(self.bytes()?).into()),
-            Marker::I16 => signed(i16::from_be_bytes(self.bytes()?).into()),
-            Marker::I32 => signed(i32::from_be_bytes(self.bytes()?).into()),
-            Marker::I64 => signed(i64::from_be_bytes(self.bytes()?)),
+            Marker::U8 => self.bytes().map(|bytes| self.unsigned(u8::from_be_bytes(bytes), 0x80))?,
+            Marker::U16 => self.bytes().map(|bytes| self.unsigned(u16::from_be_bytes(bytes), 0x100))?,
+            Marker::U32 => self.bytes().map(|bytes| self.unsigned(u32::from_be_bytes(bytes), 0x1_0000))?,
+            Marker::U64 => self.bytes().map(|bytes| self.unsigned(u64::from_be_bytes(bytes), 0x1_0000_0000))?,
+            Marker::I8 => self.bytes().map(|bytes| self.signed(i8::from_be_bytes(bytes), -0x20))?,
+            Marker::I16 => self.bytes().map(|bytes| self.signed(i16::from_be_bytes(bytes), i8::MIN.into()))?,
+            Marker::I32 => self.bytes().map(|bytes| self.signed(i32::from_be_bytes(bytes), i16::MIN.into()))?,
+            Marker::I64 => self.bytes().map(|bytes| self.signed(i64::from_be_bytes(bytes), i32::MIN.into()))?,
             Marker::F32 => Item::F32(f32::from_be_bytes(self.bytes()?)),
             Marker::F64 => Item::F64(f64::from_be_bytes(self.bytes()?)),
             Marker::FixStr(len) => Item::Str(self.take(len.into())?),
-            Marker::Str8 => self.len8().and_then(|len| self.take(len)).map(Item::Str)?,
-            Marker::Str16 => self.len16().and_then(|len| self.take(len)).map(Item::Str)?,
-            Marker::Str32 => self.len32().and_then(|len| self.take(len)).map(Item::Str)?,
-            Marker::Bin8 => self.len8().and_then(|len| self.take(len)).map(Item::Bin)?,
-            Marker::Bin16 => self.len16().and_then(|len| self.take(len)).map(Item::Bin)?,
-            Marker::Bin32 => self.len32().and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::Str8 => self.len8(0x20).and_then(|len| self.take(len)).map(Item::Str)?,
+            Marker::Str16 => self.len16(0x100).and_then(|len| self.take(len)).map(Item::Str)?,
+            Marker::Str32 => self.len32(0x1_0000).and_then(|len| self.take(len)).map(Item::Str)?,
+            // No encoder of ours writes bin or ext, so whoever accepts one notes that; their lengths do not matter.
+            Marker::Bin8 => self.len8(0).and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::Bin16 => self.len16(0).and_then(|len| self.take(len)).map(Item::Bin)?,
+            Marker::Bin32 => self.len32(0).and_then(|len| self.take(len)).map(Item::Bin)?,
             Marker::FixArray(len) => self.array(len.into())?,
-            Marker::Array16 => self.len16().and_then(|len| self.array(len))?,
-            Marker::Array32 => self.len32().and_then(|len| self.array(len))?,
+            Marker::Array16 => self.len16(0x10).and_then(|len| self.array(len))?,
+            Marker::Array32 => self.len32(0x1_0000).and_then(|len| self.array(len))?,
             Marker::FixMap(len) => self.map(len.into())?,
-            Marker::Map16 => self.len16().and_then(|len| self.map(len))?,
-            Marker::Map32 => self.len32().and_then(|len| self.map(len))?,
+            Marker::Map16 => self.len16(0x10).and_then(|len| self.map(len))?,
+            Marker::Map32 => self.len32(0x1_0000).and_then(|len| self.map(len))?,
             Marker::FixExt1 => self.ext(1)?,
             Marker::FixExt2 => self.ext(2)?,
             Marker::FixExt4 => self.ext(4)?,
             Marker::FixExt8 => self.ext(8)?,
             Marker::FixExt16 => self.ext(16)?,
-            Marker::Ext8 => self.len8().and_then(|len| self.ext(len))?,
-            Marker::Ext16 => self.len16().and_then(|len| self.ext(len))?,
-            Marker::Ext32 => self.len32().and_then(|len| self.ext(len))?,
+            Marker::Ext8 => self.len8(0).and_then(|len| self.ext(len))?,
+            Marker::Ext16 => self.len16(0).and_then(|len| self.ext(len))?,
+            Marker::Ext32 => self.len32(0).and_then(|len| self.ext(len))?,
             Marker::Reserved => return Err(WireError::Invalid("the byte c1 is not MessagePack")),
         })
     }
 
-    /// Reads one whole value, however nested, and returns its bytes.
+    /// Reads one whole value of at most `depth_max` open levels and returns its bytes.
     ///
     /// # Errors
-    /// It is cut short, nests deeper than [`WIRE_DEPTH_MAX`], or holds the unused byte.
-    pub fn skip(&mut self) -> Result<&'a [u8], WireError> {
+    /// It is cut short, nests deeper, or holds the unused byte.
+    pub fn skip(&mut self, depth_max: usize) -> Result<&'a [u8], WireError> {
         let start = self.rest;
         // How many items are still to come on each open level.
         let mut open: Vec<usize> = Vec::new();
         loop {
             let items = match self.item()? {
-                Item::Array(len) => len,
-                Item::Map(len) => len * 2,
-                _ => 0,
+                Item::Array(len) => Some(len),
+                Item::Map(len) => Some(len * 2),
+                _ => None,
             };
-            if items > 0 {
-                if open.len() >= WIRE_DEPTH_MAX * 4 {
+            if let Some(items) = items {
+                if open.len() >= depth_max {
                     return Err(WireError::TooDeep);
                 }
                 open.push(items);
-                continue;
-            }
-            while let Some(left) = open.last_mut() {
+            } else if let Some(left) = open.last_mut() {
                 *left -= 1;
-                if *left > 0 {
-                    break;
-                }
+            }
+            while let Some(0) = open.last() {
                 open.pop();
+                if let Some(left) = open.last_mut() {
+                    *left -= 1;
+                }
             }
             if open.is_empty() {
                 return Ok(&start[..start.len() - self.rest.len()]);
@@ -162,16 +179,39 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    fn len8(&mut self) -> Result<usize, WireError> {
-        self.bytes().map(|bytes| u8::from_be_bytes(bytes).into())
+    // `least`: the smallest number that does not fit into a shorter form.
+
+    fn len8(&mut self, least: usize) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| self.len(u8::from_be_bytes(bytes).into(), least))
     }
 
-    fn len16(&mut self) -> Result<usize, WireError> {
-        self.bytes().map(|bytes| u16::from_be_bytes(bytes).into())
+    fn len16(&mut self, least: usize) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| self.len(u16::from_be_bytes(bytes).into(), least))
     }
 
-    fn len32(&mut self) -> Result<usize, WireError> {
-        self.bytes().map(|bytes| u32::from_be_bytes(bytes) as usize)
+    fn len32(&mut self, least: usize) -> Result<usize, WireError> {
+        self.bytes().map(|bytes| self.len(u32::from_be_bytes(bytes) as usize, least))
+    }
+
+    fn len(&mut self, len: usize, least: usize) -> usize {
+        self.canonical &= len >= least;
+        len
+    }
+
+    fn unsigned(&mut self, number: impl Into<u64>, least: u64) -> Item<'a> {
+        let number = number.into();
+        self.canonical &= number >= least;
+        Item::Unsigned(number)
+    }
+
+    // `fits`: the least number that a shorter form holds. From zero on, the unsigned forms are the shortest.
+    fn signed(&mut self, number: impl Into<i64>, fits: i64) -> Item<'a> {
+        let number = number.into();
+        self.canonical &= number < fits;
+        match u64::try_from(number) {
+            Ok(number) => Item::Unsigned(number),
+            Err(_) => Item::Negative(number),
+        }
     }
 
     // Every item takes at least a byte, so a length that claims more than what is left is refused before anyone
@@ -186,12 +226,5 @@ impl<'a> Reader<'a> {
 
     fn ext(&mut self, len: usize) -> Result<Item<'a>, WireError> {
         self.take(len + 1).map(|_| Item::Ext)
-    }
-}
-
-fn signed<'a>(number: i64) -> Item<'a> {
-    match u64::try_from(number) {
-        Ok(number) => Item::Unsigned(number),
-        Err(_) => Item::Negative(number),
     }
 }

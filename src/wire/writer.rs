@@ -106,27 +106,50 @@ impl Writer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Starts a container whose length is not known yet: a wide head that [`Writer::close`] fills in.
+    /// Takes back what was written from a place on.
+    pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
+        self.bytes.split_off(at)
+    }
+
+    /// Starts a container whose length is not known yet; [`Writer::close_array`] or [`Writer::close_map`] puts its head.
     pub fn open(&mut self) -> Open {
         let at = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 5]);
+        // Room for the shortest head, which is what most containers need.
+        self.bytes.push(0);
         Open { at }
     }
 
-    /// Fills in the head of an array that [`Writer::open`] started.
+    /// Puts the head of an array that [`Writer::open`] started.
+    ///
+    /// # Panics
+    /// Never in practice: more than 2³² items do not fit into any message.
     pub fn close_array(&mut self, open: Open, len: usize) {
-        self.close(open, rmp::Marker::Array32, len);
-    }
-
-    /// Fills in the head of a map that [`Writer::open`] started.
-    pub fn close_map(&mut self, open: Open, len: usize) {
-        self.close(open, rmp::Marker::Map32, len);
-    }
-
-    fn close(&mut self, open: Open, marker: rmp::Marker, len: usize) {
         let len = u32::try_from(len).expect("no message has room for 2^32 items");
-        self.bytes[open.at] = marker.to_u8();
-        self.bytes[open.at + 1..open.at + 5].copy_from_slice(&len.to_be_bytes());
+        self.put_head(open, |mut head| {
+            infallible(encode::write_array_len(&mut head, len));
+            head.len()
+        });
+    }
+
+    /// Puts the head of a map that [`Writer::open`] started.
+    ///
+    /// # Panics
+    /// Never in practice: more than 2³² items do not fit into any message.
+    pub fn close_map(&mut self, open: Open, len: usize) {
+        let len = u32::try_from(len).expect("no message has room for 2^32 items");
+        self.put_head(open, |mut head| {
+            infallible(encode::write_map_len(&mut head, len));
+            head.len()
+        });
+    }
+
+    /// `write` fills a head in and returns how much room it left.
+    ///
+    /// A head of more than a byte moves what stands behind it: once for each container of more than 15 items.
+    fn put_head(&mut self, open: Open, write: impl FnOnce(&mut [u8]) -> usize) {
+        let mut head = [0; 5];
+        let unused = write(&mut head);
+        self.bytes.splice(open.at..=open.at, head[..head.len() - unused].iter().copied());
     }
 }
 

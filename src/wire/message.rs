@@ -1,0 +1,387 @@
+//! What goes over a link: [`ServerMessage`] from the master, [`ClientMessage`] from a worker. One message is one binary
+//! frame.
+//!
+//! The first four and the first two are the protocol's; the others are ours, and a peer that does not know them skips
+//! them, as [`Incoming::Unknown`] lets us skip what we do not know. Values are checked and copied, never built into trees.
+
+use super::WireError;
+use super::event::event_len;
+use super::reader::Reader;
+use super::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
+use super::writer::Writer;
+use crate::limits::MESSAGE_MAX_BYTES;
+use crate::model::{CreateEvent, EncodedValue, TenantId, TenantState};
+
+/// From the master to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerMessage {
+    /// The first message of a link.
+    Hello {
+        /// How often the worker is to send a heartbeat, in milliseconds.
+        heartbeat_interval_ms: u64,
+    },
+    /// Run a tenant's template on an event.
+    DispatchEvent {
+        /// The tenant.
+        id: TenantId,
+        /// The event.
+        event: CreateEvent,
+        /// Names the answer; without it none is wanted.
+        req_id: Option<u64>,
+    },
+    /// Run a script in a tenant's VM.
+    RunScript {
+        /// The tenant.
+        id: TenantId,
+        /// Name shown in errors.
+        name: String,
+        /// Luau source.
+        code: String,
+        /// What the script's `ctx:event()` returns.
+        event: CreateEvent,
+        /// Names the answer.
+        req_id: u64,
+    },
+    /// Close a tenant's VM.
+    DropWorker {
+        /// The tenant.
+        id: TenantId,
+        /// Names the answer.
+        req_id: u64,
+    },
+    /// Ours: nobody waits for this answer any more.
+    CancelDispatch {
+        /// The request that is given up.
+        req_id: u64,
+    },
+    /// Ours: a tenant's state has changed.
+    UpdateTenantState {
+        /// The tenant.
+        id: TenantId,
+        /// Its new state.
+        state: TenantState,
+    },
+}
+
+/// From a worker to the master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientMessage {
+    /// The answer to the request of that id.
+    DispatchResponse {
+        /// Which request.
+        req_id: u64,
+        /// What the template returned, or why it did not.
+        result: Result<EncodedValue, String>,
+    },
+    /// The worker is alive.
+    Heartbeat,
+    /// Ours: the worker takes events now.
+    Ready(Ready),
+    /// Ours: how the worker is doing; sent beside each heartbeat.
+    Health(Health),
+}
+
+/// What a worker tells when it is ready. Later versions may add fields at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// The worker's version of Mesophyll.
+    pub version: String,
+    /// Executor threads that run.
+    pub executors: u64,
+    /// Tenant states that were loaded.
+    pub tenant_states: u64,
+}
+
+/// How a worker is doing. Later versions may add fields at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// How long the executor that has been away longest has not come back to its loop, in milliseconds.
+    pub stalest_executor_ms: u64,
+    /// Events that wait or run.
+    pub in_flight: u64,
+    /// VMs alive.
+    pub vms: u64,
+    /// Events started since the worker started.
+    pub events: u64,
+    /// What runs longest without a pause: tenant, event name, for how many milliseconds.
+    pub longest: Option<(TenantId, String, u64)>,
+    /// Memory of the process, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// A message that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming<M> {
+    /// One that we know.
+    Message(M),
+    /// A variant that we do not know, by its name (cut to 64 characters): to be counted and skipped.
+    Unknown(String),
+}
+
+impl ServerMessage {
+    const VARIANTS: [&str; 6] =
+        ["Hello", "DispatchEvent", "RunScript", "DropWorker", "CancelDispatch", "UpdateTenantState"];
+
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        // What grows is an event; one allocation is enough for everything around it.
+        let event_len = match self {
+            ServerMessage::DispatchEvent { event, .. } => event_len(event),
+            ServerMessage::RunScript { name, code, event, .. } => name.len() + code.len() + event_len(event),
+            _ => 0,
+        };
+        let mut writer = Writer::with_capacity(event_len + 96);
+        self.write(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// The message that the bytes are.
+    ///
+    /// # Errors
+    /// They are larger than a message may be, or none of this kind.
+    pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
+        decode_message(bytes, &Self::VARIANTS, Self::read)
+    }
+
+    fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(match variant {
+            0 => {
+                read_fields!(reader => heartbeat_interval_ms);
+                ServerMessage::Hello { heartbeat_interval_ms }
+            }
+            1 => {
+                read_fields!(reader => id, event, req_id);
+                ServerMessage::DispatchEvent { id, event, req_id }
+            }
+            2 => {
+                read_fields!(reader => id, name, code, event, req_id);
+                ServerMessage::RunScript { id, name, code, event, req_id }
+            }
+            3 => {
+                read_fields!(reader => id, req_id);
+                ServerMessage::DropWorker { id, req_id }
+            }
+            4 => {
+                read_fields!(reader => req_id);
+                ServerMessage::CancelDispatch { req_id }
+            }
+            _ => {
+                read_fields!(reader => id, state);
+                ServerMessage::UpdateTenantState { id, state }
+            }
+        })
+    }
+}
+
+impl ClientMessage {
+    const VARIANTS: [&str; 4] = ["DispatchResponse", "Heartbeat", "Ready", "Health"];
+
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let result_len = match self {
+            ClientMessage::DispatchResponse { result: Ok(value), .. } => value.as_bytes().len(),
+            ClientMessage::DispatchResponse { result: Err(text), .. } => text.len(),
+            _ => 0,
+        };
+        let mut writer = Writer::with_capacity(result_len + 48);
+        self.write(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// The message that the bytes are.
+    ///
+    /// # Errors
+    /// They are larger than a message may be, or none of this kind.
+    pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
+        decode_message(bytes, &Self::VARIANTS, Self::read)
+    }
+
+    fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        match variant {
+            0 => {
+                read_fields!(reader => req_id, result);
+                Ok(ClientMessage::DispatchResponse { req_id, result })
+            }
+            1 => {
+                fields(reader, &[], FieldCount::Exact, |_, _| Ok(()))?;
+                Ok(ClientMessage::Heartbeat)
+            }
+            2 => Ready::decode(reader).map(ClientMessage::Ready),
+            _ => Health::decode(reader).map(ClientMessage::Health),
+        }
+    }
+}
+
+fn decode_message<M>(
+    bytes: &[u8],
+    variants: &[&str],
+    read: impl FnOnce(usize, &mut Reader<'_>) -> Result<M, WireError>,
+) -> Result<Incoming<M>, WireError> {
+    if bytes.len() > MESSAGE_MAX_BYTES {
+        return Err(WireError::TooLarge { bytes: bytes.len(), limit: MESSAGE_MAX_BYTES });
+    }
+    let mut reader = Reader::new(bytes);
+    let envelope = Envelope::read(&mut reader)?;
+    let incoming = match envelope.name.find(variants) {
+        Some(_) if !envelope.has_value => return Err(WireError::Invalid("a message without its fields")),
+        Some(variant) => Incoming::Message(read(variant, &mut reader)?),
+        None => {
+            if envelope.has_value {
+                skip_unknown(&mut reader)?;
+            }
+            Incoming::Unknown(printable(envelope.name))
+        }
+    };
+    reader.end()?;
+    Ok(incoming)
+}
+
+/// An unknown variant's name, fit for a log.
+fn printable(name: Name<'_>) -> String {
+    match name {
+        Name::Text(bytes) => {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]);
+            text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        }
+        Name::Index(index) => index.to_string(),
+    }
+}
+
+impl ServerMessage {
+    fn write(&self, writer: &mut Writer) {
+        match self {
+            ServerMessage::Hello { heartbeat_interval_ms } => {
+                writer.encoded(b"\x81\xa5Hello\x91");
+                writer.unsigned(*heartbeat_interval_ms);
+            }
+            ServerMessage::DispatchEvent { id, event, req_id } => {
+                writer.encoded(b"\x81\xadDispatchEvent\x93");
+                id.encode(writer);
+                event.encode(writer);
+                req_id.encode(writer);
+            }
+            ServerMessage::RunScript { id, name, code, event, req_id } => {
+                writer.encoded(b"\x81\xa9RunScript\x95");
+                id.encode(writer);
+                writer.text(name);
+                writer.text(code);
+                event.encode(writer);
+                writer.unsigned(*req_id);
+            }
+            ServerMessage::DropWorker { id, req_id } => {
+                writer.encoded(b"\x81\xaaDropWorker\x92");
+                id.encode(writer);
+                writer.unsigned(*req_id);
+            }
+            ServerMessage::CancelDispatch { req_id } => {
+                writer.encoded(b"\x81\xaeCancelDispatch\x91");
+                writer.unsigned(*req_id);
+            }
+            ServerMessage::UpdateTenantState { id, state } => {
+                writer.encoded(b"\x81\xb1UpdateTenantState\x92");
+                id.encode(writer);
+                state.encode(writer);
+            }
+        }
+    }
+}
+
+impl ClientMessage {
+    fn write(&self, writer: &mut Writer) {
+        match self {
+            ClientMessage::DispatchResponse { req_id, result } => {
+                writer.encoded(b"\x81\xb0DispatchResponse\x92");
+                writer.unsigned(*req_id);
+                result.encode(writer);
+            }
+            ClientMessage::Heartbeat => writer.encoded(b"\x81\xa9Heartbeat\x90"),
+            ClientMessage::Ready(ready) => {
+                writer.variant("Ready");
+                ready.encode(writer);
+            }
+            ClientMessage::Health(health) => {
+                writer.variant("Health");
+                health.encode(writer);
+            }
+        }
+    }
+}
+
+impl Encode for Result<EncodedValue, String> {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            Ok(value) => {
+                writer.variant("Ok");
+                value.encode(writer);
+            }
+            Err(text) => {
+                writer.variant("Err");
+                writer.text(text);
+            }
+        }
+    }
+}
+
+impl Decode for Result<EncodedValue, String> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        match Envelope::variant_with_value(reader, &["Ok", "Err"])? {
+            0 => EncodedValue::decode(reader).map(Ok),
+            _ => String::decode(reader).map(Err),
+        }
+    }
+}
+
+impl Encode for Ready {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(3);
+        writer.text(&self.version);
+        writer.unsigned(self.executors);
+        writer.unsigned(self.tenant_states);
+    }
+}
+
+impl Decode for Ready {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut ready = Ready::default();
+        fields(reader, &["version", "executors", "tenant_states"], FieldCount::Any, |field, reader| {
+            match field {
+                0 => ready.version = Decode::decode(reader)?,
+                1 => ready.executors = Decode::decode(reader)?,
+                _ => ready.tenant_states = Decode::decode(reader)?,
+            }
+            Ok(())
+        })?;
+        Ok(ready)
+    }
+}
+
+impl Encode for Health {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(6);
+        writer.unsigned(self.stalest_executor_ms);
+        writer.unsigned(self.in_flight);
+        writer.unsigned(self.vms);
+        writer.unsigned(self.events);
+        self.longest.encode(writer);
+        writer.unsigned(self.memory_bytes);
+    }
+}
+
+impl Decode for Health {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        const FIELDS: [&str; 6] = ["stalest_executor_ms", "in_flight", "vms", "events", "longest", "memory_bytes"];
+        let mut health = Health::default();
+        fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
+            match field {
+                0 => health.stalest_executor_ms = Decode::decode(reader)?,
+                1 => health.in_flight = Decode::decode(reader)?,
+                2 => health.vms = Decode::decode(reader)?,
+                3 => health.events = Decode::decode(reader)?,
+                4 => health.longest = Decode::decode(reader)?,
+                _ => health.memory_bytes = Decode::decode(reader)?,
+            }
+            Ok(())
+        })?;
+        Ok(health)
+    }
+}
