@@ -1,5 +1,7 @@
 //! The golden vectors and the accept list of the async reference, byte for byte. Tests only.
 
+use std::collections::HashMap;
+
 use serde_json::Value as Json;
 
 use super::WireError;
@@ -7,7 +9,10 @@ use super::message::{ClientMessage, Incoming, ServerMessage};
 use super::plain;
 use super::shape::{Decode, Encode};
 use super::value;
-use crate::model::{CreateEvent, EncodedValue, EventData, TenantId, TenantState};
+use crate::model::{
+    CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KeyValueOp,
+    KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
+};
 
 const VECTORS: &str = include_str!("../../tests/data/wire/vectors.json");
 const ACCEPT: &str = include_str!("../../tests/data/wire/accept.json");
@@ -70,7 +75,21 @@ fn reencode(kind: &str, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
             Incoming::Message(message) => Ok(message.encode()),
             Incoming::Unknown(_) => Err(WireError::Invalid("unknown variant")),
         },
-        _ => Err(WireError::Invalid("not built yet")),
+        "HashMap<Id,TenantState>" => through::<HashMap<TenantId, TenantState>>(bytes),
+        "KeyValueOp" => through::<KeyValueOp>(bytes),
+        "SerdeKvRecord" => through::<KvRecord>(bytes),
+        "Option<SerdeKvRecord>" => through::<Option<KvRecord>>(bytes),
+        "Vec<SerdeKvRecord>" => through::<Vec<KvRecord>>(bytes),
+        "Vec<String>" => through::<Vec<String>>(bytes),
+        "PublicGlobalKeyValueOp" => through::<PublicGlobalKeyValueOp>(bytes),
+        "GlobalKeyValueOp" => through::<GlobalKeyValueOp>(bytes),
+        "CreateGlobalKv" => through::<CreateGlobalKv>(bytes),
+        "PartialGlobalKv" => through::<PartialGlobalKv>(bytes),
+        "Vec<PartialGlobalKv>" => through::<Vec<PartialGlobalKv>>(bytes),
+        "GlobalKvData" => through::<GlobalKvData>(bytes),
+        "GlobalKv" => through::<GlobalKv>(bytes),
+        "Option<GlobalKv>" => through::<Option<GlobalKv>>(bytes),
+        _ => panic!("the test data has a type that this test does not know: {kind}"),
     }
 }
 
@@ -78,9 +97,7 @@ fn reencode(kind: &str, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
 fn every_golden_vector_is_decoded_and_encoded_to_the_same_bytes() {
     let cases = cases(VECTORS);
     assert_eq!(cases.len(), 130);
-    for case in
-        cases.into_iter().filter(|case| reencode(&case.kind, &case.bytes) != Err(WireError::Invalid("not built yet")))
-    {
+    for case in cases {
         assert_eq!(reencode(&case.kind, &case.bytes), Ok(case.bytes), "{}", case.name);
     }
 }
@@ -89,14 +106,14 @@ fn every_golden_vector_is_decoded_and_encoded_to_the_same_bytes() {
 fn what_the_reference_accepts_is_accepted_and_what_it_refuses_is_refused() {
     let cases = cases(ACCEPT);
     assert_eq!(cases.len(), 118);
-    for case in
-        cases.into_iter().filter(|case| reencode(&case.kind, &case.bytes) != Err(WireError::Invalid("not built yet")))
-    {
+    for case in cases {
         let result = reencode(&case.kind, &case.bytes);
         let accepted = case.json["accepted"].as_bool().expect("a bool");
         assert_eq!(result.is_ok(), accepted, "{} {}: {result:?}", case.kind, case.name);
         let canonical = unhex(case.json["canonical_hex"].as_str().expect("a text"));
-        if accepted && !canonical.is_empty() {
+        if accepted {
+            // The deepest cases come without the reference's bytes: they are canonical as they are.
+            let canonical = if canonical.is_empty() { case.bytes } else { canonical };
             assert_eq!(result, Ok(canonical), "{} {}", case.kind, case.name);
         }
     }

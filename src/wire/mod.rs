@@ -2,7 +2,9 @@
 //!
 //! `reader`/`writer` are the primitives; the wire's shapes (protocol.md: "Encoding") are in one file each.
 
+pub mod db;
 mod event;
+pub mod global_kv;
 #[cfg(test)]
 mod golden;
 pub mod message;

@@ -235,6 +235,12 @@ pub(crate) fn array(reader: &mut Reader<'_>) -> Result<usize, WireError> {
     }
 }
 
+impl Encode for i64 {
+    fn encode(&self, writer: &mut Writer) {
+        writer.integer(*self);
+    }
+}
+
 impl Encode for u64 {
     fn encode(&self, writer: &mut Writer) {
         writer.unsigned(*self);

@@ -1,0 +1,162 @@
+//! What goes over `/db/kv`, `/db/tenant-states` and `/db/tenant-state`: operations, records and tenant states. Global KV
+//! is in [`super::global_kv`].
+//!
+//! Bodies are bounded by whoever reads them from a socket; the rules on keys and sizes are the store's.
+
+use std::collections::HashMap;
+
+use super::WireError;
+use super::reader::{Item, Reader};
+use super::shape::{Decode, Encode, Envelope, FieldCount, fields, read_fields};
+use super::writer::Writer;
+use crate::model::{KeyValueOp, KvRecord, TenantId, TenantState};
+
+impl Encode for KvRecord {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(6);
+        writer.text(&self.id);
+        writer.text(&self.key);
+        self.value.encode(writer);
+        self.scopes.encode(writer);
+        self.created_at.encode(writer);
+        self.last_updated_at.encode(writer);
+    }
+}
+
+impl Decode for KvRecord {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        read_fields!(reader => id, key, value, scopes, created_at, last_updated_at);
+        Ok(Self { id, key, value, scopes, created_at, last_updated_at })
+    }
+}
+
+impl Encode for KeyValueOp {
+    fn encode(&self, writer: &mut Writer) {
+        match self {
+            KeyValueOp::Get { scopes, key } => {
+                writer.variant("Get");
+                writer.array(2);
+                scopes.encode(writer);
+                writer.text(key);
+            }
+            KeyValueOp::ListScopes => {
+                writer.variant("ListScopes");
+                writer.array(0);
+            }
+            KeyValueOp::Set { scopes, key, value } => {
+                writer.variant("Set");
+                writer.array(3);
+                scopes.encode(writer);
+                writer.text(key);
+                value.encode(writer);
+            }
+            KeyValueOp::Delete { scopes, key } => {
+                writer.variant("Delete");
+                writer.array(2);
+                scopes.encode(writer);
+                writer.text(key);
+            }
+            KeyValueOp::Find { scopes, query } => {
+                writer.variant("Find");
+                writer.array(2);
+                scopes.encode(writer);
+                writer.text(query);
+            }
+        }
+    }
+}
+
+impl Decode for KeyValueOp {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        const VARIANTS: [&str; 5] = ["Get", "ListScopes", "Set", "Delete", "Find"];
+        Ok(match Envelope::variant_with_value(reader, &VARIANTS)? {
+            0 => {
+                read_fields!(reader => scopes, key);
+                KeyValueOp::Get { scopes, key }
+            }
+            1 => {
+                fields(reader, &[], FieldCount::Exact, |_, _| Ok(()))?;
+                KeyValueOp::ListScopes
+            }
+            2 => {
+                read_fields!(reader => scopes, key, value);
+                KeyValueOp::Set { scopes, key, value }
+            }
+            3 => {
+                read_fields!(reader => scopes, key);
+                KeyValueOp::Delete { scopes, key }
+            }
+            _ => {
+                read_fields!(reader => scopes, query);
+                KeyValueOp::Find { scopes, query }
+            }
+        })
+    }
+}
+
+/// Written in no particular order; see [`encode_tenant_states`] for a body that is made piece by piece.
+impl Encode for HashMap<TenantId, TenantState> {
+    fn encode(&self, writer: &mut Writer) {
+        writer.map(self.len());
+        for (id, state) in self {
+            id.encode(writer);
+            state.encode(writer);
+        }
+    }
+}
+
+impl Decode for HashMap<TenantId, TenantState> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let Item::Map(len) = reader.item()? else {
+            return Err(WireError::Invalid("expected a map of tenants"));
+        };
+        // Limit: room for a hundred thousand tenants at once would be fine, for what a length claims it is not.
+        let mut states = HashMap::with_capacity(len.min(1024));
+        for _ in 0..len {
+            states.insert(TenantId::decode(reader)?, TenantState::decode(reader)?);
+        }
+        Ok(states)
+    }
+}
+
+/// The answer to `/db/tenant-states` in pieces of about `piece_bytes`, so that a large one need not be in memory twice.
+pub fn encode_tenant_states<S>(states: S, piece_bytes: usize) -> impl Iterator<Item = Vec<u8>>
+where
+    S: ExactSizeIterator<Item = (TenantId, TenantState)>,
+{
+    let mut head = Writer::with_capacity(piece_bytes + 1024);
+    head.map(states.len());
+    let mut states = states;
+    let mut piece = Some(head);
+    std::iter::from_fn(move || {
+        let mut writer = piece.take()?;
+        while writer.len() < piece_bytes {
+            let Some((id, state)) = states.next() else {
+                return Some(writer.into_bytes());
+            };
+            id.encode(&mut writer);
+            state.encode(&mut writer);
+        }
+        piece = Some(Writer::with_capacity(piece_bytes + 1024));
+        Some(writer.into_bytes())
+    })
+    .filter(|piece| !piece.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EncodedJson;
+
+    #[test]
+    fn tenant_states_in_pieces_are_one_map() {
+        let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
+        for count in [0, 1, 3, 100] {
+            let states: HashMap<_, _> = (0..count).map(|id| (TenantId::User(id), state.clone())).collect();
+            let pieces: Vec<_> = encode_tenant_states(states.clone().into_iter(), 64).collect();
+            assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() < 128));
+            assert_eq!(pieces.len() > 1, count > 3, "{count} states in {} pieces", pieces.len());
+            assert_eq!(HashMap::from_bytes(&pieces.concat()), Ok(states));
+        }
+    }
+}
