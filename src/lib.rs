@@ -5,8 +5,10 @@
 //! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
 
 pub mod error;
+pub mod http;
 pub mod limits;
 pub mod model;
+pub mod random;
 pub mod runtime;
 pub mod sharding;
 pub mod thread;

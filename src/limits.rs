@@ -34,8 +34,17 @@ pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit: time for writing one response; a peer that does not read is closed.
 pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limit: connections of one listener, each of which is a thread; one more gets 503 and is closed.
+/// Limit: connections of one listener, each of which is a thread. One more takes the place of the one that has been
+/// waiting longest for its peer (idle, or with half a head); if every one is answering a request it gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Limit: time for a peer to read a last answer before its connection is closed, which would otherwise throw away what
+/// the peer has not read yet if it is still sending.
+pub const HTTP_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Limit: bytes of a body that its handler did not want that are read and thrown away, to keep the connection; with
+/// more to come it is closed.
+pub const HTTP_DRAIN_BYTES: u64 = 64 * 1024;
 
 /// Limit: messages waiting for a link's writer. With 1,024 requests in flight and their cancellations there is room
 /// for twice as much; when it is full a sender gets `NotSent`/`Busy` at once, nothing blocks.

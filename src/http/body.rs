@@ -1,0 +1,109 @@
+//! A request's body, read when the handler asks for it and never before.
+//!
+//! The handler sees [`Body`]; where its bytes come from is a [`BodySource`], one per framing. Used on the connection's
+//! thread while its handler runs.
+
+use std::fmt;
+
+/// Why a body could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is longer than the handler allows. Nothing of it was read. Status 413.
+    TooLarge,
+    /// A method with a body came without a Content-Length. Status 411.
+    LengthRequired,
+    /// It did not arrive within the deadline for bodies. Status 408.
+    Timeout,
+    /// The peer went away in the middle. No answer will reach it.
+    Disconnected,
+}
+
+impl BodyError {
+    /// The status that says so.
+    pub fn status(self) -> u16 {
+        match self {
+            BodyError::TooLarge => 413,
+            BodyError::LengthRequired => 411,
+            BodyError::Timeout => 408,
+            BodyError::Disconnected => 400,
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BodyError::TooLarge => "the body is too large",
+            BodyError::LengthRequired => "the request needs a Content-Length",
+            BodyError::Timeout => "the body took too long",
+            BodyError::Disconnected => "the body is cut short",
+        })
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// Where a body's bytes come from.
+pub(super) trait BodySource {
+    /// How many bytes the peer announced; `None` if it should have and did not.
+    fn announced(&self) -> Option<u64>;
+
+    /// Reads all announced bytes, which the caller has found to be few enough.
+    fn read(&mut self) -> Result<Vec<u8>, BodyError>;
+}
+
+/// The body of the request that is being handled.
+pub struct Body<'a> {
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Peer(&'a mut dyn BodySource),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn new(source: &'a mut dyn BodySource) -> Self {
+        Self { source: Source::Peer(source) }
+    }
+
+    /// A body that is there already, for tests of handlers.
+    pub fn from_bytes(bytes: &'a [u8]) -> Self {
+        Self { source: Source::Bytes(bytes) }
+    }
+
+    /// How many bytes are to come, before anything is read.
+    ///
+    /// # Errors
+    /// The method has a body and no length was given.
+    pub fn announced_bytes(&self) -> Result<u64, BodyError> {
+        match &self.source {
+            Source::Peer(source) => source.announced().ok_or(BodyError::LengthRequired),
+            Source::Bytes(bytes) => Ok(bytes.len() as u64),
+        }
+    }
+
+    /// Reads the whole body, at most `max_bytes`; a second call finds it empty. Invites a peer that waits for
+    /// `100 Continue` to send it.
+    ///
+    /// # Blocks
+    /// Until it is there, or the server's deadline for bodies.
+    ///
+    /// # Errors
+    /// See [`BodyError`]; the connection is closed after the handler's answer.
+    pub fn read_to_end(&mut self, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+        if self.announced_bytes()? > max_bytes as u64 {
+            return Err(BodyError::TooLarge);
+        }
+        match &mut self.source {
+            Source::Peer(source) => source.read(),
+            Source::Bytes(bytes) => Ok(std::mem::take(bytes).to_vec()),
+        }
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({:?})", self.announced_bytes())
+    }
+}

@@ -1,0 +1,292 @@
+//! One HTTP/1.1 connection: request after request, in order, until either side has had enough.
+//!
+//! Runs on the connection's own thread, which the server owns and joins. Everything that blocks here is a read or write
+//! of the socket, with a deadline; its wake-up is the server's `shutdown` on the socket.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::body::{Body, BodyError, BodySource};
+use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
+use super::registry::Slot;
+use super::response::{self, Reply, Response, ResponseFraming};
+use super::server::Shared;
+use super::socket::Socket;
+
+/// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
+const BODY_STEP_BYTES: usize = 1024 * 1024;
+
+/// A connection and what has arrived on it.
+pub(super) struct Connection {
+    wire: Wire,
+    peer: SocketAddr,
+    id: u64,
+    slot: Arc<Slot>,
+    shared: Arc<Shared>,
+}
+
+/// The socket with what was read ahead of need.
+struct Wire {
+    socket: Socket,
+    /// Limit: as large as a head may be; so a head that does not fit is too large.
+    buffer: Box<[u8]>,
+    filled: usize,
+}
+
+enum Next {
+    Request(Box<RequestHead>, Framing),
+    Refused(Refusal),
+    Gone,
+}
+
+enum After {
+    KeepOpen,
+    Close,
+    Gone,
+    HandOver(Box<dyn FnOnce(std::net::TcpStream, Vec<u8>) + Send>),
+}
+
+impl Connection {
+    pub(super) fn new(socket: Socket, peer: SocketAddr, id: u64, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
+        let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();
+        Self { wire: Wire { socket, buffer, filled: 0 }, peer, id, slot, shared }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) fn run(mut self) {
+        // A new peer has something to say; one that was answered may take its time.
+        let mut patience = self.shared.limits.head_timeout;
+        loop {
+            let (head, framing) = match self.next_request(patience) {
+                Next::Request(head, framing) => (head, framing),
+                Next::Refused(refusal) => return self.refuse(refusal),
+                Next::Gone => return,
+            };
+            if !self.slot.begin() {
+                return;
+            }
+            self.shared.counters.request();
+            match self.exchange(&head, framing) {
+                After::KeepOpen => patience = self.shared.limits.idle_timeout,
+                After::Close => return self.linger(),
+                After::Gone => return,
+                After::HandOver(callback) => return self.hand_over(callback),
+            }
+        }
+    }
+
+    /// Reads up to the end of a head, which is at the start of the buffer or still to come.
+    fn next_request(&mut self, patience: Duration) -> Next {
+        let limits = &self.shared.limits;
+        let mut finder = EndFinder::default();
+        let mut has_begun = self.wire.filled > 0;
+        let mut deadline = Instant::now() + if has_begun { limits.head_timeout } else { patience };
+        let length = loop {
+            match finder.find(self.wire.data()) {
+                Ok(Some(length)) => break length,
+                Ok(None) if self.wire.is_full() => return Next::Refused(Refusal::new(431, "the head is too large")),
+                Ok(None) => {}
+                Err(refusal) => return Next::Refused(refusal),
+            }
+            match self.wire.fill(deadline) {
+                Ok(0) if has_begun => return Next::Refused(Refusal::new(400, "the head is cut short")),
+                Err(error) if has_begun && error.kind() == ErrorKind::TimedOut => {
+                    return Next::Refused(Refusal::new(408, "the head took too long"));
+                }
+                Ok(0) | Err(_) => return Next::Gone,
+                Ok(_) if has_begun => {}
+                Ok(_) => {
+                    has_begun = true;
+                    deadline = Instant::now() + limits.head_timeout;
+                }
+            }
+        };
+        let raw = self.wire.data()[..length].to_vec();
+        self.wire.consume(length);
+        match head::parse(raw, self.peer, limits.headers) {
+            Ok((head, framing)) => Next::Request(Box::new(head), framing),
+            Err(refusal) => Next::Refused(refusal),
+        }
+    }
+
+    /// Has one request answered.
+    fn exchange(&mut self, head: &RequestHead, framing: Framing) -> After {
+        let handler = Arc::clone(&self.shared.handler);
+        let has_length = framing.length.is_some() || !head.method().expects_body();
+        let mut body = PeerBody {
+            wire: &mut self.wire,
+            timeout: self.shared.limits.body_timeout,
+            has_length,
+            left: framing.length.unwrap_or(0),
+            awaits_invitation: framing.expects_continue,
+            is_broken: false,
+        };
+        let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
+        let (unread, is_broken, awaits_invitation) = (body.left, body.is_broken, body.awaits_invitation);
+        let response = match reply {
+            Ok(Reply::Response(response)) => response,
+            Ok(Reply::Upgrade(_)) if unread > 0 || is_broken => {
+                self.worded(Refusal::new(400, "an upgrade cannot have a body"))
+            }
+            Ok(Reply::Upgrade(callback)) => return After::HandOver(callback),
+            Err(payload) => {
+                log::error!("the handler of {head:?} panicked: {}", crate::thread::panic_message(payload.as_ref()));
+                self.worded(Refusal::new(500, "internal error")).closing()
+            }
+        };
+        let closes = framing.closes
+            || response.closes()
+            || response.status == 400
+            // Bytes of a body that nobody measured would be read as the next request.
+            || !has_length
+            || is_broken
+            // Whether the peer sends a body that it was not invited to send, nobody knows.
+            || (unread > 0 && awaits_invitation)
+            || unread > self.shared.limits.drain_bytes
+            || self.shared.registry.is_stopping();
+        let is_head = head.method() == super::Method::Head;
+        let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0 };
+        let deadline = Instant::now() + self.shared.limits.write_timeout;
+        if response::write(&mut self.wire.socket, response, how, deadline).is_err() {
+            return After::Gone;
+        }
+        self.slot.rest(self.shared.registry.now_us());
+        // Read after the rest: a shutdown that began before it did not see this connection waiting.
+        if closes || self.shared.registry.is_stopping() {
+            return After::Close;
+        }
+        match self.wire.discard(unread, Instant::now() + self.shared.limits.body_timeout) {
+            Ok(()) => After::KeepOpen,
+            Err(_) => After::Gone,
+        }
+    }
+
+    fn worded(&self, refusal: Refusal) -> Response {
+        self.shared.handler.refuse(&refusal)
+    }
+
+    /// Answers what is not a request, and closes: nobody can say where the next one would start.
+    fn refuse(mut self, refusal: Refusal) {
+        log::debug!("refused {}: {} {}", self.peer, refusal.status, refusal.text);
+        let response = self.worded(refusal);
+        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false };
+        let deadline = Instant::now() + self.shared.limits.write_timeout;
+        if response::write(&mut self.wire.socket, response, how, deadline).is_ok() {
+            self.linger();
+        }
+    }
+
+    /// Closes so that the peer gets to read the last answer: a socket that is closed while bytes arrive resets the
+    /// connection, and the peer's kernel throws away what the peer has not read.
+    fn linger(mut self) {
+        self.wire.socket.finish_writing();
+        let deadline = Instant::now() + self.shared.limits.linger_timeout;
+        self.wire.filled = 0;
+        while let Ok(1..) = self.wire.fill(deadline) {
+            self.wire.filled = 0;
+        }
+    }
+
+    fn hand_over(self, callback: Box<dyn FnOnce(std::net::TcpStream, Vec<u8>) + Send>) {
+        if self.shared.registry.is_stopping() {
+            return;
+        }
+        let early = self.wire.data().to_vec();
+        self.shared.registry.hand_over(self.id);
+        match self.wire.socket.into_stream() {
+            Ok(stream) => callback(stream, early),
+            Err(error) => log::debug!("{} went away while it was upgraded: {error}", self.peer),
+        }
+    }
+}
+
+impl Wire {
+    fn data(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+
+    fn is_full(&self) -> bool {
+        self.filled == self.buffer.len()
+    }
+
+    /// Reads some more; 0 is the end. The buffer must not be full.
+    fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
+        let got = self.socket.read(&mut self.buffer[self.filled..], deadline)?;
+        self.filled += got;
+        Ok(got)
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.buffer.copy_within(bytes..self.filled, 0);
+        self.filled -= bytes;
+    }
+
+    /// Reads `bytes` and throws them away.
+    fn discard(&mut self, mut bytes: u64, deadline: Instant) -> io::Result<()> {
+        while bytes > 0 {
+            if self.filled == 0 && self.fill(deadline)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let part = usize::try_from(bytes).map_or(self.filled, |bytes| bytes.min(self.filled));
+            self.consume(part);
+            bytes -= part as u64;
+        }
+        Ok(())
+    }
+}
+
+/// The body of the request under way.
+struct PeerBody<'c> {
+    wire: &'c mut Wire,
+    timeout: Duration,
+    has_length: bool,
+    left: u64,
+    awaits_invitation: bool,
+    is_broken: bool,
+}
+
+impl BodySource for PeerBody<'_> {
+    fn announced(&self) -> Option<u64> {
+        self.has_length.then_some(self.left)
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>, BodyError> {
+        let read = self.read_all(Instant::now() + self.timeout);
+        self.is_broken |= read.is_err();
+        read.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => BodyError::Timeout,
+            ErrorKind::OutOfMemory => BodyError::TooLarge,
+            _ => BodyError::Disconnected,
+        })
+    }
+}
+
+impl PeerBody<'_> {
+    fn read_all(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
+        let total = usize::try_from(self.left).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
+        if self.awaits_invitation && total > 0 && self.wire.filled == 0 {
+            self.wire.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
+        }
+        self.awaits_invitation = false;
+        let early = total.min(self.wire.filled);
+        let mut body = self.wire.data()[..early].to_vec();
+        self.wire.consume(early);
+        let mut filled = early;
+        while filled < total {
+            if filled == body.len() {
+                let room = total.min(filled.max(BODY_STEP_BYTES) + filled);
+                body.reserve_exact(room - filled);
+                body.resize(room, 0);
+            }
+            match self.wire.socket.read(&mut body[filled..], deadline)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                got => filled += got,
+            }
+        }
+        self.left = 0;
+        Ok(body)
+    }
+}

@@ -1,0 +1,44 @@
+//! A small, strict, blocking HTTP/1.1 server: a thread per connection, a deadline for every phase, a bound on everything.
+//!
+//! Knows nothing of Mesophyll. Framing (`connection`, `head`, `body`, `response`) stays apart from what is asked for
+//! ([`Handler`], [`router`]), so that HTTP/2 can join as another framing under the same handlers. Deliberately without
+//! TLS, compression, chunked requests and trailers: each is an attack surface that the callers here do not need.
+//!
+//! Request smuggling needs two parties that disagree on where a request ends. Here a request's length is a single
+//! `Content-Length` of digits or nothing; whatever leaves room for a second reading (a Transfer-Encoding, a length given
+//! twice, a bare line feed, a folded header) is refused, and after any refusal the connection is closed.
+
+mod body;
+mod connection;
+mod date;
+mod head;
+mod registry;
+mod response;
+pub mod router;
+mod server;
+mod socket;
+mod target;
+
+pub use body::{Body, BodyError};
+pub use head::{Method, Refusal, RequestHead};
+pub use response::{Reply, Response, ResponseBody};
+pub use server::{HttpLimits, HttpServer, HttpStats};
+
+/// Decides what a request is answered. Called on the connection's own thread, one request of a connection at a time.
+pub trait Handler: Send + Sync {
+    /// Answers a request. The body has not been read: check first, then ask for it.
+    ///
+    /// # Blocks
+    /// As long as the handler likes; a handler that waits has a wake-up of its own, since a server's shutdown can end
+    /// its socket but not the handler.
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply;
+
+    /// How to word the refusal of something that never became a request, such as a malformed head. The connection is
+    /// closed after it.
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        Response::text(refusal.status, refusal.text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! What a handler answers, and how that is written in HTTP/1.1's framing.
+
+use std::any::Any;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::TcpStream;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::date::imf_fixdate;
+use super::socket::Socket;
+
+/// Chunks are gathered to at least this much before they are written: a system call a record would cost more than the
+/// record.
+const GATHER_BYTES: usize = 64 * 1024;
+
+/// A handler's decision.
+pub enum Reply {
+    /// An answer.
+    Response(Response),
+    /// The connection speaks another protocol from here on. The callback gets the socket, without timeouts, and the bytes
+    /// already read behind the head; it writes the 101 itself and returns soon. The socket is no longer the server's.
+    Upgrade(Box<dyn FnOnce(TcpStream, Vec<u8>) + Send>),
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Reply::Response(response)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reply::Response(response) => response.fmt(f),
+            Reply::Upgrade(_) => f.write_str("Upgrade"),
+        }
+    }
+}
+
+/// An answer.
+pub struct Response {
+    /// The HTTP status, from 200 on.
+    pub status: u16,
+    /// `Content-Type`; empty for none.
+    pub content_type: &'static str,
+    /// Further headers. `Content-Length`, `Date` and `Connection` are the server's.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: ResponseBody,
+    closes: bool,
+    held: Option<Box<dyn Any + Send>>,
+}
+
+/// The body of an answer.
+pub enum ResponseBody {
+    /// All of it.
+    Bytes(Vec<u8>),
+    /// Pieces, made while they are sent; the deadline for writing includes the making.
+    Chunked(Box<dyn Iterator<Item = Vec<u8>> + Send>),
+}
+
+impl Response {
+    /// An answer with a body.
+    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        let body = ResponseBody::Bytes(body);
+        Self { status, content_type, headers: Vec::new(), body, closes: false, held: None }
+    }
+
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, "", Vec::new())
+    }
+
+    /// One line of plain text.
+    pub fn text(status: u16, line: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", format!("{line}\n").into_bytes())
+    }
+
+    /// JSON text.
+    pub fn json(status: u16, text: impl Into<String>) -> Self {
+        Self::new(status, "application/json", text.into().into_bytes())
+    }
+
+    /// Bytes of no particular kind, such as MessagePack.
+    pub fn bytes(status: u16, body: Vec<u8>) -> Self {
+        Self::new(status, "application/octet-stream", body)
+    }
+
+    /// A body made in pieces while it is sent.
+    pub fn chunked(
+        status: u16,
+        content_type: &'static str,
+        chunks: impl Iterator<Item = Vec<u8>> + Send + 'static,
+    ) -> Self {
+        Self { body: ResponseBody::Chunked(Box::new(chunks)), ..Self::new(status, content_type, Vec::new()) }
+    }
+
+    /// Adds a header.
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Closes the connection after this answer.
+    pub fn closing(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    /// Keeps something, such as a permit, until the answer was written or its peer given up.
+    pub fn holding(mut self, held: impl Any + Send) -> Self {
+        self.held = Some(Box::new(held));
+        self
+    }
+
+    pub(super) fn closes(&self) -> bool {
+        self.closes
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({})", self.status)
+    }
+}
+
+/// How an answer is framed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ResponseFraming {
+    /// The connection ends with this answer.
+    pub(super) closes: bool,
+    /// The request was HEAD: headers only.
+    pub(super) is_head: bool,
+    /// The peer knows no chunks: the end of the connection ends the body.
+    pub(super) is_http_1_0: bool,
+}
+
+/// Writes an answer whole; what it holds is released when this returns.
+///
+/// # Errors
+/// The peer is gone or did not take it by `deadline`; the connection is lost.
+pub(super) fn write(
+    socket: &mut Socket,
+    response: Response,
+    framing: ResponseFraming,
+    deadline: Instant,
+) -> io::Result<()> {
+    let head = head_text(&response, framing).into_bytes();
+    // Invariant: held until the end of this function, that is, for as long as the body's memory is.
+    let Response { body, held: _held, .. } = response;
+    match body {
+        ResponseBody::Bytes(bytes) if framing.is_head => {
+            drop(bytes);
+            socket.write_all(&head, &[], deadline)
+        }
+        ResponseBody::Bytes(bytes) => socket.write_all(&head, &bytes, deadline),
+        ResponseBody::Chunked(_) if framing.is_head => socket.write_all(&head, &[], deadline),
+        ResponseBody::Chunked(chunks) => write_chunks(socket, head, chunks, framing.is_http_1_0, deadline),
+    }
+}
+
+/// A last answer as bytes, for a peer that gets no thread; a chunked body is left out.
+pub(super) fn full_text(response: Response) -> Vec<u8> {
+    let framing = ResponseFraming { closes: true, is_head: false, is_http_1_0: true };
+    let mut text = head_text(&response, framing).into_bytes();
+    if let ResponseBody::Bytes(bytes) = response.body {
+        text.extend_from_slice(&bytes);
+    }
+    text
+}
+
+fn head_text(response: &Response, framing: ResponseFraming) -> String {
+    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let status = response.status;
+    let mut head = String::with_capacity(256);
+    // Writing into a String cannot fail.
+    let _ = write!(head, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", reason(status), imf_fixdate(unix_seconds));
+    if !response.content_type.is_empty() {
+        let _ = write!(head, "Content-Type: {}\r\n", response.content_type);
+    }
+    for (name, value) in &response.headers {
+        // A value with a line break in it would be a header, or an answer, of somebody else's making.
+        let value: String = value.chars().filter(|char| !char.is_control()).collect();
+        let _ = write!(head, "{name}: {value}\r\n");
+    }
+    match &response.body {
+        // 204 has no body and may not claim a length (RFC 9110, 8.6).
+        ResponseBody::Bytes(_) if status == 204 => {}
+        ResponseBody::Bytes(bytes) => drop(write!(head, "Content-Length: {}\r\n", bytes.len())),
+        ResponseBody::Chunked(_) if framing.is_http_1_0 => {}
+        ResponseBody::Chunked(_) => head.push_str("Transfer-Encoding: chunked\r\n"),
+    }
+    if framing.closes {
+        head.push_str("Connection: close\r\n");
+    }
+    head.push_str("\r\n");
+    head
+}
+
+fn write_chunks(
+    socket: &mut Socket,
+    head: Vec<u8>,
+    chunks: Box<dyn Iterator<Item = Vec<u8>> + Send>,
+    is_plain: bool,
+    deadline: Instant,
+) -> io::Result<()> {
+    let mut gathered = head;
+    // An empty chunk would end the body.
+    for chunk in chunks.filter(|chunk| !chunk.is_empty()) {
+        if is_plain {
+            gathered.extend_from_slice(&chunk);
+        } else {
+            gathered.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            gathered.extend_from_slice(&chunk);
+            gathered.extend_from_slice(b"\r\n");
+        }
+        if gathered.len() >= GATHER_BYTES {
+            socket.write_all(&gathered, &[], deadline)?;
+            gathered.clear();
+        }
+    }
+    if !is_plain {
+        gathered.extend_from_slice(b"0\r\n\r\n");
+    }
+    socket.write_all(&gathered, &[], deadline)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

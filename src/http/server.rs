@@ -1,0 +1,325 @@
+//! The server: a listener, an acceptor thread, and a thread per connection, all of them owned and joined here.
+//!
+//! When every place is taken, a new connection displaces the one that has been waiting longest for its peer, so that a
+//! thousand connections that say nothing cannot keep out one that does. Only when every place is answering a request is a
+//! new one refused with 503.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Handler;
+use super::connection::Connection;
+use super::head::Refusal;
+use super::registry::{NotAdmitted, Registry};
+use super::response::full_text;
+use super::socket::Socket;
+use crate::limits;
+use crate::thread::{self, OwnedThread};
+
+/// How long the acceptor waits after an error of `accept` that would come again at once, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limit: refused connections whose peers may still be reading; the oldest is closed for a new one.
+const REFUSED_KEPT: usize = 32;
+
+/// At most one warning in this time about what a flood makes happen for each connection.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a wake-up by self-connect may take before it is tried again.
+const WAKE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The bounds of one server; the defaults are those of `limits.rs`.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Bytes of a request's head.
+    pub head_bytes: usize,
+    /// Headers of a request, at most [`limits::HTTP_HEADERS_MAX`].
+    pub headers: usize,
+    /// From a request's first byte (or the connect) to the end of its head.
+    pub head_timeout: Duration,
+    /// For a whole body.
+    pub body_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// For a whole response.
+    pub write_timeout: Duration,
+    /// For the peer to read the last response.
+    pub linger_timeout: Duration,
+    /// Of an unwanted body, to keep the connection.
+    pub drain_bytes: u64,
+    /// Connections at once.
+    pub connections: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            head_bytes: limits::HTTP_HEAD_MAX_BYTES,
+            headers: limits::HTTP_HEADERS_MAX,
+            head_timeout: limits::HTTP_HEAD_TIMEOUT,
+            body_timeout: limits::HTTP_BODY_TIMEOUT,
+            idle_timeout: limits::HTTP_IDLE_TIMEOUT,
+            write_timeout: limits::HTTP_WRITE_TIMEOUT,
+            linger_timeout: limits::HTTP_LINGER_TIMEOUT,
+            drain_bytes: limits::HTTP_DRAIN_BYTES,
+            connections: limits::HTTP_CONNECTIONS_MAX,
+        }
+    }
+}
+
+/// What a server has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HttpStats {
+    /// Connections now.
+    pub open: u64,
+    /// Connections that got a place.
+    pub accepted: u64,
+    /// Connections that made room for a newer one.
+    pub displaced: u64,
+    /// Connections that were refused with 503.
+    pub refused: u64,
+    /// Requests that reached the handler.
+    pub requests: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    accepted: AtomicU64,
+    displaced: AtomicU64,
+    refused: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the threads of one server share.
+pub(super) struct Shared {
+    pub(super) limits: HttpLimits,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) registry: Registry,
+    pub(super) counters: Counters,
+}
+
+/// A running server. Dropping it shuts it down at once.
+pub struct HttpServer {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    acceptor: Mutex<Option<OwnedThread>>,
+}
+
+impl HttpServer {
+    /// Starts to serve a listener. `name` starts the names of the threads; at most 6 bytes of it are seen.
+    ///
+    /// # Errors
+    /// The listener is unusable, or there is no thread for it.
+    pub fn start(
+        listener: TcpListener,
+        name: &str,
+        limits: HttpLimits,
+        handler: Arc<dyn Handler>,
+    ) -> io::Result<HttpServer> {
+        let local_addr = listener.local_addr()?;
+        listener.set_nonblocking(false)?;
+        let registry = Registry::new(limits.connections);
+        let shared = Arc::new(Shared { limits, handler, registry, counters: Counters::default() });
+        let acceptor = Acceptor {
+            listener,
+            name: name.chars().take(6).collect(),
+            shared: Arc::clone(&shared),
+            refused: VecDeque::new(),
+            warned: None,
+        };
+        let acceptor = thread::spawn(format!("{}-accept", acceptor.name), move || acceptor.run())?;
+        Ok(HttpServer { shared, local_addr, acceptor: Mutex::new(Some(acceptor)) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> HttpStats {
+        let counters = &self.shared.counters;
+        HttpStats {
+            open: self.shared.registry.open() as u64,
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            displaced: counters.displaced.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stops accepting, closes every connection that waits for its peer, and lets requests under way be answered; true
+    /// if all were before the deadline. The port is free afterwards.
+    ///
+    /// # Blocks
+    /// Until the last request was answered, or `deadline`.
+    pub fn drain(&self, deadline: Instant) -> bool {
+        self.shared.registry.stop();
+        self.stop_acceptor();
+        // Those that were admitted between the two.
+        self.shared.registry.stop();
+        self.shared.registry.wait_empty(deadline)
+    }
+
+    /// Drains until the deadline, then closes every socket and joins every thread. A second call does nothing.
+    ///
+    /// # Blocks
+    /// Until `deadline`, and beyond it for as long as a handler that is still running takes: whoever made it wait must
+    /// end its wait.
+    pub fn shutdown(&self, deadline: Instant) {
+        let mut is_empty = self.drain(deadline);
+        while !is_empty {
+            self.shared.registry.shut_down_all();
+            is_empty = self.shared.registry.wait_empty(Instant::now() + WARN_EVERY);
+            if !is_empty {
+                log::warn!("{}: {} handlers are still running", self.local_addr, self.shared.registry.open());
+            }
+        }
+        self.shared.registry.join_ended();
+    }
+
+    /// Wakes the acceptor by a connection to itself until it has ended.
+    fn stop_acceptor(&self) {
+        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = acceptor.take() else { return };
+        let target = reachable(self.local_addr);
+        loop {
+            // A failure means that the acceptor is not waiting (its queue is full), or that descriptors ran out, which
+            // the connections that just ended will change.
+            let _ = TcpStream::connect_timeout(&target, WAKE_TIMEOUT);
+            if thread.wait_until(Instant::now() + WAKE_TIMEOUT) {
+                break;
+            }
+        }
+        thread.join();
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.shutdown(Instant::now());
+    }
+}
+
+impl std::fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HttpServer({})", self.local_addr)
+    }
+}
+
+/// An address by which this host reaches a listener of its own.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    addr
+}
+
+/// The thread that accepts.
+struct Acceptor {
+    listener: TcpListener,
+    name: String,
+    shared: Arc<Shared>,
+    refused: VecDeque<TcpStream>,
+    warned: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Accepts until the server stops.
+    ///
+    /// # Blocks
+    /// In `accept`; the wake-up is a self-connect. In the pause after an error; the wake-up is the registry's.
+    fn run(mut self) {
+        while !self.shared.registry.is_stopping() {
+            match self.listener.accept() {
+                Ok((stream, peer)) if !self.shared.registry.is_stopping() => self.admit(stream, peer),
+                Ok(_) => return,
+                // The peer gave up while it waited; the next one need not suffer.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.warn(&format!("cannot accept connections: {error}"));
+                    // Most likely descriptors ran out: the pause keeps us from spinning, a closed one may help.
+                    self.refused.clear();
+                    self.shared.registry.displace_one();
+                    self.shared.registry.pause(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Without it a small response can wait 40 ms for an acknowledgement. It fails only if the peer has gone.
+        let _ = stream.set_nodelay(true);
+        let stream = Arc::new(stream);
+        let shared = &self.shared;
+        let admitted = shared.registry.admit(&stream, |id, slot| {
+            let socket = Socket::new(Arc::clone(&stream));
+            let shared = Arc::clone(shared);
+            thread::spawn(format!("{}-{}", self.name, id % 1_000_000), move || {
+                let _leave = Leave { shared: Arc::clone(&shared), id };
+                Connection::new(socket, peer, id, slot, shared).run();
+            })
+        });
+        let counters = &self.shared.counters;
+        match admitted {
+            Ok(is_displacing) => {
+                counters.accepted.fetch_add(1, Ordering::Relaxed);
+                counters.displaced.fetch_add(u64::from(is_displacing), Ordering::Relaxed);
+            }
+            Err(reason) => {
+                counters.refused.fetch_add(1, Ordering::Relaxed);
+                match reason {
+                    NotAdmitted::Full => self.warn("every connection is busy: new ones are refused"),
+                    NotAdmitted::NoThread(error) => self.warn(&format!("no thread for a connection: {error}")),
+                }
+                if let Ok(stream) = Arc::try_unwrap(stream) {
+                    self.refuse(stream);
+                }
+            }
+        }
+    }
+
+    /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
+    /// take the answer with it.
+    fn refuse(&mut self, mut stream: TcpStream) {
+        let response = self.shared.handler.refuse(&Refusal::new(503, "too many connections"));
+        let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
+        if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
+            if self.refused.len() >= REFUSED_KEPT {
+                self.refused.pop_front();
+            }
+            self.refused.push_back(stream);
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            log::warn!("{}: {text}", self.name);
+        }
+    }
+}
+
+/// Takes a connection out of the registry as the last act of its thread, also when that panics.
+struct Leave {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.shared.registry.leave(self.id);
+    }
+}

@@ -1,0 +1,223 @@
+//! Deadlines, caps, shutdown: each shown with a peer that provokes it, and limits short enough to wait for.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::support::{PATIENCE, patient, serve, soon};
+use crate::http::HttpLimits;
+
+const SHORT: Duration = Duration::from_millis(60);
+
+/// Sends a byte now and then until the server has had enough: a server whose timeouts are per read never has.
+fn dribble(stream: &std::net::TcpStream, byte: u8) {
+    let mut stream = stream.try_clone().expect("a descriptor");
+    let deadline = soon();
+    loop {
+        assert!(Instant::now() < deadline, "the server lets itself be dribbled at");
+        // The pace of the peer, not a synchronisation.
+        std::thread::sleep(SHORT / 10);
+        if stream.write_all(&[byte]).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_head_that_dribbles_gets_408() {
+    let fixture = serve(HttpLimits { head_timeout: SHORT, linger_timeout: SHORT, ..patient() });
+    let mut client = fixture.connect();
+    client.send(b"GET /hello HTTP/1.1\r\nA: ");
+    dribble(&client.stream, b'a');
+    // The reset that ends the dribbling may have overtaken the answer, so look at a peer that stops, too.
+    let mut client = fixture.connect();
+    client.send(b"GET /hello HTTP/1.1\r\nA: ");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (408, true));
+    assert_eq!(client.until_end(), b"");
+}
+
+#[test]
+fn a_body_that_dribbles_gets_408() {
+    let fixture = serve(HttpLimits { body_timeout: SHORT, linger_timeout: SHORT, ..patient() });
+    let mut client = fixture.connect();
+    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    dribble(&client.stream, b'a');
+    let mut client = fixture.connect();
+    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (408, true));
+    assert_eq!(client.until_end(), b"");
+}
+
+#[test]
+fn an_unwanted_body_that_dribbles_ends_the_connection() {
+    let fixture = serve(HttpLimits { body_timeout: SHORT, ..patient() });
+    let mut client = fixture.connect();
+    client.send(b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    dribble(&client.stream, b'a');
+}
+
+#[test]
+fn silent_peers_are_closed_without_a_word() {
+    let fixture = serve(HttpLimits { head_timeout: SHORT, idle_timeout: SHORT, ..patient() });
+    let mut silent = fixture.connect();
+    assert_eq!(silent.until_end(), b"");
+    let mut idle = fixture.connect();
+    idle.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(idle.answer().status, 200);
+    assert_eq!(idle.until_end(), b"");
+    fixture.wait_until("all have left", |stats| stats.open == 0);
+}
+
+#[test]
+fn a_peer_that_reads_too_slowly_is_closed() {
+    let fixture = serve(HttpLimits { write_timeout: SHORT, ..patient() });
+    let mut client = fixture.connect();
+    client.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    fixture.wait_until("the answer is given up", |stats| stats.requests == 1 && stats.open == 0);
+    drop(client);
+}
+
+#[test]
+fn a_peer_that_drains_a_little_at_a_time_is_closed_too() {
+    let fixture = serve(HttpLimits { write_timeout: 4 * SHORT, ..patient() });
+    let mut client = fixture.connect();
+    client.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (deadline, mut buffer) = (soon(), [0; 65_536]);
+    while fixture.server.stats().requests == 0 || fixture.server.stats().open > 0 {
+        assert!(Instant::now() < deadline, "the server lets itself be drained slowly");
+        // The pace of the peer, not a synchronisation.
+        std::thread::sleep(SHORT / 10);
+        let _ = std::io::Read::read(&mut client.stream, &mut buffer);
+    }
+}
+
+#[test]
+fn connections_cut_short_get_an_answer_or_nothing_and_leave() {
+    let fixture = serve(patient());
+    for (request, status) in [
+        ("", None),
+        ("GET /hel", Some("400")),
+        ("GET /hello HTTP/1.1\r\nHost: x\r\n", Some("400")),
+        ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell", Some("400")),
+    ] {
+        let mut client = fixture.connect();
+        client.send(request.as_bytes());
+        client.finish_writing();
+        let answer = String::from_utf8(client.until_end()).expect("text");
+        assert_eq!(answer.get(9..12), status, "{request:?}");
+    }
+    fixture.wait_until("all have left", |stats| stats.open == 0);
+}
+
+#[test]
+fn a_panic_in_the_handler_is_500_and_the_server_goes_on() {
+    let fixture = serve(patient());
+    let answer = fixture.ask(b"GET /panic HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((answer.status, answer.text(), answer.closes()), (500, "internal error\n", true));
+    assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+}
+
+#[test]
+fn a_new_connection_takes_the_place_of_the_longest_silent_one() {
+    let fixture = serve(HttpLimits { connections: 4, ..patient() });
+    let mut clients: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
+    fixture.wait_until("all are in", |stats| stats.accepted == 4);
+    // The first speaks and so is no longer the longest silent; the second is.
+    clients[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(clients[0].answer().status, 200);
+    assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    assert_eq!(clients[1].until_end(), b"");
+    clients[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(clients[0].answer().status, 200);
+    assert_eq!(fixture.server.stats().refused, 0);
+}
+
+#[test]
+fn ten_times_as_many_half_open_connections_do_not_keep_one_out_that_speaks() {
+    let fixture = serve(HttpLimits { connections: 8, ..patient() });
+    let mut half: Vec<_> = (0..80).map(|_| fixture.connect()).collect();
+    for (number, client) in half.iter_mut().enumerate() {
+        client.send(&b"GET /hello HTTP/1.1\r\nHost: x\r\n"[..number % 30]);
+    }
+    for _ in 0..20 {
+        assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    }
+    let stats = fixture.server.stats();
+    assert!(stats.open <= 8 && stats.refused == 0 && stats.displaced >= 72, "{stats:?}");
+}
+
+#[test]
+fn when_every_connection_is_busy_a_new_one_gets_503() {
+    let fixture = serve(HttpLimits { connections: 3, ..patient() });
+    let mut busy: Vec<_> = (0..3).map(|_| fixture.connect()).collect();
+    for client in &mut busy {
+        client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+        fixture.entered_rx.recv_timeout(PATIENCE).expect("the handler is reached");
+    }
+    for _ in 0..50 {
+        let mut client = fixture.connect();
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (503, true));
+        assert_eq!(client.until_end(), b"");
+    }
+    for client in &mut busy {
+        fixture.go_tx.send(()).expect("the handler waits");
+        assert_eq!(client.answer().text(), "waited\n");
+    }
+    assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    let stats = fixture.server.stats();
+    assert_eq!((stats.refused, stats.displaced), (50, 1));
+}
+
+#[test]
+fn shutdown_ends_idle_connections_at_once_and_lets_busy_ones_finish() {
+    let fixture = serve(patient());
+    let mut idle: Vec<_> = (0..5).map(|_| fixture.connect()).collect();
+    idle[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(idle[0].answer().status, 200);
+    idle[1].send(b"GET /hello HT");
+    let mut busy = fixture.connect();
+    busy.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    fixture.entered_rx.recv_timeout(PATIENCE).expect("the handler is reached");
+    fixture.wait_until("all are in", |stats| stats.accepted == 6);
+    assert!(!fixture.server.drain(Instant::now()), "one is busy");
+    for client in &mut idle {
+        assert_eq!(client.until_end(), b"");
+    }
+    assert!(std::net::TcpStream::connect(fixture.server.local_addr()).is_err(), "the port is free");
+    fixture.go_tx.send(()).expect("the handler waits");
+    fixture.server.shutdown(soon());
+    let answer = busy.answer();
+    assert_eq!((answer.text(), answer.closes()), ("waited\n", true));
+    assert_eq!(fixture.server.stats().open, 0);
+}
+
+#[test]
+fn shutdown_does_not_wait_for_peers_that_neither_send_nor_read() {
+    let fixture = serve(patient());
+    let mut slow_reader = fixture.connect();
+    slow_reader.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut slow_sender = fixture.connect();
+    slow_sender.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
+    fixture.wait_until("both are busy", |stats| stats.requests == 2);
+    let begun = Instant::now();
+    fixture.server.shutdown(begun + SHORT);
+    assert!(begun.elapsed() < PATIENCE / 2, "their own deadlines are far away");
+    assert_eq!(fixture.server.stats().open, 0);
+    fixture.server.shutdown(soon());
+}
+
+#[test]
+fn dropping_a_server_joins_its_threads() {
+    let fixture = serve(patient());
+    let addr = fixture.server.local_addr();
+    let mut client = fixture.connect();
+    client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    drop(fixture);
+    assert_eq!(client.until_end(), b"");
+    assert!(std::net::TcpStream::connect(addr).is_err());
+}

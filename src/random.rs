@@ -1,0 +1,100 @@
+//! Randomness from the operating system, and comparing secrets without telling how much of them was right.
+//!
+//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for here are tokens and
+//! request ids, and a system call each is cheap enough. Called from any thread; owned by nobody.
+
+/// Length of a worker's token (protocol.md).
+const TOKEN_CHARS: usize = 64;
+
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// The largest multiple of 62 that fits a byte: a byte from here on is drawn again, or the first letters of the
+/// alphabet would come up more often.
+const FAIR_BELOW: u8 = 248;
+
+/// Fills a buffer with random bytes.
+///
+/// # Panics
+/// The operating system has no source of randomness: there is no safe way to go on without tokens.
+pub fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system has a source of randomness");
+}
+
+/// A random number.
+///
+/// # Panics
+/// As [`fill`].
+pub fn u64() -> u64 {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+/// A secret of 64 alphanumeric characters, each equally likely: 381 bits.
+///
+/// # Panics
+/// As [`fill`].
+pub fn token() -> String {
+    let mut token = String::with_capacity(TOKEN_CHARS);
+    let mut bytes = [0; 2 * TOKEN_CHARS];
+    while token.len() < TOKEN_CHARS {
+        fill(&mut bytes);
+        let missing = TOKEN_CHARS - token.len();
+        token.extend(bytes.iter().filter_map(|byte| letter(*byte)).take(missing));
+    }
+    token
+}
+
+fn letter(byte: u8) -> Option<char> {
+    (byte < FAIR_BELOW).then(|| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
+}
+
+/// Whether two secrets are equal, in a time that depends on their lengths only.
+pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let mut difference = 0;
+    for (left, right) in left.iter().zip(right) {
+        // black_box: the compiler must not find out that it could stop at the first difference.
+        difference |= std::hint::black_box(left ^ right);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_64_alphanumerics_and_differ() {
+        let (one, other) = (token(), token());
+        assert_eq!(one.len(), 64);
+        assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn every_letter_has_the_same_number_of_bytes() {
+        let mut counts = std::collections::HashMap::new();
+        for letter in (0..=255).filter_map(letter) {
+            *counts.entry(letter).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 62);
+        assert!(counts.values().all(|count| *count == 4));
+    }
+
+    #[test]
+    fn numbers_differ() {
+        assert_ne!(u64(), u64());
+    }
+
+    #[test]
+    fn secrets_are_equal_only_if_every_byte_is() {
+        for (left, right, equal) in
+            [("", "", true), ("abc", "abc", true), ("abc", "abd", false), ("abc", "ab", false), ("xbc", "abc", false)]
+        {
+            assert_eq!(constant_time_eq(left.as_bytes(), right.as_bytes()), equal, "{left} {right}");
+        }
+    }
+}
