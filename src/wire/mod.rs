@@ -2,15 +2,23 @@
 //!
 //! `reader`/`writer` are the primitives; the wire's shapes (protocol.md: "Encoding") are in one file each.
 
+mod base64;
+pub mod build;
 pub mod db;
 mod event;
 pub mod global_kv;
 #[cfg(test)]
 mod golden;
+pub mod json;
+mod json_reader;
+mod json_writer;
+mod jsonb;
 pub mod message;
 pub mod plain;
 pub mod reader;
 pub mod shape;
+mod storable;
+mod tagged;
 pub mod timezone;
 pub mod value;
 pub mod walk;

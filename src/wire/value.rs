@@ -5,11 +5,14 @@
 //! on stacks that `WIRE_DEPTH_MAX` bounds.
 
 use super::WireError;
+use super::build::Builder;
 use super::reader::Reader;
 use super::shape::{Decode, Encode};
 use super::walk::{Token, Walk, write_string_map};
 use super::writer::Writer;
 use crate::model::{EncodedValue, KhronosValue};
+
+pub use super::storable::storable;
 
 /// The bytes of a value.
 ///
@@ -67,18 +70,12 @@ impl Decode for EncodedValue {
 }
 
 fn write_anew(reader: Reader<'_>) -> Result<EncodedValue, WireError> {
-    let mut writer = Writer::default();
+    let mut builder = Builder::new();
     let mut walk = Walk::over(reader);
-    loop {
-        let is_key = walk.next_is_key();
-        let Some(token) = walk.next()? else {
-            return Ok(EncodedValue::from_checked(writer.into_bytes()));
-        };
-        if is_key {
-            writer.array(2);
-        }
-        token.write(&mut writer);
+    while let Some(token) = walk.next()? {
+        builder.token(&token)?;
     }
+    builder.finish()
 }
 
 /// What is still to be written.

@@ -65,6 +65,27 @@ pub enum Token<'a> {
 }
 
 impl Token<'_> {
+    /// The name of the variant that it is, or begins; nothing for [`Token::End`].
+    pub fn variant(&self) -> &'static str {
+        match self {
+            Token::Text(_) => "Text",
+            Token::Integer(_) => "Integer",
+            Token::UnsignedInteger(_) => "UnsignedInteger",
+            Token::Float(_) => "Float",
+            Token::Boolean(_) => "Boolean",
+            Token::Buffer(_) => "Buffer",
+            Token::Vector(_) => "Vector",
+            Token::Timestamptz(_) => "Timestamptz",
+            Token::Interval(_) => "Interval",
+            Token::TimeZone(_) => "TimeZone",
+            Token::LazyStringMap(_) => "LazyStringMap",
+            Token::Null => "Null",
+            Token::Map(_) => "Map",
+            Token::List(_) => "List",
+            Token::End => "",
+        }
+    }
+
     /// Writes it in its canonical form: a leaf whole, of a `Map` or `List` the beginning. Nothing for [`Token::End`].
     ///
     /// Who writes a map puts `writer.array(2)` before each of its keys: the head of the pair.
@@ -275,9 +296,14 @@ impl<'a> Walk<'a> {
         self.value().map(Some)
     }
 
+    /// Whether the innermost open container is a map, and no pair of it has been begun and not completed.
+    pub fn is_between_pairs(&self) -> bool {
+        self.open.last().is_some_and(|level| level.is_map && level.left % 2 == 0)
+    }
+
     /// Whether the next step is, or starts, a key of a map.
     pub fn next_is_key(&self) -> bool {
-        self.open.last().is_some_and(|level| level.is_map && level.left > 0 && level.left % 2 == 0)
+        self.is_between_pairs() && self.open.last().is_some_and(|level| level.left > 0)
     }
 
     /// Walks to the end.
