@@ -71,6 +71,9 @@ pub const UNDECODABLE_IN_A_ROW_MAX: u32 = 16;
 /// Limit: nesting of any MessagePack that we walk: an array or map at this depth is refused, as the async reference does.
 pub const WIRE_DEPTH_MAX: usize = 1024;
 
+/// Limit: nesting of event data that becomes a Rust type through serde, which recurses; serde_json stops there too.
+pub const SERDE_DEPTH_MAX: usize = 128;
+
 /// Limit: nesting of a value that a template or the store sees (interface.md, protocol.md).
 pub const VALUE_DEPTH_MAX: usize = 32;
 
