@@ -6,12 +6,12 @@
 
 pub mod error;
 pub mod http;
-pub mod internal_api;
 pub mod limits;
 pub mod model;
 pub mod random;
 pub mod runtime;
 pub mod sharding;
+pub mod store;
 pub mod thread;
 pub mod wire;
 pub mod worker_like;

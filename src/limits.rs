@@ -16,16 +16,6 @@ pub const DB_BODY_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// most about twice its MessagePack form; larger is 413 before anything is read.
 pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// Limit: bodies of the internal API in memory at once: eight of the largest; one more is `Busy` (503) before it is read.
-pub const API_BODIES_MAX_BYTES: u64 = 8 * API_BODY_MAX_BYTES as u64;
-
-/// Connections of the internal API that requests which may wait for a tenant leave free, so that however many callers
-/// wait, `/livez` and `/readyz` answer; a caller beyond that is `Busy` (503) at once.
-pub const API_RESERVED_CONNECTIONS: usize = 16;
-
-/// Limit: the name of an event that a caller sends. Discord's longest has 45 bytes; a longer one is `BadRequest`.
-pub const EVENT_NAME_MAX_BYTES: usize = 256;
-
 /// Limit: the request line and headers of one HTTP request; larger is 431 and the connection closes.
 pub const HTTP_HEAD_MAX_BYTES: usize = 16 * 1024;
 
@@ -80,6 +70,9 @@ pub const UNDECODABLE_IN_A_ROW_MAX: u32 = 16;
 
 /// Limit: nesting of any MessagePack that we walk: an array or map at this depth is refused, as the async reference does.
 pub const WIRE_DEPTH_MAX: usize = 1024;
+
+/// Limit: nesting of event data that becomes a Rust type through serde, which recurses; serde_json stops there too.
+pub const SERDE_DEPTH_MAX: usize = 128;
 
 /// Limit: nesting of a value that a template or the store sees (interface.md, protocol.md).
 pub const VALUE_DEPTH_MAX: usize = 32;
@@ -144,14 +137,52 @@ pub const KV_SCOPES_MAX: usize = 10;
 /// Limit: one scope's text. The protocol leaves it open; a scope is a name, so it gets the bound of a key.
 pub const KV_SCOPE_MAX_BYTES: usize = 512;
 
+/// Limit: text of a Find's pattern. A key of the largest size with every character escaped is half of it; longer is 422.
+pub const KV_PATTERN_MAX_BYTES: usize = 2048;
+
 /// Limit: records of one tenant (protocol.md; an option).
 pub const KV_QUOTA_RECORDS: u64 = 10_000;
 
-/// Limit: bytes of one tenant's keys and values (protocol.md; an option).
+/// Limit: bytes of one tenant's keys, scopes and values (protocol.md; an option).
 pub const KV_QUOTA_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Limit: records in the answer of one Find (protocol.md); more is 422 that says to narrow the pattern.
+pub const KV_FIND_MAX_RECORDS: usize = 10_000;
 
 /// Limit: bytes in the answer of one Find (protocol.md); more is 422 that says to narrow the pattern.
 pub const KV_FIND_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// Limit: events that one tenant state subscribes to. Discord knows about 80; more than this is 422.
+pub const STATE_EVENTS_MAX: usize = 1024;
+
+/// Limit: name of one event in a tenant state. The protocol leaves it open; it gets the bound of a key.
+pub const STATE_EVENT_NAME_MAX_BYTES: usize = 512;
+
+/// Limit: a tenant state's own data, in MessagePack. The protocol leaves it open; it gets the bound of a value.
+pub const STATE_DATA_MAX_BYTES: usize = 256 * 1024;
+
 /// Limit: write operations that wait for the store's writer; one more is answered 503 at once.
 pub const STORE_QUEUE_MAX: usize = 4096;
+
+/// Limit: bytes of the operations that wait for the store's writer: a second's work of a slow disk. More is 503 at once.
+pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Limit: operations in one commit of the store: as many as come together while the last commit syncs; what is more
+/// waits for the next one, so that nobody's acknowledgement waits for everybody's.
+pub const STORE_BATCH_MAX: usize = 1024;
+
+/// Limit: bytes of the operations in one commit of the store: what a slow disk takes in a fraction of a second.
+pub const STORE_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Limit: how long a caller waits for the store's acknowledgement; after it the outcome is unknown. Longer than any disk
+/// stalls that is not broken, shorter than the deadline of a dispatch.
+pub const STORE_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The first pause between attempts to reopen a store after an I/O error; it doubles up to [`STORE_REOPEN_MAX`].
+pub const STORE_REOPEN_MIN: Duration = Duration::from_millis(50);
+
+/// Limit: the longest pause between attempts to reopen a store: service resumes within seconds of the disk's return.
+pub const STORE_REOPEN_MAX: Duration = Duration::from_secs(2);
+
+/// Limit: pages of the embedded store that are kept in memory; what is more is read again from the system's cache.
+pub const STORE_CACHE_BYTES: usize = 128 * 1024 * 1024;

@@ -42,6 +42,11 @@ fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(digit).collect()
 }
 
+/// The bytes of every case, good and bad.
+pub(super) fn all_inputs() -> Vec<Vec<u8>> {
+    [VECTORS, ACCEPT].into_iter().flat_map(cases).map(|case| case.bytes).collect()
+}
+
 /// Decodes bytes as the type that the test data names, and encodes the result.
 fn reencode(kind: &str, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
     fn through<T: Decode + Encode>(bytes: &[u8]) -> Result<Vec<u8>, WireError> {

@@ -4,6 +4,7 @@
 
 mod base64;
 pub mod build;
+pub mod codec;
 pub mod db;
 mod event;
 pub mod global_kv;
@@ -15,6 +16,8 @@ mod json_writer;
 mod jsonb;
 pub mod message;
 pub mod plain;
+#[cfg(test)]
+mod property;
 pub mod reader;
 pub mod shape;
 mod storable;

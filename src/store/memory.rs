@@ -1,0 +1,169 @@
+//! The store that is gone at exit: `memory:`, and the oracle that the others are tested against.
+//!
+//! Deliberately plain: maps behind one lock, every Find a walk over all of a tenant's records, nothing that is clever
+//! enough to be wrong. Owned by whoever opened it; called from any thread; never blocks but for the lock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::pattern::Pattern;
+use super::{FindLimits, KvSet, Revision, Store, StoredState, Usage, charge, touched};
+use crate::error::DbError;
+use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
+
+/// A store in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    contents: RwLock<Contents>,
+}
+
+#[derive(Default)]
+struct Contents {
+    closed: bool,
+    revision: Revision,
+    states: HashMap<TenantId, StoredState>,
+    records: HashMap<TenantId, Records>,
+}
+
+#[derive(Default)]
+struct Records {
+    by_key: BTreeMap<String, BTreeMap<Scopes, Record>>,
+    usage: Usage,
+}
+
+#[derive(Clone)]
+struct Record {
+    id: String,
+    value: EncodedValue,
+    created_at: Timestamp,
+    last_updated_at: Timestamp,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn read(&self) -> Result<RwLockReadGuard<'_, Contents>, DbError> {
+        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
+        if contents.closed { Err(closed()) } else { Ok(contents) }
+    }
+
+    fn write(&self) -> Result<RwLockWriteGuard<'_, Contents>, DbError> {
+        let contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        if contents.closed { Err(closed()) } else { Ok(contents) }
+    }
+}
+
+fn closed() -> DbError {
+    DbError::Unavailable("the store is closed".to_owned())
+}
+
+impl Record {
+    fn answer(&self, key: &str, scopes: &Scopes) -> KvRecord {
+        KvRecord {
+            id: self.id.clone(),
+            key: key.to_owned(),
+            value: self.value.clone(),
+            scopes: scopes.as_slice().to_vec(),
+            created_at: Some(self.created_at),
+            last_updated_at: Some(self.last_updated_at),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+        Ok(self.read()?.states.iter().map(|(tenant, state)| (*tenant, state.clone())).collect())
+    }
+
+    fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
+        Ok(self.read()?.states.get(&tenant).cloned())
+    }
+
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
+        let mut contents = self.write()?;
+        let banned = contents.states.get(&tenant).is_some_and(|old| old.banned);
+        contents.states.insert(tenant, StoredState { state, banned });
+        contents.revision.0 += 1;
+        Ok(contents.revision)
+    }
+
+    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+        let contents = self.read()?;
+        let record = contents.records.get(&tenant).and_then(|records| records.by_key.get(key)?.get(scopes));
+        Ok(record.map(|record| record.answer(key, scopes)))
+    }
+
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
+        let contents = self.read()?;
+        let sets = contents.records.get(&tenant).into_iter().flat_map(|records| records.by_key.values());
+        let scopes: BTreeSet<&String> = sets.flat_map(BTreeMap::keys).flat_map(Scopes::as_slice).collect();
+        Ok(scopes.into_iter().cloned().collect())
+    }
+
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
+        let mut contents = self.write()?;
+        let records = contents.records.entry(tenant).or_default();
+        let old = records.by_key.get(&set.key).and_then(|sets| sets.get(&set.scopes));
+        let old_charge = old.map(|old| charge(&set.key, &set.scopes, old.value.as_bytes().len()));
+        let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
+        let usage = records.usage.after_set(old_charge, new_charge, set.quota)?;
+        let record = Record {
+            id: old.map_or(set.fresh_id, |old| old.id.clone()),
+            value: set.value,
+            created_at: old.map_or(set.now, |old| old.created_at),
+            last_updated_at: touched(old.map(|old| old.last_updated_at), set.now),
+        };
+        records.usage = usage;
+        records.by_key.entry(set.key).or_default().insert(set.scopes, record);
+        Ok(())
+    }
+
+    fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
+        let mut contents = self.write()?;
+        let Some(records) = contents.records.get_mut(&tenant) else { return Ok(()) };
+        let Some(sets) = records.by_key.get_mut(&key) else { return Ok(()) };
+        if let Some(old) = sets.remove(&scopes) {
+            records.usage = records.usage.after_delete(charge(&key, &scopes, old.value.as_bytes().len()));
+        }
+        if sets.is_empty() {
+            records.by_key.remove(&key);
+        }
+        if records.by_key.is_empty() {
+            contents.records.remove(&tenant);
+        }
+        Ok(())
+    }
+
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        pattern: &Pattern,
+        mut limits: FindLimits,
+    ) -> Result<Vec<KvRecord>, DbError> {
+        let contents = self.read()?;
+        let mut found = Vec::new();
+        for (key, sets) in contents.records.get(&tenant).into_iter().flat_map(|records| &records.by_key) {
+            if !pattern.matches(key) {
+                continue;
+            }
+            for (has, record) in sets.iter().filter(|(has, _)| has.contains_all(scopes)) {
+                limits.take(key, has.as_slice(), record.value.as_bytes().len())?;
+                found.push(record.answer(key, has));
+            }
+        }
+        Ok(found)
+    }
+
+    fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
+        Ok(self.read()?.records.get(&tenant).map(|records| records.usage).unwrap_or_default())
+    }
+
+    fn close(&self) {
+        *self.contents.write().unwrap_or_else(PoisonError::into_inner) =
+            Contents { closed: true, ..Contents::default() };
+    }
+}

@@ -1,0 +1,294 @@
+//! Where tenants' states and records are kept: the [`Store`] trait, its implementations, and [`DbState`] with the rules.
+//!
+//! A store does what it is told, atomically and durably; what may be asked of it is decided before, in `rules.rs` and
+//! [`DbState`], so that all stores refuse alike. Stores read no clock and draw no random numbers: both come with the
+//! operation, so that equal operations give equal answers. Called from any thread.
+
+pub mod memory;
+pub mod pattern;
+pub mod redb;
+pub mod rules;
+mod state;
+mod url;
+
+use std::sync::Arc;
+
+pub use state::{Caller, DbOptions, DbState, KvAnswer, StateListener};
+pub use url::{OpenError, StoreUrl};
+
+use crate::error::DbError;
+use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS};
+use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
+use pattern::Pattern;
+
+/// Keeps tenants' states and records.
+///
+/// Acknowledged means synced: when a write returns `Ok`, the change outlives the process and the machine's power (but for
+/// `memory:`, whose whole contents end with the process). Every write is atomic. What callers pass has been checked
+/// against the rules.
+///
+/// # Errors
+/// Of every operation: `Busy` and `Unavailable`, nothing was done · `OutcomeUnknown`, a write may have been made or not ·
+/// `Internal`, what is stored cannot be read. Others are named where they occur.
+///
+/// # Blocks
+/// A read until the disk answers; a write until it is synced, at most `STORE_WRITE_TIMEOUT`.
+pub trait Store: Send + Sync {
+    /// The states of all tenants, in no order.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError>;
+
+    /// The state of one tenant, if it has one.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError>;
+
+    /// Replaces a tenant's state; whether it is banned stays as it is.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError>;
+
+    /// The record with this key and exactly these scopes.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError>;
+
+    /// The scopes of all the tenant's records, sorted, distinct.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError>;
+
+    /// Creates or replaces a record.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Refused` if it would exceed the quota.
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError>;
+
+    /// Deletes a record; one that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError>;
+
+    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then scopes.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Refused` if there are more than `limits` allow.
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<KvRecord>, DbError>;
+
+    /// How much the tenant's records take of its quota.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError>;
+
+    /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second call does nothing.
+    ///
+    /// # Blocks
+    /// Until the writes under way are synced.
+    fn close(&self);
+}
+
+/// Opens a store; a file that is not there yet is created.
+///
+/// # Blocks
+/// Until the store is ready to serve.
+///
+/// # Errors
+/// Why it cannot be used; see [`OpenError`].
+pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
+    match url {
+        StoreUrl::Memory => Ok(Arc::new(memory::MemoryStore::new())),
+        StoreUrl::Redb(path) => Ok(Arc::new(redb::RedbStore::open(path)?)),
+        StoreUrl::Postgres(_) => Err(OpenError::NotBuilt("the PostgreSQL store is not here yet")),
+    }
+}
+
+/// The place of a set among the sets of one tenant's state: a later one has a higher revision, as long as the store is open.
+///
+/// Two callers that set the same state learn here whose state was the last, which their own order of return does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Revision(pub u64);
+
+/// A tenant's state with what only staff may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredState {
+    /// The state.
+    pub state: TenantState,
+    /// Whether the tenant's dispatches are refused.
+    pub banned: bool,
+}
+
+/// A record to be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KvSet {
+    /// Its key.
+    pub key: String,
+    /// Its scopes.
+    pub scopes: Scopes,
+    /// Its new value.
+    pub value: EncodedValue,
+    /// Its id, should it be new.
+    pub fresh_id: String,
+    /// When this happens.
+    pub now: Timestamp,
+    /// What the tenant may have in all.
+    pub quota: Quota,
+}
+
+/// What one tenant may have in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Records.
+    pub records: u64,
+    /// Bytes of keys, scopes and values.
+    pub bytes: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self { records: KV_QUOTA_RECORDS, bytes: KV_QUOTA_BYTES }
+    }
+}
+
+/// What one tenant has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Records.
+    pub records: u64,
+    /// Bytes of keys, scopes and values.
+    pub bytes: u64,
+}
+
+impl Usage {
+    /// The usage after a record of `old` bytes (none: there was no record) was set to `new` bytes.
+    ///
+    /// A tenant that is over its quota (it was lowered) may still replace records by ones that are no larger.
+    ///
+    /// # Errors
+    /// `Refused`: it would be more than the quota.
+    pub fn after_set(self, old: Option<u64>, new: u64, quota: Quota) -> Result<Self, DbError> {
+        let records = self.records + u64::from(old.is_none());
+        let bytes = (self.bytes + new).saturating_sub(old.unwrap_or(0));
+        if records > quota.records && old.is_none() {
+            return Err(DbError::Refused(format!("a tenant has at most {} records", quota.records)));
+        }
+        if bytes > quota.bytes && bytes > self.bytes {
+            return Err(DbError::Refused(format!("a tenant's records have at most {} bytes", quota.bytes)));
+        }
+        Ok(Self { records, bytes })
+    }
+
+    /// The usage after a record of `old` bytes was deleted.
+    pub fn after_delete(self, old: u64) -> Self {
+        Self { records: self.records.saturating_sub(1), bytes: self.bytes.saturating_sub(old) }
+    }
+}
+
+/// What one record takes of its tenant's quota.
+pub fn charge(key: &str, scopes: &Scopes, value_bytes: usize) -> u64 {
+    let scopes: usize = scopes.as_slice().iter().map(String::len).sum();
+    (key.len() + scopes + value_bytes) as u64
+}
+
+/// How much one Find may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FindLimits {
+    /// Records.
+    pub records: usize,
+    /// Bytes of the answer.
+    pub bytes: usize,
+}
+
+impl Default for FindLimits {
+    fn default() -> Self {
+        Self { records: KV_FIND_MAX_RECORDS, bytes: KV_FIND_MAX_BYTES }
+    }
+}
+
+impl FindLimits {
+    /// What a record's id, times and lengths take in an answer, at most; so an answer within the limit is one in fact.
+    const RECORD_OVERHEAD_BYTES: usize = 128;
+
+    /// Counts one more record.
+    ///
+    /// # Errors
+    /// `Refused`: it is one too many.
+    pub fn take(&mut self, key: &str, scopes: &[String], value_bytes: usize) -> Result<(), DbError> {
+        let scopes: usize = scopes.iter().map(String::len).sum();
+        let bytes = key.len() + scopes + value_bytes + Self::RECORD_OVERHEAD_BYTES;
+        match (self.records.checked_sub(1), self.bytes.checked_sub(bytes)) {
+            (Some(records), Some(bytes)) => {
+                *self = Self { records, bytes };
+                Ok(())
+            }
+            _ => Err(DbError::Refused("too many records match: narrow the pattern or the scopes".to_owned())),
+        }
+    }
+}
+
+/// When a record was last set: `now`, but always later than before, whatever the clock does.
+fn touched(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    match before {
+        Some(before) if before >= now => Timestamp::from_unix_micros(before.unix_micros() + 1).unwrap_or(before),
+        _ => now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_counts_what_would_be_not_what_is() {
+        let quota = Quota { records: 2, bytes: 100 };
+        let usage = Usage { records: 1, bytes: 60 };
+        assert_eq!(usage.after_set(None, 40, quota), Ok(Usage { records: 2, bytes: 100 }));
+        assert!(matches!(usage.after_set(None, 41, quota), Err(DbError::Refused(_))));
+        assert_eq!(usage.after_set(Some(60), 100, quota), Ok(Usage { records: 1, bytes: 100 }));
+        assert!(matches!(usage.after_set(Some(60), 101, quota), Err(DbError::Refused(_))));
+        let full = Usage { records: 2, bytes: 2 };
+        assert!(matches!(full.after_set(None, 1, quota), Err(DbError::Refused(_))));
+        assert_eq!(full.after_delete(2), Usage { records: 1, bytes: 0 });
+    }
+
+    #[test]
+    fn a_tenant_over_a_lowered_quota_may_still_shrink() {
+        let quota = Quota { records: 1, bytes: 10 };
+        let usage = Usage { records: 5, bytes: 50 };
+        assert_eq!(usage.after_set(Some(10), 10, quota), Ok(usage));
+        assert_eq!(usage.after_set(Some(10), 9, quota), Ok(Usage { records: 5, bytes: 49 }));
+        assert!(usage.after_set(Some(10), 11, quota).is_err());
+    }
+
+    #[test]
+    fn times_of_one_record_always_move_on() {
+        let at = |micros| Timestamp::from_unix_micros(micros).expect("in range");
+        assert_eq!(touched(None, at(5)), at(5));
+        assert_eq!(touched(Some(at(4)), at(5)), at(5));
+        assert_eq!(touched(Some(at(5)), at(5)), at(6));
+        assert_eq!(touched(Some(at(9)), at(5)), at(10));
+    }
+
+    #[test]
+    fn an_answer_within_the_limit_is_within_it_once_encoded() {
+        let mut limits = FindLimits { records: 2, bytes: 1000 };
+        let scopes = ["s".repeat(100)];
+        assert!(limits.take(&"k".repeat(100), &scopes, 400).is_ok());
+        assert!(limits.take("k", &scopes, 400).is_err(), "bytes");
+        assert!(limits.take("k", &[], 1).is_ok());
+        assert!(limits.take("k", &[], 1).is_err(), "records");
+    }
+}

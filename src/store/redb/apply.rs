@@ -1,0 +1,186 @@
+//! What each write does to the tables: the one place that changes them, quota counters and scope counts included.
+//!
+//! Invariant: an operation decides before it changes anything, so a refused one leaves its batch's transaction as it was.
+//! Runs on the store's writer thread.
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::Fault;
+use super::layout::{
+    KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes, tenant_key,
+};
+use crate::error::DbError;
+use crate::model::{Scopes, TenantId, TenantState, Timestamp};
+use crate::store::{KvSet, Revision, Usage, charge, touched};
+use crate::wire::WireError;
+
+/// A write that a caller waits for.
+#[derive(Debug)]
+pub(super) enum Op {
+    SetState { tenant: TenantId, state: TenantState },
+    KvSet { tenant: TenantId, set: KvSet },
+    KvDelete { tenant: TenantId, key: String, scopes: Scopes },
+}
+
+impl Op {
+    /// About how many bytes it brings into its commit, and holds while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        OVERHEAD
+            + match self {
+                Op::SetState { state, .. } => {
+                    state.data.as_bytes().len() + state.events.iter().map(|name| name.len() + 32).sum::<usize>()
+                }
+                Op::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
+                Op::KvDelete { key, .. } => key.len(),
+            }
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    /// There was nothing to do.
+    Nothing,
+    /// The change is in the transaction; of the transaction's states it is the one with this revision.
+    Changed(Revision),
+}
+
+/// The tables of one write transaction.
+pub(super) struct Tables<'t> {
+    states: Table<'t, &'static [u8], &'static [u8]>,
+    kv: Table<'t, &'static [u8], &'static [u8]>,
+    scopes: Table<'t, &'static [u8], u64>,
+    usage: Table<'t, &'static [u8], (u64, u64)>,
+}
+
+/// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
+type Applied = Result<Result<Done, DbError>, Fault>;
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            states: transaction.open_table(STATES)?,
+            kv: transaction.open_table(KV)?,
+            scopes: transaction.open_table(SCOPES)?,
+            usage: transaction.open_table(USAGE)?,
+        })
+    }
+
+    /// Carries one operation out; `revision` is its place among all.
+    pub(super) fn apply(&mut self, op: Op, revision: Revision) -> Applied {
+        match op {
+            Op::SetState { tenant, state } => self.set_state(tenant, &state, revision),
+            Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
+            Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
+        }
+    }
+
+    fn set_state(&mut self, tenant: TenantId, state: &TenantState, revision: Revision) -> Applied {
+        let row = tenant_key(tenant);
+        let banned = match self.states.get(&row[..])? {
+            None => false,
+            Some(old) => match state_from_bytes(old.value()) {
+                Ok(old) => old.banned,
+                Err(error) => return Ok(Err(unreadable(&error))),
+            },
+        };
+        self.states.insert(&row[..], &state_to_bytes(state, banned)[..])?;
+        Ok(Ok(Done::Changed(revision)))
+    }
+
+    fn kv_set(&mut self, tenant: TenantId, set: &KvSet, revision: Revision) -> Applied {
+        let row = kv_key(tenant, &set.key, &set.scopes);
+        let old = match self.old_record(&row)? {
+            Ok(old) => old,
+            Err(error) => return Ok(Err(error)),
+        };
+        let old_charge = old.as_ref().map(|old| charge(&set.key, &set.scopes, old.value_bytes));
+        let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
+        let usage = match self.usage(tenant)?.after_set(old_charge, new_charge, set.quota) {
+            Ok(usage) => usage,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let record = Record {
+            id: old.as_ref().map_or(&set.fresh_id, |old| &old.id),
+            created_at: old.as_ref().map_or(set.now, |old| old.created_at),
+            last_updated_at: touched(old.as_ref().map(|old| old.last_updated_at), set.now),
+            value: set.value.as_bytes(),
+        };
+        self.kv.insert(&row[..], &record.to_bytes()[..])?;
+        self.set_usage(tenant, usage)?;
+        if old.is_none() {
+            for scope in set.scopes.as_slice() {
+                let row = scope_key(tenant, scope);
+                let count = self.scopes.get(&row[..])?.map_or(0, |count| count.value());
+                self.scopes.insert(&row[..], count + 1)?;
+            }
+        }
+        Ok(Ok(Done::Changed(revision)))
+    }
+
+    fn kv_delete(&mut self, tenant: TenantId, key: &str, scopes: &Scopes, revision: Revision) -> Applied {
+        let row = kv_key(tenant, key, scopes);
+        let old = match self.old_record(&row)? {
+            Ok(Some(old)) => old,
+            Ok(None) => return Ok(Ok(Done::Nothing)),
+            Err(error) => return Ok(Err(error)),
+        };
+        self.kv.remove(&row[..])?;
+        let usage = self.usage(tenant)?.after_delete(charge(key, scopes, old.value_bytes));
+        self.set_usage(tenant, usage)?;
+        for scope in scopes.as_slice() {
+            let row = scope_key(tenant, scope);
+            let count = self.scopes.get(&row[..])?.map_or(0, |count| count.value());
+            if count > 1 {
+                self.scopes.insert(&row[..], count - 1)?;
+            } else {
+                self.scopes.remove(&row[..])?;
+            }
+        }
+        Ok(Ok(Done::Changed(revision)))
+    }
+
+    fn old_record(&self, row: &[u8]) -> Result<Result<Option<Old>, DbError>, Fault> {
+        let Some(bytes) = self.kv.get(row)? else { return Ok(Ok(None)) };
+        Ok(match Record::from_bytes(bytes.value()) {
+            Ok(record) => Ok(Some(Old {
+                id: record.id.to_owned(),
+                created_at: record.created_at,
+                last_updated_at: record.last_updated_at,
+                value_bytes: record.value.len(),
+            })),
+            Err(error) => Err(unreadable(&error)),
+        })
+    }
+
+    fn usage(&self, tenant: TenantId) -> Result<Usage, Fault> {
+        let row = self.usage.get(&tenant_key(tenant)[..])?;
+        let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
+        Ok(Usage { records, bytes })
+    }
+
+    fn set_usage(&mut self, tenant: TenantId, usage: Usage) -> Result<(), Fault> {
+        let row = tenant_key(tenant);
+        if usage.records == 0 {
+            self.usage.remove(&row[..])?;
+        } else {
+            self.usage.insert(&row[..], (usage.records, usage.bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is kept of the record that a write replaces.
+struct Old {
+    id: String,
+    created_at: Timestamp,
+    last_updated_at: Timestamp,
+    value_bytes: usize,
+}
+
+/// What a caller gets when a row is not what we wrote there; the cause is the operator's.
+pub(super) fn unreadable(error: &WireError) -> DbError {
+    log::error!("a row of the store cannot be read: {error}");
+    DbError::Internal("what the store holds there cannot be read".to_owned())
+}

@@ -1,0 +1,312 @@
+//! The embedded store: one file of redb, one writer thread, any number of readers.
+//!
+//! Writes go through a bounded queue to the writer, which commits them in groups; reads run on the caller's thread, each
+//! on a snapshot, and never wait for a write. Deliberately one database for all tenants: a commit is what costs, and
+//! tenants share it. Owned by whoever opened it; [`RedbStore::close`] ends and joins the writer.
+
+mod apply;
+#[cfg(test)]
+mod faults;
+mod layout;
+mod open;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
+
+use super::pattern::Pattern;
+use super::{FindLimits, KvSet, OpenError, Revision, Store, StoredState, Usage};
+use crate::error::DbError;
+use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
+use crate::model::{KvRecord, Scopes, TenantId, TenantState};
+use crate::thread::{self, OwnedThread};
+use apply::{Done, Op, unreadable};
+use layout::{
+    KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant, state_from_bytes,
+    tenant_key, tenant_range,
+};
+use open::{FileSource, Source};
+use writer::{Request, Weight, Writer, unavailable, unknown};
+
+/// A store in a file.
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    queue_bytes: Arc<AtomicUsize>,
+    /// Taken away when the store is closed, which is what ends the writer.
+    queue_tx: RwLock<Option<Sender<Request>>>,
+    writer: Mutex<Option<OwnedThread>>,
+}
+
+/// What readers and the writer share.
+struct Shared {
+    /// None while the store is closed, or failed and not open again.
+    ///
+    /// Held only to begin a transaction, never while one reads or writes.
+    database: RwLock<Option<Database>>,
+    fault_tx: Sender<()>,
+}
+
+impl RedbStore {
+    /// Opens the store in a file, which is made if it is not there.
+    ///
+    /// # Blocks
+    /// Until it can serve: milliseconds, also after a crash.
+    ///
+    /// # Errors
+    /// Why it cannot be used; see [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::start(Box::new(FileSource::new(path)))
+    }
+
+    fn start(source: Box<dyn Source>) -> Result<Self, OpenError> {
+        let database = source.open()?;
+        let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
+        // One report is enough: the writer reopens, and what was reported before is void then.
+        let (fault_tx, fault_rx) = bounded(1);
+        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), fault_tx });
+        let writer = Writer { shared: Arc::clone(&shared), source, queue_rx, fault_rx, revision: Revision::default() };
+        let thread = thread::spawn("store-writer", move || writer.run())
+            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        Ok(Self {
+            shared,
+            queue_bytes: Arc::default(),
+            queue_tx: RwLock::new(Some(queue_tx)),
+            writer: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Hands a write to the writer and waits for its commit.
+    fn write(&self, op: Op) -> Result<Done, DbError> {
+        match self.submit(op)?.recv_timeout(STORE_WRITE_TIMEOUT) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(unknown()),
+        }
+    }
+
+    fn submit(&self, op: Op) -> Result<Receiver<Result<Done, DbError>>, DbError> {
+        let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
+        let weight = Weight::take(op.bytes(), &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let (answer_tx, answer_rx) = bounded(1);
+        let queue_tx = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner);
+        let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
+        match queue_tx.try_send(Request { op, answer_tx, weight }) {
+            Ok(()) => Ok(answer_rx),
+            Err(TrySendError::Full(_)) => Err(busy()),
+            Err(TrySendError::Disconnected(_)) => Err(unavailable()),
+        }
+    }
+
+    /// Reads on a snapshot.
+    fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, Fault>) -> Result<T, DbError> {
+        self.shared
+            .begin_read()
+            .and_then(|snapshot| read(&snapshot))
+            .unwrap_or_else(|fault| Err(self.shared.failed(&fault)))
+    }
+}
+
+impl Shared {
+    fn begin_read(&self) -> Result<ReadTransaction, Fault> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_read()?)
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, Fault> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_write()?)
+    }
+
+    fn take_database(&self) -> Option<Database> {
+        self.database.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn install(&self, database: Database) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+    }
+
+    /// What a reader answers after a fault; the writer is told of those that only reopening cures.
+    fn failed(&self, fault: &Fault) -> DbError {
+        match fault {
+            Fault::NotOpen | Fault::Redb(redb::Error::DatabaseClosed) => unavailable(),
+            Fault::Redb(redb::Error::Corrupted(what)) => {
+                log::error!("the store is damaged: {what}");
+                DbError::Internal("what the store holds there cannot be read".to_owned())
+            }
+            Fault::Redb(_) => {
+                // Full: somebody else told it just now.
+                let _ = self.fault_tx.try_send(());
+                unavailable()
+            }
+        }
+    }
+}
+
+/// What ended a transaction.
+#[derive(Debug)]
+enum Fault {
+    /// The database is closed, or failed and not open again.
+    NotOpen,
+    Redb(redb::Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NotOpen => f.write_str("the database is not open"),
+            Fault::Redb(error) => error.fmt(f),
+        }
+    }
+}
+
+macro_rules! fault_from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Fault {
+            fn from(error: $error) -> Self {
+                Fault::Redb(error.into())
+            }
+        })*
+    };
+}
+
+fault_from!(StorageError, redb::TableError, redb::TransactionError, redb::CommitError);
+
+impl Store for RedbStore {
+    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+        self.read(|snapshot| {
+            let mut states = Vec::new();
+            for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
+                let (tenant, state) = row?;
+                let parsed =
+                    split_tenant(tenant.value()).and_then(|(tenant, _)| Ok((tenant, state_from_bytes(state.value())?)));
+                match parsed {
+                    Ok(state) => states.push(state),
+                    Err(error) => return Ok(Err(unreadable(&error))),
+                }
+            }
+            Ok(Ok(states))
+        })
+    }
+
+    fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
+        self.read(|snapshot| {
+            let row = snapshot.open_table(STATES)?.get(&tenant_key(tenant)[..])?;
+            Ok(row.map(|row| state_from_bytes(row.value())).transpose().map_err(|error| unreadable(&error)))
+        })
+    }
+
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
+        match self.write(Op::SetState { tenant, state })? {
+            Done::Changed(revision) => Ok(revision),
+            Done::Nothing => Err(DbError::Internal("a state was set and nothing changed".to_owned())),
+        }
+    }
+
+    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+        self.read(|snapshot| {
+            let Some(row) = snapshot.open_table(KV)?.get(&kv_key(tenant, key, scopes)[..])? else {
+                return Ok(Ok(None));
+            };
+            let record = Record::from_bytes(row.value());
+            Ok(record.map(|record| Some(record.answer(key, scopes.as_slice().to_vec()))).map_err(|e| unreadable(&e)))
+        })
+    }
+
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
+        self.read(|snapshot| {
+            let range = tenant_range(tenant, "");
+            let mut scopes = Vec::new();
+            for row in snapshot.open_table(SCOPES)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
+                match parse_scope_key(row?.0.value()) {
+                    Ok(scope) => scopes.push(scope.to_owned()),
+                    Err(error) => return Ok(Err(unreadable(&error))),
+                }
+            }
+            Ok(Ok(scopes))
+        })
+    }
+
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
+        self.write(Op::KvSet { tenant, set }).map(drop)
+    }
+
+    fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
+        self.write(Op::KvDelete { tenant, key, scopes }).map(drop)
+    }
+
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        pattern: &Pattern,
+        mut limits: FindLimits,
+    ) -> Result<Vec<KvRecord>, DbError> {
+        self.read(|snapshot| {
+            let range = tenant_range(tenant, pattern.prefix());
+            // Rows come in the order of the index form; answers in that of the key itself.
+            let mut found = BTreeMap::new();
+            for row in snapshot.open_table(KV)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
+                let (key, record) = row?;
+                match matching(key.value(), record.value(), scopes, pattern, &mut limits) {
+                    Ok(None) => {}
+                    Ok(Some(record)) => drop(found.insert((record.key.clone(), record.scopes.clone()), record)),
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
+            Ok(Ok(found.into_values().collect()))
+        })
+    }
+
+    fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
+        self.read(|snapshot| {
+            let row = snapshot.open_table(USAGE)?.get(&tenant_key(tenant)[..])?;
+            let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
+            Ok(Ok(Usage { records, bytes }))
+        })
+    }
+
+    fn close(&self) {
+        self.queue_tx.write().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            writer.join();
+        }
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedbStore")
+    }
+}
+
+/// The record of a row, if a Find asks for it.
+fn matching(
+    row: &[u8],
+    record: &[u8],
+    scopes: &Scopes,
+    pattern: &Pattern,
+    limits: &mut FindLimits,
+) -> Result<Option<KvRecord>, DbError> {
+    let (key, has) = parse_kv_key(row).map_err(|error| unreadable(&error))?;
+    // Both sorted; a record has few scopes.
+    let has_all = scopes.as_slice().iter().all(|asked| has.binary_search(&asked.as_str()).is_ok());
+    if !has_all || !pattern.matches(key) {
+        return Ok(None);
+    }
+    let record = Record::from_bytes(record).map_err(|error| unreadable(&error))?;
+    let has: Vec<String> = has.into_iter().map(str::to_owned).collect();
+    limits.take(key, &has, record.value.len())?;
+    Ok(Some(record.answer(key, has)))
+}

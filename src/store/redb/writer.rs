@@ -1,0 +1,240 @@
+//! The store's one writer: takes the writes that wait, makes them one durable commit, then answers them all.
+//!
+//! A lone write commits at once; while a commit syncs, others gather for the next. An error of the disk ends the
+//! database: redb answers nothing until it is reopened, which the writer does by itself, with growing pauses; callers
+//! get `Unavailable` meanwhile. Owned and joined by [`super::RedbStore`]; its wake-ups are the end of its queue and
+//! the faults that readers report.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::apply::{Done, Op, Tables};
+use super::open::Source;
+use super::{Fault, Shared};
+use crate::error::DbError;
+use crate::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
+use crate::store::Revision;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
+use redb::Database;
+
+/// A write and who waits for it.
+pub(super) struct Request {
+    pub(super) op: Op,
+    /// Has room for the one answer.
+    pub(super) answer_tx: Sender<Result<Done, DbError>>,
+    /// What it takes of the bytes that may wait, given back when the request goes.
+    pub(super) weight: Weight,
+}
+
+/// A share of a bounded number of bytes.
+pub(super) struct Weight {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Weight {
+    /// Takes a share, if the total stays within `limit`. One alone always fits, however large.
+    pub(super) fn take(bytes: usize, total: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+        let before = total.fetch_add(bytes, Ordering::Relaxed);
+        let weight = Self { bytes, total: Arc::clone(total) };
+        (before == 0 || before + bytes <= limit).then_some(weight)
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Box<dyn Source>,
+    pub(super) queue_rx: Receiver<Request>,
+    pub(super) fault_rx: Receiver<()>,
+    /// How many writes were made since the store was opened.
+    pub(super) revision: Revision,
+}
+
+/// Whether the writer goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Go,
+    Stop,
+}
+
+impl Writer {
+    /// Serves until the queue's other end is gone and everything in it is answered; then closes the database.
+    ///
+    /// # Blocks
+    /// On the queue, and on the disk.
+    pub(super) fn run(mut self) {
+        while self.serve_once() == Next::Go {}
+        if let Some(Err(error)) = self.shared.take_database().map(close) {
+            log::warn!("the store was not closed well, it will be made good when it opens: {error}");
+        }
+    }
+
+    fn serve_once(&mut self) -> Next {
+        let first = select! {
+            recv(self.queue_rx) -> request => match request {
+                Ok(request) => request,
+                Err(_) => return Next::Stop,
+            },
+            recv(self.fault_rx) -> _ => return self.reopen("a read failed"),
+        };
+        let batch = self.gather(first);
+        // A panic is a bug, redb's or ours, and has left a transaction unfinished: the same remedy as for a bad disk.
+        // Whoever waits for the batch learns from its dropped answers that the outcome is unknown.
+        match catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
+            Ok(Ok(())) => Next::Go,
+            Ok(Err(fault)) => self.reopen(&fault.to_string()),
+            Err(payload) => self.reopen(&crate::thread::panic_message(payload.as_ref())),
+        }
+    }
+
+    /// The first request and those that wait behind it, as far as a commit has room.
+    fn gather(&self, first: Request) -> Vec<Request> {
+        let mut bytes = first.weight.bytes;
+        let mut batch = vec![first];
+        while batch.len() < STORE_BATCH_MAX && bytes < STORE_BATCH_BYTES {
+            let Ok(request) = self.queue_rx.try_recv() else { break };
+            bytes += request.weight.bytes;
+            batch.push(request);
+        }
+        batch
+    }
+
+    /// Makes a batch durable and answers it.
+    fn commit(&mut self, batch: Vec<Request>) -> Result<(), Fault> {
+        let mut waiting = Vec::with_capacity(batch.len());
+        let applied = self.apply(batch, &mut waiting);
+        let answer: fn(Result<Done, DbError>) -> Result<Done, DbError> = match &applied {
+            Ok(()) => |done| done,
+            // Nothing of the transaction can be on the disk.
+            Err(Failed::BeforeCommit(_)) => |_| Err(unavailable()),
+            Err(Failed::InCommit(_)) => |done| match done {
+                Ok(Done::Changed(_)) => Err(unknown()),
+                // What changes nothing is not made undone by a lost commit, but it may have looked at it.
+                Ok(Done::Nothing) | Err(_) => Err(unavailable()),
+            },
+        };
+        for (answer_tx, done) in waiting {
+            // Who stopped waiting has been told that the outcome is unknown.
+            let _ = answer_tx.send(answer(done));
+        }
+        applied.map_err(Failed::fault)
+    }
+
+    fn apply(&mut self, batch: Vec<Request>, waiting: &mut Vec<Waiting>) -> Result<(), Failed> {
+        let mut batch = batch.into_iter();
+        let result = self.apply_all(&mut batch, waiting);
+        // After a fault, those whose turn did not come.
+        waiting.extend(batch.map(|request| (request.answer_tx, Ok(Done::Nothing))));
+        result
+    }
+
+    fn apply_all(
+        &mut self,
+        batch: &mut impl Iterator<Item = Request>,
+        waiting: &mut Vec<Waiting>,
+    ) -> Result<(), Failed> {
+        let mut transaction = self.shared.begin_write().map_err(Failed::BeforeCommit)?;
+        transaction.set_quick_repair(true);
+        let mut changes = false;
+        {
+            let mut tables = Tables::open(&transaction).map_err(Failed::BeforeCommit)?;
+            for Request { op, answer_tx, weight } in batch {
+                let revision = Revision(self.revision.0 + 1);
+                let applied = tables.apply(op, revision);
+                drop(weight);
+                match applied {
+                    Ok(done) => {
+                        if matches!(done, Ok(Done::Changed(_))) {
+                            self.revision = revision;
+                            changes = true;
+                        }
+                        waiting.push((answer_tx, done));
+                    }
+                    Err(fault) => {
+                        waiting.push((answer_tx, Ok(Done::Nothing)));
+                        return Err(Failed::BeforeCommit(fault));
+                    }
+                }
+            }
+        }
+        if changes {
+            transaction.commit().map_err(|error| Failed::InCommit(error.into()))
+        } else {
+            transaction.abort().map_err(|error| Failed::BeforeCommit(error.into()))
+        }
+    }
+
+    /// Closes the database and opens it again, however long that takes; answers everybody `Unavailable` meanwhile.
+    fn reopen(&mut self, why: &str) -> Next {
+        log::error!("the store failed and is reopened: {why}");
+        // It says the error again; the file is made good by the next open.
+        let _ = self.shared.take_database().map(close);
+        let mut pause = STORE_REOPEN_MIN;
+        loop {
+            match self.source.reopen() {
+                Ok(database) => {
+                    // What readers reported was about the database that is gone.
+                    while self.fault_rx.try_recv().is_ok() {}
+                    self.shared.install(database);
+                    log::info!("the store is open again");
+                    return Next::Go;
+                }
+                Err(error) => log::warn!("the store cannot be reopened yet: {error}"),
+            }
+            if self.refuse_until(Instant::now() + pause) == Next::Stop {
+                return Next::Stop;
+            }
+            pause = (pause * 2).min(STORE_REOPEN_MAX);
+        }
+    }
+
+    fn refuse_until(&self, deadline: Instant) -> Next {
+        loop {
+            match self.queue_rx.recv_deadline(deadline) {
+                Ok(request) => drop(request.answer_tx.send(Err(unavailable()))),
+                Err(RecvTimeoutError::Timeout) => return Next::Go,
+                Err(RecvTimeoutError::Disconnected) => return Next::Stop,
+            }
+        }
+    }
+}
+
+/// Closes a database that may have been left in the middle of anything.
+fn close(database: Database) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(|| database.close())) {
+        Ok(closed) => closed.map_err(|error| error.to_string()),
+        // Its locks are poisoned by an earlier panic. It is gone all the same.
+        Err(payload) => Err(crate::thread::panic_message(payload.as_ref())),
+    }
+}
+
+type Waiting = (Sender<Result<Done, DbError>>, Result<Done, DbError>);
+
+enum Failed {
+    BeforeCommit(Fault),
+    InCommit(Fault),
+}
+
+impl Failed {
+    fn fault(self) -> Fault {
+        match self {
+            Failed::BeforeCommit(fault) | Failed::InCommit(fault) => fault,
+        }
+    }
+}
+
+pub(super) fn unavailable() -> DbError {
+    DbError::Unavailable("the store is not available".to_owned())
+}
+
+pub(super) fn unknown() -> DbError {
+    DbError::OutcomeUnknown("the store failed while it made the change: it may have been made or not".to_owned())
+}

@@ -1,0 +1,203 @@
+//! What may be asked of a store: the limits of protocol.md, checked before any work, with one text for each refusal.
+//!
+//! Used by [`super::DbState`] and, before anything is sent, by a worker's database client, so that a refusal is the same
+//! on both. Deliberately without quotas: those depend on what is stored. Pure; any thread.
+
+use crate::error::DbError;
+use crate::limits::{
+    KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, STATE_DATA_MAX_BYTES, STATE_EVENT_NAME_MAX_BYTES,
+    STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
+};
+use crate::model::{EncodedJson, EncodedValue, Scopes, TenantState};
+use crate::store::pattern::Pattern;
+use crate::wire;
+use crate::wire::plain::{PlainToken, PlainWalk};
+
+fn refused(why: impl Into<String>) -> DbError {
+    DbError::Refused(why.into())
+}
+
+fn without_nul(text: &str, what: &str) -> Result<(), DbError> {
+    if text.contains('\0') { Err(refused(format!("{what} must not contain the character NUL"))) } else { Ok(()) }
+}
+
+/// Checks a key.
+///
+/// # Errors
+/// `Refused`: it is empty, too long or contains NUL.
+pub fn check_key(key: &str) -> Result<(), DbError> {
+    if key.is_empty() || key.len() > KV_KEY_MAX_BYTES {
+        return Err(refused(format!("a key has 1 to {KV_KEY_MAX_BYTES} bytes")));
+    }
+    without_nul(key, "a key")
+}
+
+/// Checks the scopes that address a record.
+///
+/// # Errors
+/// `Refused`: there are none or too many, or one is too long or contains NUL.
+pub fn check_scopes(scopes: &Scopes) -> Result<(), DbError> {
+    if scopes.as_slice().is_empty() {
+        return Err(refused("a record has at least one scope"));
+    }
+    check_asked_scopes(scopes)
+}
+
+/// Checks the scopes that a Find asks for; none asks for every record.
+///
+/// # Errors
+/// `Refused`: there are too many, or one is too long or contains NUL.
+pub fn check_asked_scopes(scopes: &Scopes) -> Result<(), DbError> {
+    if scopes.as_slice().len() > KV_SCOPES_MAX {
+        return Err(refused(format!("a record has at most {KV_SCOPES_MAX} scopes")));
+    }
+    for scope in scopes.as_slice() {
+        if scope.len() > KV_SCOPE_MAX_BYTES {
+            return Err(refused(format!("a scope has at most {KV_SCOPE_MAX_BYTES} bytes")));
+        }
+        without_nul(scope, "a scope")?;
+    }
+    Ok(())
+}
+
+/// Checks and compiles the pattern of a Find.
+///
+/// # Errors
+/// `Refused`: it is no pattern, is too long or contains NUL.
+pub fn check_pattern(pattern: &str) -> Result<Pattern, DbError> {
+    without_nul(pattern, "a pattern")?;
+    Pattern::parse(pattern).map_err(|error| refused(error.to_string()))
+}
+
+/// Checks a value and gives the form in which it is stored.
+///
+/// # Errors
+/// `Refused`: it is too large, nests too deep, or holds what PostgreSQL's jsonb cannot keep.
+pub fn check_value(value: &EncodedValue) -> Result<EncodedValue, DbError> {
+    wire::value::storable(value).map_err(refused)
+}
+
+/// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted.
+///
+/// # Errors
+/// `Refused`: too many events, a name that is too long, data that is too large or deep, or what jsonb cannot keep.
+pub fn check_tenant_state(state: &TenantState) -> Result<TenantState, DbError> {
+    if state.events.len() > STATE_EVENTS_MAX {
+        return Err(refused(format!("a tenant subscribes to at most {STATE_EVENTS_MAX} events")));
+    }
+    for name in &state.events {
+        if name.len() > STATE_EVENT_NAME_MAX_BYTES {
+            return Err(refused(format!("an event's name has at most {STATE_EVENT_NAME_MAX_BYTES} bytes")));
+        }
+        without_nul(name, "an event's name")?;
+    }
+    Ok(TenantState { events: state.events.clone(), data: check_json(&state.data, STATE_DATA_MAX_BYTES)? })
+}
+
+/// Checks plain JSON and gives the form in which it is stored: keys sorted.
+fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<EncodedJson, DbError> {
+    if json.as_bytes().len() > max_bytes {
+        return Err(refused(format!("the data has at most {max_bytes} bytes")));
+    }
+    let mut walk = PlainWalk::new(json);
+    let mut depth = 0_usize;
+    while let Some(token) = walk.next().map_err(|error| refused(error.to_string()))? {
+        match token {
+            PlainToken::Text(text) | PlainToken::Key(text) => without_nul(text, "the data")?,
+            PlainToken::Float(number) if !number.is_finite() => {
+                return Err(refused("the data must not contain NaN or infinities"));
+            }
+            PlainToken::Array(_) | PlainToken::Object(_) => {
+                depth += 1;
+                if depth > VALUE_DEPTH_MAX {
+                    return Err(refused(format!("the data nests at most {VALUE_DEPTH_MAX} levels")));
+                }
+            }
+            PlainToken::End => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(wire::plain::canonical(json))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::wire::writer::Writer;
+
+    fn refusal<T: std::fmt::Debug>(result: Result<T, DbError>) -> String {
+        match result {
+            Err(DbError::Refused(text)) => text,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    fn json(write: impl FnOnce(&mut Writer)) -> EncodedJson {
+        let mut writer = Writer::default();
+        write(&mut writer);
+        wire::plain::check(writer.into_bytes()).expect("plain JSON")
+    }
+
+    #[test]
+    fn keys_have_1_to_512_bytes_and_no_nul() {
+        assert_eq!(check_key("k"), Ok(()));
+        assert_eq!(check_key(&"k".repeat(512)), Ok(()));
+        assert_eq!(check_key(&"é".repeat(256)), Ok(()));
+        refusal(check_key(""));
+        refusal(check_key(&"k".repeat(513)));
+        refusal(check_key(&"é".repeat(257)));
+        refusal(check_key("a\0b"));
+    }
+
+    #[test]
+    fn a_record_has_1_to_10_scopes_and_a_find_may_ask_for_none() {
+        let scopes = |count: usize| Scopes::new((0..count).map(|number| number.to_string()));
+        assert_eq!(check_scopes(&scopes(1)), Ok(()));
+        assert_eq!(check_scopes(&scopes(10)), Ok(()));
+        assert_eq!(check_asked_scopes(&scopes(0)), Ok(()));
+        refusal(check_scopes(&scopes(0)));
+        refusal(check_scopes(&scopes(11)));
+        refusal(check_asked_scopes(&scopes(11)));
+        refusal(check_scopes(&Scopes::new(["a\0"])));
+        refusal(check_scopes(&Scopes::new(["s".repeat(513)])));
+        assert_eq!(check_scopes(&Scopes::new(vec!["same"; 11])), Ok(()), "a set of one");
+    }
+
+    #[test]
+    fn a_tenant_state_keeps_to_its_limits() {
+        let with = |events: BTreeSet<String>, data| check_tenant_state(&TenantState { events, data });
+        let names = |count: usize| (0..count).map(|number| number.to_string()).collect::<BTreeSet<_>>();
+        assert!(with(names(1024), EncodedJson::null()).is_ok());
+        refusal(with(names(1025), EncodedJson::null()));
+        refusal(with(["E".repeat(513)].into(), EncodedJson::null()));
+        refusal(with(["E\0".to_owned()].into(), EncodedJson::null()));
+        refusal(with(names(0), json(|writer| writer.text("\0"))));
+        refusal(with(names(0), json(|writer| writer.f64(f64::NAN))));
+        refusal(with(names(0), json(|writer| writer.f64(f64::INFINITY))));
+        assert!(with(names(0), json(|writer| writer.text(&"x".repeat(256 * 1024 - 5)))).is_ok());
+        refusal(with(names(0), json(|writer| writer.text(&"x".repeat(256 * 1024 - 4)))));
+        let nested = |depth: usize| {
+            json(|writer| {
+                (1..depth).for_each(|_| writer.array(1));
+                writer.array(0);
+            })
+        };
+        assert!(with(names(0), nested(32)).is_ok());
+        refusal(with(names(0), nested(33)));
+    }
+
+    #[test]
+    fn the_data_of_a_state_is_stored_with_sorted_keys() {
+        let data = json(|writer| {
+            writer.map(2);
+            writer.text("b");
+            writer.unsigned(1);
+            writer.text("a");
+            writer.unsigned(2);
+        });
+        let stored = check_tenant_state(&TenantState { events: BTreeSet::new(), data }).expect("within the limits");
+        assert_eq!(stored.data.as_bytes(), b"\x82\xa1a\x02\xa1b\x01");
+    }
+}

@@ -1,0 +1,118 @@
+//! Which store: `redb:PATH`, `postgres://…` or `memory:`, and why one cannot be opened.
+//!
+//! A PostgreSQL URL may hold a password, so it is never printed. Pure; any thread.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Names a store, as `--store` takes it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// The embedded store, in one file.
+    Redb(PathBuf),
+    /// A PostgreSQL server, with its whole URL.
+    Postgres(String),
+    /// Gone at exit.
+    Memory,
+}
+
+/// A text that does not name a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidStoreUrl;
+
+impl fmt::Display for InvalidStoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a store is redb:PATH, postgres://USER:PASSWORD@HOST/DATABASE or memory:")
+    }
+}
+
+impl std::error::Error for InvalidStoreUrl {}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("memory", "")) => Ok(StoreUrl::Memory),
+            Some(("redb", path)) if !path.is_empty() => Ok(StoreUrl::Redb(path.into())),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+                Ok(StoreUrl::Postgres(text.to_owned()))
+            }
+            _ => Err(InvalidStoreUrl),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreUrl::Redb(path) => write!(f, "redb:{}", path.display()),
+            StoreUrl::Postgres(_) => f.write_str("postgres"),
+            StoreUrl::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a store cannot be used. Its text is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// The disk or the server does not give it; the text says what it answered.
+    Unavailable(String),
+    /// Another process has the file open: another master, most likely.
+    Locked,
+    /// The file, or the database, is something else than a store of ours. It was left as it was.
+    Foreign(&'static str),
+    /// A newer version of this program wrote it. It was left as it was.
+    Newer {
+        /// The version of its layout.
+        found: u64,
+        /// The newest that this program knows.
+        known: u64,
+    },
+    /// This program was built without that store.
+    NotBuilt(&'static str),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Unavailable(why) => write!(f, "the store cannot be opened: {why}"),
+            OpenError::Locked => f.write_str("the store is in use by another process"),
+            OpenError::Foreign(what) => write!(f, "this is not a store of ours: {what}"),
+            OpenError::Newer { found, known } => {
+                write!(f, "the store has layout {found}, and this version of the program knows {known} at most")
+            }
+            OpenError::NotBuilt(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_kinds_of_store_are_told_apart() {
+        assert_eq!("memory:".parse(), Ok(StoreUrl::Memory));
+        assert_eq!("redb:a:b/c.redb".parse(), Ok(StoreUrl::Redb("a:b/c.redb".into())));
+        assert!(matches!("postgresql://x".parse(), Ok(StoreUrl::Postgres(_))));
+        for text in ["", "memory", "memory:x", "redb:", "redb", "postgres:x", "mysql://x", "REDB:x"] {
+            assert_eq!(text.parse::<StoreUrl>(), Err(InvalidStoreUrl), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let url: StoreUrl = "postgres://me:secret@host/db".parse().expect("a store");
+        assert!(!format!("{url:?} {url}").contains("secret"));
+    }
+}

@@ -1,0 +1,295 @@
+//! Random values and random damage, from seeds, so that a failure can be repeated. Tests only.
+
+use super::json::{
+    canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json, value_to_json,
+};
+use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use super::plain;
+use super::shape::{Decode, Encode};
+use super::value::{check, decode, encode, storable};
+use crate::model::{
+    CreateEvent, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv, Interval, KeyValueOp, KhronosValue, KvRecord,
+    PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState, Timestamp,
+};
+
+/// A small generator (splitmix64): the same numbers for the same seed, everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
+    /// Any number of bits, so that small numbers and all widths come up.
+    fn number(&mut self) -> u64 {
+        let bits = self.next();
+        bits >> self.below(64)
+    }
+
+    fn text(&mut self) -> String {
+        let len = self.pick(&[0, 1, 2, 3, 5, 8, 31, 32, 300]);
+        (0..len).map(|_| self.pick(&['a', 'z', '$', '"', '\\', '\n', '\u{1}', '/', 'é', '😀', '\u{7f}', '0'])).collect()
+    }
+
+    fn float(&mut self) -> f64 {
+        match self.below(4) {
+            0 => self.pick(&[0.0, 1.0, -1.5, 0.1, 1e300, 5e-324, f64::MAX, 1e15, 1e16, 1e21, -1e-7]),
+            1 => self.number() as f64,
+            _ => Some(f64::from_bits(self.next())).filter(|number| number.is_finite() && *number != 0.0).unwrap_or(2.5),
+        }
+    }
+
+    fn float32(&mut self) -> f32 {
+        Some(f32::from_bits(self.next() as u32)).filter(|number| number.is_finite() && *number != 0.0).unwrap_or(2.5)
+    }
+
+    fn timestamp(&mut self) -> Timestamp {
+        Timestamp::from_unix_micros(self.number() as i64 / 4).unwrap_or_else(|_| Timestamp::now())
+    }
+
+    fn interval(&mut self) -> Interval {
+        Interval::new(self.number() as i64 / 2000, self.below(1_000_000_000) as u32).expect("within bounds")
+    }
+
+    /// A value that every form can keep: finite, no −0.0, a `LazyStringMap` with sorted keys.
+    fn value(&mut self, levels: usize) -> KhronosValue {
+        let kinds = if levels > 0 { 14 } else { 12 };
+        match self.below(kinds) {
+            0 => KhronosValue::Text(self.text()),
+            1 => KhronosValue::Integer(self.number() as i64),
+            2 => KhronosValue::UnsignedInteger(self.number()),
+            3 => KhronosValue::Float(self.float()),
+            4 => KhronosValue::Boolean(self.below(2) == 0),
+            5 => KhronosValue::Buffer((0..self.pick(&[0, 1, 2, 3, 4, 300])).map(|_| self.next() as u8).collect()),
+            6 => KhronosValue::Vector([self.float32(), self.float32(), self.float32()]),
+            7 => KhronosValue::Timestamptz(self.timestamp()),
+            8 => KhronosValue::Interval(self.interval()),
+            9 => KhronosValue::TimeZone(self.pick(&["UTC", "Europe/London", "Etc/GMT+12"]).to_owned()),
+            10 => {
+                let pairs: std::collections::BTreeMap<_, _> =
+                    (0..self.below(8)).map(|_| (self.text(), self.text())).collect();
+                KhronosValue::LazyStringMap(pairs.into_iter().collect())
+            }
+            11 => KhronosValue::Null,
+            12 => KhronosValue::List((0..self.below(8)).map(|_| self.value(levels - 1)).collect()),
+            _ => {
+                let (len, text_keys) = (self.below(8), self.below(2) == 0);
+                let pair = |_| {
+                    let key = if text_keys { KhronosValue::Text(self.text()) } else { self.value(levels - 1) };
+                    (key, self.value(levels - 1))
+                };
+                KhronosValue::Map((0..len).map(pair).collect())
+            }
+        }
+    }
+
+    fn json(&mut self, levels: usize) -> serde_json::Value {
+        use serde_json::Value;
+        match self.below(if levels > 0 { 8 } else { 6 }) {
+            0 => Value::Null,
+            1 => Value::from(self.below(2) == 0),
+            2 => Value::from(self.number()),
+            3 => Value::from(-(self.below(1 << 40) as i64)),
+            4 => Value::from(self.float()),
+            5 => Value::from(self.text()),
+            6 => (0..self.below(8)).map(|_| self.json(levels - 1)).collect(),
+            _ => Value::Object((0..self.below(8)).map(|_| (self.text(), self.json(levels - 1))).collect()),
+        }
+    }
+}
+
+/// `UnsignedInteger`s within the range of `Integer` are `Integer`s in the `$`-tagged form.
+fn as_read_from_json(value: KhronosValue) -> KhronosValue {
+    match value {
+        KhronosValue::UnsignedInteger(number) => match i64::try_from(number) {
+            Ok(number) => KhronosValue::Integer(number),
+            Err(_) => KhronosValue::UnsignedInteger(number),
+        },
+        KhronosValue::List(values) => KhronosValue::List(values.into_iter().map(as_read_from_json).collect()),
+        KhronosValue::Map(pairs) => {
+            let pair = |(key, value)| (as_read_from_json(key), as_read_from_json(value));
+            KhronosValue::Map(pairs.into_iter().map(pair).collect())
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn random_values_survive_every_form() {
+    for seed in 0..2000 {
+        let value = Random(seed).value(4);
+        let encoded = encode(&value);
+        assert_eq!(check(encoded.as_bytes().to_vec()).as_ref(), Ok(&encoded), "seed {seed}");
+        assert!(decode(&encoded).as_ref() == Ok(&value), "seed {seed}");
+        let jsonb = to_jsonb(&encoded).expect("JSON");
+        assert!(serde_json::from_str::<serde_json::Value>(&jsonb).is_ok(), "seed {seed}");
+        assert_eq!(from_jsonb(jsonb.as_bytes()).as_ref(), Ok(&encoded), "seed {seed}");
+        let json = value_to_json(&encoded).expect("JSON");
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "seed {seed}");
+        let read = value_from_json(json.as_bytes()).map(|read| decode(&read));
+        assert!(read == Ok(Ok(as_read_from_json(value))), "seed {seed}");
+        if encoded.as_bytes().len() <= crate::limits::KV_VALUE_MAX_BYTES {
+            assert_eq!(storable(&encoded), Ok(encoded), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn random_json_survives_messagepack() {
+    for seed in 0..2000 {
+        let json = Random(seed).json(4);
+        let text = json.to_string();
+        let encoded = event_data_from_json(text.as_bytes()).expect("JSON");
+        assert_eq!(plain::check(encoded.as_bytes().to_vec()).as_ref(), Ok(&encoded), "seed {seed}");
+        let back = json_from_encoded(&encoded).expect("plain");
+        assert_eq!(event_data_from_json(back.as_bytes()).as_ref(), Ok(&encoded), "seed {seed}");
+        // serde_json sorts keys, and its numbers are the shortest, so the reference's form is what came in.
+        assert_eq!(canonical(&encoded), encoded, "seed {seed}");
+        assert!(super::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
+    }
+}
+
+/// Whatever is decoded from damaged bytes must encode to bytes that decode to the same.
+fn survives<T: Decode + Encode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> bool {
+    let Ok(value) = T::from_bytes(bytes) else {
+        return false;
+    };
+    assert_eq!(T::from_bytes(&value.to_bytes()).as_ref(), Ok(&value), "{bytes:x?}");
+    true
+}
+
+fn decode_as_everything(bytes: &[u8]) -> usize {
+    let server = ServerMessage::decode(bytes);
+    if let Ok(Incoming::Message(message)) = &server {
+        assert_eq!(ServerMessage::decode(&message.encode()), server);
+    }
+    let client = ClientMessage::decode(bytes);
+    if let Ok(Incoming::Message(message)) = &client {
+        assert_eq!(ClientMessage::decode(&message.encode()), client);
+    }
+    if let Ok(value) = check(bytes.to_vec()) {
+        assert_eq!(check(value.as_bytes().to_vec()).as_ref(), Ok(&value), "what is checked is canonical: {bytes:x?}");
+        assert_eq!(decode(&value).map(|tree| encode(&tree)), Ok(value.clone()), "{bytes:x?}");
+        let json = value_to_json(&value).expect("JSON");
+        assert!(value_from_json(json.as_bytes()).is_ok(), "{bytes:x?}: {json}");
+        if let Ok(stored) = storable(&value) {
+            let jsonb = to_jsonb(&stored).expect("JSON");
+            assert_eq!(from_jsonb(jsonb.as_bytes()), Ok(stored), "{bytes:x?}");
+        }
+    }
+    if let Ok(json) = plain::check(bytes.to_vec()) {
+        let canonical = canonical(&json);
+        assert_eq!(super::plain::canonical(&canonical), canonical, "{bytes:x?}");
+        let text = json_from_encoded(&canonical).expect("plain");
+        assert_eq!(event_data_from_json(text.as_bytes()), Ok(canonical), "{bytes:x?}: {text}");
+    }
+    [
+        server.is_ok(),
+        client.is_ok(),
+        survives::<TenantId>(bytes),
+        survives::<CreateEvent>(bytes),
+        survives::<EventData>(bytes),
+        survives::<TenantState>(bytes),
+        survives::<Vec<KvRecord>>(bytes),
+        survives::<Option<KvRecord>>(bytes),
+        survives::<KeyValueOp>(bytes),
+        survives::<PublicGlobalKeyValueOp>(bytes),
+        survives::<GlobalKeyValueOp>(bytes),
+        survives::<Vec<PartialGlobalKv>>(bytes),
+        survives::<GlobalKv>(bytes),
+        survives::<EncodedJson>(bytes),
+    ]
+    .into_iter()
+    .filter(|decoded| *decoded)
+    .count()
+}
+
+fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
+    // Heads, lengths and names are what decoders trip over.
+    const HEADS: [u8; 16] =
+        [0x80, 0x81, 0x90, 0x91, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc4, 0xcb, 0xd3, 0xdb, 0xdd, 0xdf, 0xff];
+    for _ in 0..=random.below(4) {
+        if bytes.is_empty() {
+            return bytes.push(random.next() as u8);
+        }
+        let at = random.below(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] = random.next() as u8,
+            1 => bytes[at] ^= 1 << random.below(8),
+            2 => bytes[at] = random.pick(&HEADS),
+            3 => bytes.truncate(at),
+            4 => bytes.insert(at, random.pick(&HEADS)),
+            _ => {
+                let end = at + random.below(bytes.len() - at);
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_messages_never_panic_and_never_decode_into_something_that_does_not_encode() {
+    let mut decoded = 0;
+    let mut random = Random(1);
+    for original in super::golden::all_inputs() {
+        for _ in 0..if original.len() > 600 { 20 } else { 200 } {
+            let mut bytes = original.clone();
+            damage(&mut bytes, &mut random);
+            decoded += decode_as_everything(&bytes);
+        }
+    }
+    assert!(decoded > 5000, "the damage left {decoded} decodable: too few to prove anything");
+}
+
+#[test]
+fn damaged_json_never_panics() {
+    let mut random = Random(2);
+    let mut read = 0;
+    for seed in 0..300 {
+        let value = encode(&Random(seed).value(3));
+        for text in [value_to_json(&value).expect("JSON"), to_jsonb(&value).expect("JSON")] {
+            for _ in 0..if text.len() > 2000 { 2 } else { 30 } {
+                let mut bytes = text.clone().into_bytes();
+                damage(&mut bytes, &mut random);
+                read += usize::from(event_data_from_json(&bytes).is_ok());
+                if let Ok(value) = value_from_json(&bytes) {
+                    assert_eq!(check(value.as_bytes().to_vec()), Ok(value));
+                }
+                if let Ok(value) = from_jsonb(&bytes) {
+                    assert_eq!(check(value.as_bytes().to_vec()), Ok(value));
+                }
+            }
+        }
+    }
+    assert!(read > 100, "the damage left {read} readable: too few to prove anything");
+}
+
+#[test]
+fn messages_of_our_own_come_back() {
+    let (mut random, id) = (Random(3), TenantId::User(5));
+    let state = TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data: EncodedJson::null() };
+    for message in [ServerMessage::CancelDispatch { req_id: u64::MAX }, ServerMessage::UpdateTenantState { id, state }]
+    {
+        assert_eq!(ServerMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
+    }
+    for longest in [None, Some((id, "E".to_owned(), 7))] {
+        let health = Health { longest, vms: random.number(), memory_bytes: random.number(), ..Health::default() };
+        let ready = Ready { version: random.text(), executors: random.number(), tenant_states: 3 };
+        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready)] {
+            assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
+        }
+    }
+}
