@@ -84,6 +84,29 @@ impl<'a> Reader<'a> {
         self.rest.first().map(|byte| Marker::from_u8(*byte)).ok_or(WireError::Truncated)
     }
 
+    /// Reads the name of an enum's variant that has a value, where it stands in its canonical form: the quick way to
+    /// what [`Reader::item`] would find in two steps.
+    #[inline]
+    pub(crate) fn short_variant(&mut self) -> Option<&'a [u8]> {
+        let [0x81, head @ 0xa0..=0xbf, rest @ ..] = self.rest else {
+            return None;
+        };
+        let (name, rest) = rest.split_at_checked(usize::from(head & 0x1f))?;
+        self.rest = rest;
+        Some(name)
+    }
+
+    /// Reads a str of at most 31 bytes: the quick way to what [`Reader::item`] would find.
+    #[inline]
+    pub(crate) fn short_str(&mut self) -> Option<&'a [u8]> {
+        let [head @ 0xa0..=0xbf, rest @ ..] = self.rest else {
+            return None;
+        };
+        let (text, rest) = rest.split_at_checked(usize::from(head & 0x1f))?;
+        self.rest = rest;
+        Some(text)
+    }
+
     /// Reads a scalar, or the head of a container.
     ///
     /// # Errors

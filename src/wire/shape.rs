@@ -98,6 +98,9 @@ pub(crate) struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// Reads up to the variant's value, if it has one.
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        if let Some(name) = reader.short_variant() {
+            return Ok(Self { name: Name::Text(name), has_value: true });
+        }
         match reader.item()? {
             Item::Map(1) => Ok(Self { name: Name::read(reader)?, has_value: true }),
             item => Ok(Self { name: Name::from_item(item, reader)?, has_value: false }),
@@ -205,6 +208,9 @@ pub(crate) use read_fields;
 
 /// Text, from a str or a bin.
 pub(crate) fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, WireError> {
+    if let Some(bytes) = reader.short_str() {
+        return utf8(bytes);
+    }
     match reader.item()? {
         Item::Str(bytes) => utf8(bytes),
         Item::Bin(bytes) => {

@@ -5,29 +5,77 @@
 
 use super::WireError;
 use super::reader::{Item, Reader};
-use super::shape::{Decode, Envelope, array, text, text_from_str};
+use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
 use super::timezone;
 use super::writer::Writer;
 use crate::limits::WIRE_DEPTH_MAX;
 use crate::model::{EncodedValue, Interval, Timestamp};
 
 /// The variants of `KhronosValue`, in the order that their indices have.
-pub(crate) const VARIANTS: [&str; 14] = [
-    "Text",
-    "Integer",
-    "UnsignedInteger",
-    "Float",
-    "Boolean",
-    "Buffer",
-    "Vector",
-    "Map",
-    "List",
-    "Timestamptz",
-    "Interval",
-    "TimeZone",
-    "LazyStringMap",
-    "Null",
+const VARIANTS: [Variant; 14] = [
+    Variant::Text,
+    Variant::Integer,
+    Variant::UnsignedInteger,
+    Variant::Float,
+    Variant::Boolean,
+    Variant::Buffer,
+    Variant::Vector,
+    Variant::Map,
+    Variant::List,
+    Variant::Timestamptz,
+    Variant::Interval,
+    Variant::TimeZone,
+    Variant::LazyStringMap,
+    Variant::Null,
 ];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Text,
+    Integer,
+    UnsignedInteger,
+    Float,
+    Boolean,
+    Buffer,
+    Vector,
+    Map,
+    List,
+    Timestamptz,
+    Interval,
+    TimeZone,
+    LazyStringMap,
+    Null,
+}
+
+impl Variant {
+    fn of(name: Name<'_>) -> Option<Self> {
+        match name {
+            Name::Text(name) => Self::named(name),
+            Name::Index(index) => usize::try_from(index).ok().and_then(|index| VARIANTS.get(index).copied()),
+        }
+    }
+
+    /// A match, not a search: this runs for every value of every message.
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"Text" => Variant::Text,
+            b"Integer" => Variant::Integer,
+            b"UnsignedInteger" => Variant::UnsignedInteger,
+            b"Float" => Variant::Float,
+            b"Boolean" => Variant::Boolean,
+            b"Buffer" => Variant::Buffer,
+            b"Vector" => Variant::Vector,
+            b"Map" => Variant::Map,
+            b"List" => Variant::List,
+            b"Timestamptz" => Variant::Timestamptz,
+            b"Interval" => Variant::Interval,
+            b"TimeZone" => Variant::TimeZone,
+            b"LazyStringMap" => Variant::LazyStringMap,
+            b"Null" => Variant::Null,
+            _ => return None,
+        })
+    }
+}
 
 /// A step of a [`Walk`]: a value that has no values inside, or the start or end of one that has.
 #[derive(Debug, Clone)]
@@ -318,27 +366,25 @@ impl<'a> Walk<'a> {
     fn value(&mut self) -> Result<Token<'a>, WireError> {
         let reader = &mut self.reader;
         let envelope = Envelope::read(reader)?;
-        let variant = envelope.name.find(&VARIANTS).ok_or(WireError::Invalid("not a variant of a value"))?;
-        if variant == 13 {
-            return null(reader, envelope.has_value);
-        }
-        if !envelope.has_value {
+        let variant = Variant::of(envelope.name).ok_or(WireError::Invalid("not a variant of a value"))?;
+        if !envelope.has_value && variant != Variant::Null {
             return Err(WireError::Invalid("a variant without its value"));
         }
         Ok(match variant {
-            0 => Token::Text(text(reader)?),
-            1 => Token::Integer(i64::decode(reader)?),
-            2 => Token::UnsignedInteger(u64::decode(reader)?),
-            3 => Token::Float(float(reader)?),
-            4 => Token::Boolean(bool::decode(reader)?),
-            5 => Token::Buffer(self.buffer()?),
-            6 => Token::Vector(self.vector()?),
-            7 => self.map()?,
-            8 => self.list()?,
-            9 => Token::Timestamptz(timestamp(reader)?),
-            10 => Token::Interval(self.interval()?),
-            11 => Token::TimeZone(time_zone(reader)?),
-            _ => Token::LazyStringMap(self.string_map()?),
+            Variant::Text => Token::Text(text(reader)?),
+            Variant::Integer => Token::Integer(i64::decode(reader)?),
+            Variant::UnsignedInteger => Token::UnsignedInteger(u64::decode(reader)?),
+            Variant::Float => Token::Float(float(reader)?),
+            Variant::Boolean => Token::Boolean(bool::decode(reader)?),
+            Variant::Buffer => Token::Buffer(self.buffer()?),
+            Variant::Vector => Token::Vector(self.vector()?),
+            Variant::Map => self.map()?,
+            Variant::List => self.list()?,
+            Variant::Timestamptz => Token::Timestamptz(timestamp(reader)?),
+            Variant::Interval => Token::Interval(self.interval()?),
+            Variant::TimeZone => Token::TimeZone(time_zone(reader)?),
+            Variant::LazyStringMap => Token::LazyStringMap(self.string_map()?),
+            Variant::Null => null(reader, envelope.has_value)?,
         })
     }
 
