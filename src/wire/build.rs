@@ -4,7 +4,7 @@
 //! comes out is canonical, and nests no deeper than anybody decodes.
 
 use super::WireError;
-use super::walk::{Token, write_string_map};
+use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};
 use crate::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedValue;

@@ -11,7 +11,7 @@ use super::shape::{Decode, Encode};
 use super::value;
 use crate::model::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KeyValueOp,
-    KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
+    KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };
 
 const VECTORS: &str = include_str!("../../tests/data/wire/vectors.json");
@@ -121,5 +121,25 @@ fn what_the_reference_accepts_is_accepted_and_what_it_refuses_is_refused() {
             let canonical = if canonical.is_empty() { case.bytes } else { canonical };
             assert_eq!(result, Ok(canonical), "{} {}", case.kind, case.name);
         }
+    }
+}
+
+#[test]
+fn the_bytes_that_the_documentation_shows_are_the_bytes_that_we_write() {
+    let documentation = include_str!("../../docs/protocol.md");
+    let list = KhronosValue::List(vec![KhronosValue::Integer(-1), KhronosValue::Null]);
+    for (shown, bytes) in [
+        (r#"{"Guild": "0"}"#, TenantId::Guild(0).to_bytes()),
+        (r#"{"List": [{"Integer": -1}, "Null"]}"#, value::encode(&list).into_bytes()),
+        (r#"{"Hello": [5000]}"#, ServerMessage::Hello { heartbeat_interval_ms: 5000 }.encode()),
+        (r#"{"Heartbeat": []}"#, ClientMessage::Heartbeat.encode()),
+        (
+            r#"{"Get": [["global"], "k1"]}"#,
+            KeyValueOp::Get { scopes: vec!["global".to_owned()], key: "k1".to_owned() }.to_bytes(),
+        ),
+    ] {
+        let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = documentation.lines().find(|line| line.trim_start().starts_with(shown)).expect("it is shown");
+        assert_eq!(line.trim_start()[shown.len()..].trim(), hex.join(" "), "{shown}");
     }
 }

@@ -1,6 +1,9 @@
 //! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion that input can drive.
 //!
-//! `reader`/`writer` are the primitives; the wire's shapes (protocol.md: "Encoding") are in one file each.
+//! [`reader`] and [`writer`] are the primitives. On them stand [`shape`], the forms of structs and enums, and two pairs of
+//! walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s) and [`plain`] for JSON data. What the protocol says
+//! (docs/protocol.md) is in [`message`] for links and in [`db`] and [`global_kv`] for the database; [`json`] turns either
+//! kind of data into text and back; [`codec`] is for users' own types.
 
 mod base64;
 pub mod build;
@@ -23,6 +26,7 @@ pub mod shape;
 mod storable;
 mod tagged;
 pub mod timezone;
+pub mod token;
 pub mod value;
 pub mod walk;
 pub mod writer;

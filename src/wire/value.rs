@@ -5,10 +5,10 @@
 //! on stacks that `WIRE_DEPTH_MAX` bounds.
 
 use super::WireError;
-use super::build::Builder;
 use super::reader::Reader;
 use super::shape::{Decode, Encode};
-use super::walk::{Token, Walk, write_string_map};
+use super::token::{Token, write_string_map};
+use super::walk::Walk;
 use super::writer::Writer;
 use crate::model::{EncodedValue, KhronosValue};
 
@@ -70,12 +70,19 @@ impl Decode for EncodedValue {
 }
 
 fn write_anew(reader: Reader<'_>) -> Result<EncodedValue, WireError> {
-    let mut builder = Builder::new();
+    let mut writer = Writer::default();
     let mut walk = Walk::over(reader);
-    while let Some(token) = walk.next()? {
-        builder.token(&token)?;
+    loop {
+        let is_key = walk.next_is_key();
+        let Some(token) = walk.next()? else {
+            return Ok(EncodedValue::from_checked(writer.into_bytes()));
+        };
+        if is_key {
+            writer.array(2);
+        }
+        // Not through a Builder: the lengths are known, and filling them in afterwards would move what stands behind.
+        token.write(&mut writer);
     }
-    builder.finish()
 }
 
 /// What is still to be written.
