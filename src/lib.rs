@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod http;
+pub mod internal_api;
 pub mod limits;
 pub mod model;
 pub mod random;

@@ -16,6 +16,16 @@ pub const DB_BODY_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// most about twice its MessagePack form; larger is 413 before anything is read.
 pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 
+/// Limit: bodies of the internal API in memory at once: eight of the largest; one more is `Busy` (503) before it is read.
+pub const API_BODIES_MAX_BYTES: u64 = 8 * API_BODY_MAX_BYTES as u64;
+
+/// Connections of the internal API that requests which may wait for a tenant leave free, so that however many callers
+/// wait, `/livez` and `/readyz` answer; a caller beyond that is `Busy` (503) at once.
+pub const API_RESERVED_CONNECTIONS: usize = 16;
+
+/// Limit: the name of an event that a caller sends. Discord's longest has 45 bytes; a longer one is `BadRequest`.
+pub const EVENT_NAME_MAX_BYTES: usize = 256;
+
 /// Limit: the request line and headers of one HTTP request; larger is 431 and the connection closes.
 pub const HTTP_HEAD_MAX_BYTES: usize = 16 * 1024;
 

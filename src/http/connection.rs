@@ -155,7 +155,12 @@ impl Connection {
         }
         self.slot.rest(self.shared.registry.now_us());
         // Read after the rest: a shutdown that began before it did not see this connection waiting.
-        if closes || self.shared.registry.is_stopping() {
+        let is_stopping = self.shared.registry.is_stopping();
+        if is_stopping && unread == 0 && !is_broken && self.wire.filled == 0 {
+            // Nothing of the peer's is unread, so closing at once cannot cost it the answer.
+            return After::Gone;
+        }
+        if closes || is_stopping {
             return After::Close;
         }
         match self.wire.discard(unread, Instant::now() + self.shared.limits.body_timeout) {
@@ -165,7 +170,7 @@ impl Connection {
     }
 
     fn worded(&self, refusal: Refusal) -> Response {
-        self.shared.handler.refuse(&refusal)
+        self.shared.handler.refuse(&refusal, self.peer)
     }
 
     /// Answers what is not a request, and closes: nobody can say where the next one would start.

@@ -91,6 +91,18 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// A request from the bytes of its head, the empty line included, as the server reads it.
+    ///
+    /// # Errors
+    /// What the server would answer instead.
+    pub fn parse(raw: impl Into<Vec<u8>>, peer: SocketAddr) -> Result<Self, Refusal> {
+        let raw = raw.into();
+        match EndFinder::default().find(&raw)? {
+            Some(length) if length == raw.len() => parse(raw, peer, HTTP_HEADERS_MAX).map(|(head, _)| head),
+            _ => Err(MALFORMED),
+        }
+    }
+
     /// The method.
     pub fn method(&self) -> Method {
         self.method

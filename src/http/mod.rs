@@ -24,6 +24,8 @@ pub use head::{Method, Refusal, RequestHead};
 pub use response::{Reply, Response, ResponseBody};
 pub use server::{HttpLimits, HttpServer, HttpStats};
 
+use std::net::SocketAddr;
+
 /// Decides what a request is answered. Called on the connection's own thread, one request of a connection at a time.
 pub trait Handler: Send + Sync {
     /// Answers a request. The body has not been read: check first, then ask for it.
@@ -34,11 +36,13 @@ pub trait Handler: Send + Sync {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply;
 
     /// How to word the refusal of something that never became a request, such as a malformed head. The connection is
-    /// closed after it.
-    fn refuse(&self, refusal: &Refusal) -> Response {
+    /// closed after it. Called on the acceptor's thread too: it must not block.
+    fn refuse(&self, refusal: &Refusal, _peer: SocketAddr) -> Response {
         Response::text(refusal.status, refusal.text)
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

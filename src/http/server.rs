@@ -285,7 +285,7 @@ impl Acceptor {
                     NotAdmitted::NoThread(error) => self.warn(&format!("no thread for a connection: {error}")),
                 }
                 if let Ok(stream) = Arc::try_unwrap(stream) {
-                    self.refuse(stream);
+                    self.refuse(stream, peer);
                 }
             }
         }
@@ -293,8 +293,8 @@ impl Acceptor {
 
     /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
     /// take the answer with it.
-    fn refuse(&mut self, mut stream: TcpStream) {
-        let response = self.shared.handler.refuse(&Refusal::new(503, "too many connections"));
+    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+        let response = self.shared.handler.refuse(&Refusal::new(503, "too many connections"), peer);
         let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
         if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
             if self.refused.len() >= REFUSED_KEPT {

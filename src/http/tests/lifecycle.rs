@@ -163,8 +163,10 @@ fn when_every_connection_is_busy_a_new_one_gets_503() {
         assert_eq!((answer.status, answer.closes()), (503, true));
         assert_eq!(client.until_end(), b"");
     }
+    for _ in &busy {
+        fixture.go_tx.send(()).expect("a handler waits");
+    }
     for client in &mut busy {
-        fixture.go_tx.send(()).expect("the handler waits");
         assert_eq!(client.answer().text(), "waited\n");
     }
     assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);

@@ -1,16 +1,13 @@
-//! A handler with one path for each thing to test, and a client that sends raw bytes.
+//! A handler with one path for each thing to test.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+pub(super) use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
-
-/// Tests wait at most this long for something that should happen at once.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Bytes of the answer to `/big`: more than the sockets' buffers hold.
 pub(super) const BIG_BYTES: usize = 16 * 1024 * 1024;
@@ -89,10 +86,7 @@ pub(super) fn serve(limits: HttpLimits) -> Fixture {
 
 impl Fixture {
     pub(super) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.server.local_addr()).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
-        Client { stream, rest: Vec::new() }
+        Client::connect(self.server.local_addr())
     }
 
     /// Sends raw bytes on a connection of their own and reads all that comes.
@@ -109,111 +103,5 @@ impl Fixture {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.server.stats());
             std::thread::yield_now();
         }
-    }
-}
-
-/// A client that says what it is told to.
-pub(super) struct Client {
-    pub(super) stream: TcpStream,
-    rest: Vec<u8>,
-}
-
-/// An answer as it came.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(super) fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("text")
-    }
-
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-
-    pub(super) fn closes(&self) -> bool {
-        self.header("connection") == Some("close")
-    }
-}
-
-impl Client {
-    /// Sends; a server that has closed already is no failure of the client's.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
-    }
-
-    pub(super) fn finish_writing(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
-    }
-
-    /// Reads one answer, by its length.
-    pub(super) fn answer(&mut self) -> Answer {
-        self.answer_to("GET")
-    }
-
-    pub(super) fn answer_to(&mut self, method: &str) -> Answer {
-        let head = self.head();
-        let status = head[9..12].parse().expect("a status");
-        let mut answer = Answer { status, head, body: Vec::new() };
-        if method == "HEAD" || status == 100 || status == 204 {
-            return answer;
-        }
-        if answer.header("transfer-encoding") == Some("chunked") {
-            loop {
-                let line = self.until(b"\r\n");
-                let size = usize::from_str_radix(line.trim_end(), 16).expect("a chunk's size");
-                let chunk = self.exactly(size + 2);
-                if size == 0 {
-                    return answer;
-                }
-                answer.body.extend_from_slice(&chunk[..size]);
-            }
-        }
-        match answer.header("content-length") {
-            Some(length) => answer.body = self.exactly(length.parse().expect("a length")),
-            None => answer.body = self.until_end(),
-        }
-        answer
-    }
-
-    pub(super) fn head(&mut self) -> String {
-        self.until(b"\r\n\r\n")
-    }
-
-    fn until(&mut self, end: &[u8]) -> String {
-        loop {
-            if let Some(at) = self.rest.windows(end.len()).position(|window| window == end) {
-                let taken: Vec<u8> = self.rest.drain(..at + end.len()).collect();
-                return String::from_utf8(taken).expect("text");
-            }
-            assert!(self.fill() > 0, "the server closed after {:?}", String::from_utf8_lossy(&self.rest));
-        }
-    }
-
-    pub(super) fn exactly(&mut self, length: usize) -> Vec<u8> {
-        while self.rest.len() < length {
-            assert!(self.fill() > 0, "the server closed too early");
-        }
-        self.rest.drain(..length).collect()
-    }
-
-    /// All that still comes; the server must close, and not by a reset.
-    pub(super) fn until_end(&mut self) -> Vec<u8> {
-        while self.fill() > 0 {}
-        std::mem::take(&mut self.rest)
-    }
-
-    fn fill(&mut self) -> usize {
-        let mut buffer = [0; 65_536];
-        let got = self.stream.read(&mut buffer).expect("bytes or an end before the test's patience ends");
-        self.rest.extend_from_slice(&buffer[..got]);
-        got
     }
 }

@@ -1,0 +1,161 @@
+//! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether the
+//! event may have run (interface.md).
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::error::DispatchError;
+use crate::http::{BodyError, Refusal, Response};
+
+/// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // interface.md says when each occurs.
+pub enum Code {
+    NoAuthToken,
+    InvalidToken,
+    Restricted,
+    Banned,
+    Quarantined,
+    NotFound,
+    BadRequest,
+    MethodNotAllowed,
+    Conflict,
+    TooLarge,
+    Refused,
+    ScriptError,
+    Busy,
+    NoWorker,
+    Unavailable,
+    Deadline,
+    OutcomeUnknown,
+    InternalError,
+}
+
+impl Code {
+    /// Every code, for descriptions and tests.
+    pub const ALL: [Code; 18] = [
+        Code::NoAuthToken,
+        Code::InvalidToken,
+        Code::Restricted,
+        Code::Banned,
+        Code::Quarantined,
+        Code::NotFound,
+        Code::BadRequest,
+        Code::MethodNotAllowed,
+        Code::Conflict,
+        Code::TooLarge,
+        Code::Refused,
+        Code::ScriptError,
+        Code::Busy,
+        Code::NoWorker,
+        Code::Unavailable,
+        Code::Deadline,
+        Code::OutcomeUnknown,
+        Code::InternalError,
+    ];
+
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Code::BadRequest => 400,
+            Code::NoAuthToken | Code::InvalidToken => 401,
+            Code::Restricted | Code::Banned | Code::Quarantined => 403,
+            Code::NotFound => 404,
+            Code::MethodNotAllowed => 405,
+            Code::Conflict => 409,
+            Code::TooLarge => 413,
+            Code::Refused | Code::ScriptError => 422,
+            Code::InternalError => 500,
+            Code::OutcomeUnknown => 502,
+            Code::Busy | Code::NoWorker | Code::Unavailable => 503,
+            Code::Deadline => 504,
+        }
+    }
+}
+
+/// An error on its way to a caller. Its message carries no token, no path of the store and no internal type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct ApiError {
+    message: String,
+    code: Code,
+    sent: bool,
+    #[serde(skip)]
+    status: u16,
+    /// The methods to name in `Allow`.
+    #[serde(skip)]
+    allow: Option<String>,
+}
+
+impl ApiError {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { message: message.into(), code, sent: false, status: code.status(), allow: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(Code::BadRequest, message)
+    }
+
+    pub(super) fn method_not_allowed(allow: String) -> Self {
+        Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, "this path has other methods") }
+    }
+
+    /// The error of something that never became a request, or to a source that is not answered.
+    pub(super) fn of_refusal(refusal: &Refusal) -> Self {
+        let code = match refusal.status {
+            408 => Code::Deadline,
+            413 | 431 => Code::TooLarge,
+            500 => Code::InternalError,
+            503 => Code::Busy,
+            _ => Code::BadRequest,
+        };
+        Self { status: refusal.status, ..Self::new(code, refusal.text) }
+    }
+
+    pub(super) fn restricted(peer: SocketAddr) -> Self {
+        log::debug!("refused {peer}: not a trusted source");
+        Self::new(Code::Restricted, "only trusted sources are answered here")
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        // A struct of text, names and a bool always has a JSON form.
+        let text = serde_json::to_string(&self).unwrap_or_default();
+        let response = Response::json(self.status, text);
+        match (self.code, self.allow) {
+            (Code::NoAuthToken | Code::InvalidToken, _) => response.with_header("WWW-Authenticate", "Internal"),
+            // Who is not to be answered is not to hold a connection either.
+            (Code::Restricted, _) => response.closing(),
+            (_, Some(allow)) => response.with_header("Allow", allow),
+            _ => response,
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        let code = match error {
+            BodyError::TooLarge => Code::TooLarge,
+            BodyError::Timeout => Code::Deadline,
+            BodyError::LengthRequired | BodyError::Disconnected => Code::BadRequest,
+        };
+        Self { status: error.status(), ..Self::new(code, error.to_string()) }
+    }
+}
+
+impl From<DispatchError> for ApiError {
+    fn from(error: DispatchError) -> Self {
+        let code = match &error {
+            DispatchError::Script(_) => Code::ScriptError,
+            DispatchError::Busy(_) => Code::Busy,
+            DispatchError::Deadline { .. } => Code::Deadline,
+            // To a caller both mean: nobody took it, nothing was run.
+            DispatchError::NoWorker(_) | DispatchError::NotSent(_) => Code::NoWorker,
+            DispatchError::OutcomeUnknown(_) => Code::OutcomeUnknown,
+            DispatchError::Banned => Code::Banned,
+            DispatchError::Quarantined => Code::Quarantined,
+            DispatchError::TooLarge { .. } => Code::TooLarge,
+            DispatchError::BadInput(_) => Code::BadRequest,
+        };
+        Self { sent: error.sent(), ..Self::new(code, error.to_string()) }
+    }
+}

@@ -1,0 +1,61 @@
+//! `/livez`: the process answers. `/readyz`: the workers do, too.
+
+use serde::Serialize;
+
+use super::error::{ApiError, Code};
+use super::{Api, Call, flag};
+use crate::http::{Body, Response};
+
+/// Tells how the workers are. Called on a connection's thread; must not block.
+pub trait Readiness: Send + Sync {
+    /// Each worker's number and state: `starting`, `connected`, `ready`, `draining`, `dead`, `failed` or `stopped`.
+    fn workers(&self) -> Vec<(usize, &'static str)>;
+}
+
+#[derive(Serialize)]
+struct Worker {
+    id: usize,
+    state: &'static str,
+}
+
+/// Both answers of `/readyz`; the refusal reads like any other error, too.
+#[derive(Serialize)]
+struct Report {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Code>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<Vec<Worker>>,
+}
+
+pub(super) fn livez(_api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    Ok(Response::json(200, r#"{"live":true}"#))
+}
+
+/// 200 when every worker that is not failed or stopped is ready, and there is one.
+pub(super) fn readyz(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let is_verbose = flag(call.head, "verbose")?;
+    let workers = api.ready.workers();
+    let mut counted = workers.iter().filter(|(_, state)| !matches!(*state, "failed" | "stopped"));
+    let reason = match (counted.clone().count(), counted.find(|(_, state)| *state != "ready")) {
+        // With nobody left to take an event, "ready" would send callers into NoWorker.
+        (0, _) => Some("every worker is failed or stopped".to_owned()),
+        (_, Some((id, state))) => Some(format!("worker {id} is {state}")),
+        (_, None) => None,
+    };
+    let ready = reason.is_none();
+    let report = Report {
+        ready,
+        code: reason.as_ref().map(|_| Code::NoWorker),
+        sent: reason.as_ref().map(|_| false),
+        message: reason,
+        workers: is_verbose.then(|| workers.into_iter().map(|(id, state)| Worker { id, state }).collect()),
+    };
+    // A struct of text and numbers always has a JSON form.
+    let text = serde_json::to_string(&report).unwrap_or_default();
+    Ok(Response::json(if ready { 200 } else { Code::NoWorker.status() }, text))
+}

@@ -1,0 +1,238 @@
+//! The internal API: how trusted services on this host (or in networks the operator named) reach tenants.
+//!
+//! A listener of its own, never the worker-facing port. Every request passes the same gates in the same order: source →
+//! route and method → token → parameters → body; the routes are data ([`ROUTES`]). Deliberately ignorant of how workers
+//! run: it dispatches through [`WorkerLike`] and asks [`Readiness`]. Handlers run on the connections' threads, which the
+//! [`HttpServer`] owns; the master owns the [`InternalApi`].
+
+mod admission;
+mod dispatch;
+mod error;
+mod health;
+mod object;
+mod routes;
+mod source;
+pub mod token;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use self::admission::Admission;
+use self::error::ApiError;
+use self::source::SourceRule;
+use crate::http::router::{self, Found, PathParams};
+use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Refusal, Reply, RequestHead, Response};
+use crate::limits::{API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
+use crate::worker_like::WorkerLike;
+
+pub use self::error::Code;
+pub use self::health::Readiness;
+pub use self::routes::{Access, Endpoint, ROUTES};
+pub use self::source::{Cidr, ParseCidrError};
+use self::token::Secret;
+
+/// What is sent after the deadline of a shutdown: time to say that it is over to those who still waited.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What an operator decides about the internal API.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Signs the tokens.
+    pub secret: Secret,
+    /// Networks that are answered besides loopback.
+    pub trusted_sources: Vec<Cidr>,
+    /// Deadline of a dispatch whose caller names none.
+    pub default_deadline: Duration,
+    /// Bounds of the server.
+    pub http: HttpLimits,
+    /// Bytes of bodies in memory at once.
+    pub bodies_max_bytes: u64,
+}
+
+impl ApiConfig {
+    /// The defaults, with this secret.
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            secret,
+            trusted_sources: Vec::new(),
+            default_deadline: DISPATCH_DEADLINE,
+            http: HttpLimits::default(),
+            bodies_max_bytes: API_BODIES_MAX_BYTES,
+        }
+    }
+}
+
+/// Who calls, as their token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InternalEndpoint {
+    /// The Discord id of the user on whose behalf the service acts: the author of the events it dispatches.
+    pub user_id: u64,
+}
+
+/// The running internal API. Dropping it shuts it down at once.
+#[derive(Debug)]
+pub struct InternalApi {
+    server: HttpServer,
+    // Dropped to end the waits for answers.
+    stop_tx: Mutex<Option<Sender<()>>>,
+}
+
+impl InternalApi {
+    /// Starts to serve a listener.
+    ///
+    /// # Errors
+    /// The listener is unusable, or there is no thread for it.
+    pub fn start(
+        listener: TcpListener,
+        config: ApiConfig,
+        pool: Arc<dyn WorkerLike>,
+        ready: Arc<dyn Readiness>,
+    ) -> io::Result<Self> {
+        let (stop_tx, stop_rx) = bounded(0);
+        let limits = config.http.clone();
+        let server = HttpServer::start(listener, "api", limits, Arc::new(Api::new(config, pool, ready, stop_rx)))?;
+        Ok(Self { server, stop_tx: Mutex::new(Some(stop_tx)) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.server.local_addr()
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> HttpStats {
+        self.server.stats()
+    }
+
+    /// Refuses new requests, lets those under way finish until the deadline, then ends their waits (their callers are told
+    /// that the outcome is unknown) and joins every thread. A second call does nothing.
+    ///
+    /// # Blocks
+    /// Until `deadline` and a second more.
+    pub fn shutdown(&self, deadline: Instant) {
+        self.server.drain(deadline);
+        drop(self.stop_tx.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.server.shutdown(Instant::now() + FAREWELL);
+    }
+}
+
+impl Drop for InternalApi {
+    fn drop(&mut self) {
+        self.shutdown(Instant::now());
+    }
+}
+
+/// What the handlers share.
+pub(crate) struct Api {
+    source: SourceRule,
+    secret: Secret,
+    default_deadline: Duration,
+    admission: Arc<Admission>,
+    pool: Arc<dyn WorkerLike>,
+    ready: Arc<dyn Readiness>,
+    /// Disconnected when the API shuts down.
+    stop_rx: Receiver<()>,
+}
+
+/// A request that passed the gates before its body.
+pub(crate) struct Call<'c> {
+    head: &'c RequestHead,
+    params: PathParams<'c>,
+    /// `None` on routes without a token.
+    caller: Option<InternalEndpoint>,
+}
+
+impl Api {
+    fn new(config: ApiConfig, pool: Arc<dyn WorkerLike>, ready: Arc<dyn Readiness>, stop_rx: Receiver<()>) -> Self {
+        let places = config.http.connections.saturating_sub(API_RESERVED_CONNECTIONS).max(1);
+        Self {
+            source: SourceRule::new(config.trusted_sources),
+            secret: config.secret,
+            default_deadline: config.default_deadline,
+            admission: Arc::new(Admission::new(places, config.bodies_max_bytes)),
+            pool,
+            ready,
+            stop_rx,
+        }
+    }
+
+    /// The gates, in the order in which a caller may learn of them.
+    fn answer(&self, head: &RequestHead, body: &mut Body<'_>) -> Result<Response, ApiError> {
+        if !self.source.allows(head.peer().ip()) {
+            return Err(ApiError::restricted(head.peer()));
+        }
+        let (route, params) = match router::find(ROUTES, head.method(), head.path()) {
+            Found::Route(route, params) => (route, params),
+            Found::WrongMethod { allow } => return Err(ApiError::method_not_allowed(allow)),
+            Found::Nothing => return Err(ApiError::new(Code::NotFound, "there is no such route")),
+        };
+        let caller = match route.handler.access {
+            Access::Anyone => None,
+            Access::Token => Some(self.authenticate(head)?),
+        };
+        check_query(head, route.handler.query)?;
+        (route.handler.action)(self, &Call { head, params, caller }, body)
+    }
+
+    fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {
+        let header = head.header("authorization").ok_or_else(|| {
+            ApiError::new(Code::NoAuthToken, "this route needs a header `Authorization: Internal {token}`")
+        })?;
+        let invalid = |text: &str| ApiError::new(Code::InvalidToken, text);
+        let token = match header.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("internal") => token.trim(),
+            _ => return Err(invalid("the Authorization header is not `Internal {token}`")),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let user_id = token::verify(&self.secret, token, now).map_err(|error| invalid(&error.to_string()))?;
+        Ok(InternalEndpoint { user_id })
+    }
+}
+
+impl Handler for Api {
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+        let response = self.answer(head, body).unwrap_or_else(ApiError::into_response);
+        log::debug!("{head:?}: {}", response.status);
+        response.with_header("Cache-Control", "no-store").into()
+    }
+
+    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+        let error =
+            if self.source.allows(peer.ip()) { ApiError::of_refusal(refusal) } else { ApiError::restricted(peer) };
+        error.into_response()
+    }
+}
+
+/// Every parameter must be one that the route has, and be there once: a misspelt `nowait` is not to be waited for.
+fn check_query(head: &RequestHead, known: &[&str]) -> Result<(), ApiError> {
+    for (at, (name, _)) in head.query_pairs().enumerate() {
+        if !known.contains(&name) {
+            return Err(ApiError::bad_request(format!("unknown query parameter {:?}", shortened(name))));
+        }
+        if head.query_pairs().take(at).any(|(earlier, _)| earlier == name) {
+            return Err(ApiError::bad_request(format!("the query parameter {name:?} is repeated")));
+        }
+    }
+    Ok(())
+}
+
+/// A flag of the query: `?name`, `?name=true` or `1`; absent, `false` or `0` otherwise.
+fn flag(head: &RequestHead, name: &str) -> Result<bool, ApiError> {
+    match head.query(name) {
+        Some("" | "true" | "1") => Ok(true),
+        None | Some("false" | "0") => Ok(false),
+        Some(_) => Err(ApiError::bad_request(format!("the query parameter {name:?} is true or false"))),
+    }
+}
+
+/// So much of a text from outside as helps its sender to find it.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Tokens of the internal API: a user id and an expiry, signed with the master's secret. Pure: the time is passed in.
+//!
+//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (interface.md). The only file that knows `hmac`
+//! and `sha2`. Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::random;
+
+/// Shorter secrets could be guessed offline from one token (interface.md).
+const SECRET_MIN_BYTES: usize = 32;
+
+const MAC_BYTES: usize = 32;
+
+/// The secret that signs tokens. Never printed.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+/// A secret of less than 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretTooShort;
+
+impl fmt::Display for SecretTooShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the secret must have at least {SECRET_MIN_BYTES} bytes")
+    }
+}
+
+impl std::error::Error for SecretTooShort {}
+
+impl Secret {
+    /// A secret that somebody chose.
+    ///
+    /// # Errors
+    /// It is shorter than 32 bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, SecretTooShort> {
+        let bytes = bytes.into();
+        if bytes.len() < SECRET_MIN_BYTES { Err(SecretTooShort) } else { Ok(Self(bytes)) }
+    }
+
+    /// A fresh secret, for a master that was given none.
+    pub fn random() -> Self {
+        Self(random::token().into_bytes())
+    }
+
+    fn mac(&self, signed: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(signed.as_bytes());
+        mac
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenError {
+    /// It is not a token, or somebody else's secret signed it.
+    Invalid,
+    /// It is genuine, but its time has passed.
+    Expired,
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TokenError::Invalid => "the token is not valid",
+            TokenError::Expired => "the token has expired",
+        })
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// A token for a user, good until `expiry_unix` (seconds).
+pub fn mint(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
+    let mut token = format!("{user_id}.{expiry_unix}");
+    let mac = secret.mac(&token).finalize().into_bytes();
+    token.push('.');
+    for byte in mac {
+        token.push_str(&format!("{byte:02x}"));
+    }
+    token
+}
+
+/// The user whom a token was made for. The signature is compared in constant time.
+///
+/// # Errors
+/// Why it is not accepted.
+pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<u64, TokenError> {
+    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
+    let (user_id, expiry) = signed.split_once('.').ok_or(TokenError::Invalid)?;
+    let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
+    let signature = from_hex(signature).ok_or(TokenError::Invalid)?;
+    secret.mac(signed).verify_slice(&signature).map_err(|_| TokenError::Invalid)?;
+    // Only a genuine token learns that it was good once.
+    if now_unix >= expiry { Err(TokenError::Expired) } else { Ok(user_id) }
+}
+
+/// Digits only: u64's parser would accept a leading plus sign.
+fn decimal(text: &str) -> Result<u64, TokenError> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(TokenError::Invalid);
+    }
+    text.parse().map_err(|_| TokenError::Invalid)
+}
+
+fn from_hex(text: &str) -> Option<[u8; MAC_BYTES]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * MAC_BYTES {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; MAC_BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        Secret::new(*b"0123456789abcdef0123456789abcdef").expect("32 bytes")
+    }
+
+    #[test]
+    fn a_token_is_what_any_other_hmac_makes() {
+        // printf '123.1700000000' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+        let expected = "123.1700000000.ee291f16e7c11196603788db04409babd546a81743aa5cef1c2257a431de1b13";
+        assert_eq!(mint(&secret(), 123, 1_700_000_000), expected);
+        assert_eq!(verify(&secret(), expected, 1_699_999_999), Ok(123));
+        let (signed, signature) = expected.rsplit_once('.').expect("two dots");
+        assert_eq!(verify(&secret(), &format!("{signed}.{}", signature.to_uppercase()), 0), Ok(123));
+    }
+
+    #[test]
+    fn a_token_is_good_until_its_expiry_and_not_a_second_longer() {
+        let token = mint(&secret(), u64::MAX, 100);
+        assert_eq!(verify(&secret(), &token, 99), Ok(u64::MAX));
+        assert_eq!(verify(&secret(), &token, 100), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_changed_token_is_invalid_wherever_it_was_changed() {
+        let token = mint(&secret(), 123, 1_700_000_000);
+        for at in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[at] = if changed[at] == b'7' { b'8' } else { b'7' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert_eq!(verify(&secret(), &changed, 0), Err(TokenError::Invalid), "{changed}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_token_is_invalid() {
+        let mac = "a".repeat(64);
+        for token in [
+            String::new(),
+            "..".to_owned(),
+            "1.2".to_owned(),
+            mac.clone(),
+            format!("1.{mac}"),
+            format!("+1.2.{mac}"),
+            format!("1.-2.{mac}"),
+            format!("1.2.3.{mac}"),
+            format!("18446744073709551616.2.{mac}"),
+            format!("1.2.{}", "é".repeat(32)),
+            format!("1.2.{mac}a"),
+        ] {
+            assert_eq!(verify(&secret(), &token, 0), Err(TokenError::Invalid), "{token}");
+        }
+    }
+
+    #[test]
+    fn another_secret_signs_nothing_for_us() {
+        let token = mint(&Secret::random(), 123, u64::MAX);
+        assert_eq!(verify(&secret(), &token, 0), Err(TokenError::Invalid));
+    }
+
+    #[test]
+    fn short_secrets_are_refused_and_no_secret_is_printed() {
+        assert_eq!(Secret::new("0123456789abcdef0123456789abcde").map(drop), Err(SecretTooShort));
+        assert_eq!(format!("{:?}", secret()), "Secret");
+    }
+}
