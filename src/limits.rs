@@ -45,8 +45,16 @@ pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit: connections of one listener, each of which is a thread. One more takes the place of the one that has been
-/// waiting longest for its peer (idle, or with half a head); if every one is answering a request it gets 503 and is closed.
+/// waiting longest for its peer (idle, or with half a head), or else of the one that has not read its answer for
+/// [`HTTP_STALLED_AFTER`]; if every one is answering a request it gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// A peer that has not taken its answer after this time may lose its connection to a new one.
+pub const HTTP_STALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// Limit: connections that the kernel keeps until they are accepted. It drops what comes beyond, and a peer tries again
+/// only after a second; so there is room for a burst of all places of a listener several times over.
+pub const HTTP_BACKLOG: i32 = 1024;
 
 /// Limit: time for a peer to read a last answer before its connection is closed, which would otherwise throw away what
 /// the peer has not read yet if it is still sending.

@@ -11,13 +11,21 @@ use std::time::{Duration, Instant};
 
 use super::body::{Body, BodyError, BodySource};
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
-use super::registry::Slot;
+use super::registry::{Doing, Slot};
 use super::response::{self, Reply, Response, ResponseFraming};
 use super::server::Shared;
 use super::socket::Socket;
 
 /// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
 const BODY_STEP_BYTES: usize = 1024 * 1024;
+
+/// How long a displaced connection may take to say so: the one that it makes room for waits.
+const FAREWELL_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The answer to who finds no place, or loses it before the request was begun.
+pub(super) const TOO_MANY: Refusal = Refusal::new(503, "too many connections");
+
+const STOPPING: Refusal = Refusal::new(503, "the server is stopping");
 
 /// A connection and what has arrived on it.
 pub(super) struct Connection {
@@ -63,10 +71,11 @@ impl Connection {
             let (head, framing) = match self.next_request(patience) {
                 Next::Request(head, framing) => (head, framing),
                 Next::Refused(refusal) => return self.refuse(refusal),
+                Next::Gone if self.slot.is_displaced() => return self.make_room(),
                 Next::Gone => return,
             };
-            if !self.slot.begin() {
-                return;
+            if !self.enter(Doing::Answering) {
+                return self.say_full();
             }
             self.shared.counters.request();
             match self.exchange(&head, framing) {
@@ -150,11 +159,12 @@ impl Connection {
         let is_head = head.method() == super::Method::Head;
         let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0 };
         let deadline = Instant::now() + self.shared.limits.write_timeout;
-        if response::write(&mut self.wire.socket, response, how, deadline).is_err() {
+        self.enter(Doing::Writing);
+        let is_written = response::write(&mut self.wire.socket, response, how, deadline).is_ok();
+        if !is_written || !self.enter(Doing::Waiting) {
             return After::Gone;
         }
-        self.slot.rest(self.shared.registry.now_us());
-        // Read after the rest: a shutdown that began before it did not see this connection waiting.
+        // Read after it waits: a shutdown that began before did not see this connection waiting.
         let is_stopping = self.shared.registry.is_stopping();
         if is_stopping && unread == 0 && !is_broken && self.wire.filled == 0 {
             // Nothing of the peer's is unread, so closing at once cannot cost it the answer.
@@ -175,13 +185,41 @@ impl Connection {
 
     /// Answers what is not a request, and closes: nobody can say where the next one would start.
     fn refuse(mut self, refusal: Refusal) {
+        if self.slot.is_displaced() {
+            return self.say_full();
+        }
         log::debug!("refused {}: {} {}", self.peer, refusal.status, refusal.text);
-        let response = self.worded(refusal);
-        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false };
         let deadline = Instant::now() + self.shared.limits.write_timeout;
-        if response::write(&mut self.wire.socket, response, how, deadline).is_ok() {
+        if self.enter(Doing::Writing) && self.write_refusal(refusal, deadline) && self.enter(Doing::Waiting) {
             self.linger();
         }
+    }
+
+    /// Ends a connection that was displaced while it waited: a peer that said nothing is told nothing, but one whose
+    /// request is on its way learns that it was not answered.
+    fn make_room(mut self) {
+        // What has arrived is read without waiting, since this side's receiving end is shut down: closing a socket with
+        // unread bytes would take the answer with it.
+        let deadline = Instant::now() + FAREWELL_TIMEOUT;
+        while !self.wire.is_full() && matches!(self.wire.fill(deadline), Ok(1..)) {}
+        if self.wire.filled > 0 {
+            self.say_full();
+        }
+    }
+
+    fn say_full(mut self) {
+        let refusal = if self.shared.registry.is_stopping() { STOPPING } else { TOO_MANY };
+        self.write_refusal(refusal, Instant::now() + FAREWELL_TIMEOUT);
+    }
+
+    fn write_refusal(&mut self, refusal: Refusal, deadline: Instant) -> bool {
+        let response = self.worded(refusal);
+        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false };
+        response::write(&mut self.wire.socket, response, how, deadline).is_ok()
+    }
+
+    fn enter(&self, doing: Doing) -> bool {
+        self.slot.enter(doing, self.shared.registry.now_us())
     }
 
     /// Closes so that the peer gets to read the last answer: a socket that is closed while bytes arrive resets the

@@ -14,37 +14,72 @@ use crate::thread::OwnedThread;
 /// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What one connection is doing, without a lock: two of these a request are on the hot path.
+/// Ended threads that are joined later: joining the very last one would wait for it to be scheduled, at every accept.
+const ENDED_KEPT: usize = 8;
+
+/// What one connection is doing and since when, without a lock: several of these a request are on the hot path.
 ///
-/// Invariant: a connection that answers a request is never displaced, and a displaced one never starts to answer.
+/// Invariant: a connection whose request a handler has begun to answer is never displaced before the answer is made, and
+/// a displaced one never begins.
 pub(super) struct Slot(AtomicU64);
 
-const BUSY: u64 = u64::MAX;
-const DISPLACED: u64 = u64::MAX - 1;
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It waits for bytes of its peer: displaced at need.
+    Waiting,
+    /// It answers a request: never displaced.
+    Answering,
+    /// It waits for its peer to take the answer: displaced at need if that takes long.
+    Writing,
+    /// It made room for another: it ends.
+    Displaced,
+}
+
+impl Doing {
+    const BITS: u32 = 2;
+
+    fn packed(self, since_us: u64) -> u64 {
+        since_us << Self::BITS | self as u64
+    }
+
+    fn unpacked(state: u64) -> (Self, u64) {
+        let doing = match state & 3 {
+            0 => Doing::Waiting,
+            1 => Doing::Answering,
+            2 => Doing::Writing,
+            _ => Doing::Displaced,
+        };
+        (doing, state >> Self::BITS)
+    }
+}
 
 impl Slot {
     fn new(now_us: u64) -> Self {
-        Self(AtomicU64::new(now_us))
+        Self(AtomicU64::new(Doing::Waiting.packed(now_us)))
     }
 
-    /// From waiting for the peer to answering it; false if the connection was displaced meanwhile and must end.
-    pub(super) fn begin(&self) -> bool {
+    /// Goes on to something else; false if the connection was displaced meanwhile and must end.
+    pub(super) fn enter(&self, doing: Doing, now_us: u64) -> bool {
         let state = self.0.load(Ordering::SeqCst);
-        state != DISPLACED && self.0.compare_exchange(state, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        // Only two threads ever change it, and the other's change is to Displaced, for good.
+        Doing::unpacked(state).0 != Doing::Displaced && self.swap(state, doing.packed(now_us))
     }
 
-    /// Back to waiting for the peer.
-    pub(super) fn rest(&self, now_us: u64) {
-        let _ = self.0.compare_exchange(BUSY, now_us, Ordering::SeqCst, Ordering::SeqCst);
+    pub(super) fn is_displaced(&self) -> bool {
+        self.look().0 == Doing::Displaced
     }
 
-    fn waiting_since(&self) -> Option<u64> {
-        let state = self.0.load(Ordering::SeqCst);
-        (state < DISPLACED).then_some(state)
+    fn look(&self) -> (Doing, u64) {
+        Doing::unpacked(self.0.load(Ordering::SeqCst))
     }
 
-    fn displace(&self, since: u64) -> bool {
-        self.0.compare_exchange(since, DISPLACED, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    fn displace(&self, (doing, since_us): (Doing, u64)) -> bool {
+        self.swap(doing.packed(since_us), Doing::Displaced.packed(since_us))
+    }
+
+    fn swap(&self, from: u64, to: u64) -> bool {
+        self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
@@ -58,7 +93,8 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<u64, Entry>,
-    /// Threads that have done their work. Bound: the connections there were when the last one was admitted.
+    /// Threads that have done their work. Bound: the connections there were when the last one was admitted, and twice
+    /// [`ENDED_KEPT`].
     ended: Vec<OwnedThread>,
     next_id: u64,
 }
@@ -70,6 +106,7 @@ pub(super) struct Registry {
     stopping: AtomicBool,
     started: Instant,
     max: usize,
+    stalled_after: Duration,
 }
 
 /// Why a connection was not admitted.
@@ -81,19 +118,21 @@ pub(super) enum NotAdmitted {
 }
 
 impl Registry {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, stalled_after: Duration) -> Self {
         Self {
             table: Mutex::default(),
             changed: Condvar::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             max,
+            stalled_after,
         }
     }
 
     /// The clock of the slots.
     pub(super) fn now_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(DISPLACED - 1)
+        // 64 bits less two hold 146,000 years.
+        self.started.elapsed().as_micros() as u64
     }
 
     pub(super) fn open(&self) -> usize {
@@ -113,11 +152,11 @@ impl Registry {
         stream: &Arc<TcpStream>,
         spawn: impl FnOnce(u64, Arc<Slot>) -> std::io::Result<OwnedThread>,
     ) -> Result<bool, NotAdmitted> {
-        self.join_ended();
+        self.join_ended(ENDED_KEPT);
         let mut displaced = false;
         let mut table = self.lock();
         if table.entries.len() >= self.max {
-            displaced = displace_oldest(&table);
+            displaced = self.displace_in(&table);
             let is_full = |table: &mut Table| table.entries.len() >= self.max;
             if displaced {
                 let waited = self.changed.wait_timeout_while(table, ROOM_TIMEOUT, is_full);
@@ -153,17 +192,24 @@ impl Registry {
         }
     }
 
-    /// Ends the connection that has been waiting longest, if there is one: when descriptors ran out.
-    pub(super) fn displace_one(&self) -> bool {
-        displace_oldest(&self.lock())
+    /// Ends one connection if any may be, and waits until it has left, or for `time` (or the stop): for when descriptors
+    /// ran out. True if one was ended.
+    pub(super) fn displace_or_pause(&self, time: Duration) -> bool {
+        let table = self.lock();
+        let before = table.entries.len();
+        let displaced = self.displace_in(&table);
+        let goes_on = |table: &mut Table| !(self.is_stopping() || displaced && table.entries.len() < before);
+        drop(self.changed.wait_timeout_while(table, time, goes_on));
+        displaced
     }
 
-    /// Refuses new requests and ends every connection that waits for its peer.
+    /// Ends every connection that waits for its peer, and lets no other begin a further request.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for entry in self.lock().entries.values() {
-            if entry.slot.waiting_since().is_some_and(|since| entry.slot.displace(since)) {
-                entry.shut_down();
+            let state = entry.slot.look();
+            if state.0 == Doing::Waiting && entry.slot.displace(state) {
+                entry.shut_down(Shutdown::Read);
             }
         }
         self.changed.notify_all();
@@ -171,7 +217,7 @@ impl Registry {
 
     /// Ends every socket; handlers that run are not ended by this.
     pub(super) fn shut_down_all(&self) {
-        self.lock().entries.values().for_each(Entry::shut_down);
+        self.lock().entries.values().for_each(|entry| entry.shut_down(Shutdown::Both));
     }
 
     /// Waits until every connection has left; false at the deadline.
@@ -181,17 +227,43 @@ impl Registry {
         waited.unwrap_or_else(PoisonError::into_inner).0.entries.is_empty()
     }
 
-    /// Waits for a while, or until the server stops.
-    pub(super) fn pause(&self, time: Duration) {
-        let waited = self.changed.wait_timeout_while(self.lock(), time, |_| !self.is_stopping());
-        drop(waited);
+    /// Joins the threads that have left, but for the last `kept`: each is at its very end.
+    pub(super) fn join_ended(&self, kept: usize) {
+        let mut table = self.lock();
+        if table.ended.len() <= 2 * kept {
+            return;
+        }
+        let old = table.ended.len() - kept;
+        let old: Vec<_> = table.ended.drain(..old).collect();
+        drop(table);
+        for thread in old {
+            thread.join();
+        }
     }
 
-    /// Joins the threads that have left; each is at its very end.
-    pub(super) fn join_ended(&self) {
-        let ended = std::mem::take(&mut self.lock().ended);
-        for thread in ended {
-            thread.join();
+    /// Ends the connection that has been waiting longest for its peer, or else the one that has been writing longest to a peer
+    /// that does not read; false if there is neither.
+    fn displace_in(&self, table: &Table) -> bool {
+        let stalled_us = self.now_us().saturating_sub(self.stalled_after.as_micros() as u64);
+        loop {
+            let candidates = table.entries.values().filter_map(|entry| match entry.slot.look() {
+                (Doing::Waiting, since_us) => Some((0, since_us, entry)),
+                (Doing::Writing, since_us) if since_us <= stalled_us => Some((1, since_us, entry)),
+                _ => None,
+            });
+            let Some((kind, since_us, entry)) = candidates.min_by_key(|(kind, since_us, _)| (*kind, *since_us)) else {
+                return false;
+            };
+            // If it went on at this moment, the next one is it.
+            if kind == 0 && entry.slot.displace((Doing::Waiting, since_us)) {
+                // Its reader wakes, and may still say 503 if its peer had begun to ask.
+                entry.shut_down(Shutdown::Read);
+                return true;
+            }
+            if kind == 1 && entry.slot.displace((Doing::Writing, since_us)) {
+                entry.shut_down(Shutdown::Both);
+                return true;
+            }
         }
     }
 
@@ -202,23 +274,30 @@ impl Registry {
 }
 
 impl Entry {
-    fn shut_down(&self) {
+    fn shut_down(&self, how: Shutdown) {
         if let Some(stream) = &self.stream {
             // It fails only if the peer has gone, which is as good.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = stream.shutdown(how);
         }
     }
 }
 
-/// Ends the connection that has been waiting longest for its peer; false if none waits.
-fn displace_oldest(table: &Table) -> bool {
-    loop {
-        let waiting = table.entries.values().filter_map(|entry| Some((entry.slot.waiting_since()?, entry)));
-        let Some((since, entry)) = waiting.min_by_key(|(since, _)| *since) else { return false };
-        // If it started to answer at this moment, the next one is it.
-        if entry.slot.displace(since) {
-            entry.shut_down();
-            return true;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_goes_on_until_it_is_displaced() {
+        let slot = Slot::new(5);
+        assert_eq!(slot.look(), (Doing::Waiting, 5));
+        for doing in [Doing::Answering, Doing::Writing, Doing::Waiting] {
+            assert!(slot.enter(doing, 9));
+            assert_eq!(slot.look(), (doing, 9));
         }
+        assert!(!slot.displace((Doing::Waiting, 8)), "it went on meanwhile");
+        assert!(slot.displace((Doing::Waiting, 9)));
+        assert!(slot.is_displaced());
+        assert!(!slot.enter(Doing::Answering, 10));
+        assert!(slot.is_displaced());
     }
 }

@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Handler;
-use super::connection::Connection;
-use super::head::Refusal;
+use super::connection::{Connection, TOO_MANY};
 use super::registry::{NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
@@ -47,6 +46,8 @@ pub struct HttpLimits {
     pub idle_timeout: Duration,
     /// For a whole response.
     pub write_timeout: Duration,
+    /// After which a peer that does not take its answer may lose its connection to a new one.
+    pub stalled_after: Duration,
     /// For the peer to read the last response.
     pub linger_timeout: Duration,
     /// Of an unwanted body, to keep the connection.
@@ -64,6 +65,7 @@ impl Default for HttpLimits {
             body_timeout: limits::HTTP_BODY_TIMEOUT,
             idle_timeout: limits::HTTP_IDLE_TIMEOUT,
             write_timeout: limits::HTTP_WRITE_TIMEOUT,
+            stalled_after: limits::HTTP_STALLED_AFTER,
             linger_timeout: limits::HTTP_LINGER_TIMEOUT,
             drain_bytes: limits::HTTP_DRAIN_BYTES,
             connections: limits::HTTP_CONNECTIONS_MAX,
@@ -128,7 +130,9 @@ impl HttpServer {
     ) -> io::Result<HttpServer> {
         let local_addr = listener.local_addr()?;
         listener.set_nonblocking(false)?;
-        let registry = Registry::new(limits.connections);
+        // Listening again only changes the length of the queue, which std fixes at 128.
+        rustix::net::listen(&listener, limits::HTTP_BACKLOG)?;
+        let registry = Registry::new(limits.connections, limits.stalled_after);
         let shared = Arc::new(Shared { limits, handler, registry, counters: Counters::default() });
         let acceptor = Acceptor {
             listener,
@@ -185,7 +189,7 @@ impl HttpServer {
                 log::warn!("{}: {} handlers are still running", self.local_addr, self.shared.registry.open());
             }
         }
-        self.shared.registry.join_ended();
+        self.shared.registry.join_ended(0);
     }
 
     /// Wakes the acceptor by a connection to itself until it has ended.
@@ -250,10 +254,10 @@ impl Acceptor {
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.warn(&format!("cannot accept connections: {error}"));
-                    // Most likely descriptors ran out: the pause keeps us from spinning, a closed one may help.
+                    // Most likely descriptors ran out: one that is closed helps, and the pause keeps us from spinning.
                     self.refused.clear();
-                    self.shared.registry.displace_one();
-                    self.shared.registry.pause(ACCEPT_PAUSE);
+                    let displaced = self.shared.registry.displace_or_pause(ACCEPT_PAUSE);
+                    self.shared.counters.displaced.fetch_add(u64::from(displaced), Ordering::Relaxed);
                 }
             }
         }
@@ -294,7 +298,7 @@ impl Acceptor {
     /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
     /// take the answer with it.
     fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
-        let response = self.shared.handler.refuse(&Refusal::new(503, "too many connections"), peer);
+        let response = self.shared.handler.refuse(&TOO_MANY, peer);
         let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
         if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
             if self.refused.len() >= REFUSED_KEPT {

@@ -149,6 +149,40 @@ fn ten_times_as_many_half_open_connections_do_not_keep_one_out_that_speaks() {
 }
 
 #[test]
+fn who_is_displaced_in_the_middle_of_a_request_is_told_so() {
+    let fixture = serve(HttpLimits { connections: 1, ..patient() });
+    let mut silent = fixture.connect();
+    let mut half = fixture.connect();
+    assert_eq!(silent.until_end(), b"");
+    half.send(b"GET /hello HTTP/1.1\r\nHost");
+    fixture.wait_until("it is in", |stats| stats.accepted == 2);
+    let mut whole = fixture.connect();
+    let answer = half.answer();
+    assert_eq!((answer.status, answer.closes()), (503, true));
+    assert_eq!(half.until_end(), b"");
+    whole.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(whole.answer().status, 200);
+    // One that was answered and says nothing more is not told anything.
+    assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
+    assert_eq!(whole.until_end(), b"");
+}
+
+#[test]
+fn peers_that_never_read_their_answers_do_not_keep_out_one_that_does() {
+    let fixture = serve(HttpLimits { connections: 4, stalled_after: SHORT, ..patient() });
+    let mut stalled: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
+    for client in &mut stalled {
+        client.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    fixture.wait_until("all are answered", |stats| stats.requests == 4);
+    let deadline = soon();
+    while fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status != 200 {
+        assert!(Instant::now() < deadline, "nobody makes room");
+    }
+    assert_eq!(fixture.server.stats().displaced, 1);
+}
+
+#[test]
 fn when_every_connection_is_busy_a_new_one_gets_503() {
     let fixture = serve(HttpLimits { connections: 3, ..patient() });
     let mut busy: Vec<_> = (0..3).map(|_| fixture.connect()).collect();
@@ -186,6 +220,7 @@ fn shutdown_ends_idle_connections_at_once_and_lets_busy_ones_finish() {
     fixture.entered_rx.recv_timeout(PATIENCE).expect("the handler is reached");
     fixture.wait_until("all are in", |stats| stats.accepted == 6);
     assert!(!fixture.server.drain(Instant::now()), "one is busy");
+    assert_eq!(idle[1].answer().status, 503, "it had begun to ask");
     for client in &mut idle {
         assert_eq!(client.until_end(), b"");
     }

@@ -66,11 +66,11 @@ impl Handler for Paths {
 
 /// A server and the ends of its handler's channels.
 pub(super) struct Fixture {
+    /// Dropped or sent to: `/wait` goes on. First, so that a test that fails does not wait for its server.
+    pub(super) go_tx: Sender<()>,
     pub(super) server: HttpServer,
     /// Something for each request that entered `/wait`.
     pub(super) entered_rx: Receiver<()>,
-    /// Dropped or sent to: `/wait` goes on.
-    pub(super) go_tx: Sender<()>,
     pub(super) upgraded_rx: Receiver<(TcpStream, Vec<u8>)>,
 }
 
