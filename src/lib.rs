@@ -8,6 +8,7 @@ pub mod error;
 pub mod http;
 pub mod internal_api;
 pub mod limits;
+pub mod link;
 pub mod model;
 pub mod random;
 pub mod runtime;

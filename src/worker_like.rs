@@ -3,6 +3,10 @@
 //! Implemented by `WorkerThread` (VMs in this process), `WorkerProcessHandle` (a child process behind a link) and
 //! `WorkerPool` (either, by the sharding formula). Calls come from any thread.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -22,8 +26,8 @@ pub trait WorkerLike: Send + Sync {
     /// Hands a job over and returns at once; `answer` gets the result, exactly once, on whichever thread has it.
     ///
     /// `deadline` says how long the job may wait for a worker that is not ready; who waits for the answer enforces it
-    /// from then on, with [`WorkerLike::cancel`].
-    fn submit(&self, tenant: TenantId, job: Job, deadline: Instant, answer: Answer) -> Ticket;
+    /// from then on, with [`WorkerLike::cancel`]. `ticket` names the job; [`next_ticket`] makes one.
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer);
 
     /// Gives a job up: a queued one is dropped, a running one ends as cancelled, and its `Answer` no longer counts.
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
@@ -97,19 +101,54 @@ pub fn start<W: WorkerLike + ?Sized>(
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
     let (answer_tx, answer_rx) = bounded(1);
-    let ticket = worker.submit(tenant, job, deadline, Answer::channel(answer_tx));
-    PendingDispatch { worker, tenant, ticket, answer_rx, deadline, done: false }
+    let ticket = next_ticket();
+    worker.submit(tenant, ticket, job, deadline, Answer::channel(answer_tx));
+    PendingDispatch { guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true }, answer_rx, deadline }
+}
+
+/// A ticket that no other job of this process has: random at the start of the process, and never the same again.
+pub fn next_ticket() -> Ticket {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    // The standard library seeds its hashers with the operating system's randomness.
+    let seed = SEED.get_or_init(|| RandomState::new().build_hasher().finish());
+    // A bijection of u64 (the finalizer of splitmix64), so that distinct counts give distinct tickets.
+    let mut mixed = seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    Ticket(mixed ^ (mixed >> 31))
+}
+
+/// Gives its job up when it is dropped, so that no id waits for an answer that nobody wants.
+#[derive(Debug)]
+pub struct DispatchHandlerDropGuard<'w, W: WorkerLike + ?Sized> {
+    worker: &'w W,
+    tenant: TenantId,
+    ticket: Ticket,
+    armed: bool,
+}
+
+impl<W: WorkerLike + ?Sized> DispatchHandlerDropGuard<'_, W> {
+    fn cancel(&mut self) -> Cancelled {
+        self.armed = false;
+        self.worker.cancel(self.tenant, self.ticket)
+    }
+}
+
+impl<W: WorkerLike + ?Sized> Drop for DispatchHandlerDropGuard<'_, W> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.cancel();
+        }
+    }
 }
 
 /// A job under way. Dropping it gives the job up.
 #[must_use = "dropping it cancels the job"]
 pub struct PendingDispatch<'w, W: WorkerLike + ?Sized> {
-    worker: &'w W,
-    tenant: TenantId,
-    ticket: Ticket,
+    guard: DispatchHandlerDropGuard<'w, W>,
     answer_rx: Receiver<DispatchResult>,
     deadline: Instant,
-    done: bool,
 }
 
 impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
@@ -121,25 +160,20 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn wait(mut self) -> Result<EncodedValue, DispatchError> {
-        let answer = self.answer_rx.recv_deadline(self.deadline);
-        self.done = answer.is_ok();
-        match answer {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => {
-                self.done = true;
-                match self.worker.cancel(self.tenant, self.ticket) {
-                    Cancelled::Waiting => {
-                        Err(DispatchError::NoWorker("no worker was ready before the deadline".to_owned()))
-                    }
-                    Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
-                    // The answer came between the deadline and here.
-                    Cancelled::Unknown => {
-                        self.answer_rx.try_recv().unwrap_or(Err(DispatchError::Deadline { sent: true }))
-                    }
-                }
+        match self.answer_rx.recv_deadline(self.deadline) {
+            Ok(result) => {
+                self.guard.armed = false;
+                result
             }
+            Err(RecvTimeoutError::Timeout) => match self.guard.cancel() {
+                Cancelled::Waiting => Err(no_worker_in_time()),
+                Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
+                // The answer came between the deadline and here.
+                Cancelled::Unknown => self.answer_rx.try_recv().unwrap_or(Err(DispatchError::Deadline { sent: true })),
+            },
             // An `Answer` answers when it is dropped, so its channel cannot close without one.
             Err(RecvTimeoutError::Disconnected) => {
+                self.guard.armed = false;
                 Err(DispatchError::OutcomeUnknown("the worker went away".to_owned()))
             }
         }
@@ -151,10 +185,19 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     }
 }
 
-impl<W: WorkerLike + ?Sized> Drop for PendingDispatch<'_, W> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.worker.cancel(self.tenant, self.ticket);
-        }
+/// What a job gets whose deadline passed while it waited for a worker.
+pub fn no_worker_in_time() -> DispatchError {
+    DispatchError::NoWorker("no worker was ready before the deadline".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn tickets_do_not_repeat() {
+        let tickets: HashSet<Ticket> = (0..10_000).map(|_| next_ticket()).collect();
+        assert_eq!(tickets.len(), 10_000);
     }
 }

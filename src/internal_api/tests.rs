@@ -24,6 +24,7 @@ struct StandIn {
     seen_tx: Sender<Seen>,
     waiting: Mutex<Vec<JobAnswer>>,
     cancelled_tx: Sender<Ticket>,
+    last_ticket: Mutex<Option<Ticket>>,
 }
 
 fn failure(name: &str) -> Option<DispatchError> {
@@ -52,8 +53,9 @@ impl WorkerLike for StandIn {
         1
     }
 
-    fn submit(&self, tenant: TenantId, job: Job, _deadline: Instant, answer: JobAnswer) -> Ticket {
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: JobAnswer) {
         let Job::Dispatch(event) = job else { panic!("only events come through here") };
+        *self.last_ticket.lock().expect("a lock") = Some(ticket);
         let name = event.name.clone();
         self.seen_tx.send((tenant, event)).expect("the test looks");
         match (name.as_str(), failure(&name)) {
@@ -66,7 +68,6 @@ impl WorkerLike for StandIn {
             }
             _ => answer.send(Ok(value::encode(&KhronosValue::Null))),
         }
-        Ticket(7)
     }
 
     fn cancel(&self, _tenant: TenantId, ticket: Ticket) -> Cancelled {
@@ -121,7 +122,7 @@ fn config() -> ApiConfig {
 fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<Ticket>) {
     let (seen_tx, seen_rx) = unbounded();
     let (cancelled_tx, cancelled_rx) = unbounded();
-    let pool = Arc::new(StandIn { seen_tx, waiting: Mutex::default(), cancelled_tx });
+    let pool = Arc::new(StandIn { seen_tx, waiting: Mutex::default(), cancelled_tx, last_ticket: Mutex::default() });
     let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")])));
     (pool, states, seen_rx, cancelled_rx)
 }
@@ -251,7 +252,8 @@ fn a_deadline_that_passes_is_told_and_the_job_given_up() {
     let fixture = serve(config());
     let answer = fixture.dispatch(&format!("{GUILD}?deadline_ms=20"), r#"{"name":"NEVER"}"#);
     expect_error(&answer, 504, "Deadline", true);
-    assert_eq!(fixture.cancelled_rx.recv_timeout(PATIENCE), Ok(Ticket(7)));
+    let cancelled = fixture.cancelled_rx.recv_timeout(PATIENCE).expect("a cancellation");
+    assert_eq!(Some(cancelled), *fixture.pool.last_ticket.lock().expect("a lock"));
     let fixture = serve(ApiConfig { default_deadline: Duration::from_millis(20), ..config() });
     expect_error(&fixture.dispatch(GUILD, r#"{"name":"NEVER"}"#), 504, "Deadline", true);
 }
@@ -560,7 +562,8 @@ fn shutdown_tells_those_who_still_wait_and_joins() {
     let answer = client.answer();
     expect_error(&answer, 502, "OutcomeUnknown", true);
     assert!(answer.closes());
-    assert_eq!(fixture.cancelled_rx.recv_timeout(PATIENCE), Ok(Ticket(7)));
+    let cancelled = fixture.cancelled_rx.recv_timeout(PATIENCE).expect("a cancellation");
+    assert_eq!(Some(cancelled), *fixture.pool.last_ticket.lock().expect("a lock"));
     fixture.api.shutdown(Instant::now());
 }
 

@@ -1,0 +1,165 @@
+//! The opening handshake of a link, either side.
+//!
+//! The accepting side gets a request that the HTTP layer has read already; the connecting side keeps the handshake's own
+//! object as its reader, because a frame may have arrived glued to the 101 reply.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use tungstenite::handshake::client::ClientHandshake;
+use tungstenite::handshake::server::create_response;
+use tungstenite::http::{self, Request};
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{WebSocket, error::Error};
+
+use super::reader::ReadHalf;
+use super::{Link, LinkLimits, LinkSender, Service};
+
+/// What one read takes at most: many small frames in one system call.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection whose handshake is done, before its threads run.
+pub(super) struct Upgraded {
+    pub(super) websocket: WebSocket<ReadHalf>,
+    pub(super) role: Role,
+}
+
+/// Why a request is not a WebSocket upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeError(String);
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UpgradeError {}
+
+/// A request to upgrade that was found in order; answers it with 101 and starts the link.
+#[derive(Debug)]
+pub struct Upgrade {
+    response: Vec<u8>,
+}
+
+/// Checks that a GET request with these headers asks for a WebSocket as RFC 6455 wants it.
+///
+/// # Errors
+/// What is missing; answer 400 (or 426).
+pub fn accept<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Result<Upgrade, UpgradeError> {
+    let mut request = Request::builder().method("GET").uri("/ws").version(http::Version::HTTP_11);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(()).map_err(|_| UpgradeError("a header is malformed".to_owned()))?;
+    let response = create_response(&request).map_err(|error| UpgradeError(error.to_string()))?;
+    let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    Ok(Upgrade { response: bytes })
+}
+
+impl Upgrade {
+    /// Answers the request and starts the link. `already_read`: what came after the request's head.
+    ///
+    /// # Blocks
+    /// For the write of 150 bytes: the socket's buffer is empty, so not at all.
+    ///
+    /// # Errors
+    /// The connection broke, or no thread could be started.
+    pub fn start(
+        self,
+        name: &str,
+        mut socket: TcpStream,
+        already_read: Vec<u8>,
+        limits: &LinkLimits,
+        serve: impl FnOnce(&LinkSender) -> Service,
+    ) -> io::Result<Link> {
+        socket.set_read_timeout(None)?;
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(&self.response)?;
+        let half = ReadHalf::new(socket);
+        let websocket = WebSocket::from_partially_read(half, already_read, Role::Server, Some(config(limits)));
+        super::start(name, Upgraded { websocket, role: Role::Server }, limits, serve)
+    }
+}
+
+/// Why no link could be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Nobody answered there in time. Try again later.
+    Unreachable(String),
+    /// The peer answered with this HTTP status instead of a WebSocket, and this line of text.
+    Refused(u16, String),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Unreachable(what) => write!(f, "cannot connect: {what}"),
+            ConnectError::Refused(status, text) => write!(f, "refused with status {status}: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Connects to `ws://{host}{path_and_query}` at `address` and starts the link.
+///
+/// # Blocks
+/// Until the handshake is done, `timeout` at most.
+///
+/// # Errors
+/// See [`ConnectError`]. Never carries the query, which holds a token.
+pub fn connect(
+    name: &str,
+    address: SocketAddr,
+    host: &str,
+    path_and_query: &str,
+    timeout: Duration,
+    limits: &LinkLimits,
+    serve: impl FnOnce(&LinkSender) -> Service,
+) -> Result<Link, ConnectError> {
+    let deadline = Instant::now() + timeout;
+    let unreachable = |error: io::Error| ConnectError::Unreachable(error.to_string());
+    let socket = TcpStream::connect_timeout(&address, timeout).map_err(unreachable)?;
+    socket.set_nodelay(true).map_err(unreachable)?;
+    socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
+    let stream = ReadHalf::with_deadline(socket, deadline);
+    let url = format!("ws://{host}{path_and_query}");
+    let (mut websocket, _) =
+        tungstenite::client::client_with_config(url, stream, Some(config(limits))).map_err(connect_error)?;
+    websocket.get_mut().clear_deadline().map_err(unreachable)?;
+    super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve).map_err(unreachable)
+}
+
+/// tungstenite's own texts could quote the URL, which holds the token: none of them is passed on.
+fn connect_error(error: tungstenite::HandshakeError<ClientHandshake<ReadHalf>>) -> ConnectError {
+    let text = match error {
+        tungstenite::HandshakeError::Failure(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let line = String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned();
+            return ConnectError::Refused(response.status().as_u16(), line);
+        }
+        tungstenite::HandshakeError::Failure(Error::Io(error)) => error.to_string(),
+        tungstenite::HandshakeError::Failure(Error::Url(_)) => "the master's address is malformed".to_owned(),
+        tungstenite::HandshakeError::Failure(_) => "the peer does not speak WebSocket".to_owned(),
+        tungstenite::HandshakeError::Interrupted(_) => "no answer to the handshake in time".to_owned(),
+    };
+    ConnectError::Unreachable(text)
+}
+
+fn config(limits: &LinkLimits) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .max_message_size(Some(limits.message_max_bytes))
+        .max_frame_size(Some(limits.message_max_bytes))
+}

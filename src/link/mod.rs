@@ -1,0 +1,303 @@
+//! One WebSocket connection, either side: handshake, a reader/writer pair of threads, pending requests.
+//!
+//! A link moves whole binary messages and knows nothing of what they mean. Its reader thread reads, decodes frames and
+//! calls the [`LinkHandler`]; its writer thread owns everything that leaves, coalesces what is queued into one write and
+//! runs the link's clock (the [`Pulse`]). Who made the link joins both threads with [`Link::join`].
+//!
+//! Two tungstenite objects that write to one socket corrupt frames, and one object behind a mutex lets a blocked read
+//! hold up every write. So the reader's object may not write: what it wants to say (pong, close reply) goes through the
+//! writer's queue like everything else.
+
+mod handshake;
+mod pending;
+mod queue;
+mod reader;
+mod writer;
+
+pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect};
+pub use pending::{Pending, Registered};
+pub use queue::SendError;
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::limits;
+use crate::thread::OwnedThread;
+use queue::{OutQueue, Outgoing};
+
+/// Close codes of RFC 6455 and ours.
+pub mod close_code {
+    /// The purpose is fulfilled.
+    pub const NORMAL: u16 = 1000;
+    /// The peer goes away, such as a master that stops.
+    pub const GOING_AWAY: u16 = 1001;
+    /// A frame broke RFC 6455.
+    pub const PROTOCOL: u16 = 1002;
+    /// The peer closed without giving a code.
+    pub const NONE_GIVEN: u16 = 1005;
+    /// Messages that do not decode (protocol.md, rule 7).
+    pub const UNDECODABLE: u16 = 1007;
+    /// A message larger than a message may be.
+    pub const TOO_LARGE: u16 = 1009;
+    /// A newer connection of the same worker took over (protocol.md, rule 4).
+    pub const REPLACED: u16 = 4001;
+}
+
+/// Why a link ended. The first cause sticks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseCause {
+    /// The peer closed with this code.
+    ClosedByPeer(u16),
+    /// This side closed with this code.
+    ClosedByUs(u16),
+    /// The connection broke; the text is for the log.
+    Broken(String),
+    /// Nothing that counts as a sign of life came in time.
+    Silent,
+    /// The peer did not take what was written for too long.
+    SlowPeer,
+}
+
+impl fmt::Display for CloseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseCause::ClosedByPeer(code) => write!(f, "the peer closed the link with code {code}"),
+            CloseCause::ClosedByUs(code) => write!(f, "the link was closed with code {code}"),
+            CloseCause::Broken(what) => write!(f, "the link broke: {what}"),
+            CloseCause::Silent => f.write_str("the peer gave no sign of life"),
+            CloseCause::SlowPeer => f.write_str("the peer did not read for too long"),
+        }
+    }
+}
+
+/// What a link calls from its reader thread. None of these may block.
+pub trait LinkHandler: Send {
+    /// A binary message came in.
+    ///
+    /// # Errors
+    /// The code to close the link with.
+    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16>;
+
+    /// A text message came in, which nothing of ours sends.
+    ///
+    /// # Errors
+    /// The code to close the link with.
+    fn on_text(&mut self, link: &LinkSender) -> Result<(), u16>;
+
+    /// The link has ended: the last call.
+    fn on_closed(&mut self, cause: &CloseCause);
+}
+
+/// The clock of a link, run by its writer thread.
+pub trait Pulse: Send {
+    /// Does what is due at `now` and says when to call next.
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant;
+}
+
+/// What a new link is served by, made once the link can be sent on.
+pub type Service = (Box<dyn LinkHandler>, Box<dyn Pulse>);
+
+/// Bounds of one link; the defaults are the protocol's.
+#[derive(Debug, Clone)]
+pub struct LinkLimits {
+    /// Largest message, either way, in bytes.
+    pub message_max_bytes: usize,
+    /// Messages that may wait for the writer.
+    pub queue_messages: usize,
+    /// Bytes that may wait for the writer.
+    pub queue_bytes: usize,
+    /// Time in which a batch must leave.
+    pub write_timeout: Duration,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self {
+            message_max_bytes: limits::MESSAGE_MAX_BYTES,
+            queue_messages: limits::LINK_QUEUE_MESSAGES,
+            queue_bytes: limits::LINK_QUEUE_BYTES,
+            write_timeout: limits::LINK_WRITE_TIMEOUT,
+        }
+    }
+}
+
+/// A running link: the duty to join its threads. Everything else is done through its [`LinkSender`].
+#[must_use = "dropping a Link aborts it and joins its threads"]
+#[derive(Debug)]
+pub struct Link {
+    sender: LinkSender,
+    threads: Vec<OwnedThread>,
+}
+
+impl Link {
+    /// The handle through which everybody talks to this link.
+    pub fn sender(&self) -> &LinkSender {
+        &self.sender
+    }
+
+    /// Waits until the link has ended, whoever ends it, and joins its threads.
+    ///
+    /// # Blocks
+    /// Until the peer, [`LinkSender::close`] or [`LinkSender::abort`] ends the link.
+    pub fn join(mut self) {
+        for thread in self.threads.drain(..) {
+            thread.join();
+        }
+    }
+
+    /// Whether both threads have ended, so that [`Link::join`] returns at once.
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(|thread| thread.wait_until(Instant::now()))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.sender.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
+        }
+    }
+}
+
+/// A cheap handle that sends on a link; it owns nothing, and dropping it closes nothing.
+#[derive(Clone)]
+pub struct LinkSender {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    peer: SocketAddr,
+    queue: OutQueue,
+    /// For `shutdown(Both)`, which frees a blocked reader and a blocked writer at once.
+    socket: TcpStream,
+    cause: Mutex<Option<CloseCause>>,
+    limits: LinkLimits,
+    epoch: Instant,
+    received_bytes: AtomicU64,
+    received_at_ms: AtomicU64,
+}
+
+impl LinkSender {
+    /// Queues a message; never blocks.
+    ///
+    /// # Errors
+    /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
+    pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
+        let limit = self.shared.limits.message_max_bytes;
+        if message.len() > limit {
+            return Err(SendError::TooLarge { bytes: message.len(), limit });
+        }
+        self.shared.queue.push(Outgoing::Message(message))
+    }
+
+    /// Queues a WebSocket ping, which every peer must answer.
+    pub fn ping(&self) {
+        // A queue that is full or closed makes a sign of life needless.
+        let _ = self.shared.queue.push(Outgoing::Ping);
+    }
+
+    /// Lets the writer thread run the link's pulse at once, such as when its interval has changed.
+    pub fn beat_now(&self) {
+        self.shared.queue.beat_now();
+    }
+
+    /// Closes the link with a code after what is queued has left. Does not wait.
+    pub fn close(&self, code: u16) {
+        self.note_cause(CloseCause::ClosedByUs(code));
+        self.shared.queue.close(code);
+    }
+
+    /// Ends the link at once. Does not wait.
+    pub fn abort(&self, cause: CloseCause) {
+        self.note_cause(cause);
+        self.shared.queue.abort();
+        // Fails only when the connection has gone already.
+        let _ = self.shared.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether the link has ended, or is about to.
+    pub fn is_closed(&self) -> bool {
+        self.shared.queue.is_closed()
+    }
+
+    /// Why the link ended, once it has.
+    pub fn cause(&self) -> Option<CloseCause> {
+        self.shared.cause.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// When the last byte came in.
+    pub fn received_at(&self) -> Instant {
+        self.shared.epoch + Duration::from_millis(self.shared.received_at_ms.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes have come in.
+    pub fn received_bytes(&self) -> u64 {
+        self.shared.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages and bytes that wait for the writer.
+    pub fn queued(&self) -> (usize, usize) {
+        self.shared.queue.len()
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.shared.peer
+    }
+
+    /// Keeps the first cause and returns it.
+    fn note_cause(&self, cause: CloseCause) -> CloseCause {
+        let mut first = self.shared.cause.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        first.get_or_insert(cause).clone()
+    }
+
+    fn note_received(&self, bytes: usize) {
+        self.shared.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now_ms = u64::try_from(self.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.shared.received_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for LinkSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LinkSender({} with {})", self.shared.name, self.shared.peer)
+    }
+}
+
+/// Starts the two threads of a link over a connection whose handshake is done: `{name}-rd` and `{name}-wr`.
+fn start(
+    name: &str,
+    upgraded: handshake::Upgraded,
+    limits: &LinkLimits,
+    serve: impl FnOnce(&LinkSender) -> Service,
+) -> io::Result<Link> {
+    let socket = upgraded.websocket.get_ref().clone_socket()?;
+    let write_socket = upgraded.websocket.get_ref().clone_socket()?;
+    let sender = LinkSender {
+        shared: Arc::new(Shared {
+            name: name.to_owned(),
+            peer: socket.peer_addr()?,
+            queue: OutQueue::new(limits.queue_messages, limits.queue_bytes),
+            socket,
+            cause: Mutex::new(None),
+            limits: limits.clone(),
+            epoch: Instant::now(),
+            received_bytes: AtomicU64::new(0),
+            received_at_ms: AtomicU64::new(0),
+        }),
+    };
+    let (handler, pulse) = serve(&sender);
+    // From here on, dropping the link ends and joins what was started.
+    let mut link = Link { sender: sender.clone(), threads: Vec::with_capacity(2) };
+    link.threads.push(writer::spawn(name, sender.clone(), write_socket, upgraded.role, pulse)?);
+    link.threads.push(reader::spawn(name, sender, upgraded.websocket, handler)?);
+    Ok(link)
+}
+
+#[cfg(test)]
+mod tests;

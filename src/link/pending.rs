@@ -1,0 +1,127 @@
+//! The requests of a link that wait for an answer: pure, no I/O, no clock.
+//!
+//! Invariant: `register` and `close` take the same lock, so nobody slips in after the sweep; the first cause sticks.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard};
+
+use super::CloseCause;
+
+/// Waiting requests by id. `T` is what waits: usually where the answer goes.
+#[derive(Debug)]
+pub struct Pending<T> {
+    state: Mutex<State<T>>,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: HashMap<u64, T>,
+    closed: Option<CloseCause>,
+}
+
+/// What came of registering a request; one that does not wait is handed back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Registered<T> {
+    /// It waits.
+    Waiting,
+    /// The link has ended.
+    Closed(T, CloseCause),
+    /// As many wait as may.
+    Full(T),
+    /// Another request with this id waits.
+    Duplicate(T),
+}
+
+impl<T> Pending<T> {
+    /// Room for `max` requests.
+    pub fn new(max: usize) -> Self {
+        Self { state: Mutex::new(State { waiting: HashMap::new(), closed: None }), max }
+    }
+
+    /// Adds a request, before its bytes leave.
+    pub fn register(&self, id: u64, waiter: T) -> Registered<T> {
+        let mut state = self.lock();
+        if let Some(cause) = &state.closed {
+            return Registered::Closed(waiter, cause.clone());
+        }
+        if state.waiting.len() >= self.max {
+            return Registered::Full(waiter);
+        }
+        match state.waiting.entry(id) {
+            Entry::Occupied(_) => Registered::Duplicate(waiter),
+            Entry::Vacant(vacant) => {
+                vacant.insert(waiter);
+                Registered::Waiting
+            }
+        }
+    }
+
+    /// Removes a request: its answer came, or nobody wants it any more. `None`: unknown, so the answer is too late.
+    pub fn take(&self, id: u64) -> Option<T> {
+        self.lock().waiting.remove(&id)
+    }
+
+    /// Ends it: no request is taken any more, and all that wait are handed over with the first cause given.
+    pub fn close(&self, cause: CloseCause) -> (Vec<T>, CloseCause) {
+        let mut state = self.lock();
+        let cause = state.closed.get_or_insert(cause).clone();
+        (state.waiting.drain().map(|(_, waiter)| waiter).collect(), cause)
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at all that wait, such as for what was in flight when a worker died.
+    pub fn for_each(&self, mut look: impl FnMut(u64, &T)) {
+        for (id, waiter) in &self.lock().waiting {
+            look(*id, waiter);
+        }
+    }
+
+    // No code of others runs under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_once() {
+        let pending = Pending::new(10);
+        assert_eq!(pending.register(7, "a"), Registered::Waiting);
+        assert_eq!(pending.take(7), Some("a"));
+        assert_eq!(pending.take(7), None);
+    }
+
+    #[test]
+    fn nobody_slips_in_after_the_sweep_and_the_first_cause_sticks() {
+        let pending = Pending::new(10);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.close(CloseCause::Silent), (vec!["a"], CloseCause::Silent));
+        assert_eq!(pending.register(2, "b"), Registered::Closed("b", CloseCause::Silent));
+        assert_eq!(pending.close(CloseCause::SlowPeer), (vec![], CloseCause::Silent));
+    }
+
+    #[test]
+    fn an_id_that_waits_and_a_full_map_are_refused() {
+        let pending = Pending::new(1);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(2, "b"), Registered::Full("b"));
+        let pending = Pending::new(2);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(1, "b"), Registered::Duplicate("b"));
+        assert_eq!(pending.take(1), Some("a"));
+    }
+}

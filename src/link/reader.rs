@@ -1,0 +1,173 @@
+//! The reading half of a link: one thread that reads, decodes frames and hands messages to the handler.
+//!
+//! It runs no user code and blocks on nothing but its socket, whose wake-up is `shutdown(Both)`.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::{Message, WebSocket};
+
+use super::queue::Outgoing;
+use super::{CloseCause, LinkHandler, LinkSender, close_code};
+use crate::thread::{self, OwnedThread};
+
+/// The stream under the reader's WebSocket object: it reads from the socket; what is written goes to the writer's
+/// queue once there is one (before, during the handshake, it goes to the socket).
+#[derive(Debug)]
+pub(super) struct ReadHalf {
+    socket: TcpStream,
+    link: Option<LinkSender>,
+    frames: Vec<u8>,
+    /// Of the handshake; afterwards the link's pulse decides what is too slow.
+    deadline: Option<Instant>,
+}
+
+impl ReadHalf {
+    pub(super) fn new(socket: TcpStream) -> Self {
+        Self { socket, link: None, frames: Vec::new(), deadline: None }
+    }
+
+    /// For a handshake: reads fail once `deadline` has passed.
+    pub(super) fn with_deadline(socket: TcpStream, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..Self::new(socket) }
+    }
+
+    /// The handshake is done: reads wait for ever again.
+    pub(super) fn clear_deadline(&mut self) -> io::Result<()> {
+        self.deadline = None;
+        self.socket.set_read_timeout(None)
+    }
+
+    pub(super) fn clone_socket(&self) -> io::Result<TcpStream> {
+        self.socket.try_clone()
+    }
+
+    /// Reads and forgets until the connection ends, so that a close frame of ours is not lost to a reset, which the
+    /// kernel sends when a socket is closed with unread bytes in it. The writer bounds how long this takes.
+    fn drain(&mut self) {
+        let mut waste = [0; 4096];
+        while matches!(self.socket.read(&mut waste), Ok(len) if len > 0) {}
+    }
+}
+
+impl Read for ReadHalf {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        let len = self.socket.read(buffer)?;
+        if let Some(link) = &self.link {
+            link.note_received(len);
+        }
+        Ok(len)
+    }
+}
+
+impl Write for ReadHalf {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.link {
+            Some(_) => {
+                self.frames.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            None => self.socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &self.link {
+            Some(link) if !self.frames.is_empty() => {
+                // A closed queue has said its last word already. A full one is a peer that does not read: a pong
+                // would not help it.
+                let _ = link.shared.queue.push(Outgoing::Frames(std::mem::take(&mut self.frames)));
+                Ok(())
+            }
+            Some(_) => Ok(()),
+            None => self.socket.flush(),
+        }
+    }
+}
+
+/// Starts the reader thread.
+pub(super) fn spawn(
+    name: &str,
+    link: LinkSender,
+    mut websocket: WebSocket<ReadHalf>,
+    handler: Box<dyn LinkHandler>,
+) -> io::Result<OwnedThread> {
+    websocket.get_mut().link = Some(link.clone());
+    let owner = link.clone();
+    thread::spawn_watched(
+        format!("{name}-rd"),
+        move || run(&link, websocket, handler),
+        move |exit| {
+            // A panic in a handler ends this link only, and its writer must not wait for ever.
+            if let thread::ThreadExit::Panicked(_) = exit {
+                owner.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
+            }
+        },
+    )
+}
+
+fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<dyn LinkHandler>) {
+    let ended = read_until_end(link, &mut websocket, handler.as_mut());
+    let cause = link.note_cause(ended.clone());
+    if let CloseCause::ClosedByUs(code) = ended {
+        link.shared.queue.close(code);
+        handler.on_closed(&cause);
+        websocket.get_mut().drain();
+    } else {
+        handler.on_closed(&cause);
+    }
+    link.shared.queue.reader_done();
+}
+
+/// Reads until the link ends; returns how. `ClosedByUs`: this side ends it, and the peer is still to be told.
+fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handler: &mut dyn LinkHandler) -> CloseCause {
+    loop {
+        let verdict = match websocket.read() {
+            Ok(Message::Binary(message)) => handler.on_message(link, &message),
+            Ok(Message::Text(_)) => handler.on_text(link),
+            Ok(Message::Ping(_)) => {
+                hand_over_reply(websocket);
+                Ok(())
+            }
+            Ok(Message::Pong(_) | Message::Frame(_)) => Ok(()),
+            Ok(Message::Close(frame)) => {
+                hand_over_reply(websocket);
+                return CloseCause::ClosedByPeer(frame.map_or(close_code::NONE_GIVEN, |frame| frame.code.into()));
+            }
+            Err(error) => return cause_of(error),
+        };
+        if let Err(code) = verdict {
+            return CloseCause::ClosedByUs(code);
+        }
+    }
+}
+
+/// Lets tungstenite's own reply (a pong, a close) leave now; it would wait for the next read, which may block long.
+fn hand_over_reply(websocket: &mut WebSocket<ReadHalf>) {
+    // For a close this reports the end of the connection, which is what it is.
+    let _ = websocket.flush();
+    // A server's flush of a close ends before it flushes the stream.
+    let _ = websocket.get_mut().flush();
+}
+
+fn cause_of(error: Error) -> CloseCause {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => CloseCause::ClosedByPeer(close_code::NORMAL),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            CloseCause::Broken("the connection ended".to_owned())
+        }
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCause::ClosedByUs(close_code::TOO_LARGE),
+        Error::Protocol(_) => CloseCause::ClosedByUs(close_code::PROTOCOL),
+        Error::Utf8(_) => CloseCause::ClosedByUs(close_code::UNDECODABLE),
+        other => CloseCause::Broken(other.to_string()),
+    }
+}

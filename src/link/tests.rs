@@ -1,0 +1,355 @@
+//! Links over real sockets, against each other and against peers that misbehave.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What a handler saw.
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Message(Vec<u8>),
+    Text,
+    Closed(CloseCause),
+}
+
+struct Recorder(Sender<Seen>);
+
+impl LinkHandler for Recorder {
+    fn on_message(&mut self, _: &LinkSender, message: &[u8]) -> Result<(), u16> {
+        self.0.send(Seen::Message(message.to_vec())).expect("the test listens");
+        if message == b"close with 1007" { Err(close_code::UNDECODABLE) } else { Ok(()) }
+    }
+
+    fn on_text(&mut self, _: &LinkSender) -> Result<(), u16> {
+        self.0.send(Seen::Text).expect("the test listens");
+        Ok(())
+    }
+
+    fn on_closed(&mut self, cause: &CloseCause) {
+        self.0.send(Seen::Closed(cause.clone())).expect("the test listens");
+    }
+}
+
+struct NoPulse;
+
+impl Pulse for NoPulse {
+    fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
+        now + Duration::from_secs(3600)
+    }
+}
+
+fn recorder() -> (Service, Receiver<Seen>) {
+    let (seen_tx, seen_rx) = unbounded();
+    ((Box::new(Recorder(seen_tx)), Box::new(NoPulse)), seen_rx)
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    (listener, address)
+}
+
+/// Reads a request's head and returns its WebSocket key.
+fn read_upgrade(socket: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        socket.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).expect("text");
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:")).expect("a key");
+    line.split_once(':').expect("a value").1.trim().to_owned()
+}
+
+fn accept_link(listener: &TcpListener, limits: &LinkLimits) -> (Link, Receiver<Seen>) {
+    let (mut socket, _) = listener.accept().expect("accept");
+    let key = read_upgrade(&mut socket);
+    let headers = [
+        ("connection", b"Upgrade".as_slice()),
+        ("upgrade", b"websocket"),
+        ("sec-websocket-version", b"13"),
+        ("sec-websocket-key", key.as_bytes()),
+    ];
+    let (service, seen_rx) = recorder();
+    let upgrade = accept(headers.into_iter()).expect("an upgrade");
+    (upgrade.start("test-s", socket, Vec::new(), limits, |_| service).expect("a link"), seen_rx)
+}
+
+fn connect_link(address: SocketAddr) -> (Link, Receiver<Seen>) {
+    let (service, seen_rx) = recorder();
+    let link = connect("test-c", address, "localhost", "/ws?id=0", WAIT, &LinkLimits::default(), |_| service);
+    (link.expect("a link"), seen_rx)
+}
+
+/// A link of ours as the server, and a plain tungstenite client as its peer.
+fn link_and_peer(limits: &LinkLimits) -> (Link, Receiver<Seen>, WebSocket<TcpStream>) {
+    let (listener, address) = listener();
+    let peer = std::thread::spawn(move || {
+        let socket = TcpStream::connect(address).expect("connect");
+        socket.set_read_timeout(Some(WAIT)).expect("a timeout");
+        tungstenite::client::client("ws://localhost/ws", socket).expect("a handshake").0
+    });
+    let (link, seen_rx) = accept_link(&listener, limits);
+    (link, seen_rx, peer.join().expect("the peer"))
+}
+
+fn next(seen_rx: &Receiver<Seen>) -> Seen {
+    seen_rx.recv_timeout(WAIT).expect("something is seen")
+}
+
+#[test]
+fn messages_of_any_size_travel_both_ways_in_order() {
+    let (listener, address) = listener();
+    let client = std::thread::spawn(move || connect_link(address));
+    let (server, server_seen) = accept_link(&listener, &LinkLimits::default());
+    let (client, client_seen) = client.join().expect("the client");
+    let messages: Vec<Vec<u8>> =
+        [0, 1, 125, 126, 65_535, 65_536, limits::MESSAGE_MAX_BYTES].iter().map(|len| vec![b'x'; *len]).collect();
+    for message in &messages {
+        server.sender().send(message.clone()).expect("room");
+        client.sender().send(message.clone()).expect("room");
+    }
+    for message in messages {
+        assert!(next(&server_seen) == Seen::Message(message.clone()));
+        assert!(next(&client_seen) == Seen::Message(message));
+    }
+    server.sender().close(close_code::REPLACED);
+    server.join();
+    client.join();
+    assert_eq!(next(&client_seen), Seen::Closed(CloseCause::ClosedByPeer(close_code::REPLACED)));
+    assert_eq!(next(&server_seen), Seen::Closed(CloseCause::ClosedByUs(close_code::REPLACED)));
+}
+
+#[test]
+fn a_message_larger_than_the_limit_is_refused_before_it_is_sent() {
+    let (link, _seen, _peer) = link_and_peer(&LinkLimits::default());
+    let limit = limits::MESSAGE_MAX_BYTES;
+    let refused = link.sender().send(vec![0; limit + 1]);
+    assert_eq!(refused, Err(SendError::TooLarge { bytes: limit + 1, limit }));
+    assert!(!link.sender().is_closed());
+}
+
+#[test]
+fn a_frame_glued_to_the_101_reply_is_not_lost() {
+    let (listener, address) = listener();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("accept");
+        let key = read_upgrade(&mut socket);
+        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let mut bytes = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+        .into_bytes();
+        bytes.extend_from_slice(b"\x82\x05hello");
+        socket.write_all(&bytes).expect("one write");
+        socket
+    });
+    let (link, seen_rx) = connect_link(address);
+    assert_eq!(next(&seen_rx), Seen::Message(b"hello".to_vec()));
+    drop(server.join().expect("the server"));
+    link.join();
+}
+
+#[test]
+fn a_ping_is_answered_while_messages_leave() {
+    let (link, _seen, mut peer) = link_and_peer(&LinkLimits::default());
+    for _ in 0..100 {
+        link.sender().send(vec![1; 1000]).expect("room");
+    }
+    peer.send(Message::Ping(b"are you there".to_vec().into())).expect("a ping");
+    let mut messages = 0;
+    loop {
+        match peer.read().expect("a frame that is whole") {
+            Message::Pong(text) => {
+                assert_eq!(&text[..], b"are you there");
+                break;
+            }
+            Message::Binary(_) => messages += 1,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    while messages < 100 {
+        assert!(peer.read().expect("a frame that is whole").is_binary());
+        messages += 1;
+    }
+}
+
+#[test]
+fn a_peer_that_closes_gets_its_close_answered() {
+    let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
+    peer.close(None).expect("a close");
+    assert!(matches!(peer.read(), Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed)));
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByPeer(close_code::NONE_GIVEN)));
+    link.join();
+}
+
+/// What a peer sees that sent something wrong: the code it was closed with.
+fn close_code_after(bytes: &[u8], limits: &LinkLimits) -> (CloseCode, CloseCause) {
+    let (link, seen_rx, mut peer) = link_and_peer(limits);
+    peer.get_mut().write_all(bytes).expect("written");
+    let code = loop {
+        match peer.read().expect("a close") {
+            Message::Close(frame) => break frame.expect("a code").code,
+            _ => continue,
+        }
+    };
+    let cause = loop {
+        if let Seen::Closed(cause) = next(&seen_rx) {
+            break cause;
+        }
+    };
+    drop(peer);
+    link.join();
+    (code, cause)
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_told_so() {
+    // An unmasked frame, a reserved bit, a reserved opcode, a control frame in pieces.
+    for bytes in [&b"\x82\x01x"[..], b"\xf2\x81\0\0\0\0x", b"\x83\x81\0\0\0\0x", b"\x09\x81\0\0\0\0x"] {
+        let (code, cause) = close_code_after(bytes, &LinkLimits::default());
+        assert_eq!((code, cause), (CloseCode::Protocol, CloseCause::ClosedByUs(close_code::PROTOCOL)), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_ends_the_link_with_1009_before_it_is_read() {
+    let limits = LinkLimits { message_max_bytes: 1000, ..LinkLimits::default() };
+    // The head of a frame of 1 GiB, and none of its bytes.
+    let (code, _) = close_code_after(b"\x82\xff\0\0\0\0\x40\0\0\0\0\0\0\0", &limits);
+    assert_eq!(code, CloseCode::Size);
+}
+
+#[test]
+fn what_the_handler_refuses_closes_with_its_code_though_the_peer_keeps_sending() {
+    let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
+    peer.send(Message::binary(b"close with 1007".to_vec())).expect("sent");
+    // Unread bytes at the end would turn the close into a reset.
+    for _ in 0..50 {
+        let _ = peer.send(Message::binary(vec![0; 10_000]));
+    }
+    let code = loop {
+        match peer.read() {
+            Ok(Message::Close(frame)) => break frame.expect("a code").code,
+            Ok(_) => continue,
+            Err(error) => panic!("the close was lost: {error}"),
+        }
+    };
+    assert_eq!(code, CloseCode::Invalid);
+    assert_eq!(next(&seen_rx), Seen::Message(b"close with 1007".to_vec()));
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByUs(close_code::UNDECODABLE)));
+    drop(peer);
+    link.join();
+}
+
+#[test]
+fn a_peer_that_does_not_read_fills_the_queue_and_then_loses_the_link() {
+    let limits =
+        LinkLimits { queue_bytes: 8 * 1024 * 1024, write_timeout: Duration::from_millis(400), ..LinkLimits::default() };
+    let (link, seen_rx, peer) = link_and_peer(&limits);
+    let mut refused = None;
+    for _ in 0..1000 {
+        if let Err(error) = link.sender().send(vec![0; 1024 * 1024]) {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(SendError::Full | SendError::Closed)), "{refused:?}");
+    let closed = next(&seen_rx);
+    assert_eq!(closed, Seen::Closed(CloseCause::SlowPeer));
+    link.join();
+    drop(peer);
+}
+
+#[test]
+fn a_peer_that_drains_a_byte_at_a_time_loses_the_link_too() {
+    let limits = LinkLimits { write_timeout: Duration::from_millis(600), ..LinkLimits::default() };
+    let (link, seen_rx, mut peer) = link_and_peer(&limits);
+    let (stop_tx, stop_rx) = crossbeam_channel::bounded::<()>(0);
+    let dribble = std::thread::spawn(move || {
+        let mut byte = [0];
+        while stop_rx.recv_timeout(Duration::from_millis(10)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            let _ = peer.get_mut().read(&mut byte);
+        }
+    });
+    for _ in 0..16 {
+        link.sender().send(vec![0; 4 * 1024 * 1024]).ok();
+    }
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::SlowPeer));
+    link.join();
+    drop(stop_tx);
+    dribble.join().expect("the peer");
+}
+
+#[test]
+fn an_abort_frees_a_blocked_reader_and_joins_both_threads() {
+    let (link, seen_rx, _peer) = link_and_peer(&LinkLimits::default());
+    link.sender().abort(CloseCause::Silent);
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::Silent));
+    link.join();
+}
+
+#[test]
+fn a_close_that_the_peer_ignores_ends_after_a_grace() {
+    let (link, seen_rx, peer) = link_and_peer(&LinkLimits::default());
+    link.sender().close(close_code::GOING_AWAY);
+    link.join();
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByUs(close_code::GOING_AWAY)));
+    drop(peer);
+}
+
+#[test]
+fn dropping_a_clone_of_the_sender_closes_nothing() {
+    let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
+    drop(link.sender().clone());
+    peer.send(Message::binary(b"still here".to_vec())).expect("sent");
+    assert_eq!(next(&seen_rx), Seen::Message(b"still here".to_vec()));
+}
+
+#[test]
+fn a_refused_handshake_tells_status_and_text_and_a_silent_peer_times_out() {
+    let (listener, address) = listener();
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("accept");
+        read_upgrade(&mut socket);
+        socket
+            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 12\r\nConnection: close\r\n\r\nwrong token\n")
+            .expect("written");
+        drop(socket);
+        // The second one gets no answer until the test is over.
+        listener.accept().expect("accept").0
+    });
+    let (service, _seen) = recorder();
+    let refused = connect("t", address, "localhost", "/ws?token=secret", WAIT, &LinkLimits::default(), |_| service);
+    assert_eq!(refused.expect_err("refused"), ConnectError::Refused(401, "wrong token".to_owned()));
+    let (service, _seen) = recorder();
+    let timeout = Duration::from_millis(100);
+    let silent = connect("t", address, "localhost", "/ws?token=secret", timeout, &LinkLimits::default(), |_| service);
+    let error = silent.expect_err("no answer").to_string();
+    assert!(!error.contains("secret"), "{error}");
+    drop(server.join().expect("the server"));
+}
+
+#[test]
+fn requests_that_are_no_upgrade_are_refused() {
+    let good = [
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    assert!(accept(good.iter().map(|(name, value)| (*name, value.as_bytes()))).is_ok());
+    for missing in 0..good.len() {
+        let headers = good.iter().enumerate().filter(|(place, _)| *place != missing);
+        assert!(accept(headers.map(|(_, (name, value))| (*name, value.as_bytes()))).is_err(), "{missing}");
+    }
+}
