@@ -204,3 +204,35 @@ pub const STORE_REOPEN_MAX: Duration = Duration::from_secs(2);
 
 /// Limit: pages of the embedded store that are kept in memory; what is more is read again from the system's cache.
 pub const STORE_CACHE_BYTES: usize = 128 * 1024 * 1024;
+
+/// Tenant states are sent to a starting worker in pieces of about this size: large enough for the system call, small
+/// enough not to matter beside the states themselves.
+pub const TENANT_STATES_PIECE_BYTES: usize = 64 * 1024;
+
+/// Limit: for finding and connecting to the master; a local one answers at once, and one that does not is not there.
+pub const DB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limit: for sending a database request's head, and again its body, which has 2 MiB at most.
+pub const DB_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limit: for the head of the master's answer: above [`STORE_WRITE_TIMEOUT`], so that the store's own answer comes first.
+pub const DB_RESPONSE_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Limit: for the body of the master's answer: as long as the master goes on sending one (see [`HTTP_WRITE_TIMEOUT`]).
+pub const DB_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections to the master that a worker keeps between requests: one for each of its I/O threads, and one over.
+pub const DB_IDLE_CONNECTIONS: usize = IO_THREADS + 1;
+
+/// How long a worker keeps an idle connection: shorter than the master does ([`HTTP_IDLE_TIMEOUT`]), so that it is seldom
+/// the master that closes one under a request.
+pub const DB_IDLE_AGE: Duration = Duration::from_secs(45);
+
+/// Limit: the answer to a database request: the largest Find, and room around it. A larger one is an error.
+pub const DB_REPLY_MAX_BYTES: u64 = KV_FIND_MAX_BYTES as u64 + 1024 * 1024;
+
+/// Limit: all tenant states of one worker: a million tenants with a KiB each. A larger answer is an error.
+pub const DB_STATES_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Limit: the text of an error's answer that is read; the master's own are a line.
+pub const DB_ERROR_MAX_BYTES: u64 = 4096;

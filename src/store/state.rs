@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{FindLimits, KvSet, Quota, Revision, Store, StoredState, Usage, rules};
+use super::{FindLimits, KvSet, OpenError, Quota, Revision, Store, StoredState, Usage, rules};
 use crate::error::DbError;
 use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::random;
@@ -64,7 +64,7 @@ pub enum KvAnswer {
 }
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask [`DbState`].
-pub type StateListener = Box<dyn Fn(TenantId, &Arc<TenantState>) + Send + Sync>;
+pub type StateListener = Box<dyn Fn(TenantId, &TenantState) + Send + Sync>;
 
 /// A store and the rules for using it.
 pub struct DbState {
@@ -97,9 +97,9 @@ impl DbState {
     /// Takes over a store and reads all tenant states.
     ///
     /// # Errors
-    /// The store cannot be read; see [`Store`].
-    pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, DbError> {
-        let states = store.tenant_states()?;
+    /// The store cannot be read.
+    pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
+        let states = store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
         let cached = |stored: StoredState| Cached {
             state: Arc::new(stored.state),
             banned: stored.banned,
@@ -368,13 +368,13 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&heard);
         db.on_tenant_state(Box::new(move |tenant, state| {
-            hear.lock().expect("not poisoned").push((tenant, Arc::clone(state)));
+            hear.lock().expect("not poisoned").push((tenant, state.clone()));
         }));
         let tenant = TenantId::Guild(1);
         db.set_tenant_state(tenant, &state(&["B", "A"])).expect("set");
         assert!(db.set_tenant_state(tenant, &state(&["\0"])).is_err());
         let heard = heard.lock().expect("not poisoned");
-        assert_eq!(*heard, [(tenant, Arc::new(state(&["A", "B"])))]);
+        assert_eq!(*heard, [(tenant, state(&["A", "B"]))]);
         assert_eq!(db.tenant_state(tenant), Some(Arc::new(state(&["A", "B"]))));
     }
 

@@ -1,0 +1,314 @@
+//! A worker's way to the database: `/db/*` of the master over kept-alive HTTP connections.
+//!
+//! Deliberately without rules and without a cache: `WorkerDb` checks rules before it asks, and the master checks them again.
+//! What changes nothing when it is done twice is tried a second time if its connection proved dead; nothing else is. The
+//! token is in every request's query, so no error and no Debug of ours ever prints a URL. Called from a worker's I/O
+//! threads; [`MesophyllDbClient::close`] frees those that wait.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::io::ErrorKind;
+
+use ureq::{Agent, Error, Timeout};
+
+use super::db_routes::{ERROR_HEADER, error_of};
+use crate::error::DbError;
+use crate::limits::{
+    DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
+    DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
+};
+use crate::model::{
+    GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
+};
+use crate::wire::shape::{Decode, Encode};
+
+/// A client of a master's `/db/*`. Clones share its connections.
+#[derive(Clone)]
+pub struct MesophyllDbClient {
+    agent: Agent,
+    /// `http://HOST:PORT`
+    base: String,
+    /// `?id=…&token=…`
+    ident: String,
+}
+
+/// Whether doing it twice is the same as doing it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// It only reads.
+    Read,
+    /// It writes, and writing the same again changes nothing.
+    Idempotent,
+    /// It writes, and a second time it would be refused, or undo what came between.
+    Never,
+}
+
+struct Request {
+    path: &'static str,
+    tenant: Option<TenantId>,
+    /// None: a GET.
+    body: Option<Vec<u8>>,
+    repeat: Repeat,
+    reply_max_bytes: u64,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Nothing was sent.
+    NotSent,
+    /// The connection ended in the middle.
+    Dead,
+    /// Something else, in the middle.
+    Broken,
+    /// An answer came and cannot be used.
+    Unreadable,
+}
+
+impl MesophyllDbClient {
+    /// A client for the master at `HOST:PORT`. Nothing is sent yet.
+    pub fn new(master: &str, worker_id: usize, token: &str) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // Never through what HTTP_PROXY says: the token would travel there.
+            .proxy(None)
+            .user_agent("")
+            .timeout_global(Some(DB_CONNECT_TIMEOUT + DB_SEND_TIMEOUT + DB_RESPONSE_TIMEOUT + DB_BODY_TIMEOUT))
+            .timeout_resolve(Some(DB_CONNECT_TIMEOUT))
+            .timeout_connect(Some(DB_CONNECT_TIMEOUT))
+            .timeout_send_request(Some(DB_SEND_TIMEOUT))
+            .timeout_send_body(Some(DB_SEND_TIMEOUT))
+            .timeout_recv_response(Some(DB_RESPONSE_TIMEOUT))
+            .timeout_recv_body(Some(DB_BODY_TIMEOUT))
+            .max_idle_connections(DB_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(DB_IDLE_CONNECTIONS)
+            .max_idle_age(DB_IDLE_AGE)
+            .build();
+        let mut ident = format!("?id={worker_id}&token=");
+        push_encoded(&mut ident, token);
+        Self { agent: Agent::new_with_config(config), base: format!("http://{master}"), ident }
+    }
+
+    /// Ends what is under way with an error, and everything later.
+    pub fn close(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// The states of all tenants that belong to this worker.
+    ///
+    /// # Blocks
+    /// As every operation here: until the answer, at most the sum of the phases' deadlines in `limits.rs`.
+    ///
+    /// # Errors
+    /// See [`DbError`]; as for every operation here.
+    pub fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
+        let request = Request {
+            path: "/db/tenant-states",
+            tenant: None,
+            body: None,
+            repeat: Repeat::Read,
+            reply_max_bytes: DB_STATES_MAX_BYTES,
+        };
+        self.ask(&request)
+    }
+
+    /// Replaces a tenant's state.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn set_tenant_state(&self, tenant: TenantId, state: &TenantState) -> Result<(), DbError> {
+        self.tell(&Request::post("/db/tenant-state", Some(tenant), state, Repeat::Idempotent))
+    }
+
+    /// The record with exactly these scopes.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn kv_get(&self, tenant: TenantId, scopes: Vec<String>, key: String) -> Result<Option<KvRecord>, DbError> {
+        self.ask(&Request::kv(tenant, &KeyValueOp::Get { scopes, key }, Repeat::Read))
+    }
+
+    /// All scopes of the tenant's records.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
+        self.ask(&Request::kv(tenant, &KeyValueOp::ListScopes, Repeat::Read))
+    }
+
+    /// The records whose scopes contain all of `scopes` and whose key matches.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn kv_find(&self, tenant: TenantId, scopes: Vec<String>, query: String) -> Result<Vec<KvRecord>, DbError> {
+        self.ask(&Request::kv(tenant, &KeyValueOp::Find { scopes, query }, Repeat::Read))
+    }
+
+    /// Carries out a Set or a Delete.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn kv_change(&self, tenant: TenantId, op: &KeyValueOp) -> Result<(), DbError> {
+        self.tell(&Request::kv(tenant, op, Repeat::Idempotent))
+    }
+
+    /// The approved entries of a scope whose key matches.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.ask(&Request::public(&PublicGlobalKeyValueOp::Find { query, scope }))
+    }
+
+    /// One approved entry, as the tenant may see it.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn global_kv_get(
+        &self,
+        tenant: TenantId,
+        key: String,
+        version: i32,
+        scope: String,
+    ) -> Result<Option<GlobalKv>, DbError> {
+        self.ask(&Request::public(&PublicGlobalKeyValueOp::Get { key, version, scope, id: Some(tenant) }))
+    }
+
+    /// Publishes or deletes an entry of the tenant's own.
+    ///
+    /// # Errors
+    /// See [`DbError`].
+    pub fn global_kv(&self, tenant: TenantId, op: &GlobalKeyValueOp) -> Result<(), DbError> {
+        self.tell(&Request::post("/db/global-kv", Some(tenant), op, Repeat::Never))
+    }
+
+    fn tell(&self, request: &Request) -> Result<(), DbError> {
+        self.exchange(request).map(drop)
+    }
+
+    fn ask<T: Decode>(&self, request: &Request) -> Result<T, DbError> {
+        let reply = self.exchange(request)?;
+        T::from_bytes(&reply).map_err(|error| {
+            log::warn!("an answer of the master's database cannot be read: {error}");
+            Lost::Unreadable.into_error(request.repeat)
+        })
+    }
+
+    fn exchange(&self, request: &Request) -> Result<Vec<u8>, DbError> {
+        let repeat = request.repeat;
+        match self.exchange_once(request) {
+            Err(Lost::Dead) if repeat == Repeat::Read => self.exchange_once(request),
+            Err(Lost::Dead) if repeat == Repeat::Idempotent => match self.exchange_once(request) {
+                // The second time nothing was done; of the first time nobody knows.
+                Err(_) | Ok(Err(DbError::Busy(_) | DbError::Unavailable(_))) => Err(Lost::Dead),
+                answer => answer,
+            },
+            answer => answer,
+        }
+        .unwrap_or_else(|lost| Err(lost.into_error(repeat)))
+    }
+
+    /// The master's answer: what it gave, or the error that it said.
+    fn exchange_once(&self, request: &Request) -> Result<Result<Vec<u8>, DbError>, Lost> {
+        let url = self.url(request);
+        let mut response = match &request.body {
+            None => self.agent.get(&url).call(),
+            Some(body) => self.agent.post(&url).send(&body[..]),
+        }
+        .map_err(|error| Lost::of(&error))?;
+        let status = response.status().as_u16();
+        let is_ok = status == 200;
+        let limit = if is_ok { request.reply_max_bytes } else { DB_ERROR_MAX_BYTES };
+        let kind = response.headers().get(ERROR_HEADER).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+        let body = response.body_mut().with_config().limit(limit).read_to_vec();
+        if is_ok {
+            return body.map(Ok).map_err(|error| Lost::of(&error));
+        }
+        // A status is an answer, even if the words to it are lost.
+        Ok(Err(error_of(status, kind.as_deref(), one_line(&body.unwrap_or_default()))))
+    }
+
+    fn url(&self, request: &Request) -> String {
+        let mut url = format!("{}{}{}", self.base, request.path, self.ident);
+        if let Some(tenant) = request.tenant {
+            // Writing into a String cannot fail.
+            let _ = write!(url, "&tenant_type={}&tenant_id={}", tenant.kind().as_str(), tenant.snowflake());
+        }
+        url
+    }
+}
+
+impl Request {
+    fn post(path: &'static str, tenant: Option<TenantId>, body: &impl Encode, repeat: Repeat) -> Self {
+        Self { path, tenant, body: Some(body.to_bytes()), repeat, reply_max_bytes: DB_REPLY_MAX_BYTES }
+    }
+
+    fn kv(tenant: TenantId, op: &KeyValueOp, repeat: Repeat) -> Self {
+        Self::post("/db/kv", Some(tenant), op, repeat)
+    }
+
+    fn public(op: &PublicGlobalKeyValueOp) -> Self {
+        Self::post("/db/public-global-kv", None, op, Repeat::Read)
+    }
+}
+
+impl Lost {
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::HostNotFound
+            | Error::ConnectionFailed
+            | Error::BadUri(_)
+            | Error::Http(_)
+            | Error::Timeout(Timeout::Resolve | Timeout::Connect) => Lost::NotSent,
+            Error::Io(error) => match error.kind() {
+                ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::AddrNotAvailable
+                | ErrorKind::NotConnected => Lost::NotSent,
+                ErrorKind::UnexpectedEof
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe => Lost::Dead,
+                _ => Lost::Broken,
+            },
+            Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) | Error::Protocol(_) => Lost::Unreadable,
+            _ => Lost::Broken,
+        }
+    }
+
+    fn into_error(self, repeat: Repeat) -> DbError {
+        match (self, repeat) {
+            (Lost::Unreadable, Repeat::Read) => DbError::Internal("the master's answer cannot be read".to_owned()),
+            (Lost::NotSent, _) | (_, Repeat::Read) => DbError::Unavailable("the master cannot be reached".to_owned()),
+            _ => DbError::OutcomeUnknown(
+                "the connection to the master broke: the change may have been made or not".to_owned(),
+            ),
+        }
+    }
+}
+
+/// The first line of an error's body, as far as it is text.
+fn one_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.lines().next().unwrap_or_default().chars().filter(|char| !char.is_control()).collect()
+}
+
+/// Appends a query value; a token of ours has nothing to encode, but one from a file may be anything.
+fn push_encoded(url: &mut String, value: &str) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            url.push(char::from(byte));
+        } else {
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+}
+
+impl fmt::Debug for MesophyllDbClient {
+    // Not the ident: it holds the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MesophyllDbClient({})", self.base)
+    }
+}

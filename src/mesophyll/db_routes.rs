@@ -1,0 +1,192 @@
+//! The master's answers to `/db/*`: bytes to operations, operations to [`DbState`], results and errors to bytes.
+//!
+//! Who asks has been established before: [`super`]'s server checks id and token. Then the tenant, then the body, then the
+//! rules. Deliberately without rules of its own. Runs on the connection's thread.
+
+use crate::error::DbError;
+use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
+use crate::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
+use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
+use crate::store::{Caller, DbState, KvAnswer};
+use crate::wire::db::encode_tenant_states;
+use crate::wire::shape::{Decode, Encode};
+
+/// Says which [`DbError`] an answer is, because one status stands for several: our own workers tell `Busy` from
+/// `Unavailable` and `OutcomeUnknown` from `Internal` by it. A peer that does not know it goes by the status.
+pub const ERROR_HEADER: &str = "Mesophyll-Error";
+
+const PATHS: [(&str, Method); 5] = [
+    ("/db/tenant-states", Method::Get),
+    ("/db/tenant-state", Method::Post),
+    ("/db/kv", Method::Post),
+    ("/db/public-global-kv", Method::Post),
+    ("/db/global-kv", Method::Post),
+];
+
+/// Whether the path is one of ours.
+pub fn is_route(path: &str) -> bool {
+    PATHS.iter().any(|(known, _)| *known == path)
+}
+
+/// Answers a request of a worker whose id and token were found to be right.
+///
+/// # Blocks
+/// Until the body is there, and as the store does.
+pub fn handle(db: &DbState, worker_id: usize, workers: usize, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+    let caller = Caller { worker_id, workers };
+    match PATHS.iter().find(|(path, _)| *path == head.path()) {
+        None => Response::text(404, "no such endpoint"),
+        Some((_, method)) if *method != head.method() => {
+            Response::text(405, "method not allowed").with_header("Allow", method.as_str())
+        }
+        Some((path, _)) => answer(db, caller, path, head, body).unwrap_or_else(Failure::into_response),
+    }
+    .into()
+}
+
+fn answer(
+    db: &DbState,
+    caller: Caller,
+    path: &str,
+    head: &RequestHead,
+    body: &mut Body<'_>,
+) -> Result<Response, Failure> {
+    match path {
+        "/db/tenant-states" => Ok(tenant_states(db, caller)),
+        "/db/tenant-state" => {
+            let tenant = tenant_of(head, caller)?;
+            let state: TenantState = decode(body)?;
+            db.set_tenant_state(tenant, &state)?;
+            Ok(Response::empty(200))
+        }
+        "/db/kv" => {
+            let tenant = tenant_of(head, caller)?;
+            let op: KeyValueOp = decode(body)?;
+            Ok(match db.kv(tenant, op)? {
+                KvAnswer::Record(record) => Response::bytes(200, record.to_bytes()),
+                KvAnswer::Scopes(scopes) => Response::bytes(200, scopes.to_bytes()),
+                KvAnswer::Records(records) => Response::bytes(200, records.to_bytes()),
+                KvAnswer::Done => Response::empty(200),
+            })
+        }
+        "/db/public-global-kv" => {
+            let _: PublicGlobalKeyValueOp = decode(body)?;
+            Err(DbError::Internal("global KV is not in this version yet".to_owned()).into())
+        }
+        _ => {
+            tenant_of(head, caller)?;
+            let _: GlobalKeyValueOp = decode(body)?;
+            Err(DbError::Internal("global KV is not in this version yet".to_owned()).into())
+        }
+    }
+}
+
+/// All states of the worker's tenants, made while they are sent: they may be many.
+fn tenant_states(db: &DbState, caller: Caller) -> Response {
+    let states = db.tenant_states(caller).into_iter().map(|(tenant, state)| (tenant, (*state).clone()));
+    Response::chunked(200, "application/octet-stream", encode_tenant_states(states, TENANT_STATES_PIECE_BYTES))
+}
+
+fn tenant_of(head: &RequestHead, caller: Caller) -> Result<TenantId, Failure> {
+    let (Some(kind), Some(id)) = (head.query("tenant_type"), head.query("tenant_id")) else {
+        return Err(Failure::Malformed("tenant_type and tenant_id are missing".to_owned()));
+    };
+    let tenant = TenantId::from_parts(kind, id).map_err(|error| Failure::Malformed(error.to_string()))?;
+    caller.check_owns(tenant)?;
+    Ok(tenant)
+}
+
+fn decode<T: Decode>(body: &mut Body<'_>) -> Result<T, Failure> {
+    let bytes = body.read_to_end(DB_BODY_MAX_BYTES).map_err(Failure::Body)?;
+    T::from_bytes(&bytes).map_err(|error| Failure::Malformed(error.to_string()))
+}
+
+/// Why a request is not answered with 200.
+enum Failure {
+    Malformed(String),
+    Body(BodyError),
+    Db(DbError),
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        Failure::Db(error)
+    }
+}
+
+impl Failure {
+    fn into_response(self) -> Response {
+        match self {
+            Failure::Malformed(text) => Response::text(400, &text),
+            Failure::Body(error) => Response::text(error.status(), &error.to_string()),
+            Failure::Db(error) => {
+                let (status, kind) = status_and_kind(&error);
+                Response::text(status, &error.to_string()).with_header(ERROR_HEADER, kind)
+            }
+        }
+    }
+}
+
+fn status_and_kind(error: &DbError) -> (u16, &'static str) {
+    match error {
+        DbError::Refused(_) => (422, "refused"),
+        DbError::Forbidden(_) => (403, "forbidden"),
+        DbError::Conflict(_) => (409, "conflict"),
+        DbError::NotFound(_) => (404, "not-found"),
+        DbError::Busy(_) => (503, "busy"),
+        DbError::Unavailable(_) => (503, "unavailable"),
+        DbError::OutcomeUnknown(_) => (500, "outcome-unknown"),
+        DbError::Internal(_) => (500, "internal"),
+    }
+}
+
+/// The error that an answer with this status, kind and text stands for.
+pub(super) fn error_of(status: u16, kind: Option<&str>, text: String) -> DbError {
+    match (kind, status) {
+        (Some("refused"), _) | (None, 413 | 422) => DbError::Refused(text),
+        (Some("forbidden"), _) | (None, 403) => DbError::Forbidden(text),
+        (Some("conflict"), _) | (None, 409) => DbError::Conflict(text),
+        (Some("not-found"), _) => DbError::NotFound(text),
+        (Some("busy"), _) => DbError::Busy(text),
+        (Some("unavailable"), _) | (None, 503) => DbError::Unavailable(text),
+        (Some("outcome-unknown"), _) => DbError::OutcomeUnknown(text),
+        // Not the caller's doing: the worker's own id, token or request was wrong, or the master is at its wits' end.
+        _ => DbError::Internal(format!("the master answered {status}: {text}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_comes_out_as_it_went_in() {
+        let text = || "why".to_owned();
+        for error in [
+            DbError::Refused(text()),
+            DbError::Forbidden(text()),
+            DbError::Conflict(text()),
+            DbError::NotFound(text()),
+            DbError::Busy(text()),
+            DbError::Unavailable(text()),
+            DbError::OutcomeUnknown(text()),
+        ] {
+            let (status, kind) = status_and_kind(&error);
+            assert_eq!(error_of(status, Some(kind), text()), error);
+        }
+    }
+
+    #[test]
+    fn a_master_of_another_make_is_judged_by_the_status() {
+        for (status, error) in [
+            (422, DbError::Refused("x".to_owned())),
+            (413, DbError::Refused("x".to_owned())),
+            (403, DbError::Forbidden("x".to_owned())),
+            (409, DbError::Conflict("x".to_owned())),
+            (503, DbError::Unavailable("x".to_owned())),
+            (404, DbError::Internal("the master answered 404: x".to_owned())),
+        ] {
+            assert_eq!(error_of(status, None, "x".to_owned()), error);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Long random sequences of operations give equal answers from the embedded store and from the plain one in memory, ids and
+//! times included, across closing and opening the file.
+
+use mesophyll::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
+use mesophyll::model::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
+use mesophyll::store::memory::MemoryStore;
+use mesophyll::store::redb::RedbStore;
+use mesophyll::store::{FindLimits, KvSet, Quota, Store, rules};
+use mesophyll::wire;
+
+use crate::support::{Random, TempDir};
+
+const TENANTS: [TenantId; 4] =
+    [TenantId::Guild(0), TenantId::Guild(u64::MAX - 1), TenantId::User(0), TenantId::User(0xFFFF)];
+const KEYS: [&str; 14] =
+    ["a", "A", "aB", "ab", "abc", "a:1", "A:2", "é", "É", "\u{212A}elvin", "kelvin", "日本", "z", "~"];
+const SCOPES: [&str; 5] = ["", "a", "aa", "b", "é"];
+const PATTERNS: [&str; 12] = ["%", "a%", "A_", "%b%", "K%", "é", "日%", "a:_", r"a\:%", "", "_", "%1"];
+
+fn some_scopes(random: &mut Random) -> Scopes {
+    let count = random.below(3);
+    Scopes::new((0..=count).map(|_| random.one_of(&SCOPES)))
+}
+
+fn some_value(random: &mut Random) -> KhronosValue {
+    match random.below(4) {
+        0 => KhronosValue::Null,
+        1 => KhronosValue::Integer(random.next() as i64),
+        2 => KhronosValue::List(vec![KhronosValue::Boolean(true); random.below(40) as usize]),
+        _ => KhronosValue::Text("x".repeat(random.below(300) as usize)),
+    }
+}
+
+/// Does one operation to both stores and compares what they answer.
+fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store) {
+    let tenant = random.one_of(&TENANTS);
+    let key = random.one_of(&KEYS);
+    let scopes = some_scopes(random);
+    match random.below(100) {
+        0..45 => {
+            let set = KvSet {
+                key: key.to_owned(),
+                scopes,
+                value: wire::value::encode(&some_value(random)),
+                fresh_id: format!("id{turn}"),
+                // Now and then the clock goes back.
+                now: Timestamp::from_unix_micros((turn * 7 % 1000) as i64).expect("in range"),
+                quota: Quota { records: 12, bytes: 2000 },
+            };
+            assert_eq!(tested.kv_set(tenant, set.clone()), expected.kv_set(tenant, set));
+        }
+        45..65 => {
+            let delete = |store: &dyn Store| store.kv_delete(tenant, key.to_owned(), scopes.clone());
+            assert_eq!(delete(tested), delete(expected));
+        }
+        65..75 => assert_eq!(tested.kv_get(tenant, key, &scopes), expected.kv_get(tenant, key, &scopes)),
+        75..85 => {
+            let pattern = rules::check_pattern(random.one_of(&PATTERNS)).expect("a pattern");
+            let asked = if random.below(2) == 0 { Scopes::default() } else { scopes };
+            let limits = match random.below(4) {
+                0 => FindLimits { records: 3, bytes: KV_FIND_MAX_BYTES },
+                1 => FindLimits { records: KV_FIND_MAX_RECORDS, bytes: 700 },
+                _ => FindLimits::default(),
+            };
+            let find = |store: &dyn Store| store.kv_find(tenant, &asked, &pattern, limits);
+            assert_eq!(find(tested), find(expected), "{pattern:?} {asked:?}");
+        }
+        85..90 => assert_eq!(tested.kv_list_scopes(tenant), expected.kv_list_scopes(tenant)),
+        90..94 => assert_eq!(tested.kv_usage(tenant), expected.kv_usage(tenant)),
+        _ => {
+            let events = (0..random.below(3)).map(|number| format!("E{number}")).collect();
+            let state = TenantState { events, data: EncodedJson::null() };
+            // Revisions are each store's own.
+            assert!(tested.set_tenant_state(tenant, state.clone()).is_ok());
+            assert!(expected.set_tenant_state(tenant, state).is_ok());
+            assert_eq!(tested.tenant_state(tenant), expected.tenant_state(tenant));
+        }
+    }
+}
+
+fn compare_all(expected: &dyn Store, tested: &dyn Store) {
+    let states = |store: &dyn Store| {
+        let mut states = store.tenant_states().expect("readable");
+        states.sort_by_key(|(tenant, _)| *tenant);
+        states
+    };
+    assert_eq!(states(tested), states(expected));
+    let everything = rules::check_pattern("%").expect("a pattern");
+    for tenant in TENANTS {
+        let find = |store: &dyn Store| store.kv_find(tenant, &Scopes::default(), &everything, FindLimits::default());
+        assert_eq!(find(tested), find(expected));
+        assert_eq!(tested.kv_usage(tenant), expected.kv_usage(tenant));
+        assert_eq!(tested.kv_list_scopes(tenant), expected.kv_list_scopes(tenant));
+    }
+}
+
+fn compare(seed: u64) {
+    let folder = TempDir::new();
+    let file = folder.path().join("store.redb");
+    let mut random = Random::new(seed);
+    let expected = MemoryStore::new();
+    let mut turn = 0;
+    for _ in 0..4 {
+        let tested = RedbStore::open(&file).expect("opened");
+        compare_all(&expected, &tested);
+        for _ in 0..250 {
+            turn += 1;
+            step(&mut random, turn, &expected, &tested);
+        }
+        compare_all(&expected, &tested);
+        tested.close();
+    }
+}
+
+#[test]
+fn random_operations_give_equal_answers_seed_1() {
+    compare(1);
+}
+
+#[test]
+fn random_operations_give_equal_answers_seed_2() {
+    compare(2);
+}
+
+#[test]
+fn random_operations_give_equal_answers_seed_3() {
+    compare(3);
+}

@@ -1,0 +1,173 @@
+//! The database behind every door that a worker may have: in this process, over HTTP, and over HTTP without the worker's
+//! own checks, each over every store.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mesophyll::error::DbError;
+use mesophyll::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
+use mesophyll::mesophyll::{MesophyllDbClient, db_routes};
+use mesophyll::model::{
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
+    TenantState,
+};
+use mesophyll::runtime::TenantDb;
+use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
+use mesophyll::wire;
+use mesophyll::worker::WorkerDb;
+
+use super::{DEADLINE, TempDir};
+
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    InMemory,
+    InRedb,
+}
+
+/// How the database is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// `WorkerDb` in this process.
+    Direct,
+    /// `WorkerDb` over HTTP.
+    Http,
+    /// `MesophyllDbClient` alone: every rule is the master's to check.
+    Unchecked,
+}
+
+/// A database to be tested.
+pub(crate) struct TestDb {
+    /// As a tenant reaches it.
+    pub(crate) tenants: Box<dyn TenantDb>,
+    /// As the master has it.
+    pub(crate) state: Arc<DbState>,
+    // In this order: the server ends before the folder goes.
+    server: Option<HttpServer>,
+    _folder: TempDir,
+}
+
+impl TestDb {
+    /// The database of worker 0 of 1.
+    pub(crate) fn new(kept: Kept, door: Door) -> Self {
+        Self::with(kept, door, DbOptions::default(), 1)
+    }
+
+    /// The database of worker 0 of `workers`.
+    pub(crate) fn with(kept: Kept, door: Door, options: DbOptions, workers: usize) -> Self {
+        let folder = TempDir::new();
+        let state = open(kept, &folder.path().join("store.redb"), options);
+        let server = (door != Door::Direct).then(|| serve(&state, workers));
+        let client = || {
+            let address = server.as_ref().expect("not Direct").local_addr();
+            MesophyllDbClient::new(&address.to_string(), 0, "token")
+        };
+        let tenants: Box<dyn TenantDb> = match door {
+            Door::Direct => Box::new(WorkerDb::direct(Arc::clone(&state), 0, workers)),
+            Door::Http => Box::new(WorkerDb::mesophyll(client())),
+            Door::Unchecked => Box::new(Unchecked(client())),
+        };
+        Self { tenants, state, server, _folder: folder }
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.shutdown(Instant::now() + DEADLINE);
+        }
+        self.state.close();
+    }
+}
+
+pub(crate) fn open(kept: Kept, file: &Path, options: DbOptions) -> Arc<DbState> {
+    let url = match kept {
+        Kept::InMemory => StoreUrl::Memory,
+        Kept::InRedb => StoreUrl::Redb(file.to_owned()),
+    };
+    let store = store::open(&url).expect("a new store");
+    Arc::new(DbState::new(store, options).expect("a new store is readable"))
+}
+
+/// Serves `/db/*` to a worker 0 of so many, whatever its token.
+pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
+    struct Routes {
+        state: Arc<DbState>,
+        workers: usize,
+    }
+    impl Handler for Routes {
+        fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+            db_routes::handle(&self.state, 0, self.workers, head, body)
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let routes = Arc::new(Routes { state: Arc::clone(state), workers });
+    HttpServer::start(listener, "test", HttpLimits::default(), routes).expect("a server")
+}
+
+/// A client without a worker's own checks.
+struct Unchecked(MesophyllDbClient);
+
+impl TenantDb for Unchecked {
+    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError> {
+        self.0.kv_get(tenant, scopes.into_vec(), key)
+    }
+
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
+        self.0.kv_list_scopes(tenant)
+    }
+
+    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError> {
+        self.0.kv_change(tenant, &KeyValueOp::Set { scopes: scopes.into_vec(), key, value })
+    }
+
+    fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError> {
+        self.0.kv_change(tenant, &KeyValueOp::Delete { scopes: scopes.into_vec(), key })
+    }
+
+    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError> {
+        self.0.kv_find(tenant, scopes.into_vec(), pattern)
+    }
+
+    fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
+        self.0.tenant_states()
+    }
+
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<(), DbError> {
+        self.0.set_tenant_state(tenant, &state)
+    }
+
+    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.0.global_kv_find(query, scope)
+    }
+
+    fn global_kv_get(
+        &self,
+        tenant: TenantId,
+        key: String,
+        version: i32,
+        scope: String,
+    ) -> Result<Option<GlobalKv>, DbError> {
+        self.0.global_kv_get(tenant, key, version, scope)
+    }
+
+    fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
+        self.0.global_kv(tenant, &op)
+    }
+}
+
+/// A text as a value.
+pub(crate) fn text(text: &str) -> EncodedValue {
+    wire::value::encode(&KhronosValue::Text(text.to_owned()))
+}
+
+/// Why it was refused.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, DbError>) -> String {
+    match result {
+        Err(DbError::Refused(why)) => why,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
