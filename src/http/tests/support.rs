@@ -96,6 +96,14 @@ impl Fixture {
         client.answer()
     }
 
+    /// Asks until there is a place: a connection whose answer has just arrived is still writing for a moment.
+    pub(super) fn ask_until_served(&self) {
+        let deadline = soon();
+        while self.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status != 200 {
+            assert!(Instant::now() < deadline, "nobody makes room");
+        }
+    }
+
     /// Waits until a figure of the server is as it should be.
     pub(super) fn wait_until(&self, what: &str, is_so: impl Fn(crate::http::HttpStats) -> bool) {
         let deadline = soon();
