@@ -4,11 +4,14 @@
 //! on exactly one worker; the master dispatches events to tenants and gets correlated answers back; workers reach the
 //! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
 
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod internal_api;
 pub mod limits;
 pub mod link;
+pub mod master;
 pub mod mesophyll;
 pub mod model;
 pub mod random;

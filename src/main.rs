@@ -1,2 +1,25 @@
-//! The binary.
-fn main() {}
+//! The binary: parse, run, map the error to an exit code. The only place that prints an error.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// A bug (interface.md).
+const EXIT_BUG: u8 = 70;
+
+fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    match catch_unwind(AssertUnwindSafe(|| mesophyll::cli::run(words))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            if !text.is_empty() {
+                // Where stderr is closed there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "mesophyll: {text}");
+            }
+            ExitCode::from(error.code())
+        }
+        // The panic's own message is on stderr already.
+        Err(_) => ExitCode::from(EXIT_BUG),
+    }
+}

@@ -1,6 +1,19 @@
-//! The protocol's two ends: what the master answers to workers, and how a worker asks.
+//! The protocol's two ends. The master's: [`MesophyllServer`] with a [`MesophyllServerConn`] for each worker. The
+//! worker's: [`MesophyllClient`] for dispatches, [`MesophyllDbClient`] for the database.
+//!
+//! Rules are numbered as in docs/protocol.md ("Messages").
 
+mod answers;
+mod client;
+mod conn;
 mod db_client;
 pub mod db_routes;
+mod server;
 
+pub use client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
+pub use conn::{LinkObserver, MesophyllServerConn};
 pub use db_client::MesophyllDbClient;
+pub use server::{MesophyllServer, ServerConfig, StartError};
+
+/// What a worker uses until a Hello tells it the interval, and what a master tells it by default.
+pub const MESOPHYLL_DEFAULT_HEARTBEAT_MS: u64 = 5000;

@@ -1,5 +1,18 @@
-//! The kinds of workers and the pool over them; and the database as the tenants of a worker reach it.
+//! The kinds of workers and the pool over them.
+//!
+//! [`WorkerThread`]: tenants' VMs in this process. [`WorkerProcessHandle`]: a child process behind a link, with one
+//! supervision loop that carries out what the pure state machine in `supervisor` decides. [`WorkerPool`]: N of either.
 
+mod child;
 mod db;
+mod pool;
+mod process;
+mod route;
+pub mod supervisor;
+mod thread;
 
+pub use child::{ChildSpec, TOKEN_VARIABLE};
 pub use db::WorkerDb;
+pub use pool::WorkerPool;
+pub use process::{ProcessConfig, WorkerProcessHandle, WorkerReport};
+pub use thread::{Subscriptions, WorkerThread};

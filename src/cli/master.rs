@@ -1,0 +1,143 @@
+//! `mesophyll master`: runs the master until a signal or its supervisors end it.
+
+use std::time::Instant;
+
+use crossbeam_channel::select;
+
+use crate::config::{PoolConfig, PoolDefaults};
+use crate::internal_api::ApiConfig;
+use crate::internal_api::token::{Secret, mint};
+use crate::master::Master;
+
+use super::args::{Args, OptionSpec};
+use super::pool_options::{POOL, WORKER_SIDE};
+use super::signals::{Signal, Signals};
+use super::token::secret_from_environment;
+use super::worker::{need_luau, runtime_maker};
+use super::{CliError, Command, logging, output};
+
+pub(super) const COMMAND: Command = Command {
+    name: "master",
+    usage: "[OPTIONS]",
+    about: "run the master and its workers",
+    options: &[
+        POOL,
+        WORKER_SIDE,
+        &[
+            OptionSpec::switch("external-workers", "start no worker process; somebody else starts them"),
+            OptionSpec::value(
+                "worker-tokens",
+                "FILE",
+                "the workers' tokens; written with fresh ones if it does not exist",
+            ),
+        ],
+    ],
+    examples: &[
+        "mesophyll master",
+        "mesophyll master --workers 4 --store redb:/var/lib/mesophyll/tenants.redb --templates ./templates",
+        "mesophyll master --external-workers --worker-tokens tokens.json --listen 127.0.0.1:7450",
+    ],
+    run,
+};
+
+/// An expiry that a master does not live to see: the year 9999.
+const FOR_EVER: u64 = 253_370_764_800;
+
+fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(extra) = args.positional.first() {
+        return Err(CliError::usage(format!("unexpected {extra:?}")));
+    }
+    let config = PoolConfig::from_options(args, PoolDefaults::MASTER)?;
+    need_luau()?;
+    logging::init(config.log);
+    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
+    let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
+    let api = match config.api {
+        Some(_) => Some(api_config(&config)?),
+        None => None,
+    };
+    let master = Master::start(&config, api, &program, &runtime_maker(&config))?;
+    output::print(&ready_line(&master, &config))?;
+    let ended = wait(&master, &signals);
+    let stop_by = Instant::now() + config.stop_timeout;
+    stop(master, stop_by, &signals);
+    ended
+}
+
+fn ready_line(master: &Master, config: &PoolConfig) -> String {
+    serde_json::json!({
+        "ready": true,
+        "listen": master.listen_addr().map(|address| address.to_string()),
+        "api": master.api_addr().map(|address| address.to_string()),
+        "workers": config.workers,
+        "pid": std::process::id(),
+    })
+    .to_string()
+}
+
+fn api_config(config: &PoolConfig) -> Result<ApiConfig, CliError> {
+    let secret = match secret_from_environment()? {
+        Some(secret) => secret,
+        None => fresh_secret(),
+    };
+    let mut api = ApiConfig::new(secret);
+    api.default_deadline = config.deadline;
+    for source in &config.trusted_sources {
+        let cidr = source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))?;
+        api.trusted_sources.push(cidr);
+    }
+    Ok(api)
+}
+
+/// A secret for this master's lifetime, with a token for user 0 that is printed once (interface.md).
+fn fresh_secret() -> Secret {
+    let secret = Secret::random();
+    let token = mint(&secret, 0, FOR_EVER);
+    output::tell(&format!("no MESOPHYLL_API_SECRET: this token is good for user 0 until the master stops: {token}"));
+    secret
+}
+
+/// Waits until something ends the master.
+fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
+    loop {
+        select! {
+            recv(signals.received_rx()) -> signal => match signal {
+                Ok(Signal::HangUp) => log::warn!("SIGHUP: rolling restarts are not here yet"),
+                Ok(signal) => {
+                    log::info!("stopping: {signal:?}");
+                    return Ok(());
+                }
+                Err(_) => return Err(CliError::gave_up("the signal thread ended")),
+            },
+            recv(master.changes_rx()) -> _ => {
+                if master.has_given_up() {
+                    return Err(CliError::gave_up("no worker is left: each has failed too often"));
+                }
+            }
+        }
+    }
+}
+
+/// Stops gracefully; a second signal ends the process at once, and the workers with it by their lifelines.
+fn stop(master: Master, stop_by: Instant, signals: &Signals) {
+    let (stopped_tx, stopped_rx) = crossbeam_channel::bounded::<()>(0);
+    let stopping = crate::thread::spawn("stop", move || {
+        master.stop(stop_by);
+        drop(stopped_tx);
+    });
+    let Ok(stopping) = stopping else { return };
+    loop {
+        select! {
+            recv(stopped_rx) -> _ => {
+                stopping.join();
+                return;
+            }
+            recv(signals.received_rx()) -> signal => {
+                if signal != Ok(Signal::HangUp) {
+                    log::warn!("stopping at once");
+                    std::process::exit(0);
+                }
+            }
+        }
+    }
+}

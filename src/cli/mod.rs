@@ -1,0 +1,198 @@
+//! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
+//! (`crate::config`), then work; every error becomes an exit code of interface.md here and is printed by `main` only.
+
+mod args;
+mod check;
+mod client;
+mod dispatch;
+mod logging;
+mod master;
+mod output;
+mod pool_options;
+mod replay;
+mod replay_line;
+mod replay_summary;
+mod signals;
+mod token;
+mod worker;
+
+use std::fmt;
+
+use crate::config::{ConfigError, Options};
+use crate::master::MasterError;
+use args::{Args, OptionSpec, Source, UsageError};
+
+/// A command of the binary.
+struct Command {
+    name: &'static str,
+    /// What follows the name.
+    usage: &'static str,
+    about: &'static str,
+    options: &'static [&'static [OptionSpec]],
+    examples: &'static [&'static str],
+    run: fn(&Args) -> Result<(), CliError>,
+}
+
+const COMMANDS: &[Command] =
+    &[master::COMMAND, worker::COMMAND, replay::COMMAND, dispatch::COMMAND, token::COMMAND, check::COMMAND];
+
+/// Why a command ended without success: an exit code of interface.md and the line to print, if there is one.
+#[derive(Debug)]
+pub struct CliError {
+    code: u8,
+    message: String,
+}
+
+impl CliError {
+    /// Some event or request failed; the command has said which.
+    fn failed(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
+    /// Bad configuration, input or token file, port in use, built without what the command needs.
+    fn config(message: impl Into<String>) -> Self {
+        Self { code: 3, message: message.into() }
+    }
+
+    fn gave_up(message: impl Into<String>) -> Self {
+        Self { code: 5, message: message.into() }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<UsageError> for CliError {
+    fn from(error: UsageError) -> Self {
+        Self::usage(error.0)
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        if error.is_usage { Self::usage(error.message) } else { Self::config(error.message) }
+    }
+}
+
+impl From<MasterError> for CliError {
+    fn from(error: MasterError) -> Self {
+        let code = match error {
+            MasterError::Store(_) => 4,
+            MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => 3,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl Options for Args {
+    fn option(&self, name: &str) -> Option<(&str, bool)> {
+        self.get(name).map(|(value, source)| (value, source == Source::Flag))
+    }
+
+    fn options(&self, name: &str) -> Vec<&str> {
+        self.all(name)
+    }
+
+    fn switch(&self, name: &str) -> bool {
+        self.is_on(name)
+    }
+}
+
+/// Runs the command that the words of a command line (without the program's name) ask for.
+///
+/// # Blocks
+/// Until the command is done, or a signal ends it.
+///
+/// # Errors
+/// See [`CliError`].
+pub fn run(words: impl IntoIterator<Item = String>) -> Result<(), CliError> {
+    let mut words = words.into_iter();
+    let Some(name) = words.next() else {
+        return Err(CliError::usage(format!("a command is missing\n\n{}", overview())));
+    };
+    match name.as_str() {
+        "help" | "--help" | "-h" => return output::print(&overview()),
+        "--version" | "-V" => return output::print(concat!("mesophyll ", env!("CARGO_PKG_VERSION"))),
+        _ => {}
+    }
+    let command = COMMANDS
+        .iter()
+        .find(|command| command.name == name)
+        .ok_or_else(|| CliError::usage(format!("unknown command {name}; mesophyll --help lists the commands")))?;
+    let environment = |variable: &str| std::env::var(variable).ok();
+    let args = Args::parse(words, command.options, environment)?;
+    if args.help {
+        return output::print(&help(command));
+    }
+    (command.run)(&args)
+}
+
+fn overview() -> String {
+    let mut text = String::from(
+        "mesophyll: a master, its workers and the sandboxed Luau templates of tenants\n\nUsage: mesophyll COMMAND [OPTIONS]\n\nCommands:\n",
+    );
+    for command in COMMANDS {
+        text.push_str(&format!("  {:<10} {}\n", command.name, command.about));
+    }
+    text.push_str("\nmesophyll COMMAND --help shows a command's options and examples.");
+    text
+}
+
+fn help(command: &Command) -> String {
+    let mut text = format!("{}\n\nUsage: mesophyll {} {}\n\nOptions:\n", command.about, command.name, command.usage);
+    for option in command.options.iter().copied().flatten() {
+        let head = match option.value {
+            Some(value) => format!("--{} {value}", option.name),
+            None => format!("--{}", option.name),
+        };
+        let repeatable = if option.repeatable { " (repeatable)" } else { "" };
+        text.push_str(&format!("  {head:<26} {}{repeatable}\n", option.help));
+    }
+    text.push_str(
+        "  --help                     show this\n\nAn option can also be given as MESOPHYLL_<OPTION>.\n\nExamples:\n",
+    );
+    for example in command.examples {
+        text.push_str(&format!("  {example}\n"));
+    }
+    text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_words(words: &[&str]) -> Result<(), CliError> {
+        run(words.iter().map(|word| (*word).to_owned()))
+    }
+
+    #[test]
+    fn unknown_commands_and_options_are_wrong_usage() {
+        for words in [&["sing"][..], &[], &["master", "--sing"], &["master", "--workers", "0"], &["token", "a", "b"]] {
+            assert_eq!(run_words(words).expect_err("wrong usage").code(), 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_help_with_an_example_that_calls_it() {
+        for command in COMMANDS {
+            let text = help(command);
+            assert!(!command.examples.is_empty(), "{}", command.name);
+            for example in command.examples {
+                assert!(example.contains(&format!("mesophyll {}", command.name)), "{example}");
+            }
+            assert!(text.contains("--help"), "{text}");
+        }
+    }
+}

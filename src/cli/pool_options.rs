@@ -1,0 +1,24 @@
+//! The options that `master` and `replay` share (interface.md), and those of a worker.
+
+use super::args::OptionSpec;
+
+/// What both kinds of pool and a worker started by hand have.
+pub(super) const WORKER_SIDE: &[OptionSpec] = &[
+    OptionSpec::value("templates", "DIR", "template directory with main.luau (default: built in)"),
+    OptionSpec::value("default-events", "LIST", "what tenants without a state are subscribed to; * = everything"),
+    OptionSpec::value("executors", "E", "executor threads in each worker (default: CPUs / workers)"),
+    OptionSpec::value("log", "LEVEL", "off, error, warn, info, debug or trace; logs go to stderr"),
+];
+
+/// What both kinds of pool have.
+pub(super) const POOL: &[OptionSpec] = &[
+    OptionSpec::value("mode", "M", "process-pool (default) or thread-pool"),
+    OptionSpec::value("workers", "N", "worker processes, or worker threads (default: number of CPUs)"),
+    OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one"),
+    OptionSpec::value("api", "ADDR", "internal API; port 0 picks one; off = none"),
+    OptionSpec::value("store", "URL", "redb:PATH or memory: (gone at exit)"),
+    OptionSpec::value("deadline", "D", "default deadline of a dispatch (default: 35s)"),
+    OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
+    OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
+    OptionSpec::list("trusted-source", "CIDR", "source besides loopback that the internal API answers"),
+];

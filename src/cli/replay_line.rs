@@ -1,0 +1,105 @@
+//! One line of a replay's input: `{"tenant":"guild:123","name":"MESSAGE_CREATE","author":"456","data":{…}}`. Pure.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::DispatchError;
+use crate::limits::API_BODY_MAX_BYTES;
+use crate::model::{CreateEvent, EncodedJson, EventData, TenantId};
+use crate::wire::json::event_data_from_json;
+
+/// Limit: one line: an event of the largest size, written as JSON text, like a body of the internal API.
+pub(super) const LINE_MAX_BYTES: usize = API_BODY_MAX_BYTES;
+
+/// An event to dispatch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReplayEvent {
+    pub(super) tenant: TenantId,
+    pub(super) event: CreateEvent,
+}
+
+/// A line that is no event; tenant and name are told if it has them.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) about: Option<(TenantId, String)>,
+    pub(super) error: DispatchError,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    tenant: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    author: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// Reads a line.
+pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
+    let refused = |message: String| Refused { about: None, error: DispatchError::BadInput(message) };
+    if line.len() > LINE_MAX_BYTES {
+        return Err(Refused {
+            about: None,
+            error: DispatchError::TooLarge { bytes: line.len(), limit: LINE_MAX_BYTES },
+        });
+    }
+    let fields: Fields<'_> =
+        serde_json::from_slice(line).map_err(|error| refused(format!("not an event in JSON: {error}")))?;
+    let tenant: TenantId =
+        fields.tenant.parse().map_err(|error| refused(format!("tenant {:?}: {error}", fields.tenant)))?;
+    let name = fields.name.into_owned();
+    if name.is_empty() {
+        return Err(refused("the name is empty".to_owned()));
+    }
+    let data = match fields.data {
+        Some(raw) => event_data_from_json(raw.get().as_bytes()).map_err(|error| Refused {
+            about: Some((tenant, name.clone())),
+            error: DispatchError::BadInput(format!("data: {error}")),
+        })?,
+        None => EncodedJson::null(),
+    };
+    let event = CreateEvent { name, author: fields.author.map(Cow::into_owned), data: EventData::Json(data) };
+    Ok(ReplayEvent { tenant, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_needs_a_tenant_and_a_name_only() {
+        let event = parse(br#"{"tenant":"guild:1","name":"E"}"#).expect("valid");
+        assert_eq!(event.tenant, TenantId::Guild(1));
+        assert_eq!(event.event.author, None);
+        assert_eq!(event.event.data, EventData::Json(EncodedJson::null()));
+        let event = parse(br#"{"data":{"a":[1,2.5]},"author":"9","name":"\u0041","tenant":"user:2"}"#).expect("valid");
+        assert_eq!(event.event.name, "A");
+        assert_eq!(event.event.author.as_deref(), Some("9"));
+    }
+
+    #[test]
+    fn what_is_not_an_event_is_bad_input_with_a_reason() {
+        for line in [
+            "",
+            "nonsense",
+            "[]",
+            "{}",
+            r#"{"tenant":"role:1","name":"E"}"#,
+            r#"{"tenant":"guild:1","name":""}"#,
+            r#"{"tenant":"guild:1"}"#,
+            r#"{"tenant":"guild:1","name":"E","data":}"#,
+            r#"{"tenant":"guild:1","name":"E","extra":1}"#,
+            r#"{"tenant":"guild:1","name":"E"} x"#,
+        ] {
+            let refused = parse(line.as_bytes()).expect_err(line);
+            assert_eq!(refused.error.kind(), "bad_input", "{line}");
+            assert!(!refused.error.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Signals as messages: the only file that knows the signal crate.
+//!
+//! A thread (`signals`) waits for them; it is freed and joined when [`Signals`] is dropped.
+
+use std::io;
+
+use crossbeam_channel::{Receiver, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals as Iterator};
+
+use crate::thread::{self, OwnedThread};
+
+/// Limit: signals that wait to be looked at; more of them say nothing new.
+const WAITING_MAX: usize = 16;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// TERM: end gracefully; the second time at once.
+    Terminate,
+    /// INT, such as from Ctrl-C in a terminal, which the whole process group gets.
+    Interrupt,
+    /// HUP: roll the workers.
+    HangUp,
+}
+
+/// The signals of this process, from its making on.
+#[derive(Debug)]
+pub(super) struct Signals {
+    received_rx: Receiver<Signal>,
+    handle: Handle,
+    _thread: OwnedThread,
+}
+
+impl Signals {
+    /// Takes over TERM, INT and HUP.
+    ///
+    /// # Errors
+    /// The operating system refused.
+    pub(super) fn install() -> io::Result<Self> {
+        let mut signals = Iterator::new([SIGTERM, SIGINT, SIGHUP])?;
+        let handle = signals.handle();
+        let (received_tx, received_rx) = bounded(WAITING_MAX);
+        let thread = thread::spawn("signals", move || {
+            for number in signals.forever() {
+                let signal = match number {
+                    SIGTERM => Signal::Terminate,
+                    SIGINT => Signal::Interrupt,
+                    _ => Signal::HangUp,
+                };
+                // A full channel holds the same message already.
+                let _ = received_tx.try_send(signal);
+            }
+        })?;
+        Ok(Self { received_rx, handle, _thread: thread })
+    }
+
+    /// The signals, as they come.
+    pub(super) fn received_rx(&self) -> &Receiver<Signal> {
+        &self.received_rx
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Frees the thread, which the field's own drop then joins.
+        self.handle.close();
+    }
+}

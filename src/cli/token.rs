@@ -1,0 +1,51 @@
+//! `mesophyll token`: mints a token for the internal API.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::config::span;
+use crate::internal_api::token::{Secret, mint};
+
+use super::args::{Args, OptionSpec};
+use super::{CliError, Command, output};
+
+pub(super) const COMMAND: Command = Command {
+    name: "token",
+    usage: "--user ID [--expires 24h]",
+    about: "mint an internal API token",
+    options: &[&[
+        OptionSpec::value("user", "ID", "Discord id of the user that the caller acts for"),
+        OptionSpec::value("expires", "D", "how long it is good for (default: 24h)"),
+    ]],
+    examples: &["MESOPHYLL_API_SECRET=… mesophyll token --user 123", "mesophyll token --user 123 --expires 5m"],
+    run,
+};
+
+/// The variable with the secret under which tokens are signed.
+pub(super) const SECRET_VARIABLE: &str = "MESOPHYLL_API_SECRET";
+
+fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(extra) = args.positional.first() {
+        return Err(CliError::usage(format!("unexpected {extra:?}")));
+    }
+    let (user, _) = args.get("user").ok_or_else(|| CliError::usage("--user is missing"))?;
+    let user: u64 = user.parse().map_err(|_| CliError::usage("--user is a Discord id, a decimal number"))?;
+    let good_for = span(args, "expires", Duration::from_secs(86_400))?;
+    let secret = secret_from_environment()?.ok_or_else(|| {
+        CliError::config(format!("{SECRET_VARIABLE} is not set; a token needs the secret that the master has"))
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    output::print(&mint(&secret, user, (now + good_for).as_secs()))
+}
+
+/// The secret, if the environment has one.
+///
+/// # Errors
+/// It is too short to be one.
+pub(super) fn secret_from_environment() -> Result<Option<Secret>, CliError> {
+    match std::env::var(SECRET_VARIABLE) {
+        Ok(text) => Secret::new(text.into_bytes())
+            .map(Some)
+            .map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}"))),
+        Err(_) => Ok(None),
+    }
+}

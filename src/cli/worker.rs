@@ -1,0 +1,158 @@
+//! `mesophyll worker`: one worker process. The master starts these; on another host a person does.
+//!
+//! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or when the master
+//! refuses it.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+
+use crate::config::{PoolConfig, WorkerConfig};
+use crate::link::LinkLimits;
+use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use crate::runtime::{TemplateRuntime, TenantDb};
+use crate::thread::{self, OwnedThread};
+use crate::worker::{Subscriptions, WorkerDb, WorkerThread};
+use crate::worker_like::WorkerLike;
+
+use super::args::{Args, OptionSpec};
+use super::pool_options::WORKER_SIDE;
+use super::signals::{Signal, Signals};
+use super::{CliError, Command, logging};
+
+pub(super) const COMMAND: Command = Command {
+    name: "worker",
+    usage: "--id I --workers N --master ADDR [OPTIONS]",
+    about: "run one worker process; its token is in MESOPHYLL_CLIENT_TOKEN",
+    options: &[
+        &[
+            OptionSpec::value("id", "I", "this worker's number, from 0"),
+            OptionSpec::value("workers", "N", "how many workers the master has"),
+            OptionSpec::value("master", "ADDR", "the master's worker-facing address, host:port"),
+            OptionSpec::value("lifeline", "stdin", "end when stdin ends, which is when the master does"),
+        ],
+        WORKER_SIDE,
+    ],
+    examples: &["MESOPHYLL_CLIENT_TOKEN=… mesophyll worker --id 0 --workers 2 --master 10.0.0.1:7450"],
+    run,
+};
+
+/// A worker that lost its master has this long to end in order; then it just ends.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(extra) = args.positional.first() {
+        return Err(CliError::usage(format!("unexpected {extra:?}")));
+    }
+    let config = WorkerConfig::from_options(args)?;
+    need_luau()?;
+    let token = std::env::var(crate::worker::TOKEN_VARIABLE).map_err(|_| {
+        CliError::config(format!("{} is not set: a worker needs its token", crate::worker::TOKEN_VARIABLE))
+    })?;
+    logging::init(config.log);
+    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
+    let lifeline = Lifeline::watch(config.lifeline).map_err(|error| CliError::config(error.to_string()))?;
+
+    let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
+    let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
+    let db: Arc<dyn TenantDb> = Arc::new(WorkerDb::mesophyll(db_client));
+    let runtime = start_runtime(config.templates.clone(), config.executors, "luau", db.clone(), subscriptions.clone())
+        .map_err(|error| CliError::config(format!("templates: {error}")))?;
+    let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db));
+    let client = ClientConfig {
+        master: config.master.clone(),
+        worker_id: config.id,
+        workers: config.workers,
+        token,
+        link_limits: LinkLimits::default(),
+    };
+    let client = MesophyllClient::start(client, worker.clone()).map_err(|error| CliError::config(error.to_string()))?;
+    let ended = wait(&client, &signals, &lifeline, config.lifeline);
+    client.stop();
+    worker.kill();
+    lifeline.done();
+    ended
+}
+
+fn wait(client: &MesophyllClient, signals: &Signals, lifeline: &Lifeline, has_master: bool) -> Result<(), CliError> {
+    loop {
+        select! {
+            recv(client.ended_rx()) -> end => return match end {
+                Ok(ClientEnd::Refused(why)) => Err(CliError::config(why)),
+                Ok(ClientEnd::Replaced) => {
+                    log::warn!("a newer worker has taken this id; ending");
+                    Ok(())
+                }
+                Ok(ClientEnd::Stopped) | Err(_) => Ok(()),
+            },
+            recv(signals.received_rx()) -> signal => match signal {
+                // Ctrl-C in the master's terminal reaches its workers too; the master says when they end.
+                Ok(Signal::Interrupt) if has_master => {}
+                Ok(Signal::HangUp) => {}
+                _ => return Ok(()),
+            },
+            recv(lifeline.cut_rx) -> _ => {
+                log::warn!("the master is gone; ending");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The end of stdin as a message: the master holds the other end and never writes.
+struct Lifeline {
+    cut_rx: Receiver<()>,
+    thread: Option<OwnedThread>,
+}
+
+impl Lifeline {
+    fn watch(wanted: bool) -> io::Result<Self> {
+        if !wanted {
+            return Ok(Self { cut_rx: never(), thread: None });
+        }
+        let (cut_tx, cut_rx) = bounded::<()>(0);
+        let thread = thread::spawn("lifeline", move || {
+            let mut waste = [0; 64];
+            while matches!(io::stdin().read(&mut waste), Ok(len) if len > 0) {}
+            drop(cut_tx);
+            // Whatever hangs now, no worker outlives its master: this ends the process if `run` does not.
+            let (_forever_tx, forever_rx) = bounded::<()>(0);
+            let _ = forever_rx.recv_timeout(LAST_GRACE);
+            std::process::exit(1);
+        })?;
+        Ok(Self { cut_rx, thread: Some(thread) })
+    }
+
+    /// Lets the process end while the thread still reads stdin, which nothing can wake.
+    fn done(self) {
+        // The only thread that is not joined: it blocks on stdin, whose other end is another process's. It owns nothing.
+        std::mem::forget(self.thread);
+    }
+}
+
+/// Refuses to go on in a binary without a runtime (interface.md: exit code 3).
+pub(super) fn need_luau() -> Result<(), CliError> {
+    Err(CliError::config("this binary was built without Luau; build it with the feature luau (a C++ compiler)"))
+}
+
+/// What `Master::start` makes the runtimes of a thread pool with.
+pub(super) fn runtime_maker(
+    config: &PoolConfig,
+) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
+    let (templates, executors) = (config.templates.clone(), config.executors);
+    move |id, db, subscriptions| start_runtime(templates.clone(), executors, &format!("luau{id}"), db, subscriptions)
+}
+
+fn start_runtime(
+    _: Option<PathBuf>,
+    _: usize,
+    _: &str,
+    _: Arc<dyn TenantDb>,
+    _: Arc<Subscriptions>,
+) -> io::Result<Box<dyn TemplateRuntime>> {
+    // `need_luau` ends every command before it comes here.
+    Err(io::Error::other("this binary was built without Luau"))
+}

@@ -1,0 +1,385 @@
+//! Options turned into a checked configuration: what a pool, a worker or a client of the API runs with.
+//!
+//! Parsing words is `cli/args`; here a value gets its meaning, its default and an error that names its option. No I/O
+//! but for looking whether a directory is there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits;
+use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
+
+/// How the pool's workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Each in a process of its own.
+    ProcessPool,
+    /// Each as threads of the master.
+    ThreadPool,
+}
+
+/// What `master` and `replay` run with.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// How the workers run.
+    pub mode: Mode,
+    /// How many.
+    pub workers: usize,
+    /// The worker-facing listener.
+    pub listen: SocketAddr,
+    /// The internal API; `None` for none.
+    pub api: Option<SocketAddr>,
+    /// The store.
+    pub store: String,
+    /// The template directory; `None`: the built-in templates.
+    pub templates: Option<PathBuf>,
+    /// What tenants without a state are subscribed to.
+    pub default_events: BTreeSet<String>,
+    /// Somebody else starts the workers.
+    pub external_workers: bool,
+    /// Where the workers' tokens are.
+    pub worker_tokens: Option<PathBuf>,
+    /// Default deadline of a dispatch.
+    pub deadline: Duration,
+    /// Told in Hello.
+    pub heartbeat_interval: Duration,
+    /// Executor threads in each worker.
+    pub executors: usize,
+    /// What is logged.
+    pub log: log::LevelFilter,
+    /// Time for a graceful stop.
+    pub stop_timeout: Duration,
+    /// Sources besides loopback that the internal API answers.
+    pub trusted_sources: Vec<String>,
+}
+
+/// What a worker process runs with.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// This worker's number.
+    pub id: usize,
+    /// How many workers share the tenants.
+    pub workers: usize,
+    /// The master, as `host:port`.
+    pub master: String,
+    /// Whether the end of stdin ends the worker.
+    pub lifeline: bool,
+    /// The template directory; `None`: the built-in templates.
+    pub templates: Option<PathBuf>,
+    /// What tenants without a state are subscribed to.
+    pub default_events: BTreeSet<String>,
+    /// Executor threads.
+    pub executors: usize,
+    /// What is logged.
+    pub log: log::LevelFilter,
+}
+
+/// A value that makes no sense. It came from a flag (exit code 2) or from elsewhere (exit code 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// What is wrong, with the option's name.
+    pub message: String,
+    /// Whether the command line is to blame.
+    pub is_usage: bool,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Where options come from: the command line and the environment, or a table in a test.
+pub trait Options {
+    /// The value of an option, and whether the command line has it.
+    fn option(&self, name: &str) -> Option<(&str, bool)>;
+
+    /// All values of a repeatable option.
+    fn options(&self, name: &str) -> Vec<&str>;
+
+    /// Whether a switch is on.
+    fn switch(&self, name: &str) -> bool;
+}
+
+/// Limit: a count that no machine of today wants more of; it bounds the threads that a typing error starts.
+const COUNT_MAX: usize = 1024;
+
+/// The events that tenants without a state are subscribed to (interface.md).
+const DEFAULT_EVENTS: &str = "INTERACTION_CREATE,WebGetSettings,WebExecuteSetting";
+
+/// What differs between `master` and `replay` where nothing is given.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolDefaults {
+    listen: &'static str,
+    api: &'static str,
+    store: &'static str,
+    default_events: &'static str,
+    log: &'static str,
+}
+
+impl PoolDefaults {
+    /// Of `master`.
+    pub const MASTER: Self = Self {
+        listen: "127.0.0.1:7450",
+        api: "127.0.0.1:7451",
+        store: "redb:mesophyll.redb",
+        default_events: DEFAULT_EVENTS,
+        log: "info",
+    };
+
+    /// Of `replay`: private to the run, subscribed to everything, quiet.
+    pub const REPLAY: Self =
+        Self { listen: "127.0.0.1:0", api: "off", store: "memory:", default_events: "*", log: "warn" };
+}
+
+impl PoolConfig {
+    /// Checks the options of a pool.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn from_options(options: &impl Options, defaults: PoolDefaults) -> Result<Self, ConfigError> {
+        let workers = count(options, "workers")?.unwrap_or_else(cpus);
+        let mode = match text(options, "mode", "process-pool") {
+            "process-pool" => Mode::ProcessPool,
+            "thread-pool" => Mode::ThreadPool,
+            _ => return Err(wrong(options, "mode", "is process-pool or thread-pool")),
+        };
+        let external_workers = options.switch("external-workers");
+        if external_workers && mode == Mode::ThreadPool {
+            return Err(wrong(options, "external-workers", "makes no sense with --mode thread-pool"));
+        }
+        let api = match text(options, "api", defaults.api) {
+            "off" => None,
+            _ => Some(address(options, "api", defaults.api)?),
+        };
+        Ok(Self {
+            mode,
+            workers,
+            listen: address(options, "listen", defaults.listen)?,
+            api,
+            store: text(options, "store", defaults.store).to_owned(),
+            templates: directory(options, "templates")?,
+            default_events: events(options, defaults.default_events)?,
+            external_workers,
+            worker_tokens: options.option("worker-tokens").map(|(path, _)| PathBuf::from(path)),
+            deadline: span(options, "deadline", limits::DISPATCH_DEADLINE)?,
+            heartbeat_interval: heartbeat_interval(options)?,
+            executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
+            log: level(options, defaults.log)?,
+            stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
+            trusted_sources: options.options("trusted-source").into_iter().map(str::to_owned).collect(),
+        })
+    }
+}
+
+impl WorkerConfig {
+    /// Checks the options of a worker.
+    ///
+    /// # Errors
+    /// The first value that makes no sense or is missing.
+    pub fn from_options(options: &impl Options) -> Result<Self, ConfigError> {
+        let missing = |name: &str| ConfigError { message: format!("--{name} is missing"), is_usage: true };
+        let workers = count(options, "workers")?.ok_or_else(|| missing("workers"))?;
+        let (id, _) = options.option("id").ok_or_else(|| missing("id"))?;
+        let id: usize = id.parse().map_err(|_| wrong(options, "id", "is the worker's number, from 0"))?;
+        if id >= workers {
+            return Err(wrong(options, "id", "must be below --workers"));
+        }
+        let (master, _) = options.option("master").ok_or_else(|| missing("master"))?;
+        let lifeline = match text(options, "lifeline", "none") {
+            "stdin" => true,
+            "none" => false,
+            _ => return Err(wrong(options, "lifeline", "is stdin or none")),
+        };
+        Ok(Self {
+            id,
+            workers,
+            master: master.to_owned(),
+            lifeline,
+            templates: directory(options, "templates")?,
+            default_events: events(options, DEFAULT_EVENTS)?,
+            executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
+            log: level(options, "info")?,
+        })
+    }
+}
+
+/// Reads a span of time such as `35s`, `500ms`, `2m`, `24h`; never zero.
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// A span option with its default.
+///
+/// # Errors
+/// It is not a span of time.
+pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Duration, ConfigError> {
+    match options.option(name) {
+        None => Ok(default),
+        Some((text, _)) => {
+            parse_span(text).ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h"))
+        }
+    }
+}
+
+/// The addresses that `host:port` names.
+///
+/// # Errors
+/// It names none.
+pub fn address(options: &impl Options, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
+    let given = text(options, name, default);
+    let mut addresses = given.to_socket_addrs().ok().into_iter().flatten();
+    addresses.next().ok_or_else(|| wrong(options, name, "is an address such as 127.0.0.1:7450"))
+}
+
+/// The log level option.
+///
+/// # Errors
+/// It is not a level.
+pub fn level(options: &impl Options, default: &str) -> Result<log::LevelFilter, ConfigError> {
+    let given = text(options, "log", default);
+    given.parse().map_err(|_| wrong(options, "log", "is off, error, warn, info, debug or trace"))
+}
+
+fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
+    let interval = span(options, "heartbeat-interval", Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS))?;
+    // Below that a busy machine makes heartbeats late, and workers that are well are given up.
+    if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&interval) {
+        return Err(wrong(options, "heartbeat-interval", "is between 100ms and 5m"));
+    }
+    Ok(interval)
+}
+
+fn text<'o>(options: &'o impl Options, name: &str, default: &'o str) -> &'o str {
+    options.option(name).map_or(default, |(value, _)| value)
+}
+
+fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(None) };
+    match text.parse() {
+        Ok(number) if (1..=COUNT_MAX).contains(&number) => Ok(Some(number)),
+        _ => Err(wrong(options, name, &format!("is a number from 1 to {COUNT_MAX}"))),
+    }
+}
+
+fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, ConfigError> {
+    let given = text(options, "default-events", default);
+    let names: BTreeSet<String> = given.split(',').map(str::trim).map(str::to_owned).collect();
+    if names.contains("") {
+        return Err(wrong(options, "default-events", "is a list of event names with commas between them, or *"));
+    }
+    Ok(names)
+}
+
+fn directory(options: &impl Options, name: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let Some((path, _)) = options.option(name) else { return Ok(None) };
+    let path = PathBuf::from(path);
+    if path.is_dir() {
+        Ok(Some(path))
+    } else {
+        Err(ConfigError { message: format!("--{name}: there is no directory {}", path.display()), is_usage: false })
+    }
+}
+
+fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
+    let (given, from_flag) = options.option(name).unwrap_or_default();
+    let option =
+        if from_flag { format!("--{name}") } else { format!("MESOPHYLL_{}", name.to_uppercase().replace('-', "_")) };
+    ConfigError { message: format!("{option} {rule}, not {given:?}"), is_usage: from_flag }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Table(Vec<(&'static str, &'static str)>);
+
+    impl Options for Table {
+        fn option(&self, name: &str) -> Option<(&str, bool)> {
+            self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value, true))
+        }
+
+        fn options(&self, name: &str) -> Vec<&str> {
+            self.0.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect()
+        }
+
+        fn switch(&self, name: &str) -> bool {
+            self.option(name).is_some()
+        }
+    }
+
+    fn pool(options: &[(&'static str, &'static str)]) -> Result<PoolConfig, ConfigError> {
+        PoolConfig::from_options(&Table(options.to_vec()), PoolDefaults::MASTER)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = pool(&[]).expect("valid");
+        assert_eq!(config.mode, Mode::ProcessPool);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7450");
+        assert_eq!(config.api.map(|api| api.to_string()).as_deref(), Some("127.0.0.1:7451"));
+        assert_eq!(config.store, "redb:mesophyll.redb");
+        assert_eq!(config.deadline, Duration::from_secs(35));
+        assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
+        assert_eq!(config.workers, cpus());
+        assert_eq!(config.default_events.len(), 3);
+        let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
+        assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
+    }
+
+    #[test]
+    fn spans_have_a_unit() {
+        assert_eq!(parse_span("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_span("24h"), Some(Duration::from_secs(86_400)));
+        for text in ["", "5", "s", "-5s", "0s", "5 s", "5w", "99999999999999999999s", "18446744073709551615d"] {
+            assert_eq!(parse_span(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_option() {
+        for (name, value) in [
+            ("workers", "0"),
+            ("workers", "many"),
+            ("mode", "fibers"),
+            ("listen", "nowhere"),
+            ("deadline", "5"),
+            ("heartbeat-interval", "1ms"),
+            ("default-events", "A,,B"),
+            ("log", "loud"),
+        ] {
+            let error = pool(&[(name, value)]).expect_err(value);
+            assert!(error.message.starts_with(&format!("--{name} ")), "{error}");
+            assert!(error.is_usage);
+        }
+    }
+
+    #[test]
+    fn a_worker_must_know_its_place() {
+        let worker = |options: &[(&'static str, &'static str)]| WorkerConfig::from_options(&Table(options.to_vec()));
+        let config = worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
+        assert_eq!((config.id, config.workers, config.lifeline), (1, 2, false));
+        assert!(worker(&[("id", "2"), ("workers", "2"), ("master", "localhost:7450")]).is_err());
+        assert_eq!(worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message, "--master is missing");
+    }
+}

@@ -1,0 +1,366 @@
+//! A whole master in one value: store, worker-facing server, pool of workers and internal API, in the order in which
+//! they depend on each other, and stopped in the reverse order.
+//!
+//! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit codes.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::config::{Mode, PoolConfig};
+use crate::internal_api::{ApiConfig, InternalApi, Readiness};
+use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
+use crate::random;
+use crate::runtime::TemplateRuntime;
+use crate::store::{DbOptions, DbState, OpenError, StoreUrl};
+use crate::worker::supervisor::{Policy, State};
+use crate::worker::{
+    ChildSpec, ProcessConfig, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
+};
+use crate::worker_like::WorkerLike;
+
+/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares.
+pub type MakeRuntime<'a> =
+    dyn Fn(usize, Arc<dyn crate::runtime::TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + 'a;
+
+/// Why no master could be started.
+#[derive(Debug)]
+pub enum MasterError {
+    /// The store is unavailable, foreign or newer.
+    Store(OpenError),
+    /// A configured value or file is unusable.
+    Config(String),
+    /// A listener's address is taken or not ours.
+    Listen(SocketAddr, io::Error),
+    /// The operating system refused something else.
+    Io(io::Error),
+}
+
+impl fmt::Display for MasterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MasterError::Store(error) => write!(f, "store: {error}"),
+            MasterError::Config(text) => f.write_str(text),
+            MasterError::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            MasterError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MasterError {}
+
+/// A running master.
+#[derive(Debug)]
+pub struct Master {
+    db: Arc<DbState>,
+    server: Option<Arc<MesophyllServer>>,
+    pool: Pool,
+    api: Option<InternalApi>,
+    changes_rx: Receiver<()>,
+}
+
+/// The pool in either mode.
+#[derive(Debug, Clone)]
+enum Pool {
+    Processes(Arc<WorkerPool<WorkerProcessHandle>>),
+    Threads(Arc<WorkerPool<WorkerThread>>),
+}
+
+impl Master {
+    /// Starts everything; returns when the store is open and the listeners accept. Workers may still be starting.
+    ///
+    /// # Blocks
+    /// Until the store is open; in thread-pool mode also until the tenant states are loaded.
+    ///
+    /// # Errors
+    /// See [`MasterError`]; nothing is left running.
+    pub fn start(
+        config: &PoolConfig,
+        api: Option<ApiConfig>,
+        program: &Path,
+        make_runtime: &MakeRuntime<'_>,
+    ) -> Result<Self, MasterError> {
+        let db = open_store(config)?;
+        let (changes_tx, changes_rx) = bounded(1);
+        let on_change = move || {
+            // A full channel holds the same message already.
+            let _ = changes_tx.try_send(());
+        };
+        let (server, pool) = match config.mode {
+            Mode::ProcessPool => {
+                let server = Arc::new(start_server(config, &db)?);
+                let pool = Arc::new(start_processes(config, &server, program, on_change)?);
+                (Some(server), Pool::Processes(pool))
+            }
+            Mode::ThreadPool => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
+        };
+        let mut master = Self { db, server, pool, api: None, changes_rx };
+        if let (Some(address), Some(api)) = (config.api, api) {
+            master.api = Some(master.start_api(address, api)?);
+        }
+        Ok(master)
+    }
+
+    fn start_api(&self, address: SocketAddr, config: ApiConfig) -> Result<InternalApi, MasterError> {
+        let listener = listen(address)?;
+        let readiness: Arc<dyn Readiness> = Arc::new(self.pool.clone());
+        InternalApi::start(listener, config, self.pool(), readiness).map_err(MasterError::Io)
+    }
+
+    /// The worker-facing address; `None` in thread-pool mode, where no worker connects.
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(|server| server.local_addr())
+    }
+
+    /// The internal API's address, if it is on.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api.as_ref().map(InternalApi::local_addr)
+    }
+
+    /// The pool, to dispatch through.
+    pub fn pool(&self) -> Arc<dyn WorkerLike> {
+        match &self.pool {
+            Pool::Processes(pool) => pool.clone(),
+            Pool::Threads(pool) => pool.clone(),
+        }
+    }
+
+    /// The data layer.
+    pub fn db(&self) -> &Arc<DbState> {
+        &self.db
+    }
+
+    /// What an operator sees of the workers; empty in thread-pool mode, whose workers live and die with the master.
+    pub fn reports(&self) -> Vec<WorkerReport> {
+        match &self.pool {
+            Pool::Processes(pool) => pool.workers().iter().map(|worker| worker.report()).collect(),
+            Pool::Threads(_) => Vec::new(),
+        }
+    }
+
+    /// Gets a message when some worker's state changed; several changes may make one.
+    pub fn changes_rx(&self) -> &Receiver<()> {
+        &self.changes_rx
+    }
+
+    /// Whether no worker is left that is not failed. One that was stopped on request does not count as failed.
+    pub fn has_given_up(&self) -> bool {
+        match &self.pool {
+            Pool::Processes(pool) => pool.workers().iter().all(|worker| worker.state() == State::Failed),
+            Pool::Threads(_) => false,
+        }
+    }
+
+    /// Stops everything, in this order:
+    /// 1. The internal API takes no more requests; those that run may finish, for half of the time.
+    /// 2. The workers get TERM, then KILL, and are reaped; what is still pending fails.
+    /// 3. The worker-facing server closes the links and joins their threads.
+    /// 4. The store is closed, last.
+    ///
+    /// # Blocks
+    /// Until `deadline`, and a few seconds beyond it at most if a worker has to be killed.
+    pub fn stop(self, deadline: Instant) {
+        let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        if let Some(api) = &self.api {
+            api.shutdown(half);
+        }
+        match &self.pool {
+            Pool::Processes(pool) => stop_processes(pool, deadline),
+            Pool::Threads(pool) => pool.kill(),
+        }
+        if let Some(server) = &self.server {
+            server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));
+        }
+        self.db.close();
+    }
+}
+
+impl Readiness for Pool {
+    fn workers(&self) -> Vec<(usize, &'static str)> {
+        match self {
+            Pool::Processes(pool) => {
+                pool.workers().iter().map(|worker| (worker.id(), worker.state().as_str())).collect()
+            }
+            Pool::Threads(pool) => pool.workers().iter().map(|worker| (worker.id(), State::Ready.as_str())).collect(),
+        }
+    }
+}
+
+fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
+    let url: StoreUrl = config.store.parse().map_err(|error| MasterError::Config(format!("--store: {error}")))?;
+    let store = crate::store::open(&url).map_err(MasterError::Store)?;
+    DbState::new(store, DbOptions::default()).map(Arc::new).map_err(MasterError::Store)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {
+    TcpListener::bind(address).map_err(|error| MasterError::Listen(address, error))
+}
+
+fn start_server(config: &PoolConfig, db: &Arc<DbState>) -> Result<MesophyllServer, MasterError> {
+    let tokens = match &config.worker_tokens {
+        Some(path) => read_or_write_tokens(path, config.workers)?,
+        None => (0..config.workers).map(|id| (id, random::token())).collect(),
+    };
+    if !config.listen.ip().is_loopback() {
+        log::warn!("--listen {}: not a loopback address, so the workers' tokens travel in clear", config.listen);
+    }
+    let server_config =
+        ServerConfig { heartbeat_interval: config.heartbeat_interval, ..ServerConfig::new(config.workers) };
+    MesophyllServer::new_with(listen(config.listen)?, db.clone(), server_config, tokens).map_err(|error| match error {
+        StartError::Idents(text) => MasterError::Config(format!("--worker-tokens: {text}")),
+        StartError::Io(error) => MasterError::Io(error),
+    })
+}
+
+fn start_processes(
+    config: &PoolConfig,
+    server: &MesophyllServer,
+    program: &Path,
+    on_change: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<WorkerPool<WorkerProcessHandle>, MasterError> {
+    let mut workers = Vec::with_capacity(config.workers);
+    for worker_id in 0..config.workers {
+        let child = (!config.external_workers).then(|| ChildSpec {
+            program: program.to_owned(),
+            args: worker_args(config, worker_id, server.local_addr()),
+            token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
+        });
+        let process = ProcessConfig { worker_id, child, policy: Policy::default() };
+        let worker = WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;
+        server.observe(worker_id, &worker.observer());
+        workers.push(worker);
+    }
+    WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))
+}
+
+/// The command line of a worker: the master passes its own worker-side options on.
+fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec<OsString> {
+    // A wildcard address is where to listen, not where to connect.
+    let host = if master.ip().is_unspecified() { format!("127.0.0.1:{}", master.port()) } else { master.to_string() };
+    let events: Vec<&str> = config.default_events.iter().map(String::as_str).collect();
+    let mut args: Vec<OsString> = vec!["worker".into()];
+    for (name, value) in [
+        ("--id", worker_id.to_string()),
+        ("--workers", config.workers.to_string()),
+        ("--master", host),
+        ("--lifeline", "stdin".to_owned()),
+        ("--default-events", events.join(",")),
+        ("--executors", config.executors.to_string()),
+        ("--log", config.log.to_string().to_lowercase()),
+    ] {
+        args.push(name.into());
+        args.push(value.into());
+    }
+    if let Some(templates) = &config.templates {
+        args.push("--templates".into());
+        args.push(templates.into());
+    }
+    args
+}
+
+fn start_threads(
+    config: &PoolConfig,
+    db: &Arc<DbState>,
+    make_runtime: &MakeRuntime<'_>,
+) -> Result<WorkerPool<WorkerThread>, MasterError> {
+    let mut workers = Vec::with_capacity(config.workers);
+    for id in 0..config.workers {
+        let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
+        let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, config.workers));
+        let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone()).map_err(MasterError::Io)?;
+        let worker = WorkerThread::new(id, runtime, config.executors as u64, subscriptions, tenant_db);
+        worker.load_tenant_states().map_err(|error| MasterError::Config(format!("store: {error}")))?;
+        workers.push(Arc::new(worker));
+    }
+    WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))
+}
+
+/// All at once, so that the slowest decides how long it takes.
+fn stop_processes(pool: &WorkerPool<WorkerProcessHandle>, deadline: Instant) {
+    let stops: Vec<_> = pool
+        .workers()
+        .iter()
+        .filter_map(|worker| {
+            let stopping = worker.clone();
+            let stop = crate::thread::spawn(format!("stop-{}", worker.id()), move || stopping.stop(deadline));
+            stop.map_err(|error| log::error!("worker {}: no thread to stop it: {error}", worker.id())).ok()
+        })
+        .collect();
+    drop(stops);
+    for worker in pool.workers() {
+        worker.kill();
+    }
+}
+
+/// Reads the token file, or writes one with fresh tokens if there is none (interface.md).
+fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(usize, String)>, MasterError> {
+    let problem = |what: String| MasterError::Config(format!("--worker-tokens {}: {what}", path.display()));
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let metadata = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
+            let mode = metadata.permissions().mode() & 0o777;
+            if mode & 0o077 != 0 {
+                return Err(problem(format!("others can read it (mode {mode:o}); chmod 600 it")));
+            }
+            parse_tokens(&text, workers).map_err(problem)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let tokens: Vec<(usize, String)> = (0..workers).map(|id| (id, random::token())).collect();
+            write_tokens(path, &tokens).map_err(|error| problem(error.to_string()))?;
+            Ok(tokens)
+        }
+        Err(error) => Err(problem(error.to_string())),
+    }
+}
+
+fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, String> {
+    // serde_json's own error quotes what it found, which may be a token.
+    let tokens: BTreeMap<usize, String> =
+        serde_json::from_str(text).map_err(|_| r#"it is not JSON of the form {"0": "64 characters", …}"#.to_owned())?;
+    if !tokens.keys().copied().eq(0..workers) {
+        return Err(format!("it must have the keys 0 to {}, one for each worker", workers - 1));
+    }
+    if !tokens.values().all(|token| token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        return Err("a token is 64 letters and digits".to_owned());
+    }
+    Ok(tokens.into_iter().collect())
+}
+
+fn write_tokens(path: &Path, tokens: &[(usize, String)]) -> io::Result<()> {
+    let map: BTreeMap<String, &String> = tokens.iter().map(|(id, token)| (id.to_string(), token)).collect();
+    let text = serde_json::to_string_pretty(&map).map_err(io::Error::other)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_must_name_every_worker_once_and_leaks_nothing() {
+        let token = "a".repeat(64);
+        let good = format!(r#"{{"0": "{token}", "1": "{token}"}}"#);
+        assert_eq!(parse_tokens(&good, 2).expect("valid").len(), 2);
+        for (text, workers) in [
+            (good.clone(), 3),
+            (good.clone(), 1),
+            (format!(r#"{{"0": "{token}x"}}"#), 1),
+            (format!(r#"["{token}"]"#), 1),
+            (format!(r#"{{"0": "{token}""#), 1),
+        ] {
+            let error = parse_tokens(&text, workers).expect_err(&text);
+            assert!(!error.contains("aaaa"), "{error}");
+        }
+    }
+}

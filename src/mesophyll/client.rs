@@ -1,0 +1,421 @@
+//! The worker's end: connects, obeys Hello, heartbeats, hands requests to its worker and sends every answer once.
+//!
+//! One thread (`client`) connects, announces the worker and waits for the link to end; then it connects again, with
+//! exponential backoff and full jitter. The link's own threads do everything in between.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::error::{DbError, DispatchError};
+use crate::limits;
+use crate::link::{
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
+};
+use crate::model::{Answer, CreateEvent, DispatchResult, Job, TenantId, TenantState, Ticket};
+use crate::random;
+use crate::thread::{self, OwnedThread};
+use crate::wire::WireError;
+use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::worker_like::WorkerLike;
+
+use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
+
+/// Reconnecting starts here and doubles up to [`BACKOFF_MAX`] (rule 5).
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// For connecting and shaking hands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a worker behind a [`MesophyllClient`] can do besides running jobs.
+pub trait LocalWorker: WorkerLike {
+    /// Reads the states of all tenants of this worker from the database; returns how many.
+    ///
+    /// # Blocks
+    /// Until the database answered or its client's timeouts passed.
+    ///
+    /// # Errors
+    /// See [`DbError`]; worth trying again if it is `Unavailable` or `Busy`.
+    fn load_tenant_states(&self) -> Result<u64, DbError>;
+
+    /// Takes over a tenant's new state.
+    fn update_tenant_state(&self, tenant: TenantId, state: TenantState);
+
+    /// How many executors run.
+    fn executors(&self) -> u64;
+
+    /// What it is doing.
+    fn health(&self) -> Health;
+}
+
+/// Where to connect, and as whom.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// The master, as `host:port`.
+    pub master: String,
+    /// This worker's number.
+    pub worker_id: usize,
+    /// How many workers share the tenants.
+    pub workers: usize,
+    /// This worker's secret.
+    pub token: String,
+    /// Bounds of the link.
+    pub link_limits: LinkLimits,
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientConfig(worker {} of {} at {})", self.worker_id, self.workers, self.master)
+    }
+}
+
+/// Why a client gave up connecting for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientEnd {
+    /// It was told to stop.
+    Stopped,
+    /// A newer connection took this worker's place (close code 4001).
+    Replaced,
+    /// The master refuses this worker: unknown id, wrong token or another number of workers.
+    Refused(String),
+}
+
+/// A worker's connection to its master, kept up until it is stopped.
+#[derive(Debug)]
+pub struct MesophyllClient {
+    control: Arc<Control>,
+    thread: OwnedThread<ClientEnd>,
+    ended_rx: Receiver<ClientEnd>,
+}
+
+#[derive(Debug)]
+struct Control {
+    stop_tx: Mutex<Option<Sender<()>>>,
+    link: Mutex<Option<LinkSender>>,
+}
+
+impl MesophyllClient {
+    /// Starts to connect, and keeps at it.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub fn start(config: ClientConfig, worker: Arc<dyn LocalWorker>) -> std::io::Result<Self> {
+        let (stop_tx, stop_rx) = bounded(0);
+        let (ended_tx, ended_rx) = bounded(1);
+        let control = Arc::new(Control { stop_tx: Mutex::new(Some(stop_tx)), link: Mutex::new(None) });
+        let run = Run { config, worker, control: control.clone(), stop_rx, backoff: BACKOFF_MIN };
+        let thread = thread::spawn("client", move || {
+            let end = run.run();
+            // Room for the one value that is ever sent.
+            let _ = ended_tx.try_send(end.clone());
+            end
+        })?;
+        Ok(Self { control, thread, ended_rx })
+    }
+
+    /// Receives why the client ended, once it has.
+    pub fn ended_rx(&self) -> &Receiver<ClientEnd> {
+        &self.ended_rx
+    }
+
+    /// Closes the link, stops connecting and joins the thread.
+    ///
+    /// # Blocks
+    /// About a second at most while a link says goodbye, or as long as a connect that is under way.
+    pub fn stop(self) -> Option<ClientEnd> {
+        drop(lock(&self.control.stop_tx).take());
+        if let Some(link) = lock(&self.control.link).as_ref() {
+            link.close(close_code::GOING_AWAY);
+        }
+        self.thread.join()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is locked here is replaced whole, so poison means nothing.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+struct Run {
+    config: ClientConfig,
+    worker: Arc<dyn LocalWorker>,
+    control: Arc<Control>,
+    stop_rx: Receiver<()>,
+    backoff: Duration,
+}
+
+impl Run {
+    fn run(mut self) -> ClientEnd {
+        loop {
+            match self.connect() {
+                Ok((link, session)) => {
+                    if let Some(end) = self.serve(link, &session) {
+                        return end;
+                    }
+                }
+                Err(ConnectError::Refused(status @ (400 | 401 | 404), text)) => {
+                    return ClientEnd::Refused(format!("the master refuses this worker ({status}): {text}"));
+                }
+                Err(error) => log::warn!("master {}: {error}", self.config.master),
+            }
+            if self.pause() {
+                return ClientEnd::Stopped;
+            }
+        }
+    }
+
+    fn connect(&self) -> Result<(Link, Arc<Session>), ConnectError> {
+        let config = &self.config;
+        let address = resolve(&config.master)?;
+        let session = Arc::new(Session::default());
+        let query = format!("/ws?id={}&token={}&workers={}", config.worker_id, config.token, config.workers);
+        let link =
+            link::connect("master", address, &config.master, &query, CONNECT_TIMEOUT, &config.link_limits, |_| {
+                let handler = ClientHandler {
+                    worker: self.worker.clone(),
+                    session: session.clone(),
+                    in_flight: Arc::default(),
+                    undecodable_in_a_row: 0,
+                    skipped: 0,
+                };
+                let pulse = ClientPulse { worker: self.worker.clone(), session: session.clone(), sent_at: None };
+                (Box::new(handler), Box::new(pulse))
+            })?;
+        Ok((link, session))
+    }
+
+    /// Announces the worker and waits for the link to end; `Some`: for good.
+    fn serve(&mut self, link: Link, session: &Session) -> Option<ClientEnd> {
+        let sender = link.sender().clone();
+        *lock(&self.control.link) = Some(sender.clone());
+        // A stop that came before the line above found no link to close.
+        if self.is_stopped() {
+            sender.close(close_code::GOING_AWAY);
+        }
+        if self.announce(&sender, session) {
+            self.backoff = BACKOFF_MIN;
+        }
+        link.join();
+        *lock(&self.control.link) = None;
+        let cause = sender.cause();
+        if self.is_stopped() {
+            return Some(ClientEnd::Stopped);
+        }
+        if cause == Some(CloseCause::ClosedByPeer(close_code::REPLACED)) {
+            return Some(ClientEnd::Replaced);
+        }
+        match cause {
+            Some(cause) => log::warn!("master {}: {cause}", self.config.master),
+            None => log::warn!("master {}: the link ended", self.config.master),
+        }
+        None
+    }
+
+    /// Loads the tenant states and says Ready; false if the link ended first.
+    ///
+    /// The first heartbeat waits for this: a master takes a heartbeat without a Ready for a reference worker's.
+    fn announce(&self, link: &LinkSender, session: &Session) -> bool {
+        let mut pause = BACKOFF_MIN;
+        let tenant_states = loop {
+            match self.worker.load_tenant_states() {
+                Ok(count) => break count,
+                Err(error) => log::warn!("the tenant states cannot be read: {error}"),
+            }
+            if link.is_closed() || self.wait(pause) {
+                return false;
+            }
+            pause = (pause * 2).min(BACKOFF_MAX);
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let ready = Ready { version, executors: self.worker.executors(), tenant_states };
+        if link.send(ClientMessage::Ready(ready).encode()).is_err() {
+            return false;
+        }
+        session.is_ready.store(true, Ordering::SeqCst);
+        link.beat_now();
+        log::info!("connected to the master as worker {} of {}", self.config.worker_id, self.config.workers);
+        true
+    }
+
+    /// Waits a random part of the backoff, which doubles; true if told to stop.
+    fn pause(&mut self) -> bool {
+        let upper = u64::try_from(self.backoff.as_millis()).unwrap_or(u64::MAX);
+        let pause = Duration::from_millis(random::u64() % (upper + 1));
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        self.wait(pause)
+    }
+
+    fn wait(&self, pause: Duration) -> bool {
+        matches!(self.stop_rx.recv_timeout(pause), Err(RecvTimeoutError::Disconnected))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.wait(Duration::ZERO)
+    }
+}
+
+fn resolve(master: &str) -> Result<SocketAddr, ConnectError> {
+    let mut addresses = master.to_socket_addrs().map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    addresses.next().ok_or_else(|| ConnectError::Unreachable("the master's name has no address".to_owned()))
+}
+
+/// What the threads of one link share.
+#[derive(Debug)]
+struct Session {
+    interval_ms: AtomicU64,
+    is_ready: AtomicBool,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS), is_ready: AtomicBool::new(false) }
+    }
+}
+
+impl Session {
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.load(Ordering::SeqCst).max(1))
+    }
+}
+
+/// Jobs of one link that have not been answered: whose they are, to route a cancellation.
+type InFlight = Arc<Mutex<HashMap<u64, TenantId>>>;
+
+struct ClientHandler {
+    worker: Arc<dyn LocalWorker>,
+    session: Arc<Session>,
+    in_flight: InFlight,
+    undecodable_in_a_row: u32,
+    skipped: u64,
+}
+
+impl ClientHandler {
+    fn on_server_message(&mut self, link: &LinkSender, message: ServerMessage) {
+        match message {
+            ServerMessage::Hello { heartbeat_interval_ms } => {
+                self.session.interval_ms.store(heartbeat_interval_ms, Ordering::SeqCst);
+                link.beat_now();
+            }
+            ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) } => {
+                self.submit(link, id, req_id, Job::Dispatch(event));
+            }
+            ServerMessage::DispatchEvent { id, event, req_id: None } => self.submit_nowait(id, event),
+            ServerMessage::RunScript { id, name, code, event, req_id } => {
+                self.submit(link, id, req_id, Job::RunScript { name, code, event });
+            }
+            ServerMessage::DropWorker { id, req_id } => self.submit(link, id, req_id, Job::DropTenant),
+            ServerMessage::CancelDispatch { req_id } => {
+                let tenant = lock(&self.in_flight).get(&req_id).copied();
+                if let Some(tenant) = tenant {
+                    self.worker.cancel(tenant, Ticket(req_id));
+                }
+            }
+            ServerMessage::UpdateTenantState { id, state } => self.worker.update_tenant_state(id, state),
+        }
+    }
+
+    fn submit(&self, link: &LinkSender, tenant: TenantId, req_id: u64, job: Job) {
+        lock(&self.in_flight).insert(req_id, tenant);
+        let link = link.clone();
+        let in_flight = self.in_flight.clone();
+        let answer = Answer::callback(move |result| {
+            lock(&in_flight).remove(&req_id);
+            send_answer(&link, req_id, result);
+        });
+        self.worker.submit(tenant, Ticket(req_id), job, far_deadline(), answer);
+    }
+
+    fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
+        if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, far_deadline()) {
+            log::warn!("an event for {tenant} was dropped: {error}");
+        }
+    }
+
+    fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
+        self.skipped += 1;
+        if self.skipped.is_power_of_two() {
+            log::warn!("{} messages of the master that do not decode, the last one: {error}", self.skipped);
+        }
+        self.undecodable_in_a_row += 1;
+        if self.undecodable_in_a_row >= limits::UNDECODABLE_IN_A_ROW_MAX {
+            return Err(close_code::UNDECODABLE);
+        }
+        Ok(())
+    }
+}
+
+/// A worker is ready by itself; only a master waits for one.
+fn far_deadline() -> Instant {
+    Instant::now() + limits::DISPATCH_DEADLINE_MAX
+}
+
+/// Sends an answer. One that does not fit into a message becomes an error; one that the link cannot take ends the link,
+/// so that the master learns at once that no answer will come.
+fn send_answer(link: &LinkSender, req_id: u64, result: DispatchResult) {
+    let result = result.map_err(|error| answers::to_wire(&error));
+    let message = ClientMessage::DispatchResponse { req_id, result }.encode();
+    let sent = link.send(message).or_else(|error| match error {
+        SendError::TooLarge { bytes, limit } => {
+            let error = DispatchError::Script(format!("the result is too large: {bytes} bytes of at most {limit}"));
+            let result = Err(answers::to_wire(&error));
+            link.send(ClientMessage::DispatchResponse { req_id, result }.encode())
+        }
+        other => Err(other),
+    });
+    if let Err(SendError::Full) = sent {
+        link.abort(CloseCause::SlowPeer);
+    }
+}
+
+impl LinkHandler for ClientHandler {
+    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
+        match ServerMessage::decode(message) {
+            Ok(Incoming::Message(message)) => self.on_server_message(link, message),
+            Ok(Incoming::Unknown(variant)) => log::info!("skipped a message of the unknown kind {variant:?}"),
+            Err(error) => return self.on_undecodable(&error),
+        }
+        self.undecodable_in_a_row = 0;
+        Ok(())
+    }
+
+    fn on_text(&mut self, _link: &LinkSender) -> Result<(), u16> {
+        self.on_undecodable(&WireError::Invalid("a text message"))
+    }
+
+    fn on_closed(&mut self, _cause: &CloseCause) {
+        // What runs goes on: its effects count, and the master has told its callers that the outcome is unknown.
+    }
+}
+
+/// Heartbeats, and notices a silent master (rules 1 and 2).
+struct ClientPulse {
+    worker: Arc<dyn LocalWorker>,
+    session: Arc<Session>,
+    sent_at: Option<Instant>,
+}
+
+impl Pulse for ClientPulse {
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        let interval = self.session.interval();
+        let silent = now.saturating_duration_since(link.received_at());
+        if silent >= interval * limits::HEARTBEATS_MISSED_MAX {
+            log::warn!("the master has been silent for {silent:?}");
+            link.abort(CloseCause::Silent);
+        } else if silent >= interval {
+            link.ping();
+        }
+        if self.session.is_ready.load(Ordering::SeqCst) && self.sent_at.is_none_or(|at| now >= at + interval) {
+            self.sent_at = Some(now);
+            // A full queue is noticed by whoever has an answer to send.
+            let _ = link.send(ClientMessage::Heartbeat.encode());
+            let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
+        }
+        self.sent_at.map_or(now + interval, |at| at + interval)
+    }
+}

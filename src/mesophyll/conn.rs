@@ -1,0 +1,426 @@
+//! One worker's connection, as the master sees it: dispatches go out, correlated answers come back.
+//!
+//! A [`MesophyllServerConn`] is a cheap clone that owns nothing: dropping one closes nothing (the reference closed the
+//! connection here, three times over). The threads belong to the server's `Link`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::DispatchError;
+use crate::limits;
+use crate::link::{CloseCause, LinkHandler, LinkSender, Pending, Pulse, Registered, SendError, close_code};
+use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, TenantId, TenantState, Ticket};
+use crate::wire::WireError;
+use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::worker_like::WorkerLike;
+
+use super::answers;
+
+/// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster counts as a sign of
+/// life, because a heartbeat cannot overtake it (rule 2).
+const SLOW_FRAME_BYTES: u64 = 256 * 1024;
+
+/// What the owner of a worker is told of its connection, from the link's threads: none of these may block.
+pub trait LinkObserver: Send + Sync {
+    /// A worker connected, and replaced an older connection if there was one.
+    fn connected(&self, conn: &MesophyllServerConn);
+
+    /// It said that it is ready, or gave its first heartbeat.
+    fn ready(&self, conn: &MesophyllServerConn);
+
+    /// It reported its health.
+    fn health(&self, conn: &MesophyllServerConn, health: Health);
+
+    /// This connection has ended; a newer one may have taken its place already.
+    fn disconnected(&self, conn: &MesophyllServerConn, cause: &CloseCause);
+}
+
+/// A worker's connection.
+#[derive(Clone)]
+pub struct MesophyllServerConn {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    worker_id: usize,
+    generation: u64,
+    link: LinkSender,
+    pending: Pending<Waiting>,
+    opened: Instant,
+    /// Milliseconds after `opened`; `Relaxed` everywhere, they only feed a timeout.
+    heartbeat_at_ms: AtomicU64,
+    message_at_ms: AtomicU64,
+    is_ready: AtomicBool,
+    /// The peer sent a message of our extensions, so its errors carry kinds.
+    is_ours: AtomicBool,
+    undecodable: AtomicU64,
+    unknown: AtomicU64,
+    late_answers: AtomicU64,
+}
+
+/// A dispatch that left, or is about to.
+struct Waiting {
+    tenant: TenantId,
+    what: String,
+    answer: Answer,
+}
+
+impl MesophyllServerConn {
+    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                worker_id,
+                generation,
+                link,
+                pending: Pending::new(limits::PENDING_MAX),
+                opened: Instant::now(),
+                heartbeat_at_ms: AtomicU64::new(0),
+                message_at_ms: AtomicU64::new(0),
+                is_ready: AtomicBool::new(false),
+                is_ours: AtomicBool::new(false),
+                undecodable: AtomicU64::new(0),
+                unknown: AtomicU64::new(0),
+                late_answers: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Which connection of this worker it is; a newer one has a higher number.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.inner.link.is_closed()
+    }
+
+    /// How many dispatches wait for their answers.
+    pub fn in_flight(&self) -> usize {
+        self.inner.pending.len()
+    }
+
+    /// The tenants and events that wait for their answers, such as when their worker died.
+    pub fn in_flight_events(&self) -> Vec<(TenantId, String)> {
+        let mut events = Vec::new();
+        self.inner.pending.for_each(|_, waiting| events.push((waiting.tenant, waiting.what.clone())));
+        events
+    }
+
+    /// How long ago the last heartbeat came in, or the connection was made.
+    pub fn heartbeat_age(&self) -> Duration {
+        let at = Duration::from_millis(self.inner.heartbeat_at_ms.load(Ordering::Relaxed));
+        self.inner.opened.elapsed().saturating_sub(at)
+    }
+
+    /// Answers that nobody waited for any more.
+    pub fn late_answers(&self) -> u64 {
+        self.inner.late_answers.load(Ordering::Relaxed)
+    }
+
+    /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it connects.
+    pub fn update_tenant_state(&self, tenant: TenantId, state: &TenantState) {
+        let message = ServerMessage::UpdateTenantState { id: tenant, state: state.clone() };
+        if let Err(SendError::Full) = self.inner.link.send(message.encode()) {
+            // The worker would run on with an old state: let it connect again and read them all.
+            self.close(close_code::GOING_AWAY);
+        }
+    }
+
+    /// As `submit`, but hands the job back if the link has ended and nothing left.
+    ///
+    /// # Errors
+    /// The job and its answer, for another try.
+    pub(crate) fn try_submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        answer: Answer,
+    ) -> Result<(), Box<(Job, Answer)>> {
+        let req_id = ticket.0;
+        let waiting = Waiting { tenant, what: what(&job), answer };
+        match self.inner.pending.register(req_id, waiting) {
+            Registered::Waiting => {}
+            Registered::Closed(waiting, _) => return Err(Box::new((job, waiting.answer))),
+            Registered::Full(waiting) | Registered::Duplicate(waiting) => {
+                let text = format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
+                waiting.answer.send(Err(DispatchError::Busy(text)));
+                return Ok(());
+            }
+        }
+        let message = to_message(tenant, req_id, job);
+        let Err(error) = self.inner.link.send(message.encode()) else { return Ok(()) };
+        // `None`: the link's end has answered it already.
+        match (self.inner.pending.take(req_id), error) {
+            (Some(waiting), SendError::Closed) => Err(Box::new((into_job(message), waiting.answer))),
+            (Some(waiting), error) => {
+                waiting.answer.send(Err(not_sent(error)));
+                Ok(())
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// As `dispatch_event_nowait`, but hands the event back if the link has ended and nothing left.
+    ///
+    /// # Errors
+    /// The event, for another try.
+    pub(crate) fn try_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+    ) -> Result<Result<(), DispatchError>, CreateEvent> {
+        let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
+        match self.inner.link.send(message.encode()) {
+            Ok(()) => Ok(Ok(())),
+            Err(SendError::Closed) => match into_job(message) {
+                Job::Dispatch(event) => Err(event),
+                Job::RunScript { .. } | Job::DropTenant => Ok(Err(not_sent(SendError::Closed))),
+            },
+            Err(error) => Ok(Err(not_sent(error))),
+        }
+    }
+
+    /// Closes the link with a code; what is pending fails at once.
+    pub fn close(&self, code: u16) {
+        self.inner.link.close(code);
+        self.fail_pending(&CloseCause::ClosedByUs(code));
+    }
+
+    /// A newer connection took over (rule 4).
+    pub(super) fn replace(&self) {
+        self.close(close_code::REPLACED);
+    }
+
+    pub(super) fn peer(&self) -> std::net::SocketAddr {
+        self.inner.link.peer()
+    }
+
+    pub(super) fn same_as(&self, other: &MesophyllServerConn) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    fn fail_pending(&self, cause: &CloseCause) {
+        let (waiting, cause) = self.inner.pending.close(cause.clone());
+        for waiting in waiting {
+            let text = format!("the worker went away before it answered: {cause}");
+            waiting.answer.send(Err(DispatchError::OutcomeUnknown(text)));
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.inner.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn not_sent(error: SendError) -> DispatchError {
+    match error {
+        SendError::Closed => DispatchError::NotSent("the worker's link has ended".to_owned()),
+        SendError::Full => DispatchError::Busy("the worker's link is full".to_owned()),
+        SendError::TooLarge { bytes, limit } => DispatchError::TooLarge { bytes, limit },
+    }
+}
+
+/// What a job is called in the log.
+fn what(job: &Job) -> String {
+    match job {
+        Job::Dispatch(event) => event.name.clone(),
+        Job::RunScript { name, .. } => name.clone(),
+        Job::DropTenant => "drop".to_owned(),
+    }
+}
+
+fn to_message(tenant: TenantId, req_id: u64, job: Job) -> ServerMessage {
+    match job {
+        Job::Dispatch(event) => ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(req_id) },
+        Job::RunScript { name, code, event } => ServerMessage::RunScript { id: tenant, name, code, event, req_id },
+        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id },
+    }
+}
+
+/// The inverse of [`to_message`].
+fn into_job(message: ServerMessage) -> Job {
+    match message {
+        ServerMessage::DispatchEvent { event, .. } => Job::Dispatch(event),
+        ServerMessage::RunScript { name, code, event, .. } => Job::RunScript { name, code, event },
+        _ => Job::DropTenant,
+    }
+}
+
+impl WorkerLike for MesophyllServerConn {
+    fn id(&self) -> usize {
+        self.inner.worker_id
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: Answer) {
+        if let Err(returned) = self.try_submit(tenant, ticket, job, answer) {
+            returned.1.send(Err(not_sent(SendError::Closed)));
+        }
+    }
+
+    fn cancel(&self, _tenant: TenantId, ticket: Ticket) -> Cancelled {
+        match self.inner.pending.take(ticket.0) {
+            Some(waiting) => {
+                // A link that is full or closed cannot cancel; the script's own wall limit ends the event then.
+                let _ = self.inner.link.send(ServerMessage::CancelDispatch { req_id: ticket.0 }.encode());
+                waiting.answer.send(Err(DispatchError::Deadline { sent: true }));
+                Cancelled::Sent
+            }
+            None => Cancelled::Unknown,
+        }
+    }
+
+    fn kill(&self) {
+        self.close(close_code::GOING_AWAY);
+    }
+
+    fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
+        self.try_nowait(tenant, event).unwrap_or_else(|_| Err(not_sent(SendError::Closed)))
+    }
+}
+
+impl std::fmt::Debug for MesophyllServerConn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MesophyllServerConn(worker {}, generation {})", self.inner.worker_id, self.inner.generation)
+    }
+}
+
+/// Handles what a worker sends; runs on its link's reader thread.
+pub(super) struct ConnHandler {
+    pub(super) conn: MesophyllServerConn,
+    pub(super) observer: Option<Arc<dyn LinkObserver>>,
+    /// Called once when the connection has ended, before the observer.
+    pub(super) on_closed: Box<dyn FnMut(&MesophyllServerConn) + Send>,
+    pub(super) undecodable_in_a_row: u32,
+}
+
+impl ConnHandler {
+    fn on_client_message(&self, message: ClientMessage) {
+        match message {
+            ClientMessage::DispatchResponse { req_id, result } => self.on_response(req_id, result),
+            ClientMessage::Heartbeat => {
+                self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
+                self.on_ready();
+            }
+            ClientMessage::Ready(ready) => self.on_announced(&ready),
+            ClientMessage::Health(health) => {
+                self.conn.inner.is_ours.store(true, Ordering::Relaxed);
+                if let Some(observer) = &self.observer {
+                    observer.health(&self.conn, health);
+                }
+            }
+        }
+    }
+
+    fn on_announced(&self, ready: &Ready) {
+        self.conn.inner.is_ours.store(true, Ordering::Relaxed);
+        log::debug!(
+            "worker {} is ready: version {}, {} executors, {} tenant states",
+            self.conn.id(),
+            ready.version,
+            ready.executors,
+            ready.tenant_states
+        );
+        self.on_ready();
+    }
+
+    fn on_ready(&self) {
+        if !self.conn.inner.is_ready.swap(true, Ordering::Relaxed)
+            && let Some(observer) = &self.observer
+        {
+            observer.ready(&self.conn);
+        }
+    }
+
+    fn on_response(&self, req_id: u64, result: Result<EncodedValue, String>) {
+        let Some(waiting) = self.conn.inner.pending.take(req_id) else {
+            let count = self.conn.inner.late_answers.fetch_add(1, Ordering::Relaxed) + 1;
+            if count.is_power_of_two() {
+                log::debug!("worker {}: {count} answers that nobody waits for", self.conn.id());
+            }
+            return;
+        };
+        let is_ours = self.conn.inner.is_ours.load(Ordering::Relaxed);
+        waiting
+            .answer
+            .send(result.map_err(|text| if is_ours { answers::from_wire(text) } else { DispatchError::Script(text) }));
+    }
+
+    fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
+        let count = self.conn.inner.undecodable.fetch_add(1, Ordering::Relaxed) + 1;
+        // Rate-limited by powers of two: a worker that sends nothing else fills no log.
+        if count.is_power_of_two() {
+            log::warn!("worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
+        }
+        self.undecodable_in_a_row += 1;
+        if self.undecodable_in_a_row >= limits::UNDECODABLE_IN_A_ROW_MAX {
+            return Err(close_code::UNDECODABLE);
+        }
+        Ok(())
+    }
+}
+
+impl LinkHandler for ConnHandler {
+    fn on_message(&mut self, _link: &LinkSender, message: &[u8]) -> Result<(), u16> {
+        self.conn.inner.message_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
+        match ClientMessage::decode(message) {
+            Ok(Incoming::Message(message)) => self.on_client_message(message),
+            Ok(Incoming::Unknown(variant)) => {
+                let count = self.conn.inner.unknown.fetch_add(1, Ordering::Relaxed) + 1;
+                if count.is_power_of_two() {
+                    log::info!("worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
+                }
+            }
+            Err(error) => return self.on_undecodable(&error),
+        }
+        self.undecodable_in_a_row = 0;
+        Ok(())
+    }
+
+    fn on_text(&mut self, _link: &LinkSender) -> Result<(), u16> {
+        self.on_undecodable(&WireError::Invalid("a text message"))
+    }
+
+    fn on_closed(&mut self, cause: &CloseCause) {
+        (self.on_closed)(&self.conn);
+        // First the owner, so that what fails now is known as what was in flight; then the waiters.
+        if let Some(observer) = &self.observer {
+            observer.disconnected(&self.conn, cause);
+        }
+        self.conn.fail_pending(cause);
+    }
+}
+
+/// Watches a worker's heartbeats; runs on its link's writer thread.
+pub(super) struct ConnPulse {
+    pub(super) conn: MesophyllServerConn,
+    pub(super) interval: Duration,
+    pub(super) bytes_before: u64,
+}
+
+impl Pulse for ConnPulse {
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        let bytes = link.received_bytes();
+        let arrived = bytes - std::mem::replace(&mut self.bytes_before, bytes);
+        if self.conn.heartbeat_age() > self.interval * limits::HEARTBEATS_MISSED_MAX && !self.mid_frame(arrived) {
+            log::warn!("worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
+            link.abort(CloseCause::Silent);
+        }
+        now + self.interval
+    }
+}
+
+impl ConnPulse {
+    /// Whether a large frame is arriving, behind which a heartbeat may be waiting.
+    fn mid_frame(&self, arrived: u64) -> bool {
+        let message_at = Duration::from_millis(self.conn.inner.message_at_ms.load(Ordering::Relaxed));
+        let quiet = self.conn.inner.opened.elapsed().saturating_sub(message_at);
+        arrived >= SLOW_FRAME_BYTES && quiet >= self.interval
+    }
+}

@@ -1,0 +1,364 @@
+//! The master's end: one listener for `/ws` and `/db/*`, the workers' tokens, and their connections by worker id.
+//!
+//! Requests run on the HTTP layer's connection threads; a link's two threads belong to the [`Link`]s kept here and are
+//! joined at the latest by [`MesophyllServer::shutdown`]. What a worker's process does is its supervisor's business.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
+use crate::model::{TenantId, TenantState};
+use crate::random;
+use crate::sharding::worker_for;
+use crate::store::DbState;
+use crate::wire::message::ServerMessage;
+use crate::worker_like::WorkerLike;
+
+use super::conn::{ConnHandler, ConnPulse};
+use super::{LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
+
+/// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
+const REPLACEMENTS_A_MINUTE_MAX: usize = 5;
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// How many workers share the tenants.
+    pub workers: usize,
+    /// The interval told in Hello.
+    pub heartbeat_interval: Duration,
+    /// Bounds of each link.
+    pub link_limits: LinkLimits,
+    /// Bounds of the HTTP side.
+    pub http_limits: HttpLimits,
+}
+
+impl ServerConfig {
+    /// The protocol's defaults for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            heartbeat_interval: Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS),
+            link_limits: LinkLimits::default(),
+            http_limits: HttpLimits::default(),
+        }
+    }
+}
+
+/// Why no server could be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// An id in the list of idents is not below the number of workers, is there twice, or is missing.
+    Idents(String),
+    /// The operating system refused a thread or the listener.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Idents(what) => f.write_str(what),
+            StartError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The master's end of the protocol.
+pub struct MesophyllServer {
+    shared: Arc<Shared>,
+    http: HttpServer,
+}
+
+struct Shared {
+    config: ServerConfig,
+    tokens: BTreeMap<usize, String>,
+    db: Arc<DbState>,
+    state: Mutex<State>,
+    generations: AtomicU64,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    connections: HashMap<usize, MesophyllServerConn>,
+    observers: HashMap<usize, Weak<dyn LinkObserver>>,
+    links: Vec<Link>,
+    replacements: HashMap<usize, VecDeque<Instant>>,
+}
+
+impl MesophyllServer {
+    /// Starts a server that makes a fresh token for each of `config.workers` workers.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new(listener: TcpListener, db: Arc<DbState>, config: ServerConfig) -> Result<Self, StartError> {
+        let idents = (0..config.workers).map(|id| (id, random::token())).collect();
+        Self::new_with(listener, db, config, idents)
+    }
+
+    /// Starts a server with explicit idents: pairs of worker id and token, one for each worker.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new_with(
+        listener: TcpListener,
+        db: Arc<DbState>,
+        config: ServerConfig,
+        idents: Vec<(usize, String)>,
+    ) -> Result<Self, StartError> {
+        let count = idents.len();
+        let tokens: BTreeMap<usize, String> = idents.into_iter().collect();
+        if count != config.workers || !tokens.keys().copied().eq(0..config.workers) {
+            let text =
+                format!("there must be one token for each worker from 0 to {}", config.workers.saturating_sub(1));
+            return Err(StartError::Idents(text));
+        }
+        let http_limits = config.http_limits.clone();
+        let shared = Arc::new(Shared {
+            config,
+            tokens,
+            db,
+            state: Mutex::default(),
+            generations: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        });
+        let pushes = Arc::downgrade(&shared);
+        shared.db.on_tenant_state(Box::new(move |tenant, state| {
+            if let Some(shared) = pushes.upgrade() {
+                shared.push_tenant_state(tenant, state);
+            }
+        }));
+        let handler = Arc::new(Routes { shared: shared.clone() });
+        let http = HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
+        Ok(Self { shared, http })
+    }
+
+    /// The address that workers connect to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.http.local_addr()
+    }
+
+    /// The secret of a worker.
+    pub fn get_token_for_worker(&self, worker_id: usize) -> Option<&str> {
+        self.shared.tokens.get(&worker_id).map(String::as_str)
+    }
+
+    /// The current connection of a worker.
+    pub fn get_connection(&self, worker_id: usize) -> Option<MesophyllServerConn> {
+        self.shared.lock().connections.get(&worker_id).cloned()
+    }
+
+    /// From now on tells `observer` about the connections of a worker, at once about the one that there is.
+    pub fn observe(&self, worker_id: usize, observer: &Arc<dyn LinkObserver>) {
+        let current = {
+            let mut state = self.shared.lock();
+            state.observers.insert(worker_id, Arc::downgrade(observer));
+            state.connections.get(&worker_id).cloned()
+        };
+        // A connection that was made before anybody watched knows no observer: let it connect again.
+        if let Some(conn) = current {
+            conn.close(close_code::GOING_AWAY);
+        }
+    }
+
+    /// Refuses new connections, closes all links and joins every thread.
+    ///
+    /// # Blocks
+    /// Until `deadline` at most; a peer that does not answer a close is cut off after a second.
+    pub fn shutdown(&self, deadline: Instant) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let (connections, links) = {
+            let mut state = self.shared.lock();
+            let connections: Vec<_> = state.connections.values().cloned().collect();
+            (connections, std::mem::take(&mut state.links))
+        };
+        for conn in connections {
+            conn.close(close_code::GOING_AWAY);
+        }
+        self.http.shutdown(deadline);
+        for link in links {
+            link.join();
+        }
+    }
+}
+
+impl fmt::Debug for MesophyllServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MesophyllServer({}, {} workers)", self.local_addr(), self.shared.config.workers)
+    }
+}
+
+impl Shared {
+    // No code of others runs under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn push_tenant_state(&self, tenant: TenantId, state: &TenantState) {
+        let conn = self.lock().connections.get(&worker_for(tenant, self.config.workers)).cloned();
+        if let Some(conn) = conn {
+            conn.update_tenant_state(tenant, state);
+        }
+    }
+
+    /// Checks a request's worker id and token, in the protocol's order.
+    fn authenticate(&self, head: &RequestHead) -> Result<usize, Response> {
+        let id = head.query("id").filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
+        let id =
+            id.and_then(|id| id.parse::<usize>().ok()).ok_or_else(|| Response::text(400, "malformed worker id"))?;
+        let token = self.tokens.get(&id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
+        let given = head.query("token").unwrap_or_default();
+        if !random::constant_time_eq(token.as_bytes(), given.as_bytes()) {
+            return Err(Response::text(401, "wrong token"));
+        }
+        Ok(id)
+    }
+
+    fn upgrade(self: &Arc<Self>, worker_id: usize, head: &RequestHead) -> Reply {
+        if let Some(workers) = head.query("workers")
+            && workers.parse() != Ok(self.config.workers)
+        {
+            let text = format!("this master has {} workers; start every worker with that number", self.config.workers);
+            return Reply::Response(Response::text(400, &text));
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Reply::Response(Response::text(503, "the master is stopping"));
+        }
+        let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
+        let headers = names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
+        match link::accept(headers) {
+            Ok(upgrade) => {
+                let shared = self.clone();
+                Reply::Upgrade(Box::new(move |socket, already_read| {
+                    shared.start_link(worker_id, upgrade, socket, already_read);
+                }))
+            }
+            Err(error) => {
+                let response = Response::text(426, &format!("this is a WebSocket endpoint: {error}"));
+                Reply::Response(response.with_header("Upgrade", "websocket").with_header("Sec-WebSocket-Version", "13"))
+            }
+        }
+    }
+
+    fn start_link(self: &Arc<Self>, worker_id: usize, upgrade: link::Upgrade, socket: TcpStream, read: Vec<u8>) {
+        let name = format!("link-{worker_id}");
+        let started = upgrade.start(&name, socket, read, &self.config.link_limits, |link| self.serve(worker_id, link));
+        match started {
+            Ok(link) => self.keep(link),
+            Err(error) => log::warn!("worker {worker_id}: its link could not be started: {error}"),
+        }
+    }
+
+    /// Makes the connection of a new link, says Hello and takes over from an older connection.
+    fn serve(self: &Arc<Self>, worker_id: usize, link: &LinkSender) -> Service {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let conn = MesophyllServerConn::new(worker_id, generation, link.clone());
+        let interval = self.config.heartbeat_interval;
+        let heartbeat_interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        // The queue of a new link is empty.
+        let _ = link.send(ServerMessage::Hello { heartbeat_interval_ms }.encode());
+        let (older, observer) = {
+            let mut state = self.lock();
+            let older = state.connections.insert(worker_id, conn.clone());
+            if older.is_some() {
+                state.note_replacement(worker_id, &conn, older.as_ref());
+            }
+            (older, state.observers.get(&worker_id).and_then(Weak::upgrade))
+        };
+        if let Some(older) = older {
+            older.replace();
+        }
+        if let Some(observer) = &observer {
+            observer.connected(&conn);
+        }
+        let shared = self.clone();
+        let on_closed = Box::new(move |conn: &MesophyllServerConn| shared.forget(conn));
+        let handler = ConnHandler { conn: conn.clone(), observer, on_closed, undecodable_in_a_row: 0 };
+        (Box::new(handler), Box::new(ConnPulse { conn, interval, bytes_before: 0 }))
+    }
+
+    /// Keeps a link to be joined, and joins those that have ended.
+    fn keep(&self, link: Link) {
+        let ended: Vec<Link> = {
+            let mut state = self.lock();
+            let (ended, running) = std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
+            state.links = running;
+            state.links.push(link);
+            ended
+        };
+        drop(ended);
+        // A shutdown may have passed between the check in `upgrade` and here.
+        if self.stopping.load(Ordering::SeqCst) {
+            for link in std::mem::take(&mut self.lock().links) {
+                link.sender().abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
+            }
+        }
+    }
+
+    /// Invariant: the end of an older connection never removes a newer one.
+    fn forget(&self, conn: &MesophyllServerConn) {
+        let mut state = self.lock();
+        if state.connections.get(&conn.id()).is_some_and(|current| current.same_as(conn)) {
+            state.connections.remove(&conn.id());
+        }
+    }
+}
+
+impl State {
+    fn note_replacement(&mut self, id: usize, newer: &MesophyllServerConn, older: Option<&MesophyllServerConn>) {
+        let now = Instant::now();
+        let recent = self.replacements.entry(id).or_default();
+        while recent.front().is_some_and(|at| now.duration_since(*at) > Duration::from_secs(60)) {
+            recent.pop_front();
+        }
+        recent.push_back(now);
+        // Exactly at the crossing: one warning, not one for each further replacement.
+        if recent.len() == REPLACEMENTS_A_MINUTE_MAX + 1
+            && let Some(older) = older
+        {
+            log::warn!("worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
+        }
+    }
+}
+
+struct Routes {
+    shared: Arc<Shared>,
+}
+
+impl Handler for Routes {
+    fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+        let path = head.path();
+        if path != "/ws" && !db_routes::is_route(path) {
+            return Reply::Response(Response::text(404, "no such endpoint"));
+        }
+        if let Some(allowed) = wrong_method(head) {
+            return Reply::Response(Response::text(405, "method not allowed").with_header("Allow", allowed));
+        }
+        let worker_id = match self.shared.authenticate(head) {
+            Ok(worker_id) => worker_id,
+            Err(response) => return Reply::Response(response),
+        };
+        if path == "/ws" {
+            self.shared.upgrade(worker_id, head)
+        } else {
+            db_routes::handle(&self.shared.db, worker_id, self.shared.config.workers, head, body)
+        }
+    }
+}
+
+/// The method that the path wants, if it is another one.
+fn wrong_method(head: &RequestHead) -> Option<&'static str> {
+    let wanted = match head.path() {
+        "/ws" | "/db/tenant-states" => "GET",
+        _ => "POST",
+    };
+    (head.method().as_str() != wanted).then_some(wanted)
+}

@@ -1,0 +1,67 @@
+//! Many workers behind one [`WorkerLike`]: a tenant's jobs go to the one worker that the sharding formula names.
+//!
+//! Owns nothing but references to its workers; calls come from any thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::DispatchError;
+use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::sharding::worker_for;
+use crate::worker_like::WorkerLike;
+
+/// A pool of workers of one kind, numbered from 0.
+#[derive(Debug)]
+pub struct WorkerPool<W> {
+    workers: Vec<Arc<W>>,
+}
+
+impl<W: WorkerLike> WorkerPool<W> {
+    /// A pool of these workers; `None` if there is none. Their ids are their places.
+    pub fn new(workers: Vec<Arc<W>>) -> Option<Self> {
+        (!workers.is_empty()).then_some(Self { workers })
+    }
+
+    /// The workers, in order of their ids.
+    pub fn workers(&self) -> &[Arc<W>] {
+        &self.workers
+    }
+
+    /// The worker on which a tenant lives.
+    pub fn worker_of(&self, tenant: TenantId) -> &Arc<W> {
+        &self.workers[worker_for(tenant, self.workers.len())]
+    }
+}
+
+impl<W: WorkerLike> WorkerLike for WorkerPool<W> {
+    fn id(&self) -> usize {
+        0
+    }
+
+    fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+        self.worker_of(tenant).submit(tenant, ticket, job, deadline, answer);
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.worker_of(tenant).cancel(tenant, ticket)
+    }
+
+    fn kill(&self) {
+        for worker in &self.workers {
+            worker.kill();
+        }
+    }
+
+    fn dispatch_event_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        self.worker_of(tenant).dispatch_event_nowait(tenant, event, deadline)
+    }
+}

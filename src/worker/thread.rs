@@ -1,0 +1,198 @@
+//! A worker in this process: tenants' VMs behind a [`TemplateRuntime`], with the subscriptions that filter their events.
+//!
+//! The same in a worker process (behind a `MesophyllClient`) and in thread-pool mode (behind the pool). Owns the
+//! runtime; calls come from a link's reader thread or from callers' threads, and none of them blocks but `kill`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use crate::error::{DbError, DispatchError};
+use crate::mesophyll::LocalWorker;
+use crate::model::{Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, TenantId, TenantState, Ticket};
+use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
+use crate::wire::message::Health;
+use crate::worker_like::{WorkerLike, next_ticket};
+
+/// The name that stands for every event.
+const EVERYTHING: &str = "*";
+
+/// Which events start a tenant's template: its state says, or the defaults if it has none.
+#[derive(Debug)]
+pub struct Subscriptions {
+    default: Arc<TenantState>,
+    states: RwLock<HashMap<TenantId, Arc<TenantState>>>,
+}
+
+impl Subscriptions {
+    /// `default_events`: what tenants without a state are subscribed to; `*` is everything.
+    pub fn new(default_events: BTreeSet<String>) -> Self {
+        let default = TenantState { events: default_events, data: EncodedJson::null() };
+        Self { default: Arc::new(default), states: RwLock::default() }
+    }
+
+    /// Whether this event starts the tenant's template.
+    pub fn wants(&self, tenant: TenantId, event: &str) -> bool {
+        let states = self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match states.get(&tenant) {
+            Some(state) => state.events.contains(event),
+            None => self.default.events.contains(event) || self.default.events.contains(EVERYTHING),
+        }
+    }
+
+    fn replace_all(&self, states: HashMap<TenantId, TenantState>) -> u64 {
+        let states: HashMap<_, _> = states.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
+        let count = states.len() as u64;
+        *self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = states;
+        count
+    }
+}
+
+impl TenantStates for Subscriptions {
+    fn get(&self, tenant: TenantId) -> Arc<TenantState> {
+        let states = self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        states.get(&tenant).unwrap_or(&self.default).clone()
+    }
+
+    fn put(&self, tenant: TenantId, state: TenantState) {
+        let mut states = self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        states.insert(tenant, Arc::new(state));
+    }
+}
+
+/// A worker on OS threads of this process.
+pub struct WorkerThread {
+    id: usize,
+    runtime: Box<dyn TemplateRuntime>,
+    subscriptions: Arc<Subscriptions>,
+    db: Arc<dyn TenantDb>,
+    executors: u64,
+    /// Before that no event can be filtered.
+    is_loaded: AtomicBool,
+}
+
+impl WorkerThread {
+    /// A worker over a runtime that runs already, sharing `subscriptions` with it. It answers `busy` until
+    /// [`LocalWorker::load_tenant_states`] has succeeded once.
+    pub fn new(
+        id: usize,
+        runtime: Box<dyn TemplateRuntime>,
+        executors: u64,
+        subscriptions: Arc<Subscriptions>,
+        db: Arc<dyn TenantDb>,
+    ) -> Self {
+        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false) }
+    }
+
+    fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+        if !self.is_loaded.load(Ordering::Acquire) {
+            return answer.send(Err(DispatchError::Busy("the worker is still loading the tenant states".to_owned())));
+        }
+        match &job {
+            Job::Dispatch(event) if !self.subscriptions.wants(tenant, &event.name) => {
+                answer.send(Ok(EncodedValue::null()));
+            }
+            _ => self.runtime.submit(tenant, ticket, job, answer),
+        }
+    }
+}
+
+impl WorkerLike for WorkerThread {
+    fn id(&self) -> usize {
+        self.id
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: Answer) {
+        self.run(tenant, ticket, job, answer);
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.runtime.cancel(tenant, ticket)
+    }
+
+    fn kill(&self) {
+        self.runtime.shutdown();
+    }
+
+    fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
+        self.run(tenant, next_ticket(), Job::Dispatch(event), Answer::nobody());
+        Ok(())
+    }
+}
+
+impl LocalWorker for WorkerThread {
+    fn load_tenant_states(&self) -> Result<u64, DbError> {
+        let count = self.subscriptions.replace_all(self.db.tenant_states()?);
+        self.is_loaded.store(true, Ordering::Release);
+        Ok(count)
+    }
+
+    fn update_tenant_state(&self, tenant: TenantId, state: TenantState) {
+        self.subscriptions.put(tenant, state);
+    }
+
+    fn executors(&self) -> u64 {
+        self.executors
+    }
+
+    fn health(&self) -> Health {
+        let stats = self.runtime.stats();
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Health {
+            stalest_executor_ms: ms(stats.stalest_executor),
+            in_flight: stats.in_flight,
+            vms: stats.vms,
+            events: stats.events,
+            longest: stats.longest.map(|(tenant, event, since)| (tenant, event, ms(since))),
+            memory_bytes: memory_bytes().unwrap_or(0),
+        }
+    }
+}
+
+impl fmt::Debug for WorkerThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkerThread({})", self.id)
+    }
+}
+
+/// Resident memory of this process, as Linux tells it.
+fn memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_tenant_without_a_state_has_the_defaults_and_one_with_a_state_has_its_own() {
+        let subscriptions = Subscriptions::new(names(&["INTERACTION_CREATE"]));
+        let tenant = TenantId::Guild(1);
+        assert!(subscriptions.wants(tenant, "INTERACTION_CREATE"));
+        assert!(!subscriptions.wants(tenant, "MESSAGE_CREATE"));
+        let state = TenantState { events: names(&["MESSAGE_CREATE"]), data: EncodedJson::null() };
+        subscriptions.put(tenant, state);
+        assert!(!subscriptions.wants(tenant, "INTERACTION_CREATE"));
+        assert!(subscriptions.wants(tenant, "MESSAGE_CREATE"));
+        assert!(subscriptions.wants(TenantId::User(1), "INTERACTION_CREATE"));
+    }
+
+    #[test]
+    fn a_star_among_the_defaults_is_everything() {
+        let subscriptions = Subscriptions::new(names(&["*"]));
+        assert!(subscriptions.wants(TenantId::Guild(1), "ANYTHING"));
+    }
+}
