@@ -2,6 +2,7 @@
 
 mod db_client;
 mod db_routes;
+mod protocol;
 mod store_conformance;
 mod store_crash;
 mod store_differential;
