@@ -1,0 +1,111 @@
+# What one types in this repository; `make` alone lists it. Needs Rust and a C linker; Luau needs a C++ compiler too.
+#
+# It does not install anything: where something is missing it says what to install. `.ci/run` is the script that does.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# What `make run` replays, and how. Its store stays in place: a second run goes on counting where the first one ended.
+EVENTS ?= examples/events.ndjson
+RUN_STORE ?= redb:$(TARGET)/run.redb
+RUN_FLAGS ?=
+
+# Most packages that each feature set may pull in, ours included: `make audit` fails above them. The first number is a
+# promise (docs/dependencies.md); the others leave room for a minor version that splits a crate in two, not for more.
+BUDGET_NONE := 60
+BUDGET_LUAU := 80
+BUDGET_POSTGRES := 94
+BUDGET_ALL := 110
+
+# Nothing of an async runtime may be in a build without default features.
+FORBIDDEN := tokio mio smol async-std async-executor async-global-executor async-io futures-executor futures polling pollster
+
+# The C++ compiler that really builds a program with the standard library: $CXX if it is given, else the first of the
+# usual ones; empty if there is none. Looked for once, by the first target that asks. (`make` itself defines CXX, hence
+# the question where it comes from.)
+CXX_CANDIDATES := $(if $(filter default undefined,$(origin CXX)),c++ g++ clang++,'$(CXX)')
+CXX_FOUND = $(eval CXX_FOUND := $$(shell for cxx in $(CXX_CANDIDATES); do \
+	printf '\043include <string>\nint main() { return std::string().size(); }\n' | \
+	$$$$cxx -x c++ - -o /dev/null >/dev/null 2>&1 && { echo "$$$$cxx"; break; }; done))$(CXX_FOUND)
+# The build script of the vendored Luau looks for `c++` by itself: name another one only where it has to be named, as
+# naming one makes Cargo build Luau anew.
+USE_CXX = $(if $(filter-out c++,$(CXX_FOUND)),CXX='$(CXX_FOUND)')
+INSTALL_CXX := install a C++ compiler: apt install g++ / dnf install gcc-c++ / xcode-select --install
+
+define need_cargo
+	@command -v $(CARGO) >/dev/null || { echo "make $@ needs Rust: install it from your distribution or with rustup" >&2; exit 1; }
+endef
+
+.PHONY: help
+help: ## show this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: ## build it and replay recorded Discord events through a master and two worker processes
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make run needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	$(USE_CXX) $(CARGO) build --release --locked
+	$(TARGET)/release/mesophyll replay $(EVENTS) --workers 2 --store $(RUN_STORE) $(RUN_FLAGS)
+
+.PHONY: test
+test: ## run every test (without a C++ compiler: every test that does without Luau)
+	$(need_cargo)
+	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
+	else echo "no C++ compiler, so Luau and its tests are left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
+	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
+
+.PHONY: check
+check: ## format, lints, documentation and scripts, without running a test
+	$(need_cargo)
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
+	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
+	set -ex; $(USE_CXX) $(CARGO) clippy --locked --all-targets "$$@" -- -D warnings; \
+	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
+	bash -n .ci/run
+	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
+	python3 -c 'compile(open("examples/worker.py").read(), "examples/worker.py", "exec")'; \
+	else echo "no python3, so the scripts in examples/ are not checked"; fi
+
+# One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
+define count_packages
+	@tree=$$($(CARGO) tree --locked $(2) --prefix none --format '{p}') || exit 1; \
+	count=$$(printf '%s\n' "$$tree" | awk '{ print $$1, $$2 }' | sort -u | wc -l | tr -d ' '); \
+	printf '%-9s %3d packages, at most %d\n' '$(1)' "$$count" '$(3)'; \
+	test "$$count" -le '$(3)' || { echo 'too many packages with features: $(1)' >&2; exit 1; }
+endef
+
+.PHONY: audit
+audit: ## count the packages of each feature set and look for async runtimes
+	$(need_cargo)
+	@echo "packages in a build for this platform, ours included, by feature set:"
+	$(call count_packages,none,--no-default-features,$(BUDGET_NONE))
+	$(call count_packages,luau,--no-default-features --features luau,$(BUDGET_LUAU))
+	$(call count_packages,postgres,--no-default-features --features postgres,$(BUDGET_POSTGRES))
+	$(call count_packages,all,--all-features,$(BUDGET_ALL))
+	@tree=$$($(CARGO) tree --locked --no-default-features --prefix none --format '{p}') || exit 1; \
+	for name in $(FORBIDDEN); do \
+		if printf '%s\n' "$$tree" | grep -q "^$$name v"; then \
+			echo "an async runtime in a build without default features: $$name" >&2; exit 1; \
+		fi; \
+	done; echo "no async runtime without default features"
+	@echo "packages in more than one version (all features):"
+	@$(CARGO) tree --locked --all-features --duplicates --depth 0 --prefix none --format '{p}' | awk 'NF { print "  " $$1, $$2 }' | sort -u
+
+.PHONY: bench
+bench: ## not here yet
+	@echo "make bench: the benchmarks against the async variants are not here yet (README.md, \"What is not here yet\")" >&2; exit 1
+
+.PHONY: fuzz
+fuzz: ## not here yet
+	@echo "make fuzz: the fuzz targets are not here yet (README.md, \"What is not here yet\")" >&2; exit 1
+
+.PHONY: clean
+clean: ## remove everything that was built, the store of `make run` included
+	$(need_cargo)
+	$(CARGO) clean
