@@ -7,6 +7,7 @@ use crate::error::DbError;
 use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
 use crate::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
+use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};
 use crate::wire::db::encode_tenant_states;
 use crate::wire::shape::{Decode, Encode};
@@ -69,16 +70,26 @@ fn answer(
                 KvAnswer::Done => Response::empty(200),
             })
         }
-        "/db/public-global-kv" => {
-            let _: PublicGlobalKeyValueOp = decode(body)?;
-            Err(DbError::Internal("global KV is not in this version yet".to_owned()).into())
-        }
+        "/db/public-global-kv" => public_global_kv(db, caller, decode(body)?),
         _ => {
-            tenant_of(head, caller)?;
-            let _: GlobalKeyValueOp = decode(body)?;
-            Err(DbError::Internal("global KV is not in this version yet".to_owned()).into())
+            let tenant = tenant_of(head, caller)?;
+            let op: GlobalKeyValueOp = decode(body)?;
+            db.global(tenant, op)?;
+            Ok(Response::empty(200))
         }
     }
+}
+
+fn public_global_kv(db: &DbState, caller: Caller, op: PublicGlobalKeyValueOp) -> Result<Response, Failure> {
+    let answer = match op {
+        PublicGlobalKeyValueOp::Find { query, scope } => db.global_find(&query, &scope)?.to_bytes(),
+        PublicGlobalKeyValueOp::Get { key, version, scope, id } => {
+            // What a tenant has paid for is for its own worker only.
+            id.map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
+            db.global_get(id, &GlobalAddress { scope, key, version })?.to_bytes()
+        }
+    };
+    Ok(Response::bytes(200, answer))
 }
 
 /// All states of the worker's tenants, made while they are sent: they may be many.

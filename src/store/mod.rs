@@ -4,21 +4,25 @@
 //! [`DbState`], so that all stores refuse alike. Stores read no clock and draw no random numbers: both come with the
 //! operation, so that equal operations give equal answers. Called from any thread.
 
+pub mod global;
 pub mod memory;
 pub mod pattern;
 pub mod redb;
 pub mod rules;
 mod state;
+mod states;
 mod url;
 
 use std::sync::Arc;
 
-pub use state::{Caller, DbOptions, DbState, KvAnswer, StateListener};
+pub use state::{Caller, DbOptions, DbState, KvAnswer};
+pub use states::StateListener;
 pub use url::{OpenError, StoreUrl};
 
 use crate::error::DbError;
 use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS};
-use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
+use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use global::{GlobalAddress, GlobalChange, GlobalEntry};
 use pattern::Pattern;
 
 /// Keeps tenants' states and records.
@@ -34,19 +38,19 @@ use pattern::Pattern;
 /// # Blocks
 /// A read until the disk answers; a write until it is synced, at most `STORE_WRITE_TIMEOUT`.
 pub trait Store: Send + Sync {
-    /// The states of all tenants, in no order.
+    /// The states of all tenants that have one or are banned, in no order.
     ///
     /// # Errors
     /// See [`Store`].
     fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError>;
 
-    /// The state of one tenant, if it has one.
+    /// The state of one tenant, if anything is stored of it.
     ///
     /// # Errors
     /// See [`Store`].
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError>;
 
-    /// Replaces a tenant's state; whether it is banned stays as it is.
+    /// Replaces a tenant's state; its standing stays as it is.
     ///
     /// # Errors
     /// See [`Store`].
@@ -94,6 +98,54 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError>;
 
+    /// Sets whether a tenant's dispatches are refused; its state stays as it is.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError>;
+
+    /// The approved entries of a scope whose key matches, ordered by key, then version, without their long texts.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Refused` if there are more than `limits` allow.
+    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError>;
+
+    /// One entry, whatever its review state.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError>;
+
+    /// Creates an entry.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Conflict` if it exists; `Refused` if its owner would exceed the quota.
+    fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError>;
+
+    /// Deletes an entry of a tenant's own. Purchases of it stay.
+    ///
+    /// # Errors
+    /// See [`Store`]; `NotFound`; `Forbidden` if it is another's.
+    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError>;
+
+    /// Changes what staff may change about an entry.
+    ///
+    /// # Errors
+    /// See [`Store`]; `NotFound`; `Refused` if this entry cannot have that.
+    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError>;
+
+    /// Notes that a tenant purchased an entry; a second time changes nothing.
+    ///
+    /// # Errors
+    /// See [`Store`]; `NotFound`.
+    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError>;
+
+    /// Whether a tenant purchased an entry.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError>;
+
     /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second call does nothing.
     ///
     /// # Blocks
@@ -123,12 +175,22 @@ pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
 pub struct Revision(pub u64);
 
 /// A tenant's state with what only staff may change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredState {
-    /// The state.
-    pub state: TenantState,
+    /// The state, if it was ever set.
+    pub state: Option<TenantState>,
     /// Whether the tenant's dispatches are refused.
-    pub banned: bool,
+    pub standing: Standing,
+}
+
+/// Whether a tenant's dispatches are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// They are.
+    #[default]
+    Good,
+    /// They are refused.
+    Banned,
 }
 
 /// A record to be set.
@@ -236,6 +298,17 @@ impl FindLimits {
             }
             _ => Err(DbError::Refused("too many records match: narrow the pattern or the scopes".to_owned())),
         }
+    }
+}
+
+impl FindLimits {
+    /// Counts one more global entry.
+    ///
+    /// # Errors
+    /// `Refused`: it is one too many.
+    pub fn take_entry(&mut self, entry: &PartialGlobalKv) -> Result<(), DbError> {
+        let texts = entry.scope.len() + entry.short.len() + entry.review_state.len() + entry.owner_id.len();
+        self.take(&entry.key, &[], texts + entry.public_metadata.as_bytes().len())
     }
 }
 

@@ -13,11 +13,11 @@ use crate::store::pattern::Pattern;
 use crate::wire;
 use crate::wire::plain::{PlainToken, PlainWalk};
 
-fn refused(why: impl Into<String>) -> DbError {
+pub(super) fn refused(why: impl Into<String>) -> DbError {
     DbError::Refused(why.into())
 }
 
-fn without_nul(text: &str, what: &str) -> Result<(), DbError> {
+pub(super) fn without_nul(text: &str, what: &str) -> Result<(), DbError> {
     if text.contains('\0') { Err(refused(format!("{what} must not contain the character NUL"))) } else { Ok(()) }
 }
 
@@ -95,7 +95,7 @@ pub fn check_tenant_state(state: &TenantState) -> Result<TenantState, DbError> {
 }
 
 /// Checks plain JSON and gives the form in which it is stored: keys sorted.
-fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<EncodedJson, DbError> {
+pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<EncodedJson, DbError> {
     if json.as_bytes().len() > max_bytes {
         return Err(refused(format!("the data has at most {max_bytes} bytes")));
     }

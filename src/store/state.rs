@@ -1,25 +1,25 @@
 //! [`DbState`]: the database as everybody above a store sees it, with the rules, the quotas and the tenant states at hand.
 //!
 //! Deliberately the same for a worker in this process and for one that asks over HTTP: whatever may be refused is refused
-//! here. Tenant states are kept in memory, because every dispatch and every starting worker asks for them. Owned by the
-//! master; called from any thread.
+//! here. What is about the shop is in `global.rs`. Owned by the master; called from any thread.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
-use super::{FindLimits, KvSet, OpenError, Quota, Revision, Store, StoredState, Usage, rules};
+use super::states::{StateListener, States};
+use super::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, rules};
 use crate::error::DbError;
 use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::random;
 use crate::sharding::worker_for;
 
 /// What an operator may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DbOptions {
     /// What each tenant may have.
     pub quota: Quota,
+    /// Where priced entries are bought; `{scope}`, `{key}` and `{version}` in it are replaced.
+    pub purchase_url: Option<String>,
 }
 
 /// The worker that asks: only the tenants that belong to it are its business.
@@ -63,34 +63,11 @@ pub enum KvAnswer {
     Done,
 }
 
-/// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask [`DbState`].
-pub type StateListener = Box<dyn Fn(TenantId, &TenantState) + Send + Sync>;
-
 /// A store and the rules for using it.
 pub struct DbState {
     store: Arc<dyn Store>,
     options: DbOptions,
-    /// Read often, written by [`DbState::publish`] only.
-    states: RwLock<HashMap<TenantId, Cached>>,
-    /// Held while a state is published, so that the cache and the listener see states in one order.
-    listener: Mutex<Option<StateListener>>,
-    /// Tenants of whose state the store may hold another than the cache does, after a set of unknown outcome.
-    doubtful: Mutex<Doubts>,
-    has_doubts: AtomicBool,
-}
-
-#[derive(Default)]
-struct Doubts {
-    /// How many there ever were; each tenant carries the number of its last one.
-    counted: u64,
-    tenants: HashMap<TenantId, u64>,
-}
-
-#[derive(Clone)]
-struct Cached {
-    state: Arc<TenantState>,
-    banned: bool,
-    revision: Revision,
+    states: States,
 }
 
 impl DbState {
@@ -100,43 +77,37 @@ impl DbState {
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
         let states = store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        let cached = |stored: StoredState| Cached {
-            state: Arc::new(stored.state),
-            banned: stored.banned,
-            revision: Revision::default(),
-        };
-        Ok(Self {
-            store,
-            options,
-            states: RwLock::new(states.into_iter().map(|(tenant, stored)| (tenant, cached(stored))).collect()),
-            listener: Mutex::default(),
-            doubtful: Mutex::default(),
-            has_doubts: AtomicBool::new(false),
-        })
+        Ok(Self { store, options, states: States::new(states) })
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    pub(super) fn options(&self) -> &DbOptions {
+        &self.options
     }
 
     /// Who is to hear of every state that is set from now on.
     pub fn on_tenant_state(&self, listener: StateListener) {
-        *self.lock_listener() = Some(listener);
+        self.states.listen(listener);
     }
 
     /// The tenant's state, if it has one.
     pub fn tenant_state(&self, tenant: TenantId) -> Option<Arc<TenantState>> {
-        self.settle_doubts();
-        self.cached(tenant).map(|cached| cached.state)
+        self.states.settle_doubts(self.store());
+        self.states.get(tenant).state
     }
 
     /// Whether the tenant's dispatches are refused.
-    pub fn is_banned(&self, tenant: TenantId) -> bool {
-        self.cached(tenant).is_some_and(|cached| cached.banned)
+    pub fn standing(&self, tenant: TenantId) -> Standing {
+        self.states.get(tenant).standing
     }
 
     /// The states of all tenants that belong to a worker, as they are at this moment.
     pub fn tenant_states(&self, caller: Caller) -> Vec<(TenantId, Arc<TenantState>)> {
-        self.settle_doubts();
-        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
-        let own = states.iter().filter(|(tenant, _)| caller.owns(**tenant));
-        own.map(|(tenant, cached)| (*tenant, Arc::clone(&cached.state))).collect()
+        self.states.settle_doubts(self.store());
+        self.states.of(|tenant| caller.owns(tenant))
     }
 
     /// Replaces a tenant's state and tells the listener.
@@ -148,19 +119,30 @@ impl DbState {
     /// `Refused` by a rule; else see [`Store`].
     pub fn set_tenant_state(&self, tenant: TenantId, state: &TenantState) -> Result<(), DbError> {
         let state = rules::check_tenant_state(state)?;
-        self.settle_doubts();
-        match self.store.set_tenant_state(tenant, state.clone()) {
-            Ok(revision) => {
-                self.publish(tenant, state, revision);
-                Ok(())
-            }
-            Err(error) => {
-                if matches!(error, DbError::OutcomeUnknown(_)) {
-                    self.doubt(tenant);
-                }
-                Err(error)
-            }
+        self.states.settle_doubts(self.store());
+        let revision = self.or_doubt(tenant, self.store.set_tenant_state(tenant, state.clone()))?;
+        self.states.publish_state(tenant, state, revision);
+        Ok(())
+    }
+
+    /// For staff: sets whether a tenant's dispatches are refused.
+    ///
+    /// # Blocks
+    /// As a write to a [`Store`].
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<(), DbError> {
+        let revision = self.or_doubt(tenant, self.store.set_standing(tenant, standing))?;
+        self.states.publish_standing(tenant, standing, revision);
+        Ok(())
+    }
+
+    fn or_doubt<T>(&self, tenant: TenantId, result: Result<T, DbError>) -> Result<T, DbError> {
+        if matches!(result, Err(DbError::OutcomeUnknown(_))) {
+            self.states.doubt(tenant);
         }
+        result
     }
 
     /// Carries out an operation of `/db/kv`; blocks and errors as the operation itself.
@@ -246,77 +228,6 @@ impl DbState {
     pub fn close(&self) {
         self.store.close();
     }
-
-    fn cached(&self, tenant: TenantId) -> Option<Cached> {
-        self.states.read().unwrap_or_else(PoisonError::into_inner).get(&tenant).cloned()
-    }
-
-    fn lock_listener(&self) -> MutexGuard<'_, Option<StateListener>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a stored state the one that everybody sees, unless a later one is already.
-    fn publish(&self, tenant: TenantId, state: TenantState, revision: Revision) {
-        let listener = self.lock_listener();
-        let before = self.cached(tenant);
-        if before.as_ref().is_some_and(|before| before.revision >= revision) {
-            return;
-        }
-        let banned = before.is_some_and(|before| before.banned);
-        self.put(tenant, Cached { state: Arc::new(state), banned, revision }, listener.as_ref());
-    }
-
-    fn put(&self, tenant: TenantId, cached: Cached, listener: Option<&StateListener>) {
-        let state = Arc::clone(&cached.state);
-        self.states.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, cached);
-        if let Some(listener) = listener {
-            listener(tenant, &state);
-        }
-    }
-
-    fn lock_doubts(&self) -> MutexGuard<'_, Doubts> {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn doubt(&self, tenant: TenantId) {
-        let mut doubtful = self.lock_doubts();
-        doubtful.counted += 1;
-        let number = doubtful.counted;
-        doubtful.tenants.insert(tenant, number);
-        self.has_doubts.store(true, Ordering::Release);
-    }
-
-    /// Asks the store what became of sets whose outcome was unknown, once it answers again.
-    fn settle_doubts(&self) {
-        if !self.has_doubts.load(Ordering::Acquire) {
-            return;
-        }
-        let tenants: Vec<(TenantId, u64)> =
-            self.lock_doubts().tenants.iter().map(|(key, value)| (*key, *value)).collect();
-        for (tenant, number) in tenants {
-            let before = self.cached(tenant).map(|cached| cached.revision);
-            // Not yet open again: the next caller asks.
-            let Ok(stored) = self.store.tenant_state(tenant) else { return };
-            self.settle(tenant, stored, before);
-            let mut doubtful = self.lock_doubts();
-            // Unless there is a newer doubt by now.
-            if doubtful.tenants.get(&tenant) == Some(&number) {
-                doubtful.tenants.remove(&tenant);
-            }
-            self.has_doubts.store(!doubtful.tenants.is_empty(), Ordering::Release);
-        }
-    }
-
-    /// Takes over what the store was found to hold, unless a set was published since: that is later, or the same.
-    fn settle(&self, tenant: TenantId, stored: Option<StoredState>, before: Option<Revision>) {
-        let listener = self.lock_listener();
-        if self.cached(tenant).map(|cached| cached.revision) == before
-            && let Some(StoredState { state, banned }) = stored
-        {
-            let cached = Cached { state: Arc::new(state), banned, revision: before.unwrap_or_default() };
-            self.put(tenant, cached, listener.as_ref());
-        }
-    }
 }
 
 impl fmt::Debug for DbState {
@@ -327,6 +238,8 @@ impl fmt::Debug for DbState {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::model::EncodedJson;
     use crate::store::memory::MemoryStore;
@@ -379,20 +292,28 @@ mod tests {
     }
 
     #[test]
-    fn an_older_state_never_replaces_a_newer_one() {
-        let db = db();
-        let tenant = TenantId::Guild(1);
-        db.publish(tenant, state(&["NEW"]), Revision(2));
-        db.publish(tenant, state(&["OLD"]), Revision(1));
-        assert_eq!(db.tenant_state(tenant), Some(Arc::new(state(&["NEW"]))));
-    }
-
-    #[test]
     fn states_are_read_from_the_store_at_the_start() {
         let store = Arc::new(MemoryStore::new());
         let tenant = TenantId::User(7);
         store.set_tenant_state(tenant, state(&["A"])).expect("set");
         let db = DbState::new(store, DbOptions::default()).expect("readable");
         assert_eq!(db.tenant_state(tenant), Some(Arc::new(state(&["A"]))));
+    }
+
+    #[test]
+    fn a_ban_leaves_the_state_alone_and_needs_none() {
+        let db = db();
+        let (with, without) = (TenantId::User(7), TenantId::User(8));
+        db.set_tenant_state(with, &state(&["A"])).expect("set");
+        for tenant in [with, without] {
+            assert_eq!(db.standing(tenant), Standing::Good);
+            db.set_standing(tenant, Standing::Banned).expect("banned");
+            assert_eq!(db.standing(tenant), Standing::Banned);
+        }
+        db.set_tenant_state(with, &state(&["B"])).expect("set");
+        assert_eq!((db.standing(with), db.tenant_state(without)), (Standing::Banned, None));
+        assert_eq!(db.tenant_states(Caller { worker_id: 0, workers: 1 }).len(), 1);
+        db.set_standing(with, Standing::Good).expect("lifted");
+        assert_eq!(db.tenant_state(with), Some(Arc::new(state(&["B"]))));
     }
 }

@@ -12,6 +12,7 @@ use crate::model::{
     EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState,
 };
 use crate::runtime::TenantDb;
+use crate::store::global::{GlobalAddress, check_op};
 use crate::store::{Caller, DbState, rules};
 
 /// A worker's way to the database.
@@ -134,8 +135,11 @@ impl TenantDb for WorkerDb {
 
     fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
         match self {
-            WorkerDb::Direct(..) => Err(DbError::Internal("global KV is not in this version yet".to_owned())),
-            WorkerDb::Mesophyll(client) => client.global_kv_find(query, scope),
+            WorkerDb::Direct(db, _) => db.global_find(&query, &scope),
+            WorkerDb::Mesophyll(client) => {
+                rules::check_pattern(&query)?;
+                client.global_kv_find(query, scope)
+            }
         }
     }
 
@@ -147,15 +151,24 @@ impl TenantDb for WorkerDb {
         scope: String,
     ) -> Result<Option<GlobalKv>, DbError> {
         match self {
-            WorkerDb::Direct(..) => Err(DbError::Internal("global KV is not in this version yet".to_owned())),
+            WorkerDb::Direct(db, caller) => {
+                caller.check_owns(tenant)?;
+                db.global_get(Some(tenant), &GlobalAddress { scope, key, version })
+            }
             WorkerDb::Mesophyll(client) => client.global_kv_get(tenant, key, version, scope),
         }
     }
 
     fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
         match self {
-            WorkerDb::Direct(..) => Err(DbError::Internal("global KV is not in this version yet".to_owned())),
-            WorkerDb::Mesophyll(client) => client.global_kv(tenant, &op),
+            WorkerDb::Direct(db, caller) => {
+                caller.check_owns(tenant)?;
+                db.global(tenant, op)
+            }
+            WorkerDb::Mesophyll(client) => {
+                check_op(&op, tenant)?;
+                client.global_kv(tenant, &op)
+            }
         }
     }
 }

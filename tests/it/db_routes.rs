@@ -35,7 +35,7 @@ impl Master {
     fn new() -> Self {
         let folder = TempDir::new();
         let quota = Quota { records: 2, ..Quota::default() };
-        let db = open(Kept::InMemory, folder.path(), DbOptions { quota });
+        let db = open(Kept::InMemory, folder.path(), DbOptions { quota, ..DbOptions::default() });
         Self { server: serve(&db, 2), _folder: folder }
     }
 

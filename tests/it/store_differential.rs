@@ -2,10 +2,11 @@
 //! times included, across closing and opening the file.
 
 use mesophyll::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
-use mesophyll::model::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
+use mesophyll::model::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use mesophyll::store::memory::MemoryStore;
 use mesophyll::store::redb::RedbStore;
-use mesophyll::store::{FindLimits, KvSet, Quota, Store, rules};
+use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
 
 use crate::support::{Random, TempDir};
@@ -37,7 +38,7 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
     let key = random.one_of(&KEYS);
     let scopes = some_scopes(random);
     match random.below(100) {
-        0..45 => {
+        0..42 => {
             let set = KvSet {
                 key: key.to_owned(),
                 scopes,
@@ -49,12 +50,12 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             };
             assert_eq!(tested.kv_set(tenant, set.clone()), expected.kv_set(tenant, set));
         }
-        45..65 => {
+        42..60 => {
             let delete = |store: &dyn Store| store.kv_delete(tenant, key.to_owned(), scopes.clone());
             assert_eq!(delete(tested), delete(expected));
         }
-        65..75 => assert_eq!(tested.kv_get(tenant, key, &scopes), expected.kv_get(tenant, key, &scopes)),
-        75..85 => {
+        60..68 => assert_eq!(tested.kv_get(tenant, key, &scopes), expected.kv_get(tenant, key, &scopes)),
+        68..77 => {
             let pattern = rules::check_pattern(random.one_of(&PATTERNS)).expect("a pattern");
             let asked = if random.below(2) == 0 { Scopes::default() } else { scopes };
             let limits = match random.below(4) {
@@ -65,17 +66,83 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             let find = |store: &dyn Store| store.kv_find(tenant, &asked, &pattern, limits);
             assert_eq!(find(tested), find(expected), "{pattern:?} {asked:?}");
         }
-        85..90 => assert_eq!(tested.kv_list_scopes(tenant), expected.kv_list_scopes(tenant)),
-        90..94 => assert_eq!(tested.kv_usage(tenant), expected.kv_usage(tenant)),
+        77..81 => assert_eq!(tested.kv_list_scopes(tenant), expected.kv_list_scopes(tenant)),
+        81..84 => assert_eq!(tested.kv_usage(tenant), expected.kv_usage(tenant)),
+        84..96 => shop_step(random, expected, tested),
         _ => {
             let events = (0..random.below(3)).map(|number| format!("E{number}")).collect();
+            let standing = random.one_of(&[Standing::Good, Standing::Banned]);
             let state = TenantState { events, data: EncodedJson::null() };
             // Revisions are each store's own.
+            assert!(tested.set_standing(tenant, standing).is_ok() && expected.set_standing(tenant, standing).is_ok());
             assert!(tested.set_tenant_state(tenant, state.clone()).is_ok());
             assert!(expected.set_tenant_state(tenant, state).is_ok());
             assert_eq!(tested.tenant_state(tenant), expected.tenant_state(tenant));
         }
     }
+}
+
+/// The same about the shop.
+fn shop_step(random: &mut Random, expected: &dyn Store, tested: &dyn Store) {
+    let tenant = random.one_of(&TENANTS);
+    let now = Timestamp::from_unix_micros(random.below(1000) as i64).expect("in range");
+    let at = GlobalAddress {
+        scope: random.one_of(&SCOPES).to_owned(),
+        key: random.one_of(&["tag", "Tag", "tag.a", "TAG.A", "other"]).to_owned(),
+        version: random.one_of(&[i32::MIN, -1, 0, 2, 10]),
+    };
+    match random.below(7) {
+        0 | 1 => {
+            let entry = some_entry(random, tenant, &at, now);
+            let quota = Quota { records: 6, bytes: 1000 };
+            let create = |store: &dyn Store| store.global_create(entry.clone(), quota);
+            assert_eq!(create(tested), create(expected));
+        }
+        2 => {
+            let delete = |store: &dyn Store| store.global_delete(at.clone(), tenant);
+            assert_eq!(delete(tested), delete(expected));
+        }
+        3 | 4 => {
+            let change = match random.below(3) {
+                0 => GlobalChange::Price((random.below(2) == 0).then_some(5)),
+                1 => GlobalChange::Review("rejected".to_owned()),
+                _ => GlobalChange::Review("approved".to_owned()),
+            };
+            let change = |store: &dyn Store| store.global_change(at.clone(), change.clone(), now);
+            assert_eq!(change(tested), change(expected));
+        }
+        5 => {
+            let purchase = |store: &dyn Store| store.global_purchase(tenant, at.clone(), now);
+            assert_eq!(purchase(tested), purchase(expected));
+        }
+        _ => {
+            let pattern = rules::check_pattern(random.one_of(&["%", "tag%", "TAG._", "_____"])).expect("a pattern");
+            let find = |store: &dyn Store| store.global_find(&at.scope, &pattern, FindLimits::default());
+            assert_eq!(find(tested), find(expected));
+            assert_eq!(tested.global_get(&at), expected.global_get(&at));
+            assert_eq!(tested.global_is_purchased(tenant, &at), expected.global_is_purchased(tenant, &at));
+        }
+    }
+}
+
+fn some_entry(random: &mut Random, tenant: TenantId, at: &GlobalAddress, now: Timestamp) -> GlobalEntry {
+    let is_staff = random.below(3) == 0;
+    let partial = PartialGlobalKv {
+        key: at.key.clone(),
+        version: at.version,
+        owner_id: tenant.snowflake().to_string(),
+        owner_type: if is_staff { "staff" } else { tenant.kind().as_str() }.to_owned(),
+        price: None,
+        short: "x".repeat(random.below(200) as usize),
+        public_metadata: EncodedJson::null(),
+        scope: at.scope.clone(),
+        created_at: now,
+        last_updated_at: now,
+        public_data: random.below(2) == 0,
+        review_state: "pending".to_owned(),
+        long: (random.below(2) == 0).then(|| "long".to_owned()),
+    };
+    GlobalEntry { partial, data: EncodedJson::null() }
 }
 
 fn compare_all(expected: &dyn Store, tested: &dyn Store) {

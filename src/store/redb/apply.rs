@@ -9,17 +9,20 @@ use super::Fault;
 use super::layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes, tenant_key,
 };
+use super::shop::{ShopOp, ShopTables};
 use crate::error::DbError;
 use crate::model::{Scopes, TenantId, TenantState, Timestamp};
-use crate::store::{KvSet, Revision, Usage, charge, touched};
+use crate::store::{KvSet, Revision, Standing, StoredState, Usage, charge, touched};
 use crate::wire::WireError;
 
 /// A write that a caller waits for.
 #[derive(Debug)]
 pub(super) enum Op {
     SetState { tenant: TenantId, state: TenantState },
+    SetStanding { tenant: TenantId, standing: Standing },
     KvSet { tenant: TenantId, set: KvSet },
     KvDelete { tenant: TenantId, key: String, scopes: Scopes },
+    Shop(ShopOp),
 }
 
 impl Op {
@@ -33,6 +36,8 @@ impl Op {
                 }
                 Op::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
                 Op::KvDelete { key, .. } => key.len(),
+                Op::SetStanding { .. } => 0,
+                Op::Shop(op) => op.bytes(),
             }
     }
 }
@@ -46,16 +51,27 @@ pub(super) enum Done {
     Changed(Revision),
 }
 
+impl Done {
+    /// The change's place among all; that of what changed nothing is before all.
+    pub(super) fn revision(self) -> Revision {
+        match self {
+            Done::Nothing => Revision::default(),
+            Done::Changed(revision) => revision,
+        }
+    }
+}
+
 /// The tables of one write transaction.
 pub(super) struct Tables<'t> {
     states: Table<'t, &'static [u8], &'static [u8]>,
     kv: Table<'t, &'static [u8], &'static [u8]>,
     scopes: Table<'t, &'static [u8], u64>,
     usage: Table<'t, &'static [u8], (u64, u64)>,
+    shop: ShopTables<'t>,
 }
 
 /// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
-type Applied = Result<Result<Done, DbError>, Fault>;
+pub(super) type Applied = Result<Result<Done, DbError>, Fault>;
 
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
@@ -64,28 +80,32 @@ impl<'t> Tables<'t> {
             kv: transaction.open_table(KV)?,
             scopes: transaction.open_table(SCOPES)?,
             usage: transaction.open_table(USAGE)?,
+            shop: ShopTables::open(transaction)?,
         })
     }
 
     /// Carries one operation out; `revision` is its place among all.
     pub(super) fn apply(&mut self, op: Op, revision: Revision) -> Applied {
         match op {
-            Op::SetState { tenant, state } => self.set_state(tenant, &state, revision),
+            Op::SetState { tenant, state } => self.change_state(tenant, revision, |stored| stored.state = Some(state)),
+            Op::SetStanding { tenant, standing } => {
+                self.change_state(tenant, revision, |stored| stored.standing = standing)
+            }
             Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
             Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
+            Op::Shop(op) => self.shop.apply(op, revision),
         }
     }
 
-    fn set_state(&mut self, tenant: TenantId, state: &TenantState, revision: Revision) -> Applied {
+    fn change_state(&mut self, tenant: TenantId, revision: Revision, change: impl FnOnce(&mut StoredState)) -> Applied {
         let row = tenant_key(tenant);
-        let banned = match self.states.get(&row[..])? {
-            None => false,
-            Some(old) => match state_from_bytes(old.value()) {
-                Ok(old) => old.banned,
-                Err(error) => return Ok(Err(unreadable(&error))),
-            },
+        let old = self.states.get(&row[..])?.map(|old| state_from_bytes(old.value())).transpose();
+        let mut stored = match old {
+            Ok(old) => old.unwrap_or_default(),
+            Err(error) => return Ok(Err(unreadable(&error))),
         };
-        self.states.insert(&row[..], &state_to_bytes(state, banned)[..])?;
+        change(&mut stored);
+        self.states.insert(&row[..], &state_to_bytes(&stored)[..])?;
         Ok(Ok(Done::Changed(revision)))
     }
 

@@ -7,20 +7,24 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `mesophyll` | `schema` | the layout's version |
-//! | `tenant_states` | tenant | MessagePack: banned, events, data |
+//! | `tenant_states` | tenant | MessagePack: whether banned, then the state (events, data) or nil |
 //! | `tenant_kv` | tenant, index form of the key, 0, the key if it differs, 0, then each scope and 0 | MessagePack: id, created, updated (µs since 1970), value |
 //! | `tenant_scopes` | tenant, scope | how many of the tenant's records have it |
 //! | `tenant_usage` | tenant | records, bytes of keys, scopes and values |
+//! | `global_kv` | scope, 0, index form of the key, 0, the key if it differs, 0, version | MessagePack: the entry as it goes over the wire, then its data |
+//! | `global_kv_usage` | owner type, 0, owner id | entries, their bytes |
+//! | `global_kv_purchases` | tenant, scope, 0, key, 0, version | when, in µs since 1970 |
 //!
-//! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first.
+//! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A version is 4 bytes,
+//! highest first, counted from the lowest there is. What a row of the shop's looks like is in `shop.rs`.
 
 use std::ops::Range;
 
 use redb::TableDefinition;
 
 use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
-use crate::store::StoredState;
 use crate::store::pattern::index_fold;
+use crate::store::{Standing, StoredState};
 use crate::wire::WireError;
 use crate::wire::reader::{Item, Reader};
 use crate::wire::shape::{Decode, Encode};
@@ -46,6 +50,15 @@ pub(super) const SCOPES: TableDefinition<'_, &[u8], u64> = TableDefinition::new(
 
 /// What counts against a tenant's quota: records and bytes.
 pub(super) const USAGE: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("tenant_usage");
+
+/// Global entries.
+pub(super) const GLOBAL: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("global_kv");
+
+/// What counts against the quota of an owner of global entries.
+pub(super) const GLOBAL_USAGE: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("global_kv_usage");
+
+/// Who purchased what, and when.
+pub(super) const PURCHASES: TableDefinition<'_, &[u8], i64> = TableDefinition::new("global_kv_purchases");
 
 const TENANT_BYTES: usize = 9;
 
@@ -102,7 +115,7 @@ pub(super) fn parse_kv_key(bytes: &[u8]) -> Result<(&str, Vec<&str>), WireError>
     Ok((key, texts.map(text).collect::<Result<_, _>>()?))
 }
 
-fn text(bytes: &[u8]) -> Result<&str, WireError> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Invalid("a row's key is not text"))
 }
 
@@ -110,21 +123,21 @@ fn text(bytes: &[u8]) -> Result<&str, WireError> {
 pub(super) fn tenant_range(tenant: TenantId, prefix: &str) -> Range<Vec<u8>> {
     let mut start = tenant_key(tenant).to_vec();
     start.extend_from_slice(prefix.as_bytes());
-    let end = after_all_with_prefix(&start);
-    start..end
+    prefix_range(start)
 }
 
-/// The first key that is past all keys with a prefix: the prefix with its last byte that can grow grown.
-fn after_all_with_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    // A tenant's first byte is 0 or 1, so there is always one that can grow.
+/// The keys that start with `start`.
+pub(super) fn prefix_range(start: Vec<u8>) -> Range<Vec<u8>> {
+    let mut end = start.clone();
+    // The first key past them: the last byte that can grow, grown. A tenant's first byte is 0 or 1, and no byte of a text
+    // is 255, so there is always one.
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
             break;
         }
     }
-    end
+    start..end
 }
 
 /// The row of a tenant's scope.
@@ -192,23 +205,24 @@ fn read_time(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {
 }
 
 /// A tenant's state as its row holds it.
-pub(super) fn state_to_bytes(state: &TenantState, banned: bool) -> Vec<u8> {
-    let mut writer = Writer::with_capacity(state.data.as_bytes().len() + 64);
+pub(super) fn state_to_bytes(stored: &StoredState) -> Vec<u8> {
+    let data_bytes = stored.state.as_ref().map_or(0, |state| state.data.as_bytes().len());
+    let mut writer = Writer::with_capacity(data_bytes + 64);
     writer.array(2);
-    writer.boolean(banned);
-    state.encode(&mut writer);
+    writer.boolean(stored.standing == Standing::Banned);
+    stored.state.encode(&mut writer);
     writer.into_bytes()
 }
 
 /// The state of such a row.
 pub(super) fn state_from_bytes(bytes: &[u8]) -> Result<StoredState, WireError> {
     let mut reader = Reader::new(bytes);
-    let (Item::Array(2), Item::Boolean(banned)) = (reader.item()?, reader.item()?) else {
+    let (Item::Array(2), Item::Boolean(is_banned)) = (reader.item()?, reader.item()?) else {
         return Err(WireError::Invalid("a row that is no tenant state"));
     };
-    let state = TenantState::decode(&mut reader)?;
+    let state = Option::<TenantState>::decode(&mut reader)?;
     reader.end()?;
-    Ok(StoredState { state, banned })
+    Ok(StoredState { state, standing: if is_banned { Standing::Banned } else { Standing::Good } })
 }
 
 #[cfg(test)]
@@ -266,8 +280,13 @@ mod tests {
         let record = Record { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
         assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
         let state = TenantState { events: ["A".to_owned()].into(), data: crate::model::EncodedJson::null() };
-        let stored = StoredState { state: state.clone(), banned: true };
-        assert_eq!(state_from_bytes(&state_to_bytes(&state, true)), Ok(stored));
+        for stored in [
+            StoredState { state: Some(state.clone()), standing: Standing::Banned },
+            StoredState { state: Some(state), standing: Standing::Good },
+            StoredState { state: None, standing: Standing::Banned },
+        ] {
+            assert_eq!(state_from_bytes(&state_to_bytes(&stored)), Ok(stored));
+        }
         assert!(Record::from_bytes(b"").is_err());
         assert!(state_from_bytes(b"\x92\xc2").is_err());
     }

@@ -9,6 +9,7 @@ mod apply;
 mod faults;
 mod layout;
 mod open;
+mod shop;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -20,11 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use super::pattern::Pattern;
-use super::{FindLimits, KvSet, OpenError, Revision, Store, StoredState, Usage};
+use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoredState, Usage};
 use crate::error::DbError;
 use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
-use crate::model::{KvRecord, Scopes, TenantId, TenantState};
+use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
 use apply::{Done, Op, unreadable};
 use layout::{
@@ -32,6 +34,7 @@ use layout::{
     tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
+use shop::ShopOp;
 use writer::{Request, Weight, Writer, unavailable, unknown};
 
 /// A store in a file.
@@ -201,10 +204,11 @@ impl Store for RedbStore {
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
-        match self.write(Op::SetState { tenant, state })? {
-            Done::Changed(revision) => Ok(revision),
-            Done::Nothing => Err(DbError::Internal("a state was set and nothing changed".to_owned())),
-        }
+        self.write(Op::SetState { tenant, state }).map(Done::revision)
+    }
+
+    fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
+        self.write(Op::SetStanding { tenant, standing }).map(Done::revision)
     }
 
     fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
@@ -268,6 +272,34 @@ impl Store for RedbStore {
             let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
             Ok(Ok(Usage { records, bytes }))
         })
+    }
+
+    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.read(|snapshot| shop::find(snapshot, scope, pattern, limits))
+    }
+
+    fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
+        self.read(|snapshot| shop::get(snapshot, at))
+    }
+
+    fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
+        self.write(Op::Shop(ShopOp::Create { entry, quota })).map(drop)
+    }
+
+    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+        self.write(Op::Shop(ShopOp::Delete { at, owner })).map(drop)
+    }
+
+    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+        self.write(Op::Shop(ShopOp::Change { at, change, now })).map(drop)
+    }
+
+    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+        self.write(Op::Shop(ShopOp::Purchase { tenant, at, now })).map(drop)
+    }
+
+    fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
+        self.read(|snapshot| shop::is_purchased(snapshot, tenant, at).map(Ok))
     }
 
     fn close(&self) {

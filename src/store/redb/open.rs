@@ -15,7 +15,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::layout::{KV, META, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE};
+use super::layout::{GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE};
 use crate::limits::STORE_CACHE_BYTES;
 use crate::store::OpenError;
 
@@ -153,6 +153,9 @@ fn make_tables(transaction: &WriteTransaction) -> Result<(), TableError> {
     transaction.open_table(KV)?;
     transaction.open_table(SCOPES)?;
     transaction.open_table(USAGE)?;
+    transaction.open_table(GLOBAL)?;
+    transaction.open_table(GLOBAL_USAGE)?;
+    transaction.open_table(PURCHASES)?;
     Ok(())
 }
 
@@ -199,7 +202,10 @@ fn check_tables(transaction: &ReadTransaction) -> Result<(), OpenError> {
     checked(STATES.name(), transaction.open_table(STATES))?;
     checked(KV.name(), transaction.open_table(KV))?;
     checked(SCOPES.name(), transaction.open_table(SCOPES))?;
-    checked(USAGE.name(), transaction.open_table(USAGE))
+    checked(USAGE.name(), transaction.open_table(USAGE))?;
+    checked(GLOBAL.name(), transaction.open_table(GLOBAL))?;
+    checked(GLOBAL_USAGE.name(), transaction.open_table(GLOBAL_USAGE))?;
+    checked(PURCHASES.name(), transaction.open_table(PURCHASES))
 }
 
 pub(super) fn database_error(error: DatabaseError) -> OpenError {

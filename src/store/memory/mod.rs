@@ -6,10 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+mod shop;
+
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use super::pattern::Pattern;
-use super::{FindLimits, KvSet, Revision, Store, StoredState, Usage, charge, touched};
+use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
 use crate::error::DbError;
-use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
+use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use shop::Shop;
 
 /// A store in memory.
 #[derive(Default)]
@@ -23,6 +27,7 @@ struct Contents {
     revision: Revision,
     states: HashMap<TenantId, StoredState>,
     records: HashMap<TenantId, Records>,
+    shop: Shop,
 }
 
 #[derive(Default)]
@@ -84,8 +89,14 @@ impl Store for MemoryStore {
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let mut contents = self.write()?;
-        let banned = contents.states.get(&tenant).is_some_and(|old| old.banned);
-        contents.states.insert(tenant, StoredState { state, banned });
+        contents.states.entry(tenant).or_default().state = Some(state);
+        contents.revision.0 += 1;
+        Ok(contents.revision)
+    }
+
+    fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
+        let mut contents = self.write()?;
+        contents.states.entry(tenant).or_default().standing = standing;
         contents.revision.0 += 1;
         Ok(contents.revision)
     }
@@ -160,6 +171,34 @@ impl Store for MemoryStore {
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
         Ok(self.read()?.records.get(&tenant).map(|records| records.usage).unwrap_or_default())
+    }
+
+    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.read()?.shop.find(scope, pattern, limits)
+    }
+
+    fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
+        Ok(self.read()?.shop.get(at))
+    }
+
+    fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
+        self.write()?.shop.create(entry, quota)
+    }
+
+    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+        self.write()?.shop.delete(&at, owner)
+    }
+
+    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+        self.write()?.shop.change(&at, change, now)
+    }
+
+    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, _now: Timestamp) -> Result<(), DbError> {
+        self.write()?.shop.purchase(tenant, at)
+    }
+
+    fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
+        Ok(self.read()?.shop.is_purchased(tenant, at))
     }
 
     fn close(&self) {

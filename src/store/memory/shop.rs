@@ -1,0 +1,86 @@
+//! Global entries in memory, as plain as the rest of it: quotas are counted anew each time.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::error::DbError;
+use crate::model::{PartialGlobalKv, TenantId, Timestamp};
+use crate::store::global::{
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found,
+};
+use crate::store::pattern::Pattern;
+use crate::store::{FindLimits, Quota, Usage};
+
+/// All entries and purchases.
+#[derive(Default)]
+pub(super) struct Shop {
+    entries: BTreeMap<GlobalAddress, GlobalEntry>,
+    purchases: HashSet<(TenantId, GlobalAddress)>,
+}
+
+impl Shop {
+    pub(super) fn find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        mut limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
+        let mut found = Vec::new();
+        for entry in self.entries.values() {
+            let partial = &entry.partial;
+            if partial.scope == scope && partial.review_state == APPROVED && pattern.matches(&partial.key) {
+                let partial = PartialGlobalKv { long: None, ..partial.clone() };
+                limits.take_entry(&partial)?;
+                found.push(partial);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn get(&self, at: &GlobalAddress) -> Option<GlobalEntry> {
+        self.entries.get(at).cloned()
+    }
+
+    pub(super) fn create(&mut self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
+        let at = GlobalAddress::of(&entry.partial);
+        if self.entries.contains_key(&at) {
+            return Err(exists());
+        }
+        self.usage(&entry.partial).after_set(None, entry.charge(), quota)?;
+        self.entries.insert(at, entry);
+        Ok(())
+    }
+
+    /// What the owner of this entry has in all.
+    fn usage(&self, of: &PartialGlobalKv) -> Usage {
+        let owned = self
+            .entries
+            .values()
+            .filter(|entry| entry.partial.owner_id == of.owner_id && entry.partial.owner_type == of.owner_type);
+        owned.fold(Usage::default(), |usage, entry| Usage {
+            records: usage.records + 1,
+            bytes: usage.bytes + entry.charge(),
+        })
+    }
+
+    pub(super) fn delete(&mut self, at: &GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+        check_owner(&self.entries.get(at).ok_or_else(not_found)?.partial, owner)?;
+        self.entries.remove(at);
+        Ok(())
+    }
+
+    pub(super) fn change(&mut self, at: &GlobalAddress, by: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+        change(&mut self.entries.get_mut(at).ok_or_else(not_found)?.partial, by, now)
+    }
+
+    pub(super) fn purchase(&mut self, tenant: TenantId, at: GlobalAddress) -> Result<(), DbError> {
+        if !self.entries.contains_key(&at) {
+            return Err(not_found());
+        }
+        self.purchases.insert((tenant, at));
+        Ok(())
+    }
+
+    pub(super) fn is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> bool {
+        self.purchases.contains(&(tenant, at.clone()))
+    }
+}

@@ -1,0 +1,279 @@
+//! Global entries in the embedded store: their rows, what writes do to them, and how they are read.
+//!
+//! Writes run on the store's writer thread, as those of `apply.rs`, and keep to its invariant: decide before changing.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
+
+use super::Fault;
+use super::apply::{Applied, Done, unreadable};
+use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, tenant_key, text};
+use crate::error::DbError;
+use crate::model::{PartialGlobalKv, TenantId, Timestamp};
+use crate::store::global::{
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found,
+};
+use crate::store::pattern::{Pattern, index_fold};
+use crate::store::{FindLimits, Quota, Revision, Usage};
+use crate::wire::WireError;
+use crate::wire::plain;
+use crate::wire::reader::Reader;
+use crate::wire::shape::{Decode, Encode};
+use crate::wire::writer::Writer;
+
+/// A write to the shop.
+#[derive(Debug)]
+pub(super) enum ShopOp {
+    Create { entry: GlobalEntry, quota: Quota },
+    Delete { at: GlobalAddress, owner: TenantId },
+    Change { at: GlobalAddress, change: GlobalChange, now: Timestamp },
+    Purchase { tenant: TenantId, at: GlobalAddress, now: Timestamp },
+}
+
+impl ShopOp {
+    /// About how many bytes it brings into its commit.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            // An entry fits into a request's body.
+            ShopOp::Create { entry, .. } => usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2),
+            ShopOp::Delete { .. } | ShopOp::Change { .. } | ShopOp::Purchase { .. } => 0,
+        }
+    }
+}
+
+/// The shop's tables in one write transaction.
+pub(super) struct ShopTables<'t> {
+    entries: Table<'t, &'static [u8], &'static [u8]>,
+    usage: Table<'t, &'static [u8], (u64, u64)>,
+    purchases: Table<'t, &'static [u8], i64>,
+}
+
+impl<'t> ShopTables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            entries: transaction.open_table(GLOBAL)?,
+            usage: transaction.open_table(GLOBAL_USAGE)?,
+            purchases: transaction.open_table(PURCHASES)?,
+        })
+    }
+
+    pub(super) fn apply(&mut self, op: ShopOp, revision: Revision) -> Applied {
+        let decided = match op {
+            ShopOp::Create { entry, quota } => self.create(&entry, quota)?,
+            ShopOp::Delete { at, owner } => self.delete(&at, owner)?,
+            ShopOp::Change { at, change, now } => self.change(&at, change, now)?,
+            ShopOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now)?,
+        };
+        Ok(decided.map(|()| Done::Changed(revision)))
+    }
+
+    fn create(&mut self, entry: &GlobalEntry, quota: Quota) -> Result<Result<(), DbError>, Fault> {
+        let row = entry_row(&GlobalAddress::of(&entry.partial));
+        if self.entries.get(&row[..])?.is_some() {
+            return Ok(Err(exists()));
+        }
+        match self.usage(&entry.partial)?.after_set(None, entry.charge(), quota) {
+            Ok(usage) => self.set_usage(&entry.partial, usage)?,
+            Err(refused) => return Ok(Err(refused)),
+        }
+        self.entries.insert(&row[..], &to_bytes(entry)[..])?;
+        Ok(Ok(()))
+    }
+
+    fn delete(&mut self, at: &GlobalAddress, owner: TenantId) -> Result<Result<(), DbError>, Fault> {
+        let row = entry_row(at);
+        let entry = match self.entry(&row)? {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(forbidden) = check_owner(&entry.partial, owner) {
+            return Ok(Err(forbidden));
+        }
+        let usage = self.usage(&entry.partial)?.after_delete(entry.charge());
+        self.set_usage(&entry.partial, usage)?;
+        self.entries.remove(&row[..])?;
+        Ok(Ok(()))
+    }
+
+    fn change(&mut self, at: &GlobalAddress, by: GlobalChange, now: Timestamp) -> Result<Result<(), DbError>, Fault> {
+        let row = entry_row(at);
+        let mut entry = match self.entry(&row)? {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Err(refused) = change(&mut entry.partial, by, now) {
+            return Ok(Err(refused));
+        }
+        self.entries.insert(&row[..], &to_bytes(&entry)[..])?;
+        Ok(Ok(()))
+    }
+
+    fn purchase(&mut self, tenant: TenantId, at: &GlobalAddress, now: Timestamp) -> Result<Result<(), DbError>, Fault> {
+        if self.entries.get(&entry_row(at)[..])?.is_none() {
+            return Ok(Err(not_found()));
+        }
+        let row = purchase_row(tenant, at);
+        if self.purchases.get(&row[..])?.is_none() {
+            self.purchases.insert(&row[..], now.unix_micros())?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn entry(&self, row: &[u8]) -> Result<Result<GlobalEntry, DbError>, Fault> {
+        let Some(bytes) = self.entries.get(row)? else { return Ok(Err(not_found())) };
+        Ok(from_bytes(bytes.value()).map_err(|error| unreadable(&error)))
+    }
+
+    fn usage(&self, of: &PartialGlobalKv) -> Result<Usage, Fault> {
+        let row = self.usage.get(&owner_row(of)[..])?;
+        let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
+        Ok(Usage { records, bytes })
+    }
+
+    fn set_usage(&mut self, of: &PartialGlobalKv, usage: Usage) -> Result<(), Fault> {
+        let row = owner_row(of);
+        if usage.records == 0 {
+            self.usage.remove(&row[..])?;
+        } else {
+            self.usage.insert(&row[..], (usage.records, usage.bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// The approved entries of a scope whose key matches.
+pub(super) fn find(
+    snapshot: &ReadTransaction,
+    scope: &str,
+    pattern: &Pattern,
+    mut limits: FindLimits,
+) -> Result<Result<Vec<PartialGlobalKv>, DbError>, Fault> {
+    let mut start = scope.as_bytes().to_vec();
+    start.push(0);
+    start.extend_from_slice(pattern.prefix().as_bytes());
+    let range = prefix_range(start);
+    // Rows come in the order of the index form; answers in that of the key itself.
+    let mut found = BTreeMap::new();
+    for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
+        let (key, entry) = row?;
+        match matching(key.value(), entry.value(), pattern, &mut limits) {
+            Ok(None) => {}
+            Ok(Some(entry)) => drop(found.insert((entry.key.clone(), entry.version), entry)),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(found.into_values().collect()))
+}
+
+fn matching(
+    row: &[u8],
+    entry: &[u8],
+    pattern: &Pattern,
+    limits: &mut FindLimits,
+) -> Result<Option<PartialGlobalKv>, DbError> {
+    if !pattern.matches(key_of(row).map_err(|error| unreadable(&error))?) {
+        return Ok(None);
+    }
+    let entry = PartialGlobalKv::decode(&mut Reader::new(entry)).map_err(|error| unreadable(&error))?;
+    if entry.review_state != APPROVED {
+        return Ok(None);
+    }
+    let entry = PartialGlobalKv { long: None, ..entry };
+    limits.take_entry(&entry)?;
+    Ok(Some(entry))
+}
+
+/// One entry.
+pub(super) fn get(
+    snapshot: &ReadTransaction,
+    at: &GlobalAddress,
+) -> Result<Result<Option<GlobalEntry>, DbError>, Fault> {
+    let row = snapshot.open_table(GLOBAL)?.get(&entry_row(at)[..])?;
+    Ok(row.map(|row| from_bytes(row.value())).transpose().map_err(|error| unreadable(&error)))
+}
+
+/// Whether a tenant purchased an entry.
+pub(super) fn is_purchased(snapshot: &ReadTransaction, tenant: TenantId, at: &GlobalAddress) -> Result<bool, Fault> {
+    Ok(snapshot.open_table(PURCHASES)?.get(&purchase_row(tenant, at)[..])?.is_some())
+}
+
+fn entry_row(at: &GlobalAddress) -> Vec<u8> {
+    let indexed = index_fold(&at.key);
+    let exact = if indexed == at.key { "" } else { &at.key };
+    let mut row = Vec::with_capacity(at.scope.len() + indexed.len() + exact.len() + 7);
+    for part in [&at.scope, &indexed, exact] {
+        row.extend_from_slice(part.as_bytes());
+        row.push(0);
+    }
+    row.extend_from_slice(&version_bytes(at.version));
+    row
+}
+
+fn key_of(row: &[u8]) -> Result<&str, WireError> {
+    let (names, _) = row.split_last_chunk::<4>().ok_or(WireError::Truncated)?;
+    let mut names = names.split(|byte| *byte == 0).skip(1);
+    let (Some(indexed), Some(exact)) = (names.next(), names.next()) else { return Err(WireError::Truncated) };
+    text(if exact.is_empty() { indexed } else { exact })
+}
+
+fn purchase_row(tenant: TenantId, at: &GlobalAddress) -> Vec<u8> {
+    let mut row = tenant_key(tenant).to_vec();
+    for part in [&at.scope, &at.key] {
+        row.extend_from_slice(part.as_bytes());
+        row.push(0);
+    }
+    row.extend_from_slice(&version_bytes(at.version));
+    row
+}
+
+/// So that versions sort as numbers, negative ones too.
+fn version_bytes(version: i32) -> [u8; 4] {
+    version.wrapping_sub(i32::MIN).to_be_bytes()
+}
+
+fn owner_row(of: &PartialGlobalKv) -> Vec<u8> {
+    [of.owner_type.as_bytes(), &[0], of.owner_id.as_bytes()].concat()
+}
+
+fn to_bytes(entry: &GlobalEntry) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(entry.data.as_bytes().len() + 512);
+    entry.partial.encode(&mut writer);
+    entry.data.encode(&mut writer);
+    writer.into_bytes()
+}
+
+fn from_bytes(bytes: &[u8]) -> Result<GlobalEntry, WireError> {
+    let mut reader = Reader::new(bytes);
+    let partial = PartialGlobalKv::decode(&mut reader)?;
+    Ok(GlobalEntry { partial, data: plain::check(reader.rest().to_vec())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(scope: &str, key: &str, version: i32) -> GlobalAddress {
+        GlobalAddress { scope: scope.to_owned(), key: key.to_owned(), version }
+    }
+
+    #[test]
+    fn rows_are_ordered_by_scope_key_and_version_and_give_back_the_key() {
+        let rows = [
+            at("", "abc", 1),
+            at("a", "abc", i32::MIN),
+            at("a", "abc", -1),
+            at("a", "abc", 0),
+            at("a", "abc", i32::MAX),
+            at("a", "ABC", 1),
+            at("a", "abc.d", 1),
+            at("a", "abcd", 1),
+            at("aa", "abc", 1),
+        ];
+        let encoded: Vec<Vec<u8>> = rows.iter().map(entry_row).collect();
+        assert!(encoded.is_sorted_by(|left, right| left < right));
+        for (row, at) in encoded.iter().zip(&rows) {
+            assert_eq!(key_of(row), Ok(at.key.as_str()));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The states of all tenants in memory, always those that the store acknowledged last, and who is told of changes.
+//!
+//! Every dispatch and every starting worker asks for states, so they are not read from the store each time. Owned by
+//! [`super::DbState`]; called from any thread.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::{Revision, Standing, Store, StoredState};
+use crate::model::{TenantId, TenantState};
+
+/// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask
+/// [`super::DbState`].
+pub type StateListener = Box<dyn Fn(TenantId, &TenantState) + Send + Sync>;
+
+/// All states.
+#[derive(Default)]
+pub(super) struct States {
+    /// Read often; written only while [`States::listener`] is held.
+    cached: RwLock<HashMap<TenantId, Cached>>,
+    /// Held while a change is published, so that the cache and the listener see changes in one order.
+    listener: Mutex<Option<StateListener>>,
+    doubts: Mutex<Doubts>,
+    has_doubts: AtomicBool,
+}
+
+/// Tenants of which the store may hold something else than the cache does, after a write of unknown outcome.
+#[derive(Default)]
+struct Doubts {
+    /// How many there ever were; each tenant carries the number of its last one.
+    counted: u64,
+    tenants: HashMap<TenantId, u64>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Cached {
+    pub(super) state: Option<Arc<TenantState>>,
+    pub(super) standing: Standing,
+    state_revision: Revision,
+    standing_revision: Revision,
+}
+
+impl Cached {
+    fn revisions(&self) -> (Revision, Revision) {
+        (self.state_revision, self.standing_revision)
+    }
+}
+
+impl States {
+    /// Starts with what the store holds.
+    pub(super) fn new(stored: Vec<(TenantId, StoredState)>) -> Self {
+        let cached = |stored: StoredState| Cached {
+            state: stored.state.map(Arc::new),
+            standing: stored.standing,
+            ..Cached::default()
+        };
+        let cached = stored.into_iter().map(|(tenant, stored)| (tenant, cached(stored))).collect();
+        Self { cached: RwLock::new(cached), ..Self::default() }
+    }
+
+    pub(super) fn listen(&self, listener: StateListener) {
+        *self.lock_listener() = Some(listener);
+    }
+
+    pub(super) fn get(&self, tenant: TenantId) -> Cached {
+        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        cached.get(&tenant).cloned().unwrap_or_default()
+    }
+
+    /// The states of some tenants, all as they are at one moment.
+    pub(super) fn of(&self, wanted: impl Fn(TenantId) -> bool) -> Vec<(TenantId, Arc<TenantState>)> {
+        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted = cached.iter().filter(|(tenant, _)| wanted(**tenant));
+        wanted.filter_map(|(tenant, cached)| Some((*tenant, Arc::clone(cached.state.as_ref()?)))).collect()
+    }
+
+    /// Makes a stored state the one that everybody sees, unless a later one is already.
+    pub(super) fn publish_state(&self, tenant: TenantId, state: TenantState, revision: Revision) {
+        let listener = self.lock_listener();
+        let before = self.get(tenant);
+        if before.state_revision < revision {
+            let state = Some(Arc::new(state));
+            self.put(tenant, Cached { state, state_revision: revision, ..before }, listener.as_ref());
+        }
+    }
+
+    /// Makes a stored standing the one that counts, unless a later one does already.
+    pub(super) fn publish_standing(&self, tenant: TenantId, standing: Standing, revision: Revision) {
+        let _one_at_a_time = self.lock_listener();
+        let before = self.get(tenant);
+        if before.standing_revision < revision {
+            self.put(tenant, Cached { standing, standing_revision: revision, ..before }, None);
+        }
+    }
+
+    fn put(&self, tenant: TenantId, cached: Cached, listener: Option<&StateListener>) {
+        let state = cached.state.clone();
+        self.cached.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, cached);
+        if let (Some(listener), Some(state)) = (listener, state) {
+            listener(tenant, &state);
+        }
+    }
+
+    /// Notes that a write about a tenant had an unknown outcome.
+    pub(super) fn doubt(&self, tenant: TenantId) {
+        let mut doubts = self.lock_doubts();
+        doubts.counted += 1;
+        let number = doubts.counted;
+        doubts.tenants.insert(tenant, number);
+        self.has_doubts.store(true, Ordering::Release);
+    }
+
+    /// Asks the store what became of the writes in doubt, once it answers again.
+    ///
+    /// # Blocks
+    /// On the store, if there are doubts.
+    pub(super) fn settle_doubts(&self, store: &dyn Store) {
+        if !self.has_doubts.load(Ordering::Acquire) {
+            return;
+        }
+        let tenants: Vec<_> = self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
+        for (tenant, number) in tenants {
+            let before = self.get(tenant).revisions();
+            // Not yet open again: the next caller asks.
+            let Ok(stored) = store.tenant_state(tenant) else { return };
+            self.settle(tenant, stored.unwrap_or_default(), before);
+            let mut doubts = self.lock_doubts();
+            // Unless there is a newer doubt by now.
+            if doubts.tenants.get(&tenant) == Some(&number) {
+                doubts.tenants.remove(&tenant);
+            }
+            self.has_doubts.store(!doubts.tenants.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// Takes over what the store was found to hold, unless something was published since: that is later, or the same.
+    fn settle(&self, tenant: TenantId, stored: StoredState, before: (Revision, Revision)) {
+        let listener = self.lock_listener();
+        let cached = self.get(tenant);
+        if cached.revisions() == before {
+            let state = stored.state.map(Arc::new);
+            self.put(tenant, Cached { state, standing: stored.standing, ..cached }, listener.as_ref());
+        }
+    }
+
+    fn lock_listener(&self) -> MutexGuard<'_, Option<StateListener>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EncodedJson;
+    use crate::store::memory::MemoryStore;
+
+    const TENANT: TenantId = TenantId::Guild(1);
+
+    fn state(event: &str) -> TenantState {
+        TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() }
+    }
+
+    fn event(states: &States) -> Option<String> {
+        states.get(TENANT).state.and_then(|state| state.events.first().cloned())
+    }
+
+    #[test]
+    fn an_older_state_never_replaces_a_newer_one() {
+        let states = States::default();
+        states.publish_state(TENANT, state("NEW"), Revision(2));
+        states.publish_state(TENANT, state("OLD"), Revision(1));
+        assert_eq!(event(&states).as_deref(), Some("NEW"));
+        states.publish_standing(TENANT, Standing::Banned, Revision(3));
+        states.publish_standing(TENANT, Standing::Good, Revision(1));
+        assert_eq!((event(&states).as_deref(), states.get(TENANT).standing), (Some("NEW"), Standing::Banned));
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_is_looked_up_in_the_store() {
+        let store = MemoryStore::new();
+        let states = States::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hear = Arc::clone(&heard);
+        states.listen(Box::new(move |_, state| hear.lock().expect("not poisoned").push(state.clone())));
+        // It was made, and nobody heard of it.
+        store.set_tenant_state(TENANT, state("MADE")).expect("set");
+        store.set_standing(TENANT, Standing::Banned).expect("set");
+        states.doubt(TENANT);
+        assert_eq!(event(&states), None);
+        states.settle_doubts(&store);
+        assert_eq!((event(&states).as_deref(), states.get(TENANT).standing), (Some("MADE"), Standing::Banned));
+        assert_eq!(*heard.lock().expect("not poisoned"), [state("MADE")]);
+        // Settled once and for all.
+        store.set_tenant_state(TENANT, state("LATER")).expect("set");
+        states.settle_doubts(&store);
+        assert_eq!(event(&states).as_deref(), Some("MADE"));
+    }
+
+    #[test]
+    fn a_doubt_stays_while_the_store_does_not_answer() {
+        let store = MemoryStore::new();
+        store.close();
+        let states = States::default();
+        states.doubt(TENANT);
+        states.settle_doubts(&store);
+        let again = MemoryStore::new();
+        again.set_tenant_state(TENANT, state("MADE")).expect("set");
+        states.settle_doubts(&again);
+        assert_eq!(event(&states).as_deref(), Some("MADE"));
+    }
+}

@@ -1,0 +1,205 @@
+//! Limits and quotas of records: at each of them, and just over it.
+
+use mesophyll::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
+use mesophyll::model::KhronosValue;
+use mesophyll::store::{Quota, Usage};
+use mesophyll::wire;
+
+use super::{OTHER, TENANT, quota, scopes};
+use crate::support::db::{Door, Kept, TestDb, refusal, text};
+
+every_database! {
+    keys_at_and_over_the_limit,
+    scopes_at_and_over_the_limit,
+    values_at_and_over_the_limit,
+    what_jsonb_cannot_keep_is_refused,
+    patterns_at_and_over_the_limit,
+    a_refused_set_leaves_the_record_as_it_was,
+    the_quota_of_records_is_exact,
+    the_quota_of_bytes_is_exact,
+    a_find_answers_up_to_16_mib,
+}
+
+fn keys_at_and_over_the_limit(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    let longest = ["k".repeat(512), "é".repeat(256), "日".repeat(170) + "kk"];
+    for key in &longest {
+        db.put(key, &["s"], "v");
+        assert_eq!(db.value(key, &["s"]), Some(text("v")));
+        db.delete(key, &["s"]);
+        assert_eq!(db.value(key, &["s"]), None);
+    }
+    for key in ["", &"k".repeat(513), &"é".repeat(257), "a\0b", "\0"] {
+        refusal(db.set(key, &["s"], text("v")));
+        refusal(db.tenants.kv_get(TENANT, scopes(&["s"]), key.to_owned()));
+        refusal(db.tenants.kv_delete(TENANT, scopes(&["s"]), key.to_owned()));
+    }
+    assert_eq!(db.found("%", &[]), []);
+}
+
+fn scopes_at_and_over_the_limit(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    let ten: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+    let ten: Vec<&str> = ten.iter().map(String::as_str).collect();
+    let eleven: Vec<&str> = ten.iter().copied().chain(["11"]).collect();
+    let twice: Vec<&str> = ten.iter().chain(&ten).copied().collect();
+    let (long, too_long) = ("s".repeat(512), "s".repeat(513));
+    for of in [&ten[..], &twice, &[&long]] {
+        db.put("k", of, "v");
+        assert_eq!(db.value("k", of), Some(text("v")));
+        assert_eq!(db.found("%", of).len(), 1);
+    }
+    assert_eq!(db.found("%", &[]).len(), 2, "twice the same ten is one record");
+    for of in [&[][..], &eleven, &[&too_long], &["a\0"]] {
+        refusal(db.set("k", of, text("v")));
+        refusal(db.tenants.kv_get(TENANT, scopes(of), "k".to_owned()));
+        refusal(db.tenants.kv_delete(TENANT, scopes(of), "k".to_owned()));
+        if !of.is_empty() {
+            refusal(db.find("%", of));
+        }
+    }
+}
+
+fn values_at_and_over_the_limit(kept: Kept, door: Door) {
+    use KhronosValue as V;
+    let db = TestDb::new(kept, door);
+    let head = text(&"x".repeat(70_000)).as_bytes().len() - 70_000;
+    let largest = text(&"x".repeat(KV_VALUE_MAX_BYTES - head));
+    assert_eq!(largest.as_bytes().len(), 256 * 1024);
+    db.set("k", &["s"], largest.clone()).expect("at the limit");
+    assert_eq!(db.value("k", &["s"]), Some(largest));
+    refusal(db.set("k", &["s"], text(&"x".repeat(KV_VALUE_MAX_BYTES - head + 1))));
+    refusal(db.set("k", &["s"], text(&"x".repeat(1_500_000))));
+    let nested = |depth: usize| {
+        let inner = (1..depth).fold(V::List(Vec::new()), |inner, _| V::List(vec![inner]));
+        wire::value::encode(&inner)
+    };
+    db.set("deep", &["s"], nested(32)).expect("at the limit");
+    assert_eq!(db.value("deep", &["s"]), Some(nested(32)));
+    refusal(db.set("deep", &["s"], nested(33)));
+    refusal(db.set("deep", &["s"], nested(900)));
+}
+
+fn what_jsonb_cannot_keep_is_refused(kept: Kept, door: Door) {
+    use KhronosValue as V;
+    let db = TestDb::new(kept, door);
+    let nul = || V::Text("a\0b".to_owned());
+    for value in [
+        nul(),
+        V::List(vec![V::Null, nul()]),
+        V::Map(vec![(nul(), V::Null)]),
+        V::Map(vec![(V::Null, nul())]),
+        V::LazyStringMap(vec![("\0".to_owned(), String::new())]),
+        V::LazyStringMap(vec![(String::new(), "\0".to_owned())]),
+        V::Float(f64::NAN),
+        V::Float(f64::INFINITY),
+        V::List(vec![V::Float(f64::NEG_INFINITY)]),
+        V::Vector([0.0, f32::NAN, 0.0]),
+        V::Vector([f32::INFINITY, 0.0, 0.0]),
+    ] {
+        refusal(db.set("k", &["s"], wire::value::encode(&value)));
+    }
+    db.set("k", &["s"], wire::value::encode(&V::Buffer(vec![0, 1]))).expect("bytes are not text");
+}
+
+fn patterns_at_and_over_the_limit(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    db.put("a", &["s"], "v");
+    assert_eq!(db.found(&"%".repeat(2048), &["s"]).len(), 1);
+    refusal(db.find(&"%".repeat(2049), &["s"]));
+    refusal(db.find("a\0", &["s"]));
+}
+
+fn a_refused_set_leaves_the_record_as_it_was(kept: Kept, door: Door) {
+    let options = quota(Quota { records: 10, bytes: 1000 });
+    let db = TestDb::with(kept, door, options, 1);
+    db.put("k", &["s"], "v");
+    let before = db.get("k", &["s"]);
+    refusal(db.set("k", &["s"], text(&"x".repeat(2000))));
+    refusal(db.set("k", &["s"], wire::value::encode(&KhronosValue::Float(f64::NAN))));
+    assert_eq!(db.get("k", &["s"]), before);
+    assert_eq!(db.state.kv_usage(TENANT).map(|usage| usage.records), Ok(1));
+}
+
+fn the_quota_of_records_is_exact(kept: Kept, door: Door) {
+    let options = quota(Quota { records: 3, bytes: 1_000_000 });
+    let db = TestDb::with(kept, door, options, 1);
+    db.put("1", &["a"], "v");
+    db.put("1", &["b"], "v");
+    db.put("2", &["a"], "v");
+    refusal(db.set("3", &["a"], text("v")));
+    refusal(db.set("2", &["b"], text("v")));
+    db.put("2", &["a"], "replacing is no new record");
+    db.tenants.kv_set(OTHER, scopes(&["a"]), "1".to_owned(), text("v")).expect("another tenant's quota is another");
+    db.delete("1", &["b"]);
+    db.put("3", &["a"], "v");
+    refusal(db.set("4", &["a"], text("v")));
+    assert_eq!(db.found("%", &[]).len(), 3);
+}
+
+fn the_quota_of_bytes_is_exact(kept: Kept, door: Door) {
+    let options = quota(Quota { records: 100, bytes: 1000 });
+    let db = TestDb::with(kept, door, options, 1);
+    let used = || db.state.kv_usage(TENANT).expect("readable");
+    // The head of a text of this size takes 9 bytes.
+    let value = |bytes: usize| text(&"x".repeat(bytes - 9));
+    assert_eq!(value(492).as_bytes().len(), 492);
+    db.set("12345", &["abc"], value(492)).expect("set");
+    assert_eq!(used(), Usage { records: 1, bytes: 500 });
+    refusal(db.set("67890", &["abc"], value(493)));
+    db.set("67890", &["abc"], value(492)).expect("exactly the quota");
+    assert_eq!(used(), Usage { records: 2, bytes: 1000 });
+    refusal(db.set("67890", &["abc"], value(493)));
+    db.set("67890", &["abc"], value(300)).expect("smaller");
+    assert_eq!(used(), Usage { records: 2, bytes: 808 });
+    db.delete("12345", &["abc"]);
+    assert_eq!(used(), Usage { records: 1, bytes: 308 });
+    db.delete("67890", &["abc"]);
+    assert_eq!(used(), Usage::default());
+}
+
+fn a_find_answers_up_to_16_mib(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    let large = text(&"x".repeat(256 * 1024 - 200));
+    for number in 0..64 {
+        db.set(&format!("large:{number}"), &["s"], large.clone()).expect("set");
+    }
+    let found = db.find("large:%", &["s"]).expect("just within the limit");
+    assert_eq!(found.len(), 64);
+    assert!(found.iter().all(|record| record.value == large));
+    db.put("large:64", &["s"], &"x".repeat(20_000));
+    let why = refusal(db.find("large:%", &["s"]));
+    assert!(why.contains("narrow"), "{why}");
+    assert_eq!(db.found("large:1%", &["s"]).len(), 11);
+}
+
+/// Only in this process: over HTTP it would be the same, and slow.
+fn a_find_answers_up_to_10_000_records(kept: Kept) {
+    let options = quota(Quota { records: 20_000, ..Quota::default() });
+    let db = TestDb::with(kept, Door::Direct, options, 1);
+    std::thread::scope(|scope| {
+        for thread in 0..50 {
+            let db = &db;
+            scope.spawn(move || {
+                for turn in 0..KV_FIND_MAX_RECORDS / 50 {
+                    let key = format!("{thread}:{turn}");
+                    db.tenants.kv_set(TENANT, scopes(&["s"]), key, text("v")).expect("set");
+                }
+            });
+        }
+    });
+    assert_eq!(db.found("%", &["s"]).len(), KV_FIND_MAX_RECORDS);
+    db.put("one more", &["s"], "v");
+    refusal(db.find("%", &["s"]));
+    assert_eq!(db.found("one%", &["s"]).len(), 1);
+}
+
+#[test]
+fn a_find_in_memory_answers_up_to_10_000_records() {
+    a_find_answers_up_to_10_000_records(Kept::InMemory);
+}
+
+#[test]
+fn a_find_in_redb_answers_up_to_10_000_records() {
+    a_find_answers_up_to_10_000_records(Kept::InRedb);
+}
