@@ -89,31 +89,30 @@ impl Master {
         program: &Path,
         make_runtime: &MakeRuntime<'_>,
     ) -> Result<Self, MasterError> {
+        // Listeners first: a port in use is found before anything is started, and before the store is touched.
+        let api_listener = config.api.map(listen).transpose()?;
+        let server_listener = (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
         let db = open_store(config)?;
         let (changes_tx, changes_rx) = bounded(1);
         let on_change = move || {
             // A full channel holds the same message already.
             let _ = changes_tx.try_send(());
         };
-        let (server, pool) = match config.mode {
-            Mode::ProcessPool => {
-                let server = Arc::new(start_server(config, &db)?);
+        let (server, pool) = match server_listener {
+            Some(listener) => {
+                let server = Arc::new(start_server(config, listener, &db)?);
                 let pool = Arc::new(start_processes(config, &server, program, on_change)?);
                 (Some(server), Pool::Processes(pool))
             }
-            Mode::ThreadPool => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
+            None => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
         };
         let mut master = Self { db, server, pool, api: None, changes_rx };
-        if let (Some(address), Some(api)) = (config.api, api) {
-            master.api = Some(master.start_api(address, api)?);
+        if let (Some(listener), Some(api)) = (api_listener, api) {
+            let readiness: Arc<dyn Readiness> = Arc::new(master.pool.clone());
+            let started = InternalApi::start(listener, api, master.pool(), readiness).map_err(MasterError::Io)?;
+            master.api = Some(started);
         }
         Ok(master)
-    }
-
-    fn start_api(&self, address: SocketAddr, config: ApiConfig) -> Result<InternalApi, MasterError> {
-        let listener = listen(address)?;
-        let readiness: Arc<dyn Readiness> = Arc::new(self.pool.clone());
-        InternalApi::start(listener, config, self.pool(), readiness).map_err(MasterError::Io)
     }
 
     /// The worker-facing address; `None` in thread-pool mode, where no worker connects.
@@ -205,7 +204,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {
     TcpListener::bind(address).map_err(|error| MasterError::Listen(address, error))
 }
 
-fn start_server(config: &PoolConfig, db: &Arc<DbState>) -> Result<MesophyllServer, MasterError> {
+fn start_server(config: &PoolConfig, listener: TcpListener, db: &Arc<DbState>) -> Result<MesophyllServer, MasterError> {
     let tokens = match &config.worker_tokens {
         Some(path) => read_or_write_tokens(path, config.workers)?,
         None => (0..config.workers).map(|id| (id, random::token())).collect(),
@@ -215,7 +214,7 @@ fn start_server(config: &PoolConfig, db: &Arc<DbState>) -> Result<MesophyllServe
     }
     let server_config =
         ServerConfig { heartbeat_interval: config.heartbeat_interval, ..ServerConfig::new(config.workers) };
-    MesophyllServer::new_with(listen(config.listen)?, db.clone(), server_config, tokens).map_err(|error| match error {
+    MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| match error {
         StartError::Idents(text) => MasterError::Config(format!("--worker-tokens: {text}")),
         StartError::Io(error) => MasterError::Io(error),
     })

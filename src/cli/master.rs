@@ -5,14 +5,12 @@ use std::time::Instant;
 use crossbeam_channel::select;
 
 use crate::config::{PoolConfig, PoolDefaults};
-use crate::internal_api::ApiConfig;
-use crate::internal_api::token::{Secret, mint};
 use crate::master::Master;
 
+use super::api_options::api_config;
 use super::args::{Args, OptionSpec};
 use super::pool_options::{POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
-use super::token::secret_from_environment;
 use super::worker::{need_luau, runtime_maker};
 use super::{CliError, Command, logging, output};
 
@@ -40,9 +38,6 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// An expiry that a master does not live to see: the year 9999.
-const FOR_EVER: u64 = 253_370_764_800;
-
 fn run(args: &Args) -> Result<(), CliError> {
     if let Some(extra) = args.positional.first() {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
@@ -52,10 +47,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
-    let api = match config.api {
-        Some(_) => Some(api_config(&config)?),
-        None => None,
-    };
+    let api = api_config(&config)?;
     let master = Master::start(&config, api, &program, &runtime_maker(&config))?;
     output::print(&ready_line(&master, &config))?;
     let ended = wait(&master, &signals);
@@ -73,28 +65,6 @@ fn ready_line(master: &Master, config: &PoolConfig) -> String {
         "pid": std::process::id(),
     })
     .to_string()
-}
-
-fn api_config(config: &PoolConfig) -> Result<ApiConfig, CliError> {
-    let secret = match secret_from_environment()? {
-        Some(secret) => secret,
-        None => fresh_secret(),
-    };
-    let mut api = ApiConfig::new(secret);
-    api.default_deadline = config.deadline;
-    for source in &config.trusted_sources {
-        let cidr = source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))?;
-        api.trusted_sources.push(cidr);
-    }
-    Ok(api)
-}
-
-/// A secret for this master's lifetime, with a token for user 0 that is printed once (interface.md).
-fn fresh_secret() -> Secret {
-    let secret = Secret::random();
-    let token = mint(&secret, 0, FOR_EVER);
-    output::tell(&format!("no MESOPHYLL_API_SECRET: this token is good for user 0 until the master stops: {token}"));
-    secret
 }
 
 /// Waits until something ends the master.

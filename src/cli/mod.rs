@@ -1,6 +1,7 @@
 //! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
 //! (`crate::config`), then work; every error becomes an exit code of interface.md here and is printed by `main` only.
 
+mod api_options;
 mod args;
 mod check;
 mod client;

@@ -16,6 +16,7 @@ use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::wire::json::value_to_json;
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
+use super::api_options::api_config;
 use super::args::{Args, OptionSpec};
 use super::pool_options::{POOL, WORKER_SIDE};
 use super::replay_line::{LINE_MAX_BYTES, ReplayEvent, parse};
@@ -62,7 +63,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
-    let master = Master::start(&config, None, &program, &runtime_maker(&config))?;
+    let master = Master::start(&config, api_config(&config)?, &program, &runtime_maker(&config))?;
     let mut replay = Replay::new(&master, &config, in_flight, signals.received_rx());
     let mut outcome = Ok(());
     for round in 0..repeat {

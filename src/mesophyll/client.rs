@@ -184,7 +184,7 @@ impl Run {
                     undecodable_in_a_row: 0,
                     skipped: 0,
                 };
-                let pulse = ClientPulse { worker: self.worker.clone(), session: session.clone(), sent_at: None };
+                let pulse = ClientPulse::new(self.worker.clone(), session.clone());
                 (Box::new(handler), Box::new(pulse))
             })?;
         Ok((link, session))
@@ -219,7 +219,8 @@ impl Run {
 
     /// Loads the tenant states and says Ready; false if the link ended first.
     ///
-    /// The first heartbeat waits for this: a master takes a heartbeat without a Ready for a reference worker's.
+    /// The first heartbeat waits for this (see [`ClientPulse::may_beat`]): a master takes a heartbeat without a Ready for a
+    /// reference worker's, and would dispatch to a worker that cannot filter yet.
     fn announce(&self, link: &LinkSender, session: &Session) -> bool {
         let mut pause = BACKOFF_MIN;
         let tenant_states = loop {
@@ -397,7 +398,21 @@ impl LinkHandler for ClientHandler {
 struct ClientPulse {
     worker: Arc<dyn LocalWorker>,
     session: Arc<Session>,
+    connected_at: Instant,
     sent_at: Option<Instant>,
+}
+
+impl ClientPulse {
+    fn new(worker: Arc<dyn LocalWorker>, session: Arc<Session>) -> Self {
+        Self { worker, session, connected_at: Instant::now(), sent_at: None }
+    }
+
+    /// Heartbeats start with Ready. If the tenant states take so long that the master would give the link up, they start
+    /// without it: dispatches that come then are answered `busy`, which is better than never getting ready.
+    fn may_beat(&self, now: Instant, interval: Duration) -> bool {
+        self.session.is_ready.load(Ordering::SeqCst)
+            || now >= self.connected_at + interval * (limits::HEARTBEATS_MISSED_MAX - 1)
+    }
 }
 
 impl Pulse for ClientPulse {
@@ -410,7 +425,7 @@ impl Pulse for ClientPulse {
         } else if silent >= interval {
             link.ping();
         }
-        if self.session.is_ready.load(Ordering::SeqCst) && self.sent_at.is_none_or(|at| now >= at + interval) {
+        if self.may_beat(now, interval) && self.sent_at.is_none_or(|at| now >= at + interval) {
             self.sent_at = Some(now);
             // A full queue is noticed by whoever has an answer to send.
             let _ = link.send(ClientMessage::Heartbeat.encode());

@@ -297,7 +297,9 @@ impl Shared {
         drop(ended);
         // A shutdown may have passed between the check in `upgrade` and here.
         if self.stopping.load(Ordering::SeqCst) {
-            for link in std::mem::take(&mut self.lock().links) {
+            // Taken out first: a link that ends takes the lock, and dropping one waits for its end.
+            let links = std::mem::take(&mut self.lock().links);
+            for link in links {
                 link.sender().abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
             }
         }

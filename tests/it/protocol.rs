@@ -373,6 +373,19 @@ fn garbage_is_skipped_until_sixteen_in_a_row_and_unknown_kinds_for_ever() {
     assert_eq!(master.wait_disconnected(), CloseCause::ClosedByUs(close_code::UNDECODABLE));
 }
 
+#[test]
+fn a_server_that_stops_while_workers_connect_joins_every_link() {
+    for _ in 0..100 {
+        let master = Master::start(Duration::from_secs(5));
+        let url = master.url(&format!("id=0&token={}", master.token()));
+        let socket = TcpStream::connect(master.server.local_addr()).expect("connect");
+        // The peer may be shut out or get in; either way nothing may hang.
+        let peer = std::thread::spawn(move || tungstenite::client::client(url, socket).is_ok());
+        drop(master);
+        peer.join().expect("the peer");
+    }
+}
+
 /// The status that a handshake with this query is refused with.
 fn refused_status(master: &Master, query: &str) -> u16 {
     let socket = TcpStream::connect(master.server.local_addr()).expect("connect");
