@@ -63,11 +63,13 @@ impl Done {
 
 /// The tables of one write transaction.
 pub(super) struct Tables<'t> {
+    transaction: &'t WriteTransaction,
     states: Table<'t, &'static [u8], &'static [u8]>,
     kv: Table<'t, &'static [u8], &'static [u8]>,
     scopes: Table<'t, &'static [u8], u64>,
     usage: Table<'t, &'static [u8], (u64, u64)>,
-    shop: ShopTables<'t>,
+    /// Opened when an operation needs them: most transactions do not.
+    shop: Option<ShopTables<'t>>,
 }
 
 /// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
@@ -76,11 +78,12 @@ pub(super) type Applied = Result<Result<Done, DbError>, Fault>;
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
+            transaction,
             states: transaction.open_table(STATES)?,
             kv: transaction.open_table(KV)?,
             scopes: transaction.open_table(SCOPES)?,
             usage: transaction.open_table(USAGE)?,
-            shop: ShopTables::open(transaction)?,
+            shop: None,
         })
     }
 
@@ -93,7 +96,13 @@ impl<'t> Tables<'t> {
             }
             Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
             Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
-            Op::Shop(op) => self.shop.apply(op, revision),
+            Op::Shop(op) => {
+                let shop = match self.shop.take() {
+                    Some(shop) => shop,
+                    None => ShopTables::open(self.transaction)?,
+                };
+                self.shop.insert(shop).apply(op, revision)
+            }
         }
     }
 
@@ -117,7 +126,8 @@ impl<'t> Tables<'t> {
         };
         let old_charge = old.as_ref().map(|old| charge(&set.key, &set.scopes, old.value_bytes));
         let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
-        let usage = match self.usage(tenant)?.after_set(old_charge, new_charge, set.quota) {
+        let before = self.usage(tenant)?;
+        let usage = match before.after_set(old_charge, new_charge, set.quota) {
             Ok(usage) => usage,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -128,7 +138,9 @@ impl<'t> Tables<'t> {
             value: set.value.as_bytes(),
         };
         self.kv.insert(&row[..], &record.to_bytes()[..])?;
-        self.set_usage(tenant, usage)?;
+        if usage != before {
+            self.set_usage(tenant, usage)?;
+        }
         if old.is_none() {
             for scope in set.scopes.as_slice() {
                 let row = scope_key(tenant, scope);

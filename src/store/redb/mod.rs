@@ -12,7 +12,6 @@ mod open;
 mod shop;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -252,17 +251,18 @@ impl Store for RedbStore {
     ) -> Result<Vec<KvRecord>, DbError> {
         self.read(|snapshot| {
             let range = tenant_range(tenant, pattern.prefix());
-            // Rows come in the order of the index form; answers in that of the key itself.
-            let mut found = BTreeMap::new();
+            let mut found = Vec::new();
             for row in snapshot.open_table(KV)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
                 let (key, record) = row?;
                 match matching(key.value(), record.value(), scopes, pattern, &mut limits) {
                     Ok(None) => {}
-                    Ok(Some(record)) => drop(found.insert((record.key.clone(), record.scopes.clone()), record)),
+                    Ok(Some(record)) => found.push(record),
                     Err(error) => return Ok(Err(error)),
                 }
             }
-            Ok(Ok(found.into_values().collect()))
+            // Rows come in the order of the index form; answers in that of the key itself.
+            found.sort_by(|left, right| (&left.key, &left.scopes).cmp(&(&right.key, &right.scopes)));
+            Ok(Ok(found))
         })
     }
 

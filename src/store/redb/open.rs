@@ -1,7 +1,7 @@
 //! Opening a store's file: creating it whole or not at all, and leaving alone what is not ours.
 //!
 //! A file that was not closed (power, kill -9) is made good by redb while it opens, in milliseconds whatever its size,
-//! because every commit is made for quick repair (docs/decisions/0001-redb-quick-repair.md). Runs on the thread that opens
+//! because every commit is made for quick repair (docs/decisions/0002-redb-quick-repair.md). Runs on the thread that opens
 //! the store, and on the store's writer after an I/O error.
 
 use std::fs::{self, File, OpenOptions};

@@ -2,8 +2,6 @@
 //!
 //! Writes run on the store's writer thread, as those of `apply.rs`, and keep to its invariant: decide before changing.
 
-use std::collections::BTreeMap;
-
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
@@ -153,17 +151,18 @@ pub(super) fn find(
     start.push(0);
     start.extend_from_slice(pattern.prefix().as_bytes());
     let range = prefix_range(start);
-    // Rows come in the order of the index form; answers in that of the key itself.
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
         let (key, entry) = row?;
         match matching(key.value(), entry.value(), pattern, &mut limits) {
             Ok(None) => {}
-            Ok(Some(entry)) => drop(found.insert((entry.key.clone(), entry.version), entry)),
+            Ok(Some(entry)) => found.push(entry),
             Err(error) => return Ok(Err(error)),
         }
     }
-    Ok(Ok(found.into_values().collect()))
+    // Rows come in the order of the index form; answers in that of the key itself.
+    found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
+    Ok(Ok(found))
 }
 
 fn matching(
