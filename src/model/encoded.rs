@@ -22,7 +22,6 @@ macro_rules! encoded {
     ($name:ident, $null:expr) => {
         impl $name {
             /// Takes bytes that the caller checked, or got from the place that did.
-            #[allow(dead_code)] // Until its users in wire/ and store/ are here.
             pub(crate) fn from_checked(bytes: Vec<u8>) -> Self {
                 Self(bytes)
             }
