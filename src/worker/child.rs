@@ -2,12 +2,16 @@
 //!
 //! Owned by its worker's supervision loop, the only thread that spawns, signals or reaps it; so a pid is never signalled
 //! after it was waited for. A thread of its own (`watch-I`) waits for the end of the child's stdout, which comes with the
-//! end of the process, and is joined when the child is reaped.
+//! end of the process, and is joined when the child is reaped. The stdout is a socket, so that our end can be shut down: a
+//! process that the child left behind may hold the other end for ever.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child as Process, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,6 +47,7 @@ impl std::fmt::Debug for ChildSpec {
 #[derive(Debug)]
 pub(super) struct Child {
     process: Process,
+    stdout: UnixStream,
     _watch: OwnedThread,
 }
 
@@ -62,18 +67,19 @@ impl Child {
                 command.env(name, value);
             }
         }
+        let (stdout, childs_stdout) = UnixStream::pair()?;
+        let read_end = stdout.try_clone()?;
         // Logs go to the master's own stderr; workers print nothing to stdout.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(Stdio::piped()).stdout(OwnedFd::from(childs_stdout)).stderr(Stdio::inherit());
         let mut process = command.spawn()?;
-        let stdout = process.stdout.take();
+        // It holds the child's end of its stdout, which must end with the child.
+        drop(command);
         let watch = thread::spawn(format!("watch-{worker_id}"), move || {
-            if let Some(stdout) = stdout {
-                log_lines(worker_id, stdout);
-            }
+            log_lines(worker_id, read_end);
             on_output_end();
         });
         match watch {
-            Ok(watch) => Ok(Self { process, _watch: watch }),
+            Ok(watch) => Ok(Self { process, stdout, _watch: watch }),
             Err(error) => {
                 // Nobody would notice its end: better no worker than one that nobody watches.
                 let _ = process.kill();
@@ -106,8 +112,15 @@ impl Child {
     }
 }
 
+impl Drop for Child {
+    fn drop(&mut self) {
+        // What was printed before is still read; then the watch ends, and the field's own drop joins it.
+        let _ = self.stdout.shutdown(Shutdown::Read);
+    }
+}
+
 /// Reads what a worker prints until it prints no more.
-fn log_lines(worker_id: usize, stdout: ChildStdout) {
+fn log_lines(worker_id: usize, stdout: UnixStream) {
     let mut reader = BufReader::new(stdout);
     let mut line = Vec::new();
     loop {

@@ -6,4 +6,5 @@ mod protocol;
 mod store_conformance;
 mod store_crash;
 mod store_differential;
+mod supervision;
 mod support;

@@ -1,6 +1,7 @@
 //! What the integration tests share: folders of their own, random numbers that repeat, databases behind every door.
 
 pub(crate) mod db;
+pub(crate) mod process;
 pub(crate) mod stand_in;
 
 use std::path::{Path, PathBuf};

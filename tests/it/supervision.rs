@@ -1,0 +1,244 @@
+//! A supervised child that is any program: what it gets, what becomes of its end, and of dispatches meanwhile.
+//!
+//! The children are shell one-liners, so no link ever comes up: a worker as broken as can be.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use mesophyll::error::DispatchError;
+use mesophyll::limits;
+use mesophyll::model::{CreateEvent, EncodedJson, EventData, Job, TenantId};
+use mesophyll::worker::supervisor::{Policy, State};
+use mesophyll::worker::{ChildSpec, ProcessConfig, WorkerProcessHandle};
+use mesophyll::worker_like::{WorkerLike, start};
+
+use rustix::process::Signal;
+
+use crate::support::process::{eventually, is_gone, signal};
+use crate::support::{DEADLINE, TempDir};
+
+const TENANT: TenantId = TenantId::Guild(1);
+const TOKEN: &str = "the token of this worker";
+
+/// A policy that tries again at once.
+fn hasty() -> Policy {
+    Policy { backoff_min: Duration::from_millis(1), backoff_max: Duration::from_millis(2), ..Policy::default() }
+}
+
+/// A worker whose process runs this shell script, and a channel that tells of its changes.
+fn worker(script: &str, policy: Policy) -> (Arc<WorkerProcessHandle>, Receiver<()>) {
+    let child =
+        ChildSpec { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], token: TOKEN.to_owned() };
+    let (changes_tx, changes_rx) = unbounded();
+    let config = ProcessConfig { worker_id: 3, child: Some(child), policy };
+    let on_change = move || changes_tx.send(()).unwrap_or_default();
+    (WorkerProcessHandle::start(config, on_change).expect("a loop"), changes_rx)
+}
+
+fn event() -> CreateEvent {
+    CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) }
+}
+
+fn dispatch(worker: &WorkerProcessHandle, patience: Duration) -> DispatchError {
+    worker.dispatch_event(TENANT, event(), Instant::now() + patience).expect_err("nobody is there to answer")
+}
+
+fn wait_for(worker: &WorkerProcessHandle, changes_rx: &Receiver<()>, state: State) {
+    while worker.state() != state {
+        changes_rx.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("never {state}: {:?}", worker.report()));
+    }
+}
+
+fn pid(worker: &WorkerProcessHandle) -> u32 {
+    eventually("the child runs", || worker.report().pid)
+}
+
+/// Reads a file that a child writes in one go.
+fn read(path: &Path) -> String {
+    eventually("the child has written its file", || {
+        std::fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))
+    })
+}
+
+#[test]
+fn a_child_gets_its_token_and_the_allow_list_and_nothing_else() {
+    let folder = TempDir::new();
+    let file = folder.path().join("environment");
+    let script = format!("/usr/bin/env | sort > {0}.new; mv {0}.new {0}; exec sleep 600", file.display());
+    let (worker, _changes_rx) = worker(&script, hasty());
+    let text = read(&file);
+    // What a shell sets by itself.
+    let own = ["PWD", "SHLVL", "_", "OLDPWD"];
+    let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    let foreign = |name: &&str| !own.contains(name) && !["PATH", "TZ", "LANG", "RUST_BACKTRACE"].contains(name);
+    assert_eq!(names.into_iter().filter(foreign).collect::<Vec<_>>(), ["MESOPHYLL_CLIENT_TOKEN"]);
+    assert!(text.contains(&format!("MESOPHYLL_CLIENT_TOKEN={TOKEN}\n")));
+    worker.kill();
+}
+
+#[test]
+fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_count() {
+    let folder = TempDir::new();
+    let file = folder.path().join("starts");
+    let (worker, changes_rx) = worker(&format!("echo start >> {}; exit 7", file.display()), hasty());
+    wait_for(&worker, &changes_rx, State::Failed);
+    let report = worker.report();
+    assert_eq!(std::fs::read_to_string(&file).expect("a file").lines().count(), 5);
+    assert_eq!((report.restarts, report.last_exit.as_deref(), report.pid), (4, Some("exit code 7"), None));
+    let before = Instant::now();
+    assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
+    let nowait = worker.dispatch_event_nowait(TENANT, event(), before + DEADLINE);
+    assert!(matches!(nowait, Err(DispatchError::NoWorker(_))));
+    assert!(before.elapsed() < DEADLINE / 2, "it fails at once, not at its deadline");
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_a_failure_like_any_other() {
+    let child = ChildSpec { program: "/nowhere/mesophyll".into(), args: vec![], token: TOKEN.to_owned() };
+    let (changes_tx, changes_rx) = unbounded();
+    let config = ProcessConfig { worker_id: 0, child: Some(child), policy: hasty() };
+    let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
+    wait_for(&worker, &changes_rx, State::Failed);
+    let last_exit = worker.report().last_exit.expect("a reason");
+    assert!(last_exit.starts_with("could not be started: "), "{last_exit}");
+    assert!(!format!("{:?}", worker.report()).contains(TOKEN));
+}
+
+#[test]
+fn what_waits_when_a_worker_fails_for_good_fails_with_it() {
+    let folder = TempDir::new();
+    let gate = folder.path().join("gate");
+    // The last start waits until the dispatch below waits, too.
+    let script = format!("read line < {}; exit 1", gate.display());
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo").success());
+    let policy = Policy { failures_in_window: 1, ..hasty() };
+    let (worker, changes_rx) = worker(&script, policy);
+    let pending = start(&*worker, TENANT, Job::Dispatch(event()), Instant::now() + DEADLINE);
+    assert_eq!(worker.report().waiting, 1);
+    std::fs::write(&gate, "go\n").expect("the child reads");
+    assert!(matches!(pending.wait(), Err(DispatchError::NoWorker(_))));
+    wait_for(&worker, &changes_rx, State::Failed);
+}
+
+#[test]
+fn a_kill_ends_and_reaps_the_child_for_good() {
+    let (worker, _changes_rx) = worker("exec sleep 600", hasty());
+    let pid = pid(&worker);
+    worker.kill();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "not even a zombie is left");
+    let report = worker.report();
+    assert_eq!((report.state, report.pid, report.restarts), (State::Stopped, None, 0));
+    assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
+    worker.kill();
+}
+
+#[test]
+fn dropping_the_handle_ends_the_child() {
+    let (worker, _changes_rx) = worker("exec sleep 600", hasty());
+    let pid = pid(&worker);
+    drop(worker);
+    assert!(is_gone(pid));
+}
+
+#[test]
+fn a_child_that_ignores_term_is_killed_after_its_grace() {
+    let folder = TempDir::new();
+    let file = folder.path().join("ready");
+    // It waits for the end of its stdin, which the supervisor holds open.
+    let script = format!("trap '' TERM; echo ready > {}; read nothing", file.display());
+    let policy = Policy { term_grace: Duration::from_millis(200), ..hasty() };
+    let (worker, _changes_rx) = worker(&script, policy);
+    read(&file);
+    let pid = pid(&worker);
+    assert!(worker.stop(Instant::now() + DEADLINE));
+    assert!(is_gone(pid));
+    assert_eq!(worker.report().last_exit.as_deref(), Some("killed by signal 9"));
+}
+
+#[test]
+fn what_a_child_left_running_holds_up_neither_its_end_nor_the_next_start() {
+    let folder = TempDir::new();
+    let file = folder.path().join("left");
+    // The process that is left behind holds the child's stdout, stderr and stdin.
+    let script = format!("sleep 600 & echo $! >> {}; exit 1", file.display());
+    let (worker, changes_rx) = worker(&script, hasty());
+    wait_for(&worker, &changes_rx, State::Failed);
+    let left = std::fs::read_to_string(&file).expect("a file");
+    let left: Vec<u32> = left.lines().map(|pid| pid.parse().expect("a pid")).collect();
+    let running = left.iter().filter(|pid| !is_gone(**pid)).count();
+    left.iter().for_each(|pid| signal(*pid, Signal::KILL));
+    assert_eq!((left.len(), running), (5, 5), "they ran all the time");
+    let before = Instant::now();
+    drop(worker);
+    assert!(before.elapsed() < DEADLINE / 2);
+}
+
+#[test]
+fn a_child_that_obeys_term_ends_in_its_own_way() {
+    let folder = TempDir::new();
+    let file = folder.path().join("ready");
+    let script = format!("trap 'exit 5' TERM; echo ready > {}; read nothing", file.display());
+    let (worker, _changes_rx) = worker(&script, Policy { term_grace: DEADLINE, ..hasty() });
+    read(&file);
+    assert!(worker.stop(Instant::now() + DEADLINE));
+    assert_eq!(worker.report().last_exit.as_deref(), Some("exit code 5"));
+}
+
+#[test]
+fn a_child_that_never_connects_is_ended_and_started_again() {
+    let policy = Policy { boot_timeout: Duration::from_millis(100), ..hasty() };
+    let (worker, changes_rx) = worker("exec sleep 600", policy);
+    wait_for(&worker, &changes_rx, State::Failed);
+    let report = worker.report();
+    assert_eq!(report.restarts, 4);
+    assert_eq!(report.last_exit.as_deref(), Some("killed by signal 15 (it was not ready in time)"));
+}
+
+#[test]
+fn a_dispatch_for_a_worker_that_is_away_ends_at_its_deadline_unsent() {
+    let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
+    let before = Instant::now();
+    let error = dispatch(&worker, Duration::from_millis(300));
+    assert!(matches!(error, DispatchError::NoWorker(_)) && !error.sent(), "{error}");
+    assert!(before.elapsed() >= Duration::from_millis(300));
+    assert_eq!(worker.report().waiting, 0, "nothing of it is kept");
+    worker.kill();
+}
+
+#[test]
+fn an_event_that_nobody_waits_for_is_forgotten_at_its_deadline() {
+    let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
+    let deadline = Instant::now() + Duration::from_millis(100);
+    worker.dispatch_event_nowait(TENANT, event(), deadline).expect("it waits");
+    assert_eq!(worker.report().waiting, 1);
+    eventually("it is forgotten", || (worker.report().waiting == 0).then_some(()));
+    worker.kill();
+}
+
+#[test]
+fn more_dispatches_than_may_wait_for_a_worker_are_busy_at_once() {
+    let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
+    let deadline = Instant::now() + DEADLINE;
+    for _ in 0..limits::WAITING_FOR_WORKER_MAX {
+        worker.dispatch_event_nowait(TENANT, event(), deadline).expect("room");
+    }
+    assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::Busy(_)));
+    let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
+    assert!(matches!(nowait, Err(DispatchError::Busy(_))));
+    worker.kill();
+}
+
+#[test]
+fn bytes_that_wait_for_a_worker_are_bounded_too() {
+    let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
+    let large = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES - 1024));
+    let deadline = Instant::now() + DEADLINE;
+    let event = || CreateEvent { name: "E".to_owned(), author: None, data: large.clone() };
+    let taken = (0..100).take_while(|_| worker.dispatch_event_nowait(TENANT, event(), deadline).is_ok()).count();
+    assert_eq!(taken, limits::WAITING_FOR_WORKER_BYTES / limits::MESSAGE_MAX_BYTES);
+    let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
+    assert!(matches!(nowait, Err(DispatchError::Busy(_))));
+    worker.kill();
+}
