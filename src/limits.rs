@@ -119,8 +119,23 @@ pub const SPAWNS_MAX: usize = 10_000;
 /// Limit: source text of one template module: parse and compile cannot be interrupted.
 pub const SOURCE_MAX_BYTES: usize = 192 * 1024;
 
-/// Limit: memory of one VM (interface.md).
+/// Limit: `.luau` files of a template directory, all of which are compiled at start; a larger one is a finding of `check`
+/// and what is beyond is not loaded.
+pub const TEMPLATE_FILES_MAX: usize = 1000;
+
+/// Limit: folders inside folders of a template directory; deeper ones are not looked into.
+pub const TEMPLATE_FOLDERS_DEEP: usize = 16;
+
+/// Limit: live data of one VM (interface.md); more is a memory error, which discards the VM.
 pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Limit: what a VM may allocate at a peak, garbage included, as a multiple of its live data. The collector runs late, so
+/// without this room only half of the limit would be usable; an allocation beyond it fails at once.
+pub const VM_MEMORY_PEAK_FACTOR: usize = 2;
+
+/// A VM that goes idle with more memory than this has its garbage collected, so that one large event does not stay for
+/// as long as its tenant is quiet.
+pub const VM_IDLE_MEMORY_BYTES: usize = 2 * 1024 * 1024;
 
 /// Limit: running time of one event (interface.md); waiting does not count.
 pub const EVENT_RUNNING_MAX: Duration = Duration::from_secs(10);
@@ -130,6 +145,44 @@ pub const EVENT_WALL_MAX: Duration = Duration::from_secs(30);
 
 /// A running coroutine is preempted after this slice.
 pub const SLICE: Duration = Duration::from_millis(2);
+
+/// Limit: database operations and other waiting calls of one event: room for every record of a full tenant, several
+/// times over; more ends the event.
+pub const HOST_CALLS_MAX: usize = 100_000;
+
+/// Limit: database operations of one tenant that are under way at once; its others wait their turn, so that one tenant
+/// cannot fill the queue of all.
+pub const TENANT_IO_MAX: usize = 16;
+
+/// Limit: time for turning one value from Luau into bytes or back, which nothing can interrupt; longer ends the event.
+/// The largest message takes about a third of it.
+pub const CONVERT_MAX: Duration = Duration::from_millis(250);
+
+/// Limit: events that a script may subscribe its tenant to at once. Discord has about 80.
+pub const TENANT_EVENTS_MAX: usize = 1000;
+
+/// Limit: the name of an event that a script subscribes its tenant to.
+pub const TENANT_EVENT_NAME_MAX_BYTES: usize = 128;
+
+/// Limit: a line that a script logs; the rest is cut off.
+pub const SCRIPT_LOG_LINE_MAX_BYTES: usize = 2048;
+
+/// Limit: lines a second that one tenant's scripts may log, with as much saved up as [`SCRIPT_LOG_BURST`]; others are
+/// counted and dropped.
+pub const SCRIPT_LOG_LINES_PER_SECOND: u32 = 20;
+
+/// Limit: lines that a tenant's scripts may log at once after a quiet time.
+pub const SCRIPT_LOG_BURST: u32 = 100;
+
+/// Limit: the text of a script's error; the rest is cut off.
+pub const SCRIPT_ERROR_MAX_BYTES: usize = 4096;
+
+/// Limit: frames shown below a script's error.
+pub const SCRIPT_ERROR_FRAMES: usize = 8;
+
+/// How long the ticker keeps ticking after the last executor went idle: under steady load it need not be woken for every
+/// event, and an idle machine is not woken at all.
+pub const TICKER_LINGER: Duration = Duration::from_millis(50);
 
 /// Limit: where Luau cannot yield (metamethods, comparators, gsub callbacks) an event ends with an error after this.
 pub const UNYIELDABLE_MAX: Duration = Duration::from_millis(100);

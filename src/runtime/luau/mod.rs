@@ -1,1 +1,210 @@
-//! Luau (placeholder replaced by its owner).
+//! The Luau runtime: thousands of tenants' VMs on a few threads, none of which can hurt another.
+//!
+//! ```text
+//! submit ─▶ inbox ─▶ executor ─▶ tenant ─▶ VM: a coroutine for each event ── waits ──▶ I/O thread
+//!                      ▲  ▲                                                               │
+//!              ticker ─┘  └──────────────────────── result ───────────────────────────────┘
+//! ```
+//!
+//! * `executor` gives tenants turns; `tenant`, `running`, `calls` and `task` are one tenant's events and coroutines.
+//! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and `memory` what it judges.
+//! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what `ctx` does with the
+//!   database, on the threads of `io`; `convert` takes values in and out; `locks` makes `KV:update` one step.
+//! * `templates` reads, compiles and checks them.
+//!
+//! Scripts are hostile by assumption: docs/templates.md says what they may rely on, and each limit is in `limits.rs`.
+
+mod api;
+mod budget;
+mod calls;
+mod config;
+mod control;
+mod convert;
+mod executor;
+mod gauges;
+mod host;
+mod io;
+mod locks;
+mod mailbox;
+mod memory;
+mod ops;
+mod running;
+mod script_error;
+mod script_log;
+mod task;
+mod templates;
+mod tenant;
+#[cfg(test)]
+mod tests;
+mod ticker;
+mod timers;
+mod vm;
+
+use std::fmt;
+use std::io::Error as IoError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use self::config::{LuauConfig, LuauLimits, TemplateSource};
+use self::executor::ExecutorParts;
+use self::gauges::Gauges;
+use self::io::IoPool;
+use self::mailbox::Mailbox;
+use self::templates::Templates;
+pub use self::templates::{Finding, check};
+use self::ticker::Ticker;
+use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
+use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};
+use crate::thread::{OwnedThread, spawn};
+
+/// Why a runtime does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The template directory cannot be read.
+    Templates(IoError),
+    /// The operating system refused a thread.
+    Thread(IoError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Templates(error) => write!(f, "the template directory cannot be read: {error}"),
+            StartError::Thread(error) => write!(f, "no thread could be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The runtime. Dropping it shuts it down.
+pub struct LuauRuntime {
+    executors: Vec<Handle>,
+    threads: Mutex<Vec<OwnedThread>>,
+    ticker: Ticker,
+    io: IoPool,
+    stopping: Arc<AtomicBool>,
+}
+
+/// What others need of an executor.
+struct Handle {
+    mailbox: Arc<Mailbox>,
+    gauges: Arc<Gauges>,
+}
+
+impl LuauRuntime {
+    /// Reads and compiles the templates and starts the threads. A template that does not compile is a script error of
+    /// its dispatches, not a reason not to start.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
+        let LuauConfig { executors, thread_prefix, templates, limits } = config;
+        let templates = Templates::load(&templates, limits.source_bytes).map_err(StartError::Templates)?;
+        let templates = Arc::new(templates);
+        let count = executors.max(1);
+        let (ticker, ticks) =
+            Ticker::start(&format!("{thread_prefix}-tick"), count, limits.slice).map_err(StartError::Thread)?;
+        let (io, io_queue) = match IoPool::start(&thread_prefix, &db) {
+            Ok(started) => started,
+            Err(error) => {
+                ticker.stop();
+                return Err(StartError::Thread(error));
+            }
+        };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let executors =
+            (0..count).map(|_| Handle { mailbox: Arc::default(), gauges: Arc::default() }).collect::<Vec<_>>();
+        // From here on whatever was started is stopped by the drop of the runtime.
+        let runtime = Self { executors, threads: Mutex::default(), ticker, io, stopping: stopping.clone() };
+        for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {
+            let parts = ExecutorParts {
+                limits: limits.clone(),
+                mailbox: handle.mailbox.clone(),
+                io: io_queue.clone(),
+                templates: templates.clone(),
+                states: states.clone(),
+                gauges: handle.gauges.clone(),
+                tick,
+                stopping: stopping.clone(),
+            };
+            let thread = spawn(format!("{thread_prefix}-ex{number}"), move || executor::run(parts));
+            match thread {
+                Ok(thread) => runtime.threads().push(thread),
+                Err(error) => {
+                    drop(io_queue);
+                    return Err(StartError::Thread(error));
+                }
+            }
+        }
+        Ok(runtime)
+    }
+
+    fn executor(&self, tenant: TenantId) -> &Handle {
+        // Mixed (splitmix64), because which worker a tenant is on is taken from the same bits.
+        let kind = match tenant.kind() {
+            TenantKind::Guild => 0,
+            TenantKind::User => 1,
+        };
+        let mut mixed = tenant.snowflake().wrapping_add(kind).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        // The remainder is below the number of executors, which fits.
+        &self.executors[(mixed % self.executors.len() as u64) as usize]
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<OwnedThread>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TemplateRuntime for LuauRuntime {
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+        self.executor(tenant).mailbox.submit(tenant, ticket, job, answer);
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.executor(tenant).mailbox.cancel(tenant, ticket)
+    }
+
+    fn stats(&self) -> RuntimeStats {
+        let now = Instant::now();
+        let gauges = || self.executors.iter().map(|executor| &executor.gauges);
+        RuntimeStats {
+            vms: gauges().map(|gauges| gauges.vms()).sum(),
+            events: gauges().map(|gauges| gauges.events()).sum(),
+            in_flight: self.executors.iter().map(|executor| executor.mailbox.under_way() as u64).sum(),
+            stalest_executor: gauges().map(|gauges| gauges.away_for(now)).max().unwrap_or(Duration::ZERO),
+            longest: gauges().filter_map(|gauges| gauges.running(now)).max_by_key(|(_, _, running)| *running),
+        }
+    }
+
+    fn shutdown(&self) {
+        // 1. Running scripts end at their next interrupt, at the latest with the next tick.
+        self.stopping.store(true, Ordering::Relaxed);
+        // 2. Idle executors wake; later jobs are refused.
+        self.executors.iter().for_each(|executor| executor.mailbox.close());
+        // 3. The executors answer what is left and close the VMs.
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
+            thread.join();
+        }
+        // 4. With them the last senders of the I/O queue are gone: its threads end after what they are doing.
+        self.io.stop();
+        self.ticker.stop();
+    }
+}
+
+impl Drop for LuauRuntime {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for LuauRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LuauRuntime({} executors)", self.executors.len())
+    }
+}

@@ -1,0 +1,118 @@
+//! `ctx.GlobalKV`: the shop's entries.
+
+use mlua::{IntoLua, Table, Value};
+
+use super::{Args, Call, CallError, Reply, refuse, text, version};
+use crate::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
+use crate::model::{CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
+use crate::runtime::TenantDb;
+use crate::runtime::luau::convert::values::{Time, Wide};
+use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
+use crate::runtime::luau::io::IoOutput;
+
+/// What one field of a new entry may take: all of them together must fit into a request.
+const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
+
+pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
+    let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
+    let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Entries(db.global_kv_find(query, scope)));
+    Ok(Call { work, reply: Reply::Entries, lock: None })
+}
+
+pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, version, scope) = address(args)?;
+    let work =
+        Box::new(move |db: &dyn TenantDb| IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope))));
+    Ok(Call { work, reply: Reply::Entry, lock: None })
+}
+
+pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let table = args.table(0, "the entry")?;
+    let field = |name: &str| -> Result<Value, CallError> { Ok(table.raw_get(name).map_err(ConvertError::from)?) };
+    let long = match field("long")? {
+        Value::Nil => None,
+        long => Some(text(&long, "long", FIELD_MAX_BYTES)?),
+    };
+    let public_data = match field("public_data")? {
+        Value::Nil => false,
+        Value::Boolean(public) => public,
+        other => return refuse(format!("public_data must be a boolean, not {}", super::kind(&other))),
+    };
+    let entry = CreateGlobalKv {
+        key: text(&field("key")?, "key", KV_KEY_MAX_BYTES)?,
+        version: version(&field("version")?)?,
+        short: text(&field("short")?, "short", FIELD_MAX_BYTES)?,
+        public_metadata: json_from_luau(&field("public_metadata")?, FIELD_MAX_BYTES)?,
+        scope: text(&field("scope")?, "scope", KV_SCOPE_MAX_BYTES)?,
+        public_data,
+        long,
+        data: json_from_luau(&field("data")?, FIELD_MAX_BYTES)?,
+    };
+    let op = GlobalKeyValueOp::Create { entry };
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.global_kv(tenant, op)));
+    Ok(Call { work, reply: Reply::Nothing, lock: None })
+}
+
+pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, version, scope) = address(args)?;
+    let op = GlobalKeyValueOp::Delete { key, version, scope };
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.global_kv(tenant, op)));
+    Ok(Call { work, reply: Reply::Nothing, lock: None })
+}
+
+fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {
+    let key = args.text(0, "the key", KV_KEY_MAX_BYTES)?;
+    Ok((key, args.version(1)?, args.text(2, "the scope", KV_SCOPE_MAX_BYTES)?))
+}
+
+/// An entry without its data.
+pub(super) fn partial(to_luau: &mut ToLuau<'_>, entry: &PartialGlobalKv) -> Result<Table, ConvertError> {
+    let lua = to_luau.lua();
+    let table = to_luau.table(0, 14)?;
+    for (name, value) in [
+        ("key", &entry.key),
+        ("owner_id", &entry.owner_id),
+        ("owner_type", &entry.owner_type),
+        ("short", &entry.short),
+        ("scope", &entry.scope),
+        ("review_state", &entry.review_state),
+    ] {
+        table.raw_set(name, to_luau.text(value)?)?;
+    }
+    if let Some(long) = &entry.long {
+        table.raw_set("long", to_luau.text(long)?)?;
+    }
+    table.raw_set("version", whole(entry.version))?;
+    if let Some(price) = entry.price {
+        table.raw_set("price", Wide::luau(price, lua)?)?;
+    }
+    table.raw_set("public_metadata", to_luau.json(&entry.public_metadata)?)?;
+    table.raw_set("public_data", entry.public_data)?;
+    table.raw_set("created_at", Time(entry.created_at).into_lua(lua)?)?;
+    table.raw_set("last_updated_at", Time(entry.last_updated_at).into_lua(lua)?)?;
+    Ok(table)
+}
+
+/// An entry with its data, or nil.
+pub(super) fn entry(to_luau: &mut ToLuau<'_>, entry: Option<&GlobalKv>) -> Result<Value, ConvertError> {
+    let Some(entry) = entry else { return Ok(Value::Nil) };
+    let data = to_luau.table(0, 3)?;
+    match &entry.data {
+        GlobalKvData::Value { data: json, opaque } => {
+            data.raw_set("type", "Value")?;
+            data.raw_set("opaque", *opaque)?;
+            // What is opaque exists, and that is all a script learns.
+            if !opaque {
+                data.raw_set("data", to_luau.json(json)?)?;
+            }
+        }
+        GlobalKvData::PurchaseRequired { purchase_url } => {
+            data.raw_set("type", "PurchaseRequired")?;
+            data.raw_set("purchase_url", to_luau.text(purchase_url)?)?;
+        }
+    }
+    let table = partial(to_luau, &entry.partial)?;
+    table.raw_set("data", data)?;
+    Ok(Value::Table(table))
+}

@@ -1,0 +1,157 @@
+//! `ctx.KV`: the tenant's own records.
+
+use mlua::{IntoLua, Table, Value};
+
+use super::{Args, Call, CallError, Reply, list_of_texts, refuse, text};
+use crate::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
+use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
+use crate::runtime::TenantDb;
+use crate::runtime::luau::convert::values::Time;
+use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
+use crate::runtime::luau::io::IoOutput;
+use crate::runtime::luau::locks::RecordKey;
+
+/// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
+const TEMPLATE_SCOPE: &str = "template";
+const WORKER_SCOPE_PREFIX: char = '#';
+
+pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, scopes) = address(args)?;
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
+    Ok(Call { work, reply: Reply::Value, lock: None })
+}
+
+pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, scopes) = address(args)?;
+    let reply = Reply::Record((key.clone(), scopes.clone()));
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
+    Ok(Call { work, reply, lock: None })
+}
+
+pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let key = key(args)?;
+    let scopes = writable(scopes(args.value(2))?)?;
+    set_record(tenant, (key, scopes), args.value(1))
+}
+
+/// The second half of an update: as a set, under the lock that the update has.
+///
+/// # Errors
+/// The value cannot be stored.
+pub(in crate::runtime::luau) fn update_set(
+    tenant: TenantId,
+    record: RecordKey,
+    value: &Value,
+) -> Result<Call, CallError> {
+    Ok(Call { lock: None, ..set_record(tenant, record, value)? })
+}
+
+fn set_record(tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
+    let value = value_from_luau(value, KV_VALUE_MAX_BYTES)?;
+    let lock = Some(record.clone());
+    let (key, scopes) = record;
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value)));
+    Ok(Call { work, reply: Reply::Nothing, lock })
+}
+
+pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, scopes) = address(args)?;
+    let scopes = writable(scopes)?;
+    let lock = Some((key.clone(), scopes.clone()));
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key)));
+    Ok(Call { work, reply: Reply::Nothing, lock })
+}
+
+pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let (key, scopes) = address(args)?;
+    let record = (key.clone(), writable(scopes.clone())?);
+    let reply = Reply::UpdateValue(record.clone());
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
+    Ok(Call { work, reply, lock: Some(record) })
+}
+
+pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    // An escaped key is twice as long.
+    let pattern = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
+    let scopes = scopes(args.value(1))?;
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Records(db.kv_find(tenant, scopes, pattern)));
+    Ok(Call { work, reply: Reply::Records, lock: None })
+}
+
+pub(super) fn list_scopes(tenant: TenantId) -> Call {
+    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Scopes(db.kv_list_scopes(tenant)));
+    Call { work, reply: Reply::Scopes, lock: None }
+}
+
+/// `value, exists`
+pub(super) fn value(to_luau: &mut ToLuau<'_>, record: Option<&KvRecord>) -> Result<Vec<Value>, ConvertError> {
+    let value = record.map(|record| to_luau.value(&record.value)).transpose()?;
+    Ok(vec![value.unwrap_or(Value::Nil), Value::Boolean(record.is_some())])
+}
+
+pub(super) fn record(to_luau: &mut ToLuau<'_>, record: &KvRecord) -> Result<Table, ConvertError> {
+    let table = to_luau.table(0, 7)?;
+    table.raw_set("id", to_luau.text(&record.id)?)?;
+    table.raw_set("key", to_luau.text(&record.key)?)?;
+    table.raw_set("value", to_luau.value(&record.value)?)?;
+    table.raw_set("scopes", list_of_texts(to_luau, &record.scopes)?)?;
+    table.raw_set("exists", true)?;
+    table.raw_set("created_at", time(to_luau, record.created_at)?)?;
+    table.raw_set("last_updated_at", time(to_luau, record.last_updated_at)?)?;
+    Ok(table)
+}
+
+pub(super) fn record_or_none(
+    to_luau: &mut ToLuau<'_>,
+    (key, scopes): &RecordKey,
+    found: Option<&KvRecord>,
+) -> Result<Table, ConvertError> {
+    if let Some(found) = found {
+        return record(to_luau, found);
+    }
+    let table = to_luau.table(0, 3)?;
+    table.raw_set("key", to_luau.text(key)?)?;
+    table.raw_set("scopes", list_of_texts(to_luau, scopes.as_slice())?)?;
+    table.raw_set("exists", false)?;
+    Ok(table)
+}
+
+fn time(to_luau: &ToLuau<'_>, time: Option<Timestamp>) -> Result<Value, ConvertError> {
+    match time {
+        Some(time) => Ok(Time(time).into_lua(to_luau.lua())?),
+        None => Ok(Value::Nil),
+    }
+}
+
+fn address(args: &Args<'_>) -> Result<(String, Scopes), CallError> {
+    Ok((key(args)?, scopes(args.value(1))?))
+}
+
+fn key(args: &Args<'_>) -> Result<String, CallError> {
+    args.text(0, "the key", KV_KEY_MAX_BYTES)
+}
+
+/// A list of scopes. Whether it has too many is for the store to say; here it only is of bounded size.
+fn scopes(value: &Value) -> Result<Scopes, CallError> {
+    let Value::Table(table) = value else {
+        return refuse(format!("the scopes must be a list of strings, not {}", super::kind(value)));
+    };
+    let len = table.raw_len();
+    if len > 2 * KV_SCOPES_MAX {
+        return refuse(format!("{len} scopes; at most {KV_SCOPES_MAX} are allowed"));
+    }
+    let scope = |index: usize| {
+        let scope: Value = table.raw_get(index).map_err(ConvertError::from)?;
+        text(&scope, "a scope", KV_SCOPE_MAX_BYTES)
+    };
+    Ok(Scopes::new((1..=len).map(scope).collect::<Result<Vec<_>, CallError>>()?))
+}
+
+/// Scopes under which a script may write.
+fn writable(scopes: Scopes) -> Result<Scopes, CallError> {
+    let read_only = |scope: &&String| scope.starts_with(WORKER_SCOPE_PREFIX) || *scope == TEMPLATE_SCOPE;
+    match scopes.as_slice().iter().find(read_only) {
+        Some(scope) => refuse(format!("the scope \"{scope}\" is read-only to scripts")),
+        None => Ok(scopes),
+    }
+}

@@ -1,0 +1,213 @@
+//! The calls of `ctx` that go to the database: from what a script gave to work for an I/O thread, and back.
+//!
+//! A call is checked and its values are converted on the executor, at once: a script that changes a table after
+//! `KV:set` does not change what is set. Rules of the store are the store's; here are the rules of scripts.
+
+mod global_kv;
+mod kv;
+mod tenant_state;
+
+use std::sync::Arc;
+
+use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
+
+use super::convert::{ConvertError, ToLuau};
+use super::host::Host;
+use super::io::{IoOutput, IoWork};
+use super::locks::RecordKey;
+use super::ops::Op;
+use crate::error::DbError;
+use crate::model::TenantId;
+use crate::runtime::TenantStates;
+
+pub(super) use self::kv::update_set;
+
+/// A call, ready for an I/O thread.
+pub(super) struct Call {
+    /// What to do there.
+    pub(super) work: IoWork,
+    /// What to make of the result.
+    pub(super) reply: Reply,
+    /// The record to be locked first.
+    pub(super) lock: Option<RecordKey>,
+}
+
+/// What a script gets of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Nothing.
+    Nothing,
+    /// A value and whether it exists.
+    Value,
+    /// The same, for the function of an update of this record.
+    UpdateValue(RecordKey),
+    /// A record, also of one that is not there.
+    Record(RecordKey),
+    /// A list of records.
+    Records,
+    /// A list of scopes.
+    Scopes,
+    /// A list of entries of the shop.
+    Entries,
+    /// An entry of the shop, or nil.
+    Entry,
+}
+
+/// Why a call is not made.
+pub(super) enum CallError {
+    /// What the script gave will not do.
+    Refused(String),
+    /// A value of it cannot be converted.
+    Convert(ConvertError),
+}
+
+impl From<ConvertError> for CallError {
+    fn from(error: ConvertError) -> Self {
+        CallError::Convert(error)
+    }
+}
+
+/// Makes a call of what a script gave.
+///
+/// # Errors
+/// What it gave will not do.
+pub(super) fn prepare(
+    op: Op,
+    tenant: TenantId,
+    args: &[Value],
+    states: &Arc<dyn TenantStates>,
+) -> Result<Call, CallError> {
+    let args = Args(args);
+    match op {
+        Op::KvGet => kv::get(tenant, &args),
+        Op::KvGetRecord => kv::get_record(tenant, &args),
+        Op::KvSet => kv::set(tenant, &args),
+        Op::KvDelete => kv::delete(tenant, &args),
+        Op::KvFind => kv::find(tenant, &args),
+        Op::KvListScopes => Ok(kv::list_scopes(tenant)),
+        Op::KvUpdate => kv::update(tenant, &args),
+        Op::GlobalFind => global_kv::find(&args),
+        Op::GlobalGet => global_kv::get(tenant, &args),
+        Op::GlobalCreate => global_kv::create(tenant, &args),
+        Op::GlobalDelete => global_kv::delete(tenant, &args),
+        Op::SetTenantState => tenant_state::set(tenant, &args, states),
+        Op::Wait | Op::Spawn | Op::KvUpdateSet | Op::KvUpdateDrop => refuse("not a call to the database"),
+    }
+}
+
+/// Turns what came of a call into what the script is resumed with: `true, results…` or `false, message`.
+///
+/// # Errors
+/// Memory does not suffice even for a message.
+pub(super) fn reply(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> mlua::Result<MultiValue> {
+    match results(lua, host, reply, output) {
+        Ok(values) => (true, values).into_lua_multi(lua),
+        Err(message) => (false, message).into_lua_multi(lua),
+    }
+}
+
+fn results(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> Result<MultiValue, String> {
+    let failed = |error: DbError| error.to_string();
+    let mut to_luau = ToLuau::new(lua, &host.pace);
+    let values = match (reply, output) {
+        (Reply::Nothing, IoOutput::Done(done)) => done.map(|()| Ok(Vec::new())).map_err(failed)?,
+        (Reply::Value | Reply::UpdateValue(_), IoOutput::Record(record)) => {
+            kv::value(&mut to_luau, record.map_err(failed)?.as_ref())
+        }
+        (Reply::Record(asked), IoOutput::Record(record)) => {
+            kv::record_or_none(&mut to_luau, asked, record.map_err(failed)?.as_ref()).map(one)
+        }
+        (Reply::Records, IoOutput::Records(records)) => {
+            list(&mut to_luau, &records.map_err(failed)?, kv::record).map(one)
+        }
+        (Reply::Scopes, IoOutput::Scopes(scopes)) => list_of_texts(&mut to_luau, &scopes.map_err(failed)?).map(one),
+        (Reply::Entries, IoOutput::Entries(entries)) => {
+            list(&mut to_luau, &entries.map_err(failed)?, global_kv::partial).map(one)
+        }
+        (Reply::Entry, IoOutput::Entry(entry)) => {
+            global_kv::entry(&mut to_luau, (*entry).map_err(failed)?.as_ref()).map(|value| vec![value])
+        }
+        // A panic on the I/O thread: it is in the log.
+        _ => return Err("the operation failed for an internal reason".to_owned()),
+    };
+    values.map(MultiValue::from_vec).map_err(|error| host.convert_failed(&error))
+}
+
+fn one(table: Table) -> Vec<Value> {
+    vec![Value::Table(table)]
+}
+
+fn list<T>(
+    to_luau: &mut ToLuau<'_>,
+    items: &[T],
+    convert: impl Fn(&mut ToLuau<'_>, &T) -> Result<Table, ConvertError>,
+) -> Result<Table, ConvertError> {
+    let table = to_luau.table(items.len(), 0)?;
+    for (index, item) in items.iter().enumerate() {
+        table.raw_seti(index + 1, convert(to_luau, item)?)?;
+    }
+    Ok(table)
+}
+
+fn list_of_texts(to_luau: &mut ToLuau<'_>, texts: &[String]) -> Result<Table, ConvertError> {
+    let table = to_luau.table(texts.len(), 0)?;
+    for (index, text) in texts.iter().enumerate() {
+        table.raw_seti(index + 1, to_luau.text(text)?)?;
+    }
+    Ok(table)
+}
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, CallError> {
+    Err(CallError::Refused(why.into()))
+}
+
+/// What a script gave to a call.
+struct Args<'a>(&'a [Value]);
+
+impl Args<'_> {
+    fn value(&self, index: usize) -> &Value {
+        self.0.get(index).unwrap_or(&Value::Nil)
+    }
+
+    /// Text of at most so many bytes.
+    fn text(&self, index: usize, what: &str, max_bytes: usize) -> Result<String, CallError> {
+        text(self.value(index), what, max_bytes)
+    }
+
+    fn table(&self, index: usize, what: &str) -> Result<&Table, CallError> {
+        match self.value(index) {
+            Value::Table(table) => Ok(table),
+            other => refuse(format!("{what} must be a table, not {}", kind(other))),
+        }
+    }
+
+    fn version(&self, index: usize) -> Result<i32, CallError> {
+        version(self.value(index))
+    }
+}
+
+fn text(value: &Value, what: &str, max_bytes: usize) -> Result<String, CallError> {
+    let Value::String(text) = value else {
+        return refuse(format!("{what} must be a string, not {}", kind(value)));
+    };
+    let bytes = text.as_bytes();
+    // Before it is copied: a string may be as large as the VM.
+    if bytes.len() > max_bytes {
+        return refuse(format!("{what} has {} bytes; at most {max_bytes} are allowed", bytes.len()));
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => refuse(format!("{what} must be UTF-8")),
+    }
+}
+
+fn version(value: &Value) -> Result<i32, CallError> {
+    match value.as_i32() {
+        Some(version) => Ok(version),
+        None => refuse(format!("the version must be a whole number of 32 bits, not {}", kind(value))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    if value.is_null() { "null" } else { value.type_name() }
+}

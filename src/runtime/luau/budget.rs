@@ -1,0 +1,140 @@
+//! What one event has used of its budgets, and why an event is doomed.
+//!
+//! Plain data, owned by the event and shared with the callbacks of the VM that runs it. What checks time is `control`.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::config::LuauLimits;
+
+/// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does brings it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doom {
+    /// It ran for too long.
+    Running(Duration),
+    /// It took too long.
+    Wall(Duration),
+    /// It ran for too long where Luau cannot yield.
+    Unyieldable(Duration),
+    /// The VM's live data exceeds its limit, or an allocation failed. Takes the VM with it.
+    Memory(usize),
+    /// Too many coroutines are alive.
+    Coroutines(usize),
+    /// Too many coroutines were started.
+    Spawns(usize),
+    /// Too many waiting calls were made.
+    HostCalls(usize),
+    /// One value took too long to convert.
+    Conversion(Duration),
+    /// Its caller gave it up.
+    Cancelled,
+    /// Its tenant was dropped.
+    Dropped,
+    /// The worker stops.
+    Stopping,
+}
+
+impl Doom {
+    /// Whether it says that a limit was exceeded, rather than that somebody asked for the end.
+    pub(super) fn is_budget(self) -> bool {
+        !matches!(self, Doom::Cancelled | Doom::Dropped | Doom::Stopping)
+    }
+}
+
+impl fmt::Display for Doom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_budget() {
+            f.write_str("budget exceeded: ")?;
+        }
+        match self {
+            Doom::Running(limit) => write!(f, "more than {} of running time", Span(*limit)),
+            Doom::Wall(limit) => write!(f, "more than {} of wall time", Span(*limit)),
+            Doom::Unyieldable(limit) => write!(
+                f,
+                "more than {} inside a metamethod, a comparator or a gsub callback, which cannot be interrupted",
+                Span(*limit)
+            ),
+            Doom::Memory(limit) => write!(f, "more than {} MiB of memory", limit / (1024 * 1024)),
+            Doom::Coroutines(limit) => write!(f, "more than {limit} live coroutines"),
+            Doom::Spawns(limit) => write!(f, "more than {limit} coroutines started"),
+            Doom::HostCalls(limit) => write!(f, "more than {limit} calls that wait"),
+            Doom::Conversion(limit) => write!(f, "more than {} for converting one value", Span(*limit)),
+            Doom::Cancelled => f.write_str("cancelled: the caller gave the event up"),
+            Doom::Dropped => f.write_str("cancelled: the tenant was dropped"),
+            Doom::Stopping => f.write_str("cancelled: the worker is stopping"),
+        }
+    }
+}
+
+/// A duration as people write limits: `10 s`, `100 ms`.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        if millis.is_multiple_of(1000) { write!(f, "{} s", millis / 1000) } else { write!(f, "{millis} ms") }
+    }
+}
+
+/// What an event has used so far.
+#[derive(Debug)]
+pub(super) struct Meter {
+    /// Its number in the tenant.
+    pub(super) event: u64,
+    /// Running time of all its coroutines, compiling included.
+    pub(super) running: Cell<Duration>,
+    /// When its wall time is over.
+    pub(super) wall_deadline: Instant,
+    spawns: Cell<usize>,
+    live: Cell<usize>,
+    host_calls: Cell<usize>,
+}
+
+impl Meter {
+    /// A fresh meter for an event that starts now.
+    pub(super) fn new(event: u64, now: Instant, limits: &LuauLimits, used: Duration) -> Self {
+        Self {
+            event,
+            running: Cell::new(used),
+            wall_deadline: now + limits.wall,
+            spawns: Cell::new(0),
+            live: Cell::new(0),
+            host_calls: Cell::new(0),
+        }
+    }
+
+    /// Counts a coroutine that starts.
+    ///
+    /// # Errors
+    /// Too many have been started. (Of too many alive the caller learns from [`Meter::live`]: some may be garbage.)
+    pub(super) fn spawn(&self, limits: &LuauLimits) -> Result<(), Doom> {
+        self.spawns.set(self.spawns.get() + 1);
+        self.live.set(self.live.get() + 1);
+        if self.spawns.get() > limits.spawns { Err(Doom::Spawns(limits.spawns)) } else { Ok(()) }
+    }
+
+    /// Counts a coroutine that ended. One that another event started may end in this one, hence no underflow.
+    pub(super) fn end(&self) {
+        self.live.set(self.live.get().saturating_sub(1));
+    }
+
+    /// Coroutines alive, those included that are garbage but not collected.
+    pub(super) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Corrects [`Meter::live`] after a collection.
+    pub(super) fn set_live(&self, live: usize) {
+        self.live.set(live);
+    }
+
+    /// Counts a waiting call.
+    ///
+    /// # Errors
+    /// There have been too many.
+    pub(super) fn host_call(&self, limits: &LuauLimits) -> Result<(), Doom> {
+        self.host_calls.set(self.host_calls.get() + 1);
+        if self.host_calls.get() > limits.host_calls { Err(Doom::HostCalls(limits.host_calls)) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,194 @@
+//! The calls that wait, on the tenant's side: time, tasks, and the database with the locks of its records.
+
+use std::time::Instant;
+
+use mlua::Value;
+
+use super::api::{self, Call, CallError, Reply};
+use super::convert::number;
+use super::executor::Core;
+use super::io::{IoOutput, IoPurpose};
+use super::ops::Op;
+use super::task::{Next, Update, Wait};
+use super::tenant::{Tenant, yes};
+use super::timers::Due;
+
+/// Told to the function of a `KV:update` that tries to wait.
+pub(super) const WAITS_IN_UPDATE: &str = "the function given to KV:update may not wait";
+
+impl Tenant {
+    /// The running task makes a call.
+    pub(super) fn call(&mut self, core: &mut Core, id: u64, op: Option<Op>, args: Vec<Value>) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let (event, is_updating) = (task.event, task.updating.is_some());
+        let Some(op) = op else { return self.fail(id, "no such call") };
+        if is_updating && !matches!(op, Op::KvUpdateSet | Op::KvUpdateDrop) {
+            return self.fail(id, WAITS_IN_UPDATE);
+        }
+        if let Some(running) = self.events.get(&event)
+            && let Err(doom) = running.meter.host_call(core.limits())
+        {
+            return self.kill_event(core, event, doom);
+        }
+        match op {
+            Op::Wait => self.call_wait(core, id, args.first()),
+            Op::Spawn => self.call_spawn(id, event, args),
+            Op::KvUpdateSet => self.call_update_set(core, id, args.first().unwrap_or(&Value::Nil)),
+            Op::KvUpdateDrop => {
+                self.end_update(core, id);
+                self.go_on(id, yes([]));
+            }
+            op => match api::prepare(op, self.id, &args, &core.states) {
+                Ok(call) => self.begin(core, id, call),
+                Err(error) => self.call_failed(core, id, event, &error),
+            },
+        }
+    }
+
+    fn call_wait(&mut self, core: &mut Core, id: u64, seconds: Option<&Value>) {
+        let seconds = seconds.and_then(number).unwrap_or_default();
+        let now = Instant::now();
+        let timer = core.timers.add(now + core.time(seconds), self.id, Due::Wake(id));
+        self.wait(core, id, Wait::Time { timer, since: Some(now) });
+    }
+
+    /// The new task runs at once, above the one that spawned it; that one goes on when the new one waits.
+    fn call_spawn(&mut self, id: u64, event: u64, mut args: Vec<Value>) {
+        let thread = match args.first() {
+            Some(Value::Thread(thread)) => thread.clone(),
+            _ => return self.fail(id, "task.spawn needs a coroutine"),
+        };
+        args.remove(0);
+        match self.adopt(event, thread, Next::Values(args.into())) {
+            Some(spawned) => {
+                self.go_on(id, yes([]));
+                self.running.push(spawned);
+            }
+            None => self.fail(id, "cannot resume a coroutine that waits"),
+        }
+    }
+
+    fn call_update_set(&mut self, core: &mut Core, id: u64, value: &Value) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let event = task.event;
+        let Some(Update { lease, record }) = task.updating.take() else {
+            return self.fail(id, "no update is under way");
+        };
+        match api::update_set(self.id, record, value) {
+            Ok(call) => self.start_call(core, id, call, Some(lease)),
+            Err(error) => {
+                self.release(core, lease);
+                self.call_failed(core, id, event, &error);
+            }
+        }
+    }
+
+    fn end_update(&mut self, core: &mut Core, id: u64) {
+        if let Some(update) = self.tasks.get_mut(id).and_then(|task| task.updating.take()) {
+            self.release(core, update.lease);
+        }
+    }
+
+    /// Starts a call of the running task, or has it wait for its record's lock.
+    fn begin(&mut self, core: &mut Core, id: u64, call: Call) {
+        let Some(record) = call.lock.clone() else { return self.start_call(core, id, call, None) };
+        match self.locks.acquire(record.clone(), id) {
+            Some(lease) => self.start_call(core, id, call, Some(lease)),
+            None => self.wait(core, id, Wait::Lock(record, call)),
+        }
+    }
+
+    fn start_call(&mut self, core: &mut Core, id: u64, call: Call, lease: Option<u64>) {
+        if self.start_io(core, IoPurpose::Task { task: id, lease }, call.work).is_ok() {
+            self.wait(core, id, Wait::Io(call.reply));
+            return;
+        }
+        if let Some(lease) = lease {
+            self.release(core, lease);
+        }
+        self.fail(id, BUSY);
+    }
+
+    /// An operation of a task is done.
+    pub(super) fn call_done(&mut self, core: &mut Core, id: u64, lease: Option<u64>, output: IoOutput) {
+        let waited = self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
+        let reply = match waited {
+            Some(Wait::Io(reply)) => reply,
+            other => {
+                // The task is gone; what it had locked is free again.
+                debug_assert!(other.is_none(), "a task waits for one thing at a time");
+                return lease.into_iter().for_each(|lease| self.release(core, lease));
+            }
+        };
+        match (&reply, lease) {
+            // The lock stays until the update's second half.
+            (Reply::UpdateValue(record), Some(lease)) if matches!(&output, IoOutput::Record(Ok(_))) => {
+                let update = Update { lease, record: record.clone() };
+                if let Some(task) = self.tasks.get_mut(id) {
+                    task.updating = Some(update);
+                }
+            }
+            (_, lease) => lease.into_iter().for_each(|lease| self.release(core, lease)),
+        }
+        self.make_ready(id, Next::Reply(reply, output));
+    }
+
+    /// The queue of the I/O threads was full when a task's operation came to its turn.
+    pub(super) fn call_refused(&mut self, core: &mut Core, id: u64, lease: Option<u64>) {
+        if let Some(lease) = lease {
+            self.release(core, lease);
+        }
+        self.make_ready(id, Next::Failure(BUSY.to_owned()));
+    }
+
+    /// Gives a lock back and starts the call that waited for it longest.
+    pub(super) fn release(&mut self, core: &mut Core, lease: u64) {
+        let mut next = self.locks.release(lease);
+        while let Some((id, lease)) = next.take() {
+            let Some(task) = self.tasks.get_mut(id) else {
+                next = self.locks.release(lease);
+                continue;
+            };
+            match std::mem::replace(&mut task.wait, Wait::Nothing) {
+                Wait::Lock(_, call) => {
+                    task.wait = Wait::Io(call.reply);
+                    if self.start_io(core, IoPurpose::Task { task: id, lease: Some(lease) }, call.work).is_err() {
+                        self.make_ready(id, Next::Failure(BUSY.to_owned()));
+                        next = self.locks.release(lease);
+                    }
+                }
+                other => {
+                    task.wait = other;
+                    next = self.locks.release(lease);
+                }
+            }
+        }
+    }
+
+    fn call_failed(&mut self, core: &mut Core, id: u64, event: u64, error: &CallError) {
+        let message = match error {
+            CallError::Refused(message) => message.clone(),
+            CallError::Convert(error) => match &self.vm {
+                Some(vm) => vm.host.convert_failed(error),
+                None => error.to_string(),
+            },
+        };
+        match core.control.doom() {
+            Some(doom) => self.end_doomed(core, event, doom),
+            None => self.fail(id, &message),
+        }
+    }
+
+    /// The running task's call fails: it goes on at once.
+    fn fail(&mut self, id: u64, message: &str) {
+        self.go_on(id, Next::Failure(message.to_owned()));
+    }
+
+    fn go_on(&mut self, id: u64, next: Next) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.next = next;
+        }
+    }
+}
+
+const BUSY: &str = "the worker has too many database operations waiting; try again later";

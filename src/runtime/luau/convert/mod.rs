@@ -1,0 +1,130 @@
+//! Values between bytes and Luau, directly: no tree in between (interface.md: "Values").
+//!
+//! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
+//! and what they allocate before they allocate it, and give up when they take too long, because nothing can interrupt
+//! them. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
+
+mod from_luau;
+mod to_luau;
+pub(super) mod values;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use mlua::Value;
+
+pub(super) use self::from_luau::{json_from_luau, value_from_luau};
+pub(super) use self::to_luau::{ToLuau, whole};
+use crate::limits::{CONVERT_MAX, VALUE_DEPTH_MAX};
+use crate::wire::WireError;
+
+/// The whole numbers that Luau's numbers hold exactly, and their neighbours too.
+pub(super) const EXACT_MAX: i64 = 1 << 53;
+
+/// A number. Luau has one kind of them; that mlua hands whole ones over as integers says nothing.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Number(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// Why a value was not converted.
+#[derive(Debug)]
+pub(super) struct ConvertError {
+    kind: ConvertErrorKind,
+    /// Where in the value, from the inside out.
+    path: Vec<String>,
+}
+
+/// The kinds of [`ConvertError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ConvertErrorKind {
+    /// It nests deeper than [`VALUE_DEPTH_MAX`].
+    TooDeep,
+    /// It contains itself.
+    Cycle,
+    /// Its encoded form is larger than this.
+    TooLarge(usize),
+    /// A value of this kind cannot leave Luau, or not in this place.
+    Unsupported(String),
+    /// It took too long: a budget.
+    TooLong(Duration),
+    /// The VM's memory does not suffice: a budget.
+    Memory,
+    /// The bytes are not what they should be.
+    Wire(WireError),
+}
+
+impl ConvertError {
+    pub(super) fn kind(&self) -> &ConvertErrorKind {
+        &self.kind
+    }
+
+    fn unsupported(what: impl Into<String>) -> Self {
+        ConvertErrorKind::Unsupported(what.into()).into()
+    }
+
+    /// Adds where it happened, on the way out.
+    fn at(mut self, part: impl FnOnce() -> String) -> Self {
+        self.path.push(part());
+        self
+    }
+}
+
+impl From<ConvertErrorKind> for ConvertError {
+    fn from(kind: ConvertErrorKind) -> Self {
+        Self { kind, path: Vec::new() }
+    }
+}
+
+impl From<WireError> for ConvertError {
+    fn from(error: WireError) -> Self {
+        ConvertErrorKind::Wire(error).into()
+    }
+}
+
+impl From<mlua::Error> for ConvertError {
+    // Building tables and strings fails for want of memory only.
+    fn from(_: mlua::Error) -> Self {
+        ConvertErrorKind::Memory.into()
+    }
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ConvertErrorKind::TooDeep => write!(f, "the value nests deeper than {VALUE_DEPTH_MAX} levels"),
+            ConvertErrorKind::Cycle => f.write_str("the value contains itself"),
+            ConvertErrorKind::TooLarge(limit) => {
+                write!(f, "the value is larger than {} KiB once encoded", limit / 1024)
+            }
+            ConvertErrorKind::Unsupported(what) => f.write_str(what),
+            ConvertErrorKind::TooLong(_) => f.write_str("the value takes too long to convert"),
+            ConvertErrorKind::Memory => f.write_str("not enough memory for the value"),
+            ConvertErrorKind::Wire(error) => write!(f, "the value cannot be read: {error}"),
+        }?;
+        if !self.path.is_empty() {
+            f.write_str(" (at ")?;
+            // A path as deep as a cycle says nothing more than its beginning.
+            self.path.iter().rev().take(8).try_for_each(|part| f.write_str(part))?;
+            f.write_str(if self.path.len() > 8 { "…)" } else { ")" })?;
+        }
+        Ok(())
+    }
+}
+
+/// A conversion's share of time.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn start() -> Self {
+        Self(Instant::now() + CONVERT_MAX)
+    }
+
+    fn check(self) -> Result<(), ConvertError> {
+        if Instant::now() < self.0 { Ok(()) } else { Err(ConvertErrorKind::TooLong(CONVERT_MAX).into()) }
+    }
+}

@@ -1,0 +1,280 @@
+//! Bytes → Luau values.
+//!
+//! While it works, the VM's allocator has no limit: with one, mlua guards every string and table by a protected call
+//! that costs more than the string. Instead the memory is looked at before each container and every few items.
+
+use mlua::{IntoLua, Lua, Table, Value};
+
+use super::values::{Span, Time, Wide, Zone};
+use super::{ConvertError, ConvertErrorKind, Deadline};
+use crate::limits::VALUE_DEPTH_MAX;
+use crate::model::{EncodedJson, EncodedValue};
+use crate::runtime::luau::memory::{Pace, peak_bytes};
+use crate::wire::WireError;
+use crate::wire::json::event_data_from_json;
+use crate::wire::plain::{PlainToken, PlainWalk};
+use crate::wire::walk::{Token, Walk};
+
+/// What an item of a table takes at least, in bytes: a slot of an array, a node of a map.
+const ITEM_BYTES: usize = 16;
+const NODE_BYTES: usize = 32;
+
+/// How often memory and time are looked at.
+const ITEMS_BETWEEN_CHECKS: usize = 256;
+
+/// One conversion into a VM.
+pub(in crate::runtime::luau) struct ToLuau<'l> {
+    lua: &'l Lua,
+    pace: &'l Pace,
+    limit: usize,
+    frozen: bool,
+    deadline: Deadline,
+    items: usize,
+}
+
+impl Drop for ToLuau<'_> {
+    fn drop(&mut self) {
+        // Cannot fail: the VM is ours, not a host's.
+        let _ = self.lua.set_memory_limit(self.limit);
+    }
+}
+
+impl<'l> ToLuau<'l> {
+    /// A conversion into tables that scripts may change.
+    pub(in crate::runtime::luau) fn new(lua: &'l Lua, pace: &'l Pace) -> Self {
+        let _ = lua.set_memory_limit(0);
+        let limit = peak_bytes(pace.limit());
+        Self { lua, pace, limit, frozen: false, deadline: Deadline::start(), items: 0 }
+    }
+
+    /// A conversion into read-only tables.
+    pub(in crate::runtime::luau) fn frozen(lua: &'l Lua, pace: &'l Pace) -> Self {
+        let mut conversion = Self::new(lua, pace);
+        conversion.frozen = true;
+        conversion
+    }
+
+    /// The VM.
+    pub(in crate::runtime::luau) fn lua(&self) -> &'l Lua {
+        self.lua
+    }
+
+    /// Converts a typed value. Null as a whole is nil, inside it is the sentinel.
+    ///
+    /// # Errors
+    /// See [`ConvertErrorKind`].
+    pub(in crate::runtime::luau) fn value(&mut self, value: &EncodedValue) -> Result<Value, ConvertError> {
+        let mut walk = Walk::new(value);
+        match walk.next()? {
+            None | Some(Token::Null | Token::End) => Ok(Value::Nil),
+            Some(token) => self.typed(&mut walk, &token, 0),
+        }
+    }
+
+    /// Converts plain JSON. Null as a whole is nil, inside it is the sentinel.
+    ///
+    /// # Errors
+    /// See [`ConvertErrorKind`].
+    pub(in crate::runtime::luau) fn json(&mut self, json: &EncodedJson) -> Result<Value, ConvertError> {
+        let mut walk = PlainWalk::new(json);
+        match walk.next()? {
+            None | Some(PlainToken::Null | PlainToken::End | PlainToken::Key(_)) => Ok(Value::Nil),
+            Some(token) => self.plain(&mut walk, token, 0),
+        }
+    }
+
+    /// Converts JSON text.
+    ///
+    /// # Errors
+    /// See [`ConvertErrorKind`].
+    pub(in crate::runtime::luau) fn json_text(&mut self, text: &str) -> Result<Value, ConvertError> {
+        let not_json = |_| ConvertErrorKind::Wire(WireError::Invalid("its text is not JSON"));
+        self.json(&event_data_from_json(text.as_bytes()).map_err(not_json)?)
+    }
+
+    /// Makes a table for so many items and fields, if there is room for them.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(in crate::runtime::luau) fn table(&mut self, items: usize, fields: usize) -> Result<Table, ConvertError> {
+        // A length may claim as many items as the input has bytes, in each of its levels: checked before allocating.
+        let bytes = items.saturating_mul(ITEM_BYTES).saturating_add(fields.saturating_mul(NODE_BYTES));
+        self.room(bytes)?;
+        Ok(self.lua.create_table_with_capacity(items, fields)?)
+    }
+
+    /// Makes a string.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(in crate::runtime::luau) fn text(&mut self, text: &str) -> Result<Value, ConvertError> {
+        self.room(text.len())?;
+        Ok(Value::String(self.lua.create_string(text)?))
+    }
+
+    fn room(&mut self, bytes: usize) -> Result<(), ConvertError> {
+        if self.lua.used_memory().saturating_add(bytes) <= self.limit {
+            return Ok(());
+        }
+        // Garbage of earlier events may be what is in the way.
+        let enough = self.pace.check(self.lua).is_ok() && self.lua.used_memory().saturating_add(bytes) <= self.limit;
+        if enough { Ok(()) } else { Err(ConvertErrorKind::Memory.into()) }
+    }
+
+    fn count(&mut self) -> Result<(), ConvertError> {
+        self.items += 1;
+        if self.items.is_multiple_of(ITEMS_BETWEEN_CHECKS) {
+            self.room(0)?;
+            self.deadline.check()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, table: Table) -> Table {
+        if self.frozen {
+            table.set_readonly(true);
+        }
+        table
+    }
+
+    fn plain(&mut self, walk: &mut PlainWalk<'_>, token: PlainToken<'_>, depth: usize) -> Result<Value, ConvertError> {
+        Ok(match token {
+            PlainToken::Null | PlainToken::End | PlainToken::Key(_) => Value::NULL,
+            PlainToken::Boolean(value) => Value::Boolean(value),
+            PlainToken::Negative(number) => self.signed(number)?,
+            PlainToken::Unsigned(number) => self.unsigned(number)?,
+            PlainToken::Float(number) => Value::Number(number),
+            PlainToken::Text(text) => self.text(text)?,
+            PlainToken::Array(len) => Value::Table(self.array(walk, len, depth)?),
+            PlainToken::Object(len) => Value::Table(self.object(walk, len, depth)?),
+        })
+    }
+
+    fn array(&mut self, walk: &mut PlainWalk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+        check_depth(depth)?;
+        let table = self.table(len, 0)?;
+        for index in 1..=len {
+            self.count()?;
+            let Some(token) = walk.next()? else { break };
+            match token {
+                // The text goes onto Luau's stack without a handle of its own: most items are texts.
+                PlainToken::Text(text) => {
+                    self.room(text.len())?;
+                    table.raw_seti(index, text)?;
+                }
+                token => table.raw_seti(index, self.plain(walk, token, depth + 1)?)?,
+            }
+        }
+        walk.next()?;
+        Ok(self.finish(table))
+    }
+
+    fn object(&mut self, walk: &mut PlainWalk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+        check_depth(depth)?;
+        let table = self.table(0, len)?;
+        for _ in 0..len {
+            self.count()?;
+            let Some(PlainToken::Key(key)) = walk.next()? else { break };
+            let Some(token) = walk.next()? else { break };
+            match token {
+                PlainToken::Text(text) => {
+                    self.room(text.len())?;
+                    table.raw_set(key, text)?;
+                }
+                token => {
+                    let value = self.plain(walk, token, depth + 1).map_err(|error| error.at(|| field(key)))?;
+                    table.raw_set(key, value)?;
+                }
+            }
+        }
+        walk.next()?;
+        Ok(self.finish(table))
+    }
+
+    fn typed(&mut self, walk: &mut Walk<'_>, token: &Token<'_>, depth: usize) -> Result<Value, ConvertError> {
+        let lua = self.lua;
+        Ok(match token {
+            Token::Null | Token::End => Value::NULL,
+            Token::Text(text) => self.text(text)?,
+            Token::Integer(number) => self.signed(*number)?,
+            Token::UnsignedInteger(number) => Wide::Unsigned(*number).into_lua(lua)?,
+            Token::Float(number) => Value::Number(*number),
+            Token::Boolean(value) => Value::Boolean(*value),
+            Token::Buffer(octets) => {
+                self.room(octets.len())?;
+                Value::Buffer(lua.create_buffer(octets.to_vec())?)
+            }
+            Token::Vector([x, y, z]) => Value::Vector(mlua::Vector::new(*x, *y, *z)),
+            Token::Timestamptz(time) => Time(*time).into_lua(lua)?,
+            Token::Interval(span) => Span(*span).into_lua(lua)?,
+            Token::TimeZone(name) => Zone((*name).to_owned()).into_lua(lua)?,
+            Token::LazyStringMap(pairs) => {
+                check_depth(depth)?;
+                let table = self.table(0, pairs.len())?;
+                for (key, text) in pairs.clone() {
+                    self.count()?;
+                    self.room(text.len())?;
+                    table.raw_set(key, text)?;
+                }
+                Value::Table(self.finish(table))
+            }
+            Token::Map(len) => Value::Table(self.map(walk, *len, depth)?),
+            Token::List(len) => Value::Table(self.list(walk, *len, depth)?),
+        })
+    }
+
+    fn list(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+        check_depth(depth)?;
+        let table = self.table(len, 0)?;
+        for index in 1..=len {
+            self.count()?;
+            let Some(token) = walk.next()? else { break };
+            table.raw_seti(index, self.typed(walk, &token, depth + 1)?)?;
+        }
+        walk.next()?;
+        Ok(self.finish(table))
+    }
+
+    fn map(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+        check_depth(depth)?;
+        let table = self.table(0, len)?;
+        for _ in 0..len {
+            self.count()?;
+            let Some(key) = walk.next()? else { break };
+            if matches!(key, Token::Float(number) if number.is_nan()) {
+                return Err(ConvertError::unsupported("a map with the key NaN, which no Luau table can have"));
+            }
+            let key = self.typed(walk, &key, depth + 1)?;
+            let Some(token) = walk.next()? else { break };
+            let value = self.typed(walk, &token, depth + 1)?;
+            table.raw_set(key, value)?;
+        }
+        walk.next()?;
+        Ok(self.finish(table))
+    }
+
+    fn signed(&self, number: i64) -> Result<Value, ConvertError> {
+        Ok(Wide::luau(number, self.lua)?)
+    }
+
+    fn unsigned(&self, number: u64) -> Result<Value, ConvertError> {
+        match i64::try_from(number) {
+            Ok(number) => self.signed(number),
+            Err(_) => Ok(Wide::Unsigned(number).into_lua(self.lua)?),
+        }
+    }
+}
+
+/// A whole number as Luau gets it where it is known to be small: counters, versions.
+pub(in crate::runtime::luau) fn whole(number: impl Into<i64>) -> Value {
+    Value::Number(number.into() as f64)
+}
+
+fn field(key: &str) -> String {
+    format!(".{key}")
+}
+
+/// Limit: a container at this depth is refused, the outermost being at 0.
+fn check_depth(depth: usize) -> Result<(), ConvertError> {
+    if depth < VALUE_DEPTH_MAX { Ok(()) } else { Err(ConvertErrorKind::TooDeep.into()) }
+}

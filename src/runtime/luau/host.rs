@@ -1,0 +1,314 @@
+//! The host's side of a VM: what the prelude can call that does not wait.
+//!
+//! One [`Host`] a VM, shared with the callbacks of that VM. What a callback wants done to tasks it leaves as an
+//! [`Action`], because the tasks belong to the tenant, which is busy resuming one of them just then.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mlua::chunk::ChunkMode;
+use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread, Value};
+
+use super::budget::{Doom, Meter};
+use super::control::Control;
+use super::convert::{ConvertError, ConvertErrorKind, ToLuau};
+use super::memory::Pace;
+use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
+use super::script_error;
+use super::script_log::ScriptLog;
+use super::templates::{Compiled, Templates};
+use crate::model::{CreateEvent, EventData, TenantId, TenantState};
+use crate::runtime::TenantStates;
+
+/// The name under which the prelude asks for the tenant's template; no script can require it.
+const MAIN: &str = "@main";
+
+/// What callbacks of one VM need and leave behind.
+pub(super) struct Host {
+    tenant: TenantId,
+    control: Rc<Control>,
+    templates: Arc<Templates>,
+    states: Arc<dyn TenantStates>,
+    log: Rc<ScriptLog>,
+    pub(super) pace: Pace,
+    program: RefCell<Option<Compiled>>,
+    events: RefCell<HashMap<u64, Rc<CreateEvent>>>,
+    meter: RefCell<Option<Rc<Meter>>>,
+    /// The task that the executor resumed, by its thread's address; only ever compared.
+    task: Cell<usize>,
+    actions: RefCell<Vec<Action>>,
+}
+
+/// What a callback wants done to a task.
+pub(super) enum Action {
+    /// Start it, or wake it, after so many seconds.
+    Delay { seconds: f64, thread: Thread, args: MultiValue },
+    /// End it.
+    Cancel(Thread),
+}
+
+/// How the prelude gets a result that may not be there: the value, or nil and why.
+type OrWhy<T> = Result<T, String>;
+
+impl Host {
+    pub(super) fn new(
+        tenant: TenantId,
+        control: &Rc<Control>,
+        templates: &Arc<Templates>,
+        states: &Arc<dyn TenantStates>,
+        log: &Rc<ScriptLog>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            tenant,
+            control: control.clone(),
+            templates: templates.clone(),
+            states: states.clone(),
+            log: log.clone(),
+            pace: Pace::new(control.limits().memory_bytes),
+            program: RefCell::default(),
+            events: RefCell::default(),
+            meter: RefCell::default(),
+            task: Cell::new(0),
+            actions: RefCell::default(),
+        })
+    }
+
+    pub(super) fn set_program(&self, program: &Compiled) {
+        let mut held = self.program.borrow_mut();
+        if held.is_none() {
+            *held = Some(program.clone());
+        }
+    }
+
+    pub(super) fn add_event(&self, id: u64, event: CreateEvent) {
+        self.events.borrow_mut().insert(id, Rc::new(event));
+    }
+
+    pub(super) fn remove_event(&self, id: u64) {
+        self.events.borrow_mut().remove(&id);
+    }
+
+    /// A task of an event is about to be resumed.
+    pub(super) fn enter(&self, meter: &Rc<Meter>, thread: &Thread) {
+        *self.meter.borrow_mut() = Some(meter.clone());
+        self.task.set(thread.to_pointer().addr());
+    }
+
+    /// What callbacks have left since the last time.
+    pub(super) fn take_actions(&self) -> Vec<Action> {
+        if self.actions.borrow().is_empty() { Vec::new() } else { self.actions.take() }
+    }
+
+    /// The text of a failed conversion; one that exceeded a budget dooms the event.
+    pub(super) fn convert_failed(&self, error: &ConvertError) -> String {
+        match error.kind() {
+            ConvertErrorKind::Memory => self.control.set_doom(Doom::Memory(self.pace.limit())),
+            ConvertErrorKind::TooLong(limit) => self.control.set_doom(Doom::Conversion(*limit)),
+            _ => {}
+        }
+        error.to_string()
+    }
+
+    /// Loads compiled code as a function. Only code that we compiled gets here: bytecode is not checked by Luau.
+    ///
+    /// # Errors
+    /// It did not compile; the text says why. Or memory does not suffice.
+    pub(super) fn load(&self, lua: &Lua, compiled: &Compiled) -> OrWhy<Function> {
+        let code = compiled.code.as_ref().map_err(|problem| problem.to_string())?;
+        let chunk = lua.load(&code[..]).set_name(format!("={}", compiled.name)).set_mode(ChunkMode::Binary);
+        chunk.into_function().map_err(|error| {
+            if script_error::is_out_of_memory(&error) {
+                self.control.set_doom(Doom::Memory(self.pace.limit()));
+            }
+            script_error::describe(&error)
+        })
+    }
+
+    fn module(&self, lua: &Lua, name: &str) -> OrWhy<Function> {
+        if name == MAIN {
+            let program = self.program.borrow().clone();
+            return self.load(lua, &program.ok_or("there is no template")?);
+        }
+        let compiled = self.templates.module(name).ok_or_else(|| format!("there is no module \"{name}\""))?;
+        self.load(lua, compiled)
+    }
+
+    fn event(&self, lua: &Lua, id: u64) -> OrWhy<Table> {
+        let event = self.events.borrow().get(&id).cloned();
+        let event = event.ok_or("the event that this ctx belongs to has ended")?;
+        self.event_table(lua, &event).map_err(|error| self.convert_failed(&error))
+    }
+
+    fn event_table(&self, lua: &Lua, event: &CreateEvent) -> Result<Table, ConvertError> {
+        let mut to_luau = ToLuau::frozen(lua, &self.pace);
+        let table = to_luau.table(0, 3)?;
+        table.raw_set("name", to_luau.text(&event.name)?)?;
+        if let Some(author) = &event.author {
+            table.raw_set("author", to_luau.text(author)?)?;
+        }
+        let data = match &event.data {
+            EventData::Json(json) => to_luau.json(json)?,
+            EventData::KhronosValue(value) => to_luau.value(value)?,
+            EventData::RawValue(text) => to_luau.json_text(text)?,
+        };
+        table.raw_set("data", data)?;
+        table.set_readonly(true);
+        Ok(table)
+    }
+
+    fn tenant_state(&self, lua: &Lua) -> OrWhy<Table> {
+        let state = self.states.get(self.tenant);
+        let build = |state: &TenantState| -> Result<Table, ConvertError> {
+            let mut to_luau = ToLuau::new(lua, &self.pace);
+            let events = to_luau.table(state.events.len(), 0)?;
+            for (index, name) in state.events.iter().enumerate() {
+                events.raw_seti(index + 1, to_luau.text(name)?)?;
+            }
+            let table = to_luau.table(0, 2)?;
+            table.raw_set("events", events)?;
+            table.raw_set("data", to_luau.json(&state.data)?)?;
+            Ok(table)
+        };
+        build(&state).map_err(|error| self.convert_failed(&error))
+    }
+
+    fn stats(&self, lua: &Lua) -> mlua::Result<Table> {
+        let table = lua.create_table_with_capacity(0, 5)?;
+        table.raw_set("memory_bytes", lua.used_memory())?;
+        table.raw_set("memory_limit_bytes", self.pace.limit())?;
+        table.raw_set("events", self.events.borrow().len())?;
+        if let Some(meter) = &*self.meter.borrow() {
+            table.raw_set("coroutines", meter.live())?;
+            table.raw_set("running_seconds", meter.running.get().as_secs_f64())?;
+        }
+        Ok(table)
+    }
+
+    /// Counts a coroutine that the running event makes: the event's number, and whether too many seem to be alive.
+    fn spawned(&self) -> (u64, bool) {
+        let meter = self.meter.borrow();
+        let Some(meter) = &*meter else { return (0, false) };
+        let limits = self.control.limits();
+        if let Err(doom) = meter.spawn(limits) {
+            self.control.set_doom(doom);
+        }
+        (meter.event, meter.live() > limits.coroutines)
+    }
+
+    fn ended(&self, event: u64) -> mlua::Result<()> {
+        if let Some(meter) = &*self.meter.borrow()
+            && meter.event == event
+        {
+            meter.end();
+        }
+        Ok(())
+    }
+
+    fn recounted(&self, live: usize) -> mlua::Result<()> {
+        if let Some(meter) = &*self.meter.borrow() {
+            meter.set_live(live);
+            let limit = self.control.limits().coroutines;
+            if live > limit {
+                self.control.set_doom(Doom::Coroutines(limit));
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&self, action: Action) -> mlua::Result<()> {
+        self.actions.borrow_mut().push(action);
+        Ok(())
+    }
+
+    fn out_of_memory(&self) -> mlua::Result<()> {
+        self.control.set_doom(Doom::Memory(self.pace.limit()));
+        Ok(())
+    }
+
+    fn write_log(&self, level: &str, text: &mlua::LuaString) -> mlua::Result<()> {
+        self.log.write(level.parse().unwrap_or(log::Level::Info), &text.to_string_lossy());
+        Ok(())
+    }
+
+    /// The text of an error of the host; any other value as it is. (A panic does not get here: mlua passes it on.)
+    fn error_text(&self, lua: &Lua, value: Value) -> mlua::Result<Value> {
+        let Value::Error(error) = value else { return Ok(value) };
+        if script_error::is_out_of_memory(&error) {
+            self.control.set_doom(Doom::Memory(self.pace.limit()));
+        }
+        lua.create_string(script_error::caught(&error)).map(Value::String)
+    }
+
+    /// What the prelude gets as its argument.
+    pub(super) fn table(self: &Rc<Self>, lua: &Lua) -> mlua::Result<Table> {
+        let table = lua.create_table_with_capacity(0, 24)?;
+        table.raw_set("HOST", tag(HOST_TAG))?;
+        table.raw_set("SCRIPT", tag(SCRIPT_TAG))?;
+        table.raw_set("ops", Op::table(lua)?)?;
+        table.raw_set("null", Value::NULL)?;
+        let tenant = lua.create_table_with_capacity(0, 2)?;
+        tenant.raw_set("type", self.tenant.kind().as_str())?;
+        tenant.raw_set("id", self.tenant.snowflake().to_string())?;
+        table.raw_set("tenant", tenant)?;
+        self.add_coroutine_functions(lua, &table)?;
+        self.add_script_functions(lua, &table)?;
+        Ok(table)
+    }
+
+    fn add_coroutine_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
+        table.raw_set("spawned", self.function(lua, |host, _, ()| Ok(host.spawned()))?)?;
+        table.raw_set("ended", self.function(lua, |host, _, event: u64| host.ended(event))?)?;
+        table.raw_set("collect", lua.create_function(|lua, ()| lua.gc_collect())?)?;
+        table.raw_set("recounted", self.function(lua, |host, _, live: usize| host.recounted(live))?)?;
+        let is_task = |host: &Host, _: &Lua, co: Thread| Ok(co.to_pointer().addr() == host.task.get());
+        table.raw_set("is_task", self.function(lua, is_task)?)?;
+        let delay = |host: &Host, _: &Lua, (seconds, thread, args): (f64, Thread, MultiValue)| {
+            host.act(Action::Delay { seconds, thread, args })
+        };
+        table.raw_set("delay", self.function(lua, delay)?)?;
+        table.raw_set("cancel", self.function(lua, |host, _, thread: Thread| host.act(Action::Cancel(thread)))?)
+    }
+
+    fn add_script_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
+        table.raw_set("out_of_memory", self.function(lua, |host, _, ()| host.out_of_memory())?)?;
+        table.raw_set("error_text", self.function(lua, |host, lua, value: Value| host.error_text(lua, value))?)?;
+        let log = |host: &Host, _: &Lua, (level, text): (String, mlua::LuaString)| host.write_log(&level, &text);
+        table.raw_set("log", self.function(lua, log)?)?;
+        let freeze = |_: &Lua, table: Table| {
+            table.set_readonly(true);
+            Ok(table)
+        };
+        table.raw_set("freeze", lua.create_function(freeze)?)?;
+        let resolve = |host: &Host, lua: &Lua, name: String| {
+            // 0 is this callback, 1 the prelude's `require`, 2 who called that.
+            let from = lua.inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
+            or_why(lua, host.templates.resolve(&from.flatten().unwrap_or_default(), &name))
+        };
+        table.raw_set("resolve", self.function(lua, resolve)?)?;
+        let module = |host: &Host, lua: &Lua, name: String| or_why(lua, host.module(lua, &name));
+        table.raw_set("module", self.function(lua, module)?)?;
+        table.raw_set("event", self.function(lua, |host, lua, id: u64| or_why(lua, host.event(lua, id)))?)?;
+        let tenant_state = |host: &Host, lua: &Lua, ()| or_why(lua, host.tenant_state(lua));
+        table.raw_set("tenant_state", self.function(lua, tenant_state)?)?;
+        table.raw_set("stats", self.function(lua, |host, lua, ()| host.stats(lua))?)
+    }
+
+    /// A function that the prelude can call with this host.
+    fn function<A: FromLuaMulti, R: IntoLuaMulti>(
+        self: &Rc<Self>,
+        lua: &Lua,
+        run: impl Fn(&Host, &Lua, A) -> mlua::Result<R> + 'static,
+    ) -> mlua::Result<Function> {
+        let host = self.clone();
+        lua.create_function(move |lua, args| run(&host, lua, args))
+    }
+}
+
+fn or_why(lua: &Lua, result: OrWhy<impl mlua::IntoLua>) -> mlua::Result<MultiValue> {
+    match result {
+        Ok(value) => value.into_lua_multi(lua),
+        Err(why) => (Value::Nil, why).into_lua_multi(lua),
+    }
+}

@@ -1,0 +1,169 @@
+//! The threads that do what blocks: database operations of templates, and compiling.
+//!
+//! One small pool a runtime, shared by its executors. A job runs on an I/O thread and its result goes back to the inbox
+//! of the executor that asked, which resumes the coroutine that waits. Deliberately knows nothing of Luau. The threads
+//! end when every sender of the queue is gone; what is still queued when the runtime stops is not run.
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::mailbox::Mailbox;
+use super::templates::Compiled;
+use crate::error::DbError;
+use crate::limits::{IO_QUEUE_MAX, IO_THREADS};
+use crate::model::{GlobalKv, KvRecord, PartialGlobalKv, TenantId};
+use crate::runtime::TenantDb;
+use crate::thread::{OwnedThread, panic_message, spawn};
+
+/// A job: what to do, and who wants to know.
+pub(super) struct IoJob {
+    /// The inbox that gets the result.
+    pub(super) reply_to: Arc<Mailbox>,
+    /// Whose it is.
+    pub(super) tenant: TenantId,
+    /// What it is for; comes back with the result.
+    pub(super) purpose: IoPurpose,
+    /// What to do.
+    pub(super) work: IoWork,
+}
+
+/// The work of a job.
+pub(super) type IoWork = Box<dyn FnOnce(&dyn TenantDb) -> IoOutput + Send>;
+
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IoPurpose {
+    /// The tenant's template is loaded; the number tells the load from an earlier one.
+    Program(u64),
+    /// The script of a waiting job, by its number in the queue, is compiled.
+    Script(u64),
+    /// A task waits for it; `lease` is the lock that it holds until then.
+    Task {
+        /// The task.
+        task: u64,
+        /// The lock, if it holds one.
+        lease: Option<u64>,
+    },
+}
+
+/// What came of a job.
+pub(super) struct IoDone {
+    /// Whose it was.
+    pub(super) tenant: TenantId,
+    /// What it was for.
+    pub(super) purpose: IoPurpose,
+    /// What came of it.
+    pub(super) output: IoOutput,
+    /// How long it took on the I/O thread.
+    pub(super) took: Duration,
+}
+
+/// The result of each kind of work.
+pub(super) enum IoOutput {
+    /// A tenant's own template, if it has one.
+    Program(Result<Option<Compiled>, DbError>),
+    /// A compiled script.
+    Script(Compiled),
+    /// A change was made.
+    Done(Result<(), DbError>),
+    /// A record, or none.
+    Record(Result<Option<KvRecord>, DbError>),
+    /// Records.
+    Records(Result<Vec<KvRecord>, DbError>),
+    /// Scopes.
+    Scopes(Result<Vec<String>, DbError>),
+    /// Entries of the shop.
+    Entries(Result<Vec<PartialGlobalKv>, DbError>),
+    /// An entry of the shop, or none.
+    Entry(Box<Result<Option<GlobalKv>, DbError>>),
+    /// The work panicked.
+    Panicked,
+}
+
+impl fmt::Debug for IoOutput {
+    // The kind only: what is inside is tenants' data.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IoOutput")
+    }
+}
+
+/// The queue's end for executors.
+#[derive(Clone)]
+pub(super) struct IoQueue {
+    jobs_tx: Sender<IoJob>,
+}
+
+impl IoQueue {
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// The queue is full (or the pool is gone): the job comes back.
+    pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
+        self.jobs_tx.try_send(job).map_err(TrySendError::into_inner)
+    }
+}
+
+/// The threads.
+pub(super) struct IoPool {
+    threads: Mutex<Vec<OwnedThread>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl IoPool {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The operating system refused another thread.
+    pub(super) fn start(prefix: &str, db: &Arc<dyn TenantDb>) -> io::Result<(Self, IoQueue)> {
+        let (jobs_tx, jobs_rx) = bounded(IO_QUEUE_MAX);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::with_capacity(IO_THREADS);
+        for number in 0..IO_THREADS {
+            let (jobs_rx, db, stopping) = (jobs_rx.clone(), db.clone(), stopping.clone());
+            match spawn(format!("{prefix}-io{number}"), move || run(&jobs_rx, &*db, &stopping)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    // The threads are joined as they drop, and end when the last sender is gone.
+                    drop(jobs_tx);
+                    return Err(error);
+                }
+            }
+        }
+        let threads = Mutex::new(threads);
+        Ok((Self { threads, stopping }, IoQueue { jobs_tx }))
+    }
+
+    /// Lets what is queued go, and joins the threads. The executors, which hold the senders, have ended before.
+    ///
+    /// # Blocks
+    /// Until the operations under way have returned.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            thread.join();
+        }
+    }
+}
+
+/// Blocks: on the queue, until every sender is gone.
+fn run(jobs_rx: &Receiver<IoJob>, db: &dyn TenantDb, stopping: &AtomicBool) {
+    for job in jobs_rx {
+        if stopping.load(Ordering::Relaxed) {
+            continue;
+        }
+        let IoJob { reply_to, tenant, purpose, work } = job;
+        let started = Instant::now();
+        let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
+            log::error!("an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
+            IoOutput::Panicked
+        });
+        reply_to.done(IoDone { tenant, purpose, output, took: started.elapsed() });
+    }
+}

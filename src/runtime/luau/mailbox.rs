@@ -1,0 +1,212 @@
+//! An executor's inbox: jobs, cancellations and results of I/O, from any thread; taken out a batch at a time.
+//!
+//! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants everything at once for
+//! one lock, and `cancel` must know which tickets are under way. The executor owns what it takes out.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::io::IoDone;
+use crate::error::DispatchError;
+use crate::limits::EXECUTOR_INBOX_MAX;
+use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
+
+/// What an executor is told.
+pub(super) enum Message {
+    /// A job for a tenant.
+    Submit { tenant: TenantId, ticket: Ticket, job: Job, answer: Answer },
+    /// A job is given up.
+    Cancel { tenant: TenantId, ticket: Ticket },
+    /// Something that an I/O thread did for a tenant.
+    Io(IoDone),
+}
+
+/// The inbox.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+    /// Mirrors "the queue is not empty", so that a busy executor need not lock to find nothing.
+    filled: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for each operation under way.
+    queue: VecDeque<Message>,
+    jobs: usize,
+    /// Tickets that have no answer yet, as far as the executor has said.
+    under_way: HashSet<Ticket>,
+    waiting: bool,
+    closed: bool,
+}
+
+impl Mailbox {
+    /// Puts a job in. A full or closed inbox answers it at once.
+    pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+        let mut state = self.lock();
+        let refusal = if state.closed {
+            "the worker is stopping"
+        } else if state.jobs >= EXECUTOR_INBOX_MAX {
+            "the worker has too much to do"
+        } else {
+            state.jobs += 1;
+            state.under_way.insert(ticket);
+            self.push(state, Message::Submit { tenant, ticket, job, answer });
+            return;
+        };
+        // Not under the lock: an answer may call back.
+        drop(state);
+        answer.send(Err(DispatchError::Busy(refusal.to_owned())));
+    }
+
+    /// Gives a job up, if it is under way.
+    pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        let mut state = self.lock();
+        if state.closed || !state.under_way.remove(&ticket) {
+            return Cancelled::Unknown;
+        }
+        self.push(state, Message::Cancel { tenant, ticket });
+        Cancelled::Sent
+    }
+
+    /// Delivers the result of an operation; never refused, because operations under way are bounded.
+    pub(super) fn done(&self, done: IoDone) {
+        let state = self.lock();
+        if !state.closed {
+            self.push(state, Message::Io(done));
+        }
+    }
+
+    /// Takes everything out, and forgets the tickets that have been answered.
+    pub(super) fn take(&self, into: &mut VecDeque<Message>, answered: &mut Vec<Ticket>) {
+        if answered.is_empty() && !self.filled.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        state.forget(answered);
+        self.take_from(&mut state, into);
+    }
+
+    /// As [`Mailbox::take`], but waits until there is something, the inbox is closed, or `deadline` has passed.
+    ///
+    /// # Blocks
+    /// Until then.
+    pub(super) fn wait(&self, deadline: Option<Instant>, into: &mut VecDeque<Message>, answered: &mut Vec<Ticket>) {
+        let mut state = self.lock();
+        state.forget(answered);
+        state.waiting = true;
+        while state.queue.is_empty() && !state.closed {
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        state.waiting = false;
+        self.take_from(&mut state, into);
+    }
+
+    /// Refuses everything from now on and wakes the executor.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.under_way.clear();
+        self.arrived.notify_one();
+    }
+
+    /// Jobs that have no answer yet.
+    pub(super) fn under_way(&self) -> usize {
+        self.lock().under_way.len()
+    }
+
+    fn push(&self, mut state: MutexGuard<'_, State>, message: Message) {
+        state.queue.push_back(message);
+        self.filled.store(true, Ordering::Release);
+        let waiting = state.waiting;
+        drop(state);
+        if waiting {
+            self.arrived.notify_one();
+        }
+    }
+
+    fn take_from(&self, state: &mut State, into: &mut VecDeque<Message>) {
+        into.append(&mut state.queue);
+        state.jobs = 0;
+        self.filled.store(false, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, answered: &mut Vec<Ticket>) {
+        for ticket in answered.drain(..) {
+            self.under_way.remove(&ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    const TENANT: TenantId = TenantId::Guild(1);
+
+    fn submit(mailbox: &Mailbox, number: u64) -> crossbeam_channel::Receiver<crate::model::DispatchResult> {
+        let (answer_tx, answer_rx) = bounded(1);
+        mailbox.submit(TENANT, Ticket(number), Job::DropTenant, Answer::channel(answer_tx));
+        answer_rx
+    }
+
+    #[test]
+    fn a_full_inbox_is_busy_at_once_and_still_takes_cancellations() {
+        let mailbox = Mailbox::default();
+        let first = submit(&mailbox, 0);
+        for number in 1..EXECUTOR_INBOX_MAX as u64 {
+            let _ = submit(&mailbox, number);
+        }
+        assert!(first.is_empty());
+        let refused = submit(&mailbox, u64::MAX);
+        assert!(matches!(refused.try_recv(), Ok(Err(DispatchError::Busy(_)))));
+        assert_eq!(mailbox.cancel(TENANT, Ticket(0)), Cancelled::Sent);
+        assert_eq!(mailbox.cancel(TENANT, Ticket(u64::MAX)), Cancelled::Unknown);
+        let mut taken = VecDeque::new();
+        mailbox.take(&mut taken, &mut Vec::new());
+        assert_eq!(taken.len(), EXECUTOR_INBOX_MAX + 1);
+        assert!(submit(&mailbox, 1).is_empty());
+    }
+
+    #[test]
+    fn what_was_answered_cannot_be_cancelled() {
+        let mailbox = Mailbox::default();
+        let _answer = submit(&mailbox, 7);
+        let mut taken = VecDeque::new();
+        mailbox.take(&mut taken, &mut vec![Ticket(7)]);
+        assert_eq!(mailbox.cancel(TENANT, Ticket(7)), Cancelled::Unknown);
+    }
+
+    #[test]
+    fn waiting_ends_with_a_message_a_deadline_or_the_end() {
+        let mailbox = Mailbox::default();
+        let mut taken = VecDeque::new();
+        mailbox.wait(Some(Instant::now() + Duration::from_millis(2)), &mut taken, &mut Vec::new());
+        assert!(taken.is_empty());
+        std::thread::scope(|scope| {
+            scope.spawn(|| submit(&mailbox, 1));
+            mailbox.wait(None, &mut taken, &mut Vec::new());
+        });
+        assert_eq!(taken.len(), 1);
+        mailbox.close();
+        mailbox.wait(None, &mut taken, &mut Vec::new());
+        assert!(matches!(submit(&mailbox, 2).try_recv(), Ok(Err(DispatchError::Busy(_)))));
+    }
+}

@@ -1,0 +1,272 @@
+//! How a tenant's coroutines are resumed, and what becomes of what they yield, return or raise.
+
+use std::time::Instant;
+
+use log::Level;
+use mlua::{IntoLuaMulti, MultiValue, Thread, Value};
+
+use super::api;
+use super::budget::Doom;
+use super::calls::WAITS_IN_UPDATE;
+use super::convert::value_from_luau;
+use super::executor::Core;
+use super::host::Action;
+use super::script_error;
+use super::task::{Next, Outcome, Task, Wait};
+use super::tenant::{Step, Tenant};
+use super::timers::Due;
+use super::vm::Vm;
+use crate::error::DispatchError;
+use crate::limits::MESSAGE_MAX_BYTES;
+use crate::model::{DispatchResult, EncodedValue};
+
+/// What a result may take of a message: its envelope needs a few bytes too.
+const RESULT_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 64;
+
+impl Tenant {
+    /// Resumes the task on top of the running ones.
+    pub(super) fn resume(&mut self, core: &mut Core, id: u64) -> Step {
+        let (Some(vm), Some(task)) = (&self.vm, self.tasks.get_mut(id)) else {
+            self.running.pop();
+            return Step::Done;
+        };
+        let Some(event) = self.events.get_mut(&task.event) else {
+            self.running.pop();
+            return Step::Done;
+        };
+        let (event_id, is_handler, meter) = (task.event, event.handler == id, event.meter.clone());
+        let started = Instant::now();
+        core.gauges.run(self.id, &event.name, *event.running_since.get_or_insert(started));
+        core.control.start_run(&meter, started);
+        vm.host.enter(&meter, &task.thread);
+
+        let resumed = resume_thread(vm, task);
+        let outcome = Outcome::of(&task.thread, resumed);
+        // The answer is part of the handler's running time, and must not outlive what it was made from.
+        let result = match &outcome {
+            Outcome::Finished(value) if is_handler => Some(encode(vm, value)),
+            Outcome::Failed(error) if is_handler => Some(Err(DispatchError::Script(script_error::describe(error)))),
+            _ => None,
+        };
+        let out_of_memory = matches!(&outcome, Outcome::Failed(error) if script_error::is_out_of_memory(error));
+        if out_of_memory {
+            core.control.set_doom(Doom::Memory(core.limits().memory_bytes));
+        } else if let Err(doom) = vm.host.pace.check(&vm.lua) {
+            core.control.set_doom(doom);
+        }
+        let actions = vm.host.take_actions();
+        let step = match core.control.doom() {
+            Some(doom) => {
+                drop((outcome, actions));
+                self.end_doomed(core, event_id, doom);
+                Step::Done
+            }
+            None => {
+                actions.into_iter().for_each(|action| self.act(core, event_id, action));
+                self.settle(core, id, outcome, result)
+            }
+        };
+        // With what its call took to prepare: converting values is the script's doing.
+        meter.running.set(meter.running.get() + started.elapsed());
+        step
+    }
+
+    /// Ends an event that exceeded a budget; one that exceeded the VM's memory takes the VM with it.
+    pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
+        if matches!(doom, Doom::Memory(_)) {
+            self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
+            self.discard_vm(core, "another event used up its memory");
+        } else {
+            self.kill_event(core, event, doom);
+        }
+    }
+
+    fn settle(&mut self, core: &mut Core, id: u64, outcome: Outcome, result: Option<DispatchResult>) -> Step {
+        match outcome {
+            Outcome::Preempted => return Step::Preempted,
+            Outcome::Parked => self.park(core, id),
+            Outcome::Called(op, args) => self.call(core, id, op, args),
+            Outcome::Finished(_) => self.finish(core, id, result),
+            Outcome::Failed(error) => {
+                if result.is_none() {
+                    self.log.write(Level::Warn, &format!("a task failed: {}", script_error::describe(&error)));
+                }
+                self.finish(core, id, result);
+            }
+        }
+        Step::Done
+    }
+
+    fn finish(&mut self, core: &mut Core, id: u64, result: Option<DispatchResult>) {
+        let Some(task) = self.tasks.get(id) else { return };
+        let event = task.event;
+        match result {
+            Some(result) => self.answer(core, event, result),
+            None => {
+                if let Some(event) = self.events.get(&event) {
+                    event.meter.end();
+                }
+            }
+        }
+        self.remove_task(core, id);
+        self.end_event_without_tasks(core, event);
+    }
+
+    /// A task yielded by itself: it is no longer the executor's, until something wakes it. A handler stays the event's.
+    fn park(&mut self, core: &mut Core, id: u64) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        if task.updating.is_some() {
+            task.next = Next::Error(WAITS_IN_UPDATE);
+            return;
+        }
+        let event = task.event;
+        if self.events.get(&event).is_some_and(|event| event.handler == id) {
+            task.wait = Wait::Parked;
+            self.running.pop();
+            self.pause(core, event);
+        } else {
+            self.remove_task(core, id);
+            self.end_event_without_tasks(core, event);
+        }
+    }
+
+    /// Takes the running task off the top; it waits.
+    pub(super) fn wait(&mut self, core: &mut Core, id: u64, wait: Wait) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.wait = wait;
+        let event = task.event;
+        self.running.pop();
+        self.pause(core, event);
+    }
+
+    /// An event waits, perhaps for the first time: from now on its wall time needs a timer.
+    fn pause(&mut self, core: &mut Core, event_id: u64) {
+        let Some(event) = self.events.get_mut(&event_id) else { return };
+        event.running_since = None;
+        if event.wall.is_none() {
+            event.wall = Some(core.timers.add(event.meter.wall_deadline, self.id, Due::Wall(event_id)));
+        }
+    }
+
+    /// A task that waited can go on.
+    pub(super) fn make_ready(&mut self, id: u64, next: Next) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.wait = Wait::Nothing;
+            task.next = next;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Takes tasks out of everything.
+    pub(super) fn remove_tasks(&mut self, core: &mut Core, ids: &[u64]) {
+        // None of them may be given a lock that another of them gives back.
+        for id in ids {
+            if let Some(task) = self.tasks.get_mut(*id)
+                && let Wait::Lock(record, _) = std::mem::replace(&mut task.wait, Wait::Nothing)
+            {
+                self.locks.forget(&record, *id);
+            }
+        }
+        ids.iter().for_each(|id| self.remove_task(core, *id));
+    }
+
+    /// Takes a task out of everything.
+    pub(super) fn remove_task(&mut self, core: &mut Core, id: u64) {
+        let Some(task) = self.tasks.remove(id) else { return };
+        self.running.retain(|running| *running != id);
+        self.ready.retain(|ready| *ready != id);
+        match task.wait {
+            Wait::Time { timer, .. } => core.timers.remove(timer),
+            Wait::Lock(record, _) => self.locks.forget(&record, id),
+            // The lease of an operation under way is given back when that is done.
+            Wait::Io(_) | Wait::Parked | Wait::Nothing => {}
+        }
+        if let Some(update) = task.updating {
+            self.release(core, update.lease);
+        }
+        if let Some(event) = self.events.get_mut(&task.event) {
+            event.tasks -= 1;
+        }
+    }
+
+    fn end_event_without_tasks(&mut self, core: &mut Core, id: u64) {
+        if self.events.get(&id).is_some_and(|event| event.tasks == 0) {
+            self.end_event(core, id);
+        }
+    }
+
+    fn act(&mut self, core: &mut Core, event: u64, action: Action) {
+        match action {
+            Action::Cancel(thread) => {
+                let Some(id) = self.tasks.of_thread(&thread) else { return };
+                let Some(event) = self.tasks.get(id).map(|task| task.event) else { return };
+                if let Some(event) = self.events.get(&event) {
+                    event.meter.end();
+                }
+                self.remove_task(core, id);
+                self.end_event_without_tasks(core, event);
+            }
+            Action::Delay { seconds, thread, args } => {
+                let next = Next::Values(args);
+                let Some(id) = self.adopt(event, thread, next) else {
+                    self.log.write(Level::Warn, "task.delay or task.defer was given a coroutine that waits already");
+                    return;
+                };
+                if seconds > 0.0 {
+                    let at = Instant::now() + core.time(seconds);
+                    let timer = core.timers.add(at, self.id, Due::Wake(id));
+                    if let Some(task) = self.tasks.get_mut(id) {
+                        task.wait = Wait::Time { timer, since: None };
+                    }
+                } else {
+                    self.ready.push_back(id);
+                }
+            }
+        }
+    }
+
+    /// Makes a coroutine a task of an event, or takes up a handler that yielded by itself; not one that waits.
+    pub(super) fn adopt(&mut self, event: u64, thread: Thread, next: Next) -> Option<u64> {
+        if let Some(id) = self.tasks.of_thread(&thread) {
+            let task = self.tasks.get_mut(id).filter(|task| matches!(task.wait, Wait::Parked))?;
+            task.wait = Wait::Nothing;
+            task.next = next;
+            return Some(id);
+        }
+        self.events.get_mut(&event)?.tasks += 1;
+        Some(self.tasks.add(thread, event, next))
+    }
+
+    /// The time that a task waited for is over.
+    pub(super) fn wake_from_time(&mut self, id: u64) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        let Wait::Time { since, .. } = task.wait else { return };
+        task.wait = Wait::Nothing;
+        if let Some(since) = since {
+            let waited = Value::Number(since.elapsed().as_secs_f64());
+            task.next = super::tenant::yes([waited]);
+        }
+        self.ready.push_back(id);
+    }
+}
+
+fn resume_thread(vm: &Vm, task: &mut Task) -> mlua::Result<MultiValue> {
+    match std::mem::take(&mut task.next) {
+        Next::Nothing => task.thread.resume(()),
+        Next::Values(values) => task.thread.resume(values),
+        Next::Reply(reply, output) => {
+            let values = api::reply(&vm.lua, &vm.host, &reply, output)?;
+            task.thread.resume(values)
+        }
+        Next::Failure(message) => {
+            let values = (false, message).into_lua_multi(&vm.lua)?;
+            task.thread.resume(values)
+        }
+        Next::Error(message) => task.thread.resume_error(message),
+    }
+}
+
+fn encode(vm: &Vm, value: &Value) -> Result<EncodedValue, DispatchError> {
+    value_from_luau(value, RESULT_MAX_BYTES)
+        .map_err(|error| DispatchError::Script(format!("the result: {}", vm.host.convert_failed(&error))))
+}

@@ -1,0 +1,166 @@
+//! What a template's author sees of an error: the message with name and line, and a short traceback of script frames.
+//!
+//! Never an address, a path of the host, or a frame of ours. mlua hands errors over as texts with a traceback glued on;
+//! this takes them apart.
+
+use std::fmt::Write;
+
+use crate::limits::{SCRIPT_ERROR_FRAMES, SCRIPT_ERROR_MAX_BYTES};
+
+/// The name of our own chunks in tracebacks and positions.
+pub(super) const HOST_CHUNK: &str = "[host]";
+
+/// Luau's own text for a failed allocation.
+pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
+
+/// The text of an error that ended a coroutine: message, then a line for each script frame.
+pub(super) fn describe(error: &mlua::Error) -> String {
+    let parts = Parts::of(error);
+    let mut text = cut(&clean(&parts.message), SCRIPT_ERROR_MAX_BYTES).to_owned();
+    let frames: Vec<String> = parts.frames().collect();
+    for frame in frames.iter().take(SCRIPT_ERROR_FRAMES) {
+        let _ = write!(text, "\n  {frame}");
+    }
+    if frames.len() > SCRIPT_ERROR_FRAMES {
+        let _ = write!(text, "\n  … and {} more", frames.len() - SCRIPT_ERROR_FRAMES);
+    }
+    text
+}
+
+/// The text of an error of ours as a script that caught it sees it: the message with the position that raised it.
+pub(super) fn caught(error: &mlua::Error) -> String {
+    let parts = Parts::of(error);
+    let position = parts.frames().next().and_then(|frame| frame.strip_prefix("in ").map(str::to_owned));
+    let message = clean(&parts.message);
+    match position.as_deref().and_then(|frame| frame.split(' ').next()) {
+        Some(position) if !parts.positioned => format!("{position}: {message}"),
+        _ => message,
+    }
+}
+
+/// Whether memory was what an error was about.
+pub(super) fn is_out_of_memory(error: &mlua::Error) -> bool {
+    match error {
+        mlua::Error::MemoryError(_) => true,
+        mlua::Error::CallbackError { cause, .. } => is_out_of_memory(cause),
+        _ => false,
+    }
+}
+
+struct Parts {
+    message: String,
+    traceback: String,
+    /// The message says by itself where it comes from.
+    positioned: bool,
+}
+
+impl Parts {
+    fn of(error: &mlua::Error) -> Self {
+        match error {
+            mlua::Error::CallbackError { traceback, cause } => {
+                let inner = Self::of(cause);
+                Self { traceback: traceback.clone(), ..inner }
+            }
+            mlua::Error::RuntimeError(text) => match text.rsplit_once("\nstack traceback:") {
+                Some((message, traceback)) => {
+                    Self { message: message.to_owned(), traceback: traceback.to_owned(), positioned: true }
+                }
+                None => Self { message: text.clone(), traceback: String::new(), positioned: false },
+            },
+            mlua::Error::MemoryError(_) => {
+                Self { message: OUT_OF_MEMORY.to_owned(), traceback: String::new(), positioned: false }
+            }
+            mlua::Error::BadArgument { cause, .. } => Self::of(cause),
+            other => Self { message: other.to_string(), traceback: String::new(), positioned: false },
+        }
+    }
+
+    /// Frames of scripts as `in main:12 function 'f'`.
+    fn frames(&self) -> impl Iterator<Item = String> {
+        let lines =
+            self.traceback.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "stack traceback:");
+        lines.filter(|line| !is_ours(line)).map(|line| match line.split_once(": in ") {
+            Some((place, function)) if function.starts_with("function '") => format!("in {place} {function}"),
+            Some((place, _)) => format!("in {place}"),
+            None => line.to_owned(),
+        })
+    }
+}
+
+fn is_ours(frame: &str) -> bool {
+    frame.starts_with("[C]") || frame.starts_with(&format!("{HOST_CHUNK}:"))
+}
+
+/// Takes positions of ours from the front of a message, and the address from a value that was thrown as it is.
+fn clean(message: &str) -> String {
+    let message = match message.strip_prefix(HOST_CHUNK).and_then(|rest| rest.strip_prefix(':')) {
+        Some(rest) => rest.split_once(": ").map_or(rest, |(_, message)| message),
+        None => message,
+    };
+    match message.rsplit_once(": 0x") {
+        Some((kind, address))
+            if !kind.contains([':', '\n']) && address.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            format!("an error that is not text but a {kind}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// Cuts a text at a character's boundary.
+pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
+    let mut end = max_bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn runtime(text: &str) -> mlua::Error {
+        mlua::Error::RuntimeError(text.to_owned())
+    }
+
+    #[test]
+    fn a_script_error_keeps_its_message_and_script_frames_only() {
+        let error = runtime(
+            "main:3: boom\nstack traceback:\n\tmain:3: in function 'deep'\n\t[C]: in ?\n\tmain:9: in ?\n\t[host]:12: in ?",
+        );
+        assert_eq!(describe(&error), "main:3: boom\n  in main:3 function 'deep'\n  in main:9");
+    }
+
+    #[test]
+    fn a_long_traceback_is_cut() {
+        let frames: String = (0..20).map(|line| format!("\n\tmain:{line}: in function 'f'")).collect();
+        let text = describe(&runtime(&format!("main:1: boom\nstack traceback:{frames}")));
+        assert_eq!(text.lines().count(), SCRIPT_ERROR_FRAMES + 2);
+        assert!(text.ends_with("… and 12 more"), "{text}");
+    }
+
+    #[test]
+    fn neither_addresses_nor_our_own_positions_are_shown() {
+        assert_eq!(describe(&runtime("table: 0x00007f1234567890")), "an error that is not text but a table");
+        assert_eq!(describe(&runtime("[host]:12: attempt to yield")), "attempt to yield");
+    }
+
+    #[test]
+    #[allow(clippy::arc_with_non_send_sync)] // mlua's own type.
+    fn an_error_of_ours_that_a_script_catches_says_where() {
+        let error = mlua::Error::CallbackError {
+            traceback: "stack traceback:\n\t[C]: in ?\n\tmain:7: in function 'add'".to_owned(),
+            cause: Arc::new(runtime("the result does not fit into 64 bits")),
+        };
+        assert_eq!(caught(&error), "main:7: the result does not fit into 64 bits");
+    }
+
+    #[test]
+    fn a_huge_message_is_cut_at_a_character() {
+        let text = describe(&runtime(&"ä".repeat(SCRIPT_ERROR_MAX_BYTES)));
+        assert!(text.len() <= SCRIPT_ERROR_MAX_BYTES);
+    }
+}

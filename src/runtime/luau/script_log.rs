@@ -1,0 +1,102 @@
+//! What scripts log: `print` and `ctx.log`, to the log of the process, under a target of the tenant's own.
+//!
+//! Bounded in size and rate, because a tenant decides what it logs and how often. One a tenant, on its executor.
+
+use std::cell::{Cell, RefCell};
+use std::time::Instant;
+
+use log::Level;
+
+use super::script_error::cut;
+use crate::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
+use crate::model::TenantId;
+
+/// A tenant's way into the log.
+#[derive(Debug)]
+pub(super) struct ScriptLog {
+    target: String,
+    allowance: RefCell<Allowance>,
+    dropped: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Allowance {
+    lines: f64,
+    counted: Instant,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.counted).as_secs_f64() * f64::from(SCRIPT_LOG_LINES_PER_SECOND);
+        self.lines = (self.lines + gained).min(f64::from(SCRIPT_LOG_BURST));
+        self.counted = now;
+        let has_one = self.lines >= 1.0;
+        if has_one {
+            self.lines -= 1.0;
+        }
+        has_one
+    }
+}
+
+impl ScriptLog {
+    pub(super) fn new(tenant: TenantId) -> Self {
+        Self {
+            target: format!("tenant/{tenant}"),
+            allowance: RefCell::new(Allowance { lines: f64::from(SCRIPT_LOG_BURST), counted: Instant::now() }),
+            dropped: Cell::new(0),
+        }
+    }
+
+    /// Logs a line, if the tenant has not logged too much of late.
+    pub(super) fn write(&self, level: Level, text: &str) {
+        if !log::log_enabled!(target: &self.target, level) {
+            return;
+        }
+        if !self.allowance.borrow_mut().take(Instant::now()) {
+            self.dropped.set(self.dropped.get() + 1);
+            return;
+        }
+        let dropped = self.dropped.take();
+        if dropped > 0 {
+            log::warn!(target: &self.target, "{dropped} lines were dropped: at most {SCRIPT_LOG_LINES_PER_SECOND} a second");
+        }
+        log::log!(target: &self.target, level, "{}", one_line(text));
+    }
+}
+
+/// The text cut to size, with its control characters escaped: a script must not be able to write a line of its own.
+fn one_line(text: &str) -> String {
+    let shown = cut(text, SCRIPT_LOG_LINE_MAX_BYTES);
+    let mut line = String::with_capacity(shown.len());
+    for character in shown.chars() {
+        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
+    }
+    if shown.len() < text.len() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_allowed_and_then_a_steady_rate() {
+        let start = Instant::now();
+        let mut allowance = Allowance { lines: f64::from(SCRIPT_LOG_BURST), counted: start };
+        let at_once = (0..1000).filter(|_| allowance.take(start)).count();
+        assert_eq!(at_once, SCRIPT_LOG_BURST as usize);
+        let later = start + Duration::from_secs(1);
+        let after_a_second = (0..1000).filter(|_| allowance.take(later)).count();
+        assert_eq!(after_a_second, SCRIPT_LOG_LINES_PER_SECOND as usize);
+    }
+
+    #[test]
+    fn a_script_cannot_forge_a_line() {
+        assert_eq!(one_line("a\nERROR b\x1b[2J\tö"), "a\\nERROR b\\u{1b}[2J\\tö");
+        assert!(one_line(&"x".repeat(10_000)).len() < SCRIPT_LOG_LINE_MAX_BYTES + 8);
+    }
+}

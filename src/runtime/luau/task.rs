@@ -1,0 +1,145 @@
+//! The coroutines of a tenant that its executor resumes: handlers of events, and what `task` started.
+//!
+//! Plain bookkeeping: who runs them, and what becomes of what they yield, is in `tenant`.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use mlua::{MultiValue, Thread, Value};
+
+use super::api::{Call, Reply};
+use super::io::IoOutput;
+use super::locks::RecordKey;
+use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag_number};
+use super::timers::TimerKey;
+
+/// A coroutine that the executor resumes.
+pub(super) struct Task {
+    pub(super) thread: Thread,
+    /// The event that it belongs to, whose budgets it uses.
+    pub(super) event: u64,
+    /// What it is resumed with.
+    pub(super) next: Next,
+    /// What it waits for.
+    pub(super) wait: Wait,
+    /// The `KV:update` whose function it runs.
+    pub(super) updating: Option<Update>,
+}
+
+/// What a task is resumed with.
+#[derive(Default)]
+pub(super) enum Next {
+    /// Nothing: it was preempted.
+    #[default]
+    Nothing,
+    /// Values, as they are.
+    Values(MultiValue),
+    /// What came of a call, still to be turned into values: that is the task's own running time.
+    Reply(Reply, IoOutput),
+    /// A call that failed.
+    Failure(String),
+    /// An error, where it yielded by itself and may not.
+    Error(&'static str),
+}
+
+/// What a task waits for.
+pub(super) enum Wait {
+    /// Nothing: it runs, is ready to, or waits for a task that it spawned to wait.
+    Nothing,
+    /// Time.
+    Time { timer: TimerKey, since: Option<Instant> },
+    /// An operation on an I/O thread.
+    Io(Reply),
+    /// The lock of a record, for a call.
+    Lock(RecordKey, Call),
+    /// It yielded by itself; some other coroutine has to wake it.
+    Parked,
+}
+
+/// A `KV:update` whose function runs.
+pub(super) struct Update {
+    pub(super) lease: u64,
+    pub(super) record: RecordKey,
+}
+
+/// The tasks of a tenant.
+#[derive(Default)]
+pub(super) struct Tasks {
+    // Limit: `COROUTINES_MAX` and a handler for each event that runs.
+    by_id: HashMap<u64, Task>,
+    /// By the thread's address, which is that of a live thread as long as the task holds it.
+    by_thread: HashMap<usize, u64>,
+    last: u64,
+}
+
+impl Tasks {
+    /// Adds a task that waits for nothing.
+    pub(super) fn add(&mut self, thread: Thread, event: u64, next: Next) -> u64 {
+        self.last += 1;
+        self.by_thread.insert(thread.to_pointer().addr(), self.last);
+        self.by_id.insert(self.last, Task { thread, event, next, wait: Wait::Nothing, updating: None });
+        self.last
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Task> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Task> {
+        self.by_id.get_mut(&id)
+    }
+
+    /// The task whose coroutine this is.
+    pub(super) fn of_thread(&self, thread: &Thread) -> Option<u64> {
+        self.by_thread.get(&thread.to_pointer().addr()).copied()
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Task> {
+        let task = self.by_id.remove(&id)?;
+        self.by_thread.remove(&task.thread.to_pointer().addr());
+        Some(task)
+    }
+
+    /// The tasks of an event.
+    pub(super) fn of_event(&self, event: u64) -> Vec<u64> {
+        self.by_id.iter().filter(|(_, task)| task.event == event).map(|(id, _)| *id).collect()
+    }
+
+    /// All tasks.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        self.by_id.keys().copied().collect()
+    }
+}
+
+/// Why a task came back from being resumed.
+pub(super) enum Outcome {
+    /// The interrupt preempted it.
+    Preempted,
+    /// It yielded by itself.
+    Parked,
+    /// It makes a call that waits.
+    Called(Option<Op>, Vec<Value>),
+    /// It returned.
+    Finished(Value),
+    /// It raised an error.
+    Failed(mlua::Error),
+}
+
+impl Outcome {
+    pub(super) fn of(thread: &Thread, result: mlua::Result<MultiValue>) -> Self {
+        let mut values = match result {
+            Ok(values) => values.into_vec(),
+            Err(error) => return Outcome::Failed(error),
+        };
+        match tag_number(values.first()) {
+            HOST_TAG => {
+                let op = Op::from_value(values.get(1));
+                values.drain(..values.len().min(2));
+                Outcome::Called(op, values)
+            }
+            SCRIPT_TAG => Outcome::Parked,
+            _ if values.is_empty() && thread.is_resumable() => Outcome::Preempted,
+            _ => Outcome::Finished(values.into_iter().next().unwrap_or(Value::Nil)),
+        }
+    }
+}

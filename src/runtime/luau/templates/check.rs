@@ -1,0 +1,147 @@
+//! `mesophyll check`: what is wrong with a template directory, without running anything of it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use super::{MAIN, compile, lexer, resolve, source};
+use crate::limits::SOURCE_MAX_BYTES;
+use crate::runtime::luau::config::TemplateSource;
+
+/// Something wrong with a template.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The file, relative to the directory: `lib/words.luau`.
+    pub file: String,
+    /// The line, from 1 on; 0 for the file as a whole.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "{}:{}: {}", self.file, self.line, self.message)
+        } else {
+            write!(f, "{}: {}", self.file, self.message)
+        }
+    }
+}
+
+/// Compiles every `.luau` file of a directory and follows what they require. Nothing is executed.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
+    let files = source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)?;
+    let mut findings = files.findings;
+    let exists = |module: &str| files.files.iter().any(|file| file.module == module);
+    if !exists(MAIN) {
+        let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
+        findings.push(Finding { file: format!("{MAIN}.luau"), line: 0, message });
+    }
+    for file in &files.files {
+        let mut find = |line, message| findings.push(Finding { file: file.name.clone(), line, message });
+        if let Err(problem) = compile(&file.text, SOURCE_MAX_BYTES) {
+            find(problem.line, problem.message);
+            continue;
+        }
+        for (line, required) in lexer::requires(&file.text) {
+            if let Err(message) = resolve(exists, &file.module, &required) {
+                find(line, message);
+            }
+        }
+    }
+    findings.sort();
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A directory that is gone when the test is over.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let path = std::env::temp_dir().join(format!("mesophyll-check-{}-{name}", std::process::id()));
+            for (name, text) in files {
+                let file = path.join(name);
+                fs::create_dir_all(file.parent().expect("in a folder")).expect("make the folder");
+                fs::write(file, text).expect("write the file");
+            }
+            Self(path)
+        }
+
+        fn findings(&self) -> Vec<String> {
+            check(&self.0).expect("readable").iter().map(Finding::to_string).collect()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_sound_directory_has_no_findings() {
+        let sound = Scratch::new(
+            "sound",
+            &[
+                ("main.luau", "local words = require('lib/words')\nreturn function(ctx) return words end"),
+                ("lib/words.luau", "-- require('nothing')\nreturn require './more'"),
+                ("lib/more.luau", "return { text = \"require('nothing')\" }"),
+                ("readme.txt", "not Luau"),
+            ],
+        );
+        assert_eq!(sound.findings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_found_with_file_and_line() {
+        let big = format!("return '{}'", "x".repeat(SOURCE_MAX_BYTES));
+        let faulty = Scratch::new(
+            "faulty",
+            &[
+                ("lib/a.luau", "local ok = 1\n\nreturn require('nowhere')"),
+                ("lib/b.luau", "return require(\"../main\")"),
+                ("lib/c.luau", "local x =\nreturn 1"),
+                ("lib/big.luau", &big),
+            ],
+        );
+        let findings = faulty.findings();
+        assert_eq!(findings.len(), 5, "{findings:#?}");
+        assert_eq!(findings[0], "lib/a.luau:3: cannot require \"nowhere\": there is no such module");
+        assert_eq!(findings[1], "lib/b.luau:1: cannot require \"../main\": a name has no ..");
+        assert_eq!(findings[2], "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled");
+        assert!(findings[3].starts_with("lib/c.luau:2: Expected identifier"), "{}", findings[3]);
+        assert!(findings[4].starts_with("main.luau: there is none"), "{}", findings[4]);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        assert!(check(Path::new("no such directory")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_out_of_the_directory_is_not_followed() {
+        let outside = Scratch::new("outside", &[("secret.luau", "return 'secret'")]);
+        let inside = Scratch::new("inside", &[("main.luau", "return require('leak')"), ("same.luau", "return 1")]);
+        std::os::unix::fs::symlink(outside.0.join("secret.luau"), inside.0.join("leak.luau")).expect("link");
+        std::os::unix::fs::symlink(inside.0.join("same.luau"), inside.0.join("inner.luau")).expect("link");
+        assert_eq!(
+            inside.findings(),
+            [
+                "leak.luau: a link out of the template directory; it was not loaded",
+                "main.luau:1: cannot require \"leak\": there is no such module",
+            ]
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! Templates and the modules that they require: read and compiled once, shared by all VMs as bytecode.
+//!
+//! Scripts never touch the file system: `require` looks names up in what was loaded at the start, so there is no path to
+//! climb out of and no file that changes under a running script. Compiling happens on the thread that starts the runtime
+//! and, for scripts and tenants' own templates, on I/O threads: it cannot be interrupted.
+
+mod check;
+mod lexer;
+mod source;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use mlua::chunk::Compiler;
+
+pub use self::check::{Finding, check};
+use super::config::TemplateSource;
+
+/// The module that a tenant without a template of its own runs.
+pub(super) const MAIN: &str = "main";
+
+/// A compiled chunk, or why it does not compile.
+#[derive(Clone)]
+pub(super) struct Compiled {
+    /// Name shown in errors and tracebacks.
+    pub(super) name: Arc<str>,
+    /// Bytecode, or the compiler's message with name and line.
+    pub(super) code: Result<Arc<[u8]>, Arc<str>>,
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Compiled({})", self.name)
+    }
+}
+
+impl Compiled {
+    /// Compiles source text. `limit`: how many bytes it may have.
+    pub(super) fn from_source(name: &str, source: &[u8], limit: usize) -> Self {
+        let code = compile(source, limit).map(Arc::from).map_err(|problem| Arc::from(problem.at(name)));
+        Self { name: Arc::from(name), code }
+    }
+
+    /// A chunk that cannot be had, and why.
+    pub(super) fn missing(name: &str, why: &str) -> Self {
+        Self { name: Arc::from(name), code: Err(Arc::from(why)) }
+    }
+}
+
+/// Why a source does not compile.
+struct Problem {
+    line: usize,
+    message: String,
+}
+
+impl Problem {
+    fn at(&self, name: &str) -> String {
+        if self.line > 0 {
+            format!("{name}:{}: {}", self.line, self.message)
+        } else {
+            format!("{name}: {}", self.message)
+        }
+    }
+}
+
+fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
+    if source.len() > limit {
+        let message = format!("the source has {} bytes; at most {} KiB are compiled", source.len(), limit / 1024);
+        return Err(Problem { line: 0, message });
+    }
+    // Level 1: what level 2 inlines is missing from tracebacks.
+    let compiler = Compiler::new().set_optimization_level(1).set_debug_level(1);
+    compiler.compile(source).map_err(|error| {
+        let text = match error {
+            mlua::Error::SyntaxError { message, .. } => message,
+            other => other.to_string(),
+        };
+        // The compiler writes "12: message".
+        match text.split_once(": ").map(|(line, message)| (line.trim_start_matches(':').parse(), message)) {
+            Some((Ok(line), message)) => Problem { line, message: message.to_owned() },
+            _ => Problem { line: 0, message: text },
+        }
+    })
+}
+
+/// All modules of a template source, by name.
+#[derive(Debug, Default)]
+pub(super) struct Templates {
+    modules: HashMap<String, Compiled>,
+}
+
+impl Templates {
+    /// Reads and compiles everything. What does not compile is a script error later; here it is only logged.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn load(source: &TemplateSource, source_limit: usize) -> io::Result<Self> {
+        let files = source::read(source, source_limit)?;
+        files.findings.iter().for_each(|finding| log::warn!("templates: {finding}"));
+        let compiled = files.files.iter().map(|file| {
+            let compiled = Compiled::from_source(&file.module, &file.text, source_limit);
+            if let Err(problem) = &compiled.code {
+                log::warn!("templates: {problem}");
+            }
+            (file.module.clone(), compiled)
+        });
+        Ok(Self { modules: compiled.collect() })
+    }
+
+    /// What a tenant without a template of its own runs.
+    pub(super) fn main(&self) -> Compiled {
+        let missing = || Compiled::missing(MAIN, "there is no main.luau among the templates");
+        self.modules.get(MAIN).cloned().unwrap_or_else(missing)
+    }
+
+    /// A module by its full name.
+    pub(super) fn module(&self, name: &str) -> Option<&Compiled> {
+        self.modules.get(name)
+    }
+
+    /// The full name of the module that `name` means in the module `from`.
+    ///
+    /// # Errors
+    /// There is none, or the name leads out of the templates; the text says which.
+    pub(super) fn resolve(&self, from: &str, name: &str) -> Result<String, String> {
+        resolve(|module| self.modules.contains_key(module), from, name)
+    }
+}
+
+/// The full name of the module that `name` means in the module `from`: `./x` is beside it, any other from the top.
+fn resolve(exists: impl Fn(&str) -> bool, from: &str, name: &str) -> Result<String, String> {
+    let refuse = |why: &str| Err(format!("cannot require \"{name}\": {why}"));
+    if name.is_empty() || name.contains(['\\', ':', '\0']) {
+        return refuse("not the name of a module");
+    }
+    if name.starts_with('/') {
+        return refuse("modules are found in the template directory only, so a name does not start with /");
+    }
+    if name.starts_with('@') {
+        return refuse("there are no aliases");
+    }
+    let beside = name.strip_prefix("./");
+    let folder = beside.and_then(|_| from.rsplit_once('/')).map_or("", |(folder, _)| folder);
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in beside.unwrap_or(name).split('/') {
+        match part {
+            ".." => return refuse("a name has no .."),
+            "" | "." => return refuse("not the name of a module"),
+            part => parts.push(part),
+        }
+    }
+    let module = parts.join("/");
+    if exists(&module) {
+        Ok(module)
+    } else if name.ends_with(".luau") {
+        refuse("leave .luau out")
+    } else {
+        refuse("there is no such module")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(from: &str, name: &str) -> Result<String, String> {
+        resolve(|module| ["main", "words", "lib/words", "lib/deep/x"].contains(&module), from, name)
+    }
+
+    #[test]
+    fn names_are_from_the_top_or_beside() {
+        assert_eq!(resolved("main", "lib/words").as_deref(), Ok("lib/words"));
+        assert_eq!(resolved("lib/words", "words").as_deref(), Ok("words"));
+        assert_eq!(resolved("lib/other", "./words").as_deref(), Ok("lib/words"));
+        assert_eq!(resolved("lib/other", "./deep/x").as_deref(), Ok("lib/deep/x"));
+        assert_eq!(resolved("main", "./words").as_deref(), Ok("words"));
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_templates() {
+        for name in [
+            "",
+            "..",
+            "../main",
+            "lib/../../main",
+            "./../main",
+            "/etc/passwd",
+            "lib//words",
+            "a\\b",
+            "C:x",
+            "@self",
+            "x\0",
+        ] {
+            let refusal = resolved("lib/words", name).expect_err(name);
+            assert!(refusal.starts_with("cannot require"), "{refusal}");
+        }
+        assert_eq!(resolved("main", "words.luau"), Err("cannot require \"words.luau\": leave .luau out".to_owned()));
+    }
+
+    #[test]
+    fn compile_errors_have_name_and_line() {
+        let compiled = Compiled::from_source("lib/words", b"local x = 1\nlocal = 2", 1024);
+        let problem = compiled.code.expect_err("it is wrong");
+        assert!(problem.starts_with("lib/words:2: Expected identifier"), "{problem}");
+    }
+
+    #[test]
+    fn a_source_that_is_too_large_is_not_compiled() {
+        let compiled = Compiled::from_source("big", &[b' '; 2049], 2048);
+        let problem = compiled.code.expect_err("too large");
+        assert_eq!(&*problem, "big: the source has 2049 bytes; at most 2 KiB are compiled");
+    }
+}

@@ -1,0 +1,111 @@
+//! Reads a template source: the files in this binary, a directory, or files that were given.
+//!
+//! Runs once, at the start or in `check`. A symbolic link is followed only to a file inside the directory, and what is
+//! read is a regular file of bounded size, so that nothing outside can be read through a template directory.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::check::Finding;
+use crate::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
+use crate::runtime::luau::config::TemplateSource;
+
+/// The built-in templates.
+const BUILT_IN: &[(&str, &str)] = &[("main.luau", include_str!("../../../../templates/main.luau"))];
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) files: Vec<File>,
+    /// What could not be read, and why.
+    pub(super) findings: Vec<Finding>,
+}
+
+/// A file of templates.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Its name as people know it: `lib/words.luau`.
+    pub(super) name: String,
+    /// Its name as `require` knows it: `lib/words`.
+    pub(super) module: String,
+    /// Its text; of one that is too large, just too much.
+    pub(super) text: Vec<u8>,
+}
+
+impl Files {
+    fn add(&mut self, name: String, text: Vec<u8>) {
+        let module = name.trim_end_matches(".luau").to_owned();
+        self.files.push(File { name, module, text });
+    }
+
+    fn finding(&mut self, name: &str, message: impl Into<String>) {
+        self.findings.push(Finding { file: name.to_owned(), line: 0, message: message.into() });
+    }
+}
+
+/// Reads a source, in the order of the names.
+///
+/// # Errors
+/// The directory cannot be read.
+pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<Files> {
+    let mut files = Files::default();
+    match source {
+        TemplateSource::BuiltIn => {
+            BUILT_IN.iter().for_each(|(name, text)| files.add((*name).to_owned(), text.as_bytes().to_vec()));
+        }
+        TemplateSource::Files(given) => {
+            given.iter().for_each(|(name, text)| files.add(name.clone(), text.as_bytes().to_vec()));
+        }
+        TemplateSource::Directory(directory) => {
+            let root = directory.canonicalize()?;
+            walk(&mut files, &root, &root, "", source_limit)?;
+        }
+    }
+    Ok(files)
+}
+
+fn walk(files: &mut Files, root: &Path, folder: &Path, prefix: &str, source_limit: usize) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let Ok(file_name) = entry.file_name().into_string() else { continue };
+        let name = format!("{prefix}{file_name}");
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if file_name.starts_with('.') {
+                continue;
+            }
+            if name.matches('/').count() >= TEMPLATE_FOLDERS_DEEP {
+                files.finding(&name, "folders nest too deep; it was not looked into");
+            } else if let Err(error) = walk(files, root, &entry.path(), &format!("{name}/"), source_limit) {
+                files.finding(&name, error.to_string());
+            }
+        } else if file_name.ends_with(".luau") {
+            if files.files.len() >= TEMPLATE_FILES_MAX {
+                files.finding(&name, format!("more than {TEMPLATE_FILES_MAX} files; it was not loaded"));
+                return Ok(());
+            }
+            match read_file(root, &entry.path(), source_limit) {
+                Ok(text) => files.add(name, text),
+                Err(message) => files.finding(&name, message),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_file(root: &Path, path: &Path, source_limit: usize) -> Result<Vec<u8>, String> {
+    let real = path.canonicalize().map_err(|error| error.to_string())?;
+    if !real.starts_with(root) {
+        return Err("a link out of the template directory; it was not loaded".to_owned());
+    }
+    let file = fs::File::open(&real).map_err(|error| error.to_string())?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("not a regular file; it was not loaded".to_owned());
+    }
+    let mut text = Vec::new();
+    // One byte more than is compiled, so that too large a file is known as one.
+    file.take(source_limit as u64 + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}

@@ -1,0 +1,6 @@
+//! Tests of the runtime as its users see it: scripts go in, answers come out, over a database in memory.
+
+mod attacks;
+mod coroutines;
+mod scheduling;
+mod support;
