@@ -1,5 +1,6 @@
 //! `mesophyll master`: runs the master until a signal or its supervisors end it.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crossbeam_channel::select;
@@ -56,15 +57,17 @@ fn run(args: &Args) -> Result<(), CliError> {
     ended
 }
 
+/// The one line on stdout (interface.md), with its keys in the order in which the contract shows them.
 fn ready_line(master: &Master, config: &PoolConfig) -> String {
-    serde_json::json!({
-        "ready": true,
-        "listen": master.listen_addr().map(|address| address.to_string()),
-        "api": master.api_addr().map(|address| address.to_string()),
-        "workers": config.workers,
-        "pid": std::process::id(),
-    })
-    .to_string()
+    // An address needs no escapes.
+    let or_null = |address: Option<SocketAddr>| address.map_or("null".to_owned(), |address| format!("\"{address}\""));
+    format!(
+        "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}}}",
+        or_null(master.listen_addr()),
+        or_null(master.api_addr()),
+        config.workers,
+        std::process::id()
+    )
 }
 
 /// Waits until something ends the master.

@@ -353,7 +353,8 @@ impl Supervision {
             Ok(Some(status)) => describe(status),
             Err(error) => format!("cannot be waited for: {error}"),
         };
-        log::warn!("worker {} (pid {}) ended: {how}", self.shared.id, child.pid());
+        let level = if self.supervisor.state() == State::Stopped { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "worker {} (pid {}) ended: {how}", self.shared.id, child.pid());
         self.child = None;
         self.step(Event::Exited(how));
     }
