@@ -58,10 +58,10 @@ fn run(args: &Args) -> Result<(), CliError> {
 
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
-    let db: Arc<dyn TenantDb> = Arc::new(WorkerDb::mesophyll(db_client));
+    let db = Arc::new(WorkerDb::mesophyll(db_client));
     let runtime = start_runtime(config.templates.clone(), config.executors, "luau", db.clone(), subscriptions.clone())
         .map_err(|error| CliError::config(format!("templates: {error}")))?;
-    let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db));
+    let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db.clone()));
     let client = ClientConfig {
         master: config.master.clone(),
         worker_id: config.id,
@@ -71,6 +71,8 @@ fn run(args: &Args) -> Result<(), CliError> {
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(|error| CliError::config(error.to_string()))?;
     let ended = wait(&client, &signals, &lifeline, config.lifeline);
+    // First what others may be waiting in: a database call must not hold up the threads that are joined next.
+    db.close();
     client.stop();
     worker.kill();
     lifeline.done();
@@ -135,7 +137,11 @@ impl Lifeline {
 
 /// Refuses to go on in a binary without a runtime (interface.md: exit code 3).
 pub(super) fn need_luau() -> Result<(), CliError> {
-    Err(CliError::config("this binary was built without Luau; build it with the feature luau (a C++ compiler)"))
+    if cfg!(feature = "luau") {
+        Ok(())
+    } else {
+        Err(CliError::config("this binary was built without Luau; build it with the feature luau (a C++ compiler)"))
+    }
 }
 
 /// What `Master::start` makes the runtimes of a thread pool with.
@@ -146,6 +152,22 @@ pub(super) fn runtime_maker(
     move |id, db, subscriptions| start_runtime(templates.clone(), executors, &format!("luau{id}"), db, subscriptions)
 }
 
+#[cfg(feature = "luau")]
+fn start_runtime(
+    templates: Option<PathBuf>,
+    executors: usize,
+    thread_prefix: &str,
+    db: Arc<dyn TenantDb>,
+    subscriptions: Arc<Subscriptions>,
+) -> io::Result<Box<dyn TemplateRuntime>> {
+    use crate::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+    let templates = templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory);
+    let config = LuauConfig { executors, templates, thread_prefix: thread_prefix.to_owned(), ..LuauConfig::default() };
+    let runtime = LuauRuntime::start(config, db, subscriptions).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Box::new(runtime))
+}
+
+#[cfg(not(feature = "luau"))]
 fn start_runtime(
     _: Option<PathBuf>,
     _: usize,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use crate::error::{DbError, DispatchError};
@@ -23,7 +23,15 @@ const EVERYTHING: &str = "*";
 #[derive(Debug)]
 pub struct Subscriptions {
     default: Arc<TenantState>,
-    states: RwLock<HashMap<TenantId, Arc<TenantState>>>,
+    states: RwLock<States>,
+}
+
+#[derive(Debug, Default)]
+struct States {
+    current: HashMap<TenantId, Arc<TenantState>>,
+    /// While all states are being read: what was pushed meanwhile. It is newer than what the reading brings, which may
+    /// have left the database before.
+    pushed: Option<HashMap<TenantId, Arc<TenantState>>>,
 }
 
 impl Subscriptions {
@@ -35,30 +43,48 @@ impl Subscriptions {
 
     /// Whether this event starts the tenant's template.
     pub fn wants(&self, tenant: TenantId, event: &str) -> bool {
-        let states = self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        match states.get(&tenant) {
+        match self.read().current.get(&tenant) {
             Some(state) => state.events.contains(event),
             None => self.default.events.contains(event) || self.default.events.contains(EVERYTHING),
         }
     }
 
-    fn replace_all(&self, states: HashMap<TenantId, TenantState>) -> u64 {
-        let states: HashMap<_, _> = states.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
-        let count = states.len() as u64;
-        *self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = states;
-        count
+    /// Reads all states anew with `read`; what is pushed meanwhile goes before what was read. Returns how many there are.
+    ///
+    /// # Errors
+    /// Those of `read`; then the states stay as they are.
+    fn reload<E>(&self, read: impl FnOnce() -> Result<HashMap<TenantId, TenantState>, E>) -> Result<u64, E> {
+        self.write().pushed = Some(HashMap::new());
+        let states = read();
+        let mut held = self.write();
+        let pushed = held.pushed.take();
+        held.current = states?.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
+        held.current.extend(pushed.into_iter().flatten());
+        Ok(held.current.len() as u64)
+    }
+
+    // States are replaced whole under this lock, so poison means nothing here.
+    fn read(&self) -> RwLockReadGuard<'_, States> {
+        self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, States> {
+        self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl TenantStates for Subscriptions {
     fn get(&self, tenant: TenantId) -> Arc<TenantState> {
-        let states = self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        states.get(&tenant).unwrap_or(&self.default).clone()
+        self.read().current.get(&tenant).unwrap_or(&self.default).clone()
     }
 
     fn put(&self, tenant: TenantId, state: TenantState) {
-        let mut states = self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        states.insert(tenant, Arc::new(state));
+        let state = Arc::new(state);
+        let mut states = self.write();
+        if let Some(pushed) = &mut states.pushed {
+            pushed.insert(tenant, state.clone());
+        }
+        states.current.insert(tenant, state);
     }
 }
 
@@ -128,7 +154,7 @@ impl WorkerLike for WorkerThread {
 
 impl LocalWorker for WorkerThread {
     fn load_tenant_states(&self) -> Result<u64, DbError> {
-        let count = self.subscriptions.replace_all(self.db.tenant_states()?);
+        let count = self.subscriptions.reload(|| self.db.tenant_states())?;
         self.is_loaded.store(true, Ordering::Release);
         Ok(count)
     }
@@ -188,6 +214,25 @@ mod tests {
         assert!(!subscriptions.wants(tenant, "INTERACTION_CREATE"));
         assert!(subscriptions.wants(tenant, "MESSAGE_CREATE"));
         assert!(subscriptions.wants(TenantId::User(1), "INTERACTION_CREATE"));
+    }
+
+    #[test]
+    fn a_state_that_is_pushed_while_all_are_read_is_not_overwritten_by_an_older_one() {
+        let subscriptions = Subscriptions::new(names(&["*"]));
+        let tenant = TenantId::Guild(1);
+        let state = |event: &str| TenantState { events: names(&[event]), data: EncodedJson::null() };
+        let read = || {
+            // The answer has left the database with the old state when the new one is pushed.
+            let answer = HashMap::from([(tenant, state("OLD")), (TenantId::Guild(2), state("OTHER"))]);
+            subscriptions.put(tenant, state("NEW"));
+            Ok::<_, ()>(answer)
+        };
+        assert_eq!(subscriptions.reload(read), Ok(2));
+        assert!(subscriptions.wants(tenant, "NEW"));
+        assert!(!subscriptions.wants(tenant, "OLD"));
+        // The next reading is newer than that push.
+        assert_eq!(subscriptions.reload(|| Ok::<_, ()>(HashMap::from([(tenant, state("NEWER"))]))), Ok(1));
+        assert!(subscriptions.wants(tenant, "NEWER"));
     }
 
     #[test]
