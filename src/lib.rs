@@ -3,6 +3,20 @@
 //! A **master** process supervises **workers**; every **tenant** (a Discord guild or user) has its own sandboxed Luau VM
 //! on exactly one worker; the master dispatches events to tenants and gets correlated answers back; workers reach the
 //! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
+//!
+//! ```text
+//! callers ─▶ internal_api ─▶ WorkerPool ─▶ WorkerProcessHandle ─▶ MesophyllServerConn ──WebSocket──┐   master
+//!                              Store ◀─ DbState ◀─ /db/* ◀──────────────HTTP──────────────┐       │
+//! ─────────────────────────────────────────────────────────────────────────────────────────┼───────┼──────────
+//!          tenants' VMs ─▶ WorkerDb ─▶ MesophyllDbClient ─────────────────────────────────┘       │   worker
+//!               ▲                                                                                 │
+//!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
+//! ```
+//!
+//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`model`];
+//! [`random`], [`sharding`]; [`wire`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
+//! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
+//! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
 
 pub mod cli;
 pub mod config;

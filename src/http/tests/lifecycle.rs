@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::support::{PATIENCE, patient, serve, soon};
+use super::support::{PATIENCE, pace, patient, serve, soon};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 
 const SHORT: Duration = Duration::from_millis(60);
@@ -16,8 +16,7 @@ fn dribble(stream: &std::net::TcpStream, byte: u8) {
     let deadline = soon();
     loop {
         assert!(Instant::now() < deadline, "the server lets itself be dribbled at");
-        // The pace of the peer, not a synchronisation.
-        std::thread::sleep(SHORT / 10);
+        pace(SHORT / 10);
         if stream.write_all(&[byte]).is_err() {
             return;
         }
@@ -89,8 +88,7 @@ fn a_peer_that_drains_a_little_at_a_time_is_closed_too() {
     let (deadline, mut buffer) = (soon(), [0; 65_536]);
     while fixture.server.stats().requests == 0 || fixture.server.stats().open > 0 {
         assert!(Instant::now() < deadline, "the server lets itself be drained slowly");
-        // The pace of the peer, not a synchronisation.
-        std::thread::sleep(SHORT / 10);
+        pace(SHORT / 10);
         let _ = std::io::Read::read(&mut client.stream, &mut buffer);
     }
 }

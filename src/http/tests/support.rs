@@ -2,9 +2,9 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 
 pub(super) use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
@@ -14,6 +14,11 @@ pub(super) const BIG_BYTES: usize = 16 * 1024 * 1024;
 
 pub(super) fn soon() -> Instant {
     Instant::now() + PATIENCE
+}
+
+/// The pace of a slow peer; nothing waits for it that could have an event to wait for.
+pub(super) fn pace(pause: Duration) {
+    let _ = after(pause).recv();
 }
 
 /// Limits under which nothing happens by time in a test that does not ask for it.

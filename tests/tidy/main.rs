@@ -1,0 +1,171 @@
+//! The house rules that a compiler does not check, as tests: `docs/architecture.md` says what they are for.
+//!
+//! Reads the sources as text; runs nothing of the product.
+
+mod imports;
+mod source;
+
+use std::fs;
+
+use source::{Source, paths, read_all, root};
+
+/// More lines than this in a file are more than one idea.
+const LINES_MAX: usize = 600;
+
+/// Linux cuts a thread's name after this.
+const THREAD_NAME_MAX_BYTES: usize = 15;
+
+/// Where a source breaks a rule, one line each.
+fn assert_none(problems: impl IntoIterator<Item = String>) {
+    let problems: Vec<String> = problems.into_iter().collect();
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+fn product_and_tests() -> Vec<Source> {
+    let mut all = read_all("src");
+    all.extend(read_all("tests"));
+    all
+}
+
+/// The lines of code in which one of the words stands.
+fn lines_with(source: &Source, code: &str, banned: &[&str], rule: &str) -> Vec<String> {
+    let found = code.lines().enumerate().filter(|(_, line)| words(line).any(|word| banned.contains(&word)));
+    found.map(|(number, line)| format!("{}:{}: {rule}: {}", source.path, number + 1, line.trim())).collect()
+}
+
+#[test]
+fn every_file_opens_by_saying_what_it_is_for() {
+    assert_none(product_and_tests().iter().filter(|source| !source.text.starts_with("//! ")).map(|source| {
+        format!("{}: a file opens with `//!`: what for, who owns it, which thread runs it", source.path)
+    }));
+}
+
+#[test]
+fn no_file_holds_more_than_one_idea() {
+    assert_none(product_and_tests().iter().filter_map(|source| {
+        let lines = source.text.lines().count();
+        (lines > LINES_MAX).then(|| format!("{}: {lines} lines, at most {LINES_MAX}", source.path))
+    }));
+}
+
+#[test]
+fn only_one_file_starts_threads() {
+    let rule = "only src/thread.rs starts threads: what it returns is named, owned and joined";
+    assert_none(read_all("src").iter().filter(|source| source.path != "src/thread.rs").flat_map(|source| {
+        paths(&source.product)
+            .into_iter()
+            .filter(|path| path.segments.first().is_some_and(|first| first == "std") && path.segments[1] == "thread")
+            // Named in full, so that `thread::spawn` always means ours.
+            .filter(|path| {
+                !matches!(
+                    path.segments.get(2).map(String::as_str),
+                    Some("available_parallelism" | "current" | "panicking")
+                )
+            })
+            .map(|path| format!("{}:{}: {rule}", source.path, path.line))
+            .collect::<Vec<_>>()
+    }));
+}
+
+#[test]
+fn nobody_sleeps() {
+    let words = ["sleep", "sleep_ms"];
+    let rule = "wait for an event with a deadline, never for a time";
+    assert_none(product_and_tests().iter().flat_map(|source| lines_with(source, &source.code, &words, rule)));
+}
+
+#[test]
+fn the_product_does_not_unwrap_and_is_safe_and_synchronous() {
+    let rule = "no unwrap, no unsafe, no async, no ignored test";
+    assert_none(read_all("src").iter().flat_map(|source| {
+        let words = ["unwrap", "unsafe", "async", "await"];
+        lines_with(source, &source.product, &words, rule)
+    }));
+    assert_none(product_and_tests().iter().flat_map(|source| lines_with(source, &source.code, &["ignore"], rule)));
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest is there");
+    assert!(manifest.contains("unsafe_code = \"forbid\""), "Cargo.toml forbids unsafe code");
+}
+
+#[test]
+fn every_limit_is_used() {
+    let sources = read_all("src");
+    let limits = sources.iter().find(|source| source.path == "src/limits.rs").expect("src/limits.rs is there");
+    let names = limits.product.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
+    assert_none(names.map(|(name, _)| name).filter_map(|name| {
+        let uses = sources.iter().flat_map(|source| words(&source.product)).filter(|word| *word == name).count();
+        // Once is its definition.
+        (uses < 2).then(|| format!("src/limits.rs: nothing keeps to {name}"))
+    }));
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
+/// The literal pieces of the names that threads are started with, such as `super-` of `format!("super-{id}")`.
+fn thread_names(source: &Source) -> Vec<Vec<String>> {
+    let mut names = Vec::new();
+    let mut at = 0;
+    // Code without literals tells where a call is, the text what its literal says: both have the same offsets.
+    while let Some(found) = source.product[at..].find("spawn") {
+        at += found + "spawn".len();
+        let call = source.product[at..].trim_start_matches("_watched");
+        if !call.starts_with('(') {
+            continue;
+        }
+        let open = source.product.len() - call.len() + 1;
+        let argument = source.text[open..].trim_start();
+        let literal = argument.strip_prefix("format!(").map_or(argument, str::trim_start).strip_prefix('"');
+        if let Some((name, _)) = literal.and_then(|literal| literal.split_once('"')) {
+            let pieces = name.split('{').flat_map(|piece| piece.rsplit('}').next());
+            names.push(pieces.filter(|piece| !piece.is_empty()).map(str::to_owned).collect());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_thread_is_in_the_table_of_threads() {
+    let table = fs::read_to_string(root().join("docs/threads.md")).expect("docs/threads.md is there");
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let listed: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert!(!listed.is_empty(), "docs/threads.md has a table whose first column is the thread's name");
+    for name in &listed {
+        assert!(name.len() <= THREAD_NAME_MAX_BYTES, "{name}: Linux cuts names after {THREAD_NAME_MAX_BYTES} bytes");
+    }
+    let mut count = 0;
+    for source in read_all("src") {
+        for pieces in thread_names(&source) {
+            count += 1;
+            let is_listed = |name: &&str| pieces.iter().all(|piece| name.contains(piece.as_str()));
+            let found = listed.iter().any(is_listed);
+            assert!(found, "{}: a thread named {} is not in docs/threads.md", source.path, pieces.join("…"));
+        }
+    }
+    assert!(count > 5, "this test no longer finds the threads: it found {count}");
+}
+
+/// The targets of a Markdown file's relative links, without anchors.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.map(|target| target.split('#').next().unwrap_or_default());
+    files.filter(|target| !target.is_empty() && !target.contains("://")).collect()
+}
+
+#[test]
+fn documents_link_only_to_what_is_there() {
+    let mut documents = vec![root().to_path_buf()];
+    documents.extend(["docs", "docs/decisions", "examples", "tests/data/wire"].map(|folder| root().join(folder)));
+    for folder in documents {
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("it can be read").path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("it is UTF-8");
+            for link in links(&text) {
+                assert!(folder.join(link).exists(), "{}: a link to {link}, which is not there", path.display());
+            }
+        }
+    }
+}
