@@ -1,5 +1,6 @@
 //! The calls that wait, on the tenant's side: time, tasks, and the database with the locks of its records.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use mlua::Value;
@@ -9,7 +10,7 @@ use super::convert::number;
 use super::executor::Core;
 use super::io::{IoOutput, IoPurpose};
 use super::ops::Op;
-use super::task::{Next, Update, Wait};
+use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
 
@@ -91,8 +92,8 @@ impl Tenant {
 
     /// Starts a call of the running task, or has it wait for its record's lock.
     fn begin(&mut self, core: &mut Core, id: u64, call: Call) {
-        let Some(record) = call.lock.clone() else { return self.start_call(core, id, call, None) };
-        match self.locks.acquire(record.clone(), id) {
+        let Some((record, mode)) = call.lock.clone() else { return self.start_call(core, id, call, None) };
+        match self.locks.acquire(&record, mode, id) {
             Some(lease) => self.start_call(core, id, call, Some(lease)),
             None => self.wait(core, id, Wait::Lock(record, call)),
         }
@@ -141,26 +142,33 @@ impl Tenant {
         self.make_ready(id, Next::Failure(BUSY.to_owned()));
     }
 
-    /// Gives a lock back and starts the call that waited for it longest.
+    /// Gives a lock back and starts the calls that are next in line for it.
     pub(super) fn release(&mut self, core: &mut Core, lease: u64) {
-        let mut next = self.locks.release(lease);
-        while let Some((id, lease)) = next.take() {
-            let Some(task) = self.tasks.get_mut(id) else {
-                next = self.locks.release(lease);
-                continue;
+        let granted = self.locks.release(lease);
+        self.start_granted(core, granted);
+    }
+
+    /// Starts calls that have been given the lock that they waited for.
+    pub(super) fn start_granted(&mut self, core: &mut Core, granted: Vec<(u64, u64)>) {
+        let mut granted = VecDeque::from(granted);
+        while let Some((id, lease)) = granted.pop_front() {
+            let call = match self.tasks.get_mut(id) {
+                Some(Task { wait: wait @ Wait::Lock(..), .. }) => match std::mem::replace(wait, Wait::Nothing) {
+                    Wait::Lock(_, call) => call,
+                    _ => continue,
+                },
+                _ => {
+                    granted.extend(self.locks.release(lease));
+                    continue;
+                }
             };
-            match std::mem::replace(&mut task.wait, Wait::Nothing) {
-                Wait::Lock(_, call) => {
+            if self.start_io(core, IoPurpose::Task { task: id, lease: Some(lease) }, call.work).is_ok() {
+                if let Some(task) = self.tasks.get_mut(id) {
                     task.wait = Wait::Io(call.reply);
-                    if self.start_io(core, IoPurpose::Task { task: id, lease: Some(lease) }, call.work).is_err() {
-                        self.make_ready(id, Next::Failure(BUSY.to_owned()));
-                        next = self.locks.release(lease);
-                    }
                 }
-                other => {
-                    task.wait = other;
-                    next = self.locks.release(lease);
-                }
+            } else {
+                self.make_ready(id, Next::Failure(BUSY.to_owned()));
+                granted.extend(self.locks.release(lease));
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The locks of a tenant's KV records: what makes `KV:update` one step.
+//! The locks of a tenant's KV records: what makes `KV:update` one step, and puts the operations on one record in order.
 //!
-//! A lock is held by one update, set or delete of a record; the others wait in order. It belongs to a lease rather than
-//! to a task: a write that is under way keeps its record locked even if the task that asked for it is gone. Nobody can
-//! hold two, because the function of an update may not wait; so there is no deadlock. Pure data, one a tenant.
+//! An update, set or delete has its record to itself; reads share it; everybody else waits in line, so that operations
+//! on a record happen in the order in which scripts asked for them. A lock belongs to a lease rather than to a task: a
+//! write that is under way keeps its record locked even if the task that asked for it is gone. Nobody can hold two,
+//! because the function of an update may not wait; so there is no deadlock. Pure data, one a tenant.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,104 +12,180 @@ use crate::model::Scopes;
 /// What is locked: a record, by key and set of scopes.
 pub(super) type RecordKey = (String, Scopes);
 
+/// How a record is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Together with other reads.
+    Read,
+    /// Alone.
+    Write,
+}
+
 /// The locks of one tenant.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
-    // Limit: one lease and one waiter a coroutine.
+    // Limit: one lease or one place in a line a coroutine.
     held: HashMap<RecordKey, Held>,
-    leases: HashMap<u64, RecordKey>,
+    leases: HashMap<u64, (RecordKey, Mode)>,
     last_lease: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
-    waiters: VecDeque<u64>,
+    readers: usize,
+    is_writing: bool,
+    line: VecDeque<(u64, Mode)>,
+}
+
+impl Held {
+    fn admits(&self, mode: Mode) -> bool {
+        !self.is_writing && (mode == Mode::Read || self.readers == 0)
+    }
+
+    fn enter(&mut self, mode: Mode) {
+        match mode {
+            Mode::Read => self.readers += 1,
+            Mode::Write => self.is_writing = true,
+        }
+    }
+
+    fn leave(&mut self, mode: Mode) {
+        match mode {
+            Mode::Read => self.readers -= 1,
+            Mode::Write => self.is_writing = false,
+        }
+    }
 }
 
 impl Locks {
-    /// Takes a record's lock for a task; nothing if it is held, and then the task is in the queue for it.
-    pub(super) fn acquire(&mut self, record: RecordKey, task: u64) -> Option<u64> {
-        if let Some(held) = self.held.get_mut(&record) {
-            held.waiters.push_back(task);
-            return None;
-        }
-        self.held.insert(record.clone(), Held { waiters: VecDeque::new() });
-        Some(self.grant(record))
-    }
-
-    /// Gives a lock back; whoever waited longest gets it at once: task and lease.
-    pub(super) fn release(&mut self, lease: u64) -> Option<(u64, u64)> {
-        let record = self.leases.remove(&lease)?;
-        let Some(next) = self.held.get_mut(&record)?.waiters.pop_front() else {
-            self.held.remove(&record);
-            return None;
-        };
-        Some((next, self.grant(record)))
-    }
-
-    /// The task no longer waits for a lock.
-    pub(super) fn forget(&mut self, record: &RecordKey, task: u64) {
+    /// Takes a record's lock for a task; nothing if it has to wait, and then the task is in line.
+    pub(super) fn acquire(&mut self, record: &RecordKey, mode: Mode, task: u64) -> Option<u64> {
         if let Some(held) = self.held.get_mut(record) {
-            held.waiters.retain(|waiter| *waiter != task);
+            // Whoever came before goes first, also where two reads could go together.
+            if !held.line.is_empty() || !held.admits(mode) {
+                held.line.push_back((task, mode));
+                return None;
+            }
+            held.enter(mode);
+        } else {
+            let mut held = Held::default();
+            held.enter(mode);
+            self.held.insert(record.clone(), held);
         }
+        Some(self.grant(record, mode))
     }
 
-    fn grant(&mut self, record: RecordKey) -> u64 {
+    /// Gives a lock back; whoever is next in line gets it at once: tasks and their leases.
+    pub(super) fn release(&mut self, lease: u64) -> Vec<(u64, u64)> {
+        let Some((record, mode)) = self.leases.remove(&lease) else { return Vec::new() };
+        if let Some(held) = self.held.get_mut(&record) {
+            held.leave(mode);
+        }
+        self.admit(&record)
+    }
+
+    /// These tasks no longer wait for these records; those behind them may now be next.
+    pub(super) fn forget(&mut self, waits: &[(RecordKey, u64)]) -> Vec<(u64, u64)> {
+        for (record, task) in waits {
+            if let Some(held) = self.held.get_mut(record) {
+                held.line.retain(|(waiting, _)| waiting != task);
+            }
+        }
+        // Only now, so that none of them is admitted because another of them left.
+        waits.iter().flat_map(|(record, _)| self.admit(record)).collect()
+    }
+
+    fn admit(&mut self, record: &RecordKey) -> Vec<(u64, u64)> {
+        let mut admitted = Vec::new();
+        let Some(held) = self.held.get_mut(record) else { return Vec::new() };
+        while let Some((task, mode)) = held.line.front().copied().filter(|(_, mode)| held.admits(*mode)) {
+            held.line.pop_front();
+            held.enter(mode);
+            admitted.push((task, mode));
+        }
+        if held.readers == 0 && !held.is_writing {
+            self.held.remove(record);
+        }
+        admitted.into_iter().map(|(task, mode)| (task, self.grant(record, mode))).collect()
+    }
+
+    fn grant(&mut self, record: &RecordKey, mode: Mode) -> u64 {
         self.last_lease += 1;
-        self.leases.insert(self.last_lease, record);
+        self.leases.insert(self.last_lease, (record.clone(), mode));
         self.last_lease
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Mode::{Read, Write};
     use super::*;
 
     fn record(key: &str) -> RecordKey {
         (key.to_owned(), Scopes::new(["s"]))
     }
 
+    fn tasks(granted: &[(u64, u64)]) -> Vec<u64> {
+        granted.iter().map(|(task, _)| *task).collect()
+    }
+
     #[test]
-    fn a_lock_goes_from_one_to_the_next_in_order() {
+    fn a_lock_goes_from_one_writer_to_the_next_in_order() {
         let mut locks = Locks::default();
-        let first = locks.acquire(record("a"), 1).expect("free");
-        assert_eq!(locks.acquire(record("a"), 2), None);
-        assert_eq!(locks.acquire(record("a"), 3), None);
-        assert!(locks.acquire(record("b"), 4).is_some());
-        let (task, second) = locks.release(first).expect("waited for");
-        assert_eq!(task, 2);
-        let (task, third) = locks.release(second).expect("waited for");
-        assert_eq!(task, 3);
-        assert_eq!(locks.release(third), None);
-        assert!(locks.acquire(record("a"), 5).is_some());
+        let first = locks.acquire(&record("a"), Write, 1).expect("free");
+        assert_eq!(locks.acquire(&record("a"), Write, 2), None);
+        assert_eq!(locks.acquire(&record("a"), Write, 3), None);
+        assert!(locks.acquire(&record("b"), Write, 4).is_some());
+        let second = locks.release(first);
+        assert_eq!(tasks(&second), [2]);
+        let third = locks.release(second[0].1);
+        assert_eq!(tasks(&third), [3]);
+        assert_eq!(locks.release(third[0].1), []);
+        assert!(locks.acquire(&record("a"), Write, 5).is_some());
+    }
+
+    #[test]
+    fn reads_go_together_but_not_past_a_write_that_waits() {
+        let mut locks = Locks::default();
+        let first = locks.acquire(&record("a"), Read, 1).expect("free");
+        let second = locks.acquire(&record("a"), Read, 2).expect("reads share");
+        assert_eq!(locks.acquire(&record("a"), Write, 3), None);
+        assert_eq!(locks.acquire(&record("a"), Read, 4), None);
+        assert_eq!(locks.acquire(&record("a"), Read, 5), None);
+        assert_eq!(locks.release(first), []);
+        let write = locks.release(second);
+        assert_eq!(tasks(&write), [3]);
+        assert_eq!(tasks(&locks.release(write[0].1)), [4, 5]);
     }
 
     #[test]
     fn who_no_longer_waits_is_passed_over() {
         let mut locks = Locks::default();
-        let first = locks.acquire(record("a"), 1).expect("free");
-        locks.acquire(record("a"), 2);
-        locks.acquire(record("a"), 3);
-        locks.forget(&record("a"), 2);
-        assert_eq!(locks.release(first).map(|(task, _)| task), Some(3));
+        let first = locks.acquire(&record("a"), Read, 1).expect("free");
+        locks.acquire(&record("a"), Write, 2);
+        locks.acquire(&record("a"), Read, 3);
+        locks.acquire(&record("a"), Read, 4);
+        assert_eq!(tasks(&locks.forget(&[(record("a"), 2), (record("a"), 3)])), [4]);
+        assert_eq!(locks.release(first), []);
     }
 
     #[test]
     fn a_lease_is_given_back_once() {
         let mut locks = Locks::default();
-        let first = locks.acquire(record("a"), 1).expect("free");
-        assert_eq!(locks.release(first), None);
-        let second = locks.acquire(record("a"), 2).expect("free again");
-        assert_eq!(locks.release(first), None);
-        locks.acquire(record("a"), 3);
-        assert_eq!(locks.release(second).map(|(task, _)| task), Some(3));
+        let first = locks.acquire(&record("a"), Write, 1).expect("free");
+        locks.release(first);
+        let second = locks.acquire(&record("a"), Write, 2).expect("free again");
+        assert_eq!(locks.release(first), []);
+        locks.acquire(&record("a"), Write, 3);
+        assert_eq!(tasks(&locks.release(second)), [3]);
     }
 
     #[test]
     fn nothing_is_left_behind() {
         let mut locks = Locks::default();
         for round in 0..10 {
-            let lease = locks.acquire(record(&round.to_string()), round).expect("free");
+            let mode = if round % 2 == 0 { Read } else { Write };
+            let lease = locks.acquire(&record(&round.to_string()), mode, round).expect("free");
             locks.release(lease);
         }
         assert!(locks.held.is_empty() && locks.leases.is_empty());

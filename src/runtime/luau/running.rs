@@ -160,13 +160,17 @@ impl Tenant {
     /// Takes tasks out of everything.
     pub(super) fn remove_tasks(&mut self, core: &mut Core, ids: &[u64]) {
         // None of them may be given a lock that another of them gives back.
+        let mut waits = Vec::new();
         for id in ids {
             if let Some(task) = self.tasks.get_mut(*id)
+                && matches!(task.wait, Wait::Lock(..))
                 && let Wait::Lock(record, _) = std::mem::replace(&mut task.wait, Wait::Nothing)
             {
-                self.locks.forget(&record, *id);
+                waits.push((record, *id));
             }
         }
+        let granted = self.locks.forget(&waits);
+        self.start_granted(core, granted);
         ids.iter().for_each(|id| self.remove_task(core, *id));
     }
 
@@ -177,7 +181,10 @@ impl Tenant {
         self.ready.retain(|ready| *ready != id);
         match task.wait {
             Wait::Time { timer, .. } => core.timers.remove(timer),
-            Wait::Lock(record, _) => self.locks.forget(&record, id),
+            Wait::Lock(record, _) => {
+                let granted = self.locks.forget(&[(record, id)]);
+                self.start_granted(core, granted);
+            }
             // The lease of an operation under way is given back when that is done.
             Wait::Io(_) | Wait::Parked | Wait::Nothing => {}
         }

@@ -9,23 +9,32 @@ use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
 use crate::runtime::luau::io::IoOutput;
-use crate::runtime::luau::locks::RecordKey;
+use crate::runtime::luau::locks::{Mode, RecordKey};
 
 /// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
 const TEMPLATE_SCOPE: &str = "template";
 const WORKER_SCOPE_PREFIX: char = '#';
 
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
-    let (key, scopes) = address(args)?;
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
-    Ok(Call { work, reply: Reply::Value, lock: None })
+    Ok(read(tenant, address(args)?, Mode::Read, Reply::Value))
 }
 
 pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+    let record = address(args)?;
+    Ok(read(tenant, record.clone(), Mode::Read, Reply::Record(record)))
+}
+
+/// The first half of an update.
+pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, scopes) = address(args)?;
-    let reply = Reply::Record((key.clone(), scopes.clone()));
+    let record = (key, writable(scopes)?);
+    Ok(read(tenant, record.clone(), Mode::Write, Reply::UpdateValue(record)))
+}
+
+fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
+    let (key, scopes) = record.clone();
     let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
-    Ok(Call { work, reply, lock: None })
+    Call { work, reply, lock: Some((record, mode)) }
 }
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -48,7 +57,7 @@ pub(in crate::runtime::luau) fn update_set(
 
 fn set_record(tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
     let value = value_from_luau(value, KV_VALUE_MAX_BYTES)?;
-    let lock = Some(record.clone());
+    let lock = Some((record.clone(), Mode::Write));
     let (key, scopes) = record;
     let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value)));
     Ok(Call { work, reply: Reply::Nothing, lock })
@@ -57,17 +66,9 @@ fn set_record(tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, scopes) = address(args)?;
     let scopes = writable(scopes)?;
-    let lock = Some((key.clone(), scopes.clone()));
+    let lock = Some(((key.clone(), scopes.clone()), Mode::Write));
     let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key)));
     Ok(Call { work, reply: Reply::Nothing, lock })
-}
-
-pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
-    let (key, scopes) = address(args)?;
-    let record = (key.clone(), writable(scopes.clone())?);
-    let reply = Reply::UpdateValue(record.clone());
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
-    Ok(Call { work, reply, lock: Some(record) })
 }
 
 pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {

@@ -14,7 +14,7 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 use super::convert::{ConvertError, ToLuau};
 use super::host::Host;
 use super::io::{IoOutput, IoWork};
-use super::locks::RecordKey;
+use super::locks::{Mode, RecordKey};
 use super::ops::Op;
 use crate::error::DbError;
 use crate::model::TenantId;
@@ -28,8 +28,8 @@ pub(super) struct Call {
     pub(super) work: IoWork,
     /// What to make of the result.
     pub(super) reply: Reply,
-    /// The record to be locked first.
-    pub(super) lock: Option<RecordKey>,
+    /// The record to be locked first, and how.
+    pub(super) lock: Option<(RecordKey, Mode)>,
 }
 
 /// What a script gets of a result.
