@@ -154,10 +154,13 @@ pub const HOST_CALLS_MAX: usize = 100_000;
 /// cannot fill the queue of all.
 pub const TENANT_IO_MAX: usize = 16;
 
-/// Limit: time for turning one value from Luau into bytes or back, which nothing can interrupt; longer ends the event.
-/// The largest message takes about 80 ms on a quiet machine; twenty-five times that, so that a GUILD_CREATE of a large guild
-/// gets through on a busy one too, and what is stopped is what would never end.
-pub const CONVERT_MAX: Duration = Duration::from_secs(2);
+/// Limit: time for turning one value of Luau into bytes, which nothing can interrupt, beyond what its items explain
+/// ([`CONVERT_PER_ITEM`]): going through the empty slots of large tables. Longer ends the event.
+pub const CONVERT_MAX: Duration = Duration::from_millis(50);
+
+/// Time that an item of a value may take on top of [`CONVERT_MAX`]: some forty times what it does take, because a busy
+/// machine is no fault of the script. The number of items is bounded by the size of a message.
+pub const CONVERT_PER_ITEM: Duration = Duration::from_micros(4);
 
 /// Limit: events that a script may subscribe its tenant to at once. Discord has about 80.
 pub const TENANT_EVENTS_MAX: usize = 1000;

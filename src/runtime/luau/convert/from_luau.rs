@@ -6,12 +6,13 @@
 use std::cmp::Ordering;
 use std::ffi::c_void;
 use std::ops::Range;
+use std::time::Instant;
 
 use mlua::{Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
-use super::{ConvertError, ConvertErrorKind, Deadline, EXACT_MAX, number};
-use crate::limits::VALUE_DEPTH_MAX;
+use super::{ConvertError, ConvertErrorKind, EXACT_MAX, number};
+use crate::limits::{CONVERT_MAX, CONVERT_PER_ITEM, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
 use crate::wire::walk::{Octets, Token};
 use crate::wire::writer::Writer;
@@ -46,7 +47,9 @@ struct Encoder {
     writer: Writer,
     form: Form,
     limit: usize,
-    deadline: Deadline,
+    started: Instant,
+    /// Values written so far.
+    items: u32,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
     open: Vec<*const c_void>,
 }
@@ -85,10 +88,11 @@ impl Rank {
 
 impl Encoder {
     fn new(limit: usize, form: Form) -> Self {
-        Self { writer: Writer::default(), form, limit, deadline: Deadline::start(), open: Vec::new() }
+        Self { writer: Writer::default(), form, limit, started: Instant::now(), items: 0, open: Vec::new() }
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
+        self.items = self.items.saturating_add(1);
         match value {
             Value::Nil => self.leaf(&Token::Null),
             Value::LightUserData(_) if value.is_null() => self.leaf(&Token::Null),
@@ -156,8 +160,10 @@ impl Encoder {
         if self.open.len() >= VALUE_DEPTH_MAX {
             return Err(ConvertErrorKind::TooDeep.into());
         }
-        // Once a table: going through the empty slots of the largest takes some milliseconds, which nothing counts.
-        self.deadline.check()?;
+        // Once a table: going through the empty slots of the largest takes some milliseconds.
+        if self.started.elapsed() > CONVERT_MAX + CONVERT_PER_ITEM * self.items {
+            return Err(ConvertErrorKind::TooLong(CONVERT_MAX).into());
+        }
         self.open.push(pointer);
         let start = self.writer.len();
         let written = match table.raw_len() {

@@ -1,21 +1,21 @@
 //! Values between bytes and Luau, directly: no tree in between (interface.md: "Values").
 //!
 //! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
-//! and what they allocate before they allocate it, and give up when they take too long, because nothing can interrupt
-//! them. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
+//! and what they allocate before they allocate it. Nothing can interrupt them: the first is bounded by the size of its
+//! input, the second by time. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
 
 mod from_luau;
 mod to_luau;
 pub(super) mod values;
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mlua::Value;
 
 pub(super) use self::from_luau::{json_from_luau, value_from_luau};
 pub(super) use self::to_luau::{ToLuau, whole};
-use crate::limits::{CONVERT_MAX, VALUE_DEPTH_MAX};
+use crate::limits::VALUE_DEPTH_MAX;
 use crate::wire::WireError;
 
 /// The whole numbers that Luau's numbers hold exactly, and their neighbours too.
@@ -112,19 +112,5 @@ impl fmt::Display for ConvertError {
             f.write_str(if self.path.len() > 8 { "…)" } else { ")" })?;
         }
         Ok(())
-    }
-}
-
-/// A conversion's share of time.
-#[derive(Debug, Clone, Copy)]
-struct Deadline(Instant);
-
-impl Deadline {
-    fn start() -> Self {
-        Self(Instant::now() + CONVERT_MAX)
-    }
-
-    fn check(self) -> Result<(), ConvertError> {
-        if Instant::now() < self.0 { Ok(()) } else { Err(ConvertErrorKind::TooLong(CONVERT_MAX).into()) }
     }
 }

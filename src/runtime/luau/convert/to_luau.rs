@@ -6,7 +6,7 @@
 use mlua::{IntoLua, Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
-use super::{ConvertError, ConvertErrorKind, Deadline};
+use super::{ConvertError, ConvertErrorKind};
 use crate::limits::VALUE_DEPTH_MAX;
 use crate::model::{EncodedJson, EncodedValue};
 use crate::runtime::luau::memory::{Pace, peak_bytes};
@@ -19,7 +19,7 @@ use crate::wire::walk::{Token, Walk};
 const ITEM_BYTES: usize = 16;
 const NODE_BYTES: usize = 32;
 
-/// How often memory and time are looked at.
+/// How often memory is looked at.
 const ITEMS_BETWEEN_CHECKS: usize = 256;
 
 /// One conversion into a VM.
@@ -28,7 +28,6 @@ pub(in crate::runtime::luau) struct ToLuau<'l> {
     pace: &'l Pace,
     limit: usize,
     frozen: bool,
-    deadline: Deadline,
     items: usize,
 }
 
@@ -44,7 +43,7 @@ impl<'l> ToLuau<'l> {
     pub(in crate::runtime::luau) fn new(lua: &'l Lua, pace: &'l Pace) -> Self {
         let _ = lua.set_memory_limit(0);
         let limit = peak_bytes(pace.limit());
-        Self { lua, pace, limit, frozen: false, deadline: Deadline::start(), items: 0 }
+        Self { lua, pace, limit, frozen: false, items: 0 }
     }
 
     /// A conversion into read-only tables.
@@ -125,7 +124,6 @@ impl<'l> ToLuau<'l> {
         self.items += 1;
         if self.items.is_multiple_of(ITEMS_BETWEEN_CHECKS) {
             self.room(0)?;
-            self.deadline.check()?;
         }
         Ok(())
     }

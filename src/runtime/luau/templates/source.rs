@@ -12,7 +12,16 @@ use crate::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
 use crate::runtime::luau::config::TemplateSource;
 
 /// The built-in templates.
-const BUILT_IN: &[(&str, &str)] = &[("main.luau", include_str!("../../../../templates/main.luau"))];
+const BUILT_IN: &[(&str, &str)] = &[
+    ("activity.luau", include_str!("../../../../templates/activity.luau")),
+    ("commands.luau", include_str!("../../../../templates/commands.luau")),
+    ("describe.luau", include_str!("../../../../templates/describe.luau")),
+    ("main.luau", include_str!("../../../../templates/main.luau")),
+    ("members.luau", include_str!("../../../../templates/members.luau")),
+    ("messages.luau", include_str!("../../../../templates/messages.luau")),
+    ("reactions.luau", include_str!("../../../../templates/reactions.luau")),
+    ("settings.luau", include_str!("../../../../templates/settings.luau")),
+];
 
 /// What was read.
 #[derive(Debug, Default)]

@@ -4,3 +4,4 @@ mod attacks;
 mod coroutines;
 mod scheduling;
 mod support;
+mod templates;
