@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::{Mode, PoolConfig};
 use crate::internal_api::{ApiConfig, InternalApi, Readiness};
@@ -66,6 +66,9 @@ pub struct Master {
     pool: Pool,
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
+    // Worker threads do not change and hold no sender: without this one their channel would be closed, and whoever waits
+    // on it for ever awake.
+    _changes_tx: Sender<()>,
 }
 
 /// The pool in either mode.
@@ -94,9 +97,10 @@ impl Master {
         let server_listener = (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
         let db = open_store(config)?;
         let (changes_tx, changes_rx) = bounded(1);
+        let on_change_tx = changes_tx.clone();
         let on_change = move || {
             // A full channel holds the same message already.
-            let _ = changes_tx.try_send(());
+            let _ = on_change_tx.try_send(());
         };
         let (server, pool) = match server_listener {
             Some(listener) => {
@@ -106,7 +110,7 @@ impl Master {
             }
             None => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
         };
-        let mut master = Self { db, server, pool, api: None, changes_rx };
+        let mut master = Self { db, server, pool, api: None, changes_rx, _changes_tx: changes_tx };
         if let (Some(listener), Some(api)) = (api_listener, api) {
             let readiness: Arc<dyn Readiness> = Arc::new(master.pool.clone());
             let started = InternalApi::start(listener, api, master.pool(), readiness).map_err(MasterError::Io)?;
