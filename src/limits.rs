@@ -9,6 +9,10 @@ use std::time::Duration;
 /// one is refused before it is sent, and a peer that sends one loses the link.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// What a message is larger by, at most, than the name, author and data of the event in it: variants, tenant, request id,
+/// heads. So an event that is too large is refused where it comes in, the same in both modes.
+pub const EVENT_ENVELOPE_BYTES: usize = 128;
+
 /// Limit: the body of a request to `/db/*` (protocol.md); larger is 413 before anything is read.
 pub const DB_BODY_MAX_BYTES: usize = 2 * 1024 * 1024;
 

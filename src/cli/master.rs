@@ -53,7 +53,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     output::print(&ready_line(&master, &config))?;
     let ended = wait(&master, &signals);
     let stop_by = Instant::now() + config.stop_timeout;
-    stop(master, stop_by, &signals);
+    stop(master, stop_by, &signals, 0);
     ended
 }
 
@@ -91,8 +91,8 @@ fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
     }
 }
 
-/// Stops gracefully; a second signal ends the process at once, and the workers with it by their lifelines.
-fn stop(master: Master, stop_by: Instant, signals: &Signals) {
+/// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their lifelines.
+pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
     let (stopped_tx, stopped_rx) = crossbeam_channel::bounded::<()>(0);
     let stopping = crate::thread::spawn("stop", move || {
         master.stop(stop_by);
@@ -108,7 +108,7 @@ fn stop(master: Master, stop_by: Instant, signals: &Signals) {
             recv(signals.received_rx()) -> signal => {
                 if signal != Ok(Signal::HangUp) {
                     log::warn!("stopping at once");
-                    std::process::exit(0);
+                    std::process::exit(code);
                 }
             }
         }

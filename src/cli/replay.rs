@@ -1,25 +1,27 @@
 //! `mesophyll replay`: a private master and pool, every event of an NDJSON file, one result line an event, in order.
 //!
-//! The main thread reads, dispatches and prints; up to `--in-flight` events are under way at once.
+//! The main thread dispatches and prints; up to `--in-flight` events are under way at once. `replay_input` reads.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::error::DispatchError;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
-use crate::wire::json::value_to_json;
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::api_config;
 use super::args::{Args, OptionSpec};
+use super::master::stop;
 use super::pool_options::{POOL, WORKER_SIDE};
-use super::replay_line::{LINE_MAX_BYTES, ReplayEvent, parse};
+use super::replay_input::{Input, InputLine};
+use super::replay_line::{Refused, ReplayEvent, parse};
+use super::replay_output::{Progress, as_json, result_line};
 use super::replay_summary::Summary;
 use super::signals::{Signal, Signals};
 use super::worker::{need_luau, runtime_maker};
@@ -44,8 +46,11 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// How often the progress line is drawn anew.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// How long to wait where nothing has a deadline.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The exit code of a replay that a second signal ended at once.
+const EXIT_STOPPED: i32 = 1;
 
 fn run(args: &Args) -> Result<(), CliError> {
     let [path] = args.positional.as_slice() else {
@@ -58,31 +63,22 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     let config = PoolConfig::from_options(args, PoolDefaults::REPLAY)?;
     need_luau()?;
-    // Before anything is started: a missing file is the likeliest mistake.
-    let mut input = open(path)?;
+    let bad_input = |error: io::Error| CliError::config(format!("{path}: {error}"));
+    let input = Input::open(path, repeat).map_err(bad_input)?;
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let master = Master::start(&config, api_config(&config)?, &program, &runtime_maker(&config))?;
-    let mut replay = Replay::new(&master, &config, in_flight, signals.received_rx());
-    let mut outcome = Ok(());
-    for round in 0..repeat {
-        if round > 0 {
-            input = open(path)?;
-        }
-        outcome = replay.run(&mut *input);
-        if outcome.is_err() {
-            break;
-        }
-    }
-    let outcome = outcome.and_then(|()| replay.drain());
+    let mut replay = Replay::new(&master, &config, in_flight, &signals);
+    let outcome = replay.run(&input);
     let summary = replay.summary;
     summary.print(&master, &config);
-    master.stop(Instant::now() + config.stop_timeout);
+    stop(master, Instant::now() + config.stop_timeout, &signals, EXIT_STOPPED);
     match outcome {
         Err(Stop::ClosedStdout) => Ok(()),
         Err(Stop::Signal) => Err(CliError::failed("stopped by a signal")),
-        Err(Stop::Io(error)) => Err(CliError::failed(format!("{path}: {error}"))),
+        Err(Stop::Input(error)) => Err(bad_input(error)),
+        Err(Stop::Output(error)) => Err(CliError::failed(format!("stdout: {error}"))),
         Err(Stop::GaveUp) => Err(CliError::gave_up("no worker is left: each has failed too often")),
         // The result lines and the summary have said what failed.
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
@@ -98,29 +94,28 @@ fn number(args: &Args, name: &str, default: usize, max: usize) -> Result<usize, 
     }
 }
 
-fn open(path: &str) -> Result<Box<dyn BufRead>, CliError> {
-    if path == "-" {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    let file = File::open(path).map_err(|error| CliError::config(format!("{path}: {error}")))?;
-    Ok(Box::new(BufReader::new(file)))
-}
-
 /// Why a replay ended before its input did.
 enum Stop {
     ClosedStdout,
     Signal,
     GaveUp,
-    Io(io::Error),
+    Input(io::Error),
+    Output(io::Error),
 }
 
 struct Replay<'m> {
     master: &'m Master,
-    pool: std::sync::Arc<dyn WorkerLike>,
+    pool: Arc<dyn WorkerLike>,
     deadline: Duration,
+    /// How long what is under way may take after a signal.
+    patience: Duration,
     in_flight: usize,
+    /// Lines that were read and not printed, the oldest first.
     window: VecDeque<Line>,
-    signals_rx: &'m Receiver<Signal>,
+    signals: &'m Signals,
+    /// Why no more lines are read, other than the end of the input; and until when what is under way is waited for.
+    stopped: Option<Stop>,
+    give_up_at: Option<Instant>,
     summary: Summary,
     progress: Progress,
 }
@@ -134,66 +129,78 @@ struct Line {
 }
 
 enum Outcome {
-    /// Refused before it was dispatched.
-    Done(DispatchError),
-    Waiting {
-        ticket: Ticket,
-        tenant: TenantId,
-        answer_rx: Receiver<(DispatchResult, Instant)>,
-        deadline: Instant,
-    },
+    /// There is a result, since then.
+    Done(DispatchResult, Instant),
+    Waiting(Waiting),
+}
+
+struct Waiting {
+    ticket: Ticket,
+    tenant: TenantId,
+    answer_rx: Receiver<(DispatchResult, Instant)>,
+    deadline: Instant,
 }
 
 impl<'m> Replay<'m> {
-    fn new(master: &'m Master, config: &PoolConfig, in_flight: usize, signals_rx: &'m Receiver<Signal>) -> Self {
+    fn new(master: &'m Master, config: &PoolConfig, in_flight: usize, signals: &'m Signals) -> Self {
         Self {
             master,
             pool: master.pool(),
             deadline: config.deadline,
+            patience: config.stop_timeout / 2,
             in_flight,
             window: VecDeque::with_capacity(in_flight),
-            signals_rx,
+            signals,
+            stopped: None,
+            give_up_at: None,
             summary: Summary::new(),
             progress: Progress::new(),
         }
     }
 
-    /// Dispatches every line of the input; the last ones stay in the window.
-    fn run(&mut self, input: &mut dyn BufRead) -> Result<(), Stop> {
-        let mut number = 0;
-        let mut line = Vec::new();
-        while read_line(input, &mut line).map_err(Stop::Io)? {
-            number += 1;
-            if line.trim_ascii().is_empty() {
-                continue;
+    /// Dispatches every line of the input and prints every result, as soon as those of all lines before it are printed.
+    ///
+    /// # Blocks
+    /// Until all is done. What wakes it: a line, the oldest line's answer or deadline, a signal, a change of a worker.
+    fn run(&mut self, input: &Input) -> Result<(), Stop> {
+        let mut is_reading = true;
+        loop {
+            self.print_done()?;
+            is_reading &= self.stopped.is_none();
+            if !is_reading && self.window.is_empty() {
+                self.progress.clear();
+                return self.stopped.take().map_or(Ok(()), Err);
             }
-            if self.window.len() >= self.in_flight {
-                self.print_oldest()?;
+            let has_room = self.window.len() < self.in_flight;
+            let lines_rx = if is_reading && has_room { input.lines_rx().clone() } else { never() };
+            let answer_rx = self.oldest().map_or_else(never, |oldest| oldest.answer_rx.clone());
+            let wait = self.next_time().saturating_duration_since(Instant::now());
+            select! {
+                recv(lines_rx) -> line => match line {
+                    Ok(Ok(line)) => self.start(&line),
+                    Ok(Err(error)) => self.stopped = Some(Stop::Input(error)),
+                    Err(_) => is_reading = false,
+                },
+                recv(answer_rx) -> answer => if let Ok((result, at)) = answer {
+                    self.finish_oldest(result, at);
+                },
+                recv(self.signals.received_rx()) -> signal => self.on_signal(signal.ok()),
+                recv(self.master.changes_rx()) -> _ => if self.master.has_given_up() {
+                    self.stopped = Some(Stop::GaveUp);
+                },
+                default(wait) => self.on_time(Instant::now()),
             }
-            self.check_ends()?;
-            let started = self.start(number, &line);
-            self.window.push_back(started);
         }
-        Ok(())
     }
 
-    fn check_ends(&self) -> Result<(), Stop> {
-        if matches!(self.signals_rx.try_recv(), Ok(Signal::Terminate | Signal::Interrupt)) {
-            return Err(Stop::Signal);
-        }
-        if self.master.has_given_up() {
-            return Err(Stop::GaveUp);
-        }
-        Ok(())
-    }
-
-    fn start(&self, number: u64, line: &[u8]) -> Line {
+    fn start(&mut self, input: &InputLine) {
         let started = Instant::now();
-        let ReplayEvent { tenant, event } = match parse(line) {
+        let number = input.number;
+        let ReplayEvent { tenant, event } = match parse(&input.text) {
             Ok(parsed) => parsed,
-            Err(refused) => {
-                let outcome = Outcome::Done(refused.error);
-                return Line { number, about: refused.about, started, outcome };
+            Err(Refused { about, error }) => {
+                let outcome = Outcome::Done(Err(error), started);
+                return self.window.push_back(Line { number, about, started, outcome });
             }
         };
         let about = Some((tenant, event.name.clone()));
@@ -203,172 +210,104 @@ impl<'m> Replay<'m> {
         // Room for the one answer.
         let answer = Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
         self.pool.submit(tenant, ticket, Job::Dispatch(event), deadline, answer);
-        Line { number, about, started, outcome: Outcome::Waiting { ticket, tenant, answer_rx, deadline } }
+        let outcome = Outcome::Waiting(Waiting { ticket, tenant, answer_rx, deadline });
+        self.window.push_back(Line { number, about, started, outcome });
     }
 
-    /// Waits for what is under way and prints it.
-    fn drain(&mut self) -> Result<(), Stop> {
-        while !self.window.is_empty() {
-            self.print_oldest()?;
+    fn oldest(&self) -> Option<&Waiting> {
+        match &self.window.front()?.outcome {
+            Outcome::Waiting(waiting) => Some(waiting),
+            Outcome::Done(..) => None,
         }
-        self.progress.clear();
-        Ok(())
     }
 
-    fn print_oldest(&mut self) -> Result<(), Stop> {
-        let Some(line) = self.window.pop_front() else { return Ok(()) };
-        let (result, answered) = match line.outcome {
-            Outcome::Done(error) => (Err(error), line.started),
-            Outcome::Waiting { ticket, tenant, answer_rx, deadline } => self.wait(ticket, tenant, &answer_rx, deadline),
-        };
-        let took = answered.saturating_duration_since(line.started);
-        self.summary.note(&result, took);
-        let text = result_line(line.number, line.about.as_ref(), result, took);
+    fn finish_oldest(&mut self, result: DispatchResult, at: Instant) {
+        if let Some(line) = self.window.front_mut() {
+            line.outcome = Outcome::Done(result, at);
+        }
+    }
+
+    /// When something is to be done though nothing happens.
+    fn next_time(&self) -> Instant {
+        let deadline = self.oldest().map(|oldest| oldest.deadline);
+        [deadline, self.give_up_at].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LONG)
+    }
+
+    /// The first one asks for an end in order: no more lines are read, what is under way may finish. The second one, or
+    /// the end of the patience, gives up what is under way.
+    fn on_signal(&mut self, signal: Option<Signal>) {
+        // A signal thread that ended counts as a signal: without it nothing else would end a replay that waits.
+        if signal == Some(Signal::HangUp) {
+            return;
+        }
+        log::info!("stopping: {signal:?}");
+        let patience = if self.give_up_at.is_none() { self.patience } else { Duration::ZERO };
+        self.give_up_at = Some(Instant::now() + patience);
+        self.stopped = Some(Stop::Signal);
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        let gives_up = self.give_up_at.is_some_and(|at| at <= now);
+        let count = if gives_up { self.window.len() } else { 1 };
+        for line in self.window.iter_mut().take(count) {
+            if let Outcome::Waiting(waiting) = &line.outcome
+                && (gives_up || waiting.deadline <= now)
+            {
+                line.outcome = Outcome::Done(waiting.give_up(&*self.pool, gives_up), now);
+            }
+        }
+    }
+
+    /// Prints the results that are there, up to the first line that still waits.
+    fn print_done(&mut self) -> Result<(), Stop> {
+        let mut text = String::new();
+        while self.window.front().is_some_and(Line::is_done) {
+            let Some(Line { number, about, started, outcome: Outcome::Done(result, at) }) = self.window.pop_front()
+            else {
+                break;
+            };
+            let took = at.saturating_duration_since(started);
+            let result = as_json(result);
+            self.summary.note(result.as_ref().err(), took);
+            text += &result_line(number, about.as_ref(), result, took);
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Err(Stop::ClosedStdout),
-            Err(error) => return Err(Stop::Io(error)),
+            Err(error) => return Err(Stop::Output(error)),
             Ok(()) => {}
         }
         self.progress.draw(&self.summary);
         Ok(())
     }
+}
 
-    fn wait(
-        &self,
-        ticket: Ticket,
-        tenant: TenantId,
-        answer_rx: &Receiver<(DispatchResult, Instant)>,
-        deadline: Instant,
-    ) -> (DispatchResult, Instant) {
-        answer_rx.recv_deadline(deadline).unwrap_or_else(|_| {
-            let error = match self.pool.cancel(tenant, ticket) {
-                Cancelled::Waiting => no_worker_in_time(),
-                Cancelled::Sent | Cancelled::Unknown => DispatchError::Deadline { sent: true },
-            };
-            answer_rx.try_recv().unwrap_or((Err(error), Instant::now()))
+impl Line {
+    fn is_done(&self) -> bool {
+        matches!(self.outcome, Outcome::Done(..))
+    }
+}
+
+impl Waiting {
+    /// Gives the event up, because of its deadline or because the replay stops.
+    fn give_up(&self, pool: &dyn WorkerLike, is_stopping: bool) -> DispatchResult {
+        let cancelled = pool.cancel(self.tenant, self.ticket);
+        // What is cancelled is answered by that; only of what was not found the result may have come just now.
+        if cancelled == Cancelled::Unknown
+            && let Ok((result, _)) = self.answer_rx.try_recv()
+        {
+            return result;
+        }
+        Err(match (cancelled, is_stopping) {
+            (Cancelled::Waiting, false) => no_worker_in_time(),
+            (Cancelled::Sent | Cancelled::Unknown, false) => DispatchError::Deadline { sent: true },
+            (Cancelled::Waiting, true) => DispatchError::NotSent("the replay was stopped".to_owned()),
+            (Cancelled::Sent | Cancelled::Unknown, true) => {
+                DispatchError::OutcomeUnknown("the replay was stopped before an answer came".to_owned())
+            }
         })
-    }
-}
-
-/// Reads a line without its end; of one that is too long only the beginning, and the rest is skipped. False at the end.
-fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
-    line.clear();
-    let mut any = false;
-    loop {
-        let buffer = match input.fill_buf() {
-            Ok(buffer) => buffer,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if buffer.is_empty() {
-            return Ok(any);
-        }
-        any = true;
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let piece = &buffer[..end.unwrap_or(buffer.len())];
-        // One byte more than allowed, so that the parser can tell.
-        let room = (LINE_MAX_BYTES + 1).saturating_sub(line.len());
-        line.extend_from_slice(&piece[..piece.len().min(room)]);
-        let used = end.map_or(buffer.len(), |end| end + 1);
-        input.consume(used);
-        if end.is_some() {
-            return Ok(true);
-        }
-    }
-}
-
-/// One line of output (interface.md: "replay").
-fn result_line(number: u64, about: Option<&(TenantId, String)>, result: DispatchResult, took: Duration) -> String {
-    let mut text = format!("{{\"line\":{number}");
-    if let Some((tenant, name)) = about {
-        text.push_str(&format!(",\"tenant\":\"{tenant}\",\"name\":{}", serde_json::Value::from(name.as_str())));
-    }
-    let result = result.and_then(|value| {
-        value_to_json(&value).map_err(|error| DispatchError::Script(format!("the result has no JSON form: {error}")))
-    });
-    match result {
-        Ok(json) => {
-            text.push_str(",\"ok\":");
-            text.push_str(&json);
-        }
-        Err(error) => {
-            let message = serde_json::Value::from(error.to_string());
-            let (kind, sent) = (error.kind(), error.sent());
-            text.push_str(&format!(",\"error\":{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}"));
-        }
-    }
-    text.push_str(&format!(",\"ms\":{:.2}}}\n", took.as_secs_f64() * 1000.0));
-    text
-}
-
-/// A line on a terminal's stderr that is drawn over and over.
-struct Progress {
-    is_on: bool,
-    drawn_at: Option<Instant>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { is_on: io::stderr().is_terminal(), drawn_at: None }
-    }
-
-    fn draw(&mut self, summary: &Summary) {
-        if !self.is_on || self.drawn_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
-            return;
-        }
-        self.drawn_at = Some(Instant::now());
-        // A terminal that has gone away needs no progress.
-        let _ = write!(io::stderr(), "\r\x1b[K{}", summary.progress());
-    }
-
-    fn clear(&mut self) {
-        if self.drawn_at.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::EncodedValue;
-
-    fn lines(mut input: &[u8]) -> Vec<Vec<u8>> {
-        let mut line = Vec::new();
-        let mut lines = Vec::new();
-        while read_line(&mut input, &mut line).expect("reads") {
-            lines.push(line.clone());
-        }
-        lines
-    }
-
-    #[test]
-    fn lines_end_with_the_input_too() {
-        assert_eq!(lines(b"a\n\nb"), [b"a".to_vec(), b"".to_vec(), b"b".to_vec()]);
-        assert_eq!(lines(b""), Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_does_not_grow_memory_and_does_not_end_the_run() {
-        let mut input = vec![b'x'; LINE_MAX_BYTES * 2];
-        input.extend_from_slice(b"\nnext\n");
-        let lines = lines(&input);
-        assert_eq!(lines[0].len(), LINE_MAX_BYTES + 1);
-        assert_eq!(lines[1], b"next");
-    }
-
-    #[test]
-    fn a_result_line_has_the_form_of_the_contract() {
-        let about = (TenantId::Guild(123), "A \"b\"".to_owned());
-        let ms = Duration::from_micros(420);
-        assert_eq!(
-            result_line(1, Some(&about), Ok(EncodedValue::null()), ms),
-            "{\"line\":1,\"tenant\":\"guild:123\",\"name\":\"A \\\"b\\\"\",\"ok\":null,\"ms\":0.42}\n"
-        );
-        assert_eq!(
-            result_line(2, None, Err(DispatchError::Busy("no".to_owned())), ms),
-            "{\"line\":2,\"error\":{\"kind\":\"busy\",\"sent\":false,\"message\":\"no\"},\"ms\":0.42}\n"
-        );
     }
 }

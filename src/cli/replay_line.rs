@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::DispatchError;
-use crate::limits::API_BODY_MAX_BYTES;
+use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{CreateEvent, EncodedJson, EventData, TenantId};
 use crate::wire::json::event_data_from_json;
 
@@ -64,8 +64,13 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
         })?,
         None => EncodedJson::null(),
     };
-    let event = CreateEvent { name, author: fields.author.map(Cow::into_owned), data: EventData::Json(data) };
-    Ok(ReplayEvent { tenant, event })
+    let author = fields.author.map(Cow::into_owned);
+    let bytes = data.as_bytes().len() + name.len() + author.as_ref().map_or(0, String::len) + EVENT_ENVELOPE_BYTES;
+    if bytes > MESSAGE_MAX_BYTES {
+        let error = DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES };
+        return Err(Refused { about: Some((tenant, name)), error });
+    }
+    Ok(ReplayEvent { tenant, event: CreateEvent { name, author, data: EventData::Json(data) } })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::config::PoolConfig;
+use crate::error::DispatchError;
 use crate::master::Master;
-use crate::model::DispatchResult;
 
 use super::output;
 
@@ -23,10 +23,10 @@ impl Summary {
         Self { started: Instant::now(), events: 0, failures: BTreeMap::new(), latencies: Latencies::default() }
     }
 
-    pub(super) fn note(&mut self, result: &DispatchResult, took: Duration) {
+    pub(super) fn note(&mut self, error: Option<&DispatchError>, took: Duration) {
         self.events += 1;
         self.latencies.note(took);
-        if let Err(error) = result {
+        if let Some(error) = error {
             *self.failures.entry(error.kind()).or_default() += 1;
         }
     }

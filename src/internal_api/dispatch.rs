@@ -11,13 +11,12 @@ use super::object::{self, Members};
 use super::{Api, Call, flag, shortened};
 use crate::error::DispatchError;
 use crate::http::{Body, BodyError, Response};
-use crate::limits::{API_BODY_MAX_BYTES, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
+use crate::limits::{
+    API_BODY_MAX_BYTES, DISPATCH_DEADLINE_MAX, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES,
+};
 use crate::model::{CreateEvent, DispatchResult, EncodedJson, EventData, Job, TenantId};
 use crate::wire::json;
 use crate::worker_like;
-
-/// What a message is larger by than the name and data of the event in it: variants, tenant, author, request id, heads.
-const ENVELOPE_BYTES: usize = 128;
 
 pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
@@ -97,7 +96,7 @@ fn event(call: &Call<'_>, body: &[u8]) -> Result<CreateEvent, ApiError> {
         Some(text) => json::event_data_from_json(text)
             .map_err(|error| ApiError::bad_request(format!("\"data\" is not acceptable JSON: {error}")))?,
     };
-    let bytes = data.as_bytes().len() + name.len() + ENVELOPE_BYTES;
+    let bytes = data.as_bytes().len() + name.len() + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {
         return Err(DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES }.into());
     }
