@@ -1,5 +1,17 @@
 //! The integration tests: one binary, so that they link once. Each module is about one thing; `support` is what they share.
 
+#[cfg(feature = "luau")]
+mod cli_faults;
+#[cfg(feature = "luau")]
+mod cli_master;
+#[cfg(feature = "luau")]
+mod cli_python;
+#[cfg(feature = "luau")]
+mod cli_replay;
+#[cfg(feature = "luau")]
+mod cli_usage;
+#[cfg(not(feature = "luau"))]
+mod cli_without_luau;
 mod db_client;
 mod db_routes;
 mod protocol;

@@ -1,7 +1,11 @@
 //! What the integration tests share: folders of their own, random numbers that repeat, databases behind every door.
 
+#[cfg(feature = "luau")]
+pub(crate) mod binary;
 pub(crate) mod db;
 pub(crate) mod process;
+#[cfg(feature = "luau")]
+pub(crate) mod skip;
 pub(crate) mod stand_in;
 
 use std::path::{Path, PathBuf};

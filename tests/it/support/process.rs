@@ -2,6 +2,7 @@
 //!
 //! Waiting for what has no event of its own is done here and nowhere else: look, and look again until a deadline.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -32,10 +33,57 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }
 
+/// The pids of a pool's worker processes by worker id.
+pub(crate) fn workers_of(master: u32) -> BTreeMap<usize, u32> {
+    let mut workers = BTreeMap::new();
+    for pid in children_of(master) {
+        let line = command_line(pid);
+        let id = line.iter().position(|word| word == "--id").and_then(|at| line.get(at + 1)?.parse().ok());
+        if let Some(id) = id {
+            workers.insert(id, pid);
+        }
+    }
+    workers
+}
+
+/// The running children of a process.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|(state, of)| of == parent && state != 'Z')).collect()
+}
+
+/// The words with which a process was started; none if it is gone.
+pub(crate) fn command_line(pid: u32) -> Vec<String> {
+    nul_separated(&format!("/proc/{pid}/cmdline"))
+}
+
+/// The variables with which a process was started.
+pub(crate) fn environment(pid: u32) -> BTreeMap<String, String> {
+    let variables = nul_separated(&format!("/proc/{pid}/environ"));
+    variables
+        .into_iter()
+        .filter_map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .collect()
+}
+
+/// How much processor time a process has used, in ticks of 10 ms.
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let after_name = text.rsplit_once(')').expect("a name").1;
+    // utime and stime are the fields 14 and 15; the name is the second.
+    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// Sends a signal; to a process that has just ended it is none.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     let _ = kill_process(pid, signal);
+}
+
+fn nul_separated(path: &str) -> Vec<String> {
+    let bytes = fs::read(path).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// A process's state and parent.

@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 /// Says that `test` was skipped, and why: what to set or install so that it runs.
-pub fn skipped(test: &str, why: &str) {
+pub(crate) fn skipped(test: &str, why: &str) {
     let line = format!("SKIPPED: {test}: {why}\n");
     // One write each, so that lines of tests that run at once do not mix. The harness may be in the middle of a line.
     let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());

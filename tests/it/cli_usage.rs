@@ -1,0 +1,160 @@
+//! Command lines, files and addresses that are wrong: each a clear error with the exit code of the contract, and nothing
+//! touched that was there before.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::support::TempDir;
+use crate::support::binary::{Running, mesophyll, run, write};
+
+const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+
+fn master(args: &[&str]) -> Vec<String> {
+    ["master"].iter().chain(&FREE).chain(args).map(|word| (*word).to_owned()).collect()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_wrong_usage() {
+    for (args, says) in [
+        (&["sing"][..], "unknown command sing"),
+        (&[], "a command is missing"),
+        (&["replay"], "replay takes one FILE"),
+        (&["replay", "a", "b"], "replay takes one FILE"),
+        (&["replay", "a", "--wrokers", "2"], "unknown option --wrokers"),
+        (&["replay", "a", "--workers"], "--workers needs a value"),
+        (&["replay", "a", "--workers", "none"], "--workers is a number from 1 to"),
+        (&["replay", "a", "--in-flight", "0"], "--in-flight is a number from 1 to"),
+        (&["replay", "a", "--mode", "fibers"], "--mode is process-pool or thread-pool"),
+        (&["replay", "-", "--repeat", "2"], "--repeat needs a FILE"),
+        (&["replay", "a", "--external-workers"], "unknown option --external-workers"),
+        (&["master", "extra"], "unexpected \"extra\""),
+        (&["master", "--external-workers", "--mode", "thread-pool"], "--external-workers makes no sense"),
+        (&["master", "--deadline", "5"], "--deadline is a span of time"),
+        (&["master", "--listen", "nowhere"], "--listen is an address"),
+        (&["worker", "--workers", "2", "--master", "127.0.0.1:1"], "--id is missing"),
+        (&["worker", "--id", "2", "--workers", "2", "--master", "127.0.0.1:1"], "--id must be below --workers"),
+        (&["worker", "--id", "0", "--workers", "2"], "--master is missing"),
+        (&["dispatch", "guild:1"], "dispatch takes TENANT EVENT [DATA]"),
+        (&["dispatch", "role:1", "E"], "role:1"),
+        (&["dispatch", "guild:1", "E", "{"], "DATA is not JSON"),
+        (&["token"], "--user is missing"),
+        (&["token", "--user", "me"], "--user is a Discord id"),
+    ] {
+        run(args).expect(2, says);
+    }
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["master", "worker", "replay", "dispatch", "token", "check"] {
+        let help = run(&[command, "--help"]);
+        help.expect(0, "");
+        assert!(help.stdout.iter().any(|line| line.starts_with(&format!("Usage: mesophyll {command}"))), "{help:?}");
+    }
+    run(&["--help"]).expect(0, "");
+    assert_eq!(run(&["--version"]).stdout, [concat!("mesophyll ", env!("CARGO_PKG_VERSION"))]);
+}
+
+#[test]
+fn bad_configuration_is_told_from_bad_usage() {
+    let folder = TempDir::new();
+    let environment = |name: &str, value: &str, args: &[&str]| {
+        let mut command = mesophyll(args);
+        command.env(name, value).current_dir(folder.path());
+        Running::start(command).wait()
+    };
+    environment("MESOPHYLL_WORKERS", "0", &["replay", "-"]).expect(3, "MESOPHYLL_WORKERS is a number from 1 to");
+    environment("MESOPHYLL_LOG", "loud", &["replay", "-"]).expect(3, "MESOPHYLL_LOG is off, error");
+    environment("MESOPHYLL_API_SECRET", "short", &["token", "--user", "1"]).expect(3, "MESOPHYLL_API_SECRET: ");
+    let short = environment(
+        "MESOPHYLL_API_SECRET",
+        "a short secret",
+        &["master", "--api", "127.0.0.1:0", "--store", "memory:"],
+    );
+    short.expect(3, "MESOPHYLL_API_SECRET: ");
+    assert!(!short.stderr.contains("a short secret"), "{short:?}");
+    run(&["token", "--user", "1"]).expect(3, "MESOPHYLL_API_SECRET is not set");
+    run(&["dispatch", "guild:1", "E"]).expect(3, "no token: set MESOPHYLL_INTERNAL_TOKEN");
+    run(&["dispatch", "guild:1", "E", "--token-file", "/nowhere"]).expect(3, "--token-file /nowhere");
+    run(&["worker", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"])
+        .expect(3, "MESOPHYLL_CLIENT_TOKEN is not set");
+    run(&["replay", "/nowhere.ndjson"]).expect(3, "/nowhere.ndjson: ");
+    run(&["replay", "/"]).expect(3, "/: ");
+    run(&["replay", "-", "--templates", "/nowhere"]).expect(3, "--templates: there is no directory /nowhere");
+    run(&["replay", "-", "--store", "mysql://db"]).expect(3, "--store: ");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was written");
+}
+
+#[test]
+fn nobody_to_dispatch_to_is_a_failed_request() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    drop(taken);
+    let mut command = mesophyll(&["dispatch", "guild:1", "E", "--api", &address]);
+    command.env("MESOPHYLL_INTERNAL_TOKEN", "1.2.3");
+    let finished = Running::start(command).wait();
+    finished.expect(1, &format!("no answer from http://{address}"));
+    assert!(!finished.stderr.contains("1.2.3"));
+}
+
+#[test]
+fn a_port_in_use_is_named_and_the_store_stays_as_it_is() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let folder = TempDir::new();
+    let store = format!("redb:{}", folder.path().join("store.redb").display());
+    for option in ["--listen", "--api"] {
+        let other = if option == "--listen" { "--api" } else { "--listen" };
+        let finished = run(&["master", option, &address, other, "127.0.0.1:0", "--store", &store, "--workers", "1"]);
+        finished.expect(3, &format!("cannot listen on {address}: "));
+        assert!(!folder.path().join("store.redb").exists());
+        assert_eq!(finished.stdout, Vec::<String>::new(), "no ready line");
+    }
+}
+
+#[test]
+fn a_token_file_that_cannot_be_used_is_named_and_its_tokens_are_not() {
+    let folder = TempDir::new();
+    let token = "a1".repeat(32);
+    let good = format!(r#"{{"0": "{token}"}}"#);
+    for (name, content, mode, says) in [
+        ("open.json", good.as_str(), 0o644, "others can read it (mode 644)"),
+        ("group.json", &good, 0o640, "others can read it (mode 640)"),
+        ("syntax.json", &good[..40], 0o600, "it is not JSON of the form"),
+        ("list.json", &format!(r#"["{token}"]"#), 0o600, "it is not JSON of the form"),
+        ("more.json", &format!(r#"{{"0": "{token}", "1": "{token}"}}"#), 0o600, "it must have the keys 0 to 0"),
+        ("none.json", "{}", 0o600, "it must have the keys 0 to 0"),
+        ("short.json", r#"{"0": "abc"}"#, 0o600, "a token is 64 letters and digits"),
+    ] {
+        let path = write(folder.path(), name, content);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        let args = ["--store", "memory:", "--workers", "1", "--worker-tokens", text(&path), "--external-workers"];
+        let finished = run(&master(&args));
+        finished.expect(3, says);
+        assert!(finished.stderr.contains(name), "{finished:?}");
+        assert!(!finished.stderr.contains(&token[..10]), "{finished:?}");
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), content);
+    }
+    let nowhere = folder.path().join("nowhere/tokens.json");
+    run(&master(&["--store", "memory:", "--worker-tokens", text(&nowhere)])).expect(3, "--worker-tokens ");
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_ends_with_its_own_code_and_is_untouched() {
+    let folder = TempDir::new();
+    for (name, content) in [("text.redb", "this is not a store\n".repeat(1000)), ("short.redb", "x".to_owned())] {
+        let path = write(folder.path(), name, &content);
+        let finished = run(&master(&["--store", &format!("redb:{}", text(&path)), "--workers", "1"]));
+        finished.expect(4, "store: ");
+        assert_eq!(finished.stdout, Vec::<String>::new(), "no ready line");
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), content);
+    }
+    let nowhere = format!("redb:{}", text(&folder.path().join("nowhere/store.redb")));
+    run(&master(&["--store", &nowhere])).expect(4, "store: ");
+    run(&master(&["--store", &format!("redb:{}", text(folder.path()))])).expect(4, "store: ");
+}
