@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use tungstenite::error::{CapacityError, Error, ProtocolError};
@@ -102,21 +103,21 @@ pub(super) fn spawn(
     handler: Box<dyn LinkHandler>,
 ) -> io::Result<OwnedThread> {
     websocket.get_mut().link = Some(link.clone());
-    let owner = link.clone();
-    thread::spawn_watched(
-        format!("{name}-rd"),
-        move || run(&link, websocket, handler),
-        move |exit| {
-            // A panic in a handler ends this link only, and its writer must not wait for ever.
-            if let thread::ThreadExit::Panicked(_) = exit {
-                owner.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
-            }
-        },
-    )
+    thread::spawn(format!("{name}-rd"), move || run(&link, websocket, handler))
 }
 
 fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<dyn LinkHandler>) {
-    let ended = read_until_end(link, &mut websocket, handler.as_mut());
+    let reading = AssertUnwindSafe(|| read_until_end(link, &mut websocket, handler.as_mut()));
+    let ended = match catch_unwind(reading) {
+        Ok(ended) => ended,
+        Err(panic) => {
+            // A bug ends this link only, and whoever waits for an answer over it is told as at any other end.
+            let cause = link.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
+            handler.on_closed(&cause);
+            link.shared.queue.reader_done();
+            resume_unwind(panic);
+        }
+    };
     let cause = link.note_cause(ended.clone());
     if let CloseCause::ClosedByUs(code) = ended {
         link.shared.queue.close(code);
