@@ -149,6 +149,17 @@ impl Link {
         }
     }
 
+    /// Joins the link's threads; one that has not ended by `deadline` is aborted.
+    ///
+    /// # Blocks
+    /// Until `deadline`, or the link's end if that is earlier.
+    pub fn join_until(self, deadline: Instant) {
+        if !self.threads.iter().all(|thread| thread.wait_until(deadline)) {
+            self.sender.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
+        }
+        self.join();
+    }
+
     /// Whether both threads have ended, so that [`Link::join`] returns at once.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(|thread| thread.wait_until(Instant::now()))
@@ -212,12 +223,13 @@ impl LinkSender {
         self.shared.queue.close(code);
     }
 
-    /// Ends the link at once. Does not wait.
-    pub fn abort(&self, cause: CloseCause) {
-        self.note_cause(cause);
+    /// Ends the link at once and returns why it ended: this, or what came before. Does not wait.
+    pub fn abort(&self, cause: CloseCause) -> CloseCause {
+        let cause = self.note_cause(cause);
         self.shared.queue.abort();
         // Fails only when the connection has gone already.
         let _ = self.shared.socket.shutdown(Shutdown::Both);
+        cause
     }
 
     /// Whether the link has ended, or is about to.

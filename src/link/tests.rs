@@ -25,6 +25,7 @@ struct Recorder(Sender<Seen>);
 impl LinkHandler for Recorder {
     fn on_message(&mut self, _: &LinkSender, message: &[u8]) -> Result<(), u16> {
         self.0.send(Seen::Message(message.to_vec())).expect("the test listens");
+        assert!(message != b"panic", "on purpose");
         if message == b"close with 1007" { Err(close_code::UNDECODABLE) } else { Ok(()) }
     }
 
@@ -71,6 +72,14 @@ fn read_upgrade(socket: &mut TcpStream) -> String {
 }
 
 fn accept_link(listener: &TcpListener, limits: &LinkLimits) -> (Link, Receiver<Seen>) {
+    accept_with(listener, limits, recorder())
+}
+
+fn accept_with(
+    listener: &TcpListener,
+    limits: &LinkLimits,
+    (service, seen_rx): (Service, Receiver<Seen>),
+) -> (Link, Receiver<Seen>) {
     let (mut socket, _) = listener.accept().expect("accept");
     let key = read_upgrade(&mut socket);
     let headers = [
@@ -79,7 +88,6 @@ fn accept_link(listener: &TcpListener, limits: &LinkLimits) -> (Link, Receiver<S
         ("sec-websocket-version", b"13"),
         ("sec-websocket-key", key.as_bytes()),
     ];
-    let (service, seen_rx) = recorder();
     let upgrade = accept(headers.into_iter()).expect("an upgrade");
     (upgrade.start("test-s", socket, Vec::new(), limits, |_| service).expect("a link"), seen_rx)
 }
@@ -92,13 +100,20 @@ fn connect_link(address: SocketAddr) -> (Link, Receiver<Seen>) {
 
 /// A link of ours as the server, and a plain tungstenite client as its peer.
 fn link_and_peer(limits: &LinkLimits) -> (Link, Receiver<Seen>, WebSocket<TcpStream>) {
+    link_and_peer_with(limits, recorder())
+}
+
+fn link_and_peer_with(
+    limits: &LinkLimits,
+    served: (Service, Receiver<Seen>),
+) -> (Link, Receiver<Seen>, WebSocket<TcpStream>) {
     let (listener, address) = listener();
     let peer = std::thread::spawn(move || {
         let socket = TcpStream::connect(address).expect("connect");
         socket.set_read_timeout(Some(WAIT)).expect("a timeout");
         tungstenite::client::client("ws://localhost/ws", socket).expect("a handshake").0
     });
-    let (link, seen_rx) = accept_link(&listener, limits);
+    let (link, seen_rx) = accept_with(&listener, limits, served);
     (link, seen_rx, peer.join().expect("the peer"))
 }
 
@@ -288,6 +303,56 @@ fn a_peer_that_drains_a_byte_at_a_time_loses_the_link_too() {
     link.join();
     drop(stop_tx);
     dribble.join().expect("the peer");
+}
+
+/// Gives its peer up after a while.
+struct Impatient(Instant);
+
+impl Pulse for Impatient {
+    fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
+        if now >= self.0 {
+            link.abort(CloseCause::Silent);
+        }
+        now + Duration::from_millis(50)
+    }
+}
+
+#[test]
+fn the_pulse_goes_on_while_the_peer_takes_nothing() {
+    let (seen_tx, seen_rx) = unbounded();
+    let pulse = Impatient(Instant::now() + Duration::from_millis(300));
+    let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
+    let (link, seen_rx, peer) = link_and_peer_with(&limits, ((Box::new(Recorder(seen_tx)), Box::new(pulse)), seen_rx));
+    for _ in 0..4 {
+        link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
+    }
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::Silent));
+    link.join();
+    drop(peer);
+}
+
+#[test]
+fn a_link_that_cannot_say_goodbye_is_joined_at_the_deadline() {
+    let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
+    let (link, seen_rx, peer) = link_and_peer(&limits);
+    for _ in 0..4 {
+        link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
+    }
+    link.sender().close(close_code::GOING_AWAY);
+    let before = Instant::now();
+    link.join_until(before + Duration::from_millis(100));
+    assert!(before.elapsed() < WAIT);
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByUs(close_code::GOING_AWAY)));
+    drop(peer);
+}
+
+#[test]
+fn a_bug_in_the_handler_ends_its_link_and_the_end_is_told() {
+    let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
+    peer.send(Message::binary(b"panic".to_vec())).expect("sent");
+    assert_eq!(next(&seen_rx), Seen::Message(b"panic".to_vec()));
+    assert!(matches!(next(&seen_rx), Seen::Closed(CloseCause::Broken(_))));
+    link.join();
 }
 
 #[test]

@@ -22,6 +22,10 @@ const COALESCE_BYTES: usize = 128 * 1024;
 /// How long a peer gets to answer a close before the socket is shut.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// How often a write that does not get on looks at the clock: the link's pulse must not stand still with it, or a peer that
+/// takes nothing would be given as long as a batch may take before its silence is noticed.
+const STALL_LOOK: Duration = Duration::from_millis(100);
+
 /// Starts the writer thread.
 pub(super) fn spawn(
     name: &str,
@@ -32,10 +36,11 @@ pub(super) fn spawn(
 ) -> io::Result<OwnedThread> {
     let write_timeout = link.shared.limits.write_timeout;
     // A quarter, so that the total deadline below is overrun by a quarter at most.
-    socket.set_write_timeout(Some((write_timeout / 4).max(Duration::from_millis(1))))?;
-    let half = WriteHalf { socket, deadline: Instant::now(), timed_out: false };
+    socket.set_write_timeout(Some((write_timeout / 4).clamp(Duration::from_millis(1), STALL_LOOK)))?;
+    let clock = Clock { link: link.clone(), pulse, next_beat: Instant::now() };
+    let half = WriteHalf { socket, clock, deadline: Instant::now(), timed_out: false };
     let config = WebSocketConfig::default().read_buffer_size(0).write_buffer_size(COALESCE_BYTES);
-    let writer = Writer { link: link.clone(), socket: WebSocket::from_raw_socket(half, role, Some(config)), pulse };
+    let writer = Writer { link: link.clone(), socket: WebSocket::from_raw_socket(half, role, Some(config)) };
     thread::spawn_watched(
         format!("{name}-wr"),
         move || writer.run(),
@@ -49,19 +54,37 @@ pub(super) fn spawn(
 struct Writer {
     link: LinkSender,
     socket: WebSocket<WriteHalf>,
+}
+
+/// The link's pulse and when it is due.
+struct Clock {
+    link: LinkSender,
     pulse: Box<dyn Pulse>,
+    next_beat: Instant,
+}
+
+impl Clock {
+    fn beat(&mut self) {
+        self.next_beat = self.pulse.beat(&self.link, Instant::now());
+    }
+
+    fn beat_if_due(&mut self) {
+        if Instant::now() >= self.next_beat {
+            self.beat();
+        }
+    }
 }
 
 impl Writer {
     fn run(mut self) {
-        let mut next_beat = self.pulse.beat(&self.link, Instant::now());
+        self.clock().beat();
         loop {
-            let mut beat = false;
+            let next_beat = self.clock().next_beat;
             let written = match self.link.shared.queue.take(next_beat) {
                 Taken::Batch(batch) => self.write(batch),
                 Taken::Nothing => {
-                    beat = true;
-                    Ok(())
+                    self.clock().beat();
+                    continue;
                 }
                 Taken::Closing(batch, code) => {
                     let goodbye = self.write(batch).and_then(|()| self.write_close(code));
@@ -82,11 +105,12 @@ impl Writer {
                 self.link.abort(cause);
                 return;
             }
-            let now = Instant::now();
-            if beat || now >= next_beat {
-                next_beat = self.pulse.beat(&self.link, now);
-            }
+            self.clock().beat_if_due();
         }
+    }
+
+    fn clock(&mut self) -> &mut Clock {
+        &mut self.socket.get_mut().clock
     }
 
     fn write(&mut self, batch: VecDeque<Outgoing>) -> Result<(), CloseCause> {
@@ -121,9 +145,9 @@ impl Writer {
 }
 
 /// The stream under the writer's WebSocket object: it only writes, and not beyond the deadline.
-#[derive(Debug)]
 struct WriteHalf {
     socket: TcpStream,
+    clock: Clock,
     deadline: Instant,
     timed_out: bool,
 }
@@ -139,7 +163,7 @@ impl Write for WriteHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let written = match self.socket.write(bytes) {
-                // The socket's own timeout: nothing left in a quarter of the total.
+                // The socket's own timeout: nothing left in that time.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => None,
                 Err(error) => return Err(error),
@@ -149,6 +173,10 @@ impl Write for WriteHalf {
             if !all && Instant::now() >= self.deadline {
                 self.timed_out = true;
                 return Err(ErrorKind::TimedOut.into());
+            }
+            if !all {
+                // May end the link, and then the next write fails.
+                self.clock.beat_if_due();
             }
             if let Some(len) = written {
                 return Ok(len);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -82,12 +82,12 @@ struct Shared {
     tokens: BTreeMap<usize, String>,
     db: Arc<DbState>,
     state: Mutex<State>,
-    generations: AtomicU64,
     stopping: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
+    generations: u64,
     connections: HashMap<usize, MesophyllServerConn>,
     observers: HashMap<usize, Weak<dyn LinkObserver>>,
     links: Vec<Link>,
@@ -122,14 +122,7 @@ impl MesophyllServer {
             return Err(StartError::Idents(text));
         }
         let http_limits = config.http_limits.clone();
-        let shared = Arc::new(Shared {
-            config,
-            tokens,
-            db,
-            state: Mutex::default(),
-            generations: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { config, tokens, db, state: Mutex::default(), stopping: AtomicBool::new(false) });
         let pushes = Arc::downgrade(&shared);
         shared.db.on_tenant_state(Box::new(move |tenant, state| {
             if let Some(shared) = pushes.upgrade() {
@@ -172,7 +165,8 @@ impl MesophyllServer {
     /// Refuses new connections, closes all links and joins every thread.
     ///
     /// # Blocks
-    /// Until `deadline` at most; a peer that does not answer a close is cut off after a second.
+    /// Until `deadline` at most; a peer that does not answer a close is cut off after a second, one that does not take what
+    /// was queued for it at the deadline.
     pub fn shutdown(&self, deadline: Instant) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let (connections, links) = {
@@ -185,7 +179,7 @@ impl MesophyllServer {
         }
         self.http.shutdown(deadline);
         for link in links {
-            link.join();
+            link.join_until(deadline);
         }
     }
 }
@@ -259,19 +253,21 @@ impl Shared {
 
     /// Makes the connection of a new link, says Hello and takes over from an older connection.
     fn serve(self: &Arc<Self>, worker_id: usize, link: &LinkSender) -> Service {
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let conn = MesophyllServerConn::new(worker_id, generation, link.clone());
         let interval = self.config.heartbeat_interval;
         let heartbeat_interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         // The queue of a new link is empty.
         let _ = link.send(ServerMessage::Hello { heartbeat_interval_ms }.encode());
-        let (older, observer) = {
+        let (conn, older, observer) = {
             let mut state = self.lock();
+            // Counted under the lock: of two that connect at once, the one that stays must be the one with the higher
+            // number, or its owner would take it for the one that was replaced.
+            state.generations += 1;
+            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone());
             let older = state.connections.insert(worker_id, conn.clone());
             if older.is_some() {
                 state.note_replacement(worker_id, &conn, older.as_ref());
             }
-            (older, state.observers.get(&worker_id).and_then(Weak::upgrade))
+            (conn, older, state.observers.get(&worker_id).and_then(Weak::upgrade))
         };
         if let Some(older) = older {
             older.replace();

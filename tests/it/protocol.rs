@@ -281,6 +281,25 @@ fn a_worker_that_goes_fails_what_is_pending_at_once_and_one_that_returns_is_foun
 }
 
 #[test]
+fn of_workers_that_connect_at_once_the_one_that_stays_counts_as_the_newest() {
+    let master = Master::start(Duration::from_secs(5));
+    for round in 1..=50 {
+        let peers: Vec<_> = std::thread::scope(|scope| {
+            let connect = || {
+                let mut peer = master.raw_peer();
+                peer.read().expect("Hello, and then it is known");
+                peer
+            };
+            let peers: Vec<_> = (0..4).map(|_| scope.spawn(connect)).collect();
+            peers.into_iter().map(|peer| peer.join().expect("a peer")).collect()
+        });
+        let current = master.server.get_connection(0).expect("the last one");
+        assert_eq!(current.generation(), 4 * round);
+        drop(peers);
+    }
+}
+
+#[test]
 fn a_link_that_breaks_is_made_again_by_the_worker() {
     let (master, _worker, conn) = master_and_worker();
     conn.close(close_code::GOING_AWAY);
