@@ -68,9 +68,9 @@ pub const HTTP_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// more to come it is closed.
 pub const HTTP_DRAIN_BYTES: u64 = 64 * 1024;
 
-/// Limit: messages waiting for a link's writer. With 1,024 requests in flight and their cancellations there is room
-/// for twice as much; when it is full a sender gets `NotSent`/`Busy` at once, nothing blocks.
-pub const LINK_QUEUE_MESSAGES: usize = 4096;
+/// Limit: messages waiting for a link's writer: every request that may wait for an answer ([`PENDING_MAX`]), or its answer,
+/// or its cancellation, and a few more. When it is full a sender gets `Busy` at once, nothing blocks.
+pub const LINK_QUEUE_MESSAGES: usize = PENDING_MAX + 4096;
 
 /// Limit: bytes waiting for a link's writer: four messages of the largest size. What does not fit is refused at once.
 pub const LINK_QUEUE_BYTES: usize = 4 * MESSAGE_MAX_BYTES;
@@ -84,8 +84,9 @@ pub const PENDING_MAX: usize = 65_536;
 /// Limit: dispatches that wait for a worker that is not ready; one more is `Busy` at once.
 pub const WAITING_FOR_WORKER_MAX: usize = 4096;
 
-/// Limit: bytes of the events that wait for a worker that is not ready (sixteen of the largest): more is `Busy` at once.
-pub const WAITING_FOR_WORKER_BYTES: usize = 16 * MESSAGE_MAX_BYTES;
+/// Limit: bytes of the events that wait for a worker that is not ready: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
+/// so that a link that comes up takes all of them.
+pub const WAITING_FOR_WORKER_BYTES: usize = 3 * MESSAGE_MAX_BYTES;
 
 /// Limit: frames in a row that do not decode before a link is closed with 1007 (protocol.md, rule 7).
 pub const UNDECODABLE_IN_A_ROW_MAX: u32 = 16;

@@ -112,7 +112,8 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Connects to `ws://{host}{path_and_query}` at `address` and starts the link.
+/// Connects to `ws://{host}{path_and_query}` at the first of `addresses` that accepts, and starts the link. A name often
+/// has an address of either IP version, and a master listens on one.
 ///
 /// # Blocks
 /// Until the handshake is done, `timeout` at most.
@@ -121,7 +122,7 @@ impl std::error::Error for ConnectError {}
 /// See [`ConnectError`]. Never carries the query, which holds a token.
 pub fn connect(
     name: &str,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     host: &str,
     path_and_query: &str,
     timeout: Duration,
@@ -130,7 +131,7 @@ pub fn connect(
 ) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + timeout;
     let unreachable = |error: io::Error| ConnectError::Unreachable(error.to_string());
-    let socket = TcpStream::connect_timeout(&address, timeout).map_err(unreachable)?;
+    let socket = connect_any(addresses, timeout).map_err(unreachable)?;
     socket.set_nodelay(true).map_err(unreachable)?;
     socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
     let stream = ReadHalf::with_deadline(socket, deadline);
@@ -139,6 +140,19 @@ pub fn connect(
         tungstenite::client::client_with_config(url, stream, Some(config(limits))).map_err(connect_error)?;
     websocket.get_mut().clear_deadline().map_err(unreachable)?;
     super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve).map_err(unreachable)
+}
+
+/// Each address gets an equal part of the time.
+fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
+    let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(address, each.max(Duration::from_millis(1))) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// tungstenite's own texts could quote the URL, which holds the token: none of them is passed on.

@@ -94,7 +94,7 @@ fn accept_with(
 
 fn connect_link(address: SocketAddr) -> (Link, Receiver<Seen>) {
     let (service, seen_rx) = recorder();
-    let link = connect("test-c", address, "localhost", "/ws?id=0", WAIT, &LinkLimits::default(), |_| service);
+    let link = connect("test-c", &[address], "localhost", "/ws?id=0", WAIT, &LinkLimits::default(), |_| service);
     (link.expect("a link"), seen_rx)
 }
 
@@ -151,6 +151,23 @@ fn a_message_larger_than_the_limit_is_refused_before_it_is_sent() {
     let refused = link.sender().send(vec![0; limit + 1]);
     assert_eq!(refused, Err(SendError::TooLarge { bytes: limit + 1, limit }));
     assert!(!link.sender().is_closed());
+}
+
+#[test]
+fn of_a_names_addresses_one_that_answers_is_enough() {
+    let (listener, address) = listener();
+    // An address where nobody listens, because its listener has gone.
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    let client = std::thread::spawn(move || {
+        let (service, _seen_rx) = recorder();
+        connect("test-c", &[nobody, address], "localhost", "/ws", WAIT, &LinkLimits::default(), |_| service)
+    });
+    let (server, _seen_rx) = accept_link(&listener, &LinkLimits::default());
+    drop(client.join().expect("the client").expect("a link"));
+    server.join();
+    let (service, _seen_rx) = recorder();
+    let none = connect("test-c", &[], "localhost", "/ws", WAIT, &LinkLimits::default(), |_| service);
+    assert!(matches!(none, Err(ConnectError::Unreachable(_))));
 }
 
 #[test]
@@ -394,11 +411,12 @@ fn a_refused_handshake_tells_status_and_text_and_a_silent_peer_times_out() {
         listener.accept().expect("accept").0
     });
     let (service, _seen) = recorder();
-    let refused = connect("t", address, "localhost", "/ws?token=secret", WAIT, &LinkLimits::default(), |_| service);
+    let refused = connect("t", &[address], "localhost", "/ws?token=secret", WAIT, &LinkLimits::default(), |_| service);
     assert_eq!(refused.expect_err("refused"), ConnectError::Refused(401, "wrong token".to_owned()));
     let (service, _seen) = recorder();
     let timeout = Duration::from_millis(100);
-    let silent = connect("t", address, "localhost", "/ws?token=secret", timeout, &LinkLimits::default(), |_| service);
+    let silent =
+        connect("t", &[address], "localhost", "/ws?token=secret", timeout, &LinkLimits::default(), |_| service);
     let error = silent.expect_err("no answer").to_string();
     assert!(!error.contains("secret"), "{error}");
     drop(server.join().expect("the server"));

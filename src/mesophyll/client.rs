@@ -172,11 +172,11 @@ impl Run {
 
     fn connect(&self) -> Result<(Link, Arc<Session>), ConnectError> {
         let config = &self.config;
-        let address = resolve(&config.master)?;
+        let addresses = resolve(&config.master)?;
         let session = Arc::new(Session::default());
         let query = format!("/ws?id={}&token={}&workers={}", config.worker_id, config.token, config.workers);
         let link =
-            link::connect("master", address, &config.master, &query, CONNECT_TIMEOUT, &config.link_limits, |_| {
+            link::connect("master", &addresses, &config.master, &query, CONNECT_TIMEOUT, &config.link_limits, |_| {
                 let handler = ClientHandler {
                     worker: self.worker.clone(),
                     session: session.clone(),
@@ -261,9 +261,9 @@ impl Run {
     }
 }
 
-fn resolve(master: &str) -> Result<SocketAddr, ConnectError> {
-    let mut addresses = master.to_socket_addrs().map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    addresses.next().ok_or_else(|| ConnectError::Unreachable("the master's name has no address".to_owned()))
+fn resolve(master: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+    let addresses = master.to_socket_addrs().map_err(|error| ConnectError::Unreachable(error.to_string()))?;
+    Ok(addresses.collect())
 }
 
 /// What the threads of one link share.
@@ -356,18 +356,21 @@ fn far_deadline() -> Instant {
     Instant::now() + limits::DISPATCH_DEADLINE_MAX
 }
 
-/// Sends an answer. One that does not fit into a message becomes an error; one that the link cannot take ends the link,
-/// so that the master learns at once that no answer will come.
+/// Sends an answer. One that does not fit into a message, or beside those that wait already, becomes an error; if the link
+/// cannot take even that it is ended, so that the master learns at once that no answer will come.
 fn send_answer(link: &LinkSender, req_id: u64, result: DispatchResult) {
     let result = result.map_err(|error| answers::to_wire(&error));
     let message = ClientMessage::DispatchResponse { req_id, result }.encode();
-    let sent = link.send(message).or_else(|error| match error {
-        SendError::TooLarge { bytes, limit } => {
-            let error = DispatchError::Script(format!("the result is too large: {bytes} bytes of at most {limit}"));
-            let result = Err(answers::to_wire(&error));
-            link.send(ClientMessage::DispatchResponse { req_id, result }.encode())
-        }
-        other => Err(other),
+    let sent = link.send(message).or_else(|error| {
+        let text = match error {
+            SendError::TooLarge { bytes, limit } => {
+                format!("the result is too large: {bytes} bytes of at most {limit}")
+            }
+            SendError::Full => "the result was dropped: too many others wait to be sent".to_owned(),
+            SendError::Closed => return Err(error),
+        };
+        let result = Err(answers::to_wire(&DispatchError::Script(text)));
+        link.send(ClientMessage::DispatchResponse { req_id, result }.encode())
     });
     if let Err(SendError::Full) = sent {
         link.abort(CloseCause::SlowPeer);

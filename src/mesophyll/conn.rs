@@ -66,6 +66,15 @@ struct Waiting {
     answer: Answer,
 }
 
+/// A job that did not leave, and its answer, which is still to be sent.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    /// The link has ended: the job may be tried elsewhere.
+    Ended(Job, Answer),
+    /// The link does not take it, for this reason.
+    Refused(Answer, DispatchError),
+}
+
 impl MesophyllServerConn {
     pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender) -> Self {
         Self {
@@ -128,37 +137,34 @@ impl MesophyllServerConn {
         }
     }
 
-    /// As `submit`, but hands the job back if the link has ended and nothing left.
+    /// As `submit`, but leaves it to the caller to answer a job that did not leave: it may hold a lock, and an answer runs
+    /// the code of others.
     ///
     /// # Errors
-    /// The job and its answer, for another try.
+    /// The job or its answer; see [`Unsent`].
     pub(crate) fn try_submit(
         &self,
         tenant: TenantId,
         ticket: Ticket,
         job: Job,
         answer: Answer,
-    ) -> Result<(), Box<(Job, Answer)>> {
+    ) -> Result<(), Box<Unsent>> {
         let req_id = ticket.0;
         let waiting = Waiting { tenant, what: what(&job), answer };
         match self.inner.pending.register(req_id, waiting) {
             Registered::Waiting => {}
-            Registered::Closed(waiting, _) => return Err(Box::new((job, waiting.answer))),
+            Registered::Closed(waiting, _) => return Err(Box::new(Unsent::Ended(job, waiting.answer))),
             Registered::Full(waiting) | Registered::Duplicate(waiting) => {
                 let text = format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
-                waiting.answer.send(Err(DispatchError::Busy(text)));
-                return Ok(());
+                return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
             }
         }
         let message = to_message(tenant, req_id, job);
         let Err(error) = self.inner.link.send(message.encode()) else { return Ok(()) };
         // `None`: the link's end has answered it already.
         match (self.inner.pending.take(req_id), error) {
-            (Some(waiting), SendError::Closed) => Err(Box::new((into_job(message), waiting.answer))),
-            (Some(waiting), error) => {
-                waiting.answer.send(Err(not_sent(error)));
-                Ok(())
-            }
+            (Some(waiting), SendError::Closed) => Err(Box::new(Unsent::Ended(into_job(message), waiting.answer))),
+            (Some(waiting), error) => Err(Box::new(Unsent::Refused(waiting.answer, not_sent(error)))),
             (None, _) => Ok(()),
         }
     }
@@ -259,8 +265,10 @@ impl WorkerLike for MesophyllServerConn {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: Answer) {
-        if let Err(returned) = self.try_submit(tenant, ticket, job, answer) {
-            returned.1.send(Err(not_sent(SendError::Closed)));
+        match self.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
+            Ok(()) => {}
+            Err(Unsent::Ended(_, answer)) => answer.send(Err(not_sent(SendError::Closed))),
+            Err(Unsent::Refused(answer, error)) => answer.send(Err(error)),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod db_routes;
 mod server;
 
 pub use client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
+pub(crate) use conn::Unsent;
 pub use conn::{LinkObserver, MesophyllServerConn};
 pub use db_client::MesophyllDbClient;
 pub use server::{MesophyllServer, ServerConfig, StartError};

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::error::DispatchError;
 use crate::limits;
-use crate::mesophyll::MesophyllServerConn;
+use crate::mesophyll::{MesophyllServerConn, Unsent};
 use crate::model::{Answer, Cancelled, CreateEvent, EventData, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};
 
@@ -55,10 +55,11 @@ impl Router {
 
     pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
         let (job, answer) = match self.link() {
-            Ok(Some(conn)) => match conn.try_submit(tenant, ticket, job, answer) {
+            Ok(Some(conn)) => match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
                 Ok(()) => return,
                 // The link has just ended and nothing left: it waits like any other.
-                Err(returned) => *returned,
+                Err(Unsent::Ended(job, answer)) => (job, answer),
+                Err(Unsent::Refused(answer, error)) => return answer.send(Err(error)),
             },
             Ok(None) => (job, answer),
             Err(error) => return answer.send(Err(error)),
@@ -111,22 +112,20 @@ impl Router {
         }
     }
 
-    /// Sends everything that waits over this connection, in order, and all that comes from now on.
+    /// Sends everything that waits over this connection, in order, and all that comes from now on. Should the link have
+    /// ended meanwhile, what did not leave waits on.
     pub(super) fn to_link(&self, conn: MesophyllServerConn) {
-        // Under the lock, so that nothing new overtakes what has waited; handing over does not block.
-        let mut state = self.lock();
-        state.waiting_bytes = 0;
-        for waiting in std::mem::take(&mut state.waiting) {
-            match waiting.work {
-                Work::Job(ticket, job, answer) => conn.submit(waiting.tenant, ticket, job, waiting.deadline, answer),
-                Work::Nowait(event) => {
-                    if let Err(error) = conn.dispatch_event_nowait(waiting.tenant, event, waiting.deadline) {
-                        log::warn!("an event for {} was dropped: {error}", waiting.tenant);
-                    }
-                }
-            }
+        let refused = {
+            // Under the lock, so that nothing new overtakes what has waited; handing over does not block.
+            let mut state = self.lock();
+            let refused = state.hand_over(&conn);
+            state.route = Route::Link(conn);
+            refused
+        };
+        // Without it, because an answer runs the code of others.
+        for (answer, error) in refused {
+            answer.send(Err(error));
         }
-        state.route = Route::Link(conn);
     }
 
     /// Everything waits from now on.
@@ -215,6 +214,39 @@ impl Router {
 }
 
 impl State {
+    /// Sends what waits; what the link does not take is returned, with the reason.
+    fn hand_over(&mut self, conn: &MesophyllServerConn) -> Vec<(Answer, DispatchError)> {
+        let mut refused = Vec::new();
+        self.waiting_bytes = 0;
+        for Waiting { tenant, work, deadline, bytes } in std::mem::take(&mut self.waiting) {
+            let kept = match work {
+                Work::Job(ticket, job, answer) => match conn.try_submit(tenant, ticket, job, answer) {
+                    Ok(()) => None,
+                    Err(unsent) => match *unsent {
+                        Unsent::Ended(job, answer) => Some(Work::Job(ticket, job, answer)),
+                        Unsent::Refused(answer, error) => {
+                            refused.push((answer, error));
+                            None
+                        }
+                    },
+                },
+                Work::Nowait(event) => match conn.try_nowait(tenant, event) {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => {
+                        log::warn!("an event for {tenant} was dropped: {error}");
+                        None
+                    }
+                    Err(event) => Some(Work::Nowait(event)),
+                },
+            };
+            if let Some(work) = kept {
+                self.waiting_bytes += bytes;
+                self.waiting.push_back(Waiting { tenant, work, deadline, bytes });
+            }
+        }
+        refused
+    }
+
     fn remove(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
         self.waiting_bytes -= waiting.bytes;

@@ -2,6 +2,7 @@
 //!
 //! The children are shell one-liners, so no link ever comes up: a worker as broken as can be.
 
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,12 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::error::DispatchError;
 use mesophyll::limits;
-use mesophyll::model::{CreateEvent, EncodedJson, EventData, Job, TenantId};
+use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantId, Ticket};
+use mesophyll::store::{DbOptions, DbState, StoreUrl};
+use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
 use mesophyll::worker::{ChildSpec, ProcessConfig, WorkerProcessHandle};
 use mesophyll::worker_like::{WorkerLike, start};
 
 use rustix::process::Signal;
+use tungstenite::{Message, WebSocket};
 
 use crate::support::process::{eventually, is_gone, signal};
 use crate::support::{DEADLINE, TempDir};
@@ -241,4 +246,81 @@ fn bytes_that_wait_for_a_worker_are_bounded_too() {
     let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
     assert!(matches!(nowait, Err(DispatchError::Busy(_))));
     worker.kill();
+}
+
+/// A worker that somebody else starts, behind a server of its own.
+struct External {
+    server: MesophyllServer,
+    worker: Arc<WorkerProcessHandle>,
+}
+
+impl External {
+    fn new() -> Self {
+        let store = mesophyll::store::open(&StoreUrl::Memory).expect("a store");
+        let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = MesophyllServer::new(listener, db, ServerConfig::new(1)).expect("a server");
+        let config = ProcessConfig { worker_id: 0, child: None, policy: Policy::default() };
+        let worker = WorkerProcessHandle::start(config, || {}).expect("a loop");
+        server.observe(0, &worker.observer());
+        Self { server, worker }
+    }
+
+    /// A peer that is ready.
+    fn peer(&self) -> WebSocket<TcpStream> {
+        let socket = TcpStream::connect(self.server.local_addr()).expect("connect");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        let token = self.server.get_token_for_worker(0).expect("a token");
+        let url = format!("ws://{}/ws?id=0&token={token}", self.server.local_addr());
+        let mut peer = tungstenite::client::client(url, socket).expect("a handshake").0;
+        peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+        peer
+    }
+}
+
+impl Drop for External {
+    fn drop(&mut self) {
+        self.worker.kill();
+        self.server.shutdown(Instant::now() + DEADLINE);
+    }
+}
+
+#[test]
+fn an_answer_to_what_has_waited_may_ask_the_worker_again() {
+    let external = External::new();
+    let (again_tx, again_rx) = unbounded();
+    let asks = external.worker.clone();
+    let answer = Answer::callback(move |result| {
+        let in_flight = asks.report().waiting;
+        again_tx.send((result, in_flight)).unwrap_or_default();
+    });
+    let mut large = event();
+    large.data = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES));
+    external.worker.submit(TENANT, Ticket(1), Job::Dispatch(large), Instant::now() + DEADLINE, answer);
+    let _peer = external.peer();
+    let (result, waiting) = again_rx.recv_timeout(DEADLINE).expect("no lock is held");
+    assert!(matches!(result, Err(DispatchError::TooLarge { .. })), "{result:?}");
+    assert_eq!(waiting, 0);
+}
+
+#[test]
+fn a_link_that_comes_up_takes_all_that_has_waited() {
+    let external = External::new();
+    let until = Instant::now() + DEADLINE;
+    let mut taken = 0_usize;
+    let large = EventData::RawValue("x".repeat(1024 * 1024));
+    let event = |name: usize| CreateEvent { name: name.to_string(), author: None, data: large.clone() };
+    while external.worker.dispatch_event_nowait(TENANT, event(taken), until).is_ok() {
+        taken += 1;
+    }
+    assert!(taken > 10, "{taken}");
+    let mut peer = external.peer();
+    let mut next = 0;
+    while next < taken {
+        let message = peer.read().expect("a frame").into_data();
+        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { event, .. })) = ServerMessage::decode(&message) {
+            assert_eq!(event.name, next.to_string());
+            next += 1;
+        }
+    }
 }
