@@ -6,6 +6,8 @@ mod args;
 mod check;
 mod client;
 mod dispatch;
+mod interruptible;
+mod lifeline;
 mod logging;
 mod master;
 mod output;

@@ -4,17 +4,16 @@
 //! Owned by the replay, which joins the thread; what wakes it from a read that blocks is the other end of a socket pair.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 
 use crate::thread::{self, OwnedThread};
 
+use super::interruptible::Interruptible;
 use super::replay_line::LINE_MAX_BYTES;
 
 /// Limit: lines that are read but not dispatched; each may be large, and two are enough to keep both threads busy.
@@ -93,25 +92,6 @@ fn send_lines(file: io::Result<File>, woken: &UnixStream, lines_tx: &Sender<io::
     }
 }
 
-/// A file whose reads end when the other end of `woken` is closed.
-struct Interruptible<'w> {
-    file: File,
-    woken: &'w UnixStream,
-}
-
-impl Read for Interruptible<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut waited = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(self.woken, PollFlags::IN)];
-        while let Err(error) = poll(&mut waited, None) {
-            if error != Errno::INTR {
-                return Err(error.into());
-            }
-        }
-        // The other end is never written to: any event on it is its end, and the input is at its end then.
-        if waited[1].revents().is_empty() { self.file.read(buffer) } else { Ok(0) }
-    }
-}
-
 /// Reads a line without its end; of one that is too long only the beginning, and the rest is skipped. False at the end.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
@@ -165,18 +145,6 @@ mod tests {
         let lines = lines(&input);
         assert_eq!(lines[0].len(), LINE_MAX_BYTES + 1);
         assert_eq!(lines[1], b"next");
-    }
-
-    #[test]
-    fn a_read_that_blocks_ends_when_nobody_wants_its_line() {
-        let (file, _writer) = UnixStream::pair().expect("a pair");
-        let (wake, woken) = UnixStream::pair().expect("a pair");
-        let reader = thread::spawn("reader", move || {
-            let file = File::from(std::os::fd::OwnedFd::from(file));
-            Interruptible { file, woken: &woken }.read(&mut [0; 8]).expect("an end")
-        });
-        drop(wake);
-        assert_eq!(reader.expect("spawn").join(), Some(0));
     }
 
     #[test]

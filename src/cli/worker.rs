@@ -3,22 +3,21 @@
 //! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or when the master
 //! refuses it.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, never, select};
+use crossbeam_channel::select;
 
 use crate::config::{PoolConfig, WorkerConfig};
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
-use crate::thread::{self, OwnedThread};
 use crate::worker::{Subscriptions, WorkerDb, WorkerThread};
 use crate::worker_like::WorkerLike;
 
 use super::args::{Args, OptionSpec};
+use super::lifeline::Lifeline;
 use super::pool_options::WORKER_SIDE;
 use super::signals::{Signal, Signals};
 use super::{CliError, Command, logging};
@@ -40,9 +39,6 @@ pub(super) const COMMAND: Command = Command {
     run,
 };
 
-/// A worker that lost its master has this long to end in order; then it just ends.
-const LAST_GRACE: Duration = Duration::from_secs(3);
-
 fn run(args: &Args) -> Result<(), CliError> {
     if let Some(extra) = args.positional.first() {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
@@ -52,9 +48,14 @@ fn run(args: &Args) -> Result<(), CliError> {
     let token = std::env::var(crate::worker::TOKEN_VARIABLE).map_err(|_| {
         CliError::config(format!("{} is not set: a worker needs its token", crate::worker::TOKEN_VARIABLE))
     })?;
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        // It is part of a URL, which the error of a later request could not name without it.
+        return Err(CliError::config(format!("{}: a token is letters and digits", crate::worker::TOKEN_VARIABLE)));
+    }
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    let lifeline = Lifeline::watch(config.lifeline).map_err(|error| CliError::config(error.to_string()))?;
+    let lifeline = if config.lifeline { Lifeline::watch() } else { Ok(Lifeline::none()) };
+    let lifeline = lifeline.map_err(|error| CliError::config(error.to_string()))?;
 
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
@@ -75,7 +76,6 @@ fn run(args: &Args) -> Result<(), CliError> {
     db.close();
     client.stop();
     worker.kill();
-    lifeline.done();
     ended
 }
 
@@ -96,42 +96,11 @@ fn wait(client: &MesophyllClient, signals: &Signals, lifeline: &Lifeline, has_ma
                 Ok(Signal::HangUp) => {}
                 _ => return Ok(()),
             },
-            recv(lifeline.cut_rx) -> _ => {
+            recv(lifeline.cut_rx()) -> _ => {
                 log::warn!("the master is gone; ending");
                 return Ok(());
             }
         }
-    }
-}
-
-/// The end of stdin as a message: the master holds the other end and never writes.
-struct Lifeline {
-    cut_rx: Receiver<()>,
-    thread: Option<OwnedThread>,
-}
-
-impl Lifeline {
-    fn watch(wanted: bool) -> io::Result<Self> {
-        if !wanted {
-            return Ok(Self { cut_rx: never(), thread: None });
-        }
-        let (cut_tx, cut_rx) = bounded::<()>(0);
-        let thread = thread::spawn("lifeline", move || {
-            let mut waste = [0; 64];
-            while matches!(io::stdin().read(&mut waste), Ok(len) if len > 0) {}
-            drop(cut_tx);
-            // Whatever hangs now, no worker outlives its master: this ends the process if `run` does not.
-            let (_forever_tx, forever_rx) = bounded::<()>(0);
-            let _ = forever_rx.recv_timeout(LAST_GRACE);
-            std::process::exit(1);
-        })?;
-        Ok(Self { cut_rx, thread: Some(thread) })
-    }
-
-    /// Lets the process end while the thread still reads stdin, which nothing can wake.
-    fn done(self) {
-        // The only thread that is not joined: it blocks on stdin, whose other end is another process's. It owns nothing.
-        std::mem::forget(self.thread);
     }
 }
 
