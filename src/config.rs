@@ -191,6 +191,12 @@ impl WorkerConfig {
             return Err(wrong(options, "id", "must be below --workers"));
         }
         let (master, _) = options.option("master").ok_or_else(|| missing("master"))?;
+        let port =
+            master.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+        if port.is_none_or(|port| port == 0) {
+            // Else it would look for a master that it cannot find for ever.
+            return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450"));
+        }
         let lifeline = match text(options, "lifeline", "none") {
             "stdin" => true,
             "none" => false,
@@ -380,6 +386,17 @@ mod tests {
         let config = worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
         assert_eq!((config.id, config.workers, config.lifeline), (1, 2, false));
         assert!(worker(&[("id", "2"), ("workers", "2"), ("master", "localhost:7450")]).is_err());
+        for (master, is_one) in [
+            ("[::1]:7450", true),
+            ("a.example:1", true),
+            ("localhost", false),
+            (":7450", false),
+            ("localhost:0", false),
+            ("localhost:x", false),
+            ("", false),
+        ] {
+            assert_eq!(worker(&[("id", "0"), ("workers", "1"), ("master", master)]).is_ok(), is_one, "{master}");
+        }
         assert_eq!(worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message, "--master is missing");
     }
 }

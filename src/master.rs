@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -247,8 +247,7 @@ fn start_processes(
 
 /// The command line of a worker: the master passes its own worker-side options on.
 fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec<OsString> {
-    // A wildcard address is where to listen, not where to connect.
-    let host = if master.ip().is_unspecified() { format!("127.0.0.1:{}", master.port()) } else { master.to_string() };
+    let host = reachable(master).to_string();
     let events: Vec<&str> = config.default_events.iter().map(String::as_str).collect();
     let mut args: Vec<OsString> = vec!["worker".into()];
     for (name, value) in [
@@ -268,6 +267,16 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec
         args.push(templates.into());
     }
     args
+}
+
+/// A wildcard address is where to listen, not where to connect; one of IPv6 need not take in IPv4.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 fn start_threads(
@@ -341,9 +350,22 @@ fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, Stri
 fn write_tokens(path: &Path, tokens: &[(usize, String)]) -> io::Result<()> {
     let map: BTreeMap<String, &String> = tokens.iter().map(|(id, token)| (id.to_string(), token)).collect();
     let text = serde_json::to_string_pretty(&map).map_err(io::Error::other)?;
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
+    write_whole(path, |file| writeln!(file, "{text}"))
+}
+
+/// Writes a new file with mode 0600, whole or not at all: a full disk or a crash leaves no half of it, which the next start
+/// would refuse.
+fn write_whole(path: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = Path::new(&name);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        // What cannot be removed either is no worse than what made this necessary.
+        let _ = fs::remove_file(new);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -364,6 +386,33 @@ mod tests {
         ] {
             let error = parse_tokens(&text, workers).expect_err(&text);
             assert!(!error.contains("aaaa"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_file_is_written_whole_or_not_at_all_and_for_its_owner_only() {
+        let folder = std::env::temp_dir().join(format!("mesophyll-tokens-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        let path = folder.join("tokens.json");
+        let full = write_whole(&path, |file| file.write_all(b"{\"0\": ").and(Err(io::ErrorKind::StorageFull.into())));
+        assert_eq!(full.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
+        let written = read_or_write_tokens(&path, 2).expect("written");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(read_or_write_tokens(&path, 2).expect("read"), written);
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1);
+        fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn a_worker_is_told_an_address_that_it_can_connect_to() {
+        for (listening, told) in [
+            ("0.0.0.0:7450", "127.0.0.1:7450"),
+            ("[::]:7450", "[::1]:7450"),
+            ("[::1]:7450", "[::1]:7450"),
+            ("10.0.0.1:7450", "10.0.0.1:7450"),
+        ] {
+            assert_eq!(reachable(listening.parse().expect("an address")).to_string(), told);
         }
     }
 }
