@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::error::DispatchError;
+use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
@@ -48,6 +49,10 @@ pub(super) const COMMAND: Command = Command {
 
 /// How long to wait where nothing has a deadline.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// Limit: with so many bytes of lines under way no more are read, however few the lines are: what waits for a worker that
+/// is still starting, or for its link, is bounded too, and an event beyond that would be refused as `busy`.
+const WINDOW_BYTES: usize = MESSAGE_MAX_BYTES;
 
 /// The exit code of a replay that a second signal ended at once.
 const EXIT_STOPPED: i32 = 1;
@@ -112,6 +117,8 @@ struct Replay<'m> {
     in_flight: usize,
     /// Lines that were read and not printed, the oldest first.
     window: VecDeque<Line>,
+    /// How long they are together.
+    window_bytes: usize,
     signals: &'m Signals,
     /// Why no more lines are read, other than the end of the input; and until when what is under way is waited for.
     stopped: Option<Stop>,
@@ -123,6 +130,7 @@ struct Replay<'m> {
 /// An input line whose result has not been printed.
 struct Line {
     number: u64,
+    bytes: usize,
     about: Option<(TenantId, String)>,
     started: Instant,
     outcome: Outcome,
@@ -150,6 +158,7 @@ impl<'m> Replay<'m> {
             patience: config.stop_timeout / 2,
             in_flight,
             window: VecDeque::with_capacity(in_flight),
+            window_bytes: 0,
             signals,
             stopped: None,
             give_up_at: None,
@@ -171,7 +180,7 @@ impl<'m> Replay<'m> {
                 self.progress.clear();
                 return self.stopped.take().map_or(Ok(()), Err);
             }
-            let has_room = self.window.len() < self.in_flight;
+            let has_room = self.window.len() < self.in_flight && self.window_bytes < WINDOW_BYTES;
             let lines_rx = if is_reading && has_room { input.lines_rx().clone() } else { never() };
             let answer_rx = self.oldest().map_or_else(never, |oldest| oldest.answer_rx.clone());
             let wait = self.next_time().saturating_duration_since(Instant::now());
@@ -195,12 +204,13 @@ impl<'m> Replay<'m> {
 
     fn start(&mut self, input: &InputLine) {
         let started = Instant::now();
-        let number = input.number;
+        let (number, bytes) = (input.number, input.text.len());
+        self.window_bytes += bytes;
         let ReplayEvent { tenant, event } = match parse(&input.text) {
             Ok(parsed) => parsed,
             Err(Refused { about, error }) => {
                 let outcome = Outcome::Done(Err(error), started);
-                return self.window.push_back(Line { number, about, started, outcome });
+                return self.window.push_back(Line { number, bytes, about, started, outcome });
             }
         };
         let about = Some((tenant, event.name.clone()));
@@ -211,7 +221,7 @@ impl<'m> Replay<'m> {
         let answer = Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
         self.pool.submit(tenant, ticket, Job::Dispatch(event), deadline, answer);
         let outcome = Outcome::Waiting(Waiting { ticket, tenant, answer_rx, deadline });
-        self.window.push_back(Line { number, about, started, outcome });
+        self.window.push_back(Line { number, bytes, about, started, outcome });
     }
 
     fn oldest(&self) -> Option<&Waiting> {
@@ -262,10 +272,12 @@ impl<'m> Replay<'m> {
     fn print_done(&mut self) -> Result<(), Stop> {
         let mut text = String::new();
         while self.window.front().is_some_and(Line::is_done) {
-            let Some(Line { number, about, started, outcome: Outcome::Done(result, at) }) = self.window.pop_front()
+            let Some(Line { number, bytes, about, started, outcome: Outcome::Done(result, at) }) =
+                self.window.pop_front()
             else {
                 break;
             };
+            self.window_bytes -= bytes;
             let took = at.saturating_duration_since(started);
             let result = as_json(result);
             self.summary.note(result.as_ref().err(), took);

@@ -14,6 +14,8 @@ mod cli_usage;
 mod cli_without_luau;
 mod db_client;
 mod db_routes;
+#[cfg(feature = "luau")]
+mod process_bounds;
 mod protocol;
 mod store_conformance;
 mod store_crash;
