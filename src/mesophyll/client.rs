@@ -403,11 +403,13 @@ struct ClientPulse {
     session: Arc<Session>,
     connected_at: Instant,
     sent_at: Option<Instant>,
+    due: Instant,
 }
 
 impl ClientPulse {
     fn new(worker: Arc<dyn LocalWorker>, session: Arc<Session>) -> Self {
-        Self { worker, session, connected_at: Instant::now(), sent_at: None }
+        let now = Instant::now();
+        Self { worker, session, connected_at: now, sent_at: None, due: now }
     }
 
     /// Heartbeats start with Ready. If the tenant states take so long that the master would give the link up, they start
@@ -422,7 +424,9 @@ impl Pulse for ClientPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let interval = self.session.interval();
         let silent = now.saturating_duration_since(link.received_at());
-        if silent >= interval * limits::HEARTBEATS_MISSED_MAX {
+        // A machine that stalls stalls this side too: what the master sent may not have been read yet.
+        let late = now.saturating_duration_since(self.due);
+        if silent >= interval * limits::HEARTBEATS_MISSED_MAX + late {
             log::warn!("the master has been silent for {silent:?}");
             link.abort(CloseCause::Silent);
         } else if silent >= interval {
@@ -434,6 +438,7 @@ impl Pulse for ClientPulse {
             let _ = link.send(ClientMessage::Heartbeat.encode());
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }
-        self.sent_at.map_or(now + interval, |at| at + interval)
+        self.due = self.sent_at.map_or(now + interval, |at| at + interval);
+        self.due
     }
 }

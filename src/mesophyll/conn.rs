@@ -408,23 +408,32 @@ impl LinkHandler for ConnHandler {
 /// Watches a worker's heartbeats; runs on its link's writer thread.
 pub(super) struct ConnPulse {
     pub(super) conn: MesophyllServerConn,
-    pub(super) interval: Duration,
-    pub(super) bytes_before: u64,
+    interval: Duration,
+    bytes_before: u64,
+    due: Instant,
 }
 
 impl Pulse for ConnPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let bytes = link.received_bytes();
         let arrived = bytes - std::mem::replace(&mut self.bytes_before, bytes);
-        if self.conn.heartbeat_age() > self.interval * limits::HEARTBEATS_MISSED_MAX && !self.mid_frame(arrived) {
+        // A machine that stalls stalls this side too: heartbeats may have come in that nobody has read yet.
+        let late = now.saturating_duration_since(self.due);
+        let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + late;
+        if self.conn.heartbeat_age() > patience && !self.mid_frame(arrived) {
             log::warn!("worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
         }
-        now + self.interval
+        self.due = now + self.interval;
+        self.due
     }
 }
 
 impl ConnPulse {
+    pub(super) fn new(conn: MesophyllServerConn, interval: Duration) -> Self {
+        Self { conn, interval, bytes_before: 0, due: Instant::now() }
+    }
+
     /// Whether a large frame is arriving, behind which a heartbeat may be waiting.
     fn mid_frame(&self, arrived: u64) -> bool {
         let message_at = Duration::from_millis(self.conn.inner.message_at_ms.load(Ordering::Relaxed));

@@ -278,7 +278,7 @@ impl Shared {
         let shared = self.clone();
         let on_closed = Box::new(move |conn: &MesophyllServerConn| shared.forget(conn));
         let handler = ConnHandler { conn: conn.clone(), observer, on_closed, undecodable_in_a_row: 0 };
-        (Box::new(handler), Box::new(ConnPulse { conn, interval, bytes_before: 0 }))
+        (Box::new(handler), Box::new(ConnPulse::new(conn, interval)))
     }
 
     /// Keeps a link to be joined, and joins those that have ended.

@@ -1,8 +1,14 @@
 //! The binary where a resource runs out: many large events at once, a worker that cannot start.
 
 use std::process::Command;
+use std::time::Duration;
 
-use crate::support::binary::{Running, TEMPLATES, mesophyll, run_on};
+use crossbeam_channel::never;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::binary::{Master, Running, TEMPLATES, mesophyll, run_on};
+use crate::support::process::{signal, workers_of};
 
 #[test]
 fn large_events_that_come_before_the_workers_are_ready_wait_for_them() {
@@ -31,4 +37,20 @@ fn a_token_that_cannot_be_one_is_refused_at_once_and_not_shown() {
     let ended = Running::start(command).wait();
     ended.expect(3, "a token is letters and digits");
     assert!(!ended.stderr.contains("secret"));
+}
+
+#[test]
+fn a_machine_that_stalls_costs_no_link() {
+    let master = Master::start(&["--heartbeat-interval", "200ms", "--workers", "1"]);
+    master.wait_ready();
+    let both = [master.pid(), workers_of(master.pid())[&0]];
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"stall","seconds":2}"#));
+        master.running.wait_stderr("waiting stall");
+        both.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        // Many times as long as either side may be silent.
+        let _ = never::<()>().recv_timeout(Duration::from_secs(3));
+        both.iter().for_each(|pid| signal(*pid, Signal::CONT));
+        assert_eq!(waits.join().expect("an answer"), (200, Value::from("waited stall")));
+    });
 }
