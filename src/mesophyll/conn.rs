@@ -132,8 +132,10 @@ impl MesophyllServerConn {
     pub fn update_tenant_state(&self, tenant: TenantId, state: &TenantState) {
         let message = ServerMessage::UpdateTenantState { id: tenant, state: state.clone() };
         if let Err(SendError::Full) = self.inner.link.send(message.encode()) {
-            // The worker would run on with an old state: let it connect again and read them all.
-            self.close(close_code::GOING_AWAY);
+            // The worker would run on with an old state: let it connect again and read them all. What is pending is
+            // failed by the link's own thread: the database tells of a state under a lock, and an answer runs the code
+            // of others.
+            self.inner.link.abort(CloseCause::SlowPeer);
         }
     }
 

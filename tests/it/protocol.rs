@@ -12,7 +12,7 @@ use mesophyll::mesophyll::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,
     ServerConfig,
 };
-use mesophyll::model::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState, Ticket};
+use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, KhronosValue, TenantId, TenantState, Ticket};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
 use mesophyll::wire::value::decode;
@@ -64,10 +64,13 @@ struct Master {
 
 impl Master {
     fn start(heartbeat: Duration) -> Self {
+        Self::with(ServerConfig { heartbeat_interval: heartbeat, ..ServerConfig::new(1) })
+    }
+
+    fn with(config: ServerConfig) -> Self {
         let store = mesophyll::store::open(&StoreUrl::Memory).expect("a store");
         let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let config = ServerConfig { heartbeat_interval: heartbeat, ..ServerConfig::new(1) };
         let server = MesophyllServer::new(listener, db.clone(), config).expect("a server");
         let (notes_tx, notes_rx) = unbounded();
         let observer: Arc<dyn LinkObserver> = Arc::new(Notes(notes_tx));
@@ -319,6 +322,38 @@ fn a_tenant_state_that_was_set_reaches_its_worker() {
     assert_eq!(dispatch(&conn, "OTHER"), Ok(KhronosValue::Null));
     assert_eq!(worker.told(), Told::Submitted(TENANT, "ONLY".to_owned()));
     assert!(worker.told_rx.is_empty());
+}
+
+#[test]
+fn a_state_that_finds_no_room_ends_the_link_and_whoever_learns_of_that_may_ask_the_database() {
+    let link_limits = LinkLimits { queue_messages: 2, ..LinkLimits::default() };
+    let master = Master::with(ServerConfig { link_limits, ..ServerConfig::new(1) });
+    let mut peer = master.raw_peer();
+    peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+    let conn = master.wait_ready();
+    let state = TenantState { events: BTreeSet::from(["E".to_owned()]), data: EncodedJson::null() };
+    let (asked_tx, asked_rx) = unbounded();
+    let (db, asked) = (master.db.clone(), state.clone());
+    let answer = Answer::callback(move |result| {
+        asked_tx.send((result, db.set_tenant_state(TENANT, &asked))).unwrap_or_default();
+    });
+    conn.submit(TENANT, Ticket(1), Job::Dispatch(named("E")), far(), answer);
+    let (db, filled) = (master.db.clone(), conn.clone());
+    let filler = std::thread::spawn(move || {
+        let large = mesophyll::wire::json::event_data_from_json(format!("\"{}\"", "x".repeat(4 << 20)).as_bytes());
+        let large = large.expect("JSON");
+        while !filled.is_closed() {
+            while filled.dispatch_event_nowait(TENANT, event("FILL", large.clone()), far()).is_ok() {}
+            db.set_tenant_state(TENANT, &state).expect("set");
+        }
+    });
+    // A peer that reads nothing at all.
+    let (result, set) = asked_rx.recv_timeout(DEADLINE).expect("the link ends and no lock is held");
+    assert!(matches!(result, Err(DispatchError::OutcomeUnknown(_))), "{result:?}");
+    assert_eq!(set, Ok(()));
+    filler.join().expect("it ends");
+    assert_eq!(master.wait_disconnected(), CloseCause::SlowPeer);
+    drop(peer);
 }
 
 #[test]
