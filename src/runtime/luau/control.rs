@@ -18,6 +18,9 @@ use super::config::LuauLimits;
 use super::memory::Pace;
 use super::ticker::Tick;
 
+/// How often the interrupt looks at the VM's memory.
+const INTERRUPTS_BETWEEN_CHECKS: u32 = 16;
+
 /// What the interrupt looks at and what it decides.
 pub(super) struct Control {
     limits: LuauLimits,
@@ -32,6 +35,7 @@ pub(super) struct Control {
     /// The state of a die, for tests: with slices of nothing, one interrupt in three yields. (Every one would mean that
     /// a coroutine inside another never moves: the interrupt comes before the instruction, and again after the yield.)
     die: Cell<u32>,
+    interrupts: Cell<u32>,
     doom: Cell<Option<Doom>>,
     /// An error has been raised for `doom` since the last resume.
     raised: Cell<bool>,
@@ -50,6 +54,7 @@ impl Control {
             asked: Cell::new(false),
             asked_at: Cell::new(now),
             die: Cell::new(1),
+            interrupts: Cell::new(0),
             doom: Cell::new(None),
             raised: Cell::new(false),
         })
@@ -99,13 +104,17 @@ impl Control {
     /// The event is doomed and cannot be stopped by a yield.
     #[inline]
     pub(super) fn interrupt(&self, lua: &Lua, pace: &Pace) -> mlua::Result<VmState> {
-        if !self.tick.is_due() && !self.asked.get() {
-            return Ok(VmState::Continue);
+        let count = self.interrupts.get().wrapping_add(1);
+        self.interrupts.set(count);
+        // Memory is looked at more often than the clock: large blocks can be allocated faster than ticks come.
+        let is_over = count.is_multiple_of(INTERRUPTS_BETWEEN_CHECKS) && pace.is_over(lua);
+        if is_over || self.asked.get() || self.tick.is_due() {
+            return self.decide(lua, pace, is_over);
         }
-        self.decide(lua, pace)
+        Ok(VmState::Continue)
     }
 
-    fn decide(&self, lua: &Lua, pace: &Pace) -> mlua::Result<VmState> {
+    fn decide(&self, lua: &Lua, pace: &Pace, is_over: bool) -> mlua::Result<VmState> {
         if self.limits.slice.is_zero() && self.doom.get().is_none() && !self.roll() {
             return Ok(VmState::Continue);
         }
@@ -115,7 +124,7 @@ impl Control {
             let now = Instant::now();
             if let Some(doom) = self.judge(lua, pace, now, ignored) {
                 self.set_doom(doom);
-            } else if !ignored && now - self.turn_started.get() < self.limits.slice / 2 {
+            } else if !ignored && !is_over && now - self.turn_started.get() < self.limits.slice / 2 {
                 // Ticks come at their own pace: a turn that has only just begun is left alone until the next one.
                 return Ok(VmState::Continue);
             }
@@ -156,7 +165,9 @@ impl Control {
         } else if ignored && !limits.slice.is_zero() && now - self.asked_at.get() >= limits.unyieldable {
             Some(Doom::Unyieldable(limits.unyieldable))
         } else {
-            pace.check(lua).err()
+            // With more than its limit it is preempted like any other, and collected before it goes on.
+            pace.check(lua);
+            None
         }
     }
 }

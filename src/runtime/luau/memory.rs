@@ -1,20 +1,20 @@
 //! Keeps a VM's live data within its limit and its garbage within reason.
 //!
 //! The allocator's own limit ([`peak_bytes`]) is above the VM's: Luau has no emergency collection, so an allocation
-//! that fails at the limit fails although most of the memory may be garbage. Between the two limits garbage is
-//! collected from outside, at ticks and after each run. One [`Pace`] a VM; runs on the VM's executor.
+//! that fails at the limit fails although most of the memory may be garbage. A VM with more than its limit in all stops
+//! and is collected, in steps that leave room for other tenants; what is alive afterwards is what counts. Runs on the
+//! VM's executor.
 
 use std::cell::Cell;
 
 use mlua::Lua;
 use mlua::state::{GcIncParams, GcMode};
 
-use super::budget::Doom;
 use crate::limits::{VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
 
 /// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h, LUA_GCSETGOAL).
 const SOFT: (i32, i32) = (200, 200);
-/// Above half of the limit: with four fifths of it alive there is still no full collection.
+/// Above half of the limit: with four fifths of it alive the collector still keeps up by itself.
 const HARD: (i32, i32) = (125, 500);
 
 /// What an allocation may take a VM to, garbage included; beyond it the allocation fails.
@@ -39,77 +39,88 @@ impl Pace {
         self.limit
     }
 
-    /// Looks at the VM's memory: sets the collector's pace, and collects when there is more than the limit in all.
-    ///
-    /// # Errors
-    /// More than the limit is alive.
-    pub(super) fn check(&self, lua: &Lua) -> Result<(), Doom> {
-        let used = lua.used_memory();
-        if used > self.limit {
-            // Twice: the first may merely finish a cycle that began before the garbage was made.
-            collect(lua);
-            if lua.used_memory() > self.limit {
-                collect(lua);
-            }
-            if lua.used_memory() > self.limit {
-                return Err(Doom::Memory(self.limit));
-            }
-        }
-        self.set(lua, used > self.limit / 2);
-        Ok(())
+    /// Whether there is more than the limit in all.
+    pub(super) fn is_over(&self, lua: &Lua) -> bool {
+        lua.used_memory() > self.limit
     }
 
-    fn set(&self, lua: &Lua, hard: bool) {
-        if self.hard.replace(hard) == hard {
-            return;
+    /// Looks at the VM's memory and sets the collector's pace; whether there is more than the limit in all.
+    pub(super) fn check(&self, lua: &Lua) -> bool {
+        let used = lua.used_memory();
+        let hard = used > self.limit / 2;
+        if self.hard.replace(hard) != hard {
+            let (goal, step) = if hard { HARD } else { SOFT };
+            lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(goal).step_multiplier(step)));
+            if hard {
+                // The threshold of the pause was set by the soft goal: this starts a cycle now.
+                let _ = lua.gc_step();
+            }
         }
-        let (goal, step) = if hard { HARD } else { SOFT };
-        lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(goal).step_multiplier(step)));
-        if hard {
-            // The threshold of the pause was set by the soft goal: this starts a cycle now.
-            let _ = lua.gc_step();
-        }
+        used > self.limit
+    }
+
+    /// Collects everything at once, where work cannot be left half done.
+    pub(super) fn collect(lua: &Lua) {
+        // Twice: the first may merely finish a cycle that began before the garbage was made. It fails only where memory
+        // for an error message is short, and then the memory used says so too.
+        let _ = lua.gc_collect().and_then(|()| lua.gc_collect());
     }
 }
 
-/// Garbage collection of a VM that went idle: one large event does not stay for as long as its tenant is quiet.
-///
-/// Done in steps, so that it can be left for other tenants' work at any time.
+/// A collection in steps, which can be left for other tenants' work at any time.
 #[derive(Debug, Default)]
-pub(super) struct IdleCollection {
-    /// What was alive after the last one.
-    floor: usize,
+pub(super) struct Collection {
+    why: Option<Why>,
     /// Cycles still to finish: the one under way when it began, and one whole.
     cycles: u8,
+    /// What was alive after the last one.
+    floor: usize,
 }
 
-impl IdleCollection {
-    /// Begins one, if there is enough to be worth it.
-    pub(super) fn begin(&mut self, lua: &Lua) {
+/// Why a VM is collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has nothing else to do, and one large event shall not stay for as long as its tenant is quiet.
+    Idle,
+    /// It has more than its limit, because of this event: nothing runs in it until it is known how much is alive.
+    Over(u64),
+}
+
+impl Collection {
+    /// Begins one for an idle VM, if there is enough to be worth it.
+    pub(super) fn begin_idle(&mut self, lua: &Lua) {
         let worth = VM_IDLE_MEMORY_BYTES.max(self.floor + self.floor / 2);
-        self.cycles = if lua.used_memory() > worth { 2 } else { 0 };
+        if self.why.is_none() && lua.used_memory() > worth {
+            (self.why, self.cycles) = (Some(Why::Idle), 2);
+        }
     }
 
-    /// The VM is needed again.
-    pub(super) fn stop(&mut self) {
-        self.cycles = 0;
+    /// Begins one for a VM that has too much.
+    pub(super) fn begin_over(&mut self, event: u64) {
+        (self.why, self.cycles) = (Some(Why::Over(event)), 2);
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
-        self.cycles > 0
+    /// The VM is needed again: what was begun because it was idle is left.
+    pub(super) fn stop_idle(&mut self) {
+        if self.why == Some(Why::Idle) {
+            self.why = None;
+        }
     }
 
-    /// Does a little.
-    pub(super) fn step(&mut self, lua: &Lua) {
-        match lua.gc_step() {
-            Ok(false) => {}
-            Ok(true) | Err(_) => self.cycles = self.cycles.saturating_sub(1),
+    /// Why one is under way, if one is.
+    pub(super) fn why(&self) -> Option<Why> {
+        self.why
+    }
+
+    /// Does a little; whether that was the end of it.
+    pub(super) fn step(&mut self, lua: &Lua) -> bool {
+        if !matches!(lua.gc_step(), Ok(false)) {
+            self.cycles = self.cycles.saturating_sub(1);
         }
         self.floor = lua.used_memory();
+        if self.cycles == 0 {
+            self.why = None;
+        }
+        self.why.is_none()
     }
-}
-
-fn collect(lua: &Lua) {
-    // It fails only where memory for an error message is short, and then the memory used says so too.
-    let _ = lua.gc_collect();
 }

@@ -100,6 +100,7 @@ impl LuauRuntime {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
+        vm::prepare();
         let LuauConfig { executors, thread_prefix, templates, limits } = config;
         let templates = Templates::load(&templates, limits.source_bytes).map_err(StartError::Templates)?;
         let templates = Arc::new(templates);

@@ -51,8 +51,8 @@ impl Tenant {
         let out_of_memory = matches!(&outcome, Outcome::Failed(error) if script_error::is_out_of_memory(error));
         if out_of_memory {
             core.control.set_doom(Doom::Memory(core.limits().memory_bytes));
-        } else if let Err(doom) = vm.host.pace.check(&vm.lua) {
-            core.control.set_doom(doom);
+        } else if vm.host.pace.check(&vm.lua) {
+            self.collection.begin_over(event_id);
         }
         let actions = vm.host.take_actions();
         let step = match core.control.doom() {

@@ -16,8 +16,15 @@ pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
 /// The text of an error that ended a coroutine: message, then a line for each script frame.
 pub(super) fn describe(error: &mlua::Error) -> String {
     let parts = Parts::of(error);
-    let mut text = cut(&clean(&parts.message), SCRIPT_ERROR_MAX_BYTES).to_owned();
     let frames: Vec<String> = parts.frames().collect();
+    let mut message = clean(&parts.message);
+    if is_ours(&parts.message)
+        && let Some(place) = frames.first().and_then(|frame| place(frame))
+    {
+        // A builtin that the prelude called complains: the line that matters is the script's.
+        message = format!("{place}: {message}");
+    }
+    let mut text = cut(&message, SCRIPT_ERROR_MAX_BYTES).to_owned();
     for frame in frames.iter().take(SCRIPT_ERROR_FRAMES) {
         let _ = write!(text, "\n  {frame}");
     }
@@ -30,12 +37,17 @@ pub(super) fn describe(error: &mlua::Error) -> String {
 /// The text of an error of ours as a script that caught it sees it: the message with the position that raised it.
 pub(super) fn caught(error: &mlua::Error) -> String {
     let parts = Parts::of(error);
-    let position = parts.frames().next().and_then(|frame| frame.strip_prefix("in ").map(str::to_owned));
     let message = clean(&parts.message);
-    match position.as_deref().and_then(|frame| frame.split(' ').next()) {
-        Some(position) if !parts.positioned => format!("{position}: {message}"),
+    let frame = parts.frames().next();
+    match frame.as_deref().and_then(place) {
+        Some(place) if !parts.positioned => format!("{place}: {message}"),
         _ => message,
     }
+}
+
+/// The `main:12` of a frame.
+fn place(frame: &str) -> Option<&str> {
+    frame.strip_prefix("in ").and_then(|frame| frame.split(' ').next())
 }
 
 /// Whether memory was what an error was about.
@@ -146,6 +158,9 @@ mod tests {
     fn neither_addresses_nor_our_own_positions_are_shown() {
         assert_eq!(describe(&runtime("table: 0x00007f1234567890")), "an error that is not text but a table");
         assert_eq!(describe(&runtime("[host]:12: attempt to yield")), "attempt to yield");
+        let traceback = "\nstack traceback:\n\t[C]: in ?\n\t[host]:12: in function 'find'\n\tmain:3: in ?";
+        let error = runtime(&format!("[host]:12: malformed pattern{traceback}"));
+        assert_eq!(describe(&error), "main:3: malformed pattern\n  in main:3");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::executor::Core;
 use super::host::Host;
 use super::io::{IoDone, IoJob, IoOutput, IoPurpose, IoWork};
 use super::locks::Locks;
-use super::memory::IdleCollection;
+use super::memory::{Collection, Why};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::templates::{Compiled, MAIN};
@@ -52,7 +52,7 @@ pub(super) struct Tenant {
     io_under_way: usize,
     /// Limit: one a task and one a waiting script.
     io_backlog: VecDeque<IoJob>,
-    idle: IdleCollection,
+    pub(super) collection: Collection,
 }
 
 /// A job that has not started.
@@ -128,7 +128,7 @@ impl Tenant {
             locks: Locks::default(),
             io_under_way: 0,
             io_backlog: VecDeque::new(),
-            idle: IdleCollection::default(),
+            collection: Collection::default(),
         }
     }
 
@@ -206,7 +206,7 @@ impl Tenant {
 
     /// Whether there is something to do in a turn.
     pub(super) fn has_work(&self, core: &Core) -> bool {
-        !self.running.is_empty() || !self.ready.is_empty() || self.can_start(core) || self.idle.is_under_way()
+        !self.running.is_empty() || !self.ready.is_empty() || self.can_start(core) || self.collection.why().is_some()
     }
 
     /// Whether nothing is left of it that anybody could miss.
@@ -216,6 +216,9 @@ impl Tenant {
 
     /// Does one thing: resumes a coroutine, or starts an event, or collects a little garbage.
     pub(super) fn step(&mut self, core: &mut Core) -> Step {
+        if let Some(Why::Over(event)) = self.collection.why() {
+            return self.collect(core, Some(event));
+        }
         if let Some(task) = self.running.last() {
             return self.resume(core, *task);
         }
@@ -230,13 +233,23 @@ impl Tenant {
             self.running.push(task);
             return self.resume(core, task);
         }
-        match &self.vm {
-            Some(vm) if self.idle.is_under_way() => {
-                self.idle.step(&vm.lua);
-                Step::Done
-            }
-            _ => Step::Idle,
+        if self.collection.why().is_some() { self.collect(core, None) } else { Step::Idle }
+    }
+
+    /// Collects a little. An event that made this necessary pays for it, and ends if too much is alive in the end.
+    fn collect(&mut self, core: &mut Core, because_of: Option<u64>) -> Step {
+        let Some(vm) = &self.vm else { return Step::Idle };
+        let started = Instant::now();
+        let is_done = self.collection.step(&vm.lua);
+        let Some(id) = because_of else { return Step::Done };
+        let is_over = is_done && vm.host.pace.check(&vm.lua);
+        if let Some(event) = self.events.get(&id) {
+            event.meter.running.set(event.meter.running.get() + started.elapsed());
         }
+        if is_over {
+            self.end_doomed(core, id, Doom::Memory(core.limits().memory_bytes));
+        }
+        Step::Done
     }
 
     fn can_start(&self, core: &Core) -> bool {
@@ -251,7 +264,7 @@ impl Tenant {
     fn start_event(&mut self, core: &mut Core) {
         let Some(waiting) = self.waiting.pop_front() else { return };
         let (ticket, name) = (waiting.ticket, Arc::from(&*waiting.event.name));
-        self.idle.stop();
+        self.collection.stop_idle();
         core.gauges.event_started();
         if self.vm.is_none()
             && let Err(problem) = self.make_vm(core)
@@ -345,7 +358,7 @@ impl Tenant {
         if let Some(vm) = &self.vm {
             vm.host.remove_event(id);
             if self.events.is_empty() && self.waiting.is_empty() {
-                self.idle.begin(&vm.lua);
+                self.collection.begin_idle(&vm.lua);
             }
         }
     }
@@ -393,7 +406,7 @@ impl Tenant {
         events.into_iter().for_each(|event| self.end_event(core, event));
         self.running.clear();
         self.ready.clear();
-        self.idle.stop();
+        self.collection = Collection::default();
         self.program = Program::Unknown;
         if let Some(vm) = self.vm.take() {
             core.gauges.vm_closed();

@@ -5,7 +5,7 @@
 //! tenant, lives on its executor's thread.
 
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use mlua::chunk::{ChunkMode, Compiler};
 use mlua::{Function, Lua, LuaOptions, StdLib, Value};
@@ -19,6 +19,7 @@ use super::script_error::HOST_CHUNK;
 /// The prelude's files: one chunk, so that they share their locals.
 const PRELUDE: &str = concat!(
     include_str!("prelude/base.luau"),
+    include_str!("prelude/bounded.luau"),
     include_str!("prelude/coroutines.luau"),
     include_str!("prelude/tasks.luau"),
     include_str!("prelude/modules.luau"),
@@ -36,6 +37,18 @@ pub(super) struct Vm {
     pub(super) start: Function,
     /// `function(event number, chunk)`: runs a script.
     pub(super) start_script: Function,
+}
+
+/// Prepares Luau for the process: before anything of it is used, and whoever uses it.
+pub(super) fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Without this fix of Luau's own, which is not yet on by default, a table whose growth fails at the memory limit
+        // may be left with a size that is not its size. Scripts can bring that about at will.
+        if Lua::set_fflag("LuauTableRobustOom", true).is_err() {
+            log::debug!("this Luau no longer has the flag LuauTableRobustOom");
+        }
+    });
 }
 
 impl Vm {

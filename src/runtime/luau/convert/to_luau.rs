@@ -25,7 +25,6 @@ const ITEMS_BETWEEN_CHECKS: usize = 256;
 /// One conversion into a VM.
 pub(in crate::runtime::luau) struct ToLuau<'l> {
     lua: &'l Lua,
-    pace: &'l Pace,
     limit: usize,
     frozen: bool,
     items: usize,
@@ -43,7 +42,7 @@ impl<'l> ToLuau<'l> {
     pub(in crate::runtime::luau) fn new(lua: &'l Lua, pace: &'l Pace) -> Self {
         let _ = lua.set_memory_limit(0);
         let limit = peak_bytes(pace.limit());
-        Self { lua, pace, limit, frozen: false, items: 0 }
+        Self { lua, limit, frozen: false, items: 0 }
     }
 
     /// A conversion into read-only tables.
@@ -116,8 +115,12 @@ impl<'l> ToLuau<'l> {
             return Ok(());
         }
         // Garbage of earlier events may be what is in the way.
-        let enough = self.pace.check(self.lua).is_ok() && self.lua.used_memory().saturating_add(bytes) <= self.limit;
-        if enough { Ok(()) } else { Err(ConvertErrorKind::Memory.into()) }
+        Pace::collect(self.lua);
+        if self.lua.used_memory().saturating_add(bytes) <= self.limit {
+            Ok(())
+        } else {
+            Err(ConvertErrorKind::Memory.into())
+        }
     }
 
     fn count(&mut self) -> Result<(), ConvertError> {

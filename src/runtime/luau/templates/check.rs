@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{MAIN, compile, lexer, resolve, source};
 use crate::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
+use crate::runtime::luau::vm;
 
 /// Something wrong with a template.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,7 @@ impl fmt::Display for Finding {
 /// # Errors
 /// The directory cannot be read.
 pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
+    vm::prepare();
     let files = source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)?;
     let mut findings = files.findings;
     let exists = |module: &str| files.files.iter().any(|file| file.module == module);

@@ -123,6 +123,54 @@ fn patterns_that_take_for_ever_end() {
 }
 
 #[test]
+fn builtins_that_could_run_for_minutes_are_stopped_like_any_loop() {
+    // Each of these would keep the builtin busy for minutes, without an interrupt.
+    let long = "local a = string.rep('a', 2 ^ 21)";
+    exceeds(RUNNING, &format!("{long} return string.find(a, string.sub(a, 1, 2 ^ 20) .. 'b', 1, true)"));
+    exceeds(RUNNING, &format!("{long} return string.find(a, string.sub(a, 1, 2 ^ 20) .. 'b')"));
+    exceeds(RUNNING, &format!("{long} return #string.split(a, string.sub(a, 1, 2 ^ 20) .. 'b')"));
+    exceeds(
+        RUNNING,
+        &format!(
+            "{long} local x, y, list = a .. 'x', a .. 'y', {{}}
+            for i = 1, 50000 do list[i] = if i % 2 == 0 then x else y end
+            table.sort(list)"
+        ),
+    );
+    let error = attack(tight(), "local t = {} for i = 0, 30 do t[2 ^ i] = 1 end return table.move(t, 1, 2 ^ 30, 2)");
+    assert!(error.starts_with("test:1: too many elements to move"), "{error}");
+}
+
+#[test]
+fn the_slow_ways_give_what_the_builtins_give() {
+    let world = World::new();
+    assert_eq!(
+        world.ok("local text = string.rep('ab', 2 ^ 20) .. 'needle' .. string.rep('ab', 2 ^ 20)
+            local first, last = string.find(text, 'needle', 1, true)
+            local long = string.rep('ab', 40) .. 'needle' .. string.rep('ab', 40)
+            local found = { string.find(text, long) }
+            local from_end = { string.find(text, long, -2 ^ 21 - 200) }
+            local none = { string.find(text, long, 2 ^ 21) }
+            local parts = string.split(text, long)
+            return { first, last, found, from_end, #none, #parts, #parts[1], #parts[2] }"),
+        "[2097153,2097158,[2097073,2097238],[2097073,2097238],0,2,2097072,2097072]"
+    );
+    assert_eq!(
+        world.ok("local list, copy = {}, {}
+            for i = 1, 5000 do list[i] = (i * 7919) % 4999 end
+            for i, n in list do copy[i] = { n = n, at = i } end
+            table.sort(list)
+            table.sort(copy, function(a, b) return a.n < b.n end)
+            for i = 1, 5000 do assert(list[i] == copy[i].n) end
+            for i = 2, 5000 do assert(copy[i - 1].n ~= copy[i].n or copy[i - 1].at < copy[i].at, 'not stable') end
+            local down = table.clone(list)
+            table.sort(down, function(a, b) task.wait() return a > b end)
+            return { down[1], down[5000], #down }"),
+        "[4998,0,5000]"
+    );
+}
+
+#[test]
 fn memory_has_an_end_however_it_is_eaten() {
     exceeds(MEMORY, "return string.rep('x', 2 ^ 30)");
     exceeds(MEMORY, "local t = {} while true do t[#t + 1] = {} end");
@@ -181,7 +229,8 @@ fn deep_recursion_is_an_error_and_no_more() {
     let error = attack(tight(), "local f f = coroutine.wrap(function() return coroutine.wrap(f)() end) return f()");
     assert!(!error.is_empty());
     let code = "local function nest(n) return coroutine.wrap(function() return nest(n + 1) end)() end return nest(1)";
-    assert!(attack(tight(), code).contains("C stack overflow"));
+    let error = attack(LuauLimits { running: SOON, wall: SOON, ..tight() }, code);
+    assert!(error.contains("C stack overflow"), "{error}");
     attack(tight(), "local function f() return pcall(f) end f() error('deep')");
     attack(tight(), "local t = setmetatable({}, {}) getmetatable(t).__index = t return t.x.y");
     attack(tight(), "local s = string.rep('(', 300) return string.find(s, s)");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mlua::{Lua, LuaString};
 
 use super::support::*;
-use crate::runtime::luau::LuauLimits;
+use crate::runtime::luau::{LuauLimits, vm};
 
 /// Pure scripts that return a text.
 const CORPUS: [(&str, &str); 4] = [
@@ -21,6 +21,7 @@ fn with_slice(slice: Duration) -> World {
 
 /// What plain Luau, without anything of ours, makes of a script.
 fn plain_luau(code: &str) -> String {
+    vm::prepare();
     let lua = Lua::new();
     lua.sandbox(true).expect("sandbox");
     let chunk = lua.load(code).set_name("=test").into_function().expect("it compiles");
