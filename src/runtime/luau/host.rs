@@ -39,6 +39,8 @@ pub(super) struct Host {
     /// The task that the executor resumed, by its thread's address; only ever compared.
     task: Cell<usize>,
     actions: RefCell<Vec<Action>>,
+    /// Reads what a chunk's own globals lack from the VM's, which are read-only.
+    globals_metatable: RefCell<Option<Table>>,
 }
 
 /// What a callback wants done to a task.
@@ -72,7 +74,17 @@ impl Host {
             meter: RefCell::default(),
             task: Cell::new(0),
             actions: RefCell::default(),
+            globals_metatable: RefCell::default(),
         })
+    }
+
+    /// The VM is made: from now on chunks can be loaded.
+    pub(super) fn set_globals(&self, lua: &Lua, globals: &Table) -> mlua::Result<()> {
+        let metatable = lua.create_table_from([("__index", globals)])?;
+        metatable.raw_set("__metatable", "locked")?;
+        metatable.set_readonly(true);
+        *self.globals_metatable.borrow_mut() = Some(metatable);
+        Ok(())
     }
 
     pub(super) fn set_program(&self, program: &Compiled) {
@@ -111,14 +123,24 @@ impl Host {
         error.to_string()
     }
 
-    /// Loads compiled code as a function. Only code that we compiled gets here: bytecode is not checked by Luau.
+    /// Loads compiled code as a function with globals of its own. Only code that we compiled gets here: bytecode is not
+    /// checked by Luau.
+    ///
+    /// Luau looks names up once, when code is loaded, and may do so only if nobody else can change them afterwards: hence
+    /// no two chunks share a table of globals.
     ///
     /// # Errors
     /// It did not compile; the text says why. Or memory does not suffice.
     pub(super) fn load(&self, lua: &Lua, compiled: &Compiled) -> OrWhy<Function> {
         let code = compiled.code.as_ref().map_err(|problem| problem.to_string())?;
-        let chunk = lua.load(&code[..]).set_name(format!("={}", compiled.name)).set_mode(ChunkMode::Binary);
-        chunk.into_function().map_err(|error| {
+        let load = || -> mlua::Result<Function> {
+            let globals = lua.create_table()?;
+            globals.set_metatable(self.globals_metatable.borrow().clone())?;
+            globals.set_safeenv(true);
+            let chunk = lua.load(&code[..]).set_name(format!("={}", compiled.name)).set_mode(ChunkMode::Binary);
+            chunk.set_environment(globals).into_function()
+        };
+        load().map_err(|error| {
             if script_error::is_out_of_memory(&error) {
                 self.control.set_doom(Doom::Memory(self.pace.limit()));
             }

@@ -1,8 +1,8 @@
 //! One tenant's Luau VM: made, closed off, and ready to start events.
 //!
 //! Only the libraries that templates may use are opened; the rest of the base library is removed or replaced by the
-//! prelude; then globals and libraries become read-only and scripts write into a table of their own. Belongs to one
-//! tenant, lives on its executor's thread.
+//! prelude; then globals and libraries become read-only, and each chunk of code gets a table of its own for what it
+//! writes. Belongs to one tenant, lives on its executor's thread.
 
 use std::rc::Rc;
 use std::sync::{Once, OnceLock};
@@ -74,6 +74,7 @@ impl Vm {
         values::install(&lua, &globals)?;
         let prelude = lua.load(prelude()).set_name(format!("={HOST_CHUNK}")).set_mode(ChunkMode::Binary);
         let (start, start_script) = prelude.call(host.table(&lua)?)?;
+        host.set_globals(&lua, &globals)?;
         lua.sandbox(true)?;
         lua.set_memory_limit(peak_bytes(control.limits().memory_bytes))?;
         lua.set_interrupt({

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod coroutines;
+mod sandbox;
 mod scheduling;
 mod support;
 mod templates;

@@ -40,10 +40,9 @@ fn a_script_gets_ctx_and_may_return_a_function_that_gets_it_too() {
 #[test]
 fn events_start_in_order_and_interleave_only_where_they_wait() {
     let world = World::with_limits(LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() });
-    world.ok("order = {}");
     let code = |number: usize| {
         format!(
-            "local ctx = ...
+            "local ctx, order = ..., require('state')()
             table.insert(order, 'a{number}')
             local before = #order
             for i = 1, 20000 do end
@@ -57,7 +56,7 @@ fn events_start_in_order_and_interleave_only_where_they_wait() {
     world.db.wait_for_waiting(8);
     world.db.open_gate();
     pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("null")));
-    let order = world.ok("return table.concat(order, ' ')");
+    let order = world.ok("return table.concat(require('state')(), ' ')");
     assert!(order.starts_with("\"a0 a1 a2 a3 a4 a5 a6 a7 b"), "{order}");
 }
 
@@ -116,7 +115,7 @@ fn a_cancelled_event_ends_whether_it_waits_or_runs_or_loops() {
 #[test]
 fn dropping_a_tenant_ends_what_runs_and_frees_its_vm() {
     let world = World::new();
-    world.ok("kept = 1");
+    world.ok("require('state')().kept = 1");
     world.db.close_gate();
     let running = world.submit_script(TENANT, &waits("never"));
     world.db.wait_for_waiting(1);
@@ -126,7 +125,7 @@ fn dropping_a_tenant_ends_what_runs_and_frees_its_vm() {
     assert_eq!(running.text(), Err("cancelled: the tenant was dropped".to_owned()));
     assert_eq!(world.runtime.stats().vms, 0);
     world.db.open_gate();
-    assert_eq!(world.ok("return kept"), "null");
+    assert_eq!(world.ok("return require('state')().kept"), "null");
     assert_eq!(world.submit(TenantId::User(77), Job::DropTenant).wait(), Ok(EncodedValue::null()));
 }
 
@@ -184,7 +183,7 @@ fn a_template_that_cannot_be_loaded_now_is_busy_and_is_tried_again() {
 #[test]
 fn a_panic_in_a_callback_costs_the_vm_and_nothing_else() {
     let world = World::new();
-    world.ok("kept = 1");
+    world.ok("require('state')().kept = 1");
     world.db.close_gate();
     let beside = world.submit_script(TENANT, &waits("never"));
     world.db.wait_for_waiting(1);
@@ -194,7 +193,7 @@ fn a_panic_in_a_callback_costs_the_vm_and_nothing_else() {
     assert_eq!(beside.text(), Err(error));
     world.states.panics.store(false, Ordering::Relaxed);
     world.db.open_gate();
-    assert_eq!(world.ok("return kept"), "null");
+    assert_eq!(world.ok("return require('state')().kept"), "null");
 }
 
 #[test]
@@ -384,8 +383,8 @@ fn waiting_where_luau_cannot_yield_is_a_clear_error() {
 #[test]
 fn tasks_that_the_handler_left_go_on_after_the_answer() {
     let world = World::new();
-    world.ok("done = {} task.delay(0.005, function() table.insert(done, 'later') end) return 1");
-    eventually(|| world.ok("return #done") == "1");
+    world.ok("task.delay(0.005, function() table.insert(require('state')(), 'later') end) return 1");
+    eventually(|| world.ok("return #require('state')()") == "1");
     world.ok("task.spawn(function() task.wait() error('nobody hears it') end) return 1");
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
 }

@@ -44,7 +44,9 @@ impl World {
     }
 
     pub(super) fn with(files: &[(&str, &str)], limits: LuauLimits) -> Self {
-        let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let state = ("state.luau", "local kept = {} return function() return kept end");
+        let files = files.iter().chain([&state]);
+        let files = files.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         Self::with_config(LuauConfig { templates: TemplateSource::Files(files), limits, ..LuauConfig::default() })
     }
 
@@ -79,7 +81,7 @@ impl World {
         self.submit_event(TENANT, name, json).text()
     }
 
-    /// Runs a script; the result as JSON, or the error's text.
+    /// Runs a script; `require('state')()` is a table that lives as long as the VM. The result as JSON, or the error's text.
     pub(super) fn run(&self, code: &str) -> Result<String, String> {
         self.submit_script(TENANT, code).text()
     }
