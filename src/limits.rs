@@ -159,13 +159,9 @@ pub const HOST_CALLS_MAX: usize = 100_000;
 /// cannot fill the queue of all.
 pub const TENANT_IO_MAX: usize = 16;
 
-/// Limit: time for turning one value of Luau into bytes, which nothing can interrupt, beyond what its items explain
-/// ([`CONVERT_PER_ITEM`]): going through the empty slots of large tables. Longer ends the event.
-pub const CONVERT_MAX: Duration = Duration::from_millis(50);
-
-/// Time that an item of a value may take on top of [`CONVERT_MAX`]: some forty times what it does take, because a busy
-/// machine is no fault of the script. The number of items is bounded by the size of a message.
-pub const CONVERT_PER_ITEM: Duration = Duration::from_micros(4);
+/// Limit: processor time that turning one value of Luau into bytes, which nothing can interrupt, may spend on going
+/// through the empty slots of large tables; the rest is bounded by the size of a message. More ends the event.
+pub const CONVERT_EMPTY_SLOTS_MAX: Duration = Duration::from_millis(50);
 
 /// Limit: events that a script may subscribe its tenant to at once. Discord has about 80.
 pub const TENANT_EVENTS_MAX: usize = 1000;

@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
@@ -79,6 +79,13 @@ pub fn spawn_watched<T: Send + 'static>(
     Ok(OwnedThread { name, handle: Some(handle), ended_rx })
 }
 
+/// The processor time that the calling thread has used. Unlike a clock it stands still while others have the processor.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // Neither part of a time that was spent is negative.
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
 /// The text of a panic, for a log line or an error.
 pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
@@ -132,7 +139,18 @@ impl<T> std::fmt::Debug for OwnedThread<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn processor_time_grows_with_work_only() {
+        let start = cpu_time();
+        let (_wait_tx, wait_rx) = bounded::<()>(0);
+        let _ = wait_rx.recv_timeout(Duration::from_millis(50));
+        assert!(cpu_time() - start < Duration::from_millis(50));
+        let mut sum = 0_u64;
+        while cpu_time() - start < Duration::from_millis(50) {
+            sum = std::hint::black_box(sum + 1);
+        }
+    }
 
     #[test]
     fn a_thread_returns_its_value_to_its_owner() {

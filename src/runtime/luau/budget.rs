@@ -25,8 +25,8 @@ pub(super) enum Doom {
     Spawns(usize),
     /// Too many waiting calls were made.
     HostCalls(usize),
-    /// One value took too long to convert.
-    Conversion(Duration),
+    /// The tables of a value have too many empty slots.
+    EmptySlots(Duration),
     /// Its caller gave it up.
     Cancelled,
     /// Its tenant was dropped.
@@ -59,7 +59,7 @@ impl fmt::Display for Doom {
             Doom::Coroutines(limit) => write!(f, "more than {limit} live coroutines"),
             Doom::Spawns(limit) => write!(f, "more than {limit} coroutines started"),
             Doom::HostCalls(limit) => write!(f, "more than {limit} calls that wait"),
-            Doom::Conversion(limit) => write!(f, "more than {} for the empty slots of one value", Span(*limit)),
+            Doom::EmptySlots(limit) => write!(f, "more than {} for the empty slots of a value's tables", Span(*limit)),
             Doom::Cancelled => f.write_str("cancelled: the caller gave the event up"),
             Doom::Dropped => f.write_str("cancelled: the tenant was dropped"),
             Doom::Stopping => f.write_str("cancelled: the worker is stopping"),

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::{Lua, VmState};
 
@@ -17,6 +17,7 @@ use super::budget::{Doom, Meter};
 use super::config::LuauLimits;
 use super::memory::Pace;
 use super::ticker::Tick;
+use crate::thread::cpu_time;
 
 /// How often the interrupt looks at the VM's memory.
 const INTERRUPTS_BETWEEN_CHECKS: u32 = 16;
@@ -31,7 +32,8 @@ pub(super) struct Control {
     wall_deadline: Cell<Instant>,
     /// A yield has been asked for since the last resume.
     asked: Cell<bool>,
-    asked_at: Cell<Instant>,
+    /// When that was, by the clock and by the processor time of the thread.
+    asked_at: Cell<(Instant, Duration)>,
     /// The state of a die, for tests: with slices of nothing, one interrupt in three yields. (Every one would mean that
     /// a coroutine inside another never moves: the interrupt comes before the instruction, and again after the yield.)
     die: Cell<u32>,
@@ -52,7 +54,7 @@ impl Control {
             run_deadline: Cell::new(now),
             wall_deadline: Cell::new(now),
             asked: Cell::new(false),
-            asked_at: Cell::new(now),
+            asked_at: Cell::new((now, Duration::ZERO)),
             die: Cell::new(1),
             interrupts: Cell::new(0),
             doom: Cell::new(None),
@@ -75,7 +77,6 @@ impl Control {
         self.run_deadline.set(now + self.limits.running.saturating_sub(meter.running.get()));
         self.wall_deadline.set(meter.wall_deadline);
         self.asked.set(self.limits.slice.is_zero());
-        self.asked_at.set(now);
         self.doom.set(None);
         self.raised.set(false);
     }
@@ -129,7 +130,7 @@ impl Control {
                 return Ok(VmState::Continue);
             }
             if !ignored {
-                self.asked_at.set(now);
+                self.asked_at.set((now, cpu_time()));
             }
         }
         self.asked.set(true);
@@ -147,6 +148,13 @@ impl Control {
         }
     }
 
+    /// Whether a yield has been asked for in vain for so long. The processor time is looked at too, because the limit is
+    /// short and the machine may be busy with others.
+    fn is_stuck(&self, now: Instant) -> bool {
+        let (clock, processor) = self.asked_at.get();
+        now - clock >= self.limits.unyieldable && cpu_time() - processor >= self.limits.unyieldable
+    }
+
     fn roll(&self) -> bool {
         self.die.set(self.die.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         (self.die.get() >> 16).is_multiple_of(3)
@@ -162,7 +170,7 @@ impl Control {
             Some(Doom::Running(limits.running))
         } else if now >= self.wall_deadline.get() {
             Some(Doom::Wall(limits.wall))
-        } else if ignored && !limits.slice.is_zero() && now - self.asked_at.get() >= limits.unyieldable {
+        } else if ignored && !limits.slice.is_zero() && self.is_stuck(now) {
             Some(Doom::Unyieldable(limits.unyieldable))
         } else {
             // With more than its limit it is preempted like any other, and collected before it goes on.

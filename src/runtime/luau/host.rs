@@ -117,7 +117,7 @@ impl Host {
     pub(super) fn convert_failed(&self, error: &ConvertError) -> String {
         match error.kind() {
             ConvertErrorKind::Memory => self.control.set_doom(Doom::Memory(self.pace.limit())),
-            ConvertErrorKind::TooLong(limit) => self.control.set_doom(Doom::Conversion(*limit)),
+            ConvertErrorKind::TooEmpty(limit) => self.control.set_doom(Doom::EmptySlots(*limit)),
             _ => {}
         }
         error.to_string()

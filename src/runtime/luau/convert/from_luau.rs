@@ -6,14 +6,15 @@
 use std::cmp::Ordering;
 use std::ffi::c_void;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::{Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, EXACT_MAX, number};
-use crate::limits::{CONVERT_MAX, CONVERT_PER_ITEM, VALUE_DEPTH_MAX};
+use crate::limits::{CONVERT_EMPTY_SLOTS_MAX, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
+use crate::thread::cpu_time;
 use crate::wire::walk::{Octets, Token};
 use crate::wire::writer::Writer;
 
@@ -37,6 +38,12 @@ pub(in crate::runtime::luau) fn json_from_luau(value: &Value, limit: usize) -> R
     Ok(EncodedJson::from_checked(encoder.writer.into_bytes()))
 }
 
+/// A table that took longer than this is looked at again.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// What going through an entry takes, and a little more.
+const ENTRY: Duration = if cfg!(debug_assertions) { Duration::from_micros(2) } else { Duration::from_nanos(200) };
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Typed,
@@ -47,9 +54,8 @@ struct Encoder {
     writer: Writer,
     form: Form,
     limit: usize,
-    started: Instant,
-    /// Values written so far.
-    items: u32,
+    /// Time spent on empty slots.
+    on_nothing: Duration,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
     open: Vec<*const c_void>,
 }
@@ -88,11 +94,10 @@ impl Rank {
 
 impl Encoder {
     fn new(limit: usize, form: Form) -> Self {
-        Self { writer: Writer::default(), form, limit, started: Instant::now(), items: 0, open: Vec::new() }
+        Self { writer: Writer::default(), form, limit, on_nothing: Duration::ZERO, open: Vec::new() }
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
-        self.items = self.items.saturating_add(1);
         match value {
             Value::Nil => self.leaf(&Token::Null),
             Value::LightUserData(_) if value.is_null() => self.leaf(&Token::Null),
@@ -160,12 +165,8 @@ impl Encoder {
         if self.open.len() >= VALUE_DEPTH_MAX {
             return Err(ConvertErrorKind::TooDeep.into());
         }
-        // Once a table: going through the empty slots of the largest takes some milliseconds.
-        if self.started.elapsed() > CONVERT_MAX + CONVERT_PER_ITEM * self.items {
-            return Err(ConvertErrorKind::TooLong(CONVERT_MAX).into());
-        }
         self.open.push(pointer);
-        let start = self.writer.len();
+        let (start, started) = (self.writer.len(), Instant::now());
         let written = match table.raw_len() {
             0 => self.map(table),
             len if self.list(table, len)? => Ok(()),
@@ -175,7 +176,25 @@ impl Encoder {
             }
         };
         self.open.pop();
-        written
+        written?;
+        if started.elapsed() > SLOW { self.check_empty_slots(table) } else { Ok(()) }
+    }
+
+    /// A table that took its time: was it what is in it, or that so little is? Going through the empty slots of the
+    /// largest table takes milliseconds, and a value can have the same table in it thousands of times.
+    fn check_empty_slots(&mut self, table: &Table) -> Result<(), ConvertError> {
+        // Processor time, because what the clock shows may be other threads' doing.
+        let start = cpu_time();
+        let mut entries = 0;
+        for_each(table, |_, _| {
+            entries += 1;
+            Ok(true)
+        })?;
+        self.on_nothing += (cpu_time() - start).saturating_sub(ENTRY * entries);
+        if self.on_nothing > CONVERT_EMPTY_SLOTS_MAX {
+            return Err(ConvertErrorKind::TooEmpty(CONVERT_EMPTY_SLOTS_MAX).into());
+        }
+        Ok(())
     }
 
     /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it grew in odd ways.

@@ -2,7 +2,7 @@
 //!
 //! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
 //! and what they allocate before they allocate it. Nothing can interrupt them: the first is bounded by the size of its
-//! input, the second by time. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
+//! input, the second by that of its output and by the time it spends on what is empty. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
 
 mod from_luau;
 mod to_luau;
@@ -49,8 +49,8 @@ pub(super) enum ConvertErrorKind {
     TooLarge(usize),
     /// A value of this kind cannot leave Luau, or not in this place.
     Unsupported(String),
-    /// It took too long: a budget.
-    TooLong(Duration),
+    /// Its tables are large and empty: going through them took too long, which is a budget.
+    TooEmpty(Duration),
     /// The VM's memory does not suffice: a budget.
     Memory,
     /// The bytes are not what they should be.
@@ -101,7 +101,7 @@ impl fmt::Display for ConvertError {
                 write!(f, "the value is larger than {} KiB once encoded", limit / 1024)
             }
             ConvertErrorKind::Unsupported(what) => f.write_str(what),
-            ConvertErrorKind::TooLong(_) => f.write_str("the value takes too long to convert"),
+            ConvertErrorKind::TooEmpty(_) => f.write_str("the value's tables are too large for the little in them"),
             ConvertErrorKind::Memory => f.write_str("not enough memory for the value"),
             ConvertErrorKind::Wire(error) => write!(f, "the value cannot be read: {error}"),
         }?;

@@ -120,6 +120,10 @@ fn operator<M: UserDataMethods<Wide>>(methods: &mut M, name: MetaMethod, apply: 
 }
 
 impl UserData for Wide {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_meta_field(MetaMethod::Type, "integer");
+    }
+
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         operator(methods, MetaMethod::Add, i128::checked_add);
         operator(methods, MetaMethod::Sub, i128::checked_sub);
@@ -182,6 +186,7 @@ impl Time {
 
 impl UserData for Time {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_meta_field(MetaMethod::Type, "timestamp");
         fields.add_field_method_get("unix", |_, time| Ok(time.0.unix_micros() as f64 / 1e6));
     }
 
@@ -236,6 +241,7 @@ impl Span {
 
 impl UserData for Span {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_meta_field(MetaMethod::Type, "interval");
         fields.add_field_method_get("seconds", |_, span| Ok(span.seconds()));
     }
 
@@ -263,6 +269,7 @@ impl FromLua for Span {
 
 impl UserData for Zone {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_meta_field(MetaMethod::Type, "timezone");
         fields.add_field_method_get("name", |_, zone| Ok(zone.0.clone()));
     }
 

@@ -1,8 +1,10 @@
 //! Tests of the runtime as its users see it: scripts go in, answers come out, over a database in memory.
 
+mod api;
 mod attacks;
 mod coroutines;
 mod sandbox;
 mod scheduling;
 mod support;
 mod templates;
+mod values;
