@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
+use crate::store::{DbOptions, Quota, StoreOptions};
 
 /// How the pool's workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct PoolConfig {
     pub api: Option<SocketAddr>,
     /// The store.
     pub store: String,
+    /// How the store is opened.
+    pub store_options: StoreOptions,
+    /// The rules of the store that an operator may change.
+    pub db_options: DbOptions,
     /// The template directory; `None`: the built-in templates.
     pub templates: Option<PathBuf>,
     /// What tenants without a state are subscribed to.
@@ -163,6 +168,8 @@ impl PoolConfig {
             listen: address(options, "listen", defaults.listen)?,
             api,
             store: text(options, "store", defaults.store).to_owned(),
+            store_options: store_options(options)?,
+            db_options: db_options(options)?,
             templates: directory(options, "templates")?,
             default_events: events(options, defaults.default_events)?,
             external_workers,
@@ -284,6 +291,30 @@ fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigErro
     }
 }
 
+fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {
+    let connections = count(options, "max-db-connections")?;
+    Ok(connections.map_or_else(StoreOptions::default, |connections| StoreOptions { connections }))
+}
+
+fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
+    let amount = |name, default: u64| match options.option(name) {
+        None => Ok(default),
+        // What fits into every store's counters.
+        Some((text, _)) => match text.parse::<u64>() {
+            Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(number),
+            _ => Err(wrong(options, name, "is a number from 1")),
+        },
+    };
+    let default = Quota::default();
+    let quota =
+        Quota { records: amount("quota-records", default.records)?, bytes: amount("quota-bytes", default.bytes)? };
+    let purchase_url = options.option("purchase-url").map(|(url, _)| url.to_owned());
+    if purchase_url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
+        return Err(wrong(options, "purchase-url", "is a URL such as https://shop.example/{scope}/{key}/{version}"));
+    }
+    Ok(DbOptions { quota, purchase_url })
+}
+
 fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, ConfigError> {
     let given = text(options, "default-events", default);
     let names: BTreeSet<String> = given.split(',').map(str::trim).map(str::to_owned).collect();
@@ -348,6 +379,7 @@ mod tests {
         assert_eq!(config.deadline, Duration::from_secs(35));
         assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
         assert_eq!(config.workers, cpus());
+        assert_eq!((config.store_options.connections, config.db_options), (7, DbOptions::default()));
         assert_eq!(config.default_events.len(), 3);
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
@@ -373,6 +405,10 @@ mod tests {
             ("heartbeat-interval", "1ms"),
             ("default-events", "A,,B"),
             ("log", "loud"),
+            ("max-db-connections", "0"),
+            ("quota-records", "0"),
+            ("quota-bytes", "64MiB"),
+            ("purchase-url", "shop"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);
             assert!(error.message.starts_with(&format!("--{name} ")), "{error}");

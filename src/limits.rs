@@ -263,6 +263,30 @@ pub const STORE_REOPEN_MAX: Duration = Duration::from_secs(2);
 /// Limit: pages of the embedded store that are kept in memory; what is more is read again from the system's cache.
 pub const STORE_CACHE_BYTES: usize = 128 * 1024 * 1024;
 
+/// Connections to PostgreSQL, each with a thread, unless `--max-db-connections` says otherwise: what the async reference
+/// has too, and what leaves room for others on a server with its default of 100.
+pub const POSTGRES_CONNECTIONS: usize = 7;
+
+/// Limit: one statement in PostgreSQL, waiting for a lock included; the server ends it then. Below
+/// [`STORE_WRITE_TIMEOUT`], so that the server's own answer comes first.
+pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limit: for connecting to one address of PostgreSQL, unless the URL says otherwise.
+pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Limit: how long PostgreSQL's machine may be silent before a connection to it counts as lost.
+pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Limit: attempts at one operation whose earlier ones are known to have changed nothing; after them it is `Busy`.
+pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;
+
+/// Limit: how long an operation waits for a connection to PostgreSQL; after it nothing was done and it is `Unavailable`.
+pub const POSTGRES_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limit: bytes of all scopes of one record: with the longest key what a row of PostgreSQL's index takes (2,704 bytes). The
+/// same on every store; more is 422.
+pub const KV_SCOPES_MAX_BYTES: usize = 2000;
+
 /// Tenant states are sent to a starting worker in pieces of about this size: large enough for the system call, small
 /// enough not to matter beside the states themselves.
 pub const TENANT_STATES_PIECE_BYTES: usize = 64 * 1024;

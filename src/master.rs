@@ -21,7 +21,7 @@ use crate::internal_api::{ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::random;
 use crate::runtime::TemplateRuntime;
-use crate::store::{DbOptions, DbState, OpenError, StoreUrl};
+use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
     ChildSpec, ProcessConfig, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
@@ -200,8 +200,8 @@ impl Readiness for Pool {
 
 fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
     let url: StoreUrl = config.store.parse().map_err(|error| MasterError::Config(format!("--store: {error}")))?;
-    let store = crate::store::open(&url).map_err(MasterError::Store)?;
-    DbState::new(store, DbOptions::default()).map(Arc::new).map_err(MasterError::Store)
+    let store = crate::store::open_with(&url, config.store_options).map_err(MasterError::Store)?;
+    DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(MasterError::Store)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {

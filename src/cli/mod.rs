@@ -10,6 +10,7 @@ mod interruptible;
 mod lifeline;
 mod logging;
 mod master;
+mod migrate;
 mod output;
 mod pool_options;
 mod replay;
@@ -25,6 +26,7 @@ use std::fmt;
 
 use crate::config::{ConfigError, Options};
 use crate::master::MasterError;
+use crate::store::OpenError;
 use args::{Args, OptionSpec, Source, UsageError};
 
 /// A command of the binary.
@@ -38,8 +40,15 @@ struct Command {
     run: fn(&Args) -> Result<(), CliError>,
 }
 
-const COMMANDS: &[Command] =
-    &[master::COMMAND, worker::COMMAND, replay::COMMAND, dispatch::COMMAND, token::COMMAND, check::COMMAND];
+const COMMANDS: &[Command] = &[
+    master::COMMAND,
+    worker::COMMAND,
+    replay::COMMAND,
+    dispatch::COMMAND,
+    token::COMMAND,
+    migrate::COMMAND,
+    check::COMMAND,
+];
 
 /// Why a command ended without success: an exit code of interface.md and the line to print, if there is one.
 #[derive(Debug)]
@@ -93,11 +102,24 @@ impl From<ConfigError> for CliError {
 
 impl From<MasterError> for CliError {
     fn from(error: MasterError) -> Self {
+        match error {
+            MasterError::Store(error) => error.into(),
+            MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => Self::config(error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
         let code = match error {
-            MasterError::Store(_) => 4,
-            MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => 3,
+            OpenError::NotBuilt(_) | OpenError::BadUrl(_) => 3,
+            OpenError::Unavailable(_)
+            | OpenError::Locked
+            | OpenError::Foreign(_)
+            | OpenError::Newer { .. }
+            | OpenError::NotMigrated(_) => 4,
         };
-        Self { code, message: error.to_string() }
+        Self { code, message: format!("store: {error}") }
     }
 }
 

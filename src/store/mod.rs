@@ -7,11 +7,14 @@
 pub mod global;
 pub mod memory;
 pub mod pattern;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod redb;
 pub mod rules;
 mod state;
 mod states;
 mod url;
+mod weight;
 
 use std::sync::Arc;
 
@@ -20,7 +23,7 @@ pub use states::StateListener;
 pub use url::{OpenError, StoreUrl};
 
 use crate::error::DbError;
-use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS};
+use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS};
 use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use global::{GlobalAddress, GlobalChange, GlobalEntry};
 use pattern::Pattern;
@@ -153,20 +156,77 @@ pub trait Store: Send + Sync {
     fn close(&self);
 }
 
-/// Opens a store; a file that is not there yet is created.
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Connections to a database server, each with a thread of its own. An embedded store has none.
+    pub connections: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { connections: POSTGRES_CONNECTIONS }
+    }
+}
+
+/// As [`open_with`], with the usual options.
+///
+/// # Errors
+/// Why it cannot be used; see [`OpenError`].
+pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
+    open_with(url, StoreOptions::default())
+}
+
+/// Opens a store; a file that is not there yet is created, a database's tables must be there (see [`migrate`]).
 ///
 /// # Blocks
 /// Until the store is ready to serve.
 ///
 /// # Errors
 /// Why it cannot be used; see [`OpenError`].
-pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
+pub fn open_with(url: &StoreUrl, options: StoreOptions) -> Result<Arc<dyn Store>, OpenError> {
     match url {
         StoreUrl::Memory => Ok(Arc::new(memory::MemoryStore::new())),
         StoreUrl::Redb(path) => Ok(Arc::new(redb::RedbStore::open(path)?)),
-        StoreUrl::Postgres(_) => Err(OpenError::NotBuilt("the PostgreSQL store is not here yet")),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, options)?)),
+        #[cfg(not(feature = "postgres"))]
+        StoreUrl::Postgres(_) => {
+            let _ = options;
+            Err(NOT_BUILT)
+        }
     }
 }
+
+/// What a migration found to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migrated {
+    /// Tables were missing and were made.
+    Made,
+    /// Nothing: all tables were there.
+    Nothing,
+}
+
+/// Creates or upgrades the tables of a database; an embedded store needs that never.
+///
+/// # Blocks
+/// Until the server is done.
+///
+/// # Errors
+/// Why it could not; see [`OpenError`]. Then nothing was changed.
+pub fn migrate(url: &StoreUrl) -> Result<Migrated, OpenError> {
+    match url {
+        StoreUrl::Memory | StoreUrl::Redb(_) => Ok(Migrated::Nothing),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(url) => postgres::migrate(url),
+        #[cfg(not(feature = "postgres"))]
+        StoreUrl::Postgres(_) => Err(NOT_BUILT),
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+const NOT_BUILT: OpenError =
+    OpenError::NotBuilt("this program was built without the PostgreSQL store (feature `postgres`)");
 
 /// The place of a set among the sets of one tenant's state: a later one has a higher revision, as long as the store is open.
 ///

@@ -5,8 +5,8 @@
 
 use crate::error::DbError;
 use crate::limits::{
-    KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, STATE_DATA_MAX_BYTES, STATE_EVENT_NAME_MAX_BYTES,
-    STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
+    KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_SCOPES_MAX_BYTES, STATE_DATA_MAX_BYTES,
+    STATE_EVENT_NAME_MAX_BYTES, STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
 };
 use crate::model::{EncodedJson, EncodedValue, Scopes, TenantState};
 use crate::store::pattern::Pattern;
@@ -39,6 +39,9 @@ pub fn check_key(key: &str) -> Result<(), DbError> {
 pub fn check_scopes(scopes: &Scopes) -> Result<(), DbError> {
     if scopes.as_slice().is_empty() {
         return Err(refused("a record has at least one scope"));
+    }
+    if scopes.as_slice().iter().map(String::len).sum::<usize>() > KV_SCOPES_MAX_BYTES {
+        return Err(refused(format!("a record's scopes have at most {KV_SCOPES_MAX_BYTES} bytes together")));
     }
     check_asked_scopes(scopes)
 }

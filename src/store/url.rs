@@ -76,6 +76,10 @@ pub enum OpenError {
         /// The newest that this program knows.
         known: u64,
     },
+    /// A table is missing in the database.
+    NotMigrated(&'static str),
+    /// The URL is none, or asks for what cannot be had. It is never repeated, as it may hold a password.
+    BadUrl(&'static str),
     /// This program was built without that store.
     NotBuilt(&'static str),
 }
@@ -89,6 +93,11 @@ impl fmt::Display for OpenError {
             OpenError::Newer { found, known } => {
                 write!(f, "the store has layout {found}, and this version of the program knows {known} at most")
             }
+            OpenError::NotMigrated(table) => write!(
+                f,
+                "the database has no table {table}: create the tables with `mesophyll migrate --store postgres://…` first"
+            ),
+            OpenError::BadUrl(why) => write!(f, "the store's URL cannot be used: {why}"),
             OpenError::NotBuilt(what) => f.write_str(what),
         }
     }

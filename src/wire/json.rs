@@ -11,7 +11,7 @@ use crate::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedJson;
 
 pub use super::json_reader::JsonError;
-pub use super::jsonb::{from_jsonb, to_jsonb};
+pub use super::jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};
 pub use super::plain::canonical;
 pub use super::tagged::{value_from_json, value_to_json};
 
@@ -61,6 +61,11 @@ struct Level {
 /// # Errors
 /// None for bytes that were checked where they entered.
 pub fn json_from_encoded(json: &EncodedJson) -> Result<String, JsonError> {
+    json_text(json, |number, out| out.float(number))
+}
+
+/// As [`json_from_encoded`], with floats written as the caller likes.
+pub(super) fn json_text(json: &EncodedJson, write_float: impl Fn(f64, &mut JsonWriter)) -> Result<String, JsonError> {
     let mut out = JsonWriter::with_capacity(json.as_bytes().len() * 2);
     let mut walk = PlainWalk::new(json);
     // The bracket that ends each open container.
@@ -71,7 +76,7 @@ pub fn json_from_encoded(json: &EncodedJson) -> Result<String, JsonError> {
             PlainToken::Boolean(value) => out.display(value),
             PlainToken::Negative(number) => out.display(number),
             PlainToken::Unsigned(number) => out.display(number),
-            PlainToken::Float(number) => out.float(number),
+            PlainToken::Float(number) => write_float(number, &mut out),
             PlainToken::Text(text) => out.text(text),
             PlainToken::Key(key) => out.key(key),
             PlainToken::Array(_) => {

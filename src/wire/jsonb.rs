@@ -4,12 +4,13 @@
 //! has been through jsonb, which prints numbers in full and has an order of its own for keys.
 
 use super::build::Builder;
+use super::json::json_text;
 use super::json_reader::{JsonError, JsonReader, JsonToken};
 use super::json_writer::JsonWriter;
 use super::storable::sorted;
 use super::walk::{Token, Walk};
 use crate::limits::WIRE_DEPTH_MAX;
-use crate::model::EncodedValue;
+use crate::model::{EncodedJson, EncodedValue};
 
 /// The JSON that is stored. NaN and infinities become null, which does not read back: see [`super::value::storable`].
 ///
@@ -34,6 +35,20 @@ pub fn to_jsonb(value: &EncodedValue) -> Result<String, JsonError> {
             }
         }
     }
+}
+
+/// Plain JSON as text from which jsonb gives back the same numbers: floats without an exponent and with a point.
+///
+/// jsonb keeps numbers as decimals. It would print a float that was written as 1e16 without a point, as a whole number.
+///
+/// # Errors
+/// None for bytes that were checked where they entered.
+pub fn plain_to_jsonb(json: &EncodedJson) -> Result<String, JsonError> {
+    json_text(json, |number, out| {
+        // Display has no exponents. A jsonb number may have more digits than the longest float.
+        let text = number.to_string();
+        if text.contains('.') { out.display(text) } else { out.display(format_args!("{text}.0")) }
+    })
 }
 
 fn begin(out: &mut JsonWriter, variant: &str) {
@@ -284,6 +299,20 @@ mod tests {
             ),
         ] {
             assert_eq!(from_jsonb(json.as_bytes()).map(|read| decode(&read)), Ok(Ok(value)), "{json}");
+        }
+    }
+
+    #[test]
+    fn plain_json_is_written_so_that_jsonb_keeps_floats_floats() {
+        for (json, jsonb) in [
+            ("1e16", "10000000000000000.0"),
+            ("-1e-7", "-0.0000001"),
+            ("1.5", "1.5"),
+            (r#"{"a":[1,2.0,null,"x"]}"#, r#"{"a":[1,2.0,null,"x"]}"#),
+        ] {
+            let plain = crate::wire::json::event_data_from_json(json.as_bytes()).expect("JSON");
+            assert_eq!(plain_to_jsonb(&plain).as_deref(), Ok(jsonb));
+            assert_eq!(crate::wire::json::event_data_from_json(jsonb.as_bytes()), Ok(plain));
         }
     }
 

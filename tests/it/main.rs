@@ -17,8 +17,13 @@ mod db_routes;
 #[cfg(feature = "luau")]
 mod process_bounds;
 mod protocol;
+mod store_concurrency;
 mod store_conformance;
 mod store_crash;
 mod store_differential;
+#[cfg(feature = "postgres")]
+mod store_migrate;
+#[cfg(feature = "postgres")]
+mod store_outage;
 mod supervision;
 mod support;

@@ -1,15 +1,17 @@
-//! Long random sequences of operations give equal answers from the embedded store and from the plain one in memory, ids and
-//! times included, across closing and opening the file.
+//! Long random sequences of operations give equal answers from each durable store and from the plain one in memory, ids and
+//! times included, across closing and opening it.
 
 use mesophyll::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
 use mesophyll::model::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use mesophyll::store::memory::MemoryStore;
-use mesophyll::store::redb::RedbStore;
 use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
 
-use crate::support::{Random, TempDir};
+use crate::support::Random;
+use crate::support::db::{Kept, Place};
+#[cfg(feature = "postgres")]
+use crate::support::postgres::Locale;
 
 const TENANTS: [TenantId; 4] =
     [TenantId::Guild(0), TenantId::Guild(u64::MAX - 1), TenantId::User(0), TenantId::User(0xFFFF)];
@@ -161,35 +163,46 @@ fn compare_all(expected: &dyn Store, tested: &dyn Store) {
     }
 }
 
-fn compare(seed: u64) {
-    let folder = TempDir::new();
-    let file = folder.path().join("store.redb");
+fn compare(kept: Kept, seed: u64) {
+    let place = Place::new(kept);
     let mut random = Random::new(seed);
     let expected = MemoryStore::new();
     let mut turn = 0;
     for _ in 0..4 {
-        let tested = RedbStore::open(&file).expect("opened");
-        compare_all(&expected, &tested);
+        let tested = place.open();
+        compare_all(&expected, tested.as_ref());
         for _ in 0..250 {
             turn += 1;
-            step(&mut random, turn, &expected, &tested);
+            step(&mut random, turn, &expected, tested.as_ref());
         }
-        compare_all(&expected, &tested);
+        compare_all(&expected, tested.as_ref());
         tested.close();
     }
 }
 
 #[test]
 fn random_operations_give_equal_answers_seed_1() {
-    compare(1);
+    compare(Kept::InRedb, 1);
 }
 
 #[test]
 fn random_operations_give_equal_answers_seed_2() {
-    compare(2);
+    compare(Kept::InRedb, 2);
 }
 
 #[test]
 fn random_operations_give_equal_answers_seed_3() {
-    compare(3);
+    compare(Kept::InRedb, 3);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn random_operations_give_equal_answers_in_postgres() {
+    for (locale, seed) in [(Locale::C, 1), (Locale::Utf8, 2)] {
+        let kept = Kept::Postgres(locale);
+        if !kept.is_there("random_operations_give_equal_answers_in_postgres") {
+            return;
+        }
+        compare(kept, seed);
+    }
 }

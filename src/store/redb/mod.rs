@@ -22,6 +22,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTrans
 
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use super::pattern::Pattern;
+use super::weight::Weight;
 use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoredState, Usage};
 use crate::error::DbError;
 use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
@@ -34,7 +35,7 @@ use layout::{
 };
 use open::{FileSource, Source};
 use shop::ShopOp;
-use writer::{Request, Weight, Writer, unavailable, unknown};
+use writer::{Request, Writer, unavailable, unknown};
 
 /// A store in a file.
 pub struct RedbStore {

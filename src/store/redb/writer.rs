@@ -7,7 +7,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::apply::{Done, Op, Tables};
@@ -16,6 +15,7 @@ use super::{Fault, Shared};
 use crate::error::DbError;
 use crate::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
+use crate::store::weight::Weight;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use redb::Database;
 
@@ -26,27 +26,6 @@ pub(super) struct Request {
     pub(super) answer_tx: Sender<Result<Done, DbError>>,
     /// What it takes of the bytes that may wait, given back when the request goes.
     pub(super) weight: Weight,
-}
-
-/// A share of a bounded number of bytes.
-pub(super) struct Weight {
-    bytes: usize,
-    total: Arc<AtomicUsize>,
-}
-
-impl Weight {
-    /// Takes a share, if the total stays within `limit`. One alone always fits, however large.
-    pub(super) fn take(bytes: usize, total: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let before = total.fetch_add(bytes, Ordering::Relaxed);
-        let weight = Self { bytes, total: Arc::clone(total) };
-        (before == 0 || before + bytes <= limit).then_some(weight)
-    }
-}
-
-impl Drop for Weight {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 pub(super) struct Writer {
@@ -97,11 +76,11 @@ impl Writer {
 
     /// The first request and those that wait behind it, as far as a commit has room.
     fn gather(&self, first: Request) -> Vec<Request> {
-        let mut bytes = first.weight.bytes;
+        let mut bytes = first.weight.bytes();
         let mut batch = vec![first];
         while batch.len() < STORE_BATCH_MAX && bytes < STORE_BATCH_BYTES {
             let Ok(request) = self.queue_rx.try_recv() else { break };
-            bytes += request.weight.bytes;
+            bytes += request.weight.bytes();
             batch.push(request);
         }
         batch

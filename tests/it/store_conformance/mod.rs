@@ -10,18 +10,35 @@ use crate::support::db::{TestDb, text};
 /// Makes a test of each case for each database.
 macro_rules! every_database {
     ($($case:ident),* $(,)?) => {
-        every_database!(@ memory_direct, InMemory, Direct, $($case),*);
-        every_database!(@ memory_over_http, InMemory, Http, $($case),*);
-        every_database!(@ memory_over_http_unchecked, InMemory, Unchecked, $($case),*);
-        every_database!(@ redb_direct, InRedb, Direct, $($case),*);
-        every_database!(@ redb_over_http, InRedb, Http, $($case),*);
-        every_database!(@ redb_over_http_unchecked, InRedb, Unchecked, $($case),*);
+        every_database!(@ memory_direct, Kept::InMemory, Direct, $($case),*);
+        every_database!(@ memory_over_http, Kept::InMemory, Http, $($case),*);
+        every_database!(@ memory_over_http_unchecked, Kept::InMemory, Unchecked, $($case),*);
+        every_database!(@ redb_direct, Kept::InRedb, Direct, $($case),*);
+        every_database!(@ redb_over_http, Kept::InRedb, Http, $($case),*);
+        every_database!(@ redb_over_http_unchecked, Kept::InRedb, Unchecked, $($case),*);
+        #[cfg(feature = "postgres")]
+        every_database!(@ postgres_in_c_direct, Kept::Postgres(Locale::C), Direct, $($case),*);
+        #[cfg(feature = "postgres")]
+        every_database!(@ postgres_in_utf8_direct, Kept::Postgres(Locale::Utf8), Direct, $($case),*);
+        #[cfg(feature = "postgres")]
+        every_database!(@ postgres_in_c_over_http, Kept::Postgres(Locale::C), Http, $($case),*);
+        #[cfg(feature = "postgres")]
+        every_database!(@ postgres_in_utf8_over_http, Kept::Postgres(Locale::Utf8), Http, $($case),*);
+        #[cfg(feature = "postgres")]
+        every_database!(@ postgres_over_http_unchecked, Kept::Postgres(Locale::Utf8), Unchecked, $($case),*);
     };
-    (@ $name:ident, $kept:ident, $door:ident, $($case:ident),*) => {
+    (@ $name:ident, $kept:expr, $door:ident, $($case:ident),*) => {
         mod $name {
+            use $crate::support::db::{Door, Kept};
+            #[cfg(feature = "postgres")]
+            #[allow(unused_imports)]
+            use $crate::support::postgres::Locale;
+
             $(#[test]
             fn $case() {
-                super::$case($crate::support::db::Kept::$kept, $crate::support::db::Door::$door);
+                if $kept.is_there(concat!(module_path!(), "::", stringify!($case))) {
+                    super::$case($kept, Door::$door);
+                }
             })*
         }
     };

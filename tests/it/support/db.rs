@@ -15,10 +15,12 @@ use mesophyll::model::{
     TenantState,
 };
 use mesophyll::runtime::TenantDb;
-use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
+use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
 use mesophyll::worker::WorkerDb;
 
+#[cfg(feature = "postgres")]
+use super::postgres::{self, Locale};
 use super::{DEADLINE, TempDir};
 
 /// Where records are kept.
@@ -26,6 +28,51 @@ use super::{DEADLINE, TempDir};
 pub(crate) enum Kept {
     InMemory,
     InRedb,
+    #[cfg(feature = "postgres")]
+    Postgres(Locale),
+}
+
+impl Kept {
+    /// Whether this machine has it; if not, the test is skipped, and that is said.
+    pub(crate) fn is_there(self, test: &str) -> bool {
+        #[cfg(feature = "postgres")]
+        if matches!(self, Kept::Postgres(_)) {
+            return postgres::is_there(test);
+        }
+        // Everybody has the others.
+        let _ = test;
+        true
+    }
+}
+
+/// Where a store is, gone with this.
+pub(crate) enum Place {
+    Memory,
+    Folder(TempDir),
+    #[cfg(feature = "postgres")]
+    Schema(postgres::Schema),
+}
+
+impl Place {
+    pub(crate) fn new(kept: Kept) -> Self {
+        match kept {
+            Kept::InMemory => Place::Memory,
+            Kept::InRedb => Place::Folder(TempDir::new()),
+            #[cfg(feature = "postgres")]
+            Kept::Postgres(locale) => Place::Schema(postgres::Schema::migrated(locale)),
+        }
+    }
+
+    /// Opens the store that is there.
+    pub(crate) fn open(&self) -> Arc<dyn Store> {
+        let url = match self {
+            Place::Memory => StoreUrl::Memory,
+            Place::Folder(folder) => StoreUrl::Redb(folder.path().join("store.redb")),
+            #[cfg(feature = "postgres")]
+            Place::Schema(schema) => schema.store_url(),
+        };
+        store::open(&url).expect("a store")
+    }
 }
 
 /// How the database is reached.
@@ -45,9 +92,9 @@ pub(crate) struct TestDb {
     pub(crate) tenants: Box<dyn TenantDb>,
     /// As the master has it.
     pub(crate) state: Arc<DbState>,
-    // In this order: the server ends before the folder goes.
+    // In this order: the server ends before the place goes.
     server: Option<HttpServer>,
-    _folder: TempDir,
+    _place: Place,
 }
 
 impl TestDb {
@@ -58,8 +105,8 @@ impl TestDb {
 
     /// The database of worker 0 of `workers`.
     pub(crate) fn with(kept: Kept, door: Door, options: DbOptions, workers: usize) -> Self {
-        let folder = TempDir::new();
-        let state = open(kept, &folder.path().join("store.redb"), options);
+        let place = Place::new(kept);
+        let state = Arc::new(DbState::new(place.open(), options).expect("a new store is readable"));
         let server = (door != Door::Direct).then(|| serve(&state, workers));
         let client = || {
             let address = server.as_ref().expect("not Direct").local_addr();
@@ -70,7 +117,7 @@ impl TestDb {
             Door::Http => Box::new(WorkerDb::mesophyll(client())),
             Door::Unchecked => Box::new(Unchecked(client())),
         };
-        Self { tenants, state, server, _folder: folder }
+        Self { tenants, state, server, _place: place }
     }
 }
 
@@ -83,11 +130,9 @@ impl Drop for TestDb {
     }
 }
 
+/// A database in a file of the test's own, or in memory.
 pub(crate) fn open(kept: Kept, file: &Path, options: DbOptions) -> Arc<DbState> {
-    let url = match kept {
-        Kept::InMemory => StoreUrl::Memory,
-        Kept::InRedb => StoreUrl::Redb(file.to_owned()),
-    };
+    let url = if kept == Kept::InRedb { StoreUrl::Redb(file.to_owned()) } else { StoreUrl::Memory };
     let store = store::open(&url).expect("a new store");
     Arc::new(DbState::new(store, options).expect("a new store is readable"))
 }

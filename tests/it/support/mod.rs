@@ -3,8 +3,10 @@
 #[cfg(feature = "luau")]
 pub(crate) mod binary;
 pub(crate) mod db;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub(crate) mod process;
-#[cfg(feature = "luau")]
+#[cfg(any(feature = "luau", feature = "postgres"))]
 pub(crate) mod skip;
 pub(crate) mod stand_in;
 

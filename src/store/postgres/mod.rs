@@ -1,0 +1,309 @@
+//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations from one bounded queue.
+//!
+//! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one that has not begun by
+//! then is not carried out. The tables are those of an existing template-worker (protocol.md), which may write to them too.
+//! Deliberately without TLS: the server is on this machine or in the same private network. Owned by whoever opened it;
+//! [`PostgresStore::close`] ends and joins the threads.
+
+mod records;
+mod schema;
+mod session;
+mod shop;
+mod states;
+mod usage;
+mod worker;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
+use super::pattern::Pattern;
+use super::weight::Weight;
+use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoreOptions, StoredState, Usage};
+use crate::error::DbError;
+use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
+use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::thread::{self, OwnedThread};
+use session::{Fault, Session, unavailable, unknown};
+use worker::{Job, Shared, Worker};
+
+pub(super) use schema::migrate;
+
+/// A store in a PostgreSQL database.
+pub struct PostgresStore {
+    queue_bytes: Arc<AtomicUsize>,
+    revisions: Arc<AtomicU64>,
+    /// Taken away when the store is closed, which is what ends the threads.
+    senders: RwLock<Option<Senders>>,
+    threads: Mutex<Vec<OwnedThread>>,
+}
+
+struct Senders {
+    queue_tx: Sender<Box<dyn Job>>,
+    /// Nothing is sent: it wakes threads up that wait for the server.
+    _closing_tx: Sender<()>,
+}
+
+/// Whether an operation may have changed something by the time its caller stops waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+impl PostgresStore {
+    /// Connects, and checks that the tables are there.
+    ///
+    /// # Blocks
+    /// Until the server answered.
+    ///
+    /// # Errors
+    /// Why it cannot be used; see [`OpenError`].
+    pub fn open(url: &str, options: StoreOptions) -> Result<Self, OpenError> {
+        let config = session::config(url)?;
+        let mut session = schema::connect(&config)?;
+        schema::check(&mut session)?;
+        let shared = Arc::new(Shared::new(config));
+        let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
+        let (closing_tx, closing_rx) = bounded(0);
+        let mut first = Some(session);
+        let mut threads = Vec::with_capacity(options.connections);
+        for number in 0..options.connections.max(1) {
+            let worker = Worker::new(Arc::clone(&shared), queue_rx.clone(), closing_rx.clone());
+            let session = first.take();
+            // Should one fail, the others end as the queue's sender goes.
+            let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
+            threads.push(thread.map_err(|error| OpenError::Unavailable(error.to_string()))?);
+        }
+        Ok(Self {
+            queue_bytes: Arc::default(),
+            revisions: Arc::default(),
+            senders: RwLock::new(Some(Senders { queue_tx, _closing_tx: closing_tx })),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.call(Access::Read, 0, work)
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, DbError> {
+        self.call(Access::Write, bytes, work)
+    }
+
+    /// Hands an operation over and waits for its answer.
+    fn call<T: Send + 'static>(
+        &self,
+        access: Access,
+        bytes: usize,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let progress = Arc::new(Progress::default());
+        let answer_rx = self.submit(bytes, Arc::clone(&progress), work)?;
+        let started = Instant::now();
+        match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) if progress.abandon() => return Err(unavailable()),
+            // Either it has begun, or it was answered just now.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        match (answer_rx.recv_deadline(started + STORE_WRITE_TIMEOUT), access) {
+            (Ok(answer), _) => answer,
+            (Err(_), Access::Read) => Err(unavailable()),
+            (Err(_), Access::Write) => Err(unknown()),
+        }
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        progress: Arc<Progress>,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<Receiver<Result<T, DbError>>, DbError> {
+        let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
+        let weight = Weight::take(bytes, &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let (answer_tx, answer_rx) = bounded(1);
+        let call = Box::new(Call { work, found: None, answer_tx, progress, _weight: weight });
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
+        match senders.as_ref().ok_or_else(closed)?.queue_tx.try_send(call) {
+            Ok(()) => Ok(answer_rx),
+            Err(TrySendError::Full(_)) => Err(busy()),
+            Err(TrySendError::Disconnected(_)) => Err(unavailable()),
+        }
+    }
+}
+
+fn closed() -> DbError {
+    DbError::Unavailable("the store is closed".to_owned())
+}
+
+/// How far an operation has come, decided once: whoever is first, its caller or its thread.
+#[derive(Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    const BEGUN: u8 = 1;
+    const ABANDONED: u8 = 2;
+
+    fn begin(&self) -> bool {
+        self.0.compare_exchange(0, Self::BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn abandon(&self) -> bool {
+        self.0.compare_exchange(0, Self::ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// An operation with its caller.
+struct Call<T, F> {
+    work: F,
+    found: Option<T>,
+    /// Has room for the one answer.
+    answer_tx: Sender<Result<T, DbError>>,
+    progress: Arc<Progress>,
+    _weight: Weight,
+}
+
+impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T, F> {
+    fn begin(&self) -> bool {
+        self.progress.begin()
+    }
+
+    fn attempt(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.found = Some((self.work)(session)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), DbError>) {
+        let answer = match (result, self.found) {
+            (Ok(()), Some(found)) => Ok(found),
+            (Ok(()), None) => Err(unknown()),
+            (Err(error), _) => Err(error),
+        };
+        // The caller may have stopped waiting.
+        let _ = self.answer_tx.send(answer);
+    }
+}
+
+impl Store for PostgresStore {
+    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+        self.read(states::all)
+    }
+
+    fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
+        self.read(move |session| states::get(session, tenant))
+    }
+
+    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
+        let revisions = Arc::clone(&self.revisions);
+        let bytes = state.data.as_bytes().len();
+        self.write(bytes, move |session| states::set(session, tenant, &state, &revisions))
+    }
+
+    fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
+        let revisions = Arc::clone(&self.revisions);
+        self.write(0, move |session| states::set_standing(session, tenant, standing, &revisions))
+    }
+
+    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+        let (key, scopes) = (key.to_owned(), scopes.clone());
+        self.read(move |session| records::get(session, tenant, &key, &scopes))
+    }
+
+    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
+        self.read(move |session| records::list_scopes(session, tenant))
+    }
+
+    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
+        self.write(set.value.as_bytes().len(), move |session| records::set(session, tenant, &set))?
+    }
+
+    fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
+        self.write(0, move |session| records::delete(session, tenant, &key, &scopes))
+    }
+
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<KvRecord>, DbError> {
+        let (scopes, pattern) = (scopes.clone(), pattern.clone());
+        self.read(move |session| records::find(session, tenant, &scopes, &pattern, limits))
+    }
+
+    fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
+        self.read(move |session| records::usage(session, tenant))
+    }
+
+    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        let (scope, pattern) = (scope.to_owned(), pattern.clone());
+        self.read(move |session| shop::find(session, &scope, &pattern, limits))
+    }
+
+    fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
+        let at = at.clone();
+        self.read(move |session| shop::get(session, &at))
+    }
+
+    fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
+        // An entry fits into a request's body.
+        let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
+        self.write(bytes, move |session| shop::create(session, &entry, quota))?
+    }
+
+    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+        self.write(0, move |session| shop::delete(session, &at, owner))
+    }
+
+    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+        self.write(0, move |session| shop::alter(session, &at, &change, now))
+    }
+
+    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+        self.write(0, move |session| shop::purchase(session, tenant, &at, now))
+    }
+
+    fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
+        let at = at.clone();
+        self.read(move |session| shop::is_purchased(session, tenant, &at))
+    }
+
+    fn close(&self) {
+        self.senders.write().unwrap_or_else(PoisonError::into_inner).take();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let deadline = Instant::now() + STORE_WRITE_TIMEOUT;
+        for thread in threads {
+            if thread.wait_until(deadline) {
+                thread.join();
+            } else {
+                log::error!("{}: the server does not answer; left to the end of the process", thread.name());
+                std::mem::forget(thread);
+            }
+        }
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgresStore")
+    }
+}

@@ -1,0 +1,154 @@
+//! The tables: making them, upgrading them, and checking that they are there.
+//!
+//! An existing database of a template-worker is used as it is: its tables are left alone, and what only we need is in tables
+//! of our own. Everything happens in one transaction. Runs on the thread that opens or migrates.
+
+use super::session::{Fault, Session, config, describe};
+use crate::store::{Migrated, OpenError};
+
+/// The layout of our own tables.
+const LAYOUT: i32 = 1;
+
+/// Tables and their columns, as far as we use them.
+const TABLES: &[(&str, &str)] = &[
+    ("tenant_state", "owner_id, owner_type, events, banned, data"),
+    ("tenant_kv", "id, owner_id, owner_type, key, value, scopes, created_at, last_updated_at"),
+    (
+        "global_kv",
+        "key, version, owner_id, owner_type, price, short, long, public_metadata, data, public_data, scope, created_at, \
+         last_updated_at, review_state",
+    ),
+    ("global_kv_purchases", "owner_type, owner_id, key, version, scope, purchased_at"),
+    ("mesophyll_usage", "owner_type, owner_id, area, records, bytes, counted_at"),
+    ("mesophyll_layout", "version"),
+];
+
+/// Nothing here touches a table that exists. (protocol.md, "Tables in PostgreSQL"; the last two are ours.)
+const CREATE: &str = r"
+CREATE TABLE IF NOT EXISTS tenant_state (
+    owner_id text NOT NULL, owner_type text NOT NULL, events text[] NOT NULL DEFAULT '{}',
+    banned boolean NOT NULL DEFAULT false, data jsonb NOT NULL DEFAULT '{}', PRIMARY KEY (owner_id, owner_type));
+CREATE TABLE IF NOT EXISTS tenant_kv (
+    id text PRIMARY KEY, owner_id text NOT NULL, owner_type text NOT NULL DEFAULT 'guild', key text NOT NULL,
+    value jsonb NOT NULL, scopes text[] NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
+    last_updated_at timestamptz NOT NULL DEFAULT now(), UNIQUE (owner_id, owner_type, key, scopes));
+CREATE TABLE IF NOT EXISTS global_kv (
+    key text NOT NULL, version integer NOT NULL, owner_id text NOT NULL, owner_type text NOT NULL, price bigint,
+    short text NOT NULL, long text, public_metadata jsonb NOT NULL, data jsonb NOT NULL,
+    public_data boolean NOT NULL DEFAULT false, scope text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
+    last_updated_at timestamptz NOT NULL DEFAULT now(), review_state text NOT NULL DEFAULT 'pending',
+    PRIMARY KEY (key, version, scope), CHECK (price IS NULL OR owner_type = 'staff'));
+CREATE TABLE IF NOT EXISTS global_kv_purchases (
+    owner_type text NOT NULL, owner_id text NOT NULL, key text NOT NULL, version integer NOT NULL, scope text NOT NULL,
+    purchased_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (owner_type, owner_id, key, version, scope));
+CREATE TABLE IF NOT EXISTS mesophyll_usage (
+    owner_type text NOT NULL, owner_id text NOT NULL, area text NOT NULL, records bigint NOT NULL, bytes bigint NOT NULL,
+    counted_at timestamptz NOT NULL, PRIMARY KEY (owner_type, owner_id, area));
+CREATE TABLE IF NOT EXISTS mesophyll_layout (version integer NOT NULL);
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+                   WHERE i.indrelid = 'tenant_kv'::regclass AND a.amname = 'gin') THEN
+        CREATE INDEX tenant_kv_scopes ON tenant_kv USING gin (scopes);
+    END IF;
+END $$;
+";
+
+/// Makes two migrations at once take turns.
+const MIGRATION_LOCK: i64 = 0x006D_6573_6F70_6879;
+
+/// Creates the tables that are missing, in one transaction.
+///
+/// # Blocks
+/// Until the server is done: for as long as it takes to make an index over the records that are there.
+///
+/// # Errors
+/// Why it could not; see [`OpenError`].
+pub(in crate::store) fn migrate(url: &str) -> Result<Migrated, OpenError> {
+    let mut session = connect(&config(url)?)?;
+    let mut outcome = Ok(Migrated::Nothing);
+    let result = session.transaction(Some(MIGRATION_LOCK), |session| {
+        outcome = migrate_within(session)?;
+        // An error has to undo what was made.
+        if outcome.is_err() { Err(Fault::Lost) } else { Ok(()) }
+    });
+    outcome.and_then(|migrated| result.map(|()| migrated).map_err(failed))
+}
+
+fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, Fault> {
+    let had_all = missing(session)?.is_none();
+    if had_all && let Some(newer) = newer(session)? {
+        return Ok(Err(newer));
+    }
+    // The index of a large table takes its time.
+    session.run("SET LOCAL statement_timeout = 0")?;
+    session.run(CREATE)?;
+    session.run(&format!(
+        "INSERT INTO mesophyll_layout SELECT {LAYOUT} WHERE NOT EXISTS (SELECT FROM mesophyll_layout);
+         UPDATE mesophyll_layout SET version = {LAYOUT} WHERE version < {LAYOUT}"
+    ))?;
+    Ok(check_within(session)?.map(|()| if had_all { Migrated::Nothing } else { Migrated::Made }))
+}
+
+/// Connects for the first time.
+pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
+    Session::connect(config).map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {}", describe(&error))))
+}
+
+/// Checks that the database is one that we can use.
+pub(super) fn check(session: &mut Session) -> Result<(), OpenError> {
+    check_within(session).map_err(failed)?
+}
+
+fn check_within(session: &mut Session) -> Result<Result<(), OpenError>, Fault> {
+    let encoding = session.first("SELECT current_setting('server_encoding')", &[])?;
+    let encoding: String = encoding.map_or(Ok(String::new()), |row| row.try_get(0))?;
+    if !matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
+        return Ok(Err(OpenError::Foreign("the database's encoding is not UTF8")));
+    }
+    if let Some(table) = missing(session)? {
+        return Ok(Err(OpenError::NotMigrated(table)));
+    }
+    for (table, columns) in TABLES {
+        let has: i64 = session
+            .first(
+                "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass($1::text) AND attnum > 0
+                     AND NOT attisdropped AND attname = ANY (string_to_array($2, ', '))",
+                &[table, columns],
+            )?
+            .map_or(Ok(0), |row| row.try_get(0))?;
+        if usize::try_from(has) != Ok(columns.split(", ").count()) {
+            return Ok(Err(OpenError::Foreign(table)));
+        }
+    }
+    Ok(newer(session)?.map_or(Ok(()), Err))
+}
+
+/// The first table that is not there.
+fn missing(session: &mut Session) -> Result<Option<&'static str>, Fault> {
+    for (table, _) in TABLES {
+        let row = session.first("SELECT to_regclass($1::text) IS NULL", &[table])?;
+        if row.map_or(Ok(true), |row| row.try_get(0))? {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
+}
+
+fn newer(session: &mut Session) -> Result<Option<OpenError>, Fault> {
+    let row = session.first("SELECT max(version) FROM mesophyll_layout", &[])?;
+    let found: Option<i32> = row.map_or(Ok(None), |row| row.try_get(0))?;
+    let unsigned = |version: i32| u64::try_from(version).unwrap_or(0);
+    Ok(found
+        .filter(|found| *found > LAYOUT)
+        .map(|found| OpenError::Newer { found: unsigned(found), known: unsigned(LAYOUT) }))
+}
+
+/// The server's own words were logged where they arrived.
+fn failed(fault: Fault) -> OpenError {
+    OpenError::Unavailable(match fault {
+        Fault::Answer(error) => format!("PostgreSQL: {error}"),
+        Fault::Conflict => "PostgreSQL: another transaction is in the way".to_owned(),
+        Fault::Lost => "PostgreSQL: the connection was lost".to_owned(),
+        Fault::Unknown => "PostgreSQL: the connection was lost during the commit; run it again".to_owned(),
+    })
+}

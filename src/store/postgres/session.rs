@@ -1,0 +1,226 @@
+//! One connection to PostgreSQL: its settings, its prepared statements, its transactions, and what an error of it means.
+//!
+//! What matters about an error is whether the change may have been made. Everything before the COMMIT was sent is undone by
+//! the server, whatever happened; of everything after, only the server's own word counts. Owned by one thread of
+//! `worker.rs`, on which everything here runs; the migration has one of its own.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::types::ToSql;
+use postgres::{Client, Config, NoTls, Row, Statement};
+
+use crate::error::DbError;
+use crate::limits::{POSTGRES_CONNECT_TIMEOUT, POSTGRES_SILENCE_MAX, POSTGRES_STATEMENT_TIMEOUT};
+use crate::store::OpenError;
+
+/// Parameters of a statement.
+pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
+
+/// A connection.
+pub(super) struct Session {
+    client: Client,
+    statements: HashMap<&'static str, Statement>,
+    /// In a transaction that could not be rolled back.
+    is_broken: bool,
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// This is the answer, and nothing was changed.
+    Answer(DbError),
+    /// Another transaction was in the way; nothing was changed, and it may be tried again.
+    Conflict,
+    /// The connection was lost before a commit was sent: nothing was changed, and it may be tried again.
+    Lost,
+    /// The commit was sent, and whether it was made is not known.
+    Unknown,
+}
+
+impl Session {
+    /// Connects.
+    ///
+    /// # Blocks
+    /// Until the server has answered, at most `POSTGRES_CONNECT_TIMEOUT` for each of its addresses.
+    pub(super) fn connect(config: &Config) -> Result<Self, postgres::Error> {
+        let mut client = config.connect(NoTls)?;
+        // A server-wide default may be off or local; what is stronger than on stays.
+        client.batch_execute(&format!(
+            "SET statement_timeout = {0}; SET lock_timeout = {0}; SET idle_in_transaction_session_timeout = {0};
+             SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+            POSTGRES_STATEMENT_TIMEOUT.as_millis()
+        ))?;
+        Ok(Self { client, statements: HashMap::new(), is_broken: false })
+    }
+
+    /// Whether it is known to be gone, or of no use any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_broken || self.client.is_closed()
+    }
+
+    /// Runs statements without parameters or results.
+    pub(super) fn run(&mut self, sql: &str) -> Result<(), Fault> {
+        Ok(self.client.batch_execute(sql)?)
+    }
+
+    /// Runs a statement and counts the rows that it touched.
+    pub(super) fn execute(&mut self, sql: &'static str, params: Params<'_>) -> Result<u64, Fault> {
+        let statement = self.prepared(sql)?;
+        Ok(self.client.execute(&statement, params)?)
+    }
+
+    /// The rows of a statement.
+    pub(super) fn query(&mut self, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, Fault> {
+        let statement = self.prepared(sql)?;
+        Ok(self.client.query(&statement, params)?)
+    }
+
+    /// The first row of a statement.
+    pub(super) fn first(&mut self, sql: &'static str, params: Params<'_>) -> Result<Option<Row>, Fault> {
+        Ok(self.query(sql, params)?.into_iter().next())
+    }
+
+    /// Looks at one row of a statement after the other, so that they need not all be in memory.
+    pub(super) fn each(
+        &mut self,
+        sql: &'static str,
+        params: Params<'_>,
+        mut look: impl FnMut(&Row) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let statement = self.prepared(sql)?;
+        let mut rows = self.client.query_raw(&statement, params.iter().copied())?;
+        while let Some(row) = rows.next()? {
+            look(&row)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a transaction, alone among those that take the same lock (if it is to take one).
+    ///
+    /// Its reads see what was committed before the lock was got, which is why the lock is a statement of its own.
+    pub(super) fn transaction<T>(
+        &mut self,
+        lock: Option<i64>,
+        body: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let lock = lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
+        self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))
+            .and_then(|()| body(self))
+            .inspect_err(|_| self.roll_back())
+            .and_then(|value| self.commit().map(|()| value))
+    }
+
+    fn commit(&mut self) -> Result<(), Fault> {
+        if self.client.is_closed() {
+            return Err(Fault::Lost);
+        }
+        self.client.batch_execute("COMMIT").map_err(|error| match error.code().map(|code| code.code()) {
+            // The server refused to commit: a serialization failure, a deadlock, a deferred constraint.
+            Some(code) if code.starts_with("40") && code != "40003" => Fault::Conflict,
+            Some(code) if code.starts_with("23") => Fault::Conflict,
+            _ => {
+                log::warn!("postgres: whether a commit was made is not known: {}", describe(&error));
+                Fault::Unknown
+            }
+        })
+    }
+
+    /// After an error, of which nothing must stay; a connection on which that fails is not used again.
+    fn roll_back(&mut self) {
+        self.is_broken = self.client.is_closed() || self.client.batch_execute("ROLLBACK").is_err();
+    }
+
+    fn prepared(&mut self, sql: &'static str) -> Result<Statement, Fault> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql)?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+}
+
+impl From<postgres::Error> for Fault {
+    /// Of any error before a commit was sent.
+    fn from(error: postgres::Error) -> Self {
+        let refused = |why: &str| Fault::Answer(DbError::Refused(why.to_owned()));
+        let Some(code) = error.code().map(|code| code.code().to_owned()) else {
+            if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
+                log::debug!("postgres: connection lost: {}", describe(&error));
+                return Fault::Lost;
+            }
+            return Fault::Answer(unreadable(&describe(&error)));
+        };
+        match code.as_str() {
+            // Serialization failure, deadlock, lock timeout; a row that another program made at the same moment.
+            "40001" | "40P01" | "55P03" | "23505" => Fault::Conflict,
+            // The server shuts down or crashed, or closed the connection for being idle; a pooler lost our statements, or
+            // a migration made them void.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "26000" | "0A000" => Fault::Lost,
+            code if code.starts_with("08") => Fault::Lost,
+            "57014" => Fault::Answer(DbError::Unavailable("the database did not answer in time".to_owned())),
+            "54000" => refused("the key and the scopes are together too long for the database's index"),
+            "22003" => refused("the number is too large for the database's column"),
+            // Out of memory, disk or connections; read-only, which is what a standby is.
+            code if code.starts_with("53") || code == "25006" || code == "58030" => {
+                log::error!("postgres: {}", describe(&error));
+                Fault::Answer(unavailable())
+            }
+            _ => {
+                log::error!("postgres: {}", describe(&error));
+                Fault::Answer(DbError::Internal("the database refused an operation".to_owned()))
+            }
+        }
+    }
+}
+
+/// What a caller gets while the database is away.
+pub(super) fn unavailable() -> DbError {
+    DbError::Unavailable("the database cannot be reached: try again later".to_owned())
+}
+
+/// What a caller gets whose commit was sent and not answered.
+pub(super) fn unknown() -> DbError {
+    DbError::OutcomeUnknown("the database did not say whether the change was made".to_owned())
+}
+
+/// What a caller gets when a row is not what it should be; the cause is the operator's.
+pub(super) fn unreadable(error: &dyn std::fmt::Display) -> DbError {
+    log::error!("postgres: a row cannot be read: {error}");
+    DbError::Internal("what the store holds there cannot be read".to_owned())
+}
+
+/// An error for the operator: what the server said, without the details, which quote tenants' data.
+pub(super) fn describe(error: &postgres::Error) -> String {
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// Reads a URL, and fills in what it leaves open.
+///
+/// # Errors
+/// It is none, or asks for what is not built in. Its text is never repeated: it may hold a password.
+pub(super) fn config(url: &str) -> Result<Config, OpenError> {
+    let mut config: Config = url.parse().map_err(|_| OpenError::BadUrl("it is no URL that PostgreSQL understands"))?;
+    if config.get_ssl_mode() == postgres::config::SslMode::Require {
+        return Err(OpenError::BadUrl("sslmode=require: connections with TLS are not built in"));
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(POSTGRES_CONNECT_TIMEOUT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("mesophyll");
+    }
+    // A server that vanished without a word is noticed by its silence.
+    config.tcp_user_timeout(POSTGRES_SILENCE_MAX);
+    config.keepalives_idle(POSTGRES_SILENCE_MAX / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
+    Ok(config)
+}

@@ -1,0 +1,227 @@
+//! Global entries in PostgreSQL, and who purchased them. Runs on the threads of `worker.rs`.
+
+use postgres::Row;
+
+use super::records::{KELVIN_SIGN, system_time, timestamp};
+use super::session::{Fault, Session, unreadable};
+use super::usage::{self, Area, Owner};
+use crate::error::DbError;
+use crate::model::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
+use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found};
+use crate::store::pattern::Pattern;
+use crate::store::{FindLimits, Quota, Usage};
+use crate::wire::json::{event_data_from_json, plain_to_jsonb};
+use crate::wire::plain::canonical;
+
+/// Everything of an entry but its long text and its data; a price is int or bigint, by who made the table.
+macro_rules! partial {
+    () => {
+        "SELECT key, version, owner_id, owner_type, price::bigint, short, public_metadata::text, scope, created_at, \
+         last_updated_at, public_data, review_state"
+    };
+}
+
+/// One entry.
+const GET: &str =
+    concat!(partial!(), ", long, data::text FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3");
+
+/// The approved entries of a scope whose key matches, ordered by key, then version.
+pub(super) fn find(
+    session: &mut Session,
+    scope: &str,
+    pattern: &Pattern,
+    mut limits: FindLimits,
+) -> Result<Vec<PartialGlobalKv>, Fault> {
+    let mut found = Vec::new();
+    // As for records: the server only leaves out what cannot match.
+    session.each(
+        concat!(
+            partial!(),
+            " FROM global_kv WHERE scope = $1 AND review_state = 'approved'
+              AND starts_with(replace(lower(key COLLATE \"C\"), $2, 'k'), $3)"
+        ),
+        &[&scope, &KELVIN_SIGN, &pattern.prefix()],
+        |row| {
+            if pattern.matches(row.try_get(0)?) {
+                let entry = partial(row)?;
+                limits.take_entry(&entry).map_err(Fault::Answer)?;
+                found.push(entry);
+            }
+            Ok(())
+        },
+    )?;
+    found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
+    Ok(found)
+}
+
+/// One entry.
+pub(super) fn get(session: &mut Session, at: &GlobalAddress) -> Result<Option<GlobalEntry>, Fault> {
+    let row = session.first(GET, &[&at.scope, &at.key, &at.version])?;
+    row.as_ref().map(entry).transpose()
+}
+
+/// Creates an entry; a refusal is a value, see [`usage::add`].
+pub(super) fn create(session: &mut Session, entry: &GlobalEntry, quota: Quota) -> Result<Result<(), DbError>, Fault> {
+    let partial = &entry.partial;
+    let owner = owner_of(partial);
+    let json = |json: &EncodedJson| plain_to_jsonb(json).map_err(|error| Fault::Answer(unreadable(&error)));
+    let (metadata, data) = (json(&partial.public_metadata)?, json(&entry.data)?);
+    session.transaction(Some(owner.lock()), |session| {
+        if get(session, &GlobalAddress::of(partial))?.is_some() {
+            return Ok(Err(exists()));
+        }
+        let change = (None, entry.charge(), quota);
+        if let Err(refused) = usage::add(session, &owner, Area::Entries, count, change)? {
+            return Ok(Err(refused));
+        }
+        // Another owner may take the same name now: then this fails, is tried again, and finds it.
+        session.execute(
+            "INSERT INTO global_kv (key, version, owner_id, owner_type, price, short, long, public_metadata, data,
+                 public_data, scope, created_at, last_updated_at, review_state)
+             VALUES ($1, $2, $3, $4, $5::bigint, $6, $7, $8::text::jsonb, $9::text::jsonb, $10, $11, $12, $13, $14)",
+            &[
+                &partial.key,
+                &partial.version,
+                &owner.id,
+                &owner.kind,
+                &partial.price,
+                &partial.short,
+                &partial.long,
+                &metadata,
+                &data,
+                &partial.public_data,
+                &partial.scope,
+                &system_time(partial.created_at),
+                &system_time(partial.last_updated_at),
+                &partial.review_state,
+            ],
+        )?;
+        Ok(Ok(()))
+    })
+}
+
+/// Deletes an entry of a tenant's own.
+pub(super) fn delete(session: &mut Session, at: &GlobalAddress, tenant: TenantId) -> Result<(), Fault> {
+    let owner = Owner::from(tenant);
+    session.transaction(Some(owner.lock()), |session| {
+        let entry = get(session, at)?.ok_or(Fault::Answer(not_found()))?;
+        check_owner(&entry.partial, tenant).map_err(Fault::Answer)?;
+        usage::subtract(session, &owner, Area::Entries, count, entry.charge())?;
+        let deleted = session.execute(
+            "DELETE FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 AND owner_type = $4 AND owner_id = $5",
+            &[&at.scope, &at.key, &at.version, &owner.kind, &owner.id],
+        )?;
+        if deleted == 0 { Err(Fault::Conflict) } else { Ok(()) }
+    })
+}
+
+/// Changes what staff may change about an entry.
+pub(super) fn alter(session: &mut Session, at: &GlobalAddress, by: &GlobalChange, now: Timestamp) -> Result<(), Fault> {
+    session.transaction(None, |session| {
+        let locked = session.query(
+            "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR UPDATE",
+            &[&at.scope, &at.key, &at.version],
+        )?;
+        if locked.is_empty() {
+            return Err(Fault::Answer(not_found()));
+        }
+        let mut partial = get(session, at)?.ok_or(Fault::Conflict)?.partial;
+        change(&mut partial, by.clone(), now).map_err(Fault::Answer)?;
+        session.execute(
+            "UPDATE global_kv SET price = $4::bigint, review_state = $5, last_updated_at = $6
+             WHERE scope = $1 AND key = $2 AND version = $3",
+            &[
+                &at.scope,
+                &at.key,
+                &at.version,
+                &partial.price,
+                &partial.review_state,
+                &system_time(partial.last_updated_at),
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+/// Notes that a tenant purchased an entry.
+pub(super) fn purchase(
+    session: &mut Session,
+    tenant: TenantId,
+    at: &GlobalAddress,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let owner = Owner::from(tenant);
+    session.transaction(None, |session| {
+        let locked = session.query(
+            "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR KEY SHARE",
+            &[&at.scope, &at.key, &at.version],
+        )?;
+        if locked.is_empty() {
+            return Err(Fault::Answer(not_found()));
+        }
+        session.execute(
+            "INSERT INTO global_kv_purchases (owner_type, owner_id, key, version, scope, purchased_at)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            &[&owner.kind, &owner.id, &at.key, &at.version, &at.scope, &system_time(now)],
+        )?;
+        Ok(())
+    })
+}
+
+/// Whether a tenant purchased an entry.
+pub(super) fn is_purchased(session: &mut Session, tenant: TenantId, at: &GlobalAddress) -> Result<bool, Fault> {
+    let owner = Owner::from(tenant);
+    let row = session.first(
+        "SELECT 1 FROM global_kv_purchases
+         WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND version = $4 AND scope = $5",
+        &[&owner.kind, &owner.id, &at.key, &at.version, &at.scope],
+    )?;
+    Ok(row.is_some())
+}
+
+fn owner_of(partial: &PartialGlobalKv) -> Owner {
+    Owner { kind: partial.owner_type.clone(), id: partial.owner_id.clone() }
+}
+
+/// Adds up all the owner's entries.
+fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
+    let mut usage = Usage::default();
+    session.each(
+        concat!(partial!(), ", long, data::text FROM global_kv WHERE owner_type = $1 AND owner_id = $2"),
+        &[&owner.kind, &owner.id],
+        |row| {
+            usage = Usage { records: usage.records + 1, bytes: usage.bytes + entry(row)?.charge() };
+            Ok(())
+        },
+    )?;
+    Ok(usage)
+}
+
+fn entry(row: &Row) -> Result<GlobalEntry, Fault> {
+    let partial = PartialGlobalKv { long: row.try_get(12)?, ..partial(row)? };
+    Ok(GlobalEntry { partial, data: plain(row, 13)? })
+}
+
+fn partial(row: &Row) -> Result<PartialGlobalKv, Fault> {
+    Ok(PartialGlobalKv {
+        key: row.try_get(0)?,
+        version: row.try_get(1)?,
+        owner_id: row.try_get(2)?,
+        owner_type: row.try_get(3)?,
+        price: row.try_get(4)?,
+        short: row.try_get(5)?,
+        public_metadata: plain(row, 6)?,
+        scope: row.try_get(7)?,
+        created_at: timestamp(row.try_get(8)?)?,
+        last_updated_at: timestamp(row.try_get(9)?)?,
+        public_data: row.try_get(10)?,
+        review_state: row.try_get(11)?,
+        long: None,
+    })
+}
+
+fn plain(row: &Row, column: usize) -> Result<EncodedJson, Fault> {
+    let text: Option<&str> = row.try_get(column)?;
+    let json = event_data_from_json(text.unwrap_or("null").as_bytes());
+    Ok(canonical(&json.map_err(|error| Fault::Answer(unreadable(&error)))?))
+}

@@ -1,0 +1,104 @@
+//! Tenant states and bans in PostgreSQL.
+//!
+//! A tenant may be banned without ever having had a state, but its row has one: such a row holds [`NO_STATE`] as its data
+//! until a state is set, by us or by another program. Runs on the threads of `worker.rs`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use postgres::Row;
+
+use super::session::{Fault, Session, unreadable};
+use super::usage::Owner;
+use crate::model::{TenantId, TenantState};
+use crate::store::{Revision, Standing, StoredState};
+use crate::wire::json::{event_data_from_json, plain_to_jsonb};
+use crate::wire::plain::canonical;
+
+/// The data of a row whose tenant was banned and has no state.
+const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
+
+/// The states of all tenants that have one or are banned.
+pub(super) fn all(session: &mut Session) -> Result<Vec<(TenantId, StoredState)>, Fault> {
+    let mut states = Vec::new();
+    session.each(
+        "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id FROM tenant_state",
+        &[&NO_STATE],
+        |row| {
+            let (kind, id): (&str, &str) = (row.try_get(4)?, row.try_get(5)?);
+            match TenantId::from_parts(kind, id) {
+                Ok(tenant) => states.push((tenant, stored(row)?)),
+                Err(_) => log::warn!("postgres: a row of tenant_state belongs to no tenant"),
+            }
+            Ok(())
+        },
+    )?;
+    Ok(states)
+}
+
+/// The state of one tenant.
+pub(super) fn get(session: &mut Session, tenant: TenantId) -> Result<Option<StoredState>, Fault> {
+    let owner = Owner::from(tenant);
+    let row = session.first(
+        "SELECT events::text[], data::text, banned, data = $1::text::jsonb FROM tenant_state
+         WHERE owner_type = $2 AND owner_id = $3",
+        &[&NO_STATE, &owner.kind, &owner.id],
+    )?;
+    row.as_ref().map(stored).transpose()
+}
+
+/// Replaces a tenant's state.
+pub(super) fn set(
+    session: &mut Session,
+    tenant: TenantId,
+    state: &TenantState,
+    revisions: &AtomicU64,
+) -> Result<Revision, Fault> {
+    let owner = Owner::from(tenant);
+    let data = plain_to_jsonb(&state.data).map_err(|error| Fault::Answer(unreadable(&error)))?;
+    let events: Vec<&str> = state.events.iter().map(String::as_str).collect();
+    session.transaction(Some(owner.lock()), |session| {
+        session.execute(
+            "INSERT INTO tenant_state (owner_type, owner_id, events, data) VALUES ($1, $2, $3::text[], $4::text::jsonb)
+             ON CONFLICT (owner_id, owner_type) DO UPDATE SET events = EXCLUDED.events, data = EXCLUDED.data",
+            &[&owner.kind, &owner.id, &events, &data],
+        )?;
+        Ok(next(revisions))
+    })
+}
+
+/// Sets whether a tenant's dispatches are refused.
+pub(super) fn set_standing(
+    session: &mut Session,
+    tenant: TenantId,
+    standing: Standing,
+    revisions: &AtomicU64,
+) -> Result<Revision, Fault> {
+    let owner = Owner::from(tenant);
+    session.transaction(Some(owner.lock()), |session| {
+        session.execute(
+            "INSERT INTO tenant_state (owner_type, owner_id, banned, data) VALUES ($1, $2, $3, $4::text::jsonb)
+             ON CONFLICT (owner_id, owner_type) DO UPDATE SET banned = EXCLUDED.banned",
+            &[&owner.kind, &owner.id, &(standing == Standing::Banned), &NO_STATE],
+        )?;
+        Ok(next(revisions))
+    })
+}
+
+/// Drawn under the tenant's lock, which is kept until the commit: so revisions are in the order of the commits.
+fn next(revisions: &AtomicU64) -> Revision {
+    Revision(revisions.fetch_add(1, Ordering::SeqCst) + 1)
+}
+
+fn stored(row: &Row) -> Result<StoredState, Fault> {
+    let is_banned = row.try_get::<_, Option<bool>>(2)?.unwrap_or(false);
+    let standing = if is_banned { Standing::Banned } else { Standing::Good };
+    if row.try_get::<_, Option<bool>>(3)? == Some(true) {
+        return Ok(StoredState { state: None, standing });
+    }
+    let events: Option<Vec<Option<String>>> = row.try_get(0)?;
+    let data: Option<&str> = row.try_get(1)?;
+    let data = event_data_from_json(data.unwrap_or("null").as_bytes());
+    let data = canonical(&data.map_err(|error| Fault::Answer(unreadable(&error)))?);
+    let events = events.into_iter().flatten().flatten().collect();
+    Ok(StoredState { state: Some(TenantState { events, data }), standing })
+}

@@ -1,0 +1,224 @@
+//! A PostgreSQL server of the test's own that is stopped, killed and started again under load.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mesophyll::error::DbError;
+use mesophyll::model::{KhronosValue, Scopes, TenantId};
+use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
+use mesophyll::wire;
+
+use crate::support::TempDir;
+use crate::support::process::{eventually, within};
+use crate::support::skip::skipped;
+
+const TENANT: TenantId = TenantId::Guild(1);
+const WRITERS: usize = 4;
+
+/// How soon a caller must know that the server is away. A call that waits for a connection gives up after 5 s.
+const QUICKLY: Duration = Duration::from_secs(8);
+
+/// A cluster in a folder of its own.
+struct Cluster {
+    programs: PathBuf,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Cluster {
+    /// A running one; none if this machine cannot.
+    fn start_new(test: &str) -> Option<Self> {
+        let Some(programs) = programs() else {
+            skipped(test, "it needs the programs of a PostgreSQL server: install postgresql");
+            return None;
+        };
+        let folder = TempDir::new();
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let cluster = Self { programs, folder, port };
+        // The server refuses to run as root.
+        if is_root() && !run(Command::new("chown").arg("postgres").arg(cluster.folder.path())) {
+            skipped(test, "it runs as root, and there is no user postgres to run a server as");
+            return None;
+        }
+        let data = cluster.data();
+        assert!(cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]));
+        cluster.start();
+        Some(cluster)
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    fn start(&self) {
+        let options = format!("-p {} -k {} -c listen_addresses=127.0.0.1", self.port, self.folder.path().display());
+        let log = self.folder.path().join("log").display().to_string();
+        assert!(
+            self.run("pg_ctl", &["start", "-w", "-D", &self.data(), "-l", &log, "-o", &options]),
+            "the server starts"
+        );
+    }
+
+    fn stop(&self, mode: &str) {
+        assert!(self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", mode]), "the server stops");
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> bool {
+        let path = self.programs.join(program);
+        let mut command = if is_root() { Command::new("runuser") } else { Command::new(&path) };
+        if is_root() {
+            command.args(["-u", "postgres", "--"]).arg(&path);
+        }
+        run(command.args(args).current_dir("/"))
+    }
+
+    fn url(&self) -> StoreUrl {
+        StoreUrl::Postgres(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", "immediate"]);
+    }
+}
+
+fn run(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Where initdb and pg_ctl are: of the newest version that Debian installed, or in the path.
+fn programs() -> Option<PathBuf> {
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debian: BTreeSet<PathBuf> = installed.map(|version| version.path().join("bin")).collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has_them = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
+    debian.into_iter().rev().chain(std::env::split_paths(&path)).find(has_them)
+}
+
+/// What one writer knows: it sets its record to 1, 2, 3, …
+#[derive(Default)]
+struct Counted {
+    begun: AtomicU64,
+    acknowledged: AtomicU64,
+}
+
+fn set(db: &DbState, writer: usize, number: u64) -> Result<(), DbError> {
+    let value = wire::value::encode(&KhronosValue::Integer(number as i64));
+    db.kv_set(TENANT, Scopes::new(["s"]), writer.to_string(), &value)
+}
+
+fn get(db: &DbState, writer: usize) -> u64 {
+    let record = db.kv_get(TENANT, &Scopes::new(["s"]), &writer.to_string()).expect("the server is there");
+    match record.map(|record| wire::value::decode(&record.value).expect("a value")) {
+        None => 0,
+        Some(KhronosValue::Integer(number)) => number as u64,
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+fn write_until(db: &DbState, writer: usize, counted: &Counted, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let number = counted.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let begun = Instant::now();
+        match set(db, writer, number) {
+            Ok(()) => counted.acknowledged.store(number, Ordering::SeqCst),
+            Err(DbError::Unavailable(_) | DbError::OutcomeUnknown(_)) => {
+                assert!(begun.elapsed() < QUICKLY, "after {:?}", begun.elapsed());
+                // As a caller would, it does not try again at once.
+                std::thread::yield_now();
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_server_that_goes_and_comes_back_costs_no_acknowledged_write() {
+    let Some(cluster) = Cluster::start_new("a_server_that_goes_and_comes_back_costs_no_acknowledged_write") else {
+        return;
+    };
+    store::migrate(&cluster.url()).expect("migrated");
+    let store = store::open(&cluster.url()).expect("opened");
+    let db = Arc::new(DbState::new(store, DbOptions::default()).expect("readable"));
+    let counted: [Counted; WRITERS] = Default::default();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (writer, counted) in counted.iter().enumerate() {
+            let (db, stop) = (&db, &stop);
+            scope.spawn(move || write_until(db, writer, counted, stop));
+        }
+        // Whatever fails below, the writers must end, or the scope never would.
+        let ended = Ended(&stop);
+        // An ordinary stop, and then a crash.
+        for mode in ["fast", "immediate"] {
+            all_go_on(&counted);
+            cluster.stop(mode);
+            assert!(unavailable(&db), "{mode}");
+            let begun = Instant::now();
+            assert!(unavailable(&db), "{mode}");
+            assert!(begun.elapsed() < QUICKLY, "{mode}: {:?}", begun.elapsed());
+            cluster.start();
+            within(Duration::from_secs(20), "service resumes by itself", || (!unavailable(&db)).then_some(()));
+        }
+        all_go_on(&counted);
+        drop(ended);
+    });
+    for (writer, counted) in counted.iter().enumerate() {
+        let (stored, acknowledged) = (get(&db, writer), counted.acknowledged.load(Ordering::SeqCst));
+        assert!(acknowledged <= stored && stored <= counted.begun.load(Ordering::SeqCst), "{acknowledged} {stored}");
+    }
+    assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(WRITERS as u64));
+    cluster.stop("immediate");
+    // Whether or not there is a server.
+    db.close();
+    assert!(matches!(set(&db, 0, 1), Err(DbError::Unavailable(_))));
+}
+
+struct Ended<'s>(&'s AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn unavailable(db: &DbState) -> bool {
+    match db.kv_get(TENANT, &Scopes::new(["s"]), "0") {
+        Ok(_) => false,
+        Err(DbError::Unavailable(_)) => true,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// Waits until every writer has had some more writes acknowledged.
+fn all_go_on(counted: &[Counted]) {
+    for counted in counted {
+        let from = counted.acknowledged.load(Ordering::SeqCst);
+        eventually("writes go on", || (counted.acknowledged.load(Ordering::SeqCst) > from + 20).then_some(()));
+    }
+}
+
+#[test]
+fn a_master_does_not_start_without_its_server() {
+    let Some(cluster) = Cluster::start_new("a_master_does_not_start_without_its_server") else { return };
+    cluster.stop("fast");
+    let begun = Instant::now();
+    assert!(matches!(store::open(&cluster.url()), Err(store::OpenError::Unavailable(_))));
+    assert!(begun.elapsed() < QUICKLY);
+    assert!(Path::new(&cluster.data()).is_dir());
+}

@@ -1,0 +1,115 @@
+//! PostgreSQL for tests: databases of their own on the server that `MESOPHYLL_TEST_POSTGRES_URL` names, gone with the tests.
+//!
+//! Making a database takes its time, so tests that run at once share one for each locale; each has a schema of its own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use mesophyll::random;
+use mesophyll::store::{self, StoreUrl};
+use postgres::{Client, NoTls};
+
+use super::skip::skipped;
+
+const VARIABLE: &str = "MESOPHYLL_TEST_POSTGRES_URL";
+
+/// How a database sorts and folds text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locale {
+    /// By bytes; knows no letters but ASCII.
+    C,
+    /// By the rules of a language, all letters.
+    Utf8,
+}
+
+/// A database, dropped with the last schema in it.
+struct Database {
+    server: String,
+    name: String,
+}
+
+/// A schema of a test's own.
+pub(crate) struct Schema {
+    url: String,
+    _database: Arc<Database>,
+}
+
+static DATABASES: [Mutex<Weak<Database>>; 2] = [Mutex::new(Weak::new()), Mutex::new(Weak::new())];
+
+/// Whether there is a server; if not, the test is skipped, and that is said.
+pub(crate) fn is_there(test: &str) -> bool {
+    let is_there = std::env::var_os(VARIABLE).is_some();
+    if !is_there {
+        skipped(
+            test,
+            &format!("it needs a PostgreSQL server: set {VARIABLE}, for example to postgres://postgres@127.0.0.1"),
+        );
+    }
+    is_there
+}
+
+/// Does something on a connection.
+pub(crate) fn on(url: &str, sql: &str) {
+    Client::connect(url, NoTls).expect("a connection").batch_execute(sql).expect("valid SQL");
+}
+
+impl Database {
+    fn new(locale: Locale) -> Self {
+        let server = std::env::var(VARIABLE).expect("the test looked before");
+        let name = format!("mesophyll_test_{:016x}", random::u64());
+        let rules = match locale {
+            Locale::C => "LC_COLLATE 'C' LC_CTYPE 'C'",
+            // Known to every PostgreSQL that is built with ICU, as those of all distributions are.
+            Locale::Utf8 => "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LC_COLLATE 'C' LC_CTYPE 'C'",
+        };
+        on(&server, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {rules}"));
+        Self { server, name }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        on(&self.server, &format!("DROP DATABASE {} WITH (FORCE)", self.name));
+    }
+}
+
+impl Schema {
+    /// An empty schema.
+    pub(crate) fn empty(locale: Locale) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let database = {
+            let mut shared = DATABASES[locale as usize].lock().unwrap_or_else(PoisonError::into_inner);
+            shared.upgrade().unwrap_or_else(|| {
+                let database = Arc::new(Database::new(locale));
+                *shared = Arc::downgrade(&database);
+                database
+            })
+        };
+        let schema = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let url = url_of(&database.server, &database.name, &schema);
+        on(&url, &format!("CREATE SCHEMA {schema}"));
+        Self { url, _database: database }
+    }
+
+    /// A schema with our tables in it.
+    pub(crate) fn migrated(locale: Locale) -> Self {
+        let schema = Self::empty(locale);
+        store::migrate(&schema.store_url()).expect("migrated");
+        schema
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn store_url(&self) -> StoreUrl {
+        StoreUrl::Postgres(self.url.clone())
+    }
+}
+
+/// The server's URL with another database, and a schema in it.
+pub(crate) fn url_of(server: &str, database: &str, schema: &str) -> String {
+    let (scheme, rest) = server.split_once("://").expect("a URL");
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    format!("{scheme}://{authority}/{database}?options=-csearch_path%3D{schema}")
+}
