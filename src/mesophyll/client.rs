@@ -442,3 +442,73 @@ impl Pulse for ClientPulse {
         self.due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EncodedValue;
+    use std::net::TcpListener;
+    use tungstenite::Message;
+
+    const WAIT: Duration = Duration::from_secs(60);
+
+    struct Quiet;
+
+    impl LinkHandler for Quiet {
+        fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+            Ok(())
+        }
+
+        fn on_text(&mut self, _: &LinkSender) -> Result<(), u16> {
+            Ok(())
+        }
+
+        fn on_closed(&mut self, _: &CloseCause) {}
+    }
+
+    impl Pulse for Quiet {
+        fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
+            now + WAIT
+        }
+    }
+
+    #[test]
+    fn results_that_find_no_room_on_the_link_are_told_as_errors_and_every_request_is_answered_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (read_tx, read_rx) = bounded::<()>(0);
+        let master = std::thread::spawn(move || {
+            let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+            // It reads nothing until everything has been answered.
+            let _ = read_rx.recv_timeout(WAIT);
+            let mut answers = Vec::new();
+            while let Ok(Message::Binary(message)) = peer.read() {
+                match ClientMessage::decode(&message) {
+                    Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) => {
+                        answers.push((req_id, result.map(drop)));
+                    }
+                    other => panic!("unexpected {other:?}"),
+                }
+            }
+            answers
+        });
+        let limits = LinkLimits { queue_bytes: 4 << 20, ..LinkLimits::default() };
+        let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
+        let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service).expect("a link");
+        let mut text = vec![0xdb, 0, 0x10, 0, 0];
+        text.resize(5 + (1 << 20), b'x');
+        let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
+        for req_id in 0..40 {
+            send_answer(link.sender(), req_id, Ok(value.clone()));
+        }
+        assert!(!link.sender().is_closed());
+        link.sender().close(close_code::NORMAL);
+        drop(read_tx);
+        let answers = master.join().expect("the master");
+        link.join();
+        assert_eq!(answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+        let dropped = answers.iter().filter_map(|(_, result)| result.as_ref().err());
+        assert!(dropped.clone().count() > 0, "the link had room for all of it");
+        assert!(dropped.into_iter().all(|text| text.starts_with("script: the result was dropped")));
+    }
+}
