@@ -3,6 +3,7 @@
 //! A thread (`signals`) waits for them; it is freed and joined when [`Signals`] is dropped.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -12,6 +13,10 @@ use crate::thread::{self, OwnedThread};
 
 /// Limit: signals that wait to be looked at; more of them say nothing new.
 const WAITING_MAX: usize = 16;
+
+/// The same signal again within this time is the same wish: `timeout` sends its signal to the process and then to the
+/// group that the process is in, and a second signal means that a graceful stop is to be cut short.
+const ECHO: Duration = Duration::from_millis(50);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +47,12 @@ impl Signals {
         let handle = signals.handle();
         let (received_tx, received_rx) = bounded(WAITING_MAX);
         let thread = thread::spawn("signals", move || {
+            let mut last: Option<(i32, Instant)> = None;
             for number in signals.forever() {
+                if last.is_some_and(|(same, at)| same == number && at.elapsed() < ECHO) {
+                    continue;
+                }
+                last = Some((number, Instant::now()));
                 let signal = match number {
                     SIGTERM => Signal::Terminate,
                     SIGINT => Signal::Interrupt,

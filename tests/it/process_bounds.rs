@@ -54,3 +54,18 @@ fn a_machine_that_stalls_costs_no_link() {
         assert_eq!(waits.join().expect("an answer"), (200, Value::from("waited stall")));
     });
 }
+
+#[test]
+fn a_signal_that_is_sent_to_the_process_and_to_its_group_is_one() {
+    let master = Master::start(&["--workers", "1"]);
+    master.wait_ready();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"twice","seconds":1}"#));
+        master.running.wait_stderr("waiting twice");
+        for _ in 0..3 {
+            master.running.signal(Signal::TERM);
+        }
+        assert_eq!(waits.join().expect("an answer"), (200, Value::from("waited twice")));
+    });
+    master.running.wait().expect(0, "stopping: Terminate");
+}
