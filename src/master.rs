@@ -24,7 +24,8 @@ use crate::runtime::TemplateRuntime;
 use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    ChildSpec, ProcessConfig, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
+    AdmittingPool, ChildSpec, ProcessConfig, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport,
+    WorkerThread,
 };
 use crate::worker_like::WorkerLike;
 
@@ -129,12 +130,13 @@ impl Master {
         self.api.as_ref().map(InternalApi::local_addr)
     }
 
-    /// The pool, to dispatch through.
+    /// The pool, to dispatch through; banned tenants are refused.
     pub fn pool(&self) -> Arc<dyn WorkerLike> {
-        match &self.pool {
+        let pool: Arc<dyn WorkerLike> = match &self.pool {
             Pool::Processes(pool) => pool.clone(),
             Pool::Threads(pool) => pool.clone(),
-        }
+        };
+        Arc::new(AdmittingPool::new(pool, self.db.clone()))
     }
 
     /// The data layer.

@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
+use mesophyll::model::TenantId;
+use mesophyll::store::{Standing, StoreUrl};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::binary::{
-    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, token, try_post,
+    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token, try_post,
 };
 use crate::support::process::{
     self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, within, workers_of,
@@ -371,4 +373,34 @@ fn a_master_whose_log_nobody_reads_any_more_goes_on() {
     assert!(before.elapsed() < DEADLINE);
     running.signal(Signal::TERM);
     assert_eq!(running.wait().code(), 0);
+}
+
+#[test]
+fn a_banned_tenant_is_refused_before_anything_is_sent_in_a_replay_too() {
+    let folder = TempDir::new();
+    let file = folder.path().join("store.redb");
+    let store = mesophyll::store::open(&StoreUrl::Redb(file.clone())).expect("a new store");
+    store.set_standing(TenantId::Guild(1), Standing::Banned).expect("banned");
+    store.close();
+    drop(store);
+    for mode in ["process-pool", "thread-pool"] {
+        let store = format!("redb:{}", file.display());
+        let lines = r#"{"tenant":"guild:1","name":"ECHO","data":1}
+{"tenant":"user:1","name":"ECHO","data":2}
+"#;
+        let args = ["replay", "-", "--mode", mode, "--workers", "1", "--templates", TEMPLATES, "--store", &store];
+        let replayed = run_on(&args, lines);
+        let results = replayed.json();
+        assert_eq!((replayed.code(), results.len()), (1, 2), "{replayed:?}");
+        assert_eq!((&results[0]["error"]["kind"], &results[0]["error"]["sent"]), (&"refused".into(), &false.into()));
+        assert_eq!(results[1]["ok"], 2);
+    }
+    let master = Master::start_in(folder, &[]);
+    let (status, body) = master.dispatch("guild/1", "ECHO", "1");
+    assert_eq!((status, &body["code"], &body["sent"]), (403, &"Banned".into(), &false.into()), "{body}");
+    assert_eq!(master.dispatch_with("guild/1", "ECHO", "1", "?nowait=true").0, 403);
+    assert_eq!(master.dispatch("user/1", "ECHO", "2"), (200, 2.into()));
+    let refused = dispatch(&master, &token(7), &["guild:1", "ECHO"]);
+    refused.expect(1, "banned");
+    master.stop().0.expect(0, "");
 }

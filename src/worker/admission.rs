@@ -1,0 +1,143 @@
+//! A pool whose banned tenants are refused before anything of theirs is queued or sent.
+//!
+//! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
+//! no bans. What was sent before a ban runs on. Owned by the master; calls come from any thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::DispatchError;
+use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::store::{DbState, Standing};
+use crate::worker_like::WorkerLike;
+
+/// A pool behind the bans of a database.
+pub struct AdmittingPool {
+    pool: Arc<dyn WorkerLike>,
+    db: Arc<DbState>,
+}
+
+impl AdmittingPool {
+    /// Puts the bans of `db` in front of `pool`.
+    pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>) -> Self {
+        Self { pool, db }
+    }
+
+    fn admit(&self, tenant: TenantId) -> Result<(), DispatchError> {
+        match self.db.standing(tenant) {
+            Standing::Good => Ok(()),
+            Standing::Banned => Err(DispatchError::Banned),
+        }
+    }
+}
+
+impl fmt::Debug for AdmittingPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AdmittingPool({} workers)", self.pool.len())
+    }
+}
+
+impl WorkerLike for AdmittingPool {
+    fn id(&self) -> usize {
+        self.pool.id()
+    }
+
+    fn len(&self) -> usize {
+        self.pool.len()
+    }
+
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+        // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
+        let admitted = if matches!(job, Job::DropTenant) { Ok(()) } else { self.admit(tenant) };
+        match admitted {
+            Ok(()) => self.pool.submit(tenant, ticket, job, deadline, answer),
+            Err(refused) => answer.send(Err(refused)),
+        }
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.pool.cancel(tenant, ticket)
+    }
+
+    fn kill(&self) {
+        self.pool.kill();
+    }
+
+    fn dispatch_event_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        self.admit(tenant)?;
+        self.pool.dispatch_event_nowait(tenant, event, deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{EncodedJson, EncodedValue, EventData};
+    use crate::store::DbOptions;
+    use crate::store::memory::MemoryStore;
+
+    /// Answers everything and notes whose it was.
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<TenantId>>);
+
+    impl WorkerLike for Noting {
+        fn id(&self) -> usize {
+            0
+        }
+
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn submit(&self, tenant: TenantId, _: Ticket, _: Job, _: Instant, answer: Answer) {
+            self.0.lock().expect("not poisoned").push(tenant);
+            answer.send(Ok(EncodedValue::null()));
+        }
+
+        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+            Cancelled::Unknown
+        }
+
+        fn kill(&self) {}
+
+        fn dispatch_event_nowait(&self, tenant: TenantId, _: CreateEvent, _: Instant) -> Result<(), DispatchError> {
+            self.0.lock().expect("not poisoned").push(tenant);
+            Ok(())
+        }
+    }
+
+    fn event() -> CreateEvent {
+        CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) }
+    }
+
+    #[test]
+    fn nothing_of_a_banned_tenant_reaches_a_worker_until_the_ban_is_lifted() {
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let (db, noting) = (Arc::new(db), Arc::new(Noting::default()));
+        let pool = AdmittingPool::new(noting.clone(), db.clone());
+        let (banned, other) = (TenantId::Guild(1), TenantId::User(1));
+        let seen = || std::mem::take(&mut *noting.0.lock().expect("not poisoned"));
+        let by = Instant::now() + Duration::from_secs(60);
+        db.set_standing(banned, Standing::Banned).expect("set");
+        assert_eq!(pool.dispatch_event(banned, event(), by), Err(DispatchError::Banned));
+        assert_eq!(pool.run_script(banned, "s", "", event(), by), Err(DispatchError::Banned));
+        assert_eq!(pool.dispatch_event_nowait(banned, event(), by), Err(DispatchError::Banned));
+        assert_eq!(seen(), []);
+        assert!(!DispatchError::Banned.sent());
+        assert!(pool.dispatch_event(other, event(), by).is_ok());
+        assert_eq!(pool.drop_tenant(banned, by), Ok(()));
+        assert_eq!(seen(), [other, banned]);
+        db.set_standing(banned, Standing::Good).expect("set");
+        assert!(pool.dispatch_event(banned, event(), by).is_ok());
+        assert_eq!(seen(), [banned]);
+    }
+}
