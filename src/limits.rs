@@ -109,6 +109,10 @@ pub const TENANT_QUEUE_MAX: usize = 1024;
 /// Limit: messages waiting for one executor, all its tenants together; one more is `busy` at once.
 pub const EXECUTOR_INBOX_MAX: usize = 16_384;
 
+/// Limit: bytes of the jobs that one executor has not answered (thirty-two of the largest), as their number alone would
+/// allow 256 GiB; what is more is `busy` at once.
+pub const EXECUTOR_JOBS_MAX_BYTES: usize = 32 * MESSAGE_MAX_BYTES;
+
 /// Limit: database operations of templates that wait for an I/O thread; one more is a `busy` error in the script.
 pub const IO_QUEUE_MAX: usize = 4096;
 

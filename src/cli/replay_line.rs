@@ -64,13 +64,13 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
         })?,
         None => EncodedJson::null(),
     };
-    let author = fields.author.map(Cow::into_owned);
-    let bytes = data.as_bytes().len() + name.len() + author.as_ref().map_or(0, String::len) + EVENT_ENVELOPE_BYTES;
+    let event = CreateEvent { name, author: fields.author.map(Cow::into_owned), data: EventData::Json(data) };
+    let bytes = event.bytes() + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {
         let error = DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES };
-        return Err(Refused { about: Some((tenant, name)), error });
+        return Err(Refused { about: Some((tenant, event.name)), error });
     }
-    Ok(ReplayEvent { tenant, event: CreateEvent { name, author, data: EventData::Json(data) } })
+    Ok(ReplayEvent { tenant, event })
 }
 
 #[cfg(test)]

@@ -96,12 +96,13 @@ fn event(call: &Call<'_>, body: &[u8]) -> Result<CreateEvent, ApiError> {
         Some(text) => json::event_data_from_json(text)
             .map_err(|error| ApiError::bad_request(format!("\"data\" is not acceptable JSON: {error}")))?,
     };
-    let bytes = data.as_bytes().len() + name.len() + EVENT_ENVELOPE_BYTES;
+    let author = call.caller.map(|caller| caller.user_id.to_string());
+    let event = CreateEvent { name, author, data: EventData::Json(data) };
+    let bytes = event.bytes() + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {
         return Err(DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES }.into());
     }
-    let author = call.caller.map(|caller| caller.user_id.to_string());
-    Ok(CreateEvent { name, author, data: EventData::Json(data) })
+    Ok(event)
 }
 
 /// The values of the known members; any other member is an error that names it.

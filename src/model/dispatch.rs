@@ -26,6 +26,17 @@ pub enum Job {
     DropTenant,
 }
 
+impl Job {
+    /// How much memory it holds, as far as its sender decides: what queues of jobs are bounded by.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Job::Dispatch(event) => event.bytes(),
+            Job::RunScript { name, code, event } => name.len() + code.len() + event.bytes(),
+            Job::DropTenant => 0,
+        }
+    }
+}
+
 /// Names a submitted job, to cancel it: unique among the jobs of one worker that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);

@@ -13,6 +13,18 @@ pub struct CreateEvent {
     pub data: EventData,
 }
 
+impl CreateEvent {
+    /// How large it is, as far as its sender decides.
+    pub fn bytes(&self) -> usize {
+        let data = match &self.data {
+            EventData::Json(json) => json.as_bytes().len(),
+            EventData::KhronosValue(value) => value.as_bytes().len(),
+            EventData::RawValue(text) => text.len(),
+        };
+        self.name.len() + self.author.as_ref().map_or(0, String::len) + data
+    }
+}
+
 /// The data of an event, in the form its sender had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventData {

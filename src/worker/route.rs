@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::error::DispatchError;
 use crate::limits;
 use crate::mesophyll::{MesophyllServerConn, Unsent};
-use crate::model::{Answer, Cancelled, CreateEvent, EventData, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};
 
 /// The route of one worker.
@@ -64,7 +64,7 @@ impl Router {
             Ok(None) => (job, answer),
             Err(error) => return answer.send(Err(error)),
         };
-        let bytes = job_bytes(&job);
+        let bytes = job.bytes();
         let waiting = Waiting { tenant, work: Work::Job(ticket, job, answer), deadline, bytes };
         if let Err(refused) = self.wait(waiting)
             && let (Work::Job(_, _, answer), error) = *refused
@@ -86,7 +86,7 @@ impl Router {
             },
             None => event,
         };
-        let bytes = event_bytes(&event);
+        let bytes = event.bytes();
         self.wait(Waiting { tenant, work: Work::Nowait(event), deadline, bytes }).map_err(|refused| refused.1)
     }
 
@@ -265,21 +265,4 @@ impl Waiting {
             Work::Nowait(_) => log::warn!("an event for {} was dropped: {error}", self.tenant),
         }
     }
-}
-
-fn job_bytes(job: &Job) -> usize {
-    match job {
-        Job::Dispatch(event) => event_bytes(event),
-        Job::RunScript { name, code, event } => name.len() + code.len() + event_bytes(event),
-        Job::DropTenant => 0,
-    }
-}
-
-fn event_bytes(event: &CreateEvent) -> usize {
-    let data = match &event.data {
-        EventData::Json(json) => json.as_bytes().len(),
-        EventData::KhronosValue(value) => value.as_bytes().len(),
-        EventData::RawValue(text) => text.len(),
-    };
-    event.name.len() + event.author.as_ref().map_or(0, String::len) + data
 }

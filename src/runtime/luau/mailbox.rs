@@ -3,14 +3,14 @@
 //! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants everything at once for
 //! one lock, and `cancel` must know which tickets are under way. The executor owns what it takes out.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::io::IoDone;
 use crate::error::DispatchError;
-use crate::limits::EXECUTOR_INBOX_MAX;
+use crate::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
 
 /// What an executor is told.
@@ -24,9 +24,10 @@ pub(super) enum Message {
 }
 
 /// The inbox.
-#[derive(Default)]
 pub(super) struct Mailbox {
     state: Mutex<State>,
+    /// Limit: `EXECUTOR_JOBS_MAX_BYTES`; less in tests.
+    jobs_max_bytes: usize,
     arrived: Condvar,
     /// Mirrors "the queue is not empty", so that a busy executor need not lock to find nothing.
     filled: AtomicBool,
@@ -37,23 +38,41 @@ struct State {
     // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for each operation under way.
     queue: VecDeque<Message>,
     jobs: usize,
-    /// Tickets that have no answer yet, as far as the executor has said.
-    under_way: HashSet<Ticket>,
+    /// Tickets that have no answer yet, as far as the executor has said, with the size of their jobs.
+    under_way: HashMap<Ticket, usize>,
+    /// Limit: `jobs_max_bytes`, or one job of any size; the sum of the sizes in `under_way`.
+    bytes: usize,
     waiting: bool,
     closed: bool,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            jobs_max_bytes: EXECUTOR_JOBS_MAX_BYTES,
+            arrived: Condvar::new(),
+            filled: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Mailbox {
     /// Puts a job in. A full or closed inbox answers it at once.
     pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+        let bytes = job.bytes();
         let mut state = self.lock();
+        let is_full = state.jobs >= EXECUTOR_INBOX_MAX
+            || (state.bytes > 0 && state.bytes.saturating_add(bytes) > self.jobs_max_bytes);
         let refusal = if state.closed {
             "the worker is stopping"
-        } else if state.jobs >= EXECUTOR_INBOX_MAX {
+        } else if is_full {
             "the worker has too much to do"
         } else {
             state.jobs += 1;
-            state.under_way.insert(ticket);
+            state.bytes += bytes;
+            let before = state.under_way.insert(ticket, bytes);
+            state.bytes -= before.unwrap_or(0);
             self.push(state, Message::Submit { tenant, ticket, job, answer });
             return;
         };
@@ -65,7 +84,7 @@ impl Mailbox {
     /// Gives a job up, if it is under way.
     pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
         let mut state = self.lock();
-        if state.closed || !state.under_way.remove(&ticket) {
+        if state.closed || !state.remove(ticket) {
             return Cancelled::Unknown;
         }
         self.push(state, Message::Cancel { tenant, ticket });
@@ -114,6 +133,7 @@ impl Mailbox {
         let mut state = self.lock();
         state.closed = true;
         state.under_way.clear();
+        state.bytes = 0;
         self.arrived.notify_one();
     }
 
@@ -146,8 +166,15 @@ impl Mailbox {
 impl State {
     fn forget(&mut self, answered: &mut Vec<Ticket>) {
         for ticket in answered.drain(..) {
-            self.under_way.remove(&ticket);
+            self.remove(ticket);
         }
+    }
+
+    /// False if it is not there.
+    fn remove(&mut self, ticket: Ticket) -> bool {
+        let bytes = self.under_way.remove(&ticket);
+        self.bytes -= bytes.unwrap_or(0);
+        bytes.is_some()
     }
 }
 
@@ -158,6 +185,7 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
+    use crate::model::{CreateEvent, EventData};
 
     const TENANT: TenantId = TenantId::Guild(1);
 
@@ -183,6 +211,33 @@ mod tests {
         mailbox.take(&mut taken, &mut Vec::new());
         assert_eq!(taken.len(), EXECUTOR_INBOX_MAX + 1);
         assert!(submit(&mailbox, 1).is_empty());
+    }
+
+    #[test]
+    fn jobs_that_are_large_together_are_busy_until_some_are_answered_or_given_up() {
+        let mailbox = Mailbox { jobs_max_bytes: 100, ..Mailbox::default() };
+        let submit = |number: u64, bytes: usize| {
+            let data = EventData::RawValue("x".repeat(bytes));
+            let event = CreateEvent { name: String::new(), author: None, data };
+            let (answer_tx, answer_rx) = bounded(1);
+            mailbox.submit(TENANT, Ticket(number), Job::Dispatch(event), Answer::channel(answer_tx));
+            answer_rx
+        };
+        let is_busy = |answer_rx: &crossbeam_channel::Receiver<crate::model::DispatchResult>| {
+            matches!(answer_rx.try_recv(), Ok(Err(DispatchError::Busy(_))))
+        };
+        let alone = submit(0, 101);
+        let beside = submit(1, 1);
+        assert!(alone.is_empty() && is_busy(&beside), "one may be of any size, but has no company then");
+        let mut taken = VecDeque::new();
+        mailbox.take(&mut taken, &mut Vec::new());
+        assert!(is_busy(&submit(2, 1)), "being taken out is not being answered");
+        mailbox.take(&mut taken, &mut vec![Ticket(0)]);
+        let answers = [submit(3, 50), submit(4, 50)];
+        assert!(answers.iter().all(|answer_rx| answer_rx.is_empty()));
+        assert!(is_busy(&submit(5, 1)));
+        assert_eq!(mailbox.cancel(TENANT, Ticket(4)), Cancelled::Sent);
+        assert!(submit(6, 50).is_empty());
     }
 
     #[test]
