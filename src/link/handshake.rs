@@ -20,6 +20,9 @@ use super::{Link, LinkLimits, LinkSender, Service};
 /// What one read takes at most: many small frames in one system call.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Limit: the text of a refusal; those of a master of ours have about 80 characters.
+const REFUSAL_MAX_CHARS: usize = 200;
+
 /// A connection whose handshake is done, before its threads run.
 pub(super) struct Upgraded {
     pub(super) websocket: WebSocket<ReadHalf>,
@@ -160,8 +163,7 @@ fn connect_error(error: tungstenite::HandshakeError<ClientHandshake<ReadHalf>>) 
     let text = match error {
         tungstenite::HandshakeError::Failure(Error::Http(response)) => {
             let body = response.body().as_deref().unwrap_or_default();
-            let line = String::from_utf8_lossy(body).lines().next().unwrap_or_default().to_owned();
-            return ConnectError::Refused(response.status().as_u16(), line);
+            return ConnectError::Refused(response.status().as_u16(), first_line(body));
         }
         tungstenite::HandshakeError::Failure(Error::Io(error)) => error.to_string(),
         tungstenite::HandshakeError::Failure(Error::Url(_)) => "the master's address is malformed".to_owned(),
@@ -169,6 +171,13 @@ fn connect_error(error: tungstenite::HandshakeError<ClientHandshake<ReadHalf>>) 
         tungstenite::HandshakeError::Interrupted(_) => "no answer to the handshake in time".to_owned(),
     };
     ConnectError::Unreachable(text)
+}
+
+/// So much of a peer's text as fits into a log line or onto a terminal, and nothing that either would obey.
+fn first_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|character| !character.is_control()).take(REFUSAL_MAX_CHARS).collect()
 }
 
 fn config(limits: &LinkLimits) -> WebSocketConfig {

@@ -33,6 +33,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a link gets to say goodbye when the client is stopped: what is queued, a close and the master's own close. A
+/// master that takes nothing does not hold up the worker's end for as long as a batch may take.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
 /// What a worker behind a [`MesophyllClient`] can do besides running jobs.
 pub trait LocalWorker: WorkerLike {
     /// Reads the states of all tenants of this worker from the database; returns how many.
@@ -127,11 +131,16 @@ impl MesophyllClient {
     /// Closes the link, stops connecting and joins the thread.
     ///
     /// # Blocks
-    /// About a second at most while a link says goodbye, or as long as a connect that is under way.
+    /// Two seconds at most while a link says goodbye, or as long as a connect that is under way.
     pub fn stop(self) -> Option<ClientEnd> {
         drop(lock(&self.control.stop_tx).take());
         if let Some(link) = lock(&self.control.link).as_ref() {
             link.close(close_code::GOING_AWAY);
+        }
+        if !self.thread.wait_until(Instant::now() + STOP_GRACE)
+            && let Some(link) = lock(&self.control.link).as_ref()
+        {
+            link.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
         }
         self.thread.join()
     }

@@ -16,6 +16,7 @@ mod db_client;
 mod db_routes;
 #[cfg(feature = "luau")]
 mod process_bounds;
+mod hostile_master;
 mod protocol;
 mod store_concurrency;
 mod store_conformance;

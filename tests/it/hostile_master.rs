@@ -1,0 +1,85 @@
+//! A worker whose master is not what it should be: it answers with anything, or takes nothing. The worker stays small and
+//! calm, and ends when it is told to.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use mesophyll::limits;
+use mesophyll::link::LinkLimits;
+use mesophyll::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
+use tungstenite::Message;
+
+use crate::support::DEADLINE;
+use crate::support::stand_in::StandInRuntime;
+
+/// A worker of ours at this master.
+fn worker(master: SocketAddr) -> MesophyllClient {
+    let master = master.to_string();
+    let token = "t".repeat(64);
+    let (runtime, _) = StandInRuntime::new();
+    let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&master, 0, &token)));
+    let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
+    let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db);
+    let config = ClientConfig { master, worker_id: 0, workers: 1, token, link_limits: LinkLimits::default() };
+    MesophyllClient::start(config, Arc::new(worker)).expect("a client")
+}
+
+/// A master that serves its first connection like this; it ends by itself when the worker goes.
+fn master(serve: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // So that a peer which takes nothing is noticed after few bytes.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 4096).expect("an option");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("the worker connects");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        serve(socket);
+    });
+    address
+}
+
+fn ended(client: &MesophyllClient) -> ClientEnd {
+    client.ended_rx().recv_timeout(DEADLINE).expect("the client ends")
+}
+
+#[test]
+fn a_refusal_is_told_in_one_short_line_without_control_characters() {
+    let text = format!("\x1b[2J\x07no\u{9b}1m {}\nmore", "x".repeat(100_000));
+    let address = master(move |mut socket| {
+        let _ = socket.read(&mut [0; 4096]);
+        let head = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n", text.len());
+        socket.write_all((head + &text).as_bytes()).unwrap_or_default();
+    });
+    let client = worker(address);
+    let ClientEnd::Refused(why) = ended(&client) else { panic!("it was refused") };
+    assert!(why.starts_with("the master refuses this worker (401): [2Jno1m x"), "{why}");
+    assert!(why.len() < 400 && !why.contains(char::is_control), "{why}");
+    client.stop();
+}
+
+#[test]
+fn a_master_that_asks_for_answers_and_takes_none_does_not_hold_up_the_workers_stop() {
+    let (full_tx, full_rx): (_, Receiver<()>) = bounded(1);
+    let address = master(move |socket| {
+        let mut link = tungstenite::accept(socket).expect("a handshake");
+        // Every ping is to be answered; nobody reads the answers.
+        for count in 0.. {
+            if link.send(Message::Ping(vec![b'p'; 125].into())).is_err() {
+                return;
+            }
+            if count == 100_000 {
+                full_tx.send(()).unwrap_or_default();
+            }
+        }
+    });
+    let client = worker(address);
+    full_rx.recv_timeout(DEADLINE).expect("the worker reads");
+    let before = Instant::now();
+    client.stop();
+    assert!(before.elapsed() < limits::LINK_WRITE_TIMEOUT - Duration::from_secs(10), "{:?}", before.elapsed());
+}
