@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -97,6 +97,8 @@ pub struct WorkerThread {
     executors: u64,
     /// Before that no event can be filtered.
     is_loaded: AtomicBool,
+    /// Events that failed while nobody waited for their result.
+    unseen_failures: Arc<AtomicU64>,
 }
 
 impl WorkerThread {
@@ -109,7 +111,24 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false) }
+        let unseen_failures = Arc::default();
+        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen_failures }
+    }
+
+    /// The answer of an event that nobody waits for: a failure is told to the operator, since nobody else learns of it.
+    fn unseen_answer(&self, tenant: TenantId) -> Answer {
+        let (id, unseen_failures) = (self.id, self.unseen_failures.clone());
+        Answer::callback(move |result| {
+            let Err(error) = result else { return };
+            let count = unseen_failures.fetch_add(1, Ordering::Relaxed) + 1;
+            // Rate-limited by powers of two, and without the text, which a script may have written.
+            if count.is_power_of_two() {
+                let kind = error.kind();
+                log::warn!(
+                    "worker {id}: {count} events that nobody waited for failed, the last one for {tenant}: {kind}"
+                );
+            }
+        })
     }
 
     fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
@@ -147,7 +166,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
-        self.run(tenant, next_ticket(), Job::Dispatch(event), Answer::nobody());
+        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen_answer(tenant));
         Ok(())
     }
 }

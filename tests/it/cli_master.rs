@@ -195,6 +195,16 @@ fn the_api_answers_with_the_statuses_of_the_contract() {
 }
 
 #[test]
+fn an_event_that_fails_while_nobody_waits_for_it_is_told_in_the_log() {
+    for mode in ["process-pool", "thread-pool"] {
+        let master = Master::start(&["--mode", mode]);
+        assert_eq!(master.dispatch_with("guild/1", "FAIL", "1", "?nowait=true").0, 202);
+        let line = master.running.wait_stderr("nobody waited for");
+        assert!(line.contains("worker 0: 1 events") && line.ends_with("the last one for guild:1: script"), "{line}");
+    }
+}
+
+#[test]
 fn an_event_as_large_as_a_message_may_be_passes_and_one_that_is_larger_does_not() {
     let master = Master::start(&["--workers", "1"]);
     let length = (16 << 20) - 1024;
