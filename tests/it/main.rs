@@ -14,9 +14,9 @@ mod cli_usage;
 mod cli_without_luau;
 mod db_client;
 mod db_routes;
+mod hostile_master;
 #[cfg(feature = "luau")]
 mod process_bounds;
-mod hostile_master;
 mod protocol;
 mod store_concurrency;
 mod store_conformance;
