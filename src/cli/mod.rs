@@ -19,6 +19,7 @@ mod replay_line;
 mod replay_output;
 mod replay_summary;
 mod signals;
+mod store;
 mod token;
 mod worker;
 
@@ -47,6 +48,7 @@ const COMMANDS: &[Command] = &[
     dispatch::COMMAND,
     token::COMMAND,
     migrate::COMMAND,
+    store::COMMAND,
     check::COMMAND,
 ];
 

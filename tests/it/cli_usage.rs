@@ -158,3 +158,27 @@ fn a_store_that_cannot_be_opened_ends_with_its_own_code_and_is_untouched() {
     run(&master(&["--store", &nowhere])).expect(4, "store: ");
     run(&master(&["--store", &format!("redb:{}", text(folder.path()))])).expect(4, "store: ");
 }
+
+#[test]
+fn a_store_is_checked_and_copied_while_no_master_has_it() {
+    let folder = TempDir::new();
+    let (file, copy) = (folder.path().join("store.redb"), folder.path().join("copy.redb"));
+    let url = format!("redb:{}", text(&file));
+    let store = |words: &[&str]| run(&[&["store", "--store", &url], words].concat());
+    store(&["check"]).expect(4, "no such file");
+    store(&["sing"]).expect(2, "store takes");
+    let open = mesophyll::store::open(&url.parse().expect("a store")).expect("made");
+    store(&["check"]).expect(4, "in use");
+    open.close();
+    drop(open);
+    let checked = store(&["check"]);
+    assert_eq!((checked.code(), checked.stdout), (0, vec!["nothing found".to_owned()]));
+    store(&["backup", text(&copy)]).expect(0, "");
+    store(&["backup", text(&copy)]).expect(3, "exists");
+    assert_eq!(std::fs::metadata(&copy).expect("there").permissions().mode() & 0o777, 0o600);
+    run(&["store", "check", "--store", "postgres://me:hunter2@127.0.0.1/db"]).expect(3, "pg_dump");
+    // Another program's file is left alone.
+    let foreign = write(folder.path(), "foreign.redb", "something else");
+    run(&["store", "check", "--store", &format!("redb:{}", text(&foreign))]).expect(4, "not a store of ours");
+    assert_eq!(std::fs::read(&foreign).expect("there"), b"something else");
+}

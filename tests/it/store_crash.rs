@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use mesophyll::model::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState};
+use mesophyll::store::redb::check;
 use mesophyll::store::{DbOptions, DbState, Usage, charge};
 use mesophyll::wire;
 
@@ -196,6 +197,7 @@ fn what_was_acknowledged_survives_kill_9() {
         let db: Arc<DbState> = open(Kept::InRedb, &file, DbOptions::default());
         expected.check(&db);
         db.close();
+        assert_eq!(check(&file), Ok(Vec::new()), "`store check` is clean");
     }
     assert!(in_the_middle > KILLS as usize / 2, "only {in_the_middle} kills came in the middle of a write");
     assert!(expected.acknowledged.values().filter(|value| **value > 0).count() > 10);

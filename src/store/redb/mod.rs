@@ -8,6 +8,7 @@ mod apply;
 #[cfg(test)]
 mod faults;
 mod layout;
+mod maintain;
 mod open;
 mod shop;
 mod writer;
@@ -36,6 +37,8 @@ use layout::{
 use open::{FileSource, Source};
 use shop::ShopOp;
 use writer::{Request, Writer, unavailable, unknown};
+
+pub use maintain::{BackupError, backup, check};
 
 /// A store in a file.
 pub struct RedbStore {

@@ -231,7 +231,7 @@ fn version_bytes(version: i32) -> [u8; 4] {
     version.wrapping_sub(i32::MIN).to_be_bytes()
 }
 
-fn owner_row(of: &PartialGlobalKv) -> Vec<u8> {
+pub(super) fn owner_row(of: &PartialGlobalKv) -> Vec<u8> {
     [of.owner_type.as_bytes(), &[0], of.owner_id.as_bytes()].concat()
 }
 
@@ -242,7 +242,7 @@ fn to_bytes(entry: &GlobalEntry) -> Vec<u8> {
     writer.into_bytes()
 }
 
-fn from_bytes(bytes: &[u8]) -> Result<GlobalEntry, WireError> {
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<GlobalEntry, WireError> {
     let mut reader = Reader::new(bytes);
     let partial = PartialGlobalKv::decode(&mut reader)?;
     Ok(GlobalEntry { partial, data: plain::check(reader.rest().to_vec())? })
