@@ -161,7 +161,7 @@ fn a_worker_that_is_killed_loses_what_it_was_doing_and_nothing_else() {
     let mut input = String::new();
     for number in 0..4 {
         // Those of the worker that lives end when the others are lost; they only have to be in flight meanwhile.
-        for (tenant, seconds) in [(&lost, 25.0), (&kept, 1.0)] {
+        for (tenant, seconds) in [(&lost, 25.0), (&kept, 5.0)] {
             let data = format!(r#"{{"mark":{number},"seconds":{seconds}}}"#);
             input += &format!("{}\n", String::from_utf8_lossy(&event(tenant, "WAIT", &data)));
         }
