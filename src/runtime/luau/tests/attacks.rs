@@ -289,7 +289,8 @@ fn errors_of_every_kind_reach_the_caller_as_text() {
     assert!(inside.contains("in __tostring"), "{inside}");
     let loops =
         World::with_limits(tight()).err("error(setmetatable({}, { __tostring = function() while true do end end }))");
-    assert!(loops.starts_with("budget exceeded: more than 60 ms"), "{loops}");
+    // Which limit ends it first, that of a place that cannot yield or that of running time, is up to the machine's load.
+    assert!(loops.starts_with("budget exceeded: more than "), "{loops}");
     let long = world.err("error(string.rep('long', 100000))");
     assert!(long.len() < 6000, "{}", long.len());
 }
