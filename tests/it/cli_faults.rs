@@ -202,6 +202,7 @@ fn a_replay_whose_workers_are_killed_at_random_loses_no_line() {
         lines.extend((0..200).map(|_| running.next_line()));
         let pid = eventually("the worker runs", || workers_of(running.pid()).get(&worker).copied());
         process::signal(pid, Signal::KILL);
+        eventually("it dies", || is_gone(pid).then_some(()));
     }
     let mut replayed = running.wait();
     lines.append(&mut replayed.stdout);

@@ -10,13 +10,13 @@ use mesophyll::store::{Standing, StoreUrl};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::TempDir;
 use crate::support::binary::{
     Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token, try_post,
 };
 use crate::support::process::{
     self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, within, workers_of,
 };
-use crate::support::{DEADLINE, TempDir};
 
 /// Runs `mesophyll dispatch` against a master.
 fn dispatch(master: &Master, token: &str, args: &[&str]) -> Finished {
@@ -377,10 +377,9 @@ fn a_master_whose_log_nobody_reads_any_more_goes_on() {
     // Everything that logs: the link's threads, the supervisor, the API, the worker.
     let worker = workers_of(running.pid())[&0];
     process::signal(worker, Signal::KILL);
-    eventually("it is noticed and reaped", || is_gone(worker).then_some(()));
-    let before = Instant::now();
-    assert_eq!(ask(2), (200, "2".to_owned()));
-    assert!(before.elapsed() < DEADLINE);
+    // What is sent before the master notices may be lost with the worker.
+    let (_, body) = eventually("the next worker answers", || Some(ask(2)).filter(|(status, _)| *status == 200));
+    assert_eq!(body, "2");
     running.signal(Signal::TERM);
     assert_eq!(running.wait().code(), 0);
 }
