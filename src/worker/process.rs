@@ -32,6 +32,9 @@ const NOTES_MAX: usize = 1024;
 /// again after this.
 const REAP_PAUSE: Duration = Duration::from_millis(20);
 
+/// Limit: ends of one worker's links that are logged in a minute.
+const LINK_ENDS_TOLD_A_MINUTE: u32 = 10;
+
 /// How a worker process is run.
 #[derive(Debug, Clone)]
 pub struct ProcessConfig {
@@ -129,6 +132,7 @@ impl WorkerProcessHandle {
             spawns: 0,
             output_ended: false,
             conn: None,
+            link_ends: LinkEnds::default(),
             waiting_for_end: Vec::new(),
         };
         let thread = thread::spawn(format!("super-{}", config.worker_id), move || supervision.run())?;
@@ -281,6 +285,7 @@ struct Supervision {
     /// The child's stdout has ended, so it is about to be reaped.
     output_ended: bool,
     conn: Option<MesophyllServerConn>,
+    link_ends: LinkEnds,
     waiting_for_end: Vec<Sender<()>>,
 }
 
@@ -328,7 +333,7 @@ impl Supervision {
             }
             Note::Ready(conn) if self.is_current(&conn) => self.step(Event::Ready),
             Note::Disconnected(conn, cause) if self.is_current(&conn) => {
-                log::info!("worker {}: {cause}", self.shared.id);
+                self.log_link_end(&cause);
                 self.conn = None;
                 self.step(Event::Disconnected);
             }
@@ -338,6 +343,19 @@ impl Supervision {
                 self.waiting_for_end.push(gone_tx);
                 self.step(event);
             }
+        }
+    }
+
+    fn log_link_end(&mut self, cause: &CloseCause) {
+        let id = self.shared.id;
+        match self.link_ends.note(Instant::now()) {
+            Told::Plainly => log::info!("worker {id}: {cause}"),
+            Told::ForTheLastTime => {
+                log::warn!(
+                    "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
+                );
+            }
+            Told::Quietly => log::debug!("worker {id}: {cause}"),
         }
     }
 
@@ -449,4 +467,49 @@ impl Supervision {
 fn jitter() -> f64 {
     // 53 bits are what an f64 holds exactly.
     (random::u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Counts the ends of links, so that a peer that connects and goes a thousand times a second does not fill the log.
+#[derive(Debug, Default)]
+struct LinkEnds {
+    since: Option<Instant>,
+    count: u32,
+}
+
+/// How the end of a link is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Plainly,
+    ForTheLastTime,
+    Quietly,
+}
+
+impl LinkEnds {
+    fn note(&mut self, now: Instant) -> Told {
+        if self.since.is_none_or(|since| now.duration_since(since) > Duration::from_secs(60)) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        match self.count {
+            count if count < LINK_ENDS_TOLD_A_MINUTE => Told::Plainly,
+            LINK_ENDS_TOLD_A_MINUTE => Told::ForTheLastTime,
+            _ => Told::Quietly,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_ends_again_and_again_is_told_a_few_times_a_minute() {
+        let start = Instant::now();
+        let mut ends = LinkEnds::default();
+        let told: Vec<Told> = (0..1000).map(|_| ends.note(start)).collect();
+        let lines = told.iter().filter(|told| **told != Told::Quietly).count();
+        assert_eq!(lines, LINK_ENDS_TOLD_A_MINUTE as usize);
+        assert_eq!(told[lines - 1], Told::ForTheLastTime);
+        assert_eq!(ends.note(start + Duration::from_secs(61)), Told::Plainly);
+    }
 }
