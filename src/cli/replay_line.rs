@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::DispatchError;
-use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
+use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{CreateEvent, EncodedJson, EventData, TenantId};
 use crate::wire::json::event_data_from_json;
 
@@ -54,8 +54,8 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
     let tenant: TenantId =
         fields.tenant.parse().map_err(|error| refused(format!("tenant {:?}: {error}", fields.tenant)))?;
     let name = fields.name.into_owned();
-    if name.is_empty() {
-        return Err(refused("the name is empty".to_owned()));
+    if name.is_empty() || name.len() > EVENT_NAME_MAX_BYTES {
+        return Err(refused(format!("the name must have 1 to {EVENT_NAME_MAX_BYTES} bytes")));
     }
     let data = match fields.data {
         Some(raw) => event_data_from_json(raw.get().as_bytes()).map_err(|error| Refused {
@@ -97,6 +97,7 @@ mod tests {
             "{}",
             r#"{"tenant":"role:1","name":"E"}"#,
             r#"{"tenant":"guild:1","name":""}"#,
+            &format!(r#"{{"tenant":"guild:1","name":"{}"}}"#, "N".repeat(257)),
             r#"{"tenant":"guild:1"}"#,
             r#"{"tenant":"guild:1","name":"E","data":}"#,
             r#"{"tenant":"guild:1","name":"E","extra":1}"#,
