@@ -165,7 +165,7 @@ pub const TENANT_IO_MAX: usize = 16;
 
 /// Limit: processor time that turning one value of Luau into bytes, which nothing can interrupt, may spend on going
 /// through the empty slots of large tables; the rest is bounded by the size of a message. More ends the event.
-pub const CONVERT_EMPTY_SLOTS_MAX: Duration = Duration::from_millis(50);
+pub const CONVERT_EMPTY_SLOTS_MAX: Duration = Duration::from_millis(20);
 
 /// Limit: events that a script may subscribe its tenant to at once. Discord has about 80.
 pub const TENANT_EVENTS_MAX: usize = 1000;

@@ -16,7 +16,7 @@ use mlua::{Lua, VmState};
 use super::budget::{Doom, Meter};
 use super::config::LuauLimits;
 use super::memory::Pace;
-use super::ticker::Tick;
+use super::ticker::{Signal, Tick};
 use crate::thread::cpu_time;
 
 /// How often the interrupt looks at the VM's memory.
@@ -66,10 +66,10 @@ impl Control {
         &self.limits
     }
 
-    /// A tenant's turn begins.
-    pub(super) fn start_turn(&self, now: Instant) {
+    /// A tenant's turn begins; `gives_way`: it ends when work comes.
+    pub(super) fn start_turn(&self, now: Instant, gives_way: bool) {
         self.turn_started.set(now);
-        self.tick.clear();
+        self.tick.start_turn(gives_way);
     }
 
     /// A coroutine of an event is about to be resumed.
@@ -109,7 +109,7 @@ impl Control {
         self.interrupts.set(count);
         // Memory is looked at more often than the clock: large blocks can be allocated faster than ticks come.
         let is_over = count.is_multiple_of(INTERRUPTS_BETWEEN_CHECKS) && pace.is_over(lua);
-        if is_over || self.asked.get() || self.tick.is_due() {
+        if is_over || self.asked.get() || self.tick.has_signal() {
             return self.decide(lua, pace, is_over);
         }
         Ok(VmState::Continue)
@@ -120,12 +120,12 @@ impl Control {
             return Ok(VmState::Continue);
         }
         let ignored = self.asked.get();
-        if self.tick.is_due() {
-            self.tick.clear();
+        let signal = self.tick.take();
+        if signal != Signal::None {
             let now = Instant::now();
             if let Some(doom) = self.judge(lua, pace, now, ignored) {
                 self.set_doom(doom);
-            } else if !ignored && !is_over && now - self.turn_started.get() < self.limits.slice / 2 {
+            } else if signal == Signal::Due && !ignored && !is_over && self.has_just_begun(now) {
                 // Ticks come at their own pace: a turn that has only just begun is left alone until the next one.
                 return Ok(VmState::Continue);
             }
@@ -146,6 +146,10 @@ impl Control {
                 Ok(VmState::Yield)
             }
         }
+    }
+
+    fn has_just_begun(&self, now: Instant) -> bool {
+        now - self.turn_started.get() < self.limits.slice / 2
     }
 
     /// Whether a yield has been asked for in vain for so long. The processor time is looked at too, because the limit is

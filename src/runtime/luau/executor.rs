@@ -1,9 +1,10 @@
 //! One executor: the thread that runs some of the tenants, fairly.
 //!
 //! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a slice. There are two
-//! lanes: who used its turn up goes into the heavy one, everybody else into the light one, and while both have work they
-//! get equal time. So a tenant that loops, or ten of them, cost the others at most every other slice, and a short event
-//! waits for one slice at most. Owns its tenants and their VMs, which never leave its thread. Wake-ups: its inbox.
+//! lanes: who has of late taken more than a small share of the time goes into the heavy one, everybody else into the light
+//! one, and while both have work they get equal time. So ten tenants that loop cost the others half of the time and no
+//! more, and a turn of the heavy lane gives way when work comes: a short event need not wait for it to end. Owns its
+//! tenants and their VMs, which never leave its thread. Wake-ups: its inbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,14 +74,45 @@ impl Core {
 struct Executor {
     core: Core,
     // Limit: tenants of this worker; one goes when its VM has been closed and nothing waits.
-    tenants: HashMap<TenantId, (Tenant, bool)>,
+    tenants: HashMap<TenantId, Place>,
     light: VecDeque<TenantId>,
     heavy: VecDeque<TenantId>,
-    /// How long the light lane has run since the heavy one last did.
-    light_ran: Duration,
+    /// By how much the light lane is ahead of the heavy one, while both have work.
+    light_ahead: Duration,
+    heavy_ahead: Duration,
     inbox: VecDeque<Message>,
     tick: Tick,
     stopping: Arc<AtomicBool>,
+}
+
+/// A tenant and its place among the others.
+struct Place {
+    tenant: Tenant,
+    /// It is in one of the lanes.
+    queued: bool,
+    usage: Usage,
+}
+
+/// How much of the time a tenant has taken of late: what it runs flows in, a small share of all time flows out.
+struct Usage {
+    level: Duration,
+    at: Instant,
+}
+
+impl Usage {
+    /// A tenant that takes no more than one in so many parts of the time stays light.
+    const SHARE: u32 = 20;
+
+    fn level(&mut self, now: Instant) -> Duration {
+        let out = now.saturating_duration_since(self.at) / Self::SHARE;
+        (self.level, self.at) = (self.level.saturating_sub(out), now);
+        self.level
+    }
+
+    fn add(&mut self, now: Instant, ran: Duration) {
+        // No more than what is gone in a second: what is over is over.
+        self.level = (self.level(now) + ran).min(Duration::from_secs(1) / Self::SHARE);
+    }
 }
 
 /// Runs an executor until it is told to stop.
@@ -96,7 +128,8 @@ pub(super) fn run(parts: ExecutorParts) {
         tenants: HashMap::new(),
         light: VecDeque::new(),
         heavy: VecDeque::new(),
-        light_ran: Duration::ZERO,
+        light_ahead: Duration::ZERO,
+        heavy_ahead: Duration::ZERO,
         inbox: VecDeque::new(),
         tick,
         stopping,
@@ -145,7 +178,11 @@ impl Executor {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Submit { tenant, ticket, job, answer } => {
-                self.tenants.entry(tenant).or_insert_with(|| (Tenant::new(tenant), false));
+                self.tenants.entry(tenant).or_insert_with(|| Place {
+                    tenant: Tenant::new(tenant),
+                    queued: false,
+                    usage: Usage { level: Duration::ZERO, at: Instant::now() },
+                });
                 self.with_tenant(tenant, |tenant, core| tenant.submit(core, ticket, job, answer));
             }
             Message::Cancel { tenant, ticket } => {
@@ -157,61 +194,77 @@ impl Executor {
 
     /// Does something with a tenant, outside its turn, and sees to it that it gets one if it needs one.
     fn with_tenant(&mut self, id: TenantId, act: impl FnOnce(&mut Tenant, &mut Core)) {
-        let Some((tenant, queued)) = self.tenants.get_mut(&id) else { return };
+        let Some(place) = self.tenants.get_mut(&id) else { return };
         let core = &mut self.core;
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| act(tenant, core))) {
-            after_panic(tenant, core, payload.as_ref());
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| act(&mut place.tenant, core))) {
+            after_panic(&mut place.tenant, core, payload.as_ref());
         }
-        if tenant.is_gone() && !*queued {
+        if !place.queued {
+            self.enqueue(id);
+        }
+    }
+
+    /// Puts a tenant that has work into its lane, and lets one go that has nothing left.
+    fn enqueue(&mut self, id: TenantId) {
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        place.queued = place.tenant.has_work(&self.core);
+        if place.queued {
+            let is_heavy = place.usage.level(Instant::now()) > self.core.limits().slice;
+            if is_heavy { self.heavy.push_back(id) } else { self.light.push_back(id) }
+        } else if place.tenant.is_gone() {
             self.tenants.remove(&id);
-        } else if !*queued && tenant.has_work(&self.core) {
-            *queued = true;
-            self.light.push_back(id);
         }
     }
 
     /// Gives the next tenant its turn.
     fn turn(&mut self) {
         let slice = self.core.limits().slice;
-        let is_heavy = self.light.is_empty() || (!self.heavy.is_empty() && self.light_ran >= slice);
+        let light_may = self.heavy.is_empty() || self.light_ahead < slice;
+        let is_heavy = self.light.is_empty() || !light_may;
         let lane = if is_heavy { &mut self.heavy } else { &mut self.light };
         let Some(id) = lane.pop_front() else { return };
-        let Some((tenant, queued)) = self.tenants.get_mut(&id) else { return };
-        let core = &mut self.core;
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        let (tenant, core) = (&mut place.tenant, &mut self.core);
 
         let started = Instant::now();
-        core.control.start_turn(started);
-        let mut ran = Duration::ZERO;
-        let is_used_up = loop {
+        core.control.start_turn(started, is_heavy && light_may);
+        let ran = loop {
             let step = catch_unwind(AssertUnwindSafe(|| tenant.step(core))).unwrap_or_else(|payload| {
                 after_panic(tenant, core, payload.as_ref());
                 Step::Done
             });
-            ran = started.elapsed().max(ran);
-            match step {
-                Step::Idle => break false,
-                Step::Preempted => break true,
-                Step::Done if ran >= slice => break true,
-                Step::Done => {}
+            let ran = started.elapsed();
+            if step != Step::Done || ran >= slice {
+                break ran;
             }
         };
         core.gauges.pause();
-        self.light_ran = if is_heavy { Duration::ZERO } else { self.light_ran + ran };
+        place.usage.add(started + ran, ran);
+        self.balance(is_heavy, ran);
+        self.enqueue(id);
+    }
 
-        *queued = tenant.has_work(&self.core);
-        if *queued {
-            let lane = if is_used_up { &mut self.heavy } else { &mut self.light };
-            lane.push_back(id);
-        } else if tenant.is_gone() {
-            self.tenants.remove(&id);
+    /// Notes which lane is ahead, by a slice at most: what was long ago is forgotten.
+    fn balance(&mut self, is_heavy: bool, ran: Duration) {
+        let slice = self.core.limits().slice;
+        if !is_heavy && self.heavy.is_empty() {
+            self.light_ahead = Duration::ZERO;
+            return;
         }
+        let (mine, other) = if is_heavy {
+            (&mut self.heavy_ahead, &mut self.light_ahead)
+        } else {
+            (&mut self.light_ahead, &mut self.heavy_ahead)
+        };
+        *mine = (*mine + ran.saturating_sub(*other)).min(slice);
+        *other = other.saturating_sub(ran);
     }
 
     /// Answers everything and closes the VMs.
     fn stop(&mut self) {
         self.tick.idle();
-        for (tenant, _) in self.tenants.values_mut() {
-            tenant.drop_all(&mut self.core, Doom::Stopping);
+        for place in self.tenants.values_mut() {
+            place.tenant.drop_all(&mut self.core, Doom::Stopping);
         }
         self.core.gauges.idle();
     }

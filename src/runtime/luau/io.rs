@@ -1,8 +1,9 @@
-//! The threads that do what blocks: database operations of templates, and compiling.
+//! The threads that do what blocks: database operations of templates on a few threads, and compiling scripts on one,
+//! because that is all work and no waiting, and must not take the processor from the executors.
 //!
-//! One small pool a runtime, shared by its executors. A job runs on an I/O thread and its result goes back to the inbox
-//! of the executor that asked, which resumes the coroutine that waits. Deliberately knows nothing of Luau. The threads
-//! end when every sender of the queue is gone; what is still queued when the runtime stops is not run.
+//! One small pool a runtime, shared by its executors. The result of a job goes back to the inbox of the executor that
+//! asked, which resumes the coroutine that waits. Deliberately knows nothing of Luau. The threads end when every sender of
+//! their queue is gone; what is still queued when the runtime stops is not run.
 
 use std::fmt;
 use std::io;
@@ -97,6 +98,7 @@ impl fmt::Debug for IoOutput {
 #[derive(Clone)]
 pub(super) struct IoQueue {
     jobs_tx: Sender<IoJob>,
+    scripts_tx: Sender<IoJob>,
 }
 
 impl IoQueue {
@@ -105,7 +107,8 @@ impl IoQueue {
     /// # Errors
     /// The queue is full (or the pool is gone): the job comes back.
     pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
-        self.jobs_tx.try_send(job).map_err(TrySendError::into_inner)
+        let queue = if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts_tx } else { &self.jobs_tx };
+        queue.try_send(job).map_err(TrySendError::into_inner)
     }
 }
 
@@ -122,21 +125,22 @@ impl IoPool {
     /// The operating system refused another thread.
     pub(super) fn start(prefix: &str, db: &Arc<dyn TenantDb>) -> io::Result<(Self, IoQueue)> {
         let (jobs_tx, jobs_rx) = bounded(IO_QUEUE_MAX);
+        let (scripts_tx, scripts_rx) = bounded(IO_QUEUE_MAX);
         let stopping = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::with_capacity(IO_THREADS);
-        for number in 0..IO_THREADS {
-            let (jobs_rx, db, stopping) = (jobs_rx.clone(), db.clone(), stopping.clone());
-            match spawn(format!("{prefix}-io{number}"), move || run(&jobs_rx, &*db, &stopping)) {
+        let names = (0..IO_THREADS).map(|number| (format!("{prefix}-io{number}"), &jobs_rx));
+        let mut threads = Vec::with_capacity(IO_THREADS + 1);
+        for (name, queue) in names.chain([(format!("{prefix}-comp"), &scripts_rx)]) {
+            let (queue, db, stopping) = (queue.clone(), db.clone(), stopping.clone());
+            match spawn(name, move || run(&queue, &*db, &stopping)) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    // The threads are joined as they drop, and end when the last sender is gone.
-                    drop(jobs_tx);
+                    // The threads are joined as they drop, and end when the last senders are gone.
+                    drop((jobs_tx, scripts_tx));
                     return Err(error);
                 }
             }
         }
-        let threads = Mutex::new(threads);
-        Ok((Self { threads, stopping }, IoQueue { jobs_tx }))
+        Ok((Self { threads: Mutex::new(threads), stopping }, IoQueue { jobs_tx, scripts_tx }))
     }
 
     /// Lets what is queued go, and joins the threads. The executors, which hold the senders, have ended before.

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::io::IoDone;
+use super::ticker::Tick;
 use crate::error::DispatchError;
 use crate::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
@@ -25,6 +26,8 @@ pub(super) enum Message {
 
 /// The inbox.
 pub(super) struct Mailbox {
+    /// Tells what runs that work has come.
+    tick: Tick,
     state: Mutex<State>,
     /// Limit: `EXECUTOR_JOBS_MAX_BYTES`; less in tests.
     jobs_max_bytes: usize,
@@ -46,18 +49,17 @@ struct State {
     closed: bool,
 }
 
-impl Default for Mailbox {
-    fn default() -> Self {
+impl Mailbox {
+    pub(super) fn new(tick: Tick) -> Self {
         Self {
+            tick,
             state: Mutex::default(),
             jobs_max_bytes: EXECUTOR_JOBS_MAX_BYTES,
             arrived: Condvar::new(),
             filled: AtomicBool::new(false),
         }
     }
-}
 
-impl Mailbox {
     /// Puts a job in. A full or closed inbox answers it at once.
     pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
         let bytes = job.bytes();
@@ -149,6 +151,8 @@ impl Mailbox {
         drop(state);
         if waiting {
             self.arrived.notify_one();
+        } else {
+            self.tick.work_came();
         }
     }
 
@@ -186,8 +190,15 @@ mod tests {
 
     use super::*;
     use crate::model::{CreateEvent, EventData};
+    use crate::runtime::luau::ticker::Ticker;
 
     const TENANT: TenantId = TenantId::Guild(1);
+
+    fn mailbox() -> Mailbox {
+        let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_secs(60)).expect("start");
+        ticker.stop();
+        Mailbox::new(ticks[0].clone())
+    }
 
     fn submit(mailbox: &Mailbox, number: u64) -> crossbeam_channel::Receiver<crate::model::DispatchResult> {
         let (answer_tx, answer_rx) = bounded(1);
@@ -197,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_full_inbox_is_busy_at_once_and_still_takes_cancellations() {
-        let mailbox = Mailbox::default();
+        let mailbox = mailbox();
         let first = submit(&mailbox, 0);
         for number in 1..EXECUTOR_INBOX_MAX as u64 {
             let _ = submit(&mailbox, number);
@@ -215,7 +226,7 @@ mod tests {
 
     #[test]
     fn jobs_that_are_large_together_are_busy_until_some_are_answered_or_given_up() {
-        let mailbox = Mailbox { jobs_max_bytes: 100, ..Mailbox::default() };
+        let mailbox = Mailbox { jobs_max_bytes: 100, ..mailbox() };
         let submit = |number: u64, bytes: usize| {
             let data = EventData::RawValue("x".repeat(bytes));
             let event = CreateEvent { name: String::new(), author: None, data };
@@ -242,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_was_answered_cannot_be_cancelled() {
-        let mailbox = Mailbox::default();
+        let mailbox = mailbox();
         let _answer = submit(&mailbox, 7);
         let mut taken = VecDeque::new();
         mailbox.take(&mut taken, &mut vec![Ticket(7)]);
@@ -251,7 +262,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_a_message_a_deadline_or_the_end() {
-        let mailbox = Mailbox::default();
+        let mailbox = mailbox();
         let mut taken = VecDeque::new();
         mailbox.wait(Some(Instant::now() + Duration::from_millis(2)), &mut taken, &mut Vec::new());
         assert!(taken.is_empty());

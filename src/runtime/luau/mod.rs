@@ -116,7 +116,8 @@ impl LuauRuntime {
         };
         let stopping = Arc::new(AtomicBool::new(false));
         let executors =
-            (0..count).map(|_| Handle { mailbox: Arc::default(), gauges: Arc::default() }).collect::<Vec<_>>();
+            ticks.iter().map(|tick| Handle { mailbox: Arc::new(Mailbox::new(tick.clone())), gauges: Arc::default() });
+        let executors = executors.collect();
         // From here on whatever was started is stopped by the drop of the runtime.
         let runtime = Self { executors, threads: Mutex::default(), ticker, io, stopping: stopping.clone() };
         for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {

@@ -67,6 +67,8 @@ struct Waiting {
 enum Code {
     /// The tenant's template.
     Template,
+    /// A script that waits to be compiled: its name and source.
+    Source(String, String),
     /// A script that is being compiled, by its number.
     Compiling(u64),
     /// A script, and how long it took to compile.
@@ -147,16 +149,9 @@ impl Tenant {
                 self.want_program(core);
             }
             Job::RunScript { name, code, event } => {
-                self.last_script += 1;
-                let number = self.last_script;
-                self.waiting.push_back(Waiting { ticket, answer, event, code: Code::Compiling(number) });
-                let limit = core.limits().source_bytes;
-                let name = script_name(&name);
-                let work: IoWork =
-                    Box::new(move |_| IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit)));
-                if self.start_io(core, IoPurpose::Script(number), work).is_err() {
-                    self.refuse_script(core, number);
-                }
+                let code = Code::Source(script_name(&name), code);
+                self.waiting.push_back(Waiting { ticket, answer, event, code });
+                self.compile_next(core);
             }
             Job::DropTenant => {
                 self.drop_all(core, Doom::Dropped);
@@ -256,7 +251,7 @@ impl Tenant {
         let is_ready = match self.waiting.front().map(|waiting| &waiting.code) {
             Some(Code::Template) => matches!(self.program, Program::Ready(_)),
             Some(Code::Script(..)) => true,
-            Some(Code::Compiling(_)) | None => false,
+            Some(Code::Source(..) | Code::Compiling(_)) | None => false,
         };
         is_ready && self.events.len() < core.limits().tenant_running
     }
@@ -457,12 +452,36 @@ impl Tenant {
         }
     }
 
-    fn script_compiled(&mut self, core: &mut Core, number: u64, output: IoOutput, took: Duration) {
-        let IoOutput::Script(compiled) = output else { return self.refuse_script(core, number) };
-        let is_it = |waiting: &&mut Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-        if let Some(waiting) = self.waiting.iter_mut().find(is_it) {
-            waiting.code = Code::Script(compiled, took);
+    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the others' from theirs.
+    fn compile_next(&mut self, core: &mut Core) {
+        while !self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Compiling(_))) {
+            let is_source = |waiting: &&mut Waiting| matches!(waiting.code, Code::Source(..));
+            let Some(waiting) = self.waiting.iter_mut().find(is_source) else { return };
+            self.last_script += 1;
+            let number = self.last_script;
+            let Code::Source(name, code) = std::mem::replace(&mut waiting.code, Code::Compiling(number)) else {
+                return;
+            };
+            let limit = core.limits().source_bytes;
+            let work: IoWork =
+                Box::new(move |_| IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit)));
+            if self.start_io(core, IoPurpose::Script(number), work).is_err() {
+                self.refuse_script(core, number);
+            }
         }
+    }
+
+    fn script_compiled(&mut self, core: &mut Core, number: u64, output: IoOutput, took: Duration) {
+        match output {
+            IoOutput::Script(compiled) => {
+                let is_it = |waiting: &&mut Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
+                if let Some(waiting) = self.waiting.iter_mut().find(is_it) {
+                    waiting.code = Code::Script(compiled, took);
+                }
+            }
+            _ => self.refuse_script(core, number),
+        }
+        self.compile_next(core);
     }
 
     fn refuse_script(&mut self, core: &mut Core, number: u64) {
@@ -496,7 +515,10 @@ impl Tenant {
             IoPurpose::Program(_) => {
                 self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
             }
-            IoPurpose::Script(number) => self.refuse_script(core, number),
+            IoPurpose::Script(number) => {
+                self.refuse_script(core, number);
+                self.compile_next(core);
+            }
             IoPurpose::Task { task, lease } => self.call_refused(core, task, lease),
         }
     }

@@ -1,11 +1,11 @@
-//! One thread that tells busy executors, once a slice, that it is time to let another tenant run.
+//! Signals to a running script: one thread that tells busy executors, once a slice, that it is time to let another tenant
+//! run; and whoever brings work says so too, if the executor would rather do that.
 //!
-//! An interrupt that reads the clock makes an empty loop seven times slower; one that loads a flag which somebody else
-//! sets, only 2.4 times. Deliberately knows nothing of tenants and budgets: it sets flags. Owned by the runtime, which
-//! joins it. Its wake-ups: an executor that gets busy while it is parked, and [`Ticker::stop`].
+//! An interrupt that reads the clock makes an empty loop seven times slower; one that loads a signal which somebody else
+//! sets, only 2.4 times. Deliberately knows nothing of tenants and budgets. Owned by the runtime, which joins the thread. Its wake-ups: an executor that gets busy while it is parked, and [`Ticker::stop`].
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,19 +19,35 @@ pub(super) struct Ticker {
     thread: Mutex<Option<OwnedThread>>,
 }
 
-/// An executor's end: its flag.
+/// An executor's end: the signals for what it runs.
 #[derive(Debug, Clone)]
 pub(super) struct Tick {
     flags: Arc<Flags>,
     shared: Arc<Shared>,
 }
 
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Nothing.
+    None,
+    /// A slice is over.
+    Due,
+    /// Work has come that the executor would rather do.
+    Wanted,
+}
+
+const DUE: u8 = 1;
+const WANTED: u8 = 2;
+
 #[derive(Debug, Default)]
 struct Flags {
-    /// A slice is over. Set by the ticker, cleared by the executor.
-    due: AtomicBool,
+    /// `DUE` and `WANTED`; taken by the executor.
+    signal: AtomicU8,
     /// The executor has work.
     busy: AtomicBool,
+    /// What it runs gives way to work that comes.
+    gives_way: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,20 +88,36 @@ impl Ticker {
 }
 
 impl Tick {
-    /// Whether a slice is over. One relaxed load: this is what runs at every loop edge of every script.
+    /// Whether there is a signal. One relaxed load: this is what runs at every loop edge of every script.
     #[inline]
-    pub(super) fn is_due(&self) -> bool {
-        self.flags.due.load(Ordering::Relaxed)
+    pub(super) fn has_signal(&self) -> bool {
+        self.flags.signal.load(Ordering::Relaxed) != 0
     }
 
-    /// Waits for the next tick instead.
-    pub(super) fn clear(&self) {
-        self.flags.due.store(false, Ordering::Relaxed);
+    /// Takes the signal.
+    pub(super) fn take(&self) -> Signal {
+        match self.flags.signal.swap(0, Ordering::Relaxed) {
+            0 => Signal::None,
+            DUE => Signal::Due,
+            _ => Signal::Wanted,
+        }
+    }
+
+    /// A turn begins; `gives_way`: it ends when work comes.
+    pub(super) fn start_turn(&self, gives_way: bool) {
+        self.flags.signal.store(0, Ordering::Relaxed);
+        self.flags.gives_way.store(gives_way, Ordering::Relaxed);
+    }
+
+    /// Work has come.
+    pub(super) fn work_came(&self) {
+        if self.flags.gives_way.load(Ordering::Relaxed) {
+            self.flags.signal.fetch_or(WANTED, Ordering::Relaxed);
+        }
     }
 
     /// The executor has work: it wants ticks.
     pub(super) fn busy(&self) {
-        self.clear();
         // With the ticker's `parked` then `busy` in the other order (both sequentially consistent), one of the two sees
         // the other.
         self.flags.busy.store(true, Ordering::SeqCst);
@@ -117,9 +149,12 @@ impl Shared {
                 continue;
             }
             stopped = self.wake.wait_timeout(stopped, slice).unwrap_or_else(PoisonError::into_inner).0;
-            let busy = self.executors.iter().filter(|flags| flags.busy.load(Ordering::SeqCst));
-            let ticked = busy.map(|flags| flags.due.store(true, Ordering::Relaxed)).count();
-            idle_for = if ticked > 0 { Duration::ZERO } else { idle_for + slice };
+            let mut is_busy = false;
+            for flags in self.executors.iter().filter(|flags| flags.busy.load(Ordering::SeqCst)) {
+                flags.signal.fetch_or(DUE, Ordering::Relaxed);
+                is_busy = true;
+            }
+            idle_for = if is_busy { Duration::ZERO } else { idle_for + slice };
         }
     }
 
@@ -151,10 +186,22 @@ mod tests {
         let (ticker, ticks) = Ticker::start("tick", 2, Duration::from_micros(100)).expect("start");
         ticks[0].busy();
         for _ in 0..3 {
-            wait_for(|| ticks[0].is_due());
-            ticks[0].clear();
+            wait_for(|| ticks[0].take() == Signal::Due);
         }
-        assert!(!ticks[1].is_due());
+        assert!(!ticks[1].has_signal());
+        ticker.stop();
+    }
+
+    #[test]
+    fn work_that_comes_is_a_signal_to_what_gives_way() {
+        let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_secs(60)).expect("start");
+        ticks[0].start_turn(false);
+        ticks[0].work_came();
+        assert_eq!(ticks[0].take(), Signal::None);
+        ticks[0].start_turn(true);
+        ticks[0].work_came();
+        assert_eq!(ticks[0].take(), Signal::Wanted);
+        assert_eq!(ticks[0].take(), Signal::None);
         ticker.stop();
     }
 
@@ -163,7 +210,7 @@ mod tests {
         let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_millis(1)).expect("start");
         wait_for(|| ticker.shared.parked.load(Ordering::SeqCst));
         ticks[0].busy();
-        wait_for(|| ticks[0].is_due());
+        wait_for(|| ticks[0].has_signal());
         ticks[0].idle();
         wait_for(|| ticker.shared.parked.load(Ordering::SeqCst));
         ticker.stop();

@@ -3,6 +3,7 @@
 mod api;
 mod attacks;
 mod coroutines;
+mod docs;
 mod sandbox;
 mod scheduling;
 mod support;
