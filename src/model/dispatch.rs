@@ -61,7 +61,6 @@ pub struct Answer(Option<Target>);
 enum Target {
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult) + Send>),
-    Nobody,
 }
 
 impl Answer {
@@ -75,11 +74,6 @@ impl Answer {
         Self(Some(Target::Callback(Box::new(callback))))
     }
 
-    /// For `nowait`: the answer is dropped.
-    pub fn nobody() -> Self {
-        Self(Some(Target::Nobody))
-    }
-
     /// Delivers the answer.
     pub fn send(mut self, result: DispatchResult) {
         self.deliver(result);
@@ -90,7 +84,7 @@ impl Answer {
             // A waiter that has gone away needs no answer.
             Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(Target::Callback(callback)) => callback(result),
-            Some(Target::Nobody) | None => {}
+            None => {}
         }
     }
 }
