@@ -38,11 +38,11 @@ pub(in crate::runtime::luau) fn json_from_luau(value: &Value, limit: usize) -> R
     Ok(EncodedJson::from_checked(encoder.writer.into_bytes()))
 }
 
-/// A table that took longer than this is looked at again.
-const SLOW: Duration = Duration::from_millis(1);
+/// What writing an entry takes, and a little more.
+const ENTRY: Duration = if cfg!(debug_assertions) { Duration::from_micros(3) } else { Duration::from_nanos(300) };
 
-/// What going through an entry takes, and a little more.
-const ENTRY: Duration = if cfg!(debug_assertions) { Duration::from_micros(2) } else { Duration::from_nanos(200) };
+/// What writing a byte takes, and a little more.
+const BYTE: Duration = Duration::from_nanos(if cfg!(debug_assertions) { 20 } else { 2 });
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -54,10 +54,52 @@ struct Encoder {
     writer: Writer,
     form: Form,
     limit: usize,
-    /// Time spent on empty slots.
-    on_nothing: Duration,
+    /// Time that may have gone into empty slots.
+    on_nothing: OnNothing,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
     open: Vec<*const c_void>,
+}
+
+/// Tells time that went into entries and bytes from time that went into empty slots. Going through those of the largest
+/// table takes the better part of a millisecond, and a value can have the same table in it thousands of times.
+struct OnNothing {
+    entries: u32,
+    since: Mark,
+    /// The processor time of the thread at `since`, once the clock alone says that it takes too long: what that shows
+    /// may be other threads' doing, but asking for the processor time costs more than most tables.
+    processor: Option<Duration>,
+}
+
+/// How far the work had come at a time.
+struct Mark {
+    at: Instant,
+    entries: u32,
+    bytes: usize,
+}
+
+impl OnNothing {
+    fn new() -> Self {
+        Self { entries: 0, since: Mark { at: Instant::now(), entries: 0, bytes: 0 }, processor: None }
+    }
+
+    /// Called after each table, when so many bytes have been written.
+    fn check(&mut self, bytes: usize) -> Result<(), ConvertError> {
+        let on_bytes = BYTE * u32::try_from(bytes.saturating_sub(self.since.bytes)).unwrap_or(u32::MAX);
+        let allowed = CONVERT_EMPTY_SLOTS_MAX + ENTRY * (self.entries - self.since.entries) + on_bytes;
+        let now = Instant::now();
+        if now - self.since.at <= allowed {
+            return Ok(());
+        }
+        let processor = cpu_time();
+        if self.processor.is_some_and(|since| processor - since > allowed) {
+            return Err(ConvertErrorKind::TooEmpty(CONVERT_EMPTY_SLOTS_MAX).into());
+        }
+        if self.processor.is_none() {
+            self.since = Mark { at: now, entries: self.entries, bytes };
+            self.processor = Some(processor);
+        }
+        Ok(())
+    }
 }
 
 /// One pair of a map: what orders it, and where it was written, from the first pair on.
@@ -94,7 +136,7 @@ impl Rank {
 
 impl Encoder {
     fn new(limit: usize, form: Form) -> Self {
-        Self { writer: Writer::default(), form, limit, on_nothing: Duration::ZERO, open: Vec::new() }
+        Self { writer: Writer::default(), form, limit, on_nothing: OnNothing::new(), open: Vec::new() }
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
@@ -166,7 +208,7 @@ impl Encoder {
             return Err(ConvertErrorKind::TooDeep.into());
         }
         self.open.push(pointer);
-        let (start, started) = (self.writer.len(), Instant::now());
+        let start = self.writer.len();
         let written = match table.raw_len() {
             0 => self.map(table),
             len if self.list(table, len)? => Ok(()),
@@ -177,24 +219,7 @@ impl Encoder {
         };
         self.open.pop();
         written?;
-        if started.elapsed() > SLOW { self.check_empty_slots(table) } else { Ok(()) }
-    }
-
-    /// A table that took its time: was it what is in it, or that so little is? Going through the empty slots of the
-    /// largest table takes milliseconds, and a value can have the same table in it thousands of times.
-    fn check_empty_slots(&mut self, table: &Table) -> Result<(), ConvertError> {
-        // Processor time, because what the clock shows may be other threads' doing.
-        let start = cpu_time();
-        let mut entries = 0;
-        for_each(table, |_, _| {
-            entries += 1;
-            Ok(true)
-        })?;
-        self.on_nothing += (cpu_time() - start).saturating_sub(ENTRY * entries);
-        if self.on_nothing > CONVERT_EMPTY_SLOTS_MAX {
-            return Err(ConvertErrorKind::TooEmpty(CONVERT_EMPTY_SLOTS_MAX).into());
-        }
-        Ok(())
+        self.on_nothing.check(self.writer.len())
     }
 
     /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it grew in odd ways.
@@ -206,6 +231,7 @@ impl Encoder {
                 return Ok(false);
             }
             index += 1;
+            self.on_nothing.entries += 1;
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]"))).map(|()| true)
         })?;
         Ok(is_list && index == len)
@@ -214,6 +240,7 @@ impl Encoder {
     fn list_by_index(&mut self, table: &Table, len: usize) -> Result<(), ConvertError> {
         self.list_head(len);
         for index in 1..=len {
+            self.on_nothing.entries += 1;
             let value: Value = table.raw_get(index)?;
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
         }
@@ -232,6 +259,7 @@ impl Encoder {
         let mut entries: Vec<Entry> = Vec::new();
         for_each(table, |key, value| {
             let from = self.writer.len() - start;
+            self.on_nothing.entries += 1;
             let rank = self.key(&key, start)?;
             self.value(&value).map_err(|error| error.at(|| key_path(&key)))?;
             entries.push(Entry { rank, bytes: from..self.writer.len() - start });
