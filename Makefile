@@ -42,7 +42,7 @@ endef
 .PHONY: help
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: ## build it and replay recorded Discord events through a master and two worker processes
@@ -69,7 +69,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
 	bash -n .ci/run
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
-	python3 -c 'compile(open("examples/worker.py").read(), "examples/worker.py", "exec")'; \
+	for script in examples/worker.py tests/conformance/run.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
 
 # One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
@@ -100,6 +100,19 @@ audit: ## count the packages of each feature set and look for async runtimes
 .PHONY: bench
 bench: ## not here yet
 	@echo "make bench: the benchmarks against the async variants are not here yet (README.md, \"What is not here yet\")" >&2; exit 1
+
+# The suite's package, in an environment of its own that `make clean` removes. Pinned: a suite that changes by itself would fail
+# changes that did nothing.
+KOSOKU := kosoku==0.1.0
+CONFORMANCE_VENV := $(TARGET)/conformance-venv
+
+.PHONY: conformance
+conformance: ## run a WebSocket conformance suite against both ends of a link (needs python3 with venv, and PyPI)
+	$(need_cargo)
+	$(CARGO) build --locked --no-default-features --example ws_echo
+	@test -x $(CONFORMANCE_VENV)/bin/python || python3 -m venv $(CONFORMANCE_VENV)
+	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(KOSOKU)
+	$(CONFORMANCE_VENV)/bin/python tests/conformance/run.py $(TARGET)/debug/examples/ws_echo
 
 .PHONY: fuzz
 fuzz: ## not here yet

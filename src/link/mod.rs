@@ -82,11 +82,11 @@ pub trait LinkHandler: Send {
     /// The code to close the link with.
     fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16>;
 
-    /// A text message came in, which nothing of ours sends.
+    /// A text message came in, which no worker and no master sends.
     ///
     /// # Errors
     /// The code to close the link with.
-    fn on_text(&mut self, link: &LinkSender) -> Result<(), u16>;
+    fn on_text(&mut self, link: &LinkSender, text: &str) -> Result<(), u16>;
 
     /// The link has ended: the last call.
     fn on_closed(&mut self, cause: &CloseCause);
@@ -194,16 +194,28 @@ struct Shared {
 }
 
 impl LinkSender {
-    /// Queues a message; never blocks.
+    /// Queues a binary message; never blocks.
     ///
     /// # Errors
     /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
     pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
-        let limit = self.shared.limits.message_max_bytes;
-        if message.len() > limit {
-            return Err(SendError::TooLarge { bytes: message.len(), limit });
+        self.push(Outgoing::Message(message))
+    }
+
+    /// Queues a text message, which no worker and no master understands: for other peers, such as a test of conformance.
+    ///
+    /// # Errors
+    /// As those of [`LinkSender::send`].
+    pub fn send_text(&self, text: String) -> Result<(), SendError> {
+        self.push(Outgoing::Text(text))
+    }
+
+    fn push(&self, message: Outgoing) -> Result<(), SendError> {
+        let (bytes, limit) = (message.bytes(), self.shared.limits.message_max_bytes);
+        if bytes > limit {
+            return Err(SendError::TooLarge { bytes, limit });
         }
-        self.shared.queue.push(Outgoing::Message(message))
+        self.shared.queue.push(message)
     }
 
     /// Queues a WebSocket ping, which every peer must answer.

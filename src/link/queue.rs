@@ -13,6 +13,8 @@ use std::time::Instant;
 pub(super) enum Outgoing {
     /// A binary message.
     Message(Vec<u8>),
+    /// A text message.
+    Text(String),
     /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
     Frames(Vec<u8>),
     /// A ping.
@@ -20,8 +22,9 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
+            Outgoing::Text(text) => text.len(),
             Outgoing::Message(bytes) | Outgoing::Frames(bytes) => bytes.len(),
             Outgoing::Ping => 0,
         }

@@ -134,7 +134,7 @@ fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handle
     loop {
         let verdict = match websocket.read() {
             Ok(Message::Binary(message)) => handler.on_message(link, &message),
-            Ok(Message::Text(_)) => handler.on_text(link),
+            Ok(Message::Text(text)) => handler.on_text(link, &text),
             Ok(Message::Ping(_)) => {
                 hand_over_reply(websocket);
                 Ok(())

@@ -16,7 +16,7 @@ const WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug, PartialEq)]
 enum Seen {
     Message(Vec<u8>),
-    Text,
+    Text(String),
     Closed(CloseCause),
 }
 
@@ -29,8 +29,8 @@ impl LinkHandler for Recorder {
         if message == b"close with 1007" { Err(close_code::UNDECODABLE) } else { Ok(()) }
     }
 
-    fn on_text(&mut self, _: &LinkSender) -> Result<(), u16> {
-        self.0.send(Seen::Text).expect("the test listens");
+    fn on_text(&mut self, _: &LinkSender, text: &str) -> Result<(), u16> {
+        self.0.send(Seen::Text(text.to_owned())).expect("the test listens");
         Ok(())
     }
 

@@ -118,6 +118,7 @@ impl Writer {
         for item in batch {
             let written = match item {
                 Outgoing::Message(message) => self.socket.write(Message::binary(message)),
+                Outgoing::Text(text) => self.socket.write(Message::text(text)),
                 Outgoing::Ping => self.socket.write(Message::Ping(Vec::new().into())),
                 // Whole frames already; what tungstenite has buffered goes first.
                 Outgoing::Frames(frames) => {

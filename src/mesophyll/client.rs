@@ -397,7 +397,7 @@ impl LinkHandler for ClientHandler {
         Ok(())
     }
 
-    fn on_text(&mut self, _link: &LinkSender) -> Result<(), u16> {
+    fn on_text(&mut self, _link: &LinkSender, _text: &str) -> Result<(), u16> {
         self.on_undecodable(&WireError::Invalid("a text message"))
     }
 
@@ -468,7 +468,7 @@ mod tests {
             Ok(())
         }
 
-        fn on_text(&mut self, _: &LinkSender) -> Result<(), u16> {
+        fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
             Ok(())
         }
 

@@ -393,7 +393,7 @@ impl LinkHandler for ConnHandler {
         Ok(())
     }
 
-    fn on_text(&mut self, _link: &LinkSender) -> Result<(), u16> {
+    fn on_text(&mut self, _link: &LinkSender, _text: &str) -> Result<(), u16> {
         self.on_undecodable(&WireError::Invalid("a text message"))
     }
 
