@@ -23,6 +23,18 @@ pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Limit: bodies of the internal API in memory at once: eight of the largest; one more is `Busy` (503) before it is read.
 pub const API_BODIES_MAX_BYTES: u64 = 8 * API_BODY_MAX_BYTES as u64;
 
+/// Limit: the body of a request of the internal API to the database: what fits into one of [`DB_BODY_MAX_BYTES`], written
+/// as JSON text; larger is 413 before anything is read.
+pub const API_DB_BODY_MAX_BYTES: usize = 2 * DB_BODY_MAX_BYTES;
+
+/// Limit: items of a list in a body of the internal API (scopes, events, ids), as each takes more memory than its text; more
+/// is `BadRequest`. What a list may hold in fact is a rule of the store.
+pub const API_LIST_MAX: usize = 16_384;
+
+/// Limit: large answers of the internal API in memory at once: sixteen of the largest Find; one more is `Busy` (503) before
+/// it is begun.
+pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
+
 /// Connections of the internal API that requests which may wait for a tenant leave free, so that however many callers
 /// wait, `/livez` and `/readyz` answer; a caller beyond that is `Busy` (503) at once.
 pub const API_RESERVED_CONNECTIONS: usize = 16;

@@ -114,7 +114,8 @@ impl Master {
         let mut master = Self { db, server, pool, api: None, changes_rx, _changes_tx: changes_tx };
         if let (Some(listener), Some(api)) = (api_listener, api) {
             let readiness: Arc<dyn Readiness> = Arc::new(master.pool.clone());
-            let started = InternalApi::start(listener, api, master.pool(), readiness).map_err(MasterError::Io)?;
+            let started = InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
+                .map_err(MasterError::Io)?;
             master.api = Some(started);
         }
         Ok(master)

@@ -1,11 +1,11 @@
-//! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether the
-//! event may have run (interface.md).
+//! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether what
+//! was asked may have been done (interface.md).
 
 use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::error::DispatchError;
+use crate::error::{DbError, DispatchError};
 use crate::http::{BodyError, Refusal, Response};
 
 /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
@@ -92,6 +92,16 @@ impl ApiError {
         Self { message: message.into(), code, sent: false, status: code.status(), allow: None }
     }
 
+    /// The same of something that was carried out, or may have been.
+    pub(super) fn sent(self) -> Self {
+        Self { sent: true, ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Code::BadRequest, message)
     }
@@ -139,6 +149,22 @@ impl From<BodyError> for ApiError {
             BodyError::LengthRequired | BodyError::Disconnected => Code::BadRequest,
         };
         Self { status: error.status(), ..Self::new(code, error.to_string()) }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        let code = match &error {
+            // Forbidden is what tenants are told of each other's entries; staff is not.
+            DbError::Refused(_) | DbError::Forbidden(_) => Code::Refused,
+            DbError::Conflict(_) => Code::Conflict,
+            DbError::NotFound(_) => Code::NotFound,
+            DbError::Busy(_) => Code::Busy,
+            DbError::Unavailable(_) => Code::Unavailable,
+            DbError::OutcomeUnknown(_) => Code::OutcomeUnknown,
+            DbError::Internal(_) => Code::InternalError,
+        };
+        Self { sent: code == Code::OutcomeUnknown, ..Self::new(code, error.to_string()) }
     }
 }
 

@@ -2,16 +2,22 @@
 //!
 //! A listener of its own, never the worker-facing port. Every request passes the same gates in the same order: source →
 //! route and method → token → parameters → body; the routes are data ([`ROUTES`]). Deliberately ignorant of how workers
-//! run: it dispatches through [`WorkerLike`] and asks [`Readiness`]. Handlers run on the connections' threads, which the
+//! run: it dispatches through [`WorkerLike`], asks [`Readiness`], and reads and writes through [`DbState`]. Handlers run on the connections' threads, which the
 //! [`HttpServer`] owns; the master owns the [`InternalApi`].
 
 mod admission;
 mod dispatch;
 mod error;
+mod global_kv;
 mod health;
+mod kv;
 mod object;
+mod request;
 mod routes;
+mod scripts;
 mod source;
+mod tenants;
+mod text;
 pub mod token;
 
 use std::io;
@@ -26,7 +32,8 @@ use self::error::ApiError;
 use self::source::SourceRule;
 use crate::http::router::{self, Found, PathParams};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Refusal, Reply, RequestHead, Response};
-use crate::limits::{API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
+use crate::limits::{API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
+use crate::store::DbState;
 use crate::worker_like::WorkerLike;
 
 pub use self::error::Code;
@@ -51,6 +58,8 @@ pub struct ApiConfig {
     pub http: HttpLimits,
     /// Bytes of bodies in memory at once.
     pub bodies_max_bytes: u64,
+    /// Bytes of large answers in memory at once.
+    pub answers_max_bytes: u64,
 }
 
 impl ApiConfig {
@@ -62,6 +71,7 @@ impl ApiConfig {
             default_deadline: DISPATCH_DEADLINE,
             http: HttpLimits::default(),
             bodies_max_bytes: API_BODIES_MAX_BYTES,
+            answers_max_bytes: API_ANSWERS_MAX_BYTES,
         }
     }
 }
@@ -91,10 +101,12 @@ impl InternalApi {
         config: ApiConfig,
         pool: Arc<dyn WorkerLike>,
         ready: Arc<dyn Readiness>,
+        db: Arc<DbState>,
     ) -> io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
         let limits = config.http.clone();
-        let server = HttpServer::start(listener, "api", limits, Arc::new(Api::new(config, pool, ready, stop_rx)))?;
+        let api = Arc::new(Api::new(config, pool, ready, db, stop_rx));
+        let server = HttpServer::start(listener, "api", limits, api)?;
         Ok(Self { server, stop_tx: Mutex::new(Some(stop_tx)) })
     }
 
@@ -134,6 +146,7 @@ pub(crate) struct Api {
     admission: Arc<Admission>,
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
+    db: Arc<DbState>,
     /// Disconnected when the API shuts down.
     stop_rx: Receiver<()>,
 }
@@ -147,15 +160,22 @@ pub(crate) struct Call<'c> {
 }
 
 impl Api {
-    fn new(config: ApiConfig, pool: Arc<dyn WorkerLike>, ready: Arc<dyn Readiness>, stop_rx: Receiver<()>) -> Self {
+    fn new(
+        config: ApiConfig,
+        pool: Arc<dyn WorkerLike>,
+        ready: Arc<dyn Readiness>,
+        db: Arc<DbState>,
+        stop_rx: Receiver<()>,
+    ) -> Self {
         let places = config.http.connections.saturating_sub(API_RESERVED_CONNECTIONS).max(1);
         Self {
             source: SourceRule::new(config.trusted_sources),
             secret: config.secret,
             default_deadline: config.default_deadline,
-            admission: Arc::new(Admission::new(places, config.bodies_max_bytes)),
+            admission: Arc::new(Admission::new(places, config.bodies_max_bytes, config.answers_max_bytes)),
             pool,
             ready,
+            db,
             stop_rx,
         }
     }

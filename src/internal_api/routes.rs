@@ -2,7 +2,7 @@
 //! checked against this table.
 
 use super::error::ApiError;
-use super::{Api, Call, dispatch, health};
+use super::{Api, Call, dispatch, global_kv, health, kv, scripts, tenants};
 use crate::http::router::Route;
 use crate::http::{Body, Method, Response};
 
@@ -28,6 +28,26 @@ pub struct Endpoint {
     pub(super) action: Action,
 }
 
+impl Endpoint {
+    /// A route for who shows a token, without parameters in its query.
+    const fn of(action: Action) -> Self {
+        Self { access: Access::Token, query: &[], action }
+    }
+
+    /// A route that waits for a tenant's worker.
+    const fn waiting(action: Action) -> Self {
+        Self { access: Access::Token, query: &["deadline_ms"], action }
+    }
+}
+
+const fn post(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
+    Route { method: Method::Post, pattern, handler }
+}
+
+const fn get(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
+    Route { method: Method::Get, pattern, handler }
+}
+
 const DISPATCH: Endpoint =
     Endpoint { access: Access::Token, query: &["nowait", "deadline_ms"], action: dispatch::dispatch_event };
 
@@ -43,6 +63,21 @@ pub static ROUTES: &[Route<Endpoint>] = &[
         pattern: "/readyz",
         handler: Endpoint { access: Access::Anyone, query: &["verbose"], action: health::readyz },
     },
-    Route { method: Method::Post, pattern: "/i/dispatch-event/{guild_id}", handler: DISPATCH },
-    Route { method: Method::Post, pattern: "/i/dispatch-event/{tenant_type}/{tenant_id}", handler: DISPATCH },
+    post("/i/dispatch-event/{guild_id}", DISPATCH),
+    post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
+    post("/i/run-script/{tenant_type}/{tenant_id}", Endpoint::waiting(scripts::run_script)),
+    post("/i/drop-tenant/{tenant_type}/{tenant_id}", Endpoint::waiting(scripts::drop_tenant)),
+    get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::of(tenants::show)),
+    get("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::of(tenants::get_state)),
+    Route {
+        method: Method::Put,
+        pattern: "/i/tenant-state/{tenant_type}/{tenant_id}",
+        handler: Endpoint::of(tenants::put_state),
+    },
+    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::of(tenants::ban)),
+    post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::of(kv::kv)),
+    post("/i/global-kv", Endpoint::of(global_kv::global_kv)),
+    post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::of(global_kv::purchase)),
+    post("/i/guilds-exist", Endpoint::of(tenants::guilds_exist)),
+    get("/i/threads-count", Endpoint::of(tenants::threads_count)),
 ];

@@ -13,8 +13,12 @@ use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, Reply, RequestHead, ResponseBody};
 use crate::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, TenantId, Ticket};
+use crate::store::memory::MemoryStore;
+use crate::store::{DbOptions, DbState};
 use crate::wire::{json, value};
 use crate::worker_like::WorkerLike;
+
+mod data;
 
 /// What reached the pool.
 type Seen = (TenantId, CreateEvent);
@@ -25,6 +29,7 @@ struct StandIn {
     waiting: Mutex<Vec<JobAnswer>>,
     cancelled_tx: Sender<Ticket>,
     last_ticket: Mutex<Option<Ticket>>,
+    last_job: Mutex<Option<Job>>,
 }
 
 fn failure(name: &str) -> Option<DispatchError> {
@@ -54,7 +59,14 @@ impl WorkerLike for StandIn {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: JobAnswer) {
-        let Job::Dispatch(event) = job else { panic!("only events come through here") };
+        let event = match job.clone() {
+            Job::Dispatch(event) | Job::RunScript { event, .. } => event,
+            Job::DropTenant => {
+                let name = if tenant == TenantId::User(404) { "NO_WORKER" } else { "DROP" };
+                CreateEvent { name: name.to_owned(), author: None, data: EventData::RawValue(String::new()) }
+            }
+        };
+        *self.last_job.lock().expect("a lock") = Some(job);
         *self.last_ticket.lock().expect("a lock") = Some(ticket);
         let name = event.name.clone();
         self.seen_tx.send((tenant, event)).expect("the test looks");
@@ -66,6 +78,7 @@ impl WorkerLike for StandIn {
                 let map = vec![pair("n", KhronosValue::Integer(-1)), pair("b", KhronosValue::Buffer(vec![1, 2]))];
                 answer.send(Ok(value::encode(&KhronosValue::Map(map))));
             }
+            ("LARGE", _) => answer.send(Ok(value::encode(&KhronosValue::Text("x".repeat(5000))))),
             _ => answer.send(Ok(value::encode(&KhronosValue::Null))),
         }
     }
@@ -101,6 +114,7 @@ struct Fixture {
     api: InternalApi,
     pool: Arc<StandIn>,
     states: Arc<States>,
+    db: Arc<DbState>,
     seen_rx: Receiver<Seen>,
     cancelled_rx: Receiver<Ticket>,
 }
@@ -122,16 +136,23 @@ fn config() -> ApiConfig {
 fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<Ticket>) {
     let (seen_tx, seen_rx) = unbounded();
     let (cancelled_tx, cancelled_rx) = unbounded();
-    let pool = Arc::new(StandIn { seen_tx, waiting: Mutex::default(), cancelled_tx, last_ticket: Mutex::default() });
+    let (waiting, last_ticket, last_job) = Default::default();
+    let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_ticket, last_job });
     let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")])));
     (pool, states, seen_rx, cancelled_rx)
+}
+
+fn empty_db() -> Arc<DbState> {
+    let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default());
+    Arc::new(db.expect("a store in memory"))
 }
 
 fn serve(config: ApiConfig) -> Fixture {
     let (pool, states, seen_rx, cancelled_rx) = stand_ins();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let api = InternalApi::start(listener, config, pool.clone(), states.clone()).expect("the API starts");
-    Fixture { api, pool, states, seen_rx, cancelled_rx }
+    let db = empty_db();
+    let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone()).expect("the API starts");
+    Fixture { api, pool, states, db, seen_rx, cancelled_rx }
 }
 
 impl Fixture {
@@ -427,7 +448,8 @@ fn other_sources_are_refused_whatever_they_ask() {
     let status = |trusted: &[&str], request: &str, peer: &str| {
         let trusted_sources = trusted.iter().map(|text| text.parse().expect("a network")).collect();
         let (pool, states, ..) = stand_ins();
-        let api = Api::new(ApiConfig { trusted_sources, ..config() }, pool, states, crossbeam_channel::never());
+        let api =
+            Api::new(ApiConfig { trusted_sources, ..config() }, pool, states, empty_db(), crossbeam_channel::never());
         let peer: SocketAddr = peer.parse().expect("an address");
         let response = match RequestHead::parse(request, peer) {
             Ok(head) => match api.handle(&head, &mut Body::from_bytes(b"")) {

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::pattern::Pattern;
 use super::rules::{check_json, check_pattern, refused, without_nul};
 use super::{DbState, FindLimits};
 use crate::error::DbError;
@@ -63,6 +64,36 @@ impl GlobalEntry {
         let PartialGlobalKv { key, short, public_metadata, scope, long, .. } = &self.partial;
         let texts = key.len() + short.len() + scope.len() + long.as_ref().map_or(0, String::len);
         (texts + public_metadata.as_bytes().len() + self.data.as_bytes().len()) as u64
+    }
+}
+
+/// Which entries staff looks at.
+#[derive(Debug, Clone)]
+pub struct GlobalFilter {
+    /// Only those in this review state.
+    pub review_state: Option<String>,
+    /// Only those of this scope.
+    pub scope: Option<String>,
+    /// Only those whose key matches.
+    pub pattern: Pattern,
+}
+
+impl GlobalFilter {
+    /// A filter; a pattern that is not given matches every key.
+    ///
+    /// # Errors
+    /// `Refused` by a rule.
+    pub fn new(review_state: Option<String>, scope: Option<String>, pattern: Option<&str>) -> Result<Self, DbError> {
+        without_nul(review_state.as_deref().unwrap_or_default(), "a review state")?;
+        check_global_scope(scope.as_deref().unwrap_or_default())?;
+        Ok(Self { review_state, scope, pattern: check_pattern(pattern.unwrap_or("%"))? })
+    }
+
+    /// Whether it lets an entry through.
+    pub(super) fn lets_through(&self, entry: &PartialGlobalKv) -> bool {
+        self.review_state.as_ref().is_none_or(|state| *state == entry.review_state)
+            && self.scope.as_ref().is_none_or(|scope| *scope == entry.scope)
+            && self.pattern.matches(&entry.key)
     }
 }
 
@@ -192,7 +223,7 @@ impl DbState {
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let at = GlobalAddress { scope, key, version };
                 at.check()?;
-                self.store().global_delete(at, tenant)
+                self.store().global_delete(at, Some(tenant))
             }
         }
     }
@@ -227,6 +258,32 @@ impl DbState {
             GlobalChange::Price(_) => {}
         }
         self.store().global_change(at, change, Timestamp::now())
+    }
+
+    /// For staff: the entries that a filter lets through, without their long texts.
+    ///
+    /// # Errors
+    /// `Refused` because there are too many; else see [`super::Store`].
+    pub fn global_list(&self, filter: &GlobalFilter) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.store().global_list(filter, FindLimits::default())
+    }
+
+    /// For staff: one entry whole, whatever its review state and price.
+    ///
+    /// # Errors
+    /// `Refused` by a rule; else see [`super::Store`].
+    pub fn global_entry(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
+        at.check()?;
+        self.store().global_get(at)
+    }
+
+    /// For staff: deletes anybody's entry. Purchases of it stay.
+    ///
+    /// # Errors
+    /// `Refused` by a rule; `NotFound`; else see [`super::Store`].
+    pub fn global_remove(&self, at: GlobalAddress) -> Result<(), DbError> {
+        at.check()?;
+        self.store().global_delete(at, None)
     }
 
     /// For staff: lets a tenant read a priced entry from now on. A second purchase changes nothing.
@@ -270,8 +327,9 @@ pub(super) fn not_found() -> DbError {
     DbError::NotFound("there is no entry with this key, version and scope".to_owned())
 }
 
-/// Checks that an entry is the tenant's own.
-pub(super) fn check_owner(entry: &PartialGlobalKv, tenant: TenantId) -> Result<(), DbError> {
+/// Checks that an entry is the tenant's own; without a tenant it is the staff that asks.
+pub(super) fn check_owner(entry: &PartialGlobalKv, tenant: Option<TenantId>) -> Result<(), DbError> {
+    let Some(tenant) = tenant else { return Ok(()) };
     if entry.owner_type == tenant.kind().as_str() && entry.owner_id == tenant.snowflake().to_string() {
         return Ok(());
     }

@@ -25,7 +25,7 @@ pub use url::{OpenError, StoreUrl};
 use crate::error::DbError;
 use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS};
 use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use global::{GlobalAddress, GlobalChange, GlobalEntry};
+use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use pattern::Pattern;
 
 /// Keeps tenants' states and records.
@@ -101,6 +101,12 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError>;
 
+    /// For each of some tenants whether it has any record.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError>;
+
     /// Sets whether a tenant's dispatches are refused; its state stays as it is.
     ///
     /// # Errors
@@ -112,6 +118,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// See [`Store`]; `Refused` if there are more than `limits` allow.
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError>;
+
+    /// The entries that a filter lets through, whatever their review state, ordered by scope, then key, then version,
+    /// without their long texts.
+    ///
+    /// # Errors
+    /// See [`Store`]; `Refused` if there are more than `limits` allow.
+    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError>;
 
     /// One entry, whatever its review state.
     ///
@@ -125,11 +138,11 @@ pub trait Store: Send + Sync {
     /// See [`Store`]; `Conflict` if it exists; `Refused` if its owner would exceed the quota.
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError>;
 
-    /// Deletes an entry of a tenant's own. Purchases of it stay.
+    /// Deletes an entry of a tenant's own, or anybody's if no owner is given. Purchases of it stay.
     ///
     /// # Errors
     /// See [`Store`]; `NotFound`; `Forbidden` if it is another's.
-    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError>;
+    fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError>;
 
     /// Changes what staff may change about an entry.
     ///

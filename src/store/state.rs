@@ -125,6 +125,20 @@ impl DbState {
         Ok(())
     }
 
+    /// What each tenant may have.
+    pub fn quota(&self) -> Quota {
+        self.options.quota
+    }
+
+    /// For each of some tenants whether it has a state or a record.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+        let have_records = self.store.kv_have_records(tenants)?.into_iter();
+        Ok(tenants.iter().zip(have_records).map(|(tenant, has)| has || self.tenant_state(*tenant).is_some()).collect())
+    }
+
     /// For staff: sets whether a tenant's dispatches are refused.
     ///
     /// # Blocks

@@ -101,7 +101,7 @@ fn shop_step(random: &mut Random, expected: &dyn Store, tested: &dyn Store) {
             assert_eq!(create(tested), create(expected));
         }
         2 => {
-            let delete = |store: &dyn Store| store.global_delete(at.clone(), tenant);
+            let delete = |store: &dyn Store| store.global_delete(at.clone(), Some(tenant));
             assert_eq!(delete(tested), delete(expected));
         }
         3 | 4 => {

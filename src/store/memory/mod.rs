@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod shop;
 
-use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
 use crate::error::DbError;
@@ -173,8 +173,17 @@ impl Store for MemoryStore {
         Ok(self.read()?.records.get(&tenant).map(|records| records.usage).unwrap_or_default())
     }
 
+    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+        let contents = self.read()?;
+        Ok(tenants.iter().map(|tenant| contents.records.contains_key(tenant)).collect())
+    }
+
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read()?.shop.find(scope, pattern, limits)
+    }
+
+    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.read()?.shop.list(filter, limits)
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
@@ -185,7 +194,7 @@ impl Store for MemoryStore {
         self.write()?.shop.create(entry, quota)
     }
 
-    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+    fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         self.write()?.shop.delete(&at, owner)
     }
 

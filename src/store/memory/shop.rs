@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found,
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
@@ -36,6 +36,16 @@ impl Shop {
         Ok(found)
     }
 
+    pub(super) fn list(&self, filter: &GlobalFilter, mut limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        let mut found = Vec::new();
+        for entry in self.entries.values().filter(|entry| filter.lets_through(&entry.partial)) {
+            let partial = PartialGlobalKv { long: None, ..entry.partial.clone() };
+            limits.take_entry(&partial)?;
+            found.push(partial);
+        }
+        Ok(found)
+    }
+
     pub(super) fn get(&self, at: &GlobalAddress) -> Option<GlobalEntry> {
         self.entries.get(at).cloned()
     }
@@ -62,7 +72,7 @@ impl Shop {
         })
     }
 
-    pub(super) fn delete(&mut self, at: &GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+    pub(super) fn delete(&mut self, at: &GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         check_owner(&self.entries.get(at).ok_or_else(not_found)?.partial, owner)?;
         self.entries.remove(at);
         Ok(())

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
-use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
 use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoreOptions, StoredState, Usage};
@@ -248,9 +248,19 @@ impl Store for PostgresStore {
         self.read(move |session| records::usage(session, tenant))
     }
 
+    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+        let tenants = tenants.to_vec();
+        self.read(move |session| records::have_any(session, &tenants))
+    }
+
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
         let (scope, pattern) = (scope.to_owned(), pattern.clone());
         self.read(move |session| shop::find(session, &scope, &pattern, limits))
+    }
+
+    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        let filter = filter.clone();
+        self.read(move |session| shop::list(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
@@ -264,7 +274,7 @@ impl Store for PostgresStore {
         self.write(bytes, move |session| shop::create(session, &entry, quota))?
     }
 
-    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+    fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         self.write(0, move |session| shop::delete(session, &at, owner))
     }
 

@@ -7,7 +7,9 @@ use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::error::DbError;
 use crate::model::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
-use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found};
+use crate::store::global::{
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+};
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
@@ -51,6 +53,32 @@ pub(super) fn find(
         },
     )?;
     found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
+    Ok(found)
+}
+
+/// The entries that a filter lets through, ordered by scope, key and version.
+pub(super) fn list(
+    session: &mut Session,
+    filter: &GlobalFilter,
+    mut limits: FindLimits,
+) -> Result<Vec<PartialGlobalKv>, Fault> {
+    let mut found = Vec::new();
+    session.each(
+        concat!(
+            partial!(),
+            " FROM global_kv WHERE ($1::text IS NULL OR review_state = $1) AND ($2::text IS NULL OR scope = $2)"
+        ),
+        &[&filter.review_state, &filter.scope],
+        |row| {
+            let entry = partial(row)?;
+            if filter.lets_through(&entry) {
+                limits.take_entry(&entry).map_err(Fault::Answer)?;
+                found.push(entry);
+            }
+            Ok(())
+        },
+    )?;
+    found.sort_by_cached_key(GlobalAddress::of);
     Ok(found)
 }
 
@@ -100,12 +128,19 @@ pub(super) fn create(session: &mut Session, entry: &GlobalEntry, quota: Quota) -
     })
 }
 
-/// Deletes an entry of a tenant's own.
-pub(super) fn delete(session: &mut Session, at: &GlobalAddress, tenant: TenantId) -> Result<(), Fault> {
-    let owner = Owner::from(tenant);
+/// Deletes an entry of a tenant's own, or anybody's if there is no tenant.
+pub(super) fn delete(session: &mut Session, at: &GlobalAddress, tenant: Option<TenantId>) -> Result<(), Fault> {
+    let owner = match tenant {
+        Some(tenant) => Owner::from(tenant),
+        None => owner_of(&get(session, at)?.ok_or(Fault::Answer(not_found()))?.partial),
+    };
     session.transaction(Some(owner.lock()), |session| {
         let entry = get(session, at)?.ok_or(Fault::Answer(not_found()))?;
         check_owner(&entry.partial, tenant).map_err(Fault::Answer)?;
+        if owner_of(&entry.partial) != owner {
+            // It was deleted and made by another just now.
+            return Err(Fault::Conflict);
+        }
         usage::subtract(session, &owner, Area::Entries, count, entry.charge())?;
         let deleted = session.execute(
             "DELETE FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 AND owner_type = $4 AND owner_id = $5",

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
-use super::global::{GlobalAddress, GlobalChange, GlobalEntry};
+use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
 use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoredState, Usage};
@@ -278,8 +278,20 @@ impl Store for RedbStore {
         })
     }
 
+    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+        self.read(|snapshot| {
+            let usage = snapshot.open_table(USAGE)?;
+            let has = |tenant: &TenantId| Ok(usage.get(&tenant_key(*tenant)[..])?.is_some());
+            Ok(Ok(tenants.iter().map(has).collect::<Result<_, StorageError>>()?))
+        })
+    }
+
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read(|snapshot| shop::find(snapshot, scope, pattern, limits))
+    }
+
+    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+        self.read(|snapshot| shop::list(snapshot, filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
@@ -290,7 +302,7 @@ impl Store for RedbStore {
         self.write(Op::Shop(ShopOp::Create { entry, quota })).map(drop)
     }
 
-    fn global_delete(&self, at: GlobalAddress, owner: TenantId) -> Result<(), DbError> {
+    fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         self.write(Op::Shop(ShopOp::Delete { at, owner })).map(drop)
     }
 

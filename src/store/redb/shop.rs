@@ -10,7 +10,7 @@ use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, tenant_key, t
 use crate::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, change, check_owner, exists, not_found,
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
 use crate::store::pattern::{Pattern, index_fold};
 use crate::store::{FindLimits, Quota, Revision, Usage};
@@ -24,7 +24,7 @@ use crate::wire::writer::Writer;
 #[derive(Debug)]
 pub(super) enum ShopOp {
     Create { entry: GlobalEntry, quota: Quota },
-    Delete { at: GlobalAddress, owner: TenantId },
+    Delete { at: GlobalAddress, owner: Option<TenantId> },
     Change { at: GlobalAddress, change: GlobalChange, now: Timestamp },
     Purchase { tenant: TenantId, at: GlobalAddress, now: Timestamp },
 }
@@ -79,7 +79,7 @@ impl<'t> ShopTables<'t> {
         Ok(Ok(()))
     }
 
-    fn delete(&mut self, at: &GlobalAddress, owner: TenantId) -> Result<Result<(), DbError>, Fault> {
+    fn delete(&mut self, at: &GlobalAddress, owner: Option<TenantId>) -> Result<Result<(), DbError>, Fault> {
         let row = entry_row(at);
         let entry = match self.entry(&row)? {
             Ok(entry) => entry,
@@ -181,6 +181,30 @@ fn matching(
     let entry = PartialGlobalKv { long: None, ..entry };
     limits.take_entry(&entry)?;
     Ok(Some(entry))
+}
+
+/// The entries that a filter lets through: a walk over all of them, as it is staff's and rare.
+pub(super) fn list(
+    snapshot: &ReadTransaction,
+    filter: &GlobalFilter,
+    mut limits: FindLimits,
+) -> Result<Result<Vec<PartialGlobalKv>, DbError>, Fault> {
+    let mut found = Vec::new();
+    for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
+        let entry = match PartialGlobalKv::decode(&mut Reader::new(row?.1.value())) {
+            Ok(entry) => entry,
+            Err(error) => return Ok(Err(unreadable(&error))),
+        };
+        if filter.lets_through(&entry) {
+            let entry = PartialGlobalKv { long: None, ..entry };
+            if let Err(refused) = limits.take_entry(&entry) {
+                return Ok(Err(refused));
+            }
+            found.push(entry);
+        }
+    }
+    found.sort_by_cached_key(GlobalAddress::of);
+    Ok(Ok(found))
 }
 
 /// One entry.

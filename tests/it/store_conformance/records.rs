@@ -1,13 +1,14 @@
 //! Records: what is got, listed and found after what was set and deleted.
 
 use mesophyll::error::DbError;
-use mesophyll::model::{Interval, KhronosValue, Scopes, TenantId, Timestamp};
+use mesophyll::model::{EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::wire;
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::db::{Door, Kept, TestDb, refusal, text};
 
 every_database! {
+    tenants_are_known_by_a_state_or_a_record,
     what_was_set_is_got,
     a_second_set_keeps_the_id_and_the_time_of_the_first,
     scopes_are_a_set_and_address_a_record_exactly,
@@ -352,4 +353,18 @@ fn many_threads_lose_no_update(kept: Kept, door: Door) {
     assert_eq!(found.len(), 8 * 8);
     assert!(found.iter().all(|record| record.value == text(&record.key)));
     assert_eq!(db.state.kv_usage(TENANT).map(|usage| usage.records), Ok(64));
+}
+
+fn tenants_are_known_by_a_state_or_a_record(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    let known = || db.state.are_known(&[TENANT, OTHER, TENANT, TenantId::Guild(1)]).expect("looked up");
+    assert_eq!(known(), [false; 4]);
+    db.put("k", &["s"], "v");
+    assert_eq!(known(), [true, false, true, false], "a user is not the guild of its number");
+    let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
+    db.state.set_tenant_state(OTHER, &state).expect("set");
+    assert_eq!(known(), [true, true, true, false]);
+    db.delete("k", &["s"]);
+    assert_eq!(known(), [false, true, false, false]);
+    assert_eq!(db.state.are_known(&[]), Ok(Vec::new()));
 }

@@ -4,7 +4,7 @@ use mesophyll::error::DbError;
 use mesophyll::model::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
 };
-use mesophyll::store::global::{GlobalAddress, GlobalChange};
+use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalFilter};
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire;
 
@@ -17,6 +17,7 @@ every_database! {
     entries_are_found_by_pattern_in_order_of_key_and_version,
     what_has_a_price_is_read_by_who_paid,
     data_that_is_not_public_is_opaque,
+    staff_sees_and_removes_any_entry,
     entries_at_and_over_the_limit,
     the_quota_of_entries_is_exact,
 }
@@ -103,6 +104,36 @@ fn an_entry_is_made_once_and_deleted_by_its_owner(kept: Kept, door: Door) {
     assert_eq!(db.unpublish(TENANT, "abc", 1), Ok(()));
     assert!(matches!(db.unpublish(TENANT, "abc", 1), Err(DbError::NotFound(_))));
     db.publish(OTHER, entry("abc", 1)).expect("the name is free again");
+}
+
+fn staff_sees_and_removes_any_entry(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    for (key, version) in [("tag.b", 2), ("tag.b", 1), ("Tag.a", 1), ("other", 1)] {
+        db.publish(TENANT, entry(key, version)).expect("published");
+    }
+    db.publish(OTHER, CreateGlobalKv { scope: "more".to_owned(), ..entry("tag.b", 1) }).expect("published");
+    db.review("other", 1, "approved");
+    db.state.add_staff_entry("someone", entry("staff", 1)).expect("published");
+    let list = |state: Option<&str>, scope: Option<&str>, pattern: Option<&str>| {
+        let filter = GlobalFilter::new(state.map(str::to_owned), scope.map(str::to_owned), pattern).expect("a filter");
+        let listed = db.state.global_list(&filter).expect("listed");
+        assert!(listed.iter().all(|entry| entry.long.is_none()), "lists leave the long text out");
+        listed.into_iter().map(|entry| format!("{} {} {}", entry.scope, entry.key, entry.version)).collect::<Vec<_>>()
+    };
+    let all = ["more tag.b 1", "tags Tag.a 1", "tags other 1", "tags staff 1", "tags tag.b 1", "tags tag.b 2"];
+    assert_eq!(list(None, None, None), all);
+    assert_eq!(list(Some("approved"), None, None), ["tags other 1"]);
+    assert_eq!(list(Some("pending"), Some("tags"), Some("TAG%")), ["tags Tag.a 1", "tags tag.b 1", "tags tag.b 2"]);
+    assert_eq!(list(Some("Pending"), None, None), Vec::<String>::new());
+    let whole = db.state.global_entry(&at("tag.b", 2)).expect("read").expect("pending, and seen all the same");
+    assert_eq!((whole.partial.long.as_deref(), whole.data), (Some("many lines"), entry("x", 1).data));
+    for removed in [at("tag.b", 2), at("staff", 1), GlobalAddress { scope: "more".to_owned(), ..at("tag.b", 1) }] {
+        assert_eq!(db.state.global_remove(removed.clone()), Ok(()));
+        assert_eq!(db.state.global_entry(&removed), Ok(None));
+        assert!(matches!(db.state.global_remove(removed), Err(DbError::NotFound(_))));
+    }
+    assert_eq!(list(None, None, None), ["tags Tag.a 1", "tags other 1", "tags tag.b 1"]);
+    db.publish(TENANT, entry("tag.b", 2)).expect("the name is free again");
 }
 
 fn entries_are_found_by_pattern_in_order_of_key_and_version(kept: Kept, door: Door) {

@@ -1,0 +1,132 @@
+//! `POST /i/global-kv`: staff's side of the shop: looking at entries that wait for a review, deciding about them, publishing
+//! and removing. `POST /i/purchase/…`: notes that a tenant paid.
+
+use super::error::{ApiError, Code};
+use super::request::{Fields, tenant};
+use super::text::{self, ObjectText};
+use super::{Api, Call};
+use crate::http::{Body, Response};
+use crate::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
+use crate::model::{CreateGlobalKv, PartialGlobalKv};
+use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
+
+/// What can be asked.
+enum Op {
+    List(GlobalFilter),
+    Get(GlobalAddress),
+    Create { owner_id: Option<String>, entry: CreateGlobalKv },
+    Change(GlobalAddress, GlobalChange),
+    Delete(GlobalAddress),
+}
+
+pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let (mut permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let op = op(&bytes)?;
+    drop(bytes);
+    match op {
+        Op::List(filter) => {
+            if !permit.expect_answer(KV_FIND_MAX_BYTES) {
+                return Err(ApiError::new(Code::Busy, "too many large answers are under way"));
+            }
+            let entries = api.db.global_list(&filter)?;
+            permit.settle_answer(entries.iter().map(memory_of).sum());
+            return text::list(entries, |entry| partial_text(entry).map(ObjectText::finish), permit);
+        }
+        Op::Get(at) => {
+            let entry = api.db.global_entry(&at)?;
+            let entry = entry.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such entry"))?;
+            return Ok(Response::json(200, entry_text(&entry)?).holding(permit));
+        }
+        Op::Create { owner_id, entry } => {
+            // Whoever does not say for whom publishes as the user of the token.
+            let caller = call.caller.map(|caller| caller.user_id.to_string());
+            api.db.add_staff_entry(&owner_id.or(caller).unwrap_or_default(), entry)?;
+        }
+        Op::Change(at, change) => api.db.global_change(at, change)?,
+        Op::Delete(at) => api.db.global_remove(at)?,
+    }
+    Ok(Response::empty(204).holding(permit))
+}
+
+pub(super) fn purchase(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let mut fields = Fields::of(&bytes, r#"{"scope": …, "key": …, "version": 1}"#)?;
+    let at = address(&mut fields)?;
+    fields.finish()?;
+    api.db.global_purchase(tenant, at)?;
+    Ok(Response::empty(204).holding(permit))
+}
+
+fn op(text: &[u8]) -> Result<Op, ApiError> {
+    let mut fields = Fields::of(text, r#"{"op": "list", "review_state": "pending"}"#)?;
+    let op = match fields.text("op")?.as_str() {
+        "list" => Op::List(GlobalFilter::new(
+            fields.optional("review_state", "a string")?,
+            fields.optional("scope", "a string")?,
+            fields.optional::<String>("pattern", "a string")?.as_deref(),
+        )?),
+        "get" => Op::Get(address(&mut fields)?),
+        "create" => Op::Create { owner_id: fields.optional("owner_id", "a string")?, entry: new_entry(&mut fields)? },
+        "review" => Op::Change(address(&mut fields)?, GlobalChange::Review(fields.text("review_state")?)),
+        "price" => {
+            let at = address(&mut fields)?;
+            Op::Change(at, GlobalChange::Price(fields.typed("price", "a whole number or null")?))
+        }
+        "delete" => Op::Delete(address(&mut fields)?),
+        _ => return Err(ApiError::bad_request("\"op\" is list, get, create, review, price or delete")),
+    };
+    fields.finish()?;
+    Ok(op)
+}
+
+fn address(fields: &mut Fields<'_>) -> Result<GlobalAddress, ApiError> {
+    Ok(GlobalAddress {
+        scope: fields.text("scope")?,
+        key: fields.text("key")?,
+        version: fields.typed("version", "a whole number of 32 bits")?,
+    })
+}
+
+fn new_entry(fields: &mut Fields<'_>) -> Result<CreateGlobalKv, ApiError> {
+    let GlobalAddress { scope, key, version } = address(fields)?;
+    Ok(CreateGlobalKv {
+        key,
+        version,
+        short: fields.text("short")?,
+        public_metadata: fields.json("public_metadata")?,
+        scope,
+        public_data: fields.optional("public_data", "true or false")?.unwrap_or(false),
+        long: fields.optional("long", "a string")?,
+        data: fields.json("data")?,
+    })
+}
+
+/// About how much memory an entry of a list takes.
+fn memory_of(entry: &PartialGlobalKv) -> usize {
+    size_of::<PartialGlobalKv>() + entry.short.len() + entry.scope.len() + entry.public_metadata.as_bytes().len()
+}
+
+/// An entry without its long text and its data.
+fn partial_text(entry: &PartialGlobalKv) -> Result<ObjectText, ApiError> {
+    Ok(ObjectText::default()
+        .member("scope", &entry.scope)
+        .member("key", &entry.key)
+        .member("version", &entry.version)
+        .member("owner_type", &entry.owner_type)
+        .member("owner_id", &entry.owner_id)
+        .member("review_state", &entry.review_state)
+        .member("price", &entry.price)
+        .member("short", &entry.short)
+        .raw("public_metadata", &text::data(&entry.public_metadata)?)
+        .member("public_data", &entry.public_data)
+        .time("created_at", Some(entry.created_at))
+        .time("last_updated_at", Some(entry.last_updated_at)))
+}
+
+fn entry_text(entry: &GlobalEntry) -> Result<String, ApiError> {
+    Ok(partial_text(&entry.partial)?
+        .member("long", &entry.partial.long)
+        .raw("data", &text::data(&entry.data)?)
+        .finish())
+}

@@ -1,0 +1,55 @@
+//! `POST /i/kv/…`: staff's way to a tenant's records. What is closed to scripts (scopes that start with `#`, and
+//! `template`) is open here.
+
+use super::error::{ApiError, Code};
+use super::request::{Fields, tenant};
+use super::{Api, Call, text};
+use crate::http::{Body, Response};
+use crate::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
+use crate::model::{KeyValueOp, KvRecord};
+use crate::store::KvAnswer;
+
+pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let (mut permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let op = op(&bytes)?;
+    drop(bytes);
+    if matches!(op, KeyValueOp::Find { .. } | KeyValueOp::ListScopes) && !permit.expect_answer(KV_FIND_MAX_BYTES) {
+        return Err(ApiError::new(Code::Busy, "too many large answers are under way"));
+    }
+    match api.db.kv(tenant, op)? {
+        KvAnswer::Done => Ok(Response::empty(204).holding(permit)),
+        KvAnswer::Record(None) => Ok(Response::json(200, "null").holding(permit)),
+        KvAnswer::Record(Some(record)) => Ok(Response::json(200, text::record(&record)?).holding(permit)),
+        KvAnswer::Records(records) => {
+            permit.settle_answer(records.iter().map(memory_of).sum());
+            text::list(records, text::record, permit)
+        }
+        KvAnswer::Scopes(scopes) => {
+            permit.settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
+            text::list(scopes, |scope| Ok(serde_json::Value::from(scope.as_str()).to_string()), permit)
+        }
+    }
+}
+
+/// About how much memory a record takes.
+fn memory_of(record: &KvRecord) -> usize {
+    let scopes: usize = record.scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum();
+    size_of::<KvRecord>() + record.id.len() + record.key.len() + record.value.as_bytes().len() + scopes
+}
+
+fn op(text: &[u8]) -> Result<KeyValueOp, ApiError> {
+    let mut fields = Fields::of(text, r#"{"op": "get", "key": …, "scopes": […]}"#)?;
+    let op = match fields.text("op")?.as_str() {
+        "get" => KeyValueOp::Get { key: fields.text("key")?, scopes: fields.texts("scopes")? },
+        "set" => {
+            KeyValueOp::Set { key: fields.text("key")?, scopes: fields.texts("scopes")?, value: fields.value("value")? }
+        }
+        "delete" => KeyValueOp::Delete { key: fields.text("key")?, scopes: fields.texts("scopes")? },
+        "find" => KeyValueOp::Find { query: fields.text("pattern")?, scopes: fields.optional_texts("scopes")? },
+        "list_scopes" => KeyValueOp::ListScopes,
+        _ => return Err(ApiError::bad_request("\"op\" is get, set, delete, find or list_scopes")),
+    };
+    fields.finish()?;
+    Ok(op)
+}

@@ -1,0 +1,236 @@
+//! What the routes share in reading a request: the tenant of its path, its deadline, its body, and the body's fields.
+//!
+//! Strict on purpose: an unknown or repeated field is an error that names it, since a misspelt one is not to be ignored.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+
+use super::admission::Permit;
+use super::error::{ApiError, Code};
+use super::object::{self, Members};
+use super::{Api, Call, shortened};
+use crate::http::{Body, BodyError};
+use crate::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
+use crate::model::{EncodedJson, EncodedValue, TenantId};
+use crate::wire::json;
+
+/// The tenant that the path names; its short form is a guild's.
+pub(super) fn tenant(call: &Call<'_>) -> Result<TenantId, ApiError> {
+    let param = |name| call.params.get(name);
+    let (kind, id) = match param("guild_id") {
+        Some(id) => ("guild", id),
+        None => (param("tenant_type").unwrap_or_default(), param("tenant_id").unwrap_or_default()),
+    };
+    tenant_of(kind, id)
+}
+
+fn tenant_of(kind: &str, id: &str) -> Result<TenantId, ApiError> {
+    TenantId::from_parts(kind, id).map_err(|_| {
+        ApiError::bad_request("a tenant is named by its type, guild or user, and its id, a decimal number below 2^64-1")
+    })
+}
+
+/// How long the caller wants to wait, if it says so.
+pub(super) fn deadline(call: &Call<'_>) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = call.head.query("deadline_ms") else { return Ok(None) };
+    let millis = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let deadline = millis.map(Duration::from_millis);
+    match deadline.filter(|deadline| !deadline.is_zero() && *deadline <= DISPATCH_DEADLINE_MAX) {
+        Some(deadline) => Ok(Some(deadline)),
+        None => Err(ApiError::bad_request(format!(
+            "deadline_ms is a number from 1 to {}",
+            DISPATCH_DEADLINE_MAX.as_millis()
+        ))),
+    }
+}
+
+impl Api {
+    /// Reads a body, and takes a place for its request.
+    ///
+    /// # Blocks
+    /// Until the body is there, or the server's deadline for bodies.
+    pub(super) fn read_body(&self, body: &mut Body<'_>, max_bytes: usize) -> Result<(Permit, Vec<u8>), ApiError> {
+        let bytes = body.announced_bytes()?;
+        if bytes > max_bytes as u64 {
+            return Err(BodyError::TooLarge.into());
+        }
+        let permit = self.admit(bytes)?;
+        Ok((permit, body.read_to_end(max_bytes)?))
+    }
+
+    /// A place for a request.
+    pub(super) fn admit(&self, body_bytes: u64) -> Result<Permit, ApiError> {
+        let busy = || ApiError::new(Code::Busy, "too many requests are under way");
+        self.admission.admit(body_bytes).ok_or_else(busy)
+    }
+
+    /// A place for a request that says everything in its path. A body is refused, as it would be somebody's mistake; so is
+    /// nothing else, not even the missing length of none.
+    pub(super) fn admit_without_body(&self, body: &Body<'_>) -> Result<Permit, ApiError> {
+        match body.announced_bytes() {
+            Ok(0) | Err(_) => self.admit(0),
+            Ok(_) => Err(ApiError::bad_request("this route takes no body")),
+        }
+    }
+}
+
+/// The fields of a body that have not been taken yet.
+#[derive(Debug)]
+pub(super) struct Fields<'t>(Members<'t>);
+
+impl<'t> Fields<'t> {
+    /// Takes an object apart; `shape` shows in an error what it should look like.
+    pub(super) fn of(text: &'t [u8], shape: &str) -> Result<Self, ApiError> {
+        let members = object::members(text)
+            .map_err(|_| ApiError::bad_request(format!("the body must be a JSON object such as {shape}")))?;
+        for (at, (name, _)) in members.iter().enumerate() {
+            if members[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::bad_request(format!("the field {:?} is repeated", shortened(name))));
+            }
+        }
+        Ok(Self(members))
+    }
+
+    /// Ends the taking: what is left is not known.
+    pub(super) fn finish(self) -> Result<(), ApiError> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::bad_request(format!("unknown field {:?}", shortened(name)))),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'t [u8]> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    fn need(&mut self, name: &str) -> Result<&'t [u8], ApiError> {
+        self.take(name).ok_or_else(|| ApiError::bad_request(format!("the field {name:?} is missing")))
+    }
+
+    /// A field of a plain type; `what` says in an error what it should be.
+    pub(super) fn typed<T: DeserializeOwned>(&mut self, name: &str, what: &str) -> Result<T, ApiError> {
+        let text = self.need(name)?;
+        serde_json::from_slice(text).map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
+    }
+
+    /// As [`Fields::typed`], where it may be missing or null.
+    pub(super) fn optional<T: DeserializeOwned>(&mut self, name: &str, what: &str) -> Result<Option<T>, ApiError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(text) => serde_json::from_slice(text)
+                .map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}"))),
+        }
+    }
+
+    /// A string.
+    pub(super) fn text(&mut self, name: &str) -> Result<String, ApiError> {
+        self.typed(name, "a string")
+    }
+
+    /// A list of strings.
+    pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        let text = self.need(name)?;
+        list(text, &format!("the field {name:?}"), "strings")
+    }
+
+    /// As [`Fields::texts`], where it may be missing or null.
+    pub(super) fn optional_texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+        match self.take(name) {
+            None | Some(b"null") => Ok(Vec::new()),
+            Some(text) => list(text, &format!("the field {name:?}"), "strings"),
+        }
+    }
+
+    /// The name of an event or a script.
+    pub(super) fn name(&mut self) -> Result<String, ApiError> {
+        let name = self.text("name")?;
+        if name.is_empty() || name.len() > EVENT_NAME_MAX_BYTES {
+            return Err(ApiError::bad_request(format!("\"name\" must have 1 to {EVENT_NAME_MAX_BYTES} bytes")));
+        }
+        Ok(name)
+    }
+
+    /// Any JSON, streamed into its encoding; null if it is missing.
+    pub(super) fn json(&mut self, name: &str) -> Result<EncodedJson, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(EncodedJson::null()) };
+        json::event_data_from_json(text)
+            .map_err(|error| ApiError::bad_request(format!("{name:?} is not acceptable JSON: {error}")))
+    }
+
+    /// A typed value in its JSON form.
+    pub(super) fn value(&mut self, name: &str) -> Result<EncodedValue, ApiError> {
+        let text = self.need(name)?;
+        json::value_from_json(text)
+            .map_err(|error| ApiError::bad_request(format!("{name:?} is not an acceptable value: {error}")))
+    }
+}
+
+/// A JSON list of bounded length: its items may take many times the memory of their text.
+pub(super) fn list<T: DeserializeOwned>(text: &[u8], what: &str, of: &str) -> Result<Vec<T>, ApiError> {
+    let read: Result<Bounded<T>, _> = serde_json::from_slice(text);
+    let most = || ApiError::bad_request(format!("{what} is not a list of at most {API_LIST_MAX} {of}"));
+    read.map(|Bounded(items)| items).map_err(|_| most())
+}
+
+/// A list that stops being read at [`API_LIST_MAX`] items.
+struct Bounded<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ItemByItem(PhantomData)).map(Bounded)
+    }
+}
+
+struct ItemByItem<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemByItem<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut read = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if read.len() == API_LIST_MAX {
+                return Err(A::Error::custom("too many items"));
+            }
+            read.push(item);
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_taken_once_and_what_is_left_is_named() {
+        let mut fields = Fields::of(br#"{"a":"x","b":[1],"c":null}"#, "{}").expect("an object");
+        assert_eq!(fields.text("a"), Ok("x".to_owned()));
+        assert_eq!(fields.typed::<Vec<u8>>("b", "numbers"), Ok(vec![1]));
+        assert!(fields.text("a").is_err(), "it is taken");
+        assert!(fields.finish().expect_err("c is left").message().contains("\"c\""));
+        let mut fields = Fields::of(br#"{"c":null}"#, "{}").expect("an object");
+        assert_eq!(fields.optional::<u8>("c", "a number"), Ok(None));
+        assert_eq!(fields.finish(), Ok(()));
+        let twice = Fields::of(br#"{"a":1,"\u0061":2}"#, "{}").expect_err("the same name, differently written");
+        assert!(twice.message().contains("repeated"));
+    }
+
+    #[test]
+    fn a_list_has_an_end() {
+        let of = |count: usize| format!("[{}]", vec!["1"; count].join(","));
+        assert_eq!(list::<u8>(of(API_LIST_MAX).as_bytes(), "it", "numbers").map(|list| list.len()), Ok(API_LIST_MAX));
+        assert!(list::<u8>(of(API_LIST_MAX + 1).as_bytes(), "it", "numbers").is_err());
+        assert!(list::<u8>(b"{}", "it", "numbers").is_err());
+        assert!(list::<u8>(b"[[]]", "it", "numbers").is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! What staff sees and decides about a tenant: its state, its standing, what it uses; and which guilds are known.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use super::error::{ApiError, Code};
+use super::request::{self, Fields, tenant};
+use super::text::{self, ObjectText};
+use super::{Api, Call};
+use crate::http::{Body, Response};
+use crate::limits::API_DB_BODY_MAX_BYTES;
+use crate::model::{Answer, Job, Scopes, TenantId, TenantState};
+use crate::store::{Quota, Standing, Usage};
+use crate::worker_like::next_ticket;
+
+/// The key and the scope of a tenant's own template (interface.md, "Templates").
+const TEMPLATE: (&str, &str) = ("main", "template");
+
+pub(super) fn get_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let permit = api.admit_without_body(body)?;
+    match api.db.tenant_state(tenant) {
+        Some(state) => Ok(Response::json(200, state_text(&state)?).holding(permit)),
+        None => Err(ApiError::new(Code::NotFound, "the tenant has no state: the default events apply to it")),
+    }
+}
+
+/// Whoever runs the tenant hears of it from the database itself.
+pub(super) fn put_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let mut fields = Fields::of(&bytes, r#"{"events": […], "data": …}"#)?;
+    let state = TenantState { events: fields.texts("events")?.into_iter().collect(), data: fields.json("data")? };
+    fields.finish()?;
+    api.db.set_tenant_state(tenant, &state)?;
+    Ok(Response::empty(204).holding(permit))
+}
+
+fn state_text(state: &TenantState) -> Result<String, ApiError> {
+    Ok(ObjectText::default().member("events", &state.events).raw("data", &text::data(&state.data)?).finish())
+}
+
+/// Everything about a tenant in one answer.
+pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let permit = api.admit_without_body(body)?;
+    let state = api.db.tenant_state(tenant).map_or(Ok("null".to_owned()), |state| state_text(&state))?;
+    let (key, scope) = TEMPLATE;
+    let template = api.db.kv_get(tenant, &Scopes::new([scope]), key)?;
+    let Usage { records, bytes } = api.db.kv_usage(tenant)?;
+    let quota = api.db.quota();
+    let amount = |quota: Quota| ObjectText::default().member("records", &quota.records).member("bytes", &quota.bytes);
+    let text = ObjectText::default()
+        .member("tenant", &tenant.to_string())
+        .member("banned", &(api.db.standing(tenant) == Standing::Banned))
+        .raw("state", &state)
+        .member("template", &template.is_some())
+        .raw("usage", &amount(Quota { records, bytes }).finish())
+        .raw("quota", &amount(quota).finish());
+    Ok(Response::json(200, text.finish()).holding(permit))
+}
+
+/// Bans a tenant or lifts the ban. A ban also ends what the tenant has running.
+pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let tenant = tenant(call)?;
+    let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let mut fields = Fields::of(&bytes, r#"{"banned": true}"#)?;
+    let is_banned = fields.typed("banned", "true or false")?;
+    fields.finish()?;
+    api.db.set_standing(tenant, if is_banned { Standing::Banned } else { Standing::Good })?;
+    if is_banned {
+        // Nobody waits for it: the ban counts already, and a worker that is away has nothing of the tenant's running.
+        let deadline = Instant::now() + api.default_deadline;
+        api.pool.submit(tenant, next_ticket(), Job::DropTenant, deadline, Answer::callback(drop));
+    }
+    Ok(Response::empty(204).holding(permit))
+}
+
+/// A guild's id, as JSON writes it in one way or the other.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum GuildId {
+    Text(String),
+    Number(u64),
+}
+
+pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let ids: Vec<GuildId> = request::list(&bytes, "the body", "ids of guilds, strings or numbers")?;
+    drop(bytes);
+    let guild = |id: &GuildId| {
+        let text = match id {
+            GuildId::Text(text) => TenantId::from_parts("guild", text),
+            GuildId::Number(number) => TenantId::from_parts("guild", &number.to_string()),
+        };
+        text.map_err(|_| ApiError::bad_request("a guild's id is a decimal number below 2^64-1"))
+    };
+    let guilds = ids.iter().map(guild).collect::<Result<Vec<_>, _>>()?;
+    let known = api.db.are_known(&guilds)?;
+    text::list(known, |known| Ok(u8::from(*known).to_string()), permit)
+}
+
+pub(super) fn threads_count(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    Ok(Response::json(200, api.pool.len().to_string()))
+}
