@@ -24,6 +24,7 @@ pub(super) fn api_config(config: &PoolConfig) -> Result<Option<ApiConfig>, CliEr
     };
     let mut api = ApiConfig::new(secret);
     api.default_deadline = config.deadline;
+    api.default_events = config.default_events.iter().cloned().collect();
     for source in &config.trusted_sources {
         let cidr = source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))?;
         api.trusted_sources.push(cidr);

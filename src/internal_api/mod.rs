@@ -60,6 +60,8 @@ pub struct ApiConfig {
     pub bodies_max_bytes: u64,
     /// Bytes of large answers in memory at once.
     pub answers_max_bytes: u64,
+    /// What tenants without a state are subscribed to: told, as who gives such a tenant a state takes it away.
+    pub default_events: Vec<String>,
 }
 
 impl ApiConfig {
@@ -72,6 +74,7 @@ impl ApiConfig {
             http: HttpLimits::default(),
             bodies_max_bytes: API_BODIES_MAX_BYTES,
             answers_max_bytes: API_ANSWERS_MAX_BYTES,
+            default_events: Vec::new(),
         }
     }
 }
@@ -143,6 +146,7 @@ pub(crate) struct Api {
     source: SourceRule,
     secret: Secret,
     default_deadline: Duration,
+    default_events: Vec<String>,
     admission: Arc<Admission>,
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
@@ -172,6 +176,7 @@ impl Api {
             source: SourceRule::new(config.trusted_sources),
             secret: config.secret,
             default_deadline: config.default_deadline,
+            default_events: config.default_events,
             admission: Arc::new(Admission::new(places, config.bodies_max_bytes, config.answers_max_bytes)),
             pool,
             ready,

@@ -55,6 +55,7 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
         .member("tenant", &tenant.to_string())
         .member("banned", &(api.db.standing(tenant) == Standing::Banned))
         .raw("state", &state)
+        .member("default_events", &api.default_events)
         .member("template", &template.is_some())
         .raw("usage", &amount(Quota { records, bytes }).finish())
         .raw("quota", &amount(quota).finish());

@@ -87,11 +87,10 @@ pub(super) fn list<T: Send + 'static>(
     let mut items = items.into_iter();
     let mut start = String::from("[");
     let mut is_first = true;
-    let separated = move |item: &T| {
+    let mut separated = move |item: &T| -> Result<String, ApiError> {
         let text = text_of(item)?;
         Ok(if std::mem::take(&mut is_first) { text } else { format!(",{text}") })
     };
-    let mut separated: Box<dyn FnMut(&T) -> Result<String, ApiError> + Send> = Box::new(separated);
     while start.len() < WHOLE_LIST_BYTES {
         let Some(item) = items.next() else {
             start.push(']');

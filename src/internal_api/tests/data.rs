@@ -300,13 +300,13 @@ fn a_ban_is_kept_shown_and_ends_what_runs() {
 
 #[test]
 fn a_tenant_is_shown_with_all_that_it_has() {
-    let fixture = serve(config());
+    let fixture = serve(ApiConfig { default_events: vec!["A".to_owned()], ..config() });
     let shown = fixture.call("GET", "/i/tenant/user/9", "");
     assert_eq!(
         shown,
         (
             200,
-            json!({"tenant": "user:9", "banned": false, "state": null, "template": false,
+            json!({"tenant": "user:9", "banned": false, "state": null, "default_events": ["A"], "template": false,
                 "usage": {"records": 0, "bytes": 0}, "quota": {"records": 10_000, "bytes": 67_108_864}})
         )
     );
