@@ -10,7 +10,7 @@
 //! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and `memory` what it judges.
 //! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what `ctx` does with the
 //!   database, on the threads of `io`; `convert` takes values in and out; `locks` makes `KV:update` one step.
-//! * `templates` reads, compiles and checks them.
+//! * `templates` reads, compiles and checks them; its `lexer`, `walk` and `names` are what `check` knows of Luau.
 //!
 //! Scripts are hostile by assumption: docs/templates.md says what they may rely on, and each limit is in `limits.rs`.
 

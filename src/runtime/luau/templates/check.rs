@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::{MAIN, compile, lexer, resolve, source};
+use super::{MAIN, compile, resolve, source, walk::walk};
 use crate::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -30,7 +30,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Compiles every `.luau` file of a directory and follows what they require. Nothing is executed.
+/// Compiles every `.luau` file of a directory, follows what they require, and looks for globals and members of `ctx` that
+/// there are none of. Nothing is executed.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -49,7 +50,9 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
             find(problem.line, problem.message);
             continue;
         }
-        for (line, required) in lexer::requires(&file.text) {
+        let seen = walk(&file.text, file.module == MAIN);
+        seen.findings.into_iter().for_each(|(line, message)| find(line, message));
+        for (line, required) in seen.requires {
             if let Err(message) = resolve(exists, &file.module, &required) {
                 find(line, message);
             }

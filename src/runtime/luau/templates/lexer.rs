@@ -1,44 +1,40 @@
-//! Finds what a Luau source requires, without parsing it: strings and comments are told from code, and that is all.
+//! Luau's tokens, with their lines.
+//!
+//! For sources that the compiler has accepted: it does not judge, and whatever it is given, it ends. Comments are left
+//! out. Runs wherever templates are checked.
 
-/// The names that the source requires by a plain string, with their lines. What is computed cannot be known.
-pub(super) fn requires(source: &[u8]) -> Vec<(usize, String)> {
+/// A token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Token<'a> {
+    /// A name or a keyword.
+    Word(&'a str),
+    Number,
+    /// A string without expressions in it, as it is written.
+    Text(&'a [u8]),
+    /// A backtick string up to its first expression.
+    InterpolationStart,
+    /// What is between two expressions of one.
+    InterpolationMiddle,
+    /// What is behind the last one.
+    InterpolationEnd,
+    Sign(&'static str),
+}
+
+/// Signs, those first that begin with others.
+const SIGNS: [&str; 48] = [
+    "...", "..=", "//=", "..", "::", "->", "==", "~=", "<=", ">=", "//", "+=", "-=", "*=", "/=", "%=", "^=", "+", "-",
+    "*", "/", "%", "^", "#", "<", ">", "=", "(", ")", "{", "}", "[", "]", ";", ":", ",", ".", "?", "|", "&", "@", "!",
+    "~", "$", "\\", "'", "\"", "`",
+];
+
+/// All tokens of a source, each with its line, from 1 on.
+pub(super) fn tokens(source: &[u8]) -> Vec<(usize, Token<'_>)> {
     let mut lexer = Lexer { rest: source, line: 1, interpolations: Vec::new() };
-    let mut found = Vec::new();
-    let mut seen = Seen::Other;
+    let mut tokens = Vec::new();
     while let Some(token) = lexer.next() {
-        seen = match (seen, token) {
-            (Seen::Other, Token::Word(b"require")) => Seen::Require,
-            (Seen::Require, Token::Sign(b'(')) => Seen::Require,
-            (Seen::Require, Token::Text(line, text)) => {
-                // An escape could spell any name; who writes one here is on their own.
-                if let Ok(text) = std::str::from_utf8(text)
-                    && !text.contains('\\')
-                {
-                    found.push((line, text.to_owned()));
-                }
-                Seen::Other
-            }
-            (Seen::Member, Token::Sign(b'.')) => Seen::Other,
-            // `x.require` and `x:require` are somebody else's.
-            (_, Token::Sign(b'.' | b':')) => Seen::Member,
-            _ => Seen::Other,
-        };
+        tokens.push(token);
     }
-    found
-}
-
-enum Seen {
-    Other,
-    Member,
-    /// The word `require`, perhaps with a parenthesis.
-    Require,
-}
-
-enum Token<'a> {
-    Word(&'a [u8]),
-    /// A string, as it is written, and the line where it starts.
-    Text(usize, &'a [u8]),
-    Sign(u8),
+    tokens
 }
 
 struct Lexer<'a> {
@@ -49,62 +45,87 @@ struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    fn next(&mut self) -> Option<Token<'a>> {
+    fn next(&mut self) -> Option<(usize, Token<'a>)> {
         loop {
             let line = self.line;
-            match *self.rest.first()? {
+            let token = match *self.rest.first()? {
                 b'-' if self.rest.starts_with(b"--") => {
                     self.take(2);
                     if self.long().is_none() {
                         self.take_while(|byte| byte != b'\n');
                     }
+                    continue;
                 }
-                b'[' => {
-                    return Some(match self.long() {
-                        Some(text) => Token::Text(line, text),
-                        None => self.sign(),
-                    });
-                }
-                quote @ (b'"' | b'\'') => {
-                    self.take(1);
-                    let text = self.until(|byte| byte == quote || byte == b'\n');
-                    self.take(1);
-                    return Some(Token::Text(line, text));
-                }
+                b'[' => self.long().map_or(Token::Sign("["), Token::Text),
+                quote @ (b'"' | b'\'') => self.quoted(quote),
                 b'`' => {
                     self.take(1);
-                    self.interpolated();
+                    let (text, goes_on) = self.interpolated();
+                    if goes_on { Token::InterpolationStart } else { Token::Text(text) }
                 }
                 b'}' if self.interpolations.last() == Some(&0) => {
                     self.take(1);
                     self.interpolations.pop();
-                    self.interpolated();
+                    if self.interpolated().1 { Token::InterpolationMiddle } else { Token::InterpolationEnd }
                 }
-                byte if is_word(byte) => return Some(Token::Word(self.take_while(is_word))),
-                byte if byte.is_ascii_whitespace() => drop(self.take(1)),
-                _ => return Some(self.sign()),
+                byte if byte.is_ascii_digit() => self.number(),
+                b'.' if self.rest.get(1).is_some_and(u8::is_ascii_digit) => self.number(),
+                byte if is_word(byte) => Token::Word(std::str::from_utf8(self.take_while(is_word)).unwrap_or_default()),
+                _ => match self.sign() {
+                    Some(sign) => Token::Sign(sign),
+                    // White space, or what no source has outside of strings.
+                    None => {
+                        self.take(1);
+                        continue;
+                    }
+                },
+            };
+            if token == Token::Sign("[") {
+                self.take(1);
             }
+            return Some((line, token));
         }
     }
 
-    fn sign(&mut self) -> Token<'a> {
-        let sign = self.take(1).first().copied().unwrap_or_default();
+    fn sign(&mut self) -> Option<&'static str> {
+        let sign = SIGNS.into_iter().find(|sign| self.rest.starts_with(sign.as_bytes()))?;
+        self.take(sign.len());
         if let Some(braces) = self.interpolations.last_mut() {
             match sign {
-                b'{' => *braces += 1,
-                b'}' => *braces -= 1,
+                "{" => *braces += 1,
+                "}" => *braces -= 1,
                 _ => {}
             }
         }
-        Token::Sign(sign)
+        Some(sign)
     }
 
-    /// The text of a backtick string, up to its end or to an expression in it.
-    fn interpolated(&mut self) {
-        self.until(|byte| byte == b'`' || byte == b'{');
-        if self.take(1) == b"{" {
+    fn number(&mut self) -> Token<'a> {
+        let is_hex = self.rest.starts_with(b"0x") || self.rest.starts_with(b"0X");
+        let is_digit = |byte| is_word(byte) || byte == b'.';
+        while self.take_while(is_digit).last().is_some_and(|last| !is_hex && matches!(last, b'e' | b'E'))
+            && matches!(self.rest.first(), Some(b'+' | b'-'))
+        {
+            self.take(1);
+        }
+        Token::Number
+    }
+
+    fn quoted(&mut self, quote: u8) -> Token<'a> {
+        self.take(1);
+        let text = self.until(|byte| byte == quote || byte == b'\n');
+        self.take(1);
+        Token::Text(text)
+    }
+
+    /// The text of a backtick string up to its end or to an expression in it; whether it is an expression.
+    fn interpolated(&mut self) -> (&'a [u8], bool) {
+        let text = self.until(|byte| byte == b'`' || byte == b'{');
+        let goes_on = self.take(1) == b"{";
+        if goes_on {
             self.interpolations.push(0);
         }
+        (text, goes_on)
     }
 
     /// A long string or comment `[==[ … ]==]`, if one starts here.
@@ -126,12 +147,24 @@ impl<'a> Lexer<'a> {
 
     /// Takes what stands before an end that is not escaped.
     fn until(&mut self, is_end: impl Fn(u8) -> bool) -> &'a [u8] {
-        let mut escaped = false;
-        self.take_while(|byte| {
-            let goes_on = escaped || !is_end(byte);
-            escaped = !escaped && byte == b'\\';
-            goes_on
-        })
+        let mut len = 0;
+        while let Some(byte) = self.rest.get(len) {
+            if *byte != b'\\' {
+                if is_end(*byte) {
+                    break;
+                }
+                len += 1;
+                continue;
+            }
+            let escaped = &self.rest[len + 1..];
+            len += 1 + match escaped {
+                [b'u', b'{', ..] | [b'\r', b'\n', ..] => 2,
+                [b'z', white @ ..] => 1 + white.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+                [_, ..] => 1,
+                [] => 0,
+            };
+        }
+        self.take(len)
     }
 
     fn take_while(&mut self, mut goes_on: impl FnMut(u8) -> bool) -> &'a [u8] {
@@ -155,40 +188,52 @@ fn is_word(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn found(source: &str) -> Vec<(usize, String)> {
-        requires(source.as_bytes())
+    /// The tokens, one word each.
+    fn shown(source: &str) -> String {
+        let show = |(_, token): (usize, Token<'_>)| match token {
+            Token::Word(word) => word.to_owned(),
+            Token::Number => "0".to_owned(),
+            Token::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
+            Token::InterpolationStart => "`{".to_owned(),
+            Token::InterpolationMiddle => "}{".to_owned(),
+            Token::InterpolationEnd => "}`".to_owned(),
+            Token::Sign(sign) => sign.to_owned(),
+        };
+        tokens(source.as_bytes()).into_iter().map(show).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn every_way_to_write_a_require_is_found() {
-        let source = "local a = require('a')\nlocal b = require \"b\"\nlocal c = require [[c]]\nrequire(\n  'd')";
-        let expected = [(1, "a"), (2, "b"), (3, "c"), (5, "d")].map(|(line, name)| (line, name.to_owned()));
-        assert_eq!(found(source), expected);
+    fn words_numbers_and_signs_are_told_apart() {
+        assert_eq!(shown("a1 = b.c..d..='x' // y //= 2"), "a1 = b . c .. d ..= 'x' // y //= 0");
+        assert_eq!(shown("1 1.5 .5 1e-5 0xFFe-1 1_000 0b1 3..x"), "0 0 0 0 0 - 0 0 0 0");
+        assert_eq!(shown("f :: A<B> -> C?"), "f :: A < B > -> C ?");
     }
 
     #[test]
-    fn what_only_looks_like_one_is_not() {
-        let source = r#"
-            -- require('no')
-            --[[ require('no')
-            require('no') ]] --[==[ ]] require('no') ]==]
-            local text = "require('no') \" require('no')" .. 'require("no")' .. [=[require('no')]=]
-            local inter = `require('no') {text} require('no')`
-            other.require('no') other:require('no') requires('no') require(name) require(`no`)
-        "#;
-        assert_eq!(found(source), []);
+    fn comments_are_left_out_and_strings_are_one_token() {
+        assert_eq!(shown("a -- b\nc --[[ d\n ]] e --[==[ ]] ]==] f"), "a c e f");
+        assert_eq!(shown(r#"'a\'b' "c\\" [[d]] [=[]]]=] t[1]"#), r#"'a\'b' 'c\\' 'd' ']]' t [ 0 ]"#);
+        assert_eq!(shown("'a\\z \n b' c '\\\nd'"), "'a\\z \n b' c '\\\nd'");
     }
 
     #[test]
     fn code_inside_a_backtick_string_is_code() {
-        let source = "return `{ { x = `{ require('a') }` } } text` .. require('b')";
-        assert_eq!(found(source), [(1, "a".to_owned()), (1, "b".to_owned())]);
+        assert_eq!(shown("`a{b}c{ {d} }` `e` `\\u{1F600}\\{x`"), "`{ b }{ { d } }` 'e' '\\u{1F600}\\{x'");
+        assert_eq!(shown("`{`{x}`}` y"), "`{ `{ x }` }` y");
+    }
+
+    #[test]
+    fn lines_are_counted() {
+        let lines: Vec<_> = tokens(b"a\n'x\\\ny'\n--[[\n]] b `\n{c}\n` d").into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [1, 2, 5, 5, 6, 6, 7]);
     }
 
     #[test]
     fn a_source_that_ends_in_the_middle_is_no_trouble() {
-        for source in ["require('", "--[[ x", "[==[", "`{", "`{{", "`x", "'\\", "require", "-", "["] {
-            assert!(found(source).len() <= 1, "{source}");
+        for source in ["require('", "--[[ x", "[==[", "`{", "`{{", "`x", "'\\", "require", "-", "[", "'\\z", "}", "1e"]
+        {
+            assert!(tokens(source.as_bytes()).len() <= 3, "{source}");
         }
+        assert_eq!(shown("\u{feff}a ä"), "a");
     }
 }

@@ -5,8 +5,11 @@
 //! and, for scripts and tenants' own templates, on I/O threads: it cannot be interrupted.
 
 mod check;
+pub(super) mod known;
 mod lexer;
+mod names;
 mod source;
+mod walk;
 
 use std::collections::HashMap;
 use std::fmt;

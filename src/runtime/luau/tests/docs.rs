@@ -8,14 +8,14 @@ const DOCS: &str = include_str!("../../../../docs/templates.md");
 
 /// An example: its files, and the lines that say what events answer.
 #[derive(Default)]
-struct Example {
-    files: Vec<(String, String)>,
-    script: Option<String>,
+pub(super) struct Example {
+    pub(super) files: Vec<(String, String)>,
+    pub(super) script: Option<String>,
     claims: Vec<String>,
 }
 
 /// The examples in order. A block without claims is a file of the next one.
-fn examples() -> Vec<Example> {
+pub(super) fn examples() -> Vec<Example> {
     let mut examples = vec![Example::default()];
     for block in DOCS.split("```luau\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         let example = examples.last_mut().expect("there is one");

@@ -2,6 +2,7 @@
 
 mod api;
 mod attacks;
+mod check;
 mod coroutines;
 mod docs;
 mod sandbox;

@@ -1,0 +1,288 @@
+//! What templates find when they start: globals, libraries, and the members of `ctx`. A test compares the lists with a VM.
+
+/// Something whose members are known.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::runtime::luau) struct Known {
+    pub(in crate::runtime::luau) name: &'static str,
+    pub(in crate::runtime::luau) kind: Kind,
+    pub(in crate::runtime::luau) members: &'static [&'static str],
+}
+
+/// What members are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runtime::luau) enum Kind {
+    /// Fields and plain functions.
+    Fields,
+    /// Methods, which are called with a colon.
+    Methods,
+}
+
+const fn fields(name: &'static str, members: &'static [&'static str]) -> Known {
+    Known { name, kind: Kind::Fields, members }
+}
+
+const fn methods(name: &'static str, members: &'static [&'static str]) -> Known {
+    Known { name, kind: Kind::Methods, members }
+}
+
+/// What a template's function gets.
+pub(in crate::runtime::luau) static CTX: Known =
+    fields("ctx", &["GlobalKV", "KV", "Runtime", "event", "log", "tenant"]);
+
+/// What `ctx:event()` returns.
+pub(in crate::runtime::luau) static EVENT: Known = fields("the event", &["author", "data", "name"]);
+
+static CTX_MEMBERS: [Known; 5] = [
+    methods("ctx.GlobalKV", &["create", "delete", "find", "get"]),
+    methods("ctx.KV", &["delete", "find", "get", "getrecord", "list_scopes", "set", "update"]),
+    methods("ctx.Runtime", &["gettenantstate", "settenantstate", "stats"]),
+    methods("ctx.log", &["debug", "error", "info", "warn"]),
+    fields("ctx.tenant", &["id", "type"]),
+];
+
+/// The member of `ctx`, if it has members itself.
+pub(in crate::runtime::luau) fn ctx_member(name: &str) -> Option<&'static Known> {
+    CTX_MEMBERS.iter().find(|known| known.name.strip_prefix("ctx.") == Some(name))
+}
+
+/// Globals without members.
+const GLOBALS: [&str; 25] = [
+    "_G",
+    "_VERSION",
+    "assert",
+    "collectgarbage",
+    "error",
+    "getmetatable",
+    "ipairs",
+    "next",
+    "null",
+    "pairs",
+    "pcall",
+    "print",
+    "rawequal",
+    "rawget",
+    "rawlen",
+    "rawset",
+    "require",
+    "select",
+    "setmetatable",
+    "tonumber",
+    "tostring",
+    "type",
+    "typeof",
+    "unpack",
+    "xpcall",
+];
+
+static LIBRARIES: [Known; 13] = [
+    fields(
+        "bit32",
+        &[
+            "arshift", "band", "bnot", "bor", "btest", "bxor", "byteswap", "countlz", "countrz", "extract", "lrotate",
+            "lshift", "replace", "rrotate", "rshift",
+        ],
+    ),
+    fields(
+        "buffer",
+        &[
+            "copy",
+            "create",
+            "fill",
+            "fromstring",
+            "len",
+            "readbits",
+            "readf32",
+            "readf64",
+            "readi16",
+            "readi32",
+            "readi8",
+            "readstring",
+            "readu16",
+            "readu32",
+            "readu8",
+            "tostring",
+            "writebits",
+            "writef32",
+            "writef64",
+            "writei16",
+            "writei32",
+            "writei8",
+            "writestring",
+            "writeu16",
+            "writeu32",
+            "writeu8",
+        ],
+    ),
+    fields("coroutine", &["close", "create", "isyieldable", "resume", "running", "status", "wrap", "yield"]),
+    fields("integer", &["from", "parse"]),
+    fields("interval", &["from"]),
+    fields(
+        "math",
+        &[
+            "abs",
+            "acos",
+            "asin",
+            "atan",
+            "atan2",
+            "ceil",
+            "clamp",
+            "cos",
+            "cosh",
+            "deg",
+            "e",
+            "exp",
+            "floor",
+            "fmod",
+            "frexp",
+            "huge",
+            "isfinite",
+            "isinf",
+            "isnan",
+            "ldexp",
+            "lerp",
+            "log",
+            "log10",
+            "map",
+            "max",
+            "min",
+            "modf",
+            "nan",
+            "noise",
+            "phi",
+            "pi",
+            "pow",
+            "rad",
+            "random",
+            "randomseed",
+            "round",
+            "sign",
+            "sin",
+            "sinh",
+            "sqrt",
+            "sqrt2",
+            "tan",
+            "tanh",
+            "tau",
+        ],
+    ),
+    fields(
+        "string",
+        &[
+            "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "pack", "packsize", "rep",
+            "reverse", "split", "sub", "unpack", "upper",
+        ],
+    ),
+    fields(
+        "table",
+        &[
+            "clear", "clone", "concat", "create", "find", "foreach", "foreachi", "freeze", "getn", "insert",
+            "isfrozen", "maxn", "move", "pack", "remove", "sort", "unpack",
+        ],
+    ),
+    fields("task", &["cancel", "defer", "delay", "spawn", "wait"]),
+    fields("timestamp", &["from", "now", "parse"]),
+    fields("timezone", &["from"]),
+    fields("utf8", &["char", "charpattern", "codepoint", "codes", "len", "offset"]),
+    fields(
+        "vector",
+        &[
+            "abs",
+            "angle",
+            "ceil",
+            "clamp",
+            "create",
+            "cross",
+            "dot",
+            "floor",
+            "lerp",
+            "magnitude",
+            "max",
+            "min",
+            "normalize",
+            "one",
+            "sign",
+            "zero",
+        ],
+    ),
+];
+
+/// A library by its name.
+pub(in crate::runtime::luau) fn library(name: &str) -> Option<&'static Known> {
+    LIBRARIES.iter().find(|known| known.name == name)
+}
+
+/// All globals.
+pub(in crate::runtime::luau) fn globals() -> impl Iterator<Item = &'static str> {
+    GLOBALS.into_iter().chain(LIBRARIES.iter().map(|library| library.name))
+}
+
+/// What people who know Luau elsewhere look for, and what there is instead.
+pub(in crate::runtime::luau) fn instead(global: &str) -> Option<&'static str> {
+    Some(match global {
+        "wait" => "task.wait waits",
+        "spawn" | "delay" | "defer" => "task has it",
+        "warn" => "ctx.log:warn writes a warning",
+        "os" => "timestamp.now() tells the time",
+        "ctx" => "ctx is what the template's function is called with",
+        "loadstring" | "load" | "loadfile" | "dofile" => "code comes from modules, by require",
+        "getfenv" | "setfenv" | "newproxy" | "debug" | "io" | "package" => "it is not there for templates",
+        _ => return None,
+    })
+}
+
+/// Comparing names takes the product of their lengths.
+const LONG_NAME: usize = 64;
+
+/// The name among others that is most like one that is wrong, if any is much like it.
+pub(in crate::runtime::luau) fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    if wrong.len() > LONG_NAME {
+        return None;
+    }
+    let allowed = if wrong.len() < 4 { 1 } else { 2 };
+    let distance = |name: &str| distance(&wrong.to_ascii_lowercase(), &name.to_ascii_lowercase());
+    let names = names.filter(|name| name.len() <= LONG_NAME);
+    let near = names
+        .map(|name| (distance(name), name))
+        .filter(|(distance, name)| *distance <= allowed && *distance < name.len().min(wrong.len()));
+    near.min().map(|(_, name)| name)
+}
+
+/// Letters to change, to add, to take away, or to swap with the next.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_like_it() {
+        for (wrong, right) in [
+            ("pritn", Some("print")),
+            ("tostirng", Some("tostring")),
+            ("strng", Some("string")),
+            ("Print", Some("print")),
+            ("x", None),
+            ("message", None),
+            ("tpye", Some("type")),
+            ("no", None),
+        ] {
+            assert_eq!(nearest(wrong, globals()), right, "{wrong}");
+        }
+    }
+}

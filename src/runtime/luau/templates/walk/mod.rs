@@ -1,0 +1,538 @@
+//! Luau's grammar, as far as it takes to know what each name in a source means; `names` judges them.
+//!
+//! For sources that the compiler has accepted, which is also what bounds how deep this recurses: there is nothing to
+//! complain about here. Precedence does not matter, types are passed over. Where a future grammar is not understood it goes
+//! on with the next token.
+
+#[cfg(test)]
+mod tests;
+mod types;
+
+use super::lexer::{Token, tokens};
+use super::names::{Names, Root, Value};
+
+/// What was found in a source.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Names that are wrong: line and message.
+    pub(super) findings: Vec<(usize, String)>,
+    /// The names that it requires by a plain string, with their lines. What is computed cannot be known.
+    pub(super) requires: Vec<(usize, String)>,
+}
+
+/// Goes through a source. `is_template`: the function that it returns gets `ctx`, under whatever name.
+pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
+    let tokens = tokens(source);
+    let mut walk =
+        Walk { tokens: &tokens, at: 0, names: Names::default(), requires: Vec::new(), functions: 0, is_template };
+    walk.names.open_block();
+    while walk.at < tokens.len() {
+        walk.statements();
+        // What ends a block ends none here.
+        walk.at += 1;
+    }
+    let Walk { names, requires, .. } = walk;
+    Seen { findings: names.findings(), requires }
+}
+
+struct Walk<'t, 'a> {
+    tokens: &'t [(usize, Token<'a>)],
+    at: usize,
+    names: Names<'a>,
+    requires: Vec<(usize, String)>,
+    /// Functions around this place.
+    functions: usize,
+    is_template: bool,
+}
+
+/// An expression that may be assigned to: its value, the variable that it begins with, and whether it is just that.
+struct Place<'a> {
+    value: Value<'a>,
+    root: Option<Root<'a>>,
+    is_variable: bool,
+}
+
+const KEYWORDS: [&str; 21] = [
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
+    "repeat", "return", "then", "true", "until", "while",
+];
+
+const OPERATORS: [&str; 16] = ["+", "-", "*", "/", "//", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"];
+
+const ASSIGNMENTS: [&str; 9] = ["=", "+=", "-=", "*=", "/=", "//=", "%=", "^=", "..="];
+
+impl<'a> Walk<'_, 'a> {
+    fn peek(&self, ahead: usize) -> Option<Token<'a>> {
+        self.tokens.get(self.at + ahead).map(|(_, token)| *token)
+    }
+
+    fn line(&self) -> usize {
+        self.tokens.get(self.at).map_or(0, |(line, _)| *line)
+    }
+
+    fn is(&self, what: &str) -> bool {
+        matches!(self.peek(0), Some(Token::Word(word) | Token::Sign(word)) if word == what)
+    }
+
+    fn is_any(&self, of: &[&str]) -> bool {
+        of.iter().any(|what| self.is(what))
+    }
+
+    /// Takes a token, if it is this one.
+    fn take(&mut self, what: &str) -> bool {
+        let is_it = self.is(what);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    fn name_ahead(&self, ahead: usize) -> Option<&'a str> {
+        match self.peek(ahead) {
+            Some(Token::Word(word)) if !KEYWORDS.contains(&word) => Some(word),
+            _ => None,
+        }
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        let name = self.name_ahead(0);
+        self.at += usize::from(name.is_some());
+        name
+    }
+
+    /// Statements up to what ends the block, in a scope of their own.
+    fn block(&mut self) {
+        self.names.open_block();
+        self.statements();
+        self.names.close_block();
+    }
+
+    fn statements(&mut self) {
+        while self.peek(0).is_some() {
+            if self.is_any(&["end", "else", "elseif", "until"]) {
+                return;
+            }
+            let before = self.at;
+            self.statement();
+            self.at += usize::from(self.at == before);
+        }
+    }
+
+    fn statement(&mut self) {
+        let Some(Token::Word(word)) = self.peek(0) else { return self.other_statement() };
+        match word {
+            "local" | "const" if self.declares() => self.local(),
+            "function" => self.function_statement(),
+            "if" => self.if_statement(),
+            "while" => {
+                self.at += 1;
+                self.expression();
+                self.take("do");
+                self.block();
+                self.take("end");
+            }
+            "do" => {
+                self.at += 1;
+                self.block();
+                self.take("end");
+            }
+            "for" => self.for_statement(),
+            "repeat" => {
+                self.at += 1;
+                self.names.open_block();
+                self.statements();
+                self.take("until");
+                // The condition sees the locals of the block.
+                self.expression();
+                self.names.close_block();
+            }
+            "return" => self.return_statement(),
+            "break" => self.at += 1,
+            "continue" if !self.goes_on() => self.at += 1,
+            "export" if matches!(self.peek(1), Some(Token::Word("type"))) => self.type_statement(1),
+            "type" if self.name_ahead(1).is_some() || matches!(self.peek(1), Some(Token::Word("function"))) => {
+                self.type_statement(0);
+            }
+            _ => self.other_statement(),
+        }
+    }
+
+    /// Whether `local` or `const` begins a declaration.
+    fn declares(&self) -> bool {
+        self.is("local") || self.name_ahead(1).is_some() || matches!(self.peek(1), Some(Token::Word("function")))
+    }
+
+    /// Whether a name that may be a keyword is a variable here.
+    fn goes_on(&self) -> bool {
+        match self.peek(1) {
+            Some(Token::Sign(sign)) => ASSIGNMENTS.contains(&sign) || [".", ":", "[", "(", "{", ","].contains(&sign),
+            Some(Token::Text(_)) => true,
+            _ => false,
+        }
+    }
+
+    fn local(&mut self) {
+        self.at += 1;
+        if self.take("function") {
+            if let Some(name) = self.name() {
+                self.names.declare(name, Value::default());
+            }
+            return self.function_body(false, false);
+        }
+        let names = self.bindings();
+        let is_args = self.functions == 0 && matches!(self.peek(1), Some(Token::Sign("...")));
+        let values = if self.take("=") { self.expressions() } else { Vec::new() };
+        let mut values = values.into_iter();
+        for (number, name) in names.into_iter().enumerate() {
+            let value = values.next().unwrap_or_default();
+            if number == 0 && is_args && name == "ctx" {
+                self.names.declare_ctx(name, false);
+            } else {
+                self.names.declare(name, value);
+            }
+        }
+    }
+
+    /// Names with types, separated by commas.
+    fn bindings(&mut self) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        while let Some(name) = self.name() {
+            names.push(name);
+            if self.take(":") {
+                self.type_();
+            }
+            if !self.take(",") {
+                break;
+            }
+        }
+        names
+    }
+
+    fn function_statement(&mut self) {
+        self.at += 1;
+        let line = self.line();
+        let Some(name) = self.name() else { return };
+        let root = self.names.root(name);
+        let is_variable = !self.is_any(&[".", ":"]);
+        let mut is_method = false;
+        while self.is_any(&[".", ":"]) {
+            is_method = self.is(":");
+            self.at += 1;
+            self.name();
+        }
+        if !is_variable {
+            self.names.read(line, root);
+        }
+        self.names.change(root, is_variable);
+        self.function_body(is_method, false);
+    }
+
+    /// From the generics on.
+    fn function_body(&mut self, is_method: bool, gets_ctx: bool) {
+        if self.is("<") {
+            self.angles();
+        }
+        self.names.open_block();
+        if is_method {
+            self.names.declare("self", Value::default());
+        }
+        self.take("(");
+        let mut gets_ctx = gets_ctx;
+        for name in self.bindings() {
+            // Under its own name `ctx` is taken for what it says, unless the script treats it as something of its own.
+            let is_sure = std::mem::take(&mut gets_ctx);
+            if is_sure || name == "ctx" {
+                self.names.declare_ctx(name, !is_sure);
+            } else {
+                self.names.declare(name, Value::default());
+            }
+        }
+        if self.take("...") && self.take(":") {
+            self.type_();
+        }
+        self.take(")");
+        if self.take(":") {
+            self.type_();
+        }
+        self.functions += 1;
+        self.statements();
+        self.functions -= 1;
+        self.take("end");
+        self.names.close_block();
+    }
+
+    fn if_statement(&mut self) {
+        while self.take("if") || self.take("elseif") {
+            self.expression();
+            self.take("then");
+            self.block();
+        }
+        if self.take("else") {
+            self.block();
+        }
+        self.take("end");
+    }
+
+    fn for_statement(&mut self) {
+        self.at += 1;
+        let names = self.bindings();
+        if !self.take("=") {
+            self.take("in");
+        }
+        self.expressions();
+        self.take("do");
+        self.names.open_block();
+        names.into_iter().for_each(|name| self.names.declare(name, Value::default()));
+        self.statements();
+        self.take("end");
+        self.names.close_block();
+    }
+
+    fn return_statement(&mut self) {
+        self.at += 1;
+        if self.functions == 0 && self.is_template && self.take("function") {
+            return self.function_body(false, true);
+        }
+        if !self.is_any(&["end", "else", "elseif", "until", ";"]) {
+            self.expressions();
+        }
+    }
+
+    fn type_statement(&mut self, exported: usize) {
+        self.at += exported + 1;
+        if self.take("function") {
+            // It runs when types are checked, with other globals, and that never happens here.
+            let before = std::mem::take(&mut self.names);
+            self.name();
+            self.function_body(false, false);
+            self.names = before;
+            return;
+        }
+        self.name();
+        if self.is("<") {
+            self.angles();
+        }
+        if self.take("=") {
+            self.type_();
+        }
+    }
+
+    /// An assignment or a call; also an attribute, and what is not known.
+    fn other_statement(&mut self) {
+        if self.take("@") {
+            if self.is("[") {
+                self.brackets();
+            } else {
+                self.name();
+            }
+            return;
+        }
+        let mut places = vec![self.suffixed()];
+        while self.take(",") {
+            places.push(self.suffixed());
+        }
+        if self.is_any(&ASSIGNMENTS) {
+            self.at += 1;
+            self.expressions();
+            for Place { root, is_variable, .. } in places {
+                root.into_iter().for_each(|root| self.names.change(root, is_variable));
+            }
+        }
+    }
+
+    fn expressions(&mut self) -> Vec<Value<'a>> {
+        let mut values = vec![self.expression()];
+        while self.take(",") {
+            values.push(self.expression());
+        }
+        values
+    }
+
+    fn expression(&mut self) -> Value<'a> {
+        let mut is_simple = true;
+        loop {
+            while self.is_any(&["not", "-", "#"]) {
+                self.at += 1;
+                is_simple = false;
+            }
+            let value = self.simple();
+            while self.take("::") {
+                self.type_();
+                is_simple = false;
+            }
+            if !self.is_any(&OPERATORS) {
+                return if is_simple { value } else { Value::default() };
+            }
+            self.at += 1;
+            is_simple = false;
+        }
+    }
+
+    fn simple(&mut self) -> Value<'a> {
+        match self.peek(0) {
+            Some(Token::Number | Token::Sign("...") | Token::Word("nil" | "true" | "false")) => self.at += 1,
+            Some(Token::Sign("{")) => self.table(),
+            Some(Token::Sign("@")) => {
+                self.other_statement();
+                return self.simple();
+            }
+            Some(Token::Word("function")) => {
+                self.at += 1;
+                self.function_body(false, false);
+            }
+            Some(Token::Word("if")) => {
+                while self.take("if") || self.take("elseif") {
+                    self.expression();
+                    self.take("then");
+                    self.expression();
+                }
+                self.take("else");
+                self.expression();
+            }
+            _ => return self.suffixed().value,
+        }
+        Value::default()
+    }
+
+    fn table(&mut self) {
+        self.at += 1;
+        while self.peek(0).is_some() && !self.is("}") {
+            let before = self.at;
+            if self.take("[") {
+                self.expression();
+                self.take("]");
+                self.take("=");
+            } else if self.name_ahead(0).is_some() && matches!(self.peek(1), Some(Token::Sign("="))) {
+                self.at += 2;
+            }
+            self.expression();
+            if !self.take(",") {
+                self.take(";");
+            }
+            self.at += usize::from(self.at == before);
+        }
+        self.take("}");
+    }
+
+    /// A name, a string or something in parentheses, and what is asked of it.
+    fn suffixed(&mut self) -> Place<'a> {
+        let mut place = self.primary();
+        loop {
+            let line = self.line();
+            let was_variable = std::mem::take(&mut place.is_variable);
+            match self.peek(0) {
+                Some(Token::Sign(".")) => {
+                    self.at += 1;
+                    let Some(name) = self.name_or_keyword() else { return place };
+                    place.value = self.names.member(line, place.value, name, false);
+                }
+                Some(Token::Sign(":")) => {
+                    self.at += 1;
+                    let Some(name) = self.name_or_keyword() else { return place };
+                    let method = self.names.member(line, place.value, name, true);
+                    if self.is("<") {
+                        self.angles();
+                    }
+                    self.arguments(line, None);
+                    place.value = self.names.call(line, method, None);
+                }
+                Some(Token::Sign("[")) => {
+                    self.at += 1;
+                    self.expression();
+                    self.take("]");
+                    place.value = Value::default();
+                }
+                Some(Token::Sign("<")) if matches!(self.peek(1), Some(Token::Sign("<"))) => self.angles(),
+                Some(Token::Sign("(" | "{") | Token::Text(_) | Token::InterpolationStart) => {
+                    let first = self.arguments(line, place.root);
+                    place.value = self.names.call(line, place.value, first.as_ref());
+                    place.root = None;
+                }
+                _ => {
+                    place.is_variable = was_variable;
+                    return place;
+                }
+            }
+        }
+    }
+
+    fn name_or_keyword(&mut self) -> Option<&'a str> {
+        let Some(Token::Word(word)) = self.peek(0) else { return None };
+        self.at += 1;
+        Some(word)
+    }
+
+    fn primary(&mut self) -> Place<'a> {
+        let line = self.line();
+        let mut root = None;
+        let value = match self.peek(0) {
+            Some(Token::Sign("(")) => {
+                self.at += 1;
+                let value = self.expression();
+                self.take(")");
+                value
+            }
+            Some(Token::Text(_)) => {
+                self.at += 1;
+                Value::default()
+            }
+            Some(Token::InterpolationStart) => {
+                self.interpolation();
+                Value::default()
+            }
+            _ => match self.name() {
+                Some(name) => {
+                    let variable = self.names.root(name);
+                    root = Some(variable);
+                    // What is only assigned to is not read, but then it is known anyway.
+                    self.names.read(line, variable)
+                }
+                None => Value::default(),
+            },
+        };
+        Place { value, root, is_variable: root.is_some() }
+    }
+
+    fn interpolation(&mut self) {
+        self.at += 1;
+        loop {
+            self.expression();
+            match self.peek(0) {
+                Some(Token::InterpolationMiddle) => self.at += 1,
+                Some(Token::InterpolationEnd) => return self.at += 1,
+                _ => return,
+            }
+        }
+    }
+
+    /// The arguments of a call of what begins with `root`; the first of them.
+    fn arguments(&mut self, line: usize, root: Option<Root<'a>>) -> Option<Value<'a>> {
+        let is_require = matches!(root, Some(Root::Global("require")));
+        let text = match (self.peek(0), self.peek(1)) {
+            (Some(Token::Text(text)), _) => Some((line, text)),
+            (_, Some(Token::Text(text))) => self.tokens.get(self.at + 1).map(|(line, _)| (*line, text)),
+            _ => None,
+        };
+        // An escape could spell any name; who writes one here is on their own.
+        if is_require
+            && let Some((line, text)) = text
+            && let Ok(text) = std::str::from_utf8(text)
+            && !text.contains('\\')
+        {
+            self.requires.push((line, text.to_owned()));
+        }
+        match self.peek(0) {
+            Some(Token::Sign("{")) => self.table(),
+            Some(Token::Text(_)) => self.at += 1,
+            Some(Token::InterpolationStart) => self.interpolation(),
+            _ if self.take("(") => {
+                if self.take(")") {
+                    return None;
+                }
+                let values = self.expressions();
+                self.take(")");
+                return values.into_iter().next();
+            }
+            _ => {}
+        }
+        None
+    }
+}
