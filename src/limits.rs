@@ -93,6 +93,23 @@ pub const LINK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit: requests of one link that wait for an answer; one more is `Busy` at once.
 pub const PENDING_MAX: usize = 65_536;
 
+/// Limit: one line of a worker's output in our log, in bytes; the rest of it is cut off.
+pub const WORKER_OUTPUT_LINE_MAX_BYTES: usize = 8 * 1024;
+
+/// Limit: lines a second of one worker's output that are logged, with as much saved up as [`WORKER_OUTPUT_BURST`]; others are
+/// counted and dropped. What a busy worker with hundreds of tenants that log says in earnest.
+pub const WORKER_OUTPUT_LINES_PER_SECOND: u32 = 1000;
+
+/// Limit: lines of one worker's output that are logged at once after a quiet time.
+pub const WORKER_OUTPUT_BURST: u32 = 5000;
+
+/// Limit: lines of all workers that wait to be written to the log, such as while nobody reads our stderr; others are counted
+/// and dropped, so that no worker waits for the log.
+pub const WORKER_OUTPUT_QUEUE_LINES: usize = 8192;
+
+/// Lines of a worker's output that are shown with its death.
+pub const WORKER_OUTPUT_TAIL_LINES: usize = 50;
+
 /// Limit: dispatches that wait for a worker that is not ready; one more is `Busy` at once.
 pub const WAITING_FOR_WORKER_MAX: usize = 4096;
 

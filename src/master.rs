@@ -24,8 +24,8 @@ use crate::runtime::TemplateRuntime;
 use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    AdmittingPool, ChildSpec, ProcessConfig, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport,
-    WorkerThread,
+    AdmittingPool, ChildSpec, ProcessConfig, Spawner, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle,
+    WorkerReport, WorkerThread,
 };
 use crate::worker_like::WorkerLike;
 
@@ -233,12 +233,14 @@ fn start_processes(
     program: &Path,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<WorkerPool<WorkerProcessHandle>, MasterError> {
+    let spawner = Spawner::start().map_err(MasterError::Io)?;
     let mut workers = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
             program: program.to_owned(),
             args: worker_args(config, worker_id, server.local_addr()),
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
+            spawner: spawner.clone(),
         });
         let process = ProcessConfig { worker_id, child, policy: Policy::default() };
         let worker = WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;

@@ -1,5 +1,6 @@
 //! The lifeline of a worker: its stdin, whose other end the master holds and never writes to. It ends with the master.
 //!
+//! On Linux the worker also asks the system to be killed when the master dies, which reaches it even while it is stopped.
 //! A thread of its own (`lifeline`) reads it, owned by [`Lifeline`], which wakes and joins it when it is dropped.
 
 use std::fs::File;
@@ -36,6 +37,7 @@ impl Lifeline {
     /// # Errors
     /// There is no stdin, or no thread for it.
     pub(super) fn watch() -> io::Result<Self> {
+        die_with_parent()?;
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let (wake, woken) = UnixStream::pair()?;
         let (cut_tx, cut_rx) = bounded::<()>(0);
@@ -62,4 +64,21 @@ impl Lifeline {
     pub(super) fn cut_rx(&self) -> &Receiver<()> {
         &self.cut_rx
     }
+}
+
+/// Asks for KILL when the master's thread that started this process ends, which it does with the master only.
+///
+/// # Errors
+/// The master is gone already. (One that went even before this process looked is noticed by the end of stdin.)
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() == parent { Ok(()) } else { Err(io::Error::other("the master is gone")) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> io::Result<()> {
+    Ok(())
 }

@@ -1,20 +1,27 @@
 //! One child process: how it is started, signalled and waited for.
 //!
-//! Owned by its worker's supervision loop, the only thread that spawns, signals or reaps it; so a pid is never signalled
-//! after it was waited for. A thread of its own (`watch-I`) waits for the end of the child's stdout, which comes with the
-//! end of the process, and is joined when the child is reaped. The stdout is a socket, so that our end can be shut down: a
-//! process that the child left behind may hold the other end for ever.
+//! Owned by its worker's supervision loop, the only thread that signals or reaps it; so a pid is never signalled after it
+//! was waited for. A thread of its own (`watch-I`) reads what it prints and waits for its end, and is joined when the child is
+//! reaped. Stdout and stderr are one socket, so that our end can be shut down: a process that the child left behind may hold
+//! the other end for ever.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::output::Lines;
+use super::spawner::Spawner;
 use crate::thread::{self, OwnedThread};
 
 /// The variables that a worker gets from the master's environment: nothing that could hold a secret of the master.
@@ -22,9 +29,6 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "TZ", "LANG", "RUST_BACKTRACE"];
 
 /// The variable in which a worker gets its token.
 pub const TOKEN_VARIABLE: &str = "MESOPHYLL_CLIENT_TOKEN";
-
-/// Limit: one line of a worker's stdout in our log; a worker of ours prints none at all.
-const LINE_MAX_BYTES: u64 = 8 * 1024;
 
 /// How to start a worker's process.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ pub struct ChildSpec {
     pub args: Vec<OsString>,
     /// The worker's secret, handed over in its environment.
     pub token: String,
+    /// What starts it.
+    pub spawner: Arc<Spawner>,
 }
 
 impl std::fmt::Debug for ChildSpec {
@@ -47,46 +53,46 @@ impl std::fmt::Debug for ChildSpec {
 #[derive(Debug)]
 pub(super) struct Child {
     process: Process,
-    stdout: UnixStream,
-    _watch: OwnedThread,
+    is_reaped: bool,
+    output: UnixStream,
+    watch: Option<OwnedThread<VecDeque<String>>>,
+    // The last one to go: it joins the thread that logs what `watch` reads.
+    _spawner: Arc<Spawner>,
 }
 
 impl Child {
-    /// Starts the process. `on_output_end` is called, on the watching thread, when its stdout has ended.
+    /// Starts the process. `on_end` is called, on the watching thread, when it has ended and is to be reaped; without a
+    /// `pidfd` (before Linux 5.3, and elsewhere) when it has closed its output.
     ///
-    /// Its stdin stays open as long as the process is held here: `--lifeline stdin` makes it end when the master goes.
+    /// It gets a process group of its own, so that Ctrl-C in a terminal reaches the master only, which drains before it ends
+    /// its workers. Its stdin stays open as long as the process is held here: `--lifeline stdin` makes it end when the
+    /// master goes.
+    ///
+    /// # Blocks
+    /// Until it runs; see [`Spawner::spawn`].
     pub(super) fn spawn(
         spec: &ChildSpec,
         worker_id: usize,
-        on_output_end: impl FnOnce() + Send + 'static,
+        on_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let mut command = Command::new(&spec.program);
-        command.args(&spec.args).env_clear().env(TOKEN_VARIABLE, &spec.token);
+        command.args(&spec.args).env_clear().env(TOKEN_VARIABLE, &spec.token).process_group(0);
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        let (stdout, childs_stdout) = UnixStream::pair()?;
-        let read_end = stdout.try_clone()?;
-        // Logs go to the master's own stderr; workers print nothing to stdout.
-        command.stdin(Stdio::piped()).stdout(OwnedFd::from(childs_stdout)).stderr(Stdio::inherit());
-        let mut process = command.spawn()?;
-        // It holds the child's end of its stdout, which must end with the child.
-        drop(command);
-        let watch = thread::spawn(format!("watch-{worker_id}"), move || {
-            log_lines(worker_id, read_end);
-            on_output_end();
-        });
-        match watch {
-            Ok(watch) => Ok(Self { process, stdout, _watch: watch }),
-            Err(error) => {
-                // Nobody would notice its end: better no worker than one that nobody watches.
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(error)
-            }
-        }
+        let (output, childs_output) = UnixStream::pair()?;
+        let read_end = output.try_clone()?;
+        let childs_stdout = childs_output.try_clone()?;
+        command.stdin(Stdio::piped()).stdout(OwnedFd::from(childs_stdout)).stderr(OwnedFd::from(childs_output));
+        let process = spec.spawner.spawn(command)?;
+        // From here on, dropping it ends and reaps the process.
+        let mut child = Self { process, is_reaped: false, output, watch: None, _spawner: spec.spawner.clone() };
+        let lines = spec.spawner.output().lines(worker_id, child.pid());
+        let pidfd = pid_of(&child.process).and_then(open_pidfd);
+        child.watch = Some(thread::spawn(format!("watch-{worker_id}"), move || watch(read_end, pidfd, lines, on_end))?);
+        Ok(child)
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -95,41 +101,108 @@ impl Child {
 
     /// How the process ended, if it has; reaps it then.
     pub(super) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.try_wait()
+        let status = self.process.try_wait()?;
+        self.is_reaped |= status.is_some();
+        Ok(status)
     }
 
     /// Asks the process to end.
     pub(super) fn terminate(&self) {
         // Not reaped, so the pid is still this process's. It cannot fail but for a process that has just ended.
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+        if !self.is_reaped
+            && let Some(pid) = pid_of(&self.process)
+        {
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 
     /// Ends the process.
     pub(super) fn kill(&mut self) {
+        // Does nothing to a process that was reaped.
         let _ = self.process.kill();
+    }
+
+    /// What the process printed last, the oldest line first.
+    ///
+    /// # Blocks
+    /// Until what it printed has been read, which is there already.
+    pub(super) fn last_lines(mut self) -> VecDeque<String> {
+        // What was printed before is still read.
+        let _ = self.output.shutdown(Shutdown::Read);
+        self.watch.take().and_then(OwnedThread::join).unwrap_or_default()
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // What was printed before is still read; then the watch ends, and the field's own drop joins it.
-        let _ = self.stdout.shutdown(Shutdown::Read);
+        if !self.is_reaped {
+            // Nobody supervises it any more. After KILL the wait is short.
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+        // Then the watch ends, and the field's own drop joins it.
+        let _ = self.output.shutdown(Shutdown::Read);
     }
 }
 
-/// Reads what a worker prints until it prints no more.
-fn log_lines(worker_id: usize, stdout: UnixStream) {
-    let mut reader = BufReader::new(stdout);
-    let mut line = Vec::new();
+fn pid_of(process: &Process) -> Option<Pid> {
+    i32::try_from(process.id()).ok().and_then(Pid::from_raw)
+}
+
+/// A descriptor that becomes readable when the process ends.
+#[cfg(target_os = "linux")]
+fn open_pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_pidfd(_: Pid) -> Option<OwnedFd> {
+    None
+}
+
+/// Reads what a process prints until its output ends, and says when the process has.
+///
+/// Blocks: until something is printed or the process ends; shutting the socket down wakes it.
+fn watch(
+    mut output: UnixStream,
+    mut pidfd: Option<OwnedFd>,
+    mut lines: Lines,
+    on_end: impl FnOnce(),
+) -> VecDeque<String> {
+    let mut on_end = Some(on_end);
+    let mut buffer = [0; 16 * 1024];
     loop {
-        line.clear();
-        match reader.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => log::info!("worker {worker_id}: {}", String::from_utf8_lossy(&line).trim_end()),
+        let mut waited = vec![PollFd::new(&output, PollFlags::IN)];
+        waited.extend(pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        if poll(&mut waited, None).is_err() {
+            continue;
+        }
+        let has_ended = waited.get(1).is_some_and(|pidfd| !pidfd.revents().is_empty());
+        let has_output = !waited[0].revents().is_empty();
+        if has_ended {
+            pidfd = None;
+            on_end.take().into_iter().for_each(|on_end| on_end());
+        }
+        if has_output {
+            match output.read(&mut buffer) {
+                Ok(0) | Err(_) if pidfd.is_none() => break,
+                // It has closed its output and lives on.
+                Ok(0) | Err(_) => {
+                    wait_for_end(pidfd.take());
+                    break;
+                }
+                Ok(len) => lines.push(&buffer[..len], Instant::now()),
+            }
         }
     }
+    on_end.take().into_iter().for_each(|on_end| on_end());
+    lines.finish(Instant::now())
+}
+
+/// Blocks until the process ends: its owner joins this thread only after that.
+fn wait_for_end(pidfd: Option<OwnedFd>) {
+    let Some(pidfd) = pidfd else { return };
+    while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
 }
 
 /// How a process ended, in words.

@@ -7,9 +7,11 @@
 mod admission;
 mod child;
 mod db;
+mod output;
 mod pool;
 mod process;
 mod route;
+mod spawner;
 pub mod supervisor;
 mod thread;
 
@@ -18,4 +20,5 @@ pub use child::{ChildSpec, TOKEN_VARIABLE};
 pub use db::WorkerDb;
 pub use pool::WorkerPool;
 pub use process::{ProcessConfig, WorkerProcessHandle, WorkerReport};
+pub use spawner::Spawner;
 pub use thread::{Subscriptions, WorkerThread};

@@ -16,7 +16,7 @@ use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{LinkObserver, MesophyllServerConn};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
 use crate::random;
-use crate::thread::{self, OwnedThread};
+use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
 use crate::worker_like::WorkerLike;
 
@@ -28,8 +28,8 @@ use super::supervisor::{Action, Event, Kind, Policy, State, Supervisor};
 /// is closed, and its worker connects again.
 const NOTES_MAX: usize = 1024;
 
-/// Between the end of a child's stdout and its being reaped; a child that closed its stdout but lives is looked at
-/// again after this.
+/// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its
+/// output but lives is looked at again after this.
 const REAP_PAUSE: Duration = Duration::from_millis(20);
 
 /// Limit: ends of one worker's links that are logged in a minute.
@@ -101,7 +101,7 @@ enum Note {
     Connected(MesophyllServerConn),
     Ready(MesophyllServerConn),
     Disconnected(MesophyllServerConn, CloseCause),
-    OutputEnded(u64),
+    ChildEnded(u64),
     /// End for good; the sender is dropped when the process is gone.
     End(Event, Sender<()>),
 }
@@ -130,12 +130,17 @@ impl WorkerProcessHandle {
             notes_rx,
             child: None,
             spawns: 0,
-            output_ended: false,
+            child_ended: false,
             conn: None,
             link_ends: LinkEnds::default(),
             waiting_for_end: Vec::new(),
         };
-        let thread = thread::spawn(format!("super-{}", config.worker_id), move || supervision.run())?;
+        let owner = shared.clone();
+        let thread = thread::spawn_watched(
+            format!("super-{}", config.worker_id),
+            move || supervision.run(),
+            move |exit| owner.supervision_ended(&exit),
+        )?;
         Ok(Arc::new(Self { shared, supervision: Mutex::new(Some(thread)) }))
     }
 
@@ -244,6 +249,21 @@ impl Shared {
         self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker any more; its process was
+    /// killed and reaped with what the loop owned.
+    fn supervision_ended(&self, exit: &ThreadExit) {
+        if let ThreadExit::Panicked(_) = exit {
+            {
+                let mut status = self.status();
+                status.state = State::Failed;
+                (status.pid, status.started, status.conn) = (None, None, None);
+                status.last_exit = Some("its supervision failed, which is a bug".to_owned());
+            }
+            self.router.to_nobody("its worker's supervision failed");
+            (self.on_change)();
+        }
+    }
+
     /// Called from a link's threads: never blocks.
     fn note(&self, note: Note) {
         match self.notes_tx.try_send(note) {
@@ -282,8 +302,8 @@ struct Supervision {
     child: Option<Child>,
     /// Tells the watch of a child from that of an earlier one.
     spawns: u64,
-    /// The child's stdout has ended, so it is about to be reaped.
-    output_ended: bool,
+    /// The child has ended, or at least its output: it is about to be reaped.
+    child_ended: bool,
     conn: Option<MesophyllServerConn>,
     link_ends: LinkEnds,
     waiting_for_end: Vec<Sender<()>>,
@@ -314,7 +334,7 @@ impl Supervision {
 
     fn next_wake(&self) -> Option<Instant> {
         let now = Instant::now();
-        let reap = (self.child.is_some() && self.output_ended).then(|| now + REAP_PAUSE);
+        let reap = (self.child.is_some() && self.child_ended).then(|| now + REAP_PAUSE);
         let expire = self.shared.router.expire(now);
         // A dispatch that starts to wait while the loop sleeps finds it awake within a second: its caller enforces its
         // deadline by itself, this only tidies up after `nowait` events.
@@ -337,8 +357,8 @@ impl Supervision {
                 self.conn = None;
                 self.step(Event::Disconnected);
             }
-            Note::OutputEnded(spawn) if spawn == self.spawns => self.output_ended = true,
-            Note::Ready(_) | Note::Disconnected(..) | Note::OutputEnded(_) => {}
+            Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
+            Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
             Note::End(event, gone_tx) => {
                 self.waiting_for_end.push(gone_tx);
                 self.step(event);
@@ -371,10 +391,24 @@ impl Supervision {
             Ok(Some(status)) => describe(status),
             Err(error) => format!("cannot be waited for: {error}"),
         };
-        let level = if self.supervisor.state() == State::Stopped { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "worker {} (pid {}) ended: {how}", self.shared.id, child.pid());
-        self.child = None;
+        self.tell_end(&how);
         self.step(Event::Exited(how));
+    }
+
+    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it said last.
+    fn tell_end(&mut self, how: &str) {
+        let Some(child) = self.child.take() else { return };
+        let (id, pid) = (self.shared.id, child.pid());
+        let last_lines = child.last_lines();
+        if self.supervisor.state() == State::Stopped {
+            log::info!("worker {id} (pid {pid}) ended: {how}");
+        } else if last_lines.is_empty() {
+            log::warn!("worker {id} (pid {pid}) ended: {how}; it printed nothing");
+        } else {
+            let text = last_lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
+            let count = last_lines.len();
+            log::warn!("worker {id} (pid {pid}) ended: {how}; the last {count} lines that it printed:{text}");
+        }
     }
 
     /// Notices the end of a link whose note found no room.
@@ -433,12 +467,12 @@ impl Supervision {
     fn spawn(&mut self) {
         let Some(spec) = &self.spec else { return };
         self.spawns += 1;
-        self.output_ended = false;
+        self.child_ended = false;
         let spawn = self.spawns;
         let notes_tx = self.shared.notes_tx.clone();
         // Blocks only while the loop is behind by a thousand notes; the loop joins this thread only after the note.
-        let on_output_end = move || drop(notes_tx.send_timeout(Note::OutputEnded(spawn), Duration::from_secs(1)));
-        match Child::spawn(spec, self.shared.id, on_output_end) {
+        let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
+        match Child::spawn(spec, self.shared.id, on_end) {
             Ok(child) => {
                 log::info!("worker {} started as pid {}", self.shared.id, child.pid());
                 self.child = Some(child);

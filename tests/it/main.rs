@@ -27,4 +27,7 @@ mod store_migrate;
 #[cfg(feature = "postgres")]
 mod store_outage;
 mod supervision;
+#[cfg(feature = "luau")]
+mod supervision_binary;
+mod supervision_output;
 mod support;

@@ -5,6 +5,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -15,7 +16,7 @@ use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantI
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, ProcessConfig, WorkerProcessHandle};
+use mesophyll::worker::{ChildSpec, ProcessConfig, Spawner, WorkerProcessHandle};
 use mesophyll::worker_like::{WorkerLike, start};
 
 use rustix::process::Signal;
@@ -28,14 +29,23 @@ const TENANT: TenantId = TenantId::Guild(1);
 const TOKEN: &str = "the token of this worker";
 
 /// A policy that tries again at once.
-fn hasty() -> Policy {
+pub(crate) fn hasty() -> Policy {
     Policy { backoff_min: Duration::from_millis(1), backoff_max: Duration::from_millis(2), ..Policy::default() }
+}
+
+/// How to start a program as a worker.
+pub(crate) fn child(program: &str, args: &[&str]) -> ChildSpec {
+    ChildSpec {
+        program: program.into(),
+        args: args.iter().map(Into::into).collect(),
+        token: TOKEN.to_owned(),
+        spawner: Spawner::start().expect("its threads"),
+    }
 }
 
 /// A worker whose process runs this shell script, and a channel that tells of its changes.
 fn worker(script: &str, policy: Policy) -> (Arc<WorkerProcessHandle>, Receiver<()>) {
-    let child =
-        ChildSpec { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()], token: TOKEN.to_owned() };
+    let child = child("/bin/sh", &["-c", script]);
     let (changes_tx, changes_rx) = unbounded();
     let config = ProcessConfig { worker_id: 3, child: Some(child), policy };
     let on_change = move || changes_tx.send(()).unwrap_or_default();
@@ -101,7 +111,7 @@ fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_c
 
 #[test]
 fn a_program_that_cannot_be_started_is_a_failure_like_any_other() {
-    let child = ChildSpec { program: "/nowhere/mesophyll".into(), args: vec![], token: TOKEN.to_owned() };
+    let child = child("/nowhere/mesophyll", &[]);
     let (changes_tx, changes_rx) = unbounded();
     let config = ProcessConfig { worker_id: 0, child: Some(child), policy: hasty() };
     let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
@@ -136,6 +146,34 @@ fn a_kill_ends_and_reaps_the_child_for_good() {
     let report = worker.report();
     assert_eq!((report.state, report.pid, report.restarts), (State::Stopped, None, 0));
     assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
+    worker.kill();
+}
+
+#[test]
+fn a_panic_of_the_supervision_makes_its_worker_failed_and_leaves_no_child() {
+    let folder = TempDir::new();
+    let file = folder.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 600", file.display());
+    let (changes_tx, changes_rx) = unbounded();
+    let has_panicked = AtomicBool::new(false);
+    let config = ProcessConfig { worker_id: 0, child: Some(child("/bin/sh", &["-c", &script])), policy: hasty() };
+    let pid_file = file.clone();
+    let on_change = move || {
+        // Called by the supervision loop; the first time when its child runs.
+        if !has_panicked.swap(true, Ordering::SeqCst) {
+            read(&pid_file);
+            panic!("on purpose");
+        }
+        changes_tx.send(()).unwrap_or_default();
+    };
+    let worker = WorkerProcessHandle::start(config, on_change).expect("a loop");
+    let pending = start(&*worker, TENANT, Job::Dispatch(event()), Instant::now() + DEADLINE);
+    wait_for(&worker, &changes_rx, State::Failed);
+    assert!(matches!(pending.wait(), Err(DispatchError::NoWorker(_))), "what waited is answered");
+    assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
+    let pid: u32 = read(&file).trim().parse().expect("a pid");
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "not even a zombie is left");
+    assert_eq!(worker.report().pid, None);
     worker.kill();
 }
 

@@ -111,7 +111,10 @@ const HOMES: &[Home] = &[
     Home { krate: "redb", homes: &["store/redb.rs", "store/redb/"] },
     Home { krate: "rmp", homes: &["wire/"] },
     Home { krate: "rmp_serde", homes: &["wire/codec.rs"] },
-    Home { krate: "rustix", homes: &["http/", "link/", "thread.rs", "worker/child.rs", "cli/interruptible.rs"] },
+    Home {
+        krate: "rustix",
+        homes: &["http/", "link/", "thread.rs", "worker/child.rs", "cli/interruptible.rs", "cli/lifeline.rs"],
+    },
     Home { krate: "serde", homes: &[""] },
     Home { krate: "serde_json", homes: &["wire/", "store/postgres/", "internal_api/", "cli/", "master.rs"] },
     Home { krate: "sha2", homes: &["internal_api/token.rs"] },

@@ -258,10 +258,14 @@ impl Master {
         all.extend(args);
         let mut command = mesophyll(&all);
         command.env("MESOPHYLL_API_SECRET", SECRET);
-        let running = Running::start(command);
+        Self { folder, ..Self::of(Running::start(command)) }
+    }
+
+    /// A master that was just started, with [`SECRET`].
+    pub(crate) fn of(running: Running) -> Self {
         let line = running.next_line();
         let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line: {line:?}"));
-        Self { running, line, ready, folder }
+        Self { running, line, ready, folder: TempDir::new() }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -1,0 +1,238 @@
+//! What workers print: line by line into the master's log, with the worker's number and pid.
+//!
+//! A worker is never to wait for our log. So its output is drained always, by its own watch (`watch-I`, see `child`), and
+//! handed to one thread for all workers (`wk-log`) that does the writing. Lines that come faster than the bound, or while the log
+//! itself is stuck, are counted and dropped. The last ones are kept, dropped or not, to be shown with the worker's death.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::Level;
+
+use crate::limits;
+use crate::thread::{self, OwnedThread};
+
+/// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last [`Lines`] is gone.
+#[derive(Debug)]
+pub(super) struct OutputLog {
+    // In this order: the thread's wake-up before it is joined.
+    lines_tx: Sender<Line>,
+    _thread: OwnedThread,
+}
+
+#[derive(Debug)]
+struct Line {
+    worker_id: usize,
+    pid: u32,
+    level: Level,
+    text: String,
+}
+
+impl OutputLog {
+    pub(super) fn start() -> io::Result<Self> {
+        let (lines_tx, lines_rx) = bounded(limits::WORKER_OUTPUT_QUEUE_LINES);
+        let thread = thread::spawn("wk-log", move || write(&lines_rx))?;
+        Ok(Self { lines_tx, _thread: thread })
+    }
+
+    /// The lines of one process.
+    pub(super) fn lines(&self, worker_id: usize, pid: u32) -> Lines {
+        Lines {
+            worker_id,
+            pid,
+            lines_tx: self.lines_tx.clone(),
+            line: Vec::new(),
+            is_cut: false,
+            tail: VecDeque::new(),
+            rate: Rate::default(),
+            dropped: 0,
+        }
+    }
+}
+
+fn write(lines_rx: &Receiver<Line>) {
+    for Line { worker_id, pid, level, text } in lines_rx {
+        log::log!(level, "worker {worker_id} (pid {pid}): {text}");
+    }
+}
+
+/// Makes lines of what one process prints. Nothing here blocks.
+#[derive(Debug)]
+pub(super) struct Lines {
+    worker_id: usize,
+    pid: u32,
+    lines_tx: Sender<Line>,
+    /// The line that has begun.
+    line: Vec<u8>,
+    /// More of it came than a line may have.
+    is_cut: bool,
+    tail: VecDeque<String>,
+    rate: Rate,
+    dropped: u64,
+}
+
+impl Lines {
+    /// Takes in what was read.
+    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            let room = limits::WORKER_OUTPUT_LINE_MAX_BYTES - self.line.len();
+            self.is_cut |= text.len() > room;
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ends {
+                self.end_line(now);
+            }
+        }
+    }
+
+    /// The process has ended: its last lines, the oldest first.
+    pub(super) fn finish(mut self, now: Instant) -> VecDeque<String> {
+        if !self.line.is_empty() {
+            self.end_line(now);
+        }
+        // However many they are: nothing more comes that could tell.
+        self.tell_dropped();
+        self.tail
+    }
+
+    fn end_line(&mut self, now: Instant) {
+        let mut text = String::from_utf8_lossy(self.line.trim_ascii_end()).into_owned();
+        if std::mem::take(&mut self.is_cut) {
+            text.push_str(" […]");
+        }
+        self.line.clear();
+        if self.tail.len() == limits::WORKER_OUTPUT_TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text.clone());
+        if !self.rate.admits(now) {
+            self.dropped += 1;
+            return;
+        }
+        self.tell_dropped();
+        let (level, text) = level(&text);
+        self.send(level, text.to_owned());
+    }
+
+    fn tell_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            self.send(Level::Warn, format!("{dropped} lines of its output were dropped: too many at once"));
+            // A log that is stuck took not even that line.
+            self.dropped = if self.dropped > 0 { dropped } else { 0 };
+        }
+    }
+
+    fn send(&mut self, level: Level, text: String) {
+        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text };
+        if self.lines_tx.try_send(line).is_err() {
+            self.dropped += 1;
+        }
+    }
+}
+
+/// The level of a line of a worker's own log, and what follows; anything else is something that should not happen, such as
+/// a panic's message.
+fn level(line: &str) -> (Level, &str) {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let is_level = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    match word.parse() {
+        Ok(level) if is_level => (level, rest.trim_start()),
+        _ => (Level::Warn, line),
+    }
+}
+
+/// So many lines a second, with some saved up.
+#[derive(Debug, Default)]
+struct Rate {
+    since: Option<Instant>,
+    /// Lines that may still come.
+    saved: f64,
+}
+
+impl Rate {
+    fn admits(&mut self, now: Instant) -> bool {
+        let gained = self.since.map_or(f64::INFINITY, |since| {
+            now.saturating_duration_since(since).as_secs_f64() * f64::from(limits::WORKER_OUTPUT_LINES_PER_SECOND)
+        });
+        self.since = Some(now);
+        self.saved = (self.saved + gained).min(f64::from(limits::WORKER_OUTPUT_BURST));
+        let admits = self.saved >= 1.0;
+        if admits {
+            self.saved -= 1.0;
+        }
+        admits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn lines(room: usize) -> (Lines, Receiver<Line>) {
+        let (lines_tx, lines_rx) = bounded(room);
+        let log = OutputLog { lines_tx, _thread: thread::spawn("none", || ()).expect("spawn") };
+        (log.lines(3, 77), lines_rx)
+    }
+
+    fn texts(lines_rx: &Receiver<Line>) -> Vec<String> {
+        lines_rx.try_iter().map(|line| format!("{} {}", line.level, line.text)).collect()
+    }
+
+    #[test]
+    fn lines_come_whole_whatever_the_pieces_and_with_the_level_that_they_name() {
+        let (mut lines, lines_rx) = lines(100);
+        let now = Instant::now();
+        for piece in ["INFO  [x] a", "b\nDEBUG c\nthread 'x' pan", "icked\n\nERRORS d\nlast"] {
+            lines.push(piece.as_bytes(), now);
+        }
+        assert_eq!(texts(&lines_rx), ["INFO [x] ab", "DEBUG c", "WARN thread 'x' panicked", "WARN ", "WARN ERRORS d"]);
+        assert_eq!(lines.finish(now).back().map(String::as_str), Some("last"));
+        assert_eq!(texts(&lines_rx), ["WARN last"]);
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_more_memory_than_a_line_may() {
+        let (mut lines, lines_rx) = lines(100);
+        for _ in 0..1000 {
+            lines.push(&[b'x'; 1000], Instant::now());
+        }
+        assert!(lines.line.capacity() <= 2 * limits::WORKER_OUTPUT_LINE_MAX_BYTES);
+        lines.push(b"\nnext\n", Instant::now());
+        let texts = texts(&lines_rx);
+        assert!(texts[0].ends_with("xxx […]") && texts[1] == "WARN next", "{texts:?}");
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_dropped_and_its_end_is_kept() {
+        let (mut lines, lines_rx) = lines(1_000_000);
+        let start = Instant::now();
+        for number in 0..100_000 {
+            lines.push(format!("INFO {number}\n").as_bytes(), start);
+        }
+        let burst = limits::WORKER_OUTPUT_BURST as usize;
+        assert_eq!(texts(&lines_rx).len(), burst);
+        lines.push(b"INFO later\n", start + Duration::from_secs(1));
+        let said = format!("WARN {} lines of its output were dropped: too many at once", 100_000 - burst);
+        assert_eq!(texts(&lines_rx), [said, "INFO later".to_owned()]);
+        let tail = lines.finish(start);
+        assert_eq!((tail.len(), tail[0].as_str()), (limits::WORKER_OUTPUT_TAIL_LINES, "INFO 99951"));
+    }
+
+    #[test]
+    fn a_log_that_is_stuck_drops_lines_and_says_so_when_it_moves_again() {
+        let (mut lines, lines_rx) = lines(2);
+        let now = Instant::now();
+        for _ in 0..10 {
+            lines.push(b"INFO x\n", now);
+        }
+        assert_eq!(texts(&lines_rx).len(), 2);
+        lines.push(b"INFO y\n", now);
+        let said = "WARN 8 lines of its output were dropped: too many at once".to_owned();
+        assert_eq!(texts(&lines_rx), [said, "INFO y".to_owned()]);
+    }
+}
