@@ -114,9 +114,25 @@ conformance: ## run a WebSocket conformance suite against both ends of a link (n
 	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(KOSOKU)
 	$(CONFORMANCE_VENV)/bin/python tests/conformance/run.py $(TARGET)/debug/examples/ws_echo
 
+# How long each fuzz target runs, and which run. Without sanitizers, which want a nightly compiler and look for what `unsafe`
+# code does: there is none of ours.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+TOOLS := $(abspath $(TARGET))/tools
+
 .PHONY: fuzz
-fuzz: ## not here yet
-	@echo "make fuzz: the fuzz targets are not here yet (README.md, \"What is not here yet\")" >&2; exit 1
+fuzz: ## fuzz each decoder and model for a minute (FUZZ_SECONDS, FUZZ_TARGETS; builds cargo-fuzz the first time)
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make fuzz needs a C++ compiler, as libFuzzer is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	@test -x $(TOOLS)/bin/cargo-fuzz || $(CARGO) install --locked --quiet --version 0.13.2 --root $(TOOLS) cargo-fuzz
+	cd fuzz && PATH="$(TOOLS)/bin:$$PATH" cargo fuzz build --sanitizer none
+	@set -e; cd fuzz; for target in $(FUZZ_TARGETS); do \
+		echo "== $$target, $(FUZZ_SECONDS) s"; mkdir -p "corpus/$$target"; \
+		PATH="$(TOOLS)/bin:$$PATH" cargo fuzz run --sanitizer none "$$target" "corpus/$$target" "../tests/data/fuzz/$$target" -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 -print_final_stats=1 2>&1 | \
+			grep -E 'panicked|^(stat::number_of|Test unit|==[0-9]+== ERROR)'; \
+		test -z "$$(ls "artifacts/$$target" 2>/dev/null)" || { echo "$$target: see fuzz/artifacts/$$target; what is mended goes into tests/data/fuzz/" >&2; exit 1; }; \
+	done
 
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included

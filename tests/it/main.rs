@@ -14,6 +14,7 @@ mod cli_usage;
 mod cli_without_luau;
 mod db_client;
 mod db_routes;
+mod fuzzed;
 mod hostile_master;
 #[cfg(feature = "luau")]
 mod process_bounds;

@@ -1,0 +1,8 @@
+//! Drives `values::json_text` of tests/it/fuzzed/, where it says what must hold.
+#![no_main]
+#![allow(dead_code, reason = "the other checks in the file have targets of their own")]
+
+#[path = "../../tests/it/fuzzed/values.rs"]
+mod values;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| values::json_text(input));
