@@ -27,6 +27,10 @@ pub const API_BODIES_MAX_BYTES: u64 = 8 * API_BODY_MAX_BYTES as u64;
 /// as JSON text; larger is 413 before anything is read.
 pub const API_DB_BODY_MAX_BYTES: usize = 2 * DB_BODY_MAX_BYTES;
 
+/// Limit: an answer of the internal API that a command reads: the largest Find or result as JSON text, of which a byte may
+/// take six.
+pub const CLIENT_REPLY_MAX_BYTES: u64 = 6 * MESSAGE_MAX_BYTES as u64 + 1024 * 1024;
+
 /// Limit: items of a list in a body of the internal API (scopes, events, ids), as each takes more memory than its text; more
 /// is `BadRequest`. What a list may hold in fact is a rule of the store.
 pub const API_LIST_MAX: usize = 16_384;

@@ -20,7 +20,8 @@ use crate::config::{Mode, PoolConfig};
 use crate::internal_api::{ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::random;
-use crate::runtime::TemplateRuntime;
+use crate::runtime::{TemplateRuntime, TenantStates};
+use crate::sharding::worker_for;
 use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
@@ -289,9 +290,15 @@ fn start_threads(
     db: &Arc<DbState>,
     make_runtime: &MakeRuntime<'_>,
 ) -> Result<WorkerPool<WorkerThread>, MasterError> {
+    let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
+    let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
+    let told = subscriptions.clone();
+    // As the worker-facing server does for processes: whoever set a state, the tenant's worker knows.
+    db.on_tenant_state(Box::new(move |tenant, state| {
+        told[worker_for(tenant, told.len())].put(tenant, state.clone());
+    }));
     let mut workers = Vec::with_capacity(config.workers);
-    for id in 0..config.workers {
-        let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
+    for (id, subscriptions) in subscriptions.into_iter().enumerate() {
         let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, config.workers));
         let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone()).map_err(MasterError::Io)?;
         let worker = WorkerThread::new(id, runtime, config.executors as u64, subscriptions, tenant_db);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::limits::API_BODY_MAX_BYTES;
+use serde_json::{Value, json};
+
+use crate::limits::CLIENT_REPLY_MAX_BYTES;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};
@@ -18,6 +20,9 @@ const TOKEN_VARIABLE: &str = "MESOPHYLL_INTERNAL_TOKEN";
 /// On top of a request's own deadline: for connecting and for the bytes to travel.
 const TRAVEL_TIME: Duration = Duration::from_secs(5);
 
+/// How long the master may take for what waits for no tenant: longer than its store does.
+pub(super) const DATA_DEADLINE: Duration = Duration::from_secs(25);
+
 /// A running master, as a client of its internal API.
 pub(super) struct ApiClient {
     agent: ureq::Agent,
@@ -31,8 +36,21 @@ pub(super) struct ApiAnswer {
     pub(super) body: String,
 }
 
+impl ApiAnswer {
+    /// The body of a success.
+    ///
+    /// # Errors
+    /// The API's own error line, as a command's.
+    pub(super) fn success(self) -> Result<String, CliError> {
+        match self.status {
+            200..=299 => Ok(self.body),
+            status => Err(refused(status, &self.body)),
+        }
+    }
+}
+
 impl ApiClient {
-    /// A client from the command's options; `deadline` is that of the one request it is made for.
+    /// A client from the command's options; `deadline` is that of the requests it is made for.
     pub(super) fn new(args: &Args, deadline: Duration) -> Result<Self, CliError> {
         let api = args.get("api").map_or("127.0.0.1:7451", |(api, _)| api);
         let config = ureq::Agent::config_builder()
@@ -49,32 +67,75 @@ impl ApiClient {
         self.token.split_once('.').map(|(user, _)| user)
     }
 
-    /// Posts a JSON body.
+    /// Gets what is there.
     ///
     /// # Blocks
     /// Until the answer, or the deadline given at the making.
     ///
     /// # Errors
     /// Nobody answers there.
+    pub(super) fn get(&self, path: &str) -> Result<ApiAnswer, CliError> {
+        let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
+        self.read(request.call().map_err(|error| self.unreachable(&error))?)
+    }
+
+    /// Posts a JSON body; blocks and errors as [`ApiClient::get`].
     pub(super) fn post(&self, path: &str, body: &str) -> Result<ApiAnswer, CliError> {
-        let unreachable = |error: ureq::Error| {
-            CliError::failed(format!(
-                "no answer from {}: {error}; is a master running there? --api says where",
-                self.base
-            ))
-        };
-        let response = self
-            .agent
-            .post(format!("{}{path}", self.base))
-            .header("Authorization", format!("Internal {}", self.token))
-            .content_type("application/json")
-            .send(body);
-        let mut response = response.map_err(unreachable)?;
+        self.send(self.agent.post(self.url(path)), body)
+    }
+
+    /// Puts a JSON body; blocks and errors as [`ApiClient::get`].
+    pub(super) fn put(&self, path: &str, body: &str) -> Result<ApiAnswer, CliError> {
+        self.send(self.agent.put(self.url(path)), body)
+    }
+
+    /// Posts without a body; blocks and errors as [`ApiClient::get`].
+    pub(super) fn post_nothing(&self, path: &str) -> Result<ApiAnswer, CliError> {
+        let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
+        self.read(request.send_empty().map_err(|error| self.unreachable(&error))?)
+    }
+
+    fn send(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        body: &str,
+    ) -> Result<ApiAnswer, CliError> {
+        let request = request.header("Authorization", self.authorization()).content_type("application/json");
+        self.read(request.send(body).map_err(|error| self.unreachable(&error))?)
+    }
+
+    fn read(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<ApiAnswer, CliError> {
         let status = response.status().as_u16();
-        // The largest answer is a message of the largest size, written as JSON.
-        let limit = u64::try_from(API_BODY_MAX_BYTES).unwrap_or(u64::MAX);
-        let body = response.body_mut().with_config().limit(limit).read_to_string().map_err(unreachable)?;
-        Ok(ApiAnswer { status, body })
+        let body = response.body_mut().with_config().limit(CLIENT_REPLY_MAX_BYTES).read_to_string();
+        Ok(ApiAnswer { status, body: body.map_err(|error| self.unreachable(&error))? })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn authorization(&self) -> String {
+        format!("Internal {}", self.token)
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> CliError {
+        CliError::failed(format!("no answer from {}: {error}; is a master running there? --api says where", self.base))
+    }
+}
+
+/// The API's own error line, as a command's, with what to do about it where that is not plain.
+fn refused(status: u16, body: &str) -> CliError {
+    let error: Value = serde_json::from_str(body).unwrap_or_else(|_| json!({}));
+    let code = error["code"].as_str().unwrap_or("?");
+    let message = error["message"].as_str().unwrap_or("no message; is that the internal API of a master?");
+    let sent = if error["sent"].as_bool() == Some(true) { " (it may have been done all the same)" } else { "" };
+    let text = format!("{code} ({status}): {message}{sent}");
+    match code {
+        "NoAuthToken" | "InvalidToken" => CliError::failed(format!(
+            "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"
+        )),
+        "Restricted" => CliError::failed(format!("{text}; the master's --trusted-source lets others in")),
+        _ => CliError::failed(text),
     }
 }
 
@@ -87,5 +148,10 @@ fn token(args: &Args) -> Result<String, CliError> {
             CliError::config(format!("no token: set {TOKEN_VARIABLE} or give --token-file (mesophyll token makes one)"))
         })?,
     };
-    Ok(text.trim().to_owned())
+    let token = text.trim();
+    if token.is_empty() || token.contains(|char: char| char.is_whitespace() || char.is_control()) {
+        // It would be a header that cannot be sent, in an error that shows it.
+        return Err(CliError::config("that is no token: mesophyll token makes one"));
+    }
+    Ok(token.to_owned())
 }

@@ -6,7 +6,10 @@ mod args;
 mod check;
 mod client;
 mod dispatch;
+mod drop_tenant;
+mod global_kv;
 mod interruptible;
+mod kv;
 mod lifeline;
 mod logging;
 mod master;
@@ -18,9 +21,14 @@ mod replay_input;
 mod replay_line;
 mod replay_output;
 mod replay_summary;
+mod run_script;
 mod signals;
 mod store;
+mod table;
+mod template;
+mod tenant;
 mod token;
+mod words;
 mod worker;
 
 use std::fmt;
@@ -46,6 +54,12 @@ const COMMANDS: &[Command] = &[
     worker::COMMAND,
     replay::COMMAND,
     dispatch::COMMAND,
+    run_script::COMMAND,
+    drop_tenant::COMMAND,
+    tenant::COMMAND,
+    template::COMMAND,
+    kv::COMMAND,
+    global_kv::COMMAND,
     token::COMMAND,
     migrate::COMMAND,
     store::COMMAND,
@@ -173,7 +187,7 @@ fn overview() -> String {
         "mesophyll: a master, its workers and the sandboxed Luau templates of tenants\n\nUsage: mesophyll COMMAND [OPTIONS]\n\nCommands:\n",
     );
     for command in COMMANDS {
-        text.push_str(&format!("  {:<10} {}\n", command.name, command.about));
+        text.push_str(&format!("  {:<12} {}\n", command.name, command.about));
     }
     text.push_str("\nmesophyll COMMAND --help shows a command's options and examples.");
     text

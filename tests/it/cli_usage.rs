@@ -51,7 +51,23 @@ fn a_command_line_that_makes_no_sense_is_wrong_usage() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["master", "worker", "replay", "dispatch", "token", "check"] {
+    let commands = [
+        "master",
+        "worker",
+        "replay",
+        "dispatch",
+        "run-script",
+        "drop-tenant",
+        "tenant",
+        "template",
+        "kv",
+        "global-kv",
+        "token",
+        "migrate",
+        "store",
+        "check",
+    ];
+    for command in commands {
         let help = run(&[command, "--help"]);
         help.expect(0, "");
         assert!(help.stdout.iter().any(|line| line.starts_with(&format!("Usage: mesophyll {command}"))), "{help:?}");

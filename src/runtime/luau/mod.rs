@@ -52,7 +52,7 @@ use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
 use self::templates::Templates;
-pub use self::templates::{Finding, check};
+pub use self::templates::{Finding, check, check_source};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};

@@ -303,6 +303,18 @@ impl Master {
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status}: {body:?}")))
     }
 
+    /// Runs a command against this master as user 7.
+    pub(crate) fn command(&self, args: &[&str]) -> Finished {
+        self.command_on(args, "")
+    }
+
+    /// As [`Master::command`], with this input.
+    pub(crate) fn command_on(&self, args: &[&str], input: &str) -> Finished {
+        let mut command = mesophyll(args);
+        command.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", self.api().to_string());
+        Running::start_on(command, input).wait()
+    }
+
     /// Asks it to stop and waits until it has.
     pub(crate) fn stop(self) -> (Finished, TempDir) {
         self.running.signal(Signal::TERM);

@@ -62,6 +62,13 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Why a template that a tenant is to have of its own does not compile, if it does not. Nothing is executed.
+pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
+    vm::prepare();
+    let problem = compile(source, SOURCE_MAX_BYTES).err()?;
+    Some(Finding { file: file.to_owned(), line: problem.line, message: problem.message })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

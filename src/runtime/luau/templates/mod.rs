@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use mlua::chunk::Compiler;
 
-pub use self::check::{Finding, check};
+pub use self::check::{Finding, check, check_source};
 use super::config::TemplateSource;
 
 /// The module that a tenant without a template of its own runs.

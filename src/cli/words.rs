@@ -1,0 +1,91 @@
+//! What stands on the command lines of several commands: tenants, files, JSON, deadlines; each with the error that says what
+//! to write instead.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::config::span;
+use crate::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
+use crate::model::TenantId;
+
+use super::CliError;
+use super::args::{Args, OptionSpec};
+
+/// How long a command waits for a tenant.
+pub(super) const DEADLINE: OptionSpec = OptionSpec::value("deadline", "D", "how long to wait (default: 35s)");
+
+/// Answers as the API gives them, for programs.
+pub(super) const JSON: OptionSpec = OptionSpec::switch("json", "print JSON, as the API answers it");
+
+/// The tenant that a word names.
+pub(super) fn tenant(word: &str) -> Result<TenantId, CliError> {
+    word.parse().map_err(|error| CliError::usage(format!("{word:?}: {error}")))
+}
+
+/// A route of the API for a tenant: `/i/{what}/guild/123`.
+pub(super) fn path(what: &str, tenant: TenantId) -> String {
+    format!("/i/{what}/{}/{}", tenant.kind().as_str(), tenant.snowflake())
+}
+
+/// The deadline option.
+pub(super) fn deadline(args: &Args) -> Result<Duration, CliError> {
+    let deadline = span(args, "deadline", DISPATCH_DEADLINE)?;
+    if deadline > DISPATCH_DEADLINE_MAX {
+        return Err(CliError::usage("--deadline is 5m at most"));
+    }
+    Ok(deadline)
+}
+
+/// Text that goes on as it is, once it is known to be JSON.
+pub(super) fn json(what: &str, text: &str) -> Result<Box<RawValue>, CliError> {
+    RawValue::from_string(text.trim().to_owned()).map_err(|error| {
+        let hint = if looks_like_bare_text(text) { r#"; a text needs its quotes: '"text"'"# } else { "" };
+        CliError::usage(format!("{what} is not JSON: {error}{hint}"))
+    })
+}
+
+fn looks_like_bare_text(text: &str) -> bool {
+    text.trim_start().starts_with(|char: char| char.is_alphabetic())
+}
+
+/// A file's text, or stdin's for `-`.
+///
+/// # Blocks
+/// Until the end of the file.
+///
+/// # Errors
+/// It cannot be read, is larger than `max_bytes`, or is no UTF-8.
+pub(super) fn file(name: &str, max_bytes: usize) -> Result<String, CliError> {
+    let shown = if name == "-" { "stdin" } else { name };
+    let failed = |what: String| CliError::config(format!("{shown}: {what}"));
+    let read: Result<Box<dyn Read>, io::Error> = match name {
+        "-" => Ok(Box::new(io::stdin().lock())),
+        path => File::open(path).map(|file| Box::new(file) as Box<dyn Read>),
+    };
+    let mut bytes = Vec::new();
+    let room = max_bytes as u64 + 1;
+    read.and_then(|file| file.take(room).read_to_end(&mut bytes)).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() > max_bytes {
+        return Err(failed(format!("it is larger than {max_bytes} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".to_owned()))
+}
+
+/// An object of JSON from members that are JSON already.
+pub(super) fn object(members: &[(&str, &str)]) -> String {
+    let members: Vec<String> = members.iter().map(|(name, json)| format!("{}:{json}", quoted(name))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// A text as JSON.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A list of texts as JSON.
+pub(super) fn list(texts: &[&str]) -> String {
+    serde_json::Value::from(texts).to_string()
+}
