@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use state::{Caller, DbOptions, DbState, KvAnswer};
 pub use states::StateListener;
-pub use url::{OpenError, StoreUrl};
+pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 
 use crate::error::DbError;
 use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS};

@@ -1,0 +1,106 @@
+//! Measures Mesophyll beside what it is compared with: all in one run, in turn, on one machine.
+//!
+//! `make bench` and `make bench-quick` call it; docs/benchmarks.md says how to read what it prints. Deliberately no part of
+//! the product's build. The benchmark starts itself again for whatever must be another process (see `serve.rs`).
+
+mod aims;
+mod harness;
+mod load;
+mod machine;
+mod report;
+mod serve;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use harness::Plan;
+
+const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
+
+  --quick      about a minute: fewer and shorter rounds
+  --only TEXT  only cases whose name contains this
+  --out DIR    where latest.json and latest.md go (target/bench)
+
+PostgreSQL is measured if MESOPHYLL_BENCH_POSTGRES_URL or MESOPHYLL_TEST_POSTGRES_URL names a server on which a database
+may be made.";
+
+struct Options {
+    is_quick: bool,
+    only: Option<String>,
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.first() {
+        Some(&"serve-store") if args.len() == 2 => serve::store(args[1]),
+        Some(&"serve-bare") if args.len() == 1 => serve::bare(),
+        _ => match options(&args) {
+            Some(options) => bench(&options),
+            None => {
+                eprintln!("{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("mesophyll-bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(args: &[&str]) -> Option<Options> {
+    let mut options = Options { is_quick: false, only: None, out: PathBuf::from("target/bench") };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match *arg {
+            "--quick" => options.is_quick = true,
+            "--only" => options.only = Some((*args.next()?).to_owned()),
+            "--out" => options.out = PathBuf::from(*args.next()?),
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn bench(options: &Options) -> Result<(), String> {
+    let plan = if options.is_quick {
+        Plan { rounds: 2, lasting: Duration::from_millis(150), warm_up: Duration::from_millis(50) }
+    } else {
+        Plan { rounds: 5, lasting: Duration::from_secs(1), warm_up: Duration::from_millis(300) }
+    };
+    let scratch = Scratch::new(&options.out)?;
+    let machine = machine::look(scratch.path())?;
+    let mut left_out = Vec::new();
+    let mut rows = Vec::new();
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+    store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
+    report::write(&options.out, &machine, plan, &rows, &left_out)
+}
+
+/// A folder for databases, on the disk that holds the results; gone with the run.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(out: &Path) -> Result<Self, String> {
+        let path = out.join(format!("scratch-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

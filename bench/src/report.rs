@@ -1,0 +1,89 @@
+//! The results: a table for people, Markdown for docs/benchmarks.md, JSON for programs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::aims::AIMS;
+use crate::harness::{Plan, Row, Series};
+use crate::machine::Machine;
+
+/// Prints the results and writes them into `latest.json` and `latest.md`.
+pub fn write(out: &Path, machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) -> Result<(), String> {
+    let markdown = markdown(machine, plan, rows, left_out);
+    println!("{markdown}");
+    let json = Value::Array(rows.iter().map(as_json).collect());
+    let save = |name: &str, text: String| {
+        fs::write(out.join(name), text).map_err(|error| format!("{}: {error}", out.join(name).display()))
+    };
+    save("latest.md", markdown)?;
+    save("latest.json", format!("{json:#}\n"))
+}
+
+fn as_json(row: &Row) -> Value {
+    json!({
+        "case": row.case, "unit": row.unit, "ours": row.ours.median(), "async": row.peer.median(),
+        "floor": row.floor.median(), "ratio_async": row.ratio_async(), "ratio_floor": row.ratio_floor(),
+    })
+}
+
+fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let mut line = |words: String| {
+        let _ = writeln!(text, "{words}");
+    };
+    for words in &machine.lines {
+        line(format!("- {words}"));
+    }
+    line(format!(
+        "- {} rounds of {:?} each, in turn; medians, and in brackets the least and the most",
+        plan.rounds, plan.lasting
+    ));
+    for what in left_out {
+        line(format!("- **left out:** {what}"));
+    }
+    line(String::new());
+    for verdict in AIMS.iter().filter_map(|aim| aim.verdict(rows)) {
+        line(format!("- {verdict}"));
+    }
+    line(String::new());
+    line("| case | unit | ours | async | floor | ours ÷ async | ours ÷ floor |".to_owned());
+    line("|---|---|---:|---:|---:|---:|---:|".to_owned());
+    for row in rows {
+        line(format!(
+            "| `{}` | {} | {} | {} | {} | {} | {} |",
+            row.case,
+            row.unit,
+            cell(&row.ours),
+            cell(&row.peer),
+            cell(&row.floor),
+            ratio(row.ratio_async()),
+            ratio(row.ratio_floor()),
+        ));
+    }
+    text
+}
+
+fn cell(series: &Series) -> String {
+    match (series.median(), series.spread()) {
+        (Some(median), Some((least, most))) => format!("{} ({}–{})", number(median), number(least), number(most)),
+        _ => "–".to_owned(),
+    }
+}
+
+fn number(number: f64) -> String {
+    if number < 10.0 {
+        format!("{number:.2}")
+    } else if number < 100.0 {
+        format!("{number:.1}")
+    } else {
+        format!("{number:.0}")
+    }
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"))
+}

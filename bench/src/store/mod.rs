@@ -1,0 +1,189 @@
+//! The store part: set, get and find, in this process and over HTTP, on each store, beside what they stand on.
+//!
+//! *Direct* is `DbState`, as thread-pool mode has it. Otherwise it is a worker's `MesophyllDbClient` in this process and a
+//! master's `MesophyllServer` in another, over loopback TCP. A worker has eight threads for the database, so eight callers
+//! share a client, and 64 callers are eight workers.
+
+mod bare;
+pub mod contents;
+mod plain_postgres;
+mod plain_redb;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesophyll::mesophyll::MesophyllDbClient;
+use mesophyll::model::KeyValueOp;
+use mesophyll::store::{self as product, DbOptions, DbState, StoreUrl};
+
+use crate::harness::{self, Case, Contestant, Plan, Role, Row, Sample};
+use crate::load::{self, Caller};
+use crate::serve::{Server, TOKEN};
+use bare::BareExchange;
+use contents::{Op, Picker};
+use plain_postgres::{Database, PlainPostgres};
+use plain_redb::{Commit, PlainRedb};
+
+const CALLERS: [usize; 3] = [1, 8, 64];
+
+/// Callers that share a client: the threads that a worker has for it.
+const CALLERS_A_WORKER: usize = 8;
+
+/// Runs the store's cases.
+pub fn run(
+    folder: &Path,
+    plan: Plan,
+    wanted: &dyn Fn(&str) -> bool,
+    rows: &mut Vec<Row>,
+    left_out: &mut Vec<String>,
+) -> Result<(), String> {
+    let mut runner = Runner { plan, wanted, rows };
+    runner.embedded("memory", "memory:", "memory:", None)?;
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (direct, served) = (format!("redb:{}", file("direct.redb")), format!("redb:{}", file("served.redb")));
+    let plain = PlainRedb::new(&folder.join("plain.redb"))?;
+    runner.embedded("redb", &direct, &served, Some(&plain))?;
+    match Database::new()? {
+        Some(database) => runner.postgres(&database),
+        None => {
+            let why = "PostgreSQL: set MESOPHYLL_BENCH_POSTGRES_URL to a server on which a database may be made";
+            eprintln!("LEFT OUT: {why}");
+            left_out.push(why.to_owned());
+            Ok(())
+        }
+    }
+}
+
+struct Runner<'r> {
+    plan: Plan,
+    wanted: &'r dyn Fn(&str) -> bool,
+    rows: &'r mut Vec<Row>,
+}
+
+impl Runner<'_> {
+    fn embedded(&mut self, kept: &str, direct: &str, served: &str, plain: Option<&PlainRedb>) -> Result<(), String> {
+        let names = names(kept);
+        if !names.iter().any(|name| (self.wanted)(name)) {
+            return Ok(());
+        }
+        let db = open(direct)?;
+        for (op, callers) in every_op_and_callers(&CALLERS) {
+            let mut contestants = vec![ours(direct_callers(&db, op))];
+            if let Some(plain) = plain {
+                contestants.push(floor(move |callers| plain.callers(op, Commit::LikeOurs, callers)));
+                if op == Op::Set {
+                    let measure = measured(move |callers| plain.callers(op, Commit::OnePhase, callers));
+                    contestants.push(Contestant { role: Role::Other("vs_one_phase"), measure });
+                }
+            }
+            self.case(&format!("{op}_{kept}_direct"), callers, contestants)?;
+        }
+        db.close();
+        self.over_http(kept, served, &CALLERS)
+    }
+
+    fn postgres(&mut self, database: &Database) -> Result<(), String> {
+        if !names("pg").iter().any(|name| (self.wanted)(name)) {
+            return Ok(());
+        }
+        let db = open(database.url())?;
+        for (op, callers) in every_op_and_callers(&CALLERS) {
+            let plain = PlainPostgres::new(database.url(), callers)?;
+            let contestants = vec![ours(direct_callers(&db, op)), floor(|callers| plain.callers(op, callers))];
+            self.case(&format!("{op}_pg_direct"), callers, contestants)?;
+        }
+        db.close();
+        self.over_http("pg", database.url(), &[1, 8, 16, 64])
+    }
+
+    fn over_http(&mut self, kept: &str, url: &str, numbers: &[usize]) -> Result<(), String> {
+        let server = Server::of_store(url)?;
+        let address = server.address.to_string();
+        for (op, callers) in every_op_and_callers(numbers) {
+            let bare = BareExchange::like(server.address, op)?;
+            let mut contestants = vec![ours(http_callers(&address, op))];
+            // A write's floor is the disk, which the direct cases show.
+            if op != Op::Set {
+                contestants.push(floor(|callers| bare.callers(callers)));
+            }
+            self.case(&format!("{op}_{kept}"), callers, contestants)?;
+        }
+        Ok(())
+    }
+
+    fn case(&mut self, name: &str, callers: usize, contestants: Vec<Contestant<'_>>) -> Result<(), String> {
+        let mut case = Case { name: format!("kv_{name}"), callers, contestants };
+        if (self.wanted)(&case.name) {
+            eprintln!("{} with {callers}", case.name);
+            self.rows.extend(harness::run(&mut case, self.plan)?);
+        }
+        Ok(())
+    }
+}
+
+fn names(kept: &str) -> Vec<String> {
+    Op::ALL.iter().flat_map(|op| [format!("kv_{op}_{kept}_direct"), format!("kv_{op}_{kept}")]).collect()
+}
+
+fn every_op_and_callers(numbers: &[usize]) -> impl Iterator<Item = (Op, usize)> {
+    Op::ALL.into_iter().flat_map(|op| numbers.iter().map(move |callers| (op, *callers)))
+}
+
+fn measured<'c>(
+    mut callers: impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c,
+) -> Box<dyn FnMut(usize, Duration) -> Result<Sample, String> + 'c> {
+    Box::new(move |number, lasting| load::drive(callers(number)?, lasting))
+}
+
+fn ours<'c>(callers: impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c) -> Contestant<'c> {
+    Contestant { role: Role::Ours, measure: measured(callers) }
+}
+
+fn floor<'c>(callers: impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c) -> Contestant<'c> {
+    Contestant { role: Role::Floor, measure: measured(callers) }
+}
+
+fn open(url: &str) -> Result<Arc<DbState>, String> {
+    let url: StoreUrl = url.parse().map_err(|_| format!("not a store: {url}"))?;
+    let store = product::open(&url).map_err(|error| error.to_string())?;
+    let db = Arc::new(DbState::new(store, DbOptions::default()).map_err(|error| error.to_string())?);
+    contents::fill(&db)?;
+    Ok(db)
+}
+
+fn direct_callers<'c>(db: &'c DbState, op: Op) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
+    move |number| {
+        Ok((0..number)
+            .map(|caller| {
+                let mut picker = Picker::new(caller);
+                Box::new(move || {
+                    let (tenant, op) = picker.operation(op);
+                    db.kv(tenant, op).map(drop).map_err(|error| error.to_string())
+                }) as Caller<'c>
+            })
+            .collect())
+    }
+}
+
+fn http_callers<'c>(address: &'c str, op: Op) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
+    let workers = CALLERS.iter().max().map_or(1, |callers| callers.div_ceil(CALLERS_A_WORKER));
+    let clients: Vec<_> = (0..workers).map(|_| MesophyllDbClient::new(address, 0, TOKEN)).collect();
+    move |number| {
+        Ok((0..number)
+            .map(|caller| {
+                let mut picker = Picker::new(caller);
+                let client = clients[caller / CALLERS_A_WORKER].clone();
+                Box::new(move || {
+                    let (tenant, op) = picker.operation(op);
+                    match op {
+                        KeyValueOp::Get { scopes, key } => client.kv_get(tenant, scopes, key).map(drop),
+                        KeyValueOp::Find { scopes, query } => client.kv_find(tenant, scopes, query).map(drop),
+                        op => client.kv_change(tenant, &op),
+                    }
+                    .map_err(|error| error.to_string())
+                }) as Caller<'c>
+            })
+            .collect())
+    }
+}
