@@ -80,7 +80,7 @@ pub fn check_value(value: &EncodedValue) -> Result<EncodedValue, DbError> {
     wire::value::storable(value).map_err(refused)
 }
 
-/// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted.
+/// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted, no −0.0 in it.
 ///
 /// # Errors
 /// `Refused`: too many events, a name that is too long, data that is too large or deep, or what jsonb cannot keep.
@@ -97,7 +97,7 @@ pub fn check_tenant_state(state: &TenantState) -> Result<TenantState, DbError> {
     Ok(TenantState { events: state.events.clone(), data: check_json(&state.data, STATE_DATA_MAX_BYTES)? })
 }
 
-/// Checks plain JSON and gives the form in which it is stored: keys sorted.
+/// Checks plain JSON and gives the form in which it is stored: keys sorted, no −0.0.
 pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<EncodedJson, DbError> {
     if json.as_bytes().len() > max_bytes {
         return Err(refused(format!("the data has at most {max_bytes} bytes")));
@@ -120,7 +120,7 @@ pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<Encoded
             _ => {}
         }
     }
-    Ok(wire::plain::canonical(json))
+    Ok(wire::plain::storable(json))
 }
 
 #[cfg(test)]
@@ -202,5 +202,20 @@ mod tests {
         });
         let stored = check_tenant_state(&TenantState { events: BTreeSet::new(), data }).expect("within the limits");
         assert_eq!(stored.data.as_bytes(), b"\x82\xa1a\x02\xa1b\x01");
+    }
+
+    #[test]
+    fn negative_zero_in_the_data_is_stored_as_zero() {
+        let data = |zero: f64| {
+            json(|writer| {
+                writer.array(3);
+                writer.f64(zero);
+                writer.f64(-1.5);
+                writer.unsigned(0);
+            })
+        };
+        let stored = check_tenant_state(&TenantState { events: BTreeSet::new(), data: data(-0.0) });
+        assert_eq!(stored.expect("within the limits").data, data(0.0));
+        assert_ne!(data(0.0), data(-0.0), "the test can tell them apart");
     }
 }

@@ -170,6 +170,16 @@ impl Decode for EncodedJson {
 /// The form in which the reference would write it: keys sorted by bytes, of a key that comes twice the last value, the
 /// shortest numbers and lengths, 8-byte floats, and null for what JSON has no number for.
 pub fn canonical(json: &EncodedJson) -> EncodedJson {
+    rewritten(json, |number| number)
+}
+
+/// The form in which a store keeps it: canonical, and −0.0 is 0.0, as PostgreSQL's numbers know no other zero.
+pub fn storable(json: &EncodedJson) -> EncodedJson {
+    // Adding zero makes 0.0 of -0.0 and leaves everything else.
+    rewritten(json, |number| number + 0.0)
+}
+
+fn rewritten(json: &EncodedJson, float: impl Fn(f64) -> f64) -> EncodedJson {
     let mut walk = PlainWalk::new(json);
     let mut writer = Writer::with_capacity(json.as_bytes().len());
     let mut open: Vec<Unsorted<'_>> = Vec::new();
@@ -180,7 +190,7 @@ pub fn canonical(json: &EncodedJson) -> EncodedJson {
             PlainToken::Boolean(value) => writer.boolean(value),
             PlainToken::Negative(number) => writer.integer(number),
             PlainToken::Unsigned(number) => writer.unsigned(number),
-            PlainToken::Float(number) if number.is_finite() => writer.f64(number),
+            PlainToken::Float(number) if number.is_finite() => writer.f64(float(number)),
             PlainToken::Float(_) => writer.nil(),
             PlainToken::Text(text) => writer.text(text),
             PlainToken::Key(key) => {

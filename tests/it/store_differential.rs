@@ -26,12 +26,34 @@ fn some_scopes(random: &mut Random) -> Scopes {
 }
 
 fn some_value(random: &mut Random) -> KhronosValue {
-    match random.below(4) {
+    match random.below(6) {
         0 => KhronosValue::Null,
+        4 => KhronosValue::Float(random.one_of(&[-0.0, 0.0, -1.5, 1e16, 5e-324])),
+        5 => KhronosValue::Vector([-0.0, 0.1, -2.5]),
         1 => KhronosValue::Integer(random.next() as i64),
         2 => KhronosValue::List(vec![KhronosValue::Boolean(true); random.below(40) as usize]),
         _ => KhronosValue::Text("x".repeat(random.below(300) as usize)),
     }
+}
+
+/// Plain JSON as stores are given it: whatever may be in it, the rules went over it.
+fn some_json(random: &mut Random) -> EncodedJson {
+    let mut bytes = vec![0x94];
+    for _ in 0..4 {
+        match random.below(8) {
+            0 => bytes.extend(b"\x82\xa1b\xc3\xa1a\xc0"),
+            1 => bytes.extend([&[0xca][..], &(-0.0_f32).to_be_bytes()].concat()),
+            2 => bytes.extend([&[0xcf][..], &random.next().to_be_bytes()].concat()),
+            3 => bytes.extend(b"\xa7\xc2\xab\xc3\xa9\"\\\x1f"),
+            4 => bytes.extend(b"\x90"),
+            _ => {
+                let numbers = [-0.0, 0.0, 1.0, -1e16, 1e300, 5e-324, f64::MAX, 0.1, -2.5e-7];
+                bytes.extend([&[0xcb][..], &random.one_of(&numbers).to_be_bytes()].concat());
+            }
+        }
+    }
+    let data = wire::plain::check(bytes).expect("plain JSON");
+    rules::check_tenant_state(&TenantState { events: Default::default(), data }).expect("within the rules").data
 }
 
 /// Does one operation to both stores and compares what they answer.
@@ -44,7 +66,7 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             let set = KvSet {
                 key: key.to_owned(),
                 scopes,
-                value: wire::value::encode(&some_value(random)),
+                value: rules::check_value(&wire::value::encode(&some_value(random))).expect("within the rules"),
                 fresh_id: format!("id{turn}"),
                 // Now and then the clock goes back.
                 now: Timestamp::from_unix_micros((turn * 7 % 1000) as i64).expect("in range"),
@@ -74,7 +96,7 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
         _ => {
             let events = (0..random.below(3)).map(|number| format!("E{number}")).collect();
             let standing = random.one_of(&[Standing::Good, Standing::Banned]);
-            let state = TenantState { events, data: EncodedJson::null() };
+            let state = TenantState { events, data: some_json(random) };
             // Revisions are each store's own.
             assert!(tested.set_standing(tenant, standing).is_ok() && expected.set_standing(tenant, standing).is_ok());
             assert!(tested.set_tenant_state(tenant, state.clone()).is_ok());
@@ -136,7 +158,7 @@ fn some_entry(random: &mut Random, tenant: TenantId, at: &GlobalAddress, now: Ti
         owner_type: if is_staff { "staff" } else { tenant.kind().as_str() }.to_owned(),
         price: None,
         short: "x".repeat(random.below(200) as usize),
-        public_metadata: EncodedJson::null(),
+        public_metadata: some_json(random),
         scope: at.scope.clone(),
         created_at: now,
         last_updated_at: now,
@@ -144,7 +166,7 @@ fn some_entry(random: &mut Random, tenant: TenantId, at: &GlobalAddress, now: Ti
         review_state: "pending".to_owned(),
         long: (random.below(2) == 0).then(|| "long".to_owned()),
     };
-    GlobalEntry { partial, data: EncodedJson::null() }
+    GlobalEntry { partial, data: some_json(random) }
 }
 
 fn compare_all(expected: &dyn Store, tested: &dyn Store) {

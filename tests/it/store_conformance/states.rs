@@ -1,10 +1,12 @@
 //! Tenant states, and whose tenants are whose.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mesophyll::error::DbError;
-use mesophyll::model::{EncodedJson, GlobalKeyValueOp, TenantId, TenantState};
-use mesophyll::store::{DbOptions, Usage};
+use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState};
+use mesophyll::store::global::{GlobalAddress, GlobalChange};
+use mesophyll::store::{DbOptions, DbState, Usage};
 use mesophyll::wire;
 
 use super::{OTHER, TENANT, scopes};
@@ -13,6 +15,7 @@ use crate::support::db::{Door, Kept, TestDb, open, refusal, text};
 
 every_database! {
     tenant_states_come_back_canonical,
+    negative_zero_in_plain_json_is_stored_as_zero,
     tenant_states_at_and_over_the_limit,
     a_worker_gets_the_states_of_its_own_tenants,
     the_tenants_of_other_workers_are_forbidden,
@@ -37,6 +40,43 @@ fn tenant_states_come_back_canonical(kept: Kept, door: Door) {
     db.tenants.set_tenant_state(TENANT, state(&["C"], b"\x80")).expect("set");
     assert_eq!(states().get(&TENANT), Some(&state(&["C"], b"\x80")));
     assert_eq!(db.state.tenant_state(TENANT).as_deref(), Some(&state(&["C"], b"\x80")));
+}
+
+/// What the cache says is what the store gives back: a master that starts again sees the same.
+fn negative_zero_in_plain_json_is_stored_as_zero(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    // As 8 bytes, as 4, and in an object.
+    let json = |sign: u8| {
+        let bytes =
+            [&[0x93, 0xcb, sign][..], &[0; 7], &[0x81, 0xa1, b'z', 0xcb, sign], &[0; 7], b"\xcb\xbf\xf8", &[0; 6]];
+        wire::plain::check(bytes.concat()).expect("plain JSON")
+    };
+    let short = wire::plain::check(vec![0xca, 0x80, 0, 0, 0]).expect("plain JSON");
+    let zero = wire::plain::check([&[0xcb][..], &[0; 8]].concat()).expect("plain JSON");
+    let set = |tenant, data| db.tenants.set_tenant_state(tenant, TenantState { events: BTreeSet::new(), data });
+    set(TENANT, json(0x80)).expect("set");
+    set(OTHER, short.clone()).expect("set");
+    let states = db.tenants.tenant_states().expect("listed");
+    assert_eq!((&states[&TENANT].data, &states[&OTHER].data), (&json(0), &zero));
+    let again = DbState::new(Arc::clone(&db.store), DbOptions::default()).expect("readable");
+    assert_eq!(again.tenant_state(TENANT).map(|state| state.data.clone()), Some(json(0)));
+    assert_eq!(again.tenant_state(OTHER).map(|state| state.data.clone()), Some(zero.clone()));
+    let entry = CreateGlobalKv {
+        key: "zero".to_owned(),
+        version: 1,
+        short: String::new(),
+        public_metadata: json(0x80),
+        scope: "tags".to_owned(),
+        public_data: true,
+        long: None,
+        data: short,
+    };
+    db.tenants.global_kv(TENANT, GlobalKeyValueOp::Create { entry }).expect("published");
+    let at = GlobalAddress { scope: "tags".to_owned(), key: "zero".to_owned(), version: 1 };
+    db.state.global_change(at, GlobalChange::Review("approved".to_owned())).expect("reviewed");
+    let got = db.tenants.global_kv_get(TENANT, "zero".to_owned(), 1, "tags".to_owned()).expect("read").expect("there");
+    assert_eq!(got.partial.public_metadata, json(0));
+    assert_eq!(got.data, GlobalKvData::Value { data: zero, opaque: false });
 }
 
 fn tenant_states_at_and_over_the_limit(kept: Kept, door: Door) {

@@ -92,6 +92,8 @@ pub(crate) struct TestDb {
     pub(crate) tenants: Box<dyn TenantDb>,
     /// As the master has it.
     pub(crate) state: Arc<DbState>,
+    /// What is under that.
+    pub(crate) store: Arc<dyn Store>,
     // In this order: the server ends before the place goes.
     server: Option<HttpServer>,
     _place: Place,
@@ -106,7 +108,8 @@ impl TestDb {
     /// The database of worker 0 of `workers`.
     pub(crate) fn with(kept: Kept, door: Door, options: DbOptions, workers: usize) -> Self {
         let place = Place::new(kept);
-        let state = Arc::new(DbState::new(place.open(), options).expect("a new store is readable"));
+        let store = place.open();
+        let state = Arc::new(DbState::new(Arc::clone(&store), options).expect("a new store is readable"));
         let server = (door != Door::Direct).then(|| serve(&state, workers));
         let client = || {
             let address = server.as_ref().expect("not Direct").local_addr();
@@ -117,7 +120,7 @@ impl TestDb {
             Door::Http => Box::new(WorkerDb::mesophyll(client())),
             Door::Unchecked => Box::new(Unchecked(client())),
         };
-        Self { tenants, state, server, _place: place }
+        Self { tenants, state, store, server, _place: place }
     }
 }
 
