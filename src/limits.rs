@@ -331,6 +331,14 @@ pub const TENANT_STATES_PIECE_BYTES: usize = 64 * 1024;
 /// Limit: for finding and connecting to the master; a local one answers at once, and one that does not is not there.
 pub const DB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Limit: bytes of a database request that are gathered before they are sent: head and body of all but large values leave in
+/// one piece, and no connection holds more.
+pub const DB_OUTGOING_BYTES: usize = 64 * 1024;
+
+/// How long a worker goes by the addresses of the master's name before it looks it up again: a lookup takes a thread, and a
+/// master seldom moves.
+pub const DB_ADDRESS_AGE: Duration = Duration::from_secs(10);
+
 /// Limit: for sending a database request's head, and again its body, which has 2 MiB at most.
 pub const DB_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 

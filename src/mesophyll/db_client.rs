@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use ureq::{Agent, Error, Timeout};
 
 use super::db_routes::{ERROR_HEADER, error_of};
+use super::db_transport::{DbConnector, MasterAddress};
 use crate::error::DbError;
 use crate::limits::{
     DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
@@ -87,7 +88,8 @@ impl MesophyllDbClient {
             .build();
         let mut ident = format!("?id={worker_id}&token=");
         push_encoded(&mut ident, token);
-        Self { agent: Agent::new_with_config(config), base: format!("http://{master}"), ident }
+        let agent = Agent::with_parts(config, DbConnector, MasterAddress::new(master));
+        Self { agent, base: format!("http://{master}"), ident }
     }
 
     /// Ends what is under way with an error, and everything later.

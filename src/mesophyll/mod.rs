@@ -8,6 +8,7 @@ mod client;
 mod conn;
 mod db_client;
 pub mod db_routes;
+mod db_transport;
 mod server;
 
 pub use client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};

@@ -137,6 +137,35 @@ fn requests_name_the_worker_and_the_tenant() {
 }
 
 #[test]
+fn a_request_leaves_in_one_piece() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let client = MesophyllDbClient::new(&listener.local_addr().expect("bound").to_string(), 3, TOKEN);
+    let asking = std::thread::spawn(move || set(&client));
+    let (mut socket, _) = listener.accept().expect("a connection");
+    let mut piece = [0; 4096];
+    // What was sent by one call over loopback comes by one call.
+    let got = socket.read(&mut piece).expect("a request");
+    let (head, body) = piece[..got].split_at(piece.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4);
+    assert!(String::from_utf8_lossy(head).contains(&format!("content-length: {}\r\n", body.len())), "{body:?}");
+    assert!(!body.is_empty());
+    socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("answered");
+    assert_eq!(asking.join().expect("answered"), Ok(()));
+}
+
+#[test]
+fn a_master_may_be_known_by_name() {
+    let folder = TempDir::new();
+    let db = open(Kept::InMemory, folder.path(), DbOptions::default());
+    let server = serve(&db, 1);
+    let client = MesophyllDbClient::new(&format!("localhost:{}", server.local_addr().port()), 0, TOKEN);
+    for _ in 0..3 {
+        set(&client).expect("set");
+    }
+    assert_eq!(server.stats().accepted, 1);
+    server.shutdown(Instant::now() + DEADLINE);
+}
+
+#[test]
 fn requests_share_a_connection() {
     let folder = TempDir::new();
     let db = open(Kept::InMemory, folder.path(), DbOptions::default());

@@ -113,7 +113,15 @@ const HOMES: &[Home] = &[
     Home { krate: "rmp_serde", homes: &["wire/codec.rs"] },
     Home {
         krate: "rustix",
-        homes: &["http/", "link/", "thread.rs", "worker/child.rs", "cli/interruptible.rs", "cli/lifeline.rs"],
+        homes: &[
+            "http/",
+            "link/",
+            "mesophyll/db_transport.rs",
+            "thread.rs",
+            "worker/child.rs",
+            "cli/interruptible.rs",
+            "cli/lifeline.rs",
+        ],
     },
     Home { krate: "serde", homes: &[""] },
     Home { krate: "serde_json", homes: &["wire/", "store/postgres/", "internal_api/", "cli/", "master.rs"] },
@@ -121,7 +129,7 @@ const HOMES: &[Home] = &[
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
     Home { krate: "tungstenite", homes: &["link/"] },
-    Home { krate: "ureq", homes: &["mesophyll/db_client.rs", "cli/client.rs"] },
+    Home { krate: "ureq", homes: &["mesophyll/db_client.rs", "mesophyll/db_transport.rs", "cli/client.rs"] },
 ];
 
 /// The folder or top-level file of `src/` that a file belongs to.
