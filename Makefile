@@ -13,6 +13,9 @@ EVENTS ?= examples/events.ndjson
 RUN_STORE ?= redb:$(TARGET)/run.redb
 RUN_FLAGS ?=
 
+# What `make bench` passes on, such as `--only kv_get`.
+BENCH_FLAGS ?=
+
 # Most packages that each feature set may pull in, ours included: `make audit` fails above them. The first number is a
 # promise (docs/dependencies.md); the others leave room for a minor version that splits a crate in two, not for more.
 BUDGET_NONE := 60
@@ -62,6 +65,7 @@ test: ## run every test (without a C++ compiler: every test that does without Lu
 check: ## format, lints, documentation and scripts, without running a test
 	$(need_cargo)
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
 	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
@@ -97,9 +101,19 @@ audit: ## count the packages of each feature set and look for async runtimes
 	@echo "packages in more than one version (all features):"
 	@$(CARGO) tree --locked --all-features --duplicates --depth 0 --prefix none --format '{p}' | awk 'NF { print "  " $$1, $$2 }' | sort -u
 
+# A package of its own, built apart: whatever it depends on is in no build, no test and no count of the product's.
+define run_bench
+	$(need_cargo)
+	$(CARGO) run --release --locked --manifest-path bench/Cargo.toml --target-dir $(TARGET)/bench-build -- --out $(TARGET)/bench $(1) $(BENCH_FLAGS)
+endef
+
 .PHONY: bench
-bench: ## not here yet
-	@echo "make bench: the benchmarks against the async variants are not here yet (README.md, \"What is not here yet\")" >&2; exit 1
+bench: ## measure everything beside what it is compared with (docs/benchmarks.md); a quarter of an hour
+	$(call run_bench)
+
+.PHONY: bench-quick
+bench-quick: ## the same in about a minute, and less exactly
+	$(call run_bench,--quick)
 
 # The suite's package, in an environment of its own that `make clean` removes. Pinned: a suite that changes by itself would fail
 # changes that did nothing.

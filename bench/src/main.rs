@@ -20,7 +20,7 @@ use harness::Plan;
 const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
 
   --quick      about a minute: fewer and shorter rounds
-  --only TEXT  only cases whose name contains this
+  --only TEXT  only cases whose name contains this; =NAME is that case alone
   --out DIR    where latest.json and latest.md go (target/bench)
 
 PostgreSQL is measured if MESOPHYLL_BENCH_POSTGRES_URL or MESOPHYLL_TEST_POSTGRES_URL names a server on which a database
@@ -79,7 +79,10 @@ fn bench(options: &Options) -> Result<(), String> {
     let machine = machine::look(scratch.path())?;
     let mut left_out = Vec::new();
     let mut rows = Vec::new();
-    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| match options.only.as_deref() {
+        None => true,
+        Some(only) => only.strip_prefix('=').map_or(name.contains(only), |only| name == only),
+    };
     store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     report::write(&options.out, &machine, plan, &rows, &left_out)
 }
