@@ -1,10 +1,7 @@
 //! One executor: the thread that runs some of the tenants, fairly.
 //!
-//! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a slice. There are two
-//! lanes: who has of late taken more than a small share of the time goes into the heavy one, everybody else into the light
-//! one, and while both have work they get equal time. So ten tenants that loop cost the others half of the time and no
-//! more, and a turn of the heavy lane gives way when work comes: a short event need not wait for it to end. Owns its
-//! tenants and their VMs, which never leave its thread. Wake-ups: its inbox.
+//! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a slice; who is next is up to
+//! the `lanes`. Owns its tenants and their VMs, which never leave its thread. Wake-ups: its inbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +15,7 @@ use super::config::LuauLimits;
 use super::control::Control;
 use super::gauges::Gauges;
 use super::io::IoQueue;
+use super::lanes::{Lanes, Usage};
 use super::mailbox::{Mailbox, Message};
 use super::templates::Templates;
 use super::tenant::{Step, Tenant};
@@ -25,7 +23,7 @@ use super::ticker::Tick;
 use super::timers::Timers;
 use crate::model::{Answer, DispatchResult, TenantId, Ticket};
 use crate::runtime::TenantStates;
-use crate::thread::panic_message;
+use crate::thread::{cpu_time, panic_message};
 
 /// What an executor is made of; everything in it can go to another thread.
 pub(super) struct ExecutorParts {
@@ -75,11 +73,8 @@ struct Executor {
     core: Core,
     // Limit: tenants of this worker; one goes when its VM has been closed and nothing waits.
     tenants: HashMap<TenantId, Place>,
-    light: VecDeque<TenantId>,
-    heavy: VecDeque<TenantId>,
-    /// By how much the light lane is ahead of the heavy one, while both have work.
-    light_ahead: Duration,
-    heavy_ahead: Duration,
+    lanes: Lanes,
+    watch: Stopwatch,
     inbox: VecDeque<Message>,
     tick: Tick,
     stopping: Arc<AtomicBool>,
@@ -93,25 +88,28 @@ struct Place {
     usage: Usage,
 }
 
-/// How much of the time a tenant has taken of late: what it runs flows in, a small share of all time flows out.
-struct Usage {
-    level: Duration,
+/// What a turn took by the processor time of this thread: on a busy machine the clock shows other threads' time too, and
+/// nobody shall be blamed for that. Asking for it costs as much as a small turn, so it is asked for seldom.
+struct Stopwatch {
     at: Instant,
+    processor: Duration,
 }
 
-impl Usage {
-    /// A tenant that takes no more than one in so many parts of the time stays light.
-    const SHARE: u32 = 20;
-
-    fn level(&mut self, now: Instant) -> Duration {
-        let out = now.saturating_duration_since(self.at) / Self::SHARE;
-        (self.level, self.at) = (self.level.saturating_sub(out), now);
-        self.level
+impl Stopwatch {
+    fn new() -> Self {
+        Self { at: Instant::now(), processor: cpu_time() }
     }
 
-    fn add(&mut self, now: Instant, ran: Duration) {
-        // No more than what is gone in a second: what is over is over.
-        self.level = (self.level(now) + ran).min(Duration::from_secs(1) / Self::SHARE);
+    /// A turn starts.
+    fn start(&mut self, now: Instant, slice: Duration) {
+        if now - self.at > slice {
+            (self.at, self.processor) = (now, cpu_time());
+        }
+    }
+
+    /// What a turn took, by up to a slice too much, that by the clock has taken so long.
+    fn took(&self, ran: Duration, slice: Duration) -> Duration {
+        if ran <= slice { ran } else { ran.min(cpu_time() - self.processor) }
     }
 }
 
@@ -120,16 +118,15 @@ pub(super) fn run(parts: ExecutorParts) {
     let ExecutorParts { limits, mailbox, io, templates, states, gauges, tick, stopping } = parts;
     // Whatever ends this thread: nobody may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
+    let lanes = Lanes::new(limits.slice);
     let control = Control::new(limits, tick.clone(), stopping.clone());
     let core =
         Core { control, timers: Timers::default(), mailbox, io, templates, states, gauges, answered: Vec::new() };
     let mut executor = Executor {
         core,
         tenants: HashMap::new(),
-        light: VecDeque::new(),
-        heavy: VecDeque::new(),
-        light_ahead: Duration::ZERO,
-        heavy_ahead: Duration::ZERO,
+        lanes,
+        watch: Stopwatch::new(),
         inbox: VecDeque::new(),
         tick,
         stopping,
@@ -157,10 +154,11 @@ impl Executor {
     /// Blocks: until a message comes or a timer is due; closing the inbox wakes it.
     fn receive(&mut self) {
         let Core { mailbox, timers, gauges, answered, .. } = &mut self.core;
-        if self.light.is_empty() && self.heavy.is_empty() {
+        if !self.lanes.has_turn(Instant::now()) {
             self.tick.idle();
             gauges.idle();
-            mailbox.wait(timers.next(), &mut self.inbox, answered);
+            let due = timers.next().into_iter().chain(self.lanes.due()).min();
+            mailbox.wait(due, &mut self.inbox, answered);
             self.tick.busy();
         } else {
             mailbox.take(&mut self.inbox, answered);
@@ -181,7 +179,7 @@ impl Executor {
                 self.tenants.entry(tenant).or_insert_with(|| Place {
                     tenant: Tenant::new(tenant),
                     queued: false,
-                    usage: Usage { level: Duration::ZERO, at: Instant::now() },
+                    usage: Usage::new(Instant::now()),
                 });
                 self.with_tenant(tenant, |tenant, core| tenant.submit(core, ticket, job, answer));
             }
@@ -209,8 +207,8 @@ impl Executor {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         place.queued = place.tenant.has_work(&self.core);
         if place.queued {
-            let is_heavy = place.usage.level(Instant::now()) > self.core.limits().slice;
-            if is_heavy { self.heavy.push_back(id) } else { self.light.push_back(id) }
+            let standing = place.usage.standing(Instant::now(), self.core.limits().slice);
+            self.lanes.push(id, standing);
         } else if place.tenant.is_gone() {
             self.tenants.remove(&id);
         }
@@ -219,15 +217,16 @@ impl Executor {
     /// Gives the next tenant its turn.
     fn turn(&mut self) {
         let slice = self.core.limits().slice;
-        let light_may = self.heavy.is_empty() || self.light_ahead < slice;
-        let is_heavy = self.light.is_empty() || !light_may;
-        let lane = if is_heavy { &mut self.heavy } else { &mut self.light };
-        let Some(id) = lane.pop_front() else { return };
-        let Some(place) = self.tenants.get_mut(&id) else { return };
+        let Some(turn) = self.lanes.next() else { return };
+        let id = turn.tenant;
+        let Some(place) = self.tenants.get_mut(&id) else {
+            return self.lanes.ended(turn, Instant::now(), Duration::ZERO);
+        };
         let (tenant, core) = (&mut place.tenant, &mut self.core);
 
         let started = Instant::now();
-        core.control.start_turn(started, is_heavy && light_may);
+        self.watch.start(started, slice);
+        core.control.start_turn(started, turn.gives_way);
         let ran = loop {
             let step = catch_unwind(AssertUnwindSafe(|| tenant.step(core))).unwrap_or_else(|payload| {
                 after_panic(tenant, core, payload.as_ref());
@@ -239,25 +238,10 @@ impl Executor {
             }
         };
         core.gauges.pause();
-        place.usage.add(started + ran, ran);
-        self.balance(is_heavy, ran);
+        let (now, took) = (started + ran, self.watch.took(ran, slice));
+        place.usage.add(now, took, slice);
+        self.lanes.ended(turn, now, took);
         self.enqueue(id);
-    }
-
-    /// Notes which lane is ahead, by a slice at most: what was long ago is forgotten.
-    fn balance(&mut self, is_heavy: bool, ran: Duration) {
-        let slice = self.core.limits().slice;
-        if !is_heavy && self.heavy.is_empty() {
-            self.light_ahead = Duration::ZERO;
-            return;
-        }
-        let (mine, other) = if is_heavy {
-            (&mut self.heavy_ahead, &mut self.light_ahead)
-        } else {
-            (&mut self.light_ahead, &mut self.heavy_ahead)
-        };
-        *mine = (*mine + ran.saturating_sub(*other)).min(slice);
-        *other = other.saturating_sub(ran);
     }
 
     /// Answers everything and closes the VMs.

@@ -6,7 +6,7 @@
 //!              ticker ─┘  └──────────────────────── result ───────────────────────────────┘
 //! ```
 //!
-//! * `executor` gives tenants turns; `tenant`, `running`, `calls` and `task` are one tenant's events and coroutines.
+//! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `running`, `calls` and `task` are one tenant's events and coroutines.
 //! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and `memory` what it judges.
 //! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what `ctx` does with the
 //!   database, on the threads of `io`; `convert` takes values in and out; `locks` makes `KV:update` one step.
@@ -24,6 +24,7 @@ mod executor;
 mod gauges;
 mod host;
 mod io;
+mod lanes;
 mod locks;
 mod mailbox;
 mod memory;

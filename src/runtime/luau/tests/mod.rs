@@ -5,6 +5,7 @@ mod attacks;
 mod check;
 mod coroutines;
 mod docs;
+mod fairness;
 mod sandbox;
 mod scheduling;
 mod support;
