@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
+use crate::worker::Recycle;
 
 /// How the pool's workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,12 @@ pub struct PoolConfig {
     pub log: log::LevelFilter,
     /// Time for a graceful stop.
     pub stop_timeout: Duration,
+    /// When an executor that does not come back to its loop makes its worker unhealthy.
+    pub hang_timeout: Duration,
+    /// Deaths with its events in flight that quarantine a tenant.
+    pub quarantine_after: usize,
+    /// When workers that are well are started anew.
+    pub recycle: Recycle,
     /// Sources besides loopback that the internal API answers.
     pub trusted_sources: Vec<String>,
 }
@@ -179,6 +186,9 @@ impl PoolConfig {
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
             log: level(options, defaults.log)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
+            hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
+            quarantine_after: count(options, "quarantine-after")?.unwrap_or(limits::QUARANTINE_AFTER),
+            recycle: recycle(options)?,
             trusted_sources: options.options("trusted-source").into_iter().map(str::to_owned).collect(),
         })
     }
@@ -296,18 +306,27 @@ fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {
     Ok(connections.map_or_else(StoreOptions::default, |connections| StoreOptions { connections }))
 }
 
-fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
-    let amount = |name, default: u64| match options.option(name) {
-        None => Ok(default),
+/// A number of events, records or bytes.
+fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(None) };
+    match text.parse::<u64>() {
         // What fits into every store's counters.
-        Some((text, _)) => match text.parse::<u64>() {
-            Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(number),
-            _ => Err(wrong(options, name, "is a number from 1")),
-        },
-    };
+        Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
+        _ => Err(wrong(options, name, "is a number from 1")),
+    }
+}
+
+fn recycle(options: &impl Options) -> Result<Recycle, ConfigError> {
+    let age = options.option("recycle-age").map(|_| span(options, "recycle-age", Duration::ZERO)).transpose()?;
+    Ok(Recycle { events: amount(options, "recycle-events")?, memory_bytes: amount(options, "recycle-memory")?, age })
+}
+
+fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
     let default = Quota::default();
-    let quota =
-        Quota { records: amount("quota-records", default.records)?, bytes: amount("quota-bytes", default.bytes)? };
+    let quota = Quota {
+        records: amount(options, "quota-records")?.unwrap_or(default.records),
+        bytes: amount(options, "quota-bytes")?.unwrap_or(default.bytes),
+    };
     let purchase_url = options.option("purchase-url").map(|(url, _)| url.to_owned());
     if purchase_url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
         return Err(wrong(options, "purchase-url", "is a URL such as https://shop.example/{scope}/{key}/{version}"));
@@ -407,6 +426,11 @@ mod tests {
             ("log", "loud"),
             ("max-db-connections", "0"),
             ("quota-records", "0"),
+            ("hang-timeout", "1"),
+            ("quarantine-after", "0"),
+            ("recycle-events", "-1"),
+            ("recycle-memory", "1GiB"),
+            ("recycle-age", "0s"),
             ("quota-bytes", "64MiB"),
             ("purchase-url", "shop"),
         ] {

@@ -97,6 +97,24 @@ pub const LINK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit: requests of one link that wait for an answer; one more is `Busy` at once.
 pub const PENDING_MAX: usize = 65_536;
 
+/// An executor that has not come back to its loop for so long hangs, unless `--hang-timeout` says otherwise. A turn takes
+/// milliseconds, and the longest that nothing can interrupt a second or so.
+pub const EXECUTOR_HANG_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Deaths of a worker within [`QUARANTINE_WINDOW`] with a tenant's events in flight that quarantine it, unless
+/// `--quarantine-after` says otherwise.
+pub const QUARANTINE_AFTER: usize = 3;
+
+/// How long a death counts against the tenants that were in flight.
+pub const QUARANTINE_WINDOW: Duration = Duration::from_secs(600);
+
+/// Limit: tenants that one death can quarantine. If more than these are equally suspicious, it is the worker that is
+/// broken and not a tenant.
+pub const QUARANTINE_AT_ONCE_MAX: usize = 8;
+
+/// Limit: tenants of which deaths are remembered; beyond it those whose last death is oldest are forgotten.
+pub const SUSPECTS_MAX: usize = 100_000;
+
 /// Limit: one line of a worker's output in our log, in bytes; the rest of it is cut off.
 pub const WORKER_OUTPUT_LINE_MAX_BYTES: usize = 8 * 1024;
 
@@ -114,8 +132,9 @@ pub const WORKER_OUTPUT_QUEUE_LINES: usize = 8192;
 /// Lines of a worker's output that are shown with its death.
 pub const WORKER_OUTPUT_TAIL_LINES: usize = 50;
 
-/// Limit: dispatches that wait for a worker that is not ready; one more is `Busy` at once.
-pub const WAITING_FOR_WORKER_MAX: usize = 4096;
+/// Limit: dispatches that wait for a worker that is not ready: a second of a busy worker, which is about as long as a restart
+/// takes. One more is `Busy` at once.
+pub const WAITING_FOR_WORKER_MAX: usize = 16_384;
 
 /// Limit: bytes of the events that wait for a worker that is not ready: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
 /// so that a link that comes up takes all of them.

@@ -25,8 +25,8 @@ use crate::sharding::worker_for;
 use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    AdmittingPool, ChildSpec, ProcessConfig, Spawner, Subscriptions, WorkerDb, WorkerPool, WorkerProcessHandle,
-    WorkerReport, WorkerThread,
+    AdmittingPool, ChildSpec, ProcessConfig, Quarantine, Spawner, Subscriptions, WorkerDb, WorkerPool,
+    WorkerProcessHandle, WorkerReport, WorkerThread,
 };
 use crate::worker_like::WorkerLike;
 
@@ -66,6 +66,7 @@ pub struct Master {
     db: Arc<DbState>,
     server: Option<Arc<MesophyllServer>>,
     pool: Pool,
+    quarantine: Arc<Quarantine>,
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be closed, and whoever waits
@@ -104,15 +105,16 @@ impl Master {
             // A full channel holds the same message already.
             let _ = on_change_tx.try_send(());
         };
+        let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
         let (server, pool) = match server_listener {
             Some(listener) => {
                 let server = Arc::new(start_server(config, listener, &db)?);
-                let pool = Arc::new(start_processes(config, &server, program, on_change)?);
+                let pool = Arc::new(start_processes(config, &server, program, &quarantine, on_change)?);
                 (Some(server), Pool::Processes(pool))
             }
             None => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
         };
-        let mut master = Self { db, server, pool, api: None, changes_rx, _changes_tx: changes_tx };
+        let mut master = Self { db, server, pool, quarantine, api: None, changes_rx, _changes_tx: changes_tx };
         if let (Some(listener), Some(api)) = (api_listener, api) {
             let readiness: Arc<dyn Readiness> = Arc::new(master.pool.clone());
             let started = InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
@@ -138,7 +140,7 @@ impl Master {
             Pool::Processes(pool) => pool.clone(),
             Pool::Threads(pool) => pool.clone(),
         };
-        Arc::new(AdmittingPool::new(pool, self.db.clone()))
+        Arc::new(AdmittingPool::new(pool, self.db.clone(), self.quarantine.clone()))
     }
 
     /// The data layer.
@@ -232,8 +234,10 @@ fn start_processes(
     config: &PoolConfig,
     server: &MesophyllServer,
     program: &Path,
+    quarantine: &Arc<Quarantine>,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<WorkerPool<WorkerProcessHandle>, MasterError> {
+    let policy = Policy { hang_timeout: config.hang_timeout, ..Policy::default() };
     let spawner = Spawner::start().map_err(MasterError::Io)?;
     let mut workers = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
@@ -243,7 +247,8 @@ fn start_processes(
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
             spawner: spawner.clone(),
         });
-        let process = ProcessConfig { worker_id, child, policy: Policy::default() };
+        let process =
+            ProcessConfig { worker_id, child, policy, recycle: config.recycle, quarantine: quarantine.clone() };
         let worker = WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;
         server.observe(worker_id, &worker.observer());
         workers.push(worker);
@@ -315,7 +320,8 @@ fn stop_processes(pool: &WorkerPool<WorkerProcessHandle>, deadline: Instant) {
         .iter()
         .filter_map(|worker| {
             let stopping = worker.clone();
-            let stop = crate::thread::spawn(format!("stop-{}", worker.id()), move || stopping.stop(deadline));
+            let stop =
+                crate::thread::spawn(format!("stop-{}", worker.id()), move || stopping.stop(Instant::now(), deadline));
             stop.map_err(|error| log::error!("worker {}: no thread to stop it: {error}", worker.id())).ok()
         })
         .collect();

@@ -28,5 +28,10 @@ pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("deadline", "D", "default deadline of a dispatch (default: 35s)"),
     OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
     OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
+    OptionSpec::value("hang-timeout", "D", "an executor away from its loop for so long hangs (default: 30s)"),
+    OptionSpec::value("quarantine-after", "N", "deaths of workers that quarantine a tenant in flight (default: 3)"),
+    OptionSpec::value("recycle-events", "N", "start a worker anew after about so many events (default: never)"),
+    OptionSpec::value("recycle-memory", "BYTES", "start a worker anew at about so much memory (default: never)"),
+    OptionSpec::value("recycle-age", "D", "start a worker anew at about such an age (default: never)"),
     OptionSpec::list("trusted-source", "CIDR", "source besides loopback that the internal API answers"),
 ];

@@ -19,6 +19,7 @@ pub struct Pending<T> {
 struct State<T> {
     waiting: HashMap<u64, T>,
     closed: Option<CloseCause>,
+    sealed: bool,
 }
 
 /// What came of registering a request; one that does not wait is handed back.
@@ -28,6 +29,8 @@ pub enum Registered<T> {
     Waiting,
     /// The link has ended.
     Closed(T, CloseCause),
+    /// The link takes no more requests.
+    Sealed(T),
     /// As many wait as may.
     Full(T),
     /// Another request with this id waits.
@@ -37,7 +40,7 @@ pub enum Registered<T> {
 impl<T> Pending<T> {
     /// Room for `max` requests.
     pub fn new(max: usize) -> Self {
-        Self { state: Mutex::new(State { waiting: HashMap::new(), closed: None }), max }
+        Self { state: Mutex::new(State { waiting: HashMap::new(), closed: None, sealed: false }), max }
     }
 
     /// Adds a request, before its bytes leave.
@@ -45,6 +48,9 @@ impl<T> Pending<T> {
         let mut state = self.lock();
         if let Some(cause) = &state.closed {
             return Registered::Closed(waiter, cause.clone());
+        }
+        if state.sealed {
+            return Registered::Sealed(waiter);
         }
         if state.waiting.len() >= self.max {
             return Registered::Full(waiter);
@@ -68,6 +74,17 @@ impl<T> Pending<T> {
         let mut state = self.lock();
         let cause = state.closed.get_or_insert(cause).clone();
         (state.waiting.drain().map(|(_, waiter)| waiter).collect(), cause)
+    }
+
+    /// Takes no more requests; those that wait go on waiting. Once none waits after this, nothing is under way.
+    pub fn seal(&self) {
+        self.lock().sealed = true;
+    }
+
+    /// Whether it takes requests.
+    pub fn is_open(&self) -> bool {
+        let state = self.lock();
+        state.closed.is_none() && !state.sealed
     }
 
     /// How many wait.
@@ -112,6 +129,15 @@ mod tests {
         assert_eq!(pending.close(CloseCause::Silent), (vec!["a"], CloseCause::Silent));
         assert_eq!(pending.register(2, "b"), Registered::Closed("b", CloseCause::Silent));
         assert_eq!(pending.close(CloseCause::SlowPeer), (vec![], CloseCause::Silent));
+    }
+
+    #[test]
+    fn a_sealed_map_takes_nothing_more_and_lets_the_others_be_answered() {
+        let pending = Pending::new(10);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        pending.seal();
+        assert_eq!(pending.register(2, "b"), Registered::Sealed("b"));
+        assert_eq!((pending.take(1), pending.is_empty()), (Some("a"), true));
     }
 
     #[test]

@@ -63,7 +63,19 @@ struct Inner {
 struct Waiting {
     tenant: TenantId,
     what: String,
+    since: Instant,
     answer: Answer,
+}
+
+/// A dispatch that left and was not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The event's or script's name.
+    pub what: String,
+    /// Since when it is under way.
+    pub since: Instant,
 }
 
 /// A job that did not leave, and its answer, which is still to be sent.
@@ -110,11 +122,24 @@ impl MesophyllServerConn {
         self.inner.pending.len()
     }
 
-    /// The tenants and events that wait for their answers, such as when their worker died.
-    pub fn in_flight_events(&self) -> Vec<(TenantId, String)> {
+    /// What waits for its answer, such as when the worker died.
+    pub fn in_flight_events(&self) -> Vec<InFlight> {
         let mut events = Vec::new();
-        self.inner.pending.for_each(|_, waiting| events.push((waiting.tenant, waiting.what.clone())));
+        self.inner.pending.for_each(|_, Waiting { tenant, what, since, .. }| {
+            events.push(InFlight { tenant: *tenant, what: what.clone(), since: *since });
+        });
         events
+    }
+
+    /// Takes no more dispatches; those that are in flight go on. Once none is after this, none of the worker's events is
+    /// under way.
+    pub(crate) fn seal(&self) {
+        self.inner.pending.seal();
+    }
+
+    /// Whether it has neither ended nor been sealed.
+    pub(crate) fn takes_dispatches(&self) -> bool {
+        !self.is_closed() && self.inner.pending.is_open()
     }
 
     /// How long ago the last heartbeat came in, or the connection was made.
@@ -152,10 +177,12 @@ impl MesophyllServerConn {
         answer: Answer,
     ) -> Result<(), Box<Unsent>> {
         let req_id = ticket.0;
-        let waiting = Waiting { tenant, what: what(&job), answer };
+        let waiting = Waiting { tenant, what: what(&job), since: Instant::now(), answer };
         match self.inner.pending.register(req_id, waiting) {
             Registered::Waiting => {}
-            Registered::Closed(waiting, _) => return Err(Box::new(Unsent::Ended(job, waiting.answer))),
+            Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
+                return Err(Box::new(Unsent::Ended(job, waiting.answer)));
+            }
             Registered::Full(waiting) | Registered::Duplicate(waiting) => {
                 let text = format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
                 return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
@@ -168,26 +195,6 @@ impl MesophyllServerConn {
             (Some(waiting), SendError::Closed) => Err(Box::new(Unsent::Ended(into_job(message), waiting.answer))),
             (Some(waiting), error) => Err(Box::new(Unsent::Refused(waiting.answer, not_sent(error)))),
             (None, _) => Ok(()),
-        }
-    }
-
-    /// As `dispatch_event_nowait`, but hands the event back if the link has ended and nothing left.
-    ///
-    /// # Errors
-    /// The event, for another try.
-    pub(crate) fn try_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-    ) -> Result<Result<(), DispatchError>, CreateEvent> {
-        let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
-        match self.inner.link.send(message.encode()) {
-            Ok(()) => Ok(Ok(())),
-            Err(SendError::Closed) => match into_job(message) {
-                Job::Dispatch(event) => Err(event),
-                Job::RunScript { .. } | Job::DropTenant => Ok(Err(not_sent(SendError::Closed))),
-            },
-            Err(error) => Ok(Err(not_sent(error))),
         }
     }
 
@@ -291,7 +298,8 @@ impl WorkerLike for MesophyllServerConn {
     }
 
     fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
-        self.try_nowait(tenant, event).unwrap_or_else(|_| Err(not_sent(SendError::Closed)))
+        let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
+        self.inner.link.send(message.encode()).map_err(not_sent)
     }
 }
 

@@ -13,7 +13,7 @@ mod server;
 
 pub use client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
 pub(crate) use conn::Unsent;
-pub use conn::{LinkObserver, MesophyllServerConn};
+pub use conn::{InFlight, LinkObserver, MesophyllServerConn};
 pub use db_client::MesophyllDbClient;
 pub use server::{MesophyllServer, ServerConfig, StartError};
 

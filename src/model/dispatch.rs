@@ -79,6 +79,11 @@ impl Answer {
         self.deliver(result);
     }
 
+    /// Lets go of it unsent: whoever waits is told in another way.
+    pub fn discard(mut self) {
+        self.0 = None;
+    }
+
     fn deliver(&mut self, result: DispatchResult) {
         match self.0.take() {
             // A waiter that has gone away needs no answer.

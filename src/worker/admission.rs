@@ -1,4 +1,4 @@
-//! A pool whose banned tenants are refused before anything of theirs is queued or sent.
+//! A pool whose banned and quarantined tenants are refused before anything of theirs is queued or sent.
 //!
 //! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
 //! no bans. What was sent before a ban runs on. Owned by the master; calls come from any thread.
@@ -12,20 +12,24 @@ use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
 use crate::store::{DbState, Standing};
 use crate::worker_like::WorkerLike;
 
-/// A pool behind the bans of a database.
+use super::quarantine::Quarantine;
+
+/// A pool behind the bans of a database and the quarantine.
 pub struct AdmittingPool {
     pool: Arc<dyn WorkerLike>,
     db: Arc<DbState>,
+    quarantine: Arc<Quarantine>,
 }
 
 impl AdmittingPool {
-    /// Puts the bans of `db` in front of `pool`.
-    pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>) -> Self {
-        Self { pool, db }
+    /// Puts the bans of `db` and the quarantine in front of `pool`.
+    pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>, quarantine: Arc<Quarantine>) -> Self {
+        Self { pool, db, quarantine }
     }
 
     fn admit(&self, tenant: TenantId) -> Result<(), DispatchError> {
         match self.db.standing(tenant) {
+            Standing::Good if self.quarantine.holds(tenant) => Err(DispatchError::Quarantined),
             Standing::Good => Ok(()),
             Standing::Banned => Err(DispatchError::Banned),
         }
@@ -123,7 +127,7 @@ mod tests {
     fn nothing_of_a_banned_tenant_reaches_a_worker_until_the_ban_is_lifted() {
         let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
         let (db, noting) = (Arc::new(db), Arc::new(Noting::default()));
-        let pool = AdmittingPool::new(noting.clone(), db.clone());
+        let pool = AdmittingPool::new(noting.clone(), db.clone(), Arc::default());
         let (banned, other) = (TenantId::Guild(1), TenantId::User(1));
         let seen = || std::mem::take(&mut *noting.0.lock().expect("not poisoned"));
         let by = Instant::now() + Duration::from_secs(60);
@@ -139,5 +143,20 @@ mod tests {
         db.set_standing(banned, Standing::Good).expect("set");
         assert!(pool.dispatch_event(banned, event(), by).is_ok());
         assert_eq!(seen(), [banned]);
+    }
+
+    #[test]
+    fn nothing_of_a_quarantined_tenant_reaches_a_worker_until_it_is_lifted() {
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let (noting, quarantine) = (Arc::new(Noting::default()), Arc::new(Quarantine::new(1)));
+        let pool = AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone());
+        let (tenant, by) = (TenantId::Guild(1), Instant::now() + Duration::from_secs(60));
+        quarantine.died(0, "killed by signal 11", &[tenant].into(), Instant::now());
+        assert_eq!(pool.dispatch_event(tenant, event(), by), Err(DispatchError::Quarantined));
+        assert_eq!(pool.dispatch_event_nowait(tenant, event(), by), Err(DispatchError::Quarantined));
+        assert_eq!(pool.run_script(tenant, "s", "", event(), by), Err(DispatchError::Quarantined));
+        assert!(noting.0.lock().expect("not poisoned").is_empty());
+        quarantine.lift(tenant);
+        assert!(pool.dispatch_event(tenant, event(), by).is_ok());
     }
 }

@@ -1,39 +1,38 @@
-//! A worker in a process of its own (or somebody else's), with one supervision loop (`super-I`).
+//! A worker in a process of its own (or somebody else's), as the rest of the master sees it.
 //!
-//! The loop feeds the state machine in `supervisor` with what happened to the child and its link, and carries out what
-//! it decides. It is the one thread that spawns the child, and it lives as long as the handle. Dispatches do not pass
-//! through it: they take the [`Router`] straight to the link.
+//! Its supervision loop (`super-I`, in `supervision`) keeps the process running. Dispatches do not pass through the loop: they
+//! take the [`Router`] straight to the link. Calls come from any thread.
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::DispatchError;
 use crate::link::{CloseCause, close_code};
-use crate::mesophyll::{LinkObserver, MesophyllServerConn};
+use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
-use crate::random;
 use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
-use crate::worker_like::WorkerLike;
+use crate::worker_like::{WorkerLike, next_ticket};
 
-use super::child::{Child, ChildSpec, describe};
-use super::route::Router;
-use super::supervisor::{Action, Event, Kind, Policy, State, Supervisor};
+use super::child::ChildSpec;
+use super::quarantine::Quarantine;
+use super::recycle::Recycle;
+use super::route::{Refused, Router};
+use super::supervision::Supervision;
+use super::supervisor::{Event, Kind, Policy, State, Supervisor};
+use super::unseen::Unseen;
 
 /// Limit: notes waiting for the loop. There are a handful for each connection and child; a link whose note finds no room
 /// is closed, and its worker connects again.
 const NOTES_MAX: usize = 1024;
 
-/// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its
-/// output but lives is looked at again after this.
-const REAP_PAUSE: Duration = Duration::from_millis(20);
-
-/// Limit: ends of one worker's links that are logged in a minute.
-const LINK_ENDS_TOLD_A_MINUTE: u32 = 10;
+/// Limit: for the loop to take an operator's wish. It never blocks for long.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a worker process is run.
 #[derive(Debug, Clone)]
@@ -44,6 +43,17 @@ pub struct ProcessConfig {
     pub child: Option<ChildSpec>,
     /// When to restart it and when to give up.
     pub policy: Policy,
+    /// When to start it anew though it is well.
+    pub recycle: Recycle,
+    /// Where its deaths are noted, and who may not run on it.
+    pub quarantine: Arc<Quarantine>,
+}
+
+impl ProcessConfig {
+    /// One that is not recycled, with a quarantine of its own.
+    pub fn new(worker_id: usize, child: Option<ChildSpec>, policy: Policy) -> Self {
+        Self { worker_id, child, policy, recycle: Recycle::default(), quarantine: Arc::default() }
+    }
 }
 
 /// What an operator sees of a worker.
@@ -71,37 +81,78 @@ pub struct WorkerReport {
     pub last_exit: Option<String>,
 }
 
+/// Why a worker is not restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestartError {
+    /// Somebody else starts it.
+    External,
+    /// The master stops, or nobody supervises the worker any more.
+    Ending,
+    /// It was not ready again: it failed, an operator stopped it, or it took too long. The text says which.
+    NotReady(String),
+}
+
+impl fmt::Display for RestartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestartError::External => f.write_str("somebody else starts this worker, and has to restart it"),
+            RestartError::Ending => f.write_str("the master stops, or this worker's supervision has ended"),
+            RestartError::NotReady(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for RestartError {}
+
 /// A worker behind a link, and the loop that keeps it running.
 pub struct WorkerProcessHandle {
     shared: Arc<Shared>,
     supervision: Mutex<Option<OwnedThread>>,
 }
 
-struct Shared {
-    id: usize,
-    router: Router,
+/// What the handle, the loop and the link's threads share.
+pub(super) struct Shared {
+    pub(super) id: usize,
+    pub(super) router: Router,
+    pub(super) recycle: Recycle,
+    pub(super) quarantine: Arc<Quarantine>,
+    hang_timeout: Duration,
+    kind: Kind,
+    unseen: Unseen,
     notes_tx: Sender<Note>,
     status: Mutex<Status>,
+    status_changed: Condvar,
+    /// What was in flight when the link of this generation ended.
+    lost: Mutex<Option<(u64, Vec<InFlight>)>>,
+    /// The worker ends for good: it is not restarted any more.
+    is_ending: AtomicBool,
     on_change: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What the loop shows to the outside.
-struct Status {
-    state: State,
-    pid: Option<u32>,
-    started: Option<Instant>,
-    conn: Option<MesophyllServerConn>,
-    health: Option<Health>,
-    restarts: u64,
-    last_exit: Option<String>,
+#[derive(Debug, Clone)]
+pub(super) struct Status {
+    pub(super) state: State,
+    pub(super) pid: Option<u32>,
+    pub(super) started: Option<Instant>,
+    pub(super) conn: Option<MesophyllServerConn>,
+    pub(super) health: Option<Health>,
+    /// The limits of this process.
+    pub(super) recycle: Recycle,
+    pub(super) restarts: u64,
+    pub(super) last_exit: Option<String>,
 }
 
 /// What the loop is told.
-enum Note {
+pub(super) enum Note {
     Connected(MesophyllServerConn),
     Ready(MesophyllServerConn),
     Disconnected(MesophyllServerConn, CloseCause),
     ChildEnded(u64),
+    /// Its health asks for something.
+    Look,
+    /// An operator's wish.
+    Wish(Event),
     /// End for good; the sender is dropped when the process is gone.
     End(Event, Sender<()>),
 }
@@ -119,22 +170,19 @@ impl WorkerProcessHandle {
         let shared = Arc::new(Shared {
             id: config.worker_id,
             router: Router::new(),
+            recycle: config.recycle,
+            quarantine: config.quarantine,
+            hang_timeout: config.policy.hang_timeout,
+            kind,
+            unseen: Unseen::new(config.worker_id),
             notes_tx,
             status: Mutex::new(Status::new(supervisor.state())),
+            status_changed: Condvar::new(),
+            lost: Mutex::new(None),
+            is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
         });
-        let supervision = Supervision {
-            shared: shared.clone(),
-            spec: config.child,
-            supervisor,
-            notes_rx,
-            child: None,
-            spawns: 0,
-            child_ended: false,
-            conn: None,
-            link_ends: LinkEnds::default(),
-            waiting_for_end: Vec::new(),
-        };
+        let supervision = Supervision::new(shared.clone(), config.child, supervisor, notes_rx);
         let owner = shared.clone();
         let thread = thread::spawn_watched(
             format!("super-{}", config.worker_id),
@@ -156,7 +204,7 @@ impl WorkerProcessHandle {
 
     /// What an operator sees of it.
     pub fn report(&self) -> WorkerReport {
-        let status = self.shared.status();
+        let status = self.shared.status().clone();
         WorkerReport {
             id: self.shared.id,
             state: status.state,
@@ -165,27 +213,88 @@ impl WorkerProcessHandle {
             heartbeat_age: status.conn.as_ref().map(MesophyllServerConn::heartbeat_age),
             in_flight: status.conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
             waiting: self.shared.router.waiting(),
-            health: status.health.clone(),
+            health: status.health,
             restarts: status.restarts,
-            last_exit: status.last_exit.clone(),
+            last_exit: status.last_exit,
         }
     }
 
-    /// Ends the worker gracefully and for good: TERM, then KILL; joins the loop.
+    /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
+    /// failed, or was stopped, gets another chance. Does not wait; [`WorkerProcessHandle::wait_restarted`] does, with the
+    /// number that this returns.
+    ///
+    /// # Errors
+    /// See [`RestartError`].
+    pub fn restart(&self, reason: &str) -> Result<u64, RestartError> {
+        let status = self.shared.status().clone();
+        if self.shared.kind == Kind::External && status.state != State::Stopped {
+            return Err(RestartError::External);
+        }
+        self.wish(Event::Restart(reason.to_owned()))?;
+        Ok(status.restarts)
+    }
+
+    /// Waits until a worker that was to be restarted is ready again; `restarts` is what [`WorkerProcessHandle::restart`] returned.
+    ///
+    /// # Blocks
+    /// Until it is ready, it is known not to be, or `deadline`.
+    ///
+    /// # Errors
+    /// Why it is not ready.
+    pub fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
+        let is_decided = |status: &Status| match status.state {
+            State::Ready => status.restarts > restarts,
+            State::Dead | State::Failed | State::Stopped => true,
+            State::Starting | State::Connected | State::Draining => false,
+        };
+        let status = self.shared.wait_for(deadline, is_decided);
+        match status.state {
+            State::Ready if status.restarts > restarts => Ok(()),
+            state => {
+                let last_exit = status.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
+                Err(RestartError::NotReady(format!("worker {} is {state}{last_exit}", self.shared.id)))
+            }
+        }
+    }
+
+    /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link is closed.
+    ///
+    /// # Blocks
+    /// Until its process is reaped; a few seconds at most.
+    ///
+    /// # Errors
+    /// See [`RestartError`].
+    pub fn kill_until_restart(&self) -> Result<(), RestartError> {
+        self.wish(Event::Kill)?;
+        let is_down = |status: &Status| status.state == State::Stopped && status.pid.is_none();
+        self.shared.wait_for(Instant::now() + NOTE_TIMEOUT, is_down);
+        Ok(())
+    }
+
+    /// Ends the worker gracefully and for good: what is in flight may be answered until `drain_until`, then TERM, then
+    /// KILL; joins the loop.
     ///
     /// # Blocks
     /// Until the process was reaped, or `deadline`; true if it is gone.
-    pub fn stop(&self, deadline: Instant) -> bool {
-        self.end(Event::Stop, deadline)
+    pub fn stop(&self, drain_until: Instant, deadline: Instant) -> bool {
+        self.end(Event::Stop { drain_until }, deadline)
+    }
+
+    fn wish(&self, event: Event) -> Result<(), RestartError> {
+        if self.shared.is_ending.load(Ordering::SeqCst) {
+            return Err(RestartError::Ending);
+        }
+        self.shared.notes_tx.send_timeout(Note::Wish(event), NOTE_TIMEOUT).map_err(|_| RestartError::Ending)
     }
 
     fn end(&self, event: Event, deadline: Instant) -> bool {
+        self.shared.is_ending.store(true, Ordering::SeqCst);
         let (gone_tx, gone_rx) = bounded(0);
         // A loop that has ended drops the note, and with it the sender: then the process is gone already.
         let _ = self.shared.notes_tx.send_deadline(Note::End(event, gone_tx), deadline);
         let gone = matches!(gone_rx.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected));
         if gone {
-            let thread = self.supervision.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+            let thread = self.supervision.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(thread);
         }
         gone
@@ -202,7 +311,9 @@ impl WorkerLike for WorkerProcessHandle {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
-        self.shared.router.submit(tenant, ticket, job, deadline, answer);
+        if let Err(Refused(answer, error)) = self.shared.router.submit(tenant, ticket, job, deadline, answer) {
+            answer.send(Err(error));
+        }
     }
 
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
@@ -219,7 +330,12 @@ impl WorkerLike for WorkerProcessHandle {
         event: CreateEvent,
         deadline: Instant,
     ) -> Result<(), DispatchError> {
-        self.shared.router.submit_nowait(tenant, event, deadline)
+        let answer = self.shared.unseen.answer(tenant);
+        let taken = self.shared.router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+        taken.map_err(|Refused(answer, error)| {
+            answer.discard();
+            error
+        })
     }
 }
 
@@ -239,35 +355,96 @@ impl Drop for WorkerProcessHandle {
 
 impl Status {
     fn new(state: State) -> Self {
-        Self { state, pid: None, started: None, conn: None, health: None, restarts: 0, last_exit: None }
+        Self {
+            state,
+            pid: None,
+            started: None,
+            conn: None,
+            health: None,
+            recycle: Recycle::default(),
+            restarts: 0,
+            last_exit: None,
+        }
+    }
+
+    /// Why this process is to be recycled.
+    pub(super) fn recycle_reason(&self, now: Instant) -> Option<String> {
+        let age = now.saturating_duration_since(self.started?);
+        self.recycle.reason(self.health.as_ref(), age)
     }
 }
 
 impl Shared {
     // Only plain values are changed under this lock, so poison means nothing here.
-    fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what has changed to whoever looks, and wakes who waits for it.
+    pub(super) fn publish(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status());
+        self.status_changed.notify_all();
+    }
+
+    /// Tells whoever watches the workers that this one's state has changed.
+    pub(super) fn tell_change(&self) {
+        (self.on_change)();
+    }
+
+    /// Another handle on the loop's notes.
+    pub(super) fn notes_tx(&self) -> Sender<Note> {
+        self.notes_tx.clone()
+    }
+
+    fn wait_for(&self, deadline: Instant, is_so: impl Fn(&Status) -> bool) -> Status {
+        let mut status = self.status();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if is_so(&status) || left.is_zero() {
+                return status.clone();
+            }
+            status = self.status_changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What was in flight when the link of this generation ended, if it has.
+    pub(super) fn take_lost(&self, generation: u64) -> Option<Vec<InFlight>> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lost.filter(|(of, _)| *of == generation).map(|(_, in_flight)| in_flight)
+    }
+
+    /// What a worker hangs in, if this is how it looks when it hangs.
+    pub(super) fn hangs(&self, health: &Health) -> Option<String> {
+        let stale = Duration::from_millis(health.stalest_executor_ms);
+        if stale < self.hang_timeout {
+            return None;
+        }
+        let running = match &health.longest {
+            Some((tenant, event, ms)) => format!("it has been running {event} of {tenant} for {} s", ms / 1000),
+            None => "nothing of a tenant's runs there".to_owned(),
+        };
+        Some(format!("an executor has not come back to its loop for {} s; {running}", stale.as_secs()))
     }
 
     /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker any more; its process was
     /// killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
         if let ThreadExit::Panicked(_) = exit {
-            {
-                let mut status = self.status();
+            self.is_ending.store(true, Ordering::SeqCst);
+            self.publish(|status| {
                 status.state = State::Failed;
                 (status.pid, status.started, status.conn) = (None, None, None);
                 status.last_exit = Some("its supervision failed, which is a bug".to_owned());
-            }
+            });
             self.router.to_nobody("its worker's supervision failed");
-            (self.on_change)();
+            self.tell_change();
         }
     }
 
     /// Called from a link's threads: never blocks.
     fn note(&self, note: Note) {
         match self.notes_tx.try_send(note) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Note::Look)) => {}
             Err(TrySendError::Full(Note::Connected(conn) | Note::Ready(conn))) => conn.close(close_code::GOING_AWAY),
             // The loop looks after the child and a closed link at its next turn anyway.
             Err(TrySendError::Full(_)) => log::warn!("worker {}: its supervision falls behind", self.id),
@@ -284,266 +461,25 @@ impl LinkObserver for Shared {
         self.note(Note::Ready(conn.clone()));
     }
 
-    fn health(&self, _conn: &MesophyllServerConn, health: Health) {
-        self.status().health = Some(health);
+    fn health(&self, conn: &MesophyllServerConn, health: Health) {
+        let asks = {
+            let mut status = self.status();
+            // That of an earlier process says nothing about this one.
+            if status.conn.as_ref().is_none_or(|current| current.generation() != conn.generation()) {
+                return;
+            }
+            let hangs = self.hangs(&health).is_some();
+            status.health = Some(health);
+            hangs || status.recycle_reason(Instant::now()).is_some()
+        };
+        if asks {
+            self.note(Note::Look);
+        }
     }
 
     fn disconnected(&self, conn: &MesophyllServerConn, cause: &CloseCause) {
+        let lost = Some((conn.generation(), conn.in_flight_events()));
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
         self.note(Note::Disconnected(conn.clone(), cause.clone()));
-    }
-}
-
-/// The supervision loop's own state.
-struct Supervision {
-    shared: Arc<Shared>,
-    spec: Option<ChildSpec>,
-    supervisor: Supervisor,
-    notes_rx: Receiver<Note>,
-    child: Option<Child>,
-    /// Tells the watch of a child from that of an earlier one.
-    spawns: u64,
-    /// The child has ended, or at least its output: it is about to be reaped.
-    child_ended: bool,
-    conn: Option<MesophyllServerConn>,
-    link_ends: LinkEnds,
-    waiting_for_end: Vec<Sender<()>>,
-}
-
-impl Supervision {
-    fn run(mut self) {
-        self.step(Event::Tick);
-        loop {
-            let note = match self.next_wake() {
-                Some(wake) => self.notes_rx.recv_deadline(wake),
-                None => self.notes_rx.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match note {
-                Ok(note) => self.on_note(note),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.reap();
-            self.check_link();
-            self.shared.router.expire(Instant::now());
-            self.step(Event::Tick);
-            if !self.waiting_for_end.is_empty() && self.child.is_none() {
-                return;
-            }
-        }
-    }
-
-    fn next_wake(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let reap = (self.child.is_some() && self.child_ended).then(|| now + REAP_PAUSE);
-        let expire = self.shared.router.expire(now);
-        // A dispatch that starts to wait while the loop sleeps finds it awake within a second: its caller enforces its
-        // deadline by itself, this only tidies up after `nowait` events.
-        let tidy = (self.supervisor.state() != State::Ready).then(|| now + Duration::from_secs(1));
-        [self.supervisor.due(), reap, expire, tidy].into_iter().flatten().min()
-    }
-
-    fn on_note(&mut self, note: Note) {
-        match note {
-            Note::Connected(conn) => {
-                // Notes of two connections may cross; only the newest counts.
-                if self.conn.as_ref().is_none_or(|current| current.generation() < conn.generation()) {
-                    self.conn = Some(conn);
-                    self.step(Event::Connected);
-                }
-            }
-            Note::Ready(conn) if self.is_current(&conn) => self.step(Event::Ready),
-            Note::Disconnected(conn, cause) if self.is_current(&conn) => {
-                self.log_link_end(&cause);
-                self.conn = None;
-                self.step(Event::Disconnected);
-            }
-            Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
-            Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
-            Note::End(event, gone_tx) => {
-                self.waiting_for_end.push(gone_tx);
-                self.step(event);
-            }
-        }
-    }
-
-    fn log_link_end(&mut self, cause: &CloseCause) {
-        let id = self.shared.id;
-        match self.link_ends.note(Instant::now()) {
-            Told::Plainly => log::info!("worker {id}: {cause}"),
-            Told::ForTheLastTime => {
-                log::warn!(
-                    "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
-                );
-            }
-            Told::Quietly => log::debug!("worker {id}: {cause}"),
-        }
-    }
-
-    fn is_current(&self, conn: &MesophyllServerConn) -> bool {
-        self.conn.as_ref().is_some_and(|current| current.generation() == conn.generation())
-    }
-
-    /// Reaps the child if it has ended.
-    fn reap(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        let how = match child.try_wait() {
-            Ok(None) => return,
-            Ok(Some(status)) => describe(status),
-            Err(error) => format!("cannot be waited for: {error}"),
-        };
-        self.tell_end(&how);
-        self.step(Event::Exited(how));
-    }
-
-    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it said last.
-    fn tell_end(&mut self, how: &str) {
-        let Some(child) = self.child.take() else { return };
-        let (id, pid) = (self.shared.id, child.pid());
-        let last_lines = child.last_lines();
-        if self.supervisor.state() == State::Stopped {
-            log::info!("worker {id} (pid {pid}) ended: {how}");
-        } else if last_lines.is_empty() {
-            log::warn!("worker {id} (pid {pid}) ended: {how}; it printed nothing");
-        } else {
-            let text = last_lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
-            let count = last_lines.len();
-            log::warn!("worker {id} (pid {pid}) ended: {how}; the last {count} lines that it printed:{text}");
-        }
-    }
-
-    /// Notices the end of a link whose note found no room.
-    fn check_link(&mut self) {
-        if self.conn.as_ref().is_some_and(MesophyllServerConn::is_closed) {
-            self.conn = None;
-            self.step(Event::Disconnected);
-        }
-    }
-
-    fn step(&mut self, event: Event) {
-        let before = self.supervisor.state();
-        let actions = self.supervisor.step(event, Instant::now(), jitter());
-        for action in actions {
-            self.carry_out(action);
-        }
-        self.publish();
-        if self.supervisor.state() != before {
-            log::debug!("worker {}: {before} → {}", self.shared.id, self.supervisor.state());
-            (self.shared.on_change)();
-        }
-    }
-
-    fn carry_out(&mut self, action: Action) {
-        match action {
-            Action::Spawn => self.spawn(),
-            Action::Terminate => {
-                if let Some(child) = &self.child {
-                    child.terminate();
-                }
-            }
-            Action::Kill => {
-                if let Some(child) = &mut self.child {
-                    child.kill();
-                }
-            }
-            Action::CloseLink => {
-                if let Some(conn) = self.conn.take() {
-                    conn.close(close_code::GOING_AWAY);
-                }
-            }
-            Action::RouteToLink => {
-                if let Some(conn) = &self.conn {
-                    self.shared.router.to_link(conn.clone());
-                }
-            }
-            Action::RouteToQueue => self.shared.router.to_queue(),
-            Action::RouteToNobody(reason) => {
-                log::debug!("worker {}: {reason}", self.shared.id);
-                self.shared.router.to_nobody(&reason);
-            }
-            Action::Ended => {}
-        }
-    }
-
-    fn spawn(&mut self) {
-        let Some(spec) = &self.spec else { return };
-        self.spawns += 1;
-        self.child_ended = false;
-        let spawn = self.spawns;
-        let notes_tx = self.shared.notes_tx.clone();
-        // Blocks only while the loop is behind by a thousand notes; the loop joins this thread only after the note.
-        let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
-        match Child::spawn(spec, self.shared.id, on_end) {
-            Ok(child) => {
-                log::info!("worker {} started as pid {}", self.shared.id, child.pid());
-                self.child = Some(child);
-                self.step(Event::Spawned);
-            }
-            Err(error) => self.step(Event::SpawnFailed(error.to_string())),
-        }
-    }
-
-    fn publish(&self) {
-        let mut status = self.shared.status();
-        let pid = self.child.as_ref().map(Child::pid);
-        if status.pid != pid {
-            status.pid = pid;
-            status.started = pid.map(|_| Instant::now());
-            status.health = None;
-        }
-        status.state = self.supervisor.state();
-        status.conn = self.conn.clone();
-        status.restarts = self.supervisor.restarts();
-        status.last_exit = self.supervisor.last_exit().map(str::to_owned);
-    }
-}
-
-/// A number in 0.0..1.0, to spread restarts.
-fn jitter() -> f64 {
-    // 53 bits are what an f64 holds exactly.
-    (random::u64() >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Counts the ends of links, so that a peer that connects and goes a thousand times a second does not fill the log.
-#[derive(Debug, Default)]
-struct LinkEnds {
-    since: Option<Instant>,
-    count: u32,
-}
-
-/// How the end of a link is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Plainly,
-    ForTheLastTime,
-    Quietly,
-}
-
-impl LinkEnds {
-    fn note(&mut self, now: Instant) -> Told {
-        if self.since.is_none_or(|since| now.duration_since(since) > Duration::from_secs(60)) {
-            *self = Self { since: Some(now), count: 0 };
-        }
-        self.count = self.count.saturating_add(1);
-        match self.count {
-            count if count < LINK_ENDS_TOLD_A_MINUTE => Told::Plainly,
-            LINK_ENDS_TOLD_A_MINUTE => Told::ForTheLastTime,
-            _ => Told::Quietly,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_that_ends_again_and_again_is_told_a_few_times_a_minute() {
-        let start = Instant::now();
-        let mut ends = LinkEnds::default();
-        let told: Vec<Told> = (0..1000).map(|_| ends.note(start)).collect();
-        let lines = told.iter().filter(|told| **told != Told::Quietly).count();
-        assert_eq!(lines, LINK_ENDS_TOLD_A_MINUTE as usize);
-        assert_eq!(told[lines - 1], Told::ForTheLastTime);
-        assert_eq!(ends.note(start + Duration::from_secs(61)), Told::Plainly);
     }
 }

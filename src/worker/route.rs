@@ -1,6 +1,7 @@
 //! Where a worker's dispatches go at the moment: to its link, into a bounded queue while it is away, or nowhere.
 //!
-//! Called from any thread; nothing here blocks. The supervision loop changes the route and expires what waits too long.
+//! Called from any thread; nothing here blocks. The supervision loop changes the route and expires what waits too long. An
+//! event that nobody waits for goes the same way as any other, so that it counts as in flight until it is answered.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -9,7 +10,7 @@ use std::time::Instant;
 use crate::error::DispatchError;
 use crate::limits;
 use crate::mesophyll::{MesophyllServerConn, Unsent};
-use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};
 
 /// The route of one worker.
@@ -21,11 +22,13 @@ pub(super) struct Router {
 #[derive(Debug)]
 struct State {
     route: Route,
+    /// Where dispatches went last: what is in flight there can still be given up when new ones go elsewhere.
+    last_link: Option<MesophyllServerConn>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Route {
     Link(MesophyllServerConn),
     Queue,
@@ -36,75 +39,68 @@ enum Route {
 #[derive(Debug)]
 struct Waiting {
     tenant: TenantId,
-    work: Work,
+    ticket: Ticket,
+    job: Job,
+    answer: Answer,
     deadline: Instant,
-    bytes: usize,
 }
 
+/// A dispatch that is not taken; its answer is still to be sent.
 #[derive(Debug)]
-enum Work {
-    Job(Ticket, Job, Answer),
-    Nowait(CreateEvent),
-}
+pub(super) struct Refused(pub(super) Answer, pub(super) DispatchError);
 
 impl Router {
     pub(super) fn new() -> Self {
-        let state = State { route: Route::Queue, waiting: VecDeque::new(), waiting_bytes: 0 };
+        let state = State { route: Route::Queue, last_link: None, waiting: VecDeque::new(), waiting_bytes: 0 };
         Self { state: Mutex::new(state) }
     }
 
-    pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
-        let (job, answer) = match self.link() {
-            Ok(Some(conn)) => match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
-                Ok(()) => return,
-                // The link has just ended and nothing left: it waits like any other.
-                Err(Unsent::Ended(job, answer)) => (job, answer),
-                Err(Unsent::Refused(answer, error)) => return answer.send(Err(error)),
-            },
-            Ok(None) => (job, answer),
-            Err(error) => return answer.send(Err(error)),
-        };
-        let bytes = job.bytes();
-        let waiting = Waiting { tenant, work: Work::Job(ticket, job, answer), deadline, bytes };
-        if let Err(refused) = self.wait(waiting)
-            && let (Work::Job(_, _, answer), error) = *refused
-        {
-            answer.send(Err(error));
-        }
-    }
-
-    pub(super) fn submit_nowait(
+    /// Sends a dispatch, or lets it wait.
+    ///
+    /// # Errors
+    /// It can do neither; see [`Refused`].
+    pub(super) fn submit(
         &self,
         tenant: TenantId,
-        event: CreateEvent,
+        ticket: Ticket,
+        job: Job,
         deadline: Instant,
-    ) -> Result<(), DispatchError> {
-        let event = match self.link()? {
-            Some(conn) => match conn.try_nowait(tenant, event) {
-                Ok(sent) => return sent,
-                Err(event) => event,
-            },
-            None => event,
-        };
-        let bytes = event.bytes();
-        self.wait(Waiting { tenant, work: Work::Nowait(event), deadline, bytes }).map_err(|refused| refused.1)
+        answer: Answer,
+    ) -> Result<(), Refused> {
+        let mut waiting = Waiting { tenant, ticket, job, answer, deadline };
+        loop {
+            let conn = match &self.lock().route {
+                Route::Link(conn) => Some(conn.clone()),
+                Route::Queue => None,
+                Route::Nobody(reason) => {
+                    return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone())));
+                }
+            };
+            if let Some(conn) = conn {
+                waiting = match waiting.send(&conn)? {
+                    None => return Ok(()),
+                    // The link has just ended or takes no more, and nothing left: it waits like any other.
+                    Some(unsent) => unsent,
+                };
+            }
+            waiting = match self.lock().wait(waiting)? {
+                None => return Ok(()),
+                // A link came up since: what has waited is on it already, so this one may go directly.
+                Some(unsent) => unsent,
+            };
+        }
     }
 
     /// Gives up a job that waits here, or the link's if it has left.
     pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
         let (cancelled, conn) = {
             let mut state = self.lock();
-            let place = state.waiting.iter().position(|waiting| waiting.is(ticket));
-            let cancelled = place.and_then(|place| state.remove(place));
-            let conn = match &state.route {
-                Route::Link(conn) => Some(conn.clone()),
-                Route::Queue | Route::Nobody(_) => None,
-            };
-            (cancelled, conn)
+            let place = state.waiting.iter().position(|waiting| waiting.ticket == ticket);
+            (place.and_then(|place| state.remove(place)), state.last_link.clone())
         };
         match (cancelled, conn) {
             (Some(waiting), _) => {
-                waiting.fail(no_worker_in_time());
+                waiting.answer.send(Err(no_worker_in_time()));
                 Cancelled::Waiting
             }
             (None, Some(conn)) => conn.cancel(tenant, ticket),
@@ -119,11 +115,12 @@ impl Router {
             // Under the lock, so that nothing new overtakes what has waited; handing over does not block.
             let mut state = self.lock();
             let refused = state.hand_over(&conn);
+            state.last_link = Some(conn.clone());
             state.route = Route::Link(conn);
             refused
         };
         // Without it, because an answer runs the code of others.
-        for (answer, error) in refused {
+        for Refused(answer, error) in refused {
             answer.send(Err(error));
         }
     }
@@ -142,24 +139,23 @@ impl Router {
             std::mem::take(&mut state.waiting)
         };
         for waiting in waiting {
-            waiting.fail(DispatchError::NoWorker(reason.to_owned()));
+            waiting.answer.send(Err(DispatchError::NoWorker(reason.to_owned())));
         }
     }
 
     /// Fails what has waited beyond its deadline; says when to look again.
     pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
-        let (expired, next) = {
-            let mut state = self.lock();
-            let (expired, kept): (VecDeque<_>, VecDeque<_>) =
-                std::mem::take(&mut state.waiting).into_iter().partition(|waiting| waiting.deadline <= now);
-            state.waiting = kept;
-            state.waiting_bytes -= expired.iter().map(|waiting| waiting.bytes).sum::<usize>();
-            (expired, state.waiting.iter().map(|waiting| waiting.deadline).min())
-        };
-        for waiting in expired {
-            waiting.fail(no_worker_in_time());
+        for waiting in self.take(|waiting| waiting.deadline <= now) {
+            waiting.answer.send(Err(no_worker_in_time()));
         }
-        next
+        self.lock().waiting.iter().map(|waiting| waiting.deadline).min()
+    }
+
+    /// Fails what waits of these tenants, which are not to run.
+    pub(super) fn refuse(&self, tenants: &[TenantId], error: &DispatchError) {
+        for waiting in self.take(|waiting| tenants.contains(&waiting.tenant)) {
+            waiting.answer.send(Err(error.clone()));
+        }
     }
 
     /// How many wait here.
@@ -167,44 +163,15 @@ impl Router {
         self.lock().waiting.len()
     }
 
-    fn link(&self) -> Result<Option<MesophyllServerConn>, DispatchError> {
-        match &self.lock().route {
-            Route::Link(conn) => Ok(Some(conn.clone())),
-            Route::Queue => Ok(None),
-            Route::Nobody(reason) => Err(DispatchError::NoWorker(reason.clone())),
-        }
-    }
-
-    fn wait(&self, waiting: Waiting) -> Result<(), Box<(Work, DispatchError)>> {
+    fn take(&self, which: impl Fn(&Waiting) -> bool) -> VecDeque<Waiting> {
         let mut state = self.lock();
-        match &state.route {
-            Route::Nobody(reason) => return Err(Box::new((waiting.work, DispatchError::NoWorker(reason.clone())))),
-            // The link came up since: the queue is flushed, so this one may go directly.
-            Route::Link(conn) if !conn.is_closed() => {
-                let conn = conn.clone();
-                drop(state);
-                match waiting.work {
-                    Work::Job(ticket, job, answer) => {
-                        conn.submit(waiting.tenant, ticket, job, waiting.deadline, answer);
-                    }
-                    Work::Nowait(event) => {
-                        let sent = conn.dispatch_event_nowait(waiting.tenant, event.clone(), waiting.deadline);
-                        return sent.map_err(|error| Box::new((Work::Nowait(event), error)));
-                    }
-                }
-                return Ok(());
-            }
-            Route::Link(_) | Route::Queue => {}
+        if !state.waiting.iter().any(&which) {
+            return VecDeque::new();
         }
-        let full = state.waiting.len() >= limits::WAITING_FOR_WORKER_MAX
-            || state.waiting_bytes + waiting.bytes > limits::WAITING_FOR_WORKER_BYTES;
-        if full {
-            let error = DispatchError::Busy("its worker is away, and too many dispatches wait for it".to_owned());
-            return Err(Box::new((waiting.work, error)));
-        }
-        state.waiting_bytes += waiting.bytes;
-        state.waiting.push_back(waiting);
-        Ok(())
+        let (taken, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting).into_iter().partition(which);
+        state.waiting = kept;
+        state.waiting_bytes -= taken.iter().map(Waiting::bytes).sum::<usize>();
+        taken
     }
 
     // No code of others runs under this lock, so poison means nothing here.
@@ -214,34 +181,36 @@ impl Router {
 }
 
 impl State {
+    /// Lets a dispatch wait; hands it back if it need not.
+    fn wait(&mut self, waiting: Waiting) -> Result<Option<Waiting>, Refused> {
+        match &self.route {
+            Route::Nobody(reason) => return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone()))),
+            Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(waiting)),
+            Route::Link(_) | Route::Queue => {}
+        }
+        if self.waiting.len() >= limits::WAITING_FOR_WORKER_MAX
+            || self.waiting_bytes + waiting.bytes() > limits::WAITING_FOR_WORKER_BYTES
+        {
+            let error = DispatchError::Busy("its worker is away, and too many dispatches wait for it".to_owned());
+            return Err(Refused(waiting.answer, error));
+        }
+        self.waiting_bytes += waiting.bytes();
+        self.waiting.push_back(waiting);
+        Ok(None)
+    }
+
     /// Sends what waits; what the link does not take is returned, with the reason.
-    fn hand_over(&mut self, conn: &MesophyllServerConn) -> Vec<(Answer, DispatchError)> {
+    fn hand_over(&mut self, conn: &MesophyllServerConn) -> Vec<Refused> {
         let mut refused = Vec::new();
         self.waiting_bytes = 0;
-        for Waiting { tenant, work, deadline, bytes } in std::mem::take(&mut self.waiting) {
-            let kept = match work {
-                Work::Job(ticket, job, answer) => match conn.try_submit(tenant, ticket, job, answer) {
-                    Ok(()) => None,
-                    Err(unsent) => match *unsent {
-                        Unsent::Ended(job, answer) => Some(Work::Job(ticket, job, answer)),
-                        Unsent::Refused(answer, error) => {
-                            refused.push((answer, error));
-                            None
-                        }
-                    },
-                },
-                Work::Nowait(event) => match conn.try_nowait(tenant, event) {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => {
-                        log::warn!("an event for {tenant} was dropped: {error}");
-                        None
-                    }
-                    Err(event) => Some(Work::Nowait(event)),
-                },
-            };
-            if let Some(work) = kept {
-                self.waiting_bytes += bytes;
-                self.waiting.push_back(Waiting { tenant, work, deadline, bytes });
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.send(conn) {
+                Ok(None) => {}
+                Ok(Some(unsent)) => {
+                    self.waiting_bytes += unsent.bytes();
+                    self.waiting.push_back(unsent);
+                }
+                Err(error) => refused.push(error),
             }
         }
         refused
@@ -249,20 +218,23 @@ impl State {
 
     fn remove(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
-        self.waiting_bytes -= waiting.bytes;
+        self.waiting_bytes -= waiting.bytes();
         Some(waiting)
     }
 }
 
 impl Waiting {
-    fn is(&self, ticket: Ticket) -> bool {
-        matches!(&self.work, Work::Job(own, _, _) if *own == ticket)
+    /// Sends it; hands it back if the link has ended or takes no more.
+    fn send(self, conn: &MesophyllServerConn) -> Result<Option<Self>, Refused> {
+        let Waiting { tenant, ticket, job, answer, deadline } = self;
+        match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
+            Ok(()) => Ok(None),
+            Err(Unsent::Ended(job, answer)) => Ok(Some(Waiting { tenant, ticket, job, answer, deadline })),
+            Err(Unsent::Refused(answer, error)) => Err(Refused(answer, error)),
+        }
     }
 
-    fn fail(self, error: DispatchError) {
-        match self.work {
-            Work::Job(_, _, answer) => answer.send(Err(error)),
-            Work::Nowait(_) => log::warn!("an event for {} was dropped: {error}", self.tenant),
-        }
+    fn bytes(&self) -> usize {
+        self.job.bytes()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -15,6 +15,8 @@ use crate::model::{Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Jo
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::message::Health;
 use crate::worker_like::{WorkerLike, next_ticket};
+
+use super::unseen::Unseen;
 
 /// The name that stands for every event.
 const EVERYTHING: &str = "*";
@@ -97,8 +99,7 @@ pub struct WorkerThread {
     executors: u64,
     /// Before that no event can be filtered.
     is_loaded: AtomicBool,
-    /// Events that failed while nobody waited for their result.
-    unseen_failures: Arc<AtomicU64>,
+    unseen: Unseen,
 }
 
 impl WorkerThread {
@@ -111,24 +112,8 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        let unseen_failures = Arc::default();
-        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen_failures }
-    }
-
-    /// The answer of an event that nobody waits for: a failure is told to the operator, since nobody else learns of it.
-    fn unseen_answer(&self, tenant: TenantId) -> Answer {
-        let (id, unseen_failures) = (self.id, self.unseen_failures.clone());
-        Answer::callback(move |result| {
-            let Err(error) = result else { return };
-            let count = unseen_failures.fetch_add(1, Ordering::Relaxed) + 1;
-            // Rate-limited by powers of two, and without the text, which a script may have written.
-            if count.is_power_of_two() {
-                let kind = error.kind();
-                log::warn!(
-                    "worker {id}: {count} events that nobody waited for failed, the last one for {tenant}: {kind}"
-                );
-            }
-        })
+        let unseen = Unseen::new(id);
+        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen }
     }
 
     fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
@@ -166,7 +151,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
-        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen_answer(tenant));
+        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen.answer(tenant));
         Ok(())
     }
 }

@@ -32,5 +32,6 @@ mod store_outage;
 mod supervision;
 #[cfg(feature = "luau")]
 mod supervision_binary;
+mod supervision_faults;
 mod supervision_output;
 mod support;

@@ -47,7 +47,7 @@ pub(crate) fn child(program: &str, args: &[&str]) -> ChildSpec {
 fn worker(script: &str, policy: Policy) -> (Arc<WorkerProcessHandle>, Receiver<()>) {
     let child = child("/bin/sh", &["-c", script]);
     let (changes_tx, changes_rx) = unbounded();
-    let config = ProcessConfig { worker_id: 3, child: Some(child), policy };
+    let config = ProcessConfig::new(3, Some(child), policy);
     let on_change = move || changes_tx.send(()).unwrap_or_default();
     (WorkerProcessHandle::start(config, on_change).expect("a loop"), changes_rx)
 }
@@ -113,7 +113,7 @@ fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_c
 fn a_program_that_cannot_be_started_is_a_failure_like_any_other() {
     let child = child("/nowhere/mesophyll", &[]);
     let (changes_tx, changes_rx) = unbounded();
-    let config = ProcessConfig { worker_id: 0, child: Some(child), policy: hasty() };
+    let config = ProcessConfig::new(0, Some(child), hasty());
     let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
     wait_for(&worker, &changes_rx, State::Failed);
     let last_exit = worker.report().last_exit.expect("a reason");
@@ -156,7 +156,7 @@ fn a_panic_of_the_supervision_makes_its_worker_failed_and_leaves_no_child() {
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
     let (changes_tx, changes_rx) = unbounded();
     let has_panicked = AtomicBool::new(false);
-    let config = ProcessConfig { worker_id: 0, child: Some(child("/bin/sh", &["-c", &script])), policy: hasty() };
+    let config = ProcessConfig::new(0, Some(child("/bin/sh", &["-c", &script])), hasty());
     let pid_file = file.clone();
     let on_change = move || {
         // Called by the supervision loop; the first time when its child runs.
@@ -195,7 +195,7 @@ fn a_child_that_ignores_term_is_killed_after_its_grace() {
     let (worker, _changes_rx) = worker(&script, policy);
     read(&file);
     let pid = pid(&worker);
-    assert!(worker.stop(Instant::now() + DEADLINE));
+    assert!(worker.stop(Instant::now(), Instant::now() + DEADLINE));
     assert!(is_gone(pid));
     assert_eq!(worker.report().last_exit.as_deref(), Some("killed by signal 9"));
 }
@@ -225,7 +225,7 @@ fn a_child_that_obeys_term_ends_in_its_own_way() {
     let script = format!("trap 'exit 5' TERM; echo ready > {}; read nothing", file.display());
     let (worker, _changes_rx) = worker(&script, Policy { term_grace: DEADLINE, ..hasty() });
     read(&file);
-    assert!(worker.stop(Instant::now() + DEADLINE));
+    assert!(worker.stop(Instant::now(), Instant::now() + DEADLINE));
     assert_eq!(worker.report().last_exit.as_deref(), Some("exit code 5"));
 }
 
@@ -298,7 +298,7 @@ impl External {
         let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = MesophyllServer::new(listener, db, ServerConfig::new(1)).expect("a server");
-        let config = ProcessConfig { worker_id: 0, child: None, policy: Policy::default() };
+        let config = ProcessConfig::new(0, None, Policy::default());
         let worker = WorkerProcessHandle::start(config, || {}).expect("a loop");
         server.observe(0, &worker.observer());
         Self { server, worker }

@@ -70,7 +70,7 @@ fn logged(worker_id: usize) -> Vec<String> {
 /// A worker with a number that starts with an 8, which is what the capturing logger keeps.
 fn worker(worker_id: usize, script: &str, policy: Policy) -> Arc<WorkerProcessHandle> {
     capture();
-    let config = ProcessConfig { worker_id, child: Some(child("/bin/sh", &["-c", script])), policy };
+    let config = ProcessConfig::new(worker_id, Some(child("/bin/sh", &["-c", script])), policy);
     WorkerProcessHandle::start(config, || {}).expect("a loop")
 }
 
@@ -140,7 +140,7 @@ fn what_a_child_left_running_may_go_on_printing_and_holds_nothing_up() {
     let script = format!("trap '' PIPE; while :; do echo noise || exit; done & echo $! > {}; exit 1", file.display());
     let (changes_tx, changes_rx) = unbounded();
     let policy = Policy { failures_in_window: 1, ..hasty() };
-    let config = ProcessConfig { worker_id: 830, child: Some(child("/bin/sh", &["-c", &script])), policy };
+    let config = ProcessConfig::new(830, Some(child("/bin/sh", &["-c", &script])), policy);
     let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
     while worker.report().last_exit.is_none() {
         changes_rx.recv_timeout(DEADLINE).expect("its end is noticed");

@@ -1,0 +1,447 @@
+//! The supervision loop of one worker (`super-I`): feeds the state machine in `supervisor` with what happened to the child
+//! and its link, and carries out what it decides.
+//!
+//! The one thread that signals and reaps the child. Owned by the worker's handle, which joins it; its wake-up is a note.
+
+use std::collections::BTreeSet;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::error::DispatchError;
+use crate::link::{CloseCause, close_code};
+use crate::mesophyll::{InFlight, MesophyllServerConn};
+use crate::model::TenantId;
+use crate::random;
+
+use super::child::{Child, ChildSpec, describe};
+use super::process::{Note, Shared};
+use super::supervisor::{Action, Event, State, Supervisor};
+
+/// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its
+/// output but lives is looked at again after this.
+const REAP_PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two looks at whether a worker that drains has answered everything.
+const DRAIN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Limit: ends of one worker's links that are logged in a minute.
+const LINK_ENDS_TOLD_A_MINUTE: u32 = 10;
+
+/// Limit: events in flight that are named with the death of their worker.
+const IN_FLIGHT_TOLD: usize = 5;
+
+/// The supervision loop's own state.
+pub(super) struct Supervision {
+    // First, so that after a panic it is killed and reaped before anything else goes.
+    child: Option<Child>,
+    shared: Arc<Shared>,
+    spec: Option<ChildSpec>,
+    supervisor: Supervisor,
+    notes_rx: Receiver<Note>,
+    /// Tells the watch of a child from that of an earlier one.
+    spawns: u64,
+    /// The child has ended, or at least its output: it is about to be reaped.
+    child_ended: bool,
+    conn: Option<MesophyllServerConn>,
+    /// Of the newest link of this process.
+    generation: u64,
+    link_ends: LinkEnds,
+    waiting_for_end: Vec<Sender<()>>,
+}
+
+impl Supervision {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        spec: Option<ChildSpec>,
+        supervisor: Supervisor,
+        notes_rx: Receiver<Note>,
+    ) -> Self {
+        Self {
+            child: None,
+            shared,
+            spec,
+            supervisor,
+            notes_rx,
+            spawns: 0,
+            child_ended: false,
+            conn: None,
+            generation: 0,
+            link_ends: LinkEnds::default(),
+            waiting_for_end: Vec::new(),
+        }
+    }
+
+    /// Blocks: until a note, or the next deadline; ends when the worker has ended for good.
+    pub(super) fn run(mut self) {
+        self.step(Event::Tick);
+        loop {
+            let note = match self.next_wake() {
+                Some(wake) => self.notes_rx.recv_deadline(wake),
+                None => self.notes_rx.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match note {
+                Ok(note) => self.on_note(note),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.reap();
+            self.check_link();
+            self.check_drained();
+            self.check_age();
+            self.shared.router.expire(Instant::now());
+            self.step(Event::Tick);
+            if !self.waiting_for_end.is_empty() && self.child.is_none() && !self.supervisor.is_draining() {
+                return;
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let reap = (self.child.is_some() && self.child_ended).then(|| now + REAP_PAUSE);
+        let drain = self.supervisor.is_draining().then(|| now + DRAIN_PAUSE);
+        let expire = self.shared.router.expire(now);
+        // A dispatch that starts to wait while the loop sleeps finds it awake within a second: its caller enforces its
+        // deadline by itself, this only tidies up after `nowait` events.
+        let is_ready = self.supervisor.state() == State::Ready;
+        let tidy = (!is_ready).then(|| now + Duration::from_secs(1));
+        let age = if is_ready { self.recycled_at() } else { None };
+        [self.supervisor.due(), reap, drain, expire, tidy, age].into_iter().flatten().min()
+    }
+
+    fn recycled_at(&self) -> Option<Instant> {
+        let status = self.shared.status();
+        status.started?.checked_add(status.recycle.age?)
+    }
+
+    fn on_note(&mut self, note: Note) {
+        match note {
+            Note::Connected(conn) => {
+                // Notes of two connections may cross; only the newest counts.
+                if self.conn.as_ref().is_none_or(|current| current.generation() < conn.generation()) {
+                    self.generation = conn.generation();
+                    self.conn = Some(conn);
+                    self.step(Event::Connected);
+                }
+            }
+            Note::Ready(conn) if self.is_current(&conn) => self.step(Event::Ready),
+            Note::Disconnected(conn, cause) if self.is_current(&conn) => self.on_link_end(&cause),
+            Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
+            Note::Look => self.look(),
+            Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
+            Note::Wish(event) => {
+                // One that came in before the end for good is too late.
+                if self.waiting_for_end.is_empty() {
+                    self.tell_wish(&event);
+                    self.step(event);
+                }
+            }
+            Note::End(event, gone_tx) => {
+                self.waiting_for_end.push(gone_tx);
+                self.step(event);
+            }
+        }
+    }
+
+    fn tell_wish(&self, event: &Event) {
+        let id = self.shared.id;
+        match event {
+            Event::Restart(reason) => log::info!("worker {id} is restarted: {reason}"),
+            Event::Kill => log::info!("worker {id} is killed, and stays stopped until it is restarted"),
+            _ => {}
+        }
+    }
+
+    fn on_link_end(&mut self, cause: &CloseCause) {
+        self.log_link_end(cause);
+        self.conn = None;
+        if *cause == CloseCause::Silent {
+            let (id, doing) = (self.shared.id, self.doing());
+            log::warn!("worker {id} missed its heartbeats{doing}");
+            self.step(Event::Silent);
+        } else {
+            self.step(Event::Disconnected);
+        }
+    }
+
+    /// What the worker did when it was last heard of.
+    fn doing(&self) -> String {
+        match self.shared.status().health.as_ref().and_then(|health| health.longest.as_ref()) {
+            Some((tenant, event, ms)) => format!("; it was last seen running {event} of {tenant} for {ms} ms"),
+            None => String::new(),
+        }
+    }
+
+    fn log_link_end(&mut self, cause: &CloseCause) {
+        let id = self.shared.id;
+        match self.link_ends.note(Instant::now()) {
+            Told::Plainly => log::info!("worker {id}: {cause}"),
+            Told::ForTheLastTime => {
+                log::warn!(
+                    "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
+                );
+            }
+            Told::Quietly => log::debug!("worker {id}: {cause}"),
+        }
+    }
+
+    fn is_current(&self, conn: &MesophyllServerConn) -> bool {
+        self.conn.as_ref().is_some_and(|current| current.generation() == conn.generation())
+    }
+
+    /// Looks at what the worker said of itself.
+    fn look(&mut self) {
+        let (health, reason) = {
+            let status = self.shared.status();
+            (status.health.clone(), status.recycle_reason(Instant::now()))
+        };
+        let hangs = health.as_ref().and_then(|health| self.shared.hangs(health));
+        if !matches!(self.supervisor.state(), State::Connected | State::Ready) {
+            return;
+        }
+        if let Some(why) = hangs {
+            log::error!("worker {} hangs: {why}", self.shared.id);
+            let culprit = health.and_then(|health| health.longest).map(|(tenant, ..)| tenant);
+            self.blame(&why, culprit.into_iter().collect());
+            self.step(Event::Unhealthy(why));
+        } else if let Some(reason) = reason {
+            self.recycle(reason);
+        }
+    }
+
+    fn check_age(&mut self) {
+        let reason = self.shared.status().recycle_reason(Instant::now());
+        if let Some(reason) = reason.filter(|_| self.supervisor.state() == State::Ready) {
+            self.recycle(reason);
+        }
+    }
+
+    fn recycle(&mut self, reason: String) {
+        if self.child.is_some() && self.supervisor.state() == State::Ready {
+            log::info!("worker {} is {reason}", self.shared.id);
+            self.step(Event::Restart(reason));
+        }
+    }
+
+    /// Reaps the child if it has ended.
+    fn reap(&mut self) {
+        let Some(child) = &mut self.child else { return };
+        let (how, is_success) = match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => (describe(status), ExitStatus::success(&status)),
+            Err(error) => (format!("cannot be waited for: {error}"), false),
+        };
+        let in_flight = self.in_flight();
+        self.tell_end(&how, &in_flight);
+        // The end of one that was told to end says nothing of what it ran, nor does one that ended by its own will.
+        if !self.supervisor.was_told_to_end() && !is_success {
+            self.blame(&how, in_flight.into_iter().map(|event| event.tenant).collect());
+        }
+        self.step(Event::Exited(how));
+    }
+
+    /// What the worker had in flight when its link ended, or now; the oldest first.
+    fn in_flight(&self) -> Vec<InFlight> {
+        // In this order: what is noted at the end of a link is noted before it fails.
+        let now = self.conn.as_ref().map(MesophyllServerConn::in_flight_events).unwrap_or_default();
+        let mut in_flight = self.shared.take_lost(self.generation).unwrap_or(now);
+        in_flight.sort_by_key(|event| event.since);
+        in_flight
+    }
+
+    /// Notes a death, or a hang, against these tenants; who is quarantined for it has nothing left that waits.
+    fn blame(&self, how: &str, tenants: BTreeSet<TenantId>) {
+        let culprits = self.shared.quarantine.died(self.shared.id, how, &tenants, Instant::now());
+        if !culprits.is_empty() {
+            self.shared.router.refuse(&culprits, &DispatchError::Quarantined);
+        }
+    }
+
+    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it did and said last.
+    fn tell_end(&mut self, how: &str, in_flight: &[InFlight]) {
+        let Some(child) = self.child.take() else { return };
+        let (id, pid) = (self.shared.id, child.pid());
+        let last_lines = child.last_lines();
+        let doing = tell_in_flight(in_flight);
+        if self.supervisor.was_told_to_end() && in_flight.is_empty() {
+            log::info!("worker {id} (pid {pid}) ended: {how}");
+        } else if last_lines.is_empty() {
+            log::warn!("worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
+        } else {
+            let text = last_lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
+            let count = last_lines.len();
+            log::warn!("worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:{text}");
+        }
+    }
+
+    /// Notices the end of a link whose note found no room.
+    fn check_link(&mut self) {
+        if self.conn.as_ref().is_some_and(MesophyllServerConn::is_closed) {
+            self.conn = None;
+            self.step(Event::Disconnected);
+        }
+    }
+
+    /// A worker that drains gets nothing new; once nothing of it is in flight it may end.
+    fn check_drained(&mut self) {
+        if !self.supervisor.is_draining() {
+            return;
+        }
+        let is_drained = self.conn.as_ref().is_none_or(|conn| {
+            conn.seal();
+            conn.in_flight() == 0
+        });
+        if is_drained {
+            self.step(Event::Drained);
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let before = self.supervisor.state();
+        let actions = self.supervisor.step(event, Instant::now(), jitter());
+        for action in actions {
+            self.carry_out(action);
+        }
+        self.publish();
+        if self.supervisor.state() != before {
+            log::debug!("worker {}: {before} → {}", self.shared.id, self.supervisor.state());
+            self.shared.tell_change();
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Spawn => self.spawn(),
+            Action::Terminate => {
+                if let Some(child) = &self.child {
+                    child.terminate();
+                }
+            }
+            Action::Kill => {
+                if let Some(child) = &mut self.child {
+                    child.kill();
+                }
+            }
+            Action::CloseLink => {
+                if let Some(conn) = self.conn.take() {
+                    conn.close(close_code::GOING_AWAY);
+                }
+            }
+            Action::RouteToLink => {
+                if let Some(conn) = &self.conn {
+                    self.shared.router.to_link(conn.clone());
+                }
+            }
+            Action::RouteToQueue => self.shared.router.to_queue(),
+            Action::RouteToNobody(reason) => {
+                log::debug!("worker {}: {reason}", self.shared.id);
+                self.shared.router.to_nobody(&reason);
+            }
+        }
+    }
+
+    fn spawn(&mut self) {
+        let Some(spec) = &self.spec else { return };
+        self.spawns += 1;
+        self.child_ended = false;
+        let spawn = self.spawns;
+        let notes_tx = self.shared.notes_tx();
+        // Blocks only while the loop is behind by a thousand notes; the loop joins this thread only after the note.
+        let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
+        match Child::spawn(spec, self.shared.id, on_end) {
+            Ok(child) => {
+                log::info!("worker {} started as pid {}", self.shared.id, child.pid());
+                self.child = Some(child);
+            }
+            Err(error) => self.step(Event::SpawnFailed(error.to_string())),
+        }
+    }
+
+    fn publish(&self) {
+        let pid = self.child.as_ref().map(Child::pid);
+        self.shared.publish(|status| {
+            if status.pid != pid {
+                status.pid = pid;
+                status.started = pid.map(|_| Instant::now());
+                status.health = None;
+                status.recycle = self.shared.recycle.spread(jitter());
+            }
+            status.state = self.supervisor.state();
+            status.conn = self.conn.clone();
+            status.restarts = self.supervisor.restarts();
+            status.last_exit = self.supervisor.last_exit().map(str::to_owned);
+        });
+    }
+}
+
+/// Names what was in flight, for the log.
+fn tell_in_flight(in_flight: &[InFlight]) -> String {
+    if in_flight.is_empty() {
+        return String::new();
+    }
+    let now = Instant::now();
+    let named: Vec<String> = in_flight
+        .iter()
+        .take(IN_FLIGHT_TOLD)
+        .map(|event| {
+            let ms = now.saturating_duration_since(event.since).as_millis();
+            format!("{} of {} for {ms} ms", event.what, event.tenant)
+        })
+        .collect();
+    let more = in_flight.len().saturating_sub(IN_FLIGHT_TOLD);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(", with {} in flight: {}{more}", in_flight.len(), named.join(", "))
+}
+
+/// A number in 0.0..1.0, to spread restarts.
+fn jitter() -> f64 {
+    // 53 bits are what an f64 holds exactly.
+    (random::u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+/// Counts the ends of links, so that a peer that connects and goes a thousand times a second does not fill the log.
+#[derive(Debug, Default)]
+struct LinkEnds {
+    since: Option<Instant>,
+    count: u32,
+}
+
+/// How the end of a link is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Plainly,
+    ForTheLastTime,
+    Quietly,
+}
+
+impl LinkEnds {
+    fn note(&mut self, now: Instant) -> Told {
+        if self.since.is_none_or(|since| now.duration_since(since) > Duration::from_secs(60)) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        match self.count {
+            count if count < LINK_ENDS_TOLD_A_MINUTE => Told::Plainly,
+            LINK_ENDS_TOLD_A_MINUTE => Told::ForTheLastTime,
+            _ => Told::Quietly,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_ends_again_and_again_is_told_a_few_times_a_minute() {
+        let start = Instant::now();
+        let mut ends = LinkEnds::default();
+        let told: Vec<Told> = (0..1000).map(|_| ends.note(start)).collect();
+        let lines = told.iter().filter(|told| **told != Told::Quietly).count();
+        assert_eq!(lines, LINK_ENDS_TOLD_A_MINUTE as usize);
+        assert_eq!(told[lines - 1], Told::ForTheLastTime);
+        assert_eq!(ends.note(start + Duration::from_secs(61)), Told::Plainly);
+    }
+}

@@ -1,0 +1,525 @@
+//! What to do about a worker: a pure state machine, `step(event, now) → actions`. No I/O, no clock, no threads.
+//!
+//! The loop in `process` feeds it what happened and carries out what it decides. One machine serves a child process and
+//! an external worker alike; the latter is never spawned or signalled.
+
+mod policy;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+pub use policy::Policy;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// The process could not be started.
+    SpawnFailed(String),
+    /// The worker's link is up.
+    Connected,
+    /// The worker is ready.
+    Ready,
+    /// The worker's link is down.
+    Disconnected,
+    /// The worker's link was given up because the worker was silent.
+    Silent,
+    /// The worker hangs; the text says in what.
+    Unhealthy(String),
+    /// Nothing of the worker's is in flight any more, and nothing new was sent since it drains.
+    Drained,
+    /// The process ended; the text says how.
+    Exited(String),
+    /// The worker is to be started anew, for this reason; one that is ready answers first what it has in flight.
+    Restart(String),
+    /// The worker is to end at once, and stay away until it is restarted.
+    Kill,
+    /// The worker is to end gracefully, and stay away until it is restarted.
+    Stop {
+        /// Until then what it has in flight may be answered.
+        drain_until: Instant,
+    },
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start the process.
+    Spawn,
+    /// Ask the process to end (TERM).
+    Terminate,
+    /// End the process (KILL).
+    Kill,
+    /// Close the link, which is all that can be done to an external worker.
+    CloseLink,
+    /// Dispatches go to the link from now on.
+    RouteToLink,
+    /// Dispatches wait from now on.
+    RouteToQueue,
+    /// Dispatches fail from now on, with this reason.
+    RouteToNobody(String),
+}
+
+/// Where a worker is in its life, as operators see it (interface.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its process starts, or it is awaited.
+    Starting,
+    /// Its link is up; it is not ready.
+    Connected,
+    /// It takes dispatches.
+    Ready,
+    /// It takes no more dispatches: it answers what it has in flight, and then its process is ended.
+    Draining,
+    /// Its process has ended; the next start is due later.
+    Dead,
+    /// It failed too often and is not started again until an operator says so.
+    Failed,
+    /// It was ended on request.
+    Stopped,
+}
+
+impl State {
+    /// The word of interface.md.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Connected => "connected",
+            State::Ready => "ready",
+            State::Draining => "draining",
+            State::Dead => "dead",
+            State::Failed => "failed",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether the worker's process is ours to start and signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A child process of this master.
+    Child,
+    /// Somebody else starts it.
+    External,
+}
+
+/// How far the end of a process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It is not to end.
+    No,
+    /// What it has in flight is awaited.
+    Drain,
+    /// It got TERM.
+    Term,
+    /// It got KILL.
+    Kill,
+}
+
+/// What the end of the process means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Then {
+    /// A failure: it is started again after a pause, or given up.
+    Fail,
+    /// It was ended to be started anew, for this reason.
+    Again(String),
+    /// It was ended on request and stays away.
+    Stay,
+}
+
+/// The state machine of one worker.
+#[derive(Debug)]
+pub struct Supervisor {
+    kind: Kind,
+    policy: Policy,
+    state: State,
+    /// Whether there is a process: from `Spawn` to `Exited`.
+    alive: bool,
+    ending: Ending,
+    then: Then,
+    /// What is due next, whatever it is in this state: boot, relink, restart, TERM, KILL.
+    due: Option<Instant>,
+    ready_since: Option<Instant>,
+    /// Within the window.
+    link_losses: VecDeque<Instant>,
+    failures: VecDeque<Instant>,
+    failures_in_a_row: u32,
+    restarts: u64,
+    last_exit: Option<String>,
+    /// Why the process is being ended, if that is the worker's fault.
+    why: Option<String>,
+}
+
+impl Supervisor {
+    /// A worker that has not been started; its first [`Event::Tick`] starts it.
+    pub fn new(kind: Kind, policy: Policy) -> Self {
+        Self {
+            kind,
+            policy,
+            state: if kind == Kind::Child { State::Dead } else { State::Starting },
+            alive: false,
+            ending: Ending::No,
+            then: Then::Fail,
+            due: None,
+            ready_since: None,
+            link_losses: VecDeque::new(),
+            failures: VecDeque::new(),
+            failures_in_a_row: 0,
+            restarts: 0,
+            last_exit: None,
+            why: None,
+        }
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How often its process was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// How its last process ended.
+    pub fn last_exit(&self) -> Option<&str> {
+        self.last_exit.as_deref()
+    }
+
+    /// Whether it waits for what is in flight: then nothing new may be sent, and [`Event::Drained`] is wanted.
+    pub fn is_draining(&self) -> bool {
+        self.ending == Ending::Drain
+    }
+
+    /// Whether its process got TERM or KILL, so that its end is no surprise.
+    pub fn was_told_to_end(&self) -> bool {
+        matches!(self.ending, Ending::Term | Ending::Kill)
+    }
+
+    /// When the next [`Event::Tick`] is wanted.
+    pub fn due(&self) -> Option<Instant> {
+        match (self.state, self.ready_since) {
+            (State::Ready, Some(since)) if self.failures_in_a_row > 0 => Some(since + self.policy.stable_after),
+            _ => self.due,
+        }
+    }
+
+    /// Takes in what happened and says what to do. `jitter` in 0.0..1.0 spreads restarts.
+    pub fn step(&mut self, event: Event, now: Instant, jitter: f64) -> Vec<Action> {
+        self.settle(now);
+        match event {
+            Event::Tick => self.tick(now),
+            Event::SpawnFailed(why) => self.exited(format!("could not be started: {why}"), now, jitter),
+            Event::Exited(how) => self.exited(how, now, jitter),
+            Event::Connected => self.connected(now),
+            Event::Ready => self.ready(now),
+            Event::Disconnected => self.disconnected(now),
+            Event::Silent => self.silent(now),
+            Event::Unhealthy(why) => self.unhealthy(why, now),
+            Event::Drained => self.drained(now),
+            Event::Restart(reason) => self.restart(reason, now),
+            Event::Kill => self.kill(now),
+            Event::Stop { drain_until } => self.stop(drain_until, now),
+        }
+    }
+
+    /// A worker that was ready long enough has made up for its earlier failures.
+    fn settle(&mut self, now: Instant) {
+        if self.ready_since.is_some_and(|since| now >= since + self.policy.stable_after) {
+            self.failures_in_a_row = 0;
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let is_first = self.state == State::Dead && self.due.is_none();
+        if !is_first && self.due.is_none_or(|due| now < due) {
+            return vec![];
+        }
+        match (self.state, self.ending) {
+            (State::Dead, _) => {
+                self.restarts += u64::from(!is_first);
+                self.start(now)
+            }
+            (State::Starting | State::Connected, _) if self.kind == Kind::Child => {
+                self.why = Some("it was not ready in time".to_owned());
+                self.terminate(Then::Fail, now)
+            }
+            (_, Ending::Drain) => self.drained(now),
+            (_, Ending::Term | Ending::Kill) if self.alive => {
+                // TERM was not enough. Once more later, should even this not end it (an uninterruptible sleep).
+                self.ending = Ending::Kill;
+                self.due = Some(now + self.policy.term_grace);
+                vec![Action::Kill]
+            }
+            _ => {
+                self.due = None;
+                vec![]
+            }
+        }
+    }
+
+    fn start(&mut self, now: Instant) -> Vec<Action> {
+        self.state = State::Starting;
+        self.alive = true;
+        self.link_losses.clear();
+        self.due = Some(now + self.policy.boot_timeout);
+        vec![Action::Spawn]
+    }
+
+    /// TERM now; KILL is due after a grace.
+    fn terminate(&mut self, then: Then, now: Instant) -> Vec<Action> {
+        let route = match then {
+            Then::Stay => nobody(),
+            Then::Fail | Then::Again(_) => Action::RouteToQueue,
+        };
+        (self.state, self.ending, self.then) = (State::Draining, Ending::Term, then);
+        self.ready_since = None;
+        self.due = Some(now + self.policy.term_grace);
+        vec![route, Action::Terminate]
+    }
+
+    fn connected(&mut self, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Starting | State::Connected | State::Ready => {
+                self.state = State::Connected;
+                self.ready_since = None;
+                self.due_to_be_ready(now);
+                vec![Action::RouteToQueue]
+            }
+            State::Stopped | State::Failed => vec![Action::CloseLink],
+            State::Draining | State::Dead => vec![],
+        }
+    }
+
+    fn ready(&mut self, now: Instant) -> Vec<Action> {
+        if self.state != State::Connected {
+            return vec![];
+        }
+        self.state = State::Ready;
+        self.ready_since = Some(now);
+        self.due = None;
+        vec![Action::RouteToLink]
+    }
+
+    fn disconnected(&mut self, now: Instant) -> Vec<Action> {
+        if self.is_draining() {
+            // Nothing of it is in flight any more.
+            return self.drained(now);
+        }
+        if !matches!(self.state, State::Connected | State::Ready) {
+            return vec![];
+        }
+        note(&mut self.link_losses, now, self.policy.window);
+        if self.kind == Kind::Child && self.link_losses.len() >= self.policy.link_losses_in_window {
+            self.why = Some(format!("its link was lost {} times in a short time", self.link_losses.len()));
+            return self.terminate(Then::Fail, now);
+        }
+        self.state = State::Starting;
+        self.ready_since = None;
+        self.due_to_be_ready(now);
+        vec![Action::RouteToQueue]
+    }
+
+    /// A child that lives must be ready again soon, and an earlier deadline for that stays; an external worker may come
+    /// back whenever it likes.
+    fn due_to_be_ready(&mut self, now: Instant) {
+        if self.kind == Kind::Child {
+            self.due.get_or_insert(now + self.policy.relink_timeout);
+        }
+    }
+
+    fn silent(&mut self, now: Instant) -> Vec<Action> {
+        if self.kind == Kind::Child && matches!(self.state, State::Connected | State::Ready) {
+            self.why = Some("it missed its heartbeats".to_owned());
+            return self.terminate(Then::Fail, now);
+        }
+        self.disconnected(now)
+    }
+
+    fn unhealthy(&mut self, why: String, now: Instant) -> Vec<Action> {
+        if !matches!(self.state, State::Connected | State::Ready) && !self.is_draining() {
+            return vec![];
+        }
+        if self.kind == Kind::External {
+            if self.is_draining() {
+                return self.drained(now);
+            }
+            self.state = State::Starting;
+            self.ready_since = None;
+            return vec![Action::RouteToQueue, Action::CloseLink];
+        }
+        self.why = Some(why);
+        let then = if self.is_draining() { std::mem::replace(&mut self.then, Then::Fail) } else { Then::Fail };
+        self.terminate(then, now)
+    }
+
+    fn drained(&mut self, now: Instant) -> Vec<Action> {
+        if !self.is_draining() {
+            return vec![];
+        }
+        if self.kind == Kind::External {
+            self.rest(State::Stopped);
+            return vec![Action::CloseLink];
+        }
+        let then = std::mem::replace(&mut self.then, Then::Fail);
+        self.terminate(then, now)
+    }
+
+    fn restart(&mut self, reason: String, now: Instant) -> Vec<Action> {
+        if self.kind == Kind::External {
+            return self.welcome_back();
+        }
+        match self.state {
+            State::Ready => {
+                (self.state, self.ending, self.then) = (State::Draining, Ending::Drain, Then::Again(reason));
+                self.ready_since = None;
+                self.due = Some(now + self.policy.drain_timeout);
+                vec![Action::RouteToQueue]
+            }
+            State::Starting | State::Connected => self.terminate(Then::Again(reason), now),
+            State::Draining | State::Stopped if self.alive => {
+                // One that is ended for its own fault is started again anyway, and counts as what it is.
+                if self.then == Then::Stay {
+                    self.then = Then::Again(reason);
+                }
+                self.state = State::Draining;
+                vec![Action::RouteToQueue]
+            }
+            State::Draining | State::Dead | State::Failed | State::Stopped => {
+                self.failures.clear();
+                self.failures_in_a_row = 0;
+                self.restarts += 1;
+                let mut actions = vec![Action::RouteToQueue];
+                actions.append(&mut self.start(now));
+                actions
+            }
+        }
+    }
+
+    /// An external worker whose link was closed on request may come again.
+    fn welcome_back(&mut self) -> Vec<Action> {
+        if self.state != State::Stopped {
+            return vec![];
+        }
+        self.state = State::Starting;
+        vec![Action::RouteToQueue]
+    }
+
+    fn kill(&mut self, now: Instant) -> Vec<Action> {
+        if self.kind == Kind::External {
+            self.rest(State::Stopped);
+            return vec![nobody(), Action::CloseLink];
+        }
+        if !self.alive {
+            self.rest(State::Stopped);
+            return vec![nobody()];
+        }
+        (self.state, self.ending, self.then) = (State::Stopped, Ending::Kill, Then::Stay);
+        self.ready_since = None;
+        self.due = Some(now + self.policy.term_grace);
+        vec![nobody(), Action::Kill]
+    }
+
+    fn stop(&mut self, drain_until: Instant, now: Instant) -> Vec<Action> {
+        match (self.state, self.ending) {
+            (State::Ready, _) => {
+                (self.state, self.ending, self.then) = (State::Draining, Ending::Drain, Then::Stay);
+                self.ready_since = None;
+                self.due = Some(drain_until);
+                vec![nobody()]
+            }
+            (_, Ending::Drain) => {
+                self.then = Then::Stay;
+                self.due = Some(self.due.map_or(drain_until, |due| due.min(drain_until)));
+                vec![nobody()]
+            }
+            (_, Ending::Term | Ending::Kill) => {
+                self.then = Then::Stay;
+                vec![nobody()]
+            }
+            (_, Ending::No) if self.alive => self.terminate(Then::Stay, now),
+            (_, Ending::No) => {
+                self.rest(State::Stopped);
+                vec![nobody(), Action::CloseLink]
+            }
+        }
+    }
+
+    fn exited(&mut self, how: String, now: Instant, jitter: f64) -> Vec<Action> {
+        let ending = self.ending;
+        let then = std::mem::replace(&mut self.then, Then::Fail);
+        self.alive = false;
+        self.rest(self.state);
+        let reason = match &then {
+            Then::Again(reason) => Some(reason.clone()),
+            Then::Fail | Then::Stay => None,
+        };
+        self.last_exit = Some(match self.why.take().or(reason) {
+            Some(why) => format!("{how} ({why})"),
+            None => how,
+        });
+        match then {
+            Then::Stay => {
+                self.state = State::Stopped;
+                vec![nobody()]
+            }
+            // One that died while it drained has failed, like any other.
+            Then::Again(_) if matches!(ending, Ending::Term | Ending::Kill) => {
+                self.restarts += 1;
+                self.start(now)
+            }
+            Then::Again(_) | Then::Fail => self.failed(now, jitter),
+        }
+    }
+
+    fn failed(&mut self, now: Instant, jitter: f64) -> Vec<Action> {
+        note(&mut self.failures, now, self.policy.window);
+        self.failures_in_a_row += 1;
+        if self.failures.len() >= self.policy.failures_in_window
+            || self.failures_in_a_row >= self.policy.failures_in_a_row
+        {
+            self.state = State::Failed;
+            return vec![Action::RouteToNobody("its worker has failed too often".to_owned())];
+        }
+        self.state = State::Dead;
+        self.due = Some(now + self.backoff(jitter));
+        vec![Action::RouteToQueue]
+    }
+
+    /// Nothing is under way and nothing is due.
+    fn rest(&mut self, state: State) {
+        (self.state, self.ending, self.then) = (state, Ending::No, Then::Fail);
+        self.ready_since = None;
+        self.due = None;
+    }
+
+    /// Doubles with each failure in a row; the jitter takes up to half of it away.
+    fn backoff(&self, jitter: f64) -> Duration {
+        let doublings = self.failures_in_a_row.saturating_sub(1).min(16);
+        let pause = (self.policy.backoff_min * (1 << doublings)).min(self.policy.backoff_max);
+        pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+    }
+}
+
+fn nobody() -> Action {
+    Action::RouteToNobody("its worker was stopped".to_owned())
+}
+
+/// Adds a moment to those within the window before it.
+fn note(moments: &mut VecDeque<Instant>, now: Instant, window: Duration) {
+    moments.push_back(now);
+    while moments.front().is_some_and(|at| now.duration_since(*at) > window) {
+        moments.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests;
