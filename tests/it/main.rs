@@ -25,6 +25,8 @@ mod store_concurrency;
 mod store_conformance;
 mod store_crash;
 mod store_differential;
+#[cfg(feature = "luau")]
+mod store_full_disk;
 #[cfg(feature = "postgres")]
 mod store_migrate;
 #[cfg(feature = "postgres")]

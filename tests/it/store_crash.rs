@@ -17,7 +17,9 @@ use crate::support::{Random, TempDir};
 
 const FILE_VARIABLE: &str = "MESOPHYLL_TEST_CRASH_FILE";
 const ROUND_VARIABLE: &str = "MESOPHYLL_TEST_CRASH_ROUND";
-const KILLS: u64 = 20;
+/// How often; more with `MESOPHYLL_TEST_KILLS`.
+const KILLS: u64 = 50;
+const KILLS_VARIABLE: &str = "MESOPHYLL_TEST_KILLS";
 const WRITERS: u64 = 4;
 const KEYS: u64 = 12;
 /// The key under which the tests note a tenant's state.
@@ -84,6 +86,9 @@ struct Expected {
     acknowledged: HashMap<(u64, u64), u64>,
     /// Said to be tried, not acknowledged: by each writer one at most.
     tried: HashMap<u64, (u64, u64)>,
+    /// Acknowledged changes of what was there.
+    overwrites: u64,
+    deletes: u64,
 }
 
 impl Expected {
@@ -97,7 +102,9 @@ impl Expected {
             }
             ("ack", Some(writer), None, None) => {
                 let (key, value) = self.tried.remove(&writer).expect("tried before acknowledged");
-                self.acknowledged.insert((writer, key), value);
+                let was = self.acknowledged.insert((writer, key), value).unwrap_or(0);
+                self.overwrites += u64::from(was > 0 && value > 0);
+                self.deletes += u64::from(was > 0 && value == 0);
                 true
             }
             _ => false,
@@ -189,16 +196,18 @@ fn what_was_acknowledged_survives_kill_9() {
     let file = folder.path().join("store.redb");
     let mut random = Random::new(9);
     let mut expected = Expected::default();
+    let kills = std::env::var(KILLS_VARIABLE).map_or(KILLS, |kills| kills.parse().expect("a number"));
     let mut in_the_middle = 0;
-    for round in 1..=KILLS {
+    for round in 1..=kills {
         write_and_kill(&file, round, random.below(60), &mut expected);
-        in_the_middle += usize::from(!expected.tried.is_empty());
+        in_the_middle += u64::from(!expected.tried.is_empty());
         // Nothing but the file says what happened: no process is left that could finish anything.
         let db: Arc<DbState> = open(Kept::InRedb, &file, DbOptions::default());
         expected.check(&db);
         db.close();
         assert_eq!(check(&file), Ok(Vec::new()), "`store check` is clean");
     }
-    assert!(in_the_middle > KILLS as usize / 2, "only {in_the_middle} kills came in the middle of a write");
+    assert!(in_the_middle > kills / 2, "only {in_the_middle} kills came in the middle of a write");
+    assert!(expected.overwrites > kills && expected.deletes > kills, "it changed what was there");
     assert!(expected.acknowledged.values().filter(|value| **value > 0).count() > 10);
 }
