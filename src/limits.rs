@@ -380,6 +380,10 @@ pub const DB_REPLY_MAX_BYTES: u64 = KV_FIND_MAX_BYTES as u64 + 1024 * 1024;
 /// Limit: all tenant states of one worker: a million tenants with a KiB each. A larger answer is an error.
 pub const DB_STATES_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// Limit: all scopes of one tenant's records: what the quota of bytes leaves room for, raised sixteenfold by an operator. A
+/// larger answer is an error.
+pub const DB_SCOPES_MAX_BYTES: u64 = 16 * KV_QUOTA_BYTES;
+
 /// Limit: the text of an error's answer that is read; the master's own are a line.
 pub const DB_ERROR_MAX_BYTES: u64 = 4096;
 

@@ -16,7 +16,7 @@ use super::db_transport::{DbConnector, MasterAddress};
 use crate::error::DbError;
 use crate::limits::{
     DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
-    DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
+    DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
 };
 use crate::model::{
     GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
@@ -136,7 +136,9 @@ impl MesophyllDbClient {
     /// # Errors
     /// See [`DbError`].
     pub fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.ask(&Request::kv(tenant, &KeyValueOp::ListScopes, Repeat::Read))
+        let request = Request::kv(tenant, &KeyValueOp::ListScopes, Repeat::Read);
+        // As large as the quota lets a tenant's scopes be, which is an operator's choice.
+        self.ask(&Request { reply_max_bytes: DB_SCOPES_MAX_BYTES, ..request })
     }
 
     /// The records whose scopes contain all of `scopes` and whose key matches.

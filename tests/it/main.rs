@@ -31,6 +31,8 @@ mod store_full_disk;
 mod store_migrate;
 #[cfg(feature = "postgres")]
 mod store_outage;
+#[cfg(feature = "postgres")]
+mod store_postgres_faults;
 mod supervision;
 #[cfg(feature = "luau")]
 mod supervision_binary;

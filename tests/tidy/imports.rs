@@ -117,6 +117,7 @@ const HOMES: &[Home] = &[
             "http/",
             "link/",
             "mesophyll/db_transport.rs",
+            "store/redb/open.rs",
             "thread.rs",
             "worker/child.rs",
             "cli/interruptible.rs",

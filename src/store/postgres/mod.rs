@@ -68,14 +68,15 @@ impl PostgresStore {
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
         let shared = Arc::new(Shared::new(config));
+        // Before the queue, so that it is dropped after it: should a thread not start, the others are joined, and they end
+        // as the queue's sender goes.
+        let mut threads = Vec::with_capacity(options.connections);
         let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
         let (closing_tx, closing_rx) = bounded(0);
         let mut first = Some(session);
-        let mut threads = Vec::with_capacity(options.connections);
         for number in 0..options.connections.max(1) {
             let worker = Worker::new(Arc::clone(&shared), queue_rx.clone(), closing_rx.clone());
             let session = first.take();
-            // Should one fail, the others end as the queue's sender goes.
             let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
             threads.push(thread.map_err(|error| OpenError::Unavailable(error.to_string()))?);
         }

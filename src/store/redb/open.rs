@@ -56,6 +56,7 @@ impl Source for FileSource {
 
     fn reopen(&self) -> Result<Database, OpenError> {
         guarded(|| {
+            forget_what_is_cached(&self.path)?;
             let database = builder().open(&self.path).map_err(database_error)?;
             prepare(&database)?;
             Ok(database)
@@ -70,6 +71,18 @@ pub(super) fn builder() -> Builder {
         log::warn!("the store was not closed; making it good, {:.0} %", repair.progress() * 100.0);
     });
     builder
+}
+
+/// Makes the kernel read the file from the disk again.
+///
+/// When a sync fails, Linux keeps the pages that it could not write in its cache and takes them for written. A database
+/// that is opened over them sees a commit that the disk does not have, and builds on it.
+fn forget_what_is_cached(path: &Path) -> Result<(), OpenError> {
+    let file = File::open(path).map_err(unavailable)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(unavailable)?;
+    drop(file);
+    Ok(())
 }
 
 /// redb may panic over a file that was changed behind its back; for us that is a store that cannot be opened.

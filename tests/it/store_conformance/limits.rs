@@ -1,7 +1,7 @@
 //! Limits and quotas of records: at each of them, and just over it.
 
 use mesophyll::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
-use mesophyll::model::KhronosValue;
+use mesophyll::model::{KhronosValue, Scopes};
 use mesophyll::store::{Quota, Usage};
 use mesophyll::wire;
 
@@ -179,6 +179,21 @@ fn a_find_answers_up_to_16_mib(kept: Kept, door: Door) {
     let why = refusal(db.find("large:%", &["s"]));
     assert!(why.contains("narrow"), "{why}");
     assert_eq!(db.found("large:1%", &["s"]).len(), 11);
+}
+
+/// Scopes count against the quota like everything else; there is no other limit on listing them, whatever the door.
+#[test]
+fn as_many_scopes_are_listed_as_the_quota_has_room_for() {
+    for door in [Door::Direct, Door::Http] {
+        let db = TestDb::new(Kept::InMemory, door);
+        for number in 0..10_000 {
+            let of: Vec<String> = (0..4).map(|part| format!("{number}:{part}:{}", "s".repeat(480))).collect();
+            db.state.kv_set(TENANT, Scopes::new(of), "k".to_owned(), &text("v")).expect("within the quota");
+        }
+        let listed = db.tenants.kv_list_scopes(TENANT).expect("listed");
+        assert_eq!(listed.len(), 40_000, "{door:?}");
+        assert!(listed.iter().map(String::len).sum::<usize>() > 18 * 1024 * 1024);
+    }
 }
 
 /// Only in this process: over HTTP it would be the same, and slow.

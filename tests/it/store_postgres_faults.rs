@@ -1,0 +1,274 @@
+//! Connections to PostgreSQL that break at a chosen moment: what may be tried again is, what may have been made is said so.
+//!
+//! Between the store and the real server stands a proxy that cuts a connection before or after a message with certain bytes.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use mesophyll::error::DbError;
+use mesophyll::model::{EncodedValue, Scopes, TenantId};
+use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
+use postgres::{Client, NoTls};
+
+use crate::support::db::text;
+use crate::support::postgres::{Locale, Schema, is_there};
+use crate::support::process::eventually;
+
+const TENANT: TenantId = TenantId::Guild(1);
+const CONNECTIONS: usize = 7;
+
+/// As the `postgres` crate sends it. (A transaction begins with `READ COMMITTED`.)
+const COMMIT: &[u8] = b"COMMIT\0";
+
+/// When a connection is cut, once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// The server never sees the message.
+    Before(&'static [u8]),
+    /// The server has acted on the message, and its answer is lost.
+    AnswerTo(&'static [u8]),
+}
+
+#[derive(Default)]
+struct Wires {
+    next_cut: Option<Cut>,
+    cuts: u32,
+    open: Vec<TcpStream>,
+}
+
+/// The way to the server.
+struct Proxy {
+    wires: Arc<Mutex<Wires>>,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let proxy = Self { wires: Arc::default(), address: listener.local_addr().expect("bound") };
+        let wires = Arc::clone(&proxy.wires);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&server).expect("the server is there");
+                join(client, server, &wires);
+            }
+        });
+        proxy
+    }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock().expect("no panic under this lock")
+    }
+
+    fn cut(&self, cut: Cut) {
+        self.wires().next_cut = Some(cut);
+    }
+
+    /// Waits until the cut was made.
+    fn cuts(&self) -> u32 {
+        eventually("the cut is made", || self.wires().next_cut.is_none().then_some(()));
+        self.wires().cuts
+    }
+
+    /// Cuts every connection that there is.
+    fn cut_all(&self) -> usize {
+        let open = std::mem::take(&mut self.wires().open);
+        open.iter().filter(|socket| socket.shutdown(Shutdown::Both).is_ok()).count()
+    }
+}
+
+/// Carries bytes both ways until either end closes or a cut comes.
+fn join(client: TcpStream, server: TcpStream, wires: &Arc<Mutex<Wires>>) {
+    for socket in [&client, &server] {
+        socket.set_nodelay(true).expect("set");
+        wires.lock().expect("a lock").open.push(socket.try_clone().expect("cloned"));
+    }
+    let (from_client, to_server) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+    let asks = Arc::clone(wires);
+    std::thread::spawn(move || carry(from_client, to_server, Some(&asks)));
+    std::thread::spawn(move || carry(server, client, None));
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(got @ 1..) = from.read(&mut bytes) {
+        let bytes = &bytes[..got];
+        match wires.and_then(|wires| take_cut(wires, bytes)) {
+            None => {}
+            Some(Cut::Before(_)) => break,
+            Some(Cut::AnswerTo(_)) => {
+                // Nothing comes back from now on; the message goes through, and so does the server's own end.
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = to.write_all(bytes);
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+        }
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn take_cut(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
+    let mut wires = wires.lock().expect("a lock");
+    let (Cut::Before(sought) | Cut::AnswerTo(sought)) = wires.next_cut?;
+    if !bytes.windows(sought.len()).any(|window| window == sought) {
+        return None;
+    }
+    wires.cuts += 1;
+    wires.next_cut.take()
+}
+
+/// A database that is reached through a proxy.
+struct Proxied {
+    db: DbState,
+    proxy: Proxy,
+    schema: Schema,
+}
+
+impl Proxied {
+    fn new(connections: usize) -> Self {
+        let schema = Schema::migrated(Locale::Utf8);
+        let (scheme, rest) = schema.url().split_once("://").expect("a URL");
+        let (authority, rest) = rest.split_once('/').expect("a database");
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("postgres", authority));
+        let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5432") };
+        let proxy = Proxy::to(host);
+        let url = StoreUrl::Postgres(format!("{scheme}://{user}@{}/{rest}", proxy.address));
+        let store = store::open_with(&url, StoreOptions { connections }).expect("opened");
+        let db = DbState::new(store, DbOptions::default()).expect("readable");
+        Self { db, proxy, schema }
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<(), DbError> {
+        self.db.kv_set(TENANT, Scopes::new(["s"]), key.to_owned(), &text(value))
+    }
+
+    fn get(&self, key: &str) -> Option<EncodedValue> {
+        self.db.kv_get(TENANT, &Scopes::new(["s"]), key).expect("readable").map(|record| record.value)
+    }
+}
+
+impl Drop for Proxied {
+    fn drop(&mut self) {
+        self.db.close();
+    }
+}
+
+#[test]
+fn what_was_lost_before_the_commit_is_done_again_and_once() {
+    if !is_there("what_was_lost_before_the_commit_is_done_again_and_once") {
+        return;
+    }
+    let it = Proxied::new(1);
+    it.set("k", "before").expect("set");
+    // In the middle, where a statement is prepared that this connection has not used yet; and in the first message.
+    for (number, (cut, key)) in [
+        (Cut::Before(b"UPDATE tenant_kv"), "k"),
+        (Cut::AnswerTo(b"INSERT INTO tenant_kv"), "new"),
+        (Cut::Before(b"BEGIN"), "k"),
+        (Cut::AnswerTo(b"BEGIN"), "new"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        it.proxy.cut(cut);
+        assert_eq!(it.set(key, &number.to_string()), Ok(()));
+        assert_eq!(it.proxy.cuts(), number as u32 + 1);
+        assert_eq!(it.get(key), Some(text(&number.to_string())));
+    }
+    assert_eq!(it.db.kv_usage(TENANT).map(|usage| usage.records), Ok(2));
+    assert_eq!(it.db.kv_find(TENANT, &Scopes::default(), "%").map(|found| found.len()), Ok(2));
+}
+
+#[test]
+fn a_commit_that_nobody_answered_is_unknown_and_not_done_again() {
+    if !is_there("a_commit_that_nobody_answered_is_unknown_and_not_done_again") {
+        return;
+    }
+    let it = Proxied::new(1);
+    it.set("k", "first").expect("set");
+    // It was not made, which nobody here can know.
+    it.proxy.cut(Cut::Before(COMMIT));
+    let error = it.set("k", "second").expect_err("cut");
+    assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
+    assert_eq!(it.get("k"), Some(text("first")));
+    // It was made, which nobody here can know either.
+    it.proxy.cut(Cut::AnswerTo(COMMIT));
+    let error = it.set("k", "third").expect_err("cut");
+    assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
+    eventually("the server has made it", || (it.get("k") == Some(text("third"))).then_some(()));
+    assert_eq!(it.proxy.cuts(), 2);
+    it.set("k", "fourth").expect("service goes on");
+    assert_eq!(it.db.kv_usage(TENANT).map(|usage| usage.records), Ok(1));
+}
+
+#[test]
+fn a_state_whose_commit_was_unknown_is_looked_up() {
+    use mesophyll::model::{EncodedJson, TenantState};
+    if !is_there("a_state_whose_commit_was_unknown_is_looked_up") {
+        return;
+    }
+    let it = Proxied::new(1);
+    let state = |event: &str| TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() };
+    it.db.set_tenant_state(TENANT, &state("OLD")).expect("set");
+    it.proxy.cut(Cut::AnswerTo(COMMIT));
+    assert!(matches!(it.db.set_tenant_state(TENANT, &state("NEW")), Err(DbError::OutcomeUnknown(_))));
+    eventually("it is what the server has", || {
+        let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
+        let events: Vec<String> = direct.query_one("SELECT events FROM tenant_state", &[]).expect("a row").get(0);
+        (events == ["NEW"]).then_some(())
+    });
+    assert_eq!(it.db.tenant_state(TENANT).map(|state| (*state).clone()), Some(state("NEW")));
+}
+
+#[test]
+fn a_pool_of_dead_connections_costs_nobody_an_error() {
+    if !is_there("a_pool_of_dead_connections_costs_nobody_an_error") {
+        return;
+    }
+    let it = Proxied::new(CONNECTIONS);
+    let everybody = |round: u32| {
+        std::thread::scope(|scope| {
+            for caller in 0..2 * CONNECTIONS {
+                let it = &it;
+                scope.spawn(move || {
+                    let (key, value) = (caller.to_string(), format!("{round} {caller}"));
+                    it.set(&key, &value).expect("set");
+                    assert_eq!(it.get(&key), Some(text(&value)));
+                });
+            }
+        });
+    };
+    everybody(0);
+    for round in 1..4 {
+        // As after the server's restart: every connection is dead, and nobody knows it yet.
+        assert!(it.proxy.cut_all() > 0);
+        everybody(round);
+    }
+}
+
+#[test]
+fn a_statement_that_takes_too_long_is_unavailable_and_changes_nothing() {
+    if !is_there("a_statement_that_takes_too_long_is_unavailable_and_changes_nothing") {
+        return;
+    }
+    let it = Proxied::new(2);
+    it.set("k", "before").expect("set");
+    let mut other = Client::connect(it.schema.url(), NoTls).expect("a connection");
+    let mut holds = other.transaction().expect("begun");
+    holds.execute("LOCK TABLE tenant_kv IN ACCESS EXCLUSIVE MODE", &[]).expect("locked");
+    let begun = Instant::now();
+    let error = it.set("k", "after").expect_err("the table is locked");
+    assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
+    assert!(begun.elapsed() > Duration::from_secs(5), "it was the server's timeout, not another one");
+    holds.rollback().expect("rolled back");
+    assert_eq!(it.get("k"), Some(text("before")));
+    it.set("k", "after").expect("set");
+}
