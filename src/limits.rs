@@ -339,6 +339,16 @@ pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;
 /// Limit: how long an operation waits for a connection to PostgreSQL; after it nothing was done and it is `Unavailable`.
 pub const POSTGRES_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Limit: how long the reader of a backup may take for a piece before PostgreSQL ends its transaction: longer than an answer's
+/// piece may take to be sent ([`HTTP_WRITE_TIMEOUT`]).
+pub const POSTGRES_EXPORT_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of rows that a backup reads ahead: enough for a system call to send.
+pub const BACKUP_READ_BYTES: usize = 64 * 1024;
+
+/// Limit: one frame of a backup: the largest shop entry several times over; a longer one is no backup.
+pub const BACKUP_FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// Limit: bytes of all scopes of one record: with the longest key what a row of PostgreSQL's index takes (2,704 bytes). The
 /// same on every store; more is 422.
 pub const KV_SCOPES_MAX_BYTES: usize = 2000;

@@ -1,5 +1,6 @@
 //! What the commands that talk to a running master share: its address, their token, one HTTP exchange.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -93,6 +94,25 @@ impl ApiClient {
     pub(super) fn post_nothing(&self, path: &str) -> Result<ApiAnswer, CliError> {
         let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
         self.read(request.send_empty().map_err(|error| self.unreachable(&error))?)
+    }
+
+    /// A body of any length, to be read piece by piece.
+    ///
+    /// # Blocks
+    /// Until the answer begins; its reader until the deadline given at the making.
+    ///
+    /// # Errors
+    /// Nobody answers there, or the API refuses.
+    pub(super) fn download(&self, path: &str) -> Result<impl Read, CliError> {
+        let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        if response.status().as_u16() == 200 {
+            return Ok(response.into_body().into_reader());
+        }
+        Err(match self.read(response)?.success() {
+            Err(refused) => refused,
+            Ok(_) => CliError::failed("the answer is not what was asked for"),
+        })
     }
 
     fn send(

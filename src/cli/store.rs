@@ -1,42 +1,67 @@
-//! `mesophyll store`: checking and copying the file of the embedded store, while no master has it open.
+//! `mesophyll store`: checking the file of the embedded store, and backing up a store: any running master's, or a file that
+//! no master has open.
 
 use std::path::Path;
+use std::time::Duration;
 
+use crate::config::span;
 use crate::store::StoreUrl;
-use crate::store::redb::{BackupError, backup, check};
+use crate::store::backup::{FrameReader, StreamError};
+use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
 
-use super::args::{Args, OptionSpec};
+use super::args::{Args, OptionSpec, Source};
+use super::client::{ApiClient, CLIENT};
 use super::{CliError, Command, logging, output};
 
 pub(super) const COMMAND: Command = Command {
     name: "store",
-    usage: "check | backup FILE",
-    about: "check or copy the file of a store that no master has open",
-    options: &[&[OptionSpec::value("store", "URL", "redb:PATH (default: redb:mesophyll.redb)")]],
+    usage: "check [--store redb:PATH] | backup FILE [--store redb:PATH]",
+    about: "back up a running master's store (or a file that no master has open) into a new file, or check a file",
+    options: &[
+        &[
+            OptionSpec::value("store", "URL", "redb:PATH, not open in a master (check's default: redb:mesophyll.redb)"),
+            OptionSpec::value("deadline", "D", "how long a backup from a master may take (default: 1h)"),
+        ],
+        CLIENT,
+    ],
     examples: &[
-        "mesophyll store check --store redb:/var/lib/mesophyll/tenants.redb",
-        "mesophyll store backup tenants-monday.redb --store redb:/var/lib/mesophyll/tenants.redb",
+        "mesophyll store backup tenants-monday.redb",
+        "mesophyll store check --store redb:tenants-monday.redb",
+        "mesophyll store backup copy.redb --store redb:/var/lib/mesophyll/tenants.redb",
     ],
     run,
 };
 
+/// How long a backup from a master may take, unless the command line says otherwise.
+const BACKUP_DEADLINE: Duration = Duration::from_secs(3600);
+
 fn run(args: &Args) -> Result<(), CliError> {
+    logging::init(log::LevelFilter::Warn);
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    let url = args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url);
-    let url: StoreUrl = url.parse().map_err(|error| CliError::config(format!("--store: {error}")))?;
-    match (&words[..], &url) {
-        (["check"] | ["backup", _], StoreUrl::Postgres(_)) => {
-            Err(CliError::config("--store: a PostgreSQL database has tools of its own for that, such as pg_dump"))
-        }
-        (["check"] | ["backup", _], StoreUrl::Memory) => Err(CliError::config("--store: memory: has no file")),
-        (["check"], StoreUrl::Redb(path)) => run_check(path),
-        (["backup", to], StoreUrl::Redb(path)) => run_backup(path, Path::new(to)),
+    match words[..] {
+        ["check"] => run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?),
+        ["backup", to] => match args.get("store") {
+            Some((url, Source::Flag)) => copy(&file(url)?, Path::new(to)),
+            // A variable is the master's own setting: beside it, the master has the store open.
+            Some((_, Source::Environment)) | None => download(args, Path::new(to)),
+        },
         _ => Err(CliError::usage("store takes `check` or `backup FILE`")),
     }
 }
 
+/// The file that a URL names.
+fn file(url: &str) -> Result<std::path::PathBuf, CliError> {
+    match url.parse().map_err(|error| CliError::config(format!("--store: {error}")))? {
+        StoreUrl::Redb(path) => Ok(path),
+        StoreUrl::Postgres(_) => Err(CliError::config(
+            "--store: a PostgreSQL database has tools of its own, such as pg_dump; `store backup FILE` without --store asks \
+             the running master",
+        )),
+        StoreUrl::Memory => Err(CliError::config("--store: memory: has no file")),
+    }
+}
+
 fn run_check(path: &Path) -> Result<(), CliError> {
-    logging::init(log::LevelFilter::Warn);
     let findings = check(path)?;
     for finding in &findings {
         output::print(finding)?;
@@ -44,10 +69,24 @@ fn run_check(path: &Path) -> Result<(), CliError> {
     if findings.is_empty() { output::print("nothing found") } else { Err(CliError::failed("the store is not well")) }
 }
 
-fn run_backup(path: &Path, to: &Path) -> Result<(), CliError> {
-    logging::init(log::LevelFilter::Warn);
+fn copy(path: &Path, to: &Path) -> Result<(), CliError> {
     backup(path, to).map_err(|error| match error {
         BackupError::Open(error) => error.into(),
         BackupError::Copy(error) => CliError::config(format!("{}: {error}", to.display())),
     })
+}
+
+/// Makes a store's file from what a running master has in its store, whichever that is.
+fn download(args: &Args, to: &Path) -> Result<(), CliError> {
+    let client = ApiClient::new(args, span(args, "deadline", BACKUP_DEADLINE)?)?;
+    let unwritten = |error: RestoreError| CliError::config(format!("{}: {error}", to.display()));
+    let broken = |error: StreamError| CliError::failed(format!("{error}; {} was not written", to.display()));
+    // First, so that nothing is asked for that has no place.
+    let mut restore = Restore::begin(to).map_err(unwritten)?;
+    let mut frames = FrameReader::new(client.download("/i/store-backup")?);
+    while let Some(one) = frames.next().map_err(broken)? {
+        restore.add(one).map_err(unwritten)?;
+    }
+    restore.finish().map_err(unwritten)?;
+    output::print(&format!("{}: {}", to.display(), frames.seen()))
 }

@@ -158,9 +158,19 @@ impl Connection {
             || self.shared.registry.is_stopping();
         let is_head = head.method() == super::Method::Head;
         let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0 };
-        let deadline = Instant::now() + self.shared.limits.write_timeout;
+        let timeout = self.shared.limits.write_timeout;
+        let (deadline, is_unhurried) = (Instant::now() + timeout, response.is_unhurried());
         self.enter(Doing::Writing);
-        let is_written = response::write(&mut self.wire.socket, response, how, deadline).is_ok();
+        let (slot, registry) = (&self.slot, &self.shared.registry);
+        let mut deadline = || {
+            if !is_unhurried {
+                return deadline;
+            }
+            // Its time begins anew, also for who looks for a connection that is stuck.
+            slot.enter(Doing::Writing, registry.now_us());
+            Instant::now() + timeout
+        };
+        let is_written = response::write(&mut self.wire.socket, response, how, &mut deadline).is_ok();
         if !is_written || !self.enter(Doing::Waiting) {
             return After::Gone;
         }
@@ -215,7 +225,7 @@ impl Connection {
     fn write_refusal(&mut self, refusal: Refusal, deadline: Instant) -> bool {
         let response = self.worded(refusal);
         let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false };
-        response::write(&mut self.wire.socket, response, how, deadline).is_ok()
+        response::write(&mut self.wire.socket, response, how, &mut || deadline).is_ok()
     }
 
     fn enter(&self, doing: Doing) -> bool {

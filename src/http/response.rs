@@ -48,6 +48,7 @@ pub struct Response {
     /// The body.
     pub body: ResponseBody,
     closes: bool,
+    unhurried: bool,
     held: Option<Box<dyn Any + Send>>,
 }
 
@@ -63,7 +64,7 @@ impl Response {
     /// An answer with a body.
     pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         let body = ResponseBody::Bytes(body);
-        Self { status, content_type, headers: Vec::new(), body, closes: false, held: None }
+        Self { status, content_type, headers: Vec::new(), body, closes: false, unhurried: false, held: None }
     }
 
     /// An answer without a body.
@@ -113,6 +114,16 @@ impl Response {
         self
     }
 
+    /// Gives each piece of the body the time that the whole of an answer has otherwise: for bodies without a bound.
+    pub fn unhurried(mut self) -> Self {
+        self.unhurried = true;
+        self
+    }
+
+    pub(super) fn is_unhurried(&self) -> bool {
+        self.unhurried
+    }
+
     pub(super) fn closes(&self) -> bool {
         self.closes
     }
@@ -135,15 +146,15 @@ pub(super) struct ResponseFraming {
     pub(super) is_http_1_0: bool,
 }
 
-/// Writes an answer whole; what it holds is released when this returns.
+/// Writes an answer whole; what it holds is released when this returns. `deadline` is asked before each piece is written.
 ///
 /// # Errors
-/// The peer is gone or did not take it by `deadline`; the connection is lost.
+/// The peer is gone or did not take a piece by its deadline; the connection is lost.
 pub(super) fn write(
     socket: &mut Socket,
     response: Response,
     framing: ResponseFraming,
-    deadline: Instant,
+    deadline: &mut dyn FnMut() -> Instant,
 ) -> io::Result<()> {
     let head = head_text(&response, framing).into_bytes();
     // Invariant: held until the end of this function, that is, for as long as the body's memory is.
@@ -151,10 +162,10 @@ pub(super) fn write(
     match body {
         ResponseBody::Bytes(bytes) if framing.is_head => {
             drop(bytes);
-            socket.write_all(&head, &[], deadline)
+            socket.write_all(&head, &[], deadline())
         }
-        ResponseBody::Bytes(bytes) => socket.write_all(&head, &bytes, deadline),
-        ResponseBody::Chunked(_) if framing.is_head => socket.write_all(&head, &[], deadline),
+        ResponseBody::Bytes(bytes) => socket.write_all(&head, &bytes, deadline()),
+        ResponseBody::Chunked(_) if framing.is_head => socket.write_all(&head, &[], deadline()),
         ResponseBody::Chunked(chunks) => write_chunks(socket, head, chunks, framing.is_http_1_0, deadline),
     }
 }
@@ -202,7 +213,7 @@ fn write_chunks(
     head: Vec<u8>,
     chunks: Box<dyn Iterator<Item = Vec<u8>> + Send>,
     is_plain: bool,
-    deadline: Instant,
+    deadline: &mut dyn FnMut() -> Instant,
 ) -> io::Result<()> {
     let mut gathered = head;
     // An empty chunk would end the body.
@@ -215,14 +226,14 @@ fn write_chunks(
             gathered.extend_from_slice(b"\r\n");
         }
         if gathered.len() >= GATHER_BYTES {
-            socket.write_all(&gathered, &[], deadline)?;
+            socket.write_all(&gathered, &[], deadline())?;
             gathered.clear();
         }
     }
     if !is_plain {
         gathered.extend_from_slice(b"0\r\n\r\n");
     }
-    socket.write_all(&gathered, &[], deadline)
+    socket.write_all(&gathered, &[], deadline())
 }
 
 fn reason(status: u16) -> &'static str {

@@ -6,6 +6,7 @@
 //! [`HttpServer`] owns; the master owns the [`InternalApi`].
 
 mod admission;
+mod backup;
 mod dispatch;
 mod error;
 mod global_kv;
@@ -22,6 +23,7 @@ pub mod token;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -151,6 +153,7 @@ pub(crate) struct Api {
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
     db: Arc<DbState>,
+    is_backing_up: Arc<AtomicBool>,
     /// Disconnected when the API shuts down.
     stop_rx: Receiver<()>,
 }
@@ -181,6 +184,7 @@ impl Api {
             pool,
             ready,
             db,
+            is_backing_up: Arc::default(),
             stop_rx,
         }
     }

@@ -2,7 +2,7 @@
 //! checked against this table.
 
 use super::error::ApiError;
-use super::{Api, Call, dispatch, global_kv, health, kv, scripts, tenants};
+use super::{Api, Call, backup, dispatch, global_kv, health, kv, scripts, tenants};
 use crate::http::router::Route;
 use crate::http::{Body, Method, Response};
 
@@ -79,5 +79,6 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/global-kv", Endpoint::of(global_kv::global_kv)),
     post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::of(global_kv::purchase)),
     post("/i/guilds-exist", Endpoint::of(tenants::guilds_exist)),
+    get("/i/store-backup", Endpoint::of(backup::store_backup)),
     get("/i/threads-count", Endpoint::of(tenants::threads_count)),
 ];

@@ -24,6 +24,9 @@ impl fmt::Display for InvalidTimestamp {
 impl std::error::Error for InvalidTimestamp {}
 
 impl Timestamp {
+    /// The beginning of 1970.
+    pub const EPOCH: Self = Self(DateTime::UNIX_EPOCH);
+
     /// The point in time `micros` microseconds after 1970 (negative: before).
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! [`DbState`], so that all stores refuse alike. Stores read no clock and draw no random numbers: both come with the
 //! operation, so that equal operations give equal answers. Called from any thread.
 
+pub mod backup;
 pub mod global;
 pub mod memory;
 pub mod pattern;
@@ -25,6 +26,7 @@ pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 use crate::error::DbError;
 use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS};
 use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use pattern::Pattern;
 
@@ -162,6 +164,15 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError>;
 
+    /// Everything, as it is at this moment, while others go on writing.
+    ///
+    /// # Blocks
+    /// Until the snapshot is there, and at each step until the next of it is read.
+    ///
+    /// # Errors
+    /// See [`Store`]; those of a later step are items of the export.
+    fn export(&self) -> Result<Export, DbError>;
+
     /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second call does nothing.
     ///
     /// # Blocks
@@ -290,6 +301,11 @@ pub struct Quota {
     pub records: u64,
     /// Bytes of keys, scopes and values.
     pub bytes: u64,
+}
+
+impl Quota {
+    /// As much as there is room for: what a backup holds was within another store's quota.
+    pub const UNLIMITED: Self = Self { records: u64::MAX, bytes: u64::MAX };
 }
 
 impl Default for Quota {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::backup::Export;
 use super::states::{StateListener, States};
 use super::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, rules};
 use crate::error::DbError;
@@ -236,6 +237,14 @@ impl DbState {
     /// See [`Store`].
     pub fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
         self.store.kv_usage(tenant)
+    }
+
+    /// Everything in the store as it is at this moment; blocks as [`Store::export`].
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn export(&self) -> Result<Export, DbError> {
+        self.store.export()
     }
 
     /// Closes the store; blocks as [`Store::close`].

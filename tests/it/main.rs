@@ -1,6 +1,8 @@
 //! The integration tests: one binary, so that they link once. Each module is about one thing; `support` is what they share.
 
 #[cfg(feature = "luau")]
+mod cli_backup;
+#[cfg(feature = "luau")]
 mod cli_data;
 #[cfg(feature = "luau")]
 mod cli_faults;

@@ -3,10 +3,13 @@
 use std::process::Command;
 
 use mesophyll::model::{KhronosValue, KvRecord, Scopes, TenantId};
+use mesophyll::store::backup::{FrameReader, StreamError, Totals, pieces};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
+use mesophyll::store::redb::{Restore, check};
 use mesophyll::store::{self, DbOptions, DbState, Migrated, OpenError, Standing, StoreUrl};
 use mesophyll::wire;
 
+use crate::support::TempDir;
 use crate::support::db::text;
 use crate::support::postgres::{Locale, Schema, is_there, on};
 
@@ -47,6 +50,45 @@ fn find(db: &DbState, tenant: TenantId, scopes: &[&str]) -> Vec<KvRecord> {
 fn open(schema: &Schema) -> DbState {
     let store = store::open(&schema.store_url()).expect("opened");
     DbState::new(store, DbOptions::default()).expect("readable")
+}
+
+#[test]
+fn a_template_workers_database_moves_into_a_file() {
+    if !is_there("a_template_workers_database_moves_into_a_file") {
+        return;
+    }
+    let schema = Schema::empty(Locale::Utf8);
+    on(schema.url(), REFERENCE);
+    store::migrate(&schema.store_url()).expect("migrated");
+    on(schema.url(), "INSERT INTO tenant_kv VALUES ('r7', '5', 'role', 'k', '{\"Integer\": 1}', '{c}')");
+    let folder = TempDir::new();
+    let file = folder.path().join("moved.redb");
+    let store = store::open(&schema.store_url()).expect("opened");
+    let back_up = || -> Result<Totals, StreamError> {
+        let stream: Vec<u8> = pieces(store.export().expect("begun")).flatten().collect();
+        let mut frames = FrameReader::new(&stream[..]);
+        let mut restore = Restore::begin(&file).expect("begun");
+        while let Some(one) = frames.next()? {
+            restore.add(one).expect("added");
+        }
+        restore.finish().expect("finished");
+        Ok(frames.seen())
+    };
+    // What cannot be read is not left out in silence.
+    assert!(matches!(back_up(), Err(StreamError::Store(_))));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing is left of it");
+    on(schema.url(), "DELETE FROM tenant_kv WHERE id = 'r6'");
+    let totals = back_up().expect("whole, without what belongs to no tenant");
+    assert_eq!(totals, Totals { states: 2, records: 5, entries: 1, purchases: 0 });
+    assert_eq!(check(&file), Ok(Vec::new()));
+    let moved = store::open(&StoreUrl::Redb(file)).expect("opened");
+    let db = DbState::new(moved, DbOptions::default()).expect("readable");
+    let before = open(&schema);
+    assert_eq!(find(&db, TENANT, &[]), find(&before, TENANT, &[]), "of several rows with one set the newest");
+    assert_eq!(db.tenant_state(TENANT), before.tenant_state(TENANT));
+    assert_eq!(db.standing(TenantId::User(2)), Standing::Banned);
+    let at = GlobalAddress { scope: "tags".to_owned(), key: "paid".to_owned(), version: 1 };
+    assert_eq!(db.global_entry(&at), before.global_entry(&at));
 }
 
 #[test]

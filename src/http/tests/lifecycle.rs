@@ -51,6 +51,20 @@ fn a_body_that_dribbles_gets_408() {
 }
 
 #[test]
+fn an_answer_has_its_time_as_a_whole_unless_it_is_unhurried() {
+    let fixture = serve(HttpLimits { write_timeout: Duration::from_secs(1), ..patient() });
+    let ask = |path: &str| {
+        let mut client = fixture.connect();
+        client.send(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        client.until_end().len()
+    };
+    assert_eq!(ask("/slow"), 70_000, "cut off after its time");
+    assert_eq!(ask("/unhurried"), 140_000);
+}
+
+#[test]
 fn an_unwanted_body_that_dribbles_ends_the_connection() {
     let fixture = serve(HttpLimits { body_timeout: SHORT, ..patient() });
     let mut client = fixture.connect();

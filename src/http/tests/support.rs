@@ -48,6 +48,15 @@ impl Handler for Paths {
             },
             "/query" => Response::text(200, head.query("a").unwrap_or("none")).into(),
             "/chunked" => Response::chunked(200, "text/plain", (0..3).map(|n| vec![b'a'; n * 2])).into(),
+            // Pauses before its last piece for longer than an answer may take in the tests of that.
+            "/slow" | "/unhurried" => {
+                let pieces = (0..2).map(|number| {
+                    pace(Duration::from_millis(1500 * number));
+                    vec![b'a' + u8::try_from(number).unwrap_or(0); 70_000]
+                });
+                let response = Response::chunked(200, "text/plain", pieces);
+                if head.path() == "/slow" { response.into() } else { response.unhurried().into() }
+            }
             "/split" => Response::text(200, "x").with_header("X-Evil", "a\r\nX-Injected: b").into(),
             "/empty" => Response::empty(204).into(),
             "/bad" => Response::text(400, "bad").into(),

@@ -8,6 +8,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod shop;
 
+use super::backup::{Export, Exported};
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
@@ -202,12 +203,28 @@ impl Store for MemoryStore {
         self.write()?.shop.change(&at, change, now)
     }
 
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, _now: Timestamp) -> Result<(), DbError> {
-        self.write()?.shop.purchase(tenant, at)
+    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+        self.write()?.shop.purchase(tenant, at, now)
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         Ok(self.read()?.shop.is_purchased(tenant, at))
+    }
+
+    /// A copy of everything: what is in memory twice for as long as the export lasts.
+    fn export(&self) -> Result<Export, DbError> {
+        let contents = self.read()?;
+        let states = contents.states.iter();
+        let mut all: Vec<Exported> =
+            states.map(|(tenant, stored)| Exported::State { tenant: *tenant, stored: stored.clone() }).collect();
+        for (tenant, records) in &contents.records {
+            for (key, sets) in &records.by_key {
+                let records = sets.iter().map(|(scopes, record)| record.answer(key, scopes));
+                all.extend(records.map(|record| Exported::Record { tenant: *tenant, record }));
+            }
+        }
+        contents.shop.export(&mut all);
+        Ok(Box::new(all.into_iter().map(Ok)))
     }
 
     fn close(&self) {

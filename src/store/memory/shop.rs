@@ -1,9 +1,10 @@
 //! Global entries in memory, as plain as the rest of it: quotas are counted anew each time.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
+use crate::store::backup::Exported;
 use crate::store::global::{
     APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
@@ -14,7 +15,7 @@ use crate::store::{FindLimits, Quota, Usage};
 #[derive(Default)]
 pub(super) struct Shop {
     entries: BTreeMap<GlobalAddress, GlobalEntry>,
-    purchases: HashSet<(TenantId, GlobalAddress)>,
+    purchases: HashMap<(TenantId, GlobalAddress), Timestamp>,
 }
 
 impl Shop {
@@ -82,15 +83,26 @@ impl Shop {
         change(&mut self.entries.get_mut(at).ok_or_else(not_found)?.partial, by, now)
     }
 
-    pub(super) fn purchase(&mut self, tenant: TenantId, at: GlobalAddress) -> Result<(), DbError> {
+    pub(super) fn purchase(&mut self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
         if !self.entries.contains_key(&at) {
             return Err(not_found());
         }
-        self.purchases.insert((tenant, at));
+        self.purchases.entry((tenant, at)).or_insert(now);
         Ok(())
     }
 
     pub(super) fn is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> bool {
-        self.purchases.contains(&(tenant, at.clone()))
+        self.purchases.contains_key(&(tenant, at.clone()))
+    }
+
+    /// Adds everything to an export.
+    pub(super) fn export(&self, to: &mut Vec<Exported>) {
+        to.extend(self.entries.values().cloned().map(Exported::Entry));
+        let purchases = self.purchases.iter();
+        to.extend(purchases.map(|((tenant, at), when)| Exported::Purchase {
+            tenant: *tenant,
+            at: at.clone(),
+            when: *when,
+        }));
     }
 }

@@ -5,6 +5,7 @@
 //! Deliberately without TLS: the server is on this machine or in the same private network. Owned by whoever opened it;
 //! [`PostgresStore::close`] ends and joins the threads.
 
+mod export;
 mod records;
 mod schema;
 mod session;
@@ -18,8 +19,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use ::postgres::Config;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
+use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
@@ -28,6 +31,7 @@ use crate::error::DbError;
 use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
+use export::PostgresExport;
 use session::{Fault, Session, unavailable, unknown};
 use worker::{Job, Shared, Worker};
 
@@ -35,6 +39,7 @@ pub(super) use schema::migrate;
 
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
+    config: Config,
     queue_bytes: Arc<AtomicUsize>,
     revisions: Arc<AtomicU64>,
     /// Taken away when the store is closed, which is what ends the threads.
@@ -67,7 +72,7 @@ impl PostgresStore {
         let config = session::config(url)?;
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
-        let shared = Arc::new(Shared::new(config));
+        let shared = Arc::new(Shared::new(config.clone()));
         // Before the queue, so that it is dropped after it: should a thread not start, the others are joined, and they end
         // as the queue's sender goes.
         let mut threads = Vec::with_capacity(options.connections);
@@ -81,6 +86,7 @@ impl PostgresStore {
             threads.push(thread.map_err(|error| OpenError::Unavailable(error.to_string()))?);
         }
         Ok(Self {
+            config,
             queue_bytes: Arc::default(),
             revisions: Arc::default(),
             senders: RwLock::new(Some(Senders { queue_tx, _closing_tx: closing_tx })),
@@ -290,6 +296,13 @@ impl Store for PostgresStore {
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
         self.read(move |session| shop::is_purchased(session, tenant, &at))
+    }
+
+    fn export(&self) -> Result<Export, DbError> {
+        if self.senders.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Err(closed());
+        }
+        Ok(Box::new(PostgresExport::begin(&self.config)?))
     }
 
     fn close(&self) {

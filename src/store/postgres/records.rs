@@ -172,12 +172,13 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     Ok(usage)
 }
 
-fn scopes_of(row: &Row) -> Result<Scopes, Fault> {
+pub(super) fn scopes_of(row: &Row) -> Result<Scopes, Fault> {
     let scopes: Option<Vec<Option<String>>> = row.try_get(3)?;
     Ok(Scopes::new(scopes.into_iter().flatten().flatten()))
 }
 
-fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
+/// The record of a row with the columns of [`GET`].
+pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
     let value: &str = row.try_get(2)?;
     Ok(KvRecord {
         id: row.try_get(0)?,

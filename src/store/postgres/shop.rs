@@ -232,7 +232,8 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     Ok(usage)
 }
 
-fn entry(row: &Row) -> Result<GlobalEntry, Fault> {
+/// The entry of a row with the columns of [`GET`].
+pub(super) fn entry(row: &Row) -> Result<GlobalEntry, Fault> {
     let partial = PartialGlobalKv { long: row.try_get(12)?, ..partial(row)? };
     Ok(GlobalEntry { partial, data: plain(row, 13)? })
 }

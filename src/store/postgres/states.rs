@@ -15,7 +15,7 @@ use crate::wire::json::{event_data_from_json, plain_to_jsonb};
 use crate::wire::plain::canonical;
 
 /// The data of a row whose tenant was banned and has no state.
-const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
+pub(super) const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
 
 /// The states of all tenants that have one or are banned.
 pub(super) fn all(session: &mut Session) -> Result<Vec<(TenantId, StoredState)>, Fault> {
@@ -89,7 +89,8 @@ fn next(revisions: &AtomicU64) -> Revision {
     Revision(revisions.fetch_add(1, Ordering::SeqCst) + 1)
 }
 
-fn stored(row: &Row) -> Result<StoredState, Fault> {
+/// The state of a row with the columns of [`get`].
+pub(super) fn stored(row: &Row) -> Result<StoredState, Fault> {
     let is_banned = row.try_get::<_, Option<bool>>(2)?.unwrap_or(false);
     let standing = if is_banned { Standing::Banned } else { Standing::Good };
     if row.try_get::<_, Option<bool>>(3)? == Some(true) {

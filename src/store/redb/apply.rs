@@ -11,8 +11,9 @@ use super::layout::{
 };
 use super::shop::{ShopOp, ShopTables};
 use crate::error::DbError;
-use crate::model::{Scopes, TenantId, TenantState, Timestamp};
-use crate::store::{KvSet, Revision, Standing, StoredState, Usage, charge, touched};
+use crate::model::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
+use crate::store::backup::Exported;
+use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
 use crate::wire::WireError;
 
 /// A write that a caller waits for.
@@ -96,14 +97,49 @@ impl<'t> Tables<'t> {
             }
             Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
             Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
-            Op::Shop(op) => {
-                let shop = match self.shop.take() {
-                    Some(shop) => shop,
-                    None => ShopTables::open(self.transaction)?,
-                };
-                self.shop.insert(shop).apply(op, revision)
-            }
+            Op::Shop(op) => self.shop()?.apply(op, revision),
         }
+    }
+
+    /// Puts something of a backup in. A database of another program may hold two records with one set of scopes, in
+    /// different orders: the newer stays.
+    pub(super) fn restore(&mut self, one: Exported) -> Result<Result<(), DbError>, Fault> {
+        match one {
+            Exported::State { tenant, stored } => {
+                self.states.insert(&tenant_key(tenant)[..], &state_to_bytes(&stored)[..])?;
+                Ok(Ok(()))
+            }
+            Exported::Record { tenant, record } => self.restore_record(tenant, &record),
+            Exported::Entry(entry) => self.shop()?.restore(&entry),
+            Exported::Purchase { tenant, at, when } => self.shop()?.restore_purchase(tenant, &at, when).map(Ok),
+        }
+    }
+
+    fn restore_record(&mut self, tenant: TenantId, from: &KvRecord) -> Result<Result<(), DbError>, Fault> {
+        let scopes = Scopes::new(from.scopes.iter());
+        let old = match self.old_record(&kv_key(tenant, &from.key, &scopes))? {
+            Ok(old) => old,
+            Err(error) => return Ok(Err(error)),
+        };
+        let last_updated_at = from.last_updated_at.or(from.created_at).unwrap_or(Timestamp::EPOCH);
+        if old.as_ref().is_some_and(|old| old.last_updated_at >= last_updated_at) {
+            return Ok(Ok(()));
+        }
+        let record = Record {
+            id: &from.id,
+            created_at: from.created_at.unwrap_or(last_updated_at),
+            last_updated_at,
+            value: from.value.as_bytes(),
+        };
+        self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)
+    }
+
+    fn shop(&mut self) -> Result<&mut ShopTables<'t>, Fault> {
+        let shop = match self.shop.take() {
+            Some(shop) => shop,
+            None => ShopTables::open(self.transaction)?,
+        };
+        Ok(self.shop.insert(shop))
     }
 
     fn change_state(&mut self, tenant: TenantId, revision: Revision, change: impl FnOnce(&mut StoredState)) -> Applied {
@@ -119,17 +155,9 @@ impl<'t> Tables<'t> {
     }
 
     fn kv_set(&mut self, tenant: TenantId, set: &KvSet, revision: Revision) -> Applied {
-        let row = kv_key(tenant, &set.key, &set.scopes);
-        let old = match self.old_record(&row)? {
+        let old = match self.old_record(&kv_key(tenant, &set.key, &set.scopes))? {
             Ok(old) => old,
             Err(error) => return Ok(Err(error)),
-        };
-        let old_charge = old.as_ref().map(|old| charge(&set.key, &set.scopes, old.value_bytes));
-        let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
-        let before = self.usage(tenant)?;
-        let usage = match before.after_set(old_charge, new_charge, set.quota) {
-            Ok(usage) => usage,
-            Err(refused) => return Ok(Err(refused)),
         };
         let record = Record {
             id: old.as_ref().map_or(&set.fresh_id, |old| &old.id),
@@ -137,18 +165,38 @@ impl<'t> Tables<'t> {
             last_updated_at: touched(old.as_ref().map(|old| old.last_updated_at), set.now),
             value: set.value.as_bytes(),
         };
+        let put = self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)?;
+        Ok(put.map(|()| Done::Changed(revision)))
+    }
+
+    /// Writes a record in the place of `old`, with all that is counted of it.
+    fn put_record(
+        &mut self,
+        tenant: TenantId,
+        (key, scopes): (&str, &Scopes),
+        record: Record<'_>,
+        old: Option<&Old>,
+        quota: Quota,
+    ) -> Result<Result<(), DbError>, Fault> {
+        let row = kv_key(tenant, key, scopes);
+        let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
+        let before = self.usage(tenant)?;
+        let usage = match before.after_set(old_charge, charge(key, scopes, record.value.len()), quota) {
+            Ok(usage) => usage,
+            Err(refused) => return Ok(Err(refused)),
+        };
         self.kv.insert(&row[..], &record.to_bytes()[..])?;
         if usage != before {
             self.set_usage(tenant, usage)?;
         }
         if old.is_none() {
-            for scope in set.scopes.as_slice() {
+            for scope in scopes.as_slice() {
                 let row = scope_key(tenant, scope);
                 let count = self.scopes.get(&row[..])?.map_or(0, |count| count.value());
                 self.scopes.insert(&row[..], count + 1)?;
             }
         }
-        Ok(Ok(Done::Changed(revision)))
+        Ok(Ok(()))
     }
 
     fn kv_delete(&mut self, tenant: TenantId, key: &str, scopes: &Scopes, revision: Revision) -> Applied {

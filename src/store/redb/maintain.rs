@@ -4,9 +4,8 @@
 //! Runs on the thread of the command; the file's lock keeps a master out meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ use super::layout::{
     GLOBAL, GLOBAL_USAGE, KV, PURCHASES, Record, SCOPES, STATES, USAGE, parse_kv_key, scope_key, split_tenant,
     state_from_bytes, tenant_key,
 };
-use super::open::{FileSource, Source, builder, database_error};
+use super::open::{FileSource, Source, builder, database_error, private_file};
 use super::{Fault, shop};
 use crate::model::Scopes;
 use crate::store::{OpenError, Usage, charge};
@@ -86,18 +85,28 @@ fn must_be_there(path: &Path) -> Result<(), OpenError> {
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut unfinished = to.as_os_str().to_owned();
-    unfinished.push(format!(".new-{}", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
-    // Tenants' data is nobody else's on this machine.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let unfinished = unfinished(to);
+    let mut file = private_file(&unfinished)?;
     let copied = File::open(from)
         .and_then(|mut from| io::copy(&mut from, &mut file))
         .and_then(|_| file.sync_all())
-        // Fails if there is a file: a backup never takes another's place.
-        .and_then(|()| fs::hard_link(&unfinished, to));
+        .and_then(|()| put_in_place(&unfinished, to));
     let _ = fs::remove_file(&unfinished);
-    copied?;
+    copied
+}
+
+/// What a file is called until it is complete; in the same folder, so that it can be put in its place.
+pub(super) fn unfinished(to: &Path) -> PathBuf {
+    let mut unfinished = to.as_os_str().to_owned();
+    unfinished.push(format!(".new-{}", std::process::id()));
+    PathBuf::from(unfinished)
+}
+
+/// Gives a complete file its name, for good.
+pub(super) fn put_in_place(unfinished: &Path, to: &Path) -> io::Result<()> {
+    // Fails if there is a file: a backup never takes another's place.
+    fs::hard_link(unfinished, to)?;
+    fs::remove_file(unfinished)?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

@@ -5,11 +5,13 @@
 //! tenants share it. Owned by whoever opened it; [`RedbStore::close`] ends and joins the writer.
 
 mod apply;
+mod export;
 #[cfg(test)]
 mod faults;
 mod layout;
 mod maintain;
 mod open;
+mod restore;
 mod shop;
 mod writer;
 
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
+use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
@@ -30,6 +33,7 @@ use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
 use apply::{Done, Op, unreadable};
+use export::RedbExport;
 use layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant, state_from_bytes,
     tenant_key, tenant_range,
@@ -39,6 +43,7 @@ use shop::ShopOp;
 use writer::{Request, Writer, unavailable, unknown};
 
 pub use maintain::{BackupError, backup, check};
+pub use restore::{Restore, RestoreError};
 
 /// A store in a file.
 pub struct RedbStore {
@@ -316,6 +321,10 @@ impl Store for RedbStore {
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         self.read(|snapshot| shop::is_purchased(snapshot, tenant, at).map(Ok))
+    }
+
+    fn export(&self) -> Result<Export, DbError> {
+        Ok(Box::new(RedbExport::begin(&self.shared)?))
     }
 
     fn close(&self) {

@@ -5,7 +5,7 @@
 //! the store, and on the store's writer after an I/O error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -112,10 +112,14 @@ fn create(path: &Path) -> Result<(), OpenError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(unavailable)
 }
 
+/// Makes an empty file that is nobody else's on this machine: it is to hold tenants' data.
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 fn create_at(path: &Path) -> Result<(), OpenError> {
     let _ = fs::remove_file(path);
-    // Tenants' data is nobody else's on this machine.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(unavailable)?;
+    private_file(path).map_err(unavailable)?;
     let database = builder().create(path).map_err(database_error)?;
     prepare(&database)?;
     database.close().map_err(database_error)

@@ -6,7 +6,7 @@ use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
 use super::apply::{Applied, Done, unreadable};
-use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, tenant_key, text};
+use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text};
 use crate::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
@@ -116,6 +116,22 @@ impl<'t> ShopTables<'t> {
             self.purchases.insert(&row[..], now.unix_micros())?;
         }
         Ok(Ok(()))
+    }
+
+    /// Puts an entry of a backup in.
+    pub(super) fn restore(&mut self, entry: &GlobalEntry) -> Result<Result<(), DbError>, Fault> {
+        self.create(entry, Quota::UNLIMITED)
+    }
+
+    /// Puts a purchase of a backup in, whether its entry is still there or not.
+    pub(super) fn restore_purchase(
+        &mut self,
+        tenant: TenantId,
+        at: &GlobalAddress,
+        when: Timestamp,
+    ) -> Result<(), Fault> {
+        self.purchases.insert(&purchase_row(tenant, at)[..], when.unix_micros())?;
+        Ok(())
     }
 
     fn entry(&self, row: &[u8]) -> Result<Result<GlobalEntry, DbError>, Fault> {
@@ -250,6 +266,16 @@ fn purchase_row(tenant: TenantId, at: &GlobalAddress) -> Vec<u8> {
     row
 }
 
+/// The tenant and the entry of such a row.
+pub(super) fn parse_purchase_row(row: &[u8]) -> Result<(TenantId, GlobalAddress), WireError> {
+    let (tenant, rest) = split_tenant(row)?;
+    let (names, version) = rest.split_last_chunk::<4>().ok_or(WireError::Truncated)?;
+    let mut names = names.split(|byte| *byte == 0);
+    let (Some(scope), Some(key)) = (names.next(), names.next()) else { return Err(WireError::Truncated) };
+    let version = i32::from_be_bytes(*version).wrapping_add(i32::MIN);
+    Ok((tenant, GlobalAddress { scope: text(scope)?.to_owned(), key: text(key)?.to_owned(), version }))
+}
+
 /// So that versions sort as numbers, negative ones too.
 fn version_bytes(version: i32) -> [u8; 4] {
     version.wrapping_sub(i32::MIN).to_be_bytes()
@@ -297,6 +323,8 @@ mod tests {
         assert!(encoded.is_sorted_by(|left, right| left < right));
         for (row, at) in encoded.iter().zip(&rows) {
             assert_eq!(key_of(row), Ok(at.key.as_str()));
+            let tenant = TenantId::User(7);
+            assert_eq!(parse_purchase_row(&purchase_row(tenant, at)), Ok((tenant, at.clone())));
         }
     }
 }

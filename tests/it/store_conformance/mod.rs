@@ -44,6 +44,7 @@ macro_rules! every_database {
     };
 }
 
+mod backup;
 mod limits;
 mod records;
 mod shop;

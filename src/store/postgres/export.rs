@@ -1,0 +1,181 @@
+//! Everything in a PostgreSQL store, read in one transaction on a connection of its own, a few rows at a time.
+//!
+//! Of its own, because a backup takes as long as its reader does, and the store's threads have others to serve. Each step is
+//! a statement that goes on behind the last row by the table's primary key, so none runs into the statement timeout. Rows
+//! of no tenant, which are none of ours, are left out. Runs on the thread that asks for the next row.
+
+use std::collections::VecDeque;
+
+use postgres::{Config, Row};
+
+use super::records::{record, scopes_of, timestamp};
+use super::session::{Fault, Params, Session, describe, unavailable};
+use super::shop::entry;
+use super::states::{NO_STATE, stored};
+use crate::error::DbError;
+use crate::limits::POSTGRES_EXPORT_IDLE_MAX;
+use crate::model::TenantId;
+use crate::store::backup::Exported;
+use crate::store::global::GlobalAddress;
+
+const STATES: &str = "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id
+     FROM tenant_state WHERE (owner_id, owner_type) > ($2::text, $3::text) ORDER BY owner_id, owner_type LIMIT 256";
+
+/// Few at a time: a value may be large.
+const RECORDS: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
+     FROM tenant_kv WHERE id > $1::text ORDER BY id LIMIT 64";
+
+const ENTRIES: &str = "SELECT key, version, owner_id, owner_type, price::bigint, short, public_metadata::text, scope,
+         created_at, last_updated_at, public_data, review_state, long, data::text
+     FROM global_kv WHERE (key, version, scope) > ($1::text, $2::int, $3::text) ORDER BY key, version, scope LIMIT 8";
+
+const PURCHASES: &str = "SELECT owner_type, owner_id, key, version, scope, purchased_at FROM global_kv_purchases
+     WHERE (owner_type, owner_id, key, version, scope) > ($1::text, $2::text, $3::text, $4::int, $5::text)
+     ORDER BY owner_type, owner_id, key, version, scope LIMIT 256";
+
+/// The primary key of the last row that was read of each table; at first one that is before all.
+enum Behind {
+    State { id: String, kind: String },
+    Record { id: String },
+    Entry { key: String, version: i32, scope: String },
+    Purchase { kind: String, id: String, key: String, version: i32, scope: String },
+    Everything,
+}
+
+impl Behind {
+    fn next_table(&self) -> Self {
+        let none = String::new;
+        match self {
+            Behind::State { .. } => Behind::Record { id: none() },
+            Behind::Record { .. } => Behind::Entry { key: none(), version: i32::MIN, scope: none() },
+            Behind::Entry { .. } => {
+                Behind::Purchase { kind: none(), id: none(), key: none(), version: i32::MIN, scope: none() }
+            }
+            Behind::Purchase { .. } | Behind::Everything => Behind::Everything,
+        }
+    }
+}
+
+/// A walk over everything.
+pub(super) struct PostgresExport {
+    session: Session,
+    behind: Behind,
+    ahead: VecDeque<Exported>,
+}
+
+impl PostgresExport {
+    /// Connects and takes a snapshot.
+    pub(super) fn begin(config: &Config) -> Result<Self, DbError> {
+        let mut session = Session::connect(config).map_err(|error| {
+            log::warn!("postgres: no connection for a backup: {}", describe(&error));
+            unavailable()
+        })?;
+        let begun = session.run(&format!(
+            "SET idle_in_transaction_session_timeout = {}; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            POSTGRES_EXPORT_IDLE_MAX.as_millis()
+        ));
+        begun.map_err(answer)?;
+        let behind = Behind::State { id: String::new(), kind: String::new() };
+        Ok(Self { session, behind, ahead: VecDeque::new() })
+    }
+
+    /// Reads on until there is something, or nothing is left.
+    fn fill(&mut self) -> Result<(), Fault> {
+        while self.ahead.is_empty() {
+            let rows = match &self.behind {
+                Behind::State { id, kind } => self.session.query(STATES, &[&NO_STATE, id, kind])?,
+                Behind::Record { id } => self.session.query(RECORDS, &[id])?,
+                Behind::Entry { key, version, scope } => self.session.query(ENTRIES, &[key, version, scope])?,
+                Behind::Purchase { kind, id, key, version, scope } => {
+                    let params: Params<'_> = &[kind, id, key, version, scope];
+                    self.session.query(PURCHASES, params)?
+                }
+                Behind::Everything => return Ok(()),
+            };
+            let Some(last) = rows.last() else {
+                self.behind = self.behind.next_table();
+                continue;
+            };
+            for row in &rows {
+                self.ahead.extend(one(&self.behind, row)?);
+            }
+            self.behind = place(&self.behind, last)?;
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for PostgresExport {
+    type Item = Result<Exported, DbError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Err(fault) = self.fill() {
+            self.behind = Behind::Everything;
+            return Some(Err(answer(fault)));
+        }
+        self.ahead.pop_front().map(Ok)
+    }
+}
+
+fn answer(fault: Fault) -> DbError {
+    match fault {
+        Fault::Answer(error) => error,
+        Fault::Conflict | Fault::Lost | Fault::Unknown => unavailable(),
+    }
+}
+
+/// What a row of the table holds; nothing if it is of no tenant.
+fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
+    let tenant = |kind: usize, id: usize| -> Result<Option<TenantId>, Fault> {
+        let tenant = TenantId::from_parts(row.try_get(kind)?, row.try_get(id)?).ok();
+        if tenant.is_none() {
+            log::warn!("postgres: a row belongs to no tenant and is not in the backup");
+        }
+        Ok(tenant)
+    };
+    Ok(match of {
+        Behind::State { .. } => match tenant(4, 5)? {
+            Some(tenant) => Some(Exported::State { tenant, stored: stored(row)? }),
+            None => None,
+        },
+        Behind::Record { .. } => match tenant(6, 7)? {
+            Some(tenant) => {
+                let record = scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
+                    // Who is to mend or delete it has to find it; an id says nothing of what is in it.
+                    let id: &str = row.try_get(0).unwrap_or_default();
+                    log::error!("postgres: there is no backup: the row {id:?} of tenant_kv cannot be read");
+                })?;
+                Some(Exported::Record { tenant, record })
+            }
+            None => None,
+        },
+        Behind::Entry { .. } => Some(Exported::Entry(entry(row)?)),
+        Behind::Purchase { .. } => match tenant(0, 1)? {
+            Some(tenant) => {
+                let at = GlobalAddress { scope: row.try_get(4)?, key: row.try_get(2)?, version: row.try_get(3)? };
+                Some(Exported::Purchase { tenant, at, when: timestamp(row.try_get(5)?)? })
+            }
+            None => None,
+        },
+        Behind::Everything => None,
+    })
+}
+
+/// The row's place in its table.
+fn place(of: &Behind, row: &Row) -> Result<Behind, Fault> {
+    Ok(match of {
+        Behind::State { .. } => Behind::State { id: row.try_get(5)?, kind: row.try_get(4)? },
+        Behind::Record { .. } => Behind::Record { id: row.try_get(0)? },
+        Behind::Entry { .. } => {
+            Behind::Entry { key: row.try_get(0)?, version: row.try_get(1)?, scope: row.try_get(7)? }
+        }
+        Behind::Purchase { .. } => Behind::Purchase {
+            kind: row.try_get(0)?,
+            id: row.try_get(1)?,
+            key: row.try_get(2)?,
+            version: row.try_get(3)?,
+            scope: row.try_get(4)?,
+        },
+        Behind::Everything => Behind::Everything,
+    })
+}
