@@ -13,6 +13,7 @@ mod global_kv;
 mod health;
 mod kv;
 mod object;
+mod openapi;
 mod request;
 mod routes;
 mod scripts;

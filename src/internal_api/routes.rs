@@ -1,8 +1,8 @@
-//! The routes as data: what handles them, who may call, and which parameters they have. A description of the API is
-//! checked against this table.
+//! The routes as data: what handles them, who may call, and which parameters they have. The description of the API
+//! (`openapi.rs`) is made from this table.
 
-use super::error::ApiError;
-use super::{Api, Call, backup, dispatch, global_kv, health, kv, scripts, tenants};
+use super::error::{ApiError, Code};
+use super::{Api, Call, backup, dispatch, global_kv, health, kv, openapi, scripts, tenants};
 use crate::http::router::Route;
 use crate::http::{Body, Method, Response};
 
@@ -25,60 +25,88 @@ pub struct Endpoint {
     pub access: Access,
     /// The query parameters that it has.
     pub query: &'static [&'static str],
+    /// The errors that it may answer besides those of every route; `TooLarge` if it reads a body.
+    pub codes: &'static [Code],
     pub(super) action: Action,
 }
 
 impl Endpoint {
-    /// A route for who shows a token, without parameters in its query.
-    const fn of(action: Action) -> Self {
-        Self { access: Access::Token, query: &[], action }
+    const fn new(access: Access, query: &'static [&'static str], codes: &'static [Code], action: Action) -> Self {
+        Self { access, query, codes, action }
     }
 
-    /// A route that waits for a tenant's worker.
-    const fn waiting(action: Action) -> Self {
-        Self { access: Access::Token, query: &["deadline_ms"], action }
+    /// A route that only looks at the store.
+    const fn reading(action: Action) -> Self {
+        Self::new(Access::Token, &[], &[Code::Unavailable], action)
+    }
+
+    /// A route that reads a body and changes the store.
+    const fn writing(action: Action) -> Self {
+        Self::new(Access::Token, &[], WRITING, action)
     }
 }
 
+/// What may come of a change of the store that a body asks for.
+const WRITING: &[Code] = &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown];
+
+/// As [`WRITING`], of what may be there or not.
+const CHANGING: &[Code] =
+    &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown, Code::NotFound, Code::Conflict];
+
+/// What may come of a job for a tenant's worker.
+const RUNNING: &[Code] = &[
+    Code::TooLarge,
+    Code::Banned,
+    Code::Quarantined,
+    Code::ScriptError,
+    Code::NoWorker,
+    Code::Deadline,
+    Code::OutcomeUnknown,
+];
+
+/// The same of one that says nothing in a body and runs nothing.
+const DROPPING: &[Code] = &[Code::ScriptError, Code::NoWorker, Code::Deadline, Code::OutcomeUnknown];
+
 const fn post(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Post, pattern, handler }
+}
+
+const fn put(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
+    Route { method: Method::Put, pattern, handler }
 }
 
 const fn get(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Get, pattern, handler }
 }
 
-const DISPATCH: Endpoint =
-    Endpoint { access: Access::Token, query: &["nowait", "deadline_ms"], action: dispatch::dispatch_event };
+const DISPATCH: Endpoint = Endpoint::new(Access::Token, &["nowait", "deadline_ms"], RUNNING, dispatch::dispatch_event);
+
+const RUN_SCRIPT: Endpoint = Endpoint::new(Access::Token, &["deadline_ms"], RUNNING, scripts::run_script);
+
+const DROP_TENANT: Endpoint = Endpoint::new(Access::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
+
+const GET_STATE: Endpoint = Endpoint::new(Access::Token, &[], &[Code::NotFound], tenants::get_state);
+
+const GUILDS_EXIST: Endpoint =
+    Endpoint::new(Access::Token, &[], &[Code::TooLarge, Code::Unavailable], tenants::guilds_exist);
 
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
-    Route {
-        method: Method::Get,
-        pattern: "/livez",
-        handler: Endpoint { access: Access::Anyone, query: &[], action: health::livez },
-    },
-    Route {
-        method: Method::Get,
-        pattern: "/readyz",
-        handler: Endpoint { access: Access::Anyone, query: &["verbose"], action: health::readyz },
-    },
+    get("/livez", Endpoint::new(Access::Anyone, &[], &[], health::livez)),
+    get("/readyz", Endpoint::new(Access::Anyone, &["verbose"], &[Code::NoWorker], health::readyz)),
+    get("/openapi.json", Endpoint::new(Access::Anyone, &[], &[], openapi::openapi)),
     post("/i/dispatch-event/{guild_id}", DISPATCH),
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
-    post("/i/run-script/{tenant_type}/{tenant_id}", Endpoint::waiting(scripts::run_script)),
-    post("/i/drop-tenant/{tenant_type}/{tenant_id}", Endpoint::waiting(scripts::drop_tenant)),
-    get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::of(tenants::show)),
-    get("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::of(tenants::get_state)),
-    Route {
-        method: Method::Put,
-        pattern: "/i/tenant-state/{tenant_type}/{tenant_id}",
-        handler: Endpoint::of(tenants::put_state),
-    },
-    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::of(tenants::ban)),
-    post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::of(kv::kv)),
-    post("/i/global-kv", Endpoint::of(global_kv::global_kv)),
-    post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::of(global_kv::purchase)),
-    post("/i/guilds-exist", Endpoint::of(tenants::guilds_exist)),
-    get("/i/store-backup", Endpoint::of(backup::store_backup)),
-    get("/i/threads-count", Endpoint::of(tenants::threads_count)),
+    post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
+    post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),
+    get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::reading(tenants::show)),
+    get("/i/tenant-state/{tenant_type}/{tenant_id}", GET_STATE),
+    put("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::put_state)),
+    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::ban)),
+    post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv)),
+    post("/i/global-kv", Endpoint::new(Access::Token, &[], CHANGING, global_kv::global_kv)),
+    post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::new(Access::Token, &[], CHANGING, global_kv::purchase)),
+    post("/i/guilds-exist", GUILDS_EXIST),
+    get("/i/store-backup", Endpoint::reading(backup::store_backup)),
+    get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),
 ];

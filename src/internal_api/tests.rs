@@ -6,11 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::openapi::errors;
 use super::token::{Secret, mint};
-use super::{Api, ApiConfig, Code, InternalApi, Readiness};
+use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::error::DispatchError;
+use crate::http::router::{Found, find};
 use crate::http::testing::{Answer, Client, PATIENCE};
-use crate::http::{Body, Handler, HttpLimits, Reply, RequestHead, ResponseBody};
+use crate::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
 use crate::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, TenantId, Ticket};
 use crate::store::memory::MemoryStore;
@@ -166,7 +168,9 @@ impl Fixture {
         let mut client = self.connect();
         client.send(head(method, target, headers, body.len()).as_bytes());
         client.send(body);
-        client.answer_to(method)
+        let answer = client.answer_to(method);
+        expect_described(method, target, answer.status);
+        answer
     }
 
     /// Dispatches as user 42.
@@ -176,6 +180,18 @@ impl Fixture {
 
     fn seen(&self) -> (TenantId, CreateEvent) {
         self.seen_rx.recv_timeout(PATIENCE).expect("the pool is reached")
+    }
+}
+
+/// Checks that a route says of every error that it may answer it.
+fn expect_described(method: &str, target: &str, status: u16) {
+    let path = target.split('?').next().unwrap_or_default();
+    let method = [Method::Get, Method::Post, Method::Put].into_iter().find(|known| known.as_str() == method);
+    if let Some(method) = method
+        && let Found::Route(route, _) = find(ROUTES, method, path)
+    {
+        let is_success = (200..300).contains(&status);
+        assert!(is_success || errors(route).contains_key(&status), "{method:?} {path}: {status} is not described");
     }
 }
 

@@ -398,6 +398,18 @@ fn staff_publishes_reviews_prices_and_removes_entries() {
 }
 
 #[test]
+fn the_api_describes_itself_to_anyone() {
+    let fixture = serve(config());
+    let answer = fixture.ask("GET", "/openapi.json", "", b"");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    let description: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(description["openapi"], json!("3.1.0"));
+    let kv = &description["paths"]["/i/kv/{tenant_type}/{tenant_id}"]["post"];
+    assert_eq!(kv["security"], json!([{"internalToken": []}]));
+    assert!(kv["responses"]["422"].is_object() && kv["requestBody"].is_object(), "{kv}");
+}
+
+#[test]
 fn a_store_that_is_away_is_unavailable() {
     let fixture = serve(config());
     fixture.db.close();
