@@ -180,12 +180,19 @@ fn tenants_that_hurt_cost_the_others_half_of_the_time_at_most() {
     phases.push(("ten loops".to_owned(), ten));
     phases.push(("all together".to_owned(), (0..attacks.len()).map(one).collect()));
     for (name, attackers) in phases {
-        let measured = arena.phase(&attackers, time);
+        // On a quiet machine 40 of a hundred and more; here others may have taken theirs, and for all of a short phase: then
+        // a longer one tells. Where the lanes fail it is one of a hundred in any.
+        let is_enough = |measured: &Measured| measured.per_second > before / 25.0;
+        let mut measured = arena.phase(&attackers, time);
+        for factor in [4, 16].into_iter().take_while(|_| !measures) {
+            if !is_enough(&measured) {
+                measured = arena.phase(&attackers, time * factor);
+            }
+        }
         if measures {
             measured.report(&name, before);
         }
-        // On a quiet machine 40 of a hundred and more; here others may have taken theirs. Where the lanes fail it is one.
-        assert!(measured.per_second > before / 25.0, "{name}: {} of {before}", measured.per_second);
+        assert!(is_enough(&measured), "{name}: {} of {before}", measured.per_second);
         arena.assert_alive(&attackers);
     }
     assert_eq!(arena.world.runtime.stats().in_flight, 0);
