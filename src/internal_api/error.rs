@@ -185,3 +185,26 @@ impl From<DispatchError> for ApiError {
         Self { sent: error.sent(), ..Self::new(code, error.to_string()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_the_store_has_its_status_and_code() {
+        let text = || "why".to_owned();
+        for (error, status, code, sent) in [
+            (DbError::Refused(text()), 422, Code::Refused, false),
+            (DbError::Forbidden(text()), 422, Code::Refused, false),
+            (DbError::Conflict(text()), 409, Code::Conflict, false),
+            (DbError::NotFound(text()), 404, Code::NotFound, false),
+            (DbError::Busy(text()), 503, Code::Busy, false),
+            (DbError::Unavailable(text()), 503, Code::Unavailable, false),
+            (DbError::OutcomeUnknown(text()), 502, Code::OutcomeUnknown, true),
+            (DbError::Internal(text()), 500, Code::InternalError, false),
+        ] {
+            let error = ApiError::from(error);
+            assert_eq!((error.status, error.code, error.sent, error.message()), (status, code, sent, "why"));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! and removing. `POST /i/purchase/…`: notes that a tenant paid.
 
 use super::error::{ApiError, Code};
-use super::request::{Fields, tenant};
+use super::request::{Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::http::{Body, Response};
@@ -71,7 +71,11 @@ fn op(text: &[u8]) -> Result<Op, ApiError> {
         "review" => Op::Change(address(&mut fields)?, GlobalChange::Review(fields.text("review_state")?)),
         "price" => {
             let at = address(&mut fields)?;
-            Op::Change(at, GlobalChange::Price(fields.typed("price", "a whole number or null")?))
+            const WHAT: &str = "a whole number or null";
+            let price: Option<Whole> = fields.typed("price", WHAT)?;
+            let price = price.map(|Whole(price)| i64::try_from(price)).transpose();
+            let price = price.map_err(|_| ApiError::bad_request(format!("the field \"price\" is not {WHAT}")))?;
+            Op::Change(at, GlobalChange::Price(price))
         }
         "delete" => Op::Delete(address(&mut fields)?),
         _ => return Err(ApiError::bad_request("\"op\" is list, get, create, review, price or delete")),
@@ -84,7 +88,7 @@ fn address(fields: &mut Fields<'_>) -> Result<GlobalAddress, ApiError> {
     Ok(GlobalAddress {
         scope: fields.text("scope")?,
         key: fields.text("key")?,
-        version: fields.typed("version", "a whole number of 32 bits")?,
+        version: fields.whole("version", "a whole number of 32 bits")?,
     })
 }
 

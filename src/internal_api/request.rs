@@ -127,6 +127,12 @@ impl<'t> Fields<'t> {
         }
     }
 
+    /// A whole number of a type.
+    pub(super) fn whole<T: TryFrom<i128>>(&mut self, name: &str, what: &str) -> Result<T, ApiError> {
+        let Whole(number) = self.typed(name, what)?;
+        T::try_from(number).map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
+    }
+
     /// A string.
     pub(super) fn text(&mut self, name: &str) -> Result<String, ApiError> {
         self.typed(name, "a string")
@@ -167,6 +173,44 @@ impl<'t> Fields<'t> {
         let text = self.need(name)?;
         json::value_from_json(text)
             .map_err(|error| ApiError::bad_request(format!("{name:?} is not an acceptable value: {error}")))
+    }
+}
+
+/// A whole number, also one that is written with a fraction of zero or an exponent: to JSON they are one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Whole(pub(super) i128);
+
+/// Above it a float no longer says which whole number it is: 2^53.
+const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WholeNumber)
+    }
+}
+
+struct WholeNumber;
+
+impl Visitor<'_> for WholeNumber {
+    type Value = Whole;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Whole, E> {
+        Ok(Whole(number.into()))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Whole, E> {
+        Ok(Whole(number.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole, E> {
+        if number.fract() == 0.0 && number.abs() <= EXACT_FLOAT_MAX {
+            return Ok(Whole(number as i128));
+        }
+        Err(E::invalid_value(serde::de::Unexpected::Float(number), &self))
     }
 }
 
@@ -223,6 +267,28 @@ mod tests {
         assert_eq!(fields.finish(), Ok(()));
         let twice = Fields::of(br#"{"a":1,"\u0061":2}"#, "{}").expect_err("the same name, differently written");
         assert!(twice.message().contains("repeated"));
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let whole = |text: &str| serde_json::from_str::<Whole>(text).ok().map(|Whole(number)| number);
+        for (text, number) in [
+            ("0", 0),
+            ("-0", 0),
+            ("-0.0", 0),
+            ("258.0", 258),
+            ("1e3", 1000),
+            ("-9223372036854775808", i64::MIN.into()),
+            ("18446744073709551615", u64::MAX.into()),
+            ("9007199254740992.0", 1 << 53),
+        ] {
+            assert_eq!(whole(text), Some(number), "{text}");
+        }
+        for text in
+            ["1.5", "1e-1", "1e16", "18446744073709551616", "-9223372036854775809", "\"1\"", "null", "true", "[1]"]
+        {
+            assert_eq!(whole(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::error::{ApiError, Code};
-use super::request::{self, Fields, tenant};
+use super::request::{self, Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::http::{Body, Response};
@@ -83,7 +83,7 @@ pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
 #[serde(untagged)]
 enum GuildId {
     Text(String),
-    Number(u64),
+    Number(Whole),
 }
 
 pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
@@ -93,7 +93,7 @@ pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> 
     let guild = |id: &GuildId| {
         let text = match id {
             GuildId::Text(text) => TenantId::from_parts("guild", text),
-            GuildId::Number(number) => TenantId::from_parts("guild", &number.to_string()),
+            GuildId::Number(Whole(number)) => TenantId::from_parts("guild", &number.to_string()),
         };
         text.map_err(|_| ApiError::bad_request("a guild's id is a decimal number below 2^64-1"))
     };

@@ -326,11 +326,11 @@ fn guilds_exist_that_have_a_state_or_a_record() {
     fixture.db.set_tenant_state(TenantId::User(3), &state).expect("set");
     assert_eq!(fixture.post("/i/kv/guild/2", json!({"op": "set", "key": "k", "scopes": ["s"], "value": 1})).0, 204);
     fixture.db.set_standing(TenantId::Guild(4), Standing::Banned).expect("banned");
-    let answer = fixture.post("/i/guilds-exist", json!(["1", 2, 3, "4", 1, "18446744073709551614", "007"]));
+    let answer = fixture.post("/i/guilds-exist", json!(["1", 2.0, 3, "4", 1, "18446744073709551614", "007"]));
     assert_eq!(answer, (200, json!([1, 1, 0, 0, 1, 0, 0])));
     assert_eq!(fixture.post("/i/guilds-exist", "[]"), (200, json!([])));
     for body in
-        ["", "{}", "[null]", "[-1]", "[1.5]", r#"["x"]"#, r#"[""]"#, "[18446744073709551615]", "[1e3]", "[[]]", "[1"]
+        ["", "{}", "[null]", "[-1]", "[1.5]", r#"["x"]"#, r#"[""]"#, "[18446744073709551615]", "[1e-3]", "[[]]", "[1"]
     {
         fixture.refused("POST", "/i/guilds-exist", body, 400, "BadRequest");
     }
@@ -386,6 +386,7 @@ fn staff_publishes_reviews_prices_and_removes_entries() {
         (entry("price", json!({})), 400, "BadRequest"),
         (entry("price", json!({"price": -1})), 422, "Refused"),
         (entry("price", json!({"price": 1.5})), 400, "BadRequest"),
+        (entry("price", json!({"price": u64::MAX})), 400, "BadRequest"),
         (entry("get", json!({"version": 2_147_483_648_u64})), 400, "BadRequest"),
         (entry("get", json!({"key": "a"})), 422, "Refused"),
         (entry("sell", json!({})), 400, "BadRequest"),
@@ -395,6 +396,65 @@ fn staff_publishes_reviews_prices_and_removes_entries() {
         fixture.refused("POST", SHOP, &body.to_string(), status, code);
     }
     fixture.refused("POST", "/i/purchase/guild/5", &bought.to_string(), 404, "NotFound");
+}
+
+#[test]
+fn requests_that_are_strange_are_answered_for_what_they_are() {
+    let fixture = serve(config());
+    let get = r#"{"op":"get","key":"k","scopes":["s"]}"#;
+    // A path is decoded before it is looked at, once, and says one thing.
+    for (target, status) in [
+        ("/i/kv/guild/007", 200),
+        ("/i/kv/gu%69ld/%37", 200),
+        ("/i/kv/guild/7?", 200),
+        ("/i/kv/guild/%2531", 400),
+        ("/i/kv/guild/1%2f2", 400),
+        ("/i/kv/guild/1/../2", 400),
+        ("/i/kv//guild/1", 400),
+        ("/i/kv/guild/1;x", 400),
+        ("/i/kv/guild/%00", 400),
+        ("/i/kv/guild/%ff", 400),
+        ("http://x/i/kv/guild/1", 400),
+        ("/i/kv/guild/1/", 404),
+    ] {
+        assert_eq!(fixture.post(target, get).0, status, "{target}");
+    }
+    // What a body is said to be does not matter; what it is does.
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"] {
+        let header = format!("{}Content-Type: {kind}\r\n", authorization());
+        assert_eq!(fixture.ask("POST", KV, &header, get.as_bytes()).status, 200, "{kind}");
+    }
+    for body in
+        [format!("\u{feff}{get}"), format!("{get}\0"), get.repeat(2), format!("/* x */{get}"), get.replace('"', "'")]
+    {
+        fixture.refused("POST", KV, &body, 400, "BadRequest");
+    }
+    let not_text = fixture.ask("POST", KV, &authorization(), b"{\"op\":\"get\",\"key\":\"\xff\",\"scopes\":[\"s\"]}");
+    expect_error(&not_text, 400, "BadRequest", false);
+    let members: Vec<String> = (0..10_000).map(|number| format!("\"a{number}\":1")).collect();
+    fixture.refused("POST", KV, &format!("{{{}}}", members.join(",")), 400, "BadRequest");
+    for bracket in ["[", "{\"a\":"] {
+        let deep = bracket.repeat(50_000);
+        for body in [
+            format!(r#"{{"op":"set","scopes":["s"],"key":"k","value":{deep}"#),
+            format!(r#"{{"op":"set","scopes":["s"],"value":1,"key":{deep}1}}"#),
+            format!(r#"{{"op":"get","key":"k","scopes":{deep}"#),
+        ] {
+            fixture.refused("POST", KV, &body, 400, "BadRequest");
+        }
+        fixture.refused("POST", "/i/guilds-exist", &format!("[{deep}"), 400, "BadRequest");
+        fixture.refused("PUT", STATE, &format!(r#"{{"events":[],"data":{deep}"#), 400, "BadRequest");
+    }
+    for (method, status) in [("HEAD", 200), ("OPTIONS", 405), ("TRACE", 405), ("get", 405), ("PATCH", 405)] {
+        assert_eq!(fixture.ask(method, "/i/tenant/guild/1", &authorization(), b"").status, status, "{method}");
+    }
+    // Several requests in one piece are answered one after the other.
+    let mut client = fixture.connect();
+    let ask = |method: &str, target: &str, body: &str| head(method, target, &authorization(), body.len()) + body;
+    let all = [ask("POST", KV, get), ask("POST", "/nowhere", "x"), ask("GET", "/i/threads-count", "")].concat();
+    client.send(all.as_bytes());
+    let statuses = [client.answer().status, client.answer().status, client.answer().status];
+    assert_eq!(statuses, [200, 404, 200]);
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub enum RestoreError {
 impl std::fmt::Display for RestoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            RestoreError::File(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                f.write_str("it exists already, and a backup never takes another file's place")
+            }
             RestoreError::File(error) => error.fmt(f),
             RestoreError::Store(text) => f.write_str(text),
         }
