@@ -24,6 +24,7 @@ use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use crate::worker_like::WorkerLike;
 
+use super::tally::Tally;
 use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 
 /// Reconnecting starts here and doubles up to [`BACKOFF_MAX`] (rule 5).
@@ -113,7 +114,8 @@ impl MesophyllClient {
         let (stop_tx, stop_rx) = bounded(0);
         let (ended_tx, ended_rx) = bounded(1);
         let control = Arc::new(Control { stop_tx: Mutex::new(Some(stop_tx)), link: Mutex::new(None) });
-        let run = Run { config, worker, control: control.clone(), stop_rx, backoff: BACKOFF_MIN };
+        let run =
+            Run { config, worker, control: control.clone(), stop_rx, backoff: BACKOFF_MIN, wrongs: Arc::default() };
         let thread = thread::spawn("client", move || {
             let end = run.run();
             // Room for the one value that is ever sent.
@@ -157,6 +159,7 @@ struct Run {
     control: Arc<Control>,
     stop_rx: Receiver<()>,
     backoff: Duration,
+    wrongs: Arc<Wrongs>,
 }
 
 impl Run {
@@ -191,7 +194,7 @@ impl Run {
                     session: session.clone(),
                     in_flight: Arc::default(),
                     undecodable_in_a_row: 0,
-                    skipped: 0,
+                    wrongs: self.wrongs.clone(),
                 };
                 let pulse = ClientPulse::new(self.worker.clone(), session.clone());
                 (Box::new(handler), Box::new(pulse))
@@ -302,7 +305,14 @@ struct ClientHandler {
     session: Arc<Session>,
     in_flight: InFlight,
     undecodable_in_a_row: u32,
-    skipped: u64,
+    wrongs: Arc<Wrongs>,
+}
+
+/// What the master sent that it should not, over all links.
+#[derive(Default)]
+struct Wrongs {
+    undecodable: Tally,
+    unknown: Tally,
 }
 
 impl ClientHandler {
@@ -348,9 +358,8 @@ impl ClientHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        self.skipped += 1;
-        if self.skipped.is_power_of_two() {
-            log::warn!("{} messages of the master that do not decode, the last one: {error}", self.skipped);
+        if let Some(count) = self.wrongs.undecodable.note(Instant::now()) {
+            log::warn!("{count} messages of the master that do not decode, the last one: {error}");
         }
         self.undecodable_in_a_row += 1;
         if self.undecodable_in_a_row >= limits::UNDECODABLE_IN_A_ROW_MAX {
@@ -390,7 +399,11 @@ impl LinkHandler for ClientHandler {
     fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
         match ServerMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_server_message(link, message),
-            Ok(Incoming::Unknown(variant)) => log::info!("skipped a message of the unknown kind {variant:?}"),
+            Ok(Incoming::Unknown(variant)) => {
+                if let Some(count) = self.wrongs.unknown.note(Instant::now()) {
+                    log::info!("{count} messages of the master of unknown kinds, the last {variant:?}");
+                }
+            }
             Err(error) => return self.on_undecodable(&error),
         }
         self.undecodable_in_a_row = 0;

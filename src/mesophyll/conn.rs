@@ -16,6 +16,7 @@ use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage
 use crate::worker_like::WorkerLike;
 
 use super::answers;
+use super::tally::Tally;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster counts as a sign of
 /// life, because a heartbeat cannot overtake it (rule 2).
@@ -54,9 +55,15 @@ struct Inner {
     is_ready: AtomicBool,
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
-    undecodable: AtomicU64,
-    unknown: AtomicU64,
-    late_answers: AtomicU64,
+    wrongs: Arc<Wrongs>,
+}
+
+/// What a worker did that it should not, over all its links.
+#[derive(Debug, Default)]
+pub(super) struct Wrongs {
+    undecodable: Tally,
+    unknown: Tally,
+    late_answers: Tally,
 }
 
 /// A dispatch that left, or is about to.
@@ -88,7 +95,7 @@ pub(crate) enum Unsent {
 }
 
 impl MesophyllServerConn {
-    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender) -> Self {
+    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender, wrongs: Arc<Wrongs>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 worker_id,
@@ -100,9 +107,7 @@ impl MesophyllServerConn {
                 message_at_ms: AtomicU64::new(0),
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
-                undecodable: AtomicU64::new(0),
-                unknown: AtomicU64::new(0),
-                late_answers: AtomicU64::new(0),
+                wrongs,
             }),
         }
     }
@@ -148,9 +153,9 @@ impl MesophyllServerConn {
         self.inner.opened.elapsed().saturating_sub(at)
     }
 
-    /// Answers that nobody waited for any more.
+    /// Answers of this worker, over all its links, that nobody waited for, or not any more.
     pub fn late_answers(&self) -> u64 {
-        self.inner.late_answers.load(Ordering::Relaxed)
+        self.inner.wrongs.late_answers.count()
     }
 
     /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it connects.
@@ -358,8 +363,7 @@ impl ConnHandler {
 
     fn on_response(&self, req_id: u64, result: Result<EncodedValue, String>) {
         let Some(waiting) = self.conn.inner.pending.take(req_id) else {
-            let count = self.conn.inner.late_answers.fetch_add(1, Ordering::Relaxed) + 1;
-            if count.is_power_of_two() {
+            if let Some(count) = self.conn.inner.wrongs.late_answers.note(Instant::now()) {
                 log::debug!("worker {}: {count} answers that nobody waits for", self.conn.id());
             }
             return;
@@ -371,9 +375,7 @@ impl ConnHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        let count = self.conn.inner.undecodable.fetch_add(1, Ordering::Relaxed) + 1;
-        // Rate-limited by powers of two: a worker that sends nothing else fills no log.
-        if count.is_power_of_two() {
+        if let Some(count) = self.conn.inner.wrongs.undecodable.note(Instant::now()) {
             log::warn!("worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
         }
         self.undecodable_in_a_row += 1;
@@ -390,8 +392,7 @@ impl LinkHandler for ConnHandler {
         match ClientMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message),
             Ok(Incoming::Unknown(variant)) => {
-                let count = self.conn.inner.unknown.fetch_add(1, Ordering::Relaxed) + 1;
-                if count.is_power_of_two() {
+                if let Some(count) = self.conn.inner.wrongs.unknown.note(Instant::now()) {
                     log::info!("worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
                 }
             }

@@ -10,6 +10,7 @@ mod db_client;
 pub mod db_routes;
 mod db_transport;
 mod server;
+mod tally;
 
 pub use client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
 pub(crate) use conn::Unsent;

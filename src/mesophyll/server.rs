@@ -20,7 +20,7 @@ use crate::store::DbState;
 use crate::wire::message::ServerMessage;
 use crate::worker_like::WorkerLike;
 
-use super::conn::{ConnHandler, ConnPulse};
+use super::conn::{ConnHandler, ConnPulse, Wrongs};
 use super::{LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
@@ -92,6 +92,7 @@ struct State {
     observers: HashMap<usize, Weak<dyn LinkObserver>>,
     links: Vec<Link>,
     replacements: HashMap<usize, VecDeque<Instant>>,
+    wrongs: HashMap<usize, Arc<Wrongs>>,
 }
 
 impl MesophyllServer {
@@ -262,7 +263,8 @@ impl Shared {
             // Counted under the lock: of two that connect at once, the one that stays must be the one with the higher
             // number, or its owner would take it for the one that was replaced.
             state.generations += 1;
-            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone());
+            let wrongs = state.wrongs.entry(worker_id).or_default().clone();
+            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone(), wrongs);
             let older = state.connections.insert(worker_id, conn.clone());
             if older.is_some() {
                 state.note_replacement(worker_id, &conn, older.as_ref());
