@@ -18,6 +18,8 @@ mod cli_usage;
 mod cli_without_luau;
 mod db_client;
 mod db_routes;
+#[cfg(feature = "luau")]
+mod faults;
 mod fuzzed;
 mod hostile_master;
 #[cfg(feature = "luau")]

@@ -26,6 +26,14 @@ pub(crate) const TEMPLATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/d
 /// 22 real Discord gateway payloads (examples/README.md says where they come from).
 pub(crate) const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/discord.ndjson");
 
+/// A program that was built with the tests and belongs to no product.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_mesophyll"));
+    let path = binary.parent().expect("a folder").join("examples").join(name);
+    assert!(path.exists(), "`cargo test` builds it unless told which target; `cargo build --example {name}` does, too");
+    path
+}
+
 /// The binary with these arguments, untouched by the environment of who runs the tests.
 pub(crate) fn mesophyll<S: AsRef<str>>(args: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mesophyll"));
@@ -136,6 +144,21 @@ impl Running {
         loop {
             let line = self.stderr.next();
             let line = line.unwrap_or_else(|| panic!("no {text:?} on stderr: {}", self.stderr.so_far()));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// What is on its stderr so far.
+    pub(crate) fn stderr_so_far(&self) -> String {
+        self.stderr.so_far()
+    }
+
+    /// Waits for a line of its stdout with this text, among those that nobody waited for yet.
+    pub(crate) fn wait_stdout(&self, text: &str) -> String {
+        loop {
+            let line = self.next_line();
             if line.contains(text) {
                 return line;
             }

@@ -78,6 +78,13 @@ pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
+/// The most memory that a process has had at once, in KiB.
+pub(crate) fn memory_peak(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Sends a signal; to a process that has just ended it is none.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
