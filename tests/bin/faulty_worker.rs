@@ -106,6 +106,11 @@ fn say(text: &str) {
     println!("{text}");
 }
 
+/// Does nothing for so long, which is what it is here for.
+fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+}
+
 /// One link to the master, by hand.
 struct Peer {
     socket: WebSocket<TcpStream>,
@@ -312,10 +317,10 @@ fn never_reads(args: &Args) -> Done {
     let mut peer = Peer::ready(args)?;
     say("reading nothing");
     while peer.send(&ClientMessage::Heartbeat).is_ok() {
-        std::thread::sleep(BEAT);
+        pause(BEAT);
     }
     say("cut off while reading nothing");
-    std::thread::sleep(FOREVER);
+    pause(FOREVER);
     Ok(())
 }
 
@@ -324,7 +329,7 @@ fn until_cut_off(mut peer: Peer, what: &str) -> Done {
     let begun = Instant::now();
     peer.read_to_end();
     say(&format!("{what}; cut off after {} ms", begun.elapsed().as_millis()));
-    std::thread::sleep(FOREVER);
+    pause(FOREVER);
     Ok(())
 }
 
@@ -339,10 +344,10 @@ fn dribbles(args: &Args) -> Done {
             break;
         }
         bytes += 1;
-        std::thread::sleep(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
     say(&format!("dribbled {bytes} bytes; cut off after {} ms", begun.elapsed().as_millis()));
-    std::thread::sleep(FOREVER);
+    pause(FOREVER);
     Ok(())
 }
 
@@ -360,7 +365,7 @@ fn never_ready(args: &Args) -> Done {
         let begun = Instant::now();
         say(&format!("never ready: round {round}"));
         while peer.send(&ClientMessage::Health(Health::default())).is_ok() && begun.elapsed() < FOREVER {
-            std::thread::sleep(BEAT);
+            pause(BEAT);
         }
         say(&format!("never ready: cut off after {} ms", begun.elapsed().as_millis()));
     }
@@ -373,7 +378,7 @@ fn ready_late(args: &Args) -> Done {
     let mut peer = Peer::connect(args)?;
     for round in 1..=3 {
         say(&format!("not ready yet: round {round}"));
-        std::thread::sleep(Duration::from_millis(400));
+        pause(Duration::from_millis(400));
         peer = Peer::connect(args)?;
     }
     peer.send(&ClientMessage::Ready(Ready::default()))?;
@@ -420,7 +425,7 @@ fn ignores_term(args: &Args) -> Done {
         match peer.next_request(BEAT) {
             Ok(Some(request)) => peer.answer(&request)?,
             Ok(None) => {}
-            Err(_) => std::thread::sleep(BEAT),
+            Err(_) => pause(BEAT),
         }
         if asked.swap(false, Ordering::SeqCst) {
             say("ignoring TERM");
