@@ -42,7 +42,7 @@ impl Supervised {
             let token = server.get_token_for_worker(worker_id).expect("a token").to_owned();
             let args = args.iter().map(Into::into).collect();
             let child = ChildSpec { program: example("faulty_worker"), args, token, spawner: spawner.clone() };
-            let config = ProcessConfig { worker_id, child: Some(child), policy };
+            let config = ProcessConfig::new(worker_id, Some(child), policy);
             let worker = WorkerProcessHandle::start(config, || {}).expect("a loop");
             server.observe(worker_id, &worker.observer());
             worker
@@ -134,6 +134,30 @@ fn a_worker_that_leaves_at_once_in_good_order_has_failed_too() {
 }
 
 #[test]
+fn a_worker_that_is_never_ready_is_ended_again_and_again_and_fails() {
+    let supervised = Supervised::start("never-ready", hasty());
+    supervised.meanwhile(|| {
+        let waited = supervised.dispatch(1, "EVENT", DEADLINE);
+        assert!(matches!(waited, Err(DispatchError::NoWorker(_))), "{waited:?}");
+        supervised.wait_state(State::Failed);
+    });
+    let last_exit = supervised.report().last_exit.expect("a reason");
+    assert!(last_exit.contains("it missed its heartbeats"), "{last_exit}");
+}
+
+#[test]
+fn a_worker_that_beats_and_gets_nowhere_is_ended_with_what_it_hung_in() {
+    let supervised = Supervised::start("hangs", Policy { hang_timeout: Duration::from_secs(1), ..hasty() });
+    supervised.meanwhile(|| {
+        let outcome = supervised.dispatch(1, "STUCK", DEADLINE);
+        assert!(matches!(outcome, Err(DispatchError::OutcomeUnknown(_))), "{outcome:?}");
+        eventually("it is started again", || (supervised.report().restarts == 1).then_some(()));
+    });
+    let last_exit = supervised.report().last_exit.expect("a reason");
+    assert!(last_exit.contains("STUCK"), "{last_exit}");
+}
+
+#[test]
 fn a_worker_that_crashes_on_an_event_is_started_again_and_the_event_is_not_sent_again() {
     let policy = Policy { failures_in_window: 100, failures_in_a_row: 100, ..hasty() };
     let supervised = Supervised::start("crashes-on-an-event", policy);
@@ -157,7 +181,7 @@ fn a_worker_that_ignores_term_serves_until_it_is_killed() {
     let pid = supervised.meanwhile(|| {
         assert_eq!(supervised.dispatch(1, "EVENT", DEADLINE), Ok(answer(1, "EVENT")));
         let pid = supervised.report().pid.expect("it runs");
-        assert!(supervised.faulty().stop(Instant::now() + DEADLINE));
+        assert!(supervised.faulty().stop(Instant::now(), Instant::now() + DEADLINE));
         pid
     });
     assert!(is_gone(pid));

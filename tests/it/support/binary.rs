@@ -170,6 +170,11 @@ impl Running {
         self.stderr = Lines::none();
     }
 
+    /// Whether it has ended, without waiting.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(mut self) -> Finished {
         let status = self.wait_status();
