@@ -346,6 +346,10 @@ pub const POSTGRES_EXPORT_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of rows that a backup reads ahead: enough for a system call to send.
 pub const BACKUP_READ_BYTES: usize = 64 * 1024;
 
+/// Limit: a backup through the internal API: an hour for a large store, and one over. For as long as it lasts the store cannot
+/// reuse the pages that others replace, so a reader that dribbles is not waited for for ever.
+pub const BACKUP_TIME_MAX: Duration = Duration::from_secs(2 * 3600);
+
 /// Limit: one frame of a backup: the largest shop entry several times over; a longer one is no backup.
 pub const BACKUP_FRAME_MAX_BYTES: usize = 16 * 1024 * 1024;
 

@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use super::error::{ApiError, Code};
 use super::{Api, Call};
+use crate::error::DbError;
 use crate::http::{Body, Response};
+use crate::limits::BACKUP_TIME_MAX;
 use crate::store::backup;
 
 /// Whether a backup is under way; the turn ends when this is dropped.
@@ -29,6 +32,11 @@ pub(super) fn store_backup(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> 
     let permit = api.admit_without_body(body)?;
     let busy = || ApiError::new(Code::Busy, "a backup is under way already");
     let turn = Turn::take(&api.is_backing_up).ok_or_else(busy)?;
-    let pieces = backup::pieces(api.db.export()?);
+    let deadline = Instant::now() + BACKUP_TIME_MAX;
+    let in_time = api.db.export()?.map(move |one| {
+        let too_late = || DbError::Unavailable("its reader took too long".to_owned());
+        if Instant::now() < deadline { one } else { Err(too_late()) }
+    });
+    let pieces = backup::pieces(Box::new(in_time));
     Ok(Response::chunked(200, "application/octet-stream", pieces).unhurried().holding((permit, turn)))
 }

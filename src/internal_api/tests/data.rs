@@ -6,6 +6,7 @@ use super::*;
 use crate::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::model::EncodedJson;
 use crate::store::Standing;
+use crate::store::backup::{FrameReader, Totals};
 
 impl Fixture {
     /// Asks as user 42; the answer's status and its body as JSON, null if there is none.
@@ -455,6 +456,38 @@ fn requests_that_are_strange_are_answered_for_what_they_are() {
     client.send(all.as_bytes());
     let statuses = [client.answer().status, client.answer().status, client.answer().status];
     assert_eq!(statuses, [200, 404, 200]);
+}
+
+#[test]
+fn a_backup_is_streamed_and_the_next_one_may_follow() {
+    let fixture = serve(config());
+    for number in 0..100 {
+        let set = json!({"op": "set", "key": format!("k{number}"), "scopes": ["s"], "value": "x".repeat(2000)});
+        assert_eq!(fixture.post(KV, set).0, 204);
+    }
+    assert_eq!(fixture.post("/i/ban/user/5", json!({"banned": true})).0, 204);
+    for _ in 0..2 {
+        let answer = fixture.ask("GET", "/i/store-backup", &authorization(), b"");
+        assert_eq!((answer.status, answer.header("transfer-encoding")), (200, Some("chunked")));
+        let mut frames = FrameReader::new(&answer.body[..]);
+        while frames.next().expect("a whole backup").is_some() {}
+        assert_eq!(frames.seen(), Totals { states: 1, records: 100, entries: 0, purchases: 0 });
+    }
+    // Who has begun one and does not read it holds up the next one only.
+    let mut stalled = fixture.connect();
+    let large = json!({"op": "set", "key": "large", "scopes": ["s"], "value": "x".repeat(250_000)}).to_string();
+    for tenant in 0..80 {
+        assert_eq!(fixture.post(&format!("/i/kv/guild/{tenant}"), &large).0, 204);
+    }
+    stalled.send(head("GET", "/i/store-backup", &authorization(), 0).as_bytes());
+    assert!(stalled.head().starts_with("HTTP/1.1 200"));
+    fixture.refused("GET", "/i/store-backup", "", 503, "Busy");
+    assert_eq!(fixture.post(KV, json!({"op": "list_scopes"})).0, 200);
+    drop(stalled);
+    let deadline = Instant::now() + PATIENCE;
+    while fixture.ask("GET", "/i/store-backup", &authorization(), b"").status != 200 {
+        assert!(Instant::now() < deadline, "its turn never ends");
+    }
 }
 
 #[test]
