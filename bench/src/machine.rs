@@ -19,8 +19,6 @@ pub fn look(folder: &Path) -> Result<Machine, String> {
         cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load: Vec<&str> = load.split(' ').take(3).collect();
     let (p50, p99) = sync_times(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(Machine {
         lines: vec![
@@ -28,10 +26,16 @@ pub fn look(folder: &Path) -> Result<Machine, String> {
             format!("commit: {}", said_by("git", &["describe", "--always", "--dirty"])),
             format!("processors: {cores} × {}", model.unwrap_or("unknown")),
             format!("kernel: Linux {}", kernel.trim()),
-            format!("load before the run: {}", load.join(" ")),
+            format!("load before the run: {}", load()),
             format!("disk: 4 KiB written and synced in {p50:.0} µs (p50), {p99:.0} µs (p99)"),
         ],
     })
+}
+
+/// The averages of one, five and fifteen minutes.
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 fn said_by(program: &str, args: &[&str]) -> String {

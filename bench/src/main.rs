@@ -76,7 +76,7 @@ fn bench(options: &Options) -> Result<(), String> {
         Plan { rounds: 5, lasting: Duration::from_secs(1), warm_up: Duration::from_millis(300) }
     };
     let scratch = Scratch::new(&options.out)?;
-    let machine = machine::look(scratch.path())?;
+    let mut machine = machine::look(scratch.path())?;
     let mut left_out = Vec::new();
     let mut rows = Vec::new();
     let wanted = |name: &str| match options.only.as_deref() {
@@ -84,6 +84,7 @@ fn bench(options: &Options) -> Result<(), String> {
         Some(only) => only.strip_prefix('=').map_or(name.contains(only), |only| name == only),
     };
     store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
+    machine.lines.push(format!("load after the run: {}", machine::load()));
     report::write(&options.out, &machine, plan, &rows, &left_out)
 }
 
