@@ -16,6 +16,7 @@ pub(super) struct Gauges {
     events: AtomicU64,
     discarded_vms: AtomicU64,
     panics: AtomicU64,
+    preemptions: AtomicU64,
     activity: Mutex<Activity>,
 }
 
@@ -48,6 +49,16 @@ impl Gauges {
 
     pub(super) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn preempted(&self) {
+        self.preemptions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a coroutine has been preempted.
+    #[cfg(test)]
+    pub(super) fn preemptions(&self) -> u64 {
+        self.preemptions.load(Ordering::Relaxed)
     }
 
     pub(super) fn event_started(&self) {

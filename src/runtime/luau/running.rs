@@ -83,7 +83,10 @@ impl Tenant {
 
     fn settle(&mut self, core: &mut Core, id: u64, outcome: Outcome, result: Option<DispatchResult>) -> Step {
         match outcome {
-            Outcome::Preempted => return Step::Preempted,
+            Outcome::Preempted => {
+                core.gauges.preempted();
+                return Step::Preempted;
+            }
             Outcome::Parked => self.park(core, id),
             Outcome::Called(op, args) => self.call(core, id, op, args),
             Outcome::Finished(_) => self.finish(core, id, result),

@@ -1,6 +1,6 @@
 //! Scripts must not notice that they are preempted, nor that `coroutine` and `pcall` are not the builtins.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mlua::{Lua, LuaString};
 
@@ -8,12 +8,30 @@ use super::support::*;
 use crate::runtime::luau::{LuauLimits, vm};
 
 /// Pure scripts that return a text.
-const CORPUS: [(&str, &str); 4] = [
+const CORPUS: [(&str, &str); 7] = [
     ("generators", include_str!("corpus/generators.luau")),
     ("errors", include_str!("corpus/errors.luau")),
     ("close", include_str!("corpus/close.luau")),
     ("language", include_str!("corpus/language.luau")),
+    ("coroutines", include_str!("corpus/coroutines.luau")),
+    ("algorithms", include_str!("corpus/algorithms.luau")),
+    ("libraries", include_str!("corpus/libraries.luau")),
 ];
+
+/// The same inside a coroutine that the script resumes, and inside one that another one resumes in a `pcall`.
+const AROUND: [(&str, &str); 3] = [
+    ("", ""),
+    ("return coroutine.wrap(function() ", " end)()"),
+    (
+        "return select(2, coroutine.resume(coroutine.create(function() return select(2, pcall(coroutine.wrap(function() ",
+        " end))) end)))",
+    ),
+];
+
+/// How often a runtime's scripts have been preempted.
+fn preemptions(world: &World) -> u64 {
+    world.runtime.executors.iter().map(|executor| executor.gauges.preemptions()).sum()
+}
 
 fn with_slice(slice: Duration) -> World {
     World::with_limits(LuauLimits { slice, ..LuauLimits::default() })
@@ -31,31 +49,51 @@ fn plain_luau(code: &str) -> String {
 }
 
 #[track_caller]
-fn compare(world: &World, name: &str, code: &str) {
-    let ours: String = serde_json::from_str(&world.ok(code)).expect("a text");
-    let plain = plain_luau(code);
+fn ours(world: &World, code: &str) -> String {
+    serde_json::from_str(&world.ok(code)).expect("a text")
+}
+
+#[track_caller]
+fn assert_same(name: &str, ours: &str, plain: &str) {
     for (number, (ours, plain)) in ours.lines().zip(plain.lines()).enumerate() {
         assert_eq!(ours, plain, "{name}, result {number}");
     }
     assert_eq!(ours.lines().count(), plain.lines().count(), "{name}");
 }
 
+/// Runs the whole corpus, plainly and inside coroutines, until it has been preempted so often.
+fn compare_corpus(world: &World, around: &[(&str, &str)], until_preempted: u64) {
+    for (name, code) in CORPUS {
+        for (before, after) in around {
+            let code = format!("{before}{code}{after}");
+            let (plain, from) = (plain_luau(&code), preemptions(world));
+            let deadline = Instant::now() + SOON;
+            loop {
+                assert_same(name, &ours(world, &code), &plain);
+                if preemptions(world) - from >= until_preempted {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{name} is not preempted");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_corpus_gives_what_plain_luau_gives() {
     let world = with_slice(Duration::from_secs(3600));
-    CORPUS.iter().for_each(|(name, code)| compare(&world, name, code));
+    compare_corpus(&world, &AROUND, 0);
+    assert_eq!(preemptions(&world), 0);
 }
 
 #[test]
 fn the_corpus_gives_the_same_when_preempted_at_every_chance() {
-    let world = with_slice(Duration::ZERO);
-    CORPUS.iter().for_each(|(name, code)| compare(&world, name, code));
+    // Far more often than any ticker: what goes through deep coroutines takes as many turns as there are interrupts.
+    let limits = LuauLimits { slice: Duration::ZERO, running: SOON, wall: SOON, ..LuauLimits::default() };
+    compare_corpus(&World::with_limits(limits), &AROUND[..1], 20);
 }
 
 #[test]
 fn the_corpus_gives_the_same_with_slices_of_50_microseconds() {
-    let world = with_slice(Duration::from_micros(50));
-    for _ in 0..5 {
-        CORPUS.iter().for_each(|(name, code)| compare(&world, name, code));
-    }
+    compare_corpus(&with_slice(Duration::from_micros(50)), &AROUND, 20);
 }

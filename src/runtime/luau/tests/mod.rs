@@ -6,6 +6,7 @@ mod check;
 mod coroutines;
 mod docs;
 mod fairness;
+mod footprint;
 mod sandbox;
 mod scheduling;
 mod support;
