@@ -5,6 +5,7 @@ mod attacks;
 mod check;
 mod coroutines;
 mod docs;
+mod escapes;
 mod fairness;
 mod footprint;
 mod sandbox;
