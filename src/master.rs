@@ -20,19 +20,20 @@ use crate::config::{Mode, PoolConfig};
 use crate::internal_api::{ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::random;
-use crate::runtime::{TemplateRuntime, TenantStates};
+use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::sharding::worker_for;
 use crate::store::{DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    AdmittingPool, ChildSpec, ProcessConfig, Quarantine, Spawner, Subscriptions, WorkerDb, WorkerPool,
-    WorkerProcessHandle, WorkerReport, WorkerThread,
+    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Quarantine, Spawner, Subscriptions, WorkerDb,
+    WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
 };
 use crate::worker_like::WorkerLike;
 
-/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares.
-pub type MakeRuntime<'a> =
-    dyn Fn(usize, Arc<dyn crate::runtime::TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + 'a;
+/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares. Called again
+/// when that worker is started anew.
+pub type MakeRuntime =
+    dyn Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + Send + Sync;
 
 /// Why no master could be started.
 #[derive(Debug)]
@@ -65,20 +66,13 @@ impl std::error::Error for MasterError {}
 pub struct Master {
     db: Arc<DbState>,
     server: Option<Arc<MesophyllServer>>,
-    pool: Pool,
-    quarantine: Arc<Quarantine>,
+    pool: Arc<WorkerPool<dyn Managed>>,
+    operator: Arc<Operator>,
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be closed, and whoever waits
     // on it for ever awake.
     _changes_tx: Sender<()>,
-}
-
-/// The pool in either mode.
-#[derive(Debug, Clone)]
-enum Pool {
-    Processes(Arc<WorkerPool<WorkerProcessHandle>>),
-    Threads(Arc<WorkerPool<WorkerThread>>),
 }
 
 impl Master {
@@ -93,7 +87,7 @@ impl Master {
         config: &PoolConfig,
         api: Option<ApiConfig>,
         program: &Path,
-        make_runtime: &MakeRuntime<'_>,
+        make_runtime: Arc<MakeRuntime>,
     ) -> Result<Self, MasterError> {
         // Listeners first: a port in use is found before anything is started, and before the store is touched.
         let api_listener = config.api.map(listen).transpose()?;
@@ -106,17 +100,20 @@ impl Master {
             let _ = on_change_tx.try_send(());
         };
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
-        let (server, pool) = match server_listener {
+        let (server, workers) = match server_listener {
             Some(listener) => {
                 let server = Arc::new(start_server(config, listener, &db)?);
-                let pool = Arc::new(start_processes(config, &server, program, &quarantine, on_change)?);
-                (Some(server), Pool::Processes(pool))
+                let workers = start_processes(config, &server, program, &quarantine, on_change)?;
+                (Some(server), workers)
             }
-            None => (None, Pool::Threads(Arc::new(start_threads(config, &db, make_runtime)?))),
+            None => (None, start_threads(config, &db, &make_runtime, on_change)?),
         };
-        let mut master = Self { db, server, pool, quarantine, api: None, changes_rx, _changes_tx: changes_tx };
+        let operator = Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
+        let pool = WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
+        let pool = Arc::new(pool);
+        let mut master = Self { db, server, pool, operator, api: None, changes_rx, _changes_tx: changes_tx };
         if let (Some(listener), Some(api)) = (api_listener, api) {
-            let readiness: Arc<dyn Readiness> = Arc::new(master.pool.clone());
+            let readiness = Arc::new(Ready(master.operator.clone()));
             let started = InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
                 .map_err(MasterError::Io)?;
             master.api = Some(started);
@@ -134,13 +131,14 @@ impl Master {
         self.api.as_ref().map(InternalApi::local_addr)
     }
 
-    /// The pool, to dispatch through; banned tenants are refused.
+    /// The pool, to dispatch through; banned and quarantined tenants are refused.
     pub fn pool(&self) -> Arc<dyn WorkerLike> {
-        let pool: Arc<dyn WorkerLike> = match &self.pool {
-            Pool::Processes(pool) => pool.clone(),
-            Pool::Threads(pool) => pool.clone(),
-        };
-        Arc::new(AdmittingPool::new(pool, self.db.clone(), self.quarantine.clone()))
+        Arc::new(AdmittingPool::new(self.pool.clone(), self.db.clone(), self.operator.quarantine().clone()))
+    }
+
+    /// What an operator can do.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// The data layer.
@@ -148,12 +146,9 @@ impl Master {
         &self.db
     }
 
-    /// What an operator sees of the workers; empty in thread-pool mode, whose workers live and die with the master.
+    /// What an operator sees of the workers.
     pub fn reports(&self) -> Vec<WorkerReport> {
-        match &self.pool {
-            Pool::Processes(pool) => pool.workers().iter().map(|worker| worker.report()).collect(),
-            Pool::Threads(_) => Vec::new(),
-        }
+        self.operator.reports()
     }
 
     /// Gets a message when some worker's state changed; several changes may make one.
@@ -163,44 +158,51 @@ impl Master {
 
     /// Whether no worker is left that is not failed. One that was stopped on request does not count as failed.
     pub fn has_given_up(&self) -> bool {
-        match &self.pool {
-            Pool::Processes(pool) => pool.workers().iter().all(|worker| worker.state() == State::Failed),
-            Pool::Threads(_) => false,
-        }
+        self.operator.reports().iter().all(|report| report.state == State::Failed)
     }
 
-    /// Stops everything, in this order:
-    /// 1. The internal API takes no more requests; those that run may finish, for half of the time.
-    /// 2. The workers get TERM, then KILL, and are reaped; what is still pending fails.
-    /// 3. The worker-facing server closes the links and joins their threads.
-    /// 4. The store is closed, last.
+    /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
+    /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes on.
+    /// 2. Drain: requests that are under way may finish, for half of the time.
+    /// 3. Stop the workers: what they still have in flight (events that nobody waits for) may finish, to the same moment.
+    /// 4. They get TERM, and after a grace, or at the deadline, KILL; they are reaped. What is still pending fails.
+    /// 5. The worker-facing server closes the links; every thread is joined.
+    /// 6. The store is closed, last.
+    ///
+    /// `progress` is told of each step as it begins.
     ///
     /// # Blocks
-    /// Until `deadline`, and a few seconds beyond it at most if a worker has to be killed.
-    pub fn stop(self, deadline: Instant) {
+    /// Until `deadline`, and a few seconds beyond it at most if a worker has to be killed; in the last step as long as the store
+    /// takes to close, which on a disk that hangs has no end: who cannot wait for it ends the process.
+    pub fn stop(self, deadline: Instant, progress: impl Fn(&'static str)) {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        progress("refusing and draining");
+        self.operator.begin_stop();
         if let Some(api) = &self.api {
             api.shutdown(half);
         }
-        match &self.pool {
-            Pool::Processes(pool) => stop_processes(pool, deadline),
-            Pool::Threads(pool) => pool.kill(),
-        }
+        progress("stopping the workers");
+        self.operator.stop(half, deadline);
+        progress("closing the links");
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));
         }
+        progress("closing the store");
         self.db.close();
     }
 }
 
-impl Readiness for Pool {
+/// The workers as the internal API asks about them.
+#[derive(Debug)]
+struct Ready(Arc<Operator>);
+
+impl Readiness for Ready {
     fn workers(&self) -> Vec<(usize, &'static str)> {
-        match self {
-            Pool::Processes(pool) => {
-                pool.workers().iter().map(|worker| (worker.id(), worker.state().as_str())).collect()
-            }
-            Pool::Threads(pool) => pool.workers().iter().map(|worker| (worker.id(), State::Ready.as_str())).collect(),
-        }
+        self.0.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
+    }
+
+    fn operator(&self) -> Option<&Operator> {
+        Some(&self.0)
     }
 }
 
@@ -236,10 +238,10 @@ fn start_processes(
     program: &Path,
     quarantine: &Arc<Quarantine>,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<WorkerPool<WorkerProcessHandle>, MasterError> {
+) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
     let policy = Policy { hang_timeout: config.hang_timeout, ..Policy::default() };
     let spawner = Spawner::start().map_err(MasterError::Io)?;
-    let mut workers = Vec::with_capacity(config.workers);
+    let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
             program: program.to_owned(),
@@ -253,7 +255,7 @@ fn start_processes(
         server.observe(worker_id, &worker.observer());
         workers.push(worker);
     }
-    WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))
+    Ok(workers)
 }
 
 /// The command line of a worker: the master passes its own worker-side options on.
@@ -293,8 +295,9 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 fn start_threads(
     config: &PoolConfig,
     db: &Arc<DbState>,
-    make_runtime: &MakeRuntime<'_>,
-) -> Result<WorkerPool<WorkerThread>, MasterError> {
+    make_runtime: &Arc<MakeRuntime>,
+    on_change: impl Fn() + Clone + Send + Sync + 'static,
+) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
     let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
     let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
     let told = subscriptions.clone();
@@ -302,33 +305,21 @@ fn start_threads(
     db.on_tenant_state(Box::new(move |tenant, state| {
         told[worker_for(tenant, told.len())].put(tenant, state.clone());
     }));
-    let mut workers = Vec::with_capacity(config.workers);
+    let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for (id, subscriptions) in subscriptions.into_iter().enumerate() {
-        let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, config.workers));
-        let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone()).map_err(MasterError::Io)?;
-        let worker = WorkerThread::new(id, runtime, config.executors as u64, subscriptions, tenant_db);
-        worker.load_tenant_states().map_err(|error| MasterError::Config(format!("store: {error}")))?;
-        workers.push(Arc::new(worker));
+        let (db, make_runtime) = (db.clone(), make_runtime.clone());
+        let (workers_len, executors) = (config.workers, config.executors as u64);
+        let make = move || -> io::Result<WorkerThread> {
+            let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, workers_len));
+            let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone())?;
+            let worker = WorkerThread::new(id, runtime, executors, subscriptions.clone(), tenant_db);
+            worker.load_tenant_states().map_err(|error| io::Error::other(format!("store: {error}")))?;
+            Ok(worker)
+        };
+        let worker = WorkerThreadHandle::start(id, Box::new(make), on_change.clone()).map_err(MasterError::Io)?;
+        workers.push(worker);
     }
-    WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))
-}
-
-/// All at once, so that the slowest decides how long it takes.
-fn stop_processes(pool: &WorkerPool<WorkerProcessHandle>, deadline: Instant) {
-    let stops: Vec<_> = pool
-        .workers()
-        .iter()
-        .filter_map(|worker| {
-            let stopping = worker.clone();
-            let stop =
-                crate::thread::spawn(format!("stop-{}", worker.id()), move || stopping.stop(Instant::now(), deadline));
-            stop.map_err(|error| log::error!("worker {}: no thread to stop it: {error}", worker.id())).ok()
-        })
-        .collect();
-    drop(stops);
-    for worker in pool.workers() {
-        worker.kill();
-    }
+    Ok(workers)
 }
 
 /// Reads the token file, or writes one with fresh tokens if there is none (interface.md).

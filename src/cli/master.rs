@@ -1,7 +1,8 @@
 //! `mesophyll master`: runs the master until a signal or its supervisors end it.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::select;
 
@@ -14,6 +15,12 @@ use super::pool_options::{POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
 use super::worker::{need_luau, runtime_maker};
 use super::{CliError, Command, logging, output};
+
+/// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a worker.
+const LAST_GRACE: Duration = Duration::from_secs(15);
+
+/// The exit code of a stop that hung: what hangs is the store, in the cases that are known.
+const EXIT_STUCK: i32 = 4;
 
 pub(super) const COMMAND: Command = Command {
     name: "master",
@@ -49,7 +56,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(&config)?;
-    let master = Master::start(&config, api, &program, &runtime_maker(&config))?;
+    let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config)))?;
     output::print(&ready_line(&master, &config))?;
     let ended = wait(&master, &signals);
     let stop_by = Instant::now() + config.stop_timeout;
@@ -75,7 +82,10 @@ fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
     loop {
         select! {
             recv(signals.received_rx()) -> signal => match signal {
-                Ok(Signal::HangUp) => log::warn!("SIGHUP: rolling restarts are not here yet"),
+                Ok(Signal::HangUp) => match master.operator().roll() {
+                    Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
+                    Err(error) => log::error!("SIGHUP: no rolling restart: {error}"),
+                },
                 Ok(signal) => {
                     log::info!("stopping: {signal:?}");
                     return Ok(());
@@ -91,25 +101,38 @@ fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
     }
 }
 
-/// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their lifelines.
+/// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their lifelines. So does a stop
+/// that hangs: a store on a disk that does not answer cannot be closed. What was acknowledged is safe all the same.
 pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
-    let (stopped_tx, stopped_rx) = crossbeam_channel::bounded::<()>(0);
+    let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
     let stopping = crate::thread::spawn("stop", move || {
-        master.stop(stop_by);
-        drop(stopped_tx);
+        master.stop(stop_by, |step| {
+            log::info!("stopping: {step}");
+            // Its other end lives until this thread has ended.
+            let _ = step_tx.send(step);
+        });
     });
     let Ok(stopping) = stopping else { return };
+    let mut current = "";
     loop {
+        let patience = (stop_by + LAST_GRACE).saturating_duration_since(Instant::now());
         select! {
-            recv(stopped_rx) -> _ => {
-                stopping.join();
-                return;
-            }
+            recv(step_rx) -> step => match step {
+                Ok(step) => current = step,
+                Err(_) => {
+                    stopping.join();
+                    return;
+                }
+            },
             recv(signals.received_rx()) -> signal => {
                 if signal != Ok(Signal::HangUp) {
                     log::warn!("stopping at once");
                     std::process::exit(code);
                 }
+            }
+            default(patience) => {
+                log::error!("stopping at once: still {current} long after --stop-timeout");
+                std::process::exit(EXIT_STUCK);
             }
         }
     }

@@ -16,11 +16,13 @@ mod master;
 mod migrate;
 mod output;
 mod pool_options;
+mod quarantine;
 mod replay;
 mod replay_input;
 mod replay_line;
 mod replay_output;
 mod replay_summary;
+mod restart;
 mod run_script;
 mod signals;
 mod store;
@@ -30,6 +32,7 @@ mod tenant;
 mod token;
 mod words;
 mod worker;
+mod workers;
 
 use std::fmt;
 
@@ -60,6 +63,9 @@ const COMMANDS: &[Command] = &[
     template::COMMAND,
     kv::COMMAND,
     global_kv::COMMAND,
+    workers::COMMAND,
+    restart::COMMAND,
+    quarantine::COMMAND,
     token::COMMAND,
     migrate::COMMAND,
     store::COMMAND,

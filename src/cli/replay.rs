@@ -73,7 +73,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
-    let master = Master::start(&config, api_config(&config)?, &program, &runtime_maker(&config))?;
+    let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config)))?;
     let mut replay = Replay::new(&master, &config, in_flight, &signals);
     let outcome = replay.run(&input);
     let summary = replay.summary;

@@ -32,6 +32,7 @@ pub(super) const COMMAND: Command = Command {
 struct Shown {
     tenant: String,
     banned: bool,
+    quarantined: bool,
     state: Option<State>,
     default_events: BTreeSet<String>,
     template: bool,
@@ -95,7 +96,11 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     output::print(&format!(
         "tenant     {}\nstanding   {}\nevents     {subscribed}\ndata       {}\ntemplate   {}\nrecords    {} of {}\nbytes      {} of {}",
         shown.tenant,
-        if shown.banned { "banned" } else { "good" },
+        match (shown.banned, shown.quarantined) {
+            (true, _) => "banned",
+            (false, true) => "quarantined (mesophyll quarantine list says why)",
+            (false, false) => "good",
+        },
         harmless(data),
         if shown.template { "its own" } else { "the templates directory's" },
         usage.records,

@@ -5,11 +5,17 @@ use serde::Serialize;
 use super::error::{ApiError, Code};
 use super::{Api, Call, flag};
 use crate::http::{Body, Response};
+use crate::worker::Operator;
 
 /// Tells how the workers are. Called on a connection's thread; must not block.
 pub trait Readiness: Send + Sync {
     /// Each worker's number and state: `starting`, `connected`, `ready`, `draining`, `dead`, `failed` or `stopped`.
     fn workers(&self) -> Vec<(usize, &'static str)>;
+
+    /// What an operator can do about them; `None` where nobody operates them.
+    fn operator(&self) -> Option<&Operator> {
+        None
+    }
 }
 
 #[derive(Serialize)]

@@ -21,6 +21,7 @@ mod source;
 mod tenants;
 mod text;
 pub mod token;
+mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

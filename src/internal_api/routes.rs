@@ -2,7 +2,7 @@
 //! (`openapi.rs`) is made from this table.
 
 use super::error::{ApiError, Code};
-use super::{Api, Call, backup, dispatch, global_kv, health, kv, openapi, scripts, tenants};
+use super::{Api, Call, backup, dispatch, global_kv, health, kv, openapi, scripts, tenants, workers};
 use crate::http::router::Route;
 use crate::http::{Body, Method, Response};
 
@@ -38,6 +38,11 @@ impl Endpoint {
     /// A route that only looks at the store.
     const fn reading(action: Action) -> Self {
         Self::new(Access::Token, &[], &[Code::Unavailable], action)
+    }
+
+    /// A route about the workers themselves.
+    const fn operating(action: Action) -> Self {
+        Self::new(Access::Token, &[], &[Code::NotFound, Code::Conflict, Code::Unavailable], action)
     }
 
     /// A route that reads a body and changes the store.
@@ -109,4 +114,12 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),
+    get("/i/workers", Endpoint::operating(workers::list)),
+    post("/i/kill-worker", Endpoint::operating(workers::kill_all)),
+    post("/i/kill-worker/{id}", Endpoint::operating(workers::kill)),
+    post("/i/restart-worker/{id}", Endpoint::operating(workers::restart)),
+    get("/i/rolling-restart", Endpoint::operating(workers::rolling)),
+    post("/i/rolling-restart", Endpoint::operating(workers::roll)),
+    get("/i/quarantine", Endpoint::operating(workers::quarantine)),
+    post("/i/quarantine/lift/{tenant_type}/{tenant_id}", Endpoint::operating(workers::lift)),
 ];

@@ -54,6 +54,7 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
     let text = ObjectText::default()
         .member("tenant", &tenant.to_string())
         .member("banned", &(api.db.standing(tenant) == Standing::Banned))
+        .member("quarantined", &api.ready.operator().is_some_and(|operator| operator.quarantine().holds(tenant)))
         .raw("state", &state)
         .member("default_events", &api.default_events)
         .member("template", &template.is_some())

@@ -12,11 +12,11 @@ use crate::worker_like::WorkerLike;
 
 /// A pool of workers of one kind, numbered from 0.
 #[derive(Debug)]
-pub struct WorkerPool<W> {
+pub struct WorkerPool<W: ?Sized> {
     workers: Vec<Arc<W>>,
 }
 
-impl<W: WorkerLike> WorkerPool<W> {
+impl<W: WorkerLike + ?Sized> WorkerPool<W> {
     /// A pool of these workers; `None` if there is none. Their ids are their places.
     pub fn new(workers: Vec<Arc<W>>) -> Option<Self> {
         (!workers.is_empty()).then_some(Self { workers })
@@ -33,7 +33,7 @@ impl<W: WorkerLike> WorkerPool<W> {
     }
 }
 
-impl<W: WorkerLike> WorkerLike for WorkerPool<W> {
+impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
     fn id(&self) -> usize {
         0
     }

@@ -20,6 +20,7 @@ use crate::wire::message::Health;
 use crate::worker_like::{WorkerLike, next_ticket};
 
 use super::child::ChildSpec;
+use super::managed::Managed;
 use super::quarantine::Quarantine;
 use super::recycle::Recycle;
 use super::route::{Refused, Router};
@@ -113,10 +114,10 @@ pub struct WorkerProcessHandle {
 /// What the handle, the loop and the link's threads share.
 pub(super) struct Shared {
     pub(super) id: usize,
-    pub(super) router: Router,
+    pub(super) router: Router<MesophyllServerConn>,
     pub(super) recycle: Recycle,
     pub(super) quarantine: Arc<Quarantine>,
-    hang_timeout: Duration,
+    policy: Policy,
     kind: Kind,
     unseen: Unseen,
     notes_tx: Sender<Note>,
@@ -172,7 +173,7 @@ impl WorkerProcessHandle {
             router: Router::new(),
             recycle: config.recycle,
             quarantine: config.quarantine,
-            hang_timeout: config.policy.hang_timeout,
+            policy: config.policy,
             kind,
             unseen: Unseen::new(config.worker_id),
             notes_tx,
@@ -202,84 +203,6 @@ impl WorkerProcessHandle {
         self.shared.status().state
     }
 
-    /// What an operator sees of it.
-    pub fn report(&self) -> WorkerReport {
-        let status = self.shared.status().clone();
-        WorkerReport {
-            id: self.shared.id,
-            state: status.state,
-            pid: status.pid,
-            started: status.started,
-            heartbeat_age: status.conn.as_ref().map(MesophyllServerConn::heartbeat_age),
-            in_flight: status.conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
-            waiting: self.shared.router.waiting(),
-            health: status.health,
-            restarts: status.restarts,
-            last_exit: status.last_exit,
-        }
-    }
-
-    /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
-    /// failed, or was stopped, gets another chance. Does not wait; [`WorkerProcessHandle::wait_restarted`] does, with the
-    /// number that this returns.
-    ///
-    /// # Errors
-    /// See [`RestartError`].
-    pub fn restart(&self, reason: &str) -> Result<u64, RestartError> {
-        let status = self.shared.status().clone();
-        if self.shared.kind == Kind::External && status.state != State::Stopped {
-            return Err(RestartError::External);
-        }
-        self.wish(Event::Restart(reason.to_owned()))?;
-        Ok(status.restarts)
-    }
-
-    /// Waits until a worker that was to be restarted is ready again; `restarts` is what [`WorkerProcessHandle::restart`] returned.
-    ///
-    /// # Blocks
-    /// Until it is ready, it is known not to be, or `deadline`.
-    ///
-    /// # Errors
-    /// Why it is not ready.
-    pub fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
-        let is_decided = |status: &Status| match status.state {
-            State::Ready => status.restarts > restarts,
-            State::Dead | State::Failed | State::Stopped => true,
-            State::Starting | State::Connected | State::Draining => false,
-        };
-        let status = self.shared.wait_for(deadline, is_decided);
-        match status.state {
-            State::Ready if status.restarts > restarts => Ok(()),
-            state => {
-                let last_exit = status.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
-                Err(RestartError::NotReady(format!("worker {} is {state}{last_exit}", self.shared.id)))
-            }
-        }
-    }
-
-    /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link is closed.
-    ///
-    /// # Blocks
-    /// Until its process is reaped; a few seconds at most.
-    ///
-    /// # Errors
-    /// See [`RestartError`].
-    pub fn kill_until_restart(&self) -> Result<(), RestartError> {
-        self.wish(Event::Kill)?;
-        let is_down = |status: &Status| status.state == State::Stopped && status.pid.is_none();
-        self.shared.wait_for(Instant::now() + NOTE_TIMEOUT, is_down);
-        Ok(())
-    }
-
-    /// Ends the worker gracefully and for good: what is in flight may be answered until `drain_until`, then TERM, then
-    /// KILL; joins the loop.
-    ///
-    /// # Blocks
-    /// Until the process was reaped, or `deadline`; true if it is gone.
-    pub fn stop(&self, drain_until: Instant, deadline: Instant) -> bool {
-        self.end(Event::Stop { drain_until }, deadline)
-    }
-
     fn wish(&self, event: Event) -> Result<(), RestartError> {
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
@@ -298,6 +221,65 @@ impl WorkerProcessHandle {
             drop(thread);
         }
         gone
+    }
+}
+
+impl Managed for WorkerProcessHandle {
+    fn report(&self) -> WorkerReport {
+        let status = self.shared.status().clone();
+        WorkerReport {
+            id: self.shared.id,
+            state: status.state,
+            pid: status.pid,
+            started: status.started,
+            heartbeat_age: status.conn.as_ref().map(MesophyllServerConn::heartbeat_age),
+            in_flight: status.conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
+            waiting: self.shared.router.waiting(),
+            health: status.health,
+            restarts: status.restarts,
+            last_exit: status.last_exit,
+        }
+    }
+
+    fn restart(&self, reason: &str) -> Result<u64, RestartError> {
+        let status = self.shared.status().clone();
+        if self.shared.kind == Kind::External && status.state != State::Stopped {
+            return Err(RestartError::External);
+        }
+        self.wish(Event::Restart(reason.to_owned()))?;
+        Ok(status.restarts)
+    }
+
+    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
+        let is_decided = |status: &Status| match status.state {
+            State::Ready => status.restarts > restarts,
+            State::Dead | State::Failed | State::Stopped => true,
+            State::Starting | State::Connected | State::Draining => false,
+        };
+        let status = self.shared.wait_for(deadline, is_decided);
+        match status.state {
+            State::Ready if status.restarts > restarts => Ok(()),
+            state => {
+                let last_exit = status.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
+                Err(RestartError::NotReady(format!("worker {} is {state}{last_exit}", self.shared.id)))
+            }
+        }
+    }
+
+    fn kill_until_restart(&self) -> Result<(), RestartError> {
+        self.wish(Event::Kill)?;
+        let is_down = |status: &Status| status.state == State::Stopped && status.pid.is_none();
+        self.shared.wait_for(Instant::now() + NOTE_TIMEOUT, is_down);
+        Ok(())
+    }
+
+    fn stop(&self, drain_until: Instant, deadline: Instant) -> bool {
+        self.end(Event::Stop { drain_until }, deadline)
+    }
+
+    fn restart_timeout(&self) -> Duration {
+        let policy = &self.shared.policy;
+        policy.drain_timeout + policy.term_grace * 3 + policy.boot_timeout
     }
 }
 
@@ -416,7 +398,7 @@ impl Shared {
     /// What a worker hangs in, if this is how it looks when it hangs.
     pub(super) fn hangs(&self, health: &Health) -> Option<String> {
         let stale = Duration::from_millis(health.stalest_executor_ms);
-        if stale < self.hang_timeout {
+        if stale < self.policy.hang_timeout {
             return None;
         }
         let running = match &health.longest {

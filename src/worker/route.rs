@@ -13,24 +13,50 @@ use crate::mesophyll::{MesophyllServerConn, Unsent};
 use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};
 
-/// The route of one worker.
-#[derive(Debug)]
-pub(super) struct Router {
-    state: Mutex<State>,
+/// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing here blocks.
+pub(super) trait Target: Clone {
+    /// Sends a dispatch.
+    ///
+    /// # Errors
+    /// It did not leave; see [`Unsent`].
+    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>>;
+
+    /// Gives up what it was sent.
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
+
+    /// Whether it takes dispatches still.
+    fn takes_dispatches(&self) -> bool;
 }
 
-#[derive(Debug)]
-struct State {
-    route: Route,
+impl Target for MesophyllServerConn {
+    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+        MesophyllServerConn::try_submit(self, tenant, ticket, job, answer)
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        WorkerLike::cancel(self, tenant, ticket)
+    }
+
+    fn takes_dispatches(&self) -> bool {
+        MesophyllServerConn::takes_dispatches(self)
+    }
+}
+
+/// The route of one worker.
+pub(super) struct Router<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    route: Route<T>,
     /// Where dispatches went last: what is in flight there can still be given up when new ones go elsewhere.
-    last_link: Option<MesophyllServerConn>,
+    last_link: Option<T>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
 }
 
-#[derive(Debug)]
-enum Route {
-    Link(MesophyllServerConn),
+enum Route<T> {
+    Link(T),
     Queue,
     Nobody(String),
 }
@@ -49,7 +75,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) Answer, pub(super) DispatchError);
 
-impl Router {
+impl<T: Target> Router<T> {
     pub(super) fn new() -> Self {
         let state = State { route: Route::Queue, last_link: None, waiting: VecDeque::new(), waiting_bytes: 0 };
         Self { state: Mutex::new(state) }
@@ -110,7 +136,7 @@ impl Router {
 
     /// Sends everything that waits over this connection, in order, and all that comes from now on. Should the link have
     /// ended meanwhile, what did not leave waits on.
-    pub(super) fn to_link(&self, conn: MesophyllServerConn) {
+    pub(super) fn to_link(&self, conn: T) {
         let refused = {
             // Under the lock, so that nothing new overtakes what has waited; handing over does not block.
             let mut state = self.lock();
@@ -175,12 +201,12 @@ impl Router {
     }
 
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl State {
+impl<T: Target> State<T> {
     /// Lets a dispatch wait; hands it back if it need not.
     fn wait(&mut self, waiting: Waiting) -> Result<Option<Waiting>, Refused> {
         match &self.route {
@@ -200,7 +226,7 @@ impl State {
     }
 
     /// Sends what waits; what the link does not take is returned, with the reason.
-    fn hand_over(&mut self, conn: &MesophyllServerConn) -> Vec<Refused> {
+    fn hand_over(&mut self, conn: &T) -> Vec<Refused> {
         let mut refused = Vec::new();
         self.waiting_bytes = 0;
         for waiting in std::mem::take(&mut self.waiting) {
@@ -225,7 +251,7 @@ impl State {
 
 impl Waiting {
     /// Sends it; hands it back if the link has ended or takes no more.
-    fn send(self, conn: &MesophyllServerConn) -> Result<Option<Self>, Refused> {
+    fn send<T: Target>(self, conn: &T) -> Result<Option<Self>, Refused> {
         let Waiting { tenant, ticket, job, answer, deadline } = self;
         match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
             Ok(()) => Ok(None),

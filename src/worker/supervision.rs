@@ -290,7 +290,8 @@ impl Supervision {
         if !self.supervisor.is_draining() {
             return;
         }
-        let is_drained = self.conn.as_ref().is_none_or(|conn| {
+        // Without a link it is the state machine's to decide.
+        let is_drained = self.conn.as_ref().is_some_and(|conn| {
             conn.seal();
             conn.in_flight() == 0
         });

@@ -42,4 +42,6 @@ mod supervision;
 mod supervision_binary;
 mod supervision_faults;
 mod supervision_output;
+#[cfg(feature = "luau")]
+mod supervision_rolling;
 mod support;

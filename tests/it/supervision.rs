@@ -16,7 +16,7 @@ use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantI
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, ProcessConfig, Spawner, WorkerProcessHandle};
+use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Spawner, WorkerProcessHandle};
 use mesophyll::worker_like::{WorkerLike, start};
 
 use rustix::process::Signal;

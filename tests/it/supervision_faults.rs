@@ -14,7 +14,7 @@ use mesophyll::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, T
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
+use mesophyll::worker::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
 use mesophyll::worker_like::{WorkerLike, start};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};

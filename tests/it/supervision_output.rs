@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::{LevelFilter, Log, Metadata, Record};
 use mesophyll::limits;
 use mesophyll::worker::supervisor::Policy;
-use mesophyll::worker::{ProcessConfig, WorkerProcessHandle};
+use mesophyll::worker::{Managed, ProcessConfig, WorkerProcessHandle};
 use mesophyll::worker_like::WorkerLike;
 
 use crate::supervision::{child, hasty};

@@ -307,7 +307,7 @@ fn a_tenant_is_shown_with_all_that_it_has() {
         shown,
         (
             200,
-            json!({"tenant": "user:9", "banned": false, "state": null, "default_events": ["A"], "template": false,
+            json!({"tenant": "user:9", "banned": false, "quarantined": false, "state": null, "default_events": ["A"], "template": false,
                 "usage": {"records": 0, "bytes": 0}, "quota": {"records": 10_000, "bytes": 67_108_864}})
         )
     );

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 pub use policy::Policy;
 
+/// From the end of a link until the end of its process is known, if that is why.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -310,9 +313,14 @@ impl Supervisor {
     }
 
     fn disconnected(&mut self, now: Instant) -> Vec<Action> {
-        if self.is_draining() {
-            // Nothing of it is in flight any more.
+        if self.is_draining() && self.kind == Kind::External {
             return self.drained(now);
+        }
+        if self.is_draining() {
+            // Nothing of it is in flight any more. If its process has died, which is a failure, that is known in a moment.
+            let soon = now + LAST_MOMENT;
+            self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+            return vec![];
         }
         if !matches!(self.state, State::Connected | State::Ready) {
             return vec![];

@@ -206,8 +206,15 @@ fn a_worker_that_dies_while_it_drains_for_a_restart_has_failed() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0);
+    // Its link ends with it, and may be noticed first.
+    assert_eq!(supervisor.step(Event::Disconnected, start, 0.0), []);
     assert_eq!(supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0), [Action::RouteToQueue]);
     assert_eq!((supervisor.state(), supervisor.due()), (State::Dead, Some(at(start, 500))));
+    // One whose link ended, and that lives, is ended soon.
+    let mut supervisor = ready_child(start);
+    supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0);
+    supervisor.step(Event::Disconnected, start, 0.0);
+    assert_eq!(supervisor.step(Event::Tick, at(start, 1000), 0.0), [Action::RouteToQueue, Action::Terminate]);
 }
 
 #[test]

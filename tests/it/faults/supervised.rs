@@ -13,7 +13,7 @@ use mesophyll::sharding::worker_for;
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::value::decode;
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, ProcessConfig, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport};
+use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport};
 use mesophyll::worker_like::WorkerLike;
 
 use crate::support::DEADLINE;

@@ -362,6 +362,12 @@ pub(crate) fn get(api: SocketAddr, path: &str) -> (u16, String) {
     read(response.unwrap_or_else(|error| panic!("GET {path}: {error}")))
 }
 
+/// A GET with a token: status and body.
+pub(crate) fn get_with(api: SocketAddr, path: &str, token: &str) -> (u16, String) {
+    let request = agent().get(format!("http://{api}{path}")).header("Authorization", format!("Internal {token}"));
+    read(request.call().unwrap_or_else(|error| panic!("GET {path}: {error}")))
+}
+
 /// A POST with a token: status and body.
 pub(crate) fn post(api: SocketAddr, path: &str, token: &str, body: &str) -> (u16, String) {
     try_post(api, path, token, body).unwrap_or_else(|error| panic!("POST {path}: {error}"))

@@ -1,0 +1,58 @@
+//! `mesophyll quarantine`: the tenants in whose events workers died, and letting them run again.
+
+use serde::Deserialize;
+
+use super::args::Args;
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::table::Table;
+use super::words::{self, JSON};
+use super::{CliError, Command, output};
+
+pub(super) const COMMAND: Command = Command {
+    name: "quarantine",
+    usage: "list | lift TENANT",
+    about: "show the tenants that are quarantined, or lift one",
+    options: &[&[JSON], CLIENT],
+    examples: &["mesophyll quarantine list", "mesophyll quarantine lift guild:123"],
+    run,
+};
+
+#[derive(Deserialize)]
+struct Quarantined {
+    tenant: String,
+    since_s: u64,
+    reason: String,
+}
+
+fn run(args: &Args) -> Result<(), CliError> {
+    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
+    match words[..] {
+        ["list"] => list(args),
+        ["lift", tenant] => lift(args, tenant),
+        _ => Err(CliError::usage(format!("quarantine takes {}", COMMAND.usage))),
+    }
+}
+
+fn list(args: &Args) -> Result<(), CliError> {
+    let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/quarantine")?.success()?;
+    if args.is_on("json") {
+        return output::print(&text);
+    }
+    let list: Vec<Quarantined> = serde_json::from_str(&text)
+        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    if list.is_empty() {
+        output::tell("nobody is quarantined");
+        return Ok(());
+    }
+    let mut table = Table::new(&["TENANT", "SINCE", "WHY"]);
+    for entry in list {
+        table.row([entry.tenant, format!("{} s", entry.since_s), entry.reason]);
+    }
+    output::print(&table.text())
+}
+
+fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
+    let id = words::tenant(tenant)?;
+    ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&words::path("quarantine/lift", id))?.success()?;
+    output::print(&format!("{tenant} runs again"))
+}

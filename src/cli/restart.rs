@@ -1,0 +1,100 @@
+//! `mesophyll restart`: starts one worker anew, or all of them one after the other, and waits until that is done.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::never;
+use serde::Deserialize;
+
+use super::args::{Args, OptionSpec};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::workers::fetch;
+use super::{CliError, Command, output};
+
+/// Between two looks at how it goes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Limit: for one worker to drain, end, and be ready again: the master's own limits come first.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(super) const COMMAND: Command = Command {
+    name: "restart",
+    usage: "ID | --all",
+    about: "start a worker anew, or all of them one at a time",
+    options: &[&[OptionSpec::switch("all", "all workers, one at a time")], CLIENT],
+    examples: &["mesophyll restart 0", "mesophyll restart --all"],
+    run,
+};
+
+/// How a rolling restart stands.
+#[derive(Deserialize)]
+struct Rolling {
+    number: u64,
+    running: bool,
+    restarted: Vec<usize>,
+    skipped: Vec<usize>,
+    error: Option<String>,
+}
+
+fn run(args: &Args) -> Result<(), CliError> {
+    let client = ApiClient::new(args, DATA_DEADLINE)?;
+    match (&args.positional[..], args.is_on("all")) {
+        ([], true) => all(&client),
+        ([id], false) => one(&client, id.parse().map_err(|_| CliError::usage("a worker's id is a number from 0"))?),
+        _ => Err(CliError::usage(format!("restart takes {}", COMMAND.usage))),
+    }
+}
+
+fn one(client: &ApiClient, id: usize) -> Result<(), CliError> {
+    let of = |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
+    let before = of(fetch(client)?.1).map_or(0, |worker| worker.restarts);
+    client.post_nothing(&format!("/i/restart-worker/{id}"))?.success()?;
+    let until = Instant::now() + RESTART_TIMEOUT;
+    loop {
+        let Some(worker) = of(fetch(client)?.1) else {
+            return Err(CliError::failed(format!("there is no worker {id}")));
+        };
+        match worker.state.as_str() {
+            "ready" if worker.restarts > before => return output::print(&format!("worker {id} is ready again")),
+            state @ ("failed" | "dead") if worker.restarts > before => {
+                let exit = worker.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
+                return Err(CliError::failed(format!("worker {id} is {state}{exit}")));
+            }
+            state if Instant::now() > until => {
+                return Err(CliError::failed(format!("worker {id} is still {state}")));
+            }
+            _ => pause(),
+        }
+    }
+}
+
+fn all(client: &ApiClient) -> Result<(), CliError> {
+    let read = |text: String| {
+        serde_json::from_str::<Rolling>(&text)
+            .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))
+    };
+    let mut rolling = read(client.post_nothing("/i/rolling-restart")?.success()?)?;
+    let number = rolling.number;
+    let mut told = 0;
+    loop {
+        for id in &rolling.restarted[told.min(rolling.restarted.len())..] {
+            output::print(&format!("worker {id} is ready again"))?;
+        }
+        told = rolling.restarted.len();
+        if rolling.number != number {
+            return Err(CliError::failed("another rolling restart has begun meanwhile"));
+        }
+        if !rolling.running {
+            break;
+        }
+        pause();
+        rolling = read(client.get("/i/rolling-restart")?.success()?)?;
+    }
+    for id in &rolling.skipped {
+        output::tell(&format!("worker {id} was left alone: it is stopped"));
+    }
+    rolling.error.map_or(Ok(()), |error| Err(CliError::failed(format!("the rolling restart stopped: {error}"))))
+}
+
+fn pause() {
+    let _ = never::<()>().recv_timeout(PAUSE);
+}

@@ -1,0 +1,160 @@
+//! `/i/workers` and what an operator does about workers: kill, restart, roll; and the quarantine.
+//!
+//! What takes long (a restart drains first) is begun here and not waited for: `GET /i/workers` and
+//! `GET /i/rolling-restart` show how it goes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::error::{ApiError, Code};
+use super::request::tenant;
+use super::{Api, Call};
+use crate::http::{Body, Response};
+use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
+
+/// One worker, as interface.md shows it; `waiting` and `memory_bytes` are ours.
+#[derive(Serialize)]
+struct Worker {
+    id: usize,
+    state: &'static str,
+    pid: Option<u32>,
+    uptime_s: Option<u64>,
+    heartbeat_age_ms: Option<u64>,
+    in_flight: usize,
+    vms: u64,
+    restarts: u64,
+    last_exit: Option<String>,
+    waiting: usize,
+    memory_bytes: Option<u64>,
+}
+
+impl Worker {
+    fn of(report: WorkerReport, now: Instant) -> Self {
+        Self {
+            id: report.id,
+            state: report.state.as_str(),
+            pid: report.pid,
+            uptime_s: report.started.map(|started| now.saturating_duration_since(started).as_secs()),
+            heartbeat_age_ms: report.heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            in_flight: report.in_flight,
+            vms: report.health.as_ref().map_or(0, |health| health.vms),
+            restarts: report.restarts,
+            last_exit: report.last_exit,
+            waiting: report.waiting,
+            memory_bytes: report.health.map(|health| health.memory_bytes),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Rolling {
+    number: u64,
+    running: bool,
+    restarted: Vec<usize>,
+    skipped: Vec<usize>,
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Quarantined {
+    tenant: String,
+    since_s: u64,
+    reason: String,
+}
+
+pub(super) fn list(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let now = Instant::now();
+    let workers: Vec<Worker> = operator(api)?.reports().into_iter().map(|report| Worker::of(report, now)).collect();
+    Ok(json(200, &workers))
+}
+
+pub(super) fn kill_all(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    operator(api)?.kill_all()?;
+    Ok(Response::empty(204))
+}
+
+pub(super) fn kill(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    worker(api, call)?.kill_until_restart()?;
+    Ok(Response::empty(204))
+}
+
+pub(super) fn restart(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    worker(api, call)?.restart("restarted by an operator")?;
+    Ok(Response::json(202, "{}"))
+}
+
+pub(super) fn roll(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let operator = operator(api)?;
+    operator.roll()?;
+    Ok(rolling_of(operator, 202))
+}
+
+pub(super) fn rolling(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    Ok(rolling_of(operator(api)?, 200))
+}
+
+fn rolling_of(operator: &Operator, status: u16) -> Response {
+    let report = operator.rolling();
+    let rolling = Rolling {
+        number: report.number,
+        running: report.is_running,
+        restarted: report.restarted,
+        skipped: report.skipped,
+        error: report.error,
+    };
+    json(status, &rolling)
+}
+
+pub(super) fn quarantine(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let list = operator(api)?.quarantine().list().into_iter().map(|(tenant, entry)| Quarantined {
+        tenant: tenant.to_string(),
+        since_s: entry.since.elapsed().as_secs(),
+        reason: entry.reason,
+    });
+    Ok(json(200, &list.collect::<Vec<_>>()))
+}
+
+pub(super) fn lift(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    if operator(api)?.quarantine().lift(tenant(call)?) {
+        Ok(Response::empty(204))
+    } else {
+        Err(ApiError::new(Code::NotFound, "the tenant is not quarantined"))
+    }
+}
+
+fn operator(api: &Api) -> Result<&Operator, ApiError> {
+    api.ready.operator().ok_or_else(|| ApiError::new(Code::NotFound, "there are no workers to operate here"))
+}
+
+fn worker<'a>(api: &'a Api, call: &Call<'_>) -> Result<&'a Arc<dyn Managed>, ApiError> {
+    let id = call.params.get("id").unwrap_or_default();
+    let id: usize = id.parse().map_err(|_| ApiError::bad_request("a worker's id is a number from 0"))?;
+    operator(api)?.worker(id).ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
+}
+
+fn json(status: u16, value: &impl Serialize) -> Response {
+    // Structs of texts and numbers always have a JSON form.
+    Response::json(status, serde_json::to_string(value).unwrap_or_default())
+}
+
+impl From<RestartError> for ApiError {
+    fn from(error: RestartError) -> Self {
+        let code = match error {
+            RestartError::External => Code::Conflict,
+            RestartError::Ending | RestartError::NotReady(_) => Code::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RollError> for ApiError {
+    fn from(error: RollError) -> Self {
+        let code = match error {
+            RollError::UnderWay | RollError::Refused(_) => Code::Conflict,
+            RollError::Io(_) => Code::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}

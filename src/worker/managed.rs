@@ -1,0 +1,48 @@
+//! What an operator can see and do of a worker, whichever kind it is.
+
+use std::time::{Duration, Instant};
+
+use crate::worker_like::WorkerLike;
+
+use super::process::{RestartError, WorkerReport};
+
+/// A worker that an operator can look at, end and start anew.
+pub trait Managed: WorkerLike + std::fmt::Debug {
+    /// What there is to see of it.
+    fn report(&self) -> WorkerReport;
+
+    /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
+    /// failed, or was stopped, gets another chance. Does not wait; [`Managed::wait_restarted`] does, with the number that
+    /// this returns.
+    ///
+    /// # Errors
+    /// See [`RestartError`].
+    fn restart(&self, reason: &str) -> Result<u64, RestartError>;
+
+    /// Waits until a worker that was to be restarted is ready again; `restarts` is what [`Managed::restart`] returned.
+    ///
+    /// # Blocks
+    /// Until it is ready, it is known not to be, or `deadline`.
+    ///
+    /// # Errors
+    /// Why it is not ready.
+    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError>;
+
+    /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link is closed.
+    ///
+    /// # Blocks
+    /// Until it has ended; a few seconds at most.
+    ///
+    /// # Errors
+    /// See [`RestartError`].
+    fn kill_until_restart(&self) -> Result<(), RestartError>;
+
+    /// How long a restart may take before it counts as failed.
+    fn restart_timeout(&self) -> Duration;
+
+    /// Ends the worker gracefully and for good: what is in flight may be answered until `drain_until`.
+    ///
+    /// # Blocks
+    /// Until it has ended, or `deadline`; true if it has.
+    fn stop(&self, drain_until: Instant, deadline: Instant) -> bool;
+}

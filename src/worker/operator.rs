@@ -1,0 +1,105 @@
+//! An operator's hand on all workers of a master: look, end, start anew, one or all; and the quarantine.
+//!
+//! Owned by the master; called by the internal API and for signals, on any thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::managed::Managed;
+use super::process::{RestartError, WorkerReport};
+use super::quarantine::Quarantine;
+use super::rolling::{RollError, RollReport, Rolling};
+
+/// All workers of a master, for its operator.
+pub struct Operator {
+    workers: Vec<Arc<dyn Managed>>,
+    is_external: bool,
+    quarantine: Arc<Quarantine>,
+    rolling: Rolling,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Operator({} workers)", self.workers.len())
+    }
+}
+
+impl Operator {
+    /// Over these workers, in order of their ids; `is_external`: somebody else starts them.
+    pub fn new(workers: Vec<Arc<dyn Managed>>, is_external: bool, quarantine: Arc<Quarantine>) -> Self {
+        Self { workers, is_external, quarantine, rolling: Rolling::default() }
+    }
+
+    /// What there is to see of each worker.
+    pub fn reports(&self) -> Vec<WorkerReport> {
+        self.workers.iter().map(|worker| worker.report()).collect()
+    }
+
+    /// A worker by its id.
+    pub fn worker(&self, id: usize) -> Option<&Arc<dyn Managed>> {
+        self.workers.get(id)
+    }
+
+    /// Ends all workers at once; they stay stopped until they are restarted.
+    ///
+    /// # Blocks
+    /// Until they have ended; a few seconds at most for each.
+    ///
+    /// # Errors
+    /// The first one's.
+    pub fn kill_all(&self) -> Result<(), RestartError> {
+        self.workers.iter().try_for_each(|worker| worker.kill_until_restart())
+    }
+
+    /// Begins a rolling restart.
+    ///
+    /// # Errors
+    /// See [`RollError`].
+    pub fn roll(&self) -> Result<(), RollError> {
+        if self.is_external {
+            let text = "somebody else starts the workers, and has to restart them";
+            return Err(RollError::Refused(text.to_owned()));
+        }
+        self.rolling.begin(self.workers.clone())
+    }
+
+    /// How the last rolling restart stands.
+    pub fn rolling(&self) -> RollReport {
+        self.rolling.report()
+    }
+
+    /// Who may not run.
+    pub fn quarantine(&self) -> &Arc<Quarantine> {
+        &self.quarantine
+    }
+
+    /// From now on no rolling restart begins, and one that is under way goes no further.
+    pub fn begin_stop(&self) {
+        self.rolling.stop();
+    }
+
+    /// Ends all workers gracefully and for good, all at once, so that the slowest decides how long it takes: what is in flight
+    /// may be answered until `drain_until`.
+    ///
+    /// # Blocks
+    /// Until all have ended, or `deadline`; after that for some seconds more, if one has to be killed.
+    pub fn stop(&self, drain_until: Instant, deadline: Instant) {
+        self.begin_stop();
+        let stops: Vec<_> = self
+            .workers
+            .iter()
+            .filter_map(|worker| {
+                let stopping = worker.clone();
+                let name = format!("stop-{}", worker.id());
+                let stop = crate::thread::spawn(name, move || stopping.stop(drain_until, deadline));
+                stop.map_err(|error| log::error!("worker {}: no thread to stop it: {error}", worker.id())).ok()
+            })
+            .collect();
+        drop(stops);
+        for worker in &self.workers {
+            worker.kill();
+        }
+        self.rolling.join();
+    }
+}

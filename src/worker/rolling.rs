@@ -1,0 +1,163 @@
+//! Rolling restarts: the workers are started anew one after the other, each when the one before is ready again.
+//!
+//! A thread of its own (`rolling`) while one is under way, owned by [`Rolling`]. It blocks in
+//! [`Managed::wait_restarted`]; its wake-ups are the worker's changes, among them that it ends for good.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::thread::{self, OwnedThread, ThreadExit};
+
+use super::managed::Managed;
+use super::supervisor::State;
+
+/// How a rolling restart stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RollReport {
+    /// It is under way.
+    pub is_running: bool,
+    /// How many were asked for since the master started; tells one from another.
+    pub number: u64,
+    /// Workers that it has restarted.
+    pub restarted: Vec<usize>,
+    /// Workers that it left alone, because an operator stopped them.
+    pub skipped: Vec<usize>,
+    /// Why it stopped before it had restarted all.
+    pub error: Option<String>,
+}
+
+/// Why no rolling restart was begun.
+#[derive(Debug)]
+pub enum RollError {
+    /// One is under way.
+    UnderWay,
+    /// The workers are somebody else's, or the master stops; the text says which.
+    Refused(String),
+    /// The operating system refused a thread.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for RollError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RollError::UnderWay => f.write_str("a rolling restart is under way"),
+            RollError::Refused(why) => f.write_str(why),
+            RollError::Io(error) => write!(f, "there is no thread for it: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RollError {}
+
+/// The rolling restarts of a master.
+#[derive(Debug, Default)]
+pub(super) struct Rolling {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<OwnedThread>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    report: Mutex<RollReport>,
+    is_stopping: AtomicBool,
+}
+
+impl Rolling {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// See [`RollError`].
+    pub(super) fn begin(&self, workers: Vec<Arc<dyn Managed>>) -> Result<(), RollError> {
+        // Held to the end, so that of two at once one begins.
+        let mut thread = lock(&self.thread);
+        if self.shared.is_stopping.load(Ordering::SeqCst) {
+            return Err(RollError::Refused("the master stops".to_owned()));
+        }
+        {
+            let mut report = lock(&self.shared.report);
+            if report.is_running {
+                return Err(RollError::UnderWay);
+            }
+            *report = RollReport { is_running: true, number: report.number + 1, ..RollReport::default() };
+        }
+        let shared = self.shared.clone();
+        let ended = self.shared.clone();
+        let started = thread::spawn_watched(
+            "rolling",
+            move || shared.roll(&workers),
+            move |exit| {
+                let mut report = lock(&ended.report);
+                report.is_running = false;
+                if let ThreadExit::Panicked(_) = exit {
+                    report.error = Some("it panicked, which is a bug".to_owned());
+                }
+            },
+        );
+        match started {
+            Ok(started) => {
+                // One that has ended is joined here.
+                *thread = Some(started);
+                Ok(())
+            }
+            Err(error) => {
+                lock(&self.shared.report).is_running = false;
+                Err(RollError::Io(error))
+            }
+        }
+    }
+
+    /// How the last one stands.
+    pub(super) fn report(&self) -> RollReport {
+        lock(&self.shared.report).clone()
+    }
+
+    /// Lets none begin any more, and the one that is under way go no further.
+    pub(super) fn stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Joins the thread.
+    ///
+    /// # Blocks
+    /// Until the worker that is being restarted has ended, which its owner sees to first.
+    pub(super) fn join(&self) {
+        let thread = lock(&self.thread).take();
+        drop(thread);
+    }
+}
+
+impl Shared {
+    fn roll(&self, workers: &[Arc<dyn Managed>]) {
+        log::info!("rolling restart of {} workers", workers.len());
+        for worker in workers {
+            if let Err(error) = self.restart(&**worker) {
+                log::error!("the rolling restart stops here: {error}");
+                lock(&self.report).error = Some(error);
+                return;
+            }
+        }
+        log::info!("the rolling restart is done");
+    }
+
+    fn restart(&self, worker: &dyn Managed) -> Result<(), String> {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err("the master stops".to_owned());
+        }
+        if worker.report().state == State::Stopped {
+            lock(&self.report).skipped.push(worker.id());
+            return Ok(());
+        }
+        let deadline = Instant::now() + worker.restart_timeout();
+        let restarts = worker.restart("rolling restart").map_err(|error| error.to_string())?;
+        worker.wait_restarted(restarts, deadline).map_err(|error| error.to_string())?;
+        lock(&self.report).restarted.push(worker.id());
+        Ok(())
+    }
+}
+
+// Plain values, replaced whole or appended to: poison means nothing here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,417 @@
+//! A worker in this process, as the rest of the master sees it: one that can be drained, ended and started anew.
+//!
+//! Nobody can restart a thread from outside; but a [`WorkerThread`] can be told to end, and another be made in its place. Meanwhile
+//! dispatches wait as they do for a worker process. A thread of its own (`anew-I`) does that, owned by the handle; it
+//! blocks on what is in flight and on the old worker's end, which have deadlines, and ends early when the handle does.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::DispatchError;
+use crate::limits;
+use crate::mesophyll::{LocalWorker, Unsent};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::thread::{self, OwnedThread, ThreadExit};
+use crate::worker_like::{WorkerLike, next_ticket};
+
+use super::WorkerThread;
+use super::managed::Managed;
+use super::process::{RestartError, WorkerReport};
+use super::route::{Refused, Router, Target};
+use super::supervisor::State;
+use super::unseen::Unseen;
+
+/// What is in flight when a worker is restarted has so long to finish: above the wall limit of an event.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(limits::EVENT_WALL_MAX.as_secs() + 5);
+
+/// Limit: for the old worker to end and the new one to be made.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often who waits looks whether the handle ends.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Makes the worker: its runtime runs and its tenant states are loaded.
+pub type MakeWorker = dyn Fn() -> io::Result<WorkerThread> + Send + Sync;
+
+/// A worker on OS threads of this process, and what is needed to start it anew.
+pub struct WorkerThreadHandle {
+    shared: Arc<Shared>,
+    anew: Mutex<Option<OwnedThread>>,
+}
+
+struct Shared {
+    id: usize,
+    make: Box<MakeWorker>,
+    router: Router<Gate>,
+    unseen: Unseen,
+    status: Mutex<Status>,
+    status_changed: Condvar,
+    is_ending: AtomicBool,
+    on_change: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Clone)]
+struct Status {
+    state: State,
+    gate: Option<Gate>,
+    started: Option<Instant>,
+    restarts: u64,
+    last_exit: Option<String>,
+}
+
+/// The way to one [`WorkerThread`], which counts what is in flight and can be shut.
+#[derive(Clone)]
+struct Gate(Arc<GateInner>);
+
+struct GateInner {
+    worker: WorkerThread,
+    state: Mutex<GateState>,
+    is_drained: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_sealed: bool,
+    in_flight: usize,
+}
+
+impl WorkerThreadHandle {
+    /// Makes the worker. `on_change` is called whenever its state changed; it must not block.
+    ///
+    /// # Blocks
+    /// As `make` does: until its tenant states are loaded.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn start(
+        id: usize,
+        make: Box<MakeWorker>,
+        on_change: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Arc<Self>> {
+        let gate = Gate::new(make()?);
+        let router = Router::new();
+        router.to_link(gate.clone());
+        let status = Status {
+            state: State::Ready,
+            gate: Some(gate),
+            started: Some(Instant::now()),
+            restarts: 0,
+            last_exit: None,
+        };
+        let shared = Arc::new(Shared {
+            id,
+            make,
+            router,
+            unseen: Unseen::new(id),
+            status: Mutex::new(status),
+            status_changed: Condvar::new(),
+            is_ending: AtomicBool::new(false),
+            on_change: Box::new(on_change),
+        });
+        Ok(Arc::new(Self { shared, anew: Mutex::new(None) }))
+    }
+}
+
+impl Managed for WorkerThreadHandle {
+    fn report(&self) -> WorkerReport {
+        let status = self.shared.status().clone();
+        let health = status.gate.as_ref().map(|gate| gate.0.worker.health());
+        WorkerReport {
+            id: self.shared.id,
+            state: status.state,
+            pid: status.gate.as_ref().map(|_| std::process::id()),
+            started: status.started,
+            heartbeat_age: None,
+            in_flight: status.gate.as_ref().map_or(0, |gate| gate.lock().in_flight),
+            waiting: self.shared.router.waiting(),
+            health,
+            restarts: status.restarts,
+            last_exit: status.last_exit,
+        }
+    }
+
+    fn restart(&self, reason: &str) -> Result<u64, RestartError> {
+        // Held to the end, so that of two at once one begins.
+        let mut anew = lock(&self.anew);
+        if self.shared.is_ending.load(Ordering::SeqCst) {
+            return Err(RestartError::Ending);
+        }
+        let restarts = self.shared.status().restarts;
+        if anew.as_ref().is_some_and(|thread| !thread.wait_until(Instant::now())) {
+            return Ok(restarts);
+        }
+        log::info!("worker {} is restarted: {reason}", self.shared.id);
+        // Before anybody waits for the end of it.
+        let gate = self.shared.begin_restart();
+        let (shared, ended) = (self.shared.clone(), self.shared.clone());
+        let reason = reason.to_owned();
+        let thread = thread::spawn_watched(
+            format!("anew-{}", self.shared.id),
+            move || shared.replace(gate, &reason),
+            move |exit| {
+                if let ThreadExit::Panicked(_) = exit {
+                    ended.fail("its restart failed, which is a bug".to_owned());
+                }
+            },
+        );
+        match thread {
+            Ok(thread) => *anew = Some(thread),
+            Err(error) => self.shared.fail(format!("there is no thread to restart it: {error}")),
+        }
+        Ok(restarts)
+    }
+
+    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
+        let is_decided = |status: &Status| match status.state {
+            State::Ready => status.restarts > restarts,
+            state => matches!(state, State::Failed | State::Stopped),
+        };
+        let mut status = self.shared.status();
+        while !is_decided(&status) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            status = self.shared.status_changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if status.state == State::Ready && status.restarts > restarts {
+            return Ok(());
+        }
+        let last_exit = status.last_exit.clone().map(|exit| format!("; {exit}")).unwrap_or_default();
+        Err(RestartError::NotReady(format!("worker {} is {}{last_exit}", self.shared.id, status.state)))
+    }
+
+    fn kill_until_restart(&self) -> Result<(), RestartError> {
+        let anew = lock(&self.anew);
+        if self.shared.is_ending.load(Ordering::SeqCst) {
+            return Err(RestartError::Ending);
+        }
+        if anew.as_ref().is_some_and(|thread| !thread.wait_until(Instant::now())) {
+            return Err(RestartError::NotReady("it is being restarted".to_owned()));
+        }
+        self.shared.end("killed by an operator");
+        Ok(())
+    }
+
+    fn restart_timeout(&self) -> Duration {
+        DRAIN_TIMEOUT + REPLACE_TIMEOUT
+    }
+
+    fn stop(&self, drain_until: Instant, _deadline: Instant) -> bool {
+        self.shared.is_ending.store(true, Ordering::SeqCst);
+        let anew = lock(&self.anew).take();
+        // It notices that the handle ends.
+        drop(anew);
+        self.shared.router.to_nobody("its worker was stopped");
+        let gate = self.shared.status().gate.clone();
+        if let Some(gate) = gate {
+            self.shared.publish(|status| status.state = State::Draining);
+            gate.seal();
+            gate.wait_drained(drain_until, || false);
+        }
+        self.shared.end("stopped");
+        true
+    }
+}
+
+impl WorkerLike for WorkerThreadHandle {
+    fn id(&self) -> usize {
+        self.shared.id
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+        if let Err(Refused(answer, error)) = self.shared.router.submit(tenant, ticket, job, deadline, answer) {
+            answer.send(Err(error));
+        }
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.shared.router.cancel(tenant, ticket)
+    }
+
+    fn kill(&self) {
+        let now = Instant::now();
+        self.stop(now, now);
+    }
+
+    fn dispatch_event_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        let answer = self.shared.unseen.answer(tenant);
+        let taken = self.shared.router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+        taken.map_err(|Refused(answer, error)| {
+            answer.discard();
+            error
+        })
+    }
+}
+
+impl fmt::Debug for WorkerThreadHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkerThreadHandle({})", self.shared.id)
+    }
+}
+
+impl Drop for WorkerThreadHandle {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Shared {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        lock(&self.status)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status());
+        self.status_changed.notify_all();
+        (self.on_change)();
+    }
+
+    /// Dispatches wait from now on; returns the worker that is to be replaced, if there is one.
+    fn begin_restart(&self) -> Option<Gate> {
+        self.router.to_queue();
+        let mut status = self.status();
+        status.state = if status.gate.is_some() { State::Draining } else { State::Starting };
+        status.gate.clone()
+    }
+
+    /// Blocks: until nothing is in flight, the old worker has ended and the new one is made; see the constants.
+    fn replace(&self, gate: Option<Gate>, reason: &str) {
+        if let Some(gate) = gate {
+            gate.seal();
+            let until = Instant::now() + DRAIN_TIMEOUT;
+            while !gate.wait_drained(until, || self.is_ending.load(Ordering::SeqCst)) {
+                // Dispatches that wait may end at their deadlines meanwhile.
+                self.router.expire(Instant::now());
+                if Instant::now() >= until || self.is_ending.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+            if self.is_ending.load(Ordering::SeqCst) {
+                return;
+            }
+            gate.0.worker.kill();
+            self.publish(|status| {
+                (status.state, status.gate, status.started) = (State::Starting, None, None);
+                status.last_exit = Some(format!("ended ({reason})"));
+            });
+        }
+        match (self.make)() {
+            Ok(worker) => {
+                let gate = Gate::new(worker);
+                self.publish(|status| {
+                    (status.state, status.gate, status.started) =
+                        (State::Ready, Some(gate.clone()), Some(Instant::now()));
+                    status.restarts += 1;
+                });
+                self.router.to_link(gate);
+            }
+            Err(error) => self.fail(format!("could not be started: {error}")),
+        }
+    }
+
+    fn fail(&self, why: String) {
+        log::error!("worker {}: {why}", self.id);
+        self.publish(|status| {
+            (status.state, status.gate, status.started) = (State::Failed, None, None);
+            status.last_exit = Some(why);
+        });
+        self.router.to_nobody("its worker has failed");
+    }
+
+    fn end(&self, how: &str) {
+        self.router.to_nobody("its worker was stopped");
+        let gate = self.status().gate.take();
+        if let Some(gate) = &gate {
+            gate.seal();
+            gate.0.worker.kill();
+        }
+        self.publish(|status| {
+            (status.state, status.started) = (State::Stopped, None);
+            if gate.is_some() {
+                status.last_exit = Some(how.to_owned());
+            }
+        });
+    }
+}
+
+impl Gate {
+    fn new(worker: WorkerThread) -> Self {
+        Self(Arc::new(GateInner { worker, state: Mutex::default(), is_drained: Condvar::new() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        lock(&self.0.state)
+    }
+
+    /// Takes no more dispatches.
+    fn seal(&self) {
+        self.lock().is_sealed = true;
+    }
+
+    /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which it looks now and then.
+    fn wait_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
+        let mut state = self.lock();
+        while state.in_flight > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || gives_up() {
+                return false;
+            }
+            let waited = self.0.is_drained.wait_timeout(state, left.min(LOOK));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn answered(&self) {
+        let mut state = self.lock();
+        state.in_flight -= 1;
+        if state.is_sealed && state.in_flight == 0 {
+            self.0.is_drained.notify_all();
+        }
+    }
+}
+
+impl Target for Gate {
+    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+        {
+            let mut state = self.lock();
+            if state.is_sealed {
+                return Err(Box::new(Unsent::Ended(job, answer)));
+            }
+            state.in_flight += 1;
+        }
+        let gate = self.clone();
+        let counted = Answer::callback(move |result| {
+            answer.send(result);
+            gate.answered();
+        });
+        self.0.worker.submit(tenant, ticket, job, Instant::now(), counted);
+        Ok(())
+    }
+
+    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+        self.0.worker.cancel(tenant, ticket)
+    }
+
+    fn takes_dispatches(&self) -> bool {
+        !self.lock().is_sealed
+    }
+}
+
+// Plain values only change under these locks, so poison means nothing here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

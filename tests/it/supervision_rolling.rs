@@ -1,0 +1,405 @@
+//! Restarts, kills and stops by an operator, with the real binary: what they cost (nothing, where they can), and what becomes of
+//! them when something else goes wrong meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mesophyll::model::TenantId;
+use mesophyll::sharding::worker_for;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::TempDir;
+use crate::support::binary::{Finished, Master, Running, get_with, mesophyll, post, token, write};
+use crate::support::process::{eventually, is_gone, signal, within, workers_of};
+
+/// A guild that lives on this worker of two.
+fn guild_on(worker: usize) -> String {
+    let id = (0..).map(|n| (n as u64) << 22 | 7).find(|id| worker_for(TenantId::Guild(*id), 2) == worker);
+    format!("guild/{}", id.expect("some tenant lives there"))
+}
+
+/// Runs a command against a master.
+fn command(master: &Master, args: &[&str]) -> Finished {
+    let api = master.api().to_string();
+    let mut command = mesophyll(&[args, &["--api", &api]].concat());
+    command.env("MESOPHYLL_INTERNAL_TOKEN", token(7));
+    Running::start(command).wait()
+}
+
+fn workers(master: &Master) -> Vec<Value> {
+    let (status, body) = get_with(master.api(), "/i/workers", &token(7));
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}"))
+}
+
+fn operate(master: &Master, path: &str) -> (u16, String) {
+    post(master.api(), path, &token(7), "")
+}
+
+/// Dispatches counting events as fast as they are answered, from several callers with tenants of their own, while `meanwhile`
+/// runs, which is told how many have been; checks that each tenant's counts are 1, 2, 3 and so on: none was lost, none ran
+/// twice.
+fn under_load(master: &Master, meanwhile: impl FnOnce(&AtomicU64)) {
+    let is_over = AtomicBool::new(false);
+    let total = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for caller in 0..8u64 {
+            let (is_over, total) = (&is_over, &total);
+            scope.spawn(move || {
+                let tenant = format!("guild/{}", caller << 22 | 5);
+                let mut count = 0u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    count += 1;
+                    let answer = master.dispatch(&tenant, "COUNT", "1");
+                    assert_eq!(answer, (200, Value::from(count)), "{tenant}");
+                    // One that nobody waits for counts, too.
+                    if count.is_multiple_of(5) {
+                        assert_eq!(master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0, 202);
+                        count += 1;
+                    }
+                    total.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let ends = Ends(&is_over);
+        meanwhile(&total);
+        drop(ends);
+    });
+}
+
+/// Ends the callers also if the test fails.
+struct Ends<'o>(&'o AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
+    let master = Master::start(&["--log", "info"]);
+    master.wait_ready();
+    let before = workers_of(master.pid());
+    under_load(&master, |events| {
+        master.running.signal(Signal::HUP);
+        master.running.wait_stderr("the rolling restart is done");
+        let mut rounds = 1;
+        while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
+            rounds += 1;
+            // The one before has said that it is done, and may still be about to end.
+            eventually("one may begin", || (operate(&master, "/i/rolling-restart").0 == 202).then_some(()));
+            master.running.wait_stderr("the rolling restart is done");
+        }
+    });
+    let after = workers_of(master.pid());
+    assert!(before.iter().all(|(id, pid)| is_gone(*pid) && after[id] != *pid), "{before:?} {after:?}");
+    for worker in workers(&master) {
+        assert_eq!((&worker["state"], worker["restarts"].as_u64() >= Some(3)), (&json!("ready"), true), "{worker}");
+        assert_eq!(worker["last_exit"], "exit code 0 (rolling restart)");
+    }
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn a_rolling_restart_of_threads_under_load_loses_nothing_and_doubles_nothing() {
+    let master = Master::start(&["--log", "info", "--mode", "thread-pool"]);
+    master.wait_ready();
+    under_load(&master, |events| {
+        master.running.signal(Signal::HUP);
+        master.running.wait_stderr("the rolling restart is done");
+        let mut rounds = 1;
+        while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
+            rounds += 1;
+            // The one before has said that it is done, and may still be about to end.
+            eventually("one may begin", || (operate(&master, "/i/rolling-restart").0 == 202).then_some(()));
+            master.running.wait_stderr("the rolling restart is done");
+        }
+    });
+    for worker in workers(&master) {
+        assert_eq!((&worker["state"], worker["restarts"].as_u64() >= Some(3)), (&json!("ready"), true), "{worker}");
+    }
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn recycling_under_load_loses_nothing_either() {
+    let args = ["--log", "info", "--recycle-events", "200", "--heartbeat-interval", "200ms"];
+    let master = Master::start(&args);
+    master.wait_ready();
+    under_load(&master, |_| {
+        for _ in 0..2 {
+            master.running.wait_stderr("is recycled after");
+        }
+    });
+    let is_recycled = |worker: &Value| worker["last_exit"].as_str().is_some_and(|exit| exit.contains("recycled after"));
+    eventually("one has ended for that", || workers(&master).iter().any(is_recycled).then_some(()));
+    master.wait_ready();
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts() {
+    let master = Master::start(&["--log", "info"]);
+    master.wait_ready();
+    let tenant = guild_on(0);
+    std::thread::scope(|scope| {
+        let last = scope.spawn(|| master.dispatch(&tenant, "WAIT", r#"{"mark":"long","seconds":2}"#));
+        master.running.wait_stderr("waiting long");
+        assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
+        assert_eq!(operate(&master, "/i/rolling-restart").0, 409);
+        master.running.signal(Signal::HUP);
+        master.running.wait_stderr("no rolling restart: a rolling restart is under way");
+        assert_eq!(last.join().expect("an answer"), (200, Value::from("waited long")), "it was let finish");
+    });
+    master.running.wait_stderr("the rolling restart is done");
+
+    let external = Master::start(&["--log", "info", "--external-workers"]);
+    external.running.signal(Signal::HUP);
+    external.running.wait_stderr("somebody else starts the workers");
+    assert_eq!(operate(&external, "/i/rolling-restart").0, 409);
+    assert_eq!(operate(&external, "/i/restart-worker/0").0, 409);
+    assert_eq!(operate(&external, "/i/kill-worker/0").0, 204);
+    assert_eq!(workers(&external)[0]["state"], "stopped");
+}
+
+#[test]
+fn a_rolling_restart_stops_at_a_worker_that_does_not_come_back() {
+    let folder = TempDir::new();
+    let (templates, moved) = (folder.path().join("templates"), folder.path().join("moved"));
+    std::fs::create_dir(&templates).expect("a folder");
+    write(&templates, "main.luau", "return function(ctx) return ctx:event().name end");
+    let master = Master::start(&["--log", "info", "--templates", templates.to_str().expect("a plain path")]);
+    master.wait_ready();
+    let before = workers_of(master.pid());
+    std::fs::rename(&templates, &moved).expect("moved");
+    let restart = command(&master, &["restart", "--all"]);
+    restart.expect(1, "the rolling restart stopped: worker 0 is dead; its last process: exit code 3");
+    assert_eq!(workers_of(master.pid()).get(&1), before.get(&1), "the other one was left alone");
+    assert_eq!(master.dispatch(&guild_on(1), "A", "1"), (200, Value::from("A")));
+    std::fs::rename(&moved, &templates).expect("moved back");
+    master.wait_ready();
+    command(&master, &["restart", "--all"]).expect(0, "");
+    assert!(is_gone(before[&1]));
+}
+
+#[test]
+fn a_worker_is_killed_stays_away_and_is_restarted() {
+    for mode in ["process-pool", "thread-pool"] {
+        let master = Master::start(&["--mode", mode, "--log", "info"]);
+        master.wait_ready();
+        let tenant = guild_on(1);
+        assert_eq!(operate(&master, "/i/kill-worker/1").0, 204);
+        let shown = workers(&master);
+        assert_eq!(
+            (&shown[0]["state"], &shown[1]["state"], &shown[1]["pid"]),
+            (&json!("ready"), &json!("stopped"), &json!(null))
+        );
+        let (status, body) = master.dispatch(&tenant, "ECHO", "1");
+        assert_eq!(
+            (status, body["code"].as_str(), body["sent"].as_bool()),
+            (503, Some("NoWorker"), Some(false)),
+            "{body}"
+        );
+        let restarted = command(&master, &["restart", "1"]);
+        restarted.expect(0, "");
+        assert_eq!(restarted.stdout, ["worker 1 is ready again"]);
+        assert_eq!(master.dispatch(&tenant, "ECHO", "2"), (200, Value::from(2)));
+        // All stopped is no reason to give up.
+        assert_eq!(operate(&master, "/i/kill-worker").0, 204);
+        assert!(workers(&master).iter().all(|worker| worker["state"] == "stopped"));
+        // A rolling restart leaves them alone.
+        let rolled = command(&master, &["restart", "--all"]);
+        rolled.expect(0, "worker 0 was left alone: it is stopped");
+        command(&master, &["restart", "0"]).expect(0, "");
+        assert_eq!(master.dispatch(&guild_on(0), "ECHO", "3"), (200, Value::from(3)), "{mode}");
+        for (path, status) in
+            [("/i/restart-worker/2", 404), ("/i/restart-worker/x", 400), ("/i/kill-worker/99999999999999999999", 400)]
+        {
+            assert_eq!(operate(&master, path).0, status, "{path}");
+        }
+        master.stop().0.expect(0, "");
+    }
+}
+
+#[test]
+fn the_table_of_workers_has_what_the_contract_says() {
+    let master = Master::start(&["--log", "info", "--heartbeat-interval", "200ms"]);
+    master.wait_ready();
+    assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1").0, 200);
+    let worker =
+        eventually("its health came in", || workers(&master).into_iter().next().filter(|worker| worker["vms"] == 1));
+    assert_eq!(worker["pid"], workers_of(master.pid())[&0]);
+    for number in ["uptime_s", "heartbeat_age_ms", "in_flight", "vms", "restarts"] {
+        assert!(worker[number].is_u64(), "{number} in {worker}");
+    }
+    assert_eq!((&worker["state"], &worker["last_exit"]), (&json!("ready"), &Value::Null));
+    let table = command(&master, &["workers"]);
+    table.expect(0, "");
+    assert!(table.stdout[0].starts_with("ID  STATE  PID"), "{table:?}");
+    assert_eq!(table.stdout.len(), 3);
+    assert_eq!(command(&master, &["workers", "--json"]).json()[0].as_array().map(Vec::len), Some(2));
+    let api = master.api().to_string();
+    let mut watch = mesophyll(&["workers", "--watch", "--api", &api]);
+    watch.env("MESOPHYLL_INTERNAL_TOKEN", token(7));
+    let watch = Running::start(watch);
+    for _ in 0..6 {
+        watch.next_line();
+    }
+    watch.signal(Signal::INT);
+    watch.wait().expect(0, "");
+}
+
+/// Waits until an event of this tenant is in flight; returns the worker's process.
+fn in_flight(master: &Master, worker: usize, mark: &str) -> u32 {
+    let pid = eventually("its worker runs", || workers_of(master.pid()).get(&worker).copied());
+    master.running.wait_stderr(&format!("waiting {mark}"));
+    pid
+}
+
+/// Puts an event in flight that takes long, lets `meanwhile` do something to its worker's process, and returns what its
+/// caller got.
+fn while_in_flight(master: &Master, tenant: &str, mark: &str, meanwhile: impl FnOnce(u32)) -> (u16, Value) {
+    std::thread::scope(|scope| {
+        let data = format!(r#"{{"mark":"{mark}","seconds":25}}"#);
+        let answer = scope.spawn(move || master.dispatch(tenant, "WAIT", &data));
+        let pid = in_flight(master, 0, mark);
+        meanwhile(pid);
+        answer.join().expect("an answer")
+    })
+}
+
+#[test]
+fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_lifts_it() {
+    let master = Master::start(&["--log", "info"]);
+    master.wait_ready();
+    let (culprit, neighbour) = (guild_on(0), "guild/16777223");
+    for round in 1..=3 {
+        let (status, body) = while_in_flight(&master, &culprit, &format!("round {round}"), |pid| {
+            signal(pid, Signal::KILL);
+            master.running.wait_stderr("with 1 in flight: WAIT of guild:7");
+        });
+        assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
+        eventually("its worker is ready again", || {
+            (workers(&master)[0]["state"] == "ready" && workers(&master)[0]["restarts"] == round).then_some(())
+        });
+    }
+    let (status, body) = master.dispatch(&culprit, "ECHO", "1");
+    assert_eq!(
+        (status, body["code"].as_str(), body["sent"].as_bool()),
+        (403, Some("Quarantined"), Some(false)),
+        "{body}"
+    );
+    assert_eq!(master.dispatch_with(&culprit, "ECHO", "1", "?nowait=true").0, 403);
+    assert_eq!(master.dispatch(neighbour, "ECHO", "1"), (200, Value::from(1)), "on the same worker");
+    let list = command(&master, &["quarantine", "list"]);
+    assert!(list.stdout.len() == 2 && list.stdout[1].starts_with("guild:7"), "{list:?}");
+    let shown = command(&master, &["tenant", "show", "guild:7"]);
+    assert!(shown.stdout.iter().any(|line| line.contains("quarantined")), "{shown:?}");
+    command(&master, &["quarantine", "lift", "guild:7"]).expect(0, "");
+    command(&master, &["quarantine", "lift", "guild:7"]).expect(1, "NotFound (404)");
+    assert_eq!(master.dispatch(&culprit, "ECHO", "2"), (200, Value::from(2)));
+    command(&master, &["quarantine", "list"]).expect(0, "nobody is quarantined");
+}
+
+#[test]
+fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() {
+    let master = Master::start(&["--log", "info"]);
+    master.wait_ready();
+    // While it drains.
+    let (status, body) = while_in_flight(&master, &guild_on(0), "draining", |pid| {
+        assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
+        eventually("it drains", || (workers(&master)[0]["state"] == "draining").then_some(()));
+        signal(pid, Signal::KILL);
+    });
+    assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
+    master.running.wait_stderr("the rolling restart stops here: worker 0 is dead");
+    master.wait_ready();
+    // While the new one starts.
+    let old = workers_of(master.pid())[&0];
+    assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
+    let new = eventually("the new one", || workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != old));
+    signal(new, Signal::KILL);
+    // It may have been ready by then.
+    let report = eventually("it has ended", || {
+        let (_, body) = get_with(master.api(), "/i/rolling-restart", &token(7));
+        let report: Value = serde_json::from_str(&body).expect("JSON");
+        (report["running"] == false).then_some(report)
+    });
+    let is_stopped = report["error"].as_str().is_some_and(|error| error.starts_with("worker 0 is dead"));
+    assert!(is_stopped || report["restarted"] == json!([0, 1]), "{report}");
+    master.wait_ready();
+    // And one that succeeds, after all that.
+    command(&master, &["restart", "--all"]).expect(0, "");
+    assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1"), (200, Value::from(1)));
+    assert_eq!(master.dispatch(&guild_on(1), "ECHO", "2"), (200, Value::from(2)));
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_rolling_restart_is_a_stop() {
+    for mode in ["process-pool", "thread-pool"] {
+        let master = Master::start(&["--log", "info", "--mode", mode, "--stop-timeout", "2s"]);
+        master.wait_ready();
+        let pids = workers_of(master.pid());
+        let (tenant, data) = (guild_on(0), r#"{"mark":"long","seconds":25}"#);
+        std::thread::scope(|scope| {
+            let cut_off = scope.spawn(|| master.dispatch(&tenant, "WAIT", data));
+            master.running.wait_stderr("waiting long");
+            master.running.signal(Signal::HUP);
+            master.running.wait_stderr("is restarted: rolling restart");
+            master.running.signal(Signal::TERM);
+            master.running.signal(Signal::HUP);
+            assert_eq!(cut_off.join().expect("an answer").0, 502, "{mode}");
+        });
+        let before = Instant::now();
+        master.running.wait().expect(0, "");
+        assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+        assert!(pids.values().all(|pid| is_gone(*pid)));
+    }
+}
+
+#[test]
+fn a_stop_waits_for_events_that_nobody_waits_for() {
+    for mode in ["process-pool", "thread-pool"] {
+        let folder = TempDir::new();
+        let master = Master::start_in(folder, &["--log", "info", "--mode", mode, "--workers", "2"]);
+        master.wait_ready();
+        let (tenant, data) = (guild_on(0), r#"{"mark":"unseen","seconds":1}"#);
+        assert_eq!(master.dispatch_with(&tenant, "WAIT", data, "?nowait=true").0, 202);
+        master.running.wait_stderr("waiting unseen");
+        for _ in 0..20 {
+            assert_eq!(master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0, 202);
+        }
+        let (stopped, folder) = master.stop();
+        stopped.expect(0, "");
+        assert!(!stopped.stderr.contains("nobody waited for failed"), "{stopped:?}");
+        let master = Master::start_in(folder, &["--mode", mode, "--workers", "2"]);
+        assert_eq!(master.dispatch(&tenant, "COUNT", "1"), (200, Value::from(21)), "{mode}: each was done");
+    }
+}
+
+#[test]
+fn what_a_stop_cuts_off_unseen_is_told() {
+    let master = Master::start(&["--log", "info", "--stop-timeout", "1s"]);
+    master.wait_ready();
+    let data = r#"{"mark":"unseen","seconds":25}"#;
+    assert_eq!(master.dispatch_with(&guild_on(0), "WAIT", data, "?nowait=true").0, 202);
+    master.running.wait_stderr("waiting unseen");
+    let (stopped, _) = master.stop();
+    stopped.expect(0, "1 events that nobody waited for failed, the last one for guild:7: outcome_unknown");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_worker_that_is_frozen() {
+    let master = Master::start(&["--log", "info", "--stop-timeout", "2s"]);
+    master.wait_ready();
+    let pids = workers_of(master.pid());
+    signal(pids[&0], Signal::STOP);
+    let before = Instant::now();
+    let (stopped, _) = master.stop();
+    stopped.expect(0, "ended: killed by signal 9");
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
+    within(Duration::from_secs(5), "no worker is left", || pids.values().all(|pid| is_gone(*pid)).then_some(()));
+}
