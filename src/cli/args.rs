@@ -69,6 +69,11 @@ impl fmt::Display for UsageError {
     }
 }
 
+/// A dash alone is stdin, and with a digit behind it a negative number: no option begins like that.
+fn looks_like_an_option(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(|char: char| char.is_ascii_digit()))
+}
+
 impl Args {
     /// Reads a command line, without the program and the command, against the options that the command has.
     pub(crate) fn parse(
@@ -80,7 +85,7 @@ impl Args {
         let mut rest = line.into_iter();
         let mut only_positional = false;
         while let Some(word) = rest.next() {
-            if only_positional || word == "-" || !word.starts_with('-') {
+            if only_positional || !looks_like_an_option(&word) {
                 args.positional.push(word);
             } else if word == "--" {
                 only_positional = true;
@@ -185,6 +190,11 @@ mod tests {
         assert_eq!(args.get("workers"), Some(("2", Source::Flag)));
         assert!(args.is_on("nowait"));
         assert_eq!(args.positional, ["a", "-", "--b"]);
+        let args = parse(&["-5", "--workers", "-1", "-0.5e3"], &[]).expect("valid");
+        assert_eq!(
+            (args.positional.as_slice(), args.get("workers")),
+            (&["-5".into(), "-0.5e3".into()][..], Some(("-1", Source::Flag)))
+        );
     }
 
     #[test]

@@ -161,6 +161,8 @@ fn records_are_read_and_changed_from_the_terminal() {
     let found: Value = serde_json::from_str(line(&kv(&["find", "guild:1", "GREET%", "--json"]))).expect("JSON");
     assert_eq!(found.as_array().map(Vec::len), Some(1));
     kv(&["find", "guild:1", "nothing%"]).expect(0, "no record matches");
+    quiet(&kv(&["set", "guild:2", "negative", "-5", "--scope", "a"]));
+    assert_eq!(line(&kv(&["get", "guild:2", "negative", "--scope", "a"])), "-5");
     assert_eq!(kv(&["scopes", "guild:1"]).stdout, ["a", "b"]);
     quiet(&kv(&["delete", "guild:1", "big", "--scope", "a"]));
     kv(&["get", "guild:1", "big", "--scope", "a"]).expect(1, "there is no such record");
