@@ -148,6 +148,17 @@ fuzz: ## fuzz each decoder and model for a minute (FUZZ_SECONDS, FUZZ_TARGETS; b
 		test -z "$$(ls "artifacts/$$target" 2>/dev/null)" || { echo "$$target: see fuzz/artifacts/$$target; what is mended goes into tests/data/fuzz/" >&2; exit 1; }; \
 	done
 
+# How long, and by which seed; a run that fails says its own. What else there is to set: tests/bin/stress/main.rs.
+STRESS_SECONDS ?= 60
+
+.PHONY: stress
+stress: ## kill, stop and cut off everything for a minute and check the books (STRESS_SECONDS, STRESS_SEED); kill the master 20 times
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make stress needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	$(USE_CXX) $(CARGO) build --release --locked --bin mesophyll --example stress
+	STRESS_SECONDS='$(STRESS_SECONDS)' $(TARGET)/release/examples/stress $(TARGET)/release/mesophyll
+	STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills
+
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included
 	$(need_cargo)

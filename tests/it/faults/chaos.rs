@@ -130,7 +130,7 @@ fn storm(faults: &'static [Fault], seed: u64) -> (Master, Workers, Tally) {
             scope.spawn(move || call(master, Random::new(seed + 100 + caller), done, tally));
         }
         for _ in 0..4 {
-            workers.chaos.storm(Storm { faults, every_bytes: 60_000 });
+            workers.chaos.storm(Storm { faults, every_bytes: 60_000, most: u64::MAX });
             let until = Instant::now() + Duration::from_secs(2);
             while Instant::now() < until {
                 workers.keep_up();

@@ -2,6 +2,8 @@
 //! killed. Each test proves that its fault took place, and that nobody else noticed.
 
 mod chaos;
+mod clients;
+mod kills;
 mod links;
 mod scene;
 mod supervised;

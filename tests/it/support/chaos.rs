@@ -37,11 +37,12 @@ pub(crate) enum Fault {
 pub(crate) const BREAKING: &[Fault] =
     &[Fault::Delay, Fault::Stall, Fault::Throttle, Fault::Cut, Fault::Reset, Fault::HalfClose];
 
-/// The faults to come, and about how many bytes pass between two.
+/// The faults to come, about how many bytes of one way pass between two, and how many there may be in all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Storm {
     pub(crate) faults: &'static [Fault],
     pub(crate) every_bytes: u64,
+    pub(crate) most: u64,
 }
 
 /// A running proxy; dropping it ends its connections.
@@ -217,7 +218,6 @@ impl Pump {
         while let Some((fault, at)) = self.fault_within(bytes.len() as u64) {
             let (before, rest) = bytes.split_at_mut(at as usize);
             self.write(before)?;
-            *self.shared.lock().happened.entry(fault).or_default() += 1;
             let carried = self.strike(fault, rest)?;
             bytes = &mut rest[carried..];
         }
@@ -234,13 +234,20 @@ impl Pump {
 
     /// The fault that happens before so many bytes have passed, and where.
     fn fault_within(&mut self, len: u64) -> Option<(Fault, u64)> {
-        let Some(storm) = self.shared.lock().storm else {
+        let mut state = self.shared.lock();
+        let Some(storm) = state.storm.as_mut().filter(|storm| storm.most > 0) else {
             self.next = None;
             return None;
         };
         let random = &mut self.random;
         let next = self.next.get_or_insert_with(|| (random.one_of(storm.faults), random.below(2 * storm.every_bytes)));
-        (next.1 < len).then(|| self.next.take()).flatten()
+        if next.1 >= len {
+            return None;
+        }
+        storm.most -= 1;
+        *state.happened.entry(next.0).or_default() += 1;
+        drop(state);
+        self.next.take()
     }
 
     /// Does what this fault is, to the bytes that come next, and says how many of them it has carried; `None`: this way has
