@@ -6,6 +6,7 @@
 mod head;
 mod messages;
 mod pending;
+mod supervisor;
 mod values;
 
 use std::fs;
@@ -22,6 +23,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pattern", values::pattern),
     ("pending", pending::pending),
     ("server_message", messages::server_message),
+    ("supervisor", supervisor::supervisor),
     ("value", values::value),
 ];
 
