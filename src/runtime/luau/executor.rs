@@ -209,7 +209,10 @@ impl Executor {
         if place.queued {
             let standing = place.usage.standing(Instant::now(), self.core.limits().slice);
             self.lanes.push(id, standing);
-        } else if place.tenant.is_gone() {
+            return;
+        }
+        place.usage.rest();
+        if place.tenant.is_gone() {
             self.tenants.remove(&id);
         }
     }

@@ -40,6 +40,8 @@ pub(super) struct Usage {
     /// What it runs flows in, a small share of all time flows out.
     level: Duration,
     at: Instant,
+    /// It has had work ever since it used up a turn: how little it got since says nothing about what it wants.
+    is_hungry: bool,
     rude_until: Option<Instant>,
 }
 
@@ -53,22 +55,28 @@ pub(super) enum Standing {
 
 impl Usage {
     pub(super) fn new(now: Instant) -> Self {
-        Self { level: Duration::ZERO, at: now, rude_until: None }
+        Self { level: Duration::ZERO, at: now, is_hungry: false, rude_until: None }
     }
 
     /// Notes a turn that ended just now.
     pub(super) fn add(&mut self, now: Instant, ran: Duration, slice: Duration) {
         // No more than what is gone in a second: what is over is over.
         self.level = (self.level(now) + ran).min(Duration::from_secs(1) / HEAVY_SHARE);
+        self.is_hungry |= ran >= slice;
         if is_rude(ran, slice) {
             self.rude_until = Some(now + RUDE_FOR);
         }
     }
 
+    /// Notes that the tenant has nothing left to do.
+    pub(super) fn rest(&mut self) {
+        self.is_hungry = false;
+    }
+
     pub(super) fn standing(&mut self, now: Instant, slice: Duration) -> Standing {
         if self.rude_until.is_some_and(|until| now < until) {
             Standing::Rude
-        } else if self.level(now) > slice {
+        } else if self.is_hungry || self.level(now) > slice {
             Standing::Heavy
         } else {
             Standing::Light
@@ -255,6 +263,32 @@ mod tests {
     }
 
     #[test]
+    fn many_that_loop_do_not_pass_for_light_because_each_gets_little() {
+        let mut lanes = Lanes::new(SLICE);
+        let start = Instant::now();
+        // A hundred that do a little and rest; then ten that never do.
+        let takes = |id: u64| if id < 100 { SLICE / 100 } else { SLICE };
+        let mut usages: Vec<_> = (0..110).map(|_| Usage::new(start)).collect();
+        (0..110).for_each(|id| lanes.push(tenant(id), Standing::Light));
+        let (mut now, mut steady) = (start, Duration::ZERO);
+        while now < start + Duration::from_secs(4) {
+            assert!(lanes.has_turn(now));
+            let turn = lanes.next().expect("a turn");
+            let id = turn.tenant.snowflake();
+            let usage = &mut usages[id as usize];
+            now += takes(id);
+            usage.add(now, takes(id), SLICE);
+            lanes.ended(turn, now, takes(id));
+            if id < 100 {
+                steady += takes(id);
+                usage.rest();
+            }
+            lanes.push(turn.tenant, usage.standing(now, SLICE));
+        }
+        assert!(steady > Duration::from_millis(2900), "{steady:?}");
+    }
+
+    #[test]
     fn a_tenant_is_judged_by_what_it_took_of_late() {
         let start = Instant::now();
         let mut usage = Usage::new(start);
@@ -262,9 +296,13 @@ mod tests {
         usage.add(start, 2 * SLICE, SLICE);
         assert_eq!(usage.standing(start, SLICE), Standing::Heavy);
         let later = start + Duration::from_secs(1);
+        // One of many that loop gets so little that it would soon count as light.
+        assert_eq!(usage.standing(later, SLICE), Standing::Heavy);
+        usage.rest();
         assert_eq!(usage.standing(later, SLICE), Standing::Light);
         usage.add(later, 50 * SLICE, SLICE);
         assert_eq!(usage.standing(later + RUDE_FOR / 2, SLICE), Standing::Rude);
+        usage.rest();
         assert_eq!(usage.standing(later + RUDE_FOR, SLICE), Standing::Light);
     }
 }
