@@ -61,7 +61,7 @@ pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit: how long a kept-alive connection may be idle before it is closed without a word.
 pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Limit: time for writing one response; a peer that does not read is closed.
+/// Limit: time for writing one response, or one piece of a response without a bound; a peer that does not read is closed.
 pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit: connections of one listener, each of which is a thread. One more takes the place of the one that has been

@@ -42,7 +42,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let answer = client.post(&path, &body)?;
     match answer.status {
         202 => Ok(()),
-        _ => output::print(answer.success()?.trim_end()),
+        _ => output::print_json(&answer.success()?),
     }
 }
 

@@ -58,7 +58,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     match words[..] {
         ["list"] => list(args, None),
         ["list", pattern] => list(args, Some(pattern)),
-        ["get", scope, key, version] => output::print(&ask(args, "get", address(scope, key, version)?)?),
+        ["get", scope, key, version] => output::print_json(&ask(args, "get", address(scope, key, version)?)?),
         ["review", scope, key, version, state] => {
             let mut members = address(scope, key, version)?;
             members.push(("review_state", words::quoted(state)));
@@ -114,7 +114,7 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
     let members = given.iter().filter_map(|(name, value)| Some((*name, words::quoted((*value)?)))).collect();
     let text = ask(args, "list", members)?;
     if args.is_on("json") {
-        return output::print(&text);
+        return output::print_json(&text);
     }
     let entries: Vec<Entry> = serde_json::from_str(&text)
         .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;

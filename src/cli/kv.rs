@@ -90,8 +90,8 @@ fn get(args: &Args, text: &str) -> Result<(), CliError> {
     let record: Option<Record> = serde_json::from_str(text).map_err(not_understood)?;
     match record {
         None => Err(CliError::failed("there is no such record; `kv find` shows which there are, with their scopes")),
-        Some(_) if args.is_on("json") => output::print(text),
-        Some(record) => output::print(record.value.get()),
+        Some(_) if args.is_on("json") => output::print_json(text),
+        Some(record) => output::print_json(record.value.get()),
     }
 }
 
@@ -99,7 +99,7 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
     let members = [("pattern", words::quoted(pattern)), ("scopes", words::list(&args.all("scope")))];
     let text = ask(args, tenant, "find", &members)?;
     if args.is_on("json") {
-        return output::print(&text);
+        return output::print_json(&text);
     }
     let records: Vec<Record> = serde_json::from_str(&text).map_err(not_understood)?;
     if records.is_empty() {
@@ -116,7 +116,7 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
 
 fn scopes(args: &Args, text: &str) -> Result<(), CliError> {
     if args.is_on("json") {
-        return output::print(text);
+        return output::print_json(text);
     }
     let scopes: Vec<String> = serde_json::from_str(text).map_err(not_understood)?;
     scopes.iter().try_for_each(|scope| output::print(&harmless(scope)))

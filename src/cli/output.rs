@@ -1,8 +1,10 @@
 //! What commands print to stdout. A closed stdout (`| head`) ends a command quietly.
 
-use std::io::{self, ErrorKind, Write};
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::CliError;
+use super::table::{harmless_json, harmless_lines};
 
 /// Prints a text and a line end.
 ///
@@ -16,12 +18,21 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Prints a text as it is, without a line end of its own.
+/// Prints what a tenant wrote, or the API answered, as JSON.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_json(json: &str) -> Result<(), CliError> {
+    print(&harmless_json(json.trim_end()))
+}
+
+/// Prints a text of a tenant's as it is, without a line end of its own; but on a terminal nothing in it that a terminal obeys.
 ///
 /// # Errors
 /// stdout is broken in another way than being closed.
 pub(super) fn print_exactly(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
+    let text = if stdout.is_terminal() { Cow::Owned(harmless_lines(text)) } else { Cow::Borrowed(text) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::failed(format!("stdout: {error}"))),
         _ => Ok(()),

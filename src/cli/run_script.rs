@@ -41,5 +41,5 @@ fn run(args: &Args) -> Result<(), CliError> {
     let body = words::object(&[("name", &words::quoted(&name)), ("code", &words::quoted(&code)), ("data", data.get())]);
     let path = format!("{}?deadline_ms={}", words::path("run-script", tenant), deadline.as_millis());
     let result = client.post(&path, &body)?.success()?;
-    output::print(result.trim_end())
+    output::print_json(&result)
 }

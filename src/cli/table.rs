@@ -43,6 +43,27 @@ pub(super) fn harmless(text: &str) -> String {
     harmless
 }
 
+/// As [`harmless`], for text of several lines.
+pub(super) fn harmless_lines(text: &str) -> String {
+    text.split('\n')
+        .map(|line| line.split('\t').map(harmless).collect::<Vec<_>>().join("\t"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// As [`harmless`], for JSON, which stays the same JSON: only inside of its texts are there such characters.
+pub(super) fn harmless_json(json: &str) -> String {
+    let mut harmless = String::with_capacity(json.len());
+    for char in json.chars() {
+        if char.is_control() && !matches!(char, '\n' | '\r' | '\t') {
+            harmless.push_str(&format!("\\u{:04x}", u32::from(char)));
+        } else {
+            harmless.push(char);
+        }
+    }
+    harmless
+}
+
 /// A text of at most so many characters.
 pub(super) fn shortened(text: &str, max_chars: usize) -> String {
     if text.chars().count() <= max_chars {
@@ -61,6 +82,16 @@ mod tests {
         table.row(["é".to_owned(), "1".to_owned()]);
         table.row(["longer".to_owned(), "\u{1b}[2J\n".to_owned()]);
         assert_eq!(table.text(), "KEY     VALUE\né       1\nlonger  \\u{1b}[2J\\n");
+    }
+
+    #[test]
+    fn what_a_tenant_wrote_cannot_reach_the_terminal_as_a_command() {
+        assert_eq!(harmless_lines("a\n\tb\u{1b}[2J\u{9b}c"), "a\n\tb\\u{1b}[2J\\u{9b}c");
+        let json = "[\n\"\u{9b}31m\u{7f}é\"]";
+        let shown = harmless_json(json);
+        assert!(!shown.contains(['\u{9b}', '\u{7f}']), "{shown}");
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(value(&shown), value(json));
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
         .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
     match &record["value"] {
         _ if record.is_null() => Err(CliError::failed(format!("{tenant} has no template of its own"))),
-        _ if args.is_on("json") => output::print(&text),
+        _ if args.is_on("json") => output::print_json(&text),
         // As it was set, to the last byte.
         Value::String(source) => output::print_exactly(source),
         _ => Err(CliError::failed(format!("what {tenant} has there is no text; --json shows it"))),

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
-use super::table::harmless;
+use super::table::{harmless, harmless_json};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -82,7 +82,7 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     let (text, shown) = shown(&client, tenant)?;
     if args.is_on("json") {
-        return output::print(&text);
+        return output::print_json(&text);
     }
     let events = |events: &BTreeSet<String>| match events.len() {
         0 => "none".to_owned(),
@@ -101,7 +101,7 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
             (false, true) => "quarantined (mesophyll quarantine list says why)",
             (false, false) => "good",
         },
-        harmless(data),
+        harmless_json(data),
         if shown.template { "its own" } else { "the templates directory's" },
         usage.records,
         quota.records,

@@ -33,6 +33,12 @@ fn a_script_runs_in_the_vm_of_its_tenant() {
     assert_eq!(result["author"], json!("7"));
     assert_eq!(line(&master.command(&["kv", "get", "user:9", "n", "--scope", "s"])), "5");
     // Errors have the script's name and line.
+    // What a script says cannot command the terminal.
+    let rude = master.command_on(&["run-script", "guild:1", "-"], r#"error("\27[2J\194\155x")"#);
+    rude.expect(1, "ScriptError (422): stdin:1: ");
+    assert!(!rude.stderr.contains(['\u{1b}', '\u{9b}']), "{rude:?}");
+    let rude = master.command_on(&["run-script", "guild:1", "-"], r#"return "\27[2J\194\155x""#);
+    assert_eq!(line(&rude), r#""\u001b[2J\u009bx""#);
     let broken = write(&folder, "broken.luau", "\n\nlocal = 1\n");
     let broken = broken.to_str().expect("a plain path");
     master.command(&["run-script", "guild:1", broken]).expect(1, "ScriptError (422): broken.luau:3:");
