@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::select;
+use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::master::Master;
@@ -56,9 +56,10 @@ fn run(args: &Args) -> Result<(), CliError> {
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(&config)?;
-    let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config)))?;
+    let (broken_tx, broken_rx) = bounded(1);
+    let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     output::print(&ready_line(&master, &config))?;
-    let ended = wait(&master, &signals);
+    let ended = wait(&master, &signals, &broken_rx);
     let stop_by = Instant::now() + config.stop_timeout;
     stop(master, stop_by, &signals, 0);
     ended
@@ -78,7 +79,8 @@ fn ready_line(master: &Master, config: &PoolConfig) -> String {
 }
 
 /// Waits until something ends the master.
-fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
+fn wait(master: &Master, signals: &Signals, broken_rx: &Receiver<String>) -> Result<(), CliError> {
+    let mut broken_rx = broken_rx.clone();
     loop {
         select! {
             recv(signals.received_rx()) -> signal => match signal {
@@ -91,6 +93,11 @@ fn wait(master: &Master, signals: &Signals) -> Result<(), CliError> {
                     return Ok(());
                 }
                 Err(_) => return Err(CliError::gave_up("the signal thread ended")),
+            },
+            recv(broken_rx) -> why => match why {
+                Ok(why) => return Err(CliError::bug(why)),
+                // In process-pool mode nobody holds the other end.
+                Err(_) => broken_rx = never(),
             },
             recv(master.changes_rx()) -> _ => {
                 if master.has_given_up() {

@@ -98,6 +98,11 @@ impl CliError {
         Self { code: 5, message: message.into() }
     }
 
+    /// Something ended that must not: a bug.
+    fn bug(message: impl Into<String>) -> Self {
+        Self { code: 70, message: message.into() }
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code

@@ -73,8 +73,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     logging::init(config.log);
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
-    let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config)))?;
-    let mut replay = Replay::new(&master, &config, in_flight, &signals);
+    let (broken_tx, broken_rx) = bounded(1);
+    let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    let mut replay = Replay::new(&master, &config, in_flight, &signals, broken_rx);
     let outcome = replay.run(&input);
     let summary = replay.summary;
     summary.print(&master, &config);
@@ -84,6 +85,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         Err(Stop::Signal) => Err(CliError::failed("stopped by a signal")),
         Err(Stop::Input(error)) => Err(bad_input(error)),
         Err(Stop::Output(error)) => Err(CliError::failed(format!("stdout: {error}"))),
+        Err(Stop::Broken(why)) => Err(CliError::bug(why)),
         Err(Stop::GaveUp) => Err(CliError::gave_up("no worker is left: each has failed too often")),
         // The result lines and the summary have said what failed.
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
@@ -104,6 +106,7 @@ enum Stop {
     ClosedStdout,
     Signal,
     GaveUp,
+    Broken(String),
     Input(io::Error),
     Output(io::Error),
 }
@@ -120,6 +123,7 @@ struct Replay<'m> {
     /// How long they are together.
     window_bytes: usize,
     signals: &'m Signals,
+    broken_rx: Receiver<String>,
     /// Why no more lines are read, other than the end of the input; and until when what is under way is waited for.
     stopped: Option<Stop>,
     give_up_at: Option<Instant>,
@@ -150,7 +154,13 @@ struct Waiting {
 }
 
 impl<'m> Replay<'m> {
-    fn new(master: &'m Master, config: &PoolConfig, in_flight: usize, signals: &'m Signals) -> Self {
+    fn new(
+        master: &'m Master,
+        config: &PoolConfig,
+        in_flight: usize,
+        signals: &'m Signals,
+        broken_rx: Receiver<String>,
+    ) -> Self {
         Self {
             master,
             pool: master.pool(),
@@ -160,6 +170,7 @@ impl<'m> Replay<'m> {
             window: VecDeque::with_capacity(in_flight),
             window_bytes: 0,
             signals,
+            broken_rx,
             stopped: None,
             give_up_at: None,
             summary: Summary::new(),
@@ -194,6 +205,11 @@ impl<'m> Replay<'m> {
                     self.finish_oldest(result, at);
                 },
                 recv(self.signals.received_rx()) -> signal => self.on_signal(signal.ok()),
+                recv(self.broken_rx) -> why => match why {
+                    Ok(why) => return Err(Stop::Broken(why)),
+                    // In process-pool mode nobody holds the other end.
+                    Err(_) => self.broken_rx = never(),
+                },
                 recv(self.master.changes_rx()) -> _ => if self.master.has_given_up() {
                     self.stopped = Some(Stop::GaveUp);
                 },

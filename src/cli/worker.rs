@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crossbeam_channel::select;
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::config::{PoolConfig, WorkerConfig};
 use crate::link::LinkLimits;
@@ -60,7 +60,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
     let db = Arc::new(WorkerDb::mesophyll(db_client));
-    let runtime = start_runtime(config.templates.clone(), config.executors, "luau", db.clone(), subscriptions.clone())
+    let (broken_tx, broken_rx) = bounded(1);
+    let plan = RuntimePlan { templates: config.templates.clone(), executors: config.executors, broken_tx };
+    let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
         .map_err(|error| CliError::config(format!("templates: {error}")))?;
     let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db.clone()));
     let client = ClientConfig {
@@ -71,7 +73,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         link_limits: LinkLimits::default(),
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(|error| CliError::config(error.to_string()))?;
-    let ended = wait(&client, &signals, &lifeline, config.lifeline);
+    let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
     // First what others may be waiting in: a database call must not hold up the threads that are joined next.
     db.close();
     client.stop();
@@ -79,7 +81,13 @@ fn run(args: &Args) -> Result<(), CliError> {
     ended
 }
 
-fn wait(client: &MesophyllClient, signals: &Signals, lifeline: &Lifeline, has_master: bool) -> Result<(), CliError> {
+fn wait(
+    client: &MesophyllClient,
+    signals: &Signals,
+    lifeline: &Lifeline,
+    broken_rx: &Receiver<String>,
+    has_master: bool,
+) -> Result<(), CliError> {
     loop {
         select! {
             recv(client.ended_rx()) -> end => return match end {
@@ -96,6 +104,8 @@ fn wait(client: &MesophyllClient, signals: &Signals, lifeline: &Lifeline, has_ma
                 Ok(Signal::HangUp) => {}
                 _ => return Ok(()),
             },
+            // The master starts another one. (The other end lives as long as the runtime.)
+            recv(broken_rx) -> why => return Err(CliError::bug(why.unwrap_or_default())),
             recv(lifeline.cut_rx()) -> _ => {
                 log::warn!("the master is gone; ending");
                 return Ok(());
@@ -113,33 +123,46 @@ pub(super) fn need_luau() -> Result<(), CliError> {
     }
 }
 
-/// What `Master::start` makes the runtimes of a thread pool with.
+/// How runtimes are made, and who is told that one is broken.
+#[derive(Clone)]
+// Without Luau there is no runtime to make.
+#[cfg_attr(not(feature = "luau"), allow(dead_code))]
+struct RuntimePlan {
+    templates: Option<PathBuf>,
+    executors: usize,
+    broken_tx: Sender<String>,
+}
+
+/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of them is broken.
 pub(super) fn runtime_maker(
     config: &PoolConfig,
+    broken_tx: Sender<String>,
 ) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
-    let (templates, executors) = (config.templates.clone(), config.executors);
-    move |id, db, subscriptions| start_runtime(templates.clone(), executors, &format!("luau{id}"), db, subscriptions)
+    let plan = RuntimePlan { templates: config.templates.clone(), executors: config.executors, broken_tx };
+    move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
 }
 
 #[cfg(feature = "luau")]
 fn start_runtime(
-    templates: Option<PathBuf>,
-    executors: usize,
+    plan: &RuntimePlan,
     thread_prefix: &str,
     db: Arc<dyn TenantDb>,
     subscriptions: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
-    use crate::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+    use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
+    let RuntimePlan { templates, executors, broken_tx } = plan.clone();
     let templates = templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory);
-    let config = LuauConfig { executors, templates, thread_prefix: thread_prefix.to_owned(), ..LuauConfig::default() };
+    // A full channel holds such a message already.
+    let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
+    let thread_prefix = thread_prefix.to_owned();
+    let config = LuauConfig { executors, templates, thread_prefix, on_broken, ..LuauConfig::default() };
     let runtime = LuauRuntime::start(config, db, subscriptions).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Box::new(runtime))
 }
 
 #[cfg(not(feature = "luau"))]
 fn start_runtime(
-    _: Option<PathBuf>,
-    _: usize,
+    _: &RuntimePlan,
     _: &str,
     _: Arc<dyn TenantDb>,
     _: Arc<Subscriptions>,

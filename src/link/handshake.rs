@@ -132,9 +132,29 @@ pub fn connect(
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,
 ) -> Result<Link, ConnectError> {
+    connect_watched(name, addresses, host, path_and_query, timeout, limits, serve, drop)
+}
+
+/// As [`connect`]; once the peer has accepted, `connected` gets a handle on the socket, by which another thread can end the
+/// handshake: `shutdown(Both)`.
+///
+/// # Errors
+/// See [`ConnectError`].
+#[allow(clippy::too_many_arguments)] // `connect` and what it leaves out.
+pub fn connect_watched(
+    name: &str,
+    addresses: &[SocketAddr],
+    host: &str,
+    path_and_query: &str,
+    timeout: Duration,
+    limits: &LinkLimits,
+    serve: impl FnOnce(&LinkSender) -> Service,
+    connected: impl FnOnce(TcpStream),
+) -> Result<Link, ConnectError> {
     let deadline = Instant::now() + timeout;
     let unreachable = |error: io::Error| ConnectError::Unreachable(error.to_string());
     let socket = connect_any(addresses, timeout).map_err(unreachable)?;
+    connected(socket.try_clone().map_err(unreachable)?);
     socket.set_nodelay(true).map_err(unreachable)?;
     socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
     let stream = ReadHalf::with_deadline(socket, deadline);

@@ -14,7 +14,7 @@ mod queue;
 mod reader;
 mod writer;
 
-pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect};
+pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_watched};
 pub use pending::{Pending, Registered};
 pub use queue::SendError;
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -103,6 +103,17 @@ pub struct MesophyllClient {
 struct Control {
     stop_tx: Mutex<Option<Sender<()>>>,
     link: Mutex<Option<LinkSender>>,
+    /// Of the handshake that is under way: a master that accepts and then says nothing must not hold up a stop.
+    handshake: Mutex<Option<TcpStream>>,
+}
+
+impl Control {
+    fn end_handshake(&self) {
+        if let Some(socket) = lock(&self.handshake).as_ref() {
+            // Fails only when the connection has gone already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl MesophyllClient {
@@ -113,7 +124,11 @@ impl MesophyllClient {
     pub fn start(config: ClientConfig, worker: Arc<dyn LocalWorker>) -> std::io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
         let (ended_tx, ended_rx) = bounded(1);
-        let control = Arc::new(Control { stop_tx: Mutex::new(Some(stop_tx)), link: Mutex::new(None) });
+        let control = Arc::new(Control {
+            stop_tx: Mutex::new(Some(stop_tx)),
+            link: Mutex::new(None),
+            handshake: Mutex::new(None),
+        });
         let run =
             Run { config, worker, control: control.clone(), stop_rx, backoff: BACKOFF_MIN, wrongs: Arc::default() };
         let thread = thread::spawn("client", move || {
@@ -133,9 +148,10 @@ impl MesophyllClient {
     /// Closes the link, stops connecting and joins the thread.
     ///
     /// # Blocks
-    /// Two seconds at most while a link says goodbye, or as long as a connect that is under way.
+    /// Two seconds at most while a link says goodbye, or until a master accepts that is just being connected to.
     pub fn stop(self) -> Option<ClientEnd> {
         drop(lock(&self.control.stop_tx).take());
+        self.control.end_handshake();
         if let Some(link) = lock(&self.control.link).as_ref() {
             link.close(close_code::GOING_AWAY);
         }
@@ -187,19 +203,29 @@ impl Run {
         let addresses = resolve(&config.master)?;
         let session = Arc::new(Session::default());
         let query = format!("/ws?id={}&token={}&workers={}", config.worker_id, config.token, config.workers);
+        let serve = |_: &LinkSender| -> link::Service {
+            let handler = ClientHandler {
+                worker: self.worker.clone(),
+                session: session.clone(),
+                in_flight: Arc::default(),
+                undecodable_in_a_row: 0,
+                wrongs: self.wrongs.clone(),
+            };
+            let pulse = ClientPulse::new(self.worker.clone(), session.clone());
+            (Box::new(handler), Box::new(pulse))
+        };
+        let connected = |socket: TcpStream| {
+            *lock(&self.control.handshake) = Some(socket);
+            // A stop that came before the line above found no socket.
+            if self.is_stopped() {
+                self.control.end_handshake();
+            }
+        };
+        let (master, limits) = (&config.master, &config.link_limits);
         let link =
-            link::connect("master", &addresses, &config.master, &query, CONNECT_TIMEOUT, &config.link_limits, |_| {
-                let handler = ClientHandler {
-                    worker: self.worker.clone(),
-                    session: session.clone(),
-                    in_flight: Arc::default(),
-                    undecodable_in_a_row: 0,
-                    wrongs: self.wrongs.clone(),
-                };
-                let pulse = ClientPulse::new(self.worker.clone(), session.clone());
-                (Box::new(handler), Box::new(pulse))
-            })?;
-        Ok((link, session))
+            link::connect_watched("master", &addresses, master, &query, CONNECT_TIMEOUT, limits, serve, connected);
+        *lock(&self.control.handshake) = None;
+        Ok((link?, session))
     }
 
     /// Announces the worker and waits for the link to end; `Some`: for good.

@@ -83,3 +83,21 @@ fn a_master_that_asks_for_answers_and_takes_none_does_not_hold_up_the_workers_st
     client.stop();
     assert!(before.elapsed() < limits::LINK_WRITE_TIMEOUT - Duration::from_secs(10), "{:?}", before.elapsed());
 }
+
+#[test]
+fn a_master_that_accepts_and_says_nothing_does_not_hold_up_a_stop() {
+    let (accepted_tx, accepted_rx) = bounded(1);
+    let (hold_tx, hold_rx) = bounded::<()>(0);
+    let address = master(move |mut socket| {
+        // The request has come, and is never answered.
+        socket.read_exact(&mut [0; 16]).expect("a request");
+        accepted_tx.send(()).expect("the test waits");
+        let _ = hold_rx.recv_timeout(DEADLINE);
+    });
+    let client = worker(address);
+    accepted_rx.recv_timeout(DEADLINE).expect("the worker connects");
+    let before = Instant::now();
+    assert_eq!(client.stop(), Some(ClientEnd::Stopped));
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    drop(hold_tx);
+}

@@ -40,6 +40,10 @@ impl Broken {
     }
 
     fn with(policy: Policy, recycle: Recycle, server: ServerConfig) -> Self {
+        Self::of("exec sleep 600", policy, recycle, server)
+    }
+
+    fn of(script: &str, policy: Policy, recycle: Recycle, server: ServerConfig) -> Self {
         let store = mesophyll::store::open(&StoreUrl::Memory).expect("a store");
         let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -48,7 +52,7 @@ impl Broken {
         let (changes_tx, changes_rx) = unbounded();
         let config = ProcessConfig {
             worker_id: 0,
-            child: Some(child("/bin/sh", &["-c", "exec sleep 600"])),
+            child: Some(child("/bin/sh", &["-c", script])),
             policy,
             recycle,
             quarantine: quarantine.clone(),
@@ -304,4 +308,30 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
     let (_peer, _) = broken.connect();
     let report = broken.wait("recycled", |report| report.restarts == 1);
     assert!(report.last_exit.as_deref().is_some_and(|exit| exit.contains("(recycled after 0 s)")), "{report:?}");
+}
+
+#[test]
+fn a_worker_that_ignores_term_does_not_hold_up_its_restart() {
+    let policy = Policy { term_grace: Duration::from_millis(200), ..hasty() };
+    // It waits for the end of its stdin, which the supervisor holds open.
+    let broken = Broken::of("trap '' TERM; read nothing", policy, Recycle::default(), ServerConfig::new(1));
+    let (_peer, pid) = broken.connect();
+    let restarts = broken.worker.restart("rolling").expect("it is restarted");
+    let report = broken.wait("restarted", |report| report.restarts == restarts + 1);
+    assert!(is_gone(pid));
+    assert_eq!(report.last_exit.as_deref(), Some("killed by signal 9 (rolling)"));
+}
+
+#[test]
+fn a_worker_that_is_killed_or_stopped_while_it_starts_stays_away() {
+    let broken = Broken::new(hasty());
+    let starting = |report: &WorkerReport| report.state == State::Starting && report.pid.is_some();
+    let pid = broken.wait("started", starting).pid.expect("it runs");
+    broken.worker.kill_until_restart().expect("it is killed");
+    assert!(is_gone(pid));
+    assert_eq!((broken.worker.state(), broken.worker.report().restarts), (State::Stopped, 0));
+    broken.worker.restart("by an operator").expect("it is restarted");
+    let pid = broken.wait("started again", starting).pid.expect("it runs");
+    assert!(broken.worker.stop(Instant::now() + DEADLINE, Instant::now() + DEADLINE), "nothing is in flight: no drain");
+    assert!(is_gone(pid));
 }

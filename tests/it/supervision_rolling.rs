@@ -1,6 +1,8 @@
 //! Restarts, kills and stops by an operator, with the real binary: what they cost (nothing, where they can), and what becomes of
 //! them when something else goes wrong meanwhile.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -402,4 +404,32 @@ fn a_stop_does_not_wait_for_ever_for_a_worker_that_is_frozen() {
     stopped.expect(0, "ended: killed by signal 9");
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
     within(Duration::from_secs(5), "no worker is left", || pids.values().all(|pid| is_gone(*pid)).then_some(()));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_peers_that_say_nothing_or_read_nothing() {
+    let master = Master::start(&["--log", "info", "--stop-timeout", "4s", "--external-workers"]);
+    let connect = |address, text: &str| {
+        let mut socket = TcpStream::connect(address).expect("connect");
+        socket.write_all(text.as_bytes()).expect("sent");
+        socket
+    };
+    let path = "/i/dispatch-event/guild/1";
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Internal {}\r\n", token(7));
+    let body = r#"{"name":"E","data":1}"#;
+    // Half a head, half a body, a whole request for a worker that never comes, and half a handshake.
+    let mut waits = connect(master.api(), &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+    let _others = [
+        connect(master.api(), &head),
+        connect(master.api(), &format!("{head}Content-Length: 100\r\n\r\n{{")),
+        connect(master.listen(), "GET /ws?id=0 HTTP/1.1\r\n"),
+    ];
+    eventually("the whole request waits", || (workers(&master)[0]["waiting"] == 1).then_some(()));
+    let before = Instant::now();
+    let (stopped, _) = master.stop();
+    stopped.expect(0, "stopping: closing the store");
+    assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
+    let mut answer = String::new();
+    waits.read_to_string(&mut answer).expect("its end");
+    assert!(answer.starts_with("HTTP/1.1 50"), "it was answered: {answer:?}");
 }

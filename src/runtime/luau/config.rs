@@ -2,10 +2,13 @@
 //!
 //! Plain data. The defaults are those of `limits.rs`; options of the command line override a few of them.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits;
+use crate::thread::ThreadExit;
 
 /// How to start a [`super::LuauRuntime`].
 #[derive(Debug, Clone)]
@@ -18,6 +21,37 @@ pub struct LuauConfig {
     pub templates: TemplateSource,
     /// Limits of one event and one VM.
     pub limits: LuauLimits,
+    /// What is told that the runtime is broken.
+    pub on_broken: OnBroken,
+}
+
+/// Told, on a thread of the runtime that has just ended by a panic, that nothing can be relied on any more: without its
+/// ticker no script is interrupted, without an executor its tenants' events fail. Whoever owns the process ends it.
+#[derive(Clone)]
+pub struct OnBroken(pub Arc<dyn Fn(String) + Send + Sync>);
+
+impl Default for OnBroken {
+    fn default() -> Self {
+        Self(Arc::new(|_| {}))
+    }
+}
+
+impl fmt::Debug for OnBroken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnBroken")
+    }
+}
+
+impl OnBroken {
+    /// What the end of a thread that the runtime cannot do without is to be told to.
+    pub(super) fn watch(&self, name: &str) -> impl FnOnce(ThreadExit) + Send + use<> {
+        let (on_broken, name) = (self.0.clone(), name.to_owned());
+        move |exit| {
+            if let ThreadExit::Panicked(message) = exit {
+                on_broken(format!("the thread {name} has ended by a panic: {message}"));
+            }
+        }
+    }
 }
 
 impl Default for LuauConfig {
@@ -27,6 +61,7 @@ impl Default for LuauConfig {
             thread_prefix: "luau".to_owned(),
             templates: TemplateSource::BuiltIn,
             limits: LuauLimits::default(),
+            on_broken: OnBroken::default(),
         }
     }
 }
@@ -84,5 +119,23 @@ impl Default for LuauLimits {
             slice: limits::SLICE,
             unyieldable: limits::UNYIELDABLE_MAX,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::thread::spawn_watched;
+
+    #[test]
+    fn a_panic_of_a_thread_is_told_and_its_ordinary_end_is_not() {
+        let (why_tx, why_rx) = unbounded();
+        let on_broken = OnBroken(Arc::new(move |why| why_tx.send(why).unwrap_or_default()));
+        spawn_watched("calm", || (), on_broken.watch("calm")).expect("spawn").join();
+        assert!(why_rx.is_empty());
+        spawn_watched("tick", || panic!("on purpose"), on_broken.watch("tick")).expect("spawn").join();
+        assert_eq!(why_rx.try_recv().as_deref(), Ok("the thread tick has ended by a panic: on purpose"));
     }
 }

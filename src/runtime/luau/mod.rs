@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use self::config::{LuauConfig, LuauLimits, TemplateSource};
+pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
 use self::executor::ExecutorParts;
 use self::gauges::Gauges;
 use self::io::IoPool;
@@ -57,7 +57,7 @@ pub use self::templates::{Finding, check, check_source};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};
-use crate::thread::{OwnedThread, spawn};
+use crate::thread::{OwnedThread, spawn_watched};
 
 /// Why a runtime does not start.
 #[derive(Debug)]
@@ -102,12 +102,12 @@ impl LuauRuntime {
     /// See [`StartError`].
     pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
         vm::prepare();
-        let LuauConfig { executors, thread_prefix, templates, limits } = config;
+        let LuauConfig { executors, thread_prefix, templates, limits, on_broken } = config;
         let templates = Templates::load(&templates, limits.source_bytes).map_err(StartError::Templates)?;
         let templates = Arc::new(templates);
         let count = executors.max(1);
-        let (ticker, ticks) =
-            Ticker::start(&format!("{thread_prefix}-tick"), count, limits.slice).map_err(StartError::Thread)?;
+        let (ticker, ticks) = Ticker::start_watched(&format!("{thread_prefix}-tick"), count, limits.slice, &on_broken)
+            .map_err(StartError::Thread)?;
         let (io, io_queue) = match IoPool::start(&thread_prefix, &db) {
             Ok(started) => started,
             Err(error) => {
@@ -132,7 +132,9 @@ impl LuauRuntime {
                 tick,
                 stopping: stopping.clone(),
             };
-            let thread = spawn(format!("{thread_prefix}-ex{number}"), move || executor::run(parts));
+            let name = format!("{thread_prefix}-ex{number}");
+            let on_exit = on_broken.watch(&name);
+            let thread = spawn_watched(name, move || executor::run(parts), on_exit);
             match thread {
                 Ok(thread) => runtime.threads().push(thread),
                 Err(error) => {

@@ -10,7 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::limits::TICKER_LINGER;
-use crate::thread::{OwnedThread, spawn};
+use crate::thread::{OwnedThread, spawn_watched};
+
+use super::config::OnBroken;
 
 /// The ticker and its thread.
 #[derive(Debug)]
@@ -63,7 +65,12 @@ impl Ticker {
     ///
     /// # Errors
     /// The operating system refused another thread.
-    pub(super) fn start(name: &str, executors: usize, slice: Duration) -> io::Result<(Self, Vec<Tick>)> {
+    pub(super) fn start_watched(
+        name: &str,
+        executors: usize,
+        slice: Duration,
+        on_broken: &OnBroken,
+    ) -> io::Result<(Self, Vec<Tick>)> {
         let shared = Arc::new(Shared {
             executors: (0..executors).map(|_| Arc::default()).collect(),
             parked: AtomicBool::new(false),
@@ -72,11 +79,16 @@ impl Ticker {
         });
         let ticks =
             shared.executors.iter().map(|flags| Tick { flags: flags.clone(), shared: shared.clone() }).collect();
-        let thread = spawn(name, {
-            let shared = shared.clone();
-            move || shared.run(slice.max(Duration::from_micros(20)))
-        })?;
+        let ticking = shared.clone();
+        let run = move || ticking.run(slice.max(Duration::from_micros(20)));
+        let thread = spawn_watched(name, run, on_broken.watch(name))?;
         Ok((Self { shared, thread: Mutex::new(Some(thread)) }, ticks))
+    }
+
+    /// As [`Ticker::start_watched`], for tests that would notice themselves.
+    #[cfg(test)]
+    pub(super) fn start(name: &str, executors: usize, slice: Duration) -> io::Result<(Self, Vec<Tick>)> {
+        Self::start_watched(name, executors, slice, &OnBroken::default())
     }
 
     /// Ends the thread and joins it.
