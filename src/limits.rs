@@ -336,6 +336,10 @@ pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Limit: attempts at one operation whose earlier ones are known to have changed nothing; after them it is `Busy`.
 pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;
 
+/// Limit: operations of one tenant that wait for a connection to PostgreSQL, its reads and its writes each: an eighth of all
+/// ([`STORE_QUEUE_MAX`]), and more than its worker can have under way ([`HTTP_CONNECTIONS_MAX`]); one more is `Busy`.
+pub const POSTGRES_LANE_MAX: usize = 512;
+
 /// Limit: how long an operation waits for a connection to PostgreSQL; after it nothing was done and it is `Unavailable`.
 pub const POSTGRES_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 

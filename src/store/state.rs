@@ -95,13 +95,17 @@ impl DbState {
     }
 
     /// The tenant's state, if it has one.
+    ///
+    /// # Blocks
+    /// On the store, if a write about the tenant had an unknown outcome and nobody has looked since.
     pub fn tenant_state(&self, tenant: TenantId) -> Option<Arc<TenantState>> {
-        self.states.settle_doubts(self.store());
+        self.states.settle_doubt(self.store(), tenant);
         self.states.get(tenant).state
     }
 
-    /// Whether the tenant's dispatches are refused.
+    /// Whether the tenant's dispatches are refused; blocks as [`DbState::tenant_state`].
     pub fn standing(&self, tenant: TenantId) -> Standing {
+        self.states.settle_doubt(self.store(), tenant);
         self.states.get(tenant).standing
     }
 
@@ -148,6 +152,7 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<(), DbError> {
+        self.states.settle_doubts(self.store());
         let revision = self.or_doubt(tenant, self.store.set_standing(tenant, standing))?;
         self.states.publish_standing(tenant, standing, revision);
         Ok(())

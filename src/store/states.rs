@@ -116,11 +116,23 @@ impl States {
     /// # Blocks
     /// On the store, if there are doubts.
     pub(super) fn settle_doubts(&self, store: &dyn Store) {
+        self.settle_all(store, |_| true);
+    }
+
+    /// The same of one tenant only, for who asks of no other: a dispatch waits for the store if its own tenant is in doubt.
+    ///
+    /// # Blocks
+    /// On the store, if the tenant is in doubt.
+    pub(super) fn settle_doubt(&self, store: &dyn Store, tenant: TenantId) {
+        self.settle_all(store, |doubted| doubted == tenant);
+    }
+
+    fn settle_all(&self, store: &dyn Store, is_asked: impl Fn(TenantId) -> bool) {
         if !self.has_doubts.load(Ordering::Acquire) {
             return;
         }
-        let tenants: Vec<_> = self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
-        for (tenant, number) in tenants {
+        let doubts: Vec<_> = self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
+        for (tenant, number) in doubts.into_iter().filter(|(tenant, _)| is_asked(*tenant)) {
             let before = self.get(tenant).revisions();
             // Not yet open again: the next caller asks.
             let Ok(stored) = store.tenant_state(tenant) else { return };
@@ -199,6 +211,23 @@ mod tests {
         store.set_tenant_state(TENANT, state("LATER")).expect("set");
         states.settle_doubts(&store);
         assert_eq!(event(&states).as_deref(), Some("MADE"));
+    }
+
+    #[test]
+    fn a_doubt_about_one_tenant_is_nothing_to_another() {
+        let store = MemoryStore::new();
+        let states = States::default();
+        let other = TenantId::Guild(2);
+        for tenant in [TENANT, other] {
+            store.set_standing(tenant, Standing::Banned).expect("set");
+            states.doubt(tenant);
+        }
+        states.settle_doubt(&store, TenantId::Guild(3));
+        assert_eq!(states.get(TENANT).standing, Standing::Good);
+        states.settle_doubt(&store, TENANT);
+        assert_eq!((states.get(TENANT).standing, states.get(other).standing), (Standing::Banned, Standing::Good));
+        states.settle_doubts(&store);
+        assert_eq!(states.get(other).standing, Standing::Banned);
     }
 
     #[test]

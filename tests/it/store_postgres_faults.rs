@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use crate::support::db::text;
 use crate::support::postgres::{Locale, Schema, is_there};
 use crate::support::process::eventually;
 
-const TENANT: TenantId = TenantId::Guild(1);
 const CONNECTIONS: usize = 7;
 
 /// As the `postgres` crate sends it. (A transaction begins with `READ COMMITTED`.)
@@ -128,6 +128,8 @@ fn take_cut(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
 /// A database that is reached through a proxy.
 struct Proxied {
     db: DbState,
+    /// No other test's: a tenant's lock is the whole database's, which tests share.
+    tenant: TenantId,
     proxy: Proxy,
     schema: Schema,
 }
@@ -143,15 +145,17 @@ impl Proxied {
         let url = StoreUrl::Postgres(format!("{scheme}://{user}@{}/{rest}", proxy.address));
         let store = store::open_with(&url, StoreOptions { connections }).expect("opened");
         let db = DbState::new(store, DbOptions::default()).expect("readable");
-        Self { db, proxy, schema }
+        static COUNT: AtomicU64 = AtomicU64::new(1000);
+        let tenant = TenantId::Guild(COUNT.fetch_add(2, Ordering::Relaxed));
+        Self { db, tenant, proxy, schema }
     }
 
     fn set(&self, key: &str, value: &str) -> Result<(), DbError> {
-        self.db.kv_set(TENANT, Scopes::new(["s"]), key.to_owned(), &text(value))
+        self.db.kv_set(self.tenant, Scopes::new(["s"]), key.to_owned(), &text(value))
     }
 
     fn get(&self, key: &str) -> Option<EncodedValue> {
-        self.db.kv_get(TENANT, &Scopes::new(["s"]), key).expect("readable").map(|record| record.value)
+        self.db.kv_get(self.tenant, &Scopes::new(["s"]), key).expect("readable").map(|record| record.value)
     }
 }
 
@@ -183,8 +187,8 @@ fn what_was_lost_before_the_commit_is_done_again_and_once() {
         assert_eq!(it.proxy.cuts(), number as u32 + 1);
         assert_eq!(it.get(key), Some(text(&number.to_string())));
     }
-    assert_eq!(it.db.kv_usage(TENANT).map(|usage| usage.records), Ok(2));
-    assert_eq!(it.db.kv_find(TENANT, &Scopes::default(), "%").map(|found| found.len()), Ok(2));
+    assert_eq!(it.db.kv_usage(it.tenant).map(|usage| usage.records), Ok(2));
+    assert_eq!(it.db.kv_find(it.tenant, &Scopes::default(), "%").map(|found| found.len()), Ok(2));
 }
 
 #[test]
@@ -206,7 +210,7 @@ fn a_commit_that_nobody_answered_is_unknown_and_not_done_again() {
     eventually("the server has made it", || (it.get("k") == Some(text("third"))).then_some(()));
     assert_eq!(it.proxy.cuts(), 2);
     it.set("k", "fourth").expect("service goes on");
-    assert_eq!(it.db.kv_usage(TENANT).map(|usage| usage.records), Ok(1));
+    assert_eq!(it.db.kv_usage(it.tenant).map(|usage| usage.records), Ok(1));
 }
 
 #[test]
@@ -217,15 +221,33 @@ fn a_state_whose_commit_was_unknown_is_looked_up() {
     }
     let it = Proxied::new(1);
     let state = |event: &str| TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() };
-    it.db.set_tenant_state(TENANT, &state("OLD")).expect("set");
+    it.db.set_tenant_state(it.tenant, &state("OLD")).expect("set");
     it.proxy.cut(Cut::AnswerTo(COMMIT));
-    assert!(matches!(it.db.set_tenant_state(TENANT, &state("NEW")), Err(DbError::OutcomeUnknown(_))));
+    assert!(matches!(it.db.set_tenant_state(it.tenant, &state("NEW")), Err(DbError::OutcomeUnknown(_))));
     eventually("it is what the server has", || {
         let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
         let events: Vec<String> = direct.query_one("SELECT events FROM tenant_state", &[]).expect("a row").get(0);
         (events == ["NEW"]).then_some(())
     });
-    assert_eq!(it.db.tenant_state(TENANT).map(|state| (*state).clone()), Some(state("NEW")));
+    assert_eq!(it.db.tenant_state(it.tenant).map(|state| (*state).clone()), Some(state("NEW")));
+}
+
+#[test]
+fn a_ban_whose_commit_was_unknown_counts_once_the_server_has_it() {
+    use mesophyll::store::Standing;
+    if !is_there("a_ban_whose_commit_was_unknown_counts_once_the_server_has_it") {
+        return;
+    }
+    let it = Proxied::new(1);
+    it.proxy.cut(Cut::AnswerTo(COMMIT));
+    assert!(matches!(it.db.set_standing(it.tenant, Standing::Banned), Err(DbError::OutcomeUnknown(_))));
+    assert_eq!(it.proxy.cuts(), 1);
+    eventually("the server has it", || {
+        let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
+        direct.query_one("SELECT banned FROM tenant_state", &[]).ok()?.get::<_, bool>(0).then_some(())
+    });
+    // Nobody has asked of the tenant's state, or set it; a dispatch asks of nothing else.
+    assert_eq!(it.db.standing(it.tenant), Standing::Banned);
 }
 
 #[test]
@@ -271,4 +293,58 @@ fn a_statement_that_takes_too_long_is_unavailable_and_changes_nothing() {
     holds.rollback().expect("rolled back");
     assert_eq!(it.get("k"), Some(text("before")));
     it.set("k", "after").expect("set");
+}
+
+/// How many connections wait for a transaction, or for one that waits for it.
+fn held_up_by(holder: i32, observer: &mut Client) -> i64 {
+    let sql = "WITH RECURSIVE held (pid) AS (
+            SELECT $1::int UNION SELECT held_up.pid FROM held_up JOIN held ON held.pid = ANY (held_up.by)
+        ), held_up (pid, by) AS (SELECT pid, pg_blocking_pids(pid) FROM pg_stat_activity)
+        SELECT count(*) - 1 FROM held";
+    observer.query_one(sql, &[&holder]).expect("counted").get(0)
+}
+
+#[test]
+fn a_tenant_whose_writes_wait_holds_up_no_other() {
+    const WRITERS: usize = 64;
+    if !is_there("a_tenant_whose_writes_wait_holds_up_no_other") {
+        return;
+    }
+    let it = Proxied::new(CONNECTIONS);
+    let (loud, quiet) = (it.tenant, TenantId::Guild(it.tenant.snowflake() + 1));
+    let set = |tenant, key: &str, value: &str| it.db.kv_set(tenant, Scopes::new(["s"]), key.to_owned(), &text(value));
+    let get = |tenant, key: &str| {
+        let record = it.db.kv_get(tenant, &Scopes::new(["s"]), key).expect("readable");
+        record.map(|record| record.value)
+    };
+    set(loud, "k", "before").expect("set");
+    let mut outside = Client::connect(it.schema.url(), NoTls).expect("a connection");
+    let mut observer = Client::connect(it.schema.url(), NoTls).expect("a connection");
+    let holder: i32 = outside.query_one("SELECT pg_backend_pid()", &[]).expect("a row").get(0);
+    let mut holds = outside.transaction().expect("begun");
+    holds.execute("SELECT 1 FROM tenant_kv WHERE key = 'k' FOR UPDATE", &[]).expect("locked");
+    let begun = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (set, begun) = (&set, &begun);
+            scope.spawn(move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                let result = set(loud, "k", &writer.to_string());
+                assert!(matches!(result, Ok(()) | Err(DbError::Unavailable(_))), "{result:?}");
+            });
+        }
+        eventually("the writers wait", || {
+            (begun.load(Ordering::SeqCst) == WRITERS && held_up_by(holder, &mut observer) > 0).then_some(())
+        });
+        for number in 0..20_u32 {
+            set(quiet, "meanwhile", &number.to_string()).expect("another tenant's write");
+            assert_eq!(get(quiet, "meanwhile"), Some(text(&number.to_string())));
+        }
+        // Its own reads are answered as well: they do not wait for a lock.
+        assert_eq!(get(loud, "k"), Some(text("before")));
+        assert_eq!(held_up_by(holder, &mut observer), 1, "one connection waits, and no more");
+        holds.rollback().expect("rolled back");
+    });
+    set(loud, "k", "after").expect("set");
+    assert_eq!(it.db.kv_usage(loud).map(|usage| usage.records), Ok(1));
 }

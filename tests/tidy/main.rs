@@ -169,3 +169,16 @@ fn documents_link_only_to_what_is_there() {
         }
     }
 }
+
+#[test]
+fn each_decision_has_a_number_of_its_own() {
+    let folder = root().join("docs/decisions");
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let number = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+    let twice = names.windows(2).filter(|pair| number(&pair[0]) == number(&pair[1]));
+    assert_none(twice.map(|pair| format!("docs/decisions: {} and {} have one number", pair[0], pair[1])));
+}

@@ -1,4 +1,5 @@
-//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations from one bounded queue.
+//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations from one bounded queue, in
+//! which tenants take turns.
 //!
 //! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one that has not begun by
 //! then is not carried out. The tables are those of an existing template-worker (protocol.md), which may write to them too.
@@ -6,6 +7,7 @@
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod export;
+mod queue;
 mod records;
 mod schema;
 mod session;
@@ -16,11 +18,11 @@ mod worker;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ::postgres::Config;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -28,10 +30,11 @@ use super::pattern::Pattern;
 use super::weight::Weight;
 use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoreOptions, StoredState, Usage};
 use crate::error::DbError;
-use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
+use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
 use export::PostgresExport;
+use queue::{NotTaken, Queue, Who};
 use session::{Fault, Session, unavailable, unknown};
 use worker::{Job, Shared, Worker};
 
@@ -42,19 +45,13 @@ pub struct PostgresStore {
     config: Config,
     queue_bytes: Arc<AtomicUsize>,
     revisions: Arc<AtomicU64>,
-    /// Taken away when the store is closed, which is what ends the threads.
-    senders: RwLock<Option<Senders>>,
+    /// Closed when the store is, which is what ends the threads.
+    queue: Arc<Queue>,
     threads: Mutex<Vec<OwnedThread>>,
 }
 
-struct Senders {
-    queue_tx: Sender<Box<dyn Job>>,
-    /// Nothing is sent: it wakes threads up that wait for the server.
-    _closing_tx: Sender<()>,
-}
-
 /// Whether an operation may have changed something by the time its caller stops waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Access {
     Read,
     Write,
@@ -73,51 +70,52 @@ impl PostgresStore {
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
         let shared = Arc::new(Shared::new(config.clone()));
-        // Before the queue, so that it is dropped after it: should a thread not start, the others are joined, and they end
-        // as the queue's sender goes.
-        let mut threads = Vec::with_capacity(options.connections);
-        let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
-        let (closing_tx, closing_rx) = bounded(0);
-        let mut first = Some(session);
-        for number in 0..options.connections.max(1) {
-            let worker = Worker::new(Arc::clone(&shared), queue_rx.clone(), closing_rx.clone());
-            let session = first.take();
-            let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
-            threads.push(thread.map_err(|error| OpenError::Unavailable(error.to_string()))?);
-        }
-        Ok(Self {
+        let count = options.connections.max(1);
+        // Should a thread not start, the drop of this ends and joins the others.
+        let store = Self {
             config,
             queue_bytes: Arc::default(),
             revisions: Arc::default(),
-            senders: RwLock::new(Some(Senders { queue_tx, _closing_tx: closing_tx })),
-            threads: Mutex::new(threads),
-        })
+            queue: Arc::new(Queue::new(count)),
+            threads: Mutex::default(),
+        };
+        let mut first = Some(session);
+        for number in 0..count {
+            let worker = Worker::new(Arc::clone(&shared), Arc::clone(&store.queue));
+            let session = first.take();
+            let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
+            let thread = thread.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+            store.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(store)
     }
 
     fn read<T: Send + 'static>(
         &self,
+        who: Who,
         work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, DbError> {
-        self.call(Access::Read, 0, work)
+        self.call((who, Access::Read), 0, work)
     }
 
     fn write<T: Send + 'static>(
         &self,
+        who: Who,
         bytes: usize,
         work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, DbError> {
-        self.call(Access::Write, bytes, work)
+        self.call((who, Access::Write), bytes, work)
     }
 
     /// Hands an operation over and waits for its answer.
     fn call<T: Send + 'static>(
         &self,
-        access: Access,
+        (who, access): (Who, Access),
         bytes: usize,
         work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, DbError> {
         let progress = Arc::new(Progress::default());
-        let answer_rx = self.submit(bytes, Arc::clone(&progress), work)?;
+        let answer_rx = self.submit((who, access), bytes, Arc::clone(&progress), work)?;
         let started = Instant::now();
         match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
             Ok(answer) => return answer,
@@ -134,6 +132,7 @@ impl PostgresStore {
 
     fn submit<T: Send + 'static>(
         &self,
+        (who, access): (Who, Access),
         bytes: usize,
         progress: Arc<Progress>,
         work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
@@ -142,11 +141,10 @@ impl PostgresStore {
         let weight = Weight::take(bytes, &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let call = Box::new(Call { work, found: None, answer_tx, progress, _weight: weight });
-        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
-        match senders.as_ref().ok_or_else(closed)?.queue_tx.try_send(call) {
+        match self.queue.push(who, access, call) {
             Ok(()) => Ok(answer_rx),
-            Err(TrySendError::Full(_)) => Err(busy()),
-            Err(TrySendError::Disconnected(_)) => Err(unavailable()),
+            Err(NotTaken::Full) => Err(busy()),
+            Err(NotTaken::Closed) => Err(closed()),
         }
     }
 }
@@ -167,6 +165,10 @@ impl Progress {
         self.0.compare_exchange(0, Self::BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    fn is_abandoned(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::ABANDONED
+    }
+
     fn abandon(&self) -> bool {
         self.0.compare_exchange(0, Self::ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -183,6 +185,10 @@ struct Call<T, F> {
 }
 
 impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T, F> {
+    fn is_wanted(&self) -> bool {
+        !self.progress.is_abandoned()
+    }
+
     fn begin(&self) -> bool {
         self.progress.begin()
     }
@@ -205,39 +211,39 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T,
 
 impl Store for PostgresStore {
     fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        self.read(states::all)
+        self.read(Who::Everybody, states::all)
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
-        self.read(move |session| states::get(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| states::get(session, tenant))
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(bytes, move |session| states::set(session, tenant, &state, &revisions))
+        self.write(Who::Tenant(tenant), bytes, move |session| states::set(session, tenant, &state, &revisions))
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write(0, move |session| states::set_standing(session, tenant, standing, &revisions))
+        self.write(Who::Tenant(tenant), 0, move |session| states::set_standing(session, tenant, standing, &revisions))
     }
 
     fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
         let (key, scopes) = (key.to_owned(), scopes.clone());
-        self.read(move |session| records::get(session, tenant, &key, &scopes))
+        self.read(Who::Tenant(tenant), move |session| records::get(session, tenant, &key, &scopes))
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.read(move |session| records::list_scopes(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| records::list_scopes(session, tenant))
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(set.value.as_bytes().len(), move |session| records::set(session, tenant, &set))?
+        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), move |session| records::set(session, tenant, &set))?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(0, move |session| records::delete(session, tenant, &key, &scopes))
+        self.write(Who::Tenant(tenant), 0, move |session| records::delete(session, tenant, &key, &scopes))
     }
 
     fn kv_find(
@@ -248,65 +254,68 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<KvRecord>, DbError> {
         let (scopes, pattern) = (scopes.clone(), pattern.clone());
-        self.read(move |session| records::find(session, tenant, &scopes, &pattern, limits))
+        self.read(Who::Tenant(tenant), move |session| records::find(session, tenant, &scopes, &pattern, limits))
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.read(move |session| records::usage(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| records::usage(session, tenant))
     }
 
     fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let tenants = tenants.to_vec();
-        self.read(move |session| records::have_any(session, &tenants))
+        self.read(Who::Everybody, move |session| records::have_any(session, &tenants))
     }
 
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
         let (scope, pattern) = (scope.to_owned(), pattern.clone());
-        self.read(move |session| shop::find(session, &scope, &pattern, limits))
+        self.read(Who::Everybody, move |session| shop::find(session, &scope, &pattern, limits))
     }
 
     fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
-        self.read(move |session| shop::list(session, &filter, limits))
+        self.read(Who::Everybody, move |session| shop::list(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
         let at = at.clone();
-        self.read(move |session| shop::get(session, &at))
+        self.read(Who::Everybody, move |session| shop::get(session, &at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
+        let partial = &entry.partial;
+        let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id).map_or(Who::Everybody, Who::Tenant);
         // An entry fits into a request's body.
         let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
-        self.write(bytes, move |session| shop::create(session, &entry, quota))?
+        self.write(who, bytes, move |session| shop::create(session, &entry, quota))?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write(0, move |session| shop::delete(session, &at, owner))
+        let who = owner.map_or(Who::Everybody, Who::Tenant);
+        self.write(who, 0, move |session| shop::delete(session, &at, owner))
     }
 
     fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
-        self.write(0, move |session| shop::alter(session, &at, &change, now))
+        self.write(Who::Everybody, 0, move |session| shop::alter(session, &at, &change, now))
     }
 
     fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
-        self.write(0, move |session| shop::purchase(session, tenant, &at, now))
+        self.write(Who::Tenant(tenant), 0, move |session| shop::purchase(session, tenant, &at, now))
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
-        self.read(move |session| shop::is_purchased(session, tenant, &at))
+        self.read(Who::Tenant(tenant), move |session| shop::is_purchased(session, tenant, &at))
     }
 
     fn export(&self) -> Result<Export, DbError> {
-        if self.senders.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if self.queue.is_closed() {
             return Err(closed());
         }
         Ok(Box::new(PostgresExport::begin(&self.config)?))
     }
 
     fn close(&self) {
-        self.senders.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let deadline = Instant::now() + STORE_WRITE_TIMEOUT;
         for thread in threads {

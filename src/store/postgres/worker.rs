@@ -1,8 +1,8 @@
-//! The threads that talk to PostgreSQL: each owns a connection and takes the next operation from one queue.
+//! The threads that talk to PostgreSQL: each owns a connection and takes the next operation from `queue.rs`.
 //!
 //! While the server is away operations are answered `Unavailable` at once, and one thread at a time tries to connect, with
-//! growing pauses. An operation is tried again only if it is known to have changed nothing. Deliberately no order among
-//! operations: two writes of one tenant take turns by a lock in the database, which other programs' masters respect too.
+//! growing pauses. An operation is tried again only if it is known to have changed nothing. Which operation comes next is
+//! the queue's business; that writes of one tenant take turns is a lock's in the database too, for other masters on it.
 //! The threads are owned and joined by [`super::PostgresStore`]; what wakes them is the end of the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,16 +10,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use postgres::Config;
 
+use super::queue::{Next, Queue};
 use super::session::{Fault, Session, describe, unavailable, unknown};
 use crate::error::DbError;
 use crate::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 
 /// An operation and who waits for it.
 pub(super) trait Job: Send {
-    /// Whether somebody still waits; from then on the operation counts as begun.
+    /// Whether somebody still waits.
+    fn is_wanted(&self) -> bool;
+
+    /// The same, and from then on the operation counts as begun.
     fn begin(&self) -> bool;
 
     /// Carries it out; may be called again after a fault that left nothing behind.
@@ -102,7 +105,7 @@ impl Shared {
 
 /// Whether a thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum Then {
     Go,
     Stop,
 }
@@ -111,62 +114,63 @@ enum Next {
 pub(super) struct Worker {
     shared: Arc<Shared>,
     session: Option<Session>,
-    queue_rx: Receiver<Box<dyn Job>>,
-    /// Nothing is ever sent; its other end goes when the store is closed.
-    closing_rx: Receiver<()>,
+    queue: Arc<Queue>,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, queue_rx: Receiver<Box<dyn Job>>, closing_rx: Receiver<()>) -> Self {
-        Self { shared, session: None, queue_rx, closing_rx }
+    pub(super) fn new(shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
+        Self { shared, session: None, queue }
     }
 
-    /// Serves until the queue's other end is gone and everything in it is answered.
+    /// Serves until the queue is closed and everything in it is answered.
     ///
     /// # Blocks
     /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement, and as long to connect.
     pub(super) fn run(mut self, first: Option<Session>) {
         self.keep(first);
+        let queue = Arc::clone(&self.queue);
         loop {
             let is_away = self.session.is_none() && self.shared.is_down();
-            let next = if is_away { self.wait_for_server() } else { self.serve_next() };
-            if next == Next::Stop {
+            let then = if is_away { self.wait_for_server(&queue) } else { self.serve_next(&queue) };
+            if then == Then::Stop {
                 break;
             }
         }
         self.keep(None);
     }
 
-    fn serve_next(&mut self) -> Next {
-        match self.queue_rx.recv() {
-            Ok(job) => {
+    fn serve_next(&mut self, queue: &Queue) -> Then {
+        match queue.take(None) {
+            Next::Job(job, turn) => {
                 self.serve(job);
-                Next::Go
+                drop(turn);
+                Then::Go
             }
-            Err(_) => Next::Stop,
+            Next::Nothing => Then::Go,
+            Next::End => Then::Stop,
         }
     }
 
-    fn wait_for_server(&mut self) -> Next {
+    fn wait_for_server(&mut self, queue: &Queue) -> Then {
         let until = match self.shared.take_turn() {
-            Turn::Up => return Next::Go,
+            Turn::Up => return Then::Go,
             Turn::Mine => {
                 self.connect();
-                return Next::Go;
+                return Then::Go;
             }
             Turn::NotBefore(until) => until,
         };
         // If others are connected, they serve: too many connections for the server is no reason to refuse.
         let others_serve = self.shared.connected.load(Ordering::Relaxed) > 0;
-        if others_serve && self.closing_rx.recv_deadline(until) == Err(RecvTimeoutError::Timeout) {
-            return Next::Go;
+        if others_serve && !queue.is_closed_by(until) {
+            return Then::Go;
         }
-        match self.queue_rx.recv_deadline(until) {
-            Ok(job) if job.begin() => job.finish(Err(unavailable())),
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Next::Stop,
+        match queue.take(Some(until)) {
+            Next::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
+            Next::Job(..) | Next::Nothing => {}
+            Next::End => return Then::Stop,
         }
-        Next::Go
+        Then::Go
     }
 
     fn serve(&mut self, mut job: Box<dyn Job>) {
