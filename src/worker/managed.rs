@@ -12,8 +12,11 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     fn report(&self) -> WorkerReport;
 
     /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
-    /// failed, or was stopped, gets another chance. Does not wait; [`Managed::wait_restarted`] does, with the number that
-    /// this returns.
+    /// failed, or was stopped, gets another chance. Does not wait for that; [`Managed::wait_restarted`] does, with the number
+    /// that this returns.
+    ///
+    /// # Blocks
+    /// Until it has begun, which is at once unless the machine stalls.
     ///
     /// # Errors
     /// See [`RestartError`].

@@ -152,8 +152,8 @@ pub(super) enum Note {
     ChildEnded(u64),
     /// Its health asks for something.
     Look,
-    /// An operator's wish.
-    Wish(Event),
+    /// An operator's wish; the sender is dropped when it has been taken in.
+    Wish(Event, Sender<()>),
     /// End for good; the sender is dropped when the process is gone.
     End(Event, Sender<()>),
 }
@@ -203,11 +203,17 @@ impl WorkerProcessHandle {
         self.shared.status().state
     }
 
+    /// Blocks: until the loop has taken the wish in, at most twice [`NOTE_TIMEOUT`].
     fn wish(&self, event: Event) -> Result<(), RestartError> {
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
-        self.shared.notes_tx.send_timeout(Note::Wish(event), NOTE_TIMEOUT).map_err(|_| RestartError::Ending)
+        let (taken_tx, taken_rx) = bounded(0);
+        let note = Note::Wish(event, taken_tx);
+        self.shared.notes_tx.send_timeout(note, NOTE_TIMEOUT).map_err(|_| RestartError::Ending)?;
+        // So that whoever looks at the worker afterwards sees what became of the wish and not what was before it.
+        let _ = taken_rx.recv_timeout(NOTE_TIMEOUT);
+        Ok(())
     }
 
     fn end(&self, event: Event, deadline: Instant) -> bool {

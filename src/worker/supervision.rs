@@ -132,7 +132,7 @@ impl Supervision {
             Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
             Note::Look => self.look(),
             Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
-            Note::Wish(event) => {
+            Note::Wish(event, _taken_tx) => {
                 // One that came in before the end for good is too late.
                 if self.waiting_for_end.is_empty() {
                     self.tell_wish(&event);

@@ -335,3 +335,21 @@ fn a_worker_that_is_killed_or_stopped_while_it_starts_stays_away() {
     assert!(broken.worker.stop(Instant::now() + DEADLINE, Instant::now() + DEADLINE), "nothing is in flight: no drain");
     assert!(is_gone(pid));
 }
+
+#[test]
+fn a_worker_that_failed_is_waited_for_when_it_is_restarted() {
+    let broken = Broken::new(Policy { failures_in_window: 1, ..hasty() });
+    for _ in 0..20 {
+        let (_peer, pid) = broken.connect();
+        signal(pid, Signal::KILL);
+        broken.wait("failed", |report| report.state == State::Failed);
+        let restarts = broken.worker.restart("by an operator").expect("it is restarted");
+        // It is neither ready yet, nor failed any more.
+        let at_once = broken.worker.wait_restarted(restarts, Instant::now());
+        assert!(matches!(&at_once, Err(RestartError::NotReady(text)) if text.contains("is starting")), "{at_once:?}");
+        let (_peer, _) = broken.connect();
+        broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect("it is ready");
+        broken.worker.kill_until_restart().expect("it is killed");
+        broken.worker.restart("by an operator").expect("it is restarted");
+    }
+}
