@@ -155,9 +155,9 @@ STRESS_SECONDS ?= 60
 stress: ## kill, stop and cut off everything for a minute and check the books (STRESS_SECONDS, STRESS_SEED); kill the master 20 times
 	$(need_cargo)
 	@test -n "$(CXX_FOUND)" || { echo "make stress needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
-	$(USE_CXX) $(CARGO) build --release --locked --bin mesophyll --example stress
-	STRESS_SECONDS='$(STRESS_SECONDS)' $(TARGET)/release/examples/stress $(TARGET)/release/mesophyll
-	STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills
+	$(USE_CXX) $(CARGO) build --locked --all-features --bin mesophyll --example stress
+	STRESS_SECONDS='$(STRESS_SECONDS)' $(TARGET)/debug/examples/stress $(TARGET)/debug/mesophyll
+	STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills::
 
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::Plan;
 use super::callers::Ledger;
-use super::chaos::{BREAKING, Fault, Storm};
+use super::chaos::{Fault, Storm};
 use super::clock::{Clock, pause_until};
 use super::process::signal;
 use super::random::Random;
@@ -25,6 +25,9 @@ const ROLLING_EVERY: Duration = Duration::from_secs(15);
 
 /// What holds bytes up without losing any.
 const GENTLE: &[Fault] = &[Fault::Delay, Fault::Throttle, Fault::Stall];
+
+/// What ends connections.
+const CUTTING: &[Fault] = &[Fault::Cut, Fault::Reset, Fault::HalfClose];
 
 pub(crate) struct Mischief<'a> {
     site: &'a Site,
@@ -70,7 +73,7 @@ impl<'a> Mischief<'a> {
                 6 => self.freeze_for_good(),
                 7 => self.freeze_master(),
                 8 => self.storm(GENTLE),
-                9 => self.storm(BREAKING),
+                9 => self.storm(CUTTING),
                 10 => self.roll(),
                 _ => self.stall_store(),
             }
@@ -153,7 +156,7 @@ impl<'a> Mischief<'a> {
         self.note("masters stopped for a moment");
     }
 
-    /// A few faults on the links of one worker, or many gentle ones on those of all.
+    /// A few cuts of the connections of one worker, or many gentle faults on those of all.
     fn storm(&mut self, faults: &'static [Fault]) {
         let now = Instant::now();
         if self.calm_at.is_some() {

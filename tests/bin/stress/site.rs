@@ -59,6 +59,7 @@ impl Site {
         command.args(["--templates", templates, "--workers", &plan.workers.to_string(), "--store", &store]);
         // Silence is noticed after six seconds. Tenants are in flight at many kills, none of which is their doing.
         command.args(["--heartbeat-interval", "2s", "--quarantine-after", "1024", "--log", "info"]);
+        command.args(["--recycle-events", "2000"]);
         command.env("MESOPHYLL_API_SECRET", SECRET).stdout(Stdio::piped()).stderr(log);
         let mut process = command.spawn().expect("the binary starts");
         let mut line = String::new();
@@ -173,7 +174,14 @@ impl Site {
         wrong.extend(workers.values().filter(|pid| !is_gone(**pid)).map(|pid| format!("worker {pid} was left behind")));
         let log = fs::read_to_string(self.folder.join("master.log")).unwrap_or_default();
         wrong.extend(log.lines().filter(|line| line.contains("panicked")).map(str::to_owned));
-        println!("the master's log has {} lines", log.lines().count());
+        let said = |text: &str| log.matches(text).count();
+        println!(
+            "the master's log has {} lines; rolling restarts: {} begun, {} done, {} stopped by what else happened",
+            log.lines().count(),
+            said("rolling restart of "),
+            said("the rolling restart is done"),
+            said("the rolling restart stops here")
+        );
         if wrong.is_empty() {
             let _ = fs::remove_dir_all(&self.folder);
         } else {
