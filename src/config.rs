@@ -54,6 +54,8 @@ pub struct PoolConfig {
     pub heartbeat_interval: Duration,
     /// Executor threads in each worker.
     pub executors: usize,
+    /// How long VMs live.
+    pub vms: VmOptions,
     /// What is logged.
     pub log: log::LevelFilter,
     /// Time for a graceful stop.
@@ -66,6 +68,28 @@ pub struct PoolConfig {
     pub recycle: Recycle,
     /// Sources besides loopback that the internal API answers.
     pub trusted_sources: Vec<String>,
+}
+
+/// How long tenants' VMs live, and how many at once; worker-side options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VmOptions {
+    /// A VM in which nothing has run for so long is closed.
+    pub idle: Duration,
+    /// VMs of one worker that are alive at once.
+    pub max: usize,
+}
+
+impl VmOptions {
+    fn from_options(options: &impl Options) -> Result<Self, ConfigError> {
+        let max = match options.option("max-vms") {
+            None => limits::VMS_MAX,
+            Some((text, _)) => match text.parse() {
+                Ok(number) if (1..=VMS_OPTION_MAX).contains(&number) => number,
+                _ => return Err(wrong(options, "max-vms", &format!("is a number from 1 to {VMS_OPTION_MAX}"))),
+            },
+        };
+        Ok(Self { idle: span(options, "vm-idle", limits::VM_IDLE)?, max })
+    }
 }
 
 /// What a worker process runs with.
@@ -85,6 +109,8 @@ pub struct WorkerConfig {
     pub default_events: BTreeSet<String>,
     /// Executor threads.
     pub executors: usize,
+    /// How long VMs live.
+    pub vms: VmOptions,
     /// What is logged.
     pub log: log::LevelFilter,
 }
@@ -120,6 +146,9 @@ pub trait Options {
 
 /// Limit: a count that no machine of today wants more of; it bounds the threads that a typing error starts.
 const COUNT_MAX: usize = 1024;
+
+/// Limit: VMs that one worker may be told to have: more than the memory of any machine of today holds.
+const VMS_OPTION_MAX: usize = 10_000_000;
 
 /// The events that tenants without a state are subscribed to (interface.md).
 const DEFAULT_EVENTS: &str = "INTERACTION_CREATE,WebGetSettings,WebExecuteSetting";
@@ -184,6 +213,7 @@ impl PoolConfig {
             deadline: span(options, "deadline", limits::DISPATCH_DEADLINE)?,
             heartbeat_interval: heartbeat_interval(options)?,
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
+            vms: VmOptions::from_options(options)?,
             log: level(options, defaults.log)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
@@ -227,6 +257,7 @@ impl WorkerConfig {
             templates: directory(options, "templates")?,
             default_events: events(options, DEFAULT_EVENTS)?,
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
+            vms: VmOptions::from_options(options)?,
             log: level(options, "info")?,
         })
     }
@@ -400,6 +431,7 @@ mod tests {
         assert_eq!(config.workers, cpus());
         assert_eq!((config.store_options.connections, config.db_options), (7, DbOptions::default()));
         assert_eq!(config.default_events.len(), 3);
+        assert_eq!(config.vms, VmOptions { idle: Duration::from_secs(900), max: 2500 });
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
     }
@@ -424,6 +456,8 @@ mod tests {
             ("heartbeat-interval", "1ms"),
             ("default-events", "A,,B"),
             ("log", "loud"),
+            ("vm-idle", "15"),
+            ("max-vms", "0"),
             ("max-db-connections", "0"),
             ("quota-records", "0"),
             ("hang-timeout", "1"),

@@ -198,6 +198,22 @@ pub const VM_MEMORY_PEAK_FACTOR: usize = 2;
 /// as long as its tenant is quiet.
 pub const VM_IDLE_MEMORY_BYTES: usize = 2 * 1024 * 1024;
 
+/// After this a VM in which nothing runs is closed, unless `--vm-idle` says otherwise (interface.md): longer than the
+/// pauses of a guild that is awake.
+pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
+
+/// Limit: VMs of one worker that are alive at once, unless `--max-vms` says otherwise: at some 200 KiB each half a GiB.
+/// One more takes the place of the one that has been idle longest; if in each of them something runs it waits for one.
+pub const VMS_MAX: usize = 2500;
+
+/// Limit: how long events wait for a VM while in every one something runs; then they are `busy`. Longer than most
+/// events take, and shorter than the deadline of a dispatch, so that its caller learns why.
+pub const VM_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Limit: idle VMs that are closed between two turns of an executor: closing one takes a fraction of a millisecond, and
+/// thousands may have gone idle together.
+pub const VM_CLOSES_MAX: usize = 4;
+
 /// Limit: running time of one event (interface.md); waiting does not count.
 pub const EVENT_RUNNING_MAX: Duration = Duration::from_secs(10);
 

@@ -270,6 +270,8 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec
         ("--lifeline", "stdin".to_owned()),
         ("--default-events", events.join(",")),
         ("--executors", config.executors.to_string()),
+        ("--vm-idle", format!("{}ms", config.vms.idle.as_millis())),
+        ("--max-vms", config.vms.max.to_string()),
         ("--log", config.log.to_string().to_lowercase()),
     ] {
         args.push(name.into());

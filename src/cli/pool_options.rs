@@ -7,6 +7,8 @@ pub(super) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("templates", "DIR", "template directory with main.luau (default: built in)"),
     OptionSpec::value("default-events", "LIST", "what tenants without a state are subscribed to; * = everything"),
     OptionSpec::value("executors", "E", "executor threads in each worker (default: CPUs / workers)"),
+    OptionSpec::value("vm-idle", "D", "a tenant's VM in which nothing ran for so long is closed (default: 15m)"),
+    OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 2500)"),
     OptionSpec::value("log", "LEVEL", "off, error, warn, info, debug or trace; logs go to stderr"),
 ];
 

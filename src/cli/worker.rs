@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::config::{PoolConfig, WorkerConfig};
+use crate::config::{PoolConfig, VmOptions, WorkerConfig};
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
@@ -61,7 +61,12 @@ fn run(args: &Args) -> Result<(), CliError> {
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
     let db = Arc::new(WorkerDb::mesophyll(db_client));
     let (broken_tx, broken_rx) = bounded(1);
-    let plan = RuntimePlan { templates: config.templates.clone(), executors: config.executors, broken_tx };
+    let plan = RuntimePlan {
+        templates: config.templates.clone(),
+        executors: config.executors,
+        vms: config.vms,
+        broken_tx,
+    };
     let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
         .map_err(|error| CliError::config(format!("templates: {error}")))?;
     let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db.clone()));
@@ -130,6 +135,7 @@ pub(super) fn need_luau() -> Result<(), CliError> {
 struct RuntimePlan {
     templates: Option<PathBuf>,
     executors: usize,
+    vms: VmOptions,
     broken_tx: Sender<String>,
 }
 
@@ -138,7 +144,12 @@ pub(super) fn runtime_maker(
     config: &PoolConfig,
     broken_tx: Sender<String>,
 ) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
-    let plan = RuntimePlan { templates: config.templates.clone(), executors: config.executors, broken_tx };
+    let plan = RuntimePlan {
+        templates: config.templates.clone(),
+        executors: config.executors,
+        vms: config.vms,
+        broken_tx,
+    };
     move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
 }
 
@@ -150,12 +161,18 @@ fn start_runtime(
     subscriptions: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
     use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
-    let RuntimePlan { templates, executors, broken_tx } = plan.clone();
-    let templates = templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory);
+    let RuntimePlan { templates, executors, vms, broken_tx } = plan.clone();
     // A full channel holds such a message already.
     let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
-    let thread_prefix = thread_prefix.to_owned();
-    let config = LuauConfig { executors, templates, thread_prefix, on_broken, ..LuauConfig::default() };
+    let config = LuauConfig {
+        executors,
+        templates: templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
+        vm_idle: vms.idle,
+        max_vms: vms.max,
+        thread_prefix: thread_prefix.to_owned(),
+        on_broken,
+        ..LuauConfig::default()
+    };
     let runtime = LuauRuntime::start(config, db, subscriptions).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Box::new(runtime))
 }

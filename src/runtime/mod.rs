@@ -43,6 +43,8 @@ pub trait TemplateRuntime: Send + Sync {
 pub struct RuntimeStats {
     /// VMs alive.
     pub vms: u64,
+    /// VMs that were closed because nothing had run in them for long, or others needed their places.
+    pub evicted_vms: u64,
     /// Events that were started since the runtime was made.
     pub events: u64,
     /// Events that wait or run now.

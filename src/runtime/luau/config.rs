@@ -19,6 +19,11 @@ pub struct LuauConfig {
     pub thread_prefix: String,
     /// Where templates and the modules that they require come from.
     pub templates: TemplateSource,
+    /// A VM in which nothing has run for so long is closed.
+    pub vm_idle: Duration,
+    /// VMs alive at once, shared evenly among the executors, each of which may have one at least; one more takes the place
+    /// of the one that has been idle longest.
+    pub max_vms: usize,
     /// Limits of one event and one VM.
     pub limits: LuauLimits,
     /// What is told that the runtime is broken.
@@ -60,6 +65,8 @@ impl Default for LuauConfig {
             executors: 1,
             thread_prefix: "luau".to_owned(),
             templates: TemplateSource::BuiltIn,
+            vm_idle: limits::VM_IDLE,
+            max_vms: limits::VMS_MAX,
             limits: LuauLimits::default(),
             on_broken: OnBroken::default(),
         }

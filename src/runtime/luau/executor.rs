@@ -17,10 +17,12 @@ use super::gauges::Gauges;
 use super::io::IoQueue;
 use super::lanes::{Lanes, Usage};
 use super::mailbox::{Mailbox, Message};
+use super::seats::{Seat, Seats};
 use super::templates::Templates;
 use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
 use super::timers::Timers;
+use crate::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::model::{Answer, DispatchResult, TenantId, Ticket};
 use crate::runtime::TenantStates;
 use crate::thread::{cpu_time, panic_message};
@@ -28,6 +30,10 @@ use crate::thread::{cpu_time, panic_message};
 /// What an executor is made of; everything in it can go to another thread.
 pub(super) struct ExecutorParts {
     pub(super) limits: LuauLimits,
+    /// How many of its tenants may have a VM at once.
+    pub(super) max_vms: usize,
+    /// After this a VM in which nothing runs is closed.
+    pub(super) vm_idle: Duration,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoQueue,
     pub(super) templates: Arc<Templates>,
@@ -71,10 +77,12 @@ impl Core {
 /// An executor, on its thread.
 struct Executor {
     core: Core,
-    // Limit: tenants of this worker; one goes when its VM has been closed and nothing waits.
+    // Limit: those with a VM, and those with something that waits or is under way.
     tenants: HashMap<TenantId, Place>,
     lanes: Lanes,
     watch: Stopwatch,
+    seats: Seats,
+    vm_idle: Duration,
     inbox: VecDeque<Message>,
     tick: Tick,
     stopping: Arc<AtomicBool>,
@@ -85,6 +93,7 @@ struct Place {
     tenant: Tenant,
     /// It is in one of the lanes.
     queued: bool,
+    seat: Seat,
     usage: Usage,
 }
 
@@ -115,7 +124,7 @@ impl Stopwatch {
 
 /// Runs an executor until it is told to stop.
 pub(super) fn run(parts: ExecutorParts) {
-    let ExecutorParts { limits, mailbox, io, templates, states, gauges, tick, stopping } = parts;
+    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, templates, states, gauges, tick, stopping } = parts;
     // Whatever ends this thread: nobody may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
     let lanes = Lanes::new(limits.slice);
@@ -127,6 +136,8 @@ pub(super) fn run(parts: ExecutorParts) {
         tenants: HashMap::new(),
         lanes,
         watch: Stopwatch::new(),
+        seats: Seats::new(max_vms),
+        vm_idle,
         inbox: VecDeque::new(),
         tick,
         stopping,
@@ -157,7 +168,8 @@ impl Executor {
         if !self.lanes.has_turn(Instant::now()) {
             self.tick.idle();
             gauges.idle();
-            let due = timers.next().into_iter().chain(self.lanes.due()).min();
+            let dues = [timers.next(), self.lanes.due(), self.seats.due(self.vm_idle, VM_WAIT_MAX)];
+            let due = dues.into_iter().flatten().min();
             mailbox.wait(due, &mut self.inbox, answered);
             self.tick.busy();
         } else {
@@ -171,6 +183,7 @@ impl Executor {
         while let Some((tenant, due)) = self.core.timers.take_due(now) {
             self.with_tenant(tenant, |tenant, core| tenant.due(core, due));
         }
+        self.look_after_seats(now);
     }
 
     fn handle(&mut self, message: Message) {
@@ -180,6 +193,7 @@ impl Executor {
                     tenant: Tenant::new(tenant),
                     queued: false,
                     usage: Usage::new(Instant::now()),
+                    seat: Seat::None,
                 });
                 self.with_tenant(tenant, |tenant, core| tenant.submit(core, ticket, job, answer));
             }
@@ -204,6 +218,11 @@ impl Executor {
 
     /// Puts a tenant that has work into its lane, and lets one go that has nothing left.
     fn enqueue(&mut self, id: TenantId) {
+        self.seat(id);
+        self.queue(id);
+    }
+
+    fn queue(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         place.queued = place.tenant.has_work(&self.core);
         if place.queued {
@@ -214,6 +233,99 @@ impl Executor {
         place.usage.rest();
         if place.tenant.is_gone() {
             self.tenants.remove(&id);
+        }
+    }
+
+    /// Sees to it that a tenant that needs a VM may make one, and notes whether the one that it has is idle.
+    fn seat(&mut self, id: TenantId) {
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        let (has, wants) = (place.tenant.vm.is_some(), place.tenant.wants_vm(&self.core));
+        let is_idle = has && place.tenant.is_idle(&self.core);
+        match place.seat {
+            Seat::None if wants => self.find_seat(id),
+            Seat::InLine(_) if !wants => self.leave_seat(id),
+            Seat::Busy { .. } | Seat::Idle { .. } if !has && !wants => self.leave_seat(id),
+            Seat::Busy { .. } if is_idle && (place.tenant.is_asked() || !self.seats.line_is_empty()) => {
+                self.evict(id);
+                // Somebody else's turn; what it was asked to leave waiting stands in line too.
+                if self.tenants.get(&id).is_some_and(|place| place.tenant.wants_vm(&self.core)) {
+                    self.find_seat(id);
+                }
+            }
+            Seat::Busy { taken } if is_idle => place.seat = self.seats.make_idle(id, taken, Instant::now()),
+            Seat::Idle { taken, idle } if !is_idle => place.seat = self.seats.make_busy(taken, idle),
+            _ => {}
+        }
+    }
+
+    /// Finds a seat for a tenant, or a place in line.
+    fn find_seat(&mut self, id: TenantId) {
+        let mut seat = self.seats.take(id);
+        if seat.is_none()
+            && let Some(idlest) = self.seats.idlest()
+        {
+            self.close_vm(idlest);
+            seat = self.seats.take(id);
+        }
+        let (seat, asked) = match seat {
+            Some(seat) => (seat, None),
+            None => self.seats.join(id, Instant::now()),
+        };
+        self.set_seat(id, seat);
+        if let Some(asked) = asked.and_then(|asked| self.tenants.get_mut(&asked)) {
+            asked.tenant.ask_for_vm();
+        }
+    }
+
+    fn set_seat(&mut self, id: TenantId, seat: Seat) {
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        place.seat = seat;
+        place.tenant.set_may_make_vm(matches!(seat, Seat::Busy { .. }));
+    }
+
+    /// Takes a tenant's seat, or place in line, and lets the next ones in line have it.
+    fn leave_seat(&mut self, id: TenantId) {
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        self.seats.leave(place.seat);
+        self.set_seat(id, Seat::None);
+        while let Some((next, seat)) = self.seats.admit() {
+            self.set_seat(next, seat);
+            // It has work now, and was in no lane: what stands in line has none.
+            if self.tenants.get(&next).is_some_and(|place| !place.queued) {
+                self.queue(next);
+            }
+        }
+    }
+
+    /// Closes a VM in which nothing runs; what is left of the tenant goes with its next step, or now.
+    fn close_vm(&mut self, id: TenantId) {
+        let Some(place) = self.tenants.get_mut(&id) else { return };
+        place.tenant.evict(&mut self.core);
+        self.seats.leave(place.seat);
+        place.seat = Seat::None;
+        place.tenant.set_may_make_vm(false);
+        if place.tenant.is_gone() && !place.queued {
+            self.tenants.remove(&id);
+        }
+    }
+
+    /// Closes a VM in which nothing runs and lets the next one in line have its seat.
+    fn evict(&mut self, id: TenantId) {
+        if let Some(place) = self.tenants.get_mut(&id) {
+            place.tenant.evict(&mut self.core);
+        }
+        self.leave_seat(id);
+    }
+
+    /// Closes VMs that have been idle for too long, and refuses what has waited for one for too long.
+    fn look_after_seats(&mut self, now: Instant) {
+        for _ in 0..VM_CLOSES_MAX {
+            let Some(idle) = self.seats.idle_since(self.vm_idle, now) else { break };
+            self.close_vm(idle);
+        }
+        while let Some(waited) = self.seats.waited(VM_WAIT_MAX, now) {
+            self.set_seat(waited, Seat::None);
+            self.with_tenant(waited, |tenant, core| tenant.refuse_waiting(core));
         }
     }
 

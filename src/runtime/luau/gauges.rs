@@ -15,6 +15,7 @@ pub(super) struct Gauges {
     vms: AtomicU64,
     events: AtomicU64,
     discarded_vms: AtomicU64,
+    evicted_vms: AtomicU64,
     panics: AtomicU64,
     preemptions: AtomicU64,
     activity: Mutex<Activity>,
@@ -47,6 +48,11 @@ impl Gauges {
         self.discarded_vms.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A VM in which nothing ran was closed.
+    pub(super) fn vm_evicted(&self) {
+        self.evicted_vms.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn panicked(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
@@ -68,6 +74,11 @@ impl Gauges {
     /// VMs alive.
     pub(super) fn vms(&self) -> u64 {
         self.vms.load(Ordering::Relaxed)
+    }
+
+    /// VMs that were closed because nothing ran in them.
+    pub(super) fn evicted_vms(&self) -> u64 {
+        self.evicted_vms.load(Ordering::Relaxed)
     }
 
     /// Events started so far.

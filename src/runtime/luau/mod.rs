@@ -8,6 +8,7 @@
 //!
 //! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `running`, `calls` and `task` are one tenant's events and coroutines.
 //! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and `memory` what it judges.
+//! * `seats` says which tenants may have a VM, and whose is closed when there are too many.
 //! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what `ctx` does with the
 //!   database, on the threads of `io`; `convert` takes values in and out; `locks` makes `KV:update` one step.
 //! * `templates` reads, compiles and checks them; its `lexer`, `walk` and `names` are what `check` knows of Luau.
@@ -32,6 +33,7 @@ mod ops;
 mod running;
 mod script_error;
 mod script_log;
+mod seats;
 mod task;
 mod templates;
 mod tenant;
@@ -102,7 +104,7 @@ impl LuauRuntime {
     /// See [`StartError`].
     pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
         vm::prepare();
-        let LuauConfig { executors, thread_prefix, templates, limits, on_broken } = config;
+        let LuauConfig { executors, thread_prefix, templates, vm_idle, max_vms, limits, on_broken } = config;
         let templates = Templates::load(&templates, limits.source_bytes).map_err(StartError::Templates)?;
         let templates = Arc::new(templates);
         let count = executors.max(1);
@@ -124,6 +126,8 @@ impl LuauRuntime {
         for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {
             let parts = ExecutorParts {
                 limits: limits.clone(),
+                max_vms: max_vms.div_ceil(count),
+                vm_idle,
                 mailbox: handle.mailbox.clone(),
                 io: io_queue.clone(),
                 templates: templates.clone(),
@@ -179,6 +183,7 @@ impl TemplateRuntime for LuauRuntime {
         let gauges = || self.executors.iter().map(|executor| &executor.gauges);
         RuntimeStats {
             vms: gauges().map(|gauges| gauges.vms()).sum(),
+            evicted_vms: gauges().map(|gauges| gauges.evicted_vms()).sum(),
             events: gauges().map(|gauges| gauges.events()).sum(),
             in_flight: self.executors.iter().map(|executor| executor.mailbox.under_way() as u64).sum(),
             stalest_executor: gauges().map(|gauges| gauges.away_for(now)).max().unwrap_or(Duration::ZERO),

@@ -39,6 +39,10 @@ pub(super) struct Tenant {
     program: Program,
     last_load: u64,
     pub(super) vm: Option<Vm>,
+    /// The executor has a seat for its VM.
+    may_make_vm: bool,
+    /// Another tenant waits for its VM: it starts nothing new in it.
+    is_asked: bool,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
     pub(super) events: HashMap<u64, Event>,
     last_event: u64,
@@ -121,6 +125,8 @@ impl Tenant {
             program: Program::Unknown,
             last_load: 0,
             vm: None,
+            may_make_vm: false,
+            is_asked: false,
             events: HashMap::new(),
             last_event: 0,
             tasks: Tasks::default(),
@@ -247,7 +253,52 @@ impl Tenant {
         Step::Done
     }
 
+    /// Whether an event could start if there were a VM.
+    pub(super) fn wants_vm(&self, core: &Core) -> bool {
+        self.vm.is_none() && self.is_startable(core)
+    }
+
+    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and nothing may start in it.
+    pub(super) fn is_idle(&self, core: &Core) -> bool {
+        self.events.is_empty() && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
+    }
+
+    /// Its executor has a seat for its VM, or has one no more.
+    pub(super) fn set_may_make_vm(&mut self, may_make_vm: bool) {
+        (self.may_make_vm, self.is_asked) = (may_make_vm, false);
+    }
+
+    /// Its VM is wanted by another tenant: it goes when what runs in it has ended.
+    pub(super) fn ask_for_vm(&mut self) {
+        self.is_asked = true;
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    /// Closes a VM that is idle; the next event gets a new one.
+    pub(super) fn evict(&mut self, core: &mut Core) {
+        log::debug!("the VM of {} was closed: nothing runs in it", self.id);
+        self.close_vm(core);
+        core.gauges.vm_evicted();
+        self.want_program(core);
+    }
+
+    /// Every VM has been in use for too long.
+    pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            let busy = "every VM of the worker is in use".to_owned();
+            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
+        }
+    }
+
     fn can_start(&self, core: &Core) -> bool {
+        let has_vm = if self.vm.is_some() { !self.is_asked } else { self.may_make_vm };
+        has_vm && self.is_startable(core)
+    }
+
+    fn is_startable(&self, core: &Core) -> bool {
         let is_ready = match self.waiting.front().map(|waiting| &waiting.code) {
             Some(Code::Template) => matches!(self.program, Program::Ready(_)),
             Some(Code::Script(..)) => true,

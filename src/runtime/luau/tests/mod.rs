@@ -8,6 +8,7 @@ mod docs;
 mod escapes;
 mod fairness;
 mod footprint;
+mod life;
 mod sandbox;
 mod scheduling;
 mod support;

@@ -1,0 +1,221 @@
+//! Which tenants of an executor may have a VM: the cap, who is idle, and who waits for a VM of their own.
+//!
+//! A tenant takes a seat before its VM is made and gives it back when the VM is closed. At the cap the tenant that has
+//! been idle longest loses its VM; if none is idle, who needs one stands in line, and the tenant that has had its VM for
+//! longest starts nothing new until it has given it up, so that a tenant that is never idle cannot keep the others out.
+//! Everything is O(log n). Pure bookkeeping: who uses it closes the VMs and says what time it is.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use crate::model::TenantId;
+
+/// A tenant's place among the VMs of its executor; the numbers tell where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Seat {
+    /// It has no VM and needs none.
+    #[default]
+    None,
+    /// It needs one and waits for it.
+    InLine(u64),
+    /// It has one, or may make one, and something runs in it.
+    Busy {
+        /// Its number among those that were taken.
+        taken: u64,
+    },
+    /// It has one in which nothing runs.
+    Idle {
+        /// Its number among those that were taken.
+        taken: u64,
+        /// Its number among those that are idle.
+        idle: u64,
+    },
+}
+
+/// The seats of an executor.
+#[derive(Debug)]
+pub(super) struct Seats {
+    max: usize,
+    last: u64,
+    /// Limit: `max`; since when they have been taken, the longest first.
+    taken: BTreeMap<u64, TenantId>,
+    /// Those of `taken` in which nothing runs, idle longest first.
+    idle: BTreeMap<u64, (TenantId, Instant)>,
+    // Limit: tenants with jobs that have not been answered.
+    line: BTreeMap<u64, (TenantId, Instant)>,
+    /// Up to here seats have been asked for.
+    asked: u64,
+}
+
+impl Seats {
+    pub(super) fn new(max: usize) -> Self {
+        let (taken, idle, line) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { max: max.max(1), last: 0, taken, idle, line, asked: 0 }
+    }
+
+    /// Takes a seat, if one is free.
+    pub(super) fn take(&mut self, tenant: TenantId) -> Option<Seat> {
+        if self.taken.len() >= self.max {
+            return None;
+        }
+        let taken = self.next();
+        self.taken.insert(taken, tenant);
+        Some(Seat::Busy { taken })
+    }
+
+    /// The tenant that has been idle longest: its VM goes next.
+    pub(super) fn idlest(&self) -> Option<TenantId> {
+        self.idle.first_key_value().map(|(_, (tenant, _))| *tenant)
+    }
+
+    /// The tenant that has been idle longest, if that is for `max_idle`.
+    pub(super) fn idle_since(&self, max_idle: Duration, now: Instant) -> Option<TenantId> {
+        let (_, (tenant, since)) = self.idle.first_key_value()?;
+        (now.saturating_duration_since(*since) >= max_idle).then_some(*tenant)
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn line_is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// Stands in line; also says who is to give its VM up for it as soon as what runs in it has ended.
+    pub(super) fn join(&mut self, tenant: TenantId, now: Instant) -> (Seat, Option<TenantId>) {
+        let number = self.next();
+        self.line.insert(number, (tenant, now));
+        let mut longest = self.taken.range((Bound::Excluded(self.asked), Bound::Unbounded));
+        let asked = longest.next().map(|(number, tenant)| (*number, *tenant));
+        if let Some((number, _)) = asked {
+            self.asked = number;
+        }
+        (Seat::InLine(number), asked.map(|(_, tenant)| tenant))
+    }
+
+    /// Gives a seat, or a place in line, back.
+    pub(super) fn leave(&mut self, seat: Seat) {
+        match seat {
+            Seat::None => {}
+            Seat::InLine(number) => drop(self.line.remove(&number)),
+            Seat::Busy { taken } => drop(self.taken.remove(&taken)),
+            Seat::Idle { taken, idle } => {
+                self.taken.remove(&taken);
+                self.idle.remove(&idle);
+            }
+        }
+    }
+
+    /// Nothing runs in the VM any more.
+    pub(super) fn make_idle(&mut self, tenant: TenantId, taken: u64, now: Instant) -> Seat {
+        let idle = self.next();
+        self.idle.insert(idle, (tenant, now));
+        Seat::Idle { taken, idle }
+    }
+
+    /// Something runs in the VM again.
+    pub(super) fn make_busy(&mut self, taken: u64, idle: u64) -> Seat {
+        self.idle.remove(&idle);
+        Seat::Busy { taken }
+    }
+
+    /// Who is next in line, if there is a seat; it takes it.
+    pub(super) fn admit(&mut self) -> Option<(TenantId, Seat)> {
+        if self.taken.len() >= self.max {
+            return None;
+        }
+        let (_, (tenant, _)) = self.line.pop_first()?;
+        self.take(tenant).map(|seat| (tenant, seat))
+    }
+
+    /// Who has waited in line for so long; it is in line no more.
+    pub(super) fn waited(&mut self, max_wait: Duration, now: Instant) -> Option<TenantId> {
+        let first = self.line.first_entry()?;
+        (now.saturating_duration_since(first.get().1) >= max_wait).then(|| first.remove().0)
+    }
+
+    /// When somebody will have been idle, or have waited, for so long.
+    pub(super) fn due(&self, max_idle: Duration, max_wait: Duration) -> Option<Instant> {
+        let idle = self.idle.first_key_value().map(|(_, (_, since))| *since + max_idle);
+        let wait = self.line.first_key_value().map(|(_, (_, since))| *since + max_wait);
+        [idle, wait].into_iter().flatten().min()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: TenantId = TenantId::Guild(1);
+    const B: TenantId = TenantId::Guild(2);
+    const C: TenantId = TenantId::Guild(3);
+
+    fn taken(seat: Option<Seat>) -> u64 {
+        match seat {
+            Some(Seat::Busy { taken }) => taken,
+            other => panic!("no seat: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn who_has_been_idle_longest_goes_first() {
+        let (mut seats, now) = (Seats::new(3), Instant::now());
+        let [a, b, c] = [A, B, C].map(|tenant| taken(seats.take(tenant)));
+        assert_eq!((seats.take(TenantId::User(1)), seats.idlest()), (None, None));
+        let a_idle = seats.make_idle(A, a, now);
+        seats.make_idle(B, b, now);
+        let Seat::Idle { idle, .. } = a_idle else { panic!("not idle") };
+        // Used once more, it is behind the other.
+        assert_eq!(seats.make_busy(a, idle), Seat::Busy { taken: a });
+        let a_idle = seats.make_idle(A, a, now);
+        seats.make_idle(C, c, now);
+        assert_eq!(seats.idlest(), Some(B));
+        seats.leave(a_idle);
+        assert!(seats.take(TenantId::User(1)).is_some());
+    }
+
+    #[test]
+    fn who_is_idle_for_long_enough_is_known_and_when_that_is() {
+        let (mut seats, now) = (Seats::new(2), Instant::now());
+        let (idle, wait) = (Duration::from_secs(10), Duration::from_secs(60));
+        let a = taken(seats.take(A));
+        assert_eq!(seats.due(idle, wait), None);
+        seats.make_idle(A, a, now);
+        assert_eq!(seats.due(idle, wait), Some(now + idle));
+        assert_eq!(seats.idle_since(idle, now + idle / 2), None);
+        assert_eq!(seats.idle_since(idle, now + idle), Some(A));
+    }
+
+    #[test]
+    fn a_line_is_served_in_order_and_left_after_a_time() {
+        let (mut seats, now) = (Seats::new(1), Instant::now());
+        let a = seats.take(A).expect("free");
+        let (b, _) = seats.join(B, now);
+        seats.join(C, now + Duration::from_secs(1));
+        assert_eq!(seats.admit(), None, "there is no seat");
+        seats.leave(a);
+        assert!(matches!(seats.admit(), Some((B, _))));
+        assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(5)), None);
+        assert_eq!(seats.due(Duration::MAX, Duration::from_secs(5)), Some(now + Duration::from_secs(6)));
+        assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(6)), Some(C));
+        seats.leave(b);
+        assert!(seats.line_is_empty());
+    }
+
+    #[test]
+    fn each_that_waits_asks_one_that_has_a_vm_to_give_it_up_the_longest_first() {
+        let (mut seats, now) = (Seats::new(2), Instant::now());
+        let a = seats.take(A).expect("free");
+        seats.take(B);
+        assert_eq!(seats.join(C, now).1, Some(A));
+        assert_eq!(seats.join(TenantId::User(1), now).1, Some(B));
+        assert_eq!(seats.join(TenantId::User(2), now).1, None, "nobody is asked twice");
+        seats.leave(a);
+        let (admitted, _) = seats.admit().expect("a seat");
+        assert_eq!((admitted, seats.join(A, now).1), (C, Some(C)));
+    }
+}

@@ -1,0 +1,169 @@
+//! The life of VMs: when they are made and closed, how many there are, and what their ends leave behind.
+
+use std::time::Duration;
+
+use super::support::*;
+use crate::error::DispatchError;
+use crate::model::{Job, TenantId};
+use crate::runtime::TemplateRuntime;
+use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
+
+/// Counts the events of a VM, so that a new VM is known by its 1.
+const COUNTS: &str = "local count = 0 return function(ctx)
+    count += 1
+    local wait = ctx:event().data
+    if wait == 'kv' then ctx.KV:get('k', { 's' }) elseif wait == 'loop' then while true do end end
+    if type(wait) == 'number' then task.wait(wait) end
+    return count
+end";
+
+fn world(max_vms: usize, vm_idle: Duration) -> World {
+    let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+    World::with_config(LuauConfig { templates, max_vms, vm_idle, ..LuauConfig::default() })
+}
+
+fn tenant(number: u64) -> TenantId {
+    TenantId::Guild(number)
+}
+
+fn vms(world: &World) -> u64 {
+    world.runtime.stats().vms
+}
+
+#[test]
+fn a_vm_in_which_nothing_runs_is_closed_after_a_time() {
+    let world = world(100, Duration::from_millis(200));
+    for number in 0..20 {
+        assert_eq!(world.submit_event(tenant(number), "E", "null").text().as_deref(), Ok("1"));
+    }
+    eventually(|| vms(&world) == 0);
+    assert_eq!(world.runtime.stats().evicted_vms, 20);
+    // One in which something waits is not closed, however long it takes.
+    world.db.close_gate();
+    let waits = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'still here'");
+    world.db.wait_for_waiting(1);
+    let sleeps = world.submit_script(tenant(2), "task.wait(0.6) return 'slept'");
+    assert_eq!(sleeps.text().as_deref(), Ok("\"slept\""));
+    assert_eq!(vms(&world), 2);
+    world.db.open_gate();
+    assert_eq!(waits.text().as_deref(), Ok("\"still here\""));
+    eventually(|| vms(&world) == 0);
+}
+
+#[test]
+fn at_the_cap_the_vm_that_has_been_idle_longest_makes_room() {
+    let world = world(3, SOON);
+    let count = |number| world.submit_event(tenant(number), "E", "null").text();
+    for number in [1, 2, 3, 1] {
+        count(number).expect("counted");
+    }
+    assert_eq!(count(4).as_deref(), Ok("1"));
+    assert_eq!((vms(&world), world.runtime.stats().evicted_vms), (3, 1));
+    assert_eq!(count(1).as_deref(), Ok("3"));
+    assert_eq!(count(3).as_deref(), Ok("2"));
+    assert_eq!(count(2).as_deref(), Ok("1"), "it had been idle longest");
+}
+
+#[test]
+fn one_vm_serves_many_tenants_in_turn_whatever_they_wait_for() {
+    for executors in [1, 10] {
+        let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+        let world = World::with_config(LuauConfig { templates, max_vms: 1, executors, ..LuauConfig::default() });
+        let data = ["null", "0.001", "\"kv\""];
+        let pending: Vec<_> =
+            (0..600).map(|number| world.submit_event(tenant(number % 60), "E", data[number as usize % 3])).collect();
+        pending.iter().for_each(|pending| assert!(pending.text().is_ok(), "{:?}", pending.text()));
+        assert!(vms(&world) <= executors as u64);
+    }
+}
+
+#[test]
+fn a_tenant_that_is_never_idle_gives_its_vm_up_for_another() {
+    let world = world(1, SOON);
+    world.db.close_gate();
+    let held = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
+    world.db.wait_for_waiting(1);
+    let other = world.submit_script(tenant(2), "return 'other'");
+    // Nothing new starts in the first VM, or it would never be idle.
+    eventually(|| world.runtime.stats().in_flight == 2);
+    let later = world.submit_script(TENANT, "return 'later'");
+    assert!(other.answer_rx.is_empty());
+    world.db.open_gate();
+    assert_eq!(held.text().as_deref(), Ok("\"held\""));
+    assert_eq!(other.text().as_deref(), Ok("\"other\""));
+    assert_eq!(later.text().as_deref(), Ok("\"later\""));
+}
+
+#[test]
+fn who_waits_for_too_long_for_a_vm_is_told_that_all_are_busy() {
+    let world = world(1, SOON);
+    world.db.close_gate();
+    let held = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
+    world.db.wait_for_waiting(1);
+    let refused = world.submit_script(tenant(2), "return 'never'");
+    match refused.error() {
+        DispatchError::Busy(text) => assert_eq!(text, "every VM of the worker is in use"),
+        other => panic!("{other}"),
+    }
+    world.db.open_gate();
+    assert_eq!(held.text().as_deref(), Ok("\"held\""));
+    assert_eq!(world.submit_script(tenant(2), "return 'now'").text().as_deref(), Ok("\"now\""));
+}
+
+#[test]
+fn dropping_ends_what_waits_and_what_loops_and_leaves_no_vm() {
+    for what in ["\"kv\"", "20", "\"loop\""] {
+        for executors in [1, 10] {
+            let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+            let world = World::with_config(LuauConfig { templates, executors, ..LuauConfig::default() });
+            assert_eq!(world.submit_event(TENANT, "E", "null").text().as_deref(), Ok("1"));
+            world.db.close_gate();
+            let running = world.submit_event(TENANT, "E", what);
+            eventually(|| world.runtime.stats().events == 2);
+            let behind = world.submit_event(TENANT, "E", what);
+            assert!(world.submit(TENANT, Job::DropTenant).wait().is_ok());
+            assert!(running.error().to_string().contains("dropped"), "{}", running.error());
+            assert!(behind.error().to_string().contains("dropped"));
+            assert_eq!(vms(&world), 0);
+            world.db.open_gate();
+            assert_eq!(world.submit_event(TENANT, "E", "null").text().as_deref(), Ok("1"));
+        }
+    }
+}
+
+#[test]
+fn eviction_races_with_events_and_drops_without_losing_an_answer() {
+    let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+    let limits = LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() };
+    let config = LuauConfig {
+        templates,
+        limits,
+        executors: 10,
+        max_vms: 20,
+        vm_idle: Duration::from_micros(200),
+        ..LuauConfig::default()
+    };
+    let world = World::with_config(config);
+    let mut random = 1_u64;
+    let mut pending = Vec::new();
+    for round in 0..4000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let tenant = tenant((random >> 33) % 40);
+        pending.push(match (random >> 20) % 10 {
+            0 => world.submit(tenant, Job::DropTenant),
+            1 => world.submit_event(tenant, "E", "\"kv\""),
+            2 => world.submit_event(tenant, "E", "0.0001"),
+            _ => world.submit_event(tenant, "E", "null"),
+        });
+        if round % 100 == 99 {
+            // With pauses, so that VMs go idle and are closed between events too.
+            pending.drain(..).for_each(|pending| match pending.wait() {
+                Ok(_) => {}
+                Err(error) => assert!(error.to_string().contains("dropped"), "{error}"),
+            });
+        }
+    }
+    eventually(|| vms(&world) == 0);
+    let stats = world.runtime.stats();
+    assert!(stats.evicted_vms > 100 && stats.in_flight == 0, "{stats:?}");
+}
