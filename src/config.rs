@@ -42,6 +42,8 @@ pub struct PoolConfig {
     pub db_options: DbOptions,
     /// The template directory; `None`: the built-in templates.
     pub templates: Option<PathBuf>,
+    /// Whether changes in the template directory are picked up.
+    pub reload: bool,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
     /// Somebody else starts the workers.
@@ -105,6 +107,8 @@ pub struct WorkerConfig {
     pub lifeline: bool,
     /// The template directory; `None`: the built-in templates.
     pub templates: Option<PathBuf>,
+    /// Whether changes in the template directory are picked up.
+    pub reload: bool,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
     /// Executor threads.
@@ -207,6 +211,7 @@ impl PoolConfig {
             store_options: store_options(options)?,
             db_options: db_options(options)?,
             templates: directory(options, "templates")?,
+            reload: reload(options)?,
             default_events: events(options, defaults.default_events)?,
             external_workers,
             worker_tokens: options.option("worker-tokens").map(|(path, _)| PathBuf::from(path)),
@@ -255,6 +260,7 @@ impl WorkerConfig {
             master: master.to_owned(),
             lifeline,
             templates: directory(options, "templates")?,
+            reload: reload(options)?,
             default_events: events(options, DEFAULT_EVENTS)?,
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
             vms: VmOptions::from_options(options)?,
@@ -372,6 +378,17 @@ fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, Con
         return Err(wrong(options, "default-events", "is a list of event names with commas between them, or *"));
     }
     Ok(names)
+}
+
+fn reload(options: &impl Options) -> Result<bool, ConfigError> {
+    let is_on = options.switch("reload");
+    if is_on && options.option("templates").is_none() {
+        return Err(ConfigError {
+            message: "--reload needs --templates: there is nothing to watch".into(),
+            is_usage: true,
+        });
+    }
+    Ok(is_on)
 }
 
 fn directory(options: &impl Options, name: &str) -> Result<Option<PathBuf>, ConfigError> {

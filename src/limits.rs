@@ -184,6 +184,10 @@ pub const SOURCE_MAX_BYTES: usize = 192 * 1024;
 /// and what is beyond is not loaded.
 pub const TEMPLATE_FILES_MAX: usize = 1000;
 
+/// How often a watched template directory (`--reload`) is looked at: a stat of each file, and twice this is what a change
+/// takes to be picked up.
+pub const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Limit: folders inside folders of a template directory; deeper ones are not looked into.
 pub const TEMPLATE_FOLDERS_DEEP: usize = 16;
 
@@ -263,6 +267,20 @@ pub const TICKER_LINGER: Duration = Duration::from_millis(50);
 
 /// Limit: where Luau cannot yield (metamethods, comparators, gsub callbacks) an event ends with an error after this.
 pub const UNYIELDABLE_MAX: Duration = Duration::from_millis(100);
+
+/// `OnStartup` events of a worker that are under way at once and were sent within [`STARTUP_PLACE_FOR`]: enough to keep its
+/// executors busy, few enough for other events to find room.
+pub const STARTUP_PLACES: usize = 32;
+
+/// How long an `OnStartup` event that is not answered keeps the next one waiting.
+pub const STARTUP_PLACE_FOR: Duration = Duration::from_secs(1);
+
+/// Limit: `OnStartup` events of a worker that have no answer: what its templates let wait for as long as they may
+/// ([`EVENT_WALL_MAX`]) while one comes after the other. Then the next ones wait.
+pub const STARTUP_UNDER_WAY_MAX: usize = 1024;
+
+/// Limit: how often an `OnStartup` event is tried that finds the worker busy, a second apart.
+pub const STARTUP_ATTEMPTS_MAX: u32 = 3;
 
 /// Default deadline of a dispatch: above [`EVENT_WALL_MAX`], so that a script's own limit speaks first.
 pub const DISPATCH_DEADLINE: Duration = Duration::from_secs(35);

@@ -281,6 +281,9 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec
         args.push("--templates".into());
         args.push(templates.into());
     }
+    if config.reload {
+        args.push("--reload".into());
+    }
     args
 }
 
@@ -307,7 +310,7 @@ fn start_threads(
     db.on_tenant_state(Box::new(move |tenant, state| {
         told[worker_for(tenant, told.len())].put(tenant, state.clone());
     }));
-    let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
+    let mut workers: Vec<Arc<WorkerThreadHandle>> = Vec::with_capacity(config.workers);
     for (id, subscriptions) in subscriptions.into_iter().enumerate() {
         let (db, make_runtime) = (db.clone(), make_runtime.clone());
         let (workers_len, executors) = (config.workers, config.executors as u64);
@@ -321,7 +324,14 @@ fn start_threads(
         let worker = WorkerThreadHandle::start(id, Box::new(make), on_change.clone()).map_err(MasterError::Io)?;
         workers.push(worker);
     }
-    Ok(workers)
+    // Weak, because the workers hold the database.
+    let told: Vec<_> = workers.iter().map(Arc::downgrade).collect();
+    db.on_template(Box::new(move |tenant| {
+        if let Some(worker) = told[worker_for(tenant, told.len())].upgrade() {
+            worker.reload_template(tenant);
+        }
+    }));
+    Ok(workers.into_iter().map(|worker| -> Arc<dyn Managed> { worker }).collect())
 }
 
 /// Reads the token file, or writes one with fresh tokens if there is none (interface.md).

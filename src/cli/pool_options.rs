@@ -5,6 +5,7 @@ use super::args::OptionSpec;
 /// What both kinds of pool and a worker started by hand have.
 pub(super) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("templates", "DIR", "template directory with main.luau (default: built in)"),
+    OptionSpec::switch("reload", "watch the template directory and pick up what changes in it"),
     OptionSpec::value("default-events", "LIST", "what tenants without a state are subscribed to; * = everything"),
     OptionSpec::value("executors", "E", "executor threads in each worker (default: CPUs / workers)"),
     OptionSpec::value("vm-idle", "D", "a tenant's VM in which nothing ran for so long is closed (default: 15m)"),

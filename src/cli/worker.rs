@@ -63,6 +63,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let (broken_tx, broken_rx) = bounded(1);
     let plan = RuntimePlan {
         templates: config.templates.clone(),
+        reload: config.reload,
         executors: config.executors,
         vms: config.vms,
         broken_tx,
@@ -134,6 +135,7 @@ pub(super) fn need_luau() -> Result<(), CliError> {
 #[cfg_attr(not(feature = "luau"), allow(dead_code))]
 struct RuntimePlan {
     templates: Option<PathBuf>,
+    reload: bool,
     executors: usize,
     vms: VmOptions,
     broken_tx: Sender<String>,
@@ -146,6 +148,7 @@ pub(super) fn runtime_maker(
 ) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
     let plan = RuntimePlan {
         templates: config.templates.clone(),
+        reload: config.reload,
         executors: config.executors,
         vms: config.vms,
         broken_tx,
@@ -161,12 +164,13 @@ fn start_runtime(
     subscriptions: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
     use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
-    let RuntimePlan { templates, executors, vms, broken_tx } = plan.clone();
+    let RuntimePlan { templates, reload, executors, vms, broken_tx } = plan.clone();
     // A full channel holds such a message already.
     let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
     let config = LuauConfig {
         executors,
         templates: templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
+        reload,
         vm_idle: vms.idle,
         max_vms: vms.max,
         thread_prefix: thread_prefix.to_owned(),

@@ -40,7 +40,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// What a worker behind a [`MesophyllClient`] can do besides running jobs.
 pub trait LocalWorker: WorkerLike {
-    /// Reads the states of all tenants of this worker from the database; returns how many.
+    /// Reads the states of all tenants of this worker from the database; returns how many. Called at each connect, so that
+    /// what was not told while there was no link is learnt.
     ///
     /// # Blocks
     /// Until the database answered or its client's timeouts passed.
@@ -51,6 +52,9 @@ pub trait LocalWorker: WorkerLike {
 
     /// Takes over a tenant's new state.
     fn update_tenant_state(&self, tenant: TenantId, state: TenantState);
+
+    /// A tenant's own template may have changed: events from now on get the one that is stored.
+    fn reload_template(&self, tenant: TenantId);
 
     /// How many executors run.
     fn executors(&self) -> u64;
@@ -363,6 +367,7 @@ impl ClientHandler {
                 }
             }
             ServerMessage::UpdateTenantState { id, state } => self.worker.update_tenant_state(id, state),
+            ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
         }
     }
 

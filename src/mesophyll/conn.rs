@@ -160,10 +160,20 @@ impl MesophyllServerConn {
 
     /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it connects.
     pub fn update_tenant_state(&self, tenant: TenantId, state: &TenantState) {
-        let message = ServerMessage::UpdateTenantState { id: tenant, state: state.clone() };
+        self.push(&ServerMessage::UpdateTenantState { id: tenant, state: state.clone() });
+    }
+
+    /// Tells the worker that a tenant's own template may have changed. Lost with the link: a worker that connects doubts
+    /// all that it has.
+    pub fn reload_template(&self, tenant: TenantId) {
+        self.push(&ServerMessage::ReloadTemplate { id: tenant });
+    }
+
+    /// Sends what the worker must not miss while the link lasts.
+    fn push(&self, message: &ServerMessage) {
         if let Err(SendError::Full) = self.inner.link.send(message.encode()) {
-            // The worker would run on with an old state: let it connect again and read them all. What is pending is
-            // failed by the link's own thread: the database tells of a state under a lock, and an answer runs the code
+            // The worker would run on with what is old: let it connect again and read everything. What is pending is
+            // failed by the link's own thread: the database tells of changes under a lock, and an answer runs the code
             // of others.
             self.inner.link.abort(CloseCause::SlowPeer);
         }

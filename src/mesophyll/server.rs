@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
-use crate::model::{TenantId, TenantState};
+use crate::model::TenantId;
 use crate::random;
 use crate::sharding::worker_for;
 use crate::store::DbState;
@@ -126,8 +126,14 @@ impl MesophyllServer {
         let shared = Arc::new(Shared { config, tokens, db, state: Mutex::default(), stopping: AtomicBool::new(false) });
         let pushes = Arc::downgrade(&shared);
         shared.db.on_tenant_state(Box::new(move |tenant, state| {
-            if let Some(shared) = pushes.upgrade() {
-                shared.push_tenant_state(tenant, state);
+            if let Some(conn) = pushes.upgrade().and_then(|shared| shared.connection_of(tenant)) {
+                conn.update_tenant_state(tenant, state);
+            }
+        }));
+        let pushes = Arc::downgrade(&shared);
+        shared.db.on_template(Box::new(move |tenant| {
+            if let Some(conn) = pushes.upgrade().and_then(|shared| shared.connection_of(tenant)) {
+                conn.reload_template(tenant);
             }
         }));
         let handler = Arc::new(Routes { shared: shared.clone() });
@@ -197,11 +203,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn push_tenant_state(&self, tenant: TenantId, state: &TenantState) {
-        let conn = self.lock().connections.get(&worker_for(tenant, self.config.workers)).cloned();
-        if let Some(conn) = conn {
-            conn.update_tenant_state(tenant, state);
-        }
+    /// The connection of the worker that runs a tenant.
+    fn connection_of(&self, tenant: TenantId) -> Option<MesophyllServerConn> {
+        self.lock().connections.get(&worker_for(tenant, self.config.workers)).cloned()
     }
 
     /// Checks a request's worker id and token, in the protocol's order.

@@ -14,7 +14,7 @@ mod timestamp;
 
 pub use dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
 pub use encoded::{EncodedJson, EncodedValue};
-pub use event::{CreateEvent, EventData};
+pub use event::{CreateEvent, EventData, ON_STARTUP};
 pub use global_kv::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
 };

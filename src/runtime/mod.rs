@@ -28,6 +28,13 @@ pub trait TemplateRuntime: Send + Sync {
     /// Gives a job up: a queued one is dropped, a running one ends as cancelled. Its answer, if it still comes, is an error.
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
 
+    /// A tenant's own template may have changed: events that are submitted from now on get the one that is stored. Those
+    /// that run finish with the one that they began with. A runtime whose tenants have none has nothing to do.
+    fn template_changed(&self, _tenant: TenantId) {}
+
+    /// As [`TemplateRuntime::template_changed`] for every tenant: changes may have been missed.
+    fn templates_in_doubt(&self) {}
+
     /// What the runtime is doing, for health reports and metrics.
     fn stats(&self) -> RuntimeStats;
 

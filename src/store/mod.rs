@@ -20,7 +20,7 @@ mod weight;
 use std::sync::Arc;
 
 pub use state::{Caller, DbOptions, DbState, KvAnswer};
-pub use states::StateListener;
+pub use states::{StateListener, TemplateListener};
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 
 use crate::error::DbError;

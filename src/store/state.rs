@@ -4,10 +4,10 @@
 //! here. What is about the shop is in `global.rs`. Owned by the master; called from any thread.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::backup::Export;
-use super::states::{StateListener, States};
+use super::states::{StateListener, States, TemplateListener};
 use super::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, rules};
 use crate::error::DbError;
 use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
@@ -69,6 +69,7 @@ pub struct DbState {
     store: Arc<dyn Store>,
     options: DbOptions,
     states: States,
+    template_listener: RwLock<Option<TemplateListener>>,
 }
 
 impl DbState {
@@ -78,7 +79,7 @@ impl DbState {
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
         let states = store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        Ok(Self { store, options, states: States::new(states) })
+        Ok(Self { store, options, states: States::new(states), template_listener: RwLock::default() })
     }
 
     pub(super) fn store(&self) -> &dyn Store {
@@ -92,6 +93,20 @@ impl DbState {
     /// Who is to hear of every state that is set from now on.
     pub fn on_tenant_state(&self, listener: StateListener) {
         self.states.listen(listener);
+    }
+
+    /// Who is to hear of every tenant whose own template may have changed from now on.
+    pub fn on_template(&self, listener: TemplateListener) {
+        *self.template_listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    }
+
+    /// Tells of a changed template, if that is what a write may have changed.
+    fn tell_of_template(&self, tenant: TenantId, written: &Result<(), DbError>) {
+        if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
+            && let Some(listener) = &*self.template_listener.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            listener(tenant);
+        }
     }
 
     /// The tenant's state, if it has one.
@@ -212,8 +227,13 @@ impl DbState {
         rules::check_scopes(&scopes)?;
         let value = rules::check_value(value)?;
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
+        let is_template = rules::is_template(&key, &scopes);
         let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota: self.options.quota };
-        self.store.kv_set(tenant, set)
+        let written = self.store.kv_set(tenant, set);
+        if is_template {
+            self.tell_of_template(tenant, &written);
+        }
+        written
     }
 
     /// Deletes the record with exactly these scopes; one that is not there is no error.
@@ -223,7 +243,12 @@ impl DbState {
     pub fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError> {
         rules::check_key(&key)?;
         rules::check_scopes(&scopes)?;
-        self.store.kv_delete(tenant, key, scopes)
+        let is_template = rules::is_template(&key, &scopes);
+        let written = self.store.kv_delete(tenant, key, scopes);
+        if is_template {
+            self.tell_of_template(tenant, &written);
+        }
+        written
     }
 
     /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then scopes.
@@ -320,6 +345,26 @@ mod tests {
     }
 
     #[test]
+    fn the_listener_hears_of_templates_and_of_no_other_record() {
+        let db = db();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hear = Arc::clone(&heard);
+        db.on_template(Box::new(move |tenant| hear.lock().expect("not poisoned").push(tenant)));
+        let (tenant, value) = (TenantId::User(7), crate::model::EncodedValue::null());
+        let set = |key: &str, scopes: &[&str]| {
+            db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value).expect("set");
+            std::mem::take(&mut *heard.lock().expect("not poisoned"))
+        };
+        assert_eq!(set("main", &["template"]), [tenant]);
+        assert_eq!(set("other", &["template"]), []);
+        assert_eq!(set("main", &["other"]), []);
+        assert_eq!(set("main", &["template", "other"]), []);
+        db.kv_delete(tenant, Scopes::new(["template"]), "main".to_owned()).expect("deleted");
+        assert_eq!(*heard.lock().expect("not poisoned"), [tenant]);
+        assert!(db.kv_set(tenant, Scopes::new(["template"]), "\0".to_owned(), &value).is_err());
+    }
+
+    #[test]
     fn states_are_read_from_the_store_at_the_start() {
         let store = Arc::new(MemoryStore::new());
         let tenant = TenantId::User(7);
@@ -341,7 +386,16 @@ mod tests {
         db.set_tenant_state(with, &state(&["B"])).expect("set");
         assert_eq!((db.standing(with), db.tenant_state(without)), (Standing::Banned, None));
         assert_eq!(db.tenant_states(Caller { worker_id: 0, workers: 1 }).len(), 1);
+        let starts = state(&["B", "OnStartup"]);
+        db.set_tenant_state(with, &starts).expect("set");
+        let workers = db.tenant_states(Caller { worker_id: 0, workers: 1 });
+        assert_eq!(*workers[0].1, state(&["B"]), "a banned tenant is not started with its worker");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hear = Arc::clone(&told);
+        db.on_tenant_state(Box::new(move |_, state| hear.lock().expect("not poisoned").push(state.clone())));
         db.set_standing(with, Standing::Good).expect("lifted");
+        assert_eq!(*told.lock().expect("not poisoned"), [starts]);
+        db.set_tenant_state(with, &state(&["B"])).expect("set");
         assert_eq!(db.tenant_state(with), Some(Arc::new(state(&["B"]))));
     }
 }

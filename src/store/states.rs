@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Revision, Standing, Store, StoredState};
-use crate::model::{TenantId, TenantState};
+use crate::model::{ON_STARTUP, TenantId, TenantState};
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask
 /// [`super::DbState`].
 pub type StateListener = Box<dyn Fn(TenantId, &TenantState) + Send + Sync>;
+
+/// Hears of every tenant whose own template may have changed, before who changed it is answered; must not block, and must
+/// not ask [`super::DbState`].
+pub type TemplateListener = Box<dyn Fn(TenantId) + Send + Sync>;
 
 /// All states.
 #[derive(Default)]
@@ -42,6 +46,17 @@ pub(super) struct Cached {
 }
 
 impl Cached {
+    /// The state as the tenant's worker gets it: a banned tenant is not started with its worker, which knows of no bans.
+    fn for_worker(&self) -> Option<Arc<TenantState>> {
+        let state = self.state.as_ref()?;
+        if self.standing == Standing::Good || !state.events.contains(ON_STARTUP) {
+            return Some(Arc::clone(state));
+        }
+        let mut state = TenantState::clone(state);
+        state.events.remove(ON_STARTUP);
+        Some(Arc::new(state))
+    }
+
     fn revisions(&self) -> (Revision, Revision) {
         (self.state_revision, self.standing_revision)
     }
@@ -72,7 +87,7 @@ impl States {
     pub(super) fn of(&self, wanted: impl Fn(TenantId) -> bool) -> Vec<(TenantId, Arc<TenantState>)> {
         let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = cached.iter().filter(|(tenant, _)| wanted(**tenant));
-        wanted.filter_map(|(tenant, cached)| Some((*tenant, Arc::clone(cached.state.as_ref()?)))).collect()
+        wanted.filter_map(|(tenant, cached)| Some((*tenant, cached.for_worker()?))).collect()
     }
 
     /// Makes a stored state the one that everybody sees, unless a later one is already.
@@ -87,10 +102,13 @@ impl States {
 
     /// Makes a stored standing the one that counts, unless a later one does already.
     pub(super) fn publish_standing(&self, tenant: TenantId, standing: Standing, revision: Revision) {
-        let _one_at_a_time = self.lock_listener();
+        let listener = self.lock_listener();
         let before = self.get(tenant);
         if before.standing_revision < revision {
-            self.put(tenant, Cached { standing, standing_revision: revision, ..before }, None);
+            let cached = Cached { standing, standing_revision: revision, ..before };
+            // Its worker may have the state of a banned tenant.
+            let is_lifted = cached.standing == Standing::Good;
+            self.put(tenant, cached, listener.as_ref().filter(|_| is_lifted));
         }
     }
 

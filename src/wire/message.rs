@@ -61,6 +61,11 @@ pub enum ServerMessage {
         /// Its new state.
         state: TenantState,
     },
+    /// Ours: a tenant's own template may have changed.
+    ReloadTemplate {
+        /// The tenant.
+        id: TenantId,
+    },
 }
 
 /// From a worker to the master.
@@ -119,8 +124,8 @@ pub enum Incoming<M> {
 }
 
 impl ServerMessage {
-    const VARIANTS: [&str; 6] =
-        ["Hello", "DispatchEvent", "RunScript", "DropWorker", "CancelDispatch", "UpdateTenantState"];
+    const VARIANTS: [&str; 7] =
+        ["Hello", "DispatchEvent", "RunScript", "DropWorker", "CancelDispatch", "UpdateTenantState", "ReloadTemplate"];
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -165,9 +170,13 @@ impl ServerMessage {
                 read_fields!(reader => req_id);
                 ServerMessage::CancelDispatch { req_id }
             }
-            _ => {
+            5 => {
                 read_fields!(reader => id, state);
                 ServerMessage::UpdateTenantState { id, state }
+            }
+            _ => {
+                read_fields!(reader => id);
+                ServerMessage::ReloadTemplate { id }
             }
         })
     }
@@ -281,6 +290,10 @@ impl ServerMessage {
                 writer.encoded(b"\x81\xb1UpdateTenantState\x92");
                 id.encode(writer);
                 state.encode(writer);
+            }
+            ServerMessage::ReloadTemplate { id } => {
+                writer.encoded(b"\x81\xaeReloadTemplate\x91");
+                id.encode(writer);
             }
         }
     }

@@ -281,8 +281,11 @@ fn damaged_json_never_panics() {
 fn messages_of_our_own_come_back() {
     let (mut random, id) = (Random(3), TenantId::User(5));
     let state = TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data: EncodedJson::null() };
-    for message in [ServerMessage::CancelDispatch { req_id: u64::MAX }, ServerMessage::UpdateTenantState { id, state }]
-    {
+    for message in [
+        ServerMessage::CancelDispatch { req_id: u64::MAX },
+        ServerMessage::UpdateTenantState { id, state },
+        ServerMessage::ReloadTemplate { id },
+    ] {
         assert_eq!(ServerMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
     }
     for longest in [None, Some((id, "E".to_owned(), 7))] {

@@ -18,6 +18,7 @@ mod recycle;
 mod rolling;
 mod route;
 mod spawner;
+mod startup;
 mod supervision;
 pub mod supervisor;
 mod thread;

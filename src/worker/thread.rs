@@ -6,16 +6,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use crate::error::{DbError, DispatchError};
 use crate::mesophyll::LocalWorker;
-use crate::model::{Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, TenantId, TenantState, Ticket};
+use crate::model::{
+    Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, ON_STARTUP, TenantId, TenantState, Ticket,
+};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::message::Health;
 use crate::worker_like::{WorkerLike, next_ticket};
 
+use super::startup::Startup;
 use super::unseen::Unseen;
 
 /// The name that stands for every event.
@@ -49,6 +52,13 @@ impl Subscriptions {
             Some(state) => state.events.contains(event),
             None => self.default.events.contains(event) || self.default.events.contains(EVERYTHING),
         }
+    }
+
+    /// The tenants whose own state names this event.
+    pub(super) fn subscribed_to(&self, event: &str) -> Vec<TenantId> {
+        let states = self.read();
+        let named = states.current.iter().filter(|(_, state)| state.events.contains(event));
+        named.map(|(tenant, _)| *tenant).collect()
     }
 
     /// Reads all states anew with `read`; what is pushed meanwhile goes before what was read. Returns how many there are.
@@ -93,7 +103,9 @@ impl TenantStates for Subscriptions {
 /// A worker on OS threads of this process.
 pub struct WorkerThread {
     id: usize,
-    runtime: Box<dyn TemplateRuntime>,
+    // First, so that it ends before the runtime that it uses.
+    startup: Mutex<Option<Startup>>,
+    runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
     db: Arc<dyn TenantDb>,
     executors: u64,
@@ -112,8 +124,20 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        let unseen = Unseen::new(id);
-        Self { id, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen }
+        let (startup, runtime, unseen) = (Mutex::default(), Arc::from(runtime), Unseen::new(id));
+        Self { id, startup, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen }
+    }
+
+    fn startup(&self) -> MutexGuard<'_, Option<Startup>> {
+        self.startup.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the tenants told that the worker has started.
+    fn start_up(&self) {
+        match Startup::start(self.id, self.runtime.clone(), self.subscriptions.clone()) {
+            Ok(startup) => *self.startup() = Some(startup),
+            Err(error) => log::error!("worker {}: no thread for its {ON_STARTUP} events: {error}", self.id),
+        }
     }
 
     fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
@@ -147,6 +171,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn kill(&self) {
+        drop(self.startup().take());
         self.runtime.shutdown();
     }
 
@@ -159,12 +184,21 @@ impl WorkerLike for WorkerThread {
 impl LocalWorker for WorkerThread {
     fn load_tenant_states(&self) -> Result<u64, DbError> {
         let count = self.subscriptions.reload(|| self.db.tenant_states())?;
-        self.is_loaded.store(true, Ordering::Release);
+        if self.is_loaded.swap(true, Ordering::AcqRel) {
+            // A link was lost, and with it perhaps the news of a changed template.
+            self.runtime.templates_in_doubt();
+        } else {
+            self.start_up();
+        }
         Ok(count)
     }
 
     fn update_tenant_state(&self, tenant: TenantId, state: TenantState) {
         self.subscriptions.put(tenant, state);
+    }
+
+    fn reload_template(&self, tenant: TenantId) {
+        self.runtime.template_changed(tenant);
     }
 
     fn executors(&self) -> u64 {

@@ -113,6 +113,14 @@ impl WorkerThreadHandle {
         });
         Ok(Arc::new(Self { shared, anew: Mutex::new(None) }))
     }
+
+    /// A tenant's own template may have changed. One that is being started reads templates when they are needed.
+    pub fn reload_template(&self, tenant: TenantId) {
+        let gate = self.shared.status().gate.clone();
+        if let Some(gate) = gate {
+            gate.0.worker.reload_template(tenant);
+        }
+    }
 }
 
 impl Managed for WorkerThreadHandle {

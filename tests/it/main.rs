@@ -25,6 +25,8 @@ mod hostile_master;
 #[cfg(feature = "luau")]
 mod process_bounds;
 mod protocol;
+#[cfg(feature = "luau")]
+mod reload;
 mod store_concurrency;
 mod store_conformance;
 mod store_crash;

@@ -176,7 +176,7 @@ impl Tenant {
     fn call_failed(&mut self, core: &mut Core, id: u64, event: u64, error: &CallError) {
         let message = match error {
             CallError::Refused(message) => message.clone(),
-            CallError::Convert(error) => match &self.vm {
+            CallError::Convert(error) => match self.events.get(&event).map(|event| &event.vm) {
                 Some(vm) => vm.host.convert_failed(error),
                 None => error.to_string(),
             },

@@ -19,6 +19,8 @@ pub struct LuauConfig {
     pub thread_prefix: String,
     /// Where templates and the modules that they require come from.
     pub templates: TemplateSource,
+    /// Whether a directory of templates is watched, and what changed in it is picked up.
+    pub reload: bool,
     /// A VM in which nothing has run for so long is closed.
     pub vm_idle: Duration,
     /// VMs alive at once, shared evenly among the executors, each of which may have one at least; one more takes the place
@@ -65,6 +67,7 @@ impl Default for LuauConfig {
             executors: 1,
             thread_prefix: "luau".to_owned(),
             templates: TemplateSource::BuiltIn,
+            reload: false,
             vm_idle: limits::VM_IDLE,
             max_vms: limits::VMS_MAX,
             limits: LuauLimits::default(),
@@ -73,7 +76,7 @@ impl Default for LuauConfig {
     }
 }
 
-/// Where templates come from. They are read and compiled once, at the start.
+/// Where templates come from. They are read and compiled at the start, and again if a watched directory changes.
 #[derive(Debug, Clone)]
 pub enum TemplateSource {
     /// The templates in this binary.

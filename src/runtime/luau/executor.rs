@@ -18,7 +18,7 @@ use super::io::IoQueue;
 use super::lanes::{Lanes, Usage};
 use super::mailbox::{Mailbox, Message};
 use super::seats::{Seat, Seats};
-use super::templates::Templates;
+use super::templates::Shelf;
 use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
 use super::timers::Timers;
@@ -36,7 +36,7 @@ pub(super) struct ExecutorParts {
     pub(super) vm_idle: Duration,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoQueue,
-    pub(super) templates: Arc<Templates>,
+    pub(super) shelf: Arc<Shelf>,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) tick: Tick,
@@ -49,7 +49,7 @@ pub(super) struct Core {
     pub(super) timers: Timers,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoQueue,
-    pub(super) templates: Arc<Templates>,
+    pub(super) shelf: Arc<Shelf>,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
     answered: Vec<Ticket>,
@@ -124,13 +124,12 @@ impl Stopwatch {
 
 /// Runs an executor until it is told to stop.
 pub(super) fn run(parts: ExecutorParts) {
-    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, templates, states, gauges, tick, stopping } = parts;
+    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, shelf, states, gauges, tick, stopping } = parts;
     // Whatever ends this thread: nobody may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
     let lanes = Lanes::new(limits.slice);
     let control = Control::new(limits, tick.clone(), stopping.clone());
-    let core =
-        Core { control, timers: Timers::default(), mailbox, io, templates, states, gauges, answered: Vec::new() };
+    let core = Core { control, timers: Timers::default(), mailbox, io, shelf, states, gauges, answered: Vec::new() };
     let mut executor = Executor {
         core,
         tenants: HashMap::new(),
@@ -190,7 +189,7 @@ impl Executor {
         match message {
             Message::Submit { tenant, ticket, job, answer } => {
                 self.tenants.entry(tenant).or_insert_with(|| Place {
-                    tenant: Tenant::new(tenant),
+                    tenant: Tenant::new(tenant, &self.core),
                     queued: false,
                     usage: Usage::new(Instant::now()),
                     seat: Seat::None,
@@ -200,6 +199,7 @@ impl Executor {
             Message::Cancel { tenant, ticket } => {
                 self.with_tenant(tenant, |tenant, core| tenant.cancel(core, ticket));
             }
+            Message::Template { tenant } => self.with_tenant(tenant, |tenant, core| tenant.template_changed(core)),
             Message::Io(done) => self.with_tenant(done.tenant, |tenant, core| tenant.io_done(core, done)),
         }
     }
@@ -373,5 +373,5 @@ impl Executor {
 fn after_panic(tenant: &mut Tenant, core: &mut Core, payload: &(dyn std::any::Any + Send)) {
     log::error!("a panic while {} ran: {}", tenant.id, panic_message(payload));
     core.gauges.panicked();
-    tenant.discard_vm(core, "of an internal error");
+    tenant.discard_vms(core, "of an internal error");
 }

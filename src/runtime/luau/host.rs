@@ -94,6 +94,11 @@ impl Host {
         }
     }
 
+    /// Whether the VM has begun to run another template than this one.
+    pub(super) fn runs_another(&self, program: &Compiled) -> bool {
+        self.program.borrow().as_ref().is_some_and(|held| held != program)
+    }
+
     pub(super) fn add_event(&self, id: u64, event: CreateEvent) {
         self.events.borrow_mut().insert(id, Rc::new(event));
     }

@@ -3,7 +3,7 @@
 //! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants everything at once for
 //! one lock, and `cancel` must know which tickets are under way. The executor owns what it takes out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,6 +20,8 @@ pub(super) enum Message {
     Submit { tenant: TenantId, ticket: Ticket, job: Job, answer: Answer },
     /// A job is given up.
     Cancel { tenant: TenantId, ticket: Ticket },
+    /// A tenant's own template may have changed.
+    Template { tenant: TenantId },
     /// Something that an I/O thread did for a tenant.
     Io(IoDone),
 }
@@ -38,9 +40,12 @@ pub(super) struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for each operation under way.
+    // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for each operation under way;
+    // one change for each tenant.
     queue: VecDeque<Message>,
     jobs: usize,
+    /// Tenants whose changed template is told of in the queue.
+    changed: HashSet<TenantId>,
     /// Tickets that have no answer yet, as far as the executor has said, with the size of their jobs.
     under_way: HashMap<Ticket, usize>,
     /// Limit: `jobs_max_bytes`, or one job of any size; the sum of the sizes in `under_way`.
@@ -91,6 +96,15 @@ impl Mailbox {
         }
         self.push(state, Message::Cancel { tenant, ticket });
         Cancelled::Sent
+    }
+
+    /// Tells that a tenant's own template may have changed.
+    pub(super) fn template_changed(&self, tenant: TenantId) {
+        let mut state = self.lock();
+        // Once is enough: what is told of is read after it was taken out.
+        if !state.closed && state.changed.insert(tenant) {
+            self.push(state, Message::Template { tenant });
+        }
     }
 
     /// Delivers the result of an operation; never refused, because operations under way are bounded.
@@ -159,6 +173,7 @@ impl Mailbox {
     fn take_from(&self, state: &mut State, into: &mut VecDeque<Message>) {
         into.append(&mut state.queue);
         state.jobs = 0;
+        state.changed.clear();
         self.filled.store(false, Ordering::Release);
     }
 

@@ -26,10 +26,13 @@ mod gauges;
 mod host;
 mod io;
 mod lanes;
+mod lifetime;
+mod live_vm;
 mod locks;
 mod mailbox;
 mod memory;
 mod ops;
+mod program;
 mod running;
 mod script_error;
 mod script_log;
@@ -54,8 +57,8 @@ use self::executor::ExecutorParts;
 use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
-use self::templates::Templates;
 pub use self::templates::{Finding, check, check_source};
+use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};
@@ -87,6 +90,8 @@ pub struct LuauRuntime {
     threads: Mutex<Vec<OwnedThread>>,
     ticker: Ticker,
     io: IoPool,
+    shelf: Arc<Shelf>,
+    watch: Option<Watch>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -104,9 +109,12 @@ impl LuauRuntime {
     /// See [`StartError`].
     pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
         vm::prepare();
-        let LuauConfig { executors, thread_prefix, templates, vm_idle, max_vms, limits, on_broken } = config;
-        let templates = Templates::load(&templates, limits.source_bytes).map_err(StartError::Templates)?;
-        let templates = Arc::new(templates);
+        let LuauConfig { executors, thread_prefix, templates: source, reload, vm_idle, max_vms, limits, on_broken } =
+            config;
+        // Before the reading, so that a change while it reads is a change.
+        let look = if let TemplateSource::Directory(directory) = &source { Look::at(directory).ok() } else { None };
+        let templates = Templates::load(&source, limits.source_bytes).map_err(StartError::Templates)?;
+        let shelf = Arc::new(Shelf::new(templates));
         let count = executors.max(1);
         let (ticker, ticks) = Ticker::start_watched(&format!("{thread_prefix}-tick"), count, limits.slice, &on_broken)
             .map_err(StartError::Thread)?;
@@ -122,7 +130,9 @@ impl LuauRuntime {
             ticks.iter().map(|tick| Handle { mailbox: Arc::new(Mailbox::new(tick.clone())), gauges: Arc::default() });
         let executors = executors.collect();
         // From here on whatever was started is stopped by the drop of the runtime.
-        let runtime = Self { executors, threads: Mutex::default(), ticker, io, stopping: stopping.clone() };
+        let threads = Mutex::default();
+        let mut runtime =
+            Self { executors, threads, ticker, io, shelf: shelf.clone(), watch: None, stopping: stopping.clone() };
         for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {
             let parts = ExecutorParts {
                 limits: limits.clone(),
@@ -130,7 +140,7 @@ impl LuauRuntime {
                 vm_idle,
                 mailbox: handle.mailbox.clone(),
                 io: io_queue.clone(),
-                templates: templates.clone(),
+                shelf: shelf.clone(),
                 states: states.clone(),
                 gauges: handle.gauges.clone(),
                 tick,
@@ -146,6 +156,12 @@ impl LuauRuntime {
                     return Err(StartError::Thread(error));
                 }
             }
+        }
+        drop(io_queue);
+        if let (true, TemplateSource::Directory(directory)) = (reload, source) {
+            let name = format!("{thread_prefix}-watch");
+            let watch = Watch::start(name, directory, look, limits.source_bytes, shelf).map_err(StartError::Thread)?;
+            runtime.watch = Some(watch);
         }
         Ok(runtime)
     }
@@ -178,6 +194,14 @@ impl TemplateRuntime for LuauRuntime {
         self.executor(tenant).mailbox.cancel(tenant, ticket)
     }
 
+    fn template_changed(&self, tenant: TenantId) {
+        self.executor(tenant).mailbox.template_changed(tenant);
+    }
+
+    fn templates_in_doubt(&self) {
+        self.shelf.doubt();
+    }
+
     fn stats(&self) -> RuntimeStats {
         let now = Instant::now();
         let gauges = || self.executors.iter().map(|executor| &executor.gauges);
@@ -203,6 +227,9 @@ impl TemplateRuntime for LuauRuntime {
         }
         // 4. With them the last senders of the I/O queue are gone: its threads end after what they are doing.
         self.io.stop();
+        if let Some(watch) = &self.watch {
+            watch.stop();
+        }
         self.ticker.stop();
     }
 }

@@ -26,7 +26,7 @@ const RESULT_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 64;
 impl Tenant {
     /// Resumes the task on top of the running ones.
     pub(super) fn resume(&mut self, core: &mut Core, id: u64) -> Step {
-        let (Some(vm), Some(task)) = (&self.vm, self.tasks.get_mut(id)) else {
+        let Some(task) = self.tasks.get_mut(id) else {
             self.running.pop();
             return Step::Done;
         };
@@ -35,6 +35,7 @@ impl Tenant {
             return Step::Done;
         };
         let (event_id, is_handler, meter) = (task.event, event.handler == id, event.meter.clone());
+        let vm = &*event.vm.clone();
         let started = Instant::now();
         core.gauges.run(self.id, &event.name, *event.running_since.get_or_insert(started));
         core.control.start_run(&meter, started);
@@ -75,7 +76,9 @@ impl Tenant {
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
-            self.discard_vm(core, "another event used up its memory");
+            if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
+                self.discard_vm(core, &vm, "another event used up its memory");
+            }
         } else {
             self.kill_event(core, event, doom);
         }

@@ -6,8 +6,7 @@
 //! what calls do, in `calls`.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,34 +14,40 @@ use mlua::{IntoLuaMulti, MultiValue, Value};
 
 use super::budget::{Doom, Meter};
 use super::executor::Core;
-use super::host::Host;
-use super::io::{IoDone, IoJob, IoOutput, IoPurpose, IoWork};
+use super::io::{IoDone, IoJob, IoPurpose, IoWork};
+use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, Why};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
-use super::templates::{Compiled, MAIN};
+use super::templates::{Compiled, Templates};
 use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::error::{DbError, DispatchError};
 use crate::limits::TENANT_IO_MAX;
-use crate::model::{Answer, CreateEvent, DispatchResult, EncodedValue, Job, KvRecord, Scopes, TenantId, Ticket};
-use crate::wire::walk::{Token, Walk};
+use crate::model::{Answer, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
 
 /// A tenant.
 pub(super) struct Tenant {
     pub(super) id: TenantId,
     pub(super) log: Rc<ScriptLog>,
     /// Limit: `TENANT_QUEUE_MAX`; one more is busy at once.
-    waiting: VecDeque<Waiting>,
-    last_script: u64,
-    program: Program,
-    last_load: u64,
-    pub(super) vm: Option<Vm>,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) last_script: u64,
+    pub(super) program: Program,
+    pub(super) last_load: u64,
+    /// The templates that it runs with, and the edition of the shelf when it last looked for others.
+    pub(super) templates: Arc<Templates>,
+    pub(super) edition: u64,
+    /// What new events start in. Those that run in an older one hold it themselves.
+    pub(super) vm: Option<Rc<LiveVm>>,
+    /// Limit: one VM in which events finish with an older template. While there is one, a second that is outdated starts
+    /// nothing more and is replaced when what runs in it has ended.
+    pub(super) retired: Weak<LiveVm>,
     /// The executor has a seat for its VM.
-    may_make_vm: bool,
+    pub(super) may_make_vm: bool,
     /// Another tenant waits for its VM: it starts nothing new in it.
-    is_asked: bool,
+    pub(super) is_asked: bool,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
     pub(super) events: HashMap<u64, Event>,
     last_event: u64,
@@ -60,15 +65,15 @@ pub(super) struct Tenant {
 }
 
 /// A job that has not started.
-struct Waiting {
-    ticket: Ticket,
-    answer: Answer,
-    event: CreateEvent,
-    code: Code,
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) answer: Answer,
+    pub(super) event: CreateEvent,
+    pub(super) code: Code,
 }
 
 /// What a job runs.
-enum Code {
+pub(super) enum Code {
     /// The tenant's template.
     Template,
     /// A script that waits to be compiled: its name and source.
@@ -80,7 +85,7 @@ enum Code {
 }
 
 /// The tenant's template.
-enum Program {
+pub(super) enum Program {
     Unknown,
     /// It is being loaded; the number tells the load from an earlier one.
     Loading(u64),
@@ -91,6 +96,8 @@ enum Program {
 pub(super) struct Event {
     ticket: Ticket,
     pub(super) name: Arc<str>,
+    /// What it runs in.
+    pub(super) vm: Rc<LiveVm>,
     /// Gone when the handler has returned.
     answer: Option<Answer>,
     pub(super) meter: Rc<Meter>,
@@ -116,7 +123,7 @@ pub(super) enum Step {
 }
 
 impl Tenant {
-    pub(super) fn new(id: TenantId) -> Self {
+    pub(super) fn new(id: TenantId, core: &Core) -> Self {
         Self {
             id,
             log: Rc::new(ScriptLog::new(id)),
@@ -124,7 +131,10 @@ impl Tenant {
             last_script: 0,
             program: Program::Unknown,
             last_load: 0,
+            templates: core.shelf.current(),
+            edition: core.shelf.edition(),
             vm: None,
+            retired: Weak::new(),
             may_make_vm: false,
             is_asked: false,
             events: HashMap::new(),
@@ -142,6 +152,7 @@ impl Tenant {
 
     /// Takes a job.
     pub(super) fn submit(&mut self, core: &mut Core, ticket: Ticket, job: Job, answer: Answer) {
+        self.look_for_changes(core);
         // Those that start in the next turn do not wait.
         let limits = core.limits();
         let room = limits.tenant_waiting + limits.tenant_running.saturating_sub(self.events.len());
@@ -239,7 +250,11 @@ impl Tenant {
 
     /// Collects a little. An event that made this necessary pays for it, and ends if too much is alive in the end.
     fn collect(&mut self, core: &mut Core, because_of: Option<u64>) -> Step {
-        let Some(vm) = &self.vm else { return Step::Idle };
+        let because_of_vm = because_of.and_then(|id| self.events.get(&id)).map(|event| &event.vm);
+        let Some(vm) = because_of_vm.or(self.vm.as_ref()).cloned() else {
+            self.collection = Collection::default();
+            return Step::Done;
+        };
         let started = Instant::now();
         let is_done = self.collection.step(&vm.lua);
         let Some(id) = because_of else { return Step::Done };
@@ -253,52 +268,12 @@ impl Tenant {
         Step::Done
     }
 
-    /// Whether an event could start if there were a VM.
-    pub(super) fn wants_vm(&self, core: &Core) -> bool {
-        self.vm.is_none() && self.is_startable(core)
-    }
-
-    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and nothing may start in it.
-    pub(super) fn is_idle(&self, core: &Core) -> bool {
-        self.events.is_empty() && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
-    }
-
-    /// Its executor has a seat for its VM, or has one no more.
-    pub(super) fn set_may_make_vm(&mut self, may_make_vm: bool) {
-        (self.may_make_vm, self.is_asked) = (may_make_vm, false);
-    }
-
-    /// Its VM is wanted by another tenant: it goes when what runs in it has ended.
-    pub(super) fn ask_for_vm(&mut self) {
-        self.is_asked = true;
-    }
-
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked
-    }
-
-    /// Closes a VM that is idle; the next event gets a new one.
-    pub(super) fn evict(&mut self, core: &mut Core) {
-        log::debug!("the VM of {} was closed: nothing runs in it", self.id);
-        self.close_vm(core);
-        core.gauges.vm_evicted();
-        self.want_program(core);
-    }
-
-    /// Every VM has been in use for too long.
-    pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
-        while let Some(waiting) = self.waiting.pop_front() {
-            let busy = "every VM of the worker is in use".to_owned();
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
-        }
-    }
-
     fn can_start(&self, core: &Core) -> bool {
         let has_vm = if self.vm.is_some() { !self.is_asked } else { self.may_make_vm };
         has_vm && self.is_startable(core)
     }
 
-    fn is_startable(&self, core: &Core) -> bool {
+    pub(super) fn is_startable(&self, core: &Core) -> bool {
         let is_ready = match self.waiting.front().map(|waiting| &waiting.code) {
             Some(Code::Template) => matches!(self.program, Program::Ready(_)),
             Some(Code::Script(..)) => true,
@@ -317,17 +292,17 @@ impl Tenant {
         {
             return core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
         }
+        let Some(vm) = self.vm.clone() else { return };
         self.last_event += 1;
         let id = self.last_event;
         let compiling = if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
         let meter = Rc::new(Meter::new(id, Instant::now(), core.limits(), compiling));
-        match self.start_task(core, id, &waiting.code) {
+        match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
-                if let Some(vm) = &self.vm {
-                    vm.host.add_event(id, waiting.event);
-                }
+                vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
-                let event = Event { ticket, name, answer, meter, handler, tasks: 1, wall: None, running_since: None };
+                let event =
+                    Event { ticket, name, vm, answer, meter, handler, tasks: 1, wall: None, running_since: None };
                 self.events.insert(id, event);
                 self.running.push(handler);
             }
@@ -337,13 +312,12 @@ impl Tenant {
             Err(Start::Memory) => {
                 let doom = Doom::Memory(core.limits().memory_bytes);
                 core.answer(ticket, waiting.answer, Err(DispatchError::Script(doom.to_string())));
-                self.discard_vm(core, "another event used up its memory");
+                self.discard_vm(core, &vm, "another event used up its memory");
             }
         }
     }
 
-    fn start_task(&mut self, core: &Core, event: u64, code: &Code) -> Result<u64, Start> {
-        let vm = self.vm.as_ref().ok_or(Start::Memory)?;
+    fn start_task(&mut self, core: &Core, vm: &Vm, event: u64, code: &Code) -> Result<u64, Start> {
         let (function, args) = match (code, &self.program) {
             (Code::Script(compiled, _), _) => {
                 core.control.forget_doom();
@@ -363,22 +337,6 @@ impl Tenant {
         let args: MultiValue = args.map_err(|_| Start::Memory)?;
         let thread = vm.lua.create_thread(function.clone()).map_err(|_| Start::Memory)?;
         Ok(self.tasks.add(thread, event, Next::Values(args)))
-    }
-
-    fn make_vm(&mut self, core: &mut Core) -> Result<(), String> {
-        let host = Host::new(self.id, &core.control, &core.templates, &core.states, &self.log);
-        match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
-            Ok(Ok(vm)) => {
-                self.vm = Some(vm);
-                core.gauges.vm_made();
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                log::error!("no VM could be made for {}: {error}", self.id);
-                Err("no VM could be made".to_owned())
-            }
-            Err(_) => Err("no VM could be made".to_owned()),
-        }
     }
 
     /// Answers an event. Tasks that it left go on.
@@ -401,11 +359,10 @@ impl Tenant {
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
             core.answer(event.ticket, answer, Err(DispatchError::Script(cancelled)));
         }
-        if let Some(vm) = &self.vm {
-            vm.host.remove_event(id);
-            if self.events.is_empty() && self.waiting.is_empty() {
-                self.collection.begin_idle(&vm.lua);
-            }
+        event.vm.host.remove_event(id);
+        let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
+        if is_current && self.events.is_empty() && self.waiting.is_empty() {
+            self.collection.begin_idle(&event.vm.lua);
         }
     }
 
@@ -419,128 +376,6 @@ impl Tenant {
         self.answer(core, id, Err(dispatch_error(doom)));
         self.remove_tasks(core, &self.tasks.of_event(id));
         self.end_event(core, id);
-    }
-
-    /// Throws the VM away, with everything that runs in it: `why` is what the callers are told.
-    pub(super) fn discard_vm(&mut self, core: &mut Core, why: &str) {
-        log::info!("the VM of {} was discarded: {why}", self.id);
-        let error = DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
-        let events: Vec<u64> = self.events.keys().copied().collect();
-        events.into_iter().for_each(|event| self.answer(core, event, Err(error.clone())));
-        self.close_vm(core);
-        core.gauges.vm_discarded();
-        self.want_program(core);
-    }
-
-    /// Ends everything: what waits, what runs, and the VM.
-    pub(super) fn drop_all(&mut self, core: &mut Core, doom: Doom) {
-        let events: Vec<u64> = self.events.keys().copied().collect();
-        events.into_iter().for_each(|event| self.kill_event(core, event, doom));
-        let why = match doom {
-            Doom::Stopping => "the worker stopped before the event ran",
-            _ => "the tenant was dropped before the event ran",
-        };
-        while let Some(waiting) = self.waiting.pop_front() {
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(why.to_owned())));
-        }
-        self.close_vm(core);
-    }
-
-    fn close_vm(&mut self, core: &mut Core) {
-        self.remove_tasks(core, &self.tasks.ids());
-        let events: Vec<u64> = self.events.keys().copied().collect();
-        events.into_iter().for_each(|event| self.end_event(core, event));
-        self.running.clear();
-        self.ready.clear();
-        self.collection = Collection::default();
-        self.program = Program::Unknown;
-        if let Some(vm) = self.vm.take() {
-            core.gauges.vm_closed();
-            // A VM that met a panic may meet another one in its end.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(vm)));
-        }
-    }
-
-    /// Has the template loaded, if an event waits for it.
-    fn want_program(&mut self, core: &mut Core) {
-        let is_wanted = self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Template));
-        if !is_wanted || !matches!(self.program, Program::Unknown) {
-            return;
-        }
-        self.last_load += 1;
-        self.program = Program::Loading(self.last_load);
-        let (tenant, limit) = (self.id, core.limits().source_bytes);
-        let work: IoWork = Box::new(move |db| {
-            let record = db.kv_get(tenant, Scopes::new(["template"]), MAIN.to_owned());
-            IoOutput::Program(record.map(|record| record.map(|record| own_template(&record, limit))))
-        });
-        if self.start_io(core, IoPurpose::Program(self.last_load), work).is_err() {
-            self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
-        }
-    }
-
-    fn program_loaded(&mut self, core: &mut Core, load: u64, output: IoOutput) {
-        if !matches!(self.program, Program::Loading(current) if current == load) {
-            return;
-        }
-        match output {
-            IoOutput::Program(Ok(Some(own))) => self.program = Program::Ready(own),
-            IoOutput::Program(Ok(None)) => self.program = Program::Ready(core.templates.main()),
-            IoOutput::Program(Err(error)) => self.program_failed(core, &error),
-            _ => self.program_failed(core, &DbError::Internal("it could not be read".to_owned())),
-        }
-    }
-
-    fn program_failed(&mut self, core: &mut Core, error: &DbError) {
-        self.program = Program::Unknown;
-        let refusal = DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
-        for waiting in std::mem::take(&mut self.waiting) {
-            if matches!(waiting.code, Code::Template) {
-                core.answer(waiting.ticket, waiting.answer, Err(refusal.clone()));
-            } else {
-                self.waiting.push_back(waiting);
-            }
-        }
-    }
-
-    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the others' from theirs.
-    fn compile_next(&mut self, core: &mut Core) {
-        while !self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Compiling(_))) {
-            let is_source = |waiting: &&mut Waiting| matches!(waiting.code, Code::Source(..));
-            let Some(waiting) = self.waiting.iter_mut().find(is_source) else { return };
-            self.last_script += 1;
-            let number = self.last_script;
-            let Code::Source(name, code) = std::mem::replace(&mut waiting.code, Code::Compiling(number)) else {
-                return;
-            };
-            let limit = core.limits().source_bytes;
-            let work: IoWork =
-                Box::new(move |_| IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit)));
-            if self.start_io(core, IoPurpose::Script(number), work).is_err() {
-                self.refuse_script(core, number);
-            }
-        }
-    }
-
-    fn script_compiled(&mut self, core: &mut Core, number: u64, output: IoOutput, took: Duration) {
-        match output {
-            IoOutput::Script(compiled) => {
-                let is_it = |waiting: &&mut Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-                if let Some(waiting) = self.waiting.iter_mut().find(is_it) {
-                    waiting.code = Code::Script(compiled, took);
-                }
-            }
-            _ => self.refuse_script(core, number),
-        }
-        self.compile_next(core);
-    }
-
-    fn refuse_script(&mut self, core: &mut Core, number: u64) {
-        let is_it = |waiting: &Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-        if let Some(waiting) = self.waiting.iter().position(is_it).and_then(|index| self.waiting.remove(index)) {
-            let busy = "the worker has too much to do to compile the script".to_owned();
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
-        }
     }
 
     /// Hands work to an I/O thread, at once or when others of this tenant are done.
@@ -586,13 +421,6 @@ fn dispatch_error(doom: Doom) -> DispatchError {
         Doom::Cancelled => DispatchError::Deadline { sent: true },
         Doom::Stopping => DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned()),
         doom => DispatchError::Script(doom.to_string()),
-    }
-}
-
-fn own_template(record: &KvRecord, limit: usize) -> Compiled {
-    match Walk::new(&record.value).next() {
-        Ok(Some(Token::Text(source))) => Compiled::from_source(MAIN, source.as_bytes(), limit),
-        _ => Compiled::missing(MAIN, "the tenant's template is not text"),
     }
 }
 

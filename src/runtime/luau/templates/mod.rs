@@ -1,15 +1,17 @@
 //! Templates and the modules that they require: read and compiled once, shared by all VMs as bytecode.
 //!
-//! Scripts never touch the file system: `require` looks names up in what was loaded at the start, so there is no path to
-//! climb out of and no file that changes under a running script. Compiling happens on the thread that starts the runtime
-//! and, for scripts and tenants' own templates, on I/O threads: it cannot be interrupted.
+//! Scripts never touch the file system: `require` looks names up in what was loaded, so there is no path to climb out of
+//! and no file that changes under a running script. Compiling happens on the thread that starts the runtime, on the one
+//! that watches the directory (`watch`) and, for scripts and tenants' own templates, on I/O threads: it cannot be interrupted.
 
 mod check;
 pub(super) mod known;
 mod lexer;
 mod names;
+mod shelf;
 mod source;
 mod walk;
+mod watch;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,13 +21,15 @@ use std::sync::Arc;
 use mlua::chunk::Compiler;
 
 pub use self::check::{Finding, check, check_source};
+pub(super) use self::shelf::Shelf;
+pub(super) use self::watch::{Look, Watch};
 use super::config::TemplateSource;
 
 /// The module that a tenant without a template of its own runs.
 pub(super) const MAIN: &str = "main";
 
 /// A compiled chunk, or why it does not compile.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Compiled {
     /// Name shown in errors and tracebacks.
     pub(super) name: Arc<str>,

@@ -167,3 +167,96 @@ fn eviction_races_with_events_and_drops_without_losing_an_answer() {
     let stats = world.runtime.stats();
     assert!(stats.evicted_vms > 100 && stats.in_flight == 0, "{stats:?}");
 }
+
+#[test]
+fn a_template_that_changed_is_read_before_the_next_event_and_kept_if_it_is_the_same() {
+    let world = world(10, SOON);
+    let put = |source: &str| world.db.put(TENANT, "main", &["template"], &format!("{source:?}"));
+    let count = || world.submit_event(TENANT, "E", "null").text();
+    assert_eq!(count().as_deref(), Ok("1"));
+    // Nothing has changed in fact: the VM stays.
+    world.runtime.template_changed(TENANT);
+    world.runtime.template_changed(tenant(99));
+    assert_eq!(count().as_deref(), Ok("2"));
+    world.runtime.templates_in_doubt();
+    assert_eq!(count().as_deref(), Ok("3"));
+    put("return function() return 'own' end");
+    assert_eq!(count().as_deref(), Ok("4"), "nobody has told of it");
+    world.runtime.template_changed(TENANT);
+    assert_eq!(count().as_deref(), Ok("\"own\""));
+    put("return function() return 'newer' end");
+    world.runtime.templates_in_doubt();
+    assert_eq!(count().as_deref(), Ok("\"newer\""));
+    put("return function(");
+    world.runtime.template_changed(TENANT);
+    assert!(count().is_err_and(|error| error.contains("main:1: Expected")));
+    put("return function() return 'mended' end");
+    world.runtime.template_changed(TENANT);
+    assert_eq!(count().as_deref(), Ok("\"mended\""));
+    eventually(|| vms(&world) == 1);
+}
+
+#[test]
+fn what_runs_finishes_in_its_own_vm_and_a_third_one_waits_for_the_first() {
+    let world = world(10, SOON);
+    let change = |number: usize| {
+        let source = format!("return function(ctx) ctx.KV:get('k', {{ 's' }}) return {number} end");
+        world.db.put(TENANT, "main", &["template"], &format!("{source:?}"));
+        world.runtime.template_changed(TENANT);
+    };
+    change(1);
+    // The template's own loading passes the gate too.
+    let start = |waiting: usize| {
+        let pending = world.submit_event(TENANT, "E", "null");
+        eventually(|| world.runtime.stats().events == waiting as u64);
+        pending
+    };
+    assert_eq!(start(1).text().as_deref(), Ok("1"));
+    let hold = || world.submit_script(TENANT, "local ctx = ... task.wait(3) return ctx.tenant.id");
+    let first = hold();
+    eventually(|| world.runtime.stats().events == 2);
+    change(2);
+    assert_eq!(start(3).text().as_deref(), Ok("2"), "beside the first");
+    assert_eq!(vms(&world), 2);
+    let second = hold();
+    eventually(|| world.runtime.stats().events == 4);
+    change(3);
+    let third = world.submit_event(TENANT, "E", "null");
+    assert_eq!(first.text().as_deref(), Ok("\"1\""));
+    assert_eq!(second.text().as_deref(), Ok("\"1\""));
+    assert_eq!(third.text().as_deref(), Ok("3"));
+    eventually(|| vms(&world) == 1);
+}
+
+#[test]
+fn changes_race_with_drops_evictions_and_events_without_losing_an_answer() {
+    let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+    let limits = LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() };
+    let (max_vms, vm_idle) = (8, Duration::from_micros(300));
+    let config = LuauConfig { templates, limits, executors: 4, max_vms, vm_idle, ..LuauConfig::default() };
+    let world = World::with_config(config);
+    let mut random = 7_u64;
+    let mut pending = Vec::new();
+    for round in 0..4000_u64 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let tenant = tenant((random >> 33) % 20);
+        match (random >> 20) % 8 {
+            0 => {
+                let source = format!("return function(ctx) ctx.KV:get('k', {{ 's' }}) return {round} end");
+                world.db.put(tenant, "main", &["template"], &format!("{source:?}"));
+                world.runtime.template_changed(tenant);
+            }
+            1 => pending.push(world.submit(tenant, Job::DropTenant)),
+            2 => pending.push(world.submit_event(tenant, "E", "0.0003")),
+            3 if round % 50 == 0 => world.runtime.templates_in_doubt(),
+            _ => pending.push(world.submit_event(tenant, "E", "null")),
+        }
+        if round % 100 == 99 {
+            pending.drain(..).for_each(|pending| match pending.wait() {
+                Ok(_) => {}
+                Err(error) => assert!(error.to_string().contains("dropped"), "{error}"),
+            });
+        }
+    }
+    eventually(|| vms(&world) == 0 && world.runtime.stats().in_flight == 0);
+}

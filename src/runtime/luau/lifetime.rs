@@ -1,0 +1,153 @@
+//! When a tenant's VM is made and how it ends: closed while nothing runs in it, left to what runs in it because a template
+//! changed, or thrown away with what runs.
+//!
+//! Part of a tenant, on its executor, which says who may have a VM (`seats`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::budget::Doom;
+use super::executor::Core;
+use super::host::Host;
+use super::live_vm::LiveVm;
+use super::memory::Collection;
+use super::tenant::{Program, Tenant};
+use super::vm::Vm;
+use crate::error::DispatchError;
+
+impl Tenant {
+    /// Whether an event could start if there were a VM.
+    pub(super) fn wants_vm(&self, core: &Core) -> bool {
+        self.vm.is_none() && self.is_startable(core)
+    }
+
+    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and nothing may start in it.
+    pub(super) fn is_idle(&self, core: &Core) -> bool {
+        let is_unused = self.vm.as_ref().is_some_and(is_unused);
+        is_unused && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
+    }
+
+    /// Its executor has a seat for its VM, or has one no more.
+    pub(super) fn set_may_make_vm(&mut self, may_make_vm: bool) {
+        (self.may_make_vm, self.is_asked) = (may_make_vm, false);
+    }
+
+    /// Its VM is wanted by another tenant: it goes when what runs in it has ended.
+    pub(super) fn ask_for_vm(&mut self) {
+        self.is_asked = true;
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    pub(super) fn make_vm(&mut self, core: &mut Core) -> Result<(), String> {
+        let host = Host::new(self.id, &core.control, &self.templates, &core.states, &self.log);
+        match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
+            Ok(Ok(vm)) => {
+                self.vm = Some(Rc::new(LiveVm::new(vm, &core.gauges)));
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                log::error!("no VM could be made for {}: {error}", self.id);
+                Err("no VM could be made".to_owned())
+            }
+            Err(_) => Err("no VM could be made".to_owned()),
+        }
+    }
+
+    /// The VM is out of date: what runs in it finishes there, and the next event gets a new one.
+    pub(super) fn retire(&mut self) {
+        let Some(vm) = &self.vm else { return };
+        if is_unused(vm) {
+            self.close_idle();
+        } else if self.retired.strong_count() == 0 {
+            self.retired = Rc::downgrade(vm);
+            self.vm = None;
+            self.collection.stop_idle();
+        } else {
+            self.is_asked = true;
+        }
+    }
+
+    /// Closes a VM that is idle; the next event gets a new one.
+    pub(super) fn evict(&mut self, core: &mut Core) {
+        log::debug!("the VM of {} was closed: nothing runs in it", self.id);
+        self.close_idle();
+        core.gauges.vm_evicted();
+        self.want_program(core);
+    }
+
+    /// Every VM has been in use for too long.
+    pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            let busy = "every VM of the worker is in use".to_owned();
+            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
+        }
+    }
+
+    /// Throws a VM away, with everything that runs in it: `why` is what the callers are told.
+    pub(super) fn discard_vm(&mut self, core: &mut Core, vm: &Rc<LiveVm>, why: &str) {
+        log::info!("the VM of {} was discarded: {why}", self.id);
+        let error = DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
+        let runs_in_it = self.events.iter().filter(|(_, event)| Rc::ptr_eq(&event.vm, vm));
+        let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();
+        events.iter().for_each(|event| self.answer(core, *event, Err(error.clone())));
+        for event in events {
+            self.remove_tasks(core, &self.tasks.of_event(event));
+            self.end_event(core, event);
+        }
+        if self.vm.as_ref().is_some_and(|current| Rc::ptr_eq(current, vm)) {
+            self.close_idle();
+        }
+        self.collection = Collection::default();
+        core.gauges.vm_discarded();
+        self.want_program(core);
+    }
+
+    /// Throws every VM away, with everything that runs.
+    pub(super) fn discard_vms(&mut self, core: &mut Core, why: &str) {
+        for vm in self.vm.clone().into_iter().chain(self.retired.upgrade()) {
+            self.discard_vm(core, &vm, why);
+        }
+        self.close_vms(core);
+        self.want_program(core);
+    }
+
+    /// Ends everything: what waits, what runs, and the VM.
+    pub(super) fn drop_all(&mut self, core: &mut Core, doom: Doom) {
+        let events: Vec<u64> = self.events.keys().copied().collect();
+        events.into_iter().for_each(|event| self.kill_event(core, event, doom));
+        let why = match doom {
+            Doom::Stopping => "the worker stopped before the event ran",
+            _ => "the tenant was dropped before the event ran",
+        };
+        while let Some(waiting) = self.waiting.pop_front() {
+            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(why.to_owned())));
+        }
+        self.close_vms(core);
+    }
+
+    /// Closes the VM in which no event runs.
+    pub(super) fn close_idle(&mut self) {
+        self.collection = Collection::default();
+        // The next VM gets the template as it is then.
+        self.program = Program::Unknown;
+        self.vm = None;
+    }
+
+    /// Closes every VM, and forgets what runs.
+    pub(super) fn close_vms(&mut self, core: &mut Core) {
+        self.remove_tasks(core, &self.tasks.ids());
+        let events: Vec<u64> = self.events.keys().copied().collect();
+        events.into_iter().for_each(|event| self.end_event(core, event));
+        self.running.clear();
+        self.ready.clear();
+        self.close_idle();
+    }
+}
+
+/// Whether no event runs in a VM: who runs in it holds it.
+fn is_unused(vm: &Rc<LiveVm>) -> bool {
+    Rc::strong_count(vm) == 1
+}

@@ -1,0 +1,42 @@
+//! A VM that is counted while it is alive, however it ends.
+//!
+//! Shared by its tenant, as long as new events start in it, and by the events that run in it: when a template changes,
+//! those finish in the VM in which they began, and it goes with the last of them.
+
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::gauges::Gauges;
+use super::vm::Vm;
+
+/// A VM that is alive.
+pub(super) struct LiveVm {
+    /// Gone only while it is dropped.
+    vm: Option<Vm>,
+    gauges: Arc<Gauges>,
+}
+
+impl LiveVm {
+    pub(super) fn new(vm: Vm, gauges: &Arc<Gauges>) -> Self {
+        gauges.vm_made();
+        Self { vm: Some(vm), gauges: gauges.clone() }
+    }
+}
+
+impl Deref for LiveVm {
+    type Target = Vm;
+
+    fn deref(&self) -> &Vm {
+        self.vm.as_ref().expect("it is taken out by the drop only")
+    }
+}
+
+impl Drop for LiveVm {
+    fn drop(&mut self) {
+        let vm = self.vm.take();
+        // One that met a panic may meet another one in its end.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(vm)));
+        self.gauges.vm_closed();
+    }
+}

@@ -1,0 +1,43 @@
+//! The templates of the moment, which may be replaced while tenants run.
+//!
+//! Who uses them keeps the ones that it began with, and looks at the edition before each event: a load of an atomic.
+//! Shared by the executors and whoever watches the template directory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::Templates;
+
+/// Where executors find the templates.
+#[derive(Debug)]
+pub(in crate::runtime::luau) struct Shelf {
+    current: RwLock<Arc<Templates>>,
+    edition: AtomicU64,
+}
+
+impl Shelf {
+    pub(in crate::runtime::luau) fn new(templates: Templates) -> Self {
+        Self { current: RwLock::new(Arc::new(templates)), edition: AtomicU64::new(0) }
+    }
+
+    /// The templates.
+    pub(in crate::runtime::luau) fn current(&self) -> Arc<Templates> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A number that has changed if templates, also tenants' own, may have changed.
+    pub(in crate::runtime::luau) fn edition(&self) -> u64 {
+        self.edition.load(Ordering::Acquire)
+    }
+
+    /// Replaces the templates.
+    pub(in crate::runtime::luau) fn replace(&self, templates: Templates) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(templates);
+        self.doubt();
+    }
+
+    /// Has every tenant look again which template it runs, before its next event.
+    pub(in crate::runtime::luau) fn doubt(&self) {
+        self.edition.fetch_add(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,141 @@
+//! `--reload`: watches a template directory, on a thread of its own, and puts what changed on the shelf.
+//!
+//! It looks at names, sizes, times and inodes every now and then, which works on every file system and needs no package.
+//! A directory counts as changed when it differs from what was loaded and has been the same for two looks, so that a copy
+//! that is under way is not taken for a template. One that cannot be read changes nothing.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::{Shelf, Templates};
+use crate::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
+use crate::runtime::luau::config::TemplateSource;
+use crate::thread::{OwnedThread, spawn};
+
+/// A watch that runs.
+#[derive(Debug)]
+pub(in crate::runtime::luau) struct Watch {
+    running: Mutex<Option<(Sender<()>, OwnedThread)>>,
+}
+
+impl Watch {
+    /// Watches a directory whose templates, as they are on the shelf, were read when `seen` was true of it.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub(in crate::runtime::luau) fn start(
+        thread_name: String,
+        directory: PathBuf,
+        seen: Option<Look>,
+        source_limit: usize,
+        shelf: Arc<Shelf>,
+    ) -> io::Result<Self> {
+        let (stop_tx, stop_rx) = bounded(0);
+        let watch = Watching { directory, source_limit, shelf, loaded: seen, before: seen, is_readable: true };
+        let thread = spawn(thread_name, move || watch.run(&stop_rx))?;
+        Ok(Self { running: Mutex::new(Some((stop_tx, thread))) })
+    }
+
+    /// Ends the watch and joins its thread.
+    ///
+    /// # Blocks
+    /// While templates that are being read are compiled.
+    pub(in crate::runtime::luau) fn stop(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((stop_tx, thread)) = running {
+            drop(stop_tx);
+            thread.join();
+        }
+    }
+}
+
+struct Watching {
+    directory: PathBuf,
+    source_limit: usize,
+    shelf: Arc<Shelf>,
+    /// How the directory looked before it was last read.
+    loaded: Option<Look>,
+    before: Option<Look>,
+    is_readable: bool,
+}
+
+impl Watching {
+    /// Blocks: until the next look; `stop` closes the channel.
+    fn run(mut self, stop_rx: &Receiver<()>) {
+        while stop_rx.recv_timeout(RELOAD_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let look = Look::at(&self.directory);
+            self.told(look.as_ref().err());
+            let Ok(look) = look else { continue };
+            let is_settled = self.before.replace(look) == Some(look);
+            if is_settled && self.loaded != Some(look) {
+                self.load(look);
+            }
+        }
+    }
+
+    fn load(&mut self, look: Look) {
+        match Templates::load(&TemplateSource::Directory(self.directory.clone()), self.source_limit) {
+            Ok(templates) => {
+                log::info!("the templates have changed; each tenant gets them with its next event");
+                self.shelf.replace(templates);
+                self.loaded = Some(look);
+            }
+            Err(error) => self.told(Some(&error)),
+        }
+    }
+
+    /// Tells the operator once that the directory cannot be read.
+    fn told(&mut self, error: Option<&io::Error>) {
+        if let Some(error) = error
+            && self.is_readable
+        {
+            log::warn!("the template directory cannot be read, and the templates stay as they are: {error}");
+        }
+        self.is_readable = error.is_none();
+    }
+}
+
+/// How a template directory looks from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runtime::luau) struct Look(u64);
+
+impl Look {
+    /// Looks at a directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(in crate::runtime::luau) fn at(directory: &Path) -> io::Result<Self> {
+        let mut hasher = DefaultHasher::new();
+        look(&mut hasher, directory, 0)?;
+        Ok(Self(hasher.finish()))
+    }
+}
+
+fn look(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let is_folder = entry.file_type()?.is_dir();
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        if is_folder && !is_hidden && depth < TEMPLATE_FOLDERS_DEEP {
+            name.hash(hasher);
+            // One that cannot be read is one without templates, and says so when it is loaded.
+            let _ = look(hasher, &entry.path(), depth + 1);
+        } else if !is_folder && name.as_encoded_bytes().ends_with(b".luau") {
+            name.hash(hasher);
+            // Of what a link points to, because that is what is read.
+            if let Ok(metadata) = fs::metadata(entry.path()) {
+                (metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(hasher);
+            }
+        }
+    }
+    u64::MAX.hash(hasher);
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! `OnStartup`: an event for every tenant that is subscribed to it, when the worker has read its tenant states for the
+//! first time.
+//!
+//! Nobody waits for the answers. However many tenants there are, a few of these events are under way at once, so that
+//! others find room beside them. One that takes its time keeps its place for a moment only, so that templates that wait
+//! cannot hold the next tenants up. Runs on a thread of its own that the [`super::WorkerThread`] joins.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+
+use super::Subscriptions;
+use crate::error::DispatchError;
+use crate::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
+use crate::model::{Answer, CreateEvent, DispatchResult, EventData, Job, ON_STARTUP, TenantId, Ticket};
+use crate::runtime::TemplateRuntime;
+use crate::thread::{OwnedThread, spawn};
+use crate::worker_like::next_ticket;
+
+/// After an event found no room there is a pause.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// When nothing is due.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The events of one start. Dropping it ends the rest and joins the thread; what is under way is the runtime's.
+#[derive(Debug)]
+pub(super) struct Startup {
+    // In this order: the thread ends when the sender is gone.
+    _stop_tx: Sender<()>,
+    _thread: OwnedThread,
+}
+
+impl Startup {
+    /// Starts to send the events.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub(super) fn start(
+        worker: usize,
+        runtime: Arc<dyn TemplateRuntime>,
+        subscriptions: Arc<Subscriptions>,
+    ) -> io::Result<Self> {
+        let (stop_tx, stop_rx) = bounded(0);
+        let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
+        let run = Run {
+            worker,
+            runtime,
+            waiting: subscriptions.subscribed_to(ON_STARTUP).into_iter().map(|tenant| (tenant, 0)).collect(),
+            subscriptions,
+            done_tx,
+            under_way: HashMap::new(),
+            places: VecDeque::new(),
+            resume_at: None,
+            failures: 0,
+        };
+        let thread = spawn(format!("startup{worker}"), move || run.run(&done_rx, &stop_rx))?;
+        Ok(Self { _stop_tx: stop_tx, _thread: thread })
+    }
+}
+
+struct Run {
+    worker: usize,
+    runtime: Arc<dyn TemplateRuntime>,
+    subscriptions: Arc<Subscriptions>,
+    done_tx: Sender<(Ticket, DispatchResult)>,
+    /// Tenants whose event is still to be sent, and how often that was tried.
+    waiting: VecDeque<(TenantId, u32)>,
+    /// Limit: `STARTUP_UNDER_WAY_MAX`, which is also the room in `done_tx`.
+    under_way: HashMap<Ticket, (TenantId, u32)>,
+    /// Limit: `STARTUP_PLACES`; those that were sent of late and have no answer, the oldest first.
+    places: VecDeque<(Ticket, Instant)>,
+    resume_at: Option<Instant>,
+    failures: u64,
+}
+
+impl Run {
+    /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of `stop_rx` ends it.
+    fn run(mut self, done_rx: &Receiver<(Ticket, DispatchResult)>, stop_rx: &Receiver<()>) {
+        loop {
+            let now = Instant::now();
+            while self.places.front().is_some_and(|(_, since)| now - *since >= STARTUP_PLACE_FOR) {
+                self.places.pop_front();
+            }
+            self.resume_at = self.resume_at.filter(|at| *at > now);
+            if self.waiting.is_empty() && self.under_way.is_empty() {
+                return;
+            }
+            if self.may_send()
+                && let Some((tenant, attempts)) = self.waiting.pop_front()
+            {
+                self.send(tenant, attempts + 1, now);
+                continue;
+            }
+            let place = self.places.front().map(|(_, since)| *since + STARTUP_PLACE_FOR);
+            let due = [place, self.resume_at].into_iter().flatten().min().unwrap_or(now + LONG);
+            select! {
+                recv(done_rx) -> done => if let Ok((ticket, result)) = done {
+                    self.done(ticket, result);
+                },
+                recv(stop_rx) -> _ => return,
+                default(due - now) => {}
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        let has_room = self.places.len() < STARTUP_PLACES && self.under_way.len() < STARTUP_UNDER_WAY_MAX;
+        has_room && self.resume_at.is_none()
+    }
+
+    fn send(&mut self, tenant: TenantId, attempts: u32, now: Instant) {
+        // It may have unsubscribed since.
+        if !self.subscriptions.wants(tenant, ON_STARTUP) {
+            return;
+        }
+        let data = EventData::RawValue(r#"{"reason":"worker_startup"}"#.to_owned());
+        let event = CreateEvent { name: ON_STARTUP.to_owned(), author: None, data };
+        let (ticket, done_tx) = (next_ticket(), self.done_tx.clone());
+        self.under_way.insert(ticket, (tenant, attempts));
+        self.places.push_back((ticket, now));
+        // There is room for everything that is under way.
+        let answer = Answer::callback(move |result| drop(done_tx.try_send((ticket, result))));
+        self.runtime.submit(tenant, ticket, Job::Dispatch(event), answer);
+    }
+
+    fn done(&mut self, ticket: Ticket, result: DispatchResult) {
+        let Some((tenant, attempts)) = self.under_way.remove(&ticket) else { return };
+        self.places.retain(|(other, _)| *other != ticket);
+        let Err(error) = result else { return };
+        if matches!(error, DispatchError::Busy(_)) {
+            self.resume_at = Some(Instant::now() + BUSY_PAUSE);
+            if attempts < STARTUP_ATTEMPTS_MAX {
+                return self.waiting.push_back((tenant, attempts));
+            }
+        }
+        self.failures += 1;
+        // Rate-limited by powers of two, and without the text, which a script may have written.
+        if self.failures.is_power_of_two() {
+            let (worker, failures, kind) = (self.worker, self.failures, error.kind());
+            log::warn!("worker {worker}: {failures} {ON_STARTUP} events failed, the last one for {tenant}: {kind}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Cancelled, EncodedJson, EncodedValue, TenantState};
+    use crate::runtime::{RuntimeStats, TenantStates};
+
+    /// Holds what it is given until it is told how to answer.
+    struct Held {
+        events_tx: Sender<(TenantId, CreateEvent, Answer)>,
+    }
+
+    impl TemplateRuntime for Held {
+        fn submit(&self, tenant: TenantId, _: Ticket, job: Job, answer: Answer) {
+            let Job::Dispatch(event) = job else { panic!("events only") };
+            self.events_tx.send((tenant, event, answer)).expect("the test waits");
+        }
+
+        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+            Cancelled::Unknown
+        }
+
+        fn stats(&self) -> RuntimeStats {
+            RuntimeStats::default()
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    fn start(tenants: u64) -> (Startup, Receiver<(TenantId, CreateEvent, Answer)>) {
+        let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
+        for number in 0..tenants {
+            let events = [ON_STARTUP.to_owned()].into();
+            subscriptions.put(TenantId::Guild(number), TenantState { events, data: EncodedJson::null() });
+        }
+        let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
+        subscriptions.put(TenantId::User(1), state);
+        let (events_tx, events_rx) = crossbeam_channel::unbounded();
+        let startup = Startup::start(0, Arc::new(Held { events_tx }), subscriptions).expect("a thread");
+        (startup, events_rx)
+    }
+
+    #[test]
+    fn every_tenant_that_wants_one_gets_one_a_few_at_once() {
+        let (_startup, events_rx) = start(500);
+        let mut seen = Vec::new();
+        for _ in 0..500 {
+            let (tenant, event, answer) = events_rx.recv_timeout(SOON).expect("an event");
+            assert_eq!((event.name.as_str(), event.author), (ON_STARTUP, None));
+            assert!(events_rx.len() <= STARTUP_PLACES);
+            seen.push(tenant);
+            answer.send(Ok(EncodedValue::null()));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..500).map(TenantId::Guild).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn templates_that_take_their_time_do_not_hold_the_others_up() {
+        let (startup, events_rx) = start(STARTUP_PLACES as u64 * 3);
+        let held: Vec<_> = (0..STARTUP_PLACES * 3).map(|_| events_rx.recv_timeout(SOON).expect("an event")).collect();
+        // And none of them holds up the end.
+        drop(startup);
+        drop(held);
+    }
+
+    #[test]
+    fn who_finds_no_room_comes_again() {
+        let (_startup, events_rx) = start(1);
+        for _ in 1..STARTUP_ATTEMPTS_MAX {
+            let (_, _, answer) = events_rx.recv_timeout(SOON).expect("an event");
+            answer.send(Err(DispatchError::Busy("full".to_owned())));
+        }
+        let (tenant, _, answer) = events_rx.recv_timeout(SOON).expect("the last attempt");
+        assert_eq!(tenant, TenantId::Guild(0));
+        answer.send(Err(DispatchError::Busy("full".to_owned())));
+        // The thread ends, and with it the runtime's channel.
+        assert!(events_rx.recv_timeout(SOON).is_err_and(|error| error.is_disconnected()));
+    }
+}

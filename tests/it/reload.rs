@@ -1,0 +1,205 @@
+//! Templates that change while events come: whoever changed them, however the news travels, no event is lost and none that
+//! comes after the change is acknowledged runs the old one.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::TempDir;
+use crate::support::binary::{Master, Running, TEMPLATES, mesophyll, post, token, write};
+use crate::support::process::eventually;
+
+/// Events in all, and how often the template changes meanwhile.
+const EVENTS: u64 = 10_000;
+const CHANGES: u64 = 100;
+
+fn set_template(master: &Master, source: &str) {
+    let body = json!({"op": "set", "key": "main", "scopes": ["template"], "value": source});
+    let (status, text) = post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string());
+    assert_eq!(status, 204, "{text}");
+}
+
+fn returns(number: u64) -> String {
+    format!("return function() return {number} end")
+}
+
+fn answer(master: &Master) -> u64 {
+    let (status, body) = master.dispatch("guild/1", "E", "null");
+    assert_eq!(status, 200, "{body}");
+    body.as_u64().unwrap_or_else(|| panic!("{body}"))
+}
+
+fn changes_while_events_come(args: &[&str]) {
+    let master = Master::start(args);
+    master.wait_ready();
+    set_template(&master, &returns(0));
+    let (asked, set, acknowledged) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let mut seen: Vec<u64> = Vec::new();
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = Vec::new();
+                    while asked.fetch_add(1, Ordering::SeqCst) < EVENTS {
+                        let oldest = acknowledged.load(Ordering::SeqCst);
+                        let number = answer(&master);
+                        let newest = set.load(Ordering::SeqCst);
+                        assert!((oldest..=newest).contains(&number), "{number} is not in {oldest}..={newest}");
+                        seen.push(number);
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for number in 1..=CHANGES {
+            // Spread over the events.
+            eventually("the next hundred events are asked for", || {
+                (asked.load(Ordering::SeqCst) >= number * EVENTS / (CHANGES + 1)).then_some(())
+            });
+            set.store(number, Ordering::SeqCst);
+            set_template(&master, &returns(number));
+            acknowledged.store(number, Ordering::SeqCst);
+        }
+        seen = callers.into_iter().flat_map(|caller| caller.join().expect("no answer was wrong")).collect();
+    });
+    assert_eq!(seen.len() as u64, EVENTS);
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() as u64 > CHANGES / 2, "the template did change: {seen:?}");
+    let body = json!({"op": "delete", "key": "main", "scopes": ["template"]});
+    assert_eq!(post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).0, 204);
+    assert_eq!(master.dispatch("guild/1", "ECHO", "7"), (200, json!(7)), "the directory's again");
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn a_tenant_s_template_changes_a_hundred_times_while_ten_thousand_events_come() {
+    changes_while_events_come(&[]);
+}
+
+#[test]
+fn so_it_does_where_the_workers_are_threads() {
+    changes_while_events_come(&["--mode", "thread-pool"]);
+}
+
+#[test]
+fn a_change_that_comes_while_the_link_is_lost_is_not_missed() {
+    let folder = TempDir::new();
+    let tokens = folder.path().join("tokens.json");
+    let tokens = tokens.to_str().expect("a name in UTF-8");
+    // A worker that nobody ends because it is silent.
+    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "100ms"];
+    let master = Master::start(&args);
+    let text = fs::read_to_string(tokens).expect("written");
+    let token: Value = serde_json::from_str(&text).expect("JSON");
+    let listen = master.listen().to_string();
+    let args = ["worker", "--id", "0", "--workers", "1", "--master", &listen, "--templates", TEMPLATES];
+    let mut command = mesophyll(&[&args[..], &["--default-events", "*"]].concat());
+    command.env("MESOPHYLL_CLIENT_TOKEN", token["0"].as_str().expect("a token"));
+    let worker = Running::start(command);
+    master.wait_ready();
+    set_template(&master, &returns(1));
+    assert_eq!(answer(&master), 1);
+    worker.signal(Signal::STOP);
+    master.running.wait_stderr("no heartbeat");
+    set_template(&master, &returns(2));
+    worker.signal(Signal::CONT);
+    worker.wait_stderr("connected to the master");
+    worker.wait_stderr("connected to the master");
+    assert_eq!(answer(&master), 2);
+    master.stop().0.expect(0, "");
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0, "");
+}
+
+/// Dispatches all the time until `until` says that an answer is the one that was waited for; only what `may_be` allows is
+/// answered on the way.
+fn dispatches_until(master: &Master, may_be: impl Fn(&(u16, Value)) -> bool, until: &Value) {
+    eventually("the change is picked up", || {
+        let answered = master.dispatch("guild/1", "E", "null");
+        assert!(may_be(&answered), "{answered:?}");
+        (answered.1 == *until).then_some(())
+    });
+}
+
+fn a_directory_is_watched(args: &[&str]) {
+    let folder = TempDir::new();
+    let file = |name: &str, text: &str| write(folder.path(), name, text);
+    file("main.luau", "local words = require('words') return function() return 'a ' .. words end");
+    file("words.luau", "return 'b'");
+    let templates = folder.path().to_str().expect("a name in UTF-8").to_owned();
+    let master = Master::start(&[&["--templates", &templates, "--reload"], args].concat());
+    master.wait_ready();
+    let is_ok = |answered: &(u16, Value)| answered.0 == 200;
+    dispatches_until(&master, is_ok, &json!("a b"));
+
+    // Another file, of the same length, that takes the place of the old one.
+    file("words.new", "return 'c'");
+    rename(folder.path(), "words.new", "words.luau");
+    dispatches_until(&master, is_ok, &json!("a c"));
+
+    // One that does not compile is an error of its events, as it would be at the start, until it does.
+    file("main.luau", "return function(");
+    eventually("the fault is picked up", || {
+        let (status, body) = master.dispatch("guild/1", "E", "null");
+        assert!(status == 200 || status == 422, "{status}: {body}");
+        body["message"].as_str().is_some_and(|message| message.contains("main:1: Expected")).then_some(())
+    });
+    file("main.luau", "return function() return 'mended' end");
+    let may_be = |answered: &(u16, Value)| matches!(answered.0, 200 | 422);
+    dispatches_until(&master, may_be, &json!("mended"));
+
+    // A directory that is away for a moment changes nothing.
+    let away = folder.path().with_extension("away");
+    fs::rename(folder.path(), &away).expect("renamed");
+    master.running.wait_stderr("the templates stay as they are");
+    assert_eq!(master.dispatch("guild/2", "E", "null"), (200, json!("mended")));
+    fs::rename(&away, folder.path()).expect("renamed back");
+    master.stop().0.expect(0, "");
+}
+
+fn rename(folder: &Path, from: &str, to: &str) {
+    fs::rename(folder.join(from), folder.join(to)).expect("renamed");
+}
+
+#[test]
+fn a_template_directory_that_is_watched_is_picked_up_by_worker_processes() {
+    a_directory_is_watched(&[]);
+}
+
+#[test]
+fn a_template_directory_that_is_watched_is_picked_up_by_worker_threads() {
+    a_directory_is_watched(&["--mode", "thread-pool"]);
+}
+
+#[test]
+fn events_that_run_while_the_template_changes_finish_as_they_began() {
+    let master = Master::start(&["--workers", "1"]);
+    master.wait_ready();
+    let slow = "ctx.KV:set('slow', 1, { 's' }) task.wait(2)";
+    set_template(
+        &master,
+        &format!("return function(ctx) if ctx:event().name == 'Slow' then {slow} end return 'old' end"),
+    );
+    assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("old")));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            let answered = master.dispatch("guild/1", "Slow", "null");
+            is_over.store(true, Ordering::SeqCst);
+            answered
+        });
+        eventually("the slow one is under way", || {
+            let body = json!({"op": "get", "key": "slow", "scopes": ["s"]});
+            (post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).1 != "null").then_some(())
+        });
+        set_template(&master, "return function() return 'new' end");
+        assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("new")));
+        assert!(!is_over.load(Ordering::SeqCst), "the new one did not wait for the old one");
+        assert_eq!(slow.join().expect("answered"), (200, json!("old")));
+    });
+    master.stop().0.expect(0, "");
+}
