@@ -258,6 +258,24 @@ pub const SCRIPT_LOG_BURST: u32 = 100;
 /// Limit: the text of a script's error; the rest is cut off.
 pub const SCRIPT_ERROR_MAX_BYTES: usize = 4096;
 
+/// Limit: errors of a tenant that are kept in its records: what an author looks through. Older ones go.
+pub const ERROR_RECORDS_KEPT: usize = 20;
+
+/// How long errors of a tenant are collected before they are written: at most one write in this time for each tenant.
+pub const ERROR_RECORD_DELAY: Duration = Duration::from_secs(1);
+
+/// How long errors wait that the database did not take.
+pub const ERROR_RECORD_RETRY: Duration = Duration::from_secs(5);
+
+/// Limit: the message of a recorded error; with its frames twenty of them fit into a record several times over.
+pub const ERROR_RECORD_MAX_BYTES: usize = 2048;
+
+/// Limit: errors of all tenants that wait to be written: some thousands. What is more is counted and not recorded.
+pub const ERROR_RECORDS_BYTES: usize = 4 * 1024 * 1024;
+
+/// Limit: how long a runtime that stops goes on writing errors.
+pub const ERROR_RECORDS_FLUSH: Duration = Duration::from_millis(500);
+
 /// Limit: frames shown below a script's error.
 pub const SCRIPT_ERROR_FRAMES: usize = 8;
 

@@ -2,6 +2,12 @@
 
 use super::{EncodedValue, Timestamp};
 
+/// The scope of a tenant's last errors, which its worker writes; scripts can read it, as every scope that begins with `#`.
+pub const ERRORS_SCOPE: &str = "#err";
+
+/// The key of the record that has them: a list, the newest first.
+pub const ERRORS_KEY: &str = "last";
+
 /// A set of scopes: sorted by bytes, without duplicates. Together with the tenant and the key it addresses a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Scopes(Vec<String>);

@@ -19,7 +19,7 @@ pub use global_kv::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
 };
 pub use khronos::{Interval, KhronosValue};
-pub use kv::{KeyValueOp, KvRecord, Scopes};
+pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_state::TenantState;
 pub use timestamp::{InvalidTimestamp, Timestamp};

@@ -8,7 +8,7 @@ use crate::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_SCOPES_MAX_BYTES, STATE_DATA_MAX_BYTES,
     STATE_EVENT_NAME_MAX_BYTES, STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
 };
-use crate::model::{EncodedJson, EncodedValue, Scopes, TenantState};
+use crate::model::{ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, Scopes, TenantState};
 use crate::store::pattern::Pattern;
 use crate::wire;
 use crate::wire::plain::{PlainToken, PlainWalk};
@@ -35,6 +35,11 @@ pub fn check_key(key: &str) -> Result<(), DbError> {
 /// Whether a record is its tenant's own template (interface.md).
 pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
     key == "main" && matches!(scopes.as_slice(), [scope] if scope == "template")
+}
+
+/// Whether a record is that of its tenant's last errors, which is written whatever the tenant's quota says.
+pub(super) fn is_errors(key: &str, scopes: &Scopes) -> bool {
+    key == ERRORS_KEY && matches!(scopes.as_slice(), [scope] if scope == ERRORS_SCOPE)
 }
 
 /// Checks the scopes that address a record.

@@ -228,7 +228,10 @@ impl DbState {
         let value = rules::check_value(value)?;
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
         let is_template = rules::is_template(&key, &scopes);
-        let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota: self.options.quota };
+        // A tenant at its quota has its errors told too; what they take is bounded.
+        let unlimited = Quota { records: u64::MAX, bytes: u64::MAX };
+        let quota = if rules::is_errors(&key, &scopes) { unlimited } else { self.options.quota };
+        let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota };
         let written = self.store.kv_set(tenant, set);
         if is_template {
             self.tell_of_template(tenant, &written);
@@ -362,6 +365,20 @@ mod tests {
         db.kv_delete(tenant, Scopes::new(["template"]), "main".to_owned()).expect("deleted");
         assert_eq!(*heard.lock().expect("not poisoned"), [tenant]);
         assert!(db.kv_set(tenant, Scopes::new(["template"]), "\0".to_owned(), &value).is_err());
+    }
+
+    #[test]
+    fn a_full_quota_does_not_keep_the_errors_out() {
+        let quota = Quota { records: 1, bytes: 1000 };
+        let options = DbOptions { quota, ..DbOptions::default() };
+        let db = DbState::new(Arc::new(MemoryStore::new()), options).expect("an empty store");
+        let (tenant, value) = (TenantId::User(7), crate::model::EncodedValue::null());
+        let set = |key: &str, scope: &str| db.kv_set(tenant, Scopes::new([scope]), key.to_owned(), &value);
+        assert_eq!(set("a", "s"), Ok(()));
+        assert!(matches!(set("b", "s"), Err(DbError::Refused(_))));
+        assert_eq!(set("last", "#err"), Ok(()));
+        assert!(matches!(set("other", "#err"), Err(DbError::Refused(_))));
+        assert_eq!(set("a", "s"), Ok(()), "what is there can still be replaced");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::budget::Doom;
 use super::config::LuauLimits;
 use super::control::Control;
+use super::errors::ErrorLog;
 use super::gauges::Gauges;
 use super::io::IoQueue;
 use super::lanes::{Lanes, Usage};
@@ -37,6 +38,7 @@ pub(super) struct ExecutorParts {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoQueue,
     pub(super) shelf: Arc<Shelf>,
+    pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) tick: Tick,
@@ -50,6 +52,7 @@ pub(super) struct Core {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoQueue,
     pub(super) shelf: Arc<Shelf>,
+    pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
     answered: Vec<Ticket>,
@@ -124,12 +127,13 @@ impl Stopwatch {
 
 /// Runs an executor until it is told to stop.
 pub(super) fn run(parts: ExecutorParts) {
-    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, shelf, states, gauges, tick, stopping } = parts;
+    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, shelf, errors, states, gauges, tick, stopping } = parts;
     // Whatever ends this thread: nobody may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
     let lanes = Lanes::new(limits.slice);
     let control = Control::new(limits, tick.clone(), stopping.clone());
-    let core = Core { control, timers: Timers::default(), mailbox, io, shelf, states, gauges, answered: Vec::new() };
+    let core =
+        Core { control, timers: Timers::default(), mailbox, io, shelf, errors, states, gauges, answered: Vec::new() };
     let mut executor = Executor {
         core,
         tenants: HashMap::new(),

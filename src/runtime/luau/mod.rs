@@ -21,6 +21,7 @@ mod calls;
 mod config;
 mod control;
 mod convert;
+mod errors;
 mod executor;
 mod gauges;
 mod host;
@@ -53,6 +54,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
+use self::errors::ErrorWriter;
 use self::executor::ExecutorParts;
 use self::gauges::Gauges;
 use self::io::IoPool;
@@ -90,6 +92,7 @@ pub struct LuauRuntime {
     threads: Mutex<Vec<OwnedThread>>,
     ticker: Ticker,
     io: IoPool,
+    errors: ErrorWriter,
     shelf: Arc<Shelf>,
     watch: Option<Watch>,
     stopping: Arc<AtomicBool>,
@@ -125,14 +128,31 @@ impl LuauRuntime {
                 return Err(StartError::Thread(error));
             }
         };
+        let errors = match ErrorWriter::start(format!("{thread_prefix}-err"), db) {
+            Ok(errors) => errors,
+            Err(error) => {
+                ticker.stop();
+                drop(io_queue);
+                io.stop();
+                return Err(StartError::Thread(error));
+            }
+        };
         let stopping = Arc::new(AtomicBool::new(false));
         let executors =
             ticks.iter().map(|tick| Handle { mailbox: Arc::new(Mailbox::new(tick.clone())), gauges: Arc::default() });
         let executors = executors.collect();
         // From here on whatever was started is stopped by the drop of the runtime.
         let threads = Mutex::default();
-        let mut runtime =
-            Self { executors, threads, ticker, io, shelf: shelf.clone(), watch: None, stopping: stopping.clone() };
+        let mut runtime = Self {
+            executors,
+            threads,
+            ticker,
+            io,
+            errors,
+            shelf: shelf.clone(),
+            watch: None,
+            stopping: stopping.clone(),
+        };
         for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {
             let parts = ExecutorParts {
                 limits: limits.clone(),
@@ -141,6 +161,7 @@ impl LuauRuntime {
                 mailbox: handle.mailbox.clone(),
                 io: io_queue.clone(),
                 shelf: shelf.clone(),
+                errors: runtime.errors.log().clone(),
                 states: states.clone(),
                 gauges: handle.gauges.clone(),
                 tick,
@@ -227,6 +248,8 @@ impl TemplateRuntime for LuauRuntime {
         }
         // 4. With them the last senders of the I/O queue are gone: its threads end after what they are doing.
         self.io.stop();
+        // 5. Nobody makes errors any more.
+        self.errors.stop();
         if let Some(watch) = &self.watch {
             watch.stop();
         }

@@ -75,6 +75,7 @@ impl Tenant {
     /// Ends an event that exceeded a budget; one that exceeded the VM's memory takes the VM with it.
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
+            self.note_error(core, event, &doom.to_string());
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
             if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
                 self.discard_vm(core, &vm, "another event used up its memory");
@@ -95,7 +96,11 @@ impl Tenant {
             Outcome::Finished(_) => self.finish(core, id, result),
             Outcome::Failed(error) => {
                 if result.is_none() {
-                    self.log.write(Level::Warn, &format!("a task failed: {}", script_error::describe(&error)));
+                    let text = script_error::describe(&error);
+                    self.log.write(Level::Warn, &format!("a task failed: {text}"));
+                    if let Some(event) = self.tasks.get(id).map(|task| task.event) {
+                        self.note_error(core, event, &text);
+                    }
                 }
                 self.finish(core, id, result);
             }
@@ -107,7 +112,12 @@ impl Tenant {
         let Some(task) = self.tasks.get(id) else { return };
         let event = task.event;
         match result {
-            Some(result) => self.answer(core, event, result),
+            Some(result) => {
+                if let Err(DispatchError::Script(text)) = &result {
+                    self.note_error(core, event, text);
+                }
+                self.answer(core, event, result);
+            }
             None => {
                 if let Some(event) = self.events.get(&event) {
                     event.meter.end();

@@ -20,7 +20,7 @@ use super::locks::Locks;
 use super::memory::{Collection, Why};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
-use super::templates::{Compiled, Templates};
+use super::templates::{Compiled, MAIN, Templates};
 use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::error::{DbError, DispatchError};
@@ -96,6 +96,8 @@ pub(super) enum Program {
 pub(super) struct Event {
     ticket: Ticket,
     pub(super) name: Arc<str>,
+    /// What its code is called.
+    template: Arc<str>,
     /// What it runs in.
     pub(super) vm: Rc<LiveVm>,
     /// Gone when the handler has returned.
@@ -285,11 +287,16 @@ impl Tenant {
     fn start_event(&mut self, core: &mut Core) {
         let Some(waiting) = self.waiting.pop_front() else { return };
         let (ticket, name) = (waiting.ticket, Arc::from(&*waiting.event.name));
+        let template = match &waiting.code {
+            Code::Script(compiled, _) => compiled.name.clone(),
+            _ => Arc::from(MAIN),
+        };
         self.collection.stop_idle();
         core.gauges.event_started();
         if self.vm.is_none()
             && let Err(problem) = self.make_vm(core)
         {
+            core.errors.note(self.id, &template, &name, &problem);
             return core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
         }
         let Some(vm) = self.vm.clone() else { return };
@@ -301,16 +308,28 @@ impl Tenant {
             Ok(handler) => {
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
-                let event =
-                    Event { ticket, name, vm, answer, meter, handler, tasks: 1, wall: None, running_since: None };
+                let event = Event {
+                    ticket,
+                    name,
+                    template,
+                    vm,
+                    answer,
+                    meter,
+                    handler,
+                    tasks: 1,
+                    wall: None,
+                    running_since: None,
+                };
                 self.events.insert(id, event);
                 self.running.push(handler);
             }
             Err(Start::Script(problem)) => {
+                core.errors.note(self.id, &template, &name, &problem);
                 core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
             }
             Err(Start::Memory) => {
                 let doom = Doom::Memory(core.limits().memory_bytes);
+                core.errors.note(self.id, &template, &name, &doom.to_string());
                 core.answer(ticket, waiting.answer, Err(DispatchError::Script(doom.to_string())));
                 self.discard_vm(core, &vm, "another event used up its memory");
             }
@@ -339,6 +358,13 @@ impl Tenant {
         Ok(self.tasks.add(thread, event, Next::Values(args)))
     }
 
+    /// Notes an error of an event for the template's author, whether or not somebody waits for its answer.
+    pub(super) fn note_error(&self, core: &Core, event: u64, text: &str) {
+        if let Some(event) = self.events.get(&event) {
+            core.errors.note(self.id, &event.template, &event.name, text);
+        }
+    }
+
     /// Answers an event. Tasks that it left go on.
     pub(super) fn answer(&mut self, core: &mut Core, event: u64, result: DispatchResult) {
         if let Some(event) = self.events.get_mut(&event)
@@ -357,6 +383,7 @@ impl Tenant {
         if let Some(answer) = event.answer {
             // Its handler was cancelled by a task of its own.
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
+            core.errors.note(self.id, &event.template, &event.name, &cancelled);
             core.answer(event.ticket, answer, Err(DispatchError::Script(cancelled)));
         }
         event.vm.host.remove_event(id);
@@ -372,6 +399,9 @@ impl Tenant {
         if event.answer.is_none() && doom.is_budget() {
             self.log
                 .write(log::Level::Warn, &format!("{}: tasks that the handler left were ended: {doom}", event.name));
+        }
+        if doom.is_budget() {
+            self.note_error(core, id, &doom.to_string());
         }
         self.answer(core, id, Err(dispatch_error(doom)));
         self.remove_tasks(core, &self.tasks.of_event(id));

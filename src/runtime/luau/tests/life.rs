@@ -260,3 +260,73 @@ fn changes_race_with_drops_evictions_and_events_without_losing_an_answer() {
     }
     eventually(|| vms(&world) == 0 && world.runtime.stats().in_flight == 0);
 }
+
+/// The last errors of a tenant, as JSON, when there are some that `are`.
+fn errors(world: &World, tenant: TenantId, are: impl Fn(&str) -> bool) -> String {
+    let value = || world.db.value(tenant, "last", &["#err"]).unwrap_or_default();
+    eventually(|| are(&value()));
+    value()
+}
+
+#[test]
+fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
+    let world = World::with_template(
+        "local function deep(data) error(data) end
+        return function(ctx)
+            local data = ctx:event().data
+            if data == 'task' then task.spawn(function() task.wait() error('in a task') end) return 1 end
+            if data == 'read' then return ctx.KV:find('%', { '#err' })[1].value[1].message end
+            if data == 'write' then ctx.KV:set('last', {}, { '#err' }) end
+            deep(data)
+        end",
+    );
+    assert!(world.dispatch("Fails", r#""boom""#).is_err());
+    let kept = errors(&world, TENANT, |kept| kept.contains("boom"));
+    for part in [
+        r#""event":"Fails""#,
+        r#""message":"main:1: boom""#,
+        r#""template":"main""#,
+        r#""traceback":["in main:1 function 'deep'","in main:7"]"#,
+        r#""at":{"$timestamp":"#,
+    ] {
+        assert!(kept.contains(part), "no {part} in {kept}");
+    }
+    assert_eq!(world.dispatch("E", r#""read""#).as_deref(), Ok(r#""main:1: boom""#));
+    let refusal = world.dispatch("E", r#""write""#).expect_err("refused");
+    assert!(refusal.contains("read-only"), "{refusal}");
+    // What nobody waits for, and what is no template's.
+    assert_eq!(world.dispatch("E", r#""task""#).as_deref(), Ok("1"));
+    assert!(world.submit_script(TENANT, "while true do end").error().to_string().contains("running time"));
+    assert!(world.submit_script(TENANT, "x x").text().is_err());
+    errors(&world, TENANT, |kept| {
+        let all = ["in a task", "running time", "test:1: Incomplete statement", "boom", r#""template":"test""#];
+        all.iter().all(|part| kept.contains(part))
+    });
+    // Only so many, the newest first.
+    let answers: Vec<_> = (0..100).map(|number| world.submit_event(TENANT, "E", &format!("\"n{number}\""))).collect();
+    answers.iter().for_each(|answer| assert!(answer.text().is_err()));
+    let kept = errors(&world, TENANT, |kept| kept.contains(": n99"));
+    assert_eq!(kept.matches("\"event\"").count(), 20, "{kept}");
+}
+
+#[test]
+fn a_database_that_is_away_neither_holds_errors_up_nor_loses_the_last_ones() {
+    let world = World::with_template("return function(ctx) error('number ' .. ctx:event().data) end");
+    assert!(world.dispatch("E", "1").is_err());
+    errors(&world, TENANT, |kept| kept.contains("number 1"));
+    // The record's own operation waits, and the events do not.
+    world.db.close_gate();
+    assert!(world.dispatch("E", "2").is_err_and(|error| error.contains("number 2")));
+    world.db.wait_for_waiting(1);
+    for number in 3..1000 {
+        assert!(world.dispatch("E", &number.to_string()).is_err());
+    }
+    world.db.open_gate();
+    errors(&world, TENANT, |kept| kept.contains("number 999"));
+    world.db.fail_with(Some(crate::error::DbError::Unavailable("away".to_owned())));
+    assert!(world.dispatch("E", "1000").is_err());
+    let before = std::time::Instant::now();
+    eventually(|| before.elapsed() > Duration::from_secs(2));
+    world.db.fail_with(None);
+    errors(&world, TENANT, |kept| kept.contains("number 1000"));
+}

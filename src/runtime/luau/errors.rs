@@ -1,0 +1,290 @@
+//! The last errors of each tenant, kept in its records under the scope `#err`, which scripts can read and not write.
+//!
+//! An executor notes an error and goes on: nothing here delays an answer. What a tenant's errors of a second come to is
+//! written together, by one thread, so that a storm of errors is one write a second for its tenant and one operation at
+//! a time for the database. What finds no room is counted and dropped; records are for people, and people look at the
+//! newest.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::script_error::cut;
+use crate::error::DbError;
+use crate::limits::{
+    ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES, ERROR_RECORDS_FLUSH,
+    ERROR_RECORDS_KEPT,
+};
+use crate::model::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
+use crate::runtime::TenantDb;
+use crate::thread::{OwnedThread, spawn};
+use crate::wire;
+
+/// Limit: the name of a template or an event in a record; the rest is cut off.
+const NAME_MAX_BYTES: usize = 128;
+
+/// An error as its record has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Noted {
+    template: String,
+    event: String,
+    at: Timestamp,
+    message: String,
+    traceback: Vec<String>,
+}
+
+impl Noted {
+    /// `text`: the message, and a line for each script frame below it.
+    fn new(template: &str, event: &str, text: &str) -> Self {
+        let lines: Vec<&str> = text.split('\n').collect();
+        let is_frame = |line: &&&str| line.starts_with("  in ") || line.starts_with("  … and ");
+        let frames = lines.iter().skip(1).rev().take_while(is_frame).count();
+        let (message, traceback) = lines.split_at(lines.len() - frames);
+        // No store keeps NUL characters.
+        let kept = |text: &str, max| cut(text, max).replace('\0', "\u{fffd}");
+        Self {
+            template: kept(template, NAME_MAX_BYTES),
+            event: kept(event, NAME_MAX_BYTES),
+            at: Timestamp::now(),
+            message: kept(&message.join("\n"), ERROR_RECORD_MAX_BYTES),
+            traceback: traceback.iter().map(|line| kept(line.trim_start(), 2 * NAME_MAX_BYTES)).collect(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let traceback: usize = self.traceback.iter().map(|line| line.len() + size_of::<String>()).sum();
+        size_of::<Self>() + self.template.len() + self.event.len() + self.message.len() + traceback
+    }
+
+    fn into_value(self) -> KhronosValue {
+        let text = |text: &str| KhronosValue::Text(text.to_owned());
+        let traceback = self.traceback.iter().map(|line| text(line)).collect();
+        KhronosValue::Map(vec![
+            (text("at"), KhronosValue::Timestamptz(self.at)),
+            (text("event"), KhronosValue::Text(self.event)),
+            (text("message"), KhronosValue::Text(self.message)),
+            (text("template"), KhronosValue::Text(self.template)),
+            (text("traceback"), KhronosValue::List(traceback)),
+        ])
+    }
+}
+
+/// Where executors note errors. Cheap to clone; called from any thread.
+#[derive(Clone, Default)]
+pub(super) struct ErrorLog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Limit: `ERROR_RECORDS_BYTES` of all, `ERROR_RECORDS_KEPT` of each tenant, the newest last.
+    noted: HashMap<TenantId, VecDeque<Noted>>,
+    bytes: usize,
+    /// When each of them is to be written; in the order of the times, but for those that are tried again.
+    due: VecDeque<(Instant, TenantId)>,
+    dropped: u64,
+    /// Until then what is noted is still written.
+    closed: Option<Instant>,
+}
+
+impl State {
+    fn add(&mut self, tenant: TenantId, errors: impl IntoIterator<Item = Noted>, due: Instant) {
+        for error in errors {
+            if self.bytes + error.bytes() > ERROR_RECORDS_BYTES {
+                self.dropped += 1;
+                if self.dropped.is_power_of_two() {
+                    log::warn!("{} errors of templates were not recorded: there are too many", self.dropped);
+                }
+                continue;
+            }
+            self.bytes += error.bytes();
+            let of_tenant = self.noted.entry(tenant).or_insert_with(|| {
+                self.due.push_back((due, tenant));
+                VecDeque::new()
+            });
+            of_tenant.push_back(error);
+            if of_tenant.len() > ERROR_RECORDS_KEPT
+                && let Some(oldest) = of_tenant.pop_front()
+            {
+                self.bytes -= oldest.bytes();
+            }
+        }
+    }
+
+    fn take(&mut self, tenant: TenantId) -> VecDeque<Noted> {
+        let errors = self.noted.remove(&tenant).unwrap_or_default();
+        self.bytes -= errors.iter().map(Noted::bytes).sum::<usize>();
+        errors
+    }
+}
+
+impl ErrorLog {
+    /// Notes an error of a tenant's template: its text with the frames below it.
+    pub(super) fn note(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
+        let error = Noted::new(template, event, text);
+        let mut state = self.shared.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        let is_first = state.due.is_empty();
+        state.add(tenant, [error], Instant::now() + ERROR_RECORD_DELAY);
+        drop(state);
+        if is_first {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    // Plain data under this lock, so poison means nothing.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next tenant whose errors are to be written, and they. Nothing: it is over.
+    ///
+    /// Blocks: until there is one; closing the log wakes it.
+    fn next(&self) -> Option<(TenantId, VecDeque<Noted>)> {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            let is_over = state.closed.is_some_and(|until| now >= until || state.due.is_empty());
+            if is_over {
+                return None;
+            }
+            match state.due.front().copied() {
+                Some((due, tenant)) if due <= now || state.closed.is_some() => {
+                    state.due.pop_front();
+                    let errors = state.take(tenant);
+                    return Some((tenant, errors));
+                }
+                Some((due, _)) => {
+                    state = self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Puts back what could not be written, behind nothing that came since.
+    fn put_back(&self, tenant: TenantId, errors: VecDeque<Noted>) {
+        let mut state = self.lock();
+        if state.closed.is_none() {
+            let since = state.take(tenant);
+            state.due.retain(|(_, other)| *other != tenant);
+            state.add(tenant, errors.into_iter().chain(since), Instant::now() + ERROR_RECORD_RETRY);
+        }
+    }
+}
+
+/// The thread that writes the records.
+pub(super) struct ErrorWriter {
+    log: ErrorLog,
+    thread: Mutex<Option<OwnedThread>>,
+}
+
+impl ErrorWriter {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system refused it.
+    pub(super) fn start(thread_name: String, db: Arc<dyn TenantDb>) -> io::Result<Self> {
+        let log = ErrorLog::default();
+        let shared = log.shared.clone();
+        let thread = spawn(thread_name, move || {
+            while let Some((tenant, errors)) = shared.next() {
+                write(&shared, &*db, tenant, errors);
+            }
+        })?;
+        Ok(Self { log, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Where to note errors.
+    pub(super) fn log(&self) -> &ErrorLog {
+        &self.log
+    }
+
+    /// Writes what is left, if the database takes it soon, and joins the thread.
+    ///
+    /// # Blocks
+    /// `ERROR_RECORDS_FLUSH`, and as long as the operation that is under way then.
+    pub(super) fn stop(&self) {
+        self.log.shared.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
+        self.log.shared.changed.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.map(OwnedThread::join);
+    }
+}
+
+impl Drop for ErrorWriter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) {
+    let kept = errors.clone();
+    match record(db, tenant, errors) {
+        Ok(()) => {}
+        // It was not written, and may be later.
+        Err(DbError::Busy(_) | DbError::Unavailable(_)) => shared.put_back(tenant, kept),
+        Err(error) => log::warn!("the errors of {tenant} were not recorded: {error}"),
+    }
+}
+
+/// Puts new errors in front of those that are recorded.
+fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Result<(), DbError> {
+    let scopes = || Scopes::new([ERRORS_SCOPE]);
+    let before = db.kv_get(tenant, scopes(), ERRORS_KEY.to_owned())?;
+    let before = match before.map(|record| wire::value::decode(&record.value)) {
+        Some(Ok(KhronosValue::List(before))) => before,
+        // Nothing yet, or not ours.
+        _ => Vec::new(),
+    };
+    let newest_first = errors.into_iter().rev().map(Noted::into_value);
+    let list = newest_first.chain(before).take(ERROR_RECORDS_KEPT).collect();
+    db.kv_set(tenant, scopes(), ERRORS_KEY.to_owned(), wire::value::encode(&KhronosValue::List(list)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId::Guild(1);
+
+    #[test]
+    fn a_message_is_told_from_the_frames_below_it() {
+        let noted =
+            Noted::new("main", "E", "main:3: two\n  in lines\nof text\n  in main:3 function 'f'\n  … and 4 more");
+        assert_eq!(noted.message, "main:3: two\n  in lines\nof text");
+        assert_eq!(noted.traceback, ["in main:3 function 'f'", "… and 4 more"]);
+        assert_eq!(Noted::new("main", "E", "  in a message").message, "  in a message");
+        assert_eq!(Noted::new("main", "E", "a\0b").message, "a\u{fffd}b");
+        let long = Noted::new(&"t".repeat(1000), &"ä".repeat(1000), &"m".repeat(100_000));
+        assert!(long.bytes() < ERROR_RECORD_MAX_BYTES + 1024);
+    }
+
+    #[test]
+    fn a_storm_keeps_the_newest_of_each_tenant_and_a_bound_in_all() {
+        let mut state = State::default();
+        let (now, error) = (Instant::now(), |number: usize| Noted::new("main", "E", &format!("{number}")));
+        state.add(TENANT, (0..1000).map(error), now);
+        assert_eq!((state.due.len(), state.noted[&TENANT].len()), (1, ERROR_RECORDS_KEPT));
+        assert_eq!(state.noted[&TENANT].back().expect("some").message, "999");
+        for number in 0..100_000 {
+            state.add(TenantId::User(number), [error(0)], now);
+        }
+        assert!(state.bytes <= ERROR_RECORDS_BYTES && state.dropped > 0);
+        assert_eq!(state.due.len(), state.noted.len());
+        let tenants: Vec<_> = state.noted.keys().copied().collect();
+        tenants.into_iter().for_each(|tenant| drop(state.take(tenant)));
+        assert_eq!(state.bytes, 0);
+    }
+}
