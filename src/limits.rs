@@ -206,7 +206,8 @@ pub const VM_IDLE_MEMORY_BYTES: usize = 2 * 1024 * 1024;
 /// pauses of a guild that is awake.
 pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// Limit: VMs of one worker that are alive at once, unless `--max-vms` says otherwise: at some 200 KiB each half a GiB.
+/// Limit: VMs of one worker that are alive at once, unless `--max-vms` says otherwise: small ones take some 320 KiB
+/// each, 0.8 GiB in all, and up to twice that when many tenants have taken turns and the allocator's blocks no longer fit.
 /// One more takes the place of the one that has been idle longest; if in each of them something runs it waits for one.
 pub const VMS_MAX: usize = 2500;
 

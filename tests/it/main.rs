@@ -47,3 +47,5 @@ mod supervision_output;
 #[cfg(feature = "luau")]
 mod supervision_rolling;
 mod support;
+#[cfg(feature = "luau")]
+mod tenant_scale;

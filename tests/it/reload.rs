@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::TempDir;
 use crate::support::binary::{Master, Running, TEMPLATES, mesophyll, post, token, write};
-use crate::support::process::eventually;
+use crate::support::process::{self, eventually, workers_of};
 
 /// Events in all, and how often the template changes meanwhile.
 const EVENTS: u64 = 10_000;
@@ -201,5 +201,35 @@ fn events_that_run_while_the_template_changes_finish_as_they_began() {
         assert!(!is_over.load(Ordering::SeqCst), "the new one did not wait for the old one");
         assert_eq!(slow.join().expect("answered"), (200, json!("old")));
     });
+    master.stop().0.expect(0, "");
+}
+
+#[test]
+fn a_tenant_that_is_subscribed_to_it_is_told_whenever_its_worker_starts() {
+    let folder = TempDir::new();
+    let template = "return function(ctx)
+        local event = ctx:event()
+        if event.name == 'Subscribe' then
+            return ctx.Runtime:settenantstate({ events = { 'OnStartup', 'E' }, data = {} })
+        end
+        if event.name ~= 'OnStartup' then return ctx.KV:get('starts', { 's' }) or 0 end
+        assert(event.author == nil and event.data.reason == 'worker_startup')
+        ctx.KV:update('starts', { 's' }, function(count) return (count or 0) + 1 end)
+    end";
+    write(folder.path(), "main.luau", template);
+    let templates = folder.path().to_str().expect("a name in UTF-8").to_owned();
+    let master = Master::start(&["--workers", "1", "--templates", &templates]);
+    master.wait_ready();
+    let starts = |tenant: &str| master.dispatch(tenant, "E", "null");
+    assert_eq!(master.dispatch("guild/1", "Subscribe", "null").0, 200);
+    assert_eq!(starts("guild/1"), (200, json!(0)), "the worker has been there for a while");
+    for count in 1..=2 {
+        process::signal(workers_of(master.pid())[&0], Signal::KILL);
+        eventually("its worker has told it", || {
+            let (status, body) = starts("guild/1");
+            (status == 200 && body == json!(count)).then_some(())
+        });
+        assert_eq!(starts("guild/2"), (200, json!(0)), "it never subscribed");
+    }
     master.stop().0.expect(0, "");
 }
