@@ -8,16 +8,21 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::master::Master;
+use crate::worker::supervisor::State;
 
 use super::api_options::api_config;
 use super::args::{Args, OptionSpec};
 use super::pool_options::{POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
+use super::systemd::{Seen, ServiceManager};
 use super::worker::{need_luau, runtime_maker};
 use super::{CliError, Command, logging, output};
 
 /// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a worker.
 const LAST_GRACE: Duration = Duration::from_secs(15);
+
+/// A supervision loop comes round every second; one that has not for so long hangs.
+const SUPERVISED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The exit code of a stop that hung: what hangs is the store, in the cases that are known.
 const EXIT_STUCK: i32 = 4;
@@ -59,7 +64,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     output::print(&ready_line(&master, &config))?;
-    let ended = wait(&master, &signals, &broken_rx);
+    let mut service = ServiceManager::from_environment();
+    let ended = wait(&master, &signals, &broken_rx, &mut service);
+    service.tell_stopping();
     let stop_by = Instant::now() + config.stop_timeout;
     stop(master, stop_by, &signals, 0);
     ended
@@ -79,14 +86,24 @@ fn ready_line(master: &Master, config: &PoolConfig) -> String {
 }
 
 /// Waits until something ends the master.
-fn wait(master: &Master, signals: &Signals, broken_rx: &Receiver<String>) -> Result<(), CliError> {
+fn wait(
+    master: &Master,
+    signals: &Signals,
+    broken_rx: &Receiver<String>,
+    service: &mut ServiceManager,
+) -> Result<(), CliError> {
     let mut broken_rx = broken_rx.clone();
+    let look_rx = service.look_rx();
     loop {
+        service.tell(|| look(master));
         select! {
             recv(signals.received_rx()) -> signal => match signal {
                 Ok(Signal::HangUp) => match master.operator().roll() {
                     Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
-                    Err(error) => log::error!("SIGHUP: no rolling restart: {error}"),
+                    Err(error) => {
+                        log::error!("SIGHUP: no rolling restart: {error}");
+                        service.tell_refused_reload();
+                    }
                 },
                 Ok(signal) => {
                     log::info!("stopping: {signal:?}");
@@ -103,8 +120,22 @@ fn wait(master: &Master, signals: &Signals, broken_rx: &Receiver<String>) -> Res
                 if master.has_given_up() {
                     return Err(CliError::gave_up("no worker is left: each has failed too often"));
                 }
-            }
+            },
+            recv(look_rx) -> _ => {}
         }
+    }
+}
+
+/// What the service manager is told of.
+fn look(master: &Master) -> Seen {
+    let states = || master.reports().into_iter().map(|report| report.state);
+    let rolling = master.operator().rolling();
+    Seen {
+        ready: states().filter(|state| *state == State::Ready).count(),
+        wanted: states().filter(|state| !matches!(state, State::Failed | State::Stopped)).count(),
+        rolls: rolling.number,
+        is_rolling: rolling.is_running,
+        is_supervised: master.operator().is_supervised(SUPERVISED_WITHIN),
     }
 }
 

@@ -26,6 +26,7 @@ mod restart;
 mod run_script;
 mod signals;
 mod store;
+mod systemd;
 mod table;
 mod template;
 mod tenant;

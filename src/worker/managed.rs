@@ -11,6 +11,9 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// What there is to see of it.
     fn report(&self) -> WorkerReport;
 
+    /// When its supervision loop last came round, which it does every second at least; `None` for a worker without one.
+    fn supervised_at(&self) -> Option<Instant>;
+
     /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
     /// failed, or was stopped, gets another chance. Does not wait for that; [`Managed::wait_restarted`] does, with the number
     /// that this returns.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::managed::Managed;
 use super::process::{RestartError, WorkerReport};
@@ -67,6 +67,11 @@ impl Operator {
     /// How the last rolling restart stands.
     pub fn rolling(&self) -> RollReport {
         self.rolling.report()
+    }
+
+    /// Whether the loop of each worker that has one has come round within the time.
+    pub fn is_supervised(&self, within: Duration) -> bool {
+        self.workers.iter().filter_map(|worker| worker.supervised_at()).all(|at| at.elapsed() <= within)
     }
 
     /// Who may not run.

@@ -142,6 +142,8 @@ pub(super) struct Status {
     pub(super) recycle: Recycle,
     pub(super) restarts: u64,
     pub(super) last_exit: Option<String>,
+    /// When the loop last came round; it has not yet, or it has ended for good.
+    pub(super) looked_at: Option<Instant>,
 }
 
 /// What the loop is told.
@@ -245,6 +247,10 @@ impl Managed for WorkerProcessHandle {
             restarts: status.restarts,
             last_exit: status.last_exit,
         }
+    }
+
+    fn supervised_at(&self) -> Option<Instant> {
+        self.shared.status().looked_at
     }
 
     fn restart(&self, reason: &str) -> Result<u64, RestartError> {
@@ -352,6 +358,7 @@ impl Status {
             recycle: Recycle::default(),
             restarts: 0,
             last_exit: None,
+            looked_at: None,
         }
     }
 
@@ -417,6 +424,7 @@ impl Shared {
     /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker any more; its process was
     /// killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
+        self.publish(|status| status.looked_at = None);
         if let ThreadExit::Panicked(_) = exit {
             self.is_ending.store(true, Ordering::SeqCst);
             self.publish(|status| {

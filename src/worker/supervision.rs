@@ -24,6 +24,10 @@ use super::supervisor::{Action, Event, State, Supervisor};
 /// output but lives is looked at again after this.
 const REAP_PAUSE: Duration = Duration::from_millis(20);
 
+/// The loop comes round at least this often. It shows that it lives; and a dispatch that began to wait while it slept is tidied up
+/// after soon enough, as its caller enforces its deadline by itself.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// Between two looks at whether a worker that drains has answered everything.
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -74,15 +78,11 @@ impl Supervision {
         }
     }
 
-    /// Blocks: until a note, or the next deadline; ends when the worker has ended for good.
+    /// Blocks: until a note, the next deadline, or the end of a round; ends when the worker has ended for good.
     pub(super) fn run(mut self) {
         self.step(Event::Tick);
         loop {
-            let note = match self.next_wake() {
-                Some(wake) => self.notes_rx.recv_deadline(wake),
-                None => self.notes_rx.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match note {
+            match self.notes_rx.recv_deadline(self.next_wake()) {
                 Ok(note) => self.on_note(note),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -99,17 +99,13 @@ impl Supervision {
         }
     }
 
-    fn next_wake(&self) -> Option<Instant> {
+    fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let reap = (self.child.is_some() && self.child_ended).then(|| now + REAP_PAUSE);
         let drain = self.supervisor.is_draining().then(|| now + DRAIN_PAUSE);
         let expire = self.shared.router.expire(now);
-        // A dispatch that starts to wait while the loop sleeps finds it awake within a second: its caller enforces its
-        // deadline by itself, this only tidies up after `nowait` events.
-        let is_ready = self.supervisor.state() == State::Ready;
-        let tidy = (!is_ready).then(|| now + Duration::from_secs(1));
-        let age = if is_ready { self.recycled_at() } else { None };
-        [self.supervisor.due(), reap, drain, expire, tidy, age].into_iter().flatten().min()
+        let age = if self.supervisor.state() == State::Ready { self.recycled_at() } else { None };
+        [self.supervisor.due(), reap, drain, expire, age].into_iter().flatten().fold(now + ROUND, Instant::min)
     }
 
     fn recycled_at(&self) -> Option<Instant> {
@@ -371,6 +367,7 @@ impl Supervision {
                 status.recycle = self.shared.recycle.spread(jitter());
             }
             status.state = self.supervisor.state();
+            status.looked_at = Some(Instant::now());
             status.conn = self.conn.clone();
             status.restarts = self.supervisor.restarts();
             status.last_exit = self.supervisor.last_exit().map(str::to_owned);

@@ -141,6 +141,10 @@ impl Managed for WorkerThreadHandle {
         }
     }
 
+    fn supervised_at(&self) -> Option<Instant> {
+        None
+    }
+
     fn restart(&self, reason: &str) -> Result<u64, RestartError> {
         // Held to the end, so that of two at once one begins.
         let mut anew = lock(&self.anew);

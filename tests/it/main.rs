@@ -13,6 +13,8 @@ mod cli_python;
 #[cfg(feature = "luau")]
 mod cli_replay;
 #[cfg(feature = "luau")]
+mod cli_systemd;
+#[cfg(feature = "luau")]
 mod cli_usage;
 #[cfg(not(feature = "luau"))]
 mod cli_without_luau;

@@ -122,6 +122,7 @@ const HOMES: &[Home] = &[
             "worker/child.rs",
             "cli/interruptible.rs",
             "cli/lifeline.rs",
+            "cli/systemd.rs",
         ],
     },
     Home { krate: "serde", homes: &[""] },
