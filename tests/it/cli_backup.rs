@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -172,6 +173,39 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
     assert!(finished.stdout[0].ends_with("0 tenant states, 321 records, 0 shop entries, 0 purchases"), "{finished:?}");
     let check = run(&["store", "check", "--store", &format!("redb:{}", text(&backup))]);
     assert_eq!(check.stdout, ["nothing found"]);
+}
+
+#[test]
+fn a_client_whose_disk_is_full_or_that_is_killed_costs_the_next_backup_nothing() {
+    let folder = TempDir::new();
+    let file = folder.path().join("store.redb");
+    large_store(&file);
+    let master = Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
+    let at = |name: &str| master.folder.path().join(name);
+    // Half way at most, whether the shell counts in 512 or in 1,024 bytes; the signal is ignored, so that it is an error.
+    let backup = mesophyll(&["store", "backup", text(&at("full.redb")), "--api", &master.api().to_string()]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", r#"trap "" XFSZ; ulimit -f 32768; exec "$0" "$@""#]).arg(backup.get_program());
+    limited.args(backup.get_args()).env("MESOPHYLL_INTERNAL_TOKEN", token(7));
+    Running::start(limited).wait().expect(3, "full.redb: ");
+    let names = std::fs::read_dir(master.folder.path()).expect("a folder");
+    let left =
+        names.filter(|entry| entry.as_ref().is_ok_and(|it| it.file_name().to_string_lossy().starts_with("full")));
+    assert_eq!(left.count(), 0, "nothing is left of it");
+    let (proxy, stalled_rx, go_tx) = stalling_proxy(master.api(), 8 << 20);
+    let mut killed = mesophyll(&["store", "backup", text(&at("killed.redb")), "--api", &proxy.to_string()]);
+    killed.env("MESOPHYLL_INTERNAL_TOKEN", token(7));
+    let running = Running::start(killed);
+    stalled_rx.recv_timeout(DEADLINE).expect("it is in the middle");
+    running.signal(Signal::KILL);
+    drop(running);
+    assert!(!at("killed.redb").exists());
+    drop(go_tx);
+    let finished = eventually("the master has noticed", || {
+        let finished = master.command(&["store", "backup", text(&at("killed.redb"))]);
+        (finished.code() == 0).then_some(finished)
+    });
+    assert!(finished.stdout[0].ends_with("0 tenant states, 320 records, 0 shop entries, 0 purchases"), "{finished:?}");
 }
 
 #[test]
