@@ -144,6 +144,38 @@ fn a_template_workers_database_is_used_as_it_is() {
 }
 
 #[test]
+fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
+    if !is_there("a_row_without_a_value_of_ours_is_in_nobody_s_way") {
+        return;
+    }
+    let schema = Schema::empty(Locale::Utf8);
+    on(schema.url(), REFERENCE);
+    store::migrate(&schema.store_url()).expect("migrated");
+    on(
+        schema.url(),
+        r#"INSERT INTO tenant_kv (id, owner_id, key, value, scopes, last_updated_at) VALUES
+            ('n1', '77', 'null', NULL, '{"null"}', DEFAULT), ('n2', '77', 'bad', '{"What": 1}', '{bad}', 'infinity')"#,
+    );
+    let (db, tenant) = (open(&schema), TenantId::Guild(77));
+    let get = |key: &str| db.kv_get(tenant, &Scopes::new([key]), key);
+    // The column may be NULL.
+    let record = get("null").expect("got").expect("there");
+    assert_eq!(record.value, wire::value::encode(&KhronosValue::Null));
+    assert!(get("bad").is_err(), "nobody can say what it is");
+    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(2));
+    // The tenant's other records are written all the same, and so is the one itself.
+    db.kv_set(tenant, Scopes::new(["s"]), "k".to_owned(), &text("x")).expect("set");
+    db.kv_set(tenant, Scopes::new(["bad"]), "bad".to_owned(), &text("mended")).expect("set");
+    assert_eq!(get("bad").expect("got").expect("there").value, text("mended"));
+    on(schema.url(), r#"UPDATE tenant_kv SET value = '[]' WHERE id = 'n2'"#);
+    db.kv_delete(tenant, Scopes::new(["bad"]), "bad".to_owned()).expect("deleted");
+    assert_eq!(get("bad"), Ok(None));
+    db.kv_delete(tenant, Scopes::new(["null"]), "null".to_owned()).expect("deleted");
+    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(1));
+    db.close();
+}
+
+#[test]
 fn a_ban_needs_no_state_and_leaves_none_behind() {
     if !is_there("a_ban_needs_no_state_and_leaves_none_behind") {
         return;

@@ -12,7 +12,7 @@ use postgres::Row;
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::error::DbError;
-use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, Timestamp};
+use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, KvSet, Usage, charge, touched};
 use crate::wire::json::{from_jsonb, to_jsonb};
@@ -109,9 +109,9 @@ pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Resul
     let owner = Owner::from(tenant);
     let jsonb = to_jsonb(&set.value).map_err(|error| Fault::Answer(unreadable(&error)))?;
     session.transaction(Some(owner.lock()), |session| {
-        let old = get(session, tenant, &set.key, &set.scopes)?;
-        let bytes = |value: &EncodedValue| charge(&set.key, &set.scopes, value.as_bytes().len());
-        let change = (old.as_ref().map(|old| bytes(&old.value)), bytes(&set.value), set.quota);
+        let old = old(session, &owner, &set.key, &set.scopes)?;
+        let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
+        let change = (old.as_ref().map(|old| old.charge), new, set.quota);
         if let Err(refused) = usage::add(session, &owner, Area::Records, count, change)? {
             return Ok(Err(refused));
         }
@@ -137,9 +137,8 @@ pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Resul
 pub(super) fn delete(session: &mut Session, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<(), Fault> {
     let owner = Owner::from(tenant);
     session.transaction(Some(owner.lock()), |session| {
-        let Some(old) = get(session, tenant, key, scopes)? else { return Ok(()) };
-        let bytes = charge(key, scopes, old.value.as_bytes().len());
-        usage::subtract(session, &owner, Area::Records, count, bytes)?;
+        let Some(old) = old(session, &owner, key, scopes)? else { return Ok(()) };
+        usage::subtract(session, &owner, Area::Records, count, old.charge)?;
         session.execute(
             "DELETE FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2 AND key = $3
                  AND scopes @> $4::text[] AND scopes <@ $4::text[]",
@@ -147,6 +146,35 @@ pub(super) fn delete(session: &mut Session, tenant: TenantId, key: &str, scopes:
         )?;
         Ok(())
     })
+}
+
+/// What is to be replaced or deleted.
+struct Old {
+    id: String,
+    charge: u64,
+    last_updated_at: Option<Timestamp>,
+}
+
+/// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be deleted.
+fn old(session: &mut Session, owner: &Owner, key: &str, scopes: &Scopes) -> Result<Option<Old>, Fault> {
+    let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
+    let old = |row: Row| {
+        let charge = charge(key, scopes, value_bytes(&row)?);
+        let last_updated_at = row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
+        Ok(Old { id: row.try_get(0)?, charge, last_updated_at })
+    };
+    row.map(old).transpose()
+}
+
+/// How long the value of a row with the columns of [`GET`] is; one that is none of ours takes its place all the same.
+fn value_bytes(row: &Row) -> Result<usize, Fault> {
+    let text = value_text(row)?;
+    Ok(from_jsonb(text.as_bytes()).map_or(text.len(), |value| value.as_bytes().len()))
+}
+
+/// The value of a row with the columns of [`GET`]; the column may be NULL, which is Null.
+fn value_text(row: &Row) -> Result<&str, Fault> {
+    Ok(row.try_get::<_, Option<&str>>(2)?.unwrap_or(r#""Null""#))
 }
 
 /// What the tenant's records take of its quota.
@@ -160,10 +188,7 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     let mut usage = Usage::default();
     session.each(FIND, &[&owner.kind, &owner.id, &(&[] as &[String]), &KELVIN_SIGN, &""], |row| {
         let (key, scopes) = (row.try_get::<_, String>(1)?, scopes_of(row)?);
-        // A row that holds no value of ours takes its place all the same.
-        let text: &str = row.try_get(2)?;
-        let bytes = from_jsonb(text.as_bytes()).map_or(text.len(), |value| value.as_bytes().len());
-        let bytes = charge(&key, &scopes, bytes);
+        let bytes = charge(&key, &scopes, value_bytes(row)?);
         if seen.insert((key, scopes)) {
             usage = Usage { records: usage.records + 1, bytes: usage.bytes + bytes };
         }
@@ -179,7 +204,7 @@ pub(super) fn scopes_of(row: &Row) -> Result<Scopes, Fault> {
 
 /// The record of a row with the columns of [`GET`].
 pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
-    let value: &str = row.try_get(2)?;
+    let value = value_text(row)?;
     Ok(KvRecord {
         id: row.try_get(0)?,
         key: row.try_get(1)?,

@@ -201,10 +201,10 @@ fn a_find_answers_up_to_10_000_records(kept: Kept) {
     let options = quota(Quota { records: 20_000, ..Quota::default() });
     let db = TestDb::with(kept, Door::Direct, options, 1);
     std::thread::scope(|scope| {
-        for thread in 0..50 {
+        for thread in 0..10 {
             let db = &db;
             scope.spawn(move || {
-                for turn in 0..KV_FIND_MAX_RECORDS / 50 {
+                for turn in 0..KV_FIND_MAX_RECORDS / 10 {
                     let key = format!("{thread}:{turn}");
                     db.tenants.kv_set(TENANT, scopes(&["s"]), key, text("v")).expect("set");
                 }
