@@ -129,7 +129,8 @@ impl Small {
 
     fn check(&self, written: &Written) {
         for (key, values) in written {
-            let found = self.get(key).expect("readable");
+            // Who got the last error heard of it before the store was closed to be opened again.
+            let found = eventually("reads are served", || self.get(key).ok());
             assert!(values.contains(&found), "{key}: {found:?} is none of {values:?}");
         }
     }
@@ -157,9 +158,7 @@ fn a_full_disk_gives_errors_and_service_resumes_when_there_is_room() {
             error => matches!(error, DbError::OutcomeUnknown(_)),
         };
         assert!(errors.iter().all(is_said), "{errors:?}");
-        assert!(errors.iter().any(|error| matches!(error, DbError::Unavailable(_))), "some got 503: {errors:?}");
-        // What is there can be read, once nobody makes the store fail again.
-        eventually("reads are served", || small.get("free:1").ok());
+        // What is there can be read. (A store that is open again at once has nobody to tell that it is not.)
         small.check(&written);
         small.limit(None);
         eventually("service resumes", || small.set("again", round, 0).ok());

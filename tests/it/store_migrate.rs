@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use mesophyll::model::{KhronosValue, KvRecord, Scopes, TenantId};
-use mesophyll::store::backup::{FrameReader, StreamError, Totals, pieces};
+use mesophyll::store::backup::{Exported, FrameReader, StreamError, Totals, pieces};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::redb::{Restore, check};
 use mesophyll::store::{self, DbOptions, DbState, Migrated, OpenError, Standing, StoreUrl};
@@ -154,7 +154,8 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
     on(
         schema.url(),
         r#"INSERT INTO tenant_kv (id, owner_id, key, value, scopes, last_updated_at) VALUES
-            ('n1', '77', 'null', NULL, '{"null"}', DEFAULT), ('n2', '77', 'bad', '{"What": 1}', '{bad}', 'infinity')"#,
+            ('n1', '77', 'null', NULL, '{"null"}', DEFAULT), ('n2', '77', 'bad', '{"What": 1}', '{bad}', 'infinity'),
+            ('', '77', 'without an id', '{"Integer": 1}', '{s}', DEFAULT)"#,
     );
     let (db, tenant) = (open(&schema), TenantId::Guild(77));
     let get = |key: &str| db.kv_get(tenant, &Scopes::new([key]), key);
@@ -162,7 +163,7 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
     let record = get("null").expect("got").expect("there");
     assert_eq!(record.value, wire::value::encode(&KhronosValue::Null));
     assert!(get("bad").is_err(), "nobody can say what it is");
-    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(2));
+    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(3));
     // The tenant's other records are written all the same, and so is the one itself.
     db.kv_set(tenant, Scopes::new(["s"]), "k".to_owned(), &text("x")).expect("set");
     db.kv_set(tenant, Scopes::new(["bad"]), "bad".to_owned(), &text("mended")).expect("set");
@@ -171,7 +172,14 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
     db.kv_delete(tenant, Scopes::new(["bad"]), "bad".to_owned()).expect("deleted");
     assert_eq!(get("bad"), Ok(None));
     db.kv_delete(tenant, Scopes::new(["null"]), "null".to_owned()).expect("deleted");
-    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(1));
+    let found: Vec<String> = find(&db, tenant, &["s"]).into_iter().map(|record| record.key).collect();
+    assert_eq!(found, ["k", "without an id"]);
+    assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(2));
+    // All of them are in a backup, too, once the template-worker's own unreadable row is mended.
+    on(schema.url(), "UPDATE tenant_kv SET value = '\"Null\"' WHERE id = 'r6'");
+    let exported = db.export().expect("begun").map(|one| one.expect("readable"));
+    let of_tenant = |one: &Exported| matches!(one, Exported::Record { tenant: of, .. } if *of == tenant);
+    assert_eq!(exported.filter(of_tenant).count(), 2);
     db.close();
 }
 

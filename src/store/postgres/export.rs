@@ -25,6 +25,11 @@ const STATES: &str = "SELECT events::text[], data::text, banned, data = $1::text
 const RECORDS: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
      FROM tenant_kv WHERE id > $1::text ORDER BY id LIMIT 64";
 
+/// The row to begin with: an id may be any text, so the empty one, which all others are behind, may be one too.
+const FIRST_RECORD: &str =
+    "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
+     FROM tenant_kv ORDER BY id LIMIT 1";
+
 const ENTRIES: &str = "SELECT key, version, owner_id, owner_type, price::bigint, short, public_metadata::text, scope,
          created_at, last_updated_at, public_data, review_state, long, data::text
      FROM global_kv WHERE (key, version, scope) > ($1::text, $2::int, $3::text) ORDER BY key, version, scope LIMIT 8";
@@ -36,7 +41,7 @@ const PURCHASES: &str = "SELECT owner_type, owner_id, key, version, scope, purch
 /// The primary key of the last row that was read of each table; at first one that is before all.
 enum Behind {
     State { id: String, kind: String },
-    Record { id: String },
+    Record { id: Option<String> },
     Entry { key: String, version: i32, scope: String },
     Purchase { kind: String, id: String, key: String, version: i32, scope: String },
     Everything,
@@ -46,7 +51,7 @@ impl Behind {
     fn next_table(&self) -> Self {
         let none = String::new;
         match self {
-            Behind::State { .. } => Behind::Record { id: none() },
+            Behind::State { .. } => Behind::Record { id: None },
             Behind::Record { .. } => Behind::Entry { key: none(), version: i32::MIN, scope: none() },
             Behind::Entry { .. } => {
                 Behind::Purchase { kind: none(), id: none(), key: none(), version: i32::MIN, scope: none() }
@@ -84,7 +89,8 @@ impl PostgresExport {
         while self.ahead.is_empty() {
             let rows = match &self.behind {
                 Behind::State { id, kind } => self.session.query(STATES, &[&NO_STATE, id, kind])?,
-                Behind::Record { id } => self.session.query(RECORDS, &[id])?,
+                Behind::Record { id: None } => self.session.query(FIRST_RECORD, &[])?,
+                Behind::Record { id: Some(id) } => self.session.query(RECORDS, &[id])?,
                 Behind::Entry { key, version, scope } => self.session.query(ENTRIES, &[key, version, scope])?,
                 Behind::Purchase { kind, id, key, version, scope } => {
                     let params: Params<'_> = &[kind, id, key, version, scope];
@@ -165,7 +171,7 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
 fn place(of: &Behind, row: &Row) -> Result<Behind, Fault> {
     Ok(match of {
         Behind::State { .. } => Behind::State { id: row.try_get(5)?, kind: row.try_get(4)? },
-        Behind::Record { .. } => Behind::Record { id: row.try_get(0)? },
+        Behind::Record { .. } => Behind::Record { id: Some(row.try_get(0)?) },
         Behind::Entry { .. } => {
             Behind::Entry { key: row.try_get(0)?, version: row.try_get(1)?, scope: row.try_get(7)? }
         }
