@@ -1,13 +1,192 @@
-//! Supervision with the real binary: whose signals reach whom, and what a death leaves behind.
+//! Supervision with the real binary: whose signals reach whom, what a death leaves behind, and what becomes of a worker that
+//! hangs or whose runtime breaks.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
+
+use mesophyll::random;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::support::binary::{Master, Running, SECRET, TEMPLATES, mesophyll};
+use crate::support::TempDir;
+use crate::support::binary::{Master, Running, SECRET, TEMPLATES, example, mesophyll, write};
 use crate::support::process::{eventually, is_gone, signal, within, workers_of};
+use crate::support::skip::skipped;
+
+/// A master with one worker, which it starts from a path of its own: what is there can be exchanged while it runs.
+struct Exchangeable {
+    master: Master,
+    folder: PathBuf,
+}
+
+impl Exchangeable {
+    fn start(args: &[&str]) -> Self {
+        // A link to the binary, as a program that was just written may be busy; so it has to be in the same file system.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("exchangeable-{:016x}", random::u64()));
+        fs::create_dir(&folder).expect("a new folder");
+        let program = folder.join("mesophyll");
+        fs::hard_link(env!("CARGO_BIN_EXE_mesophyll"), &program).expect("a link");
+        let like = mesophyll(&[&ONE_WORKER[..], args].concat());
+        let mut command = Command::new(program);
+        command.args(like.get_args()).env("MESOPHYLL_API_SECRET", SECRET);
+        for (name, value) in like.get_envs().filter(|(_, value)| value.is_none()) {
+            assert_eq!(value, None);
+            command.env_remove(name);
+        }
+        let exchangeable = Self { master: Master::of(Running::start(command)), folder };
+        exchangeable.master.wait_ready();
+        exchangeable
+    }
+
+    /// From now on the worker is what this line of shell starts; its arguments are `$@`.
+    fn exchange(&self, line: &str) {
+        let new = write(&self.folder, "new", format!("#!/bin/sh\n{line}\n"));
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("set");
+        fs::rename(new, self.folder.join("mesophyll")).expect("exchanged");
+        self.master.command(&["restart", "0"]).expect(0, "");
+    }
+
+    /// The worker's process, once it is another one than this.
+    fn worker_after(&self, before: u32) -> u32 {
+        let other = || workers_of(self.master.pid()).get(&0).copied().filter(|pid| *pid != before);
+        eventually("its worker runs", other)
+    }
+}
+
+impl Drop for Exchangeable {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+const ONE_WORKER: [&str; 13] = [
+    "master",
+    "--listen",
+    "127.0.0.1:0",
+    "--api",
+    "127.0.0.1:0",
+    "--store",
+    "memory:",
+    "--workers",
+    "1",
+    "--templates",
+    TEMPLATES,
+    "--default-events",
+    "*",
+];
+
+/// The real worker's executors cannot be made to hang from outside, so one that says that its own does takes its place.
+#[test]
+fn the_log_says_in_what_a_worker_hangs_and_how_long_and_its_tenant_is_quarantined() {
+    let exchangeable = Exchangeable::start(&["--hang-timeout", "1s"]);
+    let master = &exchangeable.master;
+    exchangeable.exchange(&format!("shift; exec '{}' hangs \"$@\"", example("faulty_worker").display()));
+    let mut worker = 0;
+    for _ in 0..3 {
+        worker = exchangeable.worker_after(worker);
+        let (status, body) = master.dispatch("guild/7", "STUCK", "1");
+        assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
+        let line = master.running.wait_stderr("worker 0 hangs: an executor has not come back to its loop for ");
+        let (away, running) = line.split_once("; it has been running STUCK of guild:7 for ").expect(&line);
+        for time in [away, running] {
+            let seconds = time.strip_suffix(" s").and_then(|time| time.rsplit(' ').next()?.parse::<u64>().ok());
+            assert!(seconds.is_some_and(|seconds| seconds >= 1), "{line}");
+        }
+        let ended =
+            format!("worker 0 (pid {worker}) ended: killed by signal 15, with 1 in flight: STUCK of guild:7 for ");
+        master.running.wait_stderr(&ended);
+        assert!(is_gone(worker));
+    }
+    let (status, body) = master.dispatch("guild/7", "STUCK", "1");
+    assert_eq!((status, body["code"].as_str()), (403, Some("Quarantined")), "{body}");
+}
+
+/// A library that makes the clock fail once, in the thread that interrupts scripts, when there is such a file: Rust's own
+/// library panics then.
+const BREAKS_CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int broken;
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    char name[16] = "";
+    const char *file = getenv("BREAKS_CLOCK_WHEN");
+    pthread_getname_np(pthread_self(), name, sizeof name);
+    if (strstr(name, "-tick") && file && !access(file, F_OK) && !__sync_lock_test_and_set(&broken, 1)) {
+        errno = EINVAL;
+        return -1;
+    }
+    return syscall(SYS_clock_gettime, clock, time);
+}
+"#;
+
+/// Compiles it; `None` without a C compiler.
+fn clock_breaker(folder: &Path, test: &str) -> Option<PathBuf> {
+    let (source, library) = (write(folder, "clock.c", BREAKS_CLOCK), folder.join("clock.so"));
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    match compiled {
+        Ok(status) => assert!(status.success()),
+        Err(_) => skipped(test, "it needs a C compiler: install gcc or clang"),
+    }
+    library.exists().then_some(library)
+}
+
+#[test]
+fn a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again() {
+    let folder = TempDir::new();
+    let test = "a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again";
+    let Some(library) = clock_breaker(folder.path(), test) else { return };
+    let when = folder.path().join("now");
+    let exchangeable = Exchangeable::start(&[]);
+    let master = &exchangeable.master;
+    exchangeable.exchange(&format!(
+        "exec env LD_PRELOAD='{}' BREAKS_CLOCK_WHEN='{}' '{}' \"$@\"",
+        library.display(),
+        when.display(),
+        env!("CARGO_BIN_EXE_mesophyll"),
+    ));
+    let worker = exchangeable.worker_after(0);
+    assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
+    fs::write(&when, "").expect("a file");
+    // A loop that nothing interrupts any more: without the rule its executor would hang.
+    let (status, body) = master.dispatch("guild/1", "LOOP", "1");
+    assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
+    fs::remove_file(&when).expect("removed");
+    // In either order: what a worker prints and how it ended are told by different threads.
+    for told in ["the thread luau-tick has ended by a panic", &format!("worker 0 (pid {worker}) ended: exit code 70")] {
+        eventually(told, || master.running.stderr_so_far().contains(told).then_some(()));
+    }
+    assert!(is_gone(worker));
+    assert_eq!(master.dispatch("guild/1", "ECHO", "2"), (200, Value::from(2)));
+}
+
+#[test]
+fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
+    let folder = TempDir::new();
+    let Some(library) = clock_breaker(folder.path(), "a_master_whose_own_runtime_breaks_ends_with_code_70") else {
+        return;
+    };
+    let when = folder.path().join("now");
+    let mut command = mesophyll(&[&ONE_WORKER[..], &["--mode", "thread-pool", "--stop-timeout", "2s"]].concat());
+    command.env("MESOPHYLL_API_SECRET", SECRET).env("LD_PRELOAD", library).env("BREAKS_CLOCK_WHEN", &when);
+    let master = Master::of(Running::start(command));
+    assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
+    fs::write(&when, "").expect("a file");
+    assert_eq!(master.dispatch_with("guild/1", "LOOP", "1", "?nowait=true").0, 202);
+    master.running.wait().expect(70, "the thread luau0-tick has ended by a panic");
+}
 
 /// Ctrl-C in a terminal: the whole foreground group gets it.
 #[test]

@@ -66,6 +66,9 @@ use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};
 use crate::thread::{OwnedThread, spawn_watched};
 
+/// Between two ticks of a runtime that stops.
+const STOP_TICK: Duration = Duration::from_millis(10);
+
 /// Why a runtime does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -237,13 +240,16 @@ impl TemplateRuntime for LuauRuntime {
     }
 
     fn shutdown(&self) {
-        // 1. Running scripts end at their next interrupt, at the latest with the next tick.
+        // 1. Running scripts end at their next interrupt, at the latest with the next tick (see 3).
         self.stopping.store(true, Ordering::Relaxed);
         // 2. Idle executors wake; later jobs are refused.
         self.executors.iter().for_each(|executor| executor.mailbox.close());
-        // 3. The executors answer what is left and close the VMs.
+        // 3. The executors answer what is left and close the VMs. Ticks come from here too: it may be the ticker that is broken.
         let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
+            while !thread.wait_until(Instant::now() + STOP_TICK) {
+                self.ticker.tick();
+            }
             thread.join();
         }
         // 4. With them the last senders of the I/O queue are gone: its threads end after what they are doing.

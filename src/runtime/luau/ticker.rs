@@ -91,6 +91,13 @@ impl Ticker {
         Self::start_watched(name, executors, slice, &OnBroken::default())
     }
 
+    /// One tick more, whatever has become of the thread.
+    pub(super) fn tick(&self) {
+        for flags in &self.shared.executors {
+            flags.signal.fetch_or(DUE, Ordering::Relaxed);
+        }
+    }
+
     /// Ends the thread and joins it.
     pub(super) fn stop(&self) {
         *lock(&self.shared.stopped) = true;
