@@ -195,7 +195,8 @@ impl Supervision {
             (status.health.clone(), status.recycle_reason(Instant::now()))
         };
         let hangs = health.as_ref().and_then(|health| self.shared.hangs(health));
-        if !matches!(self.supervisor.state(), State::Connected | State::Ready) {
+        let is_draining = self.supervisor.is_draining();
+        if !matches!(self.supervisor.state(), State::Connected | State::Ready) && !is_draining {
             return;
         }
         if let Some(why) = hangs {

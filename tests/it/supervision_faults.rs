@@ -161,6 +161,24 @@ fn a_worker_whose_executor_hangs_is_ended_and_the_tenant_that_it_hangs_in_is_to_
 }
 
 #[test]
+fn a_worker_that_hangs_while_it_drains_is_not_waited_for_and_its_tenant_is_to_blame_too() {
+    let broken = Broken::new(Policy { drain_timeout: DEADLINE, ..hasty() });
+    for round in 1..=3 {
+        let (mut peer, pid) = broken.connect();
+        broken.in_flight(&mut peer, &[CULPRIT, NEIGHBOUR]);
+        let restarts = broken.worker.restart("by an operator").expect("it is restarted");
+        broken.wait("draining", |report| report.state == State::Draining);
+        assert!(!broken.quarantine.holds(CULPRIT));
+        let said = Instant::now();
+        peer.say(&hanging(31_000));
+        broken.wait("restarted", |report| report.restarts == restarts + 1);
+        assert!(is_gone(pid) && said.elapsed() < DEADLINE / 2, "it was waited for");
+        assert_eq!(broken.quarantine.holds(CULPRIT), round == 3);
+    }
+    assert!(!broken.quarantine.holds(NEIGHBOUR), "only who it hung in is to blame");
+}
+
+#[test]
 fn a_tenant_in_flight_at_three_deaths_is_quarantined_and_what_it_has_waiting_is_refused() {
     let broken = Broken::new(hasty());
     let mut waits = None;
