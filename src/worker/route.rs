@@ -225,11 +225,17 @@ impl<T: Target> State<T> {
         Ok(None)
     }
 
-    /// Sends what waits; what the link does not take is returned, with the reason.
+    /// Sends what waits; what has waited too long, or the link does not take, is returned, with the reason.
     fn hand_over(&mut self, conn: &T) -> Vec<Refused> {
         let mut refused = Vec::new();
         self.waiting_bytes = 0;
+        let now = Instant::now();
         for waiting in std::mem::take(&mut self.waiting) {
+            if waiting.deadline <= now {
+                // Nobody has tidied up since.
+                refused.push(Refused(waiting.answer, no_worker_in_time()));
+                continue;
+            }
             match waiting.send(conn) {
                 Ok(None) => {}
                 Ok(Some(unsent)) => {
@@ -262,5 +268,57 @@ impl Waiting {
 
     fn bytes(&self) -> usize {
         self.job.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::model::{CreateEvent, EncodedJson, EventData};
+
+    /// Takes everything and notes it.
+    #[derive(Clone, Default)]
+    struct Noting(Arc<Mutex<Vec<Ticket>>>);
+
+    impl Target for Noting {
+        fn try_submit(&self, _: TenantId, ticket: Ticket, _: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+            self.0.lock().expect("not poisoned").push(ticket);
+            answer.discard();
+            Ok(())
+        }
+
+        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+            Cancelled::Unknown
+        }
+
+        fn takes_dispatches(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_has_waited_beyond_its_deadline_is_not_sent_when_a_worker_comes() {
+        let router = Router::new();
+        let (answered_tx, answered_rx) = unbounded();
+        let submit = |ticket, deadline| {
+            let answered_tx = answered_tx.clone();
+            let answer = Answer::callback(move |result| answered_tx.send((ticket, result)).unwrap_or_default());
+            let event = CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) };
+            router
+                .submit(TenantId::Guild(1), Ticket(ticket), Job::Dispatch(event), deadline, answer)
+                .expect("it waits");
+        };
+        submit(1, Instant::now());
+        submit(2, Instant::now() + Duration::from_secs(600));
+        let noting = Noting::default();
+        router.to_link(noting.clone());
+        assert_eq!(*noting.0.lock().expect("not poisoned"), [Ticket(2)]);
+        assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
+        assert_eq!(router.waiting(), 0);
     }
 }
