@@ -102,7 +102,8 @@ fn wait(
                     log::warn!("a newer worker has taken this id; ending");
                     Ok(())
                 }
-                Ok(ClientEnd::Stopped) | Err(_) => Ok(()),
+                Ok(ClientEnd::Stopped) => Ok(()),
+                Err(_) => Err(CliError::bug("the thread client has ended by a panic")),
             },
             recv(signals.received_rx()) -> signal => match signal {
                 // Ctrl-C in the master's terminal reaches its workers too; the master says when they end.

@@ -2,7 +2,8 @@
 //!
 //! On Linux a child that asked for it gets a signal when the *thread* that started it ends (`PR_SET_PDEATHSIG`). A worker
 //! asks for KILL, so whatever becomes of the loop that supervises it, it must not be the loop that starts it. Owned by
-//! every [`ChildSpec`](super::ChildSpec) together; the last one joins the thread. Its wake-up: the channel's end.
+//! every [`ChildSpec`](super::ChildSpec) together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
+//! process takes it, or goes, within [`SPAWN_TIMEOUT`].
 
 use std::io;
 use std::process::{Child as Process, Command};
@@ -51,7 +52,8 @@ impl Spawner {
     /// # Errors
     /// The operating system refused, or took too long.
     pub(super) fn spawn(&self, command: Command) -> io::Result<Process> {
-        let (started_tx, started_rx) = bounded(1);
+        // Without room: a process is handed over to somebody who waits for it, or it is not.
+        let (started_tx, started_rx) = bounded(0);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "starting a process takes too long");
         self.requests_tx.send_timeout(Request { command, started_tx }, SPAWN_TIMEOUT).map_err(|_| late())?;
         started_rx.recv_timeout(SPAWN_TIMEOUT).unwrap_or_else(|_| Err(late()))
@@ -69,7 +71,7 @@ fn serve(requests_rx: &Receiver<Request>) {
         // It holds the child's ends of its pipes, which must end with the child.
         drop(command);
         // Nobody waits any more: then nobody would supervise it either.
-        if let Err(error) = started_tx.try_send(started)
+        if let Err(error) = started_tx.send(started)
             && let Ok(mut process) = error.into_inner()
         {
             let _ = process.kill();
