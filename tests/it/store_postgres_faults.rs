@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,12 @@ use postgres::{Client, NoTls};
 use crate::support::db::text;
 use crate::support::postgres::{Locale, Schema, is_there};
 use crate::support::process::eventually;
+#[cfg(feature = "luau")]
+use crate::support::{
+    TempDir,
+    binary::Master,
+    process::{is_gone, workers_of},
+};
 
 const CONNECTIONS: usize = 7;
 
@@ -29,6 +35,8 @@ enum Cut {
     Before(&'static [u8]),
     /// The server has acted on the message, and its answer is lost.
     AnswerTo(&'static [u8]),
+    /// From this message on nothing passes either way, and both ends stay open: a machine that hangs and goes on acknowledging.
+    Silence(&'static [u8]),
 }
 
 #[derive(Default)]
@@ -57,6 +65,17 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// One before a schema's server, and the schema's URL through it.
+    fn before(schema: &Schema) -> (Self, String) {
+        let (scheme, rest) = schema.url().split_once("://").expect("a URL");
+        let (authority, rest) = rest.split_once('/').expect("a database");
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("postgres", authority));
+        let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5432") };
+        let proxy = Self::to(host);
+        let url = format!("{scheme}://{user}@{}/{rest}", proxy.address);
+        (proxy, url)
     }
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
@@ -88,15 +107,18 @@ fn join(client: TcpStream, server: TcpStream, wires: &Arc<Mutex<Wires>>) {
     }
     let (from_client, to_server) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
     let asks = Arc::clone(wires);
-    std::thread::spawn(move || carry(from_client, to_server, Some(&asks)));
-    std::thread::spawn(move || carry(server, client, None));
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silences = Arc::clone(&is_silent);
+    std::thread::spawn(move || carry(from_client, to_server, Some(&asks), &silences));
+    std::thread::spawn(move || carry(server, client, None, &is_silent));
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>) {
+fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>, is_silent: &AtomicBool) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(got @ 1..) = from.read(&mut bytes) {
         let bytes = &bytes[..got];
         match wires.and_then(|wires| take_cut(wires, bytes)) {
+            Some(Cut::Silence(_)) => is_silent.store(true, Ordering::SeqCst),
             None => {}
             Some(Cut::Before(_)) => break,
             Some(Cut::AnswerTo(_)) => {
@@ -107,9 +129,13 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>) {
                 return;
             }
         }
-        if to.write_all(bytes).is_err() {
+        if !is_silent.load(Ordering::SeqCst) && to.write_all(bytes).is_err() {
             break;
         }
+    }
+    if is_silent.load(Ordering::SeqCst) {
+        // The table of what is open keeps both ends.
+        return;
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
@@ -117,7 +143,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>) {
 
 fn take_cut(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
     let mut wires = wires.lock().expect("a lock");
-    let (Cut::Before(sought) | Cut::AnswerTo(sought)) = wires.next_cut?;
+    let (Cut::Before(sought) | Cut::AnswerTo(sought) | Cut::Silence(sought)) = wires.next_cut?;
     if !bytes.windows(sought.len()).any(|window| window == sought) {
         return None;
     }
@@ -137,13 +163,8 @@ struct Proxied {
 impl Proxied {
     fn new(connections: usize) -> Self {
         let schema = Schema::migrated(Locale::Utf8);
-        let (scheme, rest) = schema.url().split_once("://").expect("a URL");
-        let (authority, rest) = rest.split_once('/').expect("a database");
-        let (user, host) = authority.rsplit_once('@').unwrap_or(("postgres", authority));
-        let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5432") };
-        let proxy = Proxy::to(host);
-        let url = StoreUrl::Postgres(format!("{scheme}://{user}@{}/{rest}", proxy.address));
-        let store = store::open_with(&url, StoreOptions { connections }).expect("opened");
+        let (proxy, url) = Proxy::before(&schema);
+        let store = store::open_with(&StoreUrl::Postgres(url), StoreOptions { connections }).expect("opened");
         let db = DbState::new(store, DbOptions::default()).expect("readable");
         static COUNT: AtomicU64 = AtomicU64::new(1000);
         let tenant = TenantId::Guild(COUNT.fetch_add(2, Ordering::Relaxed));
@@ -347,4 +368,29 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
     });
     set(loud, "k", "after").expect("set");
     assert_eq!(it.db.kv_usage(loud).map(|usage| usage.records), Ok(1));
+}
+
+/// docs/shutdown.md: what hangs longer than 15 s after the stop's timeout is not waited for.
+#[cfg(feature = "luau")]
+#[test]
+fn a_store_that_cannot_be_closed_does_not_keep_a_master_from_ending() {
+    if !is_there("a_store_that_cannot_be_closed_does_not_keep_a_master_from_ending") {
+        return;
+    }
+    let schema = Schema::migrated(Locale::Utf8);
+    let (proxy, url) = Proxy::before(&schema);
+    let args = ["--store", &url, "--workers", "1", "--stop-timeout", "1s"];
+    let master = Master::start_in(TempDir::new(), &args);
+    master.wait_ready();
+    static COUNT: AtomicU64 = AtomicU64::new(900_001);
+    let tenant = format!("guild/{}", COUNT.fetch_add(2, Ordering::Relaxed));
+    assert_eq!(master.dispatch(&tenant, "COUNT", "1").0, 200);
+    proxy.cut(Cut::Silence(COMMIT));
+    assert_eq!(master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0, 202);
+    assert_eq!(proxy.cuts(), 1);
+    let workers = workers_of(master.pid());
+    let (ended, _) = master.stop();
+    // The links until the store's timeout for who waits in it, the store itself after that.
+    ended.expect(4, "stopping at once: still closing the ");
+    assert!(workers.len() == 1 && workers.values().all(|pid| is_gone(*pid)), "{workers:?}");
 }
