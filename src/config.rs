@@ -40,10 +40,6 @@ pub struct PoolConfig {
     pub store_options: StoreOptions,
     /// The rules of the store that an operator may change.
     pub db_options: DbOptions,
-    /// The template directory; `None`: the built-in templates.
-    pub templates: Option<PathBuf>,
-    /// Whether changes in the template directory are picked up.
-    pub reload: bool,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
     /// Somebody else starts the workers.
@@ -54,10 +50,8 @@ pub struct PoolConfig {
     pub deadline: Duration,
     /// Told in Hello.
     pub heartbeat_interval: Duration,
-    /// Executor threads in each worker.
-    pub executors: usize,
-    /// How long VMs live.
-    pub vms: VmOptions,
+    /// What each worker runs templates with.
+    pub runtime: RuntimeOptions,
     /// What is logged.
     pub log: log::LevelFilter,
     /// Time for a graceful stop.
@@ -72,25 +66,37 @@ pub struct PoolConfig {
     pub trusted_sources: Vec<String>,
 }
 
-/// How long tenants' VMs live, and how many at once; worker-side options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VmOptions {
+/// What a worker runs templates with; a master passes it on to its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// The template directory; `None`: the built-in templates.
+    pub templates: Option<PathBuf>,
+    /// Whether changes in the template directory are picked up.
+    pub reload: bool,
+    /// Executor threads of a worker.
+    pub executors: usize,
     /// A VM in which nothing has run for so long is closed.
-    pub idle: Duration,
+    pub vm_idle: Duration,
     /// VMs of one worker that are alive at once.
-    pub max: usize,
+    pub max_vms: usize,
 }
 
-impl VmOptions {
-    fn from_options(options: &impl Options) -> Result<Self, ConfigError> {
-        let max = match options.option("max-vms") {
+impl RuntimeOptions {
+    fn from_options(options: &impl Options, workers: usize) -> Result<Self, ConfigError> {
+        let max_vms = match options.option("max-vms") {
             None => limits::VMS_MAX,
             Some((text, _)) => match text.parse() {
                 Ok(number) if (1..=VMS_OPTION_MAX).contains(&number) => number,
                 _ => return Err(wrong(options, "max-vms", &format!("is a number from 1 to {VMS_OPTION_MAX}"))),
             },
         };
-        Ok(Self { idle: span(options, "vm-idle", limits::VM_IDLE)?, max })
+        Ok(Self {
+            templates: directory(options, "templates")?,
+            reload: reload(options)?,
+            executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
+            vm_idle: span(options, "vm-idle", limits::VM_IDLE)?,
+            max_vms,
+        })
     }
 }
 
@@ -105,16 +111,10 @@ pub struct WorkerConfig {
     pub master: String,
     /// Whether the end of stdin ends the worker.
     pub lifeline: bool,
-    /// The template directory; `None`: the built-in templates.
-    pub templates: Option<PathBuf>,
-    /// Whether changes in the template directory are picked up.
-    pub reload: bool,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
-    /// Executor threads.
-    pub executors: usize,
-    /// How long VMs live.
-    pub vms: VmOptions,
+    /// What it runs templates with.
+    pub runtime: RuntimeOptions,
     /// What is logged.
     pub log: log::LevelFilter,
 }
@@ -210,15 +210,12 @@ impl PoolConfig {
             store: text(options, "store", defaults.store).to_owned(),
             store_options: store_options(options)?,
             db_options: db_options(options)?,
-            templates: directory(options, "templates")?,
-            reload: reload(options)?,
             default_events: events(options, defaults.default_events)?,
             external_workers,
             worker_tokens: options.option("worker-tokens").map(|(path, _)| PathBuf::from(path)),
             deadline: span(options, "deadline", limits::DISPATCH_DEADLINE)?,
             heartbeat_interval: heartbeat_interval(options)?,
-            executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
-            vms: VmOptions::from_options(options)?,
+            runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, defaults.log)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
@@ -259,11 +256,8 @@ impl WorkerConfig {
             workers,
             master: master.to_owned(),
             lifeline,
-            templates: directory(options, "templates")?,
-            reload: reload(options)?,
             default_events: events(options, DEFAULT_EVENTS)?,
-            executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
-            vms: VmOptions::from_options(options)?,
+            runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, "info")?,
         })
     }
@@ -448,7 +442,7 @@ mod tests {
         assert_eq!(config.workers, cpus());
         assert_eq!((config.store_options.connections, config.db_options), (7, DbOptions::default()));
         assert_eq!(config.default_events.len(), 3);
-        assert_eq!(config.vms, VmOptions { idle: Duration::from_secs(900), max: 2500 });
+        assert_eq!((config.runtime.vm_idle, config.runtime.max_vms), (Duration::from_secs(900), 2500));
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
     }

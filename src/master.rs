@@ -269,19 +269,19 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec
         ("--master", host),
         ("--lifeline", "stdin".to_owned()),
         ("--default-events", events.join(",")),
-        ("--executors", config.executors.to_string()),
-        ("--vm-idle", format!("{}ms", config.vms.idle.as_millis())),
-        ("--max-vms", config.vms.max.to_string()),
+        ("--executors", config.runtime.executors.to_string()),
+        ("--vm-idle", format!("{}ms", config.runtime.vm_idle.as_millis())),
+        ("--max-vms", config.runtime.max_vms.to_string()),
         ("--log", config.log.to_string().to_lowercase()),
     ] {
         args.push(name.into());
         args.push(value.into());
     }
-    if let Some(templates) = &config.templates {
+    if let Some(templates) = &config.runtime.templates {
         args.push("--templates".into());
         args.push(templates.into());
     }
-    if config.reload {
+    if config.runtime.reload {
         args.push("--reload".into());
     }
     args
@@ -313,7 +313,7 @@ fn start_threads(
     let mut workers: Vec<Arc<WorkerThreadHandle>> = Vec::with_capacity(config.workers);
     for (id, subscriptions) in subscriptions.into_iter().enumerate() {
         let (db, make_runtime) = (db.clone(), make_runtime.clone());
-        let (workers_len, executors) = (config.workers, config.executors as u64);
+        let (workers_len, executors) = (config.workers, config.runtime.executors as u64);
         let make = move || -> io::Result<WorkerThread> {
             let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, workers_len));
             let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone())?;

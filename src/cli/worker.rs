@@ -4,12 +4,11 @@
 //! refuses it.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::config::{PoolConfig, VmOptions, WorkerConfig};
+use crate::config::{PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
@@ -61,16 +60,11 @@ fn run(args: &Args) -> Result<(), CliError> {
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
     let db = Arc::new(WorkerDb::mesophyll(db_client));
     let (broken_tx, broken_rx) = bounded(1);
-    let plan = RuntimePlan {
-        templates: config.templates.clone(),
-        reload: config.reload,
-        executors: config.executors,
-        vms: config.vms,
-        broken_tx,
-    };
+    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
     let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
         .map_err(|error| CliError::config(format!("templates: {error}")))?;
-    let worker = Arc::new(WorkerThread::new(config.id, runtime, config.executors as u64, subscriptions, db.clone()));
+    let worker =
+        Arc::new(WorkerThread::new(config.id, runtime, config.runtime.executors as u64, subscriptions, db.clone()));
     let client = ClientConfig {
         master: config.master.clone(),
         worker_id: config.id,
@@ -135,10 +129,7 @@ pub(super) fn need_luau() -> Result<(), CliError> {
 // Without Luau there is no runtime to make.
 #[cfg_attr(not(feature = "luau"), allow(dead_code))]
 struct RuntimePlan {
-    templates: Option<PathBuf>,
-    reload: bool,
-    executors: usize,
-    vms: VmOptions,
+    options: RuntimeOptions,
     broken_tx: Sender<String>,
 }
 
@@ -147,13 +138,7 @@ pub(super) fn runtime_maker(
     config: &PoolConfig,
     broken_tx: Sender<String>,
 ) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
-    let plan = RuntimePlan {
-        templates: config.templates.clone(),
-        reload: config.reload,
-        executors: config.executors,
-        vms: config.vms,
-        broken_tx,
-    };
+    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
     move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
 }
 
@@ -165,15 +150,15 @@ fn start_runtime(
     subscriptions: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
     use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
-    let RuntimePlan { templates, reload, executors, vms, broken_tx } = plan.clone();
+    let RuntimePlan { options, broken_tx } = plan.clone();
     // A full channel holds such a message already.
     let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
     let config = LuauConfig {
-        executors,
-        templates: templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
-        reload,
-        vm_idle: vms.idle,
-        max_vms: vms.max,
+        executors: options.executors,
+        templates: options.templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
+        reload: options.reload,
+        vm_idle: options.vm_idle,
+        max_vms: options.max_vms,
         thread_prefix: thread_prefix.to_owned(),
         on_broken,
         ..LuauConfig::default()

@@ -17,7 +17,7 @@ use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
 use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
-use crate::worker_like::{WorkerLike, next_ticket};
+use crate::worker_like::WorkerLike;
 
 use super::child::ChildSpec;
 use super::managed::Managed;
@@ -324,12 +324,7 @@ impl WorkerLike for WorkerProcessHandle {
         event: CreateEvent,
         deadline: Instant,
     ) -> Result<(), DispatchError> {
-        let answer = self.shared.unseen.answer(tenant);
-        let taken = self.shared.router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
-        taken.map_err(|Refused(answer, error)| {
-            answer.discard();
-            error
-        })
+        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline)
     }
 }
 

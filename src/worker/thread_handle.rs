@@ -15,7 +15,7 @@ use crate::limits;
 use crate::mesophyll::{LocalWorker, Unsent};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
 use crate::thread::{self, OwnedThread, ThreadExit};
-use crate::worker_like::{WorkerLike, next_ticket};
+use crate::worker_like::WorkerLike;
 
 use super::WorkerThread;
 use super::managed::Managed;
@@ -259,12 +259,7 @@ impl WorkerLike for WorkerThreadHandle {
         event: CreateEvent,
         deadline: Instant,
     ) -> Result<(), DispatchError> {
-        let answer = self.shared.unseen.answer(tenant);
-        let taken = self.shared.router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
-        taken.map_err(|Refused(answer, error)| {
-            answer.discard();
-            error
-        })
+        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline)
     }
 }
 

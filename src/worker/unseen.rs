@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use crate::model::{Answer, TenantId};
+use crate::error::DispatchError;
+use crate::model::{Answer, CreateEvent, Job, TenantId};
+use crate::worker_like::next_ticket;
+
+use super::route::{Refused, Router, Target};
 
 /// Counts the failures of one worker's events that nobody waited for. Cheap to clone; called from any thread.
 #[derive(Debug, Clone)]
@@ -17,7 +22,25 @@ impl Unseen {
         Self { worker_id, failures: Arc::default() }
     }
 
-    /// The answer of one such event.
+    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the operator.
+    ///
+    /// # Errors
+    /// Why the router did not take it; nothing was sent.
+    pub(super) fn submit<T: Target>(
+        &self,
+        router: &Router<T>,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        let taken = router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, self.answer(tenant));
+        taken.map_err(|Refused(answer, error)| {
+            answer.discard();
+            error
+        })
+    }
+
+    /// The answer of such an event.
     pub(super) fn answer(&self, tenant: TenantId) -> Answer {
         let Unseen { worker_id, failures } = self.clone();
         Answer::callback(move |result| {
