@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use crate::wire::message::Health;
 
+/// Limit: a process younger than this is not recycled for its memory. What a worker needs to be ready at all would otherwise start
+/// the next one at once, for ever, if the limit is below it.
+const MEMORY_SETTLES: Duration = Duration::from_secs(10);
+
 /// Limits after which a worker is recycled; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recycle {
@@ -35,7 +39,7 @@ impl Recycle {
         let (events, memory) = health.map_or((0, 0), |health| (health.events, health.memory_bytes));
         if self.events.is_some_and(|limit| events >= limit) {
             Some(format!("recycled after {events} events"))
-        } else if self.memory_bytes.is_some_and(|limit| memory >= limit) {
+        } else if age >= MEMORY_SETTLES && self.memory_bytes.is_some_and(|limit| memory >= limit) {
             Some(format!("recycled at {} MiB of memory", memory / (1024 * 1024)))
         } else if self.age.is_some_and(|limit| age >= limit) {
             Some(format!("recycled after {} s", age.as_secs()))
@@ -62,6 +66,14 @@ mod tests {
         assert_eq!(by_memory.as_deref(), Some("recycled at 64 MiB of memory"));
         let by_age = reason(Recycle { age: Some(age), ..Recycle::default() });
         assert_eq!(by_age.as_deref(), Some("recycled after 3600 s"));
+    }
+
+    #[test]
+    fn a_limit_of_memory_below_what_a_worker_needs_does_not_start_one_after_the_other() {
+        let health = Health { memory_bytes: 64 << 20, ..Health::default() };
+        let recycle = Recycle { memory_bytes: Some(1), ..Recycle::default() };
+        assert_eq!(recycle.reason(Some(&health), MEMORY_SETTLES - Duration::from_millis(1)), None);
+        assert!(recycle.reason(Some(&health), MEMORY_SETTLES).is_some());
     }
 
     #[test]
