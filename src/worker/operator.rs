@@ -47,9 +47,9 @@ impl Operator {
     /// Until they have ended; a few seconds at most for each.
     ///
     /// # Errors
-    /// The first one's.
+    /// The first one's; all others are ended all the same.
     pub fn kill_all(&self) -> Result<(), RestartError> {
-        self.workers.iter().try_for_each(|worker| worker.kill_until_restart())
+        self.workers.iter().map(|worker| worker.kill_until_restart()).fold(Ok(()), Result::and)
     }
 
     /// Begins a rolling restart.

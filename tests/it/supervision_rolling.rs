@@ -226,6 +226,20 @@ fn a_worker_is_killed_stays_away_and_is_restarted() {
 }
 
 #[test]
+fn one_worker_that_cannot_be_killed_now_does_not_keep_the_others_from_it() {
+    let master = Master::start(&["--mode", "thread-pool", "--log", "info", "--stop-timeout", "2s"]);
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| master.dispatch(&guild_on(0), "WAIT", r#"{"mark":"draining","seconds":5}"#));
+        master.running.wait_stderr("waiting draining");
+        assert_eq!(operate(&master, "/i/restart-worker/0").0, 202);
+        let (status, body) = operate(&master, "/i/kill-worker");
+        assert!(status == 503 && body.contains("it is being restarted"), "{status}: {body}");
+        assert_eq!(workers(&master)[1]["state"], "stopped");
+        assert_eq!(answer.join().expect("an answer"), (200, Value::from("waited draining")));
+    });
+}
+
+#[test]
 fn the_table_of_workers_has_what_the_contract_says() {
     let master = Master::start(&["--log", "info", "--heartbeat-interval", "200ms"]);
     master.wait_ready();
