@@ -143,6 +143,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn a_pipe_is_not_waited_for() {
+        let folder = Scratch::new("pipe", &[("main.luau", "return print")]);
+        let made = std::process::Command::new("mkfifo").arg(folder.0.join("pipe.luau")).status().expect("mkfifo");
+        assert!(made.success());
+        assert_eq!(folder.findings(), ["pipe.luau: not a regular file; it was not loaded"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn a_link_out_of_the_directory_is_not_followed() {
         let outside = Scratch::new("outside", &[("secret.luau", "return 'secret'")]);
         let inside = Scratch::new("inside", &[("main.luau", "return require('leak')"), ("same.luau", "return 1")]);

@@ -109,10 +109,11 @@ fn read_file(root: &Path, path: &Path, source_limit: usize) -> Result<Vec<u8>, S
     if !real.starts_with(root) {
         return Err("a link out of the template directory; it was not loaded".to_owned());
     }
-    let file = fs::File::open(&real).map_err(|error| error.to_string())?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+    // Before it is opened: opening a pipe waits for whoever writes to it.
+    if !fs::metadata(&real).is_ok_and(|metadata| metadata.is_file()) {
         return Err("not a regular file; it was not loaded".to_owned());
     }
+    let file = fs::File::open(&real).map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     // One byte more than is compiled, so that too large a file is known as one.
     file.take(source_limit as u64 + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
