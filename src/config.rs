@@ -220,7 +220,7 @@ impl PoolConfig {
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
             quarantine_after: count(options, "quarantine-after")?.unwrap_or(limits::QUARANTINE_AFTER),
-            recycle: recycle(options)?,
+            recycle: recycle(options, mode == Mode::ProcessPool && !external_workers)?,
             trusted_sources: options.options("trusted-source").into_iter().map(str::to_owned).collect(),
         })
     }
@@ -347,7 +347,13 @@ fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError
     }
 }
 
-fn recycle(options: &impl Options) -> Result<Recycle, ConfigError> {
+/// `has_children`: there are processes that the master could start anew.
+fn recycle(options: &impl Options, has_children: bool) -> Result<Recycle, ConfigError> {
+    let given =
+        ["recycle-events", "recycle-memory", "recycle-age"].into_iter().find(|name| options.option(name).is_some());
+    if let Some(name) = given.filter(|_| !has_children) {
+        return Err(wrong(options, name, "makes no sense where the master starts no processes"));
+    }
     let age = options.option("recycle-age").map(|_| span(options, "recycle-age", Duration::ZERO)).transpose()?;
     Ok(Recycle { events: amount(options, "recycle-events")?, memory_bytes: amount(options, "recycle-memory")?, age })
 }
