@@ -120,7 +120,7 @@ fn frames(export: Export) -> impl Iterator<Item = Vec<u8>> + Send {
     std::iter::once(framed(&encode_head())).chain(body)
 }
 
-/// As [`frames`], in pieces that are worth a system call.
+/// The frames of a backup, in pieces that are worth a system call.
 pub fn pieces(export: Export) -> impl Iterator<Item = Vec<u8>> + Send {
     let mut frames = frames(export);
     std::iter::from_fn(move || {
