@@ -58,6 +58,10 @@ pub struct PoolConfig {
     pub stop_timeout: Duration,
     /// When an executor that does not come back to its loop makes its worker unhealthy.
     pub hang_timeout: Duration,
+    /// Failures within a minute that make a worker failed, if not the default of them.
+    pub failures_a_minute: Option<usize>,
+    /// Failures in a row, at any pace, that make a worker failed, if not the default of them.
+    pub failures_in_a_row: Option<usize>,
     /// Deaths with its events in flight that quarantine a tenant.
     pub quarantine_after: usize,
     /// When workers that are well are started anew.
@@ -219,6 +223,8 @@ impl PoolConfig {
             log: level(options, defaults.log)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
+            failures_a_minute: count(options, "failures-a-minute")?,
+            failures_in_a_row: count(options, "failures-in-a-row")?,
             quarantine_after: count(options, "quarantine-after")?.unwrap_or(limits::QUARANTINE_AFTER),
             recycle: recycle(options, mode == Mode::ProcessPool && !external_workers)?,
             trusted_sources: options.options("trusted-source").into_iter().map(str::to_owned).collect(),
@@ -479,6 +485,8 @@ mod tests {
             ("quota-records", "0"),
             ("hang-timeout", "1"),
             ("quarantine-after", "0"),
+            ("failures-a-minute", "0"),
+            ("failures-in-a-row", "often"),
             ("recycle-events", "-1"),
             ("recycle-memory", "1GiB"),
             ("recycle-age", "0s"),

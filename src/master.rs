@@ -239,7 +239,14 @@ fn start_processes(
     quarantine: &Arc<Quarantine>,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
-    let policy = Policy { hang_timeout: config.hang_timeout, ..Policy::default() };
+    let default = Policy::default();
+    let policy = Policy {
+        hang_timeout: config.hang_timeout,
+        failures_in_window: config.failures_a_minute.unwrap_or(default.failures_in_window),
+        // At most as many as `config` takes for a count.
+        failures_in_a_row: config.failures_in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
+        ..default
+    };
     let spawner = Spawner::start().map_err(MasterError::Io)?;
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {

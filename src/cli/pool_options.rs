@@ -32,6 +32,8 @@ pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
     OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
     OptionSpec::value("hang-timeout", "D", "an executor away from its loop for so long hangs (default: 30s)"),
+    OptionSpec::value("failures-a-minute", "N", "failures of a worker within a minute that give it up (default: 5)"),
+    OptionSpec::value("failures-in-a-row", "N", "failures of a worker in a row that give it up (default: 10)"),
     OptionSpec::value("quarantine-after", "N", "deaths of workers that quarantine a tenant in flight (default: 3)"),
     OptionSpec::value("recycle-events", "N", "start a worker anew after about so many events (default: never)"),
     OptionSpec::value("recycle-memory", "BYTES", "start a worker anew at about so much memory (default: never)"),

@@ -302,8 +302,18 @@ fn a_worker_that_is_frozen_is_ended_by_force_and_started_again() {
 
 #[test]
 fn a_master_gives_up_when_every_worker_fails_again_and_again() {
-    let master = Master::start(&["--workers", "1"]);
-    for _ in 0..5 {
+    give_up_after(5, &[]);
+}
+
+#[test]
+fn an_operator_says_how_often_a_worker_may_fail() {
+    give_up_after(2, &["--failures-a-minute", "2"]);
+    give_up_after(1, &["--failures-in-a-row", "1"]);
+}
+
+fn give_up_after(kills: usize, options: &[&str]) {
+    let master = Master::start(&[&["--workers", "1"], options].concat());
+    for _ in 0..kills {
         let worker = eventually("the worker is started", || workers_of(master.pid()).get(&0).copied());
         process::signal(worker, Signal::KILL);
         eventually("it is reaped", || is_gone(worker).then_some(()));
