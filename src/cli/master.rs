@@ -128,11 +128,12 @@ fn wait(
 
 /// What the service manager is told of.
 fn look(master: &Master) -> Seen {
-    let states = || master.reports().into_iter().map(|report| report.state);
+    let reports = master.reports();
+    let count = |is_counted: fn(State) -> bool| reports.iter().filter(|report| is_counted(report.state)).count();
     let rolling = master.operator().rolling();
     Seen {
-        ready: states().filter(|state| *state == State::Ready).count(),
-        wanted: states().filter(|state| !matches!(state, State::Failed | State::Stopped)).count(),
+        ready: count(|state| state == State::Ready),
+        wanted: count(|state| !matches!(state, State::Failed | State::Stopped)),
         rolls: rolling.number,
         is_rolling: rolling.is_running,
         is_supervised: master.operator().is_supervised(SUPERVISED_WITHIN),

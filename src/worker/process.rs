@@ -23,7 +23,7 @@ use super::child::ChildSpec;
 use super::managed::Managed;
 use super::quarantine::Quarantine;
 use super::recycle::Recycle;
-use super::route::{Refused, Router};
+use super::route::Router;
 use super::supervision::Supervision;
 use super::supervisor::{Event, Kind, Policy, State, Supervisor};
 use super::unseen::Unseen;
@@ -305,9 +305,7 @@ impl WorkerLike for WorkerProcessHandle {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
-        if let Err(Refused(answer, error)) = self.shared.router.submit(tenant, ticket, job, deadline, answer) {
-            answer.send(Err(error));
-        }
+        self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
     }
 
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {

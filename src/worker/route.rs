@@ -117,6 +117,20 @@ impl<T: Target> Router<T> {
         }
     }
 
+    /// As [`Router::submit`], but what is refused is answered so.
+    pub(super) fn submit_answered(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    ) {
+        if let Err(Refused(answer, error)) = self.submit(tenant, ticket, job, deadline, answer) {
+            answer.send(Err(error));
+        }
+    }
+
     /// Gives up a job that waits here, or the link's if it has left.
     pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
         let (cancelled, conn) = {

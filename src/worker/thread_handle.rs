@@ -20,7 +20,7 @@ use crate::worker_like::WorkerLike;
 use super::WorkerThread;
 use super::managed::Managed;
 use super::process::{RestartError, WorkerReport};
-use super::route::{Refused, Router, Target};
+use super::route::{Router, Target};
 use super::supervisor::State;
 use super::unseen::Unseen;
 
@@ -239,9 +239,7 @@ impl WorkerLike for WorkerThreadHandle {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
-        if let Err(Refused(answer, error)) = self.shared.router.submit(tenant, ticket, job, deadline, answer) {
-            answer.send(Err(error));
-        }
+        self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
     }
 
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {

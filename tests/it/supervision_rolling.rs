@@ -79,22 +79,25 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Rolls all workers by a signal and then by the route, until there was enough to lose.
+fn roll_at_least_three_times(master: &Master, events: &AtomicU64) {
+    master.running.signal(Signal::HUP);
+    master.running.wait_stderr("the rolling restart is done");
+    let mut rounds = 1;
+    while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
+        rounds += 1;
+        // The one before has said that it is done, and may still be about to end.
+        eventually("one may begin", || (operate(master, "/i/rolling-restart").0 == 202).then_some(()));
+        master.running.wait_stderr("the rolling restart is done");
+    }
+}
+
 #[test]
 fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
     let master = Master::start(&["--log", "info"]);
     master.wait_ready();
     let before = workers_of(master.pid());
-    under_load(&master, |events| {
-        master.running.signal(Signal::HUP);
-        master.running.wait_stderr("the rolling restart is done");
-        let mut rounds = 1;
-        while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
-            rounds += 1;
-            // The one before has said that it is done, and may still be about to end.
-            eventually("one may begin", || (operate(&master, "/i/rolling-restart").0 == 202).then_some(()));
-            master.running.wait_stderr("the rolling restart is done");
-        }
-    });
+    under_load(&master, |events| roll_at_least_three_times(&master, events));
     let after = workers_of(master.pid());
     assert!(before.iter().all(|(id, pid)| is_gone(*pid) && after[id] != *pid), "{before:?} {after:?}");
     for worker in workers(&master) {
@@ -108,17 +111,7 @@ fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
 fn a_rolling_restart_of_threads_under_load_loses_nothing_and_doubles_nothing() {
     let master = Master::start(&["--log", "info", "--mode", "thread-pool"]);
     master.wait_ready();
-    under_load(&master, |events| {
-        master.running.signal(Signal::HUP);
-        master.running.wait_stderr("the rolling restart is done");
-        let mut rounds = 1;
-        while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
-            rounds += 1;
-            // The one before has said that it is done, and may still be about to end.
-            eventually("one may begin", || (operate(&master, "/i/rolling-restart").0 == 202).then_some(()));
-            master.running.wait_stderr("the rolling restart is done");
-        }
-    });
+    under_load(&master, |events| roll_at_least_three_times(&master, events));
     for worker in workers(&master) {
         assert_eq!((&worker["state"], worker["restarts"].as_u64() >= Some(3)), (&json!("ready"), true), "{worker}");
     }
