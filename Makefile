@@ -73,7 +73,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
 	bash -n .ci/run
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
-	for script in examples/worker.py tests/conformance/run.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
+	for script in examples/worker.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
 
 # One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
@@ -102,31 +102,52 @@ audit: ## count the packages of each feature set and look for async runtimes
 	@$(CARGO) tree --locked --all-features --duplicates --depth 0 --prefix none --format '{p}' | awk 'NF { print "  " $$1, $$2 }' | sort -u
 
 # A package of its own, built apart: whatever it depends on is in no build, no test and no count of the product's.
-define run_bench
+BENCH_PACKAGE := --locked --manifest-path bench/Cargo.toml --target-dir $(TARGET)/bench-build
+
+define need_bench
 	$(need_cargo)
-	$(CARGO) run --release --locked --manifest-path bench/Cargo.toml --target-dir $(TARGET)/bench-build -- --out $(TARGET)/bench $(1) $(BENCH_FLAGS)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+endef
+
+define run_bench
+	$(need_bench)
+	$(USE_CXX) $(CARGO) run --release $(BENCH_PACKAGE) -- --out $(TARGET)/bench $(1) $(BENCH_FLAGS)
 endef
 
 .PHONY: bench
-bench: ## measure everything beside what it is compared with (docs/benchmarks.md); a quarter of an hour
+bench: ## measure everything beside what it is compared with (docs/benchmarks.md); half an hour
 	$(call run_bench)
 
 .PHONY: bench-quick
 bench-quick: ## the same in about a minute, and less exactly
 	$(call run_bench,--quick)
 
-# The suite's package, in an environment of its own that `make clean` removes. Pinned: a suite that changes by itself would fail
+.PHONY: bench-guard
+bench-guard: ## fail if a dispatch takes 10 % more instructions or allocations than is committed (needs valgrind; BENCH_FLAGS=--update commits to new ones)
+	$(need_bench)
+	@command -v valgrind >/dev/null || { echo "make bench-guard needs valgrind: apt install valgrind / dnf install valgrind" >&2; exit 1; }
+	$(USE_CXX) $(CARGO) run --release $(BENCH_PACKAGE) -- guard bench/guard.json $(BENCH_FLAGS)
+
+.PHONY: bench-test
+bench-test: ## test the benchmarks themselves: that the async peer speaks our protocol, and works with our master and our worker
+	$(need_bench)
+	$(USE_CXX) $(CARGO) test $(BENCH_PACKAGE)
+
+# The suites' packages, in an environment of their own that `make clean` removes. Pinned: a suite that changes by itself would fail
 # changes that did nothing.
-KOSOKU := kosoku==0.1.0
+SUITES := kosoku==0.1.0 schemathesis==4.32.5
 CONFORMANCE_VENV := $(TARGET)/conformance-venv
 
 .PHONY: conformance
-conformance: ## run a WebSocket conformance suite against both ends of a link (needs python3 with venv, and PyPI)
+conformance: ## run a WebSocket suite against both ends of a link, and check the API against its description (needs python3 with venv, and PyPI)
 	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make conformance needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
 	$(CARGO) build --locked --no-default-features --example ws_echo
+	$(USE_CXX) $(CARGO) build --locked --all-features --bin mesophyll
 	@test -x $(CONFORMANCE_VENV)/bin/python || python3 -m venv $(CONFORMANCE_VENV)
-	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(KOSOKU)
-	$(CONFORMANCE_VENV)/bin/python tests/conformance/run.py $(TARGET)/debug/examples/ws_echo
+	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(SUITES)
+	$(CONFORMANCE_VENV)/bin/python tests/conformance/link.py $(TARGET)/debug/examples/ws_echo
+	$(CONFORMANCE_VENV)/bin/python tests/conformance/api.py $(TARGET)/debug/mesophyll
 
 # How long each fuzz target runs, and which run. Without sanitizers, which want a nightly compiler and look for what `unsafe`
 # code does: there is none of ours.

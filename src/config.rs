@@ -23,6 +23,35 @@ pub enum Mode {
     ThreadPool,
 }
 
+impl Mode {
+    /// As `--mode` takes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::ProcessPool => "process-pool",
+            Mode::ThreadPool => "thread-pool",
+        }
+    }
+}
+
+/// What the lines of a log look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object of JSON a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    /// As the option has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
 /// What `master` and `replay` run with.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
@@ -54,6 +83,8 @@ pub struct PoolConfig {
     pub runtime: RuntimeOptions,
     /// What is logged.
     pub log: log::LevelFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
     /// Time for a graceful stop.
     pub stop_timeout: Duration,
     /// When an executor that does not come back to its loop makes its worker unhealthy.
@@ -121,6 +152,8 @@ pub struct WorkerConfig {
     pub runtime: RuntimeOptions,
     /// What is logged.
     pub log: log::LevelFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
 }
 
 /// A value that makes no sense. It came from a flag (exit code 2) or from elsewhere (exit code 3).
@@ -158,7 +191,7 @@ const COUNT_MAX: usize = 1024;
 /// Limit: VMs that one worker may be told to have: more than the memory of any machine of today holds.
 const VMS_OPTION_MAX: usize = 10_000_000;
 
-/// The events that tenants without a state are subscribed to (interface.md).
+/// The events that tenants without a state are subscribed to (README.md).
 const DEFAULT_EVENTS: &str = "INTERACTION_CREATE,WebGetSettings,WebExecuteSetting";
 
 /// What differs between `master` and `replay` where nothing is given.
@@ -199,6 +232,12 @@ impl PoolConfig {
             _ => return Err(wrong(options, "mode", "is process-pool or thread-pool")),
         };
         let external_workers = options.switch("external-workers");
+        let given = |name: &&&str| options.option(name).is_some();
+        if mode == Mode::ThreadPool
+            && let Some(name) = OF_PROCESSES.iter().find(given)
+        {
+            return Err(wrong(options, name, "makes no sense with --mode thread-pool: threads are not supervised"));
+        }
         if external_workers && mode == Mode::ThreadPool {
             return Err(wrong(options, "external-workers", "makes no sense with --mode thread-pool"));
         }
@@ -206,10 +245,16 @@ impl PoolConfig {
             "off" => None,
             _ => Some(address(options, "api", defaults.api)?),
         };
+        let listen = address(options, "listen", defaults.listen)?;
+        if mode == Mode::ProcessPool && listen.port() != 0 && api == Some(listen) {
+            // The one that was given, if the other is the default.
+            let name = if options.option("api").is_some() { "api" } else { "listen" };
+            return Err(wrong(options, name, "needs an address of its own: --listen and --api are the same"));
+        }
         Ok(Self {
             mode,
             workers,
-            listen: address(options, "listen", defaults.listen)?,
+            listen,
             api,
             store: text(options, "store", defaults.store).to_owned(),
             store_options: store_options(options)?,
@@ -221,6 +266,7 @@ impl PoolConfig {
             heartbeat_interval: heartbeat_interval(options)?,
             runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, defaults.log)?,
+            log_format: log_format(options)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
             failures_a_minute: count(options, "failures-a-minute")?,
@@ -231,6 +277,9 @@ impl PoolConfig {
         })
     }
 }
+
+/// Options about the supervision of worker processes.
+const OF_PROCESSES: [&str; 4] = ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row"];
 
 impl WorkerConfig {
     /// Checks the options of a worker.
@@ -265,6 +314,7 @@ impl WorkerConfig {
             default_events: events(options, DEFAULT_EVENTS)?,
             runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, "info")?,
+            log_format: log_format(options)?,
         })
     }
 }
@@ -314,7 +364,20 @@ pub fn address(options: &impl Options, name: &str, default: &str) -> Result<Sock
 /// It is not a level.
 pub fn level(options: &impl Options, default: &str) -> Result<log::LevelFilter, ConfigError> {
     let given = text(options, "log", default);
-    given.parse().map_err(|_| wrong(options, "log", "is off, error, warn, info, debug or trace"))
+    parse_level(given).ok_or_else(|| wrong(options, "log", "is off, error, warn, info, debug or trace"))
+}
+
+fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
+    match text(options, "log-format", "text") {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(wrong(options, "log-format", "is text or json")),
+    }
+}
+
+/// Reads a log level.
+pub fn parse_level(text: &str) -> Option<log::LevelFilter> {
+    text.parse().ok()
 }
 
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
@@ -443,6 +506,20 @@ mod tests {
     }
 
     #[test]
+    fn the_two_listeners_need_an_address_each() {
+        for (options, named) in [
+            (vec![("api", "127.0.0.1:7450")], "--api needs"),
+            (vec![("listen", "127.0.0.1:7451")], "--listen needs"),
+            (vec![("listen", "127.0.0.1:9"), ("api", "127.0.0.1:9")], "--api needs"),
+        ] {
+            let error = pool(&options).expect_err("one address");
+            assert!(error.is_usage && error.message.starts_with(named), "{}", error.message);
+        }
+        assert!(pool(&[("listen", "127.0.0.1:0"), ("api", "127.0.0.1:0")]).is_ok(), "each gets a port of its own");
+        assert!(pool(&[("api", "127.0.0.1:7450"), ("mode", "thread-pool")]).is_ok(), "nothing else listens there");
+    }
+
+    #[test]
     fn the_defaults_are_those_of_the_contract() {
         let config = pool(&[]).expect("valid");
         assert_eq!(config.mode, Mode::ProcessPool);
@@ -479,6 +556,7 @@ mod tests {
             ("heartbeat-interval", "1ms"),
             ("default-events", "A,,B"),
             ("log", "loud"),
+            ("log-format", "xml"),
             ("vm-idle", "15"),
             ("max-vms", "0"),
             ("max-db-connections", "0"),

@@ -13,8 +13,8 @@
 //!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
 //! ```
 //!
-//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`model`];
-//! [`random`], [`sharding`]; [`wire`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
+//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`metrics`], [`process_figures`],
+//! [`model`]; [`random`], [`sharding`], [`nearest`], [`log_line`]; [`wire`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
 //! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
 //! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
 
@@ -25,9 +25,13 @@ pub mod http;
 pub mod internal_api;
 pub mod limits;
 pub mod link;
+pub mod log_line;
 pub mod master;
 pub mod mesophyll;
+pub mod metrics;
 pub mod model;
+pub mod nearest;
+pub mod process_figures;
 pub mod random;
 pub mod runtime;
 pub mod sharding;

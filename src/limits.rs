@@ -43,6 +43,14 @@ pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
 /// wait, `/livez` and `/readyz` answer; a caller beyond that is `Busy` (503) at once.
 pub const API_RESERVED_CONNECTIONS: usize = 16;
 
+/// Limit: answers of `/metrics` under way at once, of which each may have a megabyte with many workers; one more is `Busy`
+/// (503). Two Prometheus servers and somebody who looks are served.
+pub const METRICS_SCRAPES_MAX: usize = 4;
+
+/// Limit: answers of `/i/status` under way at once, of which each may have a megabyte with many workers; one more is `Busy`
+/// (503). Each takes milliseconds, so many open pages are served.
+pub const STATUS_ANSWERS_MAX: usize = 16;
+
 /// Limit: the name of an event that a caller sends. Discord's longest has 45 bytes; a longer one is `BadRequest`.
 pub const EVENT_NAME_MAX_BYTES: usize = 256;
 
@@ -88,6 +96,9 @@ pub const HTTP_DRAIN_BYTES: u64 = 64 * 1024;
 /// or its cancellation, and a few more. When it is full a sender gets `Busy` at once, nothing blocks.
 pub const LINK_QUEUE_MESSAGES: usize = PENDING_MAX + 4096;
 
+/// Limit: a message that its sender writes itself; a larger one costs more than waking the writer, and more likely finds no room.
+pub const LINK_ALONE_MAX_BYTES: usize = 64 * 1024;
+
 /// Limit: bytes waiting for a link's writer: four messages of the largest size. What does not fit is refused at once.
 pub const LINK_QUEUE_BYTES: usize = 4 * MESSAGE_MAX_BYTES;
 
@@ -96,6 +107,17 @@ pub const LINK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Limit: requests of one link that wait for an answer; one more is `Busy` at once.
 pub const PENDING_MAX: usize = 65_536;
+
+/// Limit: tenants in one question to a worker, whether they have a VM: a hundred kilobytes, which hold up nothing behind them.
+pub const LIVE_TENANTS_MAX: usize = 4096;
+
+/// Limit: such questions that wait for their answers on one link; for one more no VM is known. Enough for hundreds of requests of
+/// the largest size ([`API_LIST_MAX`]) at once.
+pub const QUESTIONS_MAX: usize = 1024;
+
+/// Limit: time for the workers to say which tenants have a VM. A worker answers in a millisecond; of one that does not, no VM is
+/// known.
+pub const LIVE_TENANTS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An executor that has not come back to its loop for so long hangs, unless `--hang-timeout` says otherwise. A turn takes
 /// milliseconds, and the longest that nothing can interrupt a second or so.
@@ -115,8 +137,30 @@ pub const QUARANTINE_AT_ONCE_MAX: usize = 8;
 /// Limit: tenants of which deaths are remembered; beyond it those whose last death is oldest are forgotten.
 pub const SUSPECTS_MAX: usize = 100_000;
 
+/// Parts of the table of the busiest tenants, each with a lock of its own: enough that threads with answers seldom meet.
+pub const BUSIEST_SHARDS: usize = 8;
+
+/// Limit: tenants that each part of that table counts in a minute, by events and by time each. Whoever has more than a 128th
+/// of what comes to its part is among them.
+pub const BUSIEST_COUNTERS: usize = 128;
+
+/// How many minutes that table goes back: as far as the charts beside it.
+pub const BUSIEST_MINUTES: usize = 5;
+
+/// How many of the busiest tenants an operator is told by events, and as many by time.
+pub const BUSIEST_TOLD: usize = 10;
+
+/// Limit: errors of dispatches that are kept for an operator: what one looks through.
+pub const RECENT_ERRORS_MAX: usize = 100;
+
+/// Limit: the text of such an error, in characters; a script's error with its first frames.
+pub const RECENT_ERROR_MAX_CHARS: usize = 500;
+
 /// Limit: one line of a worker's output in our log, in bytes; the rest of it is cut off.
 pub const WORKER_OUTPUT_LINE_MAX_BYTES: usize = 8 * 1024;
+
+/// Limit: a line of a log in JSON. Longer ones are split by what reads logs: journald's own bound is 48 KiB.
+pub const LOG_LINE_MAX_BYTES: usize = 32 * 1024;
 
 /// Limit: lines a second of one worker's output that are logged, with as much saved up as [`WORKER_OUTPUT_BURST`]; others are
 /// counted and dropped. What a busy worker with hundreds of tenants that log says in earnest.
@@ -149,7 +193,7 @@ pub const WIRE_DEPTH_MAX: usize = 1024;
 /// Limit: nesting of event data that becomes a Rust type through serde, which recurses; serde_json stops there too.
 pub const SERDE_DEPTH_MAX: usize = 128;
 
-/// Limit: nesting of a value that a template or the store sees (interface.md, protocol.md).
+/// Limit: nesting of a value that a template or the store sees (README.md, protocol.md).
 pub const VALUE_DEPTH_MAX: usize = 32;
 
 /// Limit: events of one tenant that run at once; the next one waits.
@@ -171,10 +215,10 @@ pub const IO_QUEUE_MAX: usize = 4096;
 /// Threads that carry out the database operations of templates, in each worker.
 pub const IO_THREADS: usize = 8;
 
-/// Limit: live coroutines an event (interface.md).
+/// Limit: live coroutines an event (docs/templates.md).
 pub const COROUTINES_MAX: usize = 1024;
 
-/// Limit: coroutines an event may start in all (interface.md).
+/// Limit: coroutines an event may start in all (docs/templates.md).
 pub const SPAWNS_MAX: usize = 10_000;
 
 /// Limit: source text of one template module: parse and compile cannot be interrupted.
@@ -191,7 +235,7 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 /// Limit: folders inside folders of a template directory; deeper ones are not looked into.
 pub const TEMPLATE_FOLDERS_DEEP: usize = 16;
 
-/// Limit: live data of one VM (interface.md); more is a memory error, which discards the VM.
+/// Limit: live data of one VM (docs/templates.md); more is a memory error, which discards the VM.
 pub const VM_MEMORY_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Limit: what a VM may allocate at a peak, garbage included, as a multiple of its live data. The collector runs late, so
@@ -202,7 +246,7 @@ pub const VM_MEMORY_PEAK_FACTOR: usize = 2;
 /// as long as its tenant is quiet.
 pub const VM_IDLE_MEMORY_BYTES: usize = 2 * 1024 * 1024;
 
-/// After this a VM in which nothing runs is closed, unless `--vm-idle` says otherwise (interface.md): longer than the
+/// After this a VM in which nothing runs is closed, unless `--vm-idle` says otherwise (README.md): longer than the
 /// pauses of a guild that is awake.
 pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
 
@@ -220,10 +264,10 @@ pub const VM_WAIT_MAX: Duration = Duration::from_secs(10);
 /// thousands may have gone idle together.
 pub const VM_CLOSES_MAX: usize = 4;
 
-/// Limit: running time of one event (interface.md); waiting does not count.
+/// Limit: running time of one event (docs/templates.md); waiting does not count.
 pub const EVENT_RUNNING_MAX: Duration = Duration::from_secs(10);
 
-/// Limit: wall time of one event (interface.md); below the default deadline of a dispatch.
+/// Limit: wall time of one event (docs/templates.md); below the default deadline of a dispatch.
 pub const EVENT_WALL_MAX: Duration = Duration::from_secs(30);
 
 /// A running coroutine is preempted after this slice.
@@ -305,7 +349,7 @@ pub const STARTUP_ATTEMPTS_MAX: u32 = 3;
 /// Default deadline of a dispatch: above [`EVENT_WALL_MAX`], so that a script's own limit speaks first.
 pub const DISPATCH_DEADLINE: Duration = Duration::from_secs(35);
 
-/// Limit: the longest deadline a caller of the internal API may ask for (interface.md).
+/// Limit: the longest deadline a caller of the internal API may ask for (README.md).
 pub const DISPATCH_DEADLINE_MAX: Duration = Duration::from_secs(300);
 
 /// Heartbeats missed before a link counts as dead (protocol.md, rule 2).

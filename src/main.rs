@@ -4,12 +4,11 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// A bug (interface.md).
+/// A bug (README.md).
 const EXIT_BUG: u8 = 70;
 
 fn main() -> ExitCode {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    match catch_unwind(AssertUnwindSafe(|| mesophyll::cli::run(words))) {
+    match catch_unwind(AssertUnwindSafe(|| mesophyll::cli::run(std::env::args_os().skip(1)))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             let text = error.to_string();

@@ -3,6 +3,8 @@
 //!
 //! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit codes.
 
+mod figures;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -17,18 +19,20 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::{Mode, PoolConfig};
-use crate::internal_api::{ApiConfig, InternalApi, Readiness};
+use crate::internal_api::metrics::Figures;
+use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::random;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::sharding::worker_for;
-use crate::store::{DbState, OpenError, StoreUrl};
+use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Quarantine, Spawner, Subscriptions, WorkerDb,
+    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Quarantine, Spawner, Subscriptions, Traffic, WorkerDb,
     WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
 };
 use crate::worker_like::WorkerLike;
+use figures::Layers;
 
 /// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares. Called again
 /// when that worker is started anew.
@@ -68,6 +72,7 @@ pub struct Master {
     server: Option<Arc<MesophyllServer>>,
     pool: Arc<WorkerPool<dyn Managed>>,
     operator: Arc<Operator>,
+    traffic: Arc<Traffic>,
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be closed, and whoever waits
@@ -100,25 +105,59 @@ impl Master {
             let _ = on_change_tx.try_send(());
         };
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
-        let (server, workers) = match server_listener {
+        let (server, spawner, workers) = match server_listener {
             Some(listener) => {
                 let server = Arc::new(start_server(config, listener, &db)?);
-                let workers = start_processes(config, &server, program, &quarantine, on_change)?;
-                (Some(server), workers)
+                let spawner = Spawner::start().map_err(MasterError::Io)?;
+                let workers = start_processes(config, &server, &spawner, program, &quarantine, on_change)?;
+                (Some(server), Some(spawner), workers)
             }
-            None => (None, start_threads(config, &db, &make_runtime, on_change)?),
+            None => (None, None, start_threads(config, &db, &make_runtime, on_change)?),
         };
         let operator = Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
         let pool = WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
         let pool = Arc::new(pool);
-        let mut master = Self { db, server, pool, operator, api: None, changes_rx, _changes_tx: changes_tx };
+        let traffic = Arc::new(Traffic::new(config.workers));
+        let mut master = Self { db, server, pool, operator, traffic, api: None, changes_rx, _changes_tx: changes_tx };
         if let (Some(listener), Some(api)) = (api_listener, api) {
-            let readiness = Arc::new(Ready(master.operator.clone()));
+            let about = About {
+                mode: config.mode.as_str(),
+                // It was just opened by it.
+                store: config.store.parse().map_or("", |url: StoreUrl| url.kind()),
+                has_external_workers: config.external_workers,
+                started: Instant::now(),
+            };
+            let readiness = Arc::new(Ready(Layers {
+                about,
+                operator: master.operator.clone(),
+                traffic: master.traffic.clone(),
+                server: master.server.clone(),
+                spawner,
+            }));
             let started = InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
                 .map_err(MasterError::Io)?;
             master.api = Some(started);
         }
         Ok(master)
+    }
+
+    /// Checks what a start with this configuration would, as far as that goes without opening the store, binding a port or
+    /// writing a file.
+    ///
+    /// # Errors
+    /// Why it would not start.
+    pub fn check(config: &PoolConfig) -> Result<(), MasterError> {
+        let url = store_url(config)?;
+        store::check_url(&url).map_err(MasterError::Store)?;
+        if let StoreUrl::Redb(path) = &url {
+            needs_folder("--store", path)?;
+        }
+        match &config.worker_tokens {
+            Some(path) if config.mode == Mode::ProcessPool && read_tokens(path, config.workers)?.is_none() => {
+                needs_folder("--worker-tokens", path)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The worker-facing address; `None` in thread-pool mode, where no worker connects.
@@ -133,7 +172,8 @@ impl Master {
 
     /// The pool, to dispatch through; banned and quarantined tenants are refused.
     pub fn pool(&self) -> Arc<dyn WorkerLike> {
-        Arc::new(AdmittingPool::new(self.pool.clone(), self.db.clone(), self.operator.quarantine().clone()))
+        let (quarantine, traffic) = (self.operator.quarantine().clone(), self.traffic.clone());
+        Arc::new(AdmittingPool::new(self.pool.clone(), self.db.clone(), quarantine, traffic))
     }
 
     /// What an operator can do.
@@ -194,21 +234,47 @@ impl Master {
 
 /// The workers as the internal API asks about them.
 #[derive(Debug)]
-struct Ready(Arc<Operator>);
+struct Ready(Layers);
 
 impl Readiness for Ready {
     fn workers(&self) -> Vec<(usize, &'static str)> {
-        self.0.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
+        self.0.operator.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
     }
 
     fn operator(&self) -> Option<&Operator> {
-        Some(&self.0)
+        Some(&self.0.operator)
+    }
+
+    fn set_log_level(&self, level: log::LevelFilter) {
+        match &self.0.server {
+            Some(server) => server.set_log_level(level),
+            // In thread-pool mode workers log as the master does.
+            None => log::set_max_level(level),
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        self.0.figures()
+    }
+}
+
+fn store_url(config: &PoolConfig) -> Result<StoreUrl, MasterError> {
+    config.store.parse().map_err(|error| MasterError::Config(format!("--store: {error}")))
+}
+
+/// A file can only be written into a folder that is there.
+fn needs_folder(option: &str, path: &Path) -> Result<(), MasterError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(MasterError::Config(format!("{option}: there is no directory {}", folder.display())))
+        }
+        _ => Ok(()),
     }
 }
 
 fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
-    let url: StoreUrl = config.store.parse().map_err(|error| MasterError::Config(format!("--store: {error}")))?;
-    let store = crate::store::open_with(&url, config.store_options).map_err(MasterError::Store)?;
+    let store = store::open_with(&store_url(config)?, config.store_options).map_err(MasterError::Store)?;
     DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(MasterError::Store)
 }
 
@@ -235,6 +301,7 @@ fn start_server(config: &PoolConfig, listener: TcpListener, db: &Arc<DbState>) -
 fn start_processes(
     config: &PoolConfig,
     server: &MesophyllServer,
+    spawner: &Arc<Spawner>,
     program: &Path,
     quarantine: &Arc<Quarantine>,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
@@ -247,7 +314,6 @@ fn start_processes(
         failures_in_a_row: config.failures_in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
         ..default
     };
-    let spawner = Spawner::start().map_err(MasterError::Io)?;
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
@@ -280,6 +346,7 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec
         ("--vm-idle", format!("{}ms", config.runtime.vm_idle.as_millis())),
         ("--max-vms", config.runtime.max_vms.to_string()),
         ("--log", config.log.to_string().to_lowercase()),
+        ("--log-format", config.log_format.as_str().to_owned()),
     ] {
         args.push(name.into());
         args.push(value.into());
@@ -341,9 +408,23 @@ fn start_threads(
     Ok(workers.into_iter().map(|worker| -> Arc<dyn Managed> { worker }).collect())
 }
 
-/// Reads the token file, or writes one with fresh tokens if there is none (interface.md).
+/// Reads the token file, or writes one with fresh tokens if there is none (README.md).
 fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(usize, String)>, MasterError> {
-    let problem = |what: String| MasterError::Config(format!("--worker-tokens {}: {what}", path.display()));
+    if let Some(tokens) = read_tokens(path, workers)? {
+        return Ok(tokens);
+    }
+    let tokens: Vec<(usize, String)> = (0..workers).map(|id| (id, random::token())).collect();
+    write_tokens(path, &tokens).map_err(|error| problem_of_tokens(path, &error.to_string()))?;
+    Ok(tokens)
+}
+
+fn problem_of_tokens(path: &Path, what: &str) -> MasterError {
+    MasterError::Config(format!("--worker-tokens {}: {what}", path.display()))
+}
+
+/// Reads the token file; `None` if there is none.
+fn read_tokens(path: &Path, workers: usize) -> Result<Option<Vec<(usize, String)>>, MasterError> {
+    let problem = |what: String| problem_of_tokens(path, &what);
     match fs::read_to_string(path) {
         Ok(text) => {
             let metadata = fs::metadata(path).map_err(|error| problem(error.to_string()))?;
@@ -351,13 +432,9 @@ fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(usize, Strin
             if mode & 0o077 != 0 {
                 return Err(problem(format!("others can read it (mode {mode:o}); chmod 600 it")));
             }
-            parse_tokens(&text, workers).map_err(problem)
+            parse_tokens(&text, workers).map(Some).map_err(problem)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let tokens: Vec<(usize, String)> = (0..workers).map(|id| (id, random::token())).collect();
-            write_tokens(path, &tokens).map_err(|error| problem(error.to_string()))?;
-            Ok(tokens)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(problem(error.to_string())),
     }
 }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, Observed, TenantId, Ticket};
 
 /// A worker, or a pool of workers.
 #[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.
@@ -38,7 +38,19 @@ pub trait WorkerLike: Send + Sync {
     /// Until a process was killed and waited for, or threads joined: seconds at most.
     fn kill(&self);
 
-    /// Hands an event over without waiting for its result.
+    /// Hands an event over without waiting for its result. `observed` is told of its end, and of an error returned here, too.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    fn submit_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+        observed: Option<Box<Observed>>,
+    ) -> Result<(), DispatchError>;
+
+    /// As [`WorkerLike::submit_nowait`], with nobody told.
     ///
     /// # Errors
     /// Why it was not taken.
@@ -47,7 +59,9 @@ pub trait WorkerLike: Send + Sync {
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
-    ) -> Result<(), DispatchError>;
+    ) -> Result<(), DispatchError> {
+        self.submit_nowait(tenant, event, deadline, None)
+    }
 
     /// Starts a job and returns a handle to wait on, so that one thread can have thousands in flight.
     fn start(&self, tenant: TenantId, job: Job, deadline: Instant) -> PendingDispatch<'_, Self>
@@ -100,8 +114,18 @@ pub fn start<W: WorkerLike + ?Sized>(
     job: Job,
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
+    start_as(worker, tenant, next_ticket(), job, deadline)
+}
+
+/// As [`start`], under a ticket that was taken before.
+pub fn start_as<W: WorkerLike + ?Sized>(
+    worker: &W,
+    tenant: TenantId,
+    ticket: Ticket,
+    job: Job,
+    deadline: Instant,
+) -> PendingDispatch<'_, W> {
     let (answer_tx, answer_rx) = bounded(1);
-    let ticket = next_ticket();
     worker.submit(tenant, ticket, job, deadline, Answer::channel(answer_tx));
     PendingDispatch { guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true }, answer_rx, deadline }
 }

@@ -1,10 +1,14 @@
-//! The internal API's configuration for the commands that serve it: its secret and whom it answers.
+//! The internal API's configuration for the commands that serve it: its secret and whom it answers. And the check of all that such
+//! a command is configured with.
 
 use crate::config::PoolConfig;
-use crate::internal_api::ApiConfig;
 use crate::internal_api::token::{Secret, mint};
+use crate::internal_api::{ApiConfig, Cidr};
+use crate::master::Master;
 
-use super::token::secret_from_environment;
+use super::look::SecretState;
+use super::token::{SECRET_VARIABLE, secret_from_environment};
+use super::worker::{check_templates, need_luau};
 use super::{CliError, output};
 
 /// An expiry that a master does not live to see: the year 9999.
@@ -25,14 +29,38 @@ pub(super) fn api_config(config: &PoolConfig) -> Result<Option<ApiConfig>, CliEr
     let mut api = ApiConfig::new(secret);
     api.default_deadline = config.deadline;
     api.default_events = config.default_events.iter().cloned().collect();
-    for source in &config.trusted_sources {
-        let cidr = source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))?;
-        api.trusted_sources.push(cidr);
-    }
+    api.trusted_sources = trusted_sources(config)?;
     Ok(Some(api))
 }
 
-/// A secret for this master's lifetime, with a token for user 0 that is printed once (interface.md).
+fn trusted_sources(config: &PoolConfig) -> Result<Vec<Cidr>, CliError> {
+    let parse = |source: &String| {
+        source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))
+    };
+    config.trusted_sources.iter().map(parse).collect()
+}
+
+/// What becomes of the API's secret.
+pub(super) fn api_secret(config: &PoolConfig) -> SecretState {
+    let if_unset = if config.api.is_some() { "made at start" } else { "not needed" };
+    SecretState { variable: SECRET_VARIABLE, if_unset }
+}
+
+/// Checks of a pool what a start would, without starting anything.
+///
+/// # Errors
+/// As the start's: a file, a URL, a secret that cannot be used.
+pub(super) fn check_pool(config: &PoolConfig) -> Result<(), CliError> {
+    need_luau()?;
+    trusted_sources(config)?;
+    if config.api.is_some() {
+        secret_from_environment()?;
+    }
+    Master::check(config)?;
+    check_templates(config.runtime.templates.as_deref())
+}
+
+/// A secret for this master's lifetime, with a token for user 0 that is printed once (README.md).
 fn fresh_secret() -> Secret {
     let secret = Secret::random();
     let token = mint(&secret, 0, FOR_EVER);

@@ -3,7 +3,15 @@
 //! An option comes from its flag, else from `MESOPHYLL_<OPTION>`, else it is absent and its default applies.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::ffi::OsString;
+
+use crate::config::ConfigError;
+use crate::nearest::nearest;
+
+use super::table::{harmless, shortened};
+
+/// So much of a word that was not understood is shown.
+const SHOWN_CHARS: usize = 64;
 
 /// An option of a command.
 #[derive(Debug, Clone, Copy)]
@@ -59,28 +67,40 @@ pub(crate) struct Args {
     pub(crate) help: bool,
 }
 
-/// A command line that was not understood; exit code 2.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// A dash alone is stdin, and with a digit behind it a negative number: no option begins like that.
 fn looks_like_an_option(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(|char: char| char.is_ascii_digit()))
 }
 
+fn usage(message: String) -> ConfigError {
+    ConfigError { message, is_usage: true }
+}
+
+fn unknown_option(name: &str, specs: &[&[OptionSpec]]) -> ConfigError {
+    let shown = shown(name);
+    // One dash is a slip too.
+    let known = specs.iter().copied().flatten().map(|spec| spec.name).chain(["help"]);
+    usage(match nearest(name.trim_start_matches('-'), known) {
+        Some(near) => format!("unknown option {shown}; did you mean --{near}?"),
+        None => format!("unknown option {shown}; --help lists the options"),
+    })
+}
+
+/// A word that somebody gave, for a message: no longer than it helps, and nothing in it that a terminal would obey.
+pub(super) fn shown(word: &str) -> String {
+    harmless(&shortened(word, SHOWN_CHARS))
+}
+
 impl Args {
     /// Reads a command line, without the program and the command, against the options that the command has.
+    ///
+    /// # Errors
+    /// What is wrong with the line, or a variable that is no text.
     pub(crate) fn parse(
         line: impl IntoIterator<Item = String>,
         specs: &[&[OptionSpec]],
-        environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, UsageError> {
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
         let mut args = Args::default();
         let mut rest = line.into_iter();
         let mut only_positional = false;
@@ -99,6 +119,11 @@ impl Args {
             if !args.values.contains_key(spec.name)
                 && let Some(value) = environment(&spec.variable())
             {
+                let no_text = |_| ConfigError {
+                    message: format!("{}: its value is not UTF-8 text", spec.variable()),
+                    is_usage: false,
+                };
+                let value = value.into_string().map_err(no_text)?;
                 args.values.insert(spec.name, vec![(value, Source::Environment)]);
             }
         }
@@ -110,7 +135,7 @@ impl Args {
         word: &str,
         rest: &mut impl Iterator<Item = String>,
         specs: &[&[OptionSpec]],
-    ) -> Result<(), UsageError> {
+    ) -> Result<(), ConfigError> {
         let (name, inline) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word, None),
@@ -120,18 +145,16 @@ impl Args {
             .copied()
             .flatten()
             .find(|spec| name.strip_prefix("--") == Some(spec.name))
-            .ok_or_else(|| UsageError(format!("unknown option {name}; --help lists the options")))?;
+            .ok_or_else(|| unknown_option(name, specs))?;
         let value = match (spec.value, inline) {
             (None, None) => "true".to_owned(),
-            (None, Some(_)) => return Err(UsageError(format!("{name} takes no value"))),
+            (None, Some(_)) => return Err(usage(format!("{name} takes no value"))),
             (Some(_), Some(value)) => value,
-            (Some(what), None) => {
-                rest.next().ok_or_else(|| UsageError(format!("{name} needs a value: {name} {what}")))?
-            }
+            (Some(what), None) => rest.next().ok_or_else(|| usage(format!("{name} needs a value: {name} {what}")))?,
         };
         let values = self.values.entry(spec.name).or_default();
         if !values.is_empty() && !spec.repeatable {
-            return Err(UsageError(format!("{name} is given twice")));
+            return Err(usage(format!("{name} is given twice")));
         }
         values.push((value, Source::Flag));
         Ok(())
@@ -162,6 +185,8 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     const SPECS: &[OptionSpec] = &[
@@ -170,9 +195,9 @@ mod tests {
         OptionSpec::list("scope", "S", "a scope"),
     ];
 
-    fn parse(line: &[&str], environment: &[(&str, &str)]) -> Result<Args, UsageError> {
+    fn parse(line: &[&str], environment: &[(&str, &str)]) -> Result<Args, ConfigError> {
         let lookup =
-            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         Args::parse(line.iter().map(|word| (*word).to_owned()), &[SPECS], lookup)
     }
 
@@ -205,12 +230,30 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_that_is_no_text_is_an_error_only_where_it_counts() {
+        let broken = || OsString::from_vec(vec![b'2', 0xff]);
+        let parse = |line: &[&str]| {
+            let lookup = |name: &str| (name == "MESOPHYLL_WORKERS").then(broken);
+            Args::parse(line.iter().map(|word| (*word).to_owned()), &[SPECS], lookup)
+        };
+        let error = parse(&[]).expect_err("it counts");
+        assert_eq!((error.message.as_str(), error.is_usage), ("MESOPHYLL_WORKERS: its value is not UTF-8 text", false));
+        assert_eq!(parse(&["--workers", "2"]).expect("a flag goes first").get("workers"), Some(("2", Source::Flag)));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named() {
         assert_eq!(
-            parse(&["--wrokers", "1"], &[]).expect_err("unknown").0,
-            "unknown option --wrokers; --help lists the options"
+            parse(&["--wrokers", "1"], &[]).expect_err("unknown").message,
+            "unknown option --wrokers; did you mean --workers?"
         );
-        assert_eq!(parse(&["--workers"], &[]).expect_err("no value").0, "--workers needs a value: --workers N");
-        assert_eq!(parse(&["--nowait=1"], &[]).expect_err("a value").0, "--nowait takes no value");
+        let message = |word: &str| parse(&[word], &[]).expect_err("unknown").message;
+        assert_eq!(message("-workers=1"), "unknown option -workers; did you mean --workers?");
+        assert_eq!(message("--hlep"), "unknown option --hlep; did you mean --help?");
+        assert_eq!(message("--sing"), "unknown option --sing; --help lists the options");
+        assert_eq!(message("--\u{1b}[2J"), "unknown option --\\u{1b}[2J; --help lists the options");
+        assert!(message(&format!("--{}", "x".repeat(1 << 20))).len() < 200);
+        assert_eq!(parse(&["--workers"], &[]).expect_err("no value").message, "--workers needs a value: --workers N");
+        assert_eq!(parse(&["--nowait=1"], &[]).expect_err("a value").message, "--nowait takes no value");
     }
 }

@@ -17,7 +17,8 @@ pub(super) const CLIENT: &[OptionSpec] = &[
     OptionSpec::value("token-file", "FILE", "file with the token (default: MESOPHYLL_INTERNAL_TOKEN)"),
 ];
 
-const TOKEN_VARIABLE: &str = "MESOPHYLL_INTERNAL_TOKEN";
+/// The variable with the token, where there is no `--token-file`.
+pub(super) const TOKEN_VARIABLE: &str = "MESOPHYLL_INTERNAL_TOKEN";
 
 /// On top of a request's own deadline: for connecting and for the bytes to travel.
 const TRAVEL_TIME: Duration = Duration::from_secs(5);
@@ -140,7 +141,9 @@ impl ApiClient {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
-        CliError::failed(format!("no answer from {}: {error}; is a master running there? --api says where", self.base))
+        let base = &self.base;
+        CliError::failed(format!("no answer from {base}: {error}; is a master running there? --api says where"))
+            .passing()
     }
 }
 
@@ -157,6 +160,11 @@ fn refused(status: u16, body: &str) -> CliError {
             "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"
         )),
         "Restricted" => CliError::failed(format!("{text}; the master's --trusted-source lets others in")),
+        "Banned" => CliError::failed(format!("{text}; mesophyll tenant unban TENANT lifts it")),
+        "Quarantined" => CliError::failed(format!("{text}; mesophyll quarantine list says why, lift TENANT lifts it")),
+        "NoWorker" => CliError::failed(format!("{text}; mesophyll workers shows them")).passing(),
+        "Busy" => CliError::failed(format!("{text}; try again")).passing(),
+        "Unavailable" => CliError::failed(format!("{text}; the master's log says more")).passing(),
         _ => CliError::failed(text),
     }
 }
@@ -166,9 +174,15 @@ fn token(args: &Args) -> Result<String, CliError> {
         Some((path, _)) => {
             std::fs::read_to_string(path).map_err(|error| CliError::config(format!("--token-file {path}: {error}")))?
         }
-        None => std::env::var(TOKEN_VARIABLE).map_err(|_| {
-            CliError::config(format!("no token: set {TOKEN_VARIABLE} or give --token-file (mesophyll token makes one)"))
-        })?,
+        None => std::env::var_os(TOKEN_VARIABLE)
+            .ok_or_else(|| {
+                CliError::config(format!(
+                    "no token: set {TOKEN_VARIABLE} or give --token-file (mesophyll token makes one)"
+                ))
+            })?
+            .into_string()
+            // Not shown, as it may be most of one.
+            .map_err(|_| CliError::config(format!("{TOKEN_VARIABLE} is not UTF-8 text")))?,
     };
     let token = text.trim();
     if token.is_empty() || token.contains(|char: char| char.is_whitespace() || char.is_control()) {

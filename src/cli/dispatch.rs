@@ -2,7 +2,7 @@
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT};
-use super::words::{self, DEADLINE};
+use super::words::{self, DEADLINE, JSON};
 use super::{CliError, Command, output};
 
 pub(super) const COMMAND: Command = Command {
@@ -14,6 +14,7 @@ pub(super) const COMMAND: Command = Command {
             OptionSpec::switch("nowait", "do not wait for the result"),
             OptionSpec::value("author", "ID", "must be the token's user: the API takes the author from the token"),
             DEADLINE,
+            JSON,
         ],
         CLIENT,
     ],

@@ -2,14 +2,14 @@
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT};
-use super::words::{self, DEADLINE};
+use super::words::{self, DEADLINE, JSON};
 use super::{CliError, Command};
 
 pub(super) const COMMAND: Command = Command {
     name: "drop-tenant",
     usage: "TENANT [OPTIONS]",
     about: "end what a tenant has running and close its VM; its data stays, its next event starts a new VM",
-    options: &[&[DEADLINE], CLIENT],
+    options: &[&[DEADLINE, JSON], CLIENT],
     examples: &["mesophyll drop-tenant guild:123"],
     run,
 };

@@ -1,53 +1,136 @@
-//! Where logs go: to stderr, and nowhere else. A log that nobody can read ends nothing.
+//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can read ends nothing.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::config::LogFormat;
+use crate::log_line::{Origin, line};
+use crate::model::Timestamp;
+
 /// How long nothing is logged after a line that could not be written, such as to a pipe that its reader has closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts logging at a level. A second call changes the level only.
-pub(super) fn init(level: LevelFilter) {
-    let logger = SimpleLogger::new()
-        .with_level(level)
+/// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command (and this worker, if it is
+/// one). A second call changes the level only.
+pub(super) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
+    let text = SimpleLogger::new()
+        .with_level(LevelFilter::Trace)
         // Its debug lines quote handshakes, and a handshake holds a token.
-        .with_module_level("tungstenite", LevelFilter::Warn.min(level))
-        .with_module_level("ureq", LevelFilter::Warn.min(level))
-        .with_module_level("ureq_proto", LevelFilter::Warn.min(level));
-    // The level goes with it or, if there is a logger already, is all that changes.
-    let _ = log::set_boxed_logger(Box::new(Steady { inner: logger, failed_at: Mutex::new(None) }));
+        .with_module_level("tungstenite", LevelFilter::Warn)
+        .with_module_level("ureq", LevelFilter::Warn)
+        .with_module_level("ureq_proto", LevelFilter::Warn);
+    let json = match format {
+        LogFormat::Text => None,
+        LogFormat::Json => Some(Origin { role, pid: std::process::id(), worker }),
+    };
+    if json.is_some() {
+        // What a panic says would be several lines of text among those of JSON.
+        std::panic::set_hook(Box::new(|panic| log::error!("{panic}{}", backtrace())));
+        IS_JSON.store(true, Ordering::Relaxed);
+    }
+    // If there is a logger already, it stays.
+    let _ = log::set_boxed_logger(Box::new(Steady { inner: Form { text, json }, failed_at: Mutex::new(None) }));
     log::set_max_level(level);
+}
+
+/// Whether there is a log in JSON. Written once, before anything is logged.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Logs why a command ends, if that would be a line of text among those of JSON; false if it did not.
+pub(super) fn takes_last_error(text: &str) -> bool {
+    let takes = IS_JSON.load(Ordering::Relaxed) && log::log_enabled!(log::Level::Error);
+    if takes {
+        log::error!("{text}");
+    }
+    takes
+}
+
+/// The one of a panic, where somebody wants them (RUST_BACKTRACE).
+fn backtrace() -> String {
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured { format!("\n{backtrace}") } else { String::new() }
+}
+
+/// What a log looks like.
+struct Form {
+    /// Decides for both forms what is logged.
+    text: SimpleLogger,
+    json: Option<Origin>,
+}
+
+impl Sink for Form {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.text.enabled(metadata)
+    }
+
+    fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool {
+        let Some(origin) = self.json else {
+            self.text.log(record);
+            return true;
+        };
+        if !self.text.enabled(record.metadata()) {
+            return true;
+        }
+        let mut line = line(record, origin, Timestamp::now());
+        if begins_anew {
+            line.insert(0, b'\n');
+        }
+        // One write, under the lock: a line is torn neither by another thread nor by another process.
+        io::stderr().lock().write_all(&line).is_ok()
+    }
+}
+
+/// Where lines go.
+trait Sink: Send + Sync {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool;
+
+    /// Writes a line; false, or a panic, if that failed. `begins_anew`: the line before may have been written in part.
+    fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool;
 }
 
 /// A logger whose failure is no panic: `SimpleLogger` prints with `eprintln!`, which panics where stderr does not take the
 /// line, and so would end whichever thread had something to say: the supervisor, a link, the one that stops the master.
-struct Steady<L> {
-    inner: L,
+struct Steady<S> {
+    inner: S,
     failed_at: Mutex<Option<Instant>>,
 }
 
-impl<L> Steady<L> {
-    /// After a failure it is tried again, as a stderr may be full for a moment only; but not for each line, as each
-    /// failure is a panic that is caught, which costs milliseconds where a backtrace is wanted.
-    fn pauses(&self) -> bool {
-        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < PAUSE)
+impl<S> Steady<S> {
+    fn failed_at(&self) -> Option<Instant> {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_failed_at(&self, at: Option<Instant>) {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 }
 
-impl<L: Log> Log for Steady<L> {
+impl<S: Sink> Log for Steady<S> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.inner.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.pauses() || catch_unwind(AssertUnwindSafe(|| self.inner.log(record))).is_ok() {
+        let failed_at = self.failed_at();
+        // After a failure it is tried again, as a stderr may be full for a moment only; but not for each line, as each
+        // failure may be a panic that is caught, which costs milliseconds where a backtrace is wanted.
+        if failed_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return;
         }
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        let write = || self.inner.write(record, failed_at.is_some());
+        let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
+        if !is_written {
+            self.set_failed_at(Some(Instant::now()));
+        } else if failed_at.is_some() {
+            self.set_failed_at(None);
+        }
     }
 
     fn flush(&self) {}
@@ -55,36 +138,64 @@ impl<L: Log> Log for Steady<L> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
-    /// Fails as `eprintln!` does.
-    struct Broken(AtomicU32);
+    /// Fails as `eprintln!` does, or quietly.
+    struct Broken {
+        lines: AtomicU32,
+        is_quiet: bool,
+    }
 
-    impl Log for Broken {
+    impl Sink for Broken {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
 
-        fn log(&self, _: &Record<'_>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            panic!("failed printing to stderr");
+        fn write(&self, _: &Record<'_>, _: bool) -> bool {
+            self.lines.fetch_add(1, Ordering::SeqCst);
+            assert!(self.is_quiet, "failed printing to stderr");
+            false
+        }
+    }
+
+    /// Notes for each line whether it begins anew.
+    #[derive(Default)]
+    struct Well(Mutex<Vec<bool>>);
+
+    impl Sink for Well {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
         }
 
-        fn flush(&self) {}
+        fn write(&self, _: &Record<'_>, begins_anew: bool) -> bool {
+            self.0.lock().expect("no panic under it").push(begins_anew);
+            true
+        }
     }
 
     #[test]
     fn a_log_that_cannot_be_written_is_no_panic_and_is_not_tried_for_each_line() {
-        let logger = Steady { inner: Broken(AtomicU32::new(0)), failed_at: Mutex::new(None) };
-        let record = Record::builder().args(format_args!("a line")).build();
-        for _ in 0..100 {
+        for is_quiet in [false, true] {
+            let inner = Broken { lines: AtomicU32::new(0), is_quiet };
+            let logger = Steady { inner, failed_at: Mutex::new(None) };
+            let record = Record::builder().args(format_args!("a line")).build();
+            for _ in 0..100 {
+                logger.log(&record);
+            }
+            assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 1);
+            logger.set_failed_at(Instant::now().checked_sub(PAUSE));
             logger.log(&record);
+            assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
         }
-        assert_eq!(logger.inner.0.load(Ordering::SeqCst), 1);
-        *logger.failed_at.lock().expect("no panic under it") = Instant::now().checked_sub(PAUSE);
-        logger.log(&record);
-        assert_eq!(logger.inner.0.load(Ordering::SeqCst), 2, "it is tried again");
+    }
+
+    #[test]
+    fn the_first_line_after_a_failure_begins_anew_and_the_others_do_not() {
+        let logger = Steady { inner: Well::default(), failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)) };
+        let record = Record::builder().args(format_args!("a line")).build();
+        (0..3).for_each(|_| logger.log(&record));
+        assert_eq!(*logger.inner.0.lock().expect("no panic under it"), [true, false, false]);
     }
 }

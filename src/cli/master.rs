@@ -10,13 +10,15 @@ use crate::config::{PoolConfig, PoolDefaults};
 use crate::master::Master;
 use crate::worker::supervisor::State;
 
-use super::api_options::api_config;
+use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};
+use super::config_values::of_pool;
+use super::look::{self, LOOK};
 use super::pool_options::{POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
 use super::systemd::{Seen, ServiceManager};
 use super::worker::{need_luau, runtime_maker};
-use super::{CliError, Command, logging, output};
+use super::{CliError, Command, environment, logging, output};
 
 /// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a worker.
 const LAST_GRACE: Duration = Duration::from_secs(15);
@@ -42,10 +44,12 @@ pub(super) const COMMAND: Command = Command {
                 "the workers' tokens; written with fresh ones if it does not exist",
             ),
         ],
+        LOOK,
     ],
     examples: &[
         "mesophyll master",
         "mesophyll master --workers 4 --store redb:/var/lib/mesophyll/tenants.redb --templates ./templates",
+        "mesophyll master --workers 4 --check-config --print-config",
         "mesophyll master --external-workers --worker-tokens tokens.json --listen 127.0.0.1:7450",
     ],
     run,
@@ -56,8 +60,12 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
     }
     let config = PoolConfig::from_options(args, PoolDefaults::MASTER)?;
+    if look::is_asked(args) {
+        return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || check_pool(&config));
+    }
     need_luau()?;
-    logging::init(config.log);
+    logging::init(config.log, config.log_format, "master", None);
+    environment::log_unknown();
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(&config)?;
@@ -72,7 +80,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     ended
 }
 
-/// The one line on stdout (interface.md), with its keys in the order in which the contract shows them.
+/// The one line on stdout (README.md), with its keys in the order in which the contract shows them.
 fn ready_line(master: &Master, config: &PoolConfig) -> String {
     // An address needs no escapes.
     let or_null = |address: Option<SocketAddr>| address.map_or("null".to_owned(), |address| format!("\"{address}\""));

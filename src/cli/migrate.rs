@@ -1,5 +1,6 @@
 //! `mesophyll migrate`: creates or upgrades the tables of a PostgreSQL database.
 
+use crate::config::LogFormat;
 use crate::store::{self, Migrated, StoreUrl};
 
 use super::args::{Args, OptionSpec};
@@ -27,7 +28,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::config("--store: only a postgres:// database has tables to migrate"));
     }
     // What the server says of an error goes to the log.
-    logging::init(log::LevelFilter::Warn);
+    logging::init(log::LevelFilter::Warn, LogFormat::Text, "migrate", None);
     match store::migrate(&url)? {
         Migrated::Made => output::print("the tables are ready"),
         Migrated::Nothing => output::print("nothing to do: the tables are there"),

@@ -1,17 +1,23 @@
 //! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
-//! (`crate::config`), then work; every error becomes an exit code of interface.md here and is printed by `main` only.
+//! (`crate::config`), then work; every error becomes an exit code of README.md here and is printed by `main` only.
 
 mod api_options;
 mod args;
 mod check;
 mod client;
+mod completions;
+mod config_values;
 mod dispatch;
 mod drop_tenant;
+mod environment;
 mod global_kv;
 mod interruptible;
 mod kv;
 mod lifeline;
+mod log_level;
 mod logging;
+mod look;
+mod man;
 mod master;
 mod migrate;
 mod output;
@@ -35,12 +41,14 @@ mod words;
 mod worker;
 mod workers;
 
+use std::ffi::OsString;
 use std::fmt;
 
 use crate::config::{ConfigError, Options};
 use crate::master::MasterError;
+use crate::nearest::nearest;
 use crate::store::OpenError;
-use args::{Args, OptionSpec, Source, UsageError};
+use args::{Args, OptionSpec, Source, shown};
 
 /// A command of the binary.
 struct Command {
@@ -51,6 +59,12 @@ struct Command {
     options: &'static [&'static [OptionSpec]],
     examples: &'static [&'static str],
     run: fn(&Args) -> Result<(), CliError>,
+}
+
+impl Command {
+    fn has_option(&self, name: &str) -> bool {
+        self.options.iter().copied().flatten().any(|option| option.name == name)
+    }
 }
 
 const COMMANDS: &[Command] = &[
@@ -67,41 +81,55 @@ const COMMANDS: &[Command] = &[
     workers::COMMAND,
     restart::COMMAND,
     quarantine::COMMAND,
+    log_level::COMMAND,
     token::COMMAND,
     migrate::COMMAND,
     store::COMMAND,
     check::COMMAND,
+    completions::COMMAND,
+    man::COMMAND,
 ];
 
-/// Why a command ended without success: an exit code of interface.md and the line to print, if there is one.
+/// Why a command ended without success: an exit code of README.md and the line to print, if there is one.
 #[derive(Debug)]
 pub struct CliError {
     code: u8,
     message: String,
+    /// The same may succeed later: the master was away, or had no room.
+    may_pass: bool,
 }
 
 impl CliError {
     /// Some event or request failed; the command has said which.
     fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self { code: 1, message: message.into(), may_pass: false }
     }
 
     fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self { code: 2, message: message.into(), may_pass: false }
     }
 
     /// Bad configuration, input or token file, port in use, built without what the command needs.
     fn config(message: impl Into<String>) -> Self {
-        Self { code: 3, message: message.into() }
+        Self { code: 3, message: message.into(), may_pass: false }
     }
 
     fn gave_up(message: impl Into<String>) -> Self {
-        Self { code: 5, message: message.into() }
+        Self { code: 5, message: message.into(), may_pass: false }
     }
 
     /// Something ended that must not: a bug.
     fn bug(message: impl Into<String>) -> Self {
-        Self { code: 70, message: message.into() }
+        Self { code: 70, message: message.into(), may_pass: false }
+    }
+
+    /// The same may succeed later: the master was away, or had no room.
+    fn passing(self) -> Self {
+        Self { may_pass: true, ..self }
+    }
+
+    fn may_pass(&self) -> bool {
+        self.may_pass
     }
 
     /// The exit code.
@@ -113,12 +141,6 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
-    }
-}
-
-impl From<UsageError> for CliError {
-    fn from(error: UsageError) -> Self {
-        Self::usage(error.0)
     }
 }
 
@@ -147,7 +169,7 @@ impl From<OpenError> for CliError {
             | OpenError::Newer { .. }
             | OpenError::NotMigrated(_) => 4,
         };
-        Self { code, message: format!("store: {error}") }
+        Self { code, message: format!("store: {error}"), may_pass: false }
     }
 }
 
@@ -172,8 +194,11 @@ impl Options for Args {
 ///
 /// # Errors
 /// See [`CliError`].
-pub fn run(words: impl IntoIterator<Item = String>) -> Result<(), CliError> {
-    let mut words = words.into_iter();
+pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
+    // A path that is no text would be another one.
+    let no_text = |word: OsString| CliError::usage(format!("{} is not UTF-8 text", shown(&word.to_string_lossy())));
+    let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();
+    let mut words = words.map_err(no_text)?.into_iter();
     let Some(name) = words.next() else {
         return Err(CliError::usage(format!("a command is missing\n\n{}", overview())));
     };
@@ -182,16 +207,28 @@ pub fn run(words: impl IntoIterator<Item = String>) -> Result<(), CliError> {
         "--version" | "-V" => return output::print(concat!("mesophyll ", env!("CARGO_PKG_VERSION"))),
         _ => {}
     }
-    let command = COMMANDS
-        .iter()
-        .find(|command| command.name == name)
-        .ok_or_else(|| CliError::usage(format!("unknown command {name}; mesophyll --help lists the commands")))?;
-    let environment = |variable: &str| std::env::var(variable).ok();
-    let args = Args::parse(words, command.options, environment)?;
+    let command = COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| unknown_command(&name))?;
+    let args = Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
     if args.help {
         return output::print(&help(command));
     }
-    (command.run)(&args)
+    if !command.has_option("log") {
+        environment::tell_unknown();
+    }
+    (command.run)(&args).map_err(|error| {
+        if error.message.is_empty() || !logging::takes_last_error(&error.message) {
+            return error;
+        }
+        CliError { message: String::new(), ..error }
+    })
+}
+
+fn unknown_command(name: &str) -> CliError {
+    let shown = shown(name);
+    CliError::usage(match nearest(name, COMMANDS.iter().map(|command| command.name)) {
+        Some(near) => format!("unknown command {shown}; did you mean {near}?"),
+        None => format!("unknown command {shown}; mesophyll --help lists the commands"),
+    })
 }
 
 fn overview() -> String {
@@ -229,7 +266,7 @@ mod tests {
     use super::*;
 
     fn run_words(words: &[&str]) -> Result<(), CliError> {
-        run(words.iter().map(|word| (*word).to_owned()))
+        run(words.iter().map(OsString::from))
     }
 
     #[test]

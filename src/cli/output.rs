@@ -11,10 +11,19 @@ use super::table::{harmless_json, harmless_lines};
 /// # Errors
 /// stdout is broken in another way than being closed.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
+    print_on(text).map(drop)
+}
+
+/// Prints a text and a line end; false if stdout is closed, which ends a command that prints over and over.
+///
+/// # Errors
+/// stdout is broken in another way than being closed.
+pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::failed(format!("stdout: {error}"))),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::failed(format!("stdout: {error}"))),
     }
 }
 

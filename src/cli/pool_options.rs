@@ -1,4 +1,4 @@
-//! The options that `master` and `replay` share (interface.md), and those of a worker.
+//! The options that `master` and `replay` share (README.md), and those of a worker.
 
 use super::args::OptionSpec;
 
@@ -11,6 +11,7 @@ pub(super) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("vm-idle", "D", "a tenant's VM in which nothing ran for so long is closed (default: 15m)"),
     OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 2500)"),
     OptionSpec::value("log", "LEVEL", "off, error, warn, info, debug or trace; logs go to stderr"),
+    OptionSpec::value("log-format", "F", "text (default) or json: an object a line, for programs"),
 ];
 
 /// What both kinds of pool have.

@@ -54,5 +54,8 @@ fn list(args: &Args) -> Result<(), CliError> {
 fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
     let id = words::tenant(tenant)?;
     ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&words::path("quarantine/lift", id))?.success()?;
+    if args.is_on("json") {
+        return output::print(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
+    }
     output::print(&format!("{tenant} runs again"))
 }

@@ -3,6 +3,7 @@
 //! The main thread dispatches and prints; up to `--in-flight` events are under way at once. `replay_input` reads.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
-use super::api_options::api_config;
+use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};
+use super::config_values::{Value, of_pool};
+use super::look::{self, LOOK};
 use super::master::stop;
 use super::pool_options::{POOL, WORKER_SIDE};
 use super::replay_input::{Input, InputLine};
@@ -26,7 +29,7 @@ use super::replay_output::{Progress, as_json, result_line};
 use super::replay_summary::Summary;
 use super::signals::{Signal, Signals};
 use super::worker::{need_luau, runtime_maker};
-use super::{CliError, Command, logging};
+use super::{CliError, Command, environment, logging};
 
 pub(super) const COMMAND: Command = Command {
     name: "replay",
@@ -39,6 +42,7 @@ pub(super) const COMMAND: Command = Command {
         ],
         POOL,
         WORKER_SIDE,
+        LOOK,
     ],
     examples: &[
         "mesophyll replay examples/events.ndjson --workers 2",
@@ -58,8 +62,11 @@ const WINDOW_BYTES: usize = MESSAGE_MAX_BYTES;
 const EXIT_STOPPED: i32 = 1;
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let [path] = args.positional.as_slice() else {
-        return Err(CliError::usage("replay takes one FILE ('-' = stdin)"));
+    let path = match args.positional.as_slice() {
+        [path] => path,
+        // Nothing is read then, but whether it could be.
+        [] if look::is_asked(args) => "-",
+        _ => return Err(CliError::usage("replay takes one FILE ('-' = stdin)")),
     };
     let in_flight = number(args, "in-flight", 64, 65_536)?;
     let repeat = number(args, "repeat", 1, 1_000_000)?;
@@ -67,10 +74,20 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage("--repeat needs a FILE: stdin can be read once only"));
     }
     let config = PoolConfig::from_options(args, PoolDefaults::REPLAY)?;
-    need_luau()?;
     let bad_input = |error: io::Error| CliError::config(format!("{path}: {error}"));
+    if look::is_asked(args) {
+        let values = [of_pool(&config), own_values(in_flight, repeat)].concat();
+        return look::report(args, &COMMAND, &values, &[api_secret(&config)], || {
+            if path != "-" {
+                File::open(path).map_err(bad_input)?;
+            }
+            check_pool(&config)
+        });
+    }
+    need_luau()?;
     let input = Input::open(path, repeat).map_err(bad_input)?;
-    logging::init(config.log);
+    logging::init(config.log, config.log_format, "replay", None);
+    environment::log_unknown();
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
@@ -91,6 +108,11 @@ fn run(args: &Args) -> Result<(), CliError> {
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
         Ok(()) => Ok(()),
     }
+}
+
+/// The values of the options that no other command has.
+pub(super) fn own_values(in_flight: usize, repeat: usize) -> Vec<Value> {
+    vec![("in-flight", in_flight.to_string()), ("repeat", repeat.to_string())]
 }
 
 fn number(args: &Args, name: &str, default: usize, max: usize) -> Result<usize, CliError> {

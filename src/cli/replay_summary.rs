@@ -49,7 +49,7 @@ impl Summary {
         lines.push(format!("failures: {}{kinds}", self.failures()));
         let ms = |quantile: f64| self.latencies.quantile_ms(quantile);
         lines.push(format!("latency: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", ms(0.5), ms(0.99), ms(1.0)));
-        let restarts: u64 = master.reports().iter().map(|report| report.restarts).sum();
+        let restarts: u64 = master.reports().iter().map(|report| report.restarts.total()).sum();
         lines.push(format!("workers: {}, restarts: {restarts}", config.workers));
         output::tell(&lines.join("\n"));
     }

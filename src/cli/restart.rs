@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::words::JSON;
 use super::workers::fetch;
 use super::{CliError, Command, output};
 
@@ -20,8 +22,8 @@ pub(super) const COMMAND: Command = Command {
     name: "restart",
     usage: "ID | --all",
     about: "start a worker anew, or all of them one at a time",
-    options: &[&[OptionSpec::switch("all", "all workers, one at a time")], CLIENT],
-    examples: &["mesophyll restart 0", "mesophyll restart --all"],
+    options: &[&[OptionSpec::switch("all", "all workers, one at a time"), JSON], CLIENT],
+    examples: &["mesophyll restart 0", "mesophyll restart --all", "mesophyll restart --all --json"],
     run,
 };
 
@@ -38,23 +40,37 @@ struct Rolling {
 fn run(args: &Args) -> Result<(), CliError> {
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     match (&args.positional[..], args.is_on("all")) {
-        ([], true) => all(&client),
-        ([id], false) => one(&client, id.parse().map_err(|_| CliError::usage("a worker's id is a number from 0"))?),
+        ([], true) => all(&client, args.is_on("json")),
+        ([id], false) => one(
+            &client,
+            args.is_on("json"),
+            id.parse().map_err(|_| CliError::usage("a worker's id is a number from 0"))?,
+        ),
         _ => Err(CliError::usage(format!("restart takes {}", COMMAND.usage))),
     }
 }
 
-fn one(client: &ApiClient, id: usize) -> Result<(), CliError> {
+fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
     let of = |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
-    let before = of(fetch(client)?.1).map_or(0, |worker| worker.restarts);
+    let before = of(fetch(client)?.1);
+    // A worker that somebody else starts has no restarts, but can have been stopped.
+    let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
+    let before = before.map_or(0, |worker| worker.restarts);
     client.post_nothing(&format!("/i/restart-worker/{id}"))?.success()?;
     let until = Instant::now() + RESTART_TIMEOUT;
     loop {
-        let Some(worker) = of(fetch(client)?.1) else {
+        let (text, workers) = fetch(client)?;
+        let Some(worker) = of(workers) else {
             return Err(CliError::failed(format!("there is no worker {id}")));
         };
         match worker.state.as_str() {
-            "ready" if worker.restarts > before => return output::print(&format!("worker {id} is ready again")),
+            "ready" if worker.restarts > before || was_stopped => {
+                return if is_json {
+                    output::print_json(&only(&text, id))
+                } else {
+                    output::print(&format!("worker {id} is ready again"))
+                };
+            }
             state @ ("failed" | "dead") if worker.restarts > before => {
                 let exit = worker.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
                 return Err(CliError::failed(format!("worker {id} is {state}{exit}")));
@@ -67,16 +83,23 @@ fn one(client: &ApiClient, id: usize) -> Result<(), CliError> {
     }
 }
 
-fn all(client: &ApiClient) -> Result<(), CliError> {
-    let read = |text: String| {
-        serde_json::from_str::<Rolling>(&text)
+/// What the API says of one of the workers.
+fn only(text: &str, id: usize) -> String {
+    let workers: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
+    workers.into_iter().find(|worker| worker["id"] == id).unwrap_or_default().to_string()
+}
+
+fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
+    let read = |text: &str| {
+        serde_json::from_str::<Rolling>(text)
             .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))
     };
-    let mut rolling = read(client.post_nothing("/i/rolling-restart")?.success()?)?;
+    let mut text = client.post_nothing("/i/rolling-restart")?.success()?;
+    let mut rolling = read(&text)?;
     let number = rolling.number;
     let mut told = 0;
     loop {
-        for id in &rolling.restarted[told.min(rolling.restarted.len())..] {
+        for id in rolling.restarted.iter().skip(told).filter(|_| !is_json) {
             output::print(&format!("worker {id} is ready again"))?;
         }
         told = rolling.restarted.len();
@@ -87,7 +110,11 @@ fn all(client: &ApiClient) -> Result<(), CliError> {
             break;
         }
         pause();
-        rolling = read(client.get("/i/rolling-restart")?.success()?)?;
+        text = client.get("/i/rolling-restart")?.success()?;
+        rolling = read(&text)?;
+    }
+    if is_json {
+        output::print_json(&text)?;
     }
     for id in &rolling.skipped {
         output::tell(&format!("worker {id} was left alone: it is stopped"));

@@ -6,14 +6,17 @@ use crate::limits::SOURCE_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT};
-use super::words::{self, DEADLINE};
+use super::words::{self, DEADLINE, JSON};
 use super::{CliError, Command, output};
 
 pub(super) const COMMAND: Command = Command {
     name: "run-script",
     usage: "TENANT FILE [DATA] [OPTIONS]",
     about: "run a Luau file ('-': stdin) in a tenant's VM and print its result as JSON",
-    options: &[&[DEADLINE, OptionSpec::value("name", "NAME", "name shown in errors (default: the file's)")], CLIENT],
+    options: &[
+        &[DEADLINE, OptionSpec::value("name", "NAME", "name shown in errors (default: the file's)"), JSON],
+        CLIENT,
+    ],
     examples: &[
         "mesophyll run-script guild:123 count.luau",
         r#"echo 'local ctx = ...; return ctx:event().data.n + 1' | mesophyll run-script user:456 - '{"n": 1}'"#,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::span;
+use crate::config::{LogFormat, span};
 use crate::store::StoreUrl;
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
@@ -36,7 +36,7 @@ pub(super) const COMMAND: Command = Command {
 const BACKUP_DEADLINE: Duration = Duration::from_secs(3600);
 
 fn run(args: &Args) -> Result<(), CliError> {
-    logging::init(log::LevelFilter::Warn);
+    logging::init(log::LevelFilter::Warn, LogFormat::Text, "store", None);
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     match words[..] {
         ["check"] => run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?),

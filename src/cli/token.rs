@@ -1,5 +1,7 @@
 //! `mesophyll token`: mints a token for the internal API.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::span;
@@ -42,10 +44,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// # Errors
 /// It is too short to be one.
 pub(super) fn secret_from_environment() -> Result<Option<Secret>, CliError> {
-    match std::env::var(SECRET_VARIABLE) {
-        Ok(text) => Secret::new(text.into_bytes())
-            .map(Some)
-            .map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}"))),
-        Err(_) => Ok(None),
-    }
+    // Any bytes: a secret need not be text.
+    let bytes = std::env::var_os(SECRET_VARIABLE).map(OsString::into_vec);
+    bytes.map(Secret::new).transpose().map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}")))
 }

@@ -4,6 +4,7 @@
 //! refuses it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -12,14 +13,16 @@ use crate::config::{PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
-use crate::worker::{Subscriptions, WorkerDb, WorkerThread};
+use crate::worker::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 use crate::worker_like::WorkerLike;
 
 use super::args::{Args, OptionSpec};
+use super::config_values::of_worker;
 use super::lifeline::Lifeline;
+use super::look::{self, LOOK, SecretState};
 use super::pool_options::WORKER_SIDE;
 use super::signals::{Signal, Signals};
-use super::{CliError, Command, logging};
+use super::{CliError, Command, environment, logging};
 
 pub(super) const COMMAND: Command = Command {
     name: "worker",
@@ -33,6 +36,7 @@ pub(super) const COMMAND: Command = Command {
             OptionSpec::value("lifeline", "stdin", "end when stdin ends, which is when the master does"),
         ],
         WORKER_SIDE,
+        LOOK,
     ],
     examples: &["MESOPHYLL_CLIENT_TOKEN=… mesophyll worker --id 0 --workers 2 --master 10.0.0.1:7450"],
     run,
@@ -43,15 +47,18 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
     }
     let config = WorkerConfig::from_options(args)?;
-    need_luau()?;
-    let token = std::env::var(crate::worker::TOKEN_VARIABLE).map_err(|_| {
-        CliError::config(format!("{} is not set: a worker needs its token", crate::worker::TOKEN_VARIABLE))
-    })?;
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        // It is part of a URL, which the error of a later request could not name without it.
-        return Err(CliError::config(format!("{}: a token is letters and digits", crate::worker::TOKEN_VARIABLE)));
+    if look::is_asked(args) {
+        let token_state = SecretState { variable: TOKEN_VARIABLE, if_unset: "missing" };
+        return look::report(args, &COMMAND, &of_worker(&config), &[token_state], || {
+            need_luau()?;
+            token()?;
+            check_templates(config.runtime.templates.as_deref())
+        });
     }
-    logging::init(config.log);
+    need_luau()?;
+    let token = token()?;
+    logging::init(config.log, config.log_format, "worker", Some(config.id));
+    environment::log_unknown();
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let lifeline = if config.lifeline { Lifeline::watch() } else { Ok(Lifeline::none()) };
     let lifeline = lifeline.map_err(|error| CliError::config(error.to_string()))?;
@@ -79,6 +86,16 @@ fn run(args: &Args) -> Result<(), CliError> {
     client.stop();
     worker.kill();
     ended
+}
+
+/// This worker's token.
+fn token() -> Result<String, CliError> {
+    let given = std::env::var_os(TOKEN_VARIABLE)
+        .ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE} is not set: a worker needs its token")))?;
+    // It is part of a URL, which the error of a later request could not name without it.
+    let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let token = given.into_string().ok().filter(is_token);
+    token.ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE}: a token is letters and digits")))
 }
 
 fn wait(
@@ -115,13 +132,29 @@ fn wait(
     }
 }
 
-/// Refuses to go on in a binary without a runtime (interface.md: exit code 3).
+/// Refuses to go on in a binary without a runtime (README.md: exit code 3).
 pub(super) fn need_luau() -> Result<(), CliError> {
     if cfg!(feature = "luau") {
         Ok(())
     } else {
         Err(CliError::config("this binary was built without Luau; build it with the feature luau (a C++ compiler)"))
     }
+}
+
+/// Whether a runtime could start with these templates. What does not compile is no reason not to: `mesophyll check` names that.
+///
+/// # Errors
+/// They cannot be read.
+#[cfg(feature = "luau")]
+pub(super) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
+    let Some(directory) = directory else { return Ok(()) };
+    let found = crate::runtime::luau::check(directory);
+    found.map(drop).map_err(|error| CliError::config(format!("--templates {}: {error}", directory.display())))
+}
+
+#[cfg(not(feature = "luau"))]
+pub(super) fn check_templates(_: Option<&Path>) -> Result<(), CliError> {
+    need_luau()
 }
 
 /// How runtimes are made, and who is told that one is broken.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
-use super::signals::{Signal, Signals};
+use super::signals::Signals;
 use super::table::Table;
 use super::words::JSON;
 use super::{CliError, Command, output};
@@ -48,25 +48,65 @@ fn run(args: &Args) -> Result<(), CliError> {
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     let is_json = args.is_on("json");
     if !args.is_on("watch") {
-        return show(&client, is_json, false);
+        return show(&client, is_json);
     }
+    watch(&client, is_json)
+}
+
+/// Shows the workers over and over: a terminal shows the newest table at its top, a file or a pipe gets one after the other.
+///
+/// # Blocks
+/// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once: it may be restarted.
+fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
+    let mut screen = Screen { is_terminal: std::io::stdout().is_terminal(), is_drawn: false };
+    let (mut was_there, mut is_told) = (false, false);
     loop {
-        // A terminal shows the newest table at its top; a file or a pipe gets one after the other.
-        show(&client, is_json, std::io::stdout().is_terminal())?;
+        let is_read = match fetch(client) {
+            Ok((text, workers)) => {
+                (was_there, is_told) = (true, false);
+                screen.show(&if is_json { text } else { table(&workers) })?
+            }
+            Err(error) if was_there && error.may_pass() => {
+                if !std::mem::replace(&mut is_told, true) {
+                    output::tell(&format!("{error}; looking on"));
+                }
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_read {
+            return Ok(());
+        }
         select! {
-            recv(signals.received_rx()) -> signal => if signal != Ok(Signal::HangUp) {
-                return Ok(());
-            },
+            // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long time.
+            recv(signals.received_rx()) -> _ => return Ok(()),
             default(WATCH_PAUSE) => {}
         }
     }
 }
 
-fn show(client: &ApiClient, is_json: bool, clears: bool) -> Result<(), CliError> {
+/// Where a watch shows what it sees.
+struct Screen {
+    is_terminal: bool,
+    is_drawn: bool,
+}
+
+impl Screen {
+    /// Shows a text, on a terminal over the one before, line by line so that nothing flickers; false if nobody reads any more.
+    fn show(&mut self, text: &str) -> Result<bool, CliError> {
+        if !self.is_terminal {
+            return output::print_on(text);
+        }
+        let begin = if std::mem::replace(&mut self.is_drawn, true) { "\x1b[H" } else { "\x1b[2J\x1b[H" };
+        let lines: Vec<String> = text.lines().map(|line| format!("{line}\x1b[K")).collect();
+        output::print_on(&format!("{begin}{}\x1b[J", lines.join("\n")))
+    }
+}
+
+fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let (text, workers) = fetch(client)?;
-    let text = if is_json { text } else { table(&workers) };
-    output::print(&if clears { format!("\x1b[2J\x1b[H{text}") } else { text })
+    output::print(&if is_json { text } else { table(&workers) })
 }
 
 /// The workers, as text and understood.

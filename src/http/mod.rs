@@ -22,7 +22,7 @@ mod target;
 pub use body::{Body, BodyError};
 pub use head::{Method, Refusal, RequestHead};
 pub use response::{Reply, Response, ResponseBody};
-pub use server::{HttpLimits, HttpServer, HttpStats};
+pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
 use std::net::SocketAddr;
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::Handler;
@@ -110,6 +110,29 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
 }
 
+impl Shared {
+    fn stats(&self) -> HttpStats {
+        let counters = &self.counters;
+        HttpStats {
+            open: self.registry.open() as u64,
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            displaced: counters.displaced.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            requests: counters.requests.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A look at a server's figures, such as for its own handler to show them.
+pub struct HttpWatch(Weak<Shared>);
+
+impl HttpWatch {
+    /// The figures; `None` once the server is gone.
+    pub fn stats(&self) -> Option<HttpStats> {
+        self.0.upgrade().map(|shared| shared.stats())
+    }
+}
+
 /// A running server. Dropping it shuts it down at once.
 pub struct HttpServer {
     shared: Arc<Shared>,
@@ -152,14 +175,12 @@ impl HttpServer {
 
     /// Figures for metrics.
     pub fn stats(&self) -> HttpStats {
-        let counters = &self.shared.counters;
-        HttpStats {
-            open: self.shared.registry.open() as u64,
-            accepted: counters.accepted.load(Ordering::Relaxed),
-            displaced: counters.displaced.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-            requests: counters.requests.load(Ordering::Relaxed),
-        }
+        self.shared.stats()
+    }
+
+    /// A look at its figures that does not own it.
+    pub fn watch(&self) -> HttpWatch {
+        HttpWatch(Arc::downgrade(&self.shared))
     }
 
     /// Stops accepting, closes every connection that waits for its peer, and lets requests under way be answered; true

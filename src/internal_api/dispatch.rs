@@ -32,7 +32,7 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
         api.pool.dispatch_event_nowait(tenant, event, deadline)?;
         return Ok(Response::json(202, "{}").holding(permit));
     }
-    let value = api.wait_for(tenant, Job::Dispatch(event), deadline)?;
+    let value = api.wait_for(call, tenant, Job::Dispatch(event), deadline)?;
     answer(&value, permit)
 }
 
@@ -70,8 +70,8 @@ impl Api {
     ///
     /// # Blocks
     /// Until the answer or the deadline; the wake-up is the shutdown of the API.
-    pub(super) fn wait_for(&self, tenant: TenantId, job: Job, deadline: Instant) -> DispatchResult {
-        let pending = worker_like::start(&*self.pool, tenant, job, deadline);
+    pub(super) fn wait_for(&self, call: &Call<'_>, tenant: TenantId, job: Job, deadline: Instant) -> DispatchResult {
+        let pending = worker_like::start_as(&*self.pool, tenant, call.id.ticket(), job, deadline);
         let mut select = Select::new();
         select.recv(pending.answer_rx());
         let stop = select.recv(&self.stop_rx);

@@ -1,5 +1,5 @@
 //! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether what
-//! was asked may have been done (interface.md).
+//! was asked may have been done (README.md).
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::http::{BodyError, Refusal, Response};
 
 /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // interface.md says when each occurs.
+#[allow(missing_docs)] // README.md says when each occurs.
 pub enum Code {
     NoAuthToken,
     InvalidToken,
@@ -125,6 +125,17 @@ impl ApiError {
     pub(super) fn restricted(peer: SocketAddr) -> Self {
         log::debug!("refused {peer}: not a trusted source");
         Self::new(Code::Restricted, "only trusted sources are answered here")
+    }
+
+    /// Whether it is ours to mend, and not the caller's, a script's, or the load's.
+    pub(super) fn is_a_bug(&self) -> bool {
+        self.code == Code::InternalError
+    }
+
+    /// For a log: short and on one line, as a script may have written the message.
+    pub(super) fn in_a_log(&self) -> String {
+        let message: String = self.message.chars().take(200).collect();
+        format!("{} {:?}: {message:?}", self.status, self.code)
     }
 
     pub(super) fn into_response(self) -> Response {

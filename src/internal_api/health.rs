@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::error::{ApiError, Code};
+use super::metrics::Figures;
 use super::{Api, Call, flag};
 use crate::http::{Body, Response};
 use crate::worker::Operator;
@@ -15,6 +16,16 @@ pub trait Readiness: Send + Sync {
     /// What an operator can do about them; `None` where nobody operates them.
     fn operator(&self) -> Option<&Operator> {
         None
+    }
+
+    /// Changes how much is logged from now on, by whatever belongs to this master.
+    fn set_log_level(&self, level: log::LevelFilter) {
+        log::set_max_level(level);
+    }
+
+    /// What there is to count of the workers and all that serves them.
+    fn figures(&self) -> Figures {
+        Figures::default()
     }
 }
 

@@ -12,12 +12,17 @@ mod error;
 mod global_kv;
 mod health;
 mod kv;
+mod log_level;
+pub mod metrics;
 mod object;
 mod openapi;
+mod page;
 mod request;
+mod request_id;
 mod routes;
 mod scripts;
 mod source;
+mod status;
 mod tenants;
 mod text;
 pub mod token;
@@ -25,17 +30,20 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::Level;
 
 use self::admission::Admission;
 use self::error::ApiError;
+use self::metrics::Statuses;
+use self::request_id::RequestId;
 use self::source::SourceRule;
 use crate::http::router::{self, Found, PathParams};
-use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Refusal, Reply, RequestHead, Response};
+use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
 use crate::limits::{API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
 use crate::store::DbState;
 use crate::worker_like::WorkerLike;
@@ -44,6 +52,7 @@ pub use self::error::Code;
 pub use self::health::Readiness;
 pub use self::routes::{Access, Endpoint, ROUTES};
 pub use self::source::{Cidr, ParseCidrError};
+pub use self::status::About;
 use self::token::Secret;
 
 /// What is sent after the deadline of a shutdown: time to say that it is over to those who still waited.
@@ -113,7 +122,9 @@ impl InternalApi {
         let (stop_tx, stop_rx) = bounded(0);
         let limits = config.http.clone();
         let api = Arc::new(Api::new(config, pool, ready, db, stop_rx));
-        let server = HttpServer::start(listener, "api", limits, api)?;
+        let server = HttpServer::start(listener, "api", limits, api.clone())?;
+        // The first and only time.
+        let _ = api.http.set(server.watch());
         Ok(Self { server, stop_tx: Mutex::new(Some(stop_tx)) })
     }
 
@@ -156,6 +167,11 @@ pub(crate) struct Api {
     ready: Arc<dyn Readiness>,
     db: Arc<DbState>,
     is_backing_up: Arc<AtomicBool>,
+    scrapes: Arc<AtomicUsize>,
+    statuses: Arc<AtomicUsize>,
+    answered: Statuses,
+    /// Of its own server, once that runs.
+    http: OnceLock<HttpWatch>,
     /// Disconnected when the API shuts down.
     stop_rx: Receiver<()>,
 }
@@ -163,6 +179,7 @@ pub(crate) struct Api {
 /// A request that passed the gates before its body.
 pub(crate) struct Call<'c> {
     head: &'c RequestHead,
+    id: &'c RequestId,
     params: PathParams<'c>,
     /// `None` on routes without a token.
     caller: Option<InternalEndpoint>,
@@ -187,12 +204,16 @@ impl Api {
             ready,
             db,
             is_backing_up: Arc::default(),
+            scrapes: Arc::default(),
+            statuses: Arc::default(),
+            answered: Statuses::default(),
+            http: OnceLock::new(),
             stop_rx,
         }
     }
 
     /// The gates, in the order in which a caller may learn of them.
-    fn answer(&self, head: &RequestHead, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    fn answer(&self, head: &RequestHead, id: &RequestId, body: &mut Body<'_>) -> Result<Response, ApiError> {
         if !self.source.allows(head.peer().ip()) {
             return Err(ApiError::restricted(head.peer()));
         }
@@ -206,7 +227,7 @@ impl Api {
             Access::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
-        (route.handler.action)(self, &Call { head, params, caller }, body)
+        (route.handler.action)(self, &Call { head, id, params, caller }, body)
     }
 
     fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {
@@ -226,15 +247,43 @@ impl Api {
 
 impl Handler for Api {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-        let response = self.answer(head, body).unwrap_or_else(ApiError::into_response);
-        log::debug!("{head:?}: {}", response.status);
-        response.with_header("Cache-Control", "no-store").into()
+        let id = RequestId::of(head);
+        let answer = self.answer(head, &id, body);
+        log_answer(head, &id, answer.as_ref());
+        let response = answer.unwrap_or_else(ApiError::into_response);
+        self.answered.note(response.status);
+        response.with_header("Cache-Control", "no-store").with_header(request_id::HEADER, id.as_str()).into()
     }
 
     fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
         let error =
             if self.source.allows(peer.ip()) { ApiError::of_refusal(refusal) } else { ApiError::restricted(peer) };
-        error.into_response()
+        let response = error.into_response();
+        self.answered.note(response.status);
+        response
+    }
+}
+
+/// A line for each request, with what tells it from others. What a script said of itself may be in an error: it is quoted.
+fn log_answer(head: &RequestHead, id: &RequestId, answer: Result<&Response, &ApiError>) {
+    let level = match answer {
+        Err(error) if error.is_a_bug() => Level::Error,
+        _ => Level::Debug,
+    };
+    if !log::log_enabled!(level) {
+        return;
+    }
+    let what = match answer {
+        Ok(response) => response.status.to_string(),
+        Err(error) => error.in_a_log(),
+    };
+    let tenant = match router::find(ROUTES, head.method(), head.path()) {
+        Found::Route(_, params) => request::tenant_named(&params),
+        _ => None,
+    };
+    match tenant {
+        Some(tenant) => log::log!(level, request_id = id.as_str(), tenant:% = tenant; "{head:?} ({id}): {what}"),
+        None => log::log!(level, request_id = id.as_str(); "{head:?} ({id}): {what}"),
     }
 }
 

@@ -13,6 +13,7 @@ use super::admission::Permit;
 use super::error::{ApiError, Code};
 use super::object::{self, Members};
 use super::{Api, Call, shortened};
+use crate::http::router::PathParams;
 use crate::http::{Body, BodyError};
 use crate::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
 use crate::model::{EncodedJson, EncodedValue, TenantId};
@@ -20,18 +21,18 @@ use crate::wire::json;
 
 /// The tenant that the path names; its short form is a guild's.
 pub(super) fn tenant(call: &Call<'_>) -> Result<TenantId, ApiError> {
-    let param = |name| call.params.get(name);
-    let (kind, id) = match param("guild_id") {
-        Some(id) => ("guild", id),
-        None => (param("tenant_type").unwrap_or_default(), param("tenant_id").unwrap_or_default()),
-    };
-    tenant_of(kind, id)
-}
-
-fn tenant_of(kind: &str, id: &str) -> Result<TenantId, ApiError> {
-    TenantId::from_parts(kind, id).map_err(|_| {
+    tenant_named(&call.params).ok_or_else(|| {
         ApiError::bad_request("a tenant is named by its type, guild or user, and its id, a decimal number below 2^64-1")
     })
+}
+
+/// As [`tenant`], where there need be none.
+pub(super) fn tenant_named(params: &PathParams<'_>) -> Option<TenantId> {
+    let (kind, id) = match params.get("guild_id") {
+        Some(id) => ("guild", id),
+        None => (params.get("tenant_type")?, params.get("tenant_id")?),
+    };
+    TenantId::from_parts(kind, id).ok()
 }
 
 /// How long the caller wants to wait, if it says so.

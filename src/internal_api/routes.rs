@@ -2,7 +2,10 @@
 //! (`openapi.rs`) is made from this table.
 
 use super::error::{ApiError, Code};
-use super::{Api, Call, backup, dispatch, global_kv, health, kv, openapi, scripts, tenants, workers};
+use super::{
+    Api, Call, backup, dispatch, global_kv, health, kv, log_level, metrics, openapi, page, scripts, status, tenants,
+    workers,
+};
 use crate::http::router::Route;
 use crate::http::{Body, Method, Response};
 
@@ -97,8 +100,10 @@ const GUILDS_EXIST: Endpoint =
 
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
+    get("/", Endpoint::new(Access::Anyone, &[], &[], page::page)),
     get("/livez", Endpoint::new(Access::Anyone, &[], &[], health::livez)),
     get("/readyz", Endpoint::new(Access::Anyone, &["verbose"], &[Code::NoWorker], health::readyz)),
+    get("/metrics", Endpoint::new(Access::Anyone, &[], &[], metrics::metrics)),
     get("/openapi.json", Endpoint::new(Access::Anyone, &[], &[], openapi::openapi)),
     post("/i/dispatch-event/{guild_id}", DISPATCH),
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
@@ -114,12 +119,15 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),
+    get("/i/status", Endpoint::operating(status::status)),
     get("/i/workers", Endpoint::operating(workers::list)),
     post("/i/kill-worker", Endpoint::operating(workers::kill_all)),
     post("/i/kill-worker/{id}", Endpoint::operating(workers::kill)),
     post("/i/restart-worker/{id}", Endpoint::operating(workers::restart)),
     get("/i/rolling-restart", Endpoint::operating(workers::rolling)),
     post("/i/rolling-restart", Endpoint::operating(workers::roll)),
+    get("/i/log-level", Endpoint::new(Access::Token, &[], &[], log_level::show)),
+    put("/i/log-level", Endpoint::new(Access::Token, &[], &[Code::TooLarge], log_level::set)),
     get("/i/quarantine", Endpoint::operating(workers::quarantine)),
     post("/i/quarantine/lift/{tenant_type}/{tenant_id}", Endpoint::operating(workers::lift)),
 ];

@@ -25,7 +25,7 @@ pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Res
         return Err(ApiError::new(Code::TooLarge, message));
     }
     let event = event_of(call, name.clone(), data, name.len() + code.len())?;
-    let result = api.wait_for(tenant, Job::RunScript { name, code, event }, Instant::now() + patience)?;
+    let result = api.wait_for(call, tenant, Job::RunScript { name, code, event }, Instant::now() + patience)?;
     answer(&result, permit)
 }
 
@@ -33,6 +33,6 @@ pub(super) fn drop_tenant(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Re
     let tenant = tenant(call)?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
     let permit = api.admit_without_body(body)?;
-    api.wait_for(tenant, Job::DropTenant, Instant::now() + patience)?;
+    api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience)?;
     Ok(Response::empty(204).holding(permit))
 }

@@ -9,12 +9,12 @@ use super::request::{self, Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::http::{Body, Response};
-use crate::limits::API_DB_BODY_MAX_BYTES;
+use crate::limits::{API_DB_BODY_MAX_BYTES, LIVE_TENANTS_TIMEOUT};
 use crate::model::{Answer, Job, Scopes, TenantId, TenantState};
 use crate::store::{Quota, Standing, Usage};
 use crate::worker_like::next_ticket;
 
-/// The key and the scope of a tenant's own template (interface.md, "Templates").
+/// The key and the scope of a tenant's own template (docs/templates.md).
 const TEMPLATE: (&str, &str) = ("main", "template");
 
 pub(super) fn get_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
@@ -99,8 +99,21 @@ pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> 
         text.map_err(|_| ApiError::bad_request("a guild's id is a decimal number below 2^64-1"))
     };
     let guilds = ids.iter().map(guild).collect::<Result<Vec<_>, _>>()?;
-    let known = api.db.are_known(&guilds)?;
+    let mut known = api.db.are_known(&guilds)?;
+    add_live(api, &guilds, &mut known);
     text::list(known, |known| Ok(u8::from(*known).to_string()), permit)
+}
+
+/// Notes the guilds that have a VM, of those that the store does not know. What the workers do not say in time is no error: the
+/// store's answer stands.
+fn add_live(api: &Api, guilds: &[TenantId], known: &mut [bool]) {
+    let Some(operator) = api.ready.operator() else { return };
+    let places: Vec<usize> = (0..guilds.len()).filter(|place| !known[*place]).collect();
+    let unknown: Vec<TenantId> = places.iter().map(|place| guilds[*place]).collect();
+    let live = operator.have_vms(&unknown, Instant::now() + LIVE_TENANTS_TIMEOUT);
+    for (place, live) in places.into_iter().zip(live) {
+        known[place] = live;
+    }
 }
 
 pub(super) fn threads_count(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {

@@ -14,7 +14,9 @@ use crate::http::router::{Found, find};
 use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
 use crate::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
-use crate::model::{Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, TenantId, Ticket};
+use crate::model::{
+    Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, Observed, TenantId, Ticket,
+};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::{json, value};
@@ -22,6 +24,7 @@ use crate::worker_like::WorkerLike;
 
 mod data;
 mod load;
+mod page;
 
 /// What reached the pool.
 type Seen = (TenantId, CreateEvent);
@@ -93,11 +96,12 @@ impl WorkerLike for StandIn {
 
     fn kill(&self) {}
 
-    fn dispatch_event_nowait(
+    fn submit_nowait(
         &self,
         tenant: TenantId,
         event: CreateEvent,
         _deadline: Instant,
+        _observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
         let result = failure(&event.name).map_or(Ok(()), Err);
         self.seen_tx.send((tenant, event)).expect("the test looks");
@@ -326,7 +330,8 @@ fn tokens_are_checked() {
 #[test]
 fn unknown_routes_and_wrong_methods_are_told_before_the_token() {
     let fixture = serve(config());
-    for target in ["/", "/i", "/i/dispatch-event", "/i/dispatch-event/", "/i/dispatch-event/a/b/c", "/livez/", "/Livez"]
+    for target in
+        ["/x", "/i", "/i/dispatch-event", "/i/dispatch-event/", "/i/dispatch-event/a/b/c", "/livez/", "/Livez"]
     {
         expect_error(&fixture.ask("POST", target, "", b""), 404, "NotFound", false);
     }
@@ -484,6 +489,8 @@ fn other_sources_are_refused_whatever_they_ask() {
         (head("POST", "/nowhere", "", 0), 404),
         (head("DELETE", "/livez", "", 0), 405),
         (head("GET", "/livez", "", 0), 200),
+        (head("GET", "/", "", 0), 200),
+        (head("GET", "/i/status", "", 0), 401),
         (head("GET", "/readyz?verbose=maybe", "", 0), 400),
         ("nonsense\r\n\r\n".to_owned(), 400),
     ];

@@ -1,6 +1,6 @@
 //! Tokens of the internal API: a user id and an expiry, signed with the master's secret. Pure: the time is passed in.
 //!
-//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (interface.md). The only file that knows `hmac`
+//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (README.md). The only file that knows `hmac`
 //! and `sha2`. Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 use crate::random;
 
-/// Shorter secrets could be guessed offline from one token (interface.md).
+/// Shorter secrets could be guessed offline from one token (README.md).
 const SECRET_MIN_BYTES: usize = 32;
 
 const MAC_BYTES: usize = 32;

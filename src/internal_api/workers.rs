@@ -12,12 +12,13 @@ use super::error::{ApiError, Code};
 use super::request::tenant;
 use super::{Api, Call};
 use crate::http::{Body, Response};
+use crate::worker::supervisor::Cause;
 use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as interface.md shows it; `waiting` and `memory_bytes` are ours.
+/// One worker, as README.md shows it; `waiting` and `memory_bytes` are ours.
 #[derive(Serialize)]
-struct Worker {
-    id: usize,
+pub(super) struct Worker {
+    pub(super) id: usize,
     state: &'static str,
     pid: Option<u32>,
     uptime_s: Option<u64>,
@@ -31,7 +32,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn of(report: WorkerReport, now: Instant) -> Self {
+    pub(super) fn of(report: WorkerReport, now: Instant) -> Self {
         Self {
             id: report.id,
             state: report.state.as_str(),
@@ -40,7 +41,7 @@ impl Worker {
             heartbeat_age_ms: report.heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             in_flight: report.in_flight,
             vms: report.health.as_ref().map_or(0, |health| health.vms),
-            restarts: report.restarts,
+            restarts: report.restarts.total(),
             last_exit: report.last_exit,
             waiting: report.waiting,
             memory_bytes: report.health.map(|health| health.memory_bytes),
@@ -48,8 +49,9 @@ impl Worker {
     }
 }
 
+/// How the last rolling restart stands.
 #[derive(Serialize)]
-struct Rolling {
+pub(super) struct Rolling {
     number: u64,
     running: bool,
     restarted: Vec<usize>,
@@ -57,8 +59,22 @@ struct Rolling {
     error: Option<String>,
 }
 
+impl Rolling {
+    pub(super) fn of(operator: &Operator) -> Self {
+        let report = operator.rolling();
+        Self {
+            number: report.number,
+            running: report.is_running,
+            restarted: report.restarted,
+            skipped: report.skipped,
+            error: report.error,
+        }
+    }
+}
+
+/// A tenant that is not to run.
 #[derive(Serialize)]
-struct Quarantined {
+pub(super) struct Quarantined {
     tenant: String,
     since_s: u64,
     reason: String,
@@ -81,39 +97,32 @@ pub(super) fn kill(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<R
 }
 
 pub(super) fn restart(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
-    worker(api, call)?.restart("restarted by an operator")?;
+    worker(api, call)?.restart(Cause::Operator)?;
     Ok(Response::json(202, "{}"))
 }
 
 pub(super) fn roll(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
     let operator = operator(api)?;
     operator.roll()?;
-    Ok(rolling_of(operator, 202))
+    Ok(json(202, &Rolling::of(operator)))
 }
 
 pub(super) fn rolling(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
-    Ok(rolling_of(operator(api)?, 200))
-}
-
-fn rolling_of(operator: &Operator, status: u16) -> Response {
-    let report = operator.rolling();
-    let rolling = Rolling {
-        number: report.number,
-        running: report.is_running,
-        restarted: report.restarted,
-        skipped: report.skipped,
-        error: report.error,
-    };
-    json(status, &rolling)
+    Ok(json(200, &Rolling::of(operator(api)?)))
 }
 
 pub(super) fn quarantine(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let list = operator(api)?.quarantine().list().into_iter().map(|(tenant, entry)| Quarantined {
+    Ok(json(200, &quarantined(operator(api)?)))
+}
+
+/// The tenants that are not to run.
+pub(super) fn quarantined(operator: &Operator) -> Vec<Quarantined> {
+    let entries = operator.quarantine().list().into_iter().map(|(tenant, entry)| Quarantined {
         tenant: tenant.to_string(),
         since_s: entry.since.elapsed().as_secs(),
         reason: entry.reason,
     });
-    Ok(json(200, &list.collect::<Vec<_>>()))
+    entries.collect()
 }
 
 pub(super) fn lift(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
@@ -124,7 +133,7 @@ pub(super) fn lift(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<R
     }
 }
 
-fn operator(api: &Api) -> Result<&Operator, ApiError> {
+pub(super) fn operator(api: &Api) -> Result<&Operator, ApiError> {
     api.ready.operator().ok_or_else(|| ApiError::new(Code::NotFound, "there are no workers to operate here"))
 }
 
@@ -134,7 +143,7 @@ fn worker<'a>(api: &'a Api, call: &Call<'_>) -> Result<&'a Arc<dyn Managed>, Api
     operator(api)?.worker(id).ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
 }
 
-fn json(status: u16, value: &impl Serialize) -> Response {
+pub(super) fn json(status: u16, value: &impl Serialize) -> Response {
     // Structs of texts and numbers always have a JSON form.
     Response::json(status, serde_json::to_string(value).unwrap_or_default())
 }

@@ -1,32 +1,37 @@
 //! One WebSocket connection, either side: handshake, a reader/writer pair of threads, pending requests.
 //!
 //! A link moves whole binary messages and knows nothing of what they mean. Its reader thread reads, decodes frames and
-//! calls the [`LinkHandler`]; its writer thread owns everything that leaves, coalesces what is queued into one write and
-//! runs the link's clock (the [`Pulse`]). Who made the link joins both threads with [`Link::join`].
+//! calls the [`LinkHandler`]; its writer thread coalesces what is queued into one write and runs the link's clock (the
+//! [`Pulse`]). A message that is alone on its way is written by who sends it, if nobody else writes
+//! ([`LinkSender::send_alone`]). Who made the link joins both threads with [`Link::join`].
 //!
 //! Two tungstenite objects that write to one socket corrupt frames, and one object behind a mutex lets a blocked read
 //! hold up every write. So the reader's object may not write: what it wants to say (pong, close reply) goes through the
-//! writer's queue like everything else.
+//! queue like everything else, and the queue says whose turn it is to write.
 
 mod handshake;
+mod outlet;
 mod pending;
 mod queue;
 mod reader;
+mod stats;
 mod writer;
 
 pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_watched};
 pub use pending::{Pending, Registered};
 pub use queue::SendError;
+pub use stats::LinkStats;
 
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::thread::OwnedThread;
+use outlet::{Outlet, Progress};
 use queue::{OutQueue, Outgoing};
 
 /// Close codes of RFC 6455 and ours.
@@ -90,6 +95,11 @@ pub trait LinkHandler: Send {
 
     /// The link has ended: the last call.
     fn on_closed(&mut self, cause: &CloseCause);
+
+    /// Where what moves on the link is counted; asked once, before anything does.
+    fn stats(&self) -> Arc<LinkStats> {
+        Arc::default()
+    }
 }
 
 /// The clock of a link, run by its writer thread.
@@ -184,13 +194,16 @@ struct Shared {
     name: String,
     peer: SocketAddr,
     queue: OutQueue,
+    outlet: Mutex<Outlet>,
     /// For `shutdown(Both)`, which frees a blocked reader and a blocked writer at once.
-    socket: TcpStream,
+    socket: Arc<TcpStream>,
     cause: Mutex<Option<CloseCause>>,
     limits: LinkLimits,
     epoch: Instant,
     received_bytes: AtomicU64,
     received_at_ms: AtomicU64,
+    /// When the ping was queued whose pong is awaited, in microseconds after `epoch`; 0 if none is.
+    pinged_at_us: AtomicU64,
 }
 
 impl LinkSender {
@@ -200,6 +213,41 @@ impl LinkSender {
     /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
     pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
         self.push(Outgoing::Message(message))
+    }
+
+    /// As [`LinkSender::send`], but writes the message on the caller's thread if nothing is before it: for one that nothing will
+    /// be sent along with, as it saves waking the writer. Never blocks either.
+    ///
+    /// # Errors
+    /// As those of [`LinkSender::send`].
+    pub fn send_alone(&self, message: Vec<u8>) -> Result<(), SendError> {
+        if message.len() > limits::LINK_ALONE_MAX_BYTES {
+            return self.send(message);
+        }
+        let Some(turn) = self.shared.queue.callers_turn()? else { return self.send(message) };
+        let written = self.outlet().write_at_once(message);
+        match written {
+            Ok(Progress::Done) => {}
+            Ok(Progress::Stuck) => turn.leave_rest_to_writer(),
+            Err(error) => {
+                // At most a part of it left, which is no message to the peer. Before the turn ends, so that nobody sends the rest.
+                self.abort(CloseCause::Broken(error.to_string()));
+                drop(turn);
+                return Err(SendError::Closed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The writing half, for whoever's turn it is: so nobody waits here.
+    fn outlet(&self) -> MutexGuard<'_, Outlet> {
+        // What panics half way has ended the link.
+        self.shared.outlet.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// By when a batch that begins to leave now must have left.
+    fn write_deadline(&self) -> Instant {
+        Instant::now() + self.shared.limits.write_timeout
     }
 
     /// Queues a text message, which no worker and no master understands: for other peers, such as a test of conformance.
@@ -218,10 +266,31 @@ impl LinkSender {
         self.shared.queue.push(message)
     }
 
-    /// Queues a WebSocket ping, which every peer must answer.
+    /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of one ping at a time.
     pub fn ping(&self) {
+        let now_us = self.now_us().max(1);
+        let pinged_at_us = &self.shared.pinged_at_us;
+        let is_timed = pinged_at_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // A queue that is full or closed makes a sign of life needless.
-        let _ = self.shared.queue.push(Outgoing::Ping);
+        let queued = self.shared.queue.push(Outgoing::Ping(if is_timed { now_us } else { 0 }));
+        if is_timed && queued.is_err() {
+            pinged_at_us.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long ago the ping was queued that this is the answer to; `None` for any other pong, such as one nobody asked for.
+    fn on_pong(&self, payload: &[u8]) -> Option<Duration> {
+        let at_us = u64::from_be_bytes(payload.try_into().ok()?);
+        if at_us == 0 {
+            return None;
+        }
+        let pinged_at_us = &self.shared.pinged_at_us;
+        pinged_at_us.compare_exchange(at_us, 0, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(Duration::from_micros(self.now_us().saturating_sub(at_us)))
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Lets the writer thread run the link's pulse at once, such as when its interval has changed.
@@ -300,26 +369,31 @@ fn start(
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,
 ) -> io::Result<Link> {
-    let socket = upgraded.websocket.get_ref().clone_socket()?;
-    let write_socket = upgraded.websocket.get_ref().clone_socket()?;
+    let socket = Arc::new(upgraded.websocket.get_ref().clone_socket()?);
+    let look = writer::look(limits.write_timeout);
+    let outlet = Outlet::new(socket.clone(), upgraded.role, look)?;
     let sender = LinkSender {
         shared: Arc::new(Shared {
             name: name.to_owned(),
             peer: socket.peer_addr()?,
             queue: OutQueue::new(limits.queue_messages, limits.queue_bytes),
+            outlet: Mutex::new(outlet),
             socket,
             cause: Mutex::new(None),
             limits: limits.clone(),
             epoch: Instant::now(),
             received_bytes: AtomicU64::new(0),
             received_at_ms: AtomicU64::new(0),
+            pinged_at_us: AtomicU64::new(0),
         }),
     };
     let (handler, pulse) = serve(&sender);
+    let stats = handler.stats();
+    sender.outlet().count_in(stats.clone());
     // From here on, dropping the link ends and joins what was started.
     let mut link = Link { sender: sender.clone(), threads: Vec::with_capacity(2) };
-    link.threads.push(writer::spawn(name, sender.clone(), write_socket, upgraded.role, pulse)?);
-    link.threads.push(reader::spawn(name, sender, upgraded.websocket, handler)?);
+    link.threads.push(writer::spawn(name, sender.clone(), pulse)?);
+    link.threads.push(reader::spawn(name, sender, upgraded.websocket, handler, stats)?);
     Ok(link)
 }
 

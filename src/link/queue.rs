@@ -17,8 +17,8 @@ pub(super) enum Outgoing {
     Text(String),
     /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
     Frames(Vec<u8>),
-    /// A ping.
-    Ping,
+    /// A ping that carries this number.
+    Ping(u64),
 }
 
 impl Outgoing {
@@ -26,7 +26,7 @@ impl Outgoing {
         match self {
             Outgoing::Text(text) => text.len(),
             Outgoing::Message(bytes) | Outgoing::Frames(bytes) => bytes.len(),
-            Outgoing::Ping => 0,
+            Outgoing::Ping(_) => 0,
         }
     }
 }
@@ -92,6 +92,46 @@ struct State {
     reader_done: bool,
     writer_waits: bool,
     beat_now: bool,
+    turn: Turn,
+    /// The writer waits for the end of a caller's turn.
+    writer_wants_turn: bool,
+    /// A caller has left something unwritten in the outlet.
+    is_unflushed: bool,
+}
+
+/// Who writes now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Nobody,
+    Writer,
+    Caller,
+}
+
+/// A caller's turn to write: nothing leaves but what it writes, until this is dropped.
+#[derive(Debug)]
+pub(super) struct CallersTurn<'q> {
+    queue: &'q OutQueue,
+    leaves_some: bool,
+}
+
+impl CallersTurn<'_> {
+    /// Not all of it has left: the writer does the rest, before anything else.
+    pub(super) fn leave_rest_to_writer(mut self) {
+        self.leaves_some = true;
+    }
+}
+
+impl Drop for CallersTurn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.turn = Turn::Nobody;
+        state.is_unflushed |= self.leaves_some;
+        if state.writer_wants_turn || (state.writer_waits && state.has_work()) {
+            state.writer_waits = false;
+            drop(state);
+            self.queue.changed.notify_one();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +151,9 @@ impl OutQueue {
             reader_done: false,
             writer_waits: false,
             beat_now: false,
+            turn: Turn::Nobody,
+            writer_wants_turn: false,
+            is_unflushed: false,
         };
         Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes }
     }
@@ -133,6 +176,23 @@ impl OutQueue {
             self.changed.notify_one();
         }
         Ok(())
+    }
+
+    /// Lets the caller write by itself, if nothing is before it; it must not block.
+    ///
+    /// # Errors
+    /// The link has ended.
+    pub(super) fn callers_turn(&self) -> Result<Option<CallersTurn<'_>>, SendError> {
+        let mut state = self.lock();
+        if state.end != End::Open {
+            return Err(SendError::Closed);
+        }
+        // Nor before the writer, if its pulse is due: callers in turn could keep it from that for long.
+        if state.turn != Turn::Nobody || state.writer_wants_turn || state.has_work() {
+            return Ok(None);
+        }
+        state.turn = Turn::Caller;
+        Ok(Some(CallersTurn { queue: self, leaves_some: false }))
     }
 
     /// Ends the queue with a close frame, unless it has ended.
@@ -175,16 +235,18 @@ impl OutQueue {
         (state.items.len(), state.bytes)
     }
 
+    /// What the writer is to do; until it comes back, it is its turn to write.
+    ///
     /// # Blocks
-    /// Until something waits, the link ends, or `until`.
+    /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does not block.
     pub(super) fn take(&self, until: Instant) -> Taken {
-        let mut state = self.lock();
+        let mut state = self.wait_for_turn(self.lock());
         loop {
             match state.end {
                 End::Aborted => return Taken::Aborted,
                 End::Closing(code) => return Taken::Closing(state.drain(), code),
                 End::Finishing => return Taken::Finishing(state.drain()),
-                End::Open if !state.items.is_empty() => return Taken::Batch(state.drain()),
+                End::Open if !state.items.is_empty() || state.is_unflushed => return Taken::Batch(state.drain()),
                 End::Open => {}
             }
             if std::mem::take(&mut state.beat_now) {
@@ -194,10 +256,23 @@ impl OutQueue {
             if left.is_zero() {
                 return Taken::Nothing;
             }
+            state.turn = Turn::Nobody;
             state.writer_waits = true;
             state = self.wait(state, until);
             state.writer_waits = false;
+            state = self.wait_for_turn(state);
         }
+    }
+
+    /// Blocks: for the end of a caller's turn.
+    fn wait_for_turn<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.writer_wants_turn = true;
+        while state.turn == Turn::Caller {
+            state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        state.writer_wants_turn = false;
+        state.turn = Turn::Writer;
+        state
     }
 
     /// # Blocks
@@ -221,8 +296,13 @@ impl OutQueue {
 }
 
 impl State {
+    fn has_work(&self) -> bool {
+        !self.items.is_empty() || self.is_unflushed || self.beat_now || self.end != End::Open
+    }
+
+    /// Everything for the writer, who also flushes.
     fn drain(&mut self) -> VecDeque<Outgoing> {
-        self.bytes = 0;
+        (self.bytes, self.is_unflushed) = (0, false);
         std::mem::take(&mut self.items)
     }
 }
@@ -292,6 +372,66 @@ mod tests {
         assert_eq!(taken_rx.recv_timeout(wait), Ok(Taken::Batch(VecDeque::from([message(3)]))));
         queue.reader_done();
         assert_eq!(taken_rx.recv_timeout(wait), Ok(Taken::Finishing(VecDeque::new())));
+        writer.join();
+    }
+
+    #[test]
+    fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
+        let queue = OutQueue::new(8, 100);
+        let turn = queue.callers_turn().expect("open").expect("free");
+        assert!(queue.callers_turn().expect("open").is_none(), "another caller's");
+        queue.push(message(1)).expect("room");
+        drop(turn);
+        assert!(queue.callers_turn().expect("open").is_none(), "a message waits");
+        assert_eq!(queue.take(soon()), Taken::Batch(VecDeque::from([message(1)])));
+        assert!(queue.callers_turn().expect("open").is_none(), "the writer's");
+        assert_eq!(queue.take(Instant::now()), Taken::Nothing);
+        assert!(queue.callers_turn().expect("open").is_none(), "the writer runs its pulse, and may write");
+        queue.close(1000);
+        assert!(queue.callers_turn().is_err());
+    }
+
+    #[test]
+    fn what_a_caller_leaves_the_writer_gets_though_nothing_is_queued() {
+        let queue = OutQueue::new(8, 100);
+        queue.callers_turn().expect("open").expect("free").leave_rest_to_writer();
+        assert!(queue.callers_turn().expect("open").is_none(), "the rest goes first");
+        assert_eq!(queue.take(soon()), Taken::Batch(VecDeque::new()));
+    }
+
+    #[test]
+    fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
+        let queue = std::sync::Arc::new(OutQueue::new(8, 100));
+        let turn = queue.callers_turn().expect("open").expect("free");
+        let writers_queue = queue.clone();
+        let writer = crate::thread::spawn("writer", move || writers_queue.take(Instant::now())).expect("spawn");
+        while !queue.lock().writer_wants_turn {
+            std::thread::yield_now();
+        }
+        drop(turn);
+        assert!(queue.callers_turn().expect("open").is_none(), "whether the writer has it yet or not");
+        assert_eq!(writer.join(), Some(Taken::Nothing));
+    }
+
+    #[test]
+    fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
+        let queue = std::sync::Arc::new(OutQueue::new(8, 100));
+        let turn = queue.callers_turn().expect("open").expect("free");
+        let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
+        let writers_queue = queue.clone();
+        let writer = crate::thread::spawn("writer", move || {
+            taken_tx.send(writers_queue.take(soon())).expect("the test listens");
+        })
+        .expect("spawn");
+        while !queue.lock().writer_wants_turn {
+            std::thread::yield_now();
+        }
+        queue.push(message(1)).expect("room");
+        queue.close(1000);
+        assert!(taken_rx.try_recv().is_err(), "it does not write now");
+        drop(turn);
+        let taken = taken_rx.recv_timeout(Duration::from_secs(10));
+        assert_eq!(taken, Ok(Taken::Closing(VecDeque::from([message(1)]), 1000)));
         writer.join();
     }
 }

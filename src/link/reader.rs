@@ -5,13 +5,14 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::{Message, WebSocket};
 
 use super::queue::Outgoing;
-use super::{CloseCause, LinkHandler, LinkSender, close_code};
+use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
 use crate::thread::{self, OwnedThread};
 
 /// The stream under the reader's WebSocket object: it reads from the socket; what is written goes to the writer's
@@ -20,6 +21,7 @@ use crate::thread::{self, OwnedThread};
 pub(super) struct ReadHalf {
     socket: TcpStream,
     link: Option<LinkSender>,
+    stats: Arc<LinkStats>,
     frames: Vec<u8>,
     /// Of the handshake; afterwards the link's pulse decides what is too slow.
     deadline: Option<Instant>,
@@ -27,7 +29,7 @@ pub(super) struct ReadHalf {
 
 impl ReadHalf {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, link: None, frames: Vec::new(), deadline: None }
+        Self { socket, link: None, stats: Arc::default(), frames: Vec::new(), deadline: None }
     }
 
     /// For a handshake: reads fail once `deadline` has passed.
@@ -65,6 +67,7 @@ impl Read for ReadHalf {
         let len = self.socket.read(buffer)?;
         if let Some(link) = &self.link {
             link.note_received(len);
+            self.stats.received_bytes.add(len as u64);
         }
         Ok(len)
     }
@@ -101,12 +104,24 @@ pub(super) fn spawn(
     link: LinkSender,
     mut websocket: WebSocket<ReadHalf>,
     handler: Box<dyn LinkHandler>,
+    stats: Arc<LinkStats>,
 ) -> io::Result<OwnedThread> {
-    websocket.get_mut().link = Some(link.clone());
+    let half = websocket.get_mut();
+    (half.link, half.stats) = (Some(link.clone()), stats);
     thread::spawn(format!("{name}-rd"), move || run(&link, websocket, handler))
 }
 
+/// Tells the writer that the reader has ended, however it did: also by a panic in the handler's last call.
+struct Done<'l>(&'l LinkSender);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.shared.queue.reader_done();
+    }
+}
+
 fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<dyn LinkHandler>) {
+    let _done = Done(link);
     let reading = AssertUnwindSafe(|| read_until_end(link, &mut websocket, handler.as_mut()));
     let ended = match catch_unwind(reading) {
         Ok(ended) => ended,
@@ -114,7 +129,6 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
             // A bug ends this link only, and whoever waits for an answer over it is told as at any other end.
             let cause = link.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
             handler.on_closed(&cause);
-            link.shared.queue.reader_done();
             resume_unwind(panic);
         }
     };
@@ -126,20 +140,31 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
     } else {
         handler.on_closed(&cause);
     }
-    link.shared.queue.reader_done();
 }
 
 /// Reads until the link ends; returns how. `ClosedByUs`: this side ends it, and the peer is still to be told.
 fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handler: &mut dyn LinkHandler) -> CloseCause {
     loop {
         let verdict = match websocket.read() {
-            Ok(Message::Binary(message)) => handler.on_message(link, &message),
-            Ok(Message::Text(text)) => handler.on_text(link, &text),
+            Ok(Message::Binary(message)) => {
+                websocket.get_ref().stats.received_messages.inc();
+                handler.on_message(link, &message)
+            }
+            Ok(Message::Text(text)) => {
+                websocket.get_ref().stats.received_messages.inc();
+                handler.on_text(link, &text)
+            }
             Ok(Message::Ping(_)) => {
                 hand_over_reply(websocket);
                 Ok(())
             }
-            Ok(Message::Pong(_) | Message::Frame(_)) => Ok(()),
+            Ok(Message::Pong(payload)) => {
+                if let Some(took) = link.on_pong(&payload) {
+                    websocket.get_ref().stats.round_trips.observe(took);
+                }
+                Ok(())
+            }
+            Ok(Message::Frame(_)) => Ok(()),
             Ok(Message::Close(frame)) => {
                 hand_over_reply(websocket);
                 return CloseCause::ClosedByPeer(frame.map_or(close_code::NONE_GIVEN, |frame| frame.code.into()));

@@ -436,3 +436,158 @@ fn requests_that_are_no_upgrade_are_refused() {
         assert!(accept(headers.map(|(_, (name, value))| (*name, value.as_bytes()))).is_err(), "{missing}");
     }
 }
+
+/// Counts, besides recording.
+struct Counting(Recorder, Arc<LinkStats>);
+
+impl LinkHandler for Counting {
+    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
+        self.0.on_message(link, message)
+    }
+
+    fn on_text(&mut self, link: &LinkSender, text: &str) -> Result<(), u16> {
+        self.0.on_text(link, text)
+    }
+
+    fn on_closed(&mut self, cause: &CloseCause) {
+        self.0.on_closed(cause);
+    }
+
+    fn stats(&self) -> Arc<LinkStats> {
+        self.1.clone()
+    }
+}
+
+#[test]
+fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
+    let (seen_tx, seen_rx) = unbounded();
+    let stats: Arc<LinkStats> = Arc::default();
+    let service: Service = (Box::new(Counting(Recorder(seen_tx), stats.clone())), Box::new(NoPulse));
+    let (link, seen_rx, mut peer) = link_and_peer_with(&LinkLimits::default(), (service, seen_rx));
+    link.sender().send(vec![1; 1000]).expect("room");
+    assert!(peer.read().expect("a message").is_binary());
+    // Nobody asked for these.
+    for payload in [vec![], vec![0; 8], 7_u64.to_be_bytes().to_vec()] {
+        peer.send(Message::Pong(payload.into())).expect("a pong");
+    }
+    // A second ping while the first one's pong is awaited is answered, and not timed.
+    link.sender().ping();
+    link.sender().ping();
+    for _ in 0..2 {
+        assert!(peer.read().expect("a ping").is_ping());
+    }
+    peer.send(Message::binary(vec![2; 10])).expect("a message");
+    assert_eq!(next(&seen_rx), Seen::Message(vec![2; 10]));
+    assert_eq!(stats.round_trips.snapshot().count(), 1);
+    link.sender().ping();
+    assert!(peer.read().expect("a ping").is_ping());
+    peer.send(Message::binary(vec![2; 10])).expect("a message");
+    next(&seen_rx);
+    assert_eq!(stats.round_trips.snapshot().count(), 2, "the next one is timed again");
+    assert_eq!((stats.received_messages.get(), stats.sent_messages.get()), (2, 1));
+    // Two messages of 10 bytes and six pongs, masked; a message of 1000 bytes and three pings, which are not.
+    assert_eq!(stats.received_bytes.get(), 2 * 16 + (6 + 14 + 14) + 3 * 14);
+    assert_eq!(stats.sent_bytes.get(), 1004 + 3 * 10);
+}
+
+#[test]
+fn messages_sent_alone_and_through_the_queue_stay_in_their_senders_order_and_whole() {
+    const SENDERS: u8 = 4;
+    const EACH: u16 = 2000;
+    let (listener, address) = listener();
+    let client = std::thread::spawn(move || connect_link(address));
+    let (server, server_seen) = accept_link(&listener, &LinkLimits::default());
+    let (client, client_seen) = client.join().expect("the client");
+    // Both roles, as one of them masks what it sends.
+    for (sender, seen_rx) in [(client.sender(), &server_seen), (server.sender(), &client_seen)] {
+        std::thread::scope(|scope| {
+            for number in 0..SENDERS {
+                scope.spawn(move || {
+                    for count in 0..EACH {
+                        let mut message = vec![number; 3 + usize::from(count) * 7 % 900];
+                        message[1..3].copy_from_slice(&count.to_be_bytes());
+                        let sent = if (count + u16::from(number)) % 3 == 0 {
+                            sender.send(message)
+                        } else {
+                            sender.send_alone(message)
+                        };
+                        sent.expect("room");
+                    }
+                });
+            }
+        });
+        let mut counts = [0; SENDERS as usize];
+        for _ in 0..u32::from(SENDERS) * u32::from(EACH) {
+            let Seen::Message(message) = next(seen_rx) else { panic!("the link ended") };
+            let (number, count) = (message[0], u16::from_be_bytes([message[1], message[2]]));
+            assert_eq!(count, counts[usize::from(number)], "of sender {number}");
+            assert_eq!(message.len(), 3 + usize::from(count) * 7 % 900);
+            counts[usize::from(number)] += 1;
+        }
+    }
+    client.sender().close(close_code::NORMAL);
+    client.join();
+    server.join();
+}
+
+#[test]
+fn what_a_lone_sender_cannot_write_without_waiting_is_left_to_the_writer() {
+    let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
+    let message = |number: u32| [&number.to_be_bytes()[..], &vec![b'x'; 60_000]].concat();
+    // More than all buffers of the system between the two hold.
+    let mut sent = 0;
+    while link.sender().queued().0 < 10 {
+        link.sender().send_alone(message(sent)).expect("room");
+        sent += 1;
+    }
+    for number in 0..sent {
+        match peer.read().expect("a message") {
+            Message::Binary(bytes) => assert!(bytes[..] == message(number)[..], "message {number}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // And it goes on: with the way free again, the next one is written directly.
+    link.sender().send_alone(b"last".to_vec()).expect("room");
+    assert_eq!(peer.read().expect("a message"), Message::binary(b"last".to_vec()));
+    peer.close(None).expect("closed");
+    let _ = peer.read();
+    assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByPeer(close_code::NONE_GIVEN)));
+    assert_eq!(link.sender().send_alone(b"late".to_vec()), Err(SendError::Closed));
+    link.join();
+}
+
+#[test]
+fn a_lone_message_to_a_peer_that_has_gone_ends_the_link() {
+    let (link, seen_rx, peer) = link_and_peer(&LinkLimits::default());
+    peer.get_ref().shutdown(Shutdown::Both).expect("a socket");
+    drop(peer);
+    while link.sender().send_alone(vec![0; 100]).is_ok() {}
+    assert!(matches!(next(&seen_rx), Seen::Closed(_)));
+    link.join();
+}
+
+/// Panics when it is told of the end.
+struct BrokenAtTheEnd;
+
+impl LinkHandler for BrokenAtTheEnd {
+    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+        Ok(())
+    }
+
+    fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
+        Ok(())
+    }
+
+    fn on_closed(&mut self, _: &CloseCause) {
+        panic!("on purpose");
+    }
+}
+
+#[test]
+fn a_bug_in_what_is_told_of_the_end_leaves_no_thread_behind() {
+    let (_, seen_rx) = recorder();
+    let service: Service = (Box::new(BrokenAtTheEnd), Box::new(NoPulse));
+    let (link, _, mut peer) = link_and_peer_with(&LinkLimits::default(), (service, seen_rx));
+    peer.close(None).expect("closed");
+    link.join();
+}

@@ -1,23 +1,19 @@
-//! The writing half of a link: one thread that owns everything that leaves, and runs the link's clock.
+//! A link's writer thread: takes what is queued and hands it to the outlet, and runs the link's clock.
 //!
 //! What is queued leaves in one write where it fits. A batch has a total deadline, because a socket's write timeout is
 //! per call: a peer that drains a byte at a time never trips it. A partial write kills the link.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use tungstenite::protocol::frame::CloseFrame;
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Message, WebSocket};
+use tungstenite::{Error, Message};
 
+use super::outlet::{Outlet, Progress};
 use super::queue::{Outgoing, Taken};
 use super::{CloseCause, LinkSender, Pulse};
 use crate::thread::{self, OwnedThread};
-
-/// What one write carries at most; a batch that is larger takes several.
-const COALESCE_BYTES: usize = 128 * 1024;
 
 /// How long a peer gets to answer a close before the socket is shut.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -26,21 +22,15 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// takes nothing would be given as long as a batch may take before its silence is noticed.
 const STALL_LOOK: Duration = Duration::from_millis(100);
 
+/// How often a write to this link looks at the clock: a quarter of its deadline at least, so that it is overrun by that at most.
+pub(super) fn look(write_timeout: Duration) -> Duration {
+    (write_timeout / 4).clamp(Duration::from_millis(1), STALL_LOOK)
+}
+
 /// Starts the writer thread.
-pub(super) fn spawn(
-    name: &str,
-    link: LinkSender,
-    socket: TcpStream,
-    role: Role,
-    pulse: Box<dyn Pulse>,
-) -> io::Result<OwnedThread> {
-    let write_timeout = link.shared.limits.write_timeout;
-    // A quarter, so that the total deadline below is overrun by a quarter at most.
-    socket.set_write_timeout(Some((write_timeout / 4).clamp(Duration::from_millis(1), STALL_LOOK)))?;
+pub(super) fn spawn(name: &str, link: LinkSender, pulse: Box<dyn Pulse>) -> io::Result<OwnedThread> {
     let clock = Clock { link: link.clone(), pulse, next_beat: Instant::now() };
-    let half = WriteHalf { socket, clock, deadline: Instant::now(), timed_out: false };
-    let config = WebSocketConfig::default().read_buffer_size(0).write_buffer_size(COALESCE_BYTES);
-    let writer = Writer { link: link.clone(), socket: WebSocket::from_raw_socket(half, role, Some(config)) };
+    let writer = Writer { link: link.clone(), clock };
     thread::spawn_watched(
         format!("{name}-wr"),
         move || writer.run(),
@@ -53,7 +43,7 @@ pub(super) fn spawn(
 
 struct Writer {
     link: LinkSender,
-    socket: WebSocket<WriteHalf>,
+    clock: Clock,
 }
 
 /// The link's pulse and when it is due.
@@ -77,13 +67,13 @@ impl Clock {
 
 impl Writer {
     fn run(mut self) {
-        self.clock().beat();
+        self.clock.beat();
         loop {
-            let next_beat = self.clock().next_beat;
+            let next_beat = self.clock.next_beat;
             let written = match self.link.shared.queue.take(next_beat) {
                 Taken::Batch(batch) => self.write(batch),
                 Taken::Nothing => {
-                    self.clock().beat();
+                    self.clock.beat();
                     continue;
                 }
                 Taken::Closing(batch, code) => {
@@ -105,94 +95,84 @@ impl Writer {
                 self.link.abort(cause);
                 return;
             }
-            self.clock().beat_if_due();
+            self.clock.beat_if_due();
         }
-    }
-
-    fn clock(&mut self) -> &mut Clock {
-        &mut self.socket.get_mut().clock
     }
 
     fn write(&mut self, batch: VecDeque<Outgoing>) -> Result<(), CloseCause> {
-        self.start_deadline();
+        let link = self.link.clone();
+        let mut turn = WriteTurn { outlet: link.outlet(), clock: &mut self.clock, deadline: link.write_deadline() };
         for item in batch {
-            let written = match item {
-                Outgoing::Message(message) => self.socket.write(Message::binary(message)),
-                Outgoing::Text(text) => self.socket.write(Message::text(text)),
-                Outgoing::Ping => self.socket.write(Message::Ping(Vec::new().into())),
-                // Whole frames already; what tungstenite has buffered goes first.
-                Outgoing::Frames(frames) => {
-                    self.socket.flush().and_then(|()| Ok(self.socket.get_mut().write_all(&frames)?))
-                }
-            };
-            written.map_err(|error| self.cause_of(&error))?;
+            match item {
+                Outgoing::Message(message) => turn.write(Message::binary(message))?,
+                Outgoing::Text(text) => turn.write(Message::text(text))?,
+                Outgoing::Ping(number) => turn.write(Message::Ping(number.to_be_bytes().to_vec().into()))?,
+                Outgoing::Frames(frames) => turn.write_frames(&frames)?,
+            }
         }
-        self.socket.flush().map_err(|error| self.cause_of(&error))
+        turn.flush()
     }
 
     fn write_close(&mut self, code: u16) -> Result<(), CloseCause> {
-        self.start_deadline();
-        let frame = CloseFrame { code: code.into(), reason: "".into() };
-        self.socket.close(Some(frame)).map_err(|error| self.cause_of(&error))
-    }
-
-    fn start_deadline(&mut self) {
-        self.socket.get_mut().deadline = Instant::now() + self.link.shared.limits.write_timeout;
-    }
-
-    fn cause_of(&self, error: &tungstenite::Error) -> CloseCause {
-        if self.socket.get_ref().timed_out { CloseCause::SlowPeer } else { CloseCause::Broken(error.to_string()) }
+        let link = self.link.clone();
+        let mut turn = WriteTurn { outlet: link.outlet(), clock: &mut self.clock, deadline: link.write_deadline() };
+        let closed = turn.outlet.close(code);
+        turn.go_on(closed)
     }
 }
 
-/// The stream under the writer's WebSocket object: it only writes, and not beyond the deadline.
-struct WriteHalf {
-    socket: TcpStream,
-    clock: Clock,
+/// One batch's way out, with its deadline; meanwhile the clock goes on.
+struct WriteTurn<'w> {
+    outlet: MutexGuard<'w, Outlet>,
+    clock: &'w mut Clock,
     deadline: Instant,
-    timed_out: bool,
 }
 
-impl Read for WriteHalf {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        // The reader's object reads; this one is never asked to.
-        Err(ErrorKind::Unsupported.into())
-    }
-}
-
-impl Write for WriteHalf {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let written = match self.socket.write(bytes) {
-                // The socket's own timeout: nothing left in that time.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-                Err(error) if error.kind() == ErrorKind::Interrupted => None,
-                Err(error) => return Err(error),
-                Ok(len) => Some(len),
-            };
-            let all = written == Some(bytes.len());
-            if !all && Instant::now() >= self.deadline {
-                self.timed_out = true;
-                return Err(ErrorKind::TimedOut.into());
-            }
-            if !all {
-                // May end the link, and then the next write fails.
-                self.clock.beat_if_due();
-            }
-            if let Some(len) = written {
-                return Ok(len);
-            }
+impl WriteTurn<'_> {
+    fn write(&mut self, message: Message) -> Result<(), CloseCause> {
+        match self.outlet.write(message) {
+            Ok(Progress::Done) => Ok(()),
+            stuck => self.go_on(stuck),
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// What is kept goes first.
+    fn write_frames(&mut self, mut frames: &[u8]) -> Result<(), CloseCause> {
+        self.flush()?;
+        while !frames.is_empty() {
+            let written = self.outlet.write_frames(frames).map_err(|error| broken(&error))?;
+            frames = &frames[written..];
+            if !frames.is_empty() {
+                self.look()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CloseCause> {
+        let flushed = self.outlet.flush();
+        self.go_on(flushed)
+    }
+
+    /// Blocks: until what is kept has left, or the deadline.
+    fn go_on(&mut self, mut progress: Result<Progress, Error>) -> Result<(), CloseCause> {
+        while progress.map_err(|error| broken(&error))? == Progress::Stuck {
+            self.look()?;
+            progress = self.outlet.flush();
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), CloseCause> {
+        if Instant::now() >= self.deadline {
+            return Err(CloseCause::SlowPeer);
+        }
+        // May end the link, and then the next write fails.
+        self.clock.beat_if_due();
         Ok(())
     }
 }
 
-impl Drop for WriteHalf {
-    fn drop(&mut self) {
-        // Ends the connection also for clones of this socket.
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
+fn broken(error: &Error) -> CloseCause {
+    CloseCause::Broken(error.to_string())
 }

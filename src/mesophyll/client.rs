@@ -18,18 +18,14 @@ use crate::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
 use crate::model::{Answer, CreateEvent, DispatchResult, Job, TenantId, TenantState, Ticket};
-use crate::random;
 use crate::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use crate::worker_like::WorkerLike;
 
+use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::tally::Tally;
-use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
-
-/// Reconnecting starts here and doubles up to [`BACKOFF_MAX`] (rule 5).
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers, question};
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +51,9 @@ pub trait LocalWorker: WorkerLike {
 
     /// A tenant's own template may have changed: events from now on get the one that is stored.
     fn reload_template(&self, tenant: TenantId);
+
+    /// Whether a VM of the tenant is alive.
+    fn has_vm(&self, tenant: TenantId) -> bool;
 
     /// How many executors run.
     fn executors(&self) -> u64;
@@ -134,7 +133,7 @@ impl MesophyllClient {
             handshake: Mutex::new(None),
         });
         let run =
-            Run { config, worker, control: control.clone(), stop_rx, backoff: BACKOFF_MIN, wrongs: Arc::default() };
+            Run { config, worker, control: control.clone(), stop_rx, backoff: Backoff::new(), wrongs: Arc::default() };
         let thread = thread::spawn("client", move || {
             let end = run.run();
             // Room for the one value that is ever sent.
@@ -178,7 +177,7 @@ struct Run {
     worker: Arc<dyn LocalWorker>,
     control: Arc<Control>,
     stop_rx: Receiver<()>,
-    backoff: Duration,
+    backoff: Backoff,
     wrongs: Arc<Wrongs>,
 }
 
@@ -240,12 +239,14 @@ impl Run {
         if self.is_stopped() {
             sender.close(close_code::GOING_AWAY);
         }
-        if self.announce(&sender, session) {
-            self.backoff = BACKOFF_MIN;
-        }
+        let began = Instant::now();
+        let is_announced = self.announce(&sender, session);
         link.join();
         *lock(&self.control.link) = None;
         let cause = sender.cause();
+        if is_announced {
+            self.backoff.after_link(cause.as_ref(), began.elapsed());
+        }
         if self.is_stopped() {
             return Some(ClientEnd::Stopped);
         }
@@ -276,7 +277,7 @@ impl Run {
             pause = (pause * 2).min(BACKOFF_MAX);
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let ready = Ready { version, executors: self.worker.executors(), tenant_states };
+        let ready = Ready { version, executors: self.worker.executors(), tenant_states, live_tenants: true };
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;
         }
@@ -288,9 +289,7 @@ impl Run {
 
     /// Waits a random part of the backoff, which doubles; true if told to stop.
     fn pause(&mut self) -> bool {
-        let upper = u64::try_from(self.backoff.as_millis()).unwrap_or(u64::MAX);
-        let pause = Duration::from_millis(random::u64() % (upper + 1));
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        let pause = self.backoff.next_pause();
         self.wait(pause)
     }
 
@@ -368,6 +367,11 @@ impl ClientHandler {
             }
             ServerMessage::UpdateTenantState { id, state } => self.worker.update_tenant_state(id, state),
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
+            ServerMessage::SetLogLevel { level } => set_log_level(&level),
+            ServerMessage::LiveTenants { req_id, ids } => {
+                let has_vm = ids.into_iter().map(|id| self.worker.has_vm(id));
+                send_answer(link, req_id, Ok(question::vms_to_wire(has_vm)), false);
+            }
         }
     }
 
@@ -376,15 +380,19 @@ impl ClientHandler {
         let link = link.clone();
         let in_flight = self.in_flight.clone();
         let answer = Answer::callback(move |result| {
-            lock(&in_flight).remove(&req_id);
-            send_answer(&link, req_id, result);
+            let is_alone = {
+                let mut in_flight = lock(&in_flight);
+                in_flight.remove(&req_id);
+                in_flight.is_empty()
+            };
+            send_answer(&link, req_id, result, is_alone);
         });
         self.worker.submit(tenant, Ticket(req_id), job, far_deadline(), answer);
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
         if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, far_deadline()) {
-            log::warn!("an event for {tenant} was dropped: {error}");
+            log::warn!(tenant:% = tenant; "an event for {tenant} was dropped: {error}");
         }
     }
 
@@ -400,6 +408,15 @@ impl ClientHandler {
     }
 }
 
+/// The level is the process's own, as its log is. One that a later version may know is none here.
+fn set_log_level(level: &str) {
+    let Ok(level) = level.parse::<log::LevelFilter>() else { return };
+    if level != log::max_level() {
+        log::set_max_level(level);
+        log::info!("the log level is {}", level.as_str().to_lowercase());
+    }
+}
+
 /// A worker is ready by itself; only a master waits for one.
 fn far_deadline() -> Instant {
     Instant::now() + limits::DISPATCH_DEADLINE_MAX
@@ -407,10 +424,11 @@ fn far_deadline() -> Instant {
 
 /// Sends an answer. One that does not fit into a message, or beside those that wait already, becomes an error; if the link
 /// cannot take even that it is ended, so that the master learns at once that no answer will come.
-fn send_answer(link: &LinkSender, req_id: u64, result: DispatchResult) {
+fn send_answer(link: &LinkSender, req_id: u64, result: DispatchResult, is_alone: bool) {
     let result = result.map_err(|error| answers::to_wire(&error));
     let message = ClientMessage::DispatchResponse { req_id, result }.encode();
-    let sent = link.send(message).or_else(|error| {
+    let sent = if is_alone { link.send_alone(message) } else { link.send(message) };
+    let sent = sent.or_else(|error| {
         let text = match error {
             SendError::TooLarge { bytes, limit } => {
                 format!("the result is too large: {bytes} bytes of at most {limit}")
@@ -552,7 +570,7 @@ mod tests {
         text.resize(5 + (1 << 20), b'x');
         let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
         for req_id in 0..40 {
-            send_answer(link.sender(), req_id, Ok(value.clone()));
+            send_answer(link.sender(), req_id, Ok(value.clone()), false);
         }
         assert!(!link.sender().is_closed());
         link.sender().close(close_code::NORMAL);

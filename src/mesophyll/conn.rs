@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::error::DispatchError;
 use crate::limits;
-use crate::link::{CloseCause, LinkHandler, LinkSender, Pending, Pulse, Registered, SendError, close_code};
-use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, TenantId, TenantState, Ticket};
+use crate::link::{CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code};
+use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, Observed, TenantId, TenantState, Ticket};
 use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use crate::worker_like::WorkerLike;
 
 use super::answers;
-use super::tally::Tally;
+use super::ledger::Ledger;
+use super::question::{Asker, VmQuestion};
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster counts as a sign of
 /// life, because a heartbeat cannot overtake it (rule 2).
@@ -48,6 +49,8 @@ struct Inner {
     generation: u64,
     link: LinkSender,
     pending: Pending<Waiting>,
+    /// Apart from the dispatches: a question is nothing that a worker runs.
+    questions: Pending<Asker>,
     opened: Instant,
     /// Milliseconds after `opened`; `Relaxed` everywhere, they only feed a timeout.
     heartbeat_at_ms: AtomicU64,
@@ -55,21 +58,15 @@ struct Inner {
     is_ready: AtomicBool,
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
-    wrongs: Arc<Wrongs>,
-}
-
-/// What a worker did that it should not, over all its links.
-#[derive(Debug, Default)]
-pub(super) struct Wrongs {
-    undecodable: Tally,
-    unknown: Tally,
-    late_answers: Tally,
+    answers_questions: AtomicBool,
+    ledger: Arc<Ledger>,
 }
 
 /// A dispatch that left, or is about to.
 struct Waiting {
     tenant: TenantId,
-    what: String,
+    /// The event's or script's name, where the answer does not have it.
+    what: Option<String>,
     since: Instant,
     answer: Answer,
 }
@@ -95,19 +92,21 @@ pub(crate) enum Unsent {
 }
 
 impl MesophyllServerConn {
-    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender, wrongs: Arc<Wrongs>) -> Self {
+    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender, ledger: Arc<Ledger>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 worker_id,
                 generation,
                 link,
                 pending: Pending::new(limits::PENDING_MAX),
+                questions: Pending::new(limits::QUESTIONS_MAX),
                 opened: Instant::now(),
                 heartbeat_at_ms: AtomicU64::new(0),
                 message_at_ms: AtomicU64::new(0),
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
-                wrongs,
+                answers_questions: AtomicBool::new(false),
+                ledger,
             }),
         }
     }
@@ -130,8 +129,9 @@ impl MesophyllServerConn {
     /// What waits for its answer, such as when the worker died.
     pub fn in_flight_events(&self) -> Vec<InFlight> {
         let mut events = Vec::new();
-        self.inner.pending.for_each(|_, Waiting { tenant, what, since, .. }| {
-            events.push(InFlight { tenant: *tenant, what: what.clone(), since: *since });
+        self.inner.pending.for_each(|_, Waiting { tenant, what, since, answer }| {
+            let what = what.as_deref().or(answer.name()).unwrap_or_default().to_owned();
+            events.push(InFlight { tenant: *tenant, what, since: *since });
         });
         events
     }
@@ -155,7 +155,7 @@ impl MesophyllServerConn {
 
     /// Answers of this worker, over all its links, that nobody waited for, or not any more.
     pub fn late_answers(&self) -> u64 {
-        self.inner.wrongs.late_answers.count()
+        self.inner.ledger.late_answers.count()
     }
 
     /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it connects.
@@ -167,6 +167,42 @@ impl MesophyllServerConn {
     /// all that it has.
     pub fn reload_template(&self, tenant: TenantId) {
         self.push(&ServerMessage::ReloadTemplate { id: tenant });
+    }
+
+    /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older worker, or one of another make,
+    /// would not answer.
+    pub fn ask_vms(&self, tenants: Vec<TenantId>) -> Option<VmQuestion> {
+        if !self.inner.answers_questions.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (question, asker) = VmQuestion::new(self.clone(), tenants.len());
+        let req_id = question.req_id();
+        match self.inner.questions.register(req_id, asker) {
+            Registered::Waiting => {}
+            Registered::Closed(..) | Registered::Sealed(_) | Registered::Full(_) | Registered::Duplicate(_) => {
+                return None;
+            }
+        }
+        let message = ServerMessage::LiveTenants { req_id, ids: tenants };
+        // One that did not leave is forgotten with the question.
+        self.inner.link.send(message.encode()).ok().map(|()| question)
+    }
+
+    /// Nobody wants the answer of this question any more.
+    pub(super) fn forget_question(&self, req_id: u64) {
+        self.inner.questions.take(req_id);
+    }
+
+    /// Questions that wait for their answers.
+    pub fn questions(&self) -> usize {
+        self.inner.questions.len()
+    }
+
+    /// Tells the worker how much to log. If the link is full it stays as it is until the next change or the next link: no
+    /// reason to end one.
+    pub(super) fn set_log_level(&self, level: log::LevelFilter) {
+        let message = ServerMessage::SetLogLevel { level: level.as_str().to_lowercase() };
+        let _ = self.inner.link.send(message.encode());
     }
 
     /// Sends what the worker must not miss while the link lasts.
@@ -192,7 +228,8 @@ impl MesophyllServerConn {
         answer: Answer,
     ) -> Result<(), Box<Unsent>> {
         let req_id = ticket.0;
-        let waiting = Waiting { tenant, what: what(&job), since: Instant::now(), answer };
+        let what = answer.name().is_none().then(|| job.name().to_owned());
+        let waiting = Waiting { tenant, what, since: Instant::now(), answer };
         match self.inner.pending.register(req_id, waiting) {
             Registered::Waiting => {}
             Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
@@ -204,7 +241,11 @@ impl MesophyllServerConn {
             }
         }
         let message = to_message(tenant, req_id, job);
-        let Err(error) = self.inner.link.send(message.encode()) else { return Ok(()) };
+        // Alone, it is sooner there if no other thread has to be woken for it; among others, they share a write.
+        let is_alone = self.inner.pending.len() <= 1;
+        let encoded = message.encode();
+        let sent = if is_alone { self.inner.link.send_alone(encoded) } else { self.inner.link.send(encoded) };
+        let Err(error) = sent else { return Ok(()) };
         // `None`: the link's end has answered it already.
         match (self.inner.pending.take(req_id), error) {
             (Some(waiting), SendError::Closed) => Err(Box::new(Unsent::Ended(into_job(message), waiting.answer))),
@@ -224,6 +265,11 @@ impl MesophyllServerConn {
         self.close(close_code::REPLACED);
     }
 
+    /// Messages and bytes that wait to leave.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        self.inner.link.queued()
+    }
+
     pub(super) fn peer(&self) -> std::net::SocketAddr {
         self.inner.link.peer()
     }
@@ -233,6 +279,8 @@ impl MesophyllServerConn {
     }
 
     fn fail_pending(&self, cause: &CloseCause) {
+        // Who waits learns it from the askers' end.
+        drop(self.inner.questions.close(cause.clone()));
         let (waiting, cause) = self.inner.pending.close(cause.clone());
         for waiting in waiting {
             let text = format!("the worker went away before it answered: {cause}");
@@ -250,15 +298,6 @@ fn not_sent(error: SendError) -> DispatchError {
         SendError::Closed => DispatchError::NotSent("the worker's link has ended".to_owned()),
         SendError::Full => DispatchError::Busy("the worker's link is full".to_owned()),
         SendError::TooLarge { bytes, limit } => DispatchError::TooLarge { bytes, limit },
-    }
-}
-
-/// What a job is called in the log.
-fn what(job: &Job) -> String {
-    match job {
-        Job::Dispatch(event) => event.name.clone(),
-        Job::RunScript { name, .. } => name.clone(),
-        Job::DropTenant => "drop".to_owned(),
     }
 }
 
@@ -312,9 +351,20 @@ impl WorkerLike for MesophyllServerConn {
         self.close(close_code::GOING_AWAY);
     }
 
-    fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
+    fn submit_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        _: Instant,
+        observed: Option<Box<Observed>>,
+    ) -> Result<(), DispatchError> {
         let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
-        self.inner.link.send(message.encode()).map_err(not_sent)
+        let sent = self.inner.link.send(message.encode()).map_err(not_sent);
+        // It is not answered: that it left is all there is to tell.
+        if let Some(observed) = observed {
+            observed.ended(sent.as_ref().copied());
+        }
+        sent
     }
 }
 
@@ -353,7 +403,8 @@ impl ConnHandler {
 
     fn on_announced(&self, ready: &Ready) {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
-        log::debug!(
+        self.conn.inner.answers_questions.store(ready.live_tenants, Ordering::Relaxed);
+        log::debug!(worker = self.conn.id();
             "worker {} is ready: version {}, {} executors, {} tenant states",
             self.conn.id(),
             ready.version,
@@ -373,8 +424,11 @@ impl ConnHandler {
 
     fn on_response(&self, req_id: u64, result: Result<EncodedValue, String>) {
         let Some(waiting) = self.conn.inner.pending.take(req_id) else {
-            if let Some(count) = self.conn.inner.wrongs.late_answers.note(Instant::now()) {
-                log::debug!("worker {}: {count} answers that nobody waits for", self.conn.id());
+            if let Some(asker) = self.conn.inner.questions.take(req_id) {
+                return asker.answer(result);
+            }
+            if let Some(count) = self.conn.inner.ledger.late_answers.note(Instant::now()) {
+                log::debug!(worker = self.conn.id(); "worker {}: {count} answers that nobody waits for", self.conn.id());
             }
             return;
         };
@@ -385,8 +439,8 @@ impl ConnHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        if let Some(count) = self.conn.inner.wrongs.undecodable.note(Instant::now()) {
-            log::warn!("worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
+        if let Some(count) = self.conn.inner.ledger.undecodable.note(Instant::now()) {
+            log::warn!(worker = self.conn.id(); "worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
         }
         self.undecodable_in_a_row += 1;
         if self.undecodable_in_a_row >= limits::UNDECODABLE_IN_A_ROW_MAX {
@@ -402,8 +456,8 @@ impl LinkHandler for ConnHandler {
         match ClientMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message),
             Ok(Incoming::Unknown(variant)) => {
-                if let Some(count) = self.conn.inner.wrongs.unknown.note(Instant::now()) {
-                    log::info!("worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
+                if let Some(count) = self.conn.inner.ledger.unknown.note(Instant::now()) {
+                    log::info!(worker = self.conn.id(); "worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
                 }
             }
             Err(error) => return self.on_undecodable(&error),
@@ -417,12 +471,17 @@ impl LinkHandler for ConnHandler {
     }
 
     fn on_closed(&mut self, cause: &CloseCause) {
+        self.conn.inner.ledger.note_end(cause);
         (self.on_closed)(&self.conn);
         // First the owner, so that what fails now is known as what was in flight; then the waiters.
         if let Some(observer) = &self.observer {
             observer.disconnected(&self.conn, cause);
         }
         self.conn.fail_pending(cause);
+    }
+
+    fn stats(&self) -> Arc<LinkStats> {
+        self.conn.inner.ledger.link.clone()
     }
 }
 
@@ -442,9 +501,11 @@ impl Pulse for ConnPulse {
         let late = now.saturating_duration_since(self.due);
         let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + late;
         if self.conn.heartbeat_age() > patience && !self.mid_frame(arrived) {
-            log::warn!("worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
+            log::warn!(worker = self.conn.id(); "worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
         }
+        // Every peer must answer it, whatever it is made of: that is how the link's round trips are timed.
+        link.ping();
         self.due = now + self.interval;
         self.due
     }

@@ -3,6 +3,9 @@
 //! Who asks has been established before: [`super`]'s server checks id and token. Then the tenant, then the body, then the
 //! rules. Deliberately without rules of its own. Runs on the connection's thread.
 
+use std::time::Instant;
+
+use super::db_figures::{DbFigures, DbRequest};
 use crate::error::DbError;
 use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
 use crate::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
@@ -29,20 +32,29 @@ pub fn is_route(path: &str) -> bool {
     PATHS.iter().any(|(known, _)| *known == path)
 }
 
-/// Answers a request of a worker whose id and token were found to be right.
+/// Answers a request of a worker whose id and token were found to be right, and counts it.
 ///
 /// # Blocks
 /// Until the body is there, and as the store does.
-pub fn handle(db: &DbState, worker_id: usize, workers: usize, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+pub fn handle(
+    db: &DbState,
+    figures: &DbFigures,
+    (worker_id, workers): (usize, usize),
+    head: &RequestHead,
+    body: &mut Body<'_>,
+) -> Reply {
+    let began = Instant::now();
     let caller = Caller { worker_id, workers };
-    match PATHS.iter().find(|(path, _)| *path == head.path()) {
+    let mut request = DbRequest::Unread;
+    let response = match PATHS.iter().find(|(path, _)| *path == head.path()) {
         None => Response::text(404, "no such endpoint"),
         Some((_, method)) if *method != head.method() => {
             Response::text(405, "method not allowed").with_header("Allow", method.as_str())
         }
-        Some((path, _)) => answer(db, caller, path, head, body).unwrap_or_else(Failure::into_response),
-    }
-    .into()
+        Some((path, _)) => answer(db, caller, path, head, body, &mut request).unwrap_or_else(Failure::into_response),
+    };
+    figures.note(request, response.status, began.elapsed());
+    response.into()
 }
 
 fn answer(
@@ -51,18 +63,24 @@ fn answer(
     path: &str,
     head: &RequestHead,
     body: &mut Body<'_>,
+    request: &mut DbRequest,
 ) -> Result<Response, Failure> {
     match path {
-        "/db/tenant-states" => Ok(tenant_states(db, caller)),
+        "/db/tenant-states" => {
+            *request = DbRequest::TenantStates;
+            Ok(tenant_states(db, caller))
+        }
         "/db/tenant-state" => {
             let tenant = tenant_of(head, caller)?;
             let state: TenantState = decode(body)?;
+            *request = DbRequest::SetTenantState;
             db.set_tenant_state(tenant, &state)?;
             Ok(Response::empty(200))
         }
         "/db/kv" => {
             let tenant = tenant_of(head, caller)?;
             let op: KeyValueOp = decode(body)?;
+            *request = DbRequest::from(&op);
             Ok(match db.kv(tenant, op)? {
                 KvAnswer::Record(record) => Response::bytes(200, record.to_bytes()),
                 KvAnswer::Scopes(scopes) => Response::bytes(200, scopes.to_bytes()),
@@ -70,10 +88,15 @@ fn answer(
                 KvAnswer::Done => Response::empty(200),
             })
         }
-        "/db/public-global-kv" => public_global_kv(db, caller, decode(body)?),
+        "/db/public-global-kv" => {
+            let op: PublicGlobalKeyValueOp = decode(body)?;
+            *request = DbRequest::from(&op);
+            public_global_kv(db, caller, op)
+        }
         _ => {
             let tenant = tenant_of(head, caller)?;
             let op: GlobalKeyValueOp = decode(body)?;
+            *request = DbRequest::from(&op);
             db.global(tenant, op)?;
             Ok(Response::empty(200))
         }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use log::LevelFilter;
+
+use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
 use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
 use crate::model::TenantId;
 use crate::random;
@@ -20,8 +22,9 @@ use crate::store::DbState;
 use crate::wire::message::ServerMessage;
 use crate::worker_like::WorkerLike;
 
-use super::conn::{ConnHandler, ConnPulse, Wrongs};
-use super::{LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
+use super::conn::{ConnHandler, ConnPulse};
+use super::ledger::{Ledger, LinkReport};
+use super::{DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
 const REPLACEMENTS_A_MINUTE_MAX: usize = 5;
@@ -80,8 +83,14 @@ pub struct MesophyllServer {
 struct Shared {
     config: ServerConfig,
     tokens: BTreeMap<usize, String>,
+    /// Of every worker.
+    ledgers: BTreeMap<usize, Arc<Ledger>>,
     db: Arc<DbState>,
+    db_figures: DbFigures,
     state: Mutex<State>,
+    /// How much workers log, once somebody has changed it. Locked before `state`, and while it is told: of two changes at once
+    /// every worker hears the same one last.
+    log_level: Mutex<Option<LevelFilter>>,
     stopping: AtomicBool,
 }
 
@@ -92,7 +101,6 @@ struct State {
     observers: HashMap<usize, Weak<dyn LinkObserver>>,
     links: Vec<Link>,
     replacements: HashMap<usize, VecDeque<Instant>>,
-    wrongs: HashMap<usize, Arc<Wrongs>>,
 }
 
 impl MesophyllServer {
@@ -123,7 +131,16 @@ impl MesophyllServer {
             return Err(StartError::Idents(text));
         }
         let http_limits = config.http_limits.clone();
-        let shared = Arc::new(Shared { config, tokens, db, state: Mutex::default(), stopping: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            config,
+            ledgers: tokens.keys().map(|id| (*id, Arc::default())).collect(),
+            tokens,
+            db,
+            db_figures: DbFigures::default(),
+            state: Mutex::default(),
+            log_level: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
         let pushes = Arc::downgrade(&shared);
         shared.db.on_tenant_state(Box::new(move |tenant, state| {
             if let Some(conn) = pushes.upgrade().and_then(|shared| shared.connection_of(tenant)) {
@@ -151,9 +168,39 @@ impl MesophyllServer {
         self.shared.tokens.get(&worker_id).map(String::as_str)
     }
 
+    /// What there is to see of each worker's links, in order of their ids.
+    pub fn links(&self) -> Vec<LinkReport> {
+        let connections = self.shared.lock().connections.clone();
+        let report = |(id, ledger): (&usize, &Arc<Ledger>)| LinkReport {
+            worker_id: *id,
+            ledger: ledger.clone(),
+            queued: connections.get(id).map(MesophyllServerConn::queued),
+        };
+        self.shared.ledgers.iter().map(report).collect()
+    }
+
+    /// What workers asked of `/db/*`.
+    pub fn db_figures(&self) -> &DbFigures {
+        &self.shared.db_figures
+    }
+
+    /// The worker-facing server's own figures.
+    pub fn http_stats(&self) -> HttpStats {
+        self.http.stats()
+    }
+
     /// The current connection of a worker.
     pub fn get_connection(&self, worker_id: usize) -> Option<MesophyllServerConn> {
         self.shared.lock().connections.get(&worker_id).cloned()
+    }
+
+    /// Changes how much is logged, in this process and in every worker, those included that connect later.
+    pub fn set_log_level(&self, level: LevelFilter) {
+        let mut current = self.shared.lock_log_level();
+        *current = Some(level);
+        log::set_max_level(level);
+        let connections: Vec<_> = self.shared.lock().connections.values().cloned().collect();
+        connections.iter().for_each(|conn| conn.set_log_level(level));
     }
 
     /// From now on tells `observer` about the connections of a worker, at once about the one that there is.
@@ -201,6 +248,10 @@ impl Shared {
     // No code of others runs under this lock, so poison means nothing here.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn lock_log_level(&self) -> MutexGuard<'_, Option<LevelFilter>> {
+        self.log_level.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The connection of the worker that runs a tenant.
@@ -252,7 +303,7 @@ impl Shared {
         let started = upgrade.start(&name, socket, read, &self.config.link_limits, |link| self.serve(worker_id, link));
         match started {
             Ok(link) => self.keep(link),
-            Err(error) => log::warn!("worker {worker_id}: its link could not be started: {error}"),
+            Err(error) => log::warn!(worker = worker_id; "worker {worker_id}: its link could not be started: {error}"),
         }
     }
 
@@ -267,10 +318,12 @@ impl Shared {
             // Counted under the lock: of two that connect at once, the one that stays must be the one with the higher
             // number, or its owner would take it for the one that was replaced.
             state.generations += 1;
-            let wrongs = state.wrongs.entry(worker_id).or_default().clone();
-            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone(), wrongs);
+            let ledger = self.ledgers.get(&worker_id).cloned().unwrap_or_default();
+            ledger.connections.inc();
+            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone(), ledger.clone());
             let older = state.connections.insert(worker_id, conn.clone());
             if older.is_some() {
+                ledger.replacements.inc();
                 state.note_replacement(worker_id, &conn, older.as_ref());
             }
             (conn, older, state.observers.get(&worker_id).and_then(Weak::upgrade))
@@ -280,6 +333,10 @@ impl Shared {
         }
         if let Some(observer) = &observer {
             observer.connected(&conn);
+        }
+        // After the connection was entered: a change that came before this is read here, one that comes later finds it.
+        if let Some(level) = *self.lock_log_level() {
+            conn.set_log_level(level);
         }
         let shared = self.clone();
         let on_closed = Box::new(move |conn: &MesophyllServerConn| shared.forget(conn));
@@ -328,7 +385,7 @@ impl State {
         if recent.len() == REPLACEMENTS_A_MINUTE_MAX + 1
             && let Some(older) = older
         {
-            log::warn!("worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
+            log::warn!(worker = id; "worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
         }
     }
 }
@@ -353,7 +410,8 @@ impl Handler for Routes {
         if path == "/ws" {
             self.shared.upgrade(worker_id, head)
         } else {
-            db_routes::handle(&self.shared.db, worker_id, self.shared.config.workers, head, body)
+            let caller = (worker_id, self.shared.config.workers);
+            db_routes::handle(&self.shared.db, &self.shared.db_figures, caller, head, body)
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A request to a tenant and its one answer.
 
+use std::fmt;
+
 use crossbeam_channel::Sender;
 
-use super::{CreateEvent, EncodedValue};
+use super::{CreateEvent, EncodedValue, Observed};
 use crate::error::DispatchError;
 
 /// What a tenant answers, or why it did not.
@@ -27,6 +29,15 @@ pub enum Job {
 }
 
 impl Job {
+    /// What it is called in the log: the event's or script's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Job::Dispatch(event) => &event.name,
+            Job::RunScript { name, .. } => name,
+            Job::DropTenant => "drop",
+        }
+    }
+
     /// How much memory it holds, as far as its sender decides: what queues of jobs are bounded by.
     pub fn bytes(&self) -> usize {
         match self {
@@ -40,6 +51,13 @@ impl Job {
 /// Names a submitted job, to cancel it: unique among the jobs of one worker that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
+
+/// As it is in logs, where it is called `request_id`.
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// What a job was doing when it was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +74,10 @@ pub enum Cancelled {
 ///
 /// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so nobody waits for ever.
 #[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
-pub struct Answer(Option<Target>);
+pub struct Answer {
+    target: Option<Target>,
+    observed: Option<Box<Observed>>,
+}
 
 enum Target {
     Channel(Sender<DispatchResult>),
@@ -66,12 +87,23 @@ enum Target {
 impl Answer {
     /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
     pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
-        Self(Some(Target::Channel(answer_tx)))
+        Self { target: Some(Target::Channel(answer_tx)), observed: None }
     }
 
     /// Calls back with the answer, on whichever thread has it. The callback must not block.
     pub fn callback(callback: impl FnOnce(DispatchResult) + Send + 'static) -> Self {
-        Self(Some(Target::Callback(Box::new(callback))))
+        Self { target: Some(Target::Callback(Box::new(callback))), observed: None }
+    }
+
+    /// Has this job told of when it is answered, however that comes about.
+    pub fn observed(mut self, observed: Option<Box<Observed>>) -> Self {
+        self.observed = observed;
+        self
+    }
+
+    /// The name of the job, if it is observed.
+    pub fn name(&self) -> Option<&str> {
+        self.observed.as_ref().map(|observed| observed.name())
     }
 
     /// Delivers the answer.
@@ -79,13 +111,19 @@ impl Answer {
         self.deliver(result);
     }
 
-    /// Lets go of it unsent: whoever waits is told in another way.
-    pub fn discard(mut self) {
-        self.0 = None;
+    /// Lets go of it unsent: whoever waits is told of this error in another way.
+    pub fn refuse(mut self, error: &DispatchError) {
+        self.target = None;
+        if let Some(observed) = self.observed.take() {
+            observed.ended(Err(error));
+        }
     }
 
     fn deliver(&mut self, result: DispatchResult) {
-        match self.0.take() {
+        if let Some(observed) = self.observed.take() {
+            observed.ended(result.as_ref().map(drop));
+        }
+        match self.target.take() {
             // A waiter that has gone away needs no answer.
             Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(Target::Callback(callback)) => callback(result),
@@ -96,7 +134,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.deliver(Err(DispatchError::OutcomeUnknown("the worker went away".to_owned())));
+        if self.target.is_some() {
+            self.deliver(Err(DispatchError::OutcomeUnknown("the worker went away".to_owned())));
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::error::DbError;
 use crate::model::{
-    Answer, Cancelled, EncodedValue, GlobalKeyValueOp, GlobalKv, Job, KvRecord, PartialGlobalKv, Scopes, TenantId,
-    TenantState, Ticket,
+    Answer, Cancelled, EncodedValue, GlobalKeyValueOp, GlobalKv, Job, KvRecord, PartialGlobalKv, RuntimeFigures,
+    Scopes, TenantId, TenantState, Ticket,
 };
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
@@ -38,6 +38,11 @@ pub trait TemplateRuntime: Send + Sync {
     /// What the runtime is doing, for health reports and metrics.
     fn stats(&self) -> RuntimeStats;
 
+    /// Whether a VM of the tenant is alive. A runtime that has none knows of none.
+    fn has_vm(&self, _tenant: TenantId) -> bool {
+        false
+    }
+
     /// Cancels everything, joins every thread and closes the VMs. Later submits are answered with an error.
     ///
     /// # Blocks
@@ -50,8 +55,6 @@ pub trait TemplateRuntime: Send + Sync {
 pub struct RuntimeStats {
     /// VMs alive.
     pub vms: u64,
-    /// VMs that were closed because nothing had run in them for long, or others needed their places.
-    pub evicted_vms: u64,
     /// Events that were started since the runtime was made.
     pub events: u64,
     /// Events that wait or run now.
@@ -60,6 +63,8 @@ pub struct RuntimeStats {
     pub stalest_executor: Duration,
     /// The event that has been running longest without a pause: tenant, event name, for how long.
     pub longest: Option<(TenantId, String, Duration)>,
+    /// What it has counted.
+    pub figures: RuntimeFigures,
 }
 
 /// The database as templates see it: every operation already bound to the tenant that runs.

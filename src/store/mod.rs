@@ -5,7 +5,9 @@
 //! operation, so that equal operations give equal answers. Called from any thread.
 
 pub mod backup;
+mod figures;
 pub mod global;
+mod measured;
 pub mod memory;
 pub mod pattern;
 #[cfg(feature = "postgres")]
@@ -19,6 +21,8 @@ mod weight;
 
 use std::sync::Arc;
 
+pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
+pub use measured::{Operation, OperationFigures, RESULTS};
 pub use state::{Caller, DbOptions, DbState, KvAnswer};
 pub use states::{StateListener, TemplateListener};
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
@@ -173,6 +177,11 @@ pub trait Store: Send + Sync {
     /// See [`Store`]; those of a later step are items of the export.
     fn export(&self) -> Result<Export, DbError>;
 
+    /// What there is to count of its inside. Called while it is in use; does not block.
+    fn figures(&self) -> StoreFigures {
+        StoreFigures::default()
+    }
+
     /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second call does nothing.
     ///
     /// # Blocks
@@ -219,6 +228,20 @@ pub fn open_with(url: &StoreUrl, options: StoreOptions) -> Result<Arc<dyn Store>
             let _ = options;
             Err(NOT_BUILT)
         }
+    }
+}
+
+/// Checks that a store of this kind is built in and that its URL can be understood, without touching it.
+///
+/// # Errors
+/// [`OpenError::NotBuilt`] or [`OpenError::BadUrl`].
+pub fn check_url(url: &StoreUrl) -> Result<(), OpenError> {
+    match url {
+        StoreUrl::Memory | StoreUrl::Redb(_) => Ok(()),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(url) => postgres::check_url(url),
+        #[cfg(not(feature = "postgres"))]
+        StoreUrl::Postgres(_) => Err(NOT_BUILT),
     }
 }
 

@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::backup::Export;
+use super::measured::Measured;
 use super::states::{StateListener, States, TemplateListener};
-use super::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, rules};
+use super::{FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage, rules};
 use crate::error::DbError;
 use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::random;
@@ -66,7 +67,7 @@ pub enum KvAnswer {
 
 /// A store and the rules for using it.
 pub struct DbState {
-    store: Arc<dyn Store>,
+    store: Measured,
     options: DbOptions,
     states: States,
     template_listener: RwLock<Option<TemplateListener>>,
@@ -78,12 +79,13 @@ impl DbState {
     /// # Errors
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
+        let store = Measured::new(store);
         let states = store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(Self { store, options, states: States::new(states), template_listener: RwLock::default() })
     }
 
     pub(super) fn store(&self) -> &dyn Store {
-        self.store.as_ref()
+        &self.store
     }
 
     pub(super) fn options(&self) -> &DbOptions {
@@ -278,6 +280,16 @@ impl DbState {
     /// See [`Store`].
     pub fn export(&self) -> Result<Export, DbError> {
         self.store.export()
+    }
+
+    /// What the store was asked and how that ended.
+    pub fn operations(&self) -> &OperationFigures {
+        self.store.operations()
+    }
+
+    /// What the store tells of its inside.
+    pub fn store_figures(&self) -> StoreFigures {
+        self.store.figures()
     }
 
     /// Closes the store; blocks as [`Store::close`].

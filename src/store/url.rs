@@ -44,6 +44,17 @@ impl FromStr for StoreUrl {
     }
 }
 
+impl StoreUrl {
+    /// Which kind of store, and nothing of where it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoreUrl::Redb(_) => "redb",
+            StoreUrl::Postgres(_) => "postgres",
+            StoreUrl::Memory => "memory",
+        }
+    }
+}
+
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

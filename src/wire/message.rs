@@ -10,7 +10,8 @@ use super::reader::Reader;
 use super::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
 use super::writer::Writer;
 use crate::limits::MESSAGE_MAX_BYTES;
-use crate::model::{CreateEvent, EncodedValue, TenantId, TenantState};
+use crate::model::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
+use crate::process_figures::ProcessFigures;
 
 /// From the master to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,18 @@ pub enum ServerMessage {
         /// The tenant.
         id: TenantId,
     },
+    /// Ours: log so much from now on.
+    SetLogLevel {
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
+        level: String,
+    },
+    /// Ours: which of these tenants have a VM. The answer is a `Buffer` of as many bytes as there are ids: 1 for one that has.
+    LiveTenants {
+        /// Names the answer.
+        req_id: u64,
+        /// The tenants.
+        ids: Vec<TenantId>,
+    },
 }
 
 /// From a worker to the master.
@@ -95,6 +108,8 @@ pub struct Ready {
     pub executors: u64,
     /// Tenant states that were loaded.
     pub tenant_states: u64,
+    /// Whether it answers [`ServerMessage::LiveTenants`]; an older worker skips that.
+    pub live_tenants: bool,
 }
 
 /// How a worker is doing. Later versions may add fields at the end.
@@ -112,6 +127,10 @@ pub struct Health {
     pub longest: Option<(TenantId, String, u64)>,
     /// Memory of the process, in bytes.
     pub memory_bytes: u64,
+    /// What its runtime has counted; an older worker does not tell.
+    pub figures: Option<Box<RuntimeFigures>>,
+    /// What the system tells of its process; an older worker does not.
+    pub process: Option<ProcessFigures>,
 }
 
 /// A message that was read.
@@ -124,8 +143,17 @@ pub enum Incoming<M> {
 }
 
 impl ServerMessage {
-    const VARIANTS: [&str; 7] =
-        ["Hello", "DispatchEvent", "RunScript", "DropWorker", "CancelDispatch", "UpdateTenantState", "ReloadTemplate"];
+    const VARIANTS: [&str; 9] = [
+        "Hello",
+        "DispatchEvent",
+        "RunScript",
+        "DropWorker",
+        "CancelDispatch",
+        "UpdateTenantState",
+        "ReloadTemplate",
+        "SetLogLevel",
+        "LiveTenants",
+    ];
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -174,9 +202,17 @@ impl ServerMessage {
                 read_fields!(reader => id, state);
                 ServerMessage::UpdateTenantState { id, state }
             }
-            _ => {
+            6 => {
                 read_fields!(reader => id);
                 ServerMessage::ReloadTemplate { id }
+            }
+            7 => {
+                read_fields!(reader => level);
+                ServerMessage::SetLogLevel { level }
+            }
+            _ => {
+                read_fields!(reader => req_id, ids);
+                ServerMessage::LiveTenants { req_id, ids }
             }
         })
     }
@@ -295,6 +331,15 @@ impl ServerMessage {
                 writer.encoded(b"\x81\xaeReloadTemplate\x91");
                 id.encode(writer);
             }
+            ServerMessage::SetLogLevel { level } => {
+                writer.encoded(b"\x81\xabSetLogLevel\x91");
+                writer.text(level);
+            }
+            ServerMessage::LiveTenants { req_id, ids } => {
+                writer.encoded(b"\x81\xabLiveTenants\x92");
+                writer.unsigned(*req_id);
+                ids.encode(writer);
+            }
         }
     }
 }
@@ -346,43 +391,53 @@ impl Decode for Result<EncodedValue, String> {
 
 impl Encode for Ready {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(3);
+        writer.array(4);
         writer.text(&self.version);
         writer.unsigned(self.executors);
         writer.unsigned(self.tenant_states);
+        writer.boolean(self.live_tenants);
     }
 }
 
 impl Decode for Ready {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let mut ready = Ready::default();
-        fields(reader, &["version", "executors", "tenant_states"], FieldCount::Any, |field, reader| {
-            match field {
-                0 => ready.version = Decode::decode(reader)?,
-                1 => ready.executors = Decode::decode(reader)?,
-                _ => ready.tenant_states = Decode::decode(reader)?,
-            }
-            Ok(())
-        })?;
+        fields(
+            reader,
+            &["version", "executors", "tenant_states", "live_tenants"],
+            FieldCount::Any,
+            |field, reader| {
+                match field {
+                    0 => ready.version = Decode::decode(reader)?,
+                    1 => ready.executors = Decode::decode(reader)?,
+                    2 => ready.tenant_states = Decode::decode(reader)?,
+                    _ => ready.live_tenants = Decode::decode(reader)?,
+                }
+                Ok(())
+            },
+        )?;
         Ok(ready)
     }
 }
 
 impl Encode for Health {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(6);
+        writer.array(8);
         writer.unsigned(self.stalest_executor_ms);
         writer.unsigned(self.in_flight);
         writer.unsigned(self.vms);
         writer.unsigned(self.events);
         self.longest.encode(writer);
         writer.unsigned(self.memory_bytes);
+        self.figures.as_deref().encode(writer);
+        self.process.encode(writer);
     }
 }
 
 impl Decode for Health {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 6] = ["stalest_executor_ms", "in_flight", "vms", "events", "longest", "memory_bytes"];
+        const FIELDS: [&str; 8] =
+            ["stalest_executor_ms", "in_flight", "vms", "events", "longest", "memory_bytes", "figures", "process"];
         let mut health = Health::default();
         fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
             match field {
@@ -391,7 +446,9 @@ impl Decode for Health {
                 2 => health.vms = Decode::decode(reader)?,
                 3 => health.events = Decode::decode(reader)?,
                 4 => health.longest = Decode::decode(reader)?,
-                _ => health.memory_bytes = Decode::decode(reader)?,
+                5 => health.memory_bytes = Decode::decode(reader)?,
+                6 => health.figures = Option::decode(reader)?.map(Box::new),
+                _ => health.process = Decode::decode(reader)?,
             }
             Ok(())
         })?;

@@ -10,6 +10,7 @@ pub mod build;
 pub mod codec;
 pub mod db;
 mod event;
+mod figures;
 pub mod global_kv;
 #[cfg(test)]
 mod golden;

@@ -1,5 +1,7 @@
 //! Random values and random damage, from seeds, so that a failure can be repeated. Tests only.
 
+use std::time::Duration;
+
 use super::json::{
     canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json, value_to_json,
 };
@@ -7,10 +9,13 @@ use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use super::plain;
 use super::shape::{Decode, Encode};
 use super::value::{check, decode, encode, storable};
+use crate::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::model::{
-    CreateEvent, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv, Interval, KeyValueOp, KhronosValue, KvRecord,
-    PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState, Timestamp,
+    Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp, GlobalKv, Interval,
+    KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState,
+    Timestamp,
 };
+use crate::process_figures::ProcessFigures;
 
 /// A small generator (splitmix64): the same numbers for the same seed, everywhere.
 struct Random(u64);
@@ -92,6 +97,57 @@ impl Random {
                 };
                 KhronosValue::Map((0..len).map(pair).collect())
             }
+        }
+    }
+
+    fn buckets(&mut self) -> Buckets {
+        let counts = (0..=LATENCY_BOUNDS_US.len()).map(|_| self.number()).collect();
+        Buckets::from_parts(counts, self.number()).expect("as many buckets as ours")
+    }
+
+    /// Figures in which some kinds have something, and some nothing.
+    fn figures(&mut self) -> RuntimeFigures {
+        let mut figures = RuntimeFigures::default();
+        for number in [
+            &mut figures.evicted_vms,
+            &mut figures.discarded_vms,
+            &mut figures.waiting_events,
+            &mut figures.coroutines,
+            &mut figures.preemptions,
+            &mut figures.panics,
+            &mut figures.script_errors,
+            &mut figures.large_answers,
+            &mut figures.dropped_log_lines,
+        ] {
+            *number = self.number();
+        }
+        (figures.running, figures.wall) = (self.buckets(), self.buckets());
+        for budget in Budget::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
+            *figures.budget_mut(*budget) = self.number();
+        }
+        for call in DbCall::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
+            *figures.db_mut(*call) = DbFigures { failed: self.number(), took: self.buckets() };
+        }
+        figures
+    }
+
+    fn health(&mut self) -> Health {
+        Health {
+            stalest_executor_ms: self.number(),
+            in_flight: self.number(),
+            vms: self.number(),
+            events: self.number(),
+            longest: (self.below(2) == 0).then(|| (TenantId::User(5), self.text(), self.number())),
+            memory_bytes: self.number(),
+            figures: (self.below(4) > 0).then(|| Box::new(self.figures())),
+            process: (self.below(4) > 0).then(|| ProcessFigures {
+                cpu: Duration::from_micros(self.number()),
+                resident_bytes: self.number(),
+                open_fds: self.number(),
+                max_fds: self.number(),
+                threads: self.number(),
+                started_unix_ms: self.number(),
+            }),
         }
     }
 
@@ -244,7 +300,11 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 fn damaged_messages_never_panic_and_never_decode_into_something_that_does_not_encode() {
     let mut decoded = 0;
     let mut random = Random(1);
-    for original in super::golden::all_inputs() {
+    let ours = [
+        ClientMessage::Health(Random(5).health()).encode(),
+        ServerMessage::LiveTenants { req_id: 1 << 40, ids: (1..5).map(TenantId::Guild).collect() }.encode(),
+    ];
+    for original in super::golden::all_inputs().into_iter().chain(ours) {
         for _ in 0..if original.len() > 600 { 20 } else { 200 } {
             let mut bytes = original.clone();
             damage(&mut bytes, &mut random);
@@ -285,14 +345,58 @@ fn messages_of_our_own_come_back() {
         ServerMessage::CancelDispatch { req_id: u64::MAX },
         ServerMessage::UpdateTenantState { id, state },
         ServerMessage::ReloadTemplate { id },
+        ServerMessage::LiveTenants { req_id: 7, ids: vec![id, TenantId::Guild(0)] },
+        ServerMessage::LiveTenants { req_id: 7, ids: Vec::new() },
+        ServerMessage::SetLogLevel { level: "debug".to_owned() },
     ] {
         assert_eq!(ServerMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
     }
-    for longest in [None, Some((id, "E".to_owned(), 7))] {
-        let health = Health { longest, vms: random.number(), memory_bytes: random.number(), ..Health::default() };
-        let ready = Ready { version: random.text(), executors: random.number(), tenant_states: 3 };
+    for _ in 0..200 {
+        let health = random.health();
+        let ready = Ready { version: random.text(), executors: random.number(), tenant_states: 3, live_tenants: true };
         for message in [ClientMessage::Health(health), ClientMessage::Ready(ready)] {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
+}
+
+/// The fields of a message's one value, which is an array of at most 15, each as bytes; and what stands before them.
+fn split(message: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let mut reader = super::reader::Reader::new(message);
+    let envelope = super::shape::Envelope::read(&mut reader).expect("a message");
+    assert!(envelope.has_value);
+    let name = message[..message.len() - reader.rest().len()].to_vec();
+    let len = super::shape::array(&mut reader).expect("fields");
+    let field = |_| {
+        let before = reader.rest();
+        reader.skip(64).expect("a field");
+        before[..before.len() - reader.rest().len()].to_vec()
+    };
+    (name, (0..len).map(field).collect())
+}
+
+#[test]
+fn a_health_of_an_older_or_a_newer_worker_is_understood() {
+    let mut random = Random(7);
+    for _ in 0..100 {
+        let health = Health { figures: Some(Box::new(random.figures())), ..random.health() };
+        let (name, fields) = split(&ClientMessage::Health(health.clone()).encode());
+        assert_eq!(fields.len(), 8);
+        let with = |fields: &[Vec<u8>]| [&name[..], &[0x90 + fields.len() as u8], &fields.concat()].concat();
+        let more: Vec<Vec<u8>> = fields.iter().cloned().chain([b"\x93\xc0\xa1x\x90".to_vec()]).collect();
+        let newer = ClientMessage::decode(&with(&more));
+        assert_eq!(newer, Ok(Incoming::Message(ClientMessage::Health(health.clone()))));
+        let older = ClientMessage::decode(&with(&fields[..6]));
+        let known = Health { figures: None, process: None, ..health };
+        assert_eq!(older, Ok(Incoming::Message(ClientMessage::Health(known))));
+    }
+}
+
+#[test]
+fn the_ready_of_an_older_worker_announces_nothing_that_it_does_not_do() {
+    let ready = Ready { version: "1".to_owned(), executors: 2, tenant_states: 3, live_tenants: true };
+    let (name, fields) = split(&ClientMessage::Ready(ready.clone()).encode());
+    let older = [&name[..], &[0x93], &fields[..3].concat()].concat();
+    let known = Ready { live_tenants: false, ..ready };
+    assert_eq!(ClientMessage::decode(&older), Ok(Incoming::Message(ClientMessage::Ready(known))));
 }

@@ -289,6 +289,12 @@ impl Decode for bool {
     }
 }
 
+impl<T: Encode> Encode for &T {
+    fn encode(&self, writer: &mut Writer) {
+        (**self).encode(writer);
+    }
+}
+
 impl Encode for String {
     fn encode(&self, writer: &mut Writer) {
         writer.text(self);

@@ -1,4 +1,5 @@
-//! A pool whose banned and quarantined tenants are refused before anything of theirs is queued or sent.
+//! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is queued or sent, and whatever is
+//! asked for is counted in [`Traffic`], refused or not.
 //!
 //! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
 //! no bans. What was sent before a ban runs on. Owned by the master; calls come from any thread.
@@ -8,23 +9,34 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, JobKind, Observed, TenantId, Ticket};
 use crate::store::{DbState, Standing};
 use crate::worker_like::WorkerLike;
 
 use super::quarantine::Quarantine;
+use super::traffic::Traffic;
 
 /// A pool behind the bans of a database and the quarantine.
 pub struct AdmittingPool {
     pool: Arc<dyn WorkerLike>,
     db: Arc<DbState>,
     quarantine: Arc<Quarantine>,
+    traffic: Arc<Traffic>,
 }
 
 impl AdmittingPool {
-    /// Puts the bans of `db` and the quarantine in front of `pool`.
-    pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>, quarantine: Arc<Quarantine>) -> Self {
-        Self { pool, db, quarantine }
+    /// Puts the bans of `db` and the quarantine in front of `pool`; what it is asked for is counted in `traffic`.
+    pub fn new(
+        pool: Arc<dyn WorkerLike>,
+        db: Arc<DbState>,
+        quarantine: Arc<Quarantine>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
+        Self { pool, db, quarantine, traffic }
+    }
+
+    fn observed(&self, tenant: TenantId, kind: JobKind, name: &str) -> Box<Observed> {
+        Observed::new(self.traffic.clone(), tenant, kind, name, Instant::now())
     }
 
     fn admit(&self, tenant: TenantId) -> Result<(), DispatchError> {
@@ -52,6 +64,7 @@ impl WorkerLike for AdmittingPool {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+        let answer = answer.observed(Some(self.observed(tenant, JobKind::of(&job), job.name())));
         // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
         let admitted = if matches!(job, Job::DropTenant) { Ok(()) } else { self.admit(tenant) };
         match admitted {
@@ -68,14 +81,19 @@ impl WorkerLike for AdmittingPool {
         self.pool.kill();
     }
 
-    fn dispatch_event_nowait(
+    fn submit_nowait(
         &self,
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
+        _observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        self.admit(tenant)?;
-        self.pool.dispatch_event_nowait(tenant, event, deadline)
+        let observed = self.observed(tenant, JobKind::EventNowait, &event.name);
+        if let Err(refused) = self.admit(tenant) {
+            observed.ended(Err(&refused));
+            return Err(refused);
+        }
+        self.pool.submit_nowait(tenant, event, deadline, Some(observed))
     }
 }
 
@@ -84,6 +102,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use super::super::traffic::Outcome;
     use super::*;
     use crate::model::{EncodedJson, EncodedValue, EventData};
     use crate::store::DbOptions;
@@ -113,8 +132,15 @@ mod tests {
 
         fn kill(&self) {}
 
-        fn dispatch_event_nowait(&self, tenant: TenantId, _: CreateEvent, _: Instant) -> Result<(), DispatchError> {
+        fn submit_nowait(
+            &self,
+            tenant: TenantId,
+            _: CreateEvent,
+            _: Instant,
+            observed: Option<Box<Observed>>,
+        ) -> Result<(), DispatchError> {
             self.0.lock().expect("not poisoned").push(tenant);
+            observed.expect("the edge observes").ended(Ok(()));
             Ok(())
         }
     }
@@ -127,7 +153,8 @@ mod tests {
     fn nothing_of_a_banned_tenant_reaches_a_worker_until_the_ban_is_lifted() {
         let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
         let (db, noting) = (Arc::new(db), Arc::new(Noting::default()));
-        let pool = AdmittingPool::new(noting.clone(), db.clone(), Arc::default());
+        let traffic = Arc::new(Traffic::new(1));
+        let pool = AdmittingPool::new(noting.clone(), db.clone(), Arc::default(), traffic.clone());
         let (banned, other) = (TenantId::Guild(1), TenantId::User(1));
         let seen = || std::mem::take(&mut *noting.0.lock().expect("not poisoned"));
         let by = Instant::now() + Duration::from_secs(60);
@@ -143,13 +170,18 @@ mod tests {
         db.set_standing(banned, Standing::Good).expect("set");
         assert!(pool.dispatch_event(banned, event(), by).is_ok());
         assert_eq!(seen(), [banned]);
+        let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
+        assert_eq!((counted(JobKind::Event, Outcome::Banned), counted(JobKind::Event, Outcome::Ok)), (1, 2));
+        assert_eq!((counted(JobKind::Script, Outcome::Banned), counted(JobKind::EventNowait, Outcome::Banned)), (1, 1));
+        assert_eq!((counted(JobKind::Drop, Outcome::Ok), traffic.workers()[0].total()), (1, 6));
     }
 
     #[test]
     fn nothing_of_a_quarantined_tenant_reaches_a_worker_until_it_is_lifted() {
         let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
         let (noting, quarantine) = (Arc::new(Noting::default()), Arc::new(Quarantine::new(1)));
-        let pool = AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone());
+        let traffic = Arc::new(Traffic::new(1));
+        let pool = AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone(), traffic.clone());
         let (tenant, by) = (TenantId::Guild(1), Instant::now() + Duration::from_secs(60));
         quarantine.died(0, "killed by signal 11", &[tenant].into(), Instant::now());
         assert_eq!(pool.dispatch_event(tenant, event(), by), Err(DispatchError::Quarantined));
@@ -158,5 +190,11 @@ mod tests {
         assert!(noting.0.lock().expect("not poisoned").is_empty());
         quarantine.lift(tenant);
         assert!(pool.dispatch_event(tenant, event(), by).is_ok());
+        assert!(pool.dispatch_event_nowait(tenant, event(), by).is_ok());
+        let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
+        for (kind, refused) in [(JobKind::Event, 1), (JobKind::EventNowait, 1), (JobKind::Script, 1)] {
+            assert_eq!(counted(kind, Outcome::Quarantined), refused, "{kind:?}");
+        }
+        assert_eq!((counted(JobKind::EventNowait, Outcome::Ok), traffic.workers()[0].total()), (1, 5));
     }
 }

@@ -2,14 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::TenantId;
 use crate::worker_like::WorkerLike;
 
 use super::process::{RestartError, WorkerReport};
+use super::supervisor::Cause;
+use super::vms::Vms;
 
 /// A worker that an operator can look at, end and start anew.
 pub trait Managed: WorkerLike + std::fmt::Debug {
     /// What there is to see of it.
     fn report(&self) -> WorkerReport;
+
+    /// Asks which of these tenants have a VM on it; does not wait for the answer.
+    fn ask_vms(&self, tenants: &[TenantId]) -> Vms;
 
     /// When its supervision loop last came round, which it does every second at least; `None` for a worker without one.
     fn supervised_at(&self) -> Option<Instant>;
@@ -23,7 +29,7 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     ///
     /// # Errors
     /// See [`RestartError`].
-    fn restart(&self, reason: &str) -> Result<u64, RestartError>;
+    fn restart(&self, cause: Cause) -> Result<u64, RestartError>;
 
     /// Waits until a worker that was to be restarted is ready again; `restarts` is what [`Managed::restart`] returned.
     ///

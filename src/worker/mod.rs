@@ -3,9 +3,10 @@
 //! [`WorkerThread`]: tenants' VMs in this process. [`WorkerProcessHandle`]: a child process behind a link, with one
 //! supervision loop that carries out what the pure state machine in `supervisor` decides. [`WorkerPool`]: N of either;
 //! [`AdmittingPool`]: in front of it, for what the database and the
-//! quarantine have to say; [`Operator`]: beside it, for who looks after the workers.
+//! quarantine have to say, and where [`Traffic`] is counted; [`Operator`]: beside it, for who looks after the workers.
 
 mod admission;
+mod busiest;
 mod child;
 mod db;
 mod managed;
@@ -14,6 +15,7 @@ mod output;
 mod pool;
 mod process;
 mod quarantine;
+mod recent_errors;
 mod recycle;
 mod rolling;
 mod route;
@@ -23,9 +25,12 @@ mod supervision;
 pub mod supervisor;
 mod thread;
 mod thread_handle;
+mod traffic;
 mod unseen;
+mod vms;
 
 pub use admission::AdmittingPool;
+pub use busiest::{Busiest, BusiestReport, Share};
 pub use child::{ChildSpec, TOKEN_VARIABLE};
 pub use db::WorkerDb;
 pub use managed::Managed;
@@ -33,8 +38,11 @@ pub use operator::Operator;
 pub use pool::WorkerPool;
 pub use process::{ProcessConfig, RestartError, WorkerProcessHandle, WorkerReport};
 pub use quarantine::{Quarantine, Quarantined};
+pub use recent_errors::{RecentError, RecentErrors};
 pub use recycle::Recycle;
 pub use rolling::{RollError, RollReport};
 pub use spawner::Spawner;
 pub use thread::{Subscriptions, WorkerThread};
 pub use thread_handle::{MakeWorker, WorkerThreadHandle};
+pub use traffic::{Outcome, Traffic, WorkerTraffic};
+pub use vms::Vms;

@@ -6,10 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model::TenantId;
+
 use super::managed::Managed;
 use super::process::{RestartError, WorkerReport};
 use super::quarantine::Quarantine;
 use super::rolling::{RollError, RollReport, Rolling};
+use super::vms;
 
 /// All workers of a master, for its operator.
 pub struct Operator {
@@ -39,6 +42,15 @@ impl Operator {
     /// A worker by its id.
     pub fn worker(&self, id: usize) -> Option<&Arc<dyn Managed>> {
         self.workers.get(id)
+    }
+
+    /// Which of these tenants have a VM, as far as their workers say so in time. A worker that is away, does not answer or is of
+    /// another make has none that is known.
+    ///
+    /// # Blocks
+    /// Until all have answered, or `deadline`.
+    pub fn have_vms(&self, tenants: &[TenantId], deadline: Instant) -> Vec<bool> {
+        vms::have_vms(&self.workers, tenants, deadline)
     }
 
     /// Ends all workers at once; they stay stopped until they are restarted.
@@ -98,7 +110,10 @@ impl Operator {
                 let stopping = worker.clone();
                 let name = format!("stop-{}", worker.id());
                 let stop = crate::thread::spawn(name, move || stopping.stop(drain_until, deadline));
-                stop.map_err(|error| log::error!("worker {}: no thread to stop it: {error}", worker.id())).ok()
+                stop.map_err(
+                    |error| log::error!(worker = worker.id(); "worker {}: no thread to stop it: {error}", worker.id()),
+                )
+                .ok()
             })
             .collect();
         drop(stops);

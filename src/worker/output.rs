@@ -6,12 +6,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::Level;
+use log::kv::Value;
+use log::{Level, Record};
 
 use crate::limits;
+use crate::log_line::{self, PrintedLine};
+use crate::metrics::Counter;
 use crate::thread::{self, OwnedThread};
 
 /// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last [`Lines`] is gone.
@@ -19,6 +23,7 @@ use crate::thread::{self, OwnedThread};
 pub(super) struct OutputLog {
     // In this order: the thread's wake-up before it is joined.
     lines_tx: Sender<Line>,
+    dropped: Arc<Counter>,
     _thread: OwnedThread,
 }
 
@@ -28,13 +33,20 @@ struct Line {
     pid: u32,
     level: Level,
     text: String,
+    /// What it said, if the worker logs in JSON.
+    printed: Option<Box<PrintedLine>>,
 }
 
 impl OutputLog {
     pub(super) fn start() -> io::Result<Self> {
         let (lines_tx, lines_rx) = bounded(limits::WORKER_OUTPUT_QUEUE_LINES);
         let thread = thread::spawn("wk-log", move || write(&lines_rx))?;
-        Ok(Self { lines_tx, _thread: thread })
+        Ok(Self { lines_tx, dropped: Arc::default(), _thread: thread })
+    }
+
+    /// Lines that were dropped, of all workers.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.get()
     }
 
     /// The lines of one process.
@@ -48,13 +60,43 @@ impl OutputLog {
             tail: VecDeque::new(),
             rate: Rate::default(),
             dropped: 0,
+            dropped_in_all: self.dropped.clone(),
         }
     }
 }
 
 fn write(lines_rx: &Receiver<Line>) {
-    for Line { worker_id, pid, level, text } in lines_rx {
-        log::log!(level, "worker {worker_id} (pid {pid}): {text}");
+    for line in lines_rx {
+        line.log();
+    }
+}
+
+impl Line {
+    /// Logs it as the worker's own, with the time and the fields that it had there, for a log that has fields.
+    fn log(&self) {
+        let Self { worker_id, pid, level, text, printed } = self;
+        let mut about = vec![
+            (log_line::ROLE, Value::from("worker")),
+            (log_line::PID, Value::from(*pid)),
+            (log_line::WORKER, Value::from(*worker_id)),
+        ];
+        if let Some(printed) = printed {
+            about.extend([
+                (log_line::TS, Value::from(&*printed.ts)),
+                (log_line::TARGET, Value::from(&*printed.target)),
+                (log_line::MESSAGE, Value::from(&*printed.message)),
+            ]);
+            about.extend(printed.tenant.as_deref().map(|tenant| (log_line::TENANT, Value::from(tenant))));
+            about.extend(printed.request_id.as_deref().map(|id| (log_line::REQUEST_ID, Value::from(id))));
+        } else {
+            // Whose it is stands beside it.
+            about.push((log_line::MESSAGE, Value::from(&**text)));
+        }
+        if *level <= log::max_level() {
+            let mut record = Record::builder();
+            let record = record.level(*level).target(module_path!()).key_values(&about);
+            log::logger().log(&record.args(format_args!("worker {worker_id} (pid {pid}): {text}")).build());
+        }
     }
 }
 
@@ -70,7 +112,9 @@ pub(super) struct Lines {
     is_cut: bool,
     tail: VecDeque<String>,
     rate: Rate,
+    /// Since that was last told.
     dropped: u64,
+    dropped_in_all: Arc<Counter>,
 }
 
 impl Lines {
@@ -103,33 +147,44 @@ impl Lines {
             text.push_str(" […]");
         }
         self.line.clear();
+        let printed = PrintedLine::read(&text).map(Box::new);
+        if let Some(printed) = &printed {
+            // For people, as it is in a log of text.
+            text = format!("{:<5} {printed}", printed.level);
+        }
         if self.tail.len() == limits::WORKER_OUTPUT_TAIL_LINES {
             self.tail.pop_front();
         }
         self.tail.push_back(text.clone());
         if !self.rate.admits(now) {
-            self.dropped += 1;
+            self.note_dropped();
             return;
         }
         self.tell_dropped();
         let (level, text) = level(&text);
-        self.send(level, text.to_owned());
+        if !self.is_sent(level, text.to_owned(), printed) {
+            self.note_dropped();
+        }
+    }
+
+    fn note_dropped(&mut self) {
+        self.dropped += 1;
+        self.dropped_in_all.inc();
     }
 
     fn tell_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            self.send(Level::Warn, format!("{dropped} lines of its output were dropped: too many at once"));
-            // A log that is stuck took not even that line.
-            self.dropped = if self.dropped > 0 { dropped } else { 0 };
+            let text = format!("{dropped} lines of its output were dropped: too many at once");
+            // A log that is stuck takes not even that line.
+            self.dropped = if self.is_sent(Level::Warn, text, None) { 0 } else { dropped };
         }
     }
 
-    fn send(&mut self, level: Level, text: String) {
-        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text };
-        if self.lines_tx.try_send(line).is_err() {
-            self.dropped += 1;
-        }
+    /// Hands a line over; false if there is no room for it.
+    fn is_sent(&self, level: Level, text: String, printed: Option<Box<PrintedLine>>) -> bool {
+        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, printed };
+        self.lines_tx.try_send(line).is_ok()
     }
 }
 
@@ -175,7 +230,8 @@ mod tests {
 
     fn lines(room: usize) -> (Lines, Receiver<Line>) {
         let (lines_tx, lines_rx) = bounded(room);
-        let log = OutputLog { lines_tx, _thread: thread::spawn("none", || ()).expect("spawn") };
+        let dropped = Arc::default();
+        let log = OutputLog { lines_tx, dropped, _thread: thread::spawn("none", || ()).expect("spawn") };
         (log.lines(3, 77), lines_rx)
     }
 
@@ -193,6 +249,23 @@ mod tests {
         assert_eq!(texts(&lines_rx), ["INFO [x] ab", "DEBUG c", "WARN thread 'x' panicked", "WARN ", "WARN ERRORS d"]);
         assert_eq!(lines.finish(now).back().map(String::as_str), Some("last"));
         assert_eq!(texts(&lines_rx), ["WARN last"]);
+    }
+
+    #[test]
+    fn a_line_of_json_keeps_its_fields_and_half_of_one_is_words_like_any_other() {
+        let (mut lines, lines_rx) = lines(100);
+        let now = Instant::now();
+        let line = r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"debug","role":"worker","pid":1,"worker":9,"tenant":"guild:5","target":"tenant/guild:5","message":"a\nb"}"#;
+        lines.push(format!("{line}\n{{\"ts\":\"x\"}}\n{}", &line[..line.len() - 10]).as_bytes(), now);
+        let tail = lines.finish(now);
+        let sent: Vec<Line> = lines_rx.try_iter().collect();
+        assert_eq!((sent[0].level, sent[0].text.as_str()), (Level::Debug, "[tenant/guild:5] a\\nb"));
+        let printed = sent[0].printed.as_ref().expect("understood");
+        assert_eq!((printed.tenant.as_deref(), printed.message.as_str()), (Some("guild:5"), "a\nb"));
+        assert_eq!((sent[1].level, &sent[1].printed), (Level::Warn, &None));
+        assert_eq!((sent[2].level, &sent[2].printed), (Level::Warn, &None), "killed in the middle of a line");
+        assert!(sent[2].text.starts_with("{\"ts\":\"2026-"));
+        assert_eq!(tail[0], "DEBUG [tenant/guild:5] a\\nb", "for people");
     }
 
     #[test]
@@ -218,6 +291,7 @@ mod tests {
         assert_eq!(texts(&lines_rx).len(), burst);
         lines.push(b"INFO later\n", start + Duration::from_secs(1));
         let said = format!("WARN {} lines of its output were dropped: too many at once", 100_000 - burst);
+        assert_eq!(lines.dropped_in_all.get(), 100_000 - burst as u64);
         assert_eq!(texts(&lines_rx), [said, "INFO later".to_owned()]);
         let tail = lines.finish(start);
         assert_eq!((tail.len(), tail[0].as_str()), (limits::WORKER_OUTPUT_TAIL_LINES, "INFO 99951"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
 use crate::sharding::worker_for;
 use crate::worker_like::WorkerLike;
 
@@ -56,12 +56,13 @@ impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
         }
     }
 
-    fn dispatch_event_nowait(
+    fn submit_nowait(
         &self,
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
+        observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        self.worker_of(tenant).dispatch_event_nowait(tenant, event, deadline)
+        self.worker_of(tenant).submit_nowait(tenant, event, deadline, observed)
     }
 }

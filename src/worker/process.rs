@@ -14,7 +14,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use crate::error::DispatchError;
 use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
-use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
 use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
 use crate::worker_like::WorkerLike;
@@ -25,8 +25,9 @@ use super::quarantine::Quarantine;
 use super::recycle::Recycle;
 use super::route::Router;
 use super::supervision::Supervision;
-use super::supervisor::{Event, Kind, Policy, State, Supervisor};
+use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
 use super::unseen::Unseen;
+use super::vms::Vms;
 
 /// Limit: notes waiting for the loop. There are a handful for each connection and child; a link whose note finds no room
 /// is closed, and its worker connects again.
@@ -77,7 +78,7 @@ pub struct WorkerReport {
     /// What it last said of itself.
     pub health: Option<Health>,
     /// How often it was started again.
-    pub restarts: u64,
+    pub restarts: Restarts,
     /// How its last process ended.
     pub last_exit: Option<String>,
 }
@@ -140,7 +141,7 @@ pub(super) struct Status {
     pub(super) health: Option<Health>,
     /// The limits of this process.
     pub(super) recycle: Recycle,
-    pub(super) restarts: u64,
+    pub(super) restarts: Restarts,
     pub(super) last_exit: Option<String>,
     /// When the loop last came round; it has not yet, or it has ended for good.
     pub(super) looked_at: Option<Instant>,
@@ -249,28 +250,33 @@ impl Managed for WorkerProcessHandle {
         }
     }
 
+    fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
+        let conn = self.shared.status().conn.clone();
+        conn.and_then(|conn| conn.ask_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
+    }
+
     fn supervised_at(&self) -> Option<Instant> {
         self.shared.status().looked_at
     }
 
-    fn restart(&self, reason: &str) -> Result<u64, RestartError> {
+    fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
         let status = self.shared.status().clone();
         if self.shared.kind == Kind::External && status.state != State::Stopped {
             return Err(RestartError::External);
         }
-        self.wish(Event::Restart(reason.to_owned()))?;
-        Ok(status.restarts)
+        self.wish(Event::Restart(Why::new(cause, cause.told())))?;
+        Ok(status.restarts.total())
     }
 
     fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
         let is_decided = |status: &Status| match status.state {
-            State::Ready => status.restarts > restarts,
+            State::Ready => status.restarts.total() > restarts,
             State::Dead | State::Failed | State::Stopped => true,
             State::Starting | State::Connected | State::Draining => false,
         };
         let status = self.shared.wait_for(deadline, is_decided);
         match status.state {
-            State::Ready if status.restarts > restarts => Ok(()),
+            State::Ready if status.restarts.total() > restarts => Ok(()),
             state => {
                 let last_exit = status.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
                 Err(RestartError::NotReady(format!("worker {} is {state}{last_exit}", self.shared.id)))
@@ -316,13 +322,14 @@ impl WorkerLike for WorkerProcessHandle {
         self.end(Event::Kill, Instant::now() + Duration::from_secs(5));
     }
 
-    fn dispatch_event_nowait(
+    fn submit_nowait(
         &self,
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
+        observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline)
+        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline, observed)
     }
 }
 
@@ -349,7 +356,7 @@ impl Status {
             conn: None,
             health: None,
             recycle: Recycle::default(),
-            restarts: 0,
+            restarts: Restarts::default(),
             last_exit: None,
             looked_at: None,
         }
@@ -436,7 +443,9 @@ impl Shared {
             Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Note::Look)) => {}
             Err(TrySendError::Full(Note::Connected(conn) | Note::Ready(conn))) => conn.close(close_code::GOING_AWAY),
             // The loop looks after the child and a closed link at its next turn anyway.
-            Err(TrySendError::Full(_)) => log::warn!("worker {}: its supervision falls behind", self.id),
+            Err(TrySendError::Full(_)) => {
+                log::warn!(worker = self.id; "worker {}: its supervision falls behind", self.id)
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ impl Quarantine {
             let reason = format!(
                 "its events were in flight at deaths of worker {worker_id} again and again; the last one: {how}"
             );
-            log::error!("{tenant} is quarantined: {reason}; `mesophyll quarantine lift {tenant}` lets it run again");
+            log::error!(tenant:% = tenant; "{tenant} is quarantined: {reason}; `mesophyll quarantine lift {tenant}` lets it run again");
             state.quarantined.insert(*tenant, Quarantined { since: now, reason });
         }
         self.count.store(state.quarantined.len(), Ordering::Release);
@@ -127,6 +127,16 @@ impl Quarantine {
         let was = state.quarantined.remove(&tenant).is_some();
         self.count.store(state.quarantined.len(), Ordering::Release);
         was
+    }
+
+    /// How many are quarantined.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Who is quarantined, in order of their ids.

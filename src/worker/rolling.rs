@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::thread::{self, OwnedThread, ThreadExit};
 
 use super::managed::Managed;
-use super::supervisor::State;
+use super::supervisor::{Cause, State};
 
 /// How a rolling restart stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Shared {
             return Ok(());
         }
         let deadline = Instant::now() + worker.restart_timeout();
-        let restarts = worker.restart("rolling restart").map_err(|error| error.to_string())?;
+        let restarts = worker.restart(Cause::Rolling).map_err(|error| error.to_string())?;
         worker.wait_restarted(restarts, deadline).map_err(|error| error.to_string())?;
         lock(&self.report).restarted.push(worker.id());
         Ok(())

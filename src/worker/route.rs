@@ -297,12 +297,11 @@ mod tests {
 
     /// Takes everything and notes it.
     #[derive(Clone, Default)]
-    struct Noting(Arc<Mutex<Vec<Ticket>>>);
+    struct Noting(Arc<Mutex<Vec<(Ticket, Answer)>>>);
 
     impl Target for Noting {
         fn try_submit(&self, _: TenantId, ticket: Ticket, _: Job, answer: Answer) -> Result<(), Box<Unsent>> {
-            self.0.lock().expect("not poisoned").push(ticket);
-            answer.discard();
+            self.0.lock().expect("not poisoned").push((ticket, answer));
             Ok(())
         }
 
@@ -331,7 +330,8 @@ mod tests {
         submit(2, Instant::now() + Duration::from_secs(600));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        assert_eq!(*noting.0.lock().expect("not poisoned"), [Ticket(2)]);
+        let taken: Vec<Ticket> = noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
+        assert_eq!(taken, [Ticket(2)]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
     }

@@ -59,6 +59,11 @@ impl Spawner {
         started_rx.recv_timeout(SPAWN_TIMEOUT).unwrap_or_else(|_| Err(late()))
     }
 
+    /// Lines that processes printed and that were dropped, as they came too fast for the log.
+    pub fn output_lines_dropped(&self) -> u64 {
+        self.output.dropped()
+    }
+
     /// Where the lines of the processes go.
     pub(super) fn output(&self) -> &OutputLog {
         &self.output

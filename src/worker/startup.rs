@@ -141,7 +141,7 @@ impl Run {
         // Rate-limited by powers of two, and without the text, which a script may have written.
         if self.failures.is_power_of_two() {
             let (worker, failures, kind) = (self.worker, self.failures, error.kind());
-            log::warn!("worker {worker}: {failures} {ON_STARTUP} events failed, the last one for {tenant}: {kind}");
+            log::warn!(worker = worker; "worker {worker}: {failures} {ON_STARTUP} events failed, the last one for {tenant}: {kind}");
         }
     }
 }

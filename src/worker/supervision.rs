@@ -18,7 +18,7 @@ use crate::random;
 
 use super::child::{Child, ChildSpec, describe};
 use super::process::{Note, Shared};
-use super::supervisor::{Action, Event, State, Supervisor};
+use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
 /// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its
 /// output but lives is looked at again after this.
@@ -145,8 +145,8 @@ impl Supervision {
     fn tell_wish(&self, event: &Event) {
         let id = self.shared.id;
         match event {
-            Event::Restart(reason) => log::info!("worker {id} is restarted: {reason}"),
-            Event::Kill => log::info!("worker {id} is killed, and stays stopped until it is restarted"),
+            Event::Restart(why) => log::info!(worker = id; "worker {id} is restarted: {}", why.text),
+            Event::Kill => log::info!(worker = id; "worker {id} is killed, and stays stopped until it is restarted"),
             _ => {}
         }
     }
@@ -156,7 +156,7 @@ impl Supervision {
         self.conn = None;
         if *cause == CloseCause::Silent {
             let (id, doing) = (self.shared.id, self.doing());
-            log::warn!("worker {id} missed its heartbeats{doing}");
+            log::warn!(worker = id; "worker {id} missed its heartbeats{doing}");
             self.step(Event::Silent);
         } else {
             self.step(Event::Disconnected);
@@ -174,13 +174,13 @@ impl Supervision {
     fn log_link_end(&mut self, cause: &CloseCause) {
         let id = self.shared.id;
         match self.link_ends.note(Instant::now()) {
-            Told::Plainly => log::info!("worker {id}: {cause}"),
+            Told::Plainly => log::info!(worker = id; "worker {id}: {cause}"),
             Told::ForTheLastTime => {
-                log::warn!(
+                log::warn!(worker = id;
                     "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
                 );
             }
-            Told::Quietly => log::debug!("worker {id}: {cause}"),
+            Told::Quietly => log::debug!(worker = id; "worker {id}: {cause}"),
         }
     }
 
@@ -200,7 +200,7 @@ impl Supervision {
             return;
         }
         if let Some(why) = hangs {
-            log::error!("worker {} hangs: {why}", self.shared.id);
+            log::error!(worker = self.shared.id; "worker {} hangs: {why}", self.shared.id);
             let culprit = health.and_then(|health| health.longest).map(|(tenant, ..)| tenant);
             self.blame(&why, culprit.into_iter().collect());
             self.step(Event::Unhealthy(why));
@@ -218,8 +218,8 @@ impl Supervision {
 
     fn recycle(&mut self, reason: String) {
         if self.child.is_some() && self.supervisor.state() == State::Ready {
-            log::info!("worker {} is {reason}", self.shared.id);
-            self.step(Event::Restart(reason));
+            log::info!(worker = self.shared.id; "worker {} is {reason}", self.shared.id);
+            self.step(Event::Restart(Why::new(Cause::Recycled, reason)));
         }
     }
 
@@ -264,13 +264,13 @@ impl Supervision {
         let last_lines = child.last_lines();
         let doing = tell_in_flight(in_flight);
         if self.supervisor.was_told_to_end() && in_flight.is_empty() {
-            log::info!("worker {id} (pid {pid}) ended: {how}");
+            log::info!(worker = id; "worker {id} (pid {pid}) ended: {how}");
         } else if last_lines.is_empty() {
-            log::warn!("worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
+            log::warn!(worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
         } else {
             let text = last_lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
             let count = last_lines.len();
-            log::warn!("worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:{text}");
+            log::warn!(worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:{text}");
         }
     }
 
@@ -305,7 +305,7 @@ impl Supervision {
         }
         self.publish();
         if self.supervisor.state() != before {
-            log::debug!("worker {}: {before} → {}", self.shared.id, self.supervisor.state());
+            log::debug!(worker = self.shared.id; "worker {}: {before} → {}", self.shared.id, self.supervisor.state());
             self.shared.tell_change();
         }
     }
@@ -335,7 +335,7 @@ impl Supervision {
             }
             Action::RouteToQueue => self.shared.router.to_queue(),
             Action::RouteToNobody(reason) => {
-                log::debug!("worker {}: {reason}", self.shared.id);
+                log::debug!(worker = self.shared.id; "worker {}: {reason}", self.shared.id);
                 self.shared.router.to_nobody(&reason);
             }
         }
@@ -351,7 +351,7 @@ impl Supervision {
         let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
         match Child::spawn(spec, self.shared.id, on_end) {
             Ok(child) => {
-                log::info!("worker {} started as pid {}", self.shared.id, child.pid());
+                log::info!(worker = self.shared.id; "worker {} started as pid {}", self.shared.id, child.pid());
                 self.child = Some(child);
             }
             Err(error) => self.step(Event::SpawnFailed(error.to_string())),

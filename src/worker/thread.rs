@@ -12,8 +12,9 @@ use std::time::Instant;
 use crate::error::{DbError, DispatchError};
 use crate::mesophyll::LocalWorker;
 use crate::model::{
-    Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, ON_STARTUP, TenantId, TenantState, Ticket,
+    Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, ON_STARTUP, Observed, TenantId, TenantState, Ticket,
 };
+use crate::process_figures::ProcessFigures;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::message::Health;
 use crate::worker_like::{WorkerLike, next_ticket};
@@ -136,7 +137,9 @@ impl WorkerThread {
     fn start_up(&self) {
         match Startup::start(self.id, self.runtime.clone(), self.subscriptions.clone()) {
             Ok(startup) => *self.startup() = Some(startup),
-            Err(error) => log::error!("worker {}: no thread for its {ON_STARTUP} events: {error}", self.id),
+            Err(error) => {
+                log::error!(worker = self.id; "worker {}: no thread for its {ON_STARTUP} events: {error}", self.id)
+            }
         }
     }
 
@@ -175,8 +178,14 @@ impl WorkerLike for WorkerThread {
         self.runtime.shutdown();
     }
 
-    fn dispatch_event_nowait(&self, tenant: TenantId, event: CreateEvent, _: Instant) -> Result<(), DispatchError> {
-        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen.answer(tenant));
+    fn submit_nowait(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        _: Instant,
+        observed: Option<Box<Observed>>,
+    ) -> Result<(), DispatchError> {
+        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen.answer(tenant, observed));
         Ok(())
     }
 }
@@ -201,12 +210,16 @@ impl LocalWorker for WorkerThread {
         self.runtime.template_changed(tenant);
     }
 
+    fn has_vm(&self, tenant: TenantId) -> bool {
+        self.runtime.has_vm(tenant)
+    }
+
     fn executors(&self) -> u64 {
         self.executors
     }
 
     fn health(&self) -> Health {
-        let stats = self.runtime.stats();
+        let (stats, process) = (self.runtime.stats(), ProcessFigures::read());
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Health {
             stalest_executor_ms: ms(stats.stalest_executor),
@@ -214,7 +227,9 @@ impl LocalWorker for WorkerThread {
             vms: stats.vms,
             events: stats.events,
             longest: stats.longest.map(|(tenant, event, since)| (tenant, event, ms(since))),
-            memory_bytes: memory_bytes().unwrap_or(0),
+            memory_bytes: process.resident_bytes,
+            figures: Some(Box::new(stats.figures)),
+            process: Some(process),
         }
     }
 }
@@ -223,14 +238,6 @@ impl fmt::Debug for WorkerThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WorkerThread({})", self.id)
     }
-}
-
-/// Resident memory of this process, as Linux tells it.
-fn memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 #[cfg(test)]

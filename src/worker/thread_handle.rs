@@ -13,16 +13,18 @@ use std::time::{Duration, Instant};
 use crate::error::DispatchError;
 use crate::limits;
 use crate::mesophyll::{LocalWorker, Unsent};
-use crate::model::{Answer, Cancelled, CreateEvent, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
 use crate::thread::{self, OwnedThread, ThreadExit};
+use crate::wire::message::Health;
 use crate::worker_like::WorkerLike;
 
 use super::WorkerThread;
 use super::managed::Managed;
 use super::process::{RestartError, WorkerReport};
 use super::route::{Router, Target};
-use super::supervisor::State;
+use super::supervisor::{Cause, Restarts, State};
 use super::unseen::Unseen;
+use super::vms::Vms;
 
 /// What is in flight when a worker is restarted has so long to finish: above the wall limit of an event.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(limits::EVENT_WALL_MAX.as_secs() + 5);
@@ -58,7 +60,7 @@ struct Status {
     state: State,
     gate: Option<Gate>,
     started: Option<Instant>,
-    restarts: u64,
+    restarts: Restarts,
     last_exit: Option<String>,
 }
 
@@ -98,7 +100,7 @@ impl WorkerThreadHandle {
             state: State::Ready,
             gate: Some(gate),
             started: Some(Instant::now()),
-            restarts: 0,
+            restarts: Restarts::default(),
             last_exit: None,
         };
         let shared = Arc::new(Shared {
@@ -126,7 +128,8 @@ impl WorkerThreadHandle {
 impl Managed for WorkerThreadHandle {
     fn report(&self) -> WorkerReport {
         let status = self.shared.status().clone();
-        let health = status.gate.as_ref().map(|gate| gate.0.worker.health());
+        // What it says of its process is the master's own, which nobody shall count twice.
+        let health = status.gate.as_ref().map(|gate| Health { process: None, ..gate.0.worker.health() });
         WorkerReport {
             id: self.shared.id,
             state: status.state,
@@ -141,28 +144,32 @@ impl Managed for WorkerThreadHandle {
         }
     }
 
+    fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
+        let gate = self.shared.status().gate.clone();
+        gate.map_or(Vms::Unknown, |gate| Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect()))
+    }
+
     fn supervised_at(&self) -> Option<Instant> {
         None
     }
 
-    fn restart(&self, reason: &str) -> Result<u64, RestartError> {
+    fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
         // Held to the end, so that of two at once one begins.
         let mut anew = lock(&self.anew);
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
-        let restarts = self.shared.status().restarts;
+        let restarts = self.shared.status().restarts.total();
         if anew.as_ref().is_some_and(|thread| !thread.wait_until(Instant::now())) {
             return Ok(restarts);
         }
-        log::info!("worker {} is restarted: {reason}", self.shared.id);
+        log::info!(worker = self.shared.id; "worker {} is restarted: {}", self.shared.id, cause.told());
         // Before anybody waits for the end of it.
         let gate = self.shared.begin_restart();
         let (shared, ended) = (self.shared.clone(), self.shared.clone());
-        let reason = reason.to_owned();
         let thread = thread::spawn_watched(
             format!("anew-{}", self.shared.id),
-            move || shared.replace(gate, &reason),
+            move || shared.replace(gate, cause),
             move |exit| {
                 if let ThreadExit::Panicked(_) = exit {
                     ended.fail("its restart failed, which is a bug".to_owned());
@@ -178,7 +185,7 @@ impl Managed for WorkerThreadHandle {
 
     fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
         let is_decided = |status: &Status| match status.state {
-            State::Ready => status.restarts > restarts,
+            State::Ready => status.restarts.total() > restarts,
             state => matches!(state, State::Failed | State::Stopped),
         };
         let mut status = self.shared.status();
@@ -189,7 +196,7 @@ impl Managed for WorkerThreadHandle {
             }
             status = self.shared.status_changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if status.state == State::Ready && status.restarts > restarts {
+        if status.state == State::Ready && status.restarts.total() > restarts {
             return Ok(());
         }
         let last_exit = status.last_exit.clone().map(|exit| format!("; {exit}")).unwrap_or_default();
@@ -251,13 +258,14 @@ impl WorkerLike for WorkerThreadHandle {
         self.stop(now, now);
     }
 
-    fn dispatch_event_nowait(
+    fn submit_nowait(
         &self,
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
+        observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline)
+        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline, observed)
     }
 }
 
@@ -293,7 +301,7 @@ impl Shared {
     }
 
     /// Blocks: until nothing is in flight, the old worker has ended and the new one is made; see the constants.
-    fn replace(&self, gate: Option<Gate>, reason: &str) {
+    fn replace(&self, gate: Option<Gate>, cause: Cause) {
         if let Some(gate) = gate {
             gate.seal();
             let until = Instant::now() + DRAIN_TIMEOUT;
@@ -310,7 +318,7 @@ impl Shared {
             gate.0.worker.kill();
             self.publish(|status| {
                 (status.state, status.gate, status.started) = (State::Starting, None, None);
-                status.last_exit = Some(format!("ended ({reason})"));
+                status.last_exit = Some(format!("ended ({})", cause.told()));
             });
         }
         match (self.make)() {
@@ -319,7 +327,7 @@ impl Shared {
                 self.publish(|status| {
                     (status.state, status.gate, status.started) =
                         (State::Ready, Some(gate.clone()), Some(Instant::now()));
-                    status.restarts += 1;
+                    status.restarts.count(cause);
                 });
                 self.router.to_link(gate);
             }
@@ -328,7 +336,7 @@ impl Shared {
     }
 
     fn fail(&self, why: String) {
-        log::error!("worker {}: {why}", self.id);
+        log::error!(worker = self.id; "worker {}: {why}", self.id);
         self.publish(|status| {
             (status.state, status.gate, status.started) = (State::Failed, None, None);
             status.last_exit = Some(why);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::error::DispatchError;
-use crate::model::{Answer, CreateEvent, Job, TenantId};
+use crate::model::{Answer, CreateEvent, Job, Observed, TenantId};
 use crate::worker_like::next_ticket;
 
 use super::route::{Refused, Router, Target};
@@ -22,7 +22,7 @@ impl Unseen {
         Self { worker_id, failures: Arc::default() }
     }
 
-    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the operator.
+    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the operator and `observed`.
     ///
     /// # Errors
     /// Why the router did not take it; nothing was sent.
@@ -32,16 +32,18 @@ impl Unseen {
         tenant: TenantId,
         event: CreateEvent,
         deadline: Instant,
+        observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        let taken = router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, self.answer(tenant));
+        let answer = self.answer(tenant, observed);
+        let taken = router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
         taken.map_err(|Refused(answer, error)| {
-            answer.discard();
+            answer.refuse(&error);
             error
         })
     }
 
     /// The answer of such an event.
-    pub(super) fn answer(&self, tenant: TenantId) -> Answer {
+    pub(super) fn answer(&self, tenant: TenantId, observed: Option<Box<Observed>>) -> Answer {
         let Unseen { worker_id, failures } = self.clone();
         Answer::callback(move |result| {
             let Err(error) = result else { return };
@@ -49,10 +51,11 @@ impl Unseen {
             // Rate-limited by powers of two, and without the text, which a script may have written.
             if count.is_power_of_two() {
                 let kind = error.kind();
-                log::warn!(
+                log::warn!(worker = worker_id, tenant:% = tenant;
                     "worker {worker_id}: {count} events that nobody waited for failed, the last one for {tenant}: {kind}"
                 );
             }
         })
+        .observed(observed)
     }
 }

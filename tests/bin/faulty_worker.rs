@@ -47,6 +47,7 @@ fn main() -> Done {
         "huge-answers" => flood(&args, &unasked("x".repeat(15 << 20))),
         "unknown" => flood(&args, &frame(BINARY, b"\x81\xa7Unknown\x90").repeat(1000)),
         "unasked" => flood(&args, &unasked("nobody asked".to_owned()).repeat(1000)),
+        "ignores-questions" => serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request)),
         "twice" => serve(&mut Peer::ready(&args)?, &args, &mut twice),
         "two-connections" => two_connections(&args),
         "never-reads" => never_reads(&args),
@@ -137,7 +138,10 @@ impl Peer {
     /// A worker as it should be: it has said Ready and its heart beats.
     fn ready(args: &Args) -> Result<Self, Box<dyn Error>> {
         let mut peer = Self::connect(args)?;
-        peer.send(&ClientMessage::Ready(Ready { version: "faulty".to_owned(), executors: 1, tenant_states: 0 }))?;
+        // Only this fault claims to answer questions; no fault does.
+        let live_tenants = args.fault == "ignores-questions";
+        let ready = Ready { version: "faulty".to_owned(), executors: 1, tenant_states: 0, live_tenants };
+        peer.send(&ClientMessage::Ready(ready))?;
         peer.send(&ClientMessage::Heartbeat)?;
         Ok(peer)
     }
@@ -185,6 +189,10 @@ impl Peer {
         Ok(match ServerMessage::decode(&message) {
             Ok(Incoming::Message(ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) })) => {
                 Some(Request { tenant: id, name: event.name, req_id })
+            }
+            Ok(Incoming::Message(ServerMessage::LiveTenants { ids, .. })) => {
+                say(&format!("asked about {} tenants", ids.len()));
+                None
             }
             _ => None,
         })

@@ -326,6 +326,14 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
     second.wait().expect(0, "");
     assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(3)), "the other one serves on");
 
+    // One that was stopped is let in again, though nobody here starts its process.
+    let staff = crate::support::binary::token(7);
+    assert_eq!(post(master.api(), "/i/kill-worker/0", &staff, "").0, 204);
+    let restarted = master.command(&["restart", "0"]);
+    restarted.expect(0, "");
+    assert_eq!(restarted.stdout, ["worker 0 is ready again"]);
+    assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(4)));
+
     // The master goes and comes back at the same port with the same tokens: the worker finds it.
     master.stop().0.expect(0, "");
     let again = Master::start(&[&args[..], &["--listen", &listen]].concat());
@@ -363,9 +371,17 @@ fn a_worker_starts_with_the_allow_list_and_its_token_and_nobody_sees_a_token_in_
 
 #[test]
 fn a_master_whose_log_nobody_reads_any_more_goes_on() {
+    for format in ["text", "json"] {
+        nobody_reads_the_log(format);
+    }
+}
+
+fn nobody_reads_the_log(format: &str) {
     let args = ["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", "memory:", "--workers", "1"];
-    let mut command =
-        mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*", "--log", "debug"]].concat());
+    let mut command = mesophyll(
+        &[&args[..], &["--templates", TEMPLATES, "--default-events", "*", "--log", "debug", "--log-format", format]]
+            .concat(),
+    );
     command.env("MESOPHYLL_API_SECRET", SECRET);
     let mut running = Running::start(command);
     let ready: Value = serde_json::from_str(&running.next_line()).expect("a ready line");

@@ -1,7 +1,9 @@
 //! Command lines, files and addresses that are wrong: each a clear error with the exit code of the contract, and nothing
 //! touched that was there before.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -37,6 +39,10 @@ fn a_command_line_that_makes_no_sense_is_wrong_usage() {
         (&["master", "--recycle-age", "1h", "--mode", "thread-pool"], "--recycle-age makes no sense"),
         (&["master", "--recycle-memory", "9", "--external-workers"], "--recycle-memory makes no sense"),
         (&["replay", "a", "--recycle-events", "9", "--mode", "thread-pool"], "--recycle-events makes no sense"),
+        (&["master", "--hang-timeout", "9s", "--mode", "thread-pool"], "--hang-timeout makes no sense"),
+        (&["replay", "a", "--quarantine-after", "9", "--mode", "thread-pool"], "--quarantine-after makes no sense"),
+        (&["master", "--failures-a-minute", "9", "--mode", "thread-pool"], "--failures-a-minute makes no sense"),
+        (&["master", "--failures-in-a-row", "9", "--mode", "thread-pool"], "--failures-in-a-row makes no sense"),
         (&["master", "--deadline", "5"], "--deadline is a span of time"),
         (&["master", "--listen", "nowhere"], "--listen is an address"),
         (&["worker", "--workers", "2", "--master", "127.0.0.1:1"], "--id is missing"),
@@ -200,4 +206,70 @@ fn a_store_is_checked_and_copied_while_no_master_has_it() {
     let foreign = write(folder.path(), "foreign.redb", "something else");
     run(&["store", "check", "--store", &format!("redb:{}", text(&foreign))]).expect(4, "not a store of ours");
     assert_eq!(std::fs::read(&foreign).expect("there"), b"something else");
+}
+
+#[test]
+fn a_misspelt_word_is_answered_with_the_one_that_was_meant() {
+    for (args, says) in [
+        (&["wrokers"][..], "unknown command wrokers; did you mean workers?"),
+        (&["master", "--wrokers", "2"], "unknown option --wrokers; did you mean --workers?"),
+        (&["kv", "get", "guild:1", "k", "--scopes=a"], "unknown option --scopes; did you mean --scope?"),
+        (&["token", "--usr", "1"], "unknown option --usr; did you mean --user?"),
+        (&["sing\u{1b}[2J"], "unknown command sing\\u{1b}[2J; mesophyll --help lists the commands"),
+    ] {
+        run(args).expect(2, says);
+    }
+    let mut command = mesophyll(&["check", "--templates"]);
+    command.arg(OsStr::from_bytes(b"/tmp/\xff"));
+    Running::start(command).wait().expect(2, "/tmp/\u{fffd} is not UTF-8 text");
+}
+
+#[test]
+fn a_variable_that_nobody_knows_is_a_warning_once_and_its_value_stays_unsaid() {
+    let secret = "hunter2hunter2hunter2";
+    let with = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = mesophyll(args);
+        command.envs(variables.iter().copied());
+        Running::start(command).wait()
+    };
+    // In the log of what has one, at the terminal of what has none.
+    for args in [&["token", "--user", "1"][..], &["replay", "-", "--mode", "thread-pool"]] {
+        let misspelt = [("MESOPHYLL_API_SECRTE", secret), ("MESOPHYLL_TEST_X", "1"), ("MESOPHYLL_SCOPE", "known")];
+        let finished = with(args, &misspelt);
+        let says = "no command knows the variable MESOPHYLL_API_SECRTE; did you mean MESOPHYLL_API_SECRET?";
+        assert_eq!(finished.stderr.matches(says).count(), 1, "{finished:?}");
+        assert_eq!(finished.stderr.matches("no command knows").count(), 1, "{finished:?}");
+        assert!(!finished.stderr.contains(secret), "{finished:?}");
+    }
+    let mut many: Vec<(String, String)> = (0..10_000).map(|n| (format!("MESOPHYLL_X{n}"), secret.to_owned())).collect();
+    many.push((format!("MESOPHYLL_{}", "W".repeat(100_000)), secret.to_owned()));
+    many.push(("MESOPHYLL_\u{1b}[2J\nERROR".to_owned(), secret.to_owned()));
+    let mut command = mesophyll(&["token", "--user", "1", "--help"]);
+    command.envs(many.iter().map(|(name, value)| (name, value)));
+    assert_eq!(Running::start(command).wait().stderr, "", "no warning where there is help");
+    let mut command = mesophyll(&["token", "--user", "1"]);
+    command.envs(many);
+    let finished = Running::start(command).wait();
+    finished.expect(3, "9982 more variables MESOPHYLL_… that no command knows");
+    assert!(finished.stderr.len() < 10_000, "{}", finished.stderr.len());
+    assert!(!finished.stderr.contains(secret) && !finished.stderr.contains('\u{1b}'), "{finished:?}");
+}
+
+#[test]
+fn an_environment_that_is_no_text_is_told_and_never_taken_for_something_else() {
+    let broken = OsStr::from_bytes(b"hunter2\xff");
+    let with = |variable: &str, args: &[&str]| {
+        let mut command = mesophyll(args);
+        command.env(variable, broken).env(OsStr::from_bytes(b"MESOPHYLL_\xfe"), broken);
+        let finished = Running::start(command).wait();
+        assert!(!finished.stderr.contains("hunter2"), "{finished:?}");
+        finished
+    };
+    with("MESOPHYLL_WORKERS", &["replay", "-"]).expect(3, "MESOPHYLL_WORKERS: its value is not UTF-8 text");
+    with("MESOPHYLL_INTERNAL_TOKEN", &["workers"]).expect(3, "MESOPHYLL_INTERNAL_TOKEN is not UTF-8 text");
+    with("MESOPHYLL_CLIENT_TOKEN", &["worker", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"])
+        .expect(3, "MESOPHYLL_CLIENT_TOKEN: a token is letters and digits");
+    // A secret is bytes. This one is too short, and not missing.
+    with("MESOPHYLL_API_SECRET", &["token", "--user", "1"]).expect(3, "MESOPHYLL_API_SECRET: ");
+    with("MESOPHYLL_STRANGE", &["check"]).expect(2, "no command knows the variable MESOPHYLL_\u{fffd}");
 }

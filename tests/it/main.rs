@@ -3,9 +3,15 @@
 #[cfg(feature = "luau")]
 mod cli_backup;
 #[cfg(feature = "luau")]
+mod cli_config;
+#[cfg(feature = "luau")]
 mod cli_data;
 #[cfg(feature = "luau")]
 mod cli_faults;
+#[cfg(feature = "luau")]
+mod cli_load;
+#[cfg(feature = "luau")]
+mod cli_log;
 #[cfg(feature = "luau")]
 mod cli_master;
 #[cfg(feature = "luau")]
@@ -14,6 +20,8 @@ mod cli_python;
 mod cli_replay;
 #[cfg(feature = "luau")]
 mod cli_systemd;
+#[cfg(feature = "luau")]
+mod cli_terminal;
 #[cfg(feature = "luau")]
 mod cli_usage;
 #[cfg(not(feature = "luau"))]
@@ -25,10 +33,22 @@ mod faults;
 mod fuzzed;
 mod hostile_master;
 #[cfg(feature = "luau")]
+mod live_tenants;
+#[cfg(feature = "luau")]
+mod metrics;
+#[cfg(feature = "luau")]
+mod metrics_files;
+#[cfg(feature = "luau")]
+mod metrics_of_workers;
+#[cfg(feature = "luau")]
 mod process_bounds;
 mod protocol;
 #[cfg(feature = "luau")]
 mod reload;
+#[cfg(feature = "luau")]
+mod status_page;
+#[cfg(feature = "luau")]
+mod status_route;
 mod store_concurrency;
 mod store_conformance;
 mod store_crash;

@@ -14,7 +14,7 @@ use mesophyll::mesophyll::{
 };
 use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, KhronosValue, TenantId, TenantState, Ticket};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
-use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
+use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::value::decode;
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::worker_like::{WorkerLike, start};
@@ -111,6 +111,15 @@ impl Master {
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let url = self.url(&format!("id=0&token={}", self.token()));
         tungstenite::client::client(url, socket).expect("a handshake").0
+    }
+}
+
+/// The next message that a peer by hand is sent; it answers pings meanwhile.
+fn next_message(peer: &mut WebSocket<TcpStream>) -> Vec<u8> {
+    loop {
+        if let Message::Binary(message) = peer.read().expect("a frame") {
+            return message.to_vec();
+        }
     }
 }
 
@@ -395,7 +404,7 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat_and_its_errors_are_script_
     let conn = master.wait_ready();
     let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("E")), far());
     let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(req_id), .. })) =
-        ServerMessage::decode(&peer.read().expect("a frame").into_data())
+        ServerMessage::decode(&next_message(&mut peer))
     else {
         panic!("a dispatch was expected")
     };
@@ -494,4 +503,67 @@ fn a_worker_that_is_refused_ends_and_says_why() {
     let end = client.ended_rx().recv_timeout(DEADLINE).expect("it ends");
     assert!(matches!(&end, ClientEnd::Refused(why) if why.contains("400") && why.contains("1 workers")), "{end:?}");
     client.stop();
+}
+
+#[test]
+fn a_worker_of_ours_says_which_tenants_have_a_vm_and_is_asked_only_if_it_said_that_it_would() {
+    let master = Master::start(Duration::from_millis(100));
+    let worker = Worker::start(&master);
+    let conn = master.wait_ready();
+    let tenants = vec![TenantId::Guild(1), TenantId::User(1), TenantId::Guild(2)];
+    let question = conn.ask_vms(tenants.clone()).expect("it can be asked");
+    assert_eq!(question.wait(Instant::now() + DEADLINE), Some(vec![true, false, true]));
+    assert_eq!((conn.questions(), conn.late_answers()), (0, 0));
+    drop(worker);
+    assert_eq!(conn.ask_vms(tenants.clone()).map(|question| question.wait(Instant::now() + DEADLINE)), None);
+    // One of another make says nothing of the kind.
+    let mut peer = master.raw_peer();
+    peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+    let conn = master.wait_ready();
+    assert!(conn.ask_vms(tenants.clone()).is_none());
+    // An older one of ours neither.
+    let ready = Ready { version: "older".to_owned(), ..Ready::default() };
+    peer.send(Message::binary(ClientMessage::Ready(ready).encode())).expect("sent");
+    peer.send(Message::binary(ClientMessage::Health(Health::default()).encode())).expect("sent");
+    master.wait_for(|note| matches!(note, Note::Health).then_some(()));
+    assert!(conn.ask_vms(tenants).is_none());
+}
+
+#[test]
+fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_forgotten() {
+    let master = Master::start(DEADLINE);
+    let mut peer = master.raw_peer();
+    let ready = Ready { version: "ours".to_owned(), live_tenants: true, ..Ready::default() };
+    peer.send(Message::binary(ClientMessage::Ready(ready).encode())).expect("sent");
+    let conn = master.wait_ready();
+    let ask = || conn.ask_vms(vec![TENANT, TenantId::Guild(5)]).expect("it can be asked");
+    let (late, wrong, failed, last) = (ask(), ask(), ask(), ask());
+    let mut asked = || loop {
+        match ServerMessage::decode(&next_message(&mut peer)) {
+            Ok(Incoming::Message(ServerMessage::LiveTenants { req_id, ids })) => {
+                assert_eq!(ids, [TENANT, TenantId::Guild(5)]);
+                break req_id;
+            }
+            Ok(Incoming::Message(ServerMessage::Hello { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let ids = [asked(), asked(), asked()];
+    assert_eq!(conn.questions(), 4);
+    assert_eq!(late.wait(Instant::now()), None);
+    assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
+    let yes = |count| Ok(mesophyll::wire::value::encode(&KhronosValue::Buffer(vec![1; count])));
+    let mut answer = |req_id, result| {
+        let message = ClientMessage::DispatchResponse { req_id, result };
+        peer.send(Message::binary(message.encode())).expect("sent");
+    };
+    answer(ids[0], yes(2));
+    answer(ids[1], yes(3));
+    answer(ids[2], Err("script: no".to_owned()));
+    assert_eq!(wrong.wait(Instant::now() + DEADLINE), None, "it was asked for two");
+    assert_eq!(failed.wait(Instant::now() + DEADLINE), None);
+    assert_eq!((conn.questions(), conn.late_answers()), (1, 1));
+    drop(peer);
+    assert_eq!(last.wait(Instant::now() + DEADLINE), None);
+    assert_eq!(conn.questions(), 0);
 }

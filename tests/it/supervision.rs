@@ -71,7 +71,7 @@ fn pid(worker: &WorkerProcessHandle) -> u32 {
 }
 
 /// Reads a file that a child writes in one go.
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     eventually("the child has written its file", || {
         std::fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))
     })
@@ -101,7 +101,7 @@ fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_c
     wait_for(&worker, &changes_rx, State::Failed);
     let report = worker.report();
     assert_eq!(std::fs::read_to_string(&file).expect("a file").lines().count(), 5);
-    assert_eq!((report.restarts, report.last_exit.as_deref(), report.pid), (4, Some("exit code 7"), None));
+    assert_eq!((report.restarts.total(), report.last_exit.as_deref(), report.pid), (4, Some("exit code 7"), None));
     let before = Instant::now();
     assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
     let nowait = worker.dispatch_event_nowait(TENANT, event(), before + DEADLINE);
@@ -144,7 +144,7 @@ fn a_kill_ends_and_reaps_the_child_for_good() {
     worker.kill();
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "not even a zombie is left");
     let report = worker.report();
-    assert_eq!((report.state, report.pid, report.restarts), (State::Stopped, None, 0));
+    assert_eq!((report.state, report.pid, report.restarts.total()), (State::Stopped, None, 0));
     assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
     worker.kill();
 }
@@ -235,7 +235,7 @@ fn a_child_that_never_connects_is_ended_and_started_again() {
     let (worker, changes_rx) = worker("exec sleep 600", policy);
     wait_for(&worker, &changes_rx, State::Failed);
     let report = worker.report();
-    assert_eq!(report.restarts, 4);
+    assert_eq!(report.restarts.total(), 4);
     assert_eq!(report.last_exit.as_deref(), Some("killed by signal 15 (it was not ready in time)"));
 }
 

@@ -13,15 +13,15 @@ use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, TenantId};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
-use mesophyll::worker::supervisor::{Policy, State};
+use mesophyll::worker::supervisor::{Cause, Policy, State};
 use mesophyll::worker::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
 use mesophyll::worker_like::{WorkerLike, start};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
 
-use crate::supervision::{child, hasty};
-use crate::support::DEADLINE;
+use crate::supervision::{child, hasty, read};
 use crate::support::process::{eventually, is_gone, signal};
+use crate::support::{DEADLINE, TempDir};
 
 const CULPRIT: TenantId = TenantId::Guild(1);
 const NEIGHBOUR: TenantId = TenantId::Guild(2);
@@ -149,7 +149,7 @@ fn a_worker_whose_executor_hangs_is_ended_and_the_tenant_that_it_hangs_in_is_to_
         broken.in_flight(&mut peer, &[CULPRIT, NEIGHBOUR]);
         peer.say(&hanging(29_999));
         peer.say(&hanging(31_000));
-        let report = broken.wait("restarted", |report| report.restarts == round);
+        let report = broken.wait("restarted", |report| report.restarts.total() == round);
         assert!(is_gone(pid));
         let expected = "killed by signal 15 (an executor has not come back to its loop for 31 s; it has been running LOOP of \
                         guild:1 for 31 s)";
@@ -166,12 +166,12 @@ fn a_worker_that_hangs_while_it_drains_is_not_waited_for_and_its_tenant_is_to_bl
     for round in 1..=3 {
         let (mut peer, pid) = broken.connect();
         broken.in_flight(&mut peer, &[CULPRIT, NEIGHBOUR]);
-        let restarts = broken.worker.restart("by an operator").expect("it is restarted");
+        let restarts = broken.worker.restart(Cause::Operator).expect("it is restarted");
         broken.wait("draining", |report| report.state == State::Draining);
         assert!(!broken.quarantine.holds(CULPRIT));
         let said = Instant::now();
         peer.say(&hanging(31_000));
-        broken.wait("restarted", |report| report.restarts == restarts + 1);
+        broken.wait("restarted", |report| report.restarts.total() == restarts + 1);
         assert!(is_gone(pid) && said.elapsed() < DEADLINE / 2, "it was waited for");
         assert_eq!(broken.quarantine.holds(CULPRIT), round == 3);
     }
@@ -195,7 +195,7 @@ fn a_tenant_in_flight_at_three_deaths_is_quarantined_and_what_it_has_waiting_is_
             assert_eq!(broken.worker.report().waiting, 1);
         }
         signal(pid, Signal::KILL);
-        broken.wait("restarted", |report| report.restarts == round);
+        broken.wait("restarted", |report| report.restarts.total() == round);
     }
     assert_eq!(waits.expect("it was started").wait(), Err(DispatchError::Quarantined));
     let list = broken.quarantine.list();
@@ -213,8 +213,8 @@ fn kills_and_restarts_by_operators_are_held_against_nobody() {
             broken.worker.kill_until_restart().expect("it is killed");
             assert!(is_gone(pid));
         }
-        broken.worker.restart("by an operator").expect("it is restarted");
-        broken.wait("restarted", |report| report.restarts == round);
+        broken.worker.restart(Cause::Operator).expect("it is restarted");
+        broken.wait("restarted", |report| report.restarts.total() == round);
     }
     assert_eq!(broken.quarantine.list(), []);
 }
@@ -233,11 +233,11 @@ fn a_link_that_comes_and_goes_while_its_process_lives_ends_the_worker_as_failed(
             broken.wait("starting or failed", |report| matches!(report.state, State::Starting | State::Failed));
         }
     }
-    assert_eq!((links, broken.worker.report().restarts), (25, 4));
+    assert_eq!((links, broken.worker.report().restarts.total()), (25, 4));
     let last_exit = broken.worker.report().last_exit.expect("it ended");
     assert!(last_exit.contains("its link was lost 5 times"), "{last_exit}");
     // An operator gives it another chance.
-    broken.worker.restart("by an operator").expect("it is restarted");
+    broken.worker.restart(Cause::Operator).expect("it is restarted");
     let (mut peer, _) = broken.connect();
     broken.in_flight(&mut peer, &[NEIGHBOUR]);
 }
@@ -248,7 +248,7 @@ fn a_process_that_lives_but_is_silent_is_ended() {
     let broken = Broken::with(hasty(), Recycle::default(), server);
     let (mut peer, pid) = broken.connect();
     broken.in_flight(&mut peer, &[CULPRIT]);
-    let report = broken.wait("restarted", |report| report.restarts == 1);
+    let report = broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     assert_eq!(report.last_exit.as_deref(), Some("killed by signal 15 (it missed its heartbeats)"));
     peer.wait_closed();
@@ -262,7 +262,7 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
     let first = start(&*broken.worker, CULPRIT, Job::Dispatch(event("FIRST")), by);
     let (_, name, req_id) = old.next_dispatch();
     assert_eq!(name, "FIRST");
-    let restarts = broken.worker.restart("rolling").expect("it is restarted");
+    let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     broken.wait("draining", |report| report.state == State::Draining);
     let second = start(&*broken.worker, CULPRIT, Job::Dispatch(event("SECOND")), by);
     broken.worker.dispatch_event_nowait(CULPRIT, event("THIRD"), by).expect("it waits");
@@ -270,7 +270,7 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
     assert!(!is_gone(pid), "it is not ended before it has answered");
     old.answer(req_id);
     assert_eq!(first.wait(), Ok(EncodedValue::null()));
-    broken.wait("restarted", |report| report.restarts == 1);
+    broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     let (mut new, _) = broken.connect();
     let (_, name, req_id) = new.next_dispatch();
@@ -279,7 +279,7 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
     assert_eq!(second.wait(), Ok(EncodedValue::null()));
     assert_eq!(new.next_dispatch().1, "THIRD");
     broken.worker.wait_restarted(restarts, by).expect("it is ready");
-    assert_eq!(broken.worker.report().last_exit.as_deref(), Some("killed by signal 15 (rolling)"));
+    assert_eq!(broken.worker.report().last_exit.as_deref(), Some("killed by signal 15 (rolling restart)"));
     old.wait_closed();
 }
 
@@ -287,7 +287,7 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
 fn a_restart_whose_new_process_fails_is_told() {
     let broken = Broken::new(Policy { boot_timeout: Duration::from_millis(100), ..hasty() });
     let (_peer, _) = broken.connect();
-    let restarts = broken.worker.restart("rolling").expect("it is restarted");
+    let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     // Nobody connects for the new process.
     let error = broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect_err("it is not ready");
     assert!(matches!(&error, RestartError::NotReady(text) if text.contains("not ready in time")), "{error}");
@@ -299,7 +299,7 @@ fn a_restart_is_refused_once_the_worker_ends_for_good() {
     let (_peer, pid) = broken.connect();
     assert!(broken.worker.stop(Instant::now(), Instant::now() + DEADLINE));
     assert!(is_gone(pid));
-    assert_eq!(broken.worker.restart("too late"), Err(RestartError::Ending));
+    assert_eq!(broken.worker.restart(Cause::Operator), Err(RestartError::Ending));
     assert_eq!(broken.worker.kill_until_restart(), Err(RestartError::Ending));
 }
 
@@ -318,26 +318,30 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
         eventually("its health is known", || broken.worker.report().health.map(drop));
         assert_eq!(broken.worker.state(), State::Ready);
         peer.say(&due);
-        let report = broken.wait("recycled", |report| report.restarts == 1);
+        let report = broken.wait("recycled", |report| report.restarts.total() == 1);
         assert!(report.last_exit.as_deref().is_some_and(|exit| exit.ends_with(reason)), "{report:?}");
     }
     let by_age = Recycle { age: Some(Duration::from_millis(300)), ..Recycle::default() };
     let broken = Broken::with(hasty(), by_age, ServerConfig::new(1));
     let (_peer, _) = broken.connect();
-    let report = broken.wait("recycled", |report| report.restarts == 1);
+    let report = broken.wait("recycled", |report| report.restarts.total() == 1);
     assert!(report.last_exit.as_deref().is_some_and(|exit| exit.contains("(recycled after 0 s)")), "{report:?}");
 }
 
 #[test]
 fn a_worker_that_ignores_term_does_not_hold_up_its_restart() {
     let policy = Policy { term_grace: Duration::from_millis(200), ..hasty() };
-    // It waits for the end of its stdin, which the supervisor holds open.
-    let broken = Broken::of("trap '' TERM; read nothing", policy, Recycle::default(), ServerConfig::new(1));
+    let folder = TempDir::new();
+    let file = folder.path().join("ready");
+    // It waits for the end of its stdin, which the supervisor holds open. The link does not tell that the shell is as far as that.
+    let script = format!("trap '' TERM; echo ready > {}; read nothing", file.display());
+    let broken = Broken::of(&script, policy, Recycle::default(), ServerConfig::new(1));
     let (_peer, pid) = broken.connect();
-    let restarts = broken.worker.restart("rolling").expect("it is restarted");
-    let report = broken.wait("restarted", |report| report.restarts == restarts + 1);
+    read(&file);
+    let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
+    let report = broken.wait("restarted", |report| report.restarts.total() == restarts + 1);
     assert!(is_gone(pid));
-    assert_eq!(report.last_exit.as_deref(), Some("killed by signal 9 (rolling)"));
+    assert_eq!(report.last_exit.as_deref(), Some("killed by signal 9 (rolling restart)"));
 }
 
 #[test]
@@ -347,8 +351,8 @@ fn a_worker_that_is_killed_or_stopped_while_it_starts_stays_away() {
     let pid = broken.wait("started", starting).pid.expect("it runs");
     broken.worker.kill_until_restart().expect("it is killed");
     assert!(is_gone(pid));
-    assert_eq!((broken.worker.state(), broken.worker.report().restarts), (State::Stopped, 0));
-    broken.worker.restart("by an operator").expect("it is restarted");
+    assert_eq!((broken.worker.state(), broken.worker.report().restarts.total()), (State::Stopped, 0));
+    broken.worker.restart(Cause::Operator).expect("it is restarted");
     let pid = broken.wait("started again", starting).pid.expect("it runs");
     assert!(broken.worker.stop(Instant::now() + DEADLINE, Instant::now() + DEADLINE), "nothing is in flight: no drain");
     assert!(is_gone(pid));
@@ -361,13 +365,13 @@ fn a_worker_that_failed_is_waited_for_when_it_is_restarted() {
         let (_peer, pid) = broken.connect();
         signal(pid, Signal::KILL);
         broken.wait("failed", |report| report.state == State::Failed);
-        let restarts = broken.worker.restart("by an operator").expect("it is restarted");
+        let restarts = broken.worker.restart(Cause::Operator).expect("it is restarted");
         // It is neither ready yet, nor failed any more.
         let at_once = broken.worker.wait_restarted(restarts, Instant::now());
         assert!(matches!(&at_once, Err(RestartError::NotReady(text)) if text.contains("is starting")), "{at_once:?}");
         let (_peer, _) = broken.connect();
         broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect("it is ready");
         broken.worker.kill_until_restart().expect("it is killed");
-        broken.worker.restart("by an operator").expect("it is restarted");
+        broken.worker.restart(Cause::Operator).expect("it is restarted");
     }
 }

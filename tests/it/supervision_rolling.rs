@@ -340,7 +340,11 @@ fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() 
     assert!(is_stopped || report["restarted"] == json!([0, 1]), "{report}");
     master.wait_ready();
     // And one that succeeds, after all that.
-    command(&master, &["restart", "--all"]).expect(0, "");
+    let rolled = command(&master, &["restart", "--all", "--json"]);
+    assert_eq!((rolled.code(), rolled.json()[0]["restarted"].clone()), (0, json!([0, 1])), "{rolled:?}");
+    let restarted = command(&master, &["restart", "1", "--json"]);
+    assert_eq!((restarted.code(), restarted.json()[0]["id"].clone()), (0, json!(1)), "{restarted:?}");
+    assert_eq!(restarted.json()[0]["state"], "ready");
     assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1"), (200, Value::from(1)));
     assert_eq!(master.dispatch(&guild_on(1), "ECHO", "2"), (200, Value::from(2)));
     master.stop().0.expect(0, "");

@@ -6,7 +6,7 @@ use std::fs;
 use crate::source::{CodePath, Source, paths, read_all, root};
 
 /// What every folder may use.
-const COMMON: &[&str] = &["model", "limits", "error", "thread"];
+const COMMON: &[&str] = &["model", "limits", "error", "thread", "metrics", "process_figures"];
 
 /// A folder or top-level file of `src/`, what else of ours it may use, and why no more.
 struct Rule {
@@ -20,16 +20,20 @@ const RULES: &[Rule] = &[
     Rule { who: "limits", may_use: &[], why: "numbers depend on nothing" },
     Rule { who: "error", may_use: &[], why: "errors are told by everyone and know no one" },
     Rule { who: "thread", may_use: &[], why: "a thread knows nothing of what it runs" },
+    Rule { who: "metrics", may_use: &[], why: "figures are counted and shown without knowing of what" },
+    Rule { who: "process_figures", may_use: &[], why: "the system's figures of a process know nothing of ours" },
     Rule { who: "model", may_use: &[], why: "what travels is pure data" },
     Rule { who: "random", may_use: &[], why: "randomness has one source and no opinion" },
     Rule { who: "sharding", may_use: &[], why: "the formula is a pure function of a tenant" },
+    Rule { who: "nearest", may_use: &[], why: "names are compared without knowing of what" },
+    Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "http", may_use: &[], why: "the HTTP server knows nothing of Mesophyll" },
     Rule { who: "link", may_use: &["wire"], why: "a link carries messages and does not know who talks" },
     Rule { who: "store", may_use: &["wire", "random", "sharding"], why: "the store is below everything that asks it" },
     Rule {
         who: "runtime",
-        may_use: &["wire", "random"],
+        may_use: &["wire", "random", "nearest"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
     Rule { who: "worker_like", may_use: &[], why: "the trait knows none of its implementations" },
@@ -40,7 +44,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "worker",
-        may_use: &["worker_like", "mesophyll", "runtime", "store", "wire", "link", "random", "sharding"],
+        may_use: &["worker_like", "mesophyll", "runtime", "store", "wire", "link", "random", "sharding", "log_line"],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
@@ -126,7 +130,10 @@ const HOMES: &[Home] = &[
         ],
     },
     Home { krate: "serde", homes: &[""] },
-    Home { krate: "serde_json", homes: &["wire/", "store/postgres/", "internal_api/", "cli/", "master.rs"] },
+    Home {
+        krate: "serde_json",
+        homes: &["wire/", "log_line.rs", "store/postgres/", "internal_api/", "cli/", "master.rs"],
+    },
     Home { krate: "sha2", homes: &["internal_api/token.rs"] },
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },

@@ -320,6 +320,42 @@ fn a_tenant_is_shown_with_all_that_it_has() {
 }
 
 #[test]
+fn every_answer_names_its_request_and_a_dispatch_goes_by_the_same_name_unless_the_caller_chose_it() {
+    let fixture = serve(config());
+    let body = br#"{"name":"E","data":null}"#;
+    let name_of = |headers: &str, method: &str, target: &str, body: &[u8]| {
+        let answer = fixture.ask(method, target, headers, body);
+        answer.header("x-request-id").unwrap_or_else(|| panic!("{target}: {answer:?}")).to_owned()
+    };
+    let ticket = || fixture.pool.last_ticket.lock().expect("a lock").expect("submitted").to_string();
+    let name = name_of(&authorization(), "POST", "/i/dispatch-event/1", body);
+    assert_eq!(name, ticket());
+    let chosen = format!("{}X-Request-Id: trace-1\r\n", authorization());
+    assert_eq!(name_of(&chosen, "POST", "/i/dispatch-event/1", body), "trace-1");
+    assert_ne!(ticket(), name);
+    for (method, target) in [("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/livez"), ("GET", "/i/workers")] {
+        assert_eq!(name_of("X-Request-Id: trace-2\r\n", method, target, b""), "trace-2", "{method} {target}");
+        assert_eq!(name_of("X-Request-Id: a b\r\n", method, target, b"").len(), 16, "{method} {target}");
+    }
+}
+
+#[test]
+fn a_log_level_is_one_of_six_words() {
+    let fixture = serve(config());
+    let (status, shown) = fixture.call("GET", "/i/log-level", "");
+    assert_eq!((status, shown["level"].is_string()), (200, true));
+    // The same again: other tests of this process share the level.
+    assert_eq!(fixture.call("PUT", "/i/log-level", &shown.to_string()).0, 204);
+    for body in ["", "{}", r#"{"level":"loud"}"#, r#"{"level":3}"#, r#"{"level":"info","worker":1}"#, r#""info""#] {
+        assert_eq!(fixture.call("PUT", "/i/log-level", body).0, 400, "{body}");
+    }
+    assert_eq!(fixture.call("PUT", "/i/log-level", &format!(r#"{{"level":"{}"}}"#, "x".repeat(2000))).0, 413);
+    assert_eq!(fixture.call("POST", "/i/log-level", r#"{"level":"info"}"#).0, 405);
+    assert_eq!(fixture.ask("PUT", "/i/log-level", "", br#"{"level":"info"}"#).status, 401);
+    assert_eq!(fixture.call("GET", "/i/log-level", "").1, shown);
+}
+
+#[test]
 fn guilds_exist_that_have_a_state_or_a_record() {
     let fixture = serve(config());
     let state = crate::model::TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };

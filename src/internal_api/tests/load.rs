@@ -16,6 +16,7 @@ fn callers_that_wait_leave_connections_for_health_checks() {
     for _ in 0..30 {
         expect_error(&fixture.dispatch(GUILD, body), 503, "Busy", false);
         assert_eq!(fixture.ask("GET", "/livez", "", b"").status, 200);
+        assert_eq!(fixture.ask("GET", "/metrics", "", b"").status, 200);
     }
     for answer in fixture.pool.waiting.lock().expect("a lock").drain(..) {
         answer.send(Ok(value::encode(&KhronosValue::Boolean(true))));

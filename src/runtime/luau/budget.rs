@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::config::LuauLimits;
+use crate::model::{Budget, Ticket};
 
 /// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does brings it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +37,25 @@ pub(super) enum Doom {
 }
 
 impl Doom {
-    /// Whether it says that a limit was exceeded, rather than that somebody asked for the end.
-    pub(super) fn is_budget(self) -> bool {
-        !matches!(self, Doom::Cancelled | Doom::Dropped | Doom::Stopping)
+    /// The limit that was exceeded, unless somebody asked for the end.
+    pub(super) fn budget(self) -> Option<Budget> {
+        Some(match self {
+            Doom::Running(_) => Budget::RunningTime,
+            Doom::Wall(_) => Budget::WallTime,
+            Doom::Unyieldable(_) => Budget::Unyieldable,
+            Doom::Memory(_) => Budget::Memory,
+            Doom::Coroutines(_) => Budget::Coroutines,
+            Doom::Spawns(_) => Budget::Spawns,
+            Doom::HostCalls(_) => Budget::Calls,
+            Doom::EmptySlots(_) => Budget::EmptySlots,
+            Doom::Cancelled | Doom::Dropped | Doom::Stopping => return None,
+        })
     }
 }
 
 impl fmt::Display for Doom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_budget() {
+        if self.budget().is_some() {
             f.write_str("budget exceeded: ")?;
         }
         match self {
@@ -82,8 +93,12 @@ impl fmt::Display for Span {
 pub(super) struct Meter {
     /// Its number in the tenant.
     pub(super) event: u64,
+    /// What it was submitted as.
+    pub(super) ticket: Ticket,
     /// Running time of all its coroutines, compiling included.
     pub(super) running: Cell<Duration>,
+    /// When it started.
+    pub(super) started: Instant,
     /// When its wall time is over.
     pub(super) wall_deadline: Instant,
     spawns: Cell<usize>,
@@ -93,15 +108,22 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A fresh meter for an event that starts now.
-    pub(super) fn new(event: u64, now: Instant, limits: &LuauLimits, used: Duration) -> Self {
+    pub(super) fn new(event: u64, ticket: Ticket, now: Instant, limits: &LuauLimits, used: Duration) -> Self {
         Self {
             event,
+            ticket,
             running: Cell::new(used),
+            started: now,
             wall_deadline: now + limits.wall,
             spawns: Cell::new(0),
             live: Cell::new(0),
             host_calls: Cell::new(0),
         }
+    }
+
+    /// Adds to the running time.
+    pub(super) fn ran(&self, time: Duration) {
+        self.running.set(self.running.get() + time);
     }
 
     /// Counts a coroutine that starts.

@@ -8,7 +8,7 @@ use mlua::Value;
 use super::api::{self, Call, CallError, Reply};
 use super::convert::number;
 use super::executor::Core;
-use super::io::{IoOutput, IoPurpose};
+use super::io::{Asked, IoOutput, IoPurpose};
 use super::ops::Op;
 use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
@@ -100,10 +100,12 @@ impl Tenant {
     }
 
     fn start_call(&mut self, core: &mut Core, id: u64, call: Call, lease: Option<u64>) {
-        if self.start_io(core, IoPurpose::Task { task: id, lease }, call.work).is_ok() {
+        let asked = call.asked;
+        if self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work).is_ok() {
             self.wait(core, id, Wait::Io(call.reply));
             return;
         }
+        core.gauges.db_called(asked, true);
         if let Some(lease) = lease {
             self.release(core, lease);
         }
@@ -111,7 +113,8 @@ impl Tenant {
     }
 
     /// An operation of a task is done.
-    pub(super) fn call_done(&mut self, core: &mut Core, id: u64, lease: Option<u64>, output: IoOutput) {
+    pub(super) fn call_done(&mut self, core: &mut Core, id: u64, lease: Option<u64>, asked: Asked, output: IoOutput) {
+        core.gauges.db_called(asked, output.is_failure());
         let waited = self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
         let reply = match waited {
             Some(Wait::Io(reply)) => reply,
@@ -135,7 +138,8 @@ impl Tenant {
     }
 
     /// The queue of the I/O threads was full when a task's operation came to its turn.
-    pub(super) fn call_refused(&mut self, core: &mut Core, id: u64, lease: Option<u64>) {
+    pub(super) fn call_refused(&mut self, core: &mut Core, id: u64, lease: Option<u64>, asked: Asked) {
+        core.gauges.db_called(asked, true);
         if let Some(lease) = lease {
             self.release(core, lease);
         }
@@ -162,11 +166,13 @@ impl Tenant {
                     continue;
                 }
             };
-            if self.start_io(core, IoPurpose::Task { task: id, lease: Some(lease) }, call.work).is_ok() {
+            let purpose = IoPurpose::Task { task: id, lease: Some(lease), asked: call.asked };
+            if self.start_io(core, purpose, call.work).is_ok() {
                 if let Some(task) = self.tasks.get_mut(id) {
                     task.wait = Wait::Io(call.reply);
                 }
             } else {
+                core.gauges.db_called(call.asked, true);
                 self.make_ready(id, Next::Failure(BUSY.to_owned()));
                 granted.extend(self.locks.release(lease));
             }

@@ -87,7 +87,7 @@ pub enum TemplateSource {
     Files(Vec<(String, String)>),
 }
 
-/// Limits of one event and one VM (interface.md: "Limits").
+/// Limits of one event and one VM (docs/templates.md).
 #[derive(Debug, Clone)]
 pub struct LuauLimits {
     /// Live data of one VM, in bytes.

@@ -235,7 +235,7 @@ fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<
         Ok(()) => {}
         // It was not written, and may be later.
         Err(DbError::Busy(_) | DbError::Unavailable(_)) => shared.put_back(tenant, kept),
-        Err(error) => log::warn!("the errors of {tenant} were not recorded: {error}"),
+        Err(error) => log::warn!(tenant:% = tenant; "the errors of {tenant} were not recorded: {error}"),
     }
 }
 

@@ -14,7 +14,7 @@ use super::budget::Doom;
 use super::config::LuauLimits;
 use super::control::Control;
 use super::errors::ErrorLog;
-use super::gauges::Gauges;
+use super::gauges::{Gauges, Load};
 use super::io::IoQueue;
 use super::lanes::{Lanes, Usage};
 use super::mailbox::{Mailbox, Message};
@@ -69,6 +69,20 @@ impl Core {
         answer.send(result);
     }
 
+    /// Notes an error of a template for its author.
+    pub(super) fn note_error(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
+        self.gauges.script_failed();
+        self.errors.note(tenant, template, event, text);
+    }
+
+    /// Notes for a template's author that an event exceeded a budget; that it ends for another reason is no error of theirs.
+    pub(super) fn note_doom(&self, tenant: TenantId, template: &str, event: &str, doom: Doom) {
+        if let Some(budget) = doom.budget() {
+            self.gauges.exceeded(budget);
+            self.errors.note(tenant, template, event, &doom.to_string());
+        }
+    }
+
     /// A script's seconds as a duration: what is no time is none, and what outlasts every event is just that.
     pub(super) fn time(&self, seconds: f64) -> Duration {
         let longest = self.limits().wall * 2;
@@ -98,6 +112,8 @@ struct Place {
     queued: bool,
     seat: Seat,
     usage: Usage,
+    /// How much of it the gauges show.
+    shown: Load,
 }
 
 /// What a turn took by the processor time of this thread: on a busy machine the clock shows other threads' time too, and
@@ -197,6 +213,7 @@ impl Executor {
                     queued: false,
                     usage: Usage::new(Instant::now()),
                     seat: Seat::None,
+                    shown: Load::default(),
                 });
                 self.with_tenant(tenant, |tenant, core| tenant.submit(core, ticket, job, answer));
             }
@@ -228,6 +245,7 @@ impl Executor {
 
     fn queue(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
+        self.core.gauges.show(&mut place.shown, place.tenant.load());
         place.queued = place.tenant.has_work(&self.core);
         if place.queued {
             let standing = place.usage.standing(Instant::now(), self.core.limits().slice);
@@ -236,7 +254,7 @@ impl Executor {
         }
         place.usage.rest();
         if place.tenant.is_gone() {
-            self.tenants.remove(&id);
+            self.forget(id);
         }
     }
 
@@ -309,7 +327,13 @@ impl Executor {
         place.seat = Seat::None;
         place.tenant.set_may_make_vm(false);
         if place.tenant.is_gone() && !place.queued {
-            self.tenants.remove(&id);
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: TenantId) {
+        if let Some(mut place) = self.tenants.remove(&id) {
+            self.core.gauges.show(&mut place.shown, Load::default());
         }
     }
 
@@ -375,7 +399,7 @@ impl Executor {
 
 /// A panic in a callback, or in us: the VM is in an unknown state and goes.
 fn after_panic(tenant: &mut Tenant, core: &mut Core, payload: &(dyn std::any::Any + Send)) {
-    log::error!("a panic while {} ran: {}", tenant.id, panic_message(payload));
+    log::error!(tenant:% = tenant.id; "a panic while {} ran: {}", tenant.id, panic_message(payload));
     core.gauges.panicked();
     tenant.discard_vms(core, "of an internal error");
 }

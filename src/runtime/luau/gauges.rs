@@ -1,24 +1,53 @@
-//! What an executor is doing, for whoever asks from another thread.
+//! What an executor is doing and has done, for whoever asks from another thread.
 //!
-//! Written by the executor, read for health reports and metrics. Cheap to write: the lock is the executor's own and
-//! nearly never contended.
+//! Written by the executor, read for health reports and metrics. Cheap to write: an addition that nobody else makes, or a
+//! lock that is the executor's own and nearly never contended.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::TenantId;
+use super::io::Asked;
+use crate::metrics::{Counter, Histogram};
+use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 
 /// The figures of one executor.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
-    vms: AtomicU64,
-    events: AtomicU64,
-    discarded_vms: AtomicU64,
-    evicted_vms: AtomicU64,
-    panics: AtomicU64,
-    preemptions: AtomicU64,
+    /// VMs alive, by tenant: while a template changes one may have two. Touched when a VM is made and when it ends.
+    vms: Mutex<HashMap<TenantId, u32>>,
+    waiting_events: AtomicU64,
+    coroutines: AtomicU64,
+    events: Counter,
+    discarded_vms: Counter,
+    evicted_vms: Counter,
+    panics: Counter,
+    preemptions: Counter,
+    script_errors: Counter,
+    large_answers: Counter,
+    dropped_log_lines: Counter,
+    budgets: [Counter; Budget::ALL.len()],
+    running: Histogram,
+    wall: Histogram,
+    db: [DbCounts; DbCall::ALL.len()],
     activity: Mutex<Activity>,
+}
+
+/// Calls to the database of one kind.
+#[derive(Debug, Default)]
+struct DbCounts {
+    took: Histogram,
+    failed: Counter,
+}
+
+/// What there is of a tenant on an executor, in the figures that go up and down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Load {
+    /// Events that have come and not started.
+    pub(super) waiting_events: usize,
+    /// Coroutines of events that have not ended.
+    pub(super) coroutines: usize,
 }
 
 #[derive(Debug, Default)]
@@ -36,54 +65,125 @@ struct Running {
 }
 
 impl Gauges {
-    pub(super) fn vm_made(&self) {
-        self.vms.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn vm_made(&self, tenant: TenantId) {
+        *self.lock_vms().entry(tenant).or_default() += 1;
     }
 
-    pub(super) fn vm_closed(&self) {
-        self.vms.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn vm_closed(&self, tenant: TenantId) {
+        let mut vms = self.lock_vms();
+        if let Some(count) = vms.get_mut(&tenant) {
+            *count -= 1;
+            if *count == 0 {
+                vms.remove(&tenant);
+            }
+        }
     }
 
     pub(super) fn vm_discarded(&self) {
-        self.discarded_vms.fetch_add(1, Ordering::Relaxed);
+        self.discarded_vms.inc();
     }
 
     /// A VM in which nothing ran was closed.
     pub(super) fn vm_evicted(&self) {
-        self.evicted_vms.fetch_add(1, Ordering::Relaxed);
+        self.evicted_vms.inc();
     }
 
     pub(super) fn panicked(&self) {
-        self.panics.fetch_add(1, Ordering::Relaxed);
+        self.panics.inc();
     }
 
     pub(super) fn preempted(&self) {
-        self.preemptions.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How often a coroutine has been preempted.
-    #[cfg(test)]
-    pub(super) fn preemptions(&self) -> u64 {
-        self.preemptions.load(Ordering::Relaxed)
+        self.preemptions.inc();
     }
 
     pub(super) fn event_started(&self) {
-        self.events.fetch_add(1, Ordering::Relaxed);
+        self.events.inc();
+    }
+
+    /// An event and all its tasks have ended.
+    pub(super) fn event_ended(&self, running: Duration, wall: Duration) {
+        self.running.observe(running);
+        self.wall.observe(wall);
+    }
+
+    /// An event, or a task that it left, ended with an error.
+    pub(super) fn script_failed(&self) {
+        self.script_errors.inc();
+    }
+
+    /// A template exceeded a bound.
+    pub(super) fn exceeded(&self, budget: Budget) {
+        self.budgets[budget as usize].inc();
+    }
+
+    /// A result did not fit into a message.
+    pub(super) fn answer_too_large(&self) {
+        self.large_answers.inc();
+    }
+
+    /// A tenant logged more than it may.
+    pub(super) fn log_line_dropped(&self) {
+        self.dropped_log_lines.inc();
+    }
+
+    /// A call to the database has come to its end.
+    pub(super) fn db_called(&self, asked: Asked, has_failed: bool) {
+        let counts = &self.db[asked.call as usize];
+        counts.took.observe(asked.at.elapsed());
+        if has_failed {
+            counts.failed.inc();
+        }
+    }
+
+    /// There is now so much of a tenant; `shown` is what the figures had of it.
+    pub(super) fn show(&self, shown: &mut Load, now: Load) {
+        let change = |figure: &AtomicU64, before: usize, now: usize| {
+            if before != now {
+                // Two's complement: adding the difference takes away what is less now.
+                figure.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+            }
+        };
+        change(&self.waiting_events, shown.waiting_events, now.waiting_events);
+        change(&self.coroutines, shown.coroutines, now.coroutines);
+        *shown = now;
     }
 
     /// VMs alive.
     pub(super) fn vms(&self) -> u64 {
-        self.vms.load(Ordering::Relaxed)
+        self.lock_vms().values().map(|count| u64::from(*count)).sum()
     }
 
-    /// VMs that were closed because nothing ran in them.
-    pub(super) fn evicted_vms(&self) -> u64 {
-        self.evicted_vms.load(Ordering::Relaxed)
+    /// Whether a tenant has a VM.
+    pub(super) fn has_vm(&self, tenant: TenantId) -> bool {
+        self.lock_vms().contains_key(&tenant)
     }
 
     /// Events started so far.
     pub(super) fn events(&self) -> u64 {
-        self.events.load(Ordering::Relaxed)
+        self.events.get()
+    }
+
+    /// Adds what was counted here.
+    pub(super) fn add_to(&self, sum: &mut RuntimeFigures) {
+        sum.evicted_vms += self.evicted_vms.get();
+        sum.discarded_vms += self.discarded_vms.get();
+        sum.waiting_events += self.waiting_events.load(Ordering::Relaxed);
+        sum.coroutines += self.coroutines.load(Ordering::Relaxed);
+        sum.preemptions += self.preemptions.get();
+        sum.panics += self.panics.get();
+        sum.script_errors += self.script_errors.get();
+        sum.large_answers += self.large_answers.get();
+        sum.dropped_log_lines += self.dropped_log_lines.get();
+        sum.running.add(&self.running.snapshot());
+        sum.wall.add(&self.wall.snapshot());
+        for (budget, counted) in Budget::ALL.iter().zip(&self.budgets) {
+            *sum.budget_mut(*budget) += counted.get();
+        }
+        for (call, counted) in DbCall::ALL.iter().zip(&self.db) {
+            let sum = sum.db_mut(*call);
+            sum.failed += counted.failed.get();
+            sum.took.add(&counted.took.snapshot());
+        }
     }
 
     /// The executor is at the top of its loop and has work.
@@ -115,6 +215,11 @@ impl Gauges {
     pub(super) fn running(&self, now: Instant) -> Option<(TenantId, String, Duration)> {
         let running = self.lock().running.clone()?;
         Some((running.tenant, running.event.to_string(), now.saturating_duration_since(running.since)))
+    }
+
+    // Plain values change under these locks, so poison means nothing.
+    fn lock_vms(&self) -> MutexGuard<'_, HashMap<TenantId, u32>> {
+        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Activity> {

@@ -255,7 +255,8 @@ impl Host {
     }
 
     fn write_log(&self, level: &str, text: &mlua::LuaString) -> mlua::Result<()> {
-        self.log.write(level.parse().unwrap_or(log::Level::Info), &text.to_string_lossy());
+        let ticket = self.meter.borrow().as_ref().map(|meter| meter.ticket);
+        self.log.write(level.parse().unwrap_or(log::Level::Info), ticket, &text.to_string_lossy());
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use super::mailbox::Mailbox;
 use super::templates::Compiled;
 use crate::error::DbError;
 use crate::limits::{IO_QUEUE_MAX, IO_THREADS};
-use crate::model::{GlobalKv, KvRecord, PartialGlobalKv, TenantId};
+use crate::model::{DbCall, GlobalKv, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
 use crate::thread::{OwnedThread, panic_message, spawn};
 
@@ -50,7 +50,18 @@ pub(super) enum IoPurpose {
         task: u64,
         /// The lock, if it holds one.
         lease: Option<u64>,
+        /// The call that the script made.
+        asked: Asked,
     },
+}
+
+/// A call of a script to the database, and when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Which.
+    pub(super) call: DbCall,
+    /// When.
+    pub(super) at: Instant,
 }
 
 /// What came of a job.
@@ -85,6 +96,23 @@ pub(super) enum IoOutput {
     Entry(Box<Result<Option<GlobalKv>, DbError>>),
     /// The work panicked.
     Panicked,
+}
+
+impl IoOutput {
+    /// Whether it is an error.
+    pub(super) fn is_failure(&self) -> bool {
+        match self {
+            IoOutput::Program(result) => result.is_err(),
+            IoOutput::Script(_) => false,
+            IoOutput::Done(result) => result.is_err(),
+            IoOutput::Record(result) => result.is_err(),
+            IoOutput::Records(result) => result.is_err(),
+            IoOutput::Scopes(result) => result.is_err(),
+            IoOutput::Entries(result) => result.is_err(),
+            IoOutput::Entry(result) => result.is_err(),
+            IoOutput::Panicked => true,
+        }
+    }
 }
 
 impl fmt::Debug for IoOutput {
@@ -165,7 +193,7 @@ fn run(jobs_rx: &Receiver<IoJob>, db: &dyn TenantDb, stopping: &AtomicBool) {
         let IoJob { reply_to, tenant, purpose, work } = job;
         let started = Instant::now();
         let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
-            log::error!("an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
+            log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
             IoOutput::Panicked
         });
         reply_to.done(IoDone { tenant, purpose, output, took: started.elapsed() });

@@ -45,11 +45,11 @@ impl Tenant {
         let host = Host::new(self.id, &core.control, &self.templates, &core.states, &self.log);
         match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
             Ok(Ok(vm)) => {
-                self.vm = Some(Rc::new(LiveVm::new(vm, &core.gauges)));
+                self.vm = Some(Rc::new(LiveVm::new(self.id, vm, &core.gauges)));
                 Ok(())
             }
             Ok(Err(error)) => {
-                log::error!("no VM could be made for {}: {error}", self.id);
+                log::error!(tenant:% = self.id; "no VM could be made for {}: {error}", self.id);
                 Err("no VM could be made".to_owned())
             }
             Err(_) => Err("no VM could be made".to_owned()),
@@ -72,7 +72,7 @@ impl Tenant {
 
     /// Closes a VM that is idle; the next event gets a new one.
     pub(super) fn evict(&mut self, core: &mut Core) {
-        log::debug!("the VM of {} was closed: nothing runs in it", self.id);
+        log::debug!(tenant:% = self.id; "the VM of {} was closed: nothing runs in it", self.id);
         self.close_idle();
         core.gauges.vm_evicted();
         self.want_program(core);
@@ -88,7 +88,7 @@ impl Tenant {
 
     /// Throws a VM away, with everything that runs in it: `why` is what the callers are told.
     pub(super) fn discard_vm(&mut self, core: &mut Core, vm: &Rc<LiveVm>, why: &str) {
-        log::info!("the VM of {} was discarded: {why}", self.id);
+        log::info!(tenant:% = self.id; "the VM of {} was discarded: {why}", self.id);
         let error = DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
         let runs_in_it = self.events.iter().filter(|(_, event)| Rc::ptr_eq(&event.vm, vm));
         let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();

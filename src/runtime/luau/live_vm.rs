@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use super::gauges::Gauges;
 use super::vm::Vm;
+use crate::model::TenantId;
 
 /// A VM that is alive.
 pub(super) struct LiveVm {
     /// Gone only while it is dropped.
     vm: Option<Vm>,
+    tenant: TenantId,
     gauges: Arc<Gauges>,
 }
 
 impl LiveVm {
-    pub(super) fn new(vm: Vm, gauges: &Arc<Gauges>) -> Self {
-        gauges.vm_made();
-        Self { vm: Some(vm), gauges: gauges.clone() }
+    pub(super) fn new(tenant: TenantId, vm: Vm, gauges: &Arc<Gauges>) -> Self {
+        gauges.vm_made(tenant);
+        Self { vm: Some(vm), tenant, gauges: gauges.clone() }
     }
 }
 
@@ -37,6 +39,6 @@ impl Drop for LiveVm {
         let vm = self.vm.take();
         // One that met a panic may meet another one in its end.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(vm)));
-        self.gauges.vm_closed();
+        self.gauges.vm_closed(self.tenant);
     }
 }

@@ -63,7 +63,7 @@ pub use self::templates::{Finding, check, check_source};
 use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
-use crate::model::{Answer, Cancelled, Job, TenantId, TenantKind, Ticket};
+use crate::model::{Answer, Cancelled, Job, RuntimeFigures, TenantId, TenantKind, Ticket};
 use crate::thread::{OwnedThread, spawn_watched};
 
 /// Between two ticks of a runtime that stops.
@@ -229,14 +229,20 @@ impl TemplateRuntime for LuauRuntime {
     fn stats(&self) -> RuntimeStats {
         let now = Instant::now();
         let gauges = || self.executors.iter().map(|executor| &executor.gauges);
+        let mut figures = RuntimeFigures::default();
+        gauges().for_each(|gauges| gauges.add_to(&mut figures));
         RuntimeStats {
             vms: gauges().map(|gauges| gauges.vms()).sum(),
-            evicted_vms: gauges().map(|gauges| gauges.evicted_vms()).sum(),
             events: gauges().map(|gauges| gauges.events()).sum(),
             in_flight: self.executors.iter().map(|executor| executor.mailbox.under_way() as u64).sum(),
             stalest_executor: gauges().map(|gauges| gauges.away_for(now)).max().unwrap_or(Duration::ZERO),
             longest: gauges().filter_map(|gauges| gauges.running(now)).max_by_key(|(_, _, running)| *running),
+            figures,
         }
+    }
+
+    fn has_vm(&self, tenant: TenantId) -> bool {
+        self.executor(tenant).gauges.has_vm(tenant)
     }
 
     fn shutdown(&self) {

@@ -8,8 +8,9 @@ use mlua::{IntoLuaMulti, MultiValue, Thread, Value};
 use super::api;
 use super::budget::Doom;
 use super::calls::WAITS_IN_UPDATE;
-use super::convert::value_from_luau;
+use super::convert::{ConvertErrorKind, value_from_luau};
 use super::executor::Core;
+use super::gauges::Gauges;
 use super::host::Action;
 use super::script_error;
 use super::task::{Next, Outcome, Task, Wait};
@@ -18,7 +19,7 @@ use super::timers::Due;
 use super::vm::Vm;
 use crate::error::DispatchError;
 use crate::limits::MESSAGE_MAX_BYTES;
-use crate::model::{DispatchResult, EncodedValue};
+use crate::model::{DispatchResult, EncodedValue, Ticket};
 
 /// What a result may take of a message: its envelope needs a few bytes too.
 const RESULT_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 64;
@@ -45,7 +46,7 @@ impl Tenant {
         let outcome = Outcome::of(&task.thread, resumed);
         // The answer is part of the handler's running time, and must not outlive what it was made from.
         let result = match &outcome {
-            Outcome::Finished(value) if is_handler => Some(encode(vm, value)),
+            Outcome::Finished(value) if is_handler => Some(encode(vm, value, &core.gauges)),
             Outcome::Failed(error) if is_handler => Some(Err(DispatchError::Script(script_error::describe(error)))),
             _ => None,
         };
@@ -56,6 +57,9 @@ impl Tenant {
             self.collection.begin_over(event_id);
         }
         let actions = vm.host.take_actions();
+        // The event may end below, and is asked then what it used.
+        let charged = started.elapsed();
+        meter.ran(charged);
         let step = match core.control.doom() {
             Some(doom) => {
                 drop((outcome, actions));
@@ -68,14 +72,14 @@ impl Tenant {
             }
         };
         // With what its call took to prepare: converting values is the script's doing.
-        meter.running.set(meter.running.get() + started.elapsed());
+        meter.ran(started.elapsed() - charged);
         step
     }
 
     /// Ends an event that exceeded a budget; one that exceeded the VM's memory takes the VM with it.
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
-            self.note_error(core, event, &doom.to_string());
+            self.note_doom(core, event, doom);
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
             if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
                 self.discard_vm(core, &vm, "another event used up its memory");
@@ -97,8 +101,10 @@ impl Tenant {
             Outcome::Failed(error) => {
                 if result.is_none() {
                     let text = script_error::describe(&error);
-                    self.log.write(Level::Warn, &format!("a task failed: {text}"));
-                    if let Some(event) = self.tasks.get(id).map(|task| task.event) {
+                    let event = self.tasks.get(id).map(|task| task.event);
+                    let ticket = event.and_then(|event| self.ticket(event));
+                    self.log.write(Level::Warn, ticket, &format!("a task failed: {text}"));
+                    if let Some(event) = event {
                         self.note_error(core, event, &text);
                     }
                 }
@@ -106,6 +112,11 @@ impl Tenant {
             }
         }
         Step::Done
+    }
+
+    /// What an event was submitted as.
+    fn ticket(&self, event: u64) -> Option<Ticket> {
+        self.events.get(&event).map(|event| event.ticket)
     }
 
     fn finish(&mut self, core: &mut Core, id: u64, result: Option<DispatchResult>) {
@@ -232,7 +243,8 @@ impl Tenant {
             Action::Delay { seconds, thread, args } => {
                 let next = Next::Values(args);
                 let Some(id) = self.adopt(event, thread, next) else {
-                    self.log.write(Level::Warn, "task.delay or task.defer was given a coroutine that waits already");
+                    let text = "task.delay or task.defer was given a coroutine that waits already";
+                    self.log.write(Level::Warn, self.ticket(event), text);
                     return;
                 };
                 if seconds > 0.0 {
@@ -289,7 +301,11 @@ fn resume_thread(vm: &Vm, task: &mut Task) -> mlua::Result<MultiValue> {
     }
 }
 
-fn encode(vm: &Vm, value: &Value) -> Result<EncodedValue, DispatchError> {
-    value_from_luau(value, RESULT_MAX_BYTES)
-        .map_err(|error| DispatchError::Script(format!("the result: {}", vm.host.convert_failed(&error))))
+fn encode(vm: &Vm, value: &Value, gauges: &Gauges) -> Result<EncodedValue, DispatchError> {
+    value_from_luau(value, RESULT_MAX_BYTES).map_err(|error| {
+        if matches!(error.kind(), ConvertErrorKind::TooLarge(_)) {
+            gauges.answer_too_large();
+        }
+        DispatchError::Script(format!("the result: {}", vm.host.convert_failed(&error)))
+    })
 }

@@ -3,20 +3,24 @@
 //! Bounded in size and rate, because a tenant decides what it logs and how often. One a tenant, on its executor.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
 
+use super::gauges::Gauges;
 use super::script_error::cut;
 use crate::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
-use crate::model::TenantId;
+use crate::model::{TenantId, Ticket};
 
 /// A tenant's way into the log.
 #[derive(Debug)]
 pub(super) struct ScriptLog {
+    tenant: TenantId,
     target: String,
     allowance: RefCell<Allowance>,
     dropped: Cell<u64>,
+    gauges: Arc<Gauges>,
 }
 
 #[derive(Debug)]
@@ -39,28 +43,37 @@ impl Allowance {
 }
 
 impl ScriptLog {
-    pub(super) fn new(tenant: TenantId) -> Self {
+    pub(super) fn new(tenant: TenantId, gauges: &Arc<Gauges>) -> Self {
         Self {
+            tenant,
             target: format!("tenant/{tenant}"),
             allowance: RefCell::new(Allowance { lines: f64::from(SCRIPT_LOG_BURST), counted: Instant::now() }),
             dropped: Cell::new(0),
+            gauges: gauges.clone(),
         }
     }
 
-    /// Logs a line, if the tenant has not logged too much of late.
-    pub(super) fn write(&self, level: Level, text: &str) {
+    /// Logs a line, if the tenant has not logged too much of late. `ticket`: of the event that it is about.
+    pub(super) fn write(&self, level: Level, ticket: Option<Ticket>, text: &str) {
         if !log::log_enabled!(target: &self.target, level) {
             return;
         }
         if !self.allowance.borrow_mut().take(Instant::now()) {
             self.dropped.set(self.dropped.get() + 1);
+            self.gauges.log_line_dropped();
             return;
         }
         let dropped = self.dropped.take();
         if dropped > 0 {
-            log::warn!(target: &self.target, "{dropped} lines were dropped: at most {SCRIPT_LOG_LINES_PER_SECOND} a second");
+            log::warn!(target: &self.target, tenant:% = self.tenant; "{dropped} lines were dropped: at most {SCRIPT_LOG_LINES_PER_SECOND} a second");
         }
-        log::log!(target: &self.target, level, "{}", one_line(text));
+        let (tenant, line) = (self.tenant, one_line(text));
+        match ticket {
+            Some(ticket) => {
+                log::log!(target: &self.target, level, tenant:% = tenant, request_id:% = ticket; "{line}");
+            }
+            None => log::log!(target: &self.target, level, tenant:% = tenant; "{line}"),
+        }
     }
 }
 

@@ -105,6 +105,11 @@ impl Tasks {
         self.by_id.iter().filter(|(_, task)| task.event == event).map(|(id, _)| *id).collect()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// All tasks.
     pub(super) fn ids(&self) -> Vec<u64> {
         self.by_id.keys().copied().collect()

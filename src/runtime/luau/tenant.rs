@@ -14,6 +14,7 @@ use mlua::{IntoLuaMulti, MultiValue, Value};
 
 use super::budget::{Doom, Meter};
 use super::executor::Core;
+use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::live_vm::LiveVm;
 use super::locks::Locks;
@@ -25,7 +26,7 @@ use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::error::{DbError, DispatchError};
 use crate::limits::TENANT_IO_MAX;
-use crate::model::{Answer, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
+use crate::model::{Answer, Budget, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
 
 /// A tenant.
 pub(super) struct Tenant {
@@ -94,7 +95,7 @@ pub(super) enum Program {
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
 pub(super) struct Event {
-    ticket: Ticket,
+    pub(super) ticket: Ticket,
     pub(super) name: Arc<str>,
     /// What its code is called.
     template: Arc<str>,
@@ -128,7 +129,7 @@ impl Tenant {
     pub(super) fn new(id: TenantId, core: &Core) -> Self {
         Self {
             id,
-            log: Rc::new(ScriptLog::new(id)),
+            log: Rc::new(ScriptLog::new(id, &core.gauges)),
             waiting: VecDeque::new(),
             last_script: 0,
             program: Program::Unknown,
@@ -159,6 +160,7 @@ impl Tenant {
         let limits = core.limits();
         let room = limits.tenant_waiting + limits.tenant_running.saturating_sub(self.events.len());
         if self.waiting.len() >= room && !matches!(job, Job::DropTenant) {
+            core.gauges.exceeded(Budget::Queue);
             let busy = format!("{} events of this tenant are waiting already", self.waiting.len());
             return core.answer(ticket, answer, Err(DispatchError::Busy(busy)));
         }
@@ -214,8 +216,13 @@ impl Tenant {
         match done.purpose {
             IoPurpose::Program(load) => self.program_loaded(core, load, done.output),
             IoPurpose::Script(number) => self.script_compiled(core, number, done.output, done.took),
-            IoPurpose::Task { task, lease } => self.call_done(core, task, lease, done.output),
+            IoPurpose::Task { task, lease, asked } => self.call_done(core, task, lease, asked, done.output),
         }
+    }
+
+    /// How much of it there is.
+    pub(super) fn load(&self) -> Load {
+        Load { waiting_events: self.waiting.len(), coroutines: self.tasks.len() }
     }
 
     /// Whether there is something to do in a turn.
@@ -262,7 +269,7 @@ impl Tenant {
         let Some(id) = because_of else { return Step::Done };
         let is_over = is_done && vm.host.pace.check(&vm.lua);
         if let Some(event) = self.events.get(&id) {
-            event.meter.running.set(event.meter.running.get() + started.elapsed());
+            event.meter.ran(started.elapsed());
         }
         if is_over {
             self.end_doomed(core, id, Doom::Memory(core.limits().memory_bytes));
@@ -296,14 +303,14 @@ impl Tenant {
         if self.vm.is_none()
             && let Err(problem) = self.make_vm(core)
         {
-            core.errors.note(self.id, &template, &name, &problem);
+            core.note_error(self.id, &template, &name, &problem);
             return core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
         }
         let Some(vm) = self.vm.clone() else { return };
         self.last_event += 1;
         let id = self.last_event;
         let compiling = if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
-        let meter = Rc::new(Meter::new(id, Instant::now(), core.limits(), compiling));
+        let meter = Rc::new(Meter::new(id, ticket, Instant::now(), core.limits(), compiling));
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
                 vm.host.add_event(id, waiting.event);
@@ -324,12 +331,12 @@ impl Tenant {
                 self.running.push(handler);
             }
             Err(Start::Script(problem)) => {
-                core.errors.note(self.id, &template, &name, &problem);
+                core.note_error(self.id, &template, &name, &problem);
                 core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
             }
             Err(Start::Memory) => {
                 let doom = Doom::Memory(core.limits().memory_bytes);
-                core.errors.note(self.id, &template, &name, &doom.to_string());
+                core.note_doom(self.id, &template, &name, doom);
                 core.answer(ticket, waiting.answer, Err(DispatchError::Script(doom.to_string())));
                 self.discard_vm(core, &vm, "another event used up its memory");
             }
@@ -361,7 +368,14 @@ impl Tenant {
     /// Notes an error of an event for the template's author, whether or not somebody waits for its answer.
     pub(super) fn note_error(&self, core: &Core, event: u64, text: &str) {
         if let Some(event) = self.events.get(&event) {
-            core.errors.note(self.id, &event.template, &event.name, text);
+            core.note_error(self.id, &event.template, &event.name, text);
+        }
+    }
+
+    /// As [`Tenant::note_error`], if the event ends because it exceeded a budget.
+    pub(super) fn note_doom(&self, core: &Core, event: u64, doom: Doom) {
+        if let Some(event) = self.events.get(&event) {
+            core.note_doom(self.id, &event.template, &event.name, doom);
         }
     }
 
@@ -383,9 +397,10 @@ impl Tenant {
         if let Some(answer) = event.answer {
             // Its handler was cancelled by a task of its own.
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
-            core.errors.note(self.id, &event.template, &event.name, &cancelled);
+            core.note_error(self.id, &event.template, &event.name, &cancelled);
             core.answer(event.ticket, answer, Err(DispatchError::Script(cancelled)));
         }
+        core.gauges.event_ended(event.meter.running.get(), event.meter.started.elapsed());
         event.vm.host.remove_event(id);
         let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
         if is_current && self.events.is_empty() && self.waiting.is_empty() {
@@ -396,13 +411,11 @@ impl Tenant {
     /// Ends an event now: its coroutines are never resumed again, so nothing in them can prevent it.
     pub(super) fn kill_event(&mut self, core: &mut Core, id: u64, doom: Doom) {
         let Some(event) = self.events.get(&id) else { return };
-        if event.answer.is_none() && doom.is_budget() {
-            self.log
-                .write(log::Level::Warn, &format!("{}: tasks that the handler left were ended: {doom}", event.name));
+        if event.answer.is_none() && doom.budget().is_some() {
+            let text = format!("{}: tasks that the handler left were ended: {doom}", event.name);
+            self.log.write(log::Level::Warn, Some(event.ticket), &text);
         }
-        if doom.is_budget() {
-            self.note_error(core, id, &doom.to_string());
-        }
+        self.note_doom(core, id, doom);
         self.answer(core, id, Err(dispatch_error(doom)));
         self.remove_tasks(core, &self.tasks.of_event(id));
         self.end_event(core, id);
@@ -435,7 +448,7 @@ impl Tenant {
                 self.refuse_script(core, number);
                 self.compile_next(core);
             }
-            IoPurpose::Task { task, lease } => self.call_refused(core, task, lease),
+            IoPurpose::Task { task, lease, asked } => self.call_refused(core, task, lease, asked),
         }
     }
 }

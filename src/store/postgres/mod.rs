@@ -28,7 +28,10 @@ use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
-use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoreOptions, StoredState, Usage};
+use super::{
+    FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures, StoreOptions,
+    StoredState, Usage,
+};
 use crate::error::DbError;
 use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
@@ -40,9 +43,15 @@ use worker::{Job, Shared, Worker};
 
 pub(super) use schema::migrate;
 
+/// Whether a URL can be understood; touches no server.
+pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
+    session::config(url).map(drop)
+}
+
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
     config: Config,
+    shared: Arc<Shared>,
     queue_bytes: Arc<AtomicUsize>,
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
@@ -74,6 +83,7 @@ impl PostgresStore {
         // Should a thread not start, the drop of this ends and joins the others.
         let store = Self {
             config,
+            shared: Arc::clone(&shared),
             queue_bytes: Arc::default(),
             revisions: Arc::default(),
             queue: Arc::new(Queue::new(count)),
@@ -312,6 +322,15 @@ impl Store for PostgresStore {
             return Err(closed());
         }
         Ok(Box::new(PostgresExport::begin(&self.config)?))
+    }
+
+    fn figures(&self) -> StoreFigures {
+        let bytes = self.queue_bytes.load(Ordering::Relaxed);
+        StoreFigures {
+            queue: Some(QueueFigures { operations: self.queue.waiting(), bytes }),
+            embedded: None,
+            server: Some(self.shared.figures()),
+        }
     }
 
     fn close(&self) {

@@ -153,6 +153,11 @@ impl Queue {
         self.closed.notify_all();
     }
 
+    /// Operations that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed
     }

@@ -16,6 +16,8 @@ use super::queue::{Next, Queue};
 use super::session::{Fault, Session, describe, unavailable, unknown};
 use crate::error::DbError;
 use crate::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
+use crate::metrics::Counter;
+use crate::store::ServerFigures;
 
 /// An operation and who waits for it.
 pub(super) trait Job: Send {
@@ -37,6 +39,8 @@ pub(super) struct Shared {
     config: Config,
     /// Threads that have a connection.
     connected: AtomicUsize,
+    connects: Counter,
+    connect_failures: Counter,
     /// None while the server answers, as far as is known.
     down: Mutex<Option<Down>>,
 }
@@ -59,7 +63,16 @@ enum Turn {
 
 impl Shared {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, connected: AtomicUsize::new(0), down: Mutex::new(None) }
+        let (connects, connect_failures) = Default::default();
+        Self { config, connected: AtomicUsize::new(0), connects, connect_failures, down: Mutex::new(None) }
+    }
+
+    pub(super) fn figures(&self) -> ServerFigures {
+        ServerFigures {
+            connected: self.connected.load(Ordering::Relaxed),
+            connects: self.connects.get(),
+            connect_failures: self.connect_failures.get(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Down>> {
@@ -208,6 +221,7 @@ impl Worker {
                 true
             }
             Err(error) => {
+                self.shared.connect_failures.inc();
                 self.shared.set_down(&error);
                 false
             }
@@ -218,7 +232,10 @@ impl Worker {
         let (before, after) = (self.session.is_some(), session.is_some());
         self.session = session;
         match (before, after) {
-            (false, true) => self.shared.connected.fetch_add(1, Ordering::Relaxed),
+            (false, true) => {
+                self.shared.connects.inc();
+                self.shared.connected.fetch_add(1, Ordering::Relaxed)
+            }
             (true, false) => self.shared.connected.fetch_sub(1, Ordering::Relaxed),
             _ => 0,
         };

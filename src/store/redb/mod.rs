@@ -17,7 +17,7 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -27,9 +27,13 @@ use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::Weight;
-use super::{FindLimits, KvSet, OpenError, Quota, Revision, Standing, Store, StoredState, Usage};
+use super::{
+    EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
+    StoredState, Usage,
+};
 use crate::error::DbError;
 use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
+use crate::metrics::{Counter, Histogram};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
 use apply::{Done, Op, unreadable};
@@ -61,6 +65,16 @@ struct Shared {
     /// Held only to begin a transaction, never while one reads or writes.
     database: RwLock<Option<Database>>,
     fault_tx: Sender<()>,
+    commits: Commits,
+}
+
+/// What the writer counts.
+#[derive(Default)]
+struct Commits {
+    took: Histogram,
+    operations: Counter,
+    failures: Counter,
+    reopens: Counter,
 }
 
 impl RedbStore {
@@ -80,7 +94,7 @@ impl RedbStore {
         let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
         // One report is enough: the writer reopens, and what was reported before is void then.
         let (fault_tx, fault_rx) = bounded(1);
-        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), fault_tx });
+        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), fault_tx, commits: Commits::default() });
         let writer = Writer { shared: Arc::clone(&shared), source, queue_rx, fault_rx, revision: Revision::default() };
         let thread = thread::spawn("store-writer", move || writer.run())
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
@@ -325,6 +339,21 @@ impl Store for RedbStore {
 
     fn export(&self) -> Result<Export, DbError> {
         Ok(Box::new(RedbExport::begin(&self.shared)?))
+    }
+
+    fn figures(&self) -> StoreFigures {
+        let waiting = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
+        let commits = &self.shared.commits;
+        StoreFigures {
+            queue: Some(QueueFigures { operations: waiting, bytes: self.queue_bytes.load(Ordering::Relaxed) }),
+            embedded: Some(EmbeddedFigures {
+                commits: commits.took.snapshot(),
+                operations: commits.operations.get(),
+                failures: commits.failures.get(),
+                reopens: commits.reopens.get(),
+            }),
+            server: None,
+        }
     }
 
     fn close(&self) {

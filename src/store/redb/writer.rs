@@ -145,7 +145,15 @@ impl Writer {
             }
         }
         if changes {
-            transaction.commit().map_err(|error| Failed::InCommit(error.into()))
+            let commits = &self.shared.commits;
+            let began = Instant::now();
+            let committed = transaction.commit();
+            commits.took.observe(began.elapsed());
+            commits.operations.add(waiting.len() as u64);
+            committed.map_err(|error| {
+                commits.failures.inc();
+                Failed::InCommit(error.into())
+            })
         } else {
             transaction.abort().map_err(|error| Failed::BeforeCommit(error.into()))
         }
@@ -163,6 +171,7 @@ impl Writer {
                     // What readers reported was about the database that is gone.
                     while self.fault_rx.try_recv().is_ok() {}
                     self.shared.install(database);
+                    self.shared.commits.reopens.inc();
                     log::info!("the store is open again");
                     return Next::Go;
                 }

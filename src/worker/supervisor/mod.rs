@@ -3,12 +3,14 @@
 //! The loop in `process` feeds it what happened and carries out what it decides. One machine serves a child process and
 //! an external worker alike; the latter is never spawned or signalled.
 
+mod cause;
 mod policy;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use cause::{Cause, Restarts, Why};
 pub use policy::Policy;
 
 /// From the end of a link until the end of its process is known, if that is why.
@@ -36,7 +38,7 @@ pub enum Event {
     /// The process ended; the text says how.
     Exited(String),
     /// The worker is to be started anew, for this reason; one that is ready answers first what it has in flight.
-    Restart(String),
+    Restart(Why),
     /// The worker is to end at once, and stay away until it is restarted.
     Kill,
     /// The worker is to end gracefully, and stay away until it is restarted.
@@ -65,7 +67,7 @@ pub enum Action {
     RouteToNobody(String),
 }
 
-/// Where a worker is in its life, as operators see it (interface.md).
+/// Where a worker is in its life, as operators see it (README.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its process starts, or it is awaited.
@@ -85,7 +87,11 @@ pub enum State {
 }
 
 impl State {
-    /// The word of interface.md.
+    /// Every state.
+    pub const ALL: [State; 7] =
+        [State::Starting, State::Connected, State::Ready, State::Draining, State::Dead, State::Failed, State::Stopped];
+
+    /// The word of README.md.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Starting => "starting",
@@ -133,7 +139,7 @@ enum Then {
     /// A failure: it is started again after a pause, or given up.
     Fail,
     /// It was ended to be started anew, for this reason.
-    Again(String),
+    Again(Why),
     /// It was ended on request and stays away.
     Stay,
 }
@@ -155,10 +161,12 @@ pub struct Supervisor {
     link_losses: VecDeque<Instant>,
     failures: VecDeque<Instant>,
     failures_in_a_row: u32,
-    restarts: u64,
+    restarts: Restarts,
     last_exit: Option<String>,
     /// Why the process is being ended, if that is the worker's fault.
-    why: Option<String>,
+    why: Option<Why>,
+    /// Why the process ended that is to be started again after a pause.
+    failed_by: Cause,
 }
 
 impl Supervisor {
@@ -176,9 +184,10 @@ impl Supervisor {
             link_losses: VecDeque::new(),
             failures: VecDeque::new(),
             failures_in_a_row: 0,
-            restarts: 0,
+            restarts: Restarts::default(),
             last_exit: None,
             why: None,
+            failed_by: Cause::Death,
         }
     }
 
@@ -188,7 +197,7 @@ impl Supervisor {
     }
 
     /// How often its process was started again.
-    pub fn restarts(&self) -> u64 {
+    pub fn restarts(&self) -> Restarts {
         self.restarts
     }
 
@@ -220,7 +229,11 @@ impl Supervisor {
         self.settle(now);
         match event {
             Event::Tick => self.tick(now),
-            Event::SpawnFailed(why) => self.exited(format!("could not be started: {why}"), now, jitter),
+            Event::SpawnFailed(why) => {
+                let actions = self.exited(format!("could not be started: {why}"), now, jitter);
+                self.failed_by = Cause::NotStarted;
+                actions
+            }
             Event::Exited(how) => self.exited(how, now, jitter),
             Event::Connected => self.connected(now),
             Event::Ready => self.ready(now),
@@ -248,11 +261,13 @@ impl Supervisor {
         }
         match (self.state, self.ending) {
             (State::Dead, _) => {
-                self.restarts += u64::from(!is_first);
+                if !is_first {
+                    self.restarts.count(self.failed_by);
+                }
                 self.start(now)
             }
             (State::Starting | State::Connected, _) if self.kind == Kind::Child => {
-                self.why = Some("it was not ready in time".to_owned());
+                self.why = Some(Why::new(Cause::NotReady, "it was not ready in time"));
                 self.terminate(Then::Fail, now)
             }
             (_, Ending::Drain) => self.drained(now),
@@ -327,7 +342,8 @@ impl Supervisor {
         }
         note(&mut self.link_losses, now, self.policy.window);
         if self.kind == Kind::Child && self.link_losses.len() >= self.policy.link_losses_in_window {
-            self.why = Some(format!("its link was lost {} times in a short time", self.link_losses.len()));
+            let text = format!("its link was lost {} times in a short time", self.link_losses.len());
+            self.why = Some(Why::new(Cause::LinksLost, text));
             return self.terminate(Then::Fail, now);
         }
         self.state = State::Starting;
@@ -346,7 +362,7 @@ impl Supervisor {
 
     fn silent(&mut self, now: Instant) -> Vec<Action> {
         if self.kind == Kind::Child && matches!(self.state, State::Connected | State::Ready) {
-            self.why = Some("it missed its heartbeats".to_owned());
+            self.why = Some(Why::new(Cause::Silent, "it missed its heartbeats"));
             return self.terminate(Then::Fail, now);
         }
         self.disconnected(now)
@@ -364,7 +380,7 @@ impl Supervisor {
             self.ready_since = None;
             return vec![Action::RouteToQueue, Action::CloseLink];
         }
-        self.why = Some(why);
+        self.why = Some(Why::new(Cause::Hang, why));
         let then = if self.is_draining() { std::mem::replace(&mut self.then, Then::Fail) } else { Then::Fail };
         self.terminate(then, now)
     }
@@ -381,7 +397,7 @@ impl Supervisor {
         self.terminate(then, now)
     }
 
-    fn restart(&mut self, reason: String, now: Instant) -> Vec<Action> {
+    fn restart(&mut self, reason: Why, now: Instant) -> Vec<Action> {
         if self.kind == Kind::External {
             return self.welcome_back();
         }
@@ -404,7 +420,7 @@ impl Supervisor {
             State::Draining | State::Dead | State::Failed | State::Stopped => {
                 self.failures.clear();
                 self.failures_in_a_row = 0;
-                self.restarts += 1;
+                self.restarts.count(reason.cause);
                 let mut actions = vec![Action::RouteToQueue];
                 actions.append(&mut self.start(now));
                 actions
@@ -470,8 +486,10 @@ impl Supervisor {
             Then::Again(reason) => Some(reason.clone()),
             Then::Fail | Then::Stay => None,
         };
-        self.last_exit = Some(match self.why.take().or(reason) {
-            Some(why) => format!("{how} ({why})"),
+        let fault = self.why.take();
+        self.failed_by = fault.as_ref().map_or(Cause::Death, |why| why.cause);
+        self.last_exit = Some(match fault.or(reason) {
+            Some(why) => format!("{how} ({})", why.text),
             None => how,
         });
         match then {
@@ -480,8 +498,10 @@ impl Supervisor {
                 vec![nobody()]
             }
             // One that died while it drained has failed, like any other.
-            Then::Again(_) if matches!(ending, Ending::Term | Ending::Kill) => {
-                self.restarts += 1;
+            Then::Again(reason) if matches!(ending, Ending::Term | Ending::Kill) => {
+                // One that hung while it drained is counted as what it did.
+                let is_fault = self.failed_by != Cause::Death;
+                self.restarts.count(if is_fault { self.failed_by } else { reason.cause });
                 self.start(now)
             }
             Then::Again(_) | Then::Fail => self.failed(now, jitter),

@@ -33,7 +33,7 @@ fn a_worker_that_dies_is_restarted_after_a_pause_that_doubles() {
     assert_eq!(supervisor.state(), State::Dead);
     assert_eq!(supervisor.step(Event::Tick, at(start, 599), 0.0), []);
     assert_eq!(supervisor.step(Event::Tick, at(start, 600), 0.0), [Action::Spawn]);
-    assert_eq!(supervisor.restarts(), 1);
+    assert_eq!(supervisor.restarts().total(), 1);
     exit(&mut supervisor, at(start, 700));
     assert_eq!(supervisor.due(), Some(at(start, 1700)));
 }
@@ -71,7 +71,7 @@ fn five_failures_within_a_minute_make_it_failed_until_an_operator_restarts_it() 
     assert!(matches!(last.as_slice(), [Action::RouteToNobody(_)]));
     assert_eq!(supervisor.state(), State::Failed);
     assert_eq!(supervisor.step(Event::Tick, at(now, 3_600_000), 0.0), []);
-    let restart = supervisor.step(Event::Restart("by an operator".to_owned()), now, 0.0);
+    let restart = supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), now, 0.0);
     assert_eq!(restart, [Action::RouteToQueue, Action::Spawn]);
     become_ready(&mut supervisor, now);
     // Its failures are forgotten.
@@ -181,13 +181,16 @@ fn a_restart_drains_ends_and_starts_at_once_and_is_no_failure() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     for round in 0..20 {
-        assert_eq!(supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0), [Action::RouteToQueue]);
+        assert_eq!(
+            supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0),
+            [Action::RouteToQueue]
+        );
         assert_eq!((supervisor.state(), supervisor.is_draining()), (State::Draining, true));
         assert_eq!(supervisor.step(Event::Drained, start, 0.0), [Action::RouteToQueue, Action::Terminate]);
         supervisor.step(Event::Disconnected, start, 0.0);
         assert_eq!(supervisor.step(Event::Exited("exit code 0".to_owned()), start, 0.0), [Action::Spawn]);
         assert_eq!(supervisor.last_exit(), Some("exit code 0 (rolling)"));
-        assert_eq!(supervisor.restarts(), round + 1);
+        assert_eq!(supervisor.restarts().total(), round + 1);
         become_ready(&mut supervisor, start);
     }
 }
@@ -196,7 +199,7 @@ fn a_restart_drains_ends_and_starts_at_once_and_is_no_failure() {
 fn a_worker_that_does_not_drain_is_ended_after_the_drain_timeout() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
-    supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0);
+    supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     assert_eq!(supervisor.due(), Some(at(start, 35_000)));
     assert_eq!(supervisor.step(Event::Tick, at(start, 35_000), 0.0), [Action::RouteToQueue, Action::Terminate]);
 }
@@ -205,14 +208,14 @@ fn a_worker_that_does_not_drain_is_ended_after_the_drain_timeout() {
 fn a_worker_that_dies_while_it_drains_for_a_restart_has_failed() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
-    supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0);
+    supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     // Its link ends with it, and may be noticed first.
     assert_eq!(supervisor.step(Event::Disconnected, start, 0.0), []);
     assert_eq!(supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0), [Action::RouteToQueue]);
     assert_eq!((supervisor.state(), supervisor.due()), (State::Dead, Some(at(start, 500))));
     // One whose link ended, and that lives, is ended soon.
     let mut supervisor = ready_child(start);
-    supervisor.step(Event::Restart("rolling".to_owned()), start, 0.0);
+    supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     supervisor.step(Event::Disconnected, start, 0.0);
     assert_eq!(supervisor.step(Event::Tick, at(start, 1000), 0.0), [Action::RouteToQueue, Action::Terminate]);
 }
@@ -226,11 +229,11 @@ fn a_kill_keeps_it_away_until_it_is_restarted() {
     supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0);
     assert_eq!(supervisor.state(), State::Stopped);
     assert_eq!(supervisor.step(Event::Tick, at(start, 99_000_000), 0.0), []);
-    let restart = supervisor.step(Event::Restart("by an operator".to_owned()), start, 0.0);
+    let restart = supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), start, 0.0);
     assert_eq!(restart, [Action::RouteToQueue, Action::Spawn]);
     // A restart that comes before the killed process was reaped waits for that.
     supervisor.step(Event::Kill, start, 0.0);
-    assert_eq!(supervisor.step(Event::Restart("again".to_owned()), start, 0.0), [Action::RouteToQueue]);
+    assert_eq!(supervisor.step(Event::Restart(Why::new(Cause::Operator, "again")), start, 0.0), [Action::RouteToQueue]);
     assert_eq!(supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0), [Action::Spawn]);
 }
 
@@ -262,7 +265,7 @@ fn an_external_worker_is_never_spawned_or_signalled() {
         unhealthy,
         Event::Connected,
         Event::Ready,
-        Event::Restart("no".to_owned()),
+        Event::Restart(Why::new(Cause::Operator, "no")),
         Event::Silent,
         Event::Connected,
         Event::Ready,
@@ -353,7 +356,7 @@ fn random_event(random: &mut u64, world: &World, now: Instant) -> Event {
         10 => Event::Silent,
         11 => Event::Unhealthy(text),
         12..=13 => Event::Drained,
-        14 => Event::Restart(text),
+        14 => Event::Restart(Why::new(Cause::Rolling, text)),
         15 if (*random >> 32).is_multiple_of(4) => Event::Kill,
         16 if (*random >> 32).is_multiple_of(4) => Event::Stop { drain_until: now + Duration::from_secs(3) },
         17..=20 if world.alive && (world.signalled || (*random >> 32).is_multiple_of(4)) => Event::Exited(text),
@@ -400,4 +403,45 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
         assert!(!world.alive || world.signalled || supervisor.state() == State::Ready, "{supervisor:?}");
     }
     assert_eq!(reached.len(), 7, "all states were reached: {reached:?}");
+}
+
+#[test]
+fn a_restart_is_counted_with_the_reason_why_the_worker_ended() {
+    let start = Instant::now();
+    let later = at(start, 120_000);
+    let asked = |cause| Event::Restart(Why::new(cause, "asked"));
+    let hang = Event::Unhealthy("it hangs".to_owned());
+    let ways = [
+        (Cause::Death, vec![Event::Disconnected]),
+        (Cause::Silent, vec![Event::Silent]),
+        (Cause::Hang, vec![hang.clone()]),
+        (
+            Cause::LinksLost,
+            std::iter::repeat_n([Event::Disconnected, Event::Connected, Event::Ready], 5).flatten().collect(),
+        ),
+        (Cause::Operator, vec![asked(Cause::Operator), Event::Drained]),
+        (Cause::Rolling, vec![asked(Cause::Rolling), Event::Drained]),
+        (Cause::Recycled, vec![asked(Cause::Recycled), Event::Drained]),
+        // What it did while it drained counts, and not why it drained.
+        (Cause::Hang, vec![asked(Cause::Rolling), hang]),
+        (Cause::Death, vec![asked(Cause::Rolling)]),
+    ];
+    for (cause, way) in ways {
+        let mut supervisor = ready_child(start);
+        for event in way {
+            supervisor.step(event, start, 0.0);
+        }
+        supervisor.step(Event::Exited("killed".to_owned()), start, 0.0);
+        supervisor.step(Event::Tick, later, 0.0);
+        assert_eq!((supervisor.restarts()[cause], supervisor.restarts().total()), (1, 1), "{cause:?} {supervisor:?}");
+    }
+    let mut supervisor = Supervisor::new(Kind::Child, Policy::default());
+    supervisor.step(Event::Tick, start, 0.0);
+    supervisor.step(Event::SpawnFailed("no memory".to_owned()), start, 0.0);
+    supervisor.step(Event::Tick, later, 0.0);
+    assert_eq!((supervisor.restarts()[Cause::NotStarted], supervisor.restarts().total()), (1, 1));
+    supervisor.step(Event::Tick, at(later, 30_000), 0.0);
+    supervisor.step(Event::Exited("exit code 0".to_owned()), later, 0.0);
+    supervisor.step(Event::Tick, at(later, 120_000), 0.0);
+    assert_eq!((supervisor.restarts()[Cause::NotReady], supervisor.restarts().total()), (1, 2));
 }

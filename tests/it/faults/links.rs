@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::scene::{Outcome, Scene};
+use super::scene::{Outcome, Scene, guild_on};
+use crate::support::binary::{post, token};
 use crate::support::process::eventually;
 
 const SOON: Duration = Duration::from_secs(2);
@@ -240,5 +241,23 @@ fn what_a_worker_died_with_has_an_unknown_outcome_each() {
     assert_eq!(count("OutcomeUnknown") + count("NoWorker"), 8, "{outcomes:?}");
     let text = outcomes.iter().find(|(kind, _)| kind == "OutcomeUnknown").map(|(_, text)| text);
     assert!(text.and_then(Value::as_str).is_some_and(|text| text.contains("went away")), "{outcomes:?}");
+    scene.expect_calm(64, 20, "");
+}
+
+#[test]
+fn a_worker_that_never_says_which_tenants_have_a_vm_makes_no_error_and_holds_up_no_dispatch() {
+    let scene = Scene::start("ignores-questions");
+    scene.meanwhile(|| {
+        assert_eq!(scene.dispatch("FIRST", "1", Duration::from_secs(60)).0, "ok");
+        let ids = [guild_on(0), guild_on(1)].map(|guild| guild.replace("guild/", "\""));
+        let body = format!("[{}\",{}\"]", ids[0], ids[1]);
+        for _ in 0..3 {
+            // The good worker has a VM of the one; what the other would say is not known.
+            let answer = post(scene.master.api(), "/i/guilds-exist", &token(7), &body);
+            assert_eq!(answer, (200, "[1,0]".to_owned()));
+            scene.wait_fault("asked about 1 tenants");
+            assert_eq!(scene.dispatch("AFTER", "1", Duration::from_secs(60)).0, "ok");
+        }
+    });
     scene.expect_calm(64, 20, "");
 }

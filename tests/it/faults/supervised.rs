@@ -79,7 +79,7 @@ impl Supervised {
             let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
             done.store(true, Ordering::SeqCst);
             asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            assert_eq!(self.pool.workers()[0].report().restarts, 0);
+            assert_eq!(self.pool.workers()[0].report().restarts.total(), 0);
             acted.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
@@ -119,7 +119,7 @@ fn expect_failed(fault: &str, last_exit: &str) {
         supervised.wait_state(State::Failed);
     });
     let report = supervised.report();
-    assert_eq!((report.restarts, report.pid), (4, None), "{report:?}");
+    assert_eq!((report.restarts.total(), report.pid), (4, None), "{report:?}");
     assert_eq!(report.last_exit.as_deref(), Some(last_exit), "{report:?}");
 }
 
@@ -151,7 +151,7 @@ fn a_worker_that_beats_and_gets_nowhere_is_ended_with_what_it_hung_in() {
     supervised.meanwhile(|| {
         let outcome = supervised.dispatch(1, "STUCK", DEADLINE);
         assert!(matches!(outcome, Err(DispatchError::OutcomeUnknown(_))), "{outcome:?}");
-        eventually("it is started again", || (supervised.report().restarts == 1).then_some(()));
+        eventually("it is started again", || (supervised.report().restarts.total() == 1).then_some(()));
     });
     let last_exit = supervised.report().last_exit.expect("a reason");
     assert!(last_exit.contains("STUCK"), "{last_exit}");
@@ -165,11 +165,11 @@ fn a_worker_that_crashes_on_an_event_is_started_again_and_the_event_is_not_sent_
         for restarts in 1..=2 {
             let outcome = supervised.dispatch(1, "DEADLY", DEADLINE);
             assert!(matches!(outcome, Err(DispatchError::OutcomeUnknown(_))), "{outcome:?}");
-            eventually("it is started again", || (supervised.report().restarts == restarts).then_some(()));
+            eventually("it is started again", || (supervised.report().restarts.total() == restarts).then_some(()));
             supervised.wait_state(State::Ready);
             let report = supervised.report();
             // An event that was sent again would have killed the new process, too.
-            assert_eq!((report.restarts, report.in_flight, report.waiting), (restarts, 0, 0), "{report:?}");
+            assert_eq!((report.restarts.total(), report.in_flight, report.waiting), (restarts, 0, 0), "{report:?}");
         }
     });
     assert!(supervised.report().last_exit.is_some_and(|exit| exit.starts_with("killed by signal 6")));
@@ -197,5 +197,5 @@ fn a_worker_that_prints_without_end_works_on_and_nobody_waits_for_its_output() {
     };
     // More than the log takes in all the time that a test may take.
     supervised.meanwhile(|| eventually("a million lines", || (lines() > 1_000_000).then_some(())));
-    assert_eq!(supervised.report().restarts, 0);
+    assert_eq!(supervised.report().restarts.total(), 0);
 }

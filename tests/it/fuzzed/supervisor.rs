@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesophyll::worker::supervisor::{Action, Event, Kind, Policy, State, Supervisor};
+use mesophyll::worker::supervisor::{Action, Cause, Event, Kind, Policy, State, Supervisor, Why};
 
 /// Where dispatches go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl World {
             12 if byte >= 128 => Event::Silent,
             12 => Event::Unhealthy(text),
             13 => Event::Drained,
-            14 => Event::Restart(text),
+            14 => Event::Restart(Why::new(Cause::Rolling, text)),
             _ if byte >= 128 => Event::Kill,
             _ => Event::Stop { drain_until: self.now + Duration::from_millis(u64::from(byte)) },
         })
@@ -82,7 +82,10 @@ impl World {
         if matches!(state, State::Failed | State::Stopped) {
             assert_eq!(self.route, Route::Nobody, "{told}");
         }
-        assert!(self.supervisor.restarts() + 1 >= self.spawns && self.supervisor.restarts() <= self.spawns, "{told}");
+        assert!(
+            self.supervisor.restarts().total() + 1 >= self.spawns && self.supervisor.restarts().total() <= self.spawns,
+            "{told}"
+        );
         if is_tick_in_time {
             assert!(due.is_none_or(|due| due > self.now), "it would tick for ever: {told}");
         }

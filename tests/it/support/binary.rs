@@ -379,6 +379,12 @@ pub(crate) fn try_post(api: SocketAddr, path: &str, token: &str, body: &str) -> 
     request.send(body).map(read)
 }
 
+/// A PUT with a token: status and body.
+pub(crate) fn put(api: SocketAddr, path: &str, token: &str, body: &str) -> (u16, String) {
+    let request = agent().put(format!("http://{api}{path}")).header("Authorization", format!("Internal {token}"));
+    read(request.send(body).unwrap_or_else(|error| panic!("PUT {path}: {error}")))
+}
+
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().http_status_as_error(false).proxy(None);
     config.timeout_global(Some(DEADLINE)).build().into()

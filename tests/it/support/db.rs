@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use mesophyll::error::DbError;
 use mesophyll::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
-use mesophyll::mesophyll::{MesophyllDbClient, db_routes};
+use mesophyll::mesophyll::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::model::{
     EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
     TenantState,
@@ -148,7 +148,7 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
     }
     impl Handler for Routes {
         fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-            db_routes::handle(&self.state, 0, self.workers, head, body)
+            db_routes::handle(&self.state, &DbFigures::default(), (0, self.workers), head, body)
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -3,6 +3,8 @@
 #[cfg(feature = "luau")]
 pub(crate) mod binary;
 #[cfg(feature = "luau")]
+pub(crate) mod browser;
+#[cfg(feature = "luau")]
 pub(crate) mod chaos;
 pub(crate) mod db;
 #[cfg(feature = "postgres")]

@@ -36,6 +36,11 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }
 
+/// Whether a process is stopped by a signal.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == 'T')
+}
+
 /// The pids of a pool's worker processes by worker id.
 pub(crate) fn workers_of(master: u32) -> BTreeMap<usize, u32> {
     let mut workers = BTreeMap::new();

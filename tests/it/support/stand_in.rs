@@ -68,6 +68,11 @@ impl TemplateRuntime for StandInRuntime {
         }
     }
 
+    /// As if every guild had one.
+    fn has_vm(&self, tenant: TenantId) -> bool {
+        matches!(tenant, TenantId::Guild(_))
+    }
+
     fn stats(&self) -> RuntimeStats {
         RuntimeStats { stalest_executor: Duration::from_millis(1), ..RuntimeStats::default() }
     }

@@ -4,7 +4,7 @@ use mlua::{IntoLua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, refuse, text, version};
 use crate::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
-use crate::model::{CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
+use crate::model::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
@@ -16,15 +16,14 @@ const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
 pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Entries(db.global_kv_find(query, scope)));
-    Ok(Call { work, reply: Reply::Entries, lock: None })
+    let work = move |db: &dyn TenantDb| IoOutput::Entries(db.global_kv_find(query, scope));
+    Ok(Call::new(DbCall::GlobalFind, Reply::Entries, work))
 }
 
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
-    let work =
-        Box::new(move |db: &dyn TenantDb| IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope))));
-    Ok(Call { work, reply: Reply::Entry, lock: None })
+    let work = move |db: &dyn TenantDb| IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope)));
+    Ok(Call::new(DbCall::GlobalGet, Reply::Entry, work))
 }
 
 pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -49,16 +48,16 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         long,
         data: json_from_luau(&field("data")?, FIELD_MAX_BYTES)?,
     };
-    let op = GlobalKeyValueOp::Create { entry };
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.global_kv(tenant, op)));
-    Ok(Call { work, reply: Reply::Nothing, lock: None })
+    Ok(change(tenant, DbCall::GlobalCreate, GlobalKeyValueOp::Create { entry }))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
-    let op = GlobalKeyValueOp::Delete { key, version, scope };
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.global_kv(tenant, op)));
-    Ok(Call { work, reply: Reply::Nothing, lock: None })
+    Ok(change(tenant, DbCall::GlobalDelete, GlobalKeyValueOp::Delete { key, version, scope }))
+}
+
+fn change(tenant: TenantId, call: DbCall, op: GlobalKeyValueOp) -> Call {
+    Call::new(call, Reply::Nothing, move |db| IoOutput::Done(db.global_kv(tenant, op)))
 }
 
 fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {

@@ -4,7 +4,7 @@ use mlua::{IntoLua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, list_of_texts, refuse, text};
 use crate::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
-use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
+use crate::model::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
@@ -33,8 +33,8 @@ pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
 
 fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
     let (key, scopes) = record.clone();
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key)));
-    Call { work, reply, lock: Some((record, mode)) }
+    let work = move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key));
+    Call::new(DbCall::Get, reply, work).locking(record, mode)
 }
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -57,31 +57,29 @@ pub(in crate::runtime::luau) fn update_set(
 
 fn set_record(tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
     let value = value_from_luau(value, KV_VALUE_MAX_BYTES)?;
-    let lock = Some((record.clone(), Mode::Write));
-    let (key, scopes) = record;
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value)));
-    Ok(Call { work, reply: Reply::Nothing, lock })
+    let (key, scopes) = record.clone();
+    let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value));
+    Ok(Call::new(DbCall::Set, Reply::Nothing, work).locking(record, Mode::Write))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, scopes) = address(args)?;
     let scopes = writable(scopes)?;
-    let lock = Some(((key.clone(), scopes.clone()), Mode::Write));
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key)));
-    Ok(Call { work, reply: Reply::Nothing, lock })
+    let record = (key.clone(), scopes.clone());
+    let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key));
+    Ok(Call::new(DbCall::Delete, Reply::Nothing, work).locking(record, Mode::Write))
 }
 
 pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     // An escaped key is twice as long.
     let pattern = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
     let scopes = scopes(args.value(1))?;
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Records(db.kv_find(tenant, scopes, pattern)));
-    Ok(Call { work, reply: Reply::Records, lock: None })
+    let work = move |db: &dyn TenantDb| IoOutput::Records(db.kv_find(tenant, scopes, pattern));
+    Ok(Call::new(DbCall::Find, Reply::Records, work))
 }
 
 pub(super) fn list_scopes(tenant: TenantId) -> Call {
-    let work = Box::new(move |db: &dyn TenantDb| IoOutput::Scopes(db.kv_list_scopes(tenant)));
-    Call { work, reply: Reply::Scopes, lock: None }
+    Call::new(DbCall::ListScopes, Reply::Scopes, move |db| IoOutput::Scopes(db.kv_list_scopes(tenant)))
 }
 
 /// `value, exists`

@@ -8,28 +8,42 @@ mod kv;
 mod tenant_state;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::convert::{ConvertError, ToLuau};
 use super::host::Host;
-use super::io::{IoOutput, IoWork};
+use super::io::{Asked, IoOutput, IoWork};
 use super::locks::{Mode, RecordKey};
 use super::ops::Op;
 use crate::error::DbError;
-use crate::model::TenantId;
-use crate::runtime::TenantStates;
+use crate::model::{DbCall, TenantId};
+use crate::runtime::{TenantDb, TenantStates};
 
 pub(super) use self::kv::update_set;
 
 /// A call, ready for an I/O thread.
 pub(super) struct Call {
+    /// Which, and since when the script waits for it.
+    pub(super) asked: Asked,
     /// What to do there.
     pub(super) work: IoWork,
     /// What to make of the result.
     pub(super) reply: Reply,
     /// The record to be locked first, and how.
     pub(super) lock: Option<(RecordKey, Mode)>,
+}
+
+impl Call {
+    fn new(call: DbCall, reply: Reply, work: impl FnOnce(&dyn TenantDb) -> IoOutput + Send + 'static) -> Self {
+        Self { asked: Asked { call, at: Instant::now() }, work: Box::new(work), reply, lock: None }
+    }
+
+    /// With this record locked.
+    fn locking(self, record: RecordKey, mode: Mode) -> Self {
+        Self { lock: Some((record, mode)), ..self }
+    }
 }
 
 /// What a script gets of a result.

@@ -7,10 +7,10 @@ use mlua::Value;
 
 use super::{Args, Call, CallError, Reply, refuse, text};
 use crate::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
-use crate::model::{TenantId, TenantState};
+use crate::model::{DbCall, TenantId, TenantState};
+use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};
 use crate::runtime::luau::io::IoOutput;
-use crate::runtime::{TenantDb, TenantStates};
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>, states: &Arc<dyn TenantStates>) -> Result<Call, CallError> {
     let table = args.table(0, "the tenant state")?;
@@ -30,13 +30,12 @@ pub(super) fn set(tenant: TenantId, args: &Args<'_>, states: &Arc<dyn TenantStat
     let events = (1..=len).map(name).collect::<Result<BTreeSet<_>, _>>()?;
     let data = json_from_luau(&field("data")?, DB_BODY_MAX_BYTES / 2)?;
     let (state, states) = (TenantState { events, data }, states.clone());
-    let work = Box::new(move |db: &dyn TenantDb| {
+    Ok(Call::new(DbCall::SetTenantState, Reply::Nothing, move |db| {
         let done = db.set_tenant_state(tenant, state.clone());
         // Here and not when the script goes on: it may be gone by then, and what was stored is what counts.
         if done.is_ok() {
             states.put(tenant, state);
         }
         IoOutput::Done(done)
-    });
-    Ok(Call { work, reply: Reply::Nothing, lock: None })
+    }))
 }

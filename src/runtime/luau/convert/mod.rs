@@ -1,4 +1,4 @@
-//! Values between bytes and Luau, directly: no tree in between (interface.md: "Values").
+//! Values between bytes and Luau, directly: no tree in between (docs/templates.md).
 //!
 //! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
 //! and what they allocate before they allocate it. Nothing can interrupt them: the first is bounded by the size of its

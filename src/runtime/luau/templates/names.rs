@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use super::known::{self, Kind, Known};
+use crate::nearest::nearest;
 
 /// A value, as far as it is known.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +123,7 @@ impl<'a> Names<'a> {
             }
             Root::Global(name) => {
                 if !known::globals().any(|global| global == name) {
-                    let like = known::nearest(name, self.locals.iter().map(|(local, _)| *local));
+                    let like = nearest(name, self.locals.iter().map(|(local, _)| *local));
                     self.uses.push(Use { line, name, like });
                 }
                 let shape = known::library(name).map_or(Shape::Unknown, Shape::Known);
@@ -136,7 +137,7 @@ impl<'a> Names<'a> {
         let Shape::Known(known) = of.shape else { return Value::default() };
         let Some(index) = known.members.iter().position(|member| *member == name) else {
             let message = format!("{} has no member '{name}'", known.name);
-            self.problem(line, with_hint(message, known::nearest(name, known.members.iter().copied())), of);
+            self.problem(line, with_hint(message, nearest(name, known.members.iter().copied())), of);
             return Value::default();
         };
         let shape = match known.kind {
@@ -176,7 +177,7 @@ impl<'a> Names<'a> {
         let unknown = uses.into_iter().filter(|used| !own.contains(used.name));
         let unknown = unknown.map(|Use { line, name, like }| {
             let message = format!("unknown global '{name}'");
-            let near = like.or_else(|| known::nearest(name, known::globals()));
+            let near = like.or_else(|| nearest(name, known::globals()));
             match known::instead(name) {
                 Some(instead) => (line, format!("{message}; {instead}")),
                 None => (line, with_hint(message, near)),

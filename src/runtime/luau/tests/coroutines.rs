@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mlua::{Lua, LuaString};
 
 use super::support::*;
+use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauLimits, vm};
 
 /// Pure scripts that return a text.
@@ -30,7 +31,7 @@ const AROUND: [(&str, &str); 3] = [
 
 /// How often a runtime's scripts have been preempted.
 fn preemptions(world: &World) -> u64 {
-    world.runtime.executors.iter().map(|executor| executor.gauges.preemptions()).sum()
+    world.runtime.stats().figures.preemptions
 }
 
 fn with_slice(slice: Duration) -> World {

@@ -37,7 +37,7 @@ fn a_vm_in_which_nothing_runs_is_closed_after_a_time() {
         assert_eq!(world.submit_event(tenant(number), "E", "null").text().as_deref(), Ok("1"));
     }
     eventually(|| vms(&world) == 0);
-    assert_eq!(world.runtime.stats().evicted_vms, 20);
+    assert_eq!(world.runtime.stats().figures.evicted_vms, 20);
     // One in which something waits is not closed, however long it takes.
     world.db.close_gate();
     let waits = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'still here'");
@@ -58,7 +58,7 @@ fn at_the_cap_the_vm_that_has_been_idle_longest_makes_room() {
         count(number).expect("counted");
     }
     assert_eq!(count(4).as_deref(), Ok("1"));
-    assert_eq!((vms(&world), world.runtime.stats().evicted_vms), (3, 1));
+    assert_eq!((vms(&world), world.runtime.stats().figures.evicted_vms), (3, 1));
     assert_eq!(count(1).as_deref(), Ok("3"));
     assert_eq!(count(3).as_deref(), Ok("2"));
     assert_eq!(count(2).as_deref(), Ok("1"), "it had been idle longest");
@@ -165,7 +165,7 @@ fn eviction_races_with_events_and_drops_without_losing_an_answer() {
     }
     eventually(|| vms(&world) == 0);
     let stats = world.runtime.stats();
-    assert!(stats.evicted_vms > 100 && stats.in_flight == 0, "{stats:?}");
+    assert!(stats.figures.evicted_vms > 100 && stats.in_flight == 0, "{stats:?}");
 }
 
 #[test]

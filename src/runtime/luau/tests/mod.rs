@@ -7,6 +7,7 @@ mod coroutines;
 mod docs;
 mod escapes;
 mod fairness;
+mod figures;
 mod footprint;
 mod life;
 mod sandbox;

@@ -406,7 +406,11 @@ fn several_executors_share_the_tenants() {
     let pending: Vec<_> =
         (0..200).map(|id| (id, world.submit_script(TenantId::Guild(id << 22), &format!("return {id}")))).collect();
     pending.iter().for_each(|(id, pending)| assert_eq!(pending.text(), Ok(id.to_string())));
-    eventually(|| world.runtime.stats() == RuntimeStats { vms: 200, events: 200, ..RuntimeStats::default() });
+    eventually(|| {
+        let RuntimeStats { vms, events, in_flight, longest, figures, .. } = world.runtime.stats();
+        let at_rest = in_flight == 0 && longest.is_none() && figures.coroutines == 0 && figures.waiting_events == 0;
+        at_rest && (vms, events, figures.wall.count()) == (200, 200, 200)
+    });
 }
 
 #[test]

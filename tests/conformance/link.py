@@ -4,7 +4,7 @@ The suite is kosoku (PyPI), which has Autobahn's cases: framing, pings, reserved
 limits. The peer is tests/bin/ws_echo.rs. Cases of compression (12.*, 13.*) are left out, as the link does not offer it. Each
 end is run twice: as it is, when no case may fail, and broken on purpose, when some must, or this script sees nothing.
 
-usage: run.py WS_ECHO
+usage: link.py WS_ECHO
 """
 
 import asyncio

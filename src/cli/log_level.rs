@@ -1,0 +1,43 @@
+//! `mesophyll log-level`: how much a running master and its workers log.
+
+use serde_json::Value;
+
+use crate::config::parse_level;
+
+use super::args::Args;
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::words::{self, JSON};
+use super::{CliError, Command, output};
+
+pub(super) const COMMAND: Command = Command {
+    name: "log-level",
+    usage: "[LEVEL]",
+    about: "show how much a running master and its workers log, or change it until the master stops",
+    options: &[&[JSON], CLIENT],
+    examples: &["mesophyll log-level", "mesophyll log-level debug"],
+    run,
+};
+
+fn run(args: &Args) -> Result<(), CliError> {
+    let level = match args.positional.as_slice() {
+        [] => None,
+        [level] => Some(parse_level(level).ok_or_else(|| {
+            CliError::usage(format!("a level is off, error, warn, info, debug or trace, not {level:?}"))
+        })?),
+        _ => return Err(CliError::usage(format!("log-level takes {}", COMMAND.usage))),
+    };
+    let client = ApiClient::new(args, DATA_DEADLINE)?;
+    if let Some(level) = level {
+        let body = words::object(&[("level", &words::quoted(&level.as_str().to_lowercase()))]);
+        client.put("/i/log-level", &body)?.success()?;
+    }
+    let text = client.get("/i/log-level")?.success()?;
+    if args.is_on("json") {
+        return output::print_json(&text);
+    }
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    let level = answer["level"].as_str().and_then(parse_level);
+    let level =
+        level.ok_or_else(|| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    output::print(&level.as_str().to_lowercase())
+}

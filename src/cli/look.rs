@@ -1,0 +1,145 @@
+//! `--check-config` and `--print-config`: what a command would run with, looked at without running it.
+
+use serde::Serialize;
+
+use super::args::{Args, OptionSpec, Source};
+use super::config_values::Value;
+use super::table::Table;
+use super::{CliError, Command, environment, output};
+
+/// The options that only look.
+pub(super) const LOOK: &[OptionSpec] = &[
+    OptionSpec::switch("check-config", "check all that can be checked without starting, and end: exit code 0, 2 or 3"),
+    OptionSpec::switch("print-config", "print each option with its value and where that comes from, and end"),
+    OptionSpec::switch("json", "with --print-config: as JSON"),
+];
+
+/// A secret that the command reads from the environment: its variable, and what becomes of it.
+pub(super) struct SecretState {
+    pub(super) variable: &'static str,
+    pub(super) if_unset: &'static str,
+}
+
+/// A line of the table.
+#[derive(Serialize)]
+struct Shown {
+    /// Its name without the dashes; absent for a secret, which has a variable only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    option: Option<&'static str>,
+    variable: String,
+    value: String,
+    source: &'static str,
+}
+
+/// Whether the command line asks only to look.
+pub(super) fn is_asked(args: &Args) -> bool {
+    args.is_on("check-config") || args.is_on("print-config")
+}
+
+/// Checks the configuration, and shows it if that is asked for.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn report(
+    args: &Args,
+    command: &Command,
+    values: &[Value],
+    secrets: &[SecretState],
+    check: impl FnOnce() -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    // The log, which would name them, is not started.
+    environment::tell_unknown();
+    if args.is_on("print-config") {
+        let shown: Vec<Shown> = shown(args, command, values, secrets);
+        output::print(&if args.is_on("json") { json(&shown) } else { table(&shown) })?;
+    }
+    if args.is_on("check-config") {
+        check()?;
+        // On stderr beside a table, which a program may read.
+        let good = "the configuration is good";
+        if args.is_on("print-config") { output::tell(good) } else { output::print(good)? }
+    }
+    Ok(())
+}
+
+fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretState]) -> Vec<Shown> {
+    let options = command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
+    let options = options.map(|option| Shown {
+        option: Some(option.name),
+        variable: option.variable(),
+        // A test sees to it that each has one.
+        value: values.iter().find(|(name, _)| *name == option.name).map(|(_, value)| value.clone()).unwrap_or_default(),
+        source: match args.get(option.name) {
+            Some((_, Source::Flag)) => "flag",
+            Some((_, Source::Environment)) => "environment",
+            None => "default",
+        },
+    });
+    let secrets = secrets.iter().map(|secret| {
+        let is_set = std::env::var_os(secret.variable).is_some();
+        Shown {
+            option: None,
+            variable: secret.variable.to_owned(),
+            value: if is_set { "set" } else { secret.if_unset }.to_owned(),
+            source: if is_set { "environment" } else { "default" },
+        }
+    });
+    options.chain(secrets).collect()
+}
+
+fn is_of_the_look(option: &OptionSpec) -> bool {
+    LOOK.iter().any(|look| look.name == option.name)
+}
+
+fn table(shown: &[Shown]) -> String {
+    let mut table = Table::new(&["OPTION", "VALUE", "SOURCE"]);
+    for Shown { option, variable, value, source } in shown {
+        let name = option.map_or_else(|| variable.clone(), |option| format!("--{option}"));
+        let source = match *source {
+            "flag" => format!("flag {name}"),
+            "environment" => format!("environment {variable}"),
+            other => other.to_owned(),
+        };
+        table.row([name, value.clone(), source]);
+    }
+    table.text()
+}
+
+fn json(shown: &[Shown]) -> String {
+    // Texts always have a JSON form. One a line, for people who read JSON and for programs that read lines.
+    let lines: Vec<String> = shown.iter().map(|one| serde_json::to_string(one).unwrap_or_default()).collect();
+    format!("[\n{}\n]", lines.join(",\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::config_values::{of_pool, of_worker};
+    use crate::config::{PoolConfig, PoolDefaults, WorkerConfig};
+
+    fn parse(command: &Command, line: &[&str]) -> Args {
+        Args::parse(line.iter().map(|word| (*word).to_owned()), command.options, |_| None).expect("valid")
+    }
+
+    #[test]
+    fn each_option_of_a_command_is_shown_with_a_value_and_nothing_else_is() {
+        let pool = |command: &'static Command, defaults| {
+            let args = parse(command, &[]);
+            (command, of_pool(&PoolConfig::from_options(&args, defaults).expect("valid")))
+        };
+        let worker = &crate::cli::worker::COMMAND;
+        let args = parse(worker, &["--id", "0", "--workers", "1", "--master", "a:1"]);
+        let worker = (worker, of_worker(&WorkerConfig::from_options(&args).expect("valid")));
+        let mut replay = pool(&crate::cli::replay::COMMAND, PoolDefaults::REPLAY);
+        replay.1.extend(crate::cli::replay::own_values(1, 1));
+        for (command, values) in [pool(&crate::cli::master::COMMAND, PoolDefaults::MASTER), replay, worker] {
+            for option in command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option)) {
+                let value = values.iter().find(|(name, _)| *name == option.name);
+                let value = value.unwrap_or_else(|| panic!("{}: --{} has no value to show", command.name, option.name));
+                assert!(!value.1.is_empty(), "{}: --{}", command.name, option.name);
+            }
+            let is_option = |name: &str| command.has_option(name) || super::super::master::COMMAND.has_option(name);
+            assert!(values.iter().all(|(name, _)| is_option(name)), "{}: a value of no option", command.name);
+        }
+    }
+}

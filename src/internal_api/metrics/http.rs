@@ -1,0 +1,59 @@
+//! Families about both HTTP servers, and what the internal API answered.
+
+use crate::http::HttpStats;
+use crate::metrics::{Counter, Exposition};
+
+/// The statuses that the internal API answers; any other is `other`.
+const STATUSES: [u16; 21] =
+    [200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 417, 422, 431, 500, 501, 502, 503, 504, 505];
+
+/// How often each status was answered.
+#[derive(Debug, Default)]
+pub(in crate::internal_api) struct Statuses {
+    known: [Counter; STATUSES.len()],
+    other: Counter,
+}
+
+impl Statuses {
+    pub(in crate::internal_api) fn note(&self, status: u16) {
+        let place = STATUSES.iter().position(|known| *known == status);
+        place.map_or(&self.other, |place| &self.known[place]).inc();
+    }
+}
+
+/// The servers with their names as labels.
+pub(super) type Servers = [(&'static str, Option<HttpStats>); 2];
+
+pub(super) fn show(exposition: &mut Exposition, statuses: Option<&Statuses>, servers: &Servers) {
+    let mut answered = exposition.counter("mesophyll_api_requests_total", "What the internal API answered, by status.");
+    if let Some(statuses) = statuses {
+        for (status, count) in STATUSES.iter().zip(&statuses.known) {
+            answered.sample(&[("status", &status.to_string())], count.get());
+        }
+        answered.sample(&[("status", "other")], statuses.other.get());
+    }
+    let mut open = exposition.gauge("mesophyll_http_connections", "Connections now.");
+    for (name, stats) in servers {
+        if let Some(stats) = stats {
+            open.sample(&[("server", name)], stats.open);
+        }
+    }
+    let mut count = |name, help, figure: &dyn Fn(&HttpStats) -> u64| {
+        let mut family = exposition.counter(name, help);
+        for (server, stats) in servers {
+            if let Some(stats) = stats {
+                family.sample(&[("server", server)], figure(stats));
+            }
+        }
+    };
+    count("mesophyll_http_connections_accepted_total", "Connections that got a place.", &|stats| stats.accepted);
+    count("mesophyll_http_connections_displaced_total", "Connections that made room for a newer one.", &|stats| {
+        stats.displaced
+    });
+    count(
+        "mesophyll_http_connections_refused_total",
+        "Connections that were refused, as every place was busy.",
+        &|stats| stats.refused,
+    );
+    count("mesophyll_http_requests_total", "Requests that reached a handler.", &|stats| stats.requests);
+}

@@ -1,0 +1,162 @@
+//! `GET /metrics`: what the layers have counted, in Prometheus' text format. Needs no token; the source rule holds.
+//!
+//! Each layer's families stand in a file of their own, and every family is begun on every scrape, also where there is nothing to
+//! show in it (a test compares them with docs/operations.md). A scrape copies counters that are kept anyway and asks nobody who
+//! might be slow. Like `/livez` it takes no place of those that wait for tenants, so it answers under a flood.
+
+mod http;
+mod links;
+mod process;
+mod runtime;
+mod store;
+mod traffic;
+mod workers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::error::{ApiError, Code};
+use super::{About, Api, Call};
+use crate::http::{Body, HttpStats, HttpWatch, Response};
+use crate::limits::METRICS_SCRAPES_MAX;
+use crate::metrics::Exposition;
+use crate::process_figures::{self, ProcessFigures};
+use crate::store::{DbState, StoreFigures};
+use crate::worker::{Traffic, WorkerReport};
+
+pub(super) use self::http::Statuses;
+pub use self::links::{LinkFigures, RequestFigures};
+
+/// What a master's layers have to show at one moment; what is empty stays without samples.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Each worker's report.
+    pub workers: Vec<WorkerReport>,
+    /// What the pool was asked for.
+    pub traffic: Option<Arc<Traffic>>,
+    /// What master it is.
+    pub about: Option<About>,
+    /// How many tenants are quarantined.
+    pub quarantined: Option<usize>,
+    /// Lines that workers printed and that were not logged.
+    pub output_lines_dropped: Option<u64>,
+    /// The links of each worker process.
+    pub links: Vec<LinkFigures>,
+    /// What worker processes asked of the database.
+    pub db_requests: Vec<RequestFigures>,
+    /// The worker-facing server's.
+    pub worker_http: Option<HttpStats>,
+}
+
+/// What the API itself knows besides.
+#[derive(Default)]
+struct Own<'a> {
+    db: Option<&'a DbState>,
+    statuses: Option<&'a Statuses>,
+    http: Option<HttpStats>,
+    process: ProcessFigures,
+    virtual_bytes: u64,
+}
+
+pub(super) fn metrics(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let place = Scrape::begin(&api.scrapes, METRICS_SCRAPES_MAX)
+        .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
+    let own = Own {
+        db: Some(&api.db),
+        statuses: Some(&api.answered),
+        http: api.http.get().and_then(HttpWatch::stats),
+        process: ProcessFigures::read(),
+        virtual_bytes: process_figures::virtual_bytes(),
+    };
+    let text = text(&api.ready.figures(), &own);
+    Ok(Response::new(200, Exposition::CONTENT_TYPE, text.into_bytes()).holding(place))
+}
+
+/// All families.
+fn text(figures: &Figures, own: &Own<'_>) -> String {
+    let mut exposition = Exposition::default();
+    build(&mut exposition);
+    workers::show(&mut exposition, figures);
+    traffic::show(&mut exposition, figures);
+    runtime::show(&mut exposition, &figures.workers);
+    links::show(&mut exposition, &figures.links);
+    links::show_requests(&mut exposition, &figures.db_requests);
+    let store_figures = own.db.map_or_else(StoreFigures::default, DbState::store_figures);
+    store::show(&mut exposition, own.db.map(DbState::operations), &store_figures);
+    http::show(&mut exposition, own.statuses, &[("api", own.http), ("worker", figures.worker_http)]);
+    process::show(&mut exposition, &own.process, own.virtual_bytes);
+    exposition.into_text()
+}
+
+fn build(exposition: &mut Exposition) {
+    exposition
+        .gauge("mesophyll_build_info", "Always 1; which build this is.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+/// One answer that is under way, of a route that has a number of its own for them: from its beginning until it has left.
+#[derive(Debug)]
+pub(super) struct Scrape(Arc<AtomicUsize>);
+
+impl Scrape {
+    /// One more, unless there are `most`.
+    pub(super) fn begin(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let scrape = Self(count.clone());
+        // Dropped, and so taken back, if it is one too many.
+        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(scrape)
+    }
+}
+
+impl Drop for Scrape {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of a text's families.
+    fn families(text: &str) -> Vec<&str> {
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types.map(|line| line.split(' ').next().unwrap_or_default()).collect()
+    }
+
+    #[test]
+    fn every_family_is_documented_and_every_documented_one_is_there() {
+        let docs = include_str!("../../../docs/operations.md");
+        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `"));
+        let names = rows.map(|row| row.split('`').next().unwrap_or_default());
+        let documented: Vec<&str> =
+            names.filter(|name| name.starts_with("mesophyll_") || name.starts_with("process_")).collect();
+        let text = text(&Figures::default(), &Own::default());
+        assert_eq!(families(&text), documented, "in this order, too, which is how people look for them");
+    }
+
+    #[test]
+    fn no_family_is_there_twice_and_each_has_the_name_that_its_kind_asks_for() {
+        let text = text(&Figures::default(), &Own::default());
+        let mut names = families(&text);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').expect("a name and a kind");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            assert!(kind != "histogram" || name.ends_with("_seconds"), "{line}");
+        }
+    }
+
+    #[test]
+    fn so_many_scrapes_are_under_way_at_once_and_no_more() {
+        let count = Arc::default();
+        let mut scrapes: Vec<Scrape> =
+            (0..METRICS_SCRAPES_MAX).filter_map(|_| Scrape::begin(&count, METRICS_SCRAPES_MAX)).collect();
+        assert_eq!(scrapes.len(), METRICS_SCRAPES_MAX);
+        assert!(Scrape::begin(&count, METRICS_SCRAPES_MAX).is_none());
+        scrapes.pop();
+        assert!(Scrape::begin(&count, METRICS_SCRAPES_MAX).is_some());
+        drop(scrapes);
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+}

@@ -1,0 +1,77 @@
+//! Families about the store: what it was asked, and what it tells of its inside.
+
+use crate::metrics::Exposition;
+use crate::store::{EmbeddedFigures, Operation, OperationFigures, RESULTS, ServerFigures, StoreFigures};
+
+pub(super) fn show(exposition: &mut Exposition, operations: Option<&OperationFigures>, store: &StoreFigures) {
+    let mut ended = exposition.counter("mesophyll_store_operations_total", "Operations of the store, by result.");
+    if let Some(operations) = operations {
+        for (operation, name) in Operation::ALL {
+            for (result, count) in RESULTS.into_iter().zip(operations.results(operation)) {
+                ended.sample(&[("operation", name), ("result", result)], count);
+            }
+        }
+    }
+    let mut took = exposition.histogram(
+        "mesophyll_store_operation_duration_seconds",
+        "How long operations of the store took, queues included.",
+    );
+    if let Some(operations) = operations {
+        for (operation, name) in Operation::ALL {
+            let buckets = operations.took(operation);
+            if buckets.count() > 0 {
+                took.buckets(&[("operation", name)], &buckets);
+            }
+        }
+    }
+    exposition.one_gauge(
+        "mesophyll_store_queue_operations",
+        "Operations that wait for the store.",
+        store.queue.map(|queue| queue.operations),
+    );
+    exposition.one_gauge(
+        "mesophyll_store_queue_bytes",
+        "Bytes of operations that wait or are under way.",
+        store.queue.map(|queue| queue.bytes),
+    );
+    show_embedded(exposition, store.embedded.as_ref());
+    show_server(exposition, store.server);
+}
+
+fn show_embedded(exposition: &mut Exposition, embedded: Option<&EmbeddedFigures>) {
+    let mut commits = exposition.histogram(
+        "mesophyll_store_commit_duration_seconds",
+        "Group commits of the embedded store, until they were synced.",
+    );
+    if let Some(embedded) = embedded {
+        commits.buckets(&[], &embedded.commits);
+    }
+    exposition.one_counter(
+        "mesophyll_store_commit_operations_total",
+        "Operations in group commits of the embedded store.",
+        embedded.map(|embedded| embedded.operations),
+    );
+    exposition.one_counter(
+        "mesophyll_store_commit_failures_total",
+        "Group commits of the embedded store that failed.",
+        embedded.map(|embedded| embedded.failures),
+    );
+    exposition.one_counter(
+        "mesophyll_store_reopens_total",
+        "How often the embedded store's file was opened anew after a fault.",
+        embedded.map(|embedded| embedded.reopens),
+    );
+}
+
+fn show_server(exposition: &mut Exposition, server: Option<ServerFigures>) {
+    exposition.one_gauge(
+        "mesophyll_postgres_connections",
+        "Connections to PostgreSQL now.",
+        server.map(|server| server.connected),
+    );
+    let mut connects = exposition.counter("mesophyll_postgres_connects_total", "Attempts to connect to PostgreSQL.");
+    if let Some(server) = server {
+        connects.sample(&[("result", "ok")], server.connects);
+        connects.sample(&[("result", "error")], server.connect_failures);
+    }
+}

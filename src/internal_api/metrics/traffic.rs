@@ -1,0 +1,39 @@
+//! Families about what the pool was asked for and how it ended.
+
+use super::Figures;
+use crate::metrics::Exposition;
+use crate::model::JobKind;
+use crate::worker::{Outcome, WorkerTraffic};
+
+pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
+    let workers: Vec<(String, &WorkerTraffic)> = figures
+        .traffic
+        .iter()
+        .flat_map(|traffic| traffic.workers().iter().enumerate())
+        .map(|(id, worker)| (id.to_string(), worker))
+        .collect();
+    let mut ended =
+        exposition.counter("mesophyll_dispatches_total", "Jobs of tenants that ended, by kind and outcome.");
+    for (id, worker) in &workers {
+        for kind in JobKind::ALL {
+            for outcome in Outcome::ALL {
+                let labels = [("worker", id.as_str()), ("kind", kind.as_str()), ("outcome", outcome.as_str())];
+                ended.sample(&labels, worker.count(kind, outcome));
+            }
+        }
+    }
+    let mut took = exposition.histogram(
+        "mesophyll_dispatch_duration_seconds",
+        "From when a job was asked for to its end, however it ended.",
+    );
+    for (id, worker) in &workers {
+        for kind in JobKind::ALL {
+            let buckets = worker.took(kind);
+            // A kind that nobody uses is not worth its two dozen lines.
+            if kind == JobKind::Event || buckets.count() > 0 {
+                took.buckets(&[("worker", id), ("kind", kind.as_str())], &buckets);
+            }
+        }
+    }
+    exposition.one_gauge("mesophyll_quarantined_tenants", "Tenants that are quarantined now.", figures.quarantined);
+}

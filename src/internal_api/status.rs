@@ -1,0 +1,194 @@
+//! `GET /i/status`: everything that the status page shows, at one moment and in one answer.
+//!
+//! Counts are since the master started and never reset: whoever asks twice has rates and quantiles of the time between from their
+//! differences, over `at_ms`, which the master measures. So the master keeps no history and no two pages disturb each other.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::error::{ApiError, Code};
+use super::metrics::Scrape;
+use super::workers::{self, Quarantined, Rolling, Worker};
+use super::{Api, Call};
+use crate::http::{Body, Response};
+use crate::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
+use crate::metrics::LATENCY_BOUNDS_US;
+use crate::model::JobKind;
+use crate::worker::{Outcome, Traffic, WorkerTraffic};
+
+/// What a master is, for those who look at it; no path and no address.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// How it runs its workers, as `--mode` says it.
+    pub mode: &'static str,
+    /// The kind of its store.
+    pub store: &'static str,
+    /// Somebody else starts the workers.
+    pub has_external_workers: bool,
+    /// When it started.
+    pub started: Instant,
+}
+
+#[derive(Serialize)]
+struct Status {
+    /// For differences: milliseconds since the master started.
+    at_ms: u64,
+    master: Master,
+    latency_bounds_us: [u64; LATENCY_BOUNDS_US.len()],
+    workers: Vec<Counted>,
+    rolling: Rolling,
+    quarantine: Vec<Quarantined>,
+    busiest: Busiest,
+    errors: Vec<RecentError>,
+}
+
+#[derive(Serialize)]
+struct Master {
+    version: &'static str,
+    pid: u32,
+    mode: &'static str,
+    store: &'static str,
+    external_workers: bool,
+}
+
+/// A worker, and what its tenants asked for.
+#[derive(Serialize)]
+struct Counted {
+    #[serde(flatten)]
+    worker: Worker,
+    outcomes: Outcomes,
+    latency: Latency,
+}
+
+/// How many jobs ended how, by the names that metrics have for it; what never happened is left out.
+struct Outcomes(Vec<(&'static str, u64)>);
+
+impl Serialize for Outcomes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+#[derive(Serialize)]
+struct Latency {
+    /// By bucket; empty ones at the end are left out.
+    counts: Vec<u64>,
+    sum_us: u64,
+}
+
+impl Counted {
+    fn of(worker: Worker, traffic: Option<&WorkerTraffic>) -> Self {
+        let count = |outcome: Outcome| {
+            traffic.map_or(0, |traffic| JobKind::ALL.iter().map(|kind| traffic.count(*kind, outcome)).sum())
+        };
+        let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.as_str(), count(*outcome)));
+        let mut took = crate::metrics::Buckets::default();
+        for kind in traffic.iter().flat_map(|traffic| JobKind::ALL.map(|kind| traffic.took(kind))) {
+            took.add(&kind);
+        }
+        let len = took.counts().iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        Self {
+            worker,
+            outcomes: Outcomes(outcomes.filter(|(_, count)| *count > 0).collect()),
+            latency: Latency { counts: took.counts()[..len].to_vec(), sum_us: took.sum_us() },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Busiest {
+    seconds: u64,
+    us: u64,
+    tenants: Vec<Share>,
+}
+
+#[derive(Serialize)]
+struct Share {
+    tenant: String,
+    events: u64,
+    us: u64,
+}
+
+#[derive(Serialize)]
+struct RecentError {
+    id: u64,
+    tenant: String,
+    event: String,
+    kind: &'static str,
+    message: String,
+    count: u64,
+    first_s: u64,
+    last_s: u64,
+}
+
+pub(super) fn status(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let operator = workers::operator(api)?;
+    // Not one of those places that callers of tenants wait in: under a flood somebody wants to look.
+    let place = Scrape::begin(&api.statuses, STATUS_ANSWERS_MAX)
+        .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
+    let (figures, now) = (api.ready.figures(), Instant::now());
+    let about = figures.about.ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
+    let traffic = figures.traffic.as_deref();
+    let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
+    let counted = |report| {
+        let worker = Worker::of(report, now);
+        let traffic = traffic_of(worker.id);
+        Counted::of(worker, traffic)
+    };
+    let status = Status {
+        at_ms: millis(now.saturating_duration_since(about.started)),
+        master: Master {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            mode: about.mode,
+            store: about.store,
+            external_workers: about.has_external_workers,
+        },
+        latency_bounds_us: LATENCY_BOUNDS_US,
+        workers: figures.workers.into_iter().map(counted).collect(),
+        rolling: Rolling::of(operator),
+        quarantine: workers::quarantined(operator),
+        busiest: busiest(traffic, now),
+        errors: errors(traffic, now),
+    };
+    Ok(workers::json(200, &status).holding(place))
+}
+
+fn busiest(traffic: Option<&Traffic>, now: Instant) -> Busiest {
+    let report = traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
+    let share = |share: crate::worker::Share| Share {
+        tenant: share.tenant.to_string(),
+        events: share.events,
+        us: micros(share.took),
+    };
+    Busiest {
+        seconds: report.span.as_secs(),
+        us: micros(report.took),
+        tenants: report.tenants.into_iter().map(share).collect(),
+    }
+}
+
+fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
+    let age = |at: Instant| now.saturating_duration_since(at).as_secs();
+    let errors = traffic.map(|traffic| traffic.errors().list()).unwrap_or_default();
+    let told = |error: crate::worker::RecentError| RecentError {
+        id: error.id,
+        tenant: error.tenant.to_string(),
+        first_s: age(error.first),
+        last_s: age(error.last),
+        event: error.event,
+        kind: error.kind,
+        message: error.message,
+        count: error.count,
+    };
+    errors.into_iter().map(told).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

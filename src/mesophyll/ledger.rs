@@ -1,0 +1,119 @@
+//! What is counted of one worker over all its links: what it does wrong, what its links have moved, how they began and ended.
+//!
+//! One for each worker id, kept as long as the server, so that nothing is lost or told anew when a link is replaced. Written by the
+//! links' threads, read by anybody.
+
+use std::sync::Arc;
+
+use crate::link::{CloseCause, LinkStats, close_code};
+use crate::metrics::Counter;
+
+use super::tally::Tally;
+
+/// The figures of one worker's links.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// What moved, and how soon pings were answered.
+    pub link: Arc<LinkStats>,
+    /// Links that began.
+    pub connections: Counter,
+    /// Links that took the place of one that had not ended.
+    pub replacements: Counter,
+    ends: [Counter; LinkEnd::ALL.len()],
+    pub(super) undecodable: Tally,
+    pub(super) unknown: Tally,
+    pub(super) late_answers: Tally,
+}
+
+impl Ledger {
+    /// How many links ended so.
+    pub fn ends(&self, end: LinkEnd) -> u64 {
+        self.ends[end as usize].get()
+    }
+
+    /// Messages that do not decode, messages of unknown kinds, and answers that nobody waited for, or not any more.
+    pub fn wrongs(&self) -> [(&'static str, u64); 3] {
+        [
+            ("undecodable", self.undecodable.count()),
+            ("unknown", self.unknown.count()),
+            ("late_answer", self.late_answers.count()),
+        ]
+    }
+
+    pub(super) fn note_end(&self, cause: &CloseCause) {
+        self.ends[LinkEnd::of(cause) as usize].inc();
+    }
+}
+
+/// How a link ended, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The worker closed it.
+    ClosedByPeer,
+    /// The master closed it.
+    ClosedByUs,
+    /// A newer one took its place.
+    Replaced,
+    /// The connection broke, such as when the worker died.
+    Broken,
+    /// The worker gave no sign of life.
+    Silent,
+    /// The worker did not take what was written.
+    SlowPeer,
+}
+
+impl LinkEnd {
+    /// Every end.
+    pub const ALL: [LinkEnd; 6] = [
+        LinkEnd::ClosedByPeer,
+        LinkEnd::ClosedByUs,
+        LinkEnd::Replaced,
+        LinkEnd::Broken,
+        LinkEnd::Silent,
+        LinkEnd::SlowPeer,
+    ];
+
+    /// Its name as a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkEnd::ClosedByPeer => "closed_by_worker",
+            LinkEnd::ClosedByUs => "closed_by_master",
+            LinkEnd::Replaced => "replaced",
+            LinkEnd::Broken => "broken",
+            LinkEnd::Silent => "silent",
+            LinkEnd::SlowPeer => "slow_peer",
+        }
+    }
+
+    fn of(cause: &CloseCause) -> Self {
+        match cause {
+            CloseCause::ClosedByPeer(_) => LinkEnd::ClosedByPeer,
+            CloseCause::ClosedByUs(close_code::REPLACED) => LinkEnd::Replaced,
+            CloseCause::ClosedByUs(_) => LinkEnd::ClosedByUs,
+            CloseCause::Broken(_) => LinkEnd::Broken,
+            CloseCause::Silent => LinkEnd::Silent,
+            CloseCause::SlowPeer => LinkEnd::SlowPeer,
+        }
+    }
+}
+
+/// What there is to see of one worker's links.
+#[derive(Debug, Clone)]
+pub struct LinkReport {
+    /// The worker's number.
+    pub worker_id: usize,
+    /// What was counted over all its links.
+    pub ledger: Arc<Ledger>,
+    /// Messages and bytes that wait to leave now, if it is connected.
+    pub queued: Option<(usize, usize)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_stand_in_the_order_of_their_places() {
+        assert!(LinkEnd::ALL.iter().enumerate().all(|(place, end)| *end as usize == place));
+    }
+}

@@ -1,0 +1,89 @@
+//! What a master asks a worker that is no job: which tenants have a VM there. Not seen by templates, and nothing that runs.
+//!
+//! A question is answered like a dispatch and waits apart from those. Its answer counts only in time: whoever asked gives a
+//! deadline, and what is not known by then is not known. Answers come on the link's reader thread, which never blocks.
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::MesophyllServerConn;
+use crate::model::{EncodedValue, KhronosValue};
+use crate::wire::value;
+use crate::worker_like::next_ticket;
+
+/// A question under way: which of some tenants have a VM. Dropping it forgets it.
+#[derive(Debug)]
+#[must_use = "dropping it forgets the question"]
+pub struct VmQuestion {
+    conn: MesophyllServerConn,
+    req_id: u64,
+    tenants: usize,
+    answer_rx: Receiver<EncodedValue>,
+}
+
+/// Where the answer of a question goes; one that is dropped means that there is none.
+#[derive(Debug)]
+pub(super) struct Asker(Sender<EncodedValue>);
+
+impl VmQuestion {
+    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, Asker) {
+        // Room for the one answer.
+        let (answer_tx, answer_rx) = bounded(1);
+        (Self { conn, req_id: next_ticket().0, tenants, answer_rx }, Asker(answer_tx))
+    }
+
+    pub(super) fn req_id(&self) -> u64 {
+        self.req_id
+    }
+
+    /// Waits for the answer: for each tenant, in the order in which they were asked for, whether it has a VM. Nothing if it did
+    /// not come, or makes no sense.
+    ///
+    /// # Blocks
+    /// Until the answer, the link's end, or `deadline`.
+    pub fn wait(self, deadline: Instant) -> Option<Vec<bool>> {
+        let answer = self.answer_rx.recv_deadline(deadline).ok()?;
+        vms_from_wire(&answer).filter(|has_vm| has_vm.len() == self.tenants)
+    }
+}
+
+impl Drop for VmQuestion {
+    fn drop(&mut self) {
+        self.conn.forget_question(self.req_id);
+    }
+}
+
+impl Asker {
+    /// A worker that answers with an error knows no more than one that does not answer.
+    pub(super) fn answer(self, result: Result<EncodedValue, String>) {
+        if let Ok(answer) = result {
+            // Who asked may have gone.
+            let _ = self.0.try_send(answer);
+        }
+    }
+}
+
+pub(super) fn vms_to_wire(has_vm: impl Iterator<Item = bool>) -> EncodedValue {
+    value::encode(&KhronosValue::Buffer(has_vm.map(u8::from).collect()))
+}
+
+fn vms_from_wire(answer: &EncodedValue) -> Option<Vec<bool>> {
+    match value::decode(answer) {
+        Ok(KhronosValue::Buffer(bytes)) => Some(bytes.into_iter().map(|byte| byte == 1).collect()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_as_it_was_given_and_any_other_value_is_none() {
+        for has_vm in [vec![], vec![true, false, true, true]] {
+            assert_eq!(vms_from_wire(&vms_to_wire(has_vm.iter().copied())), Some(has_vm));
+        }
+        assert_eq!(vms_from_wire(&EncodedValue::null()), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! What a worker's runtime has counted since it started, as its master sees it.
+//!
+//! Plain copies of the runtime's own counters, of one moment; no tenant is in them. Kinds have names, which are labels of
+//! metrics and what goes over the wire, so that both sides may know kinds that the other does not.
+
+use crate::metrics::Buckets;
+
+/// Kinds that figures are told by.
+pub trait FigureKind: Copy + Sized + 'static {
+    /// All of them, each at the place that is its number.
+    const ALL: &'static [Self];
+
+    /// What it is called.
+    fn name(self) -> &'static str;
+
+    /// The kind of this name.
+    fn of_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name().as_bytes() == name)
+    }
+}
+
+macro_rules! kinds {
+    ($(#[$doc:meta])* $kind:ident { $($(#[$of:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $kind {
+            $($(#[$of])* $variant,)*
+        }
+
+        impl FigureKind for $kind {
+            const ALL: &'static [Self] = &[$($kind::$variant,)*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $($kind::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A bound of one event or of one tenant, which a template can exceed.
+    Budget {
+        /// Live data of the VM.
+        Memory = "memory",
+        /// Running time of the event.
+        RunningTime = "running_time",
+        /// Wall time of the event.
+        WallTime = "wall_time",
+        /// Running time where Luau cannot be interrupted.
+        Unyieldable = "unyieldable",
+        /// Coroutines alive.
+        Coroutines = "coroutines",
+        /// Coroutines started.
+        Spawns = "spawns",
+        /// Calls that wait.
+        Calls = "calls",
+        /// Time for the empty slots of a value's tables.
+        EmptySlots = "empty_slots",
+        /// Events of the tenant that wait to start: one more is refused.
+        Queue = "queue",
+    }
+}
+
+kinds! {
+    /// A call of a template to the database.
+    DbCall {
+        /// `KV:get`, `KV:getrecord`, and the first half of `KV:update`.
+        Get = "get",
+        /// `KV:set`, and the second half of `KV:update`.
+        Set = "set",
+        /// `KV:delete`.
+        Delete = "delete",
+        /// `KV:find`.
+        Find = "find",
+        /// `KV:list_scopes`.
+        ListScopes = "list_scopes",
+        /// `GlobalKV:find`.
+        GlobalFind = "global_find",
+        /// `GlobalKV:get`.
+        GlobalGet = "global_get",
+        /// `GlobalKV:create`.
+        GlobalCreate = "global_create",
+        /// `GlobalKV:delete`.
+        GlobalDelete = "global_delete",
+        /// `Runtime:settenantstate`.
+        SetTenantState = "set_tenant_state",
+    }
+}
+
+/// Calls to the database of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DbFigures {
+    /// How many failed, for whatever reason.
+    pub failed: u64,
+    /// How long they took, as the template sees it: waiting for the record's lock and for a thread included.
+    pub took: Buckets,
+}
+
+/// What a runtime has counted since it started, and two counts of this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuntimeFigures {
+    /// VMs that were closed because nothing had run in them for long, or others needed their places.
+    pub evicted_vms: u64,
+    /// VMs that were thrown away with all that ran in them: their memory was used up, or something in them panicked.
+    pub discarded_vms: u64,
+    /// Events that have come and not started, now.
+    pub waiting_events: u64,
+    /// Coroutines of events that have not ended, now: they run, wait, or are about to go on.
+    pub coroutines: u64,
+    /// How often a script's turn ended before the script paused by itself.
+    pub preemptions: u64,
+    /// Panics while a tenant had its turn.
+    pub panics: u64,
+    /// Events, and tasks that they left, that ended with an error other than an exceeded budget.
+    pub script_errors: u64,
+    /// Results that were larger than a message may be; script errors too.
+    pub large_answers: u64,
+    /// Lines that scripts logged beyond what a tenant may.
+    pub dropped_log_lines: u64,
+    /// Running time of each event that ended, all its coroutines together.
+    pub running: Buckets,
+    /// Wall time of each event that ended, from its start to the end of its last task.
+    pub wall: Buckets,
+    /// How often each [`Budget`] was exceeded.
+    budgets: [u64; Budget::ALL.len()],
+    db: [DbFigures; DbCall::ALL.len()],
+}
+
+impl RuntimeFigures {
+    /// How often this budget was exceeded.
+    pub fn budget(&self, budget: Budget) -> u64 {
+        self.budgets[budget as usize]
+    }
+
+    /// As [`RuntimeFigures::budget`], to be changed.
+    pub fn budget_mut(&mut self, budget: Budget) -> &mut u64 {
+        &mut self.budgets[budget as usize]
+    }
+
+    /// The calls of this kind.
+    pub fn db(&self, call: DbCall) -> &DbFigures {
+        &self.db[call as usize]
+    }
+
+    /// As [`RuntimeFigures::db`], to be changed.
+    pub fn db_mut(&mut self, call: DbCall) -> &mut DbFigures {
+        &mut self.db[call as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names<K: FigureKind>() -> Vec<&'static str> {
+        K::ALL.iter().map(|kind| kind.name()).collect()
+    }
+
+    #[test]
+    fn every_kind_has_a_place_and_a_name_of_its_own() {
+        let mut figures = RuntimeFigures::default();
+        for (place, budget) in (1..).zip(Budget::ALL) {
+            *figures.budget_mut(*budget) = place;
+        }
+        for (place, call) in (1..).zip(DbCall::ALL) {
+            figures.db_mut(*call).failed = place;
+        }
+        assert!((1..).zip(Budget::ALL).all(|(place, budget)| figures.budget(*budget) == place));
+        assert!((1..).zip(DbCall::ALL).all(|(place, call)| figures.db(*call).failed == place));
+        for names in [names::<Budget>(), names::<DbCall>()] {
+            let mut distinct = names.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct.len(), names.len());
+        }
+        assert_eq!(Budget::of_name(b"wall_time"), Some(Budget::WallTime));
+        assert_eq!(DbCall::of_name(b"wall_time"), None);
+    }
+}

@@ -1,0 +1,137 @@
+//! What a job was, for who counts how jobs end: carried beside the answer, so that every answer is told of once.
+//!
+//! Made where jobs enter a pool, in one allocation. Deliberately without a clock: who is told reads one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Job, TenantId};
+use crate::error::DispatchError;
+
+/// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer one is cut.
+const NAME_BYTES: usize = 63;
+
+/// Is told how jobs end.
+pub trait Observer: Send + Sync {
+    /// A job was answered, or refused. Called once for each, before its waiter learns of it, on whichever thread has the
+    /// answer: it must not block.
+    fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>);
+}
+
+/// What a caller asked for, and whether it waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobKind {
+    /// An event whose answer is waited for.
+    Event,
+    /// An event whose answer nobody waits for.
+    EventNowait,
+    /// A script.
+    Script,
+    /// The closing of a tenant's VM.
+    Drop,
+}
+
+impl JobKind {
+    /// Every kind.
+    pub const ALL: [JobKind; 4] = [JobKind::Event, JobKind::EventNowait, JobKind::Script, JobKind::Drop];
+
+    /// The kind of a job that is waited for.
+    pub fn of(job: &Job) -> Self {
+        match job {
+            Job::Dispatch(_) => JobKind::Event,
+            Job::RunScript { .. } => JobKind::Script,
+            Job::DropTenant => JobKind::Drop,
+        }
+    }
+
+    /// Its name as a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobKind::Event => "event",
+            JobKind::EventNowait => "event_nowait",
+            JobKind::Script => "script",
+            JobKind::Drop => "drop",
+        }
+    }
+}
+
+/// A job whose end somebody is told of.
+///
+/// Invariant: [`Observed::ended`] takes it, so it is told of once at most; an [`Answer`](super::Answer) that carries it sees to it that
+/// it is told of.
+#[derive(Clone)]
+pub struct Observed {
+    observer: Arc<dyn Observer>,
+    tenant: TenantId,
+    kind: JobKind,
+    since: Instant,
+    name_len: u8,
+    name: [u8; NAME_BYTES],
+}
+
+impl Observed {
+    /// A job that began at `since`; `name` is the event's or script's.
+    pub fn new(observer: Arc<dyn Observer>, tenant: TenantId, kind: JobKind, name: &str, since: Instant) -> Box<Self> {
+        let end = (0..=name.len().min(NAME_BYTES)).rfind(|end| name.is_char_boundary(*end)).unwrap_or(0);
+        let name = &name[..end];
+        let mut bytes = [0; NAME_BYTES];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        // At most NAME_BYTES, which fit.
+        Box::new(Self { observer, tenant, kind, since, name_len: name.len() as u8, name: bytes })
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// What was asked for.
+    pub fn kind(&self) -> JobKind {
+        self.kind
+    }
+
+    /// The event's or script's name, of which the first 63 bytes are kept.
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(&self.name[..usize::from(self.name_len)]).unwrap_or_default()
+    }
+
+    /// When it was asked for.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Tells of its end.
+    pub fn ended(self: Box<Self>, outcome: Result<(), &DispatchError>) {
+        self.observer.ended(&self, outcome);
+    }
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Observed({} {:?} of {})", self.kind.as_str(), self.name(), self.tenant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn ended(&self, _: &Observed, _: Result<(), &DispatchError>) {}
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let named = |name: &str| {
+            let job = Observed::new(Arc::new(Nobody), TenantId::Guild(1), JobKind::Event, name, Instant::now());
+            job.name().to_owned()
+        };
+        assert_eq!(named("MESSAGE_CREATE"), "MESSAGE_CREATE");
+        assert_eq!(named(""), "");
+        assert_eq!(named(&"x".repeat(64)), "x".repeat(63));
+        assert_eq!(named(&"é".repeat(40)), "é".repeat(31));
+    }
+}

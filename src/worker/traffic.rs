@@ -1,0 +1,216 @@
+//! What the pool was asked for and how it ended, by worker: counts by kind and outcome, and how long it took.
+//!
+//! Every job passes here twice: where it enters ([`AdmittingPool`](super::AdmittingPool)) it gets an [`Observed`], and where it ends,
+//! in whichever layer, that calls [`Traffic::ended`], with tenant, name, error and duration in hand. Owned by the master; written
+//! from whichever thread has an answer, and nobody waits there for a lock.
+
+use std::time::{Duration, Instant};
+
+use crate::error::DispatchError;
+use crate::metrics::{Buckets, Counter, Histogram};
+use crate::model::{JobKind, Observed, Observer};
+use crate::sharding::worker_for;
+
+use super::busiest::Busiest;
+use super::recent_errors::RecentErrors;
+
+/// How a job ended, as a label: one for each [`DispatchError`], and one for success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered; an event that nobody is subscribed to is, too.
+    Ok,
+    /// The template failed.
+    Script,
+    /// A queue was full.
+    Busy,
+    /// Its deadline passed, or its caller went away, after it may have left.
+    Deadline,
+    /// No worker came in time, or it has failed.
+    NoWorker,
+    /// The link would not take it.
+    NotSent,
+    /// The worker went away before it answered.
+    OutcomeUnknown,
+    /// The tenant is banned.
+    Banned,
+    /// The tenant is quarantined.
+    Quarantined,
+    /// The event or its answer is too large for a message.
+    TooLarge,
+    /// The event cannot be understood.
+    BadInput,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Outcome; 11] = [
+        Outcome::Ok,
+        Outcome::Script,
+        Outcome::Busy,
+        Outcome::Deadline,
+        Outcome::NoWorker,
+        Outcome::NotSent,
+        Outcome::OutcomeUnknown,
+        Outcome::Banned,
+        Outcome::Quarantined,
+        Outcome::TooLarge,
+        Outcome::BadInput,
+    ];
+
+    /// What became of a job.
+    pub fn of(outcome: Result<(), &DispatchError>) -> Self {
+        match outcome {
+            Ok(()) => Outcome::Ok,
+            Err(DispatchError::Script(_)) => Outcome::Script,
+            Err(DispatchError::Busy(_)) => Outcome::Busy,
+            Err(DispatchError::Deadline { .. }) => Outcome::Deadline,
+            Err(DispatchError::NoWorker(_)) => Outcome::NoWorker,
+            Err(DispatchError::NotSent(_)) => Outcome::NotSent,
+            Err(DispatchError::OutcomeUnknown(_)) => Outcome::OutcomeUnknown,
+            Err(DispatchError::Banned) => Outcome::Banned,
+            Err(DispatchError::Quarantined) => Outcome::Quarantined,
+            Err(DispatchError::TooLarge { .. }) => Outcome::TooLarge,
+            Err(DispatchError::BadInput(_)) => Outcome::BadInput,
+        }
+    }
+
+    /// Its name as a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Script => "script",
+            Outcome::Busy => "busy",
+            Outcome::Deadline => "deadline",
+            Outcome::NoWorker => "no_worker",
+            Outcome::NotSent => "not_sent",
+            Outcome::OutcomeUnknown => "outcome_unknown",
+            Outcome::Banned => "banned",
+            Outcome::Quarantined => "quarantined",
+            Outcome::TooLarge => "too_large",
+            Outcome::BadInput => "bad_input",
+        }
+    }
+}
+
+/// The traffic of one worker's tenants.
+#[derive(Debug, Default)]
+pub struct WorkerTraffic {
+    kinds: [KindTraffic; JobKind::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct KindTraffic {
+    outcomes: [Counter; Outcome::ALL.len()],
+    took: Histogram,
+}
+
+impl WorkerTraffic {
+    /// How many jobs of a kind ended so.
+    pub fn count(&self, kind: JobKind, outcome: Outcome) -> u64 {
+        self.kinds[kind as usize].outcomes[outcome as usize].get()
+    }
+
+    /// How many jobs have ended.
+    pub fn total(&self) -> u64 {
+        self.kinds.iter().flat_map(|kind| &kind.outcomes).map(Counter::get).sum()
+    }
+
+    /// From when jobs of a kind were asked for to when they ended, however they did.
+    pub fn took(&self, kind: JobKind) -> Buckets {
+        self.kinds[kind as usize].took.snapshot()
+    }
+
+    fn count_one(&self, kind: JobKind, outcome: Outcome, took: Duration) {
+        let kind = &self.kinds[kind as usize];
+        kind.outcomes[outcome as usize].inc();
+        kind.took.observe(took);
+    }
+}
+
+/// The traffic of a pool.
+#[derive(Debug)]
+pub struct Traffic {
+    workers: Vec<WorkerTraffic>,
+    busiest: Busiest,
+    errors: RecentErrors,
+}
+
+impl Traffic {
+    /// Of a pool of so many workers; at least one.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers.max(1)).map(|_| WorkerTraffic::default()).collect(),
+            busiest: Busiest::new(Instant::now()),
+            errors: RecentErrors::default(),
+        }
+    }
+
+    /// By worker, in order of their ids.
+    pub fn workers(&self) -> &[WorkerTraffic] {
+        &self.workers
+    }
+
+    /// The tenants with most of it.
+    pub fn busiest(&self) -> &Busiest {
+        &self.busiest
+    }
+
+    /// How it failed lately.
+    pub fn errors(&self) -> &RecentErrors {
+        &self.errors
+    }
+}
+
+impl Observer for Traffic {
+    fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(job.since());
+        let ended = Outcome::of(outcome);
+        let worker = &self.workers[worker_for(job.tenant(), self.workers.len())];
+        worker.count_one(job.kind(), ended, took);
+        self.busiest.note(job.tenant(), took, now);
+        if let Err(error) = outcome {
+            self.errors.note(job.tenant(), job.name(), ended.as_str(), error, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use crate::model::{Answer, EncodedValue, TenantId};
+
+    #[test]
+    fn outcomes_and_kinds_stand_in_the_order_of_their_places() {
+        assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
+        assert!(JobKind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
+    }
+
+    #[test]
+    fn an_answer_is_counted_once_whether_it_is_sent_refused_or_dropped() {
+        let traffic = Arc::new(Traffic::new(2));
+        let (first, second) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
+        let answer = |tenant, kind| {
+            let observed = Observed::new(traffic.clone(), tenant, kind, "E", Instant::now());
+            Answer::channel(bounded(1).0).observed(Some(observed))
+        };
+        answer(first, JobKind::Event).send(Ok(EncodedValue::null()));
+        answer(first, JobKind::EventNowait).refuse(&DispatchError::Busy("full".to_owned()));
+        drop(answer(second, JobKind::Script));
+        let counts = |worker: usize, kind, outcome| traffic.workers()[worker].count(kind, outcome);
+        assert_eq!(counts(0, JobKind::Event, Outcome::Ok), 1);
+        assert_eq!(counts(0, JobKind::EventNowait, Outcome::Busy), 1);
+        assert_eq!(counts(1, JobKind::Script, Outcome::OutcomeUnknown), 1);
+        assert_eq!((traffic.workers()[0].total(), traffic.workers()[1].total()), (2, 1));
+        assert_eq!(traffic.workers()[0].took(JobKind::Event).count(), 1);
+        let busiest: Vec<_> = traffic.busiest().report(9, Instant::now()).tenants;
+        let events = |tenant| busiest.iter().find(|share| share.tenant == tenant).map(|share| share.events);
+        assert_eq!((events(first), events(second)), (Some(2), Some(1)));
+        let errors: Vec<_> = traffic.errors().list().into_iter().map(|error| (error.tenant, error.kind)).collect();
+        assert_eq!(errors, [(second, "outcome_unknown"), (first, "busy")]);
+    }
+}

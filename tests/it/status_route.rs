@@ -1,0 +1,80 @@
+//! `GET /i/status` of a real master, in both modes: the figures that the status page computes its rates from.
+
+use serde_json::{Value, json};
+
+use crate::support::binary::{Master, get_with, token};
+
+fn status(master: &Master) -> Value {
+    let (status, body) = get_with(master.api(), "/i/status", &token(7));
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).expect("JSON")
+}
+
+/// The sum of a list of numbers.
+fn sum(numbers: &Value) -> u64 {
+    numbers.as_array().expect("a list").iter().filter_map(Value::as_u64).sum()
+}
+
+fn expect_figures(args: &[&str], mode: &str) {
+    let master = Master::start(args);
+    master.wait_ready();
+    let before = status(&master);
+    let told = json!({
+        "version": env!("CARGO_PKG_VERSION"), "pid": master.pid(), "mode": mode, "store": "memory", "external_workers": false,
+    });
+    assert_eq!(before["master"], told);
+    assert_eq!((&before["errors"], &before["busiest"]["tenants"]), (&json!([]), &json!([])));
+    for _ in 0..3 {
+        // On worker 0 of two, and on worker 1.
+        assert_eq!(master.dispatch("guild/8388608", "ECHO", "1").0, 200);
+        assert_eq!(master.dispatch("guild/4194304", "FAIL", "1").0, 422);
+    }
+    let after = status(&master);
+    assert!(after["at_ms"].as_u64() > before["at_ms"].as_u64(), "{after}");
+    let workers = after["workers"].as_array().expect("a list");
+    let outcomes: Vec<&Value> = workers.iter().map(|worker| &worker["outcomes"]).collect();
+    assert_eq!(outcomes, [&json!({"ok": 3}), &json!({"script": 3})]);
+    for worker in workers {
+        assert_eq!((worker["state"].as_str(), worker["in_flight"].as_u64()), (Some("ready"), Some(0)), "{worker}");
+        let latency = &worker["latency"];
+        assert_eq!(sum(&latency["counts"]), 3, "{worker}");
+        assert!(latency["counts"].as_array().is_some_and(|counts| counts.last() != Some(&json!(0))), "{worker}");
+        assert!(latency["sum_us"].as_u64().is_some_and(|us| us > 0));
+    }
+    let tenants = after["busiest"]["tenants"].as_array().expect("a list");
+    let mut named: Vec<(&str, u64)> = tenants
+        .iter()
+        .map(|share| (share["tenant"].as_str().expect("text"), share["events"].as_u64().expect("a number")))
+        .collect();
+    named.sort_unstable();
+    assert_eq!(named, [("guild:4194304", 3), ("guild:8388608", 3)]);
+    assert_eq!(after["busiest"]["us"], tenants.iter().filter_map(|share| share["us"].as_u64()).sum::<u64>());
+    let [error] = after["errors"].as_array().expect("a list").as_slice() else { panic!("{}", after["errors"]) };
+    for (member, value) in
+        [("tenant", json!("guild:4194304")), ("event", json!("FAIL")), ("kind", json!("script")), ("count", json!(3))]
+    {
+        assert_eq!(error[member], value, "{error}");
+    }
+    assert!(error["message"].as_str().is_some_and(|text| text.contains("on purpose")), "{error}");
+    assert!(!after.to_string().contains(master.folder.path().to_str().expect("a plain path")), "no path is told");
+}
+
+#[test]
+fn the_status_of_a_master_with_worker_processes_tells_what_they_did() {
+    expect_figures(&[], "process-pool");
+}
+
+#[test]
+fn the_status_of_a_master_with_worker_threads_tells_the_same() {
+    expect_figures(&["--mode", "thread-pool"], "thread-pool");
+}
+
+#[test]
+fn no_store_is_told_by_more_than_its_kind() {
+    let folder = crate::support::TempDir::new();
+    let path = folder.path().to_str().expect("a plain path").to_owned();
+    let master = Master::start_in(folder, &[]);
+    let told = status(&master);
+    assert_eq!(told["master"]["store"], "redb");
+    assert!(!told.to_string().contains(&path), "{told}");
+}
