@@ -12,6 +12,8 @@ pub struct Plan {
     pub lasting: Duration,
     /// The turn before the first one, which does not count.
     pub warm_up: Duration,
+    /// Whether the whole run is to take about a minute.
+    pub is_quick: bool,
 }
 
 /// Whom a case is about, or what it is compared with.
@@ -20,7 +22,6 @@ pub enum Role {
     /// Mesophyll.
     Ours,
     /// The same by an async peer.
-    #[allow(dead_code, reason = "no case so far has an async peer: stores are compared with what they stand on")]
     Async,
     /// What it costs without anything of ours: the least there is.
     Floor,
@@ -58,24 +59,40 @@ pub enum Figure {
     P50,
     /// The time that 99 of 100 operations took at most, in µs.
     P99,
+    /// The time that 999 of 1,000 operations took at most, in µs.
+    P999,
     /// The time that the longest operation took, in µs.
     Worst,
+    /// Processor time of all processes for a million operations, in seconds.
+    CpuPerMillion,
+    /// The most memory that the processes had, together, in MiB.
+    PeakMemory,
+    /// What its case is named after, in this unit.
+    Only(&'static str),
 }
 
 impl Figure {
     pub fn unit(self) -> &'static str {
         match self {
             Figure::Rate => "1/s",
-            Figure::P50 | Figure::P99 | Figure::Worst => "us",
+            Figure::P50 | Figure::P99 | Figure::P999 | Figure::Worst => "us",
+            Figure::CpuPerMillion => "s",
+            Figure::PeakMemory => "MiB",
+            Figure::Only(unit) => unit,
         }
     }
 
     /// The name of a row: `kv_get_redb_64` is a rate, `kv_get_redb_64_p99` a time, and `kv_get_redb_p99` that of one caller.
     fn row_name(self, case: &str, callers: usize) -> String {
+        let what = case.strip_prefix("dispatch_").unwrap_or(case);
         let figure = match self {
             Figure::Rate => return format!("{case}_{callers}"),
+            Figure::CpuPerMillion => return format!("cpu_per_million_{what}_{callers}"),
+            Figure::PeakMemory => return format!("peak_memory_{what}_{callers}"),
+            Figure::Only(_) => return case.to_owned(),
             Figure::P50 => "p50",
             Figure::P99 => "p99",
+            Figure::P999 => "p999",
             Figure::Worst => "worst",
         };
         if callers == 1 { format!("{case}_{figure}") } else { format!("{case}_{callers}_{figure}") }
@@ -87,6 +104,11 @@ impl Figure {
 pub struct Series(Vec<f64>);
 
 impl Series {
+    #[cfg(test)]
+    pub fn of(rounds: Vec<f64>) -> Self {
+        Self(rounds)
+    }
+
     pub fn median(&self) -> Option<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -165,8 +187,8 @@ fn rows(case: &Case<'_>, samples: &[Vec<Sample>]) -> Vec<Row> {
             floor: series(Role::Floor, figure),
         };
         for contestant in &case.contestants {
-            if let Role::Other(name) = contestant.role {
-                let floor = series(contestant.role, figure);
+            let floor = series(contestant.role, figure);
+            if let (Role::Other(name), Some(_)) = (contestant.role, floor.median()) {
                 rows.push(Row { case: format!("{}_{name}", row.case), floor, peer: Series::default(), ..row.clone() });
             }
         }

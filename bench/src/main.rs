@@ -4,12 +4,16 @@
 //! the product's build. The benchmark starts itself again for whatever must be another process (see `serve.rs`).
 
 mod aims;
+mod guard;
 mod harness;
+mod link;
 mod load;
 mod machine;
+mod peer;
 mod report;
 mod serve;
 mod store;
+mod validity;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,17 +22,20 @@ use std::time::Duration;
 use harness::Plan;
 
 const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
+mesophyll-bench guard FILE [--update]
 
   --quick      about a minute: fewer and shorter rounds
-  --only TEXT  only cases whose name contains this; =NAME is that case alone
+  --only TEXT  only cases whose name contains this; =NAME is that case alone; may be given again
   --out DIR    where latest.json and latest.md go (target/bench)
 
+guard counts the instructions and allocations of a dispatch, and fails if they are 10 % above those in FILE.
+
 PostgreSQL is measured if MESOPHYLL_BENCH_POSTGRES_URL or MESOPHYLL_TEST_POSTGRES_URL names a server on which a database
-may be made.";
+may be made; NATS if there is a server at MESOPHYLL_BENCH_NATS_URL (nats://127.0.0.1:4222).";
 
 struct Options {
     is_quick: bool,
-    only: Option<String>,
+    only: Vec<String>,
     out: PathBuf,
 }
 
@@ -37,7 +44,13 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.first() {
         Some(&"serve-store") if args.len() == 2 => serve::store(args[1]),
+        Some(&"serve-peer") if args.len() == 2 => serve::peer(args[1]),
         Some(&"serve-bare") if args.len() == 1 => serve::bare(),
+        Some(&"guard-dispatch") if args.len() == 3 => guard::dispatch(args[1], args[2]),
+        Some(&"guard") if args.len() == 2 => guard::run(Path::new(args[1]), false),
+        Some(&"guard") if args.len() == 3 && args[2] == "--update" => guard::run(Path::new(args[1]), true),
+        Some(&"ping-pong") if args.len() == 4 => link::serve_ping_pong(args[1], args[2], args[3]),
+        Some(&"link") => link::run_process(&args[1..]),
         _ => match options(&args) {
             Some(options) => bench(&options),
             None => {
@@ -56,12 +69,12 @@ fn main() -> ExitCode {
 }
 
 fn options(args: &[&str]) -> Option<Options> {
-    let mut options = Options { is_quick: false, only: None, out: PathBuf::from("target/bench") };
+    let mut options = Options { is_quick: false, only: Vec::new(), out: PathBuf::from("target/bench") };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {
             "--quick" => options.is_quick = true,
-            "--only" => options.only = Some((*args.next()?).to_owned()),
+            "--only" => options.only.push((*args.next()?).to_owned()),
             "--out" => options.out = PathBuf::from(*args.next()?),
             _ => return None,
         }
@@ -71,18 +84,20 @@ fn options(args: &[&str]) -> Option<Options> {
 
 fn bench(options: &Options) -> Result<(), String> {
     let plan = if options.is_quick {
-        Plan { rounds: 2, lasting: Duration::from_millis(150), warm_up: Duration::from_millis(50) }
+        Plan { rounds: 2, lasting: Duration::from_millis(150), warm_up: Duration::from_millis(50), is_quick: true }
     } else {
-        Plan { rounds: 5, lasting: Duration::from_secs(1), warm_up: Duration::from_millis(300) }
+        Plan { rounds: 5, lasting: Duration::from_secs(1), warm_up: Duration::from_millis(300), is_quick: false }
     };
     let scratch = Scratch::new(&options.out)?;
     let mut machine = machine::look(scratch.path())?;
     let mut left_out = Vec::new();
     let mut rows = Vec::new();
-    let wanted = |name: &str| match options.only.as_deref() {
-        None => true,
-        Some(only) => only.strip_prefix('=').map_or(name.contains(only), |only| name == only),
+    let is_meant = |only: &String, name: &str| match only.strip_prefix('=') {
+        Some(only) => name == only,
+        None => name.contains(only.as_str()),
     };
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| is_meant(only, name));
+    link::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     machine.lines.push(format!("load after the run: {}", machine::load()));
     report::write(&options.out, &machine, plan, &rows, &left_out)

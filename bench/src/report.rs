@@ -9,17 +9,37 @@ use serde_json::{Value, json};
 use crate::aims::AIMS;
 use crate::harness::{Plan, Row, Series};
 use crate::machine::Machine;
+use crate::validity;
 
-/// Prints the results and writes them into `latest.json` and `latest.md`.
+/// Prints the results and writes them into `latest.json` and `latest.md`, and what is to be known about the run into `run.json`.
 pub fn write(out: &Path, machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) -> Result<(), String> {
-    let markdown = markdown(machine, plan, rows, left_out);
+    let complaints = validity::complaints(rows);
+    let markdown = markdown(machine, plan, rows, left_out, &complaints);
     println!("{markdown}");
     let json = Value::Array(rows.iter().map(as_json).collect());
     let save = |name: &str, text: String| {
         fs::write(out.join(name), text).map_err(|error| format!("{}: {error}", out.join(name).display()))
     };
     save("latest.md", markdown)?;
-    save("latest.json", format!("{json:#}\n"))
+    save("latest.json", format!("{json:#}\n"))?;
+    let run = json!({
+        "valid": complaints.is_empty(), "why_invalid": complaints, "quick": plan.is_quick, "left_out": left_out,
+        "machine": machine.lines, "verdicts": verdicts(rows), "spreads": rows.iter().map(spreads).collect::<Value>(),
+    });
+    save("run.json", format!("{run:#}\n"))?;
+    for why in complaints {
+        eprintln!("INVALID RUN: {why}");
+    }
+    Ok(())
+}
+
+/// The least and the most of each series.
+fn spreads(row: &Row) -> Value {
+    json!({ "case": row.case, "ours": row.ours.spread(), "async": row.peer.spread(), "floor": row.floor.spread() })
+}
+
+fn verdicts(rows: &[Row]) -> Vec<String> {
+    AIMS.iter().filter_map(|aim| aim.verdict(rows)).collect()
 }
 
 fn as_json(row: &Row) -> Value {
@@ -29,7 +49,7 @@ fn as_json(row: &Row) -> Value {
     })
 }
 
-fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) -> String {
+fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String], complaints: &[String]) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     let mut line = |words: String| {
@@ -45,8 +65,11 @@ fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) ->
     for what in left_out {
         line(format!("- **left out:** {what}"));
     }
+    for why in complaints {
+        line(format!("- **INVALID RUN:** {why}"));
+    }
     line(String::new());
-    for verdict in AIMS.iter().filter_map(|aim| aim.verdict(rows)) {
+    for verdict in verdicts(rows) {
         line(format!("- {verdict}"));
     }
     line(String::new());

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::store::{self as product, DbOptions, DbState};
 
+use crate::peer;
+use crate::peer::db::Store;
+use crate::peer::master::Master;
 use crate::store::contents;
 
 /// Worker 0's.
@@ -27,6 +30,11 @@ impl Server {
     /// A master's database, filled with what the cases ask for.
     pub fn of_store(url: &str) -> Result<Self, String> {
         Self::start(&["serve-store", url], &[])
+    }
+
+    /// The async peer's master over a database that is filled already.
+    pub fn of_peer(url: &str) -> Result<Self, String> {
+        Self::start(&["serve-peer", url], &[])
     }
 
     /// Answers every request with the same bytes.
@@ -84,6 +92,16 @@ pub fn store(url: &str) -> Result<(), String> {
     say_address(server.local_addr());
     until_stdin_ends();
     db.close();
+    Ok(())
+}
+
+/// Serves the async peer's data layer until stdin ends.
+pub fn peer(url: &str) -> Result<(), String> {
+    let runtime = peer::runtime()?;
+    let started = async { Master::start(1, TOKEN, Some(Store::open(url).await?)).await };
+    let (_master, address) = runtime.block_on(started)?;
+    say_address(address);
+    until_stdin_ends();
     Ok(())
 }
 

@@ -6,7 +6,8 @@
 
 mod bare;
 pub mod contents;
-mod plain_postgres;
+mod peer_postgres;
+pub mod plain_postgres;
 mod plain_redb;
 
 use std::path::Path;
@@ -22,10 +23,18 @@ use crate::load::{self, Caller};
 use crate::serve::{Server, TOKEN};
 use bare::BareExchange;
 use contents::{Op, Picker};
+use peer_postgres::PeerPostgres;
 use plain_postgres::{Database, PlainPostgres};
 use plain_redb::{Commit, PlainRedb};
 
-const CALLERS: [usize; 3] = [1, 8, 64];
+/// Callers in the same process, and callers over HTTP: the quick run has what there are aims for.
+const DIRECT_CALLERS: [usize; 3] = [1, 8, 64];
+const DIRECT_CALLERS_QUICK: [usize; 1] = [64];
+const HTTP_CALLERS: [usize; 4] = [1, 8, 16, 64];
+const HTTP_CALLERS_QUICK: [usize; 2] = [1, 16];
+
+/// The most of them.
+const CALLERS_MAX: usize = 64;
 
 /// Callers that share a client: the threads that a worker has for it.
 const CALLERS_A_WORKER: usize = 8;
@@ -39,7 +48,9 @@ pub fn run(
     left_out: &mut Vec<String>,
 ) -> Result<(), String> {
     let mut runner = Runner { plan, wanted, rows };
-    runner.embedded("memory", "memory:", "memory:", None)?;
+    if !plan.is_quick {
+        runner.embedded("memory", "memory:", "memory:", None)?;
+    }
     let file = |name: &str| folder.join(name).display().to_string();
     let (direct, served) = (format!("redb:{}", file("direct.redb")), format!("redb:{}", file("served.redb")));
     let plain = PlainRedb::new(&folder.join("plain.redb"))?;
@@ -68,7 +79,7 @@ impl Runner<'_> {
             return Ok(());
         }
         let db = open(direct)?;
-        for (op, callers) in every_op_and_callers(&CALLERS) {
+        for (op, callers) in self.every(self.direct_callers()) {
             let mut contestants = vec![ours(direct_callers(&db, op))];
             if let Some(plain) = plain {
                 contestants.push(floor(move |callers| plain.callers(op, Commit::LikeOurs, callers)));
@@ -80,7 +91,7 @@ impl Runner<'_> {
             self.case(&format!("{op}_{kept}_direct"), callers, contestants)?;
         }
         db.close();
-        self.over_http(kept, served, &CALLERS)
+        self.over_http(kept, served, None)
     }
 
     fn postgres(&mut self, database: &Database) -> Result<(), String> {
@@ -88,28 +99,44 @@ impl Runner<'_> {
             return Ok(());
         }
         let db = open(database.url())?;
-        for (op, callers) in every_op_and_callers(&CALLERS) {
+        for (op, callers) in self.every(self.direct_callers()) {
             let plain = PlainPostgres::new(database.url(), callers)?;
             let contestants = vec![ours(direct_callers(&db, op)), floor(|callers| plain.callers(op, callers))];
             self.case(&format!("{op}_pg_direct"), callers, contestants)?;
         }
         db.close();
-        self.over_http("pg", database.url(), &[1, 8, 16, 64])
+        self.over_http("pg", database.url(), Some(&PeerPostgres::new(database.url())?))
     }
 
-    fn over_http(&mut self, kept: &str, url: &str, numbers: &[usize]) -> Result<(), String> {
+    fn direct_callers(&self) -> &'static [usize] {
+        if self.plan.is_quick { &DIRECT_CALLERS_QUICK } else { &DIRECT_CALLERS }
+    }
+
+    fn over_http(&mut self, kept: &str, url: &str, peer: Option<&PeerPostgres>) -> Result<(), String> {
         let server = Server::of_store(url)?;
         let address = server.address.to_string();
-        for (op, callers) in every_op_and_callers(numbers) {
+        let numbers: &'static [usize] = if self.plan.is_quick { &HTTP_CALLERS_QUICK } else { &HTTP_CALLERS };
+        for (op, callers) in self.every(numbers) {
             let bare = BareExchange::like(server.address, op)?;
             let mut contestants = vec![ours(http_callers(&address, op))];
             // A write's floor is the disk, which the direct cases show.
             if op != Op::Set {
                 contestants.push(floor(|callers| bare.callers(callers)));
             }
+            if let Some(peer) = peer.filter(|_| op != Op::Find) {
+                let measure = Box::new(move |callers, lasting| peer.measure(op, callers, lasting));
+                contestants.push(Contestant { role: Role::Async, measure });
+            }
             self.case(&format!("{op}_{kept}"), callers, contestants)?;
         }
         Ok(())
+    }
+
+    /// In the quick run nothing is found: there are no aims for it over HTTP.
+    fn every(&self, numbers: &'static [usize]) -> impl Iterator<Item = (Op, usize)> + use<> {
+        let is_quick = self.plan.is_quick;
+        let ops = Op::ALL.into_iter().filter(move |op| !is_quick || *op != Op::Find);
+        ops.flat_map(move |op| numbers.iter().map(move |callers| (op, *callers)))
     }
 
     fn case(&mut self, name: &str, callers: usize, contestants: Vec<Contestant<'_>>) -> Result<(), String> {
@@ -124,10 +151,6 @@ impl Runner<'_> {
 
 fn names(kept: &str) -> Vec<String> {
     Op::ALL.iter().flat_map(|op| [format!("kv_{op}_{kept}_direct"), format!("kv_{op}_{kept}")]).collect()
-}
-
-fn every_op_and_callers(numbers: &[usize]) -> impl Iterator<Item = (Op, usize)> {
-    Op::ALL.into_iter().flat_map(|op| numbers.iter().map(move |callers| (op, *callers)))
 }
 
 fn measured<'c>(
@@ -167,8 +190,8 @@ fn direct_callers<'c>(db: &'c DbState, op: Op) -> impl FnMut(usize) -> Result<Ve
 }
 
 fn http_callers<'c>(address: &'c str, op: Op) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
-    let workers = CALLERS.iter().max().map_or(1, |callers| callers.div_ceil(CALLERS_A_WORKER));
-    let clients: Vec<_> = (0..workers).map(|_| MesophyllDbClient::new(address, 0, TOKEN)).collect();
+    let clients: Vec<_> =
+        (0..CALLERS_MAX.div_ceil(CALLERS_A_WORKER)).map(|_| MesophyllDbClient::new(address, 0, TOKEN)).collect();
     move |number| {
         Ok((0..number)
             .map(|caller| {

@@ -52,6 +52,18 @@ impl Database {
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// Makes it have so many tenant states and no others.
+    pub fn fill_states(&self, number: u64) -> Result<(), String> {
+        run(
+            &self.url,
+            &format!(
+                "TRUNCATE tenant_state; INSERT INTO tenant_state (owner_id, owner_type, events, data)
+                     SELECT (tenant << 22)::text, 'guild', ARRAY['MESSAGE_CREATE'], '{{\"prefix\": \"!\"}}'
+                     FROM generate_series(1, {number}::bigint) tenant; ANALYZE tenant_state"
+            ),
+        )
+    }
 }
 
 impl Drop for Database {

@@ -1,0 +1,284 @@
+//! The link part: dispatches from a master to its worker, ours beside the async peer, the floors and the outside choices.
+//!
+//! Each contestant is a master process, with the load driver inside as callers call in-process, and its worker processes. What
+//! differs between the drivers is each style's own: ours is a thread that keeps so many in flight, whose answers come into one
+//! channel; the peer's is so many tasks that wait for one answer each.
+
+pub mod asked;
+mod events;
+mod floors;
+mod grpc;
+mod life;
+mod nats;
+mod ours;
+mod pair;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+mod theirs;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use floors::serve as serve_ping_pong;
+pub use pair::run_process;
+
+use crate::harness::{self, Case, Contestant, Figure, Plan, Role, Row, Sample};
+use asked::{Kind, Load, Outcome, Size};
+use floors::{Over, PingPong};
+use pair::{Pair, Side, Spec, Turn};
+
+/// Processor time comes in ticks of 10 ms: a turn in which it counts has a good number of them.
+const FLIGHT_LASTING_MIN: Duration = Duration::from_millis(400);
+
+/// Tenants that take turns where a case says nothing else.
+const TENANTS: u64 = 100;
+
+/// Runs the cases of the link.
+pub fn run(
+    folder: &Path,
+    plan: Plan,
+    wanted: &dyn Fn(&str) -> bool,
+    rows: &mut Vec<Row>,
+    left_out: &mut Vec<String>,
+) -> Result<(), String> {
+    let mut runner = Runner { plan, wanted, rows };
+    runner.dispatches(folder, left_out)?;
+    runner.luau()?;
+    runner.noisy()?;
+    life::run(&mut runner, left_out)
+}
+
+/// Does so many dispatches with a master and a worker of ours in this process: `lone_tiny`, `lone_2k` or `tiny_64`.
+pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
+    let load = match kind {
+        "lone_tiny" => load(Kind::RoundTrip, Size::Tiny, 1),
+        "lone_2k" => load(Kind::RoundTrip, Size::TwoK, 1),
+        "tiny_64" => load(Kind::Flight, Size::Tiny, 64),
+        _ => return Err(format!("nothing is called {kind}")),
+    };
+    let (master, tokens) = ours::start_master(1, None)?;
+    let address = master.listen_addr().ok_or("a master without a port")?.to_string();
+    let token = tokens.into_iter().next().unwrap_or_default();
+    let role = pair::Role { address, token, worker: 0, workers: 1, is_luau: false };
+    let worker = ours::Worker::start(&role, Arc::default())?;
+    ours::wait_ready(&master)?;
+    ours::Driver::new(master.pool(), load).do_count(count)?;
+    worker.stop();
+    master.stop(Instant::now() + Duration::from_secs(10), |_| {});
+    Ok(())
+}
+
+struct Runner<'r> {
+    plan: Plan,
+    wanted: &'r dyn Fn(&str) -> bool,
+    rows: &'r mut Vec<Row>,
+}
+
+/// A pair that several cases use in turn.
+type Shared = Rc<RefCell<Pair>>;
+
+fn shared(side: Side, workers: usize, is_luau: bool) -> Result<Shared, String> {
+    Ok(Rc::new(RefCell::new(Pair::start(Spec { side, workers, is_luau, store: None })?)))
+}
+
+/// The pairs that dispatch to an echo.
+struct Echoes {
+    ours: Shared,
+    peer: Shared,
+    outside: Vec<(&'static str, Shared)>,
+}
+
+impl Echoes {
+    fn start(left_out: &mut Vec<String>) -> Result<Self, String> {
+        let mut outside = vec![("vs_grpc", shared(Side::Grpc, 1, false)?)];
+        match nats::why_not() {
+            None => outside.push(("vs_nats", shared(Side::Nats, 1, false)?)),
+            Some(why) => {
+                eprintln!("LEFT OUT: {why}");
+                left_out.push(why);
+            }
+        }
+        Ok(Self { ours: shared(Side::Ours, 1, false)?, peer: shared(Side::Peer, 1, false)?, outside })
+    }
+
+    fn both(&self, load: Load, figures: fn(Turn) -> Sample) -> Vec<Contestant<'static>> {
+        vec![contestant(Role::Ours, &self.ours, load, figures), contestant(Role::Async, &self.peer, load, figures)]
+    }
+
+    /// And the outside choices, in one figure: what their servers cost is not seen.
+    fn all(&self, load: Load, figures: fn(Turn) -> Sample, outside: fn(Turn) -> Sample) -> Vec<Contestant<'static>> {
+        let outside = self.outside.iter().map(|(name, pair)| contestant(Role::Other(name), pair, load, outside));
+        self.both(load, figures).into_iter().chain(outside).collect()
+    }
+}
+
+/// One that does turns like `load`, of whatever length it is told.
+fn contestant(role: Role, pair: &Shared, load: Load, figures: fn(Turn) -> Sample) -> Contestant<'static> {
+    let pair = pair.clone();
+    let measure = move |_: usize, lasting: Duration| Ok(figures(pair.borrow_mut().run(&Load { lasting, ..load })?));
+    Contestant { role, measure: Box::new(measure) }
+}
+
+fn load(kind: Kind, size: Size, in_flight: usize) -> Load {
+    Load { kind, size, in_flight, tenants: TENANTS, lasting: Duration::ZERO }
+}
+
+/// What round trips are judged by.
+fn latencies(outcome: Outcome) -> Sample {
+    let [p50, p99, p999, _] = outcome.times;
+    vec![(Figure::P50, p50), (Figure::P99, p99), (Figure::P999, p999)]
+}
+
+fn half(outcome: Outcome) -> Sample {
+    vec![(Figure::P50, outcome.times[0])]
+}
+
+fn rate(outcome: Outcome) -> f64 {
+    outcome.done as f64 / outcome.seconds
+}
+
+/// What throughput is judged by.
+fn throughput(turn: Turn) -> Sample {
+    vec![
+        (Figure::Rate, rate(turn.outcome)),
+        (Figure::CpuPerMillion, turn.cpu_seconds * 1e6 / turn.outcome.done as f64),
+        (Figure::PeakMemory, turn.peak_bytes as f64 / f64::from(1 << 20)),
+    ]
+}
+
+impl Runner<'_> {
+    fn wants_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| (self.wanted)(name))
+    }
+
+    fn case(
+        &mut self,
+        name: &str,
+        in_flight: usize,
+        plan: Plan,
+        contestants: Vec<Contestant<'_>>,
+    ) -> Result<(), String> {
+        if (self.wanted)(name) {
+            eprintln!("{name} with {in_flight}");
+            let mut case = Case { name: name.to_owned(), callers: in_flight, contestants };
+            self.rows.extend(harness::run(&mut case, plan)?);
+        }
+        Ok(())
+    }
+
+    fn dispatches(&mut self, folder: &Path, left_out: &mut Vec<String>) -> Result<(), String> {
+        const NAMES: [&str; 9] = [
+            "dispatch_rtt_tiny",
+            "dispatch_rtt_2k",
+            "dispatch_rtt_2k_tree",
+            "dispatch_tiny",
+            "dispatch_2k",
+            "dispatch_2k_tree",
+            "nowait_tiny",
+            "dispatch_10m",
+            "mixed_tenants",
+        ];
+        if !self.wants_any(&NAMES) {
+            return Ok(());
+        }
+        let echoes = Echoes::start(left_out)?;
+        self.round_trips(&echoes, folder)?;
+        let plan = Plan { lasting: self.plan.lasting.max(FLIGHT_LASTING_MIN), ..self.plan };
+        for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
+            let contestants = echoes
+                .all(load(Kind::Flight, size, in_flight), throughput, |turn| vec![(Figure::Rate, rate(turn.outcome))]);
+            self.case(&format!("dispatch_{size}"), in_flight, plan, contestants)?;
+        }
+        let contestants = echoes.both(load(Kind::Flight, Size::TwoKTree, 64), throughput);
+        self.case("dispatch_2k_tree", 64, plan, contestants)?;
+        let only_rate = |turn: Turn| vec![(Figure::Only("1/s"), rate(turn.outcome))];
+        self.case("nowait_tiny", 1, plan, echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate))?;
+        let large = echoes.both(load(Kind::RoundTrip, Size::TenM, 1), |turn| half(turn.outcome));
+        self.case("dispatch_10m", 1, plan, large)?;
+        self.mixed(&echoes)
+    }
+
+    fn round_trips(&mut self, echoes: &Echoes, folder: &Path) -> Result<(), String> {
+        for (size, bytes) in [(Size::Tiny, 200), (Size::TwoK, 2048)] {
+            let name = format!("dispatch_rtt_{size}");
+            if !self.wants_any(&[&name]) {
+                continue;
+            }
+            let mut contestants =
+                echoes.all(load(Kind::RoundTrip, size, 1), |turn| latencies(turn.outcome), |turn| half(turn.outcome));
+            for (role, over, has_hand_over) in [
+                (Role::Floor, Over::Tcp, true),
+                (Role::Other("vs_tcp_bare"), Over::Tcp, false),
+                (Role::Other("vs_unix"), Over::Unix, true),
+                (Role::Other("vs_unix_bare"), Over::Unix, false),
+            ] {
+                let mut floor = PingPong::start(over, bytes, has_hand_over, folder)?;
+                let figures = if role == Role::Floor { latencies } else { half };
+                let measure = move |_: usize, lasting: Duration| Ok(figures(floor.run(lasting)?));
+                contestants.push(Contestant { role, measure: Box::new(measure) });
+            }
+            self.case(&name, 1, self.plan, contestants)?;
+        }
+        let contestants = echoes.both(load(Kind::RoundTrip, Size::TwoKTree, 1), |turn| latencies(turn.outcome));
+        self.case("dispatch_rtt_2k_tree", 1, self.plan, contestants)
+    }
+
+    /// In the full run each side has a minute in all.
+    fn mixed(&mut self, echoes: &Echoes) -> Result<(), String> {
+        let lasting = if self.plan.is_quick { Duration::from_millis(2500) } else { Duration::from_secs(12) };
+        let plan = Plan { lasting, ..self.plan };
+        let load = Load { tenants: 1000, ..load(Kind::Timed, Size::Mixed, 64) };
+        let figures = |turn: Turn| {
+            let rate = (Figure::Rate, rate(turn.outcome));
+            [rate].into_iter().chain(latencies(turn.outcome)).collect()
+        };
+        self.case("mixed_tenants", 64, plan, echoes.both(load, figures))
+    }
+
+    /// Through real VMs: the template returns its event's data.
+    fn luau(&mut self) -> Result<(), String> {
+        let plan = Plan { lasting: self.plan.lasting.max(FLIGHT_LASTING_MIN), ..self.plan };
+        for workers in [1, 4] {
+            let names =
+                [(format!("luau_echo_w{workers}"), Size::Tiny), (format!("luau_echo_2k_w{workers}"), Size::TwoK)];
+            if !self.wants_any(&[&names[0].0, &names[1].0]) {
+                continue;
+            }
+            let (ours, peer) = (shared(Side::Ours, workers, true)?, shared(Side::Peer, workers, true)?);
+            for (name, size) in names.into_iter().take(if self.plan.is_quick { 1 } else { 2 }) {
+                let load = load(Kind::Flight, size, 64);
+                let contestants = vec![
+                    contestant(Role::Ours, &ours, load, throughput),
+                    contestant(Role::Async, &peer, load, throughput),
+                ];
+                self.case(&name, 64, plan, contestants)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One tenant loops for ever, in the same worker as a hundred others. New processes for each turn, as a loop may last longer
+    /// than the turn that it was begun in.
+    fn noisy(&mut self) -> Result<(), String> {
+        // The full run's turns are longer than the loop may last; in a shorter one the peer's times are cut off at its end.
+        let lasting = if self.plan.is_quick { Duration::from_secs(2) } else { Duration::from_secs(12) };
+        let plan = Plan { lasting, rounds: self.plan.rounds.min(3), ..self.plan };
+        let noisy = |role: Role, side: Side| {
+            let measure = move |_: usize, lasting: Duration| {
+                let mut pair = Pair::start(Spec { side, workers: 1, is_luau: true, store: None })?;
+                // Every tenant's VM is there before the loop begins.
+                pair.run(&Load { lasting: Duration::from_millis(200), ..load(Kind::Flight, Size::Tiny, 16) })?;
+                let turn = pair.run(&Load { lasting, ..load(Kind::Noisy, Size::Tiny, 16) })?;
+                let [p50, p99, ..] = turn.outcome.times;
+                Ok(vec![(Figure::P50, p50), (Figure::P99, p99), (Figure::Rate, rate(turn.outcome))])
+            };
+            Contestant { role, measure: Box::new(measure) }
+        };
+        let contestants = vec![noisy(Role::Ours, Side::Ours), noisy(Role::Async, Side::Peer)];
+        self.case("noisy_neighbour", 1, plan, contestants)
+    }
+}

@@ -1,0 +1,392 @@
+//! Our two processes: a whole `Master` whose workers are external, with the load driver inside, and a worker as the product has
+//! it, over an echo or over Luau.
+//!
+//! The echo runs on a thread of its own behind a channel, as an executor would: a runtime that answered on the link's reader
+//! thread would leave out a hand-over that every real one has.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use mesophyll::config::{Options, PoolConfig, PoolDefaults};
+use mesophyll::error::DispatchError;
+use mesophyll::link::LinkLimits;
+use mesophyll::master::Master;
+use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
+use mesophyll::model::{Answer, Cancelled, DispatchResult, EncodedValue, EventData, Job, TenantId, Ticket};
+use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::worker::supervisor::State;
+use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
+use mesophyll::worker_like::{WorkerLike, next_ticket};
+
+use super::asked::{Kind, Load, Outcome, answer_lines, say};
+use super::events::Ours;
+use super::pair::{READY_TIMEOUT, Role};
+use crate::peer::vm::TEMPLATE;
+
+/// Longer than any turn.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Between two attempts to send what nobody waits for, when too much is under way.
+const BUSY_PAUSE: Duration = Duration::from_micros(100);
+
+/// The command line that such a master is started with.
+struct Given(HashMap<&'static str, String>);
+
+impl Options for Given {
+    fn option(&self, name: &str) -> Option<(&str, bool)> {
+        self.0.get(name).map(|value| (value.as_str(), false))
+    }
+
+    fn options(&self, name: &str) -> Vec<&str> {
+        self.0.get(name).map(String::as_str).into_iter().collect()
+    }
+
+    fn switch(&self, name: &str) -> bool {
+        name == "external-workers"
+    }
+}
+
+/// A master and the tokens of its workers.
+pub(super) fn start_master(workers: usize, store: Option<&str>) -> Result<(Master, Vec<String>), String> {
+    let tokens_file = TokensFile::new();
+    let mut given = HashMap::from([
+        ("workers", workers.to_string()),
+        ("worker-tokens", tokens_file.0.display().to_string()),
+        ("store", store.unwrap_or("memory:").to_owned()),
+    ]);
+    given.insert("deadline", "300s".to_owned());
+    let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY).map_err(|error| error.to_string())?;
+    let no_runtime = Arc::new(|_, _, _| Err(std::io::Error::other("its workers are processes")));
+    let master = Master::start(&config, None, Path::new(""), no_runtime).map_err(|error| error.to_string())?;
+    let tokens: HashMap<String, String> =
+        serde_json::from_slice(&std::fs::read(&tokens_file.0).map_err(|error| error.to_string())?)
+            .map_err(|error| error.to_string())?;
+    drop(tokens_file);
+    let token = |worker: usize| tokens.get(&worker.to_string()).cloned().unwrap_or_default();
+    Ok((master, (0..workers).map(token).collect()))
+}
+
+/// A master's process: says its address and its workers' tokens, then does what it is asked.
+pub fn master(workers: usize, store: Option<&str>) -> Result<(), String> {
+    let (master, tokens) = start_master(workers, store)?;
+    let address = master.listen_addr().ok_or("a master without a port")?;
+    say(&format!("{address} {}", tokens.join(" ")))?;
+    let pool = master.pool();
+    answer_lines(|line| match line {
+        "ready" => wait_ready(&master).map(|()| "ready".to_owned()),
+        "lost" => wait_lost(&master).map(|()| "lost".to_owned()),
+        load => Driver::new(pool.clone(), load.parse()?).run().map(|outcome| outcome.to_string()),
+    })?;
+    master.stop(Instant::now() + Duration::from_secs(5), |_| {});
+    Ok(())
+}
+
+/// Where the tokens are for a moment.
+struct TokensFile(PathBuf);
+
+impl TokensFile {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("mesophyll-bench-{}.tokens", std::process::id())))
+    }
+}
+
+impl Drop for TokensFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn wait_ready(master: &Master) -> Result<(), String> {
+    wait(master, |states| states.iter().all(|state| *state == State::Ready))
+}
+
+fn wait_lost(master: &Master) -> Result<(), String> {
+    wait(master, |states| states.iter().any(|state| *state != State::Ready))
+}
+
+fn wait(master: &Master, is_so: impl Fn(&[State]) -> bool) -> Result<(), String> {
+    let until = Instant::now() + READY_TIMEOUT;
+    while Instant::now() < until {
+        let states: Vec<State> = master.reports().iter().map(|report| report.state).collect();
+        if is_so(&states) {
+            return Ok(());
+        }
+        let _ = master.changes_rx().recv_timeout(Duration::from_millis(100));
+    }
+    Err("the workers are not what they should be".to_owned())
+}
+
+/// A worker's process: counts what it is asked for, until stdin ends.
+pub fn worker(role: &Role) -> Result<(), String> {
+    let handled = Arc::new(AtomicU64::new(0));
+    let worker = Worker::start(role, handled.clone())?;
+    say("up")?;
+    answer_lines(|_| Ok(handled.load(Ordering::Relaxed).to_string()))?;
+    worker.stop();
+    Ok(())
+}
+
+/// A worker as `mesophyll worker` makes it.
+pub(super) struct Worker {
+    client: MesophyllClient,
+    worker: Arc<WorkerThread>,
+}
+
+impl Worker {
+    pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
+        let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
+        let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&role.address, role.worker, &role.token)));
+        let runtime: Box<dyn TemplateRuntime> = if role.is_luau {
+            let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
+            let config = LuauConfig { templates: TemplateSource::Files(files), ..LuauConfig::default() };
+            let started = LuauRuntime::start(config, db.clone(), subscriptions.clone());
+            Box::new(started.map_err(|error| error.to_string())?)
+        } else {
+            Box::new(Echo::start(handled))
+        };
+        let worker = Arc::new(WorkerThread::new(role.worker, runtime, 1, subscriptions, db));
+        let config = ClientConfig {
+            master: role.address.clone(),
+            worker_id: role.worker,
+            workers: role.workers,
+            token: role.token.clone(),
+            link_limits: LinkLimits::default(),
+        };
+        let client = MesophyllClient::start(config, worker.clone()).map_err(|error| error.to_string())?;
+        Ok(Self { client, worker })
+    }
+
+    pub(super) fn stop(self) {
+        self.client.stop();
+        self.worker.kill();
+    }
+}
+
+/// Gives every event's data back, on a thread of its own.
+struct Echo {
+    jobs_tx: Mutex<Option<Sender<(Job, Answer)>>>,
+}
+
+impl Echo {
+    fn start(handled: Arc<AtomicU64>) -> Self {
+        // The link bounds what is in flight.
+        let (jobs_tx, jobs_rx) = unbounded::<(Job, Answer)>();
+        // It ends when the runtime drops the other end.
+        std::thread::spawn(move || {
+            for (job, answer) in jobs_rx {
+                handled.fetch_add(1, Ordering::Relaxed);
+                answer.send(echo(job));
+            }
+        });
+        Self { jobs_tx: Mutex::new(Some(jobs_tx)) }
+    }
+}
+
+fn echo(job: Job) -> DispatchResult {
+    match job {
+        Job::Dispatch(event) => match event.data {
+            EventData::KhronosValue(value) => Ok(value),
+            // The benchmark sends none.
+            EventData::Json(_) | EventData::RawValue(_) => Ok(EncodedValue::null()),
+        },
+        Job::RunScript { .. } | Job::DropTenant => Ok(EncodedValue::null()),
+    }
+}
+
+impl TemplateRuntime for Echo {
+    fn submit(&self, _: TenantId, _: Ticket, job: Job, answer: Answer) {
+        let jobs_tx = self.jobs_tx.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(jobs_tx) = jobs_tx.as_ref() {
+            // A closed channel drops the answer, which tells its waiter.
+            let _ = jobs_tx.send((job, answer));
+        }
+    }
+
+    fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+        Cancelled::Unknown
+    }
+
+    fn stats(&self) -> RuntimeStats {
+        RuntimeStats::default()
+    }
+
+    fn shutdown(&self) {
+        self.jobs_tx.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+    }
+}
+
+/// The load driver of a synchronous caller: one thread keeps so many in flight, and their answers come into one channel.
+pub(super) struct Driver {
+    pool: Arc<dyn WorkerLike>,
+    events: Ours,
+    load: Load,
+    number: u64,
+}
+
+impl Driver {
+    pub(super) fn new(pool: Arc<dyn WorkerLike>, load: Load) -> Self {
+        Self { pool, events: Ours::new(&load), load, number: 0 }
+    }
+
+    fn run(mut self) -> Result<Outcome, String> {
+        self.check()?;
+        match self.load.kind {
+            Kind::RoundTrip => self.round_trips(),
+            Kind::Flight => self.flight(),
+            Kind::Timed | Kind::Noisy => self.timed(),
+            Kind::Nowait => self.nowait(),
+        }
+    }
+
+    fn next(&mut self) -> (TenantId, mesophyll::model::CreateEvent) {
+        let number = self.number;
+        self.number += 1;
+        (self.events.tenant(number), self.events.event(number))
+    }
+
+    fn ask(&mut self) -> Result<EncodedValue, String> {
+        let (tenant, event) = self.next();
+        let answer = self.pool.dispatch_event(tenant, event, Instant::now() + DEADLINE);
+        answer.map_err(|error| error.to_string())
+    }
+
+    /// So many events, one after the other or with some in flight, and none of them timed.
+    pub(super) fn do_count(mut self, count: u64) -> Result<(), String> {
+        if self.load.kind == Kind::RoundTrip {
+            return (0..count).try_for_each(|_| self.ask().map(drop));
+        }
+        let (answers_tx, answers_rx) = bounded::<DispatchResult>(self.load.in_flight);
+        let deadline = Instant::now() + DEADLINE;
+        for sent in 0..count + self.load.in_flight as u64 {
+            if sent >= self.load.in_flight as u64 {
+                let answer = answers_rx.recv_deadline(deadline).map_err(|error| error.to_string())?;
+                self.events.take(answer.map_err(|error| error.to_string())?)?;
+            }
+            if sent < count {
+                let (tenant, event) = self.next();
+                let answer = Answer::channel(answers_tx.clone());
+                self.pool.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// What comes back is what was sent.
+    fn check(&mut self) -> Result<(), String> {
+        let (number, answer) = (self.number, self.ask()?);
+        if self.events.is_echo(number, &answer) { Ok(()) } else { Err("the answer is no echo".to_owned()) }
+    }
+
+    fn round_trips(&mut self) -> Result<Outcome, String> {
+        let begun = Instant::now();
+        let (until, mut now, mut times) = (begun + self.load.lasting, begun, Vec::new());
+        while now < until {
+            let answer = self.ask()?;
+            self.events.take(answer)?;
+            let then = std::mem::replace(&mut now, Instant::now());
+            times.push((now - then).as_nanos() as u64);
+        }
+        Ok(Outcome::new(times.len() as u64, begun.elapsed(), times))
+    }
+
+    fn flight(&mut self) -> Result<Outcome, String> {
+        let (answers_tx, answers_rx) = bounded(self.load.in_flight);
+        let begun = Instant::now();
+        let (deadline, until) = (begun + DEADLINE, begun + self.load.lasting);
+        let submit = |driver: &mut Self| {
+            let (tenant, event) = driver.next();
+            let answer = Answer::channel(answers_tx.clone());
+            driver.pool.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+        };
+        for _ in 0..self.load.in_flight {
+            submit(self);
+        }
+        let (mut done, mut in_flight) = (0, self.load.in_flight);
+        while in_flight > 0 {
+            let answer = answers_rx.recv_deadline(deadline).map_err(|error| error.to_string())?;
+            self.events.take(answer.map_err(|error| error.to_string())?)?;
+            done += 1;
+            if Instant::now() < until {
+                submit(self);
+            } else {
+                in_flight -= 1;
+            }
+        }
+        Ok(Outcome::new(done, begun.elapsed(), Vec::new()))
+    }
+
+    /// Each caller is a slot with the time at which its event left.
+    fn timed(&mut self) -> Result<Outcome, String> {
+        const LOOPING: usize = usize::MAX;
+        let is_noisy = self.load.kind == Kind::Noisy;
+        let (answers_tx, answers_rx) = bounded(self.load.in_flight + 1);
+        let pool = self.pool.clone();
+        let submit = |slot: usize, (tenant, event): (TenantId, mesophyll::model::CreateEvent)| {
+            let answers_tx = answers_tx.clone();
+            // There is room for one answer of each slot.
+            let answer = Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));
+            pool.submit(tenant, next_ticket(), Job::Dispatch(event), Instant::now() + DEADLINE, answer);
+        };
+        if is_noisy {
+            submit(LOOPING, Ours::looping());
+            // The loop runs before anybody else comes.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let begun = Instant::now();
+        let until = begun + self.load.lasting;
+        let mut sent: Vec<Option<Instant>> = vec![None; self.load.in_flight];
+        for (slot, sent) in sent.iter_mut().enumerate() {
+            *sent = Some(Instant::now());
+            submit(slot, self.next());
+        }
+        let (mut done, mut times) = (0, Vec::new());
+        // In the noisy case nobody waits beyond the end, as the loop may last longer.
+        let patience = if is_noisy { until } else { begun + DEADLINE };
+        while sent.iter().any(Option::is_some) {
+            let Ok((slot, result)) = answers_rx.recv_deadline(patience) else { break };
+            if slot == LOOPING {
+                submit(LOOPING, Ours::looping());
+                continue;
+            }
+            self.events.take(result.map_err(|error: DispatchError| error.to_string())?)?;
+            let now = Instant::now();
+            let then = sent[slot].take().ok_or("an answer to nothing")?;
+            times.push((now - then).as_nanos() as u64);
+            done += 1;
+            if now < until {
+                sent[slot] = Some(now);
+                submit(slot, self.next());
+            }
+        }
+        let now = Instant::now();
+        times.extend(sent.into_iter().flatten().map(|then| (now - then).as_nanos() as u64));
+        Ok(Outcome::new(done, begun.elapsed(), times))
+    }
+
+    /// The last event is waited for: it is behind all others.
+    fn nowait(&mut self) -> Result<Outcome, String> {
+        let begun = Instant::now();
+        let mut sent = 0;
+        while begun.elapsed() < self.load.lasting {
+            let (tenant, event) = self.next();
+            match self.pool.dispatch_event_nowait(tenant, event, begun + DEADLINE) {
+                Ok(()) => sent += 1,
+                Err(DispatchError::Busy(_)) => std::thread::sleep(BUSY_PAUSE),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        loop {
+            let (tenant, event) = self.next();
+            match self.pool.dispatch_event(tenant, event, begun + DEADLINE) {
+                Ok(_) => return Ok(Outcome::new(sent + 1, begun.elapsed(), Vec::new())),
+                Err(DispatchError::Busy(_)) => std::thread::sleep(BUSY_PAUSE),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
