@@ -212,8 +212,12 @@ pub const EXECUTOR_JOBS_MAX_BYTES: usize = 32 * MESSAGE_MAX_BYTES;
 /// Limit: database operations of templates that wait for an I/O thread; one more is a `busy` error in the script.
 pub const IO_QUEUE_MAX: usize = 4096;
 
-/// Threads that carry out the database operations of templates, in each worker.
+/// Limit: threads that carry out the database operations of templates, in each worker. What finds all of them at work waits.
 pub const IO_THREADS: usize = 8;
+
+/// After this an I/O thread without work ends: longer than the pauses of a worker that is in use, as starting one costs as much
+/// as an operation.
+pub const IO_THREAD_IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Limit: live coroutines an event (docs/templates.md).
 pub const COROUTINES_MAX: usize = 1024;
@@ -469,6 +473,16 @@ pub const DB_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit: bytes of a database request that are gathered before they are sent: head and body of all but large values leave in
 /// one piece, and no connection holds more.
 pub const DB_OUTGOING_BYTES: usize = 64 * 1024;
+
+/// Bytes of a database request that are made at once: all but large values, and a large one in pieces.
+pub const DB_OUTPUT_BYTES: usize = 8 * 1024;
+
+/// Bytes of an answer that a new connection to the master has room for: all but large values. An answer that is larger doubles
+/// it as it is read, up to [`DB_INPUT_MAX_BYTES`].
+pub const DB_INPUT_BYTES: usize = 8 * 1024;
+
+/// Limit: bytes of an answer that are read at once; a larger one takes several reads.
+pub const DB_INPUT_MAX_BYTES: usize = 128 * 1024;
 
 /// How long a worker goes by the addresses of the master's name before it looks it up again: a lookup takes a thread, and a
 /// master seldom moves.

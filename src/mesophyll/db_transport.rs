@@ -14,11 +14,10 @@ use rustix::net::{RecvFlags, recv};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, Transport};
 use ureq::{Error, Timeout};
 
+use super::db_buffers::DbBuffers;
 use crate::limits::{DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT};
 
 /// Where the master is.
@@ -73,7 +72,7 @@ impl Connector<()> for DbConnector {
         stream.set_nodelay(true)?;
         let handle: Weak<dyn ShutdownHandle> = Arc::downgrade(&stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(handle)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = DbBuffers::default();
         Ok(Some(DbConnection { stream, buffers, outgoing: Vec::new(), read_armed: None, write_armed: None }))
     }
 }
@@ -100,7 +99,7 @@ fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream,
 pub(super) struct DbConnection {
     /// Shared, weakly, with whoever may shut it down.
     stream: Arc<TcpStream>,
-    buffers: LazyBuffers,
+    buffers: DbBuffers,
     /// What is to be sent with what comes next.
     outgoing: Vec<u8>,
     // The timeouts that the kernel has now: setting one costs a system call, so one that serves is left alone.

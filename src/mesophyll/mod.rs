@@ -7,6 +7,7 @@ mod answers;
 mod backoff;
 mod client;
 mod conn;
+mod db_buffers;
 mod db_client;
 mod db_figures;
 pub mod db_routes;

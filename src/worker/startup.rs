@@ -35,7 +35,7 @@ pub(super) struct Startup {
 }
 
 impl Startup {
-    /// Starts to send the events.
+    /// Starts to send the events; nothing if no tenant wants one.
     ///
     /// # Errors
     /// The operating system refused a thread.
@@ -43,13 +43,18 @@ impl Startup {
         worker: usize,
         runtime: Arc<dyn TemplateRuntime>,
         subscriptions: Arc<Subscriptions>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Option<Self>> {
+        let waiting: VecDeque<_> =
+            subscriptions.subscribed_to(ON_STARTUP).into_iter().map(|tenant| (tenant, 0)).collect();
+        if waiting.is_empty() {
+            return Ok(None);
+        }
         let (stop_tx, stop_rx) = bounded(0);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
         let run = Run {
             worker,
             runtime,
-            waiting: subscriptions.subscribed_to(ON_STARTUP).into_iter().map(|tenant| (tenant, 0)).collect(),
+            waiting,
             subscriptions,
             done_tx,
             under_way: HashMap::new(),
@@ -58,7 +63,7 @@ impl Startup {
             failures: 0,
         };
         let thread = spawn(format!("startup{worker}"), move || run.run(&done_rx, &stop_rx))?;
-        Ok(Self { _stop_tx: stop_tx, _thread: thread })
+        Ok(Some(Self { _stop_tx: stop_tx, _thread: thread }))
     }
 }
 
@@ -185,7 +190,8 @@ mod tests {
         let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
         subscriptions.put(TenantId::User(1), state);
         let (events_tx, events_rx) = crossbeam_channel::unbounded();
-        let startup = Startup::start(0, Arc::new(Held { events_tx }), subscriptions).expect("a thread");
+        let startup =
+            Startup::start(0, Arc::new(Held { events_tx }), subscriptions).expect("a thread").expect("tenants");
         (startup, events_rx)
     }
 

@@ -136,7 +136,7 @@ impl WorkerThread {
     /// Has the tenants told that the worker has started.
     fn start_up(&self) {
         match Startup::start(self.id, self.runtime.clone(), self.subscriptions.clone()) {
-            Ok(startup) => *self.startup() = Some(startup),
+            Ok(startup) => *self.startup() = startup,
             Err(error) => {
                 log::error!(worker = self.id; "worker {}: no thread for its {ON_STARTUP} events: {error}", self.id)
             }

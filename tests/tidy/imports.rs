@@ -138,7 +138,10 @@ const HOMES: &[Home] = &[
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
     Home { krate: "tungstenite", homes: &["link/"] },
-    Home { krate: "ureq", homes: &["mesophyll/db_client.rs", "mesophyll/db_transport.rs", "cli/client.rs"] },
+    Home {
+        krate: "ureq",
+        homes: &["mesophyll/db_buffers.rs", "mesophyll/db_client.rs", "mesophyll/db_transport.rs", "cli/client.rs"],
+    },
 ];
 
 /// The folder or top-level file of `src/` that a file belongs to.

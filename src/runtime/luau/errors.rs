@@ -2,23 +2,24 @@
 //!
 //! An executor notes an error and goes on: nothing here delays an answer. What a tenant's errors of a second come to is
 //! written together, by one thread, so that a storm of errors is one write a second for its tenant and one operation at
-//! a time for the database. What finds no room is counted and dropped; records are for people, and people look at the
-//! newest.
+//! a time for the database; there is no such thread while there are no errors. What finds no room is counted and dropped;
+//! records are for people, and people look at the newest.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::crew::Crew;
 use super::script_error::cut;
 use crate::error::DbError;
 use crate::limits::{
     ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES, ERROR_RECORDS_FLUSH,
-    ERROR_RECORDS_KEPT,
+    ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
 use crate::model::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
-use crate::thread::{OwnedThread, spawn};
+use crate::thread::panic_message;
 use crate::wire;
 
 /// Limit: the name of a template or an event in a record; the rest is cut off.
@@ -70,10 +71,12 @@ impl Noted {
     }
 }
 
-/// Where executors note errors. Cheap to clone; called from any thread.
-#[derive(Clone, Default)]
+/// Where executors note errors, and who writes them. Cheap to clone; called from any thread.
+#[derive(Clone)]
 pub(super) struct ErrorLog {
     shared: Arc<Shared>,
+    /// One thread, whose job is to write what is noted until nothing is left.
+    writer: Crew<()>,
 }
 
 #[derive(Default)]
@@ -90,6 +93,8 @@ struct State {
     /// When each of them is to be written; in the order of the times, but for those that are tried again.
     due: VecDeque<(Instant, TenantId)>,
     dropped: u64,
+    /// The writer is at it, or about to be.
+    is_writing: bool,
     /// Until then what is noted is still written.
     closed: Option<Instant>,
 }
@@ -126,6 +131,25 @@ impl State {
 }
 
 impl ErrorLog {
+    /// A log whose writer is called like this, once there is something to write.
+    pub(super) fn new(thread_name: String, db: Arc<dyn TenantDb>) -> Self {
+        let shared = Arc::<Shared>::default();
+        let noted = shared.clone();
+        let writer = Crew::new(vec![thread_name], 1, IO_THREAD_IDLE_MAX, move |()| {
+            let writing = AssertUnwindSafe(|| {
+                while let Some((tenant, errors)) = noted.next() {
+                    write(&noted, &*db, tenant, errors);
+                }
+            });
+            if let Err(payload) = catch_unwind(writing) {
+                // The next error starts it anew.
+                noted.lock().is_writing = false;
+                log::error!("writing the errors of templates panicked: {}", panic_message(payload.as_ref()));
+            }
+        });
+        Self { shared, writer }
+    }
+
     /// Notes an error of a tenant's template: its text with the frames below it.
     pub(super) fn note(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
         let error = Noted::new(template, event, text);
@@ -133,12 +157,27 @@ impl ErrorLog {
         if state.closed.is_some() {
             return;
         }
-        let is_first = state.due.is_empty();
         state.add(tenant, [error], Instant::now() + ERROR_RECORD_DELAY);
-        drop(state);
-        if is_first {
-            self.shared.changed.notify_one();
+        if !state.is_writing {
+            // Without a thread now, the next error asks again.
+            state.is_writing = self.writer.submit(()).is_ok();
         }
+    }
+
+    /// Writes what is left, if the database takes it soon, and joins the thread.
+    ///
+    /// # Blocks
+    /// `ERROR_RECORDS_FLUSH`, and as long as the operation that is under way then.
+    pub(super) fn stop(&self) {
+        self.shared.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
+        self.shared.changed.notify_one();
+        self.writer.finish();
+    }
+
+    /// How many threads there are.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.writer.threads()
     }
 }
 
@@ -148,18 +187,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next tenant whose errors are to be written, and they. Nothing: it is over.
+    /// The next tenant whose errors are to be written, and they. Nothing: none are left, or it is over.
     ///
-    /// Blocks: until there is one; closing the log wakes it.
+    /// Blocks: until they are due; closing the log wakes it.
     fn next(&self) -> Option<(TenantId, VecDeque<Noted>)> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            let is_over = state.closed.is_some_and(|until| now >= until || state.due.is_empty());
-            if is_over {
-                return None;
-            }
-            match state.due.front().copied() {
+            let is_over = state.closed.is_some_and(|until| now >= until);
+            match state.due.front().copied().filter(|_| !is_over) {
                 Some((due, tenant)) if due <= now || state.closed.is_some() => {
                     state.due.pop_front();
                     let errors = state.take(tenant);
@@ -168,7 +204,10 @@ impl Shared {
                 Some((due, _)) => {
                     state = self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
                 }
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.is_writing = false;
+                    return None;
+                }
             }
         }
     }
@@ -181,51 +220,6 @@ impl Shared {
             state.due.retain(|(_, other)| *other != tenant);
             state.add(tenant, errors.into_iter().chain(since), Instant::now() + ERROR_RECORD_RETRY);
         }
-    }
-}
-
-/// The thread that writes the records.
-pub(super) struct ErrorWriter {
-    log: ErrorLog,
-    thread: Mutex<Option<OwnedThread>>,
-}
-
-impl ErrorWriter {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The operating system refused it.
-    pub(super) fn start(thread_name: String, db: Arc<dyn TenantDb>) -> io::Result<Self> {
-        let log = ErrorLog::default();
-        let shared = log.shared.clone();
-        let thread = spawn(thread_name, move || {
-            while let Some((tenant, errors)) = shared.next() {
-                write(&shared, &*db, tenant, errors);
-            }
-        })?;
-        Ok(Self { log, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Where to note errors.
-    pub(super) fn log(&self) -> &ErrorLog {
-        &self.log
-    }
-
-    /// Writes what is left, if the database takes it soon, and joins the thread.
-    ///
-    /// # Blocks
-    /// `ERROR_RECORDS_FLUSH`, and as long as the operation that is under way then.
-    pub(super) fn stop(&self) {
-        self.log.shared.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
-        self.log.shared.changed.notify_one();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        thread.map(OwnedThread::join);
-    }
-}
-
-impl Drop for ErrorWriter {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

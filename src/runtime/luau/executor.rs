@@ -15,7 +15,7 @@ use super::config::LuauLimits;
 use super::control::Control;
 use super::errors::ErrorLog;
 use super::gauges::{Gauges, Load};
-use super::io::IoQueue;
+use super::io::IoPool;
 use super::lanes::{Lanes, Usage};
 use super::mailbox::{Mailbox, Message};
 use super::seats::{Seat, Seats};
@@ -36,7 +36,7 @@ pub(super) struct ExecutorParts {
     /// After this a VM in which nothing runs is closed.
     pub(super) vm_idle: Duration,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) io: IoQueue,
+    pub(super) io: IoPool,
     pub(super) shelf: Arc<Shelf>,
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
@@ -50,7 +50,7 @@ pub(super) struct Core {
     pub(super) control: Rc<Control>,
     pub(super) timers: Timers,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) io: IoQueue,
+    pub(super) io: IoPool,
     pub(super) shelf: Arc<Shelf>,
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,

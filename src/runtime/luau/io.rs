@@ -1,26 +1,23 @@
 //! The threads that do what blocks: database operations of templates on a few threads, and compiling scripts on one,
 //! because that is all work and no waiting, and must not take the processor from the executors.
 //!
-//! One small pool a runtime, shared by its executors. The result of a job goes back to the inbox of the executor that
-//! asked, which resumes the coroutine that waits. Deliberately knows nothing of Luau. The threads end when every sender of
-//! their queue is gone; what is still queued when the runtime stops is not run.
+//! One small pool a runtime, shared by its executors, whose threads are there only while there is something to do. The
+//! result of a job goes back to the inbox of the executor that asked, which resumes the coroutine that waits. Deliberately
+//! knows nothing of Luau. What is still queued when the runtime stops is not run.
 
 use std::fmt;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
+use super::crew::Crew;
 use super::mailbox::Mailbox;
 use super::templates::Compiled;
 use crate::error::DbError;
-use crate::limits::{IO_QUEUE_MAX, IO_THREADS};
+use crate::limits::{IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS};
 use crate::model::{DbCall, GlobalKv, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
-use crate::thread::{OwnedThread, panic_message, spawn};
+use crate::thread::panic_message;
 
 /// A job: what to do, and who wants to know.
 pub(super) struct IoJob {
@@ -122,80 +119,57 @@ impl fmt::Debug for IoOutput {
     }
 }
 
-/// The queue's end for executors.
+/// The threads and their queues; a clone is the same pool.
 #[derive(Clone)]
-pub(super) struct IoQueue {
-    jobs_tx: Sender<IoJob>,
-    scripts_tx: Sender<IoJob>,
-}
-
-impl IoQueue {
-    /// Queues a job.
-    ///
-    /// # Errors
-    /// The queue is full (or the pool is gone): the job comes back.
-    pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
-        let queue = if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts_tx } else { &self.jobs_tx };
-        queue.try_send(job).map_err(TrySendError::into_inner)
-    }
-}
-
-/// The threads.
 pub(super) struct IoPool {
-    threads: Mutex<Vec<OwnedThread>>,
-    stopping: Arc<AtomicBool>,
+    jobs: Crew<IoJob>,
+    scripts: Crew<IoJob>,
 }
 
 impl IoPool {
-    /// Starts the threads.
-    ///
-    /// # Errors
-    /// The operating system refused another thread.
-    pub(super) fn start(prefix: &str, db: &Arc<dyn TenantDb>) -> io::Result<(Self, IoQueue)> {
-        let (jobs_tx, jobs_rx) = bounded(IO_QUEUE_MAX);
-        let (scripts_tx, scripts_rx) = bounded(IO_QUEUE_MAX);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let names = (0..IO_THREADS).map(|number| (format!("{prefix}-io{number}"), &jobs_rx));
-        let mut threads = Vec::with_capacity(IO_THREADS + 1);
-        for (name, queue) in names.chain([(format!("{prefix}-comp"), &scripts_rx)]) {
-            let (queue, db, stopping) = (queue.clone(), db.clone(), stopping.clone());
-            match spawn(name, move || run(&queue, &*db, &stopping)) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    // The threads are joined as they drop, and end when the last senders are gone.
-                    drop((jobs_tx, scripts_tx));
-                    return Err(error);
-                }
-            }
+    /// A pool whose threads' names begin like this. None is started yet.
+    pub(super) fn new(prefix: &str, db: &Arc<dyn TenantDb>) -> Self {
+        let crew = |names| {
+            let db = db.clone();
+            Crew::new(names, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, move |job| run(job, &*db))
+        };
+        Self {
+            jobs: crew((0..IO_THREADS).map(|number| format!("{prefix}-io{number}")).collect()),
+            scripts: crew(vec![format!("{prefix}-comp")]),
         }
-        Ok((Self { threads: Mutex::new(threads), stopping }, IoQueue { jobs_tx, scripts_tx }))
     }
 
-    /// Lets what is queued go, and joins the threads. The executors, which hold the senders, have ended before.
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// The queue is full, the pool has been stopped, or there is no thread to be had: the job comes back.
+    pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
+        if matches!(job.purpose, IoPurpose::Script(_)) { self.scripts.submit(job) } else { self.jobs.submit(job) }
+    }
+
+    /// Lets what is queued go, and joins the threads. The executors, which queue it, have ended before.
     ///
     /// # Blocks
     /// Until the operations under way have returned.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            thread.join();
-        }
+        let crews = [&self.jobs, &self.scripts];
+        crews.iter().for_each(|crew| crew.abandon());
+        crews.iter().for_each(|crew| crew.finish());
+    }
+
+    /// How many threads there are: for database operations and for scripts.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> (usize, usize) {
+        (self.jobs.threads(), self.scripts.threads())
     }
 }
 
-/// Blocks: on the queue, until every sender is gone.
-fn run(jobs_rx: &Receiver<IoJob>, db: &dyn TenantDb, stopping: &AtomicBool) {
-    for job in jobs_rx {
-        if stopping.load(Ordering::Relaxed) {
-            continue;
-        }
-        let IoJob { reply_to, tenant, purpose, work } = job;
-        let started = Instant::now();
-        let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
-            log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
-            IoOutput::Panicked
-        });
-        reply_to.done(IoDone { tenant, purpose, output, took: started.elapsed() });
-    }
+fn run(job: IoJob, db: &dyn TenantDb) {
+    let IoJob { reply_to, tenant, purpose, work } = job;
+    let started = Instant::now();
+    let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
+        log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
+        IoOutput::Panicked
+    });
+    reply_to.done(IoDone { tenant, purpose, output, took: started.elapsed() });
 }

@@ -21,6 +21,7 @@ mod calls;
 mod config;
 mod control;
 mod convert;
+mod crew;
 mod errors;
 mod executor;
 mod gauges;
@@ -54,7 +55,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
-use self::errors::ErrorWriter;
+use self::errors::ErrorLog;
 use self::executor::ExecutorParts;
 use self::gauges::Gauges;
 use self::io::IoPool;
@@ -95,7 +96,7 @@ pub struct LuauRuntime {
     threads: Mutex<Vec<OwnedThread>>,
     ticker: Ticker,
     io: IoPool,
-    errors: ErrorWriter,
+    errors: ErrorLog,
     shelf: Arc<Shelf>,
     watch: Option<Watch>,
     stopping: Arc<AtomicBool>,
@@ -124,22 +125,8 @@ impl LuauRuntime {
         let count = executors.max(1);
         let (ticker, ticks) = Ticker::start_watched(&format!("{thread_prefix}-tick"), count, limits.slice, &on_broken)
             .map_err(StartError::Thread)?;
-        let (io, io_queue) = match IoPool::start(&thread_prefix, &db) {
-            Ok(started) => started,
-            Err(error) => {
-                ticker.stop();
-                return Err(StartError::Thread(error));
-            }
-        };
-        let errors = match ErrorWriter::start(format!("{thread_prefix}-err"), db) {
-            Ok(errors) => errors,
-            Err(error) => {
-                ticker.stop();
-                drop(io_queue);
-                io.stop();
-                return Err(StartError::Thread(error));
-            }
-        };
+        let io = IoPool::new(&thread_prefix, &db);
+        let errors = ErrorLog::new(format!("{thread_prefix}-err"), db);
         let stopping = Arc::new(AtomicBool::new(false));
         let executors =
             ticks.iter().map(|tick| Handle { mailbox: Arc::new(Mailbox::new(tick.clone())), gauges: Arc::default() });
@@ -162,9 +149,9 @@ impl LuauRuntime {
                 max_vms: max_vms.div_ceil(count),
                 vm_idle,
                 mailbox: handle.mailbox.clone(),
-                io: io_queue.clone(),
+                io: runtime.io.clone(),
                 shelf: shelf.clone(),
-                errors: runtime.errors.log().clone(),
+                errors: runtime.errors.clone(),
                 states: states.clone(),
                 gauges: handle.gauges.clone(),
                 tick,
@@ -173,15 +160,8 @@ impl LuauRuntime {
             let name = format!("{thread_prefix}-ex{number}");
             let on_exit = on_broken.watch(&name);
             let thread = spawn_watched(name, move || executor::run(parts), on_exit);
-            match thread {
-                Ok(thread) => runtime.threads().push(thread),
-                Err(error) => {
-                    drop(io_queue);
-                    return Err(StartError::Thread(error));
-                }
-            }
+            runtime.threads().push(thread.map_err(StartError::Thread)?);
         }
-        drop(io_queue);
         if let (true, TemplateSource::Directory(directory)) = (reload, source) {
             let name = format!("{thread_prefix}-watch");
             let watch = Watch::start(name, directory, look, limits.source_bytes, shelf).map_err(StartError::Thread)?;
@@ -258,7 +238,7 @@ impl TemplateRuntime for LuauRuntime {
             }
             thread.join();
         }
-        // 4. With them the last senders of the I/O queue are gone: its threads end after what they are doing.
+        // 4. Nobody wants the results of what is queued any more.
         self.io.stop();
         // 5. Nobody makes errors any more.
         self.errors.stop();

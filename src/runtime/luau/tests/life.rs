@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::error::DispatchError;
+use crate::limits::IO_THREADS;
 use crate::model::{Job, TenantId};
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
@@ -329,4 +330,24 @@ fn a_database_that_is_away_neither_holds_errors_up_nor_loses_the_last_ones() {
     eventually(|| before.elapsed() > Duration::from_secs(2));
     world.db.fail_with(None);
     errors(&world, TENANT, |kept| kept.contains("number 1000"));
+}
+
+#[test]
+fn threads_for_what_waits_are_there_only_when_something_waits() {
+    let world = world(100, SOON);
+    let threads = || (world.runtime.io.threads(), world.runtime.errors.threads());
+    assert_eq!(threads(), ((0, 0), 0));
+    world.db.close_gate();
+    let pending: Vec<_> =
+        (0..3 * IO_THREADS as u64).map(|number| world.submit_event(tenant(number), "E", "\"kv\"")).collect();
+    world.db.wait_for_waiting(IO_THREADS);
+    assert_eq!(threads(), ((IO_THREADS, 0), 0));
+    world.db.open_gate();
+    pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("1")));
+    world.err("error('on purpose')");
+    assert_eq!(threads(), ((IO_THREADS, 1), 1));
+    world.runtime.shutdown();
+    assert_eq!(threads(), ((0, 0), 0));
+    let recorded = world.db.value(TENANT, "last", &["#err"]).unwrap_or_default();
+    assert!(recorded.contains("on purpose"), "what was noted is written before the end");
 }

@@ -1,0 +1,288 @@
+//! Threads that do what comes in, and that are there only while there is something to do: a job that finds no thread free
+//! starts one, up to a bound, and one that has had nothing to do for a while ends. A runtime whose templates ask for nothing
+//! has none.
+//!
+//! Owned by who made it, who stops it. A thread that ends by itself leaves its handle behind, which the next start or the stop
+//! joins. Deliberately knows nothing of what a job is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::thread::{OwnedThread, spawn};
+
+/// The threads and their queue; a clone is the same crew.
+pub(super) struct Crew<J> {
+    shared: Arc<Shared<J>>,
+}
+
+struct Shared<J> {
+    /// Of each thread that there may be.
+    names: Vec<String>,
+    jobs_max: usize,
+    /// After this a thread without a job ends.
+    idle_max: Duration,
+    /// Does not panic.
+    work: Box<dyn Fn(J) + Send + Sync>,
+    state: Mutex<State<J>>,
+    changed: Condvar,
+}
+
+struct State<J> {
+    // Limit: `jobs_max`.
+    jobs: VecDeque<J>,
+    /// Threads that wait for a job, those that have been woken for one included.
+    waiting: usize,
+    /// By the number of their names.
+    threads: BTreeMap<usize, OwnedThread>,
+    /// Threads that have nothing more to do than to end.
+    ended: Vec<OwnedThread>,
+    is_stopping: bool,
+}
+
+impl<J: Send + 'static> Crew<J> {
+    /// A crew of so many threads at most as there are names, none of which is started yet.
+    pub(super) fn new(
+        names: Vec<String>,
+        jobs_max: usize,
+        idle_max: Duration,
+        work: impl Fn(J) + Send + Sync + 'static,
+    ) -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            waiting: 0,
+            threads: BTreeMap::new(),
+            ended: Vec::new(),
+            is_stopping: false,
+        };
+        let work = Box::new(work);
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Self { shared: Arc::new(Shared { names, jobs_max, idle_max, work, state, changed }) }
+    }
+
+    /// Queues a job, and starts a thread for it if none is free.
+    ///
+    /// # Errors
+    /// The queue is full, the crew has been stopped, or the operating system refused the first thread: the job comes back.
+    pub(super) fn submit(&self, job: J) -> Result<(), J> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        if state.is_stopping || state.jobs.len() >= shared.jobs_max {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        if state.waiting >= state.jobs.len() {
+            drop(state);
+            shared.changed.notify_one();
+            return Ok(());
+        }
+        let joinable = if state.threads.len() < shared.names.len() {
+            if let Err(error) = self.start_one(&mut state) {
+                log::warn!("no further thread for {}: {error}", shared.names[0]);
+                if state.threads.is_empty() {
+                    // Only this one: there has been nobody to leave one.
+                    return state.jobs.pop_back().map_or(Ok(()), Err);
+                }
+            }
+            state.take_ended()
+        } else {
+            // Those that are at work look for it when they are done.
+            Vec::new()
+        };
+        drop(state);
+        joinable.into_iter().for_each(|thread| thread.join().unwrap_or_default());
+        Ok(())
+    }
+
+    fn start_one(&self, state: &mut State<J>) -> std::io::Result<()> {
+        let free = (0..self.shared.names.len()).find(|number| !state.threads.contains_key(number));
+        let Some(number) = free else { return Ok(()) };
+        let shared = self.shared.clone();
+        let thread = spawn(self.shared.names[number].clone(), move || shared.run(number))?;
+        state.threads.insert(number, thread);
+        Ok(())
+    }
+
+    /// Refuses further jobs and lets go what is queued. Does not wait.
+    pub(super) fn abandon(&self) {
+        let mut state = self.shared.lock();
+        state.is_stopping = true;
+        let queued = std::mem::take(&mut state.jobs);
+        drop(state);
+        // What a job holds may be the last of its kind: not under the lock.
+        drop(queued);
+    }
+
+    /// Refuses further jobs, lets what is queued be done and joins the threads.
+    ///
+    /// # Blocks
+    /// Until the jobs are done.
+    pub(super) fn finish(&self) {
+        let mut state = self.shared.lock();
+        state.is_stopping = true;
+        let (threads, ended) = (std::mem::take(&mut state.threads), std::mem::take(&mut state.ended));
+        drop(state);
+        self.shared.changed.notify_all();
+        threads.into_values().chain(ended).for_each(|thread| thread.join().unwrap_or_default());
+    }
+
+    /// How many threads there are.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.shared.lock().threads.len()
+    }
+}
+
+impl<J> Clone for Crew<J> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<J> Shared<J> {
+    // What is under this lock is replaced whole, so poison means nothing.
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks: until there is a job, for `idle_max` at most; the stop wakes it.
+    fn run(&self, number: usize) {
+        let mut state = self.lock();
+        let mut idle_until = Instant::now() + self.idle_max;
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                (self.work)(job);
+                state = self.lock();
+                idle_until = Instant::now() + self.idle_max;
+                continue;
+            }
+            if state.is_stopping {
+                return;
+            }
+            let left = idle_until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let thread = state.threads.remove(&number);
+                state.ended.extend(thread);
+                return;
+            }
+            state.waiting += 1;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
+        }
+    }
+}
+
+impl<J> State<J> {
+    /// Threads that have come to their very end: joining them waits for nothing.
+    fn take_ended(&mut self) -> Vec<OwnedThread> {
+        self.ended.extract_if(.., |thread| thread.wait_until(Instant::now())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+
+    fn eventually(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !what() {
+            assert!(Instant::now() < deadline, "it did not happen");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A crew whose jobs say that they began and wait to be let go.
+    struct Held {
+        crew: Crew<usize>,
+        began_rx: Receiver<usize>,
+        go_tx: Sender<()>,
+        done: Arc<AtomicUsize>,
+    }
+
+    fn held(threads: usize, jobs_max: usize, idle_max: Duration) -> Held {
+        let (began_tx, began_rx) = unbounded();
+        let (go_tx, go_rx) = bounded::<()>(0);
+        let done = Arc::new(AtomicUsize::new(0));
+        let count = done.clone();
+        let names = (0..threads).map(|number| format!("crew{number}")).collect();
+        let crew = Crew::new(names, jobs_max, idle_max, move |job| {
+            began_tx.send(job).expect("the test waits");
+            // An end of the test lets all of them go.
+            let _ = go_rx.recv();
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        Held { crew, began_rx, go_tx, done }
+    }
+
+    #[test]
+    fn threads_start_when_they_are_needed_and_are_bounded() {
+        let Held { crew, began_rx, go_tx, done } = held(2, 3, SOON);
+        assert_eq!(crew.threads(), 0);
+        let mut began = Vec::new();
+        for job in 0..2 {
+            crew.submit(job).expect("room");
+            began.push(began_rx.recv_timeout(SOON).expect("it begins"));
+            assert_eq!(crew.threads(), job + 1);
+        }
+        assert_eq!(began, [0, 1]);
+        for job in 2..5 {
+            crew.submit(job).expect("room in the queue");
+        }
+        assert_eq!(crew.submit(5), Err(5), "the queue is full");
+        assert_eq!(crew.threads(), 2);
+        for _ in 0..5 {
+            go_tx.send(()).expect("one waits");
+        }
+        eventually(|| done.load(Ordering::SeqCst) == 5);
+        // One that waits takes the next job: no third is started, nor the second needed.
+        eventually(|| crew.shared.lock().waiting == 2);
+        crew.submit(6).expect("room");
+        began_rx.recv_timeout(SOON).expect("it begins");
+        drop(go_tx);
+        crew.finish();
+        assert_eq!((crew.threads(), done.load(Ordering::SeqCst)), (0, 6));
+        assert_eq!(crew.submit(7), Err(7), "it has been stopped");
+    }
+
+    #[test]
+    fn a_thread_that_has_nothing_to_do_ends_and_the_next_job_starts_another() {
+        let Held { crew, began_rx: _began_rx, go_tx, done } = held(1, 1, Duration::from_millis(5));
+        drop(go_tx);
+        for round in 1..=3 {
+            crew.submit(0).expect("room");
+            eventually(|| done.load(Ordering::SeqCst) == round);
+            eventually(|| crew.threads() == 0);
+        }
+        eventually(|| crew.shared.lock().ended.iter().all(|thread| thread.wait_until(Instant::now())));
+        crew.submit(0).expect("room");
+        assert!(crew.shared.lock().ended.is_empty(), "those that had ended were joined");
+        crew.finish();
+        assert_eq!(done.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn what_is_queued_at_the_end_is_done_unless_it_is_abandoned() {
+        for (is_abandoned, expected) in [(true, 1), (false, 3)] {
+            let Held { crew, began_rx, go_tx, done } = held(1, 2, SOON);
+            crew.submit(0).expect("room");
+            began_rx.recv_timeout(SOON).expect("it begins");
+            for job in 1..3 {
+                crew.submit(job).expect("room in the queue");
+            }
+            if is_abandoned {
+                crew.abandon();
+                assert_eq!(crew.submit(3), Err(3));
+            }
+            drop(go_tx);
+            crew.finish();
+            assert_eq!((crew.threads(), done.load(Ordering::SeqCst)), (0, expected));
+        }
+    }
+}
