@@ -17,8 +17,8 @@ use tungstenite::{WebSocket, error::Error};
 use super::reader::ReadHalf;
 use super::{Link, LinkLimits, LinkSender, Service};
 
-/// What one read takes at most: many small frames in one system call.
-const READ_BYTES: usize = 64 * 1024;
+/// What tungstenite takes from the stream below at once, and fills with zeros before, each time.
+const CODEC_BYTES: usize = 4 * 1024;
 
 /// Limit: the text of a refusal; those of a master of ours have about 80 characters.
 const REFUSAL_MAX_CHARS: usize = 200;
@@ -89,8 +89,8 @@ impl Upgrade {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(Duration::from_secs(5)))?;
         socket.write_all(&self.response)?;
-        let half = ReadHalf::new(socket);
-        let websocket = WebSocket::from_partially_read(half, already_read, Role::Server, Some(config(limits)));
+        let half = ReadHalf::new(socket, &already_read);
+        let websocket = WebSocket::from_raw_socket(half, Role::Server, Some(config(limits)));
         super::start(name, Upgraded { websocket, role: Role::Server }, limits, serve)
     }
 }
@@ -202,7 +202,7 @@ fn first_line(text: &[u8]) -> String {
 
 fn config(limits: &LinkLimits) -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(READ_BYTES)
+        .read_buffer_size(CODEC_BYTES)
         .max_message_size(Some(limits.message_max_bytes))
         .max_frame_size(Some(limits.message_max_bytes))
 }

@@ -5,11 +5,12 @@
 //! [`Pulse`]). A message that is alone on its way is written by who sends it, if nobody else writes
 //! ([`LinkSender::send_alone`]). Who made the link joins both threads with [`Link::join`].
 //!
-//! Two tungstenite objects that write to one socket corrupt frames, and one object behind a mutex lets a blocked read
-//! hold up every write. So the reader's object may not write: what it wants to say (pong, close reply) goes through the
-//! queue like everything else, and the queue says whose turn it is to write.
+//! One tungstenite object for both directions would let a blocked read hold up every write, so it only reads: what it wants to say
+//! (pong, close reply) goes through the queue like everything else, and the queue says whose turn it is to write.
 
+mod frames;
 mod handshake;
+mod input;
 mod outlet;
 mod pending;
 mod queue;
@@ -18,7 +19,7 @@ mod stats;
 mod writer;
 
 pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_watched};
-pub use pending::{Pending, Registered};
+pub use pending::{IdMap, Pending, Registered};
 pub use queue::SendError;
 pub use stats::LinkStats;
 
@@ -31,8 +32,9 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::thread::OwnedThread;
-use outlet::{Outlet, Progress};
-use queue::{OutQueue, Outgoing};
+use frames::FrameKind;
+use outlet::{Outlet, Patience, Progress};
+use queue::OutQueue;
 
 /// Close codes of RFC 6455 and ours.
 pub mod close_code {
@@ -212,7 +214,7 @@ impl LinkSender {
     /// # Errors
     /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
     pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
-        self.push(Outgoing::Message(message))
+        self.push(FrameKind::Binary, message)
     }
 
     /// As [`LinkSender::send`], but writes the message on the caller's thread if nothing is before it: for one that nothing will
@@ -225,7 +227,13 @@ impl LinkSender {
             return self.send(message);
         }
         let Some(turn) = self.shared.queue.callers_turn()? else { return self.send(message) };
-        let written = self.outlet().write_at_once(message);
+        let written = {
+            let mut outlet = self.outlet();
+            let mut frame = outlet.buffer();
+            frames::append(&mut frame, FrameKind::Binary, turn.key, &message);
+            outlet.keep_one(frame);
+            outlet.flush(Patience::None)
+        };
         match written {
             Ok(Progress::Done) => {}
             Ok(Progress::Stuck) => turn.leave_rest_to_writer(),
@@ -255,15 +263,15 @@ impl LinkSender {
     /// # Errors
     /// As those of [`LinkSender::send`].
     pub fn send_text(&self, text: String) -> Result<(), SendError> {
-        self.push(Outgoing::Text(text))
+        self.push(FrameKind::Text, text.into_bytes())
     }
 
-    fn push(&self, message: Outgoing) -> Result<(), SendError> {
-        let (bytes, limit) = (message.bytes(), self.shared.limits.message_max_bytes);
+    fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<(), SendError> {
+        let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
         if bytes > limit {
             return Err(SendError::TooLarge { bytes, limit });
         }
-        self.shared.queue.push(message)
+        self.shared.queue.push(kind, payload)
     }
 
     /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of one ping at a time.
@@ -272,7 +280,8 @@ impl LinkSender {
         let pinged_at_us = &self.shared.pinged_at_us;
         let is_timed = pinged_at_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // A queue that is full or closed makes a sign of life needless.
-        let queued = self.shared.queue.push(Outgoing::Ping(if is_timed { now_us } else { 0 }));
+        let number = if is_timed { now_us } else { 0 };
+        let queued = self.shared.queue.push(FrameKind::Ping, number.to_be_bytes().to_vec());
         if is_timed && queued.is_err() {
             pinged_at_us.store(0, Ordering::Relaxed);
         }
@@ -371,12 +380,12 @@ fn start(
 ) -> io::Result<Link> {
     let socket = Arc::new(upgraded.websocket.get_ref().clone_socket()?);
     let look = writer::look(limits.write_timeout);
-    let outlet = Outlet::new(socket.clone(), upgraded.role, look)?;
+    let outlet = Outlet::new(socket.clone(), look)?;
     let sender = LinkSender {
         shared: Arc::new(Shared {
             name: name.to_owned(),
             peer: socket.peer_addr()?,
-            queue: OutQueue::new(limits.queue_messages, limits.queue_bytes),
+            queue: OutQueue::new(upgraded.role, limits.queue_messages, limits.queue_bytes),
             outlet: Mutex::new(outlet),
             socket,
             cause: Mutex::new(None),
@@ -393,7 +402,7 @@ fn start(
     // From here on, dropping the link ends and joins what was started.
     let mut link = Link { sender: sender.clone(), threads: Vec::with_capacity(2) };
     link.threads.push(writer::spawn(name, sender.clone(), pulse)?);
-    link.threads.push(reader::spawn(name, sender, upgraded.websocket, handler, stats)?);
+    link.threads.push(reader::spawn(name, sender, upgraded, handler, stats)?);
     Ok(link)
 }
 

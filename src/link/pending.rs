@@ -4,9 +4,35 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard};
 
 use super::CloseCause;
+
+/// A map by request id.
+pub type IdMap<T> = HashMap<u64, T, BuildHasherDefault<IdHasher>>;
+
+/// Hashes request ids, which whoever makes them makes at random: to mix their bits once is enough, in case they are not.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The golden ratio, as Fibonacci hashing has it. The map uses the upper bits and the lower ones.
+        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
 
 /// Waiting requests by id. `T` is what waits: usually where the answer goes.
 #[derive(Debug)]
@@ -17,7 +43,7 @@ pub struct Pending<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: HashMap<u64, T>,
+    waiting: IdMap<T>,
     closed: Option<CloseCause>,
     sealed: bool,
 }
@@ -25,8 +51,8 @@ struct State<T> {
 /// What came of registering a request; one that does not wait is handed back.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Registered<T> {
-    /// It waits.
-    Waiting,
+    /// It waits, the only one or one of so many.
+    Waiting(usize),
     /// The link has ended.
     Closed(T, CloseCause),
     /// The link takes no more requests.
@@ -40,7 +66,7 @@ pub enum Registered<T> {
 impl<T> Pending<T> {
     /// Room for `max` requests.
     pub fn new(max: usize) -> Self {
-        Self { state: Mutex::new(State { waiting: HashMap::new(), closed: None, sealed: false }), max }
+        Self { state: Mutex::new(State { waiting: IdMap::default(), closed: None, sealed: false }), max }
     }
 
     /// Adds a request, before its bytes leave.
@@ -59,7 +85,7 @@ impl<T> Pending<T> {
             Entry::Occupied(_) => Registered::Duplicate(waiter),
             Entry::Vacant(vacant) => {
                 vacant.insert(waiter);
-                Registered::Waiting
+                Registered::Waiting(state.waiting.len())
             }
         }
     }
@@ -117,7 +143,7 @@ mod tests {
     #[test]
     fn an_answer_is_taken_once() {
         let pending = Pending::new(10);
-        assert_eq!(pending.register(7, "a"), Registered::Waiting);
+        assert_eq!(pending.register(7, "a"), Registered::Waiting(1));
         assert_eq!(pending.take(7), Some("a"));
         assert_eq!(pending.take(7), None);
     }
@@ -125,7 +151,7 @@ mod tests {
     #[test]
     fn nobody_slips_in_after_the_sweep_and_the_first_cause_sticks() {
         let pending = Pending::new(10);
-        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting(1));
         assert_eq!(pending.close(CloseCause::Silent), (vec!["a"], CloseCause::Silent));
         assert_eq!(pending.register(2, "b"), Registered::Closed("b", CloseCause::Silent));
         assert_eq!(pending.close(CloseCause::SlowPeer), (vec![], CloseCause::Silent));
@@ -134,7 +160,7 @@ mod tests {
     #[test]
     fn a_sealed_map_takes_nothing_more_and_lets_the_others_be_answered() {
         let pending = Pending::new(10);
-        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting(1));
         pending.seal();
         assert_eq!(pending.register(2, "b"), Registered::Sealed("b"));
         assert_eq!((pending.take(1), pending.is_empty()), (Some("a"), true));
@@ -143,10 +169,10 @@ mod tests {
     #[test]
     fn an_id_that_waits_and_a_full_map_are_refused() {
         let pending = Pending::new(1);
-        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting(1));
         assert_eq!(pending.register(2, "b"), Registered::Full("b"));
         let pending = Pending::new(2);
-        assert_eq!(pending.register(1, "a"), Registered::Waiting);
+        assert_eq!(pending.register(1, "a"), Registered::Waiting(1));
         assert_eq!(pending.register(1, "b"), Registered::Duplicate("b"));
         assert_eq!(pending.take(1), Some("a"));
     }

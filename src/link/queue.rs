@@ -1,35 +1,26 @@
 //! What waits to leave on a link: bounded in messages and bytes, never blocking those who add, woken once a batch.
 //!
 //! A queue of our own rather than a channel, because the writer takes everything that waits at once, and because the
-//! byte bound and the end of the link must be decided under the same lock as the adding.
+//! byte bound and the end of the link must be decided under the same lock as the adding. What waits are frames already: small
+//! messages share a buffer, so that a batch of them is one write and no allocation each.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// What the writer is to write.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outgoing {
-    /// A binary message.
-    Message(Vec<u8>),
-    /// A text message.
-    Text(String),
-    /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
-    Frames(Vec<u8>),
-    /// A ping that carries this number.
-    Ping(u64),
-}
+use tungstenite::protocol::Role;
 
-impl Outgoing {
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Outgoing::Text(text) => text.len(),
-            Outgoing::Message(bytes) | Outgoing::Frames(bytes) => bytes.len(),
-            Outgoing::Ping(_) => 0,
-        }
-    }
-}
+use super::frames::{self, FrameKind, Key, Keys};
+
+/// A payload up to here is copied into a buffer that it shares with others; a larger one is not copied.
+const JOINED_BYTES: usize = 16 * 1024;
+
+/// A buffer with so much in it takes no more: what one write carries, about.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Limit: bytes of replies (pongs) that wait; more are dropped, as a peer that does not read them has no use for them.
+const REPLIES_BYTES: usize = 64 * 1024;
 
 /// Why a message was not taken; nothing of it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,19 +52,30 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// What the writer got from a wait.
-#[derive(Debug, PartialEq, Eq)]
+/// What the writer is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// Everything that waited, in order.
-    Batch(VecDeque<Outgoing>),
+    /// Write everything that waited; it is in the [`Batch`].
+    Batch,
     /// Nothing came until the time given, or the pulse is wanted at once.
     Nothing,
-    /// This is the last that is to leave, with a close of this code after it.
-    Closing(VecDeque<Outgoing>, u16),
-    /// The peer has ended the link: of this only frames of the protocol are still to leave.
-    Finishing(VecDeque<Outgoing>),
+    /// What is in the batch is the last that is to leave, with a close of this code after it.
+    Closing(u16),
+    /// The peer has ended the link: what is in the batch are replies of the protocol, and is the last that leaves.
+    Finishing,
     /// Write nothing more.
     Aborted,
+}
+
+/// Everything that waited, in order.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Whole frames; of a large one header and payload are apart.
+    pub(super) frames: VecDeque<Vec<u8>>,
+    /// How many of them are messages.
+    pub(super) messages: usize,
+    /// An empty buffer that the writer has no use for, for the frames to come.
+    pub(super) spare: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -86,8 +88,16 @@ pub(super) struct OutQueue {
 
 #[derive(Debug)]
 struct State {
-    items: VecDeque<Outgoing>,
+    batch: Batch,
+    /// The last buffer of the batch takes more frames.
+    is_joinable: bool,
+    /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
+    replies: Vec<u8>,
+    /// Messages and pings that wait, and the bytes of their payloads.
+    waiting: usize,
     bytes: usize,
+    spare: Vec<u8>,
+    keys: Keys,
     end: End,
     reader_done: bool,
     writer_waits: bool,
@@ -111,6 +121,8 @@ enum Turn {
 #[derive(Debug)]
 pub(super) struct CallersTurn<'q> {
     queue: &'q OutQueue,
+    /// What the frame that it writes is to be masked with.
+    pub(super) key: Option<Key>,
     leaves_some: bool,
 }
 
@@ -143,10 +155,15 @@ enum End {
 }
 
 impl OutQueue {
-    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(role: Role, max_messages: usize, max_bytes: usize) -> Self {
         let state = State {
-            items: VecDeque::new(),
+            batch: Batch::default(),
+            is_joinable: false,
+            replies: Vec::new(),
+            waiting: 0,
             bytes: 0,
+            spare: Vec::new(),
+            keys: Keys::new(role),
             end: End::Open,
             reader_done: false,
             writer_waits: false,
@@ -158,24 +175,57 @@ impl OutQueue {
         Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes }
     }
 
-    pub(super) fn push(&self, item: Outgoing) -> Result<(), SendError> {
+    /// Queues a message or a ping.
+    pub(super) fn push(&self, kind: FrameKind, mut payload: Vec<u8>) -> Result<(), SendError> {
+        let bytes = payload.len();
         let mut state = self.lock();
+        self.has_room(&state, bytes)?;
+        let key = state.keys.next();
+        if bytes > JOINED_BYTES {
+            if let Some(key) = key {
+                // Not under the lock: of a message of the largest size it is milliseconds of work.
+                drop(state);
+                frames::mask(&mut payload, key);
+                state = self.lock();
+                self.has_room(&state, bytes)?;
+            }
+            frames::append_header(state.joinable(), kind, key, bytes);
+            state.batch.frames.push_back(payload);
+            state.is_joinable = false;
+        } else {
+            frames::append(state.joinable(), kind, key, &payload);
+        }
+        state.waiting += 1;
+        state.bytes += bytes;
+        state.batch.messages += usize::from(kind != FrameKind::Ping);
+        self.wake_writer(state);
+        Ok(())
+    }
+
+    /// Queues frames of the protocol's own; not those that find no room.
+    pub(super) fn push_replies(&self, replies: &[u8]) {
+        let mut state = self.lock();
+        if state.end == End::Open && state.replies.len() + replies.len() <= REPLIES_BYTES {
+            state.replies.extend_from_slice(replies);
+            self.wake_writer(state);
+        }
+    }
+
+    fn has_room(&self, state: &State, bytes: usize) -> Result<(), SendError> {
         if state.end != End::Open {
             return Err(SendError::Closed);
         }
         // A message of the largest size must fit an empty queue, whatever the bounds.
-        let full = state.items.len() >= self.max_messages || state.bytes + item.bytes() > self.max_bytes;
-        if full && !state.items.is_empty() {
-            return Err(SendError::Full);
-        }
-        state.bytes += item.bytes();
-        state.items.push_back(item);
-        // Woken once a batch: a writer that is busy looks again by itself.
+        let full = state.waiting >= self.max_messages || state.bytes + bytes > self.max_bytes;
+        if full && !state.batch.frames.is_empty() { Err(SendError::Full) } else { Ok(()) }
+    }
+
+    /// Woken once a batch: a writer that is busy looks again by itself.
+    fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
         if std::mem::take(&mut state.writer_waits) {
             drop(state);
             self.changed.notify_one();
         }
-        Ok(())
     }
 
     /// Lets the caller write by itself, if nothing is before it; it must not block.
@@ -192,7 +242,12 @@ impl OutQueue {
             return Ok(None);
         }
         state.turn = Turn::Caller;
-        Ok(Some(CallersTurn { queue: self, leaves_some: false }))
+        Ok(Some(CallersTurn { queue: self, key: state.keys.next(), leaves_some: false }))
+    }
+
+    /// A key for a frame that does not pass through the queue.
+    pub(super) fn next_key(&self) -> Option<Key> {
+        self.lock().keys.next()
     }
 
     /// Ends the queue with a close frame, unless it has ended.
@@ -232,21 +287,34 @@ impl OutQueue {
 
     pub(super) fn len(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.items.len(), state.bytes)
+        (state.waiting, state.bytes)
     }
 
-    /// What the writer is to do; until it comes back, it is its turn to write.
+    /// What the writer is to do; until it comes back, it is its turn to write. What it is to write is put into `batch`, which must be
+    /// empty.
     ///
     /// # Blocks
     /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does not block.
-    pub(super) fn take(&self, until: Instant) -> Taken {
+    pub(super) fn take(&self, until: Instant, batch: &mut Batch) -> Taken {
         let mut state = self.wait_for_turn(self.lock());
+        if state.spare.capacity() == 0 {
+            state.spare = std::mem::take(&mut batch.spare);
+        }
         loop {
             match state.end {
                 End::Aborted => return Taken::Aborted,
-                End::Closing(code) => return Taken::Closing(state.drain(), code),
-                End::Finishing => return Taken::Finishing(state.drain()),
-                End::Open if !state.items.is_empty() || state.is_unflushed => return Taken::Batch(state.drain()),
+                End::Closing(code) => {
+                    state.drain(batch);
+                    return Taken::Closing(code);
+                }
+                End::Finishing => {
+                    batch.frames.push_back(std::mem::take(&mut state.replies));
+                    return Taken::Finishing;
+                }
+                End::Open if state.has_something() => {
+                    state.drain(batch);
+                    return Taken::Batch;
+                }
                 End::Open => {}
             }
             if std::mem::take(&mut state.beat_now) {
@@ -296,14 +364,35 @@ impl OutQueue {
 }
 
 impl State {
+    /// Something is to be written.
+    fn has_something(&self) -> bool {
+        !self.batch.frames.is_empty() || !self.replies.is_empty() || self.is_unflushed
+    }
+
     fn has_work(&self) -> bool {
-        !self.items.is_empty() || self.is_unflushed || self.beat_now || self.end != End::Open
+        self.has_something() || self.beat_now || self.end != End::Open
+    }
+
+    /// The buffer for the next frame.
+    fn joinable(&mut self) -> &mut Vec<u8> {
+        let is_joinable = self.is_joinable && self.batch.frames.back().is_some_and(|last| last.len() < BUFFER_BYTES);
+        if !is_joinable {
+            self.batch.frames.push_back(std::mem::take(&mut self.spare));
+            self.is_joinable = true;
+        }
+        // There is a last one now.
+        let last = self.batch.frames.len() - 1;
+        &mut self.batch.frames[last]
     }
 
     /// Everything for the writer, who also flushes.
-    fn drain(&mut self) -> VecDeque<Outgoing> {
-        (self.bytes, self.is_unflushed) = (0, false);
-        std::mem::take(&mut self.items)
+    fn drain(&mut self, batch: &mut Batch) {
+        (self.waiting, self.bytes, self.is_unflushed, self.is_joinable) = (0, 0, false, false);
+        std::mem::swap(&mut self.batch.frames, &mut batch.frames);
+        batch.messages = std::mem::take(&mut self.batch.messages);
+        if !self.replies.is_empty() {
+            batch.frames.push_back(std::mem::take(&mut self.replies));
+        }
     }
 }
 
@@ -312,80 +401,137 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn message(len: usize) -> Outgoing {
-        Outgoing::Message(vec![0; len])
+    fn queue(max_messages: usize, max_bytes: usize) -> OutQueue {
+        OutQueue::new(Role::Server, max_messages, max_bytes)
+    }
+
+    fn push(queue: &OutQueue, len: usize) -> Result<(), SendError> {
+        queue.push(FrameKind::Binary, vec![7; len])
     }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
     }
 
+    /// What the writer is to do, and the lengths of the payloads that it is to write.
+    fn take(queue: &OutQueue, until: Instant) -> (Taken, Vec<usize>) {
+        let mut batch = Batch::default();
+        let taken = queue.take(until, &mut batch);
+        (taken, lengths(&batch))
+    }
+
+    fn lengths(batch: &Batch) -> Vec<usize> {
+        let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
+        let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
+        std::iter::from_fn(|| socket.read(None).expect("whole frames")).map(|frame| frame.payload().len()).collect()
+    }
+
     #[test]
-    fn a_batch_is_everything_that_waits_in_order() {
-        let queue = OutQueue::new(8, 100);
-        queue.push(message(1)).expect("room");
-        queue.push(message(2)).expect("room");
-        assert_eq!(queue.take(soon()), Taken::Batch(VecDeque::from([message(1), message(2)])));
-        assert_eq!(queue.take(Instant::now()), Taken::Nothing);
+    fn a_batch_is_everything_that_waits_in_order_and_small_messages_share_a_buffer() {
+        let queue = queue(8, 10 * JOINED_BYTES);
+        for len in [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES] {
+            push(&queue, len).expect("room");
+        }
+        assert_eq!(queue.len(), (6, 2 * JOINED_BYTES + 11));
+        let mut batch = Batch::default();
+        assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+        assert_eq!(lengths(&batch), [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES]);
+        assert_eq!((batch.frames.len(), batch.messages), (3, 6));
+        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
+        assert_eq!(queue.len(), (0, 0));
+    }
+
+    #[test]
+    fn a_client_masks_what_it_sends_large_or_small() {
+        let queue = OutQueue::new(Role::Client, 8, 10 * JOINED_BYTES);
+        for len in [5, JOINED_BYTES + 5] {
+            push(&queue, len).expect("room");
+        }
+        let mut batch = Batch::default();
+        assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+        let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
+        let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
+        for len in [5, JOINED_BYTES + 5] {
+            let frame = socket.read(None).expect("in order").expect("whole");
+            let key = frame.header().mask.expect("a key");
+            let payload = frame.payload().iter().zip(key.iter().cycle());
+            assert_eq!(payload.map(|(byte, key)| byte ^ key).collect::<Vec<_>>(), vec![7; len]);
+        }
     }
 
     #[test]
     fn a_full_queue_refuses_at_once_by_messages_and_by_bytes() {
-        let by_messages = OutQueue::new(1, 100);
-        by_messages.push(message(1)).expect("room");
-        assert_eq!(by_messages.push(message(1)), Err(SendError::Full));
-        let by_bytes = OutQueue::new(10, 100);
-        by_bytes.push(message(99)).expect("room");
-        assert_eq!(by_bytes.push(message(2)), Err(SendError::Full));
-        by_bytes.push(message(1)).expect("still room for one byte");
+        let by_messages = queue(1, 100);
+        push(&by_messages, 1).expect("room");
+        assert_eq!(push(&by_messages, 1), Err(SendError::Full));
+        let by_bytes = queue(10, 100);
+        push(&by_bytes, 99).expect("room");
+        assert_eq!(push(&by_bytes, 2), Err(SendError::Full));
+        push(&by_bytes, 1).expect("still room for one byte");
     }
 
     #[test]
     fn one_message_of_any_size_fits_an_empty_queue() {
-        OutQueue::new(1, 10).push(message(1000)).expect("the only one");
+        push(&queue(1, 10), 1000).expect("the only one");
+        push(&OutQueue::new(Role::Client, 1, 10), JOINED_BYTES + 1).expect("the only one");
+    }
+
+    #[test]
+    fn replies_leave_with_what_waits_are_bounded_and_alone_leave_at_the_end() {
+        let queue = queue(8, 100);
+        push(&queue, 3).expect("room");
+        queue.push_replies(b"\x8a\x01x");
+        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![3, 1]));
+        queue.push_replies(&vec![0; REPLIES_BYTES + 1]);
+        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
+        push(&queue, 3).expect("room");
+        queue.push_replies(b"\x88\x00");
+        queue.reader_done();
+        assert_eq!(take(&queue, soon()), (Taken::Finishing, vec![0]));
     }
 
     #[test]
     fn closing_lets_what_waits_leave_and_aborting_does_not() {
-        let queue = OutQueue::new(8, 100);
-        queue.push(message(1)).expect("room");
+        let queue = queue(8, 100);
+        push(&queue, 1).expect("room");
         queue.close(1000);
-        assert_eq!(queue.push(message(1)), Err(SendError::Closed));
-        assert_eq!(queue.take(soon()), Taken::Closing(VecDeque::from([message(1)]), 1000));
+        assert_eq!(push(&queue, 1), Err(SendError::Closed));
+        assert_eq!(take(&queue, soon()), (Taken::Closing(1000), vec![1]));
         queue.abort();
-        assert_eq!(queue.take(soon()), Taken::Aborted);
+        assert_eq!(take(&queue, soon()), (Taken::Aborted, vec![]));
     }
 
     #[test]
     fn a_waiting_writer_is_woken_by_a_message_and_by_the_end() {
-        let queue = std::sync::Arc::new(OutQueue::new(8, 100));
+        let queue = std::sync::Arc::new(queue(8, 100));
         let writer_queue = queue.clone();
         let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
         let writer = crate::thread::spawn("writer", move || {
             for _ in 0..2 {
-                taken_tx.send(writer_queue.take(Instant::now() + Duration::from_secs(60))).expect("the test listens");
+                let until = Instant::now() + Duration::from_secs(60);
+                taken_tx.send(take(&writer_queue, until)).expect("the test listens");
             }
         })
         .expect("spawn");
-        queue.push(message(3)).expect("room");
+        push(&queue, 3).expect("room");
         let wait = Duration::from_secs(10);
-        assert_eq!(taken_rx.recv_timeout(wait), Ok(Taken::Batch(VecDeque::from([message(3)]))));
+        assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Batch, vec![3])));
         queue.reader_done();
-        assert_eq!(taken_rx.recv_timeout(wait), Ok(Taken::Finishing(VecDeque::new())));
+        assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Finishing, vec![])));
         writer.join();
     }
 
     #[test]
     fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
-        let queue = OutQueue::new(8, 100);
+        let queue = queue(8, 100);
         let turn = queue.callers_turn().expect("open").expect("free");
         assert!(queue.callers_turn().expect("open").is_none(), "another caller's");
-        queue.push(message(1)).expect("room");
+        push(&queue, 1).expect("room");
         drop(turn);
         assert!(queue.callers_turn().expect("open").is_none(), "a message waits");
-        assert_eq!(queue.take(soon()), Taken::Batch(VecDeque::from([message(1)])));
+        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1]));
         assert!(queue.callers_turn().expect("open").is_none(), "the writer's");
-        assert_eq!(queue.take(Instant::now()), Taken::Nothing);
+        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
         assert!(queue.callers_turn().expect("open").is_none(), "the writer runs its pulse, and may write");
         queue.close(1000);
         assert!(queue.callers_turn().is_err());
@@ -393,45 +539,45 @@ mod tests {
 
     #[test]
     fn what_a_caller_leaves_the_writer_gets_though_nothing_is_queued() {
-        let queue = OutQueue::new(8, 100);
+        let queue = queue(8, 100);
         queue.callers_turn().expect("open").expect("free").leave_rest_to_writer();
         assert!(queue.callers_turn().expect("open").is_none(), "the rest goes first");
-        assert_eq!(queue.take(soon()), Taken::Batch(VecDeque::new()));
+        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![]));
     }
 
     #[test]
     fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
-        let queue = std::sync::Arc::new(OutQueue::new(8, 100));
+        let queue = std::sync::Arc::new(queue(8, 100));
         let turn = queue.callers_turn().expect("open").expect("free");
         let writers_queue = queue.clone();
-        let writer = crate::thread::spawn("writer", move || writers_queue.take(Instant::now())).expect("spawn");
+        let writer = crate::thread::spawn("writer", move || take(&writers_queue, Instant::now())).expect("spawn");
         while !queue.lock().writer_wants_turn {
             std::thread::yield_now();
         }
         drop(turn);
         assert!(queue.callers_turn().expect("open").is_none(), "whether the writer has it yet or not");
-        assert_eq!(writer.join(), Some(Taken::Nothing));
+        assert_eq!(writer.join(), Some((Taken::Nothing, vec![])));
     }
 
     #[test]
     fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
-        let queue = std::sync::Arc::new(OutQueue::new(8, 100));
+        let queue = std::sync::Arc::new(queue(8, 100));
         let turn = queue.callers_turn().expect("open").expect("free");
         let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
         let writers_queue = queue.clone();
         let writer = crate::thread::spawn("writer", move || {
-            taken_tx.send(writers_queue.take(soon())).expect("the test listens");
+            taken_tx.send(take(&writers_queue, soon())).expect("the test listens");
         })
         .expect("spawn");
         while !queue.lock().writer_wants_turn {
             std::thread::yield_now();
         }
-        queue.push(message(1)).expect("room");
+        push(&queue, 1).expect("room");
         queue.close(1000);
         assert!(taken_rx.try_recv().is_err(), "it does not write now");
         drop(turn);
         let taken = taken_rx.recv_timeout(Duration::from_secs(10));
-        assert_eq!(taken, Ok(Taken::Closing(VecDeque::from([message(1)]), 1000)));
+        assert_eq!(taken, Ok((Taken::Closing(1000), vec![1])));
         writer.join();
     }
 }

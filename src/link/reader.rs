@@ -11,7 +11,8 @@ use std::time::Instant;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::{Message, WebSocket};
 
-use super::queue::Outgoing;
+use super::handshake::Upgraded;
+use super::input::Input;
 use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
 use crate::thread::{self, OwnedThread};
 
@@ -22,19 +23,25 @@ pub(super) struct ReadHalf {
     socket: TcpStream,
     link: Option<LinkSender>,
     stats: Arc<LinkStats>,
+    input: Input,
+    /// What a read came upon that is to be told to whoever reads next.
+    failed: Option<io::Error>,
+    /// What tungstenite has written since its last flush.
     frames: Vec<u8>,
     /// Of the handshake; afterwards the link's pulse decides what is too slow.
     deadline: Option<Instant>,
 }
 
 impl ReadHalf {
-    pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, link: None, stats: Arc::default(), frames: Vec::new(), deadline: None }
+    /// Over this socket, from which `already_read` came.
+    pub(super) fn new(socket: TcpStream, already_read: &[u8]) -> Self {
+        let (stats, input, frames) = (Arc::default(), Input::new(already_read), Vec::new());
+        Self { socket, link: None, stats, input, failed: None, frames, deadline: None }
     }
 
     /// For a handshake: reads fail once `deadline` has passed.
     pub(super) fn with_deadline(socket: TcpStream, deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), ..Self::new(socket) }
+        Self { deadline: Some(deadline), ..Self::new(socket, &[]) }
     }
 
     /// The handshake is done: reads wait for ever again.
@@ -47,6 +54,25 @@ impl ReadHalf {
         self.socket.try_clone()
     }
 
+    /// Reads what there is; nothing: the connection has ended.
+    ///
+    /// Blocks: until something comes.
+    fn fill(&mut self) -> io::Result<usize> {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+        }
+        let len = self.input.fill_from(&mut self.socket)?;
+        if let Some(link) = &self.link {
+            link.note_received(len);
+            self.stats.received_bytes.add(len as u64);
+        }
+        Ok(len)
+    }
+
     /// Reads and forgets until the connection ends, so that a close frame of ours is not lost to a reset, which the
     /// kernel sends when a socket is closed with unread bytes in it. The writer bounds how long this takes.
     fn drain(&mut self) {
@@ -57,19 +83,11 @@ impl ReadHalf {
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.socket.set_read_timeout(Some(left))?;
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
-        let len = self.socket.read(buffer)?;
-        if let Some(link) = &self.link {
-            link.note_received(len);
-            self.stats.received_bytes.add(len as u64);
-        }
-        Ok(len)
+        while self.input.needs_more() && self.fill()? > 0 {}
+        Ok(self.input.give(buffer))
     }
 }
 
@@ -87,9 +105,8 @@ impl Write for ReadHalf {
     fn flush(&mut self) -> io::Result<()> {
         match &self.link {
             Some(link) if !self.frames.is_empty() => {
-                // A closed queue has said its last word already. A full one is a peer that does not read: a pong
-                // would not help it.
-                let _ = link.shared.queue.push(Outgoing::Frames(std::mem::take(&mut self.frames)));
+                link.shared.queue.push_replies(&self.frames);
+                self.frames.clear();
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -102,11 +119,13 @@ impl Write for ReadHalf {
 pub(super) fn spawn(
     name: &str,
     link: LinkSender,
-    mut websocket: WebSocket<ReadHalf>,
+    upgraded: Upgraded,
     handler: Box<dyn LinkHandler>,
     stats: Arc<LinkStats>,
 ) -> io::Result<OwnedThread> {
+    let Upgraded { mut websocket, role } = upgraded;
     let half = websocket.get_mut();
+    half.input.expect_frames(role, link.shared.limits.message_max_bytes);
     (half.link, half.stats) = (Some(link.clone()), stats);
     thread::spawn(format!("{name}-rd"), move || run(&link, websocket, handler))
 }
@@ -145,6 +164,9 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
 /// Reads until the link ends; returns how. `ClosedByUs`: this side ends it, and the peer is still to be told.
 fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handler: &mut dyn LinkHandler) -> CloseCause {
     loop {
+        if let Err(code) = read_whole_messages(link, websocket.get_mut(), handler) {
+            return CloseCause::ClosedByUs(code);
+        }
         let verdict = match websocket.read() {
             Ok(Message::Binary(message)) => {
                 websocket.get_ref().stats.received_messages.inc();
@@ -173,6 +195,29 @@ fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handle
         };
         if let Err(code) = verdict {
             return CloseCause::ClosedByUs(code);
+        }
+    }
+}
+
+/// Hands over messages as long as they come in whole; what comes then is for tungstenite.
+///
+/// Blocks: until something else comes.
+fn read_whole_messages(link: &LinkSender, half: &mut ReadHalf, handler: &mut dyn LinkHandler) -> Result<(), u16> {
+    loop {
+        while let Some(message) = half.input.whole_message() {
+            half.stats.received_messages.inc();
+            handler.on_message(link, message)?;
+        }
+        if !half.input.needs_more() {
+            return Ok(());
+        }
+        match half.fill() {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => {
+                half.failed = Some(error);
+                return Ok(());
+            }
         }
     }
 }

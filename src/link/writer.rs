@@ -3,15 +3,12 @@
 //! What is queued leaves in one write where it fits. A batch has a total deadline, because a socket's write timeout is
 //! per call: a peer that drains a byte at a time never trips it. A partial write kills the link.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use tungstenite::{Error, Message};
-
-use super::outlet::{Outlet, Progress};
-use super::queue::{Outgoing, Taken};
+use super::frames::{self, FrameKind};
+use super::outlet::{Patience, Progress};
+use super::queue::{Batch, Taken};
 use super::{CloseCause, LinkSender, Pulse};
 use crate::thread::{self, OwnedThread};
 
@@ -68,25 +65,24 @@ impl Clock {
 impl Writer {
     fn run(mut self) {
         self.clock.beat();
+        let mut batch = Batch::default();
         loop {
-            let next_beat = self.clock.next_beat;
-            let written = match self.link.shared.queue.take(next_beat) {
-                Taken::Batch(batch) => self.write(batch),
+            let written = match self.link.shared.queue.take(self.clock.next_beat, &mut batch) {
+                Taken::Batch => self.write(&mut batch),
                 Taken::Nothing => {
                     self.clock.beat();
                     continue;
                 }
-                Taken::Closing(batch, code) => {
-                    let goodbye = self.write(batch).and_then(|()| self.write_close(code));
+                Taken::Closing(code) => {
+                    let goodbye = self.write(&mut batch).and_then(|()| self.write_close(code, &mut batch));
                     if goodbye.is_ok() {
                         self.link.shared.queue.wait_for_reader(Instant::now() + CLOSE_GRACE);
                     }
                     return;
                 }
-                Taken::Finishing(batch) => {
-                    let replies = batch.into_iter().filter(|item| matches!(item, Outgoing::Frames(_))).collect();
+                Taken::Finishing => {
                     // The peer has ended the link: whether it takes the reply is its own affair.
-                    let _ = self.write(replies);
+                    let _ = self.write(&mut batch);
                     return;
                 }
                 Taken::Aborted => return,
@@ -99,80 +95,27 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: VecDeque<Outgoing>) -> Result<(), CloseCause> {
+    /// Blocks: until all of it has left, or the deadline of a batch. Meanwhile the clock goes on.
+    fn write(&mut self, batch: &mut Batch) -> Result<(), CloseCause> {
         let link = self.link.clone();
-        let mut turn = WriteTurn { outlet: link.outlet(), clock: &mut self.clock, deadline: link.write_deadline() };
-        for item in batch {
-            match item {
-                Outgoing::Message(message) => turn.write(Message::binary(message))?,
-                Outgoing::Text(text) => turn.write(Message::text(text))?,
-                Outgoing::Ping(number) => turn.write(Message::Ping(number.to_be_bytes().to_vec().into()))?,
-                Outgoing::Frames(frames) => turn.write_frames(&frames)?,
+        let mut outlet = link.outlet();
+        let deadline = link.write_deadline();
+        outlet.keep(&mut batch.frames, std::mem::take(&mut batch.messages));
+        while outlet.flush(Patience::Waits).map_err(|error| CloseCause::Broken(error.to_string()))? == Progress::Stuck {
+            if Instant::now() >= deadline {
+                return Err(CloseCause::SlowPeer);
             }
+            // May end the link, and then the next write fails.
+            self.clock.beat_if_due();
         }
-        turn.flush()
-    }
-
-    fn write_close(&mut self, code: u16) -> Result<(), CloseCause> {
-        let link = self.link.clone();
-        let mut turn = WriteTurn { outlet: link.outlet(), clock: &mut self.clock, deadline: link.write_deadline() };
-        let closed = turn.outlet.close(code);
-        turn.go_on(closed)
-    }
-}
-
-/// One batch's way out, with its deadline; meanwhile the clock goes on.
-struct WriteTurn<'w> {
-    outlet: MutexGuard<'w, Outlet>,
-    clock: &'w mut Clock,
-    deadline: Instant,
-}
-
-impl WriteTurn<'_> {
-    fn write(&mut self, message: Message) -> Result<(), CloseCause> {
-        match self.outlet.write(message) {
-            Ok(Progress::Done) => Ok(()),
-            stuck => self.go_on(stuck),
-        }
-    }
-
-    /// What is kept goes first.
-    fn write_frames(&mut self, mut frames: &[u8]) -> Result<(), CloseCause> {
-        self.flush()?;
-        while !frames.is_empty() {
-            let written = self.outlet.write_frames(frames).map_err(|error| broken(&error))?;
-            frames = &frames[written..];
-            if !frames.is_empty() {
-                self.look()?;
-            }
-        }
+        batch.spare = outlet.buffer();
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), CloseCause> {
-        let flushed = self.outlet.flush();
-        self.go_on(flushed)
+    fn write_close(&mut self, code: u16, batch: &mut Batch) -> Result<(), CloseCause> {
+        let mut frame = Vec::new();
+        frames::append(&mut frame, FrameKind::Close, self.link.shared.queue.next_key(), &code.to_be_bytes());
+        batch.frames.push_back(frame);
+        self.write(batch)
     }
-
-    /// Blocks: until what is kept has left, or the deadline.
-    fn go_on(&mut self, mut progress: Result<Progress, Error>) -> Result<(), CloseCause> {
-        while progress.map_err(|error| broken(&error))? == Progress::Stuck {
-            self.look()?;
-            progress = self.outlet.flush();
-        }
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<(), CloseCause> {
-        if Instant::now() >= self.deadline {
-            return Err(CloseCause::SlowPeer);
-        }
-        // May end the link, and then the next write fails.
-        self.clock.beat_if_due();
-        Ok(())
-    }
-}
-
-fn broken(error: &Error) -> CloseCause {
-    CloseCause::Broken(error.to_string())
 }

@@ -3,7 +3,6 @@
 //! One thread (`client`) connects, announces the worker and waits for the link to end; then it connects again, with
 //! exponential backoff and full jitter. The link's own threads do everything in between.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::error::{DbError, DispatchError};
 use crate::limits;
 use crate::link::{
-    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
+    self, CloseCause, ConnectError, IdMap, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
 use crate::model::{Answer, CreateEvent, DispatchResult, Job, TenantId, TenantState, Ticket};
 use crate::thread::{self, OwnedThread};
@@ -327,7 +326,7 @@ impl Session {
 }
 
 /// Jobs of one link that have not been answered: whose they are, to route a cancellation.
-type InFlight = Arc<Mutex<HashMap<u64, TenantId>>>;
+type InFlight = Arc<Mutex<IdMap<TenantId>>>;
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,

@@ -178,7 +178,7 @@ impl MesophyllServerConn {
         let (question, asker) = VmQuestion::new(self.clone(), tenants.len());
         let req_id = question.req_id();
         match self.inner.questions.register(req_id, asker) {
-            Registered::Waiting => {}
+            Registered::Waiting(_) => {}
             Registered::Closed(..) | Registered::Sealed(_) | Registered::Full(_) | Registered::Duplicate(_) => {
                 return None;
             }
@@ -230,8 +230,8 @@ impl MesophyllServerConn {
         let req_id = ticket.0;
         let what = answer.name().is_none().then(|| job.name().to_owned());
         let waiting = Waiting { tenant, what, since: Instant::now(), answer };
-        match self.inner.pending.register(req_id, waiting) {
-            Registered::Waiting => {}
+        let waiting = match self.inner.pending.register(req_id, waiting) {
+            Registered::Waiting(count) => count,
             Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
                 return Err(Box::new(Unsent::Ended(job, waiting.answer)));
             }
@@ -239,10 +239,10 @@ impl MesophyllServerConn {
                 let text = format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
                 return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
             }
-        }
+        };
         let message = to_message(tenant, req_id, job);
         // Alone, it is sooner there if no other thread has to be woken for it; among others, they share a write.
-        let is_alone = self.inner.pending.len() <= 1;
+        let is_alone = waiting <= 1;
         let encoded = message.encode();
         let sent = if is_alone { self.inner.link.send_alone(encoded) } else { self.inner.link.send(encoded) };
         let Err(error) = sent else { return Ok(()) };
