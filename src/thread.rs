@@ -9,6 +9,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 /// Linux cuts a thread's name here.
 const NAME_MAX_BYTES: usize = 15;
@@ -32,6 +36,21 @@ pub struct OwnedThread<T = ()> {
     handle: Option<JoinHandle<Option<T>>>,
     // Nothing is ever sent: the thread holds the other end, so a disconnect means that it ended.
     ended_rx: Receiver<()>,
+}
+
+/// From now on this thread, when it is woken, does not take the processor from one that runs there (`SCHED_BATCH`): for a thread that
+/// gathers what others make, as it would be woken by the first of it. Where that is forbidden everything stays as it is, only slower.
+pub fn give_way() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    // The crate sets the niceness along with the policy, on a scale of its own: it is to stay what it is.
+    let niceness = rustix::process::getpriority_process(None).unwrap_or(0);
+    let same = (0..=u8::MAX)
+        .filter_map(|value| ThreadPriorityValue::try_from(value).ok().map(ThreadPriority::Crossplatform))
+        .find(|priority| priority.to_posix(policy) == Ok(niceness));
+    let done = same.map(|priority| set_thread_priority_and_policy(thread_native_id(), priority, policy));
+    if done != Some(Ok(())) {
+        log::debug!("a thread that gathers may not be scheduled as one: {done:?}");
+    }
 }
 
 /// Starts a thread. `name` is cut to 15 bytes, which is all that Linux shows.
@@ -139,6 +158,22 @@ impl<T> std::fmt::Debug for OwnedThread<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_gives_way_is_scheduled_so_and_keeps_its_niceness() {
+        // Of /proc/thread-self/stat the niceness (19th) and the policy (41st), behind the name, which may have spaces.
+        let scheduled = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("a file");
+            let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+            (fields[16].to_owned(), fields[38].to_owned())
+        };
+        let (niceness, policy) = scheduled();
+        let thread = spawn("gives-way", move || {
+            give_way();
+            scheduled()
+        });
+        assert_eq!(thread.expect("spawn").join(), Some((niceness, "3".to_owned())), "SCHED_BATCH, before {policy}");
+    }
 
     #[test]
     fn processor_time_grows_with_work_only() {

@@ -30,7 +30,11 @@ pub(super) fn spawn(name: &str, link: LinkSender, pulse: Box<dyn Pulse>) -> io::
     let writer = Writer { link: link.clone(), clock };
     thread::spawn_watched(
         format!("{name}-wr"),
-        move || writer.run(),
+        move || {
+            // Or the first message would be written alone, before its sender gets to the second one.
+            thread::give_way();
+            writer.run();
+        },
         move |_| {
             // Whatever ended the writer: nothing can leave any more, so the reader must not wait either.
             link.abort(CloseCause::Broken("the writer ended".to_owned()));

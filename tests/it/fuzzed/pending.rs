@@ -19,9 +19,9 @@ pub(super) fn pending(bytes: &[u8]) {
                     Some(cause) => Registered::Closed(waiter, cause.clone()),
                     None if model.len() == MAX => Registered::Full(waiter),
                     None if model.contains_key(&id) => Registered::Duplicate(waiter),
-                    None => Registered::Waiting,
+                    None => Registered::Waiting(model.len() + 1),
                 };
-                if expected == Registered::Waiting {
+                if matches!(expected, Registered::Waiting(_)) {
                     model.insert(id, waiter);
                 }
                 assert_eq!(pending.register(id, waiter), expected);
