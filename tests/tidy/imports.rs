@@ -29,7 +29,7 @@ const RULES: &[Rule] = &[
     Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "http", may_use: &[], why: "the HTTP server knows nothing of Mesophyll" },
-    Rule { who: "link", may_use: &["wire"], why: "a link carries messages and does not know who talks" },
+    Rule { who: "link", may_use: &["wire", "random"], why: "a link carries messages and does not know who talks" },
     Rule { who: "store", may_use: &["wire", "random", "sharding"], why: "the store is below everything that asks it" },
     Rule {
         who: "runtime",
