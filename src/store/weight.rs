@@ -1,11 +1,12 @@
-//! Shares of a bounded number of bytes: what waits in a store's queue is bounded in bytes, not only in number.
+//! Shares of a bounded number of bytes, or of places: what waits in a store's queue is bounded in both, and takes memory for
+//! what is there only, where a channel with a bound makes all its places at once.
 //!
 //! Deliberately no waiting for room: who gets none tells its caller that the store is busy. Any thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A share of a bounded number of bytes, given back when it is dropped.
+/// A share of a bounded number of bytes, or of places, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Weight {
     bytes: usize,

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::kv::Value;
 use log::{Level, Record};
 
@@ -23,6 +23,7 @@ use crate::thread::{self, OwnedThread};
 pub(super) struct OutputLog {
     // In this order: the thread's wake-up before it is joined.
     lines_tx: Sender<Line>,
+    room: usize,
     dropped: Arc<Counter>,
     _thread: OwnedThread,
 }
@@ -39,9 +40,11 @@ struct Line {
 
 impl OutputLog {
     pub(super) fn start() -> io::Result<Self> {
-        let (lines_tx, lines_rx) = bounded(limits::WORKER_OUTPUT_QUEUE_LINES);
+        // Whoever sends keeps to the bound: a channel that has one makes all its places at once.
+        let (lines_tx, lines_rx) = unbounded();
         let thread = thread::spawn("wk-log", move || write(&lines_rx))?;
-        Ok(Self { lines_tx, dropped: Arc::default(), _thread: thread })
+        let room = limits::WORKER_OUTPUT_QUEUE_LINES;
+        Ok(Self { lines_tx, room, dropped: Arc::default(), _thread: thread })
     }
 
     /// Lines that were dropped, of all workers.
@@ -55,6 +58,7 @@ impl OutputLog {
             worker_id,
             pid,
             lines_tx: self.lines_tx.clone(),
+            room: self.room,
             line: Vec::new(),
             is_cut: false,
             tail: VecDeque::new(),
@@ -106,6 +110,8 @@ pub(super) struct Lines {
     worker_id: usize,
     pid: u32,
     lines_tx: Sender<Line>,
+    /// Limit: lines of all workers that wait, and of each worker one that comes at the same moment.
+    room: usize,
     /// The line that has begun.
     line: Vec<u8>,
     /// More of it came than a line may have.
@@ -184,7 +190,7 @@ impl Lines {
     /// Hands a line over; false if there is no room for it.
     fn is_sent(&self, level: Level, text: String, printed: Option<Box<PrintedLine>>) -> bool {
         let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, printed };
-        self.lines_tx.try_send(line).is_ok()
+        self.lines_tx.len() < self.room && self.lines_tx.send(line).is_ok()
     }
 }
 
@@ -229,9 +235,9 @@ mod tests {
     use super::*;
 
     fn lines(room: usize) -> (Lines, Receiver<Line>) {
-        let (lines_tx, lines_rx) = bounded(room);
+        let (lines_tx, lines_rx) = unbounded();
         let dropped = Arc::default();
-        let log = OutputLog { lines_tx, dropped, _thread: thread::spawn("none", || ()).expect("spawn") };
+        let log = OutputLog { lines_tx, room, dropped, _thread: thread::spawn("none", || ()).expect("spawn") };
         (log.lines(3, 77), lines_rx)
     }
 

@@ -30,8 +30,8 @@ use super::unseen::Unseen;
 use super::vms::Vms;
 
 /// Limit: notes waiting for the loop. There are a handful for each connection and child; a link whose note finds no room
-/// is closed, and its worker connects again.
-const NOTES_MAX: usize = 1024;
+/// is closed, and its worker connects again. Their places are made at once, for each worker.
+const NOTES_MAX: usize = 64;
 
 /// Limit: for the loop to take an operator's wish. It never blocks for long.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backup::Export;
@@ -54,7 +54,9 @@ pub struct RedbStore {
     shared: Arc<Shared>,
     queue_bytes: Arc<AtomicUsize>,
     /// Taken away when the store is closed, which is what ends the writer.
-    queue_tx: RwLock<Option<Sender<Request>>>,
+    /// Requests that wait; each has its place until the writer takes it.
+    queue_places: Arc<AtomicUsize>,
+    queue_tx: RwLock<Option<Sender<(Weight, Request)>>>,
     writer: Mutex<Option<OwnedThread>>,
 }
 
@@ -91,7 +93,8 @@ impl RedbStore {
 
     fn start(source: Box<dyn Source>) -> Result<Self, OpenError> {
         let database = source.open()?;
-        let (queue_tx, queue_rx) = bounded(STORE_QUEUE_MAX);
+        // Bounded by `queue_places`.
+        let (queue_tx, queue_rx) = unbounded();
         // One report is enough: the writer reopens, and what was reported before is void then.
         let (fault_tx, fault_rx) = bounded(1);
         let shared = Arc::new(Shared { database: RwLock::new(Some(database)), fault_tx, commits: Commits::default() });
@@ -101,6 +104,7 @@ impl RedbStore {
         Ok(Self {
             shared,
             queue_bytes: Arc::default(),
+            queue_places: Arc::default(),
             queue_tx: RwLock::new(Some(queue_tx)),
             writer: Mutex::new(Some(thread)),
         })
@@ -120,11 +124,9 @@ impl RedbStore {
         let (answer_tx, answer_rx) = bounded(1);
         let queue_tx = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner);
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
-        match queue_tx.try_send(Request { op, answer_tx, weight }) {
-            Ok(()) => Ok(answer_rx),
-            Err(TrySendError::Full(_)) => Err(busy()),
-            Err(TrySendError::Disconnected(_)) => Err(unavailable()),
-        }
+        let place = Weight::take(1, &self.queue_places, STORE_QUEUE_MAX).ok_or_else(busy)?;
+        queue_tx.send((place, Request { op, answer_tx, weight })).map_err(|_| unavailable())?;
+        Ok(answer_rx)
     }
 
     /// Reads on a snapshot.

@@ -31,7 +31,7 @@ pub(super) struct Request {
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Box<dyn Source>,
-    pub(super) queue_rx: Receiver<Request>,
+    pub(super) queue_rx: Receiver<(Weight, Request)>,
     pub(super) fault_rx: Receiver<()>,
     /// How many writes were made since the store was opened.
     pub(super) revision: Revision,
@@ -59,7 +59,7 @@ impl Writer {
     fn serve_once(&mut self) -> Next {
         let first = select! {
             recv(self.queue_rx) -> request => match request {
-                Ok(request) => request,
+                Ok((_, request)) => request,
                 Err(_) => return Next::Stop,
             },
             recv(self.fault_rx) -> _ => return self.reopen("a read failed"),
@@ -79,7 +79,7 @@ impl Writer {
         let mut bytes = first.weight.bytes();
         let mut batch = vec![first];
         while batch.len() < STORE_BATCH_MAX && bytes < STORE_BATCH_BYTES {
-            let Ok(request) = self.queue_rx.try_recv() else { break };
+            let Ok((_, request)) = self.queue_rx.try_recv() else { break };
             bytes += request.weight.bytes();
             batch.push(request);
         }
@@ -187,7 +187,7 @@ impl Writer {
     fn refuse_until(&self, deadline: Instant) -> Next {
         loop {
             match self.queue_rx.recv_deadline(deadline) {
-                Ok(request) => drop(request.answer_tx.send(Err(unavailable()))),
+                Ok((_, request)) => drop(request.answer_tx.send(Err(unavailable()))),
                 Err(RecvTimeoutError::Timeout) => return Next::Go,
                 Err(RecvTimeoutError::Disconnected) => return Next::Stop,
             }
