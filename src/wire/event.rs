@@ -12,31 +12,45 @@ impl Encode for TenantId {
             TenantKind::Guild => "Guild",
             TenantKind::User => "User",
         });
-        let mut digits = [0; 20];
-        writer.text(decimal(self.snowflake(), &mut digits));
+        write_decimal(self.snowflake(), writer);
     }
 }
 
-/// A number in decimal, without an allocation: every message to a tenant has one.
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
-    let mut at = digits.len();
+/// Writes a number as text in decimal, without an allocation: every message to a tenant has one.
+fn write_decimal(mut number: u64, writer: &mut Writer) {
+    // A str's head and at most 20 digits, from behind.
+    let mut text = [0; 21];
+    let mut at = text.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        text[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    std::str::from_utf8(&digits[at..]).expect("digits are ASCII")
+    let len = text.len() - at;
+    at -= 1;
+    text[at] = 0xa0 | len as u8;
+    writer.encoded(&text[at..]);
+}
+
+/// The number that is written so.
+///
+/// As Rust parses numbers, like the reference: a plus sign and leading zeros are accepted.
+fn snowflake(digits: &[u8]) -> Result<Option<u64>, WireError> {
+    // Nineteen digits are no more than a u64 holds.
+    if matches!(digits.len(), 1..=19) && digits.iter().all(u8::is_ascii_digit) {
+        return Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+    }
+    Ok(utf8(digits)?.parse().ok())
 }
 
 impl Decode for TenantId {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let variant = Envelope::variant_with_value(reader, &["Guild", "User"])?;
         let snowflake = match reader.item()? {
-            // As Rust parses numbers, like the reference: a plus sign and leading zeros are accepted.
-            Item::Str(digits) => utf8(digits)?.parse().ok(),
+            Item::Str(digits) => snowflake(digits)?,
             Item::Unsigned(number) => Some(number),
             _ => None,
         };
@@ -124,5 +138,27 @@ impl Decode for TenantState {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         read_fields!(reader => events, data);
         Ok(Self { events, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snowflakes_are_read_and_written_as_rust_reads_and_writes_numbers() {
+        for text in ["0", "+5", "007", "", "+", "-1", " 1", "1 ", "1a", "9999999999999999999", "18446744073709551614"] {
+            assert_eq!(snowflake(text.as_bytes()), Ok(text.parse().ok()), "{text:?}");
+        }
+        for text in ["18446744073709551616", "00000000000000000000000001", "+9999999999999999999", "\u{665}"] {
+            assert_eq!(snowflake(text.as_bytes()), Ok(text.parse().ok()), "{text:?}");
+        }
+        assert!(snowflake(b"\xff").is_err());
+        for number in [0, 9, 10, 1 << 22, 9_999_999_999_999_999_999, u64::MAX - 1] {
+            let (mut by_hand, mut writer) = (Writer::default(), Writer::default());
+            write_decimal(number, &mut writer);
+            by_hand.text(&number.to_string());
+            assert_eq!(writer.into_bytes(), by_hand.into_bytes());
+        }
     }
 }

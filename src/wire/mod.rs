@@ -1,8 +1,8 @@
 //! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion that input can drive.
 //!
 //! [`reader`] and [`writer`] are the primitives. On them stand [`shape`], the forms of structs and enums, and two pairs of
-//! walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s) and [`plain`] for JSON data. What the protocol says
-//! (docs/protocol.md) is in [`message`] for links and in [`db`] and [`global_kv`] for the database; [`json`] turns either
+//! walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s) and [`plain`] for JSON data, with `skim` for the
+//! bulk of either. What the protocol says (docs/protocol.md) is in [`message`] for links and in [`db`] and [`global_kv`] for the database; [`json`] turns either
 //! kind of data into text and back; [`codec`] is for users' own types.
 
 mod base64;
@@ -24,6 +24,7 @@ pub mod plain;
 mod property;
 pub mod reader;
 pub mod shape;
+mod skim;
 mod storable;
 mod tagged;
 pub mod timezone;

@@ -7,6 +7,7 @@
 use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, utf8};
+use super::skim;
 use super::writer::{Open, Writer};
 use crate::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedJson;
@@ -68,11 +69,11 @@ impl<'a> PlainWalk<'a> {
         Self::over(Reader::new(json.as_bytes()))
     }
 
-    fn over(reader: Reader<'a>) -> Self {
+    pub(super) fn over(reader: Reader<'a>) -> Self {
         Self { reader, open: Vec::new(), started: false }
     }
 
-    fn into_reader(self) -> Reader<'a> {
+    pub(super) fn into_reader(self) -> Reader<'a> {
         self.reader
     }
 
@@ -110,8 +111,24 @@ impl<'a> PlainWalk<'a> {
     /// # Errors
     /// The bytes are no plain value.
     pub fn finish(&mut self) -> Result<(), WireError> {
-        while self.next()?.is_some() {}
-        Ok(())
+        loop {
+            self.skim();
+            if self.next()?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes over what needs no look of its own.
+    fn skim(&mut self) {
+        let Some(Level { left, is_object }) = self.open.last_mut() else { return };
+        let rest = self.reader.rest();
+        let behind = match *is_object {
+            false => skim::plain_leaves(rest, left),
+            true if *left % 2 == 0 => skim::plain_pairs(rest, left),
+            true => return,
+        };
+        self.reader.go_on_at(behind);
     }
 
     fn key(&mut self) -> Result<PlainToken<'a>, WireError> {

@@ -227,6 +227,7 @@ fn survives<T: Decode + Encode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> b
 }
 
 fn decode_as_everything(bytes: &[u8]) -> usize {
+    super::skim::tests::same_judgement(bytes);
     let server = ServerMessage::decode(bytes);
     if let Ok(Incoming::Message(message)) = &server {
         assert_eq!(ServerMessage::decode(&message.encode()), server);

@@ -62,6 +62,11 @@ impl<'a> Reader<'a> {
         self.canonical = false;
     }
 
+    /// Goes on where `rest` begins, behind what somebody else has looked at and found to be as it should.
+    pub(super) fn go_on_at(&mut self, rest: &'a [u8]) {
+        self.rest = rest;
+    }
+
     /// Goes to where another reader of the same bytes has come.
     pub(crate) fn join(&mut self, ahead: Reader<'a>) {
         self.canonical &= ahead.canonical;
@@ -105,6 +110,41 @@ impl<'a> Reader<'a> {
         let (text, rest) = rest.split_at_checked(usize::from(head & 0x1f))?;
         self.rest = rest;
         Some(text)
+    }
+
+    /// Reads the head of an array of at most 15 items: the quick way to what [`Reader::item`] would find.
+    #[inline]
+    pub(crate) fn short_array(&mut self) -> Option<usize> {
+        let [head @ 0x90..=0x9f, rest @ ..] = self.rest else {
+            return None;
+        };
+        let len = usize::from(head & 0x0f);
+        if len > rest.len() {
+            return None;
+        }
+        self.rest = rest;
+        Some(len)
+    }
+
+    /// The same if it has so many items.
+    #[inline]
+    pub(crate) fn short_array_of(&mut self, len: usize) -> bool {
+        let mut ahead = self.clone();
+        let is_it = ahead.short_array() == Some(len);
+        if is_it {
+            *self = ahead;
+        }
+        is_it
+    }
+
+    /// Reads nil, if it is that.
+    #[inline]
+    pub(crate) fn nil(&mut self) -> bool {
+        let [0xc0, rest @ ..] = self.rest else {
+            return false;
+        };
+        self.rest = rest;
+        true
     }
 
     /// Reads a scalar, or the head of a container.

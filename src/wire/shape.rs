@@ -97,6 +97,7 @@ pub(crate) struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     /// Reads up to the variant's value, if it has one.
+    #[inline]
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         if let Some(name) = reader.short_variant() {
             return Ok(Self { name: Name::Text(name), has_value: true });
@@ -188,20 +189,29 @@ pub(crate) fn required<T: Decode>(field: Option<T>) -> Result<T, WireError> {
 /// Reads a struct into variables of the names of its fields.
 macro_rules! read_fields {
     ($reader:expr => $($field:ident),+) => {
-        $(let mut $field = None;)+
-        $crate::wire::shape::fields(
-            $reader,
-            &[$(stringify!($field)),+],
-            $crate::wire::shape::FieldCount::Exact,
-            |index, reader| {
-                let mut place = 0..;
-                $(if place.next() == Some(index) {
-                    $field = Some($crate::wire::shape::Decode::decode(reader)?);
-                })+
-                Ok(())
-            },
-        )?;
-        $(let $field = $crate::wire::shape::required($field)?;)+
+        let reader: &mut $crate::wire::reader::Reader<'_> = $reader;
+        // As nearly everybody writes it: one field after the other, without asking for the place of each.
+        let ($($field,)+) = if reader.short_array_of([$(stringify!($field)),+].len()) {
+            ($({
+                let $field = $crate::wire::shape::Decode::decode(reader)?;
+                $field
+            },)+)
+        } else {
+            $(let mut $field = None;)+
+            $crate::wire::shape::fields(
+                reader,
+                &[$(stringify!($field)),+],
+                $crate::wire::shape::FieldCount::Exact,
+                |index, reader| {
+                    let mut place = 0..;
+                    $(if place.next() == Some(index) {
+                        $field = Some($crate::wire::shape::Decode::decode(reader)?);
+                    })+
+                    Ok(())
+                },
+            )?;
+            ($($crate::wire::shape::required($field)?,)+)
+        };
     };
 }
 pub(crate) use read_fields;
@@ -235,6 +245,9 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, WireError> {
 
 /// The number of items of an array.
 pub(crate) fn array(reader: &mut Reader<'_>) -> Result<usize, WireError> {
+    if let Some(len) = reader.short_array() {
+        return Ok(len);
+    }
     match reader.item()? {
         Item::Array(len) => Ok(len),
         _ => Err(WireError::Invalid("expected an array")),
@@ -330,11 +343,7 @@ impl<T: Encode> Encode for Option<T> {
 
 impl<T: Decode> Decode for Option<T> {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        if reader.peek()? == rmp::Marker::Null {
-            reader.item()?;
-            return Ok(None);
-        }
-        T::decode(reader).map(Some)
+        if reader.nil() { Ok(None) } else { T::decode(reader).map(Some) }
     }
 
     fn missing() -> Option<Self> {

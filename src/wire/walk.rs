@@ -6,7 +6,7 @@
 use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
-use super::timezone;
+use super::{skim, timezone};
 use crate::limits::WIRE_DEPTH_MAX;
 use crate::model::{EncodedValue, Interval, Timestamp};
 
@@ -157,8 +157,29 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// The bytes are no value.
     pub fn finish(&mut self) -> Result<(), WireError> {
-        while self.next()?.is_some() {}
-        Ok(())
+        loop {
+            self.skim();
+            if self.next()?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes over what needs no look of its own.
+    fn skim(&mut self) {
+        let rest = self.reader.rest();
+        let behind = match self.open.last_mut() {
+            None if self.started => return,
+            None => {
+                let Some(behind) = skim::leaf(rest) else { return };
+                self.started = true;
+                behind
+            }
+            Some(Level { left, is_map: false, .. }) => skim::leaves(rest, left),
+            Some(Level { left, .. }) if *left % 2 == 0 => skim::pairs(rest, left),
+            Some(_) => return,
+        };
+        self.reader.go_on_at(behind);
     }
 
     fn value(&mut self) -> Result<Token<'a>, WireError> {
