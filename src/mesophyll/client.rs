@@ -474,12 +474,16 @@ struct ClientPulse {
     connected_at: Instant,
     sent_at: Option<Instant>,
     due: Instant,
+    /// When the master was last heard of as far as this thread knows, and how late it has been itself since then.
+    received_before: Instant,
+    late: Duration,
 }
 
 impl ClientPulse {
     fn new(worker: Arc<dyn LocalWorker>, session: Arc<Session>) -> Self {
         let now = Instant::now();
-        Self { worker, session, connected_at: now, sent_at: None, due: now }
+        let (received_before, late) = (now, Duration::ZERO);
+        Self { worker, session, connected_at: now, sent_at: None, due: now, received_before, late }
     }
 
     /// Heartbeats start with Ready. If the tenant states take so long that the master would give the link up, they start
@@ -493,10 +497,14 @@ impl ClientPulse {
 impl Pulse for ClientPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let interval = self.session.interval();
-        let silent = now.saturating_duration_since(link.received_at());
-        // A machine that stalls stalls this side too: what the master sent may not have been read yet.
-        let late = now.saturating_duration_since(self.due);
-        if silent >= interval * limits::HEARTBEATS_MISSED_MAX + late {
+        let received = link.received_at();
+        let silent = now.saturating_duration_since(received);
+        if std::mem::replace(&mut self.received_before, received) != received {
+            self.late = Duration::ZERO;
+        }
+        // A machine that stalls stalls this side too, and the master: after that it has as much time as before it.
+        self.late += now.saturating_duration_since(self.due);
+        if silent >= interval * limits::HEARTBEATS_MISSED_MAX + self.late {
             log::warn!("the master has been silent for {silent:?}");
             link.abort(CloseCause::Silent);
         } else if silent >= interval {

@@ -491,15 +491,22 @@ pub(super) struct ConnPulse {
     interval: Duration,
     bytes_before: u64,
     due: Instant,
+    /// When the last heartbeat had come that this thread knows of, and how late it has been itself since then.
+    heartbeat_before: u64,
+    late: Duration,
 }
 
 impl Pulse for ConnPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let bytes = link.received_bytes();
         let arrived = bytes - std::mem::replace(&mut self.bytes_before, bytes);
-        // A machine that stalls stalls this side too: heartbeats may have come in that nobody has read yet.
-        let late = now.saturating_duration_since(self.due);
-        let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + late;
+        let heartbeat = self.conn.inner.heartbeat_at_ms.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.heartbeat_before, heartbeat) != heartbeat {
+            self.late = Duration::ZERO;
+        }
+        // A machine that stalls stalls this side too, and its peers: after that they have as much time as before it.
+        self.late += now.saturating_duration_since(self.due);
+        let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + self.late;
         if self.conn.heartbeat_age() > patience && !self.mid_frame(arrived) {
             log::warn!(worker = self.conn.id(); "worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
@@ -513,7 +520,7 @@ impl Pulse for ConnPulse {
 
 impl ConnPulse {
     pub(super) fn new(conn: MesophyllServerConn, interval: Duration) -> Self {
-        Self { conn, interval, bytes_before: 0, due: Instant::now() }
+        Self { conn, interval, bytes_before: 0, due: Instant::now(), heartbeat_before: 0, late: Duration::ZERO }
     }
 
     /// Whether a large frame is arriving, behind which a heartbeat may be waiting.

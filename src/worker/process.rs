@@ -476,8 +476,13 @@ impl LinkObserver for Shared {
     }
 
     fn disconnected(&self, conn: &MesophyllServerConn, cause: &CloseCause) {
-        let lost = Some((conn.generation(), conn.in_flight_events()));
-        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
+        let in_flight = conn.in_flight_events();
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end of a replaced link may be told after that of its successor, and says nothing about it.
+        if lost.as_ref().is_none_or(|(of, _)| *of < conn.generation()) {
+            *lost = Some((conn.generation(), in_flight));
+        }
+        drop(lost);
         self.note(Note::Disconnected(conn.clone(), cause.clone()));
     }
 }
