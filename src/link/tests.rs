@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -322,12 +323,13 @@ fn a_peer_that_drains_a_byte_at_a_time_loses_the_link_too() {
     dribble.join().expect("the peer");
 }
 
-/// Gives its peer up after a while.
-struct Impatient(Instant);
+/// Gives its peer up at the third beat after it was told to.
+struct Impatient(Arc<AtomicBool>, u32);
 
 impl Pulse for Impatient {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
-        if now >= self.0 {
+        self.1 += u32::from(self.0.load(Ordering::SeqCst));
+        if self.1 == 3 {
             link.abort(CloseCause::Silent);
         }
         now + Duration::from_millis(50)
@@ -337,12 +339,15 @@ impl Pulse for Impatient {
 #[test]
 fn the_pulse_goes_on_while_the_peer_takes_nothing() {
     let (seen_tx, seen_rx) = unbounded();
-    let pulse = Impatient(Instant::now() + Duration::from_millis(300));
+    let is_told = Arc::new(AtomicBool::new(false));
+    let pulse = Impatient(is_told.clone(), 0);
     let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
     let (link, seen_rx, peer) = link_and_peer_with(&limits, ((Box::new(Recorder(seen_tx)), Box::new(pulse)), seen_rx));
     for _ in 0..4 {
         link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
     }
+    // More than a socket holds: between two beats the writer has come to where it waits for the peer.
+    is_told.store(true, Ordering::SeqCst);
     assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::Silent));
     link.join();
     drop(peer);

@@ -217,7 +217,7 @@ fn garbage_does_not_count_as_memory() {
         end
         for i = 1, 40 do words += buffer.len(buffer.create(2 ^ 20)) / 2 ^ 20 end
         return words + #alive";
-    let world_with_time = World::with_limits(LuauLimits { running: Duration::from_secs(60), ..tight() });
+    let world_with_time = World::with_limits(LuauLimits { running: SOON, wall: SOON, ..tight() });
     assert_eq!(world_with_time.ok(code), "2000052");
     drop(world);
 }
@@ -255,7 +255,7 @@ fn too_many_coroutines_end_the_event() {
 
 #[test]
 fn coroutines_that_are_garbage_do_not_count_as_alive() {
-    let world = World::with_limits(LuauLimits { running: Duration::from_secs(60), ..tight() });
+    let world = World::with_limits(LuauLimits { running: SOON, wall: SOON, ..tight() });
     let code = "
         local first = 0
         for i = 1, 5000 do
@@ -311,7 +311,7 @@ fn a_source_that_is_large_or_strange_is_refused_or_run() {
 
 #[test]
 fn one_tenant_that_loops_does_not_stop_the_others() {
-    let world = World::with_limits(LuauLimits { running: Duration::from_secs(30), ..tight() });
+    let world = World::with_limits(LuauLimits { running: SOON, wall: SOON, ..tight() });
     let looping: Vec<_> =
         (100..110).map(|id| world.submit_script(crate::model::TenantId::Guild(id), "while true do end")).collect();
     eventually(|| world.runtime.stats().longest.is_some());
