@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::binary::{Finished, Master, Running, mesophyll, token, write};
+use crate::support::process::own_port;
 
 /// The one line of a command that succeeded.
 #[track_caller]
@@ -258,8 +259,9 @@ fn a_closed_stdout_ends_a_command_quietly() {
 
 #[test]
 fn nobody_at_the_address_is_said_with_the_flag_that_says_where() {
-    let master = Master::start(&["--workers", "1"]);
-    let address = master.api().to_string();
+    let address = format!("127.0.0.1:{}", own_port());
+    let master = Master::start_at(&address, &["--workers", "1"]);
+    assert_eq!(master.api().to_string(), address);
     master.stop().0.expect(0, "");
     for args in [
         &["run-script", "guild:1", "/dev/null"][..],

@@ -3,6 +3,7 @@
 //! And processes that are killed: what was in flight is told apart from what was not, and nothing stays behind.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Duration;
 
 use mesophyll::model::TenantId;
@@ -195,7 +196,10 @@ fn a_replay_whose_workers_are_killed_at_random_loses_no_line() {
         input += &format!("{}\n", String::from_utf8_lossy(&event(&tenant, "COUNT", "1")));
     }
     let args = ["replay", "-", "--workers", "2", "--templates", TEMPLATES, "--in-flight", "32"];
-    let running = Running::start_on(mesophyll(&args), input);
+    let (running, mut stdin) = Running::start_open(mesophyll(&args));
+    // The last thousand come after the last death, so that it cannot have ended before.
+    let rest = input.split_off(input.match_indices('\n').nth(1999).expect("lines").0 + 1);
+    let first = std::thread::spawn(move || stdin.write_all(input.as_bytes()).map(|()| stdin));
     let mut lines = Vec::new();
     for worker in [0, 1, 0] {
         // A few results between any two deaths.
@@ -204,6 +208,9 @@ fn a_replay_whose_workers_are_killed_at_random_loses_no_line() {
         process::signal(pid, Signal::KILL);
         eventually("it dies", || is_gone(pid).then_some(()));
     }
+    let mut stdin = first.join().expect("it writes").expect("it reads");
+    stdin.write_all(rest.as_bytes()).expect("it reads");
+    drop(stdin);
     let mut replayed = running.wait();
     lines.append(&mut replayed.stdout);
     replayed.stdout = lines;
@@ -246,9 +253,10 @@ fn a_master_that_is_killed_leaves_no_worker_behind() {
 /// A replay that has one event in flight that takes long, three that are done, and more that have to wait.
 fn replay_that_hangs(args: &[&str]) -> Running {
     let wait = event(&guild_on(0, 2), "WAIT", r#"{"mark":0,"seconds":25}"#);
-    let rest = "\n{\"tenant\":\"guild:1\",\"name\":\"ECHO\",\"data\":1}".repeat(10);
+    // Each says when it runs.
+    let rest = "\n{\"tenant\":\"guild:1\",\"name\":\"WAIT\",\"data\":{\"mark\":1,\"seconds\":0}}".repeat(10);
     let input = String::from_utf8(wait).expect("UTF-8") + &rest;
-    replay_until_waiting(&[&["--in-flight", "4"], args].concat(), input, 1)
+    replay_until_waiting(&[&["--in-flight", "4"], args].concat(), input, 4)
 }
 
 /// What was started has its line, what was not has none.
@@ -281,7 +289,7 @@ fn a_second_signal_ends_a_replay_at_once() {
 
 #[test]
 fn a_worker_that_is_frozen_is_ended_by_force_and_started_again() {
-    let master = Master::start(&["--heartbeat-interval", "200ms", "--workers", "1"]);
+    let master = Master::start(&["--heartbeat-interval", "1s", "--workers", "1"]);
     master.wait_ready();
     let worker = workers_of(master.pid())[&0];
     std::thread::scope(|scope| {

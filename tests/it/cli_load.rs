@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 
 use crate::support::DEADLINE;
 use crate::support::binary::{Master, get, token};
-use crate::support::process::eventually;
+use crate::support::process::{descriptors, eventually};
 
 /// Connections of each kind: a thousand in all.
 const OF_EACH: usize = 250;
@@ -23,15 +23,6 @@ enum Slow {
     Body,
     /// It asks for what takes long, and waits.
     Waits,
-}
-
-/// Room for the sockets of both ends: the master inherits the limit, and ours come on top of those of the other tests.
-fn allow_sockets() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(8192, |maximum| maximum.min(8192));
-    if limit.current.is_some_and(|current| current < wanted) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).expect("within the hard limit");
-    }
 }
 
 fn begin(api: SocketAddr, slow: Slow) -> TcpStream {
@@ -64,7 +55,8 @@ fn answered(stream: &mut TcpStream) -> Option<u16> {
 
 #[test]
 fn a_thousand_slow_connections_leave_health_checks_and_others_their_answers() {
-    allow_sockets();
+    // Room for the sockets of both ends: the master inherits the limit, and ours come on top of those of the other tests.
+    descriptors();
     let master = Master::start(&[]);
     master.wait_ready();
     let mut slow = Vec::new();

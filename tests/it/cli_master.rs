@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use crate::support::TempDir;
 use crate::support::binary::{
-    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token, try_post,
+    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token, try_post, write,
 };
 use crate::support::process::{
-    self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, within, workers_of,
+    self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, own_port, within, workers_of,
 };
 
 /// Runs `mesophyll dispatch` against a master.
@@ -217,13 +217,22 @@ fn an_event_as_large_as_a_message_may_be_passes_and_one_that_is_larger_does_not(
 
 #[test]
 fn readiness_follows_the_workers() {
-    let master = Master::start(&["--workers", "1"]);
+    let folder = TempDir::new();
+    let (templates, moved) = (folder.path().join("templates"), folder.path().join("moved"));
+    std::fs::create_dir(&templates).expect("a folder");
+    write(&templates, "main.luau", "return function() end");
+    let templates_option = ["--templates", templates.to_str().expect("a plain path")];
+    // While its templates are away no worker can start, however often it is tried: so there is time to look.
+    let patience = ["--workers", "1", "--failures-a-minute", "100", "--failures-in-a-row", "100"];
+    let master = Master::start(&[&templates_option[..], &patience].concat());
     master.wait_ready();
+    std::fs::rename(&templates, &moved).expect("moved");
     process::signal(workers_of(master.pid())[&0], Signal::KILL);
     let (_, body) = eventually("it is not ready without its worker", || {
         Some(get(master.api(), "/readyz?verbose")).filter(|(status, _)| *status == 503)
     });
     assert!(body.contains(r#""code":"NoWorker""#), "{body}");
+    std::fs::rename(&moved, &templates).expect("moved back");
     master.wait_ready();
 }
 
@@ -287,13 +296,14 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
     let folder = TempDir::new();
     let file = folder.path().join("tokens.json");
     let file = file.to_str().expect("a plain path");
-    let args = ["--external-workers", "--worker-tokens", file, "--workers", "2"];
+    // Its port is to be free again when it comes back to it.
+    let listen = format!("127.0.0.1:{}", own_port());
+    let args = ["--external-workers", "--worker-tokens", file, "--workers", "2", "--listen", &listen];
     let master = Master::start(&args);
     assert!(children_of(master.pid()).is_empty());
     assert_eq!(std::fs::metadata(file).expect("written").permissions().mode() & 0o777, 0o600);
     let text = std::fs::read_to_string(file).expect("readable");
     let tokens: Value = serde_json::from_str(&text).expect("JSON");
-    let listen = master.listen().to_string();
     let worker = |id: &str, workers: &str, token: &str| {
         let args = ["worker", "--id", id, "--workers", workers, "--master", &listen, "--templates", TEMPLATES];
         let mut command = mesophyll(&[&args[..], &["--default-events", "*", "--log", "info"]].concat());
@@ -336,7 +346,7 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
 
     // The master goes and comes back at the same port with the same tokens: the worker finds it.
     master.stop().0.expect(0, "");
-    let again = Master::start(&[&args[..], &["--listen", &listen]].concat());
+    let again = Master::start(&args);
     assert_eq!(std::fs::read_to_string(file).expect("readable"), text);
     assert_eq!(again.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
     newer.signal(Signal::INT);

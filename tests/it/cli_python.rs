@@ -19,7 +19,7 @@ fn a_worker_written_in_python_serves_tenants_and_uses_the_database() {
     let folder = TempDir::new();
     let tokens = folder.path().join("tokens.json");
     let tokens = tokens.to_str().expect("a plain path");
-    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "500ms"];
+    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "1500ms"];
     let master = Master::start(&args);
     let mut command = Command::new(python);
     command.arg(SCRIPT).args([
@@ -33,7 +33,7 @@ fn a_worker_written_in_python_serves_tenants_and_uses_the_database() {
         tokens,
     ]);
     let worker = Running::start(command);
-    worker.wait_stderr("attached; a heartbeat every 0.5 s");
+    worker.wait_stderr("attached; a heartbeat every 1.5 s");
     master.wait_ready();
     for seen in 1..=3 {
         let answer = master.dispatch("guild/123", "MESSAGE_CREATE", r#"{"content":"hello"}"#);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::TempDir;
 use crate::support::binary::{Finished, Master, Running, SECRET, mesophyll, post, run, token, write};
-use crate::support::process::{children_of, eventually, is_gone};
+use crate::support::process::{children_of, eventually, is_gone, own_port};
 use crate::support::skip::skipped;
 
 fn is_installed(program: &str) -> bool {
@@ -46,9 +46,9 @@ fn a_watch_in_a_pipe_shows_one_table_after_the_other_and_ends_with_who_reads_or_
 
 #[test]
 fn a_watch_outlives_its_master_and_goes_on_with_the_next_one() {
-    let master = Master::start(&["--workers", "1"]);
+    let api = format!("127.0.0.1:{}", own_port());
+    let master = Master::start_at(&api, &["--workers", "1"]);
     master.wait_ready();
-    let api = master.api().to_string();
     let watch = Running::start(command_of(&master, &["workers", "--watch"]));
     watch.wait_stdout("0   ready");
     master.stop();

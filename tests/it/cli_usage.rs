@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::support::TempDir;
 use crate::support::binary::{Running, mesophyll, run, write};
+use crate::support::process::own_port;
 
 const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
 
@@ -117,9 +118,7 @@ fn bad_configuration_is_told_from_bad_usage() {
 
 #[test]
 fn nobody_to_dispatch_to_is_a_failed_request() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("an address").to_string();
-    drop(taken);
+    let address = format!("127.0.0.1:{}", own_port());
     let mut command = mesophyll(&["dispatch", "guild:1", "E", "--api", &address]);
     command.env("MESOPHYLL_INTERNAL_TOKEN", "1.2.3");
     let finished = Running::start(command).wait();

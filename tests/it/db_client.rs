@@ -11,6 +11,7 @@ use mesophyll::model::{GlobalKeyValueOp, KeyValueOp, TenantId};
 use mesophyll::store::DbOptions;
 
 use crate::support::db::{Kept, open, serve, text};
+use crate::support::process::own_port;
 use crate::support::{DEADLINE, TempDir};
 
 const TENANT: TenantId = TenantId::Guild(1);
@@ -224,9 +225,7 @@ fn a_refusal_of_the_second_attempt_says_nothing_about_the_first() {
 
 #[test]
 fn a_master_that_is_not_there_is_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    drop(listener);
+    let address = format!("127.0.0.1:{}", own_port());
     for client in [MesophyllDbClient::new(&address, 0, TOKEN), MesophyllDbClient::new("not an address", 0, TOKEN)] {
         for result in [get(&client), set(&client), publish(&client)] {
             assert!(matches!(result, Err(DbError::Unavailable(_))), "{result:?}");

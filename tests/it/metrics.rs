@@ -131,13 +131,16 @@ fn everything_is_counted_once(args: &[&str]) {
     let deadlines = scrape.sum("mesophyll_dispatch_duration_seconds_bucket", &["kind=\"event\"", "le=\"0.01\""]);
     assert!(deadlines <= 300.0, "what met a deadline of 20 ms took longer than 10 ms");
     assert_eq!(scrape.get("mesophyll_workers{state=\"ready\"}"), 2.0);
-    assert!(scrape.get("mesophyll_worker_resident_memory_bytes{worker=\"1\"}") > 1e6);
+    eventually("a worker has told how much memory it has", || {
+        let memory = Scrape::of(&master).find("mesophyll_worker_resident_memory_bytes{worker=\"1\"}");
+        memory.filter(|bytes| *bytes > 1e6)
+    });
     master.stop().0.expect(0, "");
 }
 
 #[test]
 fn every_dispatch_is_counted_once_with_worker_processes() {
-    everything_is_counted_once(&["--heartbeat-interval", "200ms"]);
+    everything_is_counted_once(&["--heartbeat-interval", "1s"]);
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn a_link_that_is_replaced_counts_on_where_the_older_one_ended() {
 #[test]
 fn what_was_done_shows_in_the_figures_of_each_layer() {
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
-    let master = Master::start_in(TempDir::new(), &["--workers", "1", "--heartbeat-interval", "100ms"]);
+    let master = Master::start_in(TempDir::new(), &["--workers", "1", "--heartbeat-interval", "1s"]);
     master.wait_ready();
     let before = Scrape::of(&master);
     for count in 1..=5 {

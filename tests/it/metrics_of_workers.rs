@@ -53,7 +53,8 @@ fn do_everything(master: &Master) -> Vec<(String, f64)> {
 #[test]
 fn what_workers_do_is_counted_by_kind_in_both_modes() {
     for mode in ["process-pool", "thread-pool"] {
-        let args = ["--mode", mode, "--workers", "1", "--heartbeat-interval", "100ms", "--vm-idle", "1s"];
+        // Between two of its events the VM is never idle for so long, and after the last one it is.
+        let args = ["--mode", mode, "--workers", "1", "--heartbeat-interval", "500ms", "--vm-idle", "4s"];
         let master = Master::start(&[&args[..], &["--log", "info"]].concat());
         master.wait_ready();
         let expected = do_everything(&master);
@@ -89,7 +90,7 @@ fn what_workers_do_is_counted_by_kind_in_both_modes() {
 
 #[test]
 fn a_worker_that_is_killed_begins_to_count_anew_and_its_process_is_another_one() {
-    let master = Master::start(&["--workers", "1", "--heartbeat-interval", "100ms"]);
+    let master = Master::start(&["--workers", "1", "--heartbeat-interval", "500ms"]);
     master.wait_ready();
     for _ in 0..5 {
         assert_eq!(master.dispatch("guild/1", "FAIL", "1").0, 422);

@@ -91,7 +91,7 @@ fn a_change_that_comes_while_the_link_is_lost_is_not_missed() {
     let tokens = folder.path().join("tokens.json");
     let tokens = tokens.to_str().expect("a name in UTF-8");
     // A worker that nobody ends because it is silent.
-    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "100ms"];
+    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "1s"];
     let master = Master::start(&args);
     let text = fs::read_to_string(tokens).expect("written");
     let token: Value = serde_json::from_str(&text).expect("JSON");
@@ -179,7 +179,7 @@ fn a_template_directory_that_is_watched_is_picked_up_by_worker_threads() {
 fn events_that_run_while_the_template_changes_finish_as_they_began() {
     let master = Master::start(&["--workers", "1"]);
     master.wait_ready();
-    let slow = "ctx.KV:set('slow', 1, { 's' }) task.wait(2)";
+    let slow = "ctx.KV:set('slow', 1, { 's' }) while not ctx.KV:get('release', { 'test' }) do task.wait(0.02) end";
     set_template(
         &master,
         &format!("return function(ctx) if ctx:event().name == 'Slow' then {slow} end return 'old' end"),
@@ -199,6 +199,7 @@ fn events_that_run_while_the_template_changes_finish_as_they_began() {
         set_template(&master, "return function() return 'new' end");
         assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("new")));
         assert!(!is_over.load(Ordering::SeqCst), "the new one did not wait for the old one");
+        master.release("guild/1");
         assert_eq!(slow.join().expect("answered"), (200, json!("old")));
     });
     master.stop().0.expect(0, "");

@@ -13,7 +13,7 @@ use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
 use mesophyll::wire;
 
 use crate::support::TempDir;
-use crate::support::process::{eventually, within};
+use crate::support::process::{eventually, own_port};
 use crate::support::skip::skipped;
 
 const TENANT: TenantId = TenantId::Guild(1);
@@ -21,8 +21,9 @@ const TENANT: TenantId = TenantId::Guild(1);
 const PASSWORD: &str = "correct-horse";
 const WRITERS: usize = 4;
 
-/// How soon a caller must know that the server is away. A call that waits for a connection gives up after 5 s.
-const QUICKLY: Duration = Duration::from_secs(8);
+/// How soon a caller must know that the server is away. A call that waits for a connection gives up after 5 s; the rest is for a
+/// machine that has other things to do, too.
+const QUICKLY: Duration = Duration::from_secs(5 + 15);
 
 /// A cluster in a folder of its own.
 struct Cluster {
@@ -44,9 +45,8 @@ impl Cluster {
             return None;
         };
         let folder = TempDir::new();
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let cluster = Self { programs, folder, port };
+        // It stops and comes back to it.
+        let cluster = Self { programs, folder, port: own_port() };
         // The server refuses to run as root.
         if is_root() && !run(Command::new("chown").arg("postgres").arg(cluster.folder.path())) {
             skipped(test, "it runs as root, and there is no user postgres to run a server as");
@@ -193,7 +193,7 @@ fn a_server_that_goes_and_comes_back_costs_no_acknowledged_write() {
             assert!(unavailable(&db), "{mode}");
             assert!(begun.elapsed() < QUICKLY, "{mode}: {:?}", begun.elapsed());
             cluster.start();
-            within(Duration::from_secs(20), "service resumes by itself", || (!unavailable(&db)).then_some(()));
+            eventually("service resumes by itself", || (!unavailable(&db)).then_some(()));
         }
         all_go_on(&counted);
         drop(ended);

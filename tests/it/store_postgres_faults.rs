@@ -433,7 +433,8 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
         }
         // Its own reads are answered as well: they do not wait for a lock.
         assert_eq!(get(loud, "k"), Some(text("before")));
-        assert_eq!(held_up_by(holder, &mut observer), 1, "one connection waits, and no more");
+        // One that has waited for too long has given up, and its successor may not wait yet.
+        assert!(held_up_by(holder, &mut observer) <= 1, "one connection waits, and no more");
         holds.rollback().expect("rolled back");
     });
     set(loud, "k", "after").expect("set");

@@ -45,7 +45,12 @@ impl Exchangeable {
 
     /// From now on the worker is what this line of shell starts; its arguments are `$@`.
     fn exchange(&self, line: &str) {
-        let new = write(&self.folder, "new", format!("#!/bin/sh\n{line}\n"));
+        // Written by another process: a child that another test starts meanwhile would hold a file that this one writes, and a
+        // program that somebody may still write to cannot be started.
+        let new = self.folder.join("new");
+        let mut writes = Command::new("/bin/sh");
+        writes.args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0""#]).arg(&new).arg(line);
+        assert!(writes.status().expect("a shell").success());
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("set");
         fs::rename(new, self.folder.join("mesophyll")).expect("exchanged");
         self.master.command(&["restart", "0"]).expect(0, "");
@@ -183,8 +188,9 @@ fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
     command.env("MESOPHYLL_API_SECRET", SECRET).env("LD_PRELOAD", library).env("BREAKS_CLOCK_WHEN", &when);
     let master = Master::of(Running::start(command));
     assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
-    fs::write(&when, "").expect("a file");
+    // Before that: afterwards there may be nobody left to take it.
     assert_eq!(master.dispatch_with("guild/1", "LOOP", "1", "?nowait=true").0, 202);
+    fs::write(&when, "").expect("a file");
     master.running.wait().expect(70, "the thread luau0-tick has ended by a panic");
 }
 

@@ -19,7 +19,7 @@ use mesophyll::worker_like::{WorkerLike, start};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
 
-use crate::supervision::{child, hasty, read};
+use crate::supervision::{child, hasty, patient_server, read};
 use crate::support::process::{eventually, is_gone, signal};
 use crate::support::{DEADLINE, TempDir};
 
@@ -36,7 +36,7 @@ struct Broken {
 
 impl Broken {
     fn new(policy: Policy) -> Self {
-        Self::with(policy, Recycle::default(), ServerConfig::new(1))
+        Self::with(policy, Recycle::default(), patient_server())
     }
 
     fn with(policy: Policy, recycle: Recycle, server: ServerConfig) -> Self {
@@ -76,6 +76,13 @@ impl Broken {
 
     /// A link for the process that runs, and the process.
     fn connect(&self) -> (Peer, u32) {
+        let (peer, pid) = self.link();
+        self.wait("ready", |report| report.state == State::Ready);
+        (peer, pid)
+    }
+
+    /// As [`Broken::connect`], where the worker need not stay ready until somebody looks.
+    fn link(&self) -> (Peer, u32) {
         let pid = self.wait("started", |report| report.state == State::Starting && report.pid.is_some()).pid;
         let socket = TcpStream::connect(self.server.local_addr()).expect("connect");
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
@@ -83,7 +90,6 @@ impl Broken {
         let url = format!("ws://{}/ws?id=0&token={token}", self.server.local_addr());
         let mut peer = Peer(tungstenite::client::client(url, socket).expect("a handshake").0);
         peer.say(&ClientMessage::Heartbeat);
-        self.wait("ready", |report| report.state == State::Ready);
         (peer, pid.expect("it runs"))
     }
 
@@ -244,10 +250,12 @@ fn a_link_that_comes_and_goes_while_its_process_lives_ends_the_worker_as_failed(
 
 #[test]
 fn a_process_that_lives_but_is_silent_is_ended() {
-    let server = ServerConfig { heartbeat_interval: Duration::from_millis(100), ..ServerConfig::new(1) };
+    let server = ServerConfig { heartbeat_interval: Duration::from_millis(500), ..ServerConfig::new(1) };
     let broken = Broken::with(hasty(), Recycle::default(), server);
-    let (mut peer, pid) = broken.connect();
-    broken.in_flight(&mut peer, &[CULPRIT]);
+    // It waits for the link, so that it is sent as soon as that is up, however soon this thread may look.
+    broken.worker.dispatch_event_nowait(CULPRIT, event("RUNS"), Instant::now() + DEADLINE).expect("it waits");
+    let (mut peer, pid) = broken.link();
+    peer.next_dispatch();
     let report = broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     assert_eq!(report.last_exit.as_deref(), Some("killed by signal 15 (it missed its heartbeats)"));
@@ -285,12 +293,19 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
 
 #[test]
 fn a_restart_whose_new_process_fails_is_told() {
-    let broken = Broken::new(Policy { boot_timeout: Duration::from_millis(100), ..hasty() });
+    let folder = TempDir::new();
+    let file = folder.path().join("broken");
+    let script = format!("[ ! -e {} ] || exit 7; exec sleep 600", file.display());
+    let broken = Broken::of(&script, hasty(), Recycle::default(), patient_server());
     let (_peer, _) = broken.connect();
+    // From now on no process of it gets anywhere.
+    std::fs::write(&file, "").expect("a file");
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
-    // Nobody connects for the new process.
     let error = broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect_err("it is not ready");
-    assert!(matches!(&error, RestartError::NotReady(text) if text.contains("not ready in time")), "{error}");
+    assert!(
+        matches!(&error, RestartError::NotReady(text) if text.ends_with("its last process: exit code 7")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -312,7 +327,7 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
         (by_events, health(899, 1 << 40), health(1101, 0), "(recycled after 1101 events)"),
         (by_memory, health(1 << 40, 1 << 29), health(0, 2 << 30), "(recycled at 2048 MiB of memory)"),
     ] {
-        let broken = Broken::with(hasty(), recycle, ServerConfig::new(1));
+        let broken = Broken::with(hasty(), recycle, patient_server());
         let (mut peer, _) = broken.connect();
         peer.say(&well);
         eventually("its health is known", || broken.worker.report().health.map(drop));
@@ -322,10 +337,13 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
         assert!(report.last_exit.as_deref().is_some_and(|exit| exit.ends_with(reason)), "{report:?}");
     }
     let by_age = Recycle { age: Some(Duration::from_millis(300)), ..Recycle::default() };
-    let broken = Broken::with(hasty(), by_age, ServerConfig::new(1));
-    let (_peer, _) = broken.connect();
+    let begun = Instant::now();
+    let broken = Broken::with(hasty(), by_age, patient_server());
+    let (_peer, _) = broken.link();
     let report = broken.wait("recycled", |report| report.restarts.total() == 1);
-    assert!(report.last_exit.as_deref().is_some_and(|exit| exit.contains("(recycled after 0 s)")), "{report:?}");
+    let exit = report.last_exit.as_deref().expect("it ended");
+    let age = exit.split_once("(recycled after ").and_then(|(_, age)| age.strip_suffix(" s)")?.parse::<u64>().ok());
+    assert!(age.is_some_and(|age| age <= begun.elapsed().as_secs()), "{report:?}");
 }
 
 #[test]
@@ -335,7 +353,7 @@ fn a_worker_that_ignores_term_does_not_hold_up_its_restart() {
     let file = folder.path().join("ready");
     // It waits for the end of its stdin, which the supervisor holds open. The link does not tell that the shell is as far as that.
     let script = format!("trap '' TERM; echo ready > {}; read nothing", file.display());
-    let broken = Broken::of(&script, policy, Recycle::default(), ServerConfig::new(1));
+    let broken = Broken::of(&script, policy, Recycle::default(), patient_server());
     let (_peer, pid) = broken.connect();
     read(&file);
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");

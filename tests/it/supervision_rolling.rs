@@ -120,7 +120,7 @@ fn a_rolling_restart_of_threads_under_load_loses_nothing_and_doubles_nothing() {
 
 #[test]
 fn recycling_under_load_loses_nothing_either() {
-    let args = ["--log", "info", "--recycle-events", "200", "--heartbeat-interval", "200ms"];
+    let args = ["--log", "info", "--recycle-events", "200", "--heartbeat-interval", "1s"];
     let master = Master::start(&args);
     master.wait_ready();
     under_load(&master, |_| {
@@ -140,12 +140,14 @@ fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts()
     master.wait_ready();
     let tenant = guild_on(0);
     std::thread::scope(|scope| {
-        let last = scope.spawn(|| master.dispatch(&tenant, "WAIT", r#"{"mark":"long","seconds":2}"#));
+        // It is under way until it is released, so that the first rolling restart has to wait all the time.
+        let last = scope.spawn(|| master.dispatch(&tenant, "HOLD", r#"{"mark":"long"}"#));
         master.running.wait_stderr("waiting long");
         assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
         assert_eq!(operate(&master, "/i/rolling-restart").0, 409);
         master.running.signal(Signal::HUP);
         master.running.wait_stderr("no rolling restart: a rolling restart is under way");
+        master.release(&tenant);
         assert_eq!(last.join().expect("an answer"), (200, Value::from("waited long")), "it was let finish");
     });
     master.running.wait_stderr("the rolling restart is done");
@@ -165,7 +167,10 @@ fn a_rolling_restart_stops_at_a_worker_that_does_not_come_back() {
     let (templates, moved) = (folder.path().join("templates"), folder.path().join("moved"));
     std::fs::create_dir(&templates).expect("a folder");
     write(&templates, "main.luau", "return function(ctx) return ctx:event().name end");
-    let master = Master::start(&["--log", "info", "--templates", templates.to_str().expect("a plain path")]);
+    // It fails again and again until its templates are back, and is not to be given up meanwhile.
+    let patience = ["--failures-a-minute", "100", "--failures-in-a-row", "100"];
+    let templates_option = ["--log", "info", "--templates", templates.to_str().expect("a plain path")];
+    let master = Master::start(&[&templates_option[..], &patience].concat());
     master.wait_ready();
     let before = workers_of(master.pid());
     std::fs::rename(&templates, &moved).expect("moved");
@@ -234,7 +239,7 @@ fn one_worker_that_cannot_be_killed_now_does_not_keep_the_others_from_it() {
 
 #[test]
 fn the_table_of_workers_has_what_the_contract_says() {
-    let master = Master::start(&["--log", "info", "--heartbeat-interval", "200ms"]);
+    let master = Master::start(&["--log", "info", "--heartbeat-interval", "1s"]);
     master.wait_ready();
     assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1").0, 200);
     let worker =

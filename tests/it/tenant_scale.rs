@@ -3,7 +3,6 @@
 //!
 //! With `MESOPHYLL_SCALE_TENANTS` and `MESOPHYLL_SCALE_VMS` the figures are other ones, and are printed.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::support::TempDir;
@@ -47,25 +46,24 @@ fn memory_is_bounded_and_the_last_tenant_is_served_as_fast_as_the_first() {
     let folder = TempDir::new();
     let template = "local kept = {} return function(ctx) kept[#kept + 1] = ctx:event().data return #kept end";
     write(folder.path(), "main.luau", template);
-    let mut input = String::new();
-    for number in 0..tenants {
-        let _ = writeln!(input, r#"{{"tenant":"guild:{}","name":"E","data":{{"content":"hello"}}}}"#, number << 22);
-    }
     let (templates, max_vms) = (folder.path().to_str().expect("a name in UTF-8"), vms.to_string());
     let replay = ["replay", "-", "--mode", "thread-pool", "--workers", "1", "--executors", "1", "--in-flight", "1"];
     let options = ["--templates", templates, "--max-vms", &max_vms];
-    let running = Running::start_on(mesophyll(&[&replay[..], &options].concat()), input);
+    let (running, mut stdin) = Running::start_open(mesophyll(&[&replay[..], &options].concat()));
 
     let (mut times, mut memory) = (Vec::with_capacity(tenants), Vec::new());
     for number in 1..=tenants {
+        // One at a time, so that the process is where its figures say, and there.
+        writeln!(stdin, r#"{{"tenant":"guild:{}","name":"E","data":{{"content":"hello"}}}}"#, (number - 1) << 22)
+            .expect("it reads");
         let line: serde_json::Value = serde_json::from_str(&running.next_line()).expect("JSON");
         assert_eq!(line["ok"], 1, "{line}");
         times.push(line["ms"].as_f64().expect("a time"));
-        // The last ones not, for it may have ended.
-        if number % (vms / 10).max(1) == 0 && number < tenants {
+        if number % (vms / 10).max(1) == 0 {
             memory.push((number, Memory::of(running.pid())));
         }
     }
+    drop(stdin);
     running.wait().expect(0, "failures: 0");
     let at = |wanted: usize| memory.iter().find(|(number, _)| *number >= wanted).expect("looked at").1;
     let (start, full, last) = (at(1), at(vms), at(tenants - vms / 10));

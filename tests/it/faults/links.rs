@@ -152,7 +152,7 @@ fn a_worker_that_reads_nothing_fills_a_bounded_queue_and_loses_its_link() {
 
 #[test]
 fn a_worker_that_never_writes_is_cut_off_after_three_heartbeats() {
-    let scene = Scene::start("never-writes");
+    let scene = Scene::with_heartbeats("never-writes", "1s");
     let outcome = scene.meanwhile(|| {
         scene.wait_fault("wrote nothing; waiting for the end");
         let outcome = scene.dispatch("EVENT", "1", SOON);
@@ -165,10 +165,11 @@ fn a_worker_that_never_writes_is_cut_off_after_three_heartbeats() {
 
 /// A worker that was ready and is then as good as silent.
 fn expect_cut_off(fault: &str, begun: &str, ended: &str) {
-    let scene = Scene::start(fault);
+    // The dispatches have six seconds to reach it before it is cut off.
+    let scene = Scene::with_heartbeats(fault, "2s");
     let outcomes = scene.meanwhile(|| {
         scene.wait_fault(begun);
-        let outcomes = scene.dispatch_many(5, "1", Duration::from_secs(10));
+        let outcomes = scene.dispatch_many(5, "1", Duration::from_secs(30));
         scene.wait_fault(ended);
         outcomes
     });
@@ -190,7 +191,7 @@ fn half_a_frame_and_then_nothing_is_a_silent_worker() {
 
 #[test]
 fn a_worker_that_is_never_ready_gets_nothing_and_is_cut_off_again_and_again() {
-    let scene = Scene::start("never-ready");
+    let scene = Scene::with_heartbeats("never-ready", "1s");
     let outcome = scene.meanwhile(|| {
         scene.wait_fault("never ready: round 1");
         let outcome = scene.dispatch("EVENT", "1", SOON);
@@ -231,7 +232,8 @@ fn what_a_worker_died_with_has_an_unknown_outcome_each() {
     let scene = Scene::start("dies-with-answers-unsent");
     let outcomes = scene.meanwhile(|| {
         scene.wait_fault("serving");
-        let outcomes = scene.dispatch_many(8, "1", SOON);
+        // Long enough that all have left or wait before the first one gives up.
+        let outcomes = scene.dispatch_many(8, "1", Duration::from_secs(10));
         scene.wait_fault("dying with 5 answers unsent");
         outcomes
     });

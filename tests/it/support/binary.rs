@@ -268,11 +268,17 @@ impl Master {
         Self::start_in(TempDir::new(), &[&["--store", "memory:"], args].concat())
     }
 
+    /// As [`Master::start`], with its API at this address.
+    pub(crate) fn start_at(api: &str, args: &[&str]) -> Self {
+        Self::start(&[&["--api", api], args].concat())
+    }
+
     /// As [`Master::start`], but with the store that `args` names, or one in its folder.
     pub(crate) fn start_in(folder: TempDir, args: &[&str]) -> Self {
         let store = format!("redb:{}", folder.path().join("store.redb").display());
-        let mut all: Vec<&str> = vec!["master", "--api", "127.0.0.1:0"];
+        let mut all: Vec<&str> = vec!["master"];
         for (name, value) in [
+            ("--api", "127.0.0.1:0"),
             ("--listen", "127.0.0.1:0"),
             ("--templates", TEMPLATES),
             ("--default-events", "*"),
@@ -329,6 +335,13 @@ impl Master {
         let path = format!("/i/dispatch-event/{tenant}{query}");
         let (status, body) = post(self.api(), &path, &token(7), &format!(r#"{{"name":"{name}","data":{data}}}"#));
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status}: {body:?}")))
+    }
+
+    /// Lets the events `HOLD` of a tenant end.
+    pub(crate) fn release(&self, tenant: &str) {
+        let set = r#"{"op":"set","key":"release","scopes":["test"],"value":true}"#;
+        let (status, body) = post(self.api(), &format!("/i/kv/{tenant}"), &token(7), set);
+        assert_eq!(status, 204, "{body}");
     }
 
     /// Runs a command against this master as user 7.

@@ -3,7 +3,7 @@
 //! Making a database takes its time, so tests that run at once share one for each locale; each has a schema of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use mesophyll::random;
 use mesophyll::store::{self, StoreUrl};
@@ -32,6 +32,35 @@ struct Database {
 pub(crate) struct Schema {
     url: String,
     _database: Arc<Database>,
+    _place: Place,
+}
+
+/// Limit: schemas at once. A test opens up to 17 connections (two stores, its own), and a server takes a hundred unless somebody has
+/// told it otherwise, however many tests run at once.
+const SCHEMAS_MAX: usize = 4;
+
+/// One of so many schemas that there may be at once.
+struct Place;
+
+static SCHEMAS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Place {
+    /// Waits until there is one. The tests that have them end without another; the only one that has two needs no more than that.
+    fn take() -> Self {
+        let (count, freed) = &SCHEMAS;
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = freed.wait_while(count, |count| *count >= SCHEMAS_MAX).unwrap_or_else(PoisonError::into_inner);
+        *count += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (count, freed) = &SCHEMAS;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_one();
+    }
 }
 
 static DATABASES: [Mutex<Weak<Database>>; 2] = [Mutex::new(Weak::new()), Mutex::new(Weak::new())];
@@ -77,6 +106,7 @@ impl Schema {
     /// An empty schema.
     pub(crate) fn empty(locale: Locale) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        let place = Place::take();
         let database = {
             let mut shared = DATABASES[locale as usize].lock().unwrap_or_else(PoisonError::into_inner);
             shared.upgrade().unwrap_or_else(|| {
@@ -88,7 +118,7 @@ impl Schema {
         let schema = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let url = url_of(&database.server, &database.name, &schema);
         on(&url, &format!("CREATE SCHEMA {schema}"));
-        Self { url, _database: database }
+        Self { url, _database: database, _place: place }
     }
 
     /// A schema with our tables in it.

@@ -7,10 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use super::DEADLINE;
 
@@ -94,6 +97,29 @@ pub(crate) fn memory_peak(pid: u32) -> u64 {
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     let _ = kill_process(pid, signal);
+}
+
+/// Lets this process, and those that it starts, have as many descriptors as they may; says how many that is. All tests share them,
+/// so nobody sets less.
+pub(crate) fn descriptors() -> u64 {
+    static MOST: OnceLock<u64> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+            .expect("up to the hard limit anybody may");
+        getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    })
+}
+
+/// A port of the test's own, at which nobody listens yet. Below those that Linux gives away by itself, to a connection or to who
+/// asks for any port: so nobody else gets it while the test has nobody there.
+pub(crate) fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Not every run begins at the same one.
+    let begin = (std::process::id() % 1000) as u16 * 10;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| 20_000 + (begin + NEXT.fetch_add(1, Ordering::SeqCst)) % 10_000);
+    ports.by_ref().take(10_000).find(is_free).expect("a free port")
 }
 
 fn nul_separated(path: &str) -> Vec<String> {
