@@ -18,7 +18,6 @@ pub(crate) mod stand_in;
 pub(crate) use random::Random;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a test waits for something that must happen. Far longer than it takes, so that only a hang meets it.
@@ -30,9 +29,8 @@ pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("mesophyll-it-{}-{number}", std::process::id()));
+        // Not by the process's number: one that was killed has left its folders behind.
+        let path = std::env::temp_dir().join(format!("mesophyll-it-{:016x}", mesophyll::random::u64()));
         std::fs::create_dir(&path).expect("a new folder");
         Self(path)
     }

@@ -34,9 +34,16 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> O
     }
 }
 
-/// Whether no such process runs any more; one that only waits to be reaped does not.
+/// Whether no such process runs any more; one that only waits to be reaped does not. Threads have numbers of the same kind, and
+/// there are so many of them that one may soon have that of a process that has gone.
 pub(crate) fn is_gone(pid: u32) -> bool {
-    stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
+    stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X')) || is_thread(pid)
+}
+
+/// Whether a number is that of a thread, and not of its process.
+fn is_thread(number: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")).is_some_and(|of| of.trim() != number.to_string())
 }
 
 /// Whether a process is stopped by a signal.
