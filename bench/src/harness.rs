@@ -10,7 +10,7 @@ pub struct Plan {
     pub rounds: usize,
     /// A turn.
     pub lasting: Duration,
-    /// The turn before the first one, which does not count.
+    /// The turn before the first one, which does not count; none if it has no length.
     pub warm_up: Duration,
     /// Whether the whole run is to take about a minute.
     pub is_quick: bool,
@@ -158,7 +158,7 @@ pub fn run(case: &mut Case<'_>, plan: Plan) -> Result<Vec<Row>, String> {
     let name = case.name.clone();
     let failed = |why: String| format!("{name}: {why}");
     let mut samples: Vec<Vec<Sample>> = case.contestants.iter().map(|_| Vec::new()).collect();
-    for contestant in &mut case.contestants {
+    for contestant in case.contestants.iter_mut().filter(|_| !plan.warm_up.is_zero()) {
         (contestant.measure)(case.callers, plan.warm_up).map_err(failed)?;
     }
     for _ in 0..plan.rounds {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 /// A machine, in words.
 pub struct Machine {
     pub lines: Vec<String>,
@@ -57,4 +59,13 @@ fn sync_times(folder: &Path) -> std::io::Result<(f64, f64)> {
     times.sort_by(f64::total_cmp);
     fs::remove_file(path)?;
     Ok((times[150], times[297]))
+}
+
+/// Binds this process, before it starts a thread, to one of the processors that it may use.
+pub fn stay_on_one_processor() -> Result<(), String> {
+    let allowed = sched_getaffinity(None).map_err(|error| error.to_string())?;
+    let last = (0..CpuSet::MAX_CPU).rfind(|cpu| allowed.is_set(*cpu)).ok_or("no processor")?;
+    let mut one = CpuSet::new();
+    one.set(last);
+    sched_setaffinity(None, &one).map_err(|error| error.to_string())
 }

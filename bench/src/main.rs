@@ -51,6 +51,9 @@ fn main() -> ExitCode {
         Some(&"guard") if args.len() == 3 && args[2] == "--update" => guard::run(Path::new(args[1]), true),
         Some(&"ping-pong") if args.len() == 4 => link::serve_ping_pong(args[1], args[2], args[3]),
         Some(&"link") => link::run_process(&args[1..]),
+        Some(&"pinned") if args.get(1) == Some(&"link") => {
+            machine::stay_on_one_processor().and_then(|()| link::run_process(&args[2..]))
+        }
         _ => match options(&args) {
             Some(options) => bench(&options),
             None => {

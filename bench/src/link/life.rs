@@ -29,7 +29,8 @@ pub(super) fn run(runner: &mut Runner<'_>, left_out: &mut Vec<String>) -> Result
 }
 
 fn spec(side: Side, workers: usize, database: Option<&Database>) -> Spec {
-    Spec { side, workers, is_luau: true, store: database.map(|database| database.url().to_owned()) }
+    let store = database.map(|database| database.url().to_owned());
+    Spec { workers, is_luau: true, store, ..Spec::echo(side) }
 }
 
 fn ms(took: Duration) -> Sample {

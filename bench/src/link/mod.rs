@@ -31,6 +31,9 @@ use asked::{Kind, Load, Outcome, Size};
 use floors::{Over, PingPong};
 use pair::{Pair, Side, Spec, Turn};
 
+/// What new processes do before a turn of theirs counts.
+const FRESH_WARM_UP: Duration = Duration::from_millis(60);
+
 /// Processor time comes in ticks of 10 ms: a turn in which it counts has a good number of them.
 const FLIGHT_LASTING_MIN: Duration = Duration::from_millis(400);
 
@@ -47,6 +50,7 @@ pub fn run(
 ) -> Result<(), String> {
     let mut runner = Runner { plan, wanted, rows };
     runner.dispatches(folder, left_out)?;
+    runner.on_one_processor()?;
     runner.luau()?;
     runner.noisy()?;
     life::run(&mut runner, left_out)
@@ -82,36 +86,54 @@ struct Runner<'r> {
 type Shared = Rc<RefCell<Pair>>;
 
 fn shared(side: Side, workers: usize, is_luau: bool) -> Result<Shared, String> {
-    Ok(Rc::new(RefCell::new(Pair::start(Spec { side, workers, is_luau, store: None })?)))
+    Ok(Rc::new(RefCell::new(Pair::start(Spec { workers, is_luau, ..Spec::echo(side) })?)))
 }
 
-/// The pairs that dispatch to an echo.
+/// Who dispatches to an echo: new processes for each turn.
+///
+/// Where the scheduler puts two processes on two processors, and with that what waking each other up costs them, is decided when they
+/// start, stays so, and differs by a factor of four: the rounds of one pair of processes would all be either.
 struct Echoes {
-    ours: Shared,
-    peer: Shared,
-    outside: Vec<(&'static str, Shared)>,
+    outside: Vec<(&'static str, Side)>,
+    /// All processes of a contestant share a processor, where nobody is ever far away.
+    on_one_processor: bool,
 }
 
 impl Echoes {
-    fn start(left_out: &mut Vec<String>) -> Result<Self, String> {
-        let mut outside = vec![("vs_grpc", shared(Side::Grpc, 1, false)?)];
+    fn new(left_out: &mut Vec<String>) -> Self {
+        let mut outside = vec![("vs_grpc", Side::Grpc)];
         match nats::why_not() {
-            None => outside.push(("vs_nats", shared(Side::Nats, 1, false)?)),
+            None => outside.push(("vs_nats", Side::Nats)),
             Some(why) => {
                 eprintln!("LEFT OUT: {why}");
                 left_out.push(why);
             }
         }
-        Ok(Self { ours: shared(Side::Ours, 1, false)?, peer: shared(Side::Peer, 1, false)?, outside })
+        Self { outside, on_one_processor: false }
+    }
+
+    fn on_one_processor() -> Self {
+        Self { outside: Vec::new(), on_one_processor: true }
+    }
+
+    fn fresh(&self, role: Role, side: Side, load: Load, figures: fn(Turn) -> Sample) -> Contestant<'static> {
+        let spec = Spec { on_one_processor: self.on_one_processor, ..Spec::echo(side) };
+        let measure = move |_: usize, lasting: Duration| {
+            let mut pair = Pair::start(spec.clone())?;
+            pair.run(&Load { lasting: FRESH_WARM_UP, ..load })?;
+            Ok(figures(pair.run(&Load { lasting, ..load })?))
+        };
+        Contestant { role, measure: Box::new(measure) }
     }
 
     fn both(&self, load: Load, figures: fn(Turn) -> Sample) -> Vec<Contestant<'static>> {
-        vec![contestant(Role::Ours, &self.ours, load, figures), contestant(Role::Async, &self.peer, load, figures)]
+        let sides = [(Role::Ours, Side::Ours), (Role::Async, Side::Peer)];
+        sides.into_iter().map(|(role, side)| self.fresh(role, side, load, figures)).collect()
     }
 
     /// And the outside choices, in one figure: what their servers cost is not seen.
     fn all(&self, load: Load, figures: fn(Turn) -> Sample, outside: fn(Turn) -> Sample) -> Vec<Contestant<'static>> {
-        let outside = self.outside.iter().map(|(name, pair)| contestant(Role::Other(name), pair, load, outside));
+        let outside = self.outside.iter().map(|(name, side)| self.fresh(Role::Other(name), *side, load, outside));
         self.both(load, figures).into_iter().chain(outside).collect()
     }
 }
@@ -139,6 +161,10 @@ fn half(outcome: Outcome) -> Sample {
 
 fn rate(outcome: Outcome) -> f64 {
     outcome.done as f64 / outcome.seconds
+}
+
+fn only_rate(turn: Turn) -> Sample {
+    vec![(Figure::Only("1/s"), rate(turn.outcome))]
 }
 
 /// What throughput is judged by.
@@ -185,9 +211,9 @@ impl Runner<'_> {
         if !self.wants_any(&NAMES) {
             return Ok(());
         }
-        let echoes = Echoes::start(left_out)?;
+        let echoes = Echoes::new(left_out);
         self.round_trips(&echoes, folder)?;
-        let plan = Plan { lasting: self.plan.lasting.max(FLIGHT_LASTING_MIN), ..self.plan };
+        let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
             let contestants = echoes
                 .all(load(Kind::Flight, size, in_flight), throughput, |turn| vec![(Figure::Rate, rate(turn.outcome))]);
@@ -195,7 +221,6 @@ impl Runner<'_> {
         }
         let contestants = echoes.both(load(Kind::Flight, Size::TwoKTree, 64), throughput);
         self.case("dispatch_2k_tree", 64, plan, contestants)?;
-        let only_rate = |turn: Turn| vec![(Figure::Only("1/s"), rate(turn.outcome))];
         self.case("nowait_tiny", 1, plan, echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate))?;
         let large = echoes.both(load(Kind::RoundTrip, Size::TenM, 1), |turn| half(turn.outcome));
         self.case("dispatch_10m", 1, plan, large)?;
@@ -216,21 +241,45 @@ impl Runner<'_> {
                 (Role::Other("vs_unix"), Over::Unix, true),
                 (Role::Other("vs_unix_bare"), Over::Unix, false),
             ] {
-                let mut floor = PingPong::start(over, bytes, has_hand_over, folder)?;
                 let figures = if role == Role::Floor { latencies } else { half };
-                let measure = move |_: usize, lasting: Duration| Ok(figures(floor.run(lasting)?));
+                let measure = move |_: usize, lasting: Duration| {
+                    let mut floor = PingPong::start(over, bytes, has_hand_over, folder)?;
+                    floor.run(FRESH_WARM_UP)?;
+                    Ok(figures(floor.run(lasting)?))
+                };
                 contestants.push(Contestant { role, measure: Box::new(measure) });
             }
-            self.case(&name, 1, self.plan, contestants)?;
+            self.case(&name, 1, self.fresh_plan(Duration::ZERO), contestants)?;
         }
         let contestants = echoes.both(load(Kind::RoundTrip, Size::TwoKTree, 1), |turn| latencies(turn.outcome));
-        self.case("dispatch_rtt_2k_tree", 1, self.plan, contestants)
+        self.case("dispatch_rtt_2k_tree", 1, self.fresh_plan(Duration::ZERO), contestants)
+    }
+
+    /// What it is about is work alone: nobody waits for another processor to wake up.
+    fn on_one_processor(&mut self) -> Result<(), String> {
+        let echoes = Echoes::on_one_processor();
+        let round_trip = echoes.both(load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome));
+        self.case("one_processor_rtt_tiny", 1, self.fresh_plan(Duration::ZERO), round_trip)?;
+        let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
+        for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
+            let contestants =
+                echoes.both(load(Kind::Flight, size, in_flight), |turn| vec![(Figure::Rate, rate(turn.outcome))]);
+            self.case(&format!("one_processor_{size}"), in_flight, plan, contestants)?;
+        }
+        let nowait = echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate);
+        self.case("one_processor_nowait_tiny", 1, plan, nowait)
+    }
+
+    /// For new processes in each turn, which have a warm-up of their own.
+    fn fresh_plan(&self, lasting_min: Duration) -> Plan {
+        let rounds = if self.plan.is_quick { 3 } else { self.plan.rounds };
+        Plan { rounds, lasting: self.plan.lasting.max(lasting_min), warm_up: Duration::ZERO, ..self.plan }
     }
 
     /// In the full run each side has a minute in all.
     fn mixed(&mut self, echoes: &Echoes) -> Result<(), String> {
         let lasting = if self.plan.is_quick { Duration::from_millis(2500) } else { Duration::from_secs(12) };
-        let plan = Plan { lasting, ..self.plan };
+        let plan = Plan { lasting, warm_up: Duration::ZERO, ..self.plan };
         let load = Load { tenants: 1000, ..load(Kind::Timed, Size::Mixed, 64) };
         let figures = |turn: Turn| {
             let rate = (Figure::Rate, rate(turn.outcome));
@@ -269,7 +318,7 @@ impl Runner<'_> {
         let plan = Plan { lasting, rounds: self.plan.rounds.min(3), ..self.plan };
         let noisy = |role: Role, side: Side| {
             let measure = move |_: usize, lasting: Duration| {
-                let mut pair = Pair::start(Spec { side, workers: 1, is_luau: true, store: None })?;
+                let mut pair = Pair::start(Spec { is_luau: true, ..Spec::echo(side) })?;
                 // Every tenant's VM is there before the loop begins.
                 pair.run(&Load { lasting: Duration::from_millis(200), ..load(Kind::Flight, Size::Tiny, 16) })?;
                 let turn = pair.run(&Load { lasting, ..load(Kind::Noisy, Size::Tiny, 16) })?;

@@ -90,6 +90,15 @@ pub struct Spec {
     pub is_luau: bool,
     /// None: in memory, or none.
     pub store: Option<String>,
+    /// All of them share a processor.
+    pub on_one_processor: bool,
+}
+
+impl Spec {
+    /// A master and one worker with an echo.
+    pub fn echo(side: Side) -> Self {
+        Self { side, workers: 1, is_luau: false, store: None, on_one_processor: false }
+    }
 }
 
 /// A master and its workers. Dropping it ends them.
@@ -115,6 +124,7 @@ pub struct Turn {
 impl Pair {
     /// Starts the processes; returns when all workers are ready.
     pub fn start(spec: Spec) -> Result<Self, String> {
+        let pinned = spec.on_one_processor;
         let store = spec.store.clone().unwrap_or("-".to_owned());
         let count = spec.workers.to_string();
         let name = spec.side.name();
@@ -122,11 +132,11 @@ impl Pair {
         let mut listening = "-".to_owned();
         if spec.side == Side::Grpc {
             // Here it is the worker that listens.
-            let mut worker = Process::start(&[name, "worker", "-", "-", "0", "1", "echo"])?;
+            let mut worker = Process::start(&[name, "worker", "-", "-", "0", "1", "echo"], pinned)?;
             listening = worker.line()?;
             workers.push(worker);
         }
-        let mut master = Process::start(&[name, "master", &count, &store, &listening])?;
+        let mut master = Process::start(&[name, "master", &count, &store, &listening], pinned)?;
         let line = master.line()?;
         let mut words = line.split(' ').map(str::to_owned);
         let address = words.next().unwrap_or_default();
@@ -143,7 +153,8 @@ impl Pair {
         let token = self.tokens.get(id).ok_or("a worker without a token")?;
         let (name, kind) = (self.spec.side.name(), if self.spec.is_luau { "luau" } else { "echo" });
         let (id, workers) = (id.to_string(), self.spec.workers.to_string());
-        let mut worker = Process::start(&[name, "worker", &self.address, token, &id, &workers, kind])?;
+        let args = [name, "worker", &self.address, token, &id, &workers, kind];
+        let mut worker = Process::start(&args, self.spec.on_one_processor)?;
         worker.line()?;
         Ok(worker)
     }
@@ -225,11 +236,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(args: &[&str]) -> Result<Self, String> {
+    fn start(args: &[&str], pinned: bool) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("{args:?}: {error}");
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.arg("link").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(pinned.then_some("pinned")).arg("link").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         match (child.stdin.take(), child.stdout.take()) {
             (Some(stdin), Some(stdout)) => Ok(Self { child, stdin, stdout: BufReader::new(stdout) }),
