@@ -421,12 +421,11 @@ pub const STORE_REOPEN_MAX: Duration = Duration::from_secs(2);
 /// Limit: pages of the embedded store that are kept in memory; what is more is read again from the system's cache.
 pub const STORE_CACHE_BYTES: usize = 128 * 1024 * 1024;
 
-/// Connections to PostgreSQL, unless `--max-db-connections` says otherwise: what the async reference
+/// Connections to PostgreSQL, each with a thread, unless `--max-db-connections` says otherwise: what the async reference
 /// has too, and what leaves room for others on a server with its default of 100.
 pub const POSTGRES_CONNECTIONS: usize = 7;
 
-/// Limit: one statement in PostgreSQL, waiting for a lock included; the server ends it then. So long, too, may it take to
-/// welcome us. Below
+/// Limit: one statement in PostgreSQL, waiting for a lock included; the server ends it then. Below
 /// [`STORE_WRITE_TIMEOUT`], so that the server's own answer comes first.
 pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -435,12 +434,6 @@ pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limit: how long PostgreSQL's machine may be silent before a connection to it counts as lost.
 pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// Bytes that are read from PostgreSQL at once, and that a connection keeps for what it sends.
-pub const POSTGRES_BUFFER_BYTES: usize = 16 * 1024;
-
-/// Limit: one message of PostgreSQL, which has a row in it: what the server itself can make.
-pub const POSTGRES_MESSAGE_MAX_BYTES: u32 = 1024 * 1024 * 1024;
 
 /// Limit: attempts at one operation whose earlier ones are known to have changed nothing; after them it is `Busy`.
 pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;

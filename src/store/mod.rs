@@ -192,7 +192,7 @@ pub trait Store: Send + Sync {
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Connections to a database server, at most. An embedded store has none.
+    /// Connections to a database server, each with a thread of its own. An embedded store has none.
     pub connections: usize,
 }
 

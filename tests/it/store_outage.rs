@@ -17,8 +17,6 @@ use crate::support::process::{eventually, own_port};
 use crate::support::skip::skipped;
 
 const TENANT: TenantId = TenantId::Guild(1);
-/// Of the cluster's only user.
-const PASSWORD: &str = "correct-horse";
 const WRITERS: usize = 4;
 
 /// How soon a caller must know that the server is away. A call that waits for a connection gives up after 5 s; the rest is for a
@@ -35,11 +33,6 @@ struct Cluster {
 impl Cluster {
     /// A running one; none if this machine cannot.
     fn start_new(test: &str) -> Option<Self> {
-        Self::start_with(test, "trust")
-    }
-
-    /// One that lets in by this method whoever knows [`PASSWORD`].
-    fn start_with(test: &str, method: &str) -> Option<Self> {
         let Some(programs) = programs() else {
             skipped(test, "it needs the programs of a PostgreSQL server: install postgresql");
             return None;
@@ -52,11 +45,8 @@ impl Cluster {
             skipped(test, "it runs as root, and there is no user postgres to run a server as");
             return None;
         }
-        let (data, secret) = (cluster.data(), cluster.folder.path().join("secret"));
-        std::fs::write(&secret, PASSWORD).expect("written");
-        let secret = format!("--pwfile={}", secret.display());
-        let args = ["-D", &data, "-U", "postgres", "-A", method, "-E", "UTF8", "--locale=C", &secret];
-        assert!(cluster.run("initdb", &args));
+        let data = cluster.data();
+        assert!(cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]));
         cluster.start();
         Some(cluster)
     }
@@ -89,16 +79,6 @@ impl Cluster {
 
     fn url(&self) -> StoreUrl {
         StoreUrl::Postgres(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port))
-    }
-
-    fn url_with(&self, password: &str) -> StoreUrl {
-        StoreUrl::Postgres(format!("postgres://postgres:{password}@127.0.0.1:{}/postgres", self.port))
-    }
-
-    /// The same through its Unix socket.
-    fn local_url(&self, password: &str) -> StoreUrl {
-        let folder = self.folder.path().display().to_string().replace('/', "%2F");
-        StoreUrl::Postgres(format!("postgres://postgres:{password}@{folder}:{}/postgres", self.port))
     }
 }
 
@@ -241,31 +221,4 @@ fn a_master_does_not_start_without_its_server() {
     assert!(matches!(store::open(&cluster.url()), Err(store::OpenError::Unavailable(_))));
     assert!(begun.elapsed() < QUICKLY);
     assert!(Path::new(&cluster.data()).is_dir());
-}
-
-#[test]
-fn a_password_is_asked_for_in_each_way_that_servers_ask() {
-    let Some(cluster) = Cluster::start_with("a_password_is_asked_for_in_each_way_that_servers_ask", "scram-sha-256")
-    else {
-        return;
-    };
-    let lets_in = |url: StoreUrl| store::migrate(&url).map(drop);
-    for method in ["scram-sha-256", "password", "md5"] {
-        let rules = format!("local all all {method}\nhost all all 127.0.0.1/32 {method}\n");
-        std::fs::write(Path::new(&cluster.data()).join("pg_hba.conf"), rules).expect("written");
-        assert!(cluster.run("pg_ctl", &["restart", "-w", "-D", &cluster.data(), "-m", "fast"]));
-        assert_eq!(lets_in(cluster.url_with(PASSWORD)), Ok(()), "{method}");
-        assert_eq!(lets_in(cluster.local_url(PASSWORD)), Ok(()), "{method}");
-        for url in [cluster.url_with("staple"), cluster.url()] {
-            let refused = lets_in(url).expect_err("the password is wrong, or there is none");
-            assert!(matches!(refused, store::OpenError::Unavailable(_)), "{refused:?}");
-        }
-        if method == "password" {
-            // What md5 asks for has to be stored that way.
-            let StoreUrl::Postgres(url) = cluster.url_with(PASSWORD) else { continue };
-            let mut client = postgres::Client::connect(&url, postgres::NoTls).expect("a connection");
-            let sql = format!("SET password_encryption = 'md5'; ALTER ROLE postgres PASSWORD '{PASSWORD}'");
-            client.batch_execute(&sql).expect("changed");
-        }
-    }
 }

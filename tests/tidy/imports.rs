@@ -88,7 +88,6 @@ struct Home {
 
 /// Every direct dependency has a home: a new one is entered here and in docs/dependencies.md.
 const HOMES: &[Home] = &[
-    Home { krate: "bytes", homes: &["store/postgres/"] },
     Home { krate: "chrono", homes: &["model/timestamp.rs"] },
     Home {
         krate: "crossbeam_channel",
@@ -113,7 +112,6 @@ const HOMES: &[Home] = &[
     Home { krate: "log", homes: &[""] },
     Home { krate: "mlua", homes: &["runtime/luau/"] },
     Home { krate: "postgres", homes: &["store/postgres.rs", "store/postgres/"] },
-    Home { krate: "postgres_protocol", homes: &["store/postgres/"] },
     Home { krate: "redb", homes: &["store/redb.rs", "store/redb/"] },
     Home { krate: "rmp", homes: &["wire/"] },
     Home { krate: "rmp_serde", homes: &["wire/codec.rs"] },
@@ -123,7 +121,6 @@ const HOMES: &[Home] = &[
             "http/",
             "link/",
             "mesophyll/db_transport.rs",
-            "store/postgres/",
             "store/redb/open.rs",
             "thread.rs",
             "worker/child.rs",

@@ -6,12 +6,10 @@
 
 use std::collections::VecDeque;
 
-use postgres::Config;
+use postgres::{Config, Row};
 
-use super::client::Params;
 use super::records::{record, scopes_of, timestamp};
-use super::row::Row;
-use super::session::{Fault, Session, unavailable};
+use super::session::{Fault, Params, Session, describe, unavailable};
 use super::shop::entry;
 use super::states::{NO_STATE, stored};
 use crate::error::DbError;
@@ -74,7 +72,7 @@ impl PostgresExport {
     /// Connects and takes a snapshot.
     pub(super) fn begin(config: &Config) -> Result<Self, DbError> {
         let mut session = Session::connect(config).map_err(|error| {
-            log::warn!("postgres: no connection for a backup: {error}");
+            log::warn!("postgres: no connection for a backup: {}", describe(&error));
             unavailable()
         })?;
         let begun = session.run(&format!(

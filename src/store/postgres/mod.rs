@@ -1,30 +1,28 @@
-//! The PostgreSQL store: a fixed number of connections, which callers borrow in turn and use on their own threads.
+//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations from one bounded queue, in
+//! which tenants take turns.
 //!
-//! A caller waits for a connection, and for the server's answer on it, never longer than the timeouts in `limits.rs`; one that
-//! has no connection by then has changed nothing. The tables are those of an existing template-worker (protocol.md), which may
-//! write to them too. Deliberately without TLS: the server is on this machine or in the same private network. Owned by whoever
-//! opened it; [`PostgresStore::close`] waits for who still has a connection, and joins the thread that makes them.
+//! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one that has not begun by
+//! then is not carried out. The tables are those of an existing template-worker (protocol.md), which may write to them too.
+//! Deliberately without TLS: the server is on this machine or in the same private network. Owned by whoever opened it;
+//! [`PostgresStore::close`] ends and joins the threads.
 
-mod call;
-mod client;
-mod connect;
-mod connector;
-mod error;
 mod export;
-mod pool;
+mod queue;
 mod records;
-mod row;
 mod schema;
 mod session;
 mod shop;
-mod socket;
 mod states;
 mod usage;
+mod worker;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use ::postgres::Config;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -35,17 +33,13 @@ use super::{
     StoredState, Usage,
 };
 use crate::error::DbError;
-use crate::limits::{
-    POSTGRES_CONNECT_TIMEOUT, POSTGRES_QUEUE_TIMEOUT, POSTGRES_STATEMENT_TIMEOUT, STORE_QUEUE_BYTES,
-    STORE_WRITE_TIMEOUT,
-};
+use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use crate::thread::{self, OwnedThread};
-use call::carry_out;
-use connector::Connections;
 use export::PostgresExport;
-use pool::{NotLent, Who};
-use session::{Fault, Session, unavailable};
+use queue::{NotTaken, Queue, Who};
+use session::{Fault, Session, unavailable, unknown};
+use worker::{Job, Shared, Worker};
 
 pub(super) use schema::migrate;
 
@@ -56,14 +50,16 @@ pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
 
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
-    connections: Arc<Connections>,
+    config: Config,
+    shared: Arc<Shared>,
     queue_bytes: Arc<AtomicUsize>,
-    revisions: AtomicU64,
-    /// The thread that connects, until the end.
-    thread: Mutex<Option<OwnedThread>>,
+    revisions: Arc<AtomicU64>,
+    /// Closed when the store is, which is what ends the threads.
+    queue: Arc<Queue>,
+    threads: Mutex<Vec<OwnedThread>>,
 }
 
-/// Whether an operation may change something.
+/// Whether an operation may have changed something by the time its caller stops waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Access {
     Read,
@@ -82,53 +78,145 @@ impl PostgresStore {
         let config = session::config(url)?;
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
-        let connections = Connections::new(config, options.connections.max(1), session);
-        let kept_up = Arc::clone(&connections);
-        let thread = thread::spawn("store-pg", move || kept_up.keep_up());
-        let thread = thread.map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        let (queue_bytes, revisions) = Default::default();
-        Ok(Self { connections, queue_bytes, revisions, thread: Mutex::new(Some(thread)) })
+        let shared = Arc::new(Shared::new(config.clone()));
+        let count = options.connections.max(1);
+        // Should a thread not start, the drop of this ends and joins the others.
+        let store = Self {
+            config,
+            shared: Arc::clone(&shared),
+            queue_bytes: Arc::default(),
+            revisions: Arc::default(),
+            queue: Arc::new(Queue::new(count)),
+            threads: Mutex::default(),
+        };
+        let mut first = Some(session);
+        for number in 0..count {
+            let worker = Worker::new(Arc::clone(&shared), Arc::clone(&store.queue));
+            let session = first.take();
+            let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
+            let thread = thread.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+            store.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(store)
     }
 
-    fn read<T>(&self, who: Who, work: impl FnMut(&mut Session) -> Result<T, Fault>) -> Result<T, DbError> {
+    fn read<T: Send + 'static>(
+        &self,
+        who: Who,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, DbError> {
         self.call((who, Access::Read), 0, work)
     }
 
-    fn write<T>(
+    fn write<T: Send + 'static>(
         &self,
         who: Who,
         bytes: usize,
-        work: impl FnMut(&mut Session) -> Result<T, Fault>,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, DbError> {
         self.call((who, Access::Write), bytes, work)
     }
 
-    /// Borrows a connection and carries an operation out on it.
-    fn call<T>(
+    /// Hands an operation over and waits for its answer.
+    fn call<T: Send + 'static>(
         &self,
         (who, access): (Who, Access),
         bytes: usize,
-        mut work: impl FnMut(&mut Session) -> Result<T, Fault>,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, DbError> {
-        let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
+        let progress = Arc::new(Progress::default());
+        let answer_rx = self.submit((who, access), bytes, Arc::clone(&progress), work)?;
         let started = Instant::now();
-        let _weight = Weight::take(bytes, &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let loan = self.connections.pool.borrow(who, access, started + POSTGRES_QUEUE_TIMEOUT);
-        let loan = loan.map_err(|why| match why {
-            NotLent::Full => busy(),
-            NotLent::Closed => closed(),
-            NotLent::Unavailable => unavailable(),
-        })?;
-        let deadline = started + STORE_WRITE_TIMEOUT;
-        carry_out(loan, deadline, |session| {
-            session.set_deadline(Some(deadline));
-            work(session)
-        })
+        match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) if progress.abandon() => return Err(unavailable()),
+            // Either it has begun, or it was answered just now.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        match (answer_rx.recv_deadline(started + STORE_WRITE_TIMEOUT), access) {
+            (Ok(answer), _) => answer,
+            (Err(_), Access::Read) => Err(unavailable()),
+            (Err(_), Access::Write) => Err(unknown()),
+        }
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        (who, access): (Who, Access),
+        bytes: usize,
+        progress: Arc<Progress>,
+        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<Receiver<Result<T, DbError>>, DbError> {
+        let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
+        let weight = Weight::take(bytes, &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let (answer_tx, answer_rx) = bounded(1);
+        let call = Box::new(Call { work, found: None, answer_tx, progress, _weight: weight });
+        match self.queue.push(who, access, call) {
+            Ok(()) => Ok(answer_rx),
+            Err(NotTaken::Full) => Err(busy()),
+            Err(NotTaken::Closed) => Err(closed()),
+        }
     }
 }
 
 fn closed() -> DbError {
     DbError::Unavailable("the store is closed".to_owned())
+}
+
+/// How far an operation has come, decided once: whoever is first, its caller or its thread.
+#[derive(Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    const BEGUN: u8 = 1;
+    const ABANDONED: u8 = 2;
+
+    fn begin(&self) -> bool {
+        self.0.compare_exchange(0, Self::BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::ABANDONED
+    }
+
+    fn abandon(&self) -> bool {
+        self.0.compare_exchange(0, Self::ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// An operation with its caller.
+struct Call<T, F> {
+    work: F,
+    found: Option<T>,
+    /// Has room for the one answer.
+    answer_tx: Sender<Result<T, DbError>>,
+    progress: Arc<Progress>,
+    _weight: Weight,
+}
+
+impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T, F> {
+    fn is_wanted(&self) -> bool {
+        !self.progress.is_abandoned()
+    }
+
+    fn begin(&self) -> bool {
+        self.progress.begin()
+    }
+
+    fn attempt(&mut self, session: &mut Session) -> Result<(), Fault> {
+        self.found = Some((self.work)(session)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), DbError>) {
+        let answer = match (result, self.found) {
+            (Ok(()), Some(found)) => Ok(found),
+            (Ok(()), None) => Err(unknown()),
+            (Err(error), _) => Err(error),
+        };
+        // The caller may have stopped waiting.
+        let _ = self.answer_tx.send(answer);
+    }
 }
 
 impl Store for PostgresStore {
@@ -137,32 +225,35 @@ impl Store for PostgresStore {
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
-        self.read(Who::Tenant(tenant), |session| states::get(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| states::get(session, tenant))
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
+        let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(Who::Tenant(tenant), bytes, |session| states::set(session, tenant, &state, &self.revisions))
+        self.write(Who::Tenant(tenant), bytes, move |session| states::set(session, tenant, &state, &revisions))
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
-        self.write(Who::Tenant(tenant), 0, |session| states::set_standing(session, tenant, standing, &self.revisions))
+        let revisions = Arc::clone(&self.revisions);
+        self.write(Who::Tenant(tenant), 0, move |session| states::set_standing(session, tenant, standing, &revisions))
     }
 
     fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
-        self.read(Who::Tenant(tenant), |session| records::get(session, tenant, key, scopes))
+        let (key, scopes) = (key.to_owned(), scopes.clone());
+        self.read(Who::Tenant(tenant), move |session| records::get(session, tenant, &key, &scopes))
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.read(Who::Tenant(tenant), |session| records::list_scopes(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| records::list_scopes(session, tenant))
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), |session| records::set(session, tenant, &set))?
+        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), move |session| records::set(session, tenant, &set))?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, |session| records::delete(session, tenant, &key, &scopes))
+        self.write(Who::Tenant(tenant), 0, move |session| records::delete(session, tenant, &key, &scopes))
     }
 
     fn kv_find(
@@ -172,27 +263,32 @@ impl Store for PostgresStore {
         pattern: &Pattern,
         limits: FindLimits,
     ) -> Result<Vec<KvRecord>, DbError> {
-        self.read(Who::Tenant(tenant), |session| records::find(session, tenant, scopes, pattern, limits))
+        let (scopes, pattern) = (scopes.clone(), pattern.clone());
+        self.read(Who::Tenant(tenant), move |session| records::find(session, tenant, &scopes, &pattern, limits))
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.read(Who::Tenant(tenant), |session| records::usage(session, tenant))
+        self.read(Who::Tenant(tenant), move |session| records::usage(session, tenant))
     }
 
     fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
-        self.read(Who::Everybody, |session| records::have_any(session, tenants))
+        let tenants = tenants.to_vec();
+        self.read(Who::Everybody, move |session| records::have_any(session, &tenants))
     }
 
     fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(Who::Everybody, |session| shop::find(session, scope, pattern, limits))
+        let (scope, pattern) = (scope.to_owned(), pattern.clone());
+        self.read(Who::Everybody, move |session| shop::find(session, &scope, &pattern, limits))
     }
 
     fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(Who::Everybody, |session| shop::list(session, filter, limits))
+        let filter = filter.clone();
+        self.read(Who::Everybody, move |session| shop::list(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
-        self.read(Who::Everybody, |session| shop::get(session, at))
+        let at = at.clone();
+        self.read(Who::Everybody, move |session| shop::get(session, &at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
@@ -200,57 +296,54 @@ impl Store for PostgresStore {
         let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id).map_or(Who::Everybody, Who::Tenant);
         // An entry fits into a request's body.
         let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
-        self.write(who, bytes, |session| shop::create(session, &entry, quota))?
+        self.write(who, bytes, move |session| shop::create(session, &entry, quota))?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         let who = owner.map_or(Who::Everybody, Who::Tenant);
-        self.write(who, 0, |session| shop::delete(session, &at, owner))
+        self.write(who, 0, move |session| shop::delete(session, &at, owner))
     }
 
     fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
-        self.write(Who::Everybody, 0, |session| shop::alter(session, &at, &change, now))
+        self.write(Who::Everybody, 0, move |session| shop::alter(session, &at, &change, now))
     }
 
     fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, |session| shop::purchase(session, tenant, &at, now))
+        self.write(Who::Tenant(tenant), 0, move |session| shop::purchase(session, tenant, &at, now))
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        self.read(Who::Tenant(tenant), |session| shop::is_purchased(session, tenant, at))
+        let at = at.clone();
+        self.read(Who::Tenant(tenant), move |session| shop::is_purchased(session, tenant, &at))
     }
 
     fn export(&self) -> Result<Export, DbError> {
-        if self.connections.pool.is_closed() {
+        if self.queue.is_closed() {
             return Err(closed());
         }
-        Ok(Box::new(PostgresExport::begin(self.connections.config())?))
+        Ok(Box::new(PostgresExport::begin(&self.config)?))
     }
 
     fn figures(&self) -> StoreFigures {
         let bytes = self.queue_bytes.load(Ordering::Relaxed);
         StoreFigures {
-            queue: Some(QueueFigures { operations: self.connections.pool.waiting(), bytes }),
+            queue: Some(QueueFigures { operations: self.queue.waiting(), bytes }),
             embedded: None,
-            server: Some(self.connections.figures()),
+            server: Some(self.shared.figures()),
         }
     }
 
     fn close(&self) {
-        let pool = &self.connections.pool;
-        pool.close();
+        self.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let deadline = Instant::now() + STORE_WRITE_TIMEOUT;
-        if !pool.wait_until_over(deadline) {
-            log::error!("postgres: an operation goes on beyond its deadline");
-        }
-        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        // It has to notice, or to come to the end of an attempt to connect.
-        if thread.wait_until(Instant::now() + POSTGRES_CONNECT_TIMEOUT + POSTGRES_STATEMENT_TIMEOUT) {
-            thread.join();
-        } else {
-            // A lookup of a name knows no deadline.
-            log::error!("{}: still connecting; left to the end of the process", thread.name());
-            std::mem::forget(thread);
+        for thread in threads {
+            if thread.wait_until(deadline) {
+                thread.join();
+            } else {
+                log::error!("{}: the server does not answer; left to the end of the process", thread.name());
+                std::mem::forget(thread);
+            }
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! Other programs write to these tables too, with scopes in whatever order: a record's scopes are compared as a set, and of
 //! several rows with one set the newest is the record. Which keys match is decided by our own matcher, so that no answer
-//! depends on the server's locale; the server only leaves out rows that cannot match. Runs on the thread that borrowed the connection.
+//! depends on the server's locale; the server only leaves out rows that cannot match. Runs on the threads of `worker.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::row::Row;
+use postgres::Row;
+
 use super::session::{Fault, Session, unreadable};
-use super::usage::{self, Area, Counted, Owner, signed};
+use super::usage::{self, Area, Owner};
 use crate::error::DbError;
 use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::store::pattern::Pattern;
@@ -17,56 +18,9 @@ use crate::store::{FindLimits, KvSet, Usage, charge, touched};
 use crate::wire::json::{from_jsonb, to_jsonb};
 
 /// A record with exactly these scopes; `<@` and `@>` compare arrays as sets.
-macro_rules! get {
-    () => {
-        "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at FROM tenant_kv \
-         WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND scopes @> $4::text[] AND scopes <@ $4::text[] \
-         ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1"
-    };
-}
-
-const GET: &str = get!();
-
-/// The row of [`GET`] and the owner's usage, each NULL if there is none.
-const OLD_AND_KEPT: &str = concat!(
-    "SELECT old.*, kept.records, kept.bytes, kept.counted_at < now() - interval '1 minute'
-     FROM (VALUES (1)) AS one LEFT JOIN LATERAL (",
-    get!(),
-    ") AS old ON true LEFT JOIN mesophyll_usage AS kept
-         ON kept.owner_type = $1 AND kept.owner_id = $2 AND kept.area = 'kv'"
-);
-
-/// Keeps the owner's usage if something was `changed`, and touches a row then only: the end of a statement that changes it.
-macro_rules! keep {
-    () => {
-        " INSERT INTO mesophyll_usage AS kept (owner_type, owner_id, area, records, bytes, counted_at)
-         SELECT $1::text, $2::text, 'kv', $3::bigint, $4::bigint, now() WHERE EXISTS (SELECT FROM changed)
-         ON CONFLICT (owner_type, owner_id, area) DO UPDATE SET records = EXCLUDED.records, bytes = EXCLUDED.bytes,
-             counted_at = CASE WHEN $5::boolean THEN EXCLUDED.counted_at ELSE kept.counted_at END"
-    };
-}
-
-const INSERT: &str = concat!(
-    "WITH changed AS (
-         INSERT INTO tenant_kv (id, owner_type, owner_id, key, value, scopes, created_at, last_updated_at)
-         VALUES ($6, $1, $2, $7, $8::text::jsonb, $9::text[], $10, $10) RETURNING 1)",
-    keep!()
-);
-
-const UPDATE: &str = "UPDATE tenant_kv SET value = $2::text::jsonb, last_updated_at = $3 WHERE id = $1";
-
-const UPDATE_AND_KEEP: &str = concat!(
-    "WITH changed AS (
-         UPDATE tenant_kv SET value = $7::text::jsonb, last_updated_at = $8 WHERE id = $6 RETURNING 1)",
-    keep!()
-);
-
-const DELETE: &str = concat!(
-    "WITH changed AS (
-         DELETE FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2 AND key = $6
-             AND scopes @> $7::text[] AND scopes <@ $7::text[] RETURNING 1)",
-    keep!()
-);
+const GET: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at FROM tenant_kv
+     WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND scopes @> $4::text[] AND scopes <@ $4::text[]
+     ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1";
 
 /// The records that a Find may answer, newest first. The keys are folded as `pattern::index_fold` does: ASCII only, which is
 /// what the locale C means in every encoding, and the Kelvin sign.
@@ -99,7 +53,7 @@ pub(super) fn list_scopes(session: &mut Session, tenant: TenantId) -> Result<Vec
     )?;
     let mut scopes = BTreeSet::new();
     for row in rows {
-        scopes.extend(row.try_get::<Option<String>>(0)?);
+        scopes.extend(row.try_get::<_, Option<String>>(0)?);
     }
     Ok(scopes.into_iter().collect())
 }
@@ -151,48 +105,31 @@ pub(super) fn find(
 }
 
 /// Creates or replaces a record; a refusal is a value, see [`usage::add`].
-///
-/// Two exchanges: begin, lock and read; write and commit.
 pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Result<Result<(), DbError>, Fault> {
     let owner = Owner::from(tenant);
     let jsonb = to_jsonb(&set.value).map_err(|error| Fault::Answer(unreadable(&error)))?;
     session.transaction(Some(owner.lock()), |session| {
-        let (old, kept) = old_and_kept(session, &owner, &set.key, &set.scopes)?;
+        let old = old(session, &owner, &set.key, &set.scopes)?;
         let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
         let change = (old.as_ref().map(|old| old.charge), new, set.quota);
-        let settled = usage::settle(session, &owner, kept, count, change)?;
-        if let Some(refused) = settled.refused {
-            if settled.is_changed {
-                usage::keep_as(session, &owner, Area::Records, settled.usage, settled.is_new)?;
-            }
+        if let Err(refused) = usage::add(session, &owner, Area::Records, count, change)? {
             return Ok(Err(refused));
         }
         let now = system_time(touched(old.as_ref().and_then(|old| old.last_updated_at), set.now));
-        let (records, bytes) = (signed(settled.usage.records), signed(settled.usage.bytes));
-        match old {
-            None => session.finish(
-                INSERT,
-                &[
-                    &owner.kind,
-                    &owner.id,
-                    &records,
-                    &bytes,
-                    &settled.is_new,
-                    &set.fresh_id,
-                    &set.key,
-                    &jsonb,
-                    &set.scopes.as_slice(),
-                    &now,
-                ],
-            ),
-            // Another program, which does not know our lock, may have deleted it meanwhile: then nothing is touched.
-            Some(old) if settled.is_changed => session.finish(
-                UPDATE_AND_KEEP,
-                &[&owner.kind, &owner.id, &records, &bytes, &settled.is_new, &old.id, &jsonb, &now],
-            ),
-            Some(old) => session.finish(UPDATE, &[&old.id, &jsonb, &now]),
-        }
-        .map(Ok)
+        let Some(old) = old else {
+            session.execute(
+                "INSERT INTO tenant_kv (id, owner_type, owner_id, key, value, scopes, created_at, last_updated_at)
+                 VALUES ($1, $2, $3, $4, $5::text::jsonb, $6::text[], $7, $7)",
+                &[&set.fresh_id, &owner.kind, &owner.id, &set.key, &jsonb, &set.scopes.as_slice(), &now],
+            )?;
+            return Ok(Ok(()));
+        };
+        let updated = session.execute(
+            "UPDATE tenant_kv SET value = $2::text::jsonb, last_updated_at = $3 WHERE id = $1",
+            &[&old.id, &jsonb, &now],
+        )?;
+        // Another program, which does not know our lock, deleted it meanwhile.
+        if updated == 0 { Err(Fault::Conflict) } else { Ok(Ok(())) }
     })
 }
 
@@ -200,22 +137,14 @@ pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Resul
 pub(super) fn delete(session: &mut Session, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<(), Fault> {
     let owner = Owner::from(tenant);
     session.transaction(Some(owner.lock()), |session| {
-        let (old, kept) = old_and_kept(session, &owner, key, scopes)?;
-        let Some(old) = old else { return Ok(()) };
-        let counted = usage::of_kept(session, &owner, kept, count)?;
-        let usage = counted.usage.after_delete(old.charge);
-        session.finish(
-            DELETE,
-            &[
-                &owner.kind,
-                &owner.id,
-                &signed(usage.records),
-                &signed(usage.bytes),
-                &counted.is_new,
-                &key,
-                &scopes.as_slice(),
-            ],
-        )
+        let Some(old) = old(session, &owner, key, scopes)? else { return Ok(()) };
+        usage::subtract(session, &owner, Area::Records, count, old.charge)?;
+        session.execute(
+            "DELETE FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2 AND key = $3
+                 AND scopes @> $4::text[] AND scopes <@ $4::text[]",
+            &[&owner.kind, &owner.id, &key, &scopes.as_slice()],
+        )?;
+        Ok(())
     })
 }
 
@@ -226,21 +155,15 @@ struct Old {
     last_updated_at: Option<Timestamp>,
 }
 
-/// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be deleted. With it the usage that is
-/// kept, which spares an exchange.
-fn old_and_kept(
-    session: &mut Session,
-    owner: &Owner,
-    key: &str,
-    scopes: &Scopes,
-) -> Result<(Option<Old>, Option<Counted>), Fault> {
-    let row = session.first(OLD_AND_KEPT, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
-    let Some(row) = row else { return Ok((None, None)) };
-    let kept = usage::kept_of(&row, 6)?;
-    let Some(id) = row.try_get::<Option<String>>(0)? else { return Ok((None, kept)) };
-    let charge = charge(key, scopes, value_bytes(&row)?);
-    let last_updated_at = row.try_get::<Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
-    Ok((Some(Old { id, charge, last_updated_at }), kept))
+/// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be deleted.
+fn old(session: &mut Session, owner: &Owner, key: &str, scopes: &Scopes) -> Result<Option<Old>, Fault> {
+    let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
+    let old = |row: Row| {
+        let charge = charge(key, scopes, value_bytes(&row)?);
+        let last_updated_at = row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
+        Ok(Old { id: row.try_get(0)?, charge, last_updated_at })
+    };
+    row.map(old).transpose()
 }
 
 /// How long the value of a row with the columns of [`GET`] is; one that is none of ours takes its place all the same.
@@ -251,7 +174,7 @@ fn value_bytes(row: &Row) -> Result<usize, Fault> {
 
 /// The value of a row with the columns of [`GET`]; the column may be NULL, which is Null.
 fn value_text(row: &Row) -> Result<&str, Fault> {
-    Ok(row.try_get::<Option<&str>>(2)?.unwrap_or(r#""Null""#))
+    Ok(row.try_get::<_, Option<&str>>(2)?.unwrap_or(r#""Null""#))
 }
 
 /// What the tenant's records take of its quota.
@@ -264,7 +187,7 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     let mut seen: HashSet<(String, Scopes)> = HashSet::new();
     let mut usage = Usage::default();
     session.each(FIND, &[&owner.kind, &owner.id, &(&[] as &[String]), &KELVIN_SIGN, &""], |row| {
-        let (key, scopes) = (row.try_get::<String>(1)?, scopes_of(row)?);
+        let (key, scopes) = (row.try_get::<_, String>(1)?, scopes_of(row)?);
         let bytes = charge(&key, &scopes, value_bytes(row)?);
         if seen.insert((key, scopes)) {
             usage = Usage { records: usage.records + 1, bytes: usage.bytes + bytes };
@@ -287,8 +210,8 @@ pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
         key: row.try_get(1)?,
         value: from_jsonb(value.as_bytes()).map_err(|error| Fault::Answer(unreadable(&error)))?,
         scopes: scopes.into_vec(),
-        created_at: row.try_get::<Option<SystemTime>>(4)?.map(timestamp).transpose()?,
-        last_updated_at: row.try_get::<Option<SystemTime>>(5)?.map(timestamp).transpose()?,
+        created_at: row.try_get::<_, Option<SystemTime>>(4)?.map(timestamp).transpose()?,
+        last_updated_at: row.try_get::<_, Option<SystemTime>>(5)?.map(timestamp).transpose()?,
     })
 }
 

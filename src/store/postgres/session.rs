@@ -1,28 +1,31 @@
-//! One connection to PostgreSQL: its settings, its statements, its transactions, and what an error of it means.
+//! One connection to PostgreSQL: its settings, its prepared statements, its transactions, and what an error of it means.
 //!
 //! What matters about an error is whether the change may have been made. Everything before the COMMIT was sent is undone by
-//! the server, whatever happened; of everything after, only the server's own word counts. Lent by `pool.rs` to one caller at a
-//! time, on whose thread everything here runs; the migration and a backup have one of their own.
+//! the server, whatever happened; of everything after, only the server's own word counts. Owned by one thread of
+//! `worker.rs`, on which everything here runs; the migration has one of its own.
 
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
 
-use postgres::Config;
+use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::types::ToSql;
+use postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::client::{Client, Params};
-use super::connect::connect;
-use super::error::Error;
-use super::row::Row;
 use crate::error::DbError;
 use crate::limits::{POSTGRES_CONNECT_TIMEOUT, POSTGRES_SILENCE_MAX, POSTGRES_STATEMENT_TIMEOUT};
 use crate::store::OpenError;
 
+/// Parameters of a statement.
+pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
+
 /// A connection.
 pub(super) struct Session {
     client: Client,
+    statements: HashMap<&'static str, Statement>,
     /// In a transaction that could not be rolled back.
     is_broken: bool,
-    /// A transaction's last statement was put and goes with its COMMIT.
-    is_finished: bool,
 }
 
 /// Why an operation did not succeed.
@@ -42,26 +45,17 @@ impl Session {
     /// Connects.
     ///
     /// # Blocks
-    /// Until the server has answered; see [`connect`].
-    pub(super) fn connect(config: &Config) -> Result<Self, Error> {
-        let mut client = connect(config)?;
-        client.set_deadline(Some(Instant::now() + POSTGRES_STATEMENT_TIMEOUT));
+    /// Until the server has answered, at most `POSTGRES_CONNECT_TIMEOUT` for each of its addresses.
+    pub(super) fn connect(config: &Config) -> Result<Self, postgres::Error> {
+        let mut client = config.connect(NoTls)?;
         // A server-wide default may be off or local; what is stronger than on stays.
-        client.put_query(&format!(
+        client.batch_execute(&format!(
             "SET statement_timeout = {0}; SET lock_timeout = {0}; SET idle_in_transaction_session_timeout = {0};
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             POSTGRES_STATEMENT_TIMEOUT.as_millis()
         ))?;
-        client.flush()?;
-        client.settle_all_but(0)?;
-        client.set_deadline(None);
-        Ok(Self { client, is_broken: false, is_finished: false })
-    }
-
-    /// Until when each call may block, from now on; None is for as long as it takes.
-    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.client.set_deadline(deadline);
+        Ok(Self { client, statements: HashMap::new(), is_broken: false })
     }
 
     /// Whether it is known to be gone, or of no use any more.
@@ -69,161 +63,98 @@ impl Session {
         self.is_broken || self.client.is_closed()
     }
 
-    /// Whether it looks as if it could be used; asks the kernel, and does not block.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.is_broken && self.client.is_quiet()
-    }
-
     /// Runs statements without parameters or results.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), Fault> {
-        self.client.put_query(sql)?;
-        self.settle()
-    }
-
-    /// Sends what was put, and reads all answers.
-    fn settle(&mut self) -> Result<(), Fault> {
-        self.client.flush()?;
-        Ok(self.client.settle_all_but(0)?)
+        Ok(self.client.batch_execute(sql)?)
     }
 
     /// Runs a statement and counts the rows that it touched.
-    ///
-    /// What it changes must not outlive a BEGIN that failed, so it waits for that one's answer.
     pub(super) fn execute(&mut self, sql: &'static str, params: Params<'_>) -> Result<u64, Fault> {
-        self.settle()?;
-        self.exchange(sql, params, &mut |_| {})
+        let statement = self.prepared(sql)?;
+        Ok(self.client.execute(&statement, params)?)
     }
 
     /// The rows of a statement.
     pub(super) fn query(&mut self, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, Fault> {
-        let mut rows = Vec::new();
-        self.exchange(sql, params, &mut |row| rows.push(row))?;
-        Ok(rows)
+        let statement = self.prepared(sql)?;
+        Ok(self.client.query(&statement, params)?)
     }
 
     /// The first row of a statement.
     pub(super) fn first(&mut self, sql: &'static str, params: Params<'_>) -> Result<Option<Row>, Fault> {
-        let mut first = None;
-        self.exchange(sql, params, &mut |row| {
-            first.get_or_insert(row);
-        })?;
-        Ok(first)
+        Ok(self.query(sql, params)?.into_iter().next())
     }
 
-    /// Looks at one row of a statement after the other, so that they need not all be in memory; at none after an error.
+    /// Looks at one row of a statement after the other, so that they need not all be in memory.
     pub(super) fn each(
         &mut self,
         sql: &'static str,
         params: Params<'_>,
         mut look: impl FnMut(&Row) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let mut looked = Ok(());
-        self.exchange(sql, params, &mut |row| {
-            if looked.is_ok() {
-                looked = look(&row);
-            }
-        })?;
-        looked
-    }
-
-    /// Sends a statement, behind what was put before it, and reads the answers.
-    fn exchange(&mut self, sql: &'static str, params: Params<'_>, look: &mut dyn FnMut(Row)) -> Result<u64, Fault> {
-        let statement = self.client.prepared(sql)?;
-        self.client.put(&statement, params)?;
-        self.client.flush()?;
-        let before = self.client.settle_all_but(1);
-        let answer = self.client.answer(Some(statement.columns()), look);
-        before?;
-        Ok(answer?)
+        let statement = self.prepared(sql)?;
+        let mut rows = self.client.query_raw(&statement, params.iter().copied())?;
+        while let Some(row) = rows.next()? {
+            look(&row)?;
+        }
+        Ok(())
     }
 
     /// Runs a transaction, alone among those that take the same lock (if it is to take one).
     ///
-    /// Its reads see what was committed before the lock was got, which is why the lock is a statement of its own. It begins in
-    /// the exchange of its first statement, if that only reads.
+    /// Its reads see what was committed before the lock was got, which is why the lock is a statement of its own.
     pub(super) fn transaction<T>(
         &mut self,
         lock: Option<i64>,
         body: impl FnOnce(&mut Self) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let lock = lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
-        self.is_finished = false;
-        self.client.put_query(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))?;
-        body(self).inspect_err(|_| self.roll_back()).and_then(|value| self.commit().map(|()| value))
-    }
-
-    /// Puts the last statement of a transaction, which is sent together with its COMMIT.
-    ///
-    /// If it touches no row, the transaction is a conflict: so it has to be all that the transaction changes.
-    pub(super) fn finish(&mut self, sql: &'static str, params: Params<'_>) -> Result<(), Fault> {
-        self.settle()?;
-        let statement = self.client.prepared(sql)?;
-        self.client.put(&statement, params)?;
-        self.is_finished = true;
-        Ok(())
+        self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))
+            .and_then(|()| body(self))
+            .inspect_err(|_| self.roll_back())
+            .and_then(|value| self.commit().map(|()| value))
     }
 
     fn commit(&mut self) -> Result<(), Fault> {
-        self.client.put_query("COMMIT")?;
-        // Its last byte was not sent.
-        self.client.flush()?;
-        let mut finished = Ok(1);
-        while self.client.owed() > 1 {
-            finished = finished.and(self.client.answer(None, &mut |_| {}));
-            if self.client.is_closed() {
-                break;
+        if self.client.is_closed() {
+            return Err(Fault::Lost);
+        }
+        self.client.batch_execute("COMMIT").map_err(|error| match error.code().map(|code| code.code()) {
+            // The server refused to commit: a serialization failure, a deadlock, a deferred constraint.
+            Some(code) if code.starts_with("40") && code != "40003" => Fault::Conflict,
+            Some(code) if code.starts_with("23") => Fault::Conflict,
+            _ => {
+                log::warn!("postgres: whether a commit was made is not known: {}", describe(&error));
+                Fault::Unknown
             }
-        }
-        let committed = match self.client.is_closed() {
-            false => self.client.answer(None, &mut |_| {}).map(drop),
-            true => Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into())),
-        };
-        match (finished, committed) {
-            // The server said no to the statement, and a COMMIT after that is a ROLLBACK.
-            (Err(error @ Error::Refused { .. }), _) => Err(error.into()),
-            (Ok(0), Ok(())) if self.is_finished => Err(Fault::Conflict),
-            (Ok(_), Ok(())) => Ok(()),
-            (Err(error), _) | (Ok(_), Err(error)) => Err(of_commit(&error)),
-        }
+        })
     }
 
     /// After an error, of which nothing must stay; a connection on which that fails is not used again.
     fn roll_back(&mut self) {
-        self.is_broken = self.client.is_closed() || {
-            // What was put before is answered first, with errors that were told already.
-            let sent = self.client.put_query("ROLLBACK").and_then(|()| self.client.flush());
-            let _ = sent.is_ok().then(|| self.client.settle_all_but(1));
-            sent.is_err() || self.client.is_closed() || self.client.settle_all_but(0).is_err()
-        };
+        self.is_broken = self.client.is_closed() || self.client.batch_execute("ROLLBACK").is_err();
     }
-}
 
-/// What an error in a commit's answer means.
-fn of_commit(error: &Error) -> Fault {
-    match error {
-        // The server refused to commit: a serialization failure, a deadlock, a deferred constraint.
-        Error::Refused { code, .. } if code.starts_with("40") && code != "40003" => Fault::Conflict,
-        Error::Refused { code, .. } if code.starts_with("23") => Fault::Conflict,
-        _ => {
-            log::warn!("postgres: whether a commit was made is not known: {error}");
-            Fault::Unknown
+    fn prepared(&mut self, sql: &'static str) -> Result<Statement, Fault> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
         }
+        let statement = self.client.prepare(sql)?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
     }
 }
 
-impl From<Error> for Fault {
+impl From<postgres::Error> for Fault {
     /// Of any error before a commit was sent.
-    fn from(error: Error) -> Self {
+    fn from(error: postgres::Error) -> Self {
         let refused = |why: &str| Fault::Answer(DbError::Refused(why.to_owned()));
-        let late = || Fault::Answer(DbError::Unavailable("the database did not answer in time".to_owned()));
-        let code = match &error {
-            Error::Refused { code, .. } => code,
-            Error::Io(_) | Error::Strange(_) => {
-                log::debug!("postgres: connection lost: {error}");
+        let Some(code) = error.code().map(|code| code.code().to_owned()) else {
+            if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
+                log::debug!("postgres: connection lost: {}", describe(&error));
                 return Fault::Lost;
             }
-            Error::TimedOut => return late(),
-            Error::Value(_) => return Fault::Answer(unreadable(&error)),
+            return Fault::Answer(unreadable(&describe(&error)));
         };
         match code.as_str() {
             // Serialization failure, deadlock, lock timeout; a row that another program made at the same moment.
@@ -232,16 +163,16 @@ impl From<Error> for Fault {
             // a migration made them void.
             "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "26000" | "0A000" => Fault::Lost,
             code if code.starts_with("08") => Fault::Lost,
-            "57014" => late(),
+            "57014" => Fault::Answer(DbError::Unavailable("the database did not answer in time".to_owned())),
             "54000" => refused("the key and the scopes are together too long for the database's index"),
             "22003" => refused("the number is too large for the database's column"),
             // Out of memory, disk or connections; read-only, which is what a standby is.
             code if code.starts_with("53") || code == "25006" || code == "58030" => {
-                log::error!("postgres: {error}");
+                log::error!("postgres: {}", describe(&error));
                 Fault::Answer(unavailable())
             }
             _ => {
-                log::error!("postgres: {error}");
+                log::error!("postgres: {}", describe(&error));
                 Fault::Answer(DbError::Internal("the database refused an operation".to_owned()))
             }
         }
@@ -262,6 +193,15 @@ pub(super) fn unknown() -> DbError {
 pub(super) fn unreadable(error: &dyn std::fmt::Display) -> DbError {
     log::error!("postgres: a row cannot be read: {error}");
     DbError::Internal("what the store holds there cannot be read".to_owned())
+}
+
+/// An error for the operator: what the server said, without the details, which quote tenants' data.
+pub(super) fn describe(error: &postgres::Error) -> String {
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
 }
 
 /// Reads a URL, and fills in what it leaves open.

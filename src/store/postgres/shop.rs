@@ -1,7 +1,8 @@
-//! Global entries in PostgreSQL, and who purchased them. Runs on the thread that borrowed the connection.
+//! Global entries in PostgreSQL, and who purchased them. Runs on the threads of `worker.rs`.
+
+use postgres::Row;
 
 use super::records::{KELVIN_SIGN, system_time, timestamp};
-use super::row::Row;
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::error::DbError;

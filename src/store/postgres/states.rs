@@ -1,11 +1,12 @@
 //! Tenant states and bans in PostgreSQL.
 //!
 //! A tenant may be banned without ever having had a state, but its row has one: such a row holds [`NO_STATE`] as its data
-//! until a state is set, by us or by another program. Runs on the thread that borrowed the connection.
+//! until a state is set, by us or by another program. Runs on the threads of `worker.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::row::Row;
+use postgres::Row;
+
 use super::session::{Fault, Session, unreadable};
 use super::usage::Owner;
 use crate::model::{TenantId, TenantState};
@@ -90,9 +91,9 @@ fn next(revisions: &AtomicU64) -> Revision {
 
 /// The state of a row with the columns of [`get`].
 pub(super) fn stored(row: &Row) -> Result<StoredState, Fault> {
-    let is_banned = row.try_get::<Option<bool>>(2)?.unwrap_or(false);
+    let is_banned = row.try_get::<_, Option<bool>>(2)?.unwrap_or(false);
     let standing = if is_banned { Standing::Banned } else { Standing::Good };
-    if row.try_get::<Option<bool>>(3)? == Some(true) {
+    if row.try_get::<_, Option<bool>>(3)? == Some(true) {
         return Ok(StoredState { state: None, standing });
     }
     let events: Option<Vec<Option<String>>> = row.try_get(0)?;

@@ -4,7 +4,6 @@
 //! and again before a refusal if the row is older than a minute: other programs may write to these tables and know nothing
 //! of it. Invariant: a row is read and written only under the owner's lock.
 
-use super::row::Row;
 use super::session::{Fault, Session};
 use crate::error::DbError;
 use crate::model::TenantId;
@@ -57,7 +56,7 @@ impl Area {
 pub(super) struct Counted {
     pub(super) usage: Usage,
     /// Counted just now, so it has to be written, whatever comes of it.
-    pub(super) is_new: bool,
+    is_new: bool,
     is_old: bool,
 }
 
@@ -65,70 +64,27 @@ pub(super) struct Counted {
 pub(super) type Count = fn(&mut Session, &Owner) -> Result<Usage, Fault>;
 
 /// The usage as it is kept, if it is.
-fn kept(session: &mut Session, owner: &Owner, area: Area) -> Result<Option<Counted>, Fault> {
+pub(super) fn kept(session: &mut Session, owner: &Owner, area: Area) -> Result<Option<Counted>, Fault> {
     let row = session.first(
         "SELECT records, bytes, counted_at < now() - interval '1 minute' FROM mesophyll_usage
          WHERE owner_type = $1 AND owner_id = $2 AND area = $3",
         &[&owner.kind, &owner.id, &area.as_str()],
     )?;
-    row.map_or(Ok(None), |row| kept_of(&row, 0))
-}
-
-/// The usage of a row with the columns of [`kept`] from that one on; they are NULL if it is not kept.
-pub(super) fn kept_of(row: &Row, from: usize) -> Result<Option<Counted>, Fault> {
-    let (records, bytes) = (row.try_get::<Option<i64>>(from)?, row.try_get::<Option<i64>>(from + 1)?);
-    let (Some(records), Some(bytes)) = (records, bytes) else { return Ok(None) };
-    let usage = Usage { records: unsigned(records), bytes: unsigned(bytes) };
-    Ok(Some(Counted { usage, is_new: false, is_old: row.try_get(from + 2)? }))
+    let Some(row) = row else { return Ok(None) };
+    let usage = Usage { records: unsigned(row.try_get(0)?), bytes: unsigned(row.try_get(1)?) };
+    Ok(Some(Counted { usage, is_new: false, is_old: row.try_get(2)? }))
 }
 
 /// The usage, counted if it is not kept.
 pub(super) fn of(session: &mut Session, owner: &Owner, area: Area, count: Count) -> Result<Counted, Fault> {
-    let kept = kept(session, owner, area)?;
-    of_kept(session, owner, kept, count)
-}
-
-/// The usage that is kept, counted if none is.
-pub(super) fn of_kept(
-    session: &mut Session,
-    owner: &Owner,
-    kept: Option<Counted>,
-    count: Count,
-) -> Result<Counted, Fault> {
-    kept.map_or_else(|| anew(session, owner, count), Ok)
+    match kept(session, owner, area)? {
+        Some(counted) => Ok(counted),
+        None => anew(session, owner, count),
+    }
 }
 
 fn anew(session: &mut Session, owner: &Owner, count: Count) -> Result<Counted, Fault> {
     Ok(Counted { usage: count(session, owner)?, is_new: true, is_old: false })
-}
-
-/// What is to be kept after a record of `old` bytes was set to `new`, or why that would be too much.
-pub(super) struct Settled {
-    pub(super) usage: Usage,
-    /// Added up just now.
-    pub(super) is_new: bool,
-    /// It is not what is kept.
-    pub(super) is_changed: bool,
-    pub(super) refused: Option<DbError>,
-}
-
-/// Works that out from what is kept; adds everything up if nothing is, and before a refusal by what was kept long ago.
-pub(super) fn settle(
-    session: &mut Session,
-    owner: &Owner,
-    kept: Option<Counted>,
-    count: Count,
-    (old, new, quota): (Option<u64>, u64, Quota),
-) -> Result<Settled, Fault> {
-    let mut counted = of_kept(session, owner, kept, count)?;
-    let mut after = counted.usage.after_set(old, new, quota);
-    if after.is_err() && counted.is_old {
-        counted = anew(session, owner, count)?;
-        after = counted.usage.after_set(old, new, quota);
-    }
-    let usage = after.as_ref().map_or(counted.usage, |after| *after);
-    let is_changed = counted.is_new || usage != counted.usage;
-    Ok(Settled { usage, is_new: counted.is_new, is_changed, refused: after.err() })
 }
 
 /// Keeps the usage after a record of `old` bytes was set to `new`, or says why that would be too much.
@@ -139,14 +95,19 @@ pub(super) fn add(
     owner: &Owner,
     area: Area,
     count: Count,
-    change: (Option<u64>, u64, Quota),
+    (old, new, quota): (Option<u64>, u64, Quota),
 ) -> Result<Result<(), DbError>, Fault> {
-    let kept = kept(session, owner, area)?;
-    let settled = settle(session, owner, kept, count, change)?;
-    if settled.is_changed {
-        keep_as(session, owner, area, settled.usage, settled.is_new)?;
+    let mut counted = of(session, owner, area, count)?;
+    let mut after = counted.usage.after_set(old, new, quota);
+    if after.is_err() && counted.is_old {
+        counted = anew(session, owner, count)?;
+        after = counted.usage.after_set(old, new, quota);
     }
-    Ok(settled.refused.map_or(Ok(()), Err))
+    let keep = after.as_ref().map_or(counted.usage, |after| *after);
+    if counted.is_new || keep != counted.usage {
+        keep_as(session, owner, area, keep, counted.is_new)?;
+    }
+    Ok(after.map(drop))
 }
 
 /// Keeps the usage after a record of `old` bytes was deleted.
@@ -155,14 +116,7 @@ pub(super) fn subtract(session: &mut Session, owner: &Owner, area: Area, count: 
     keep_as(session, owner, area, counted.usage.after_delete(old), counted.is_new)
 }
 
-/// Keeps a usage.
-pub(super) fn keep_as(
-    session: &mut Session,
-    owner: &Owner,
-    area: Area,
-    usage: Usage,
-    is_new: bool,
-) -> Result<(), Fault> {
+fn keep_as(session: &mut Session, owner: &Owner, area: Area, usage: Usage, is_new: bool) -> Result<(), Fault> {
     session.execute(
         "INSERT INTO mesophyll_usage AS kept (owner_type, owner_id, area, records, bytes, counted_at)
          VALUES ($1, $2, $3, $4, $5, now())
@@ -177,7 +131,7 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-pub(super) fn signed(number: u64) -> i64 {
+fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

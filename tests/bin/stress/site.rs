@@ -253,9 +253,8 @@ impl Facts {
 
     /// Whether there is no more of anything that is counted; memory has a check of its own.
     fn is_within(&self, before: &Facts) -> bool {
-        // A connection to PostgreSQL is made when it is wanted first, and is a socket.
-        let has_postgres = before.threads.contains_key("store-pg");
-        let fds_max = before.fds + if has_postgres { mesophyll::limits::POSTGRES_CONNECTIONS } else { 0 };
+        // A connection to PostgreSQL is made when it is wanted first, and is a socket and what its private runtime needs.
+        let fds_max = before.fds + 4 * before.threads.get("store-pg-").copied().unwrap_or(0);
         self.thread_count() <= before.thread_count() && self.fds <= fds_max && self.children == before.children
     }
 

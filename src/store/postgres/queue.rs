@@ -1,0 +1,385 @@
+//! The queue of operations for PostgreSQL: a lane for each tenant's writes and one for its reads, which take turns.
+//!
+//! Writes of one tenant wait for each other in the database, by its lock. So that they do not hold every connection while
+//! they do, only one of them has a connection at a time, and the others wait here, in their order; nor do a tenant's reads
+//! take them all. Deliberately knows nothing of connections. Owned by [`super::PostgresStore`]; callers push, the threads
+//! of `worker.rs` take.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::Access;
+use super::worker::Job;
+use crate::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
+use crate::model::TenantId;
+
+/// Whose operation it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    Tenant(TenantId),
+    /// What is of no tenant: the shop, its staff, and what is about all tenants.
+    Everybody,
+}
+
+type LaneId = (Who, Access);
+
+/// Operations that wait, and how many threads there may be at each lane's.
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    /// Something may be taken now, or the queue is closed.
+    changed: Condvar,
+    /// The queue is closed: for threads that wait for nothing else.
+    closed: Condvar,
+    reads_at_once: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    lanes: HashMap<LaneId, Lane>,
+    /// Lanes of which an operation may be taken now; whoever had its turn goes to the end.
+    ready: VecDeque<LaneId>,
+    waiting: usize,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    jobs: VecDeque<Box<dyn Job>>,
+    /// Threads that are at its operations.
+    under_way: usize,
+    is_ready: bool,
+}
+
+/// Why an operation was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotTaken {
+    Full,
+    Closed,
+}
+
+/// What a thread gets from the queue.
+pub(super) enum Next<'q> {
+    Job(Box<dyn Job>, Turn<'q>),
+    /// Nothing came in time.
+    Nothing,
+    /// The queue is closed, and everything in it was taken.
+    End,
+}
+
+/// A thread's being at an operation of a lane; over when dropped.
+pub(super) struct Turn<'q> {
+    queue: &'q Queue,
+    lane: LaneId,
+}
+
+impl Queue {
+    /// A queue for so many threads.
+    pub(super) fn new(threads: usize) -> Self {
+        // One is the writer's, and one is left to the others.
+        let reads_at_once = threads.saturating_sub(2).max(1);
+        Self { inner: Mutex::default(), changed: Condvar::new(), closed: Condvar::new(), reads_at_once }
+    }
+
+    /// Puts an operation at the end of its lane.
+    ///
+    /// # Errors
+    /// There is no room, or no thread will take it.
+    pub(super) fn push(&self, who: Who, access: Access, job: Box<dyn Job>) -> Result<(), NotTaken> {
+        let mut inner = self.lock();
+        if inner.is_closed {
+            return Err(NotTaken::Closed);
+        }
+        let has_room = |inner: &mut Inner| {
+            let in_lane = inner.lanes.get(&(who, access)).map_or(0, |lane| lane.jobs.len());
+            inner.waiting < STORE_QUEUE_MAX && in_lane < POSTGRES_LANE_MAX
+        };
+        if !has_room(&mut inner) {
+            inner.forget_abandoned();
+            if !has_room(&mut inner) {
+                return Err(NotTaken::Full);
+            }
+        }
+        inner.lanes.entry((who, access)).or_default().jobs.push_back(job);
+        inner.waiting += 1;
+        inner.put_in_line((who, access), self.at_once(access));
+        drop(inner);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The next operation, as soon as there is one.
+    ///
+    /// # Blocks
+    /// Until then, until the queue is closed, and not longer than `until`.
+    pub(super) fn take(&self, until: Option<Instant>) -> Next<'_> {
+        let mut inner = self.lock();
+        loop {
+            if let Some((job, lane)) = inner.pop(|access| self.at_once(access)) {
+                let is_more = !inner.ready.is_empty();
+                drop(inner);
+                if is_more {
+                    self.changed.notify_one();
+                }
+                return Next::Job(job, Turn { queue: self, lane });
+            }
+            // What waits behind another's turn is taken when that is over.
+            if inner.is_closed && inner.waiting == 0 {
+                return Next::End;
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return Next::Nothing;
+            }
+            inner = wait(&self.changed, inner, until);
+        }
+    }
+
+    /// Waits for the end; true if the queue is closed.
+    ///
+    /// # Blocks
+    /// Not longer than `until`.
+    pub(super) fn is_closed_by(&self, until: Instant) -> bool {
+        let mut inner = self.lock();
+        while !inner.is_closed && Instant::now() < until {
+            inner = wait(&self.closed, inner, Some(until));
+        }
+        inner.is_closed
+    }
+
+    /// Takes nothing in any more, and wakes everybody.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+        self.closed.notify_all();
+    }
+
+    /// Operations that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under this lock can panic half way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at_once(&self, access: Access) -> usize {
+        match access {
+            Access::Read => self.reads_at_once,
+            Access::Write => 1,
+        }
+    }
+}
+
+fn wait<'q>(on: &Condvar, inner: MutexGuard<'q, Inner>, until: Option<Instant>) -> MutexGuard<'q, Inner> {
+    match until {
+        None => on.wait(inner).unwrap_or_else(PoisonError::into_inner),
+        Some(until) => {
+            let left = until.saturating_duration_since(Instant::now());
+            on.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
+
+impl Inner {
+    /// Lets a lane take turns, if it has something that may be taken and does not yet.
+    fn put_in_line(&mut self, id: LaneId, at_once: usize) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if !lane.is_ready && !lane.jobs.is_empty() && lane.under_way < at_once {
+            lane.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn pop(&mut self, at_once: impl Fn(Access) -> usize) -> Option<(Box<dyn Job>, LaneId)> {
+        loop {
+            let id = self.ready.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.is_ready = false;
+            // Those whose callers gave up may have left none.
+            let Some(job) = lane.jobs.pop_front() else { continue };
+            lane.under_way += 1;
+            self.waiting -= 1;
+            self.put_in_line(id, at_once(id.1));
+            return Some((job, id));
+        }
+    }
+
+    /// Makes room: nobody waits any more for what is dropped here.
+    fn forget_abandoned(&mut self) {
+        let mut forgotten = 0;
+        for lane in self.lanes.values_mut() {
+            let before = lane.jobs.len();
+            lane.jobs.retain(|job| job.is_wanted());
+            forgotten += before - lane.jobs.len();
+        }
+        self.waiting -= forgotten;
+        self.lanes.retain(|_, lane| lane.is_ready || lane.under_way > 0 || !lane.jobs.is_empty());
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.queue.lock();
+        let Some(lane) = inner.lanes.get_mut(&self.lane) else { return };
+        lane.under_way -= 1;
+        if lane.under_way == 0 && lane.jobs.is_empty() && !lane.is_ready {
+            inner.lanes.remove(&self.lane);
+        } else {
+            inner.put_in_line(self.lane, self.queue.at_once(self.lane.1));
+        }
+        let (is_ready, is_over) = (!inner.ready.is_empty(), inner.is_closed && inner.waiting == 0);
+        drop(inner);
+        if is_over {
+            self.queue.changed.notify_all();
+        } else if is_ready {
+            self.queue.changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::super::session::{Fault, Session};
+    use super::*;
+    use crate::error::DbError;
+
+    const SEVEN: usize = 7;
+    const LOUD: Who = Who::Tenant(TenantId::Guild(1));
+    const QUIET: Who = Who::Tenant(TenantId::Guild(2));
+
+    /// Says who it is when it is dropped.
+    struct Named(u64, Arc<Mutex<Vec<u64>>>, Arc<AtomicBool>);
+
+    impl Job for Named {
+        fn is_wanted(&self) -> bool {
+            self.2.load(Ordering::SeqCst)
+        }
+
+        fn begin(&self) -> bool {
+            true
+        }
+
+        fn attempt(&mut self, _: &mut Session) -> Result<(), Fault> {
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: Result<(), DbError>) {
+            self.1.lock().expect("not poisoned").push(self.0);
+        }
+    }
+
+    struct Bench {
+        queue: Queue,
+        finished: Arc<Mutex<Vec<u64>>>,
+        is_wanted: Arc<AtomicBool>,
+    }
+
+    impl Bench {
+        fn new(threads: usize) -> Self {
+            Self { queue: Queue::new(threads), finished: Arc::default(), is_wanted: Arc::new(AtomicBool::new(true)) }
+        }
+
+        fn push(&self, who: Who, access: Access, number: u64) -> Result<(), NotTaken> {
+            let job = Named(number, Arc::clone(&self.finished), Arc::clone(&self.is_wanted));
+            self.queue.push(who, access, Box::new(job))
+        }
+
+        /// Takes one if there is one, and stays at it.
+        fn take(&self) -> Option<(u64, Turn<'_>)> {
+            match self.queue.take(Some(Instant::now())) {
+                Next::Job(job, turn) => {
+                    job.finish(Ok(()));
+                    Some((*self.finished.lock().expect("not poisoned").last()?, turn))
+                }
+                Next::Nothing | Next::End => None,
+            }
+        }
+    }
+
+    #[test]
+    fn one_write_of_a_tenant_at_a_time_and_in_order() {
+        let bench = Bench::new(SEVEN);
+        for number in 0..3 {
+            bench.push(LOUD, Access::Write, number).expect("room");
+        }
+        for expected in 0..3 {
+            let (number, turn) = bench.take().expect("a turn");
+            assert_eq!(number, expected);
+            assert!(bench.take().is_none(), "another of its writes is under way");
+            drop(turn);
+        }
+        assert!(bench.take().is_none() && bench.queue.lock().lanes.is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_tenant_s_reads_leave_a_connection_to_others() {
+        let bench = Bench::new(SEVEN);
+        for number in 0..100 {
+            bench.push(LOUD, Access::Read, number).expect("room");
+            bench.push(LOUD, Access::Write, 1000 + number).expect("room");
+        }
+        let mut turns: Vec<_> = std::iter::from_fn(|| bench.take()).collect();
+        assert_eq!(turns.len(), SEVEN - 1);
+        bench.push(QUIET, Access::Write, 7).expect("room");
+        turns.push(bench.take().expect("a turn"));
+        assert_eq!(turns.last().map(|(number, _)| *number), Some(7));
+    }
+
+    #[test]
+    fn lanes_take_turns() {
+        let bench = Bench::new(SEVEN);
+        for number in 0..100 {
+            bench.push(LOUD, Access::Read, number).expect("room");
+        }
+        bench.push(QUIET, Access::Read, 100).expect("room");
+        bench.push(Who::Everybody, Access::Read, 200).expect("room");
+        let order: Vec<u64> = (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
+        assert_eq!(order, [0, 100, 200, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_lane_is_nobody_else_s_and_forgets_whom_nobody_waits_for() {
+        let bench = Bench::new(SEVEN);
+        for number in 0..POSTGRES_LANE_MAX as u64 {
+            bench.push(LOUD, Access::Write, number).expect("room");
+        }
+        assert_eq!(bench.push(LOUD, Access::Write, 0), Err(NotTaken::Full));
+        bench.push(QUIET, Access::Write, 1).expect("room");
+        bench.is_wanted.store(false, Ordering::SeqCst);
+        bench.push(LOUD, Access::Write, 7).expect("room again");
+        assert_eq!(bench.take().map(|(number, _)| number), Some(7));
+        assert!(bench.take().is_none());
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_and_then_ends() {
+        let bench = Bench::new(SEVEN);
+        for number in 0..3 {
+            bench.push(LOUD, Access::Write, number).expect("room");
+        }
+        bench.queue.close();
+        assert_eq!(bench.push(QUIET, Access::Read, 9), Err(NotTaken::Closed));
+        let far = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            for _ in 0..SEVEN {
+                scope.spawn(|| {
+                    while let Next::Job(job, _turn) = bench.queue.take(Some(far)) {
+                        job.finish(Ok(()));
+                    }
+                });
+            }
+        });
+        assert!(Instant::now() < far, "whoever waits is woken");
+        assert_eq!(*bench.finished.lock().expect("not poisoned"), [0, 1, 2]);
+        assert!(bench.queue.is_closed_by(far));
+    }
+}

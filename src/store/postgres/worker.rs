@@ -1,0 +1,243 @@
+//! The threads that talk to PostgreSQL: each owns a connection and takes the next operation from `queue.rs`.
+//!
+//! While the server is away operations are answered `Unavailable` at once, and one thread at a time tries to connect, with
+//! growing pauses. An operation is tried again only if it is known to have changed nothing. Which operation comes next is
+//! the queue's business; that writes of one tenant take turns is a lock's in the database too, for other masters on it.
+//! The threads are owned and joined by [`super::PostgresStore`]; what wakes them is the end of the queue.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use postgres::Config;
+
+use super::queue::{Next, Queue};
+use super::session::{Fault, Session, describe, unavailable, unknown};
+use crate::error::DbError;
+use crate::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
+use crate::metrics::Counter;
+use crate::store::ServerFigures;
+
+/// An operation and who waits for it.
+pub(super) trait Job: Send {
+    /// Whether somebody still waits.
+    fn is_wanted(&self) -> bool;
+
+    /// The same, and from then on the operation counts as begun.
+    fn begin(&self) -> bool;
+
+    /// Carries it out; may be called again after a fault that left nothing behind.
+    fn attempt(&mut self, session: &mut Session) -> Result<(), Fault>;
+
+    /// Answers; an `Ok` answers what the last attempt found.
+    fn finish(self: Box<Self>, result: Result<(), DbError>);
+}
+
+/// What the threads share.
+pub(super) struct Shared {
+    config: Config,
+    /// Threads that have a connection.
+    connected: AtomicUsize,
+    connects: Counter,
+    connect_failures: Counter,
+    /// None while the server answers, as far as is known.
+    down: Mutex<Option<Down>>,
+}
+
+/// How attempts to reach a server that is away are spread.
+struct Down {
+    next_attempt: Instant,
+    pause: Duration,
+    /// Some thread is at it.
+    trying: bool,
+}
+
+/// Who may try to reach a server that is away.
+enum Turn {
+    /// The server is back already.
+    Up,
+    Mine,
+    NotBefore(Instant),
+}
+
+impl Shared {
+    pub(super) fn new(config: Config) -> Self {
+        let (connects, connect_failures) = Default::default();
+        Self { config, connected: AtomicUsize::new(0), connects, connect_failures, down: Mutex::new(None) }
+    }
+
+    pub(super) fn figures(&self) -> ServerFigures {
+        ServerFigures {
+            connected: self.connected.load(Ordering::Relaxed),
+            connects: self.connects.get(),
+            connect_failures: self.connect_failures.get(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Down>> {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_down(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn take_turn(&self) -> Turn {
+        let now = Instant::now();
+        match self.lock().as_mut() {
+            None => Turn::Up,
+            Some(down) if down.trying => Turn::NotBefore(now + STORE_REOPEN_MIN),
+            Some(down) if down.next_attempt > now => Turn::NotBefore(down.next_attempt),
+            Some(down) => {
+                down.trying = true;
+                Turn::Mine
+            }
+        }
+    }
+
+    fn set_up(&self) {
+        if self.lock().take().is_some() {
+            log::info!("postgres: connected again");
+        }
+    }
+
+    fn set_down(&self, why: &postgres::Error) {
+        let mut down = self.lock();
+        let pause = match down.as_ref() {
+            None => {
+                log::warn!("postgres: not reachable, trying again: {}", describe(why));
+                STORE_REOPEN_MIN
+            }
+            Some(down) if down.trying => (down.pause * 2).min(STORE_REOPEN_MAX),
+            Some(down) => down.pause,
+        };
+        *down = Some(Down { next_attempt: Instant::now() + pause, pause, trying: false });
+    }
+}
+
+/// Whether a thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Go,
+    Stop,
+}
+
+/// One thread's side.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    session: Option<Session>,
+    queue: Arc<Queue>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
+        Self { shared, session: None, queue }
+    }
+
+    /// Serves until the queue is closed and everything in it is answered.
+    ///
+    /// # Blocks
+    /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement, and as long to connect.
+    pub(super) fn run(mut self, first: Option<Session>) {
+        self.keep(first);
+        let queue = Arc::clone(&self.queue);
+        loop {
+            let is_away = self.session.is_none() && self.shared.is_down();
+            let then = if is_away { self.wait_for_server(&queue) } else { self.serve_next(&queue) };
+            if then == Then::Stop {
+                break;
+            }
+        }
+        self.keep(None);
+    }
+
+    fn serve_next(&mut self, queue: &Queue) -> Then {
+        match queue.take(None) {
+            Next::Job(job, turn) => {
+                self.serve(job);
+                drop(turn);
+                Then::Go
+            }
+            Next::Nothing => Then::Go,
+            Next::End => Then::Stop,
+        }
+    }
+
+    fn wait_for_server(&mut self, queue: &Queue) -> Then {
+        let until = match self.shared.take_turn() {
+            Turn::Up => return Then::Go,
+            Turn::Mine => {
+                self.connect();
+                return Then::Go;
+            }
+            Turn::NotBefore(until) => until,
+        };
+        // If others are connected, they serve: too many connections for the server is no reason to refuse.
+        let others_serve = self.shared.connected.load(Ordering::Relaxed) > 0;
+        if others_serve && !queue.is_closed_by(until) {
+            return Then::Go;
+        }
+        match queue.take(Some(until)) {
+            Next::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
+            Next::Job(..) | Next::Nothing => {}
+            Next::End => return Then::Stop,
+        }
+        Then::Go
+    }
+
+    fn serve(&mut self, mut job: Box<dyn Job>) {
+        if !job.begin() {
+            return;
+        }
+        for _ in 0..POSTGRES_ATTEMPTS_MAX {
+            if self.session.as_ref().is_none_or(Session::is_closed) && !self.connect() {
+                return job.finish(Err(unavailable()));
+            }
+            let Some(session) = self.session.as_mut() else { continue };
+            match catch_unwind(AssertUnwindSafe(|| job.attempt(session))) {
+                Ok(Ok(())) => return job.finish(Ok(())),
+                Ok(Err(Fault::Answer(error))) => return job.finish(Err(error)),
+                Ok(Err(Fault::Conflict)) => {}
+                Ok(Err(Fault::Lost)) => self.keep(None),
+                // A panic may have come anywhere.
+                Ok(Err(Fault::Unknown)) | Err(_) => {
+                    self.keep(None);
+                    return job.finish(Err(unknown()));
+                }
+            }
+        }
+        let why = "the database is busy with other changes of the same kind: try again later";
+        job.finish(Err(DbError::Busy(why.to_owned())));
+    }
+
+    /// Connects anew; true if that succeeded. While the server is known to be away only [`Worker::wait_for_server`] tries.
+    fn connect(&mut self) -> bool {
+        self.keep(None);
+        match Session::connect(&self.shared.config) {
+            Ok(session) => {
+                self.keep(Some(session));
+                self.shared.set_up();
+                true
+            }
+            Err(error) => {
+                self.shared.connect_failures.inc();
+                self.shared.set_down(&error);
+                false
+            }
+        }
+    }
+
+    fn keep(&mut self, session: Option<Session>) {
+        let (before, after) = (self.session.is_some(), session.is_some());
+        self.session = session;
+        match (before, after) {
+            (false, true) => {
+                self.shared.connects.inc();
+                self.shared.connected.fetch_add(1, Ordering::Relaxed)
+            }
+            (true, false) => self.shared.connected.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}
