@@ -391,7 +391,8 @@ impl State {
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);
         batch.messages = std::mem::take(&mut self.batch.messages);
         if !self.replies.is_empty() {
-            batch.frames.push_back(std::mem::take(&mut self.replies));
+            // A peer may ask for a pong and then for more, and take it that the answers come in that order.
+            batch.frames.push_front(std::mem::take(&mut self.replies));
         }
     }
 }
@@ -477,11 +478,11 @@ mod tests {
     }
 
     #[test]
-    fn replies_leave_with_what_waits_are_bounded_and_alone_leave_at_the_end() {
+    fn replies_leave_before_what_waits_are_bounded_and_alone_leave_at_the_end() {
         let queue = queue(8, 100);
         push(&queue, 3).expect("room");
         queue.push_replies(b"\x8a\x01x");
-        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![3, 1]));
+        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1, 3]));
         queue.push_replies(&vec![0; REPLIES_BYTES + 1]);
         assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
         push(&queue, 3).expect("room");
