@@ -11,7 +11,7 @@ use super::{Api, Call};
 use crate::http::{Body, Response};
 use crate::limits::{API_DB_BODY_MAX_BYTES, LIVE_TENANTS_TIMEOUT};
 use crate::model::{Answer, Job, Scopes, TenantId, TenantState};
-use crate::store::{Quota, Standing, Usage};
+use crate::store::{Quota, Standing, Usage, rules};
 use crate::worker_like::next_ticket;
 
 /// The key and the scope of a tenant's own template (docs/templates.md).
@@ -31,8 +31,11 @@ pub(super) fn put_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
     let tenant = tenant(call)?;
     let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"events": […], "data": …}"#)?;
-    let state = TenantState { events: fields.texts("events")?.into_iter().collect(), data: fields.json("data")? };
+    let events = fields.texts("events")?;
+    let data = fields.json("data")?;
     fields.finish()?;
+    rules::check_event_count(events.len())?;
+    let state = TenantState { events: events.into_iter().collect(), data };
     api.db.set_tenant_state(tenant, &state)?;
     Ok(Response::empty(204).holding(permit))
 }

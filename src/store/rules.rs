@@ -90,14 +90,23 @@ pub fn check_value(value: &EncodedValue) -> Result<EncodedValue, DbError> {
     wire::value::storable(value).map_err(refused)
 }
 
+/// Checks how many events a tenant's state names: a list of them before names that come twice fall together, too.
+///
+/// # Errors
+/// `Refused`: too many.
+pub fn check_event_count(count: usize) -> Result<(), DbError> {
+    if count > STATE_EVENTS_MAX {
+        return Err(refused(format!("a tenant subscribes to at most {STATE_EVENTS_MAX} events")));
+    }
+    Ok(())
+}
+
 /// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted, no −0.0 in it.
 ///
 /// # Errors
 /// `Refused`: too many events, a name that is too long, data that is too large or deep, or what jsonb cannot keep.
 pub fn check_tenant_state(state: &TenantState) -> Result<TenantState, DbError> {
-    if state.events.len() > STATE_EVENTS_MAX {
-        return Err(refused(format!("a tenant subscribes to at most {STATE_EVENTS_MAX} events")));
-    }
+    check_event_count(state.events.len())?;
     for name in &state.events {
         if name.len() > STATE_EVENT_NAME_MAX_BYTES {
             return Err(refused(format!("an event's name has at most {STATE_EVENT_NAME_MAX_BYTES} bytes")));

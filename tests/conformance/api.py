@@ -18,6 +18,8 @@ CONFIG = Path(__file__).parent.parent / "data" / "schemathesis.toml"
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 # Cases for each route; a route that is wrong mostly shows within a handful.
 CASES = os.environ.get("CONFORMANCE_CASES", "25")
+# Which cases: the same in each run, or a change could fail for what it did not do. Another number finds other cases.
+SEED = os.environ.get("CONFORMANCE_SEED", "1")
 # A killed worker stays stopped, and what needs one would only be answered NoWorker from then on.
 LEFT_OUT = "/i/kill-worker"
 MINUTES = 15
@@ -37,7 +39,7 @@ def start_master(mesophyll, folder):
 def check(description, api, token, folder, *more):
     """Whether every answer is as described; with what was said."""
     command = [SCHEMATHESIS, "--config-file", CONFIG, "run", description, "--url", api]
-    command += ["--header", f"Authorization: Internal {token}", "--max-examples", CASES, "--no-color", *more]
+    command += ["--header", f"Authorization: Internal {token}", "--max-examples", CASES, "--seed", SEED, "--no-color", *more]
     # Its own folder: it leaves a cache of examples, which would make a run depend on the one before.
     run = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=MINUTES * 60)
     return run.returncode == 0, run.stdout + run.stderr

@@ -175,6 +175,7 @@ fn a_state_reads_back_and_is_told_to_who_listens() {
         (r#"{"events":["\u0000"]}"#.to_owned(), 422, "Refused"),
         (json!({"events": vec!["E".repeat(513)]}).to_string(), 422, "Refused"),
         (json!({"events": (0..1025).map(|n| n.to_string()).collect::<Vec<_>>()}).to_string(), 422, "Refused"),
+        (json!({"events": vec!["A"; 1025]}).to_string(), 422, "Refused"),
         (json!({"events": [], "data": "x".repeat(300 * 1024)}).to_string(), 422, "Refused"),
         (format!(r#"{{"events":[],"data":{}{}}}"#, "[".repeat(40), "]".repeat(40)), 422, "Refused"),
     ] {
