@@ -117,6 +117,21 @@ impl Browser {
 
     /// Clicks where an element is, so often in a row, as a mouse does: whatever covers it gets the click.
     pub(crate) fn click(&mut self, selector: &str, times: u32) {
+        // The page goes on living: what is at a place may have moved by the time that the mouse is there.
+        self.evaluate(&format!(
+            "(() => {{ if (!window.hits) document.addEventListener('click', (event) => {{ \
+             if (event.target.closest?.(window.hits.selector)) window.hits.count++; }}, true); \
+             window.hits = {{selector: {selector:?}, count: 0}}; }})()"
+        ));
+        for _ in 0..3 {
+            self.click_once(selector, times);
+            if self.evaluate("window.hits.count") != 0 {
+                return;
+            }
+        }
+    }
+
+    fn click_once(&mut self, selector: &str, times: u32) {
         let place = self.evaluate(&format!(
             "(() => {{ const element = document.querySelector({selector:?}); element.scrollIntoView({{block: 'center'}}); \
              const {{x, y, width, height}} = element.getBoundingClientRect(); return [x + width / 2, y + height / 2]; }})()"
