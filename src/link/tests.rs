@@ -21,7 +21,7 @@ enum Seen {
     Closed(CloseCause),
 }
 
-struct Recorder(Sender<Seen>);
+struct Recorder(Sender<Seen>, Arc<LinkStats>);
 
 impl LinkHandler for Recorder {
     fn on_message(&mut self, _: &LinkSender, message: &[u8]) -> Result<(), u16> {
@@ -38,6 +38,10 @@ impl LinkHandler for Recorder {
     fn on_closed(&mut self, cause: &CloseCause) {
         self.0.send(Seen::Closed(cause.clone())).expect("the test listens");
     }
+
+    fn stats(&self) -> Arc<LinkStats> {
+        self.1.clone()
+    }
 }
 
 struct NoPulse;
@@ -50,7 +54,7 @@ impl Pulse for NoPulse {
 
 fn recorder() -> (Service, Receiver<Seen>) {
     let (seen_tx, seen_rx) = unbounded();
-    ((Box::new(Recorder(seen_tx)), Box::new(NoPulse)), seen_rx)
+    ((Box::new(Recorder(seen_tx, Arc::default())), Box::new(NoPulse)), seen_rx)
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -342,7 +346,8 @@ fn the_pulse_goes_on_while_the_peer_takes_nothing() {
     let is_told = Arc::new(AtomicBool::new(false));
     let pulse = Impatient(is_told.clone(), 0);
     let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
-    let (link, seen_rx, peer) = link_and_peer_with(&limits, ((Box::new(Recorder(seen_tx)), Box::new(pulse)), seen_rx));
+    let (link, seen_rx, peer) =
+        link_and_peer_with(&limits, ((Box::new(Recorder(seen_tx, Arc::default())), Box::new(pulse)), seen_rx));
     for _ in 0..4 {
         link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
     }
@@ -442,32 +447,11 @@ fn requests_that_are_no_upgrade_are_refused() {
     }
 }
 
-/// Counts, besides recording.
-struct Counting(Recorder, Arc<LinkStats>);
-
-impl LinkHandler for Counting {
-    fn on_message(&mut self, link: &LinkSender, message: &[u8]) -> Result<(), u16> {
-        self.0.on_message(link, message)
-    }
-
-    fn on_text(&mut self, link: &LinkSender, text: &str) -> Result<(), u16> {
-        self.0.on_text(link, text)
-    }
-
-    fn on_closed(&mut self, cause: &CloseCause) {
-        self.0.on_closed(cause);
-    }
-
-    fn stats(&self) -> Arc<LinkStats> {
-        self.1.clone()
-    }
-}
-
 #[test]
 fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
     let (seen_tx, seen_rx) = unbounded();
     let stats: Arc<LinkStats> = Arc::default();
-    let service: Service = (Box::new(Counting(Recorder(seen_tx), stats.clone())), Box::new(NoPulse));
+    let service: Service = (Box::new(Recorder(seen_tx, stats.clone())), Box::new(NoPulse));
     let (link, seen_rx, mut peer) = link_and_peer_with(&LinkLimits::default(), (service, seen_rx));
     link.sender().send(vec![1; 1000]).expect("room");
     assert!(peer.read().expect("a message").is_binary());
@@ -481,18 +465,27 @@ fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
     for _ in 0..2 {
         assert!(peer.read().expect("a ping").is_ping());
     }
-    peer.send(Message::binary(vec![2; 10])).expect("a message");
-    assert_eq!(next(&seen_rx), Seen::Message(vec![2; 10]));
+    let wait_for_pong = |peer: &mut WebSocket<TcpStream>| {
+        // By itself it would leave behind the message.
+        peer.flush().expect("a pong");
+        peer.send(Message::binary(vec![2; 10])).expect("a message");
+        assert_eq!(next(&seen_rx), Seen::Message(vec![2; 10]));
+    };
+    wait_for_pong(&mut peer);
     assert_eq!(stats.round_trips.snapshot().count(), 1);
     link.sender().ping();
     assert!(peer.read().expect("a ping").is_ping());
-    peer.send(Message::binary(vec![2; 10])).expect("a message");
-    next(&seen_rx);
+    wait_for_pong(&mut peer);
     assert_eq!(stats.round_trips.snapshot().count(), 2, "the next one is timed again");
     assert_eq!((stats.received_messages.get(), stats.sent_messages.get()), (2, 1));
     // Two messages of 10 bytes and six pongs, masked; a message of 1000 bytes and three pings, which are not.
     assert_eq!(stats.received_bytes.get(), 2 * 16 + (6 + 14 + 14) + 3 * 14);
-    assert_eq!(stats.sent_bytes.get(), 1004 + 3 * 10);
+    // What has left is counted then, perhaps after the peer has read it.
+    link.sender().close(close_code::NORMAL);
+    assert!(peer.read().expect("a close").is_close());
+    drop(peer);
+    link.join();
+    assert_eq!(stats.sent_bytes.get(), 1004 + 3 * 10 + 4);
 }
 
 #[test]
