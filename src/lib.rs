@@ -13,7 +13,7 @@
 //!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
 //! ```
 //!
-//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`metrics`], [`process_figures`],
+//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`spin`], [`metrics`], [`process_figures`],
 //! [`model`]; [`random`], [`sharding`], [`nearest`], [`log_line`]; [`wire`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
 //! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
 //! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
@@ -35,6 +35,7 @@ pub mod process_figures;
 pub mod random;
 pub mod runtime;
 pub mod sharding;
+pub mod spin;
 pub mod store;
 pub mod thread;
 pub mod wire;

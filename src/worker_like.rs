@@ -13,6 +13,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::error::DispatchError;
 use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, Observed, TenantId, Ticket};
+use crate::spin::Spin;
+
+/// Callers that wait for an answer.
+static CALLERS: Spin = Spin::new();
 
 /// A worker, or a pool of workers.
 #[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.
@@ -184,6 +188,8 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn wait(mut self) -> Result<EncodedValue, DispatchError> {
+        // The answer of a template that has little to do is there before this thread would have been woken.
+        CALLERS.wait(|| !self.answer_rx.is_empty());
         match self.answer_rx.recv_deadline(self.deadline) {
             Ok(result) => {
                 self.guard.armed = false;

@@ -6,7 +6,7 @@ use std::fs;
 use crate::source::{CodePath, Source, paths, read_all, root};
 
 /// What every folder may use.
-const COMMON: &[&str] = &["model", "limits", "error", "thread", "metrics", "process_figures"];
+const COMMON: &[&str] = &["model", "limits", "error", "thread", "spin", "metrics", "process_figures"];
 
 /// A folder or top-level file of `src/`, what else of ours it may use, and why no more.
 struct Rule {
@@ -20,6 +20,7 @@ const RULES: &[Rule] = &[
     Rule { who: "limits", may_use: &[], why: "numbers depend on nothing" },
     Rule { who: "error", may_use: &[], why: "errors are told by everyone and know no one" },
     Rule { who: "thread", may_use: &[], why: "a thread knows nothing of what it runs" },
+    Rule { who: "spin", may_use: &[], why: "waiting knows nothing of what is waited for" },
     Rule { who: "metrics", may_use: &[], why: "figures are counted and shown without knowing of what" },
     Rule { who: "process_figures", may_use: &[], why: "the system's figures of a process know nothing of ours" },
     Rule { who: "model", may_use: &[], why: "what travels is pure data" },

@@ -19,6 +19,7 @@ use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
 use mesophyll::model::{Answer, Cancelled, DispatchResult, EncodedValue, EventData, Job, TenantId, Ticket};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::spin::Spin;
 use mesophyll::worker::supervisor::State;
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::worker_like::{WorkerLike, next_ticket};
@@ -178,7 +179,11 @@ impl Echo {
         let (jobs_tx, jobs_rx) = unbounded::<(Job, Answer)>();
         // It ends when the runtime drops the other end.
         std::thread::spawn(move || {
-            for (job, answer) in jobs_rx {
+            // Waits as an executor does.
+            let spin = Spin::new();
+            loop {
+                spin.wait(|| !jobs_rx.is_empty());
+                let Ok((job, answer)) = jobs_rx.recv() else { break };
                 handled.fetch_add(1, Ordering::Relaxed);
                 answer.send(echo(job));
             }

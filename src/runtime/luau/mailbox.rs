@@ -13,6 +13,7 @@ use super::ticker::Tick;
 use crate::error::DispatchError;
 use crate::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
+use crate::spin::Spin;
 
 /// What an executor is told.
 pub(super) enum Message {
@@ -25,6 +26,9 @@ pub(super) enum Message {
     /// Something that an I/O thread did for a tenant.
     Io(IoDone),
 }
+
+/// Executors that wait for something to do.
+static EXECUTORS: Spin = Spin::new();
 
 /// The inbox.
 pub(super) struct Mailbox {
@@ -130,8 +134,10 @@ impl Mailbox {
     /// # Blocks
     /// Until then.
     pub(super) fn wait(&self, deadline: Option<Instant>, into: &mut VecDeque<Message>, answered: &mut Vec<Ticket>) {
+        self.lock().forget(answered);
+        // A closed inbox and a deadline are noticed below: both can wait that long.
+        EXECUTORS.wait(|| self.filled.load(Ordering::Acquire));
         let mut state = self.lock();
-        state.forget(answered);
         state.waiting = true;
         while state.queue.is_empty() && !state.closed {
             state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
