@@ -8,11 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long is looked at most: a few times what an answer takes if nothing stands in its way.
-const SPIN_MAX: Duration = Duration::from_micros(100);
-
-/// A look later than this after the one before: somebody else uses the processor, and whoever sleeps is woken sooner.
-const LATE: Duration = Duration::from_micros(50);
+/// How long is looked at most: about what going to sleep and being woken would take, so a vain attempt doubles that at worst.
+const SPIN_MAX: Duration = Duration::from_micros(50);
 
 /// Of so many waits one is tried, if it is always vain.
 const SKIPPED_MAX: u32 = 64;
@@ -36,7 +33,7 @@ impl Spin {
     /// Whether it `is_there`, now or in a moment. If not, the caller sleeps until it is.
     ///
     /// # Blocks
-    /// For 100 µs of its own at most; as long as others use the processor besides.
+    /// For [`SPIN_MAX`] at most, and as long as others use the processor besides.
     pub fn wait(&self, mut is_there: impl FnMut() -> bool) -> bool {
         if is_there() {
             return true;
@@ -44,17 +41,15 @@ impl Spin {
         if self.is_skipped() || self.is_taken.swap(true, Ordering::Acquire) {
             return false;
         }
-        let begun = Instant::now();
-        let mut looked = begun;
+        let until = Instant::now() + SPIN_MAX;
         let (found, in_time) = loop {
             std::thread::yield_now();
-            let (found, now) = (is_there(), Instant::now());
-            let in_time = now - looked < LATE && now - begun < SPIN_MAX;
+            let (found, in_time) = (is_there(), Instant::now() < until);
             if found || !in_time {
                 break (found, in_time);
             }
-            looked = now;
         };
+        // What was found late was late because others use the processor: who sleeps is woken sooner then.
         self.learn(found && in_time);
         self.is_taken.store(false, Ordering::Release);
         found

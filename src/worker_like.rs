@@ -188,8 +188,7 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn wait(mut self) -> Result<EncodedValue, DispatchError> {
-        // The answer of a template that has little to do is there before this thread would have been woken.
-        CALLERS.wait(|| !self.answer_rx.is_empty());
+        self.is_answered_soon();
         match self.answer_rx.recv_deadline(self.deadline) {
             Ok(result) => {
                 self.guard.armed = false;
@@ -207,6 +206,15 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
                 Err(DispatchError::OutcomeUnknown("the worker went away".to_owned()))
             }
         }
+    }
+
+    /// Whether the answer is there, now or in a moment: that of a template with little to do comes before a thread that sleeps
+    /// would have been woken.
+    ///
+    /// # Blocks
+    /// As [`Spin::wait`].
+    pub fn is_answered_soon(&self) -> bool {
+        CALLERS.wait(|| !self.answer_rx.is_empty())
     }
 
     /// The channel on which the answer arrives, for `select!`.

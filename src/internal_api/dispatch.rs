@@ -72,6 +72,9 @@ impl Api {
     /// Until the answer or the deadline; the wake-up is the shutdown of the API.
     pub(super) fn wait_for(&self, call: &Call<'_>, tenant: TenantId, job: Job, deadline: Instant) -> DispatchResult {
         let pending = worker_like::start_as(&*self.pool, tenant, call.id.ticket(), job, deadline);
+        if pending.is_answered_soon() {
+            return pending.wait();
+        }
         let mut select = Select::new();
         select.recv(pending.answer_rx());
         let stop = select.recv(&self.stop_rx);
