@@ -26,6 +26,9 @@ use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::tally::Tally;
 use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers, question};
 
+/// Ten years: longer than any link.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -210,6 +213,7 @@ impl Run {
                 worker: self.worker.clone(),
                 session: session.clone(),
                 in_flight: Arc::default(),
+                far_deadline: Instant::now() + FAR,
                 undecodable_in_a_row: 0,
                 wrongs: self.wrongs.clone(),
             };
@@ -332,6 +336,8 @@ struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
     session: Arc<Session>,
     in_flight: InFlight,
+    /// A worker is ready by itself; only a master waits for one.
+    far_deadline: Instant,
     undecodable_in_a_row: u32,
     wrongs: Arc<Wrongs>,
 }
@@ -386,11 +392,11 @@ impl ClientHandler {
             };
             send_answer(&link, req_id, result, is_alone);
         });
-        self.worker.submit(tenant, Ticket(req_id), job, far_deadline(), answer);
+        self.worker.submit(tenant, Ticket(req_id), job, self.far_deadline, answer);
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
-        if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, far_deadline()) {
+        if let Err(error) = self.worker.dispatch_event_nowait(tenant, event, self.far_deadline) {
             log::warn!(tenant:% = tenant; "an event for {tenant} was dropped: {error}");
         }
     }
@@ -414,11 +420,6 @@ fn set_log_level(level: &str) {
         log::set_max_level(level);
         log::info!("the log level is {}", level.as_str().to_lowercase());
     }
-}
-
-/// A worker is ready by itself; only a master waits for one.
-fn far_deadline() -> Instant {
-    Instant::now() + limits::DISPATCH_DEADLINE_MAX
 }
 
 /// Sends an answer. One that does not fit into a message, or beside those that wait already, becomes an error; if the link

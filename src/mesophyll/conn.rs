@@ -52,9 +52,8 @@ struct Inner {
     /// Apart from the dispatches: a question is nothing that a worker runs.
     questions: Pending<Asker>,
     opened: Instant,
-    /// Milliseconds after `opened`; `Relaxed` everywhere, they only feed a timeout.
+    /// Milliseconds after `opened`; `Relaxed`, as it only feeds a timeout.
     heartbeat_at_ms: AtomicU64,
-    message_at_ms: AtomicU64,
     is_ready: AtomicBool,
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
@@ -78,7 +77,7 @@ pub struct InFlight {
     pub tenant: TenantId,
     /// The event's or script's name.
     pub what: String,
-    /// Since when it is under way.
+    /// Since when it is under way; of a job that is observed, when it was asked for.
     pub since: Instant,
 }
 
@@ -102,7 +101,6 @@ impl MesophyllServerConn {
                 questions: Pending::new(limits::QUESTIONS_MAX),
                 opened: Instant::now(),
                 heartbeat_at_ms: AtomicU64::new(0),
-                message_at_ms: AtomicU64::new(0),
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
                 answers_questions: AtomicBool::new(false),
@@ -229,7 +227,8 @@ impl MesophyllServerConn {
     ) -> Result<(), Box<Unsent>> {
         let req_id = ticket.0;
         let what = answer.name().is_none().then(|| job.name().to_owned());
-        let waiting = Waiting { tenant, what, since: Instant::now(), answer };
+        let since = answer.since().unwrap_or_else(Instant::now);
+        let waiting = Waiting { tenant, what, since, answer };
         let waiting = match self.inner.pending.register(req_id, waiting) {
             Registered::Waiting(count) => count,
             Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
@@ -452,7 +451,6 @@ impl ConnHandler {
 
 impl LinkHandler for ConnHandler {
     fn on_message(&mut self, _link: &LinkSender, message: &[u8]) -> Result<(), u16> {
-        self.conn.inner.message_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
         match ClientMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message),
             Ok(Incoming::Unknown(variant)) => {
@@ -490,6 +488,7 @@ pub(super) struct ConnPulse {
     pub(super) conn: MesophyllServerConn,
     interval: Duration,
     bytes_before: u64,
+    messages_before: u64,
     due: Instant,
     /// When the last heartbeat had come that this thread knows of, and how late it has been itself since then.
     heartbeat_before: u64,
@@ -500,6 +499,10 @@ impl Pulse for ConnPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let bytes = link.received_bytes();
         let arrived = bytes - std::mem::replace(&mut self.bytes_before, bytes);
+        let messages = self.conn.inner.ledger.link.received_messages.get();
+        let is_quiet = std::mem::replace(&mut self.messages_before, messages) == messages;
+        // A large frame is arriving, behind which a heartbeat may be waiting.
+        let is_mid_frame = is_quiet && arrived >= SLOW_FRAME_BYTES;
         let heartbeat = self.conn.inner.heartbeat_at_ms.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.heartbeat_before, heartbeat) != heartbeat {
             self.late = Duration::ZERO;
@@ -507,7 +510,7 @@ impl Pulse for ConnPulse {
         // A machine that stalls stalls this side too, and its peers: after that they have as much time as before it.
         self.late += now.saturating_duration_since(self.due);
         let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + self.late;
-        if self.conn.heartbeat_age() > patience && !self.mid_frame(arrived) {
+        if self.conn.heartbeat_age() > patience && !is_mid_frame {
             log::warn!(worker = self.conn.id(); "worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
         }
@@ -520,13 +523,8 @@ impl Pulse for ConnPulse {
 
 impl ConnPulse {
     pub(super) fn new(conn: MesophyllServerConn, interval: Duration) -> Self {
-        Self { conn, interval, bytes_before: 0, due: Instant::now(), heartbeat_before: 0, late: Duration::ZERO }
-    }
-
-    /// Whether a large frame is arriving, behind which a heartbeat may be waiting.
-    fn mid_frame(&self, arrived: u64) -> bool {
-        let message_at = Duration::from_millis(self.conn.inner.message_at_ms.load(Ordering::Relaxed));
-        let quiet = self.conn.inner.opened.elapsed().saturating_sub(message_at);
-        arrived >= SLOW_FRAME_BYTES && quiet >= self.interval
+        let (bytes_before, messages_before) = (0, conn.inner.ledger.link.received_messages.get());
+        let (due, heartbeat_before, late) = (Instant::now(), 0, Duration::ZERO);
+        Self { conn, interval, bytes_before, messages_before, due, heartbeat_before, late }
     }
 }

@@ -1,6 +1,7 @@
 //! A request to a tenant and its one answer.
 
 use std::fmt;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -104,6 +105,11 @@ impl Answer {
     /// The name of the job, if it is observed.
     pub fn name(&self) -> Option<&str> {
         self.observed.as_ref().map(|observed| observed.name())
+    }
+
+    /// When the job was asked for, if it is observed.
+    pub fn since(&self) -> Option<Instant> {
+        self.observed.as_ref().map(|observed| observed.since())
     }
 
     /// Delivers the answer.
