@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
+use crate::stream::unix_path;
 use crate::worker::Recycle;
 
 /// How the pool's workers run.
@@ -142,7 +143,7 @@ pub struct WorkerConfig {
     pub id: usize,
     /// How many workers share the tenants.
     pub workers: usize,
-    /// The master, as `host:port`.
+    /// The master, as `host:port` or `unix:PATH`.
     pub master: String,
     /// Whether the end of stdin ends the worker.
     pub lifeline: bool,
@@ -295,11 +296,9 @@ impl WorkerConfig {
             return Err(wrong(options, "id", "must be below --workers"));
         }
         let (master, _) = options.option("master").ok_or_else(|| missing("master"))?;
-        let port =
-            master.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
-        if port.is_none_or(|port| port == 0) {
+        if !names_a_master(master) {
             // Else it would look for a master that it cannot find for ever.
-            return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450"));
+            return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path"));
         }
         let lifeline = match text(options, "lifeline", "none") {
             "stdin" => true,
@@ -414,6 +413,15 @@ fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError
         Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
         _ => Err(wrong(options, name, "is a number from 1")),
     }
+}
+
+/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who starts the worker.
+fn names_a_master(master: &str) -> bool {
+    if let Some(path) = unix_path(master) {
+        return path.is_absolute();
+    }
+    let port = master.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    port.is_some_and(|port: u16| port != 0)
 }
 
 /// `has_children`: there are processes that the master could start anew.
@@ -591,6 +599,9 @@ mod tests {
             ("localhost:0", false),
             ("localhost:x", false),
             ("", false),
+            ("unix:/run/mesophyll/socket", true),
+            ("unix:socket", false),
+            ("unix:", false),
         ] {
             assert_eq!(worker(&[("id", "0"), ("workers", "1"), ("master", master)]).is_ok(), is_one, "{master}");
         }

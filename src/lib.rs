@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`spin`], [`metrics`], [`process_figures`],
-//! [`model`]; [`random`], [`sharding`], [`nearest`], [`log_line`]; [`wire`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
+//! [`model`]; [`random`], [`sharding`], [`nearest`], [`log_line`]; [`wire`], [`stream`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
 //! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
 //! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
 
@@ -37,6 +37,7 @@ pub mod runtime;
 pub mod sharding;
 pub mod spin;
 pub mod store;
+pub mod stream;
 pub mod thread;
 pub mod wire;
 pub mod worker;

@@ -32,7 +32,7 @@ pub(super) const COMMAND: Command = Command {
         &[
             OptionSpec::value("id", "I", "this worker's number, from 0"),
             OptionSpec::value("workers", "N", "how many workers the master has"),
-            OptionSpec::value("master", "ADDR", "the master's worker-facing address, host:port"),
+            OptionSpec::value("master", "ADDR", "the master's worker-facing address, host:port; or unix:PATH"),
             OptionSpec::value("lifeline", "stdin", "end when stdin ends, which is when the master does"),
         ],
         WORKER_SIDE,

@@ -4,7 +4,6 @@
 //! of the socket, with a deadline; its wake-up is the server's `shutdown` on the socket.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use super::registry::{Doing, Slot};
 use super::response::{self, Reply, Response, ResponseFraming};
 use super::server::Shared;
 use super::socket::Socket;
+use crate::stream::{Peer, Stream};
 
 /// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
 const BODY_STEP_BYTES: usize = 1024 * 1024;
@@ -30,7 +30,7 @@ const STOPPING: Refusal = Refusal::new(503, "the server is stopping");
 /// A connection and what has arrived on it.
 pub(super) struct Connection {
     wire: Wire,
-    peer: SocketAddr,
+    peer: Peer,
     id: u64,
     slot: Arc<Slot>,
     shared: Arc<Shared>,
@@ -54,11 +54,11 @@ enum After {
     KeepOpen,
     Close,
     Gone,
-    HandOver(Box<dyn FnOnce(std::net::TcpStream, Vec<u8>) + Send>),
+    HandOver(Box<dyn FnOnce(Stream, Vec<u8>) + Send>),
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, peer: SocketAddr, id: u64, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(socket: Socket, peer: Peer, id: u64, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
         let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();
         Self { wire: Wire { socket, buffer, filled: 0 }, peer, id, slot, shared }
     }
@@ -243,7 +243,7 @@ impl Connection {
         }
     }
 
-    fn hand_over(self, callback: Box<dyn FnOnce(std::net::TcpStream, Vec<u8>) + Send>) {
+    fn hand_over(self, callback: Box<dyn FnOnce(Stream, Vec<u8>) + Send>) {
         if self.shared.registry.is_stopping() {
             return;
         }

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::target::{self, Target};
 use crate::limits::HTTP_HEADERS_MAX;
+use crate::stream::Peer;
 
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,7 +88,7 @@ pub struct RequestHead {
     /// The head's bytes, which the headers point into.
     raw: Vec<u8>,
     headers: Vec<(Range<usize>, Range<usize>)>,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 impl RequestHead {
@@ -98,7 +99,7 @@ impl RequestHead {
     pub fn parse(raw: impl Into<Vec<u8>>, peer: SocketAddr) -> Result<Self, Refusal> {
         let raw = raw.into();
         match EndFinder::default().find(&raw)? {
-            Some(length) if length == raw.len() => parse(raw, peer, HTTP_HEADERS_MAX).map(|(head, _)| head),
+            Some(length) if length == raw.len() => parse(raw, peer.into(), HTTP_HEADERS_MAX).map(|(head, _)| head),
             _ => Err(MALFORMED),
         }
     }
@@ -141,7 +142,7 @@ impl RequestHead {
     }
 
     /// Who asks.
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -205,7 +206,7 @@ impl EndFinder {
 ///
 /// # Errors
 /// What to answer instead; the connection closes after it, since nobody can say where the next request starts.
-pub(super) fn parse(raw: Vec<u8>, peer: SocketAddr, headers_max: usize) -> Result<(RequestHead, Framing), Refusal> {
+pub(super) fn parse(raw: Vec<u8>, peer: Peer, headers_max: usize) -> Result<(RequestHead, Framing), Refusal> {
     let mut slots = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut slots[..headers_max.min(HTTP_HEADERS_MAX)]);
     let complete = request.parse(&raw).map_err(|error| refusal_of(error, &raw))?;

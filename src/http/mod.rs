@@ -24,7 +24,7 @@ pub use head::{Method, Refusal, RequestHead};
 pub use response::{Reply, Response, ResponseBody};
 pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
-use std::net::SocketAddr;
+use crate::stream::Peer;
 
 /// Decides what a request is answered. Called on the connection's own thread, one request of a connection at a time.
 pub trait Handler: Send + Sync {
@@ -37,7 +37,7 @@ pub trait Handler: Send + Sync {
 
     /// How to word the refusal of something that never became a request, such as a malformed head. The connection is
     /// closed after it. Called on the acceptor's thread too: it must not block.
-    fn refuse(&self, refusal: &Refusal, _peer: SocketAddr) -> Response {
+    fn refuse(&self, refusal: &Refusal, _peer: Peer) -> Response {
         Response::text(refusal.status, refusal.text)
     }
 }

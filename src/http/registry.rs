@@ -4,11 +4,12 @@
 //! act and leaves its own handle behind to be joined. Used by the acceptor, by every connection's thread and by shutdown.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::stream::Stream;
 use crate::thread::OwnedThread;
 
 /// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
@@ -86,7 +87,7 @@ impl Slot {
 struct Entry {
     slot: Arc<Slot>,
     // None once the connection was handed over to another owner.
-    stream: Option<Arc<TcpStream>>,
+    stream: Option<Arc<Stream>>,
     thread: OwnedThread,
 }
 
@@ -149,7 +150,7 @@ impl Registry {
     /// At most `ROOM_TIMEOUT`, when full.
     pub(super) fn admit(
         &self,
-        stream: &Arc<TcpStream>,
+        stream: &Arc<Stream>,
         spawn: impl FnOnce(u64, Arc<Slot>) -> std::io::Result<OwnedThread>,
     ) -> Result<bool, NotAdmitted> {
         self.join_ended(ENDED_KEPT);

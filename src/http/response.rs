@@ -3,11 +3,11 @@
 use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::net::TcpStream;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::date::imf_fixdate;
 use super::socket::Socket;
+use crate::stream::Stream;
 
 /// Chunks are gathered to at least this much before they are written: a system call a record would cost more than the
 /// record.
@@ -19,7 +19,7 @@ pub enum Reply {
     Response(Response),
     /// The connection speaks another protocol from here on. The callback gets the socket, without timeouts, and the bytes
     /// already read behind the head; it writes the 101 itself and returns soon. The socket is no longer the server's.
-    Upgrade(Box<dyn FnOnce(TcpStream, Vec<u8>) + Send>),
+    Upgrade(Box<dyn FnOnce(Stream, Vec<u8>) + Send>),
 }
 
 impl From<Response> for Reply {

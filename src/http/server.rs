@@ -1,4 +1,4 @@
-//! The server: a listener, an acceptor thread, and a thread per connection, all of them owned and joined here.
+//! The server: its listeners, an acceptor thread for each, and a thread per connection, all of them owned and joined here.
 //!
 //! When every place is taken, a new connection displaces the one that has been waiting longest for its peer, so that a
 //! thousand connections that say nothing cannot keep out one that does. Only when every place is answering a request is a
@@ -6,10 +6,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Handler;
 use super::connection::{Connection, TOO_MANY};
@@ -17,6 +20,7 @@ use super::registry::{NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
 use crate::limits;
+use crate::stream::{Listener, Peer, Stream};
 use crate::thread::{self, OwnedThread};
 
 /// How long the acceptor waits after an error of `accept` that would come again at once, such as too many open files.
@@ -27,9 +31,6 @@ const REFUSED_KEPT: usize = 32;
 
 /// At most one warning in this time about what a flood makes happen for each connection.
 const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a wake-up by self-connect may take before it is tried again.
-const WAKE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The bounds of one server; the defaults are those of `limits.rs`.
 #[derive(Debug, Clone)]
@@ -136,8 +137,12 @@ impl HttpWatch {
 /// A running server. Dropping it shuts it down at once.
 pub struct HttpServer {
     shared: Arc<Shared>,
+    name: String,
     local_addr: SocketAddr,
-    acceptor: Mutex<Option<OwnedThread>>,
+    acceptors: Mutex<Vec<OwnedThread>>,
+    /// Closed, it wakes the acceptors, which have the other end.
+    wake: UnixStream,
+    woken: Arc<UnixStream>,
 }
 
 impl HttpServer {
@@ -152,23 +157,41 @@ impl HttpServer {
         handler: Arc<dyn Handler>,
     ) -> io::Result<HttpServer> {
         let local_addr = listener.local_addr()?;
-        listener.set_nonblocking(false)?;
-        // Listening again only changes the length of the queue, which std fixes at 128.
-        rustix::net::listen(&listener, limits::HTTP_BACKLOG)?;
         let registry = Registry::new(limits.connections, limits.stalled_after);
         let shared = Arc::new(Shared { limits, handler, registry, counters: Counters::default() });
+        let (wake, woken) = UnixStream::pair()?;
+        let (name, woken) = (name.chars().take(6).collect(), Arc::new(woken));
+        let server = HttpServer { shared, name, local_addr, acceptors: Mutex::default(), wake, woken };
+        server.listen(Listener::Tcp(listener), "accept")?;
+        Ok(server)
+    }
+
+    /// Serves a Unix socket as well: the same requests, within the same bounds.
+    ///
+    /// # Errors
+    /// The listener is unusable, or there is no thread for it.
+    pub fn listen_unix(&self, listener: UnixListener) -> io::Result<()> {
+        self.listen(Listener::Unix(listener), "accept-u")
+    }
+
+    fn listen(&self, listener: Listener, suffix: &str) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        // Listening again only changes the length of the queue, which std fixes at 128.
+        rustix::net::listen(&listener, limits::HTTP_BACKLOG)?;
         let acceptor = Acceptor {
             listener,
-            name: name.chars().take(6).collect(),
-            shared: Arc::clone(&shared),
+            woken: Arc::clone(&self.woken),
+            name: self.name.clone(),
+            shared: Arc::clone(&self.shared),
             refused: VecDeque::new(),
             warned: None,
         };
-        let acceptor = thread::spawn(format!("{}-accept", acceptor.name), move || acceptor.run())?;
-        Ok(HttpServer { shared, local_addr, acceptor: Mutex::new(Some(acceptor)) })
+        let thread = thread::spawn(format!("{}-{suffix}", self.name), move || acceptor.run())?;
+        self.lock_acceptors().push(thread);
+        Ok(())
     }
 
-    /// Where it listens.
+    /// Where it listens with TCP.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -190,7 +213,7 @@ impl HttpServer {
     /// Until the last request was answered, or `deadline`.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.registry.stop();
-        self.stop_acceptor();
+        self.stop_acceptors();
         // Those that were admitted between the two.
         self.shared.registry.stop();
         self.shared.registry.wait_empty(deadline)
@@ -213,20 +236,18 @@ impl HttpServer {
         self.shared.registry.join_ended(0);
     }
 
-    /// Wakes the acceptor by a connection to itself until it has ended.
-    fn stop_acceptor(&self) {
-        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(thread) = acceptor.take() else { return };
-        let target = reachable(self.local_addr);
-        loop {
-            // A failure means that the acceptor is not waiting (its queue is full), or that descriptors ran out, which
-            // the connections that just ended will change.
-            let _ = TcpStream::connect_timeout(&target, WAKE_TIMEOUT);
-            if thread.wait_until(Instant::now() + WAKE_TIMEOUT) {
-                break;
-            }
+    /// Wakes the acceptors and waits for their ends.
+    fn stop_acceptors(&self) {
+        // It cannot fail but for being done already.
+        let _ = self.wake.shutdown(Shutdown::Both);
+        for thread in self.lock_acceptors().drain(..) {
+            thread.join();
         }
-        thread.join();
+    }
+
+    fn lock_acceptors(&self) -> MutexGuard<'_, Vec<OwnedThread>> {
+        // It is pushed to and drained, so poison means nothing.
+        self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,22 +263,13 @@ impl std::fmt::Debug for HttpServer {
     }
 }
 
-/// An address by which this host reaches a listener of its own.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    addr
-}
-
 /// The thread that accepts.
 struct Acceptor {
-    listener: TcpListener,
+    listener: Listener,
+    woken: Arc<UnixStream>,
     name: String,
     shared: Arc<Shared>,
-    refused: VecDeque<TcpStream>,
+    refused: VecDeque<Stream>,
     warned: Option<Instant>,
 }
 
@@ -265,12 +277,17 @@ impl Acceptor {
     /// Accepts until the server stops.
     ///
     /// # Blocks
-    /// In `accept`; the wake-up is a self-connect. In the pause after an error; the wake-up is the registry's.
+    /// Until somebody connects; the wake-up is the other end of `woken`. In the pause after an error; the wake-up is the
+    /// registry's.
     fn run(mut self) {
         while !self.shared.registry.is_stopping() {
+            let waited = &mut [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.woken, PollFlags::IN)];
+            // A signal, if it fails.
+            let _ = poll(waited, None);
             match self.listener.accept() {
                 Ok((stream, peer)) if !self.shared.registry.is_stopping() => self.admit(stream, peer),
                 Ok(_) => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // The peer gave up while it waited; the next one need not suffer.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -284,9 +301,9 @@ impl Acceptor {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn admit(&mut self, stream: Stream, peer: Peer) {
         // Without it a small response can wait 40 ms for an acknowledgement. It fails only if the peer has gone.
-        let _ = stream.set_nodelay(true);
+        let _ = stream.set_nodelay();
         let stream = Arc::new(stream);
         let shared = &self.shared;
         let admitted = shared.registry.admit(&stream, |id, slot| {
@@ -318,9 +335,9 @@ impl Acceptor {
 
     /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
     /// take the answer with it.
-    fn refuse(&mut self, mut stream: TcpStream, peer: SocketAddr) {
+    fn refuse(&mut self, stream: Stream, peer: Peer) {
         let response = self.shared.handler.refuse(&TOO_MANY, peer);
-        let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
+        let is_written = stream.set_nonblocking(true).and_then(|()| (&stream).write_all(&full_text(response)));
         if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
             if self.refused.len() >= REFUSED_KEPT {
                 self.refused.pop_front();

@@ -5,20 +5,21 @@
 //! shut the socket down.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A TCP connection with deadlines.
+use crate::stream::Stream;
+
+/// A connection with deadlines.
 pub(super) struct Socket {
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     // The timeouts that the kernel has now: setting one costs a system call, so one that serves is left alone.
     read_armed: Option<Duration>,
     write_armed: Option<Duration>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Arc<TcpStream>) -> Self {
+    pub(super) fn new(stream: Arc<Stream>) -> Self {
         Self { stream, read_armed: None, write_armed: None }
     }
 
@@ -80,7 +81,7 @@ impl Socket {
     ///
     /// # Errors
     /// The socket is gone, or still referenced and out of descriptors for a copy.
-    pub(super) fn into_stream(self) -> io::Result<TcpStream> {
+    pub(super) fn into_stream(self) -> io::Result<Stream> {
         self.stream.set_read_timeout(None)?;
         self.stream.set_write_timeout(None)?;
         Arc::try_unwrap(self.stream).or_else(|stream| stream.try_clone())

@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::stream::Stream;
+
 /// Tests wait at most this long for something that should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client that says what it is told to.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     rest: Vec<u8>,
 }
 
@@ -40,7 +42,11 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("the server accepts");
+        Self::over(TcpStream::connect(addr).expect("the server accepts"))
+    }
+
+    pub(crate) fn over(stream: impl Into<Stream>) -> Self {
+        let stream = stream.into();
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
         Self { stream, rest: Vec::new() }
@@ -48,7 +54,7 @@ impl Client {
 
     /// Sends; a server that has closed already is no failure of the client's.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+        let _ = (&self.stream).write_all(bytes);
     }
 
     pub(crate) fn finish_writing(&mut self) {
@@ -114,7 +120,7 @@ impl Client {
 
     fn fill(&mut self) -> usize {
         let mut buffer = [0; 65_536];
-        let got = self.stream.read(&mut buffer).expect("bytes or an end before the test's patience ends");
+        let got = (&self.stream).read(&mut buffer).expect("bytes or an end before the test's patience ends");
         self.rest.extend_from_slice(&buffer[..got]);
         got
     }

@@ -1,12 +1,11 @@
 //! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether what
 //! was asked may have been done (README.md).
 
-use std::net::SocketAddr;
-
 use serde::Serialize;
 
 use crate::error::{DbError, DispatchError};
 use crate::http::{BodyError, Refusal, Response};
+use crate::stream::Peer;
 
 /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -122,7 +121,7 @@ impl ApiError {
         Self { status: refusal.status, ..Self::new(code, refusal.text) }
     }
 
-    pub(super) fn restricted(peer: SocketAddr) -> Self {
+    pub(super) fn restricted(peer: Peer) -> Self {
         log::debug!("refused {peer}: not a trusted source");
         Self::new(Code::Restricted, "only trusted sources are answered here")
     }

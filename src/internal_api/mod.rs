@@ -46,6 +46,7 @@ use crate::http::router::{self, Found, PathParams};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
 use crate::limits::{API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
 use crate::store::DbState;
+use crate::stream::Peer;
 use crate::worker_like::WorkerLike;
 
 pub use self::error::Code;
@@ -255,7 +256,7 @@ impl Handler for Api {
         response.with_header("Cache-Control", "no-store").with_header(request_id::HEADER, id.as_str()).into()
     }
 
-    fn refuse(&self, refusal: &Refusal, peer: SocketAddr) -> Response {
+    fn refuse(&self, refusal: &Refusal, peer: Peer) -> Response {
         let error =
             if self.source.allows(peer.ip()) { ApiError::of_refusal(refusal) } else { ApiError::restricted(peer) };
         let response = error.into_response();

@@ -478,7 +478,7 @@ fn other_sources_are_refused_whatever_they_ask() {
                 Reply::Response(response) => response,
                 Reply::Upgrade(_) => panic!("nothing here is upgraded"),
             },
-            Err(refusal) => api.refuse(&refusal, peer),
+            Err(refusal) => api.refuse(&refusal, peer.into()),
         };
         let ResponseBody::Bytes(body) = response.body else { panic!("it is short") };
         (response.status, String::from_utf8(body).expect("text").contains(r#""code":"Restricted""#))

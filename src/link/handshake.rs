@@ -16,6 +16,7 @@ use tungstenite::{WebSocket, error::Error};
 
 use super::reader::ReadHalf;
 use super::{Link, LinkLimits, LinkSender, Service};
+use crate::stream::Stream;
 
 /// What tungstenite takes from the stream below at once, and fills with zeros before, each time.
 const CODEC_BYTES: usize = 4 * 1024;
@@ -80,15 +81,15 @@ impl Upgrade {
     pub fn start(
         self,
         name: &str,
-        mut socket: TcpStream,
+        socket: Stream,
         already_read: Vec<u8>,
         limits: &LinkLimits,
         serve: impl FnOnce(&LinkSender) -> Service,
     ) -> io::Result<Link> {
         socket.set_read_timeout(None)?;
-        socket.set_nodelay(true)?;
+        socket.set_nodelay()?;
         socket.set_write_timeout(Some(Duration::from_secs(5)))?;
-        socket.write_all(&self.response)?;
+        (&socket).write_all(&self.response)?;
         let half = ReadHalf::new(socket, &already_read);
         let websocket = WebSocket::from_raw_socket(half, Role::Server, Some(config(limits)));
         super::start(name, Upgraded { websocket, role: Role::Server }, limits, serve)
@@ -115,8 +116,13 @@ impl fmt::Display for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Connects to `ws://{host}{path_and_query}` at the first of `addresses` that accepts, and starts the link. A name often
-/// has an address of either IP version, and a master listens on one.
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        ConnectError::Unreachable(error.to_string())
+    }
+}
+
+/// Connects to `ws://{host}{path_and_query}` at the first of `addresses` that accepts, and starts the link.
 ///
 /// # Blocks
 /// Until the handshake is done, `timeout` at most.
@@ -132,50 +138,57 @@ pub fn connect(
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,
 ) -> Result<Link, ConnectError> {
-    connect_watched(name, addresses, host, path_and_query, timeout, limits, serve, drop)
+    let deadline = Instant::now() + timeout;
+    let socket = connect_tcp(addresses, timeout)?;
+    connect_over(name, socket, host, path_and_query, deadline, limits, serve)
 }
 
-/// As [`connect`]; once the peer has accepted, `connected` gets a handle on the socket, by which another thread can end the
-/// handshake: `shutdown(Both)`.
+/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, and starts the link.
+///
+/// # Blocks
+/// Until the handshake is done or the deadline; `shutdown(Both)` of another handle on the socket ends it.
 ///
 /// # Errors
-/// See [`ConnectError`].
-#[allow(clippy::too_many_arguments)] // `connect` and what it leaves out.
-pub fn connect_watched(
+/// See [`ConnectError`]. Never carries the query, which holds a token.
+pub fn connect_over(
     name: &str,
-    addresses: &[SocketAddr],
+    socket: Stream,
     host: &str,
     path_and_query: &str,
-    timeout: Duration,
+    deadline: Instant,
     limits: &LinkLimits,
     serve: impl FnOnce(&LinkSender) -> Service,
-    connected: impl FnOnce(TcpStream),
 ) -> Result<Link, ConnectError> {
-    let deadline = Instant::now() + timeout;
-    let unreachable = |error: io::Error| ConnectError::Unreachable(error.to_string());
-    let socket = connect_any(addresses, timeout).map_err(unreachable)?;
-    connected(socket.try_clone().map_err(unreachable)?);
-    socket.set_nodelay(true).map_err(unreachable)?;
-    socket.set_write_timeout(Some(timeout)).map_err(unreachable)?;
+    socket.set_nodelay()?;
+    // A time of zero is refused; the first read will say that it is over.
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    socket.set_write_timeout(Some(left))?;
     let stream = ReadHalf::with_deadline(socket, deadline);
     let url = format!("ws://{host}{path_and_query}");
     let (mut websocket, _) =
         tungstenite::client::client_with_config(url, stream, Some(config(limits))).map_err(connect_error)?;
-    websocket.get_mut().clear_deadline().map_err(unreachable)?;
-    super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve).map_err(unreachable)
+    websocket.get_mut().clear_deadline()?;
+    Ok(super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve)?)
 }
 
-/// Each address gets an equal part of the time.
-fn connect_any(addresses: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
+/// Connects to the first of these addresses that accepts; each gets an equal part of the time. A name often has an address of
+/// either IP version, and a master listens on one.
+///
+/// # Blocks
+/// `timeout` at most.
+///
+/// # Errors
+/// Nobody accepted.
+pub fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, ConnectError> {
     let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
         match TcpStream::connect_timeout(address, each.max(Duration::from_millis(1))) {
-            Ok(socket) => return Ok(socket),
+            Ok(socket) => return Ok(socket.into()),
             Err(error) => last = error,
         }
     }
-    Err(last)
+    Err(last.into())
 }
 
 /// tungstenite's own texts could quote the URL, which holds the token: none of them is passed on.

@@ -18,19 +18,20 @@ mod reader;
 mod stats;
 mod writer;
 
-pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_watched};
+pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp};
 pub use pending::{IdMap, Pending, Registered};
 pub use queue::SendError;
 pub use stats::LinkStats;
 
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits;
+use crate::stream::{Peer, Stream};
 use crate::thread::OwnedThread;
 use frames::FrameKind;
 use outlet::{Outlet, Patience, Progress};
@@ -194,11 +195,11 @@ pub struct LinkSender {
 
 struct Shared {
     name: String,
-    peer: SocketAddr,
+    peer: Peer,
     queue: OutQueue,
     outlet: Mutex<Outlet>,
     /// For `shutdown(Both)`, which frees a blocked reader and a blocked writer at once.
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     cause: Mutex<Option<CloseCause>>,
     limits: LinkLimits,
     epoch: Instant,
@@ -347,8 +348,8 @@ impl LinkSender {
         self.shared.queue.len()
     }
 
-    /// The peer's address.
-    pub fn peer(&self) -> SocketAddr {
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
         self.shared.peer
     }
 
@@ -384,7 +385,7 @@ fn start(
     let sender = LinkSender {
         shared: Arc::new(Shared {
             name: name.to_owned(),
-            peer: socket.peer_addr()?,
+            peer: socket.peer()?,
             queue: OutQueue::new(upgraded.role, limits.queue_messages, limits.queue_bytes),
             outlet: Mutex::new(outlet),
             socket,

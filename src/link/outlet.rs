@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
 
 use super::LinkStats;
+use crate::stream::Stream;
 
 /// Limit: bytes of a buffer that is kept for the next frames; a larger one was for a large message.
 const SPARE_BYTES: usize = 256 * 1024;
@@ -19,7 +19,7 @@ const SPARE_BYTES: usize = 256 * 1024;
 /// The writing half of a link's connection.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     stats: Arc<LinkStats>,
     /// In order; of the first one so many bytes have left.
     kept: VecDeque<Vec<u8>>,
@@ -46,7 +46,7 @@ pub(super) enum Patience {
 
 impl Outlet {
     /// Over this socket; a write that gets nowhere comes back after `look`.
-    pub(super) fn new(socket: Arc<TcpStream>, look: Duration) -> io::Result<Self> {
+    pub(super) fn new(socket: Arc<Stream>, look: Duration) -> io::Result<Self> {
         socket.set_write_timeout(Some(look))?;
         Ok(Self { socket, stats: Arc::default(), kept: VecDeque::new(), left: 0, spare: Vec::new() })
     }
@@ -106,7 +106,7 @@ impl Outlet {
     }
 }
 
-fn write(socket: &TcpStream, bytes: &[u8], patience: Patience, more: bool) -> io::Result<usize> {
+fn write(socket: &Stream, bytes: &[u8], patience: Patience, more: bool) -> io::Result<usize> {
     // Without NOSIGNAL, as std has it too, a peer that has gone would be a SIGPIPE. With MORE, the header of a large message does not
     // wake the peer before the message is there.
     let mut flags = SendFlags::NOSIGNAL;

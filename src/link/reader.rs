@@ -3,7 +3,6 @@
 //! It runs no user code and blocks on nothing but its socket, whose wake-up is `shutdown(Both)`.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +13,14 @@ use tungstenite::{Message, WebSocket};
 use super::handshake::Upgraded;
 use super::input::Input;
 use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
+use crate::stream::Stream;
 use crate::thread::{self, OwnedThread};
 
 /// The stream under the reader's WebSocket object: it reads from the socket; what is written goes to the writer's
 /// queue once there is one (before, during the handshake, it goes to the socket).
 #[derive(Debug)]
 pub(super) struct ReadHalf {
-    socket: TcpStream,
+    socket: Stream,
     link: Option<LinkSender>,
     stats: Arc<LinkStats>,
     input: Input,
@@ -34,13 +34,13 @@ pub(super) struct ReadHalf {
 
 impl ReadHalf {
     /// Over this socket, from which `already_read` came.
-    pub(super) fn new(socket: TcpStream, already_read: &[u8]) -> Self {
+    pub(super) fn new(socket: Stream, already_read: &[u8]) -> Self {
         let (stats, input, frames) = (Arc::default(), Input::new(already_read), Vec::new());
         Self { socket, link: None, stats, input, failed: None, frames, deadline: None }
     }
 
     /// For a handshake: reads fail once `deadline` has passed.
-    pub(super) fn with_deadline(socket: TcpStream, deadline: Instant) -> Self {
+    pub(super) fn with_deadline(socket: Stream, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..Self::new(socket, &[]) }
     }
 
@@ -50,7 +50,7 @@ impl ReadHalf {
         self.socket.set_read_timeout(None)
     }
 
-    pub(super) fn clone_socket(&self) -> io::Result<TcpStream> {
+    pub(super) fn clone_socket(&self) -> io::Result<Stream> {
         self.socket.try_clone()
     }
 
@@ -65,7 +65,7 @@ impl ReadHalf {
             }
             self.socket.set_read_timeout(Some(left))?;
         }
-        let len = self.input.fill_from(&mut self.socket)?;
+        let len = self.input.fill_from(&mut &self.socket)?;
         if let Some(link) = &self.link {
             link.note_received(len);
             self.stats.received_bytes.add(len as u64);
@@ -77,7 +77,7 @@ impl ReadHalf {
     /// kernel sends when a socket is closed with unread bytes in it. The writer bounds how long this takes.
     fn drain(&mut self) {
         let mut waste = [0; 4096];
-        while matches!(self.socket.read(&mut waste), Ok(len) if len > 0) {}
+        while matches!((&self.socket).read(&mut waste), Ok(len) if len > 0) {}
     }
 }
 
@@ -98,7 +98,7 @@ impl Write for ReadHalf {
                 self.frames.extend_from_slice(bytes);
                 Ok(bytes.len())
             }
-            None => self.socket.write(bytes),
+            None => (&self.socket).write(bytes),
         }
     }
 
@@ -110,7 +110,7 @@ impl Write for ReadHalf {
                 Ok(())
             }
             Some(_) => Ok(()),
-            None => self.socket.flush(),
+            None => (&self.socket).flush(),
         }
     }
 }

@@ -94,7 +94,7 @@ fn accept_with(
         ("sec-websocket-key", key.as_bytes()),
     ];
     let upgrade = accept(headers.into_iter()).expect("an upgrade");
-    (upgrade.start("test-s", socket, Vec::new(), limits, |_| service).expect("a link"), seen_rx)
+    (upgrade.start("test-s", socket.into(), Vec::new(), limits, |_| service).expect("a link"), seen_rx)
 }
 
 fn connect_link(address: SocketAddr) -> (Link, Receiver<Seen>) {

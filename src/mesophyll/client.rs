@@ -4,7 +4,7 @@
 //! exponential backoff and full jitter. The link's own threads do everything in between.
 
 use std::fmt;
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::link::{
     self, CloseCause, ConnectError, IdMap, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
 use crate::model::{Answer, CreateEvent, DispatchResult, Job, TenantId, TenantState, Ticket};
+use crate::stream::{Stream, unix_path};
 use crate::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
@@ -67,7 +68,7 @@ pub trait LocalWorker: WorkerLike {
 /// Where to connect, and as whom.
 #[derive(Clone)]
 pub struct ClientConfig {
-    /// The master, as `host:port`.
+    /// The master, as `host:port` or `unix:PATH`.
     pub master: String,
     /// This worker's number.
     pub worker_id: usize,
@@ -109,7 +110,7 @@ struct Control {
     stop_tx: Mutex<Option<Sender<()>>>,
     link: Mutex<Option<LinkSender>>,
     /// Of the handshake that is under way: a master that accepts and then says nothing must not hold up a stop.
-    handshake: Mutex<Option<TcpStream>>,
+    handshake: Mutex<Option<Stream>>,
 }
 
 impl Control {
@@ -205,7 +206,13 @@ impl Run {
 
     fn connect(&self) -> Result<(Link, Arc<Session>), ConnectError> {
         let config = &self.config;
-        let addresses = resolve(&config.master)?;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let (socket, host) = open(&config.master)?;
+        *lock(&self.control.handshake) = Some(socket.try_clone()?);
+        // A stop that came before the line above found no socket.
+        if self.is_stopped() {
+            self.control.end_handshake();
+        }
         let session = Arc::new(Session::default());
         let query = format!("/ws?id={}&token={}&workers={}", config.worker_id, config.token, config.workers);
         let serve = |_: &LinkSender| -> link::Service {
@@ -220,16 +227,7 @@ impl Run {
             let pulse = ClientPulse::new(self.worker.clone(), session.clone());
             (Box::new(handler), Box::new(pulse))
         };
-        let connected = |socket: TcpStream| {
-            *lock(&self.control.handshake) = Some(socket);
-            // A stop that came before the line above found no socket.
-            if self.is_stopped() {
-                self.control.end_handshake();
-            }
-        };
-        let (master, limits) = (&config.master, &config.link_limits);
-        let link =
-            link::connect_watched("master", &addresses, master, &query, CONNECT_TIMEOUT, limits, serve, connected);
+        let link = link::connect_over("master", socket, host, &query, deadline, &config.link_limits, serve);
         *lock(&self.control.handshake) = None;
         Ok((link?, session))
     }
@@ -305,9 +303,13 @@ impl Run {
     }
 }
 
-fn resolve(master: &str) -> Result<Vec<SocketAddr>, ConnectError> {
-    let addresses = master.to_socket_addrs().map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-    Ok(addresses.collect())
+/// A connection to a master, and what to call its host.
+fn open(master: &str) -> Result<(Stream, &str), ConnectError> {
+    if let Some(path) = unix_path(master) {
+        return Ok((Stream::connect_unix(path, CONNECT_TIMEOUT)?, "localhost"));
+    }
+    let addresses: Vec<_> = master.to_socket_addrs()?.collect();
+    Ok((link::connect_tcp(&addresses, CONNECT_TIMEOUT)?, master))
 }
 
 /// What the threads of one link share.

@@ -11,6 +11,7 @@ use crate::error::DispatchError;
 use crate::limits;
 use crate::link::{CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code};
 use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, Observed, TenantId, TenantState, Ticket};
+use crate::stream::Peer;
 use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use crate::worker_like::WorkerLike;
@@ -269,7 +270,7 @@ impl MesophyllServerConn {
         self.inner.link.queued()
     }
 
-    pub(super) fn peer(&self) -> std::net::SocketAddr {
+    pub(super) fn peer(&self) -> Peer {
         self.inner.link.peer()
     }
 

@@ -21,13 +21,14 @@ use crate::limits::{
 use crate::model::{
     GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };
+use crate::stream::unix_path;
 use crate::wire::shape::{Decode, Encode};
 
 /// A client of a master's `/db/*`. Clones share its connections.
 #[derive(Clone)]
 pub struct MesophyllDbClient {
     agent: Agent,
-    /// `http://HOST:PORT`
+    /// `http://HOST:PORT`; the host of a Unix socket is this one.
     base: String,
     /// `?id=…&token=…`
     ident: String,
@@ -67,7 +68,7 @@ enum Lost {
 }
 
 impl MesophyllDbClient {
-    /// A client for the master at `HOST:PORT`. Nothing is sent yet.
+    /// A client for the master at `HOST:PORT` or `unix:PATH`. Nothing is sent yet.
     pub fn new(master: &str, worker_id: usize, token: &str) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -88,8 +89,9 @@ impl MesophyllDbClient {
             .build();
         let mut ident = format!("?id={worker_id}&token=");
         push_encoded(&mut ident, token);
-        let agent = Agent::with_parts(config, DbConnector, MasterAddress::new(master));
-        Self { agent, base: format!("http://{master}"), ident }
+        let agent = Agent::with_parts(config, DbConnector::new(master), MasterAddress::new(master));
+        let host = unix_path(master).map_or(master, |_| "localhost");
+        Self { agent, base: format!("http://{host}"), ident }
     }
 
     /// Ends what is under way with an error, and everything later.

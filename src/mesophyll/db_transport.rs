@@ -1,4 +1,4 @@
-//! The TCP connections of a worker's database client, under ureq: a request leaves in one piece, and its answer costs one
+//! The connections of a worker's database client, under ureq: a request leaves in one piece, and its answer costs one
 //! read.
 //!
 //! ureq's own connections send head and body apart, which wakes the master twice, and ask the kernel six things about a
@@ -6,7 +6,8 @@
 //! long, stays ureq's business. Runs on the I/O thread that asks; `close` of the client shuts the sockets down.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use ureq::{Error, Timeout};
 
 use super::db_buffers::DbBuffers;
 use crate::limits::{DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT};
+use crate::stream::{Stream, unix_path};
 
 /// Where the master is.
 ///
@@ -26,15 +28,18 @@ use crate::limits::{DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RE
 /// each time, which costs more than the rest of a request. So a numeric address is never looked up, and a name seldom.
 #[derive(Debug)]
 pub(super) struct MasterAddress {
+    /// It is a path, which needs none.
+    is_unix: bool,
     numeric: Option<SocketAddr>,
     by_name: DefaultResolver,
     found: Mutex<Option<(Instant, ResolvedSocketAddrs)>>,
 }
 
 impl MasterAddress {
-    /// `HOST:PORT`; nothing is looked up yet.
+    /// `HOST:PORT` or `unix:PATH`; nothing is looked up yet.
     pub(super) fn new(master: &str) -> Self {
-        Self { numeric: master.parse().ok(), by_name: DefaultResolver::default(), found: Mutex::new(None) }
+        let is_unix = unix_path(master).is_some();
+        Self { is_unix, numeric: master.parse().ok(), by_name: DefaultResolver::default(), found: Mutex::new(None) }
     }
 
     fn found_lately(&self) -> Option<ResolvedSocketAddrs> {
@@ -45,6 +50,9 @@ impl MasterAddress {
 
 impl Resolver for MasterAddress {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        if self.is_unix {
+            return Ok(self.empty());
+        }
         if let Some(address) = self.numeric {
             let mut addresses = self.empty();
             addresses.push(address);
@@ -61,19 +69,46 @@ impl Resolver for MasterAddress {
 
 /// Makes connections.
 #[derive(Debug)]
-pub(super) struct DbConnector;
+pub(super) struct DbConnector {
+    /// Where the master's Unix socket is; else connections are made to the address that was resolved.
+    path: Option<PathBuf>,
+}
+
+impl DbConnector {
+    /// To a master at `HOST:PORT` or `unix:PATH`.
+    pub(super) fn new(master: &str) -> Self {
+        Self { path: unix_path(master).map(Into::into) }
+    }
+
+    fn open(&self, addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, Error> {
+        match &self.path {
+            Some(path) => Stream::connect_unix(path, timeout).map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
+                // Whatever it is, nothing was sent.
+                _ => Error::ConnectionFailed,
+            }),
+            None => connect_any(addresses, Instant::now() + timeout).map(Into::into),
+        }
+    }
+}
 
 impl Connector<()> for DbConnector {
     type Out = DbConnection;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<DbConnection>, Error> {
-        let deadline = Instant::now() + left(details.timeout, DB_CONNECT_TIMEOUT)?;
-        let stream = Arc::new(connect_any(&details.addrs, deadline)?);
-        stream.set_nodelay(true)?;
+        let stream = Arc::new(self.open(&details.addrs, left(details.timeout, DB_CONNECT_TIMEOUT)?)?);
+        stream.set_nodelay()?;
         let handle: Weak<dyn ShutdownHandle> = Arc::downgrade(&stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(handle)?;
         let buffers = DbBuffers::default();
         Ok(Some(DbConnection { stream, buffers, outgoing: Vec::new(), read_armed: None, write_armed: None }))
+    }
+}
+
+impl ShutdownHandle for Stream {
+    fn shutdown(&self) {
+        // It fails only if the master has gone, which is as good.
+        let _ = Stream::shutdown(self, Shutdown::Both);
     }
 }
 
@@ -98,7 +133,7 @@ fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream,
 /// A connection to the master.
 pub(super) struct DbConnection {
     /// Shared, weakly, with whoever may shut it down.
-    stream: Arc<TcpStream>,
+    stream: Arc<Stream>,
     buffers: DbBuffers,
     /// What is to be sent with what comes next.
     outgoing: Vec<u8>,

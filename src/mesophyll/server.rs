@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::model::TenantId;
 use crate::random;
 use crate::sharding::worker_for;
 use crate::store::DbState;
+use crate::stream::Stream;
 use crate::wire::message::ServerMessage;
 use crate::worker_like::WorkerLike;
 
@@ -298,7 +299,7 @@ impl Shared {
         }
     }
 
-    fn start_link(self: &Arc<Self>, worker_id: usize, upgrade: link::Upgrade, socket: TcpStream, read: Vec<u8>) {
+    fn start_link(self: &Arc<Self>, worker_id: usize, upgrade: link::Upgrade, socket: Stream, read: Vec<u8>) {
         let name = format!("link-{worker_id}");
         let started = upgrade.start(&name, socket, read, &self.config.link_limits, |link| self.serve(worker_id, link));
         match started {

@@ -29,8 +29,13 @@ const RULES: &[Rule] = &[
     Rule { who: "nearest", may_use: &[], why: "names are compared without knowing of what" },
     Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
-    Rule { who: "http", may_use: &[], why: "the HTTP server knows nothing of Mesophyll" },
-    Rule { who: "link", may_use: &["wire", "random"], why: "a link carries messages and does not know who talks" },
+    Rule { who: "stream", may_use: &[], why: "a connection does not know what goes over it" },
+    Rule { who: "http", may_use: &["stream"], why: "the HTTP server knows nothing of Mesophyll" },
+    Rule {
+        who: "link",
+        may_use: &["wire", "random", "stream"],
+        why: "a link carries messages and does not know who talks",
+    },
     Rule { who: "store", may_use: &["wire", "random", "sharding"], why: "the store is below everything that asks it" },
     Rule {
         who: "runtime",
@@ -40,7 +45,7 @@ const RULES: &[Rule] = &[
     Rule { who: "worker_like", may_use: &[], why: "the trait knows none of its implementations" },
     Rule {
         who: "mesophyll",
-        may_use: &["worker_like", "link", "http", "wire", "store", "random", "sharding"],
+        may_use: &["worker_like", "link", "http", "stream", "wire", "store", "random", "sharding"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
@@ -50,12 +55,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "internal_api",
-        may_use: &["worker", "worker_like", "store", "http", "wire", "random"],
+        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "random"],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
         who: "config",
-        may_use: &["worker", "mesophyll", "store", "runtime", "link", "http", "wire", "internal_api"],
+        may_use: &["worker", "mesophyll", "store", "runtime", "link", "http", "stream", "wire", "internal_api"],
         why: "configuration is checked without running anything",
     },
     Rule {
@@ -123,6 +128,7 @@ const HOMES: &[Home] = &[
             "link/",
             "mesophyll/db_transport.rs",
             "store/redb/open.rs",
+            "stream.rs",
             "thread.rs",
             "worker/child.rs",
             "cli/interruptible.rs",

@@ -38,7 +38,7 @@ fn pipelined_requests_are_answered_in_order() {
 fn a_request_may_arrive_byte_by_byte() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
-    client.stream.set_nodelay(true).expect("a socket");
+    client.stream.set_nodelay().expect("a socket");
     for byte in b"\r\nPOST /echo?x=1 HTTP/1.1\r\nhOsT: x\r\nA:\r\nB:  b\t \r\ncontent-length:5\r\n\r\nhello" {
         client.send(&[*byte]);
     }
@@ -199,7 +199,8 @@ fn an_upgrade_gets_the_socket_and_the_bytes_behind_the_head() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
     client.send(b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\nearly");
-    let (mut stream, mut early) = fixture.upgraded_rx.recv_timeout(super::support::PATIENCE).expect("the upgrade");
+    let (stream, mut early) = fixture.upgraded_rx.recv_timeout(super::support::PATIENCE).expect("the upgrade");
+    let crate::stream::Stream::Tcp(mut stream) = stream else { panic!("it came by TCP") };
     assert_eq!((stream.read_timeout().expect("a socket"), stream.write_timeout().expect("a socket")), (None, None));
     client.send(b" late");
     client.finish_writing();

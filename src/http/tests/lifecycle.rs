@@ -2,23 +2,25 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::support::{PATIENCE, pace, patient, serve, soon};
+use super::support::{Client, PATIENCE, pace, patient, serve, soon};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::stream::Stream;
 
 /// Long enough for a client on a busy machine to connect and say something, where it is the server's patience.
 const SHORT: Duration = Duration::from_millis(500);
 
 /// Sends a byte now and then until the server has had enough: a server whose timeouts are per read never has.
-fn dribble(stream: &std::net::TcpStream, byte: u8) {
-    let mut stream = stream.try_clone().expect("a descriptor");
+fn dribble(stream: &Stream, byte: u8) {
+    let stream = stream.try_clone().expect("a descriptor");
     let deadline = soon();
     loop {
         assert!(Instant::now() < deadline, "the server lets itself be dribbled at");
         pace(SHORT / 50);
-        if stream.write_all(&[byte]).is_err() {
+        if (&stream).write_all(&[byte]).is_err() {
             return;
         }
     }
@@ -104,7 +106,7 @@ fn a_peer_that_drains_a_little_at_a_time_is_closed_too() {
     while fixture.server.stats().requests == 0 || fixture.server.stats().open > 0 {
         assert!(Instant::now() < deadline, "the server lets itself be drained slowly");
         pace(SHORT / 50);
-        let _ = std::io::Read::read(&mut client.stream, &mut buffer);
+        let _ = std::io::Read::read(&mut &client.stream, &mut buffer);
     }
 }
 
@@ -283,4 +285,40 @@ fn a_server_on_every_address_is_woken_by_its_shutdown_too() {
     let server = HttpServer::start(listener, "everywhere", patient(), Arc::new(Nothing)).expect("the server starts");
     server.shutdown(soon());
     assert!(TcpListener::bind(server.local_addr()).is_ok(), "the port is free");
+}
+
+#[test]
+fn a_unix_socket_is_another_door_to_the_same_server() {
+    let fixture = serve(HttpLimits { connections: 2, ..patient() });
+    let path = std::env::temp_dir().join(format!("mesophyll-http-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    fixture.server.listen_unix(UnixListener::bind(&path).expect("a socket")).expect("a listener");
+    let connect = || Client::over(Stream::connect_unix(&path, PATIENCE).expect("the server accepts"));
+    let mut client = connect();
+    for _ in 0..2 {
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.answer().status, 200);
+    }
+    client.send(b"nonsense\r\n\r\n");
+    assert_eq!((client.answer().status, client.until_end().len()), (400, 0));
+    fixture.wait_until("its place is free", |stats| stats.open == 0);
+    // Both doors lead to the same two places; who has waited longest makes room.
+    let mut idle = fixture.connect();
+    fixture.wait_until("it is in", |stats| stats.open == 1);
+    let mut busy = connect();
+    busy.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    fixture.entered_rx.recv_timeout(PATIENCE).expect("the handler is reached");
+    let mut newer = connect();
+    newer.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(newer.answer().status, 200);
+    assert_eq!((idle.until_end().len(), fixture.server.stats().displaced), (0, 1));
+    // Its end is the end of both, and what is under way is answered.
+    assert!(!fixture.server.drain(Instant::now()), "one is busy");
+    assert_eq!(newer.until_end(), b"");
+    let refused = Stream::connect_unix(&path, PATIENCE).expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    fixture.go_tx.send(()).expect("the handler waits");
+    fixture.server.shutdown(soon());
+    assert_eq!(busy.answer().text(), "waited\n");
+    std::fs::remove_file(&path).expect("a file");
 }

@@ -1,6 +1,6 @@
 //! A handler with one path for each thing to test.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 
 pub(super) use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::stream::Stream;
 
 /// Bytes of the answer to `/big`: more than the sockets' buffers hold.
 pub(super) const BIG_BYTES: usize = 16 * 1024 * 1024;
@@ -35,7 +36,7 @@ pub(super) fn patient() -> HttpLimits {
 struct Paths {
     entered_tx: Sender<()>,
     go_rx: Receiver<()>,
-    upgraded_tx: Sender<(TcpStream, Vec<u8>)>,
+    upgraded_tx: Sender<(Stream, Vec<u8>)>,
 }
 
 impl Handler for Paths {
@@ -85,7 +86,7 @@ pub(super) struct Fixture {
     pub(super) server: HttpServer,
     /// Something for each request that entered `/wait`.
     pub(super) entered_rx: Receiver<()>,
-    pub(super) upgraded_rx: Receiver<(TcpStream, Vec<u8>)>,
+    pub(super) upgraded_rx: Receiver<(Stream, Vec<u8>)>,
 }
 
 pub(super) fn serve(limits: HttpLimits) -> Fixture {

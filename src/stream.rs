@@ -1,0 +1,328 @@
+//! A connection over TCP or over a Unix socket, and what listens for either: what `http/` and `link/` run on.
+//!
+//! The two differ in how they are made and what they are called, and in nothing that is done with them. Deadlines are the
+//! business of whoever reads and writes; a stream is owned by one, who may lend it to others to shut it down.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+/// The path in an address of the form `unix:PATH`; `None`: it is `host:port`.
+pub fn unix_path(address: &str) -> Option<&Path> {
+    address.strip_prefix("unix:").map(Path::new)
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// At this address.
+    Tcp(SocketAddr),
+    /// A process of this host; a client's end of a Unix socket has no name.
+    Unix,
+}
+
+impl Peer {
+    /// Where it is: a Unix socket leads nowhere but to this host.
+    pub fn ip(self) -> IpAddr {
+        match self {
+            Peer::Tcp(address) => address.ip(),
+            Peer::Unix => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Peer::Tcp(address)
+    }
+}
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// Of TCP.
+    Tcp(TcpStream),
+    /// Of this host.
+    Unix(UnixStream),
+}
+
+/// The same of either.
+macro_rules! either {
+    ($stream:expr, $inner:ident => $what:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $what,
+            Stream::Unix($inner) => $what,
+        }
+    };
+}
+
+impl Stream {
+    /// Connects to a Unix socket.
+    ///
+    /// # Blocks
+    /// Until the listener's queue has room, `timeout` at most.
+    ///
+    /// # Errors
+    /// `TimedOut`; or nobody listens there, or it is not ours to use.
+    pub fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + timeout;
+        let address = SocketAddrUnix::new(path)?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            // The time to send is the time to connect as well; std has no other way to say it.
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(left))?;
+            match rustix::net::connect(&socket, &address) {
+                Ok(()) => break,
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, None)?;
+        Ok(Stream::Unix(socket.into()))
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().map(Peer::Tcp),
+            Stream::Unix(_) => Ok(Peer::Unix),
+        }
+    }
+
+    /// Another handle on the same connection.
+    ///
+    /// # Errors
+    /// Descriptors have run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+        }
+    }
+
+    /// Sends what is small at once. A Unix socket always does.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_nodelay(true),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Whether calls come back at once, for all handles.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
+        either!(self, stream => stream.set_nonblocking(is_nonblocking))
+    }
+
+    /// Limits each read, for all handles.
+    ///
+    /// # Errors
+    /// The connection is gone, or the time is zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        either!(self, stream => stream.set_read_timeout(timeout))
+    }
+
+    /// Limits each write, for all handles.
+    ///
+    /// # Errors
+    /// The connection is gone, or the time is zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        either!(self, stream => stream.set_write_timeout(timeout))
+    }
+
+    /// Ends the connection for all handles, in one direction or both; frees whoever is blocked on it.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        either!(self, stream => stream.shutdown(how))
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        either!(self, stream => (&*stream).read(buffer))
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        either!(self, stream => (&*stream).write(bytes))
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        either!(self, stream => (&*stream).write_vectored(slices))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, stream => stream.as_fd())
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Stream::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Self {
+        Stream::Unix(stream)
+    }
+}
+
+/// What listens for connections.
+#[derive(Debug)]
+pub enum Listener {
+    /// On a port.
+    Tcp(TcpListener),
+    /// On a path.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes the next connection, which blocks whatever the listener does.
+    ///
+    /// # Blocks
+    /// Unless it was told not to, until one comes.
+    ///
+    /// # Errors
+    /// Descriptors have run out, or the peer has gone already.
+    pub fn accept(&self) -> io::Result<(Stream, Peer)> {
+        let (stream, peer) = match self {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (stream.into(), peer.into()))?,
+            Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::from(stream), Peer::Unix))?,
+        };
+        // Not everywhere does a socket begin as blocking whatever its listener is.
+        stream.set_nonblocking(false)?;
+        Ok((stream, peer))
+    }
+
+    /// Whether `accept` comes back at once.
+    ///
+    /// # Errors
+    /// It is no listener.
+    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.set_nonblocking(is_nonblocking),
+            Listener::Unix(listener) => listener.set_nonblocking(is_nonblocking),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// A path for a socket that is removed at the end.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let place = Self(std::env::temp_dir().join(format!("mesophyll-stream-{name}-{}", std::process::id())));
+            let _ = std::fs::remove_file(&place.0);
+            place
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_path_only_if_it_says_so() {
+        assert_eq!(unix_path("unix:/run/m/socket"), Some(Path::new("/run/m/socket")));
+        for address in ["unix", "/run/m/socket", "localhost:7450", "[::1]:7450"] {
+            assert_eq!(unix_path(address), None);
+        }
+    }
+
+    #[test]
+    fn a_unix_connection_is_what_a_tcp_connection_is() {
+        let place = Place::new("pair");
+        let listener = Listener::Unix(UnixListener::bind(&place.0).expect("a socket"));
+        listener.set_nonblocking(true).expect("a mode");
+        assert_eq!(listener.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
+        let ours = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect("a connection");
+        let (theirs, peer) = listener.accept().expect("a peer");
+        assert_eq!((peer, peer.to_string(), peer.ip().is_loopback()), (Peer::Unix, "unix".to_owned(), true));
+        theirs.set_nodelay().expect("nothing to do");
+        (&ours).write_all(b"hello").expect("sent");
+        // Blocking again, whatever its listener is: it waits for its timeout.
+        let mut buffer = [0; 8];
+        assert_eq!((&theirs).read(&mut buffer).expect("read"), 5);
+        theirs.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let began = Instant::now();
+        assert_eq!((&theirs).read(&mut buffer).expect_err("nothing").kind(), ErrorKind::WouldBlock);
+        assert!(began.elapsed() >= Duration::from_millis(15));
+        theirs.try_clone().expect("a handle").shutdown(Shutdown::Both).expect("ended");
+        assert_eq!((&ours).read(&mut buffer).expect("the end"), 0);
+    }
+
+    #[test]
+    fn connecting_to_a_unix_socket_that_accepts_nobody_has_a_deadline() {
+        let place = Place::new("full");
+        let missing = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("no file");
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        let listener = UnixListener::bind(&place.0).expect("a socket");
+        rustix::net::listen(&listener, 0).expect("a short queue");
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Stream::connect_unix(&place.0, Duration::from_millis(50)) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 10, "the queue has no end");
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(listener);
+        let refused = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("nobody listens");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
