@@ -314,11 +314,12 @@ fn start_processes(
         failures_in_a_row: config.failures_in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
         ..default
     };
+    let address = if config.external_workers { String::new() } else { address_for_children(server) };
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
             program: program.to_owned(),
-            args: worker_args(config, worker_id, server.local_addr()),
+            args: worker_args(config, worker_id, &address),
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
             spawner: spawner.clone(),
         });
@@ -331,15 +332,22 @@ fn start_processes(
     Ok(workers)
 }
 
+/// Where the master's own workers connect: to its private socket, which costs less than the port, or else to the port.
+fn address_for_children(server: &MesophyllServer) -> String {
+    server.listen_locally().unwrap_or_else(|error| {
+        log::warn!("no private socket for the workers, who use the port instead: {error}");
+        reachable(server.local_addr()).to_string()
+    })
+}
+
 /// The command line of a worker: the master passes its own worker-side options on.
-fn worker_args(config: &PoolConfig, worker_id: usize, master: SocketAddr) -> Vec<OsString> {
-    let host = reachable(master).to_string();
+fn worker_args(config: &PoolConfig, worker_id: usize, master: &str) -> Vec<OsString> {
     let events: Vec<&str> = config.default_events.iter().map(String::as_str).collect();
     let mut args: Vec<OsString> = vec!["worker".into()];
     for (name, value) in [
         ("--id", worker_id.to_string()),
         ("--workers", config.workers.to_string()),
-        ("--master", host),
+        ("--master", master.to_owned()),
         ("--lifeline", "stdin".to_owned()),
         ("--default-events", events.join(",")),
         ("--executors", config.runtime.executors.to_string()),

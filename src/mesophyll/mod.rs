@@ -13,6 +13,7 @@ mod db_figures;
 pub mod db_routes;
 mod db_transport;
 mod ledger;
+mod local_socket;
 mod question;
 mod server;
 mod tally;

@@ -1,4 +1,4 @@
-//! The master's end: one listener for `/ws` and `/db/*`, the workers' tokens, and their connections by worker id.
+//! The master's end: one port, and a private Unix socket beside it where that is wanted, for `/ws` and `/db/*`, the workers' tokens, and their connections by worker id.
 //!
 //! Requests run on the HTTP layer's connection threads; a link's two threads belong to the [`Link`]s kept here and are
 //! joined at the latest by [`MesophyllServer::shutdown`]. What a worker's process does is its supervisor's business.
@@ -25,6 +25,7 @@ use crate::worker_like::WorkerLike;
 
 use super::conn::{ConnHandler, ConnPulse};
 use super::ledger::{Ledger, LinkReport};
+use super::local_socket::LocalSocket;
 use super::{DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
@@ -78,7 +79,9 @@ impl std::error::Error for StartError {}
 /// The master's end of the protocol.
 pub struct MesophyllServer {
     shared: Arc<Shared>,
+    // Before the socket: who listens goes first.
     http: HttpServer,
+    local_socket: Mutex<Option<LocalSocket>>,
 }
 
 struct Shared {
@@ -156,12 +159,30 @@ impl MesophyllServer {
         }));
         let handler = Arc::new(Routes { shared: shared.clone() });
         let http = HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
-        Ok(Self { shared, http })
+        Ok(Self { shared, http, local_socket: Mutex::new(None) })
     }
 
     /// The address that workers connect to.
     pub fn local_addr(&self) -> SocketAddr {
         self.http.local_addr()
+    }
+
+    /// Listens on a Unix socket too, which nobody but this user (and root) can open; returns its address, for workers of this
+    /// host. It lives until the shutdown. Also removes what masters that were killed left behind.
+    ///
+    /// # Errors
+    /// The directory for temporary files is not usable for it. The port is, as before.
+    pub fn listen_locally(&self) -> io::Result<String> {
+        let (listener, socket) = LocalSocket::bind(&std::env::temp_dir())?;
+        let address = socket.address();
+        self.http.listen_unix(listener)?;
+        *self.lock_local_socket() = Some(socket);
+        Ok(address)
+    }
+
+    fn lock_local_socket(&self) -> MutexGuard<'_, Option<LocalSocket>> {
+        // It is replaced whole, so poison means nothing.
+        self.local_socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The secret of a worker.
@@ -233,6 +254,8 @@ impl MesophyllServer {
             conn.close(close_code::GOING_AWAY);
         }
         self.http.shutdown(deadline);
+        // Nobody listens there any more.
+        drop(self.lock_local_socket().take());
         for link in links {
             link.join_until(deadline);
         }
