@@ -35,6 +35,8 @@ mod hostile_master;
 #[cfg(feature = "luau")]
 mod live_tenants;
 #[cfg(feature = "luau")]
+mod local_socket;
+#[cfg(feature = "luau")]
 mod metrics;
 #[cfg(feature = "luau")]
 mod metrics_files;
