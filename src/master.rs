@@ -165,6 +165,15 @@ impl Master {
         self.server.as_ref().map(|server| server.local_addr())
     }
 
+    /// The address of a private Unix socket (`unix:PATH`) for workers of this host that others start, as those have that the
+    /// master starts; `None` in thread-pool mode.
+    ///
+    /// # Errors
+    /// There is no place for it; the port is always there.
+    pub fn listen_locally(&self) -> io::Result<Option<String>> {
+        self.server.as_ref().map(|server| server.listen_locally()).transpose()
+    }
+
     /// The internal API's address, if it is on.
     pub fn api_addr(&self) -> Option<SocketAddr> {
         self.api.as_ref().map(InternalApi::local_addr)

@@ -167,17 +167,19 @@ impl MesophyllServer {
         self.http.local_addr()
     }
 
-    /// Listens on a Unix socket too, which nobody but this user (and root) can open; returns its address, for workers of this
-    /// host. It lives until the shutdown. Also removes what masters that were killed left behind.
+    /// Listens on a Unix socket too, unless it does already, which nobody but this user (and root) can open; returns its address,
+    /// for workers of this host. It lives until the shutdown. Also removes what masters that were killed left behind.
     ///
     /// # Errors
     /// The directory for temporary files is not usable for it. The port is, as before.
     pub fn listen_locally(&self) -> io::Result<String> {
+        let mut current = self.lock_local_socket();
+        if let Some(socket) = &*current {
+            return Ok(socket.address());
+        }
         let (listener, socket) = LocalSocket::bind(&std::env::temp_dir())?;
-        let address = socket.address();
         self.http.listen_unix(listener)?;
-        *self.lock_local_socket() = Some(socket);
-        Ok(address)
+        Ok(current.insert(socket).address())
     }
 
     fn lock_local_socket(&self) -> MutexGuard<'_, Option<LocalSocket>> {

@@ -157,6 +157,7 @@ fn without_a_place_for_the_socket_workers_use_the_port() {
         assert_eq!(told(*pid), master.listen().to_string());
     }
     assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(1)));
+    assert!(is_port_used(&master));
     assert_eq!(master.stop().0.code(), 0);
 }
 

@@ -197,10 +197,12 @@ impl Runner<'_> {
     }
 
     fn dispatches(&mut self, folder: &Path, left_out: &mut Vec<String>) -> Result<(), String> {
-        const NAMES: [&str; 9] = [
+        const NAMES: [&str; 11] = [
             "dispatch_rtt_tiny",
             "dispatch_rtt_2k",
             "dispatch_rtt_2k_tree",
+            "dispatch_rtt_tiny_unix",
+            "dispatch_tiny_unix",
             "dispatch_tiny",
             "dispatch_2k",
             "dispatch_2k_tree",
@@ -213,6 +215,7 @@ impl Runner<'_> {
         }
         let echoes = Echoes::new(left_out);
         self.round_trips(&echoes, folder)?;
+        self.over_unix(&echoes)?;
         let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
             let contestants = echoes
@@ -253,6 +256,16 @@ impl Runner<'_> {
         }
         let contestants = echoes.both(load(Kind::RoundTrip, Size::TwoKTree, 1), |turn| latencies(turn.outcome));
         self.case("dispatch_rtt_2k_tree", 1, self.fresh_plan(Duration::ZERO), contestants)
+    }
+
+    /// As a master's own workers are connected, beside ours and the peer's over TCP.
+    fn over_unix(&mut self, echoes: &Echoes) -> Result<(), String> {
+        let sides = [(Role::Ours, Side::OursUnix), (Role::Async, Side::Peer), (Role::Other("vs_tcp"), Side::Ours)];
+        let lone =
+            |(role, side)| echoes.fresh(role, side, load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome));
+        self.case("dispatch_rtt_tiny_unix", 1, self.fresh_plan(Duration::ZERO), sides.map(lone).into())?;
+        let flight = |(role, side)| echoes.fresh(role, side, load(Kind::Flight, Size::Tiny, 64), throughput);
+        self.case("dispatch_tiny_unix", 64, self.fresh_plan(FLIGHT_LASTING_MIN), sides.map(flight).into())
     }
 
     /// What it is about is work alone: nobody waits for another processor to wake up.

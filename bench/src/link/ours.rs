@@ -26,7 +26,7 @@ use mesophyll::worker_like::{WorkerLike, next_ticket};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};
 use super::events::Ours;
-use super::pair::{READY_TIMEOUT, Role};
+use super::pair::{READY_TIMEOUT, Role, Side};
 use crate::peer::vm::TEMPLATE;
 
 /// Longer than any turn.
@@ -73,9 +73,13 @@ pub(super) fn start_master(workers: usize, store: Option<&str>) -> Result<(Maste
 }
 
 /// A master's process: says its address and its workers' tokens, then does what it is asked.
-pub fn master(workers: usize, store: Option<&str>) -> Result<(), String> {
+pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), String> {
     let (master, tokens) = start_master(workers, store)?;
-    let address = master.listen_addr().ok_or("a master without a port")?;
+    let address = match side {
+        Side::OursUnix => master.listen_locally().map_err(|error| error.to_string())?,
+        _ => master.listen_addr().map(|address| address.to_string()),
+    };
+    let address = address.ok_or("a master of threads")?;
     say(&format!("{address} {}", tokens.join(" ")))?;
     let pool = master.pool();
     answer_lines(|line| match line {

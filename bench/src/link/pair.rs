@@ -18,18 +18,22 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Whose processes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
+    /// Over TCP, like everybody.
     Ours,
+    /// Over the private Unix socket, as a master's own workers are.
+    OursUnix,
     Peer,
     Nats,
     Grpc,
 }
 
 impl Side {
-    const ALL: [Side; 4] = [Side::Ours, Side::Peer, Side::Nats, Side::Grpc];
+    const ALL: [Side; 5] = [Side::Ours, Side::OursUnix, Side::Peer, Side::Nats, Side::Grpc];
 
     fn name(self) -> &'static str {
         match self {
             Side::Ours => "ours",
+            Side::OursUnix => "ours-unix",
             Side::Peer => "peer",
             Side::Nats => "nats",
             Side::Grpc => "grpc",
@@ -55,7 +59,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
         [name, "master", workers, store, address] => {
             let store = (*store != "-").then_some(*store);
             match side(name) {
-                Some(Side::Ours) => ours::master(number(workers)?, store),
+                Some(side @ (Side::Ours | Side::OursUnix)) => ours::master(number(workers)?, store, side),
                 Some(Side::Peer) => theirs::master(number(workers)?, store),
                 Some(Side::Nats) => nats::master(),
                 Some(Side::Grpc) => grpc::master(address),
@@ -71,7 +75,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
                 is_luau: *kind == "luau",
             };
             match side(name) {
-                Some(Side::Ours) => ours::worker(&role),
+                Some(Side::Ours | Side::OursUnix) => ours::worker(&role),
                 Some(Side::Peer) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),
                 Some(Side::Grpc) => grpc::worker(),
