@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
-use crate::stream::unix_path;
+use crate::stream::names_a_listener;
 use crate::worker::Recycle;
 
 /// How the pool's workers run.
@@ -296,7 +296,7 @@ impl WorkerConfig {
             return Err(wrong(options, "id", "must be below --workers"));
         }
         let (master, _) = options.option("master").ok_or_else(|| missing("master"))?;
-        if !names_a_master(master) {
+        if !names_a_listener(master) {
             // Else it would look for a master that it cannot find for ever.
             return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path"));
         }
@@ -413,15 +413,6 @@ fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError
         Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
         _ => Err(wrong(options, name, "is a number from 1")),
     }
-}
-
-/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who starts the worker.
-fn names_a_master(master: &str) -> bool {
-    if let Some(path) = unix_path(master) {
-        return path.is_absolute();
-    }
-    let port = master.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
-    port.is_some_and(|port: u16| port != 0)
 }
 
 /// `has_children`: there are processes that the master could start anew.
@@ -591,20 +582,7 @@ mod tests {
         let config = worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
         assert_eq!((config.id, config.workers, config.lifeline), (1, 2, false));
         assert!(worker(&[("id", "2"), ("workers", "2"), ("master", "localhost:7450")]).is_err());
-        for (master, is_one) in [
-            ("[::1]:7450", true),
-            ("a.example:1", true),
-            ("localhost", false),
-            (":7450", false),
-            ("localhost:0", false),
-            ("localhost:x", false),
-            ("", false),
-            ("unix:/run/mesophyll/socket", true),
-            ("unix:socket", false),
-            ("unix:", false),
-        ] {
-            assert_eq!(worker(&[("id", "0"), ("workers", "1"), ("master", master)]).is_ok(), is_one, "{master}");
-        }
+        assert!(worker(&[("id", "1"), ("workers", "2"), ("master", "localhost")]).is_err());
         assert_eq!(worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message, "--master is missing");
     }
 }

@@ -19,6 +19,15 @@ pub fn unix_path(address: &str) -> Option<&Path> {
     address.strip_prefix("unix:").map(Path::new)
 }
 
+/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who connects.
+pub fn names_a_listener(address: &str) -> bool {
+    if let Some(path) = unix_path(address) {
+        return path.is_absolute();
+    }
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    port.is_some_and(|port: u16| port != 0)
+}
+
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -187,6 +196,22 @@ impl Write for &Stream {
     }
 }
 
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self).flush()
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         either!(self, stream => stream.as_fd())
@@ -280,6 +305,24 @@ mod tests {
         assert_eq!(unix_path("unix:/run/m/socket"), Some(Path::new("/run/m/socket")));
         for address in ["unix", "/run/m/socket", "localhost:7450", "[::1]:7450"] {
             assert_eq!(unix_path(address), None);
+        }
+    }
+
+    #[test]
+    fn an_address_that_nobody_could_connect_to_is_none() {
+        for (address, is_one) in [
+            ("[::1]:7450", true),
+            ("a.example:1", true),
+            ("localhost", false),
+            (":7450", false),
+            ("localhost:0", false),
+            ("localhost:x", false),
+            ("", false),
+            ("unix:/run/mesophyll/socket", true),
+            ("unix:socket", false),
+            ("unix:", false),
+        ] {
+            assert_eq!(names_a_listener(address), is_one, "{address}");
         }
     }
 

@@ -335,9 +335,9 @@ impl Acceptor {
 
     /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
     /// take the answer with it.
-    fn refuse(&mut self, stream: Stream, peer: Peer) {
+    fn refuse(&mut self, mut stream: Stream, peer: Peer) {
         let response = self.shared.handler.refuse(&TOO_MANY, peer);
-        let is_written = stream.set_nonblocking(true).and_then(|()| (&stream).write_all(&full_text(response)));
+        let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
         if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
             if self.refused.len() >= REFUSED_KEPT {
                 self.refused.pop_front();

@@ -54,7 +54,7 @@ impl Client {
 
     /// Sends; a server that has closed already is no failure of the client's.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = (&self.stream).write_all(bytes);
+        let _ = self.stream.write_all(bytes);
     }
 
     pub(crate) fn finish_writing(&mut self) {
@@ -120,7 +120,7 @@ impl Client {
 
     fn fill(&mut self) -> usize {
         let mut buffer = [0; 65_536];
-        let got = (&self.stream).read(&mut buffer).expect("bytes or an end before the test's patience ends");
+        let got = self.stream.read(&mut buffer).expect("bytes or an end before the test's patience ends");
         self.rest.extend_from_slice(&buffer[..got]);
         got
     }

@@ -81,7 +81,7 @@ impl Upgrade {
     pub fn start(
         self,
         name: &str,
-        socket: Stream,
+        mut socket: Stream,
         already_read: Vec<u8>,
         limits: &LinkLimits,
         serve: impl FnOnce(&LinkSender) -> Service,
@@ -89,7 +89,7 @@ impl Upgrade {
         socket.set_read_timeout(None)?;
         socket.set_nodelay()?;
         socket.set_write_timeout(Some(Duration::from_secs(5)))?;
-        (&socket).write_all(&self.response)?;
+        socket.write_all(&self.response)?;
         let half = ReadHalf::new(socket, &already_read);
         let websocket = WebSocket::from_raw_socket(half, Role::Server, Some(config(limits)));
         super::start(name, Upgraded { websocket, role: Role::Server }, limits, serve)

@@ -65,7 +65,7 @@ impl ReadHalf {
             }
             self.socket.set_read_timeout(Some(left))?;
         }
-        let len = self.input.fill_from(&mut &self.socket)?;
+        let len = self.input.fill_from(&mut self.socket)?;
         if let Some(link) = &self.link {
             link.note_received(len);
             self.stats.received_bytes.add(len as u64);
@@ -77,7 +77,7 @@ impl ReadHalf {
     /// kernel sends when a socket is closed with unread bytes in it. The writer bounds how long this takes.
     fn drain(&mut self) {
         let mut waste = [0; 4096];
-        while matches!((&self.socket).read(&mut waste), Ok(len) if len > 0) {}
+        while matches!(self.socket.read(&mut waste), Ok(len) if len > 0) {}
     }
 }
 
@@ -98,7 +98,7 @@ impl Write for ReadHalf {
                 self.frames.extend_from_slice(bytes);
                 Ok(bytes.len())
             }
-            None => (&self.socket).write(bytes),
+            None => self.socket.write(bytes),
         }
     }
 
@@ -110,7 +110,7 @@ impl Write for ReadHalf {
                 Ok(())
             }
             Some(_) => Ok(()),
-            None => (&self.socket).flush(),
+            None => self.socket.flush(),
         }
     }
 }

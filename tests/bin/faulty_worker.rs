@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesophyll::model::{KhronosValue, TenantId};
+use mesophyll::stream::{Stream, unix_path};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::value::encode;
 use tungstenite::{Message, WebSocket};
@@ -114,7 +115,7 @@ fn pause(time: Duration) {
 
 /// One link to the master, by hand.
 struct Peer {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Stream>,
     beaten: Instant,
 }
 
@@ -128,9 +129,12 @@ struct Request {
 impl Peer {
     /// After the handshake, and silent so far.
     fn connect(args: &Args) -> Result<Self, Box<dyn Error>> {
-        let stream = TcpStream::connect(&args.master)?;
-        stream.set_nodelay(true)?;
-        let url = format!("ws://{}/ws?id={}&token={}", args.master, args.id, args.token);
+        let stream = match unix_path(&args.master) {
+            Some(path) => Stream::connect_unix(path, FOREVER)?,
+            None => TcpStream::connect(&args.master)?.into(),
+        };
+        stream.set_nodelay()?;
+        let url = format!("ws://localhost/ws?id={}&token={}", args.id, args.token);
         let (socket, _) = tungstenite::client::client(url, stream)?;
         Ok(Self { socket, beaten: Instant::now() })
     }

@@ -15,12 +15,12 @@ const SHORT: Duration = Duration::from_millis(500);
 
 /// Sends a byte now and then until the server has had enough: a server whose timeouts are per read never has.
 fn dribble(stream: &Stream, byte: u8) {
-    let stream = stream.try_clone().expect("a descriptor");
+    let mut stream = stream.try_clone().expect("a descriptor");
     let deadline = soon();
     loop {
         assert!(Instant::now() < deadline, "the server lets itself be dribbled at");
         pace(SHORT / 50);
-        if (&stream).write_all(&[byte]).is_err() {
+        if stream.write_all(&[byte]).is_err() {
             return;
         }
     }
@@ -106,7 +106,7 @@ fn a_peer_that_drains_a_little_at_a_time_is_closed_too() {
     while fixture.server.stats().requests == 0 || fixture.server.stats().open > 0 {
         assert!(Instant::now() < deadline, "the server lets itself be drained slowly");
         pace(SHORT / 50);
-        let _ = std::io::Read::read(&mut &client.stream, &mut buffer);
+        let _ = std::io::Read::read(&mut client.stream, &mut buffer);
     }
 }
 
