@@ -206,8 +206,7 @@ impl Run {
 
     fn connect(&self) -> Result<(Link, Arc<Session>), ConnectError> {
         let config = &self.config;
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
-        let (socket, host) = open(&config.master)?;
+        let (socket, host, deadline) = open(&config.master)?;
         *lock(&self.control.handshake) = Some(socket.try_clone()?);
         // A stop that came before the line above found no socket.
         if self.is_stopped() {
@@ -303,13 +302,17 @@ impl Run {
     }
 }
 
-/// A connection to a master, and what to call its host.
-fn open(master: &str) -> Result<(Stream, &str), ConnectError> {
+/// A connection to a master, what to call its host, and by when the handshake must be done. The time for that begins when the
+/// name has been looked up, for which the system takes its own.
+fn open(master: &str) -> Result<(Stream, &str, Instant), ConnectError> {
+    let deadline = || Instant::now() + CONNECT_TIMEOUT;
     if let Some(path) = unix_path(master) {
-        return Ok((Stream::connect_unix(path, CONNECT_TIMEOUT)?, "localhost"));
+        let deadline = deadline();
+        return Ok((Stream::connect_unix(path, CONNECT_TIMEOUT)?, "localhost", deadline));
     }
     let addresses: Vec<_> = master.to_socket_addrs()?.collect();
-    Ok((link::connect_tcp(&addresses, CONNECT_TIMEOUT)?, master))
+    let deadline = deadline();
+    Ok((link::connect_tcp(&addresses, CONNECT_TIMEOUT)?, master, deadline))
 }
 
 /// What the threads of one link share.

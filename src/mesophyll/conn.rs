@@ -489,6 +489,7 @@ pub(super) struct ConnPulse {
     pub(super) conn: MesophyllServerConn,
     interval: Duration,
     bytes_before: u64,
+    /// Of all links of this worker, of which the others have ended.
     messages_before: u64,
     due: Instant,
     /// When the last heartbeat had come that this thread knows of, and how late it has been itself since then.

@@ -2,18 +2,17 @@
 //!
 //! Owned by the server, which removes it at its end. A master that was killed cannot; the next one of the same user does.
 //!
-//! Invariant: a socket of the name [`NAME`] is listened on as long as its master lives (it gets the name after that began), so
-//! one that refuses a connection has no master any more.
+//! Invariant: a master holds a shared lock on its directory as long as it lives, and the system lets go of it then. So whoever
+//! gets the lock for itself has found a directory without a master. `systemd-tmpfiles`, which tidies up after some days, asks
+//! in the same way, and leaves what is locked.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::random;
-use crate::stream::Stream;
 
 /// How the names of the directories begin.
 const PREFIX: &str = "mesophyll-local-";
@@ -25,16 +24,12 @@ const RANDOM_CHARS: usize = 16;
 /// The socket's name in its directory.
 const NAME: &str = "master";
 
-/// Its name before it is listened on.
-const UNFINISHED_NAME: &str = "new";
-
-/// Limit: for one of another master to say that it is in use; its queue is full if it does not at once, so it is.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(10);
-
 /// A Unix socket and its directory, both removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct LocalSocket {
     folder: PathBuf,
+    /// The lock, which its being open holds.
+    _lock: File,
 }
 
 impl LocalSocket {
@@ -49,11 +44,12 @@ impl LocalSocket {
         }
         // With the mode, and not given it afterwards, when somebody may be inside. A umask can only take more away.
         DirBuilder::new().mode(0o700).create(&folder)?;
-        let socket = Self { folder };
+        // If another master tidies up between the two, it has the lock, or the directory is gone: then there is no socket.
+        let lock = File::open(&folder).and_then(|lock| lock.try_lock_shared().map(|()| lock).map_err(io::Error::from));
+        let lock = lock.inspect_err(|_| remove(&folder))?;
+        let socket = Self { folder, _lock: lock };
         // From here on, dropping it removes the directory.
-        let unfinished = socket.folder.join(UNFINISHED_NAME);
-        let listener = UnixListener::bind(&unfinished)?;
-        fs::rename(&unfinished, socket.path())?;
+        let listener = UnixListener::bind(socket.path())?;
         remove_abandoned(place, &socket.folder);
         Ok((listener, socket))
     }
@@ -76,14 +72,14 @@ impl Drop for LocalSocket {
 
 /// Removes a directory of ours. What else is in it stays, and with it the directory.
 fn remove(folder: &Path) {
-    for name in [NAME, UNFINISHED_NAME] {
-        let _ = fs::remove_file(folder.join(name));
+    let path = folder.join(NAME);
+    if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        let _ = fs::remove_file(path);
     }
     let _ = fs::remove_dir(folder);
 }
 
-/// Removes the directories of this user's masters that are no more. One whose socket has no name yet stays: its master may just
-/// be starting.
+/// Removes the directories of this user's masters that are no more.
 fn remove_abandoned(place: &Path, own: &Path) {
     let (Ok(entries), Ok(own_metadata)) = (fs::read_dir(place), fs::symlink_metadata(own)) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
@@ -91,29 +87,32 @@ fn remove_abandoned(place: &Path, own: &Path) {
         // Not through a link: that would be another's directory.
         let is_ours = fs::symlink_metadata(&folder)
             .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own_metadata.uid());
-        if is_ours && is_abandoned(&folder.join(NAME)) {
+        // Held while it is removed, so that no two do it.
+        if is_ours
+            && let Ok(lock) = File::open(&folder)
+            && lock.try_lock().is_ok()
+        {
             remove(&folder);
         }
     }
 }
 
-fn is_abandoned(path: &Path) -> bool {
-    Stream::connect_unix(path, LOOK_TIMEOUT).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
+    use crate::stream::{Stream, unix_path};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     /// A directory for directories, which goes with all that is in it.
     struct Place(PathBuf);
 
     impl Place {
         fn new(name: &str) -> Self {
-            let name = format!("mesophyll-places-{name}-{}", std::process::id());
-            let place = std::env::temp_dir().join(name);
+            let place = std::env::temp_dir().join(format!("mesophyll-{name}-{:016x}", random::u64()));
             fs::create_dir(&place).expect("a directory");
             Self(place)
         }
@@ -134,8 +133,8 @@ mod tests {
         let place = Place::new("mode");
         let (listener, socket) = LocalSocket::bind(&place.0).expect("a socket");
         assert_eq!(fs::metadata(&socket.folder).expect("it").permissions().mode() & 0o777, 0o700);
-        let path = crate::stream::unix_path(&socket.address()).expect("a path").to_owned();
-        Stream::connect_unix(&path, Duration::from_secs(5)).expect("somebody listens");
+        let path = unix_path(&socket.address()).expect("a path").to_owned();
+        Stream::connect_unix(&path, PATIENCE).expect("somebody listens");
         listener.accept().expect("a connection");
         drop(socket);
         assert_eq!(place.names(), 0);
@@ -144,33 +143,44 @@ mod tests {
     #[test]
     fn what_a_killed_master_left_is_removed_and_nothing_else() {
         let place = Place::new("abandoned");
-        let killed = LocalSocket::bind(&place.0).expect("a socket");
         let running = LocalSocket::bind(&place.0).expect("a socket");
-        let starting = place.0.join(format!("{PREFIX}starting"));
-        fs::create_dir(&starting).expect("a directory");
-        // A foreign file in it keeps it.
-        let odd = LocalSocket::bind(&place.0).expect("a socket");
-        fs::write(odd.1.folder.join("notes"), "mine").expect("a file");
+        // As a kill leaves them: one with its socket, one that had none yet, one in which somebody has put a file.
+        let folder = |name: &str| {
+            let folder = place.0.join(format!("{PREFIX}{name}"));
+            fs::create_dir(&folder).expect("a directory");
+            folder
+        };
+        let (killed, unborn, odd) = (folder("killed"), folder("unborn"), folder("odd"));
+        drop(UnixListener::bind(killed.join(NAME)).expect("a socket"));
+        fs::write(odd.join(NAME), "no socket").expect("a file");
         let elsewhere = Place::new("elsewhere");
-        let target = LocalSocket::bind(&elsewhere.0).expect("a socket");
-        std::os::unix::fs::symlink(&target.1.folder, place.0.join(format!("{PREFIX}link"))).expect("a link");
-        // As the system closes it.
-        drop((killed.0, odd.0, target.0));
+        drop(UnixListener::bind(elsewhere.0.join(NAME)).expect("a socket"));
+        std::os::unix::fs::symlink(&elsewhere.0, place.0.join(format!("{PREFIX}link"))).expect("a link");
         let (_listener, own) = LocalSocket::bind(&place.0).expect("a socket");
-        assert!(!killed.1.folder.exists(), "it was abandoned");
-        for kept in [&running.1.folder, &starting, &odd.1.folder, &target.1.folder, &own.folder] {
+        for gone in [&killed, &unborn] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+        for kept in [&running.1.path(), &odd.join(NAME), &elsewhere.0.join(NAME), &own.path()] {
             assert!(kept.exists(), "{}", kept.display());
         }
-        assert!(target.1.path().exists(), "a link was followed");
     }
 
     #[test]
     fn a_place_that_will_not_do_is_left_as_it_was() {
         let place = Place::new("long");
-        let long = place.0.join("x".repeat(100));
-        fs::create_dir(&long).expect("a directory");
-        LocalSocket::bind(&long).expect_err("too long a path");
-        assert_eq!(fs::read_dir(&long).expect("a directory").count(), 0);
+        let path_bytes = place.0.join(format!("{PREFIX}{}/{NAME}", "x".repeat(RANDOM_CHARS))).as_os_str().len();
+        let mut refused = 0;
+        // Across the border, which is at 107.
+        for bytes in 100..115 {
+            let long = place.0.join("x".repeat(bytes - path_bytes - 1));
+            fs::create_dir(&long).expect("a directory");
+            match LocalSocket::bind(&long) {
+                Ok((_listener, socket)) => drop(Stream::connect_unix(&socket.path(), PATIENCE).expect("a connection")),
+                Err(_) => refused += 1,
+            }
+            assert_eq!(fs::read_dir(&long).expect("a directory").count(), 0, "{bytes}");
+        }
+        assert_eq!(refused, 7);
         LocalSocket::bind(&place.0.join("missing")).expect_err("no such directory");
         LocalSocket::bind(Path::new("relative")).expect_err("no address for another process");
     }

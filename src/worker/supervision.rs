@@ -387,7 +387,7 @@ fn tell_in_flight(in_flight: &[InFlight]) -> String {
         .take(IN_FLIGHT_TOLD)
         .map(|event| {
             let ms = now.saturating_duration_since(event.since).as_millis();
-            format!("{} of {} for {ms} ms", event.what, event.tenant)
+            format!("{} of {} (asked for {ms} ms ago)", event.what, event.tenant)
         })
         .collect();
     let more = in_flight.len().saturating_sub(IN_FLIGHT_TOLD);

@@ -102,8 +102,9 @@ fn the_log_says_in_what_a_worker_hangs_and_how_long_and_its_tenant_is_quarantine
             let seconds = time.strip_suffix(" s").and_then(|time| time.rsplit(' ').next()?.parse::<u64>().ok());
             assert!(seconds.is_some_and(|seconds| seconds >= 1), "{line}");
         }
-        let ended =
-            format!("worker 0 (pid {worker}) ended: killed by signal 15, with 1 in flight: STUCK of guild:7 for ");
+        let ended = format!(
+            "worker 0 (pid {worker}) ended: killed by signal 15, with 1 in flight: STUCK of guild:7 (asked for "
+        );
         master.running.wait_stderr(&ended);
         assert!(is_gone(worker));
     }
