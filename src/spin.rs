@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const SPIN_MAX: Duration = Duration::from_micros(50);
 
 /// Of so many waits one is tried, if it is always vain.
-const SKIPPED_MAX: u32 = 64;
+const SKIPPED_MAX: u32 = 1024;
 
 /// Waits of one kind, of which one at a time is spent awake.
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ mod tests {
     fn what_is_always_vain_is_tried_ever_less_often() {
         let spin = Spin::new();
         let mut tried = Vec::new();
-        for number in 0..1000 {
+        for number in 0..5000 {
             let mut looks = 0;
             spin.wait(|| {
                 looks += 1;
@@ -105,8 +105,8 @@ mod tests {
                 tried.push(number);
             }
         }
-        assert_eq!(tried[..9], [0, 1, 3, 7, 15, 31, 63, 127, 191]);
-        assert_eq!(tried[8..].windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>(), [64; 12]);
+        assert_eq!(tried[..12], [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
+        assert_eq!(tried[11..].windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>(), [1024; 2]);
     }
 
     #[test]

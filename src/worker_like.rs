@@ -5,18 +5,14 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-
 use crate::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, Observed, TenantId, Ticket};
-use crate::spin::Spin;
-
-/// Callers that wait for an answer.
-static CALLERS: Spin = Spin::new();
+use crate::model::{
+    Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, Observed, Slot, TenantId, Ticket,
+};
 
 /// A worker, or a pool of workers.
 #[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.
@@ -129,9 +125,9 @@ pub fn start_as<W: WorkerLike + ?Sized>(
     job: Job,
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
-    let (answer_tx, answer_rx) = bounded(1);
-    worker.submit(tenant, ticket, job, deadline, Answer::channel(answer_tx));
-    PendingDispatch { guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true }, answer_rx, deadline }
+    let slot = Arc::new(Slot::default());
+    worker.submit(tenant, ticket, job, deadline, Answer::slot(slot.clone()));
+    PendingDispatch { guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true }, slot, deadline }
 }
 
 /// A ticket that no other job of this process has: random at the start of the process, and never the same again.
@@ -175,7 +171,7 @@ impl<W: WorkerLike + ?Sized> Drop for DispatchHandlerDropGuard<'_, W> {
 #[must_use = "dropping it cancels the job"]
 pub struct PendingDispatch<'w, W: WorkerLike + ?Sized> {
     guard: DispatchHandlerDropGuard<'w, W>,
-    answer_rx: Receiver<DispatchResult>,
+    slot: Arc<Slot>,
     deadline: Instant,
 }
 
@@ -188,38 +184,23 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn wait(mut self) -> Result<EncodedValue, DispatchError> {
-        self.is_answered_soon();
-        match self.answer_rx.recv_deadline(self.deadline) {
-            Ok(result) => {
-                self.guard.armed = false;
-                result
-            }
-            Err(RecvTimeoutError::Timeout) => match self.guard.cancel() {
-                Cancelled::Waiting => Err(no_worker_in_time()),
-                Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
-                // The answer came between the deadline and here.
-                Cancelled::Unknown => self.answer_rx.try_recv().unwrap_or(Err(DispatchError::Deadline { sent: true })),
-            },
-            // An `Answer` answers when it is dropped, so its channel cannot close without one.
-            Err(RecvTimeoutError::Disconnected) => {
-                self.guard.armed = false;
-                Err(DispatchError::OutcomeUnknown("the worker went away".to_owned()))
-            }
+        if self.slot.is_answered(self.deadline)
+            && let Some(result) = self.slot.take()
+        {
+            self.guard.armed = false;
+            return result;
+        }
+        match self.guard.cancel() {
+            Cancelled::Waiting => Err(no_worker_in_time()),
+            Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
+            // The answer came between the deadline and here.
+            Cancelled::Unknown => self.slot.take().unwrap_or(Err(DispatchError::Deadline { sent: true })),
         }
     }
 
-    /// Whether the answer is there, now or in a moment: that of a template with little to do comes before a thread that sleeps
-    /// would have been woken.
-    ///
-    /// # Blocks
-    /// As [`Spin::wait`].
-    pub fn is_answered_soon(&self) -> bool {
-        CALLERS.wait(|| !self.answer_rx.is_empty())
-    }
-
-    /// The channel on which the answer arrives, for `select!`.
-    pub fn answer_rx(&self) -> &Receiver<DispatchResult> {
-        &self.answer_rx
+    /// Where the answer arrives, for who may have to stop waiting for it.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 }
 

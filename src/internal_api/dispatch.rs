@@ -4,8 +4,6 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::Select;
-
 use super::admission::Permit;
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
@@ -71,18 +69,14 @@ impl Api {
     /// # Blocks
     /// Until the answer or the deadline; the wake-up is the shutdown of the API.
     pub(super) fn wait_for(&self, call: &Call<'_>, tenant: TenantId, job: Job, deadline: Instant) -> DispatchResult {
-        let pending = worker_like::start_as(&*self.pool, tenant, call.id.ticket(), job, deadline);
-        if pending.is_answered_soon() {
-            return pending.wait();
-        }
-        let mut select = Select::new();
-        select.recv(pending.answer_rx());
-        let stop = select.recv(&self.stop_rx);
-        if select.ready_deadline(deadline) == Ok(stop) && pending.answer_rx().is_empty() {
+        let ticket = call.id.ticket();
+        let pending = worker_like::start_as(&*self.pool, tenant, ticket, job, deadline);
+        // The end of the API ends it.
+        let wait = self.waits.begin(ticket, pending.slot());
+        if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
             return Err(DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned()));
         }
-        drop(select);
-        // The answer is there, or the deadline is over: this does not wait.
+        // The answer is there, or the deadline is over: this waits a moment at most.
         pending.wait()
     }
 }

@@ -26,15 +26,15 @@ mod status;
 mod tenants;
 mod text;
 pub mod token;
+mod waits;
 mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 
 use self::admission::Admission;
@@ -55,6 +55,7 @@ pub use self::routes::{Access, Endpoint, ROUTES};
 pub use self::source::{Cidr, ParseCidrError};
 pub use self::status::About;
 use self::token::Secret;
+use self::waits::Waits;
 
 /// What is sent after the deadline of a shutdown: time to say that it is over to those who still waited.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -104,8 +105,7 @@ pub struct InternalEndpoint {
 #[derive(Debug)]
 pub struct InternalApi {
     server: HttpServer,
-    // Dropped to end the waits for answers.
-    stop_tx: Mutex<Option<Sender<()>>>,
+    waits: Arc<Waits>,
 }
 
 impl InternalApi {
@@ -120,13 +120,13 @@ impl InternalApi {
         ready: Arc<dyn Readiness>,
         db: Arc<DbState>,
     ) -> io::Result<Self> {
-        let (stop_tx, stop_rx) = bounded(0);
+        let waits = Arc::new(Waits::new());
         let limits = config.http.clone();
-        let api = Arc::new(Api::new(config, pool, ready, db, stop_rx));
+        let api = Arc::new(Api::new(config, pool, ready, db, waits.clone()));
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.
         let _ = api.http.set(server.watch());
-        Ok(Self { server, stop_tx: Mutex::new(Some(stop_tx)) })
+        Ok(Self { server, waits })
     }
 
     /// Where it listens.
@@ -146,7 +146,7 @@ impl InternalApi {
     /// Until `deadline` and a second more.
     pub fn shutdown(&self, deadline: Instant) {
         self.server.drain(deadline);
-        drop(self.stop_tx.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.waits.end();
         self.server.shutdown(Instant::now() + FAREWELL);
     }
 }
@@ -173,8 +173,7 @@ pub(crate) struct Api {
     answered: Statuses,
     /// Of its own server, once that runs.
     http: OnceLock<HttpWatch>,
-    /// Disconnected when the API shuts down.
-    stop_rx: Receiver<()>,
+    waits: Arc<Waits>,
 }
 
 /// A request that passed the gates before its body.
@@ -192,7 +191,7 @@ impl Api {
         pool: Arc<dyn WorkerLike>,
         ready: Arc<dyn Readiness>,
         db: Arc<DbState>,
-        stop_rx: Receiver<()>,
+        waits: Arc<Waits>,
     ) -> Self {
         let places = config.http.connections.saturating_sub(API_RESERVED_CONNECTIONS).max(1);
         Self {
@@ -209,7 +208,7 @@ impl Api {
             statuses: Arc::default(),
             answered: Statuses::default(),
             http: OnceLock::new(),
-            stop_rx,
+            waits,
         }
     }
 

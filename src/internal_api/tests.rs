@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::openapi::errors;
 use super::token::{Secret, mint};
+use super::waits::Waits;
 use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::error::DispatchError;
 use crate::http::router::{Found, find};
@@ -470,8 +471,7 @@ fn other_sources_are_refused_whatever_they_ask() {
     let status = |trusted: &[&str], request: &str, peer: &str| {
         let trusted_sources = trusted.iter().map(|text| text.parse().expect("a network")).collect();
         let (pool, states, ..) = stand_ins();
-        let api =
-            Api::new(ApiConfig { trusted_sources, ..config() }, pool, states, empty_db(), crossbeam_channel::never());
+        let api = Api::new(ApiConfig { trusted_sources, ..config() }, pool, states, empty_db(), Arc::new(Waits::new()));
         let peer: SocketAddr = peer.parse().expect("an address");
         let response = match RequestHead::parse(request, peer) {
             Ok(head) => match api.handle(&head, &mut Body::from_bytes(b"")) {

@@ -1,11 +1,12 @@
 //! A request to a tenant and its one answer.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::{CreateEvent, EncodedValue, Observed};
+use super::{CreateEvent, EncodedValue, Observed, Slot};
 use crate::error::DispatchError;
 
 /// What a tenant answers, or why it did not.
@@ -81,11 +82,17 @@ pub struct Answer {
 }
 
 enum Target {
+    Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult) + Send>),
 }
 
 impl Answer {
+    /// Puts the answer where one thread waits for it.
+    pub fn slot(slot: Arc<Slot>) -> Self {
+        Self { target: Some(Target::Slot(slot)), observed: None }
+    }
+
     /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
     pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
         Self { target: Some(Target::Channel(answer_tx)), observed: None }
@@ -130,6 +137,7 @@ impl Answer {
             observed.ended(result.as_ref().map(drop));
         }
         match self.target.take() {
+            Some(Target::Slot(slot)) => slot.put(result),
             // A waiter that has gone away needs no answer.
             Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(Target::Callback(callback)) => callback(result),

@@ -1,16 +1,16 @@
 //! Our two processes: a whole `Master` whose workers are external, with the load driver inside, and a worker as the product has
 //! it, over an echo or over Luau.
 //!
-//! The echo runs on a thread of its own behind a channel, as an executor would: a runtime that answered on the link's reader
+//! The echo runs on a thread of its own behind an inbox, as an executor does: a runtime that answered on the link's reader
 //! thread would leave out a hand-over that every real one has.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::bounded;
 use mesophyll::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::error::DispatchError;
 use mesophyll::link::LinkLimits;
@@ -172,27 +172,86 @@ impl Worker {
     }
 }
 
-/// Gives every event's data back, on a thread of its own.
+/// Gives every event's data back, on a thread of its own, which waits for jobs as an executor does.
 struct Echo {
-    jobs_tx: Mutex<Option<Sender<(Job, Answer)>>>,
+    inbox: Arc<Inbox>,
+}
+
+/// What an executor's inbox does, and no more. The link bounds what is in flight.
+#[derive(Default)]
+struct Inbox {
+    is_filled: AtomicBool,
+    state: Mutex<Jobs>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: Vec<(Job, Answer)>,
+    is_awaited: bool,
+    is_closed: bool,
+}
+
+impl Inbox {
+    fn push(&self, job: Job, answer: Answer) {
+        let mut jobs = self.lock();
+        // One that comes too late is dropped, which answers it.
+        if !jobs.is_closed {
+            jobs.queue.push((job, answer));
+            self.is_filled.store(true, Ordering::Release);
+            self.wake(jobs);
+        }
+    }
+
+    /// Takes out everything that has come; nothing at the end.
+    fn wait(&self, spin: &Spin, taken: &mut Vec<(Job, Answer)>) {
+        spin.wait(|| self.is_filled.load(Ordering::Acquire));
+        let mut jobs = self.lock();
+        while jobs.queue.is_empty() && !jobs.is_closed {
+            jobs.is_awaited = true;
+            jobs = self.arrived.wait(jobs).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        self.is_filled.store(false, Ordering::Release);
+        std::mem::swap(&mut jobs.queue, taken);
+    }
+
+    fn close(&self) {
+        let mut jobs = self.lock();
+        jobs.is_closed = true;
+        self.wake(jobs);
+    }
+
+    fn wake(&self, mut jobs: MutexGuard<'_, Jobs>) {
+        if std::mem::take(&mut jobs.is_awaited) {
+            drop(jobs);
+            self.arrived.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 impl Echo {
     fn start(handled: Arc<AtomicU64>) -> Self {
-        // The link bounds what is in flight.
-        let (jobs_tx, jobs_rx) = unbounded::<(Job, Answer)>();
-        // It ends when the runtime drops the other end.
+        let inbox = Arc::new(Inbox::default());
+        let jobs = inbox.clone();
+        // It ends when the runtime closes the inbox.
         std::thread::spawn(move || {
-            // Waits as an executor does.
-            let spin = Spin::new();
+            let (spin, mut batch) = (Spin::new(), Vec::new());
             loop {
-                spin.wait(|| !jobs_rx.is_empty());
-                let Ok((job, answer)) = jobs_rx.recv() else { break };
-                handled.fetch_add(1, Ordering::Relaxed);
-                answer.send(echo(job));
+                jobs.wait(&spin, &mut batch);
+                if batch.is_empty() {
+                    return;
+                }
+                for (job, answer) in batch.drain(..) {
+                    handled.fetch_add(1, Ordering::Relaxed);
+                    answer.send(echo(job));
+                }
             }
         });
-        Self { jobs_tx: Mutex::new(Some(jobs_tx)) }
+        Self { inbox }
     }
 }
 
@@ -209,11 +268,7 @@ fn echo(job: Job) -> DispatchResult {
 
 impl TemplateRuntime for Echo {
     fn submit(&self, _: TenantId, _: Ticket, job: Job, answer: Answer) {
-        let jobs_tx = self.jobs_tx.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(jobs_tx) = jobs_tx.as_ref() {
-            // A closed channel drops the answer, which tells its waiter.
-            let _ = jobs_tx.send((job, answer));
-        }
+        self.inbox.push(job, answer);
     }
 
     fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
@@ -225,7 +280,7 @@ impl TemplateRuntime for Echo {
     }
 
     fn shutdown(&self) {
-        self.jobs_tx.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        self.inbox.close();
     }
 }
 

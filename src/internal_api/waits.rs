@@ -1,0 +1,54 @@
+//! The requests that wait for an answer, so that the end of the API ends their waits too.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::{Slot, Ticket};
+
+/// What is waited for, by job; none once the API has ended.
+#[derive(Debug)]
+pub(super) struct Waits(Mutex<Option<HashMap<Ticket, Arc<Slot>>>>);
+
+/// A wait, which ends when this is dropped.
+pub(super) struct Wait<'w> {
+    waits: &'w Waits,
+    ticket: Ticket,
+}
+
+impl Waits {
+    /// Nobody waits.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Some(HashMap::new())))
+    }
+
+    /// Notes a wait; `None`: the API has ended, and nobody is to begin one.
+    pub(super) fn begin(&self, ticket: Ticket, slot: &Arc<Slot>) -> Option<Wait<'_>> {
+        self.lock().as_mut()?.insert(ticket, slot.clone());
+        Some(Wait { waits: self, ticket })
+    }
+
+    /// Ends all waits, and lets none begin.
+    pub(super) fn end(&self) {
+        for slot in self.lock().take().into_iter().flat_map(HashMap::into_values) {
+            slot.give_up();
+        }
+    }
+
+    /// Whether they have been ended.
+    pub(super) fn are_over(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    // Waits are noted and forgotten whole under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Ticket, Arc<Slot>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.waits.lock().as_mut() {
+            waiting.remove(&self.ticket);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A place for one answer: whoever has it puts it in, on whichever thread, and the thread that asked waits for it there.
+//!
+//! Not a channel, although one of length one would do: a channel begins each wait by giving the processor away several times
+//! (`sched_yield`), and on a machine whose processors are all busy that is a time slice of 4 ms each. A condition variable
+//! sleeps at once and is woken at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::DispatchResult;
+use crate::spin::Spin;
+
+/// Threads that wait for an answer.
+static WAITERS: Spin = Spin::new();
+
+/// Takes one answer, and keeps it until somebody takes it out.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// An answer has been put in, or none is waited for any more: then nobody need lock.
+    is_over: AtomicBool,
+    state: Mutex<State>,
+    over: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    answer: Option<DispatchResult>,
+    /// Somebody sleeps: to wake nobody is a system call all the same.
+    sleeps: bool,
+}
+
+impl Slot {
+    /// Puts the answer in.
+    pub(super) fn put(&self, answer: DispatchResult) {
+        let mut state = self.lock();
+        state.answer = Some(answer);
+        self.end(state);
+    }
+
+    /// Lets whoever waits wait no longer.
+    pub fn give_up(&self) {
+        self.end(self.lock());
+    }
+
+    fn end(&self, state: MutexGuard<'_, State>) {
+        // Under the lock, or it could come between a waiter's look and its sleep.
+        self.is_over.store(true, Ordering::Release);
+        if state.sleeps {
+            drop(state);
+            self.over.notify_all();
+        }
+    }
+
+    /// Whether the answer is there.
+    ///
+    /// # Blocks
+    /// Until it is, `until`, or [`Slot::give_up`].
+    pub fn is_answered(&self, until: Instant) -> bool {
+        // That of a template with little to do comes before a thread that sleeps would have been woken.
+        WAITERS.wait(|| self.is_over.load(Ordering::Acquire));
+        let mut state = self.lock();
+        while state.answer.is_none() && !self.is_over.load(Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state.sleeps = true;
+            state = self.over.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.answer.is_some()
+    }
+
+    /// Takes the answer out, if it is there; never blocks.
+    pub fn take(&self) -> Option<DispatchResult> {
+        self.lock().answer.take()
+    }
+
+    // No code of others runs under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Answer, EncodedValue};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn an_answer_wakes_who_waits_and_is_taken_once() {
+        let slot = Arc::new(Slot::default());
+        let waiting = slot.clone();
+        let waiter = crate::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        Answer::slot(slot.clone()).send(Ok(EncodedValue::null()));
+        assert_eq!(waiter.join(), Some(true));
+        assert!(slot.is_answered(soon()), "it is still there");
+        assert_eq!((slot.take(), slot.take()), (Some(Ok(EncodedValue::null())), None));
+    }
+
+    #[test]
+    fn a_wait_ends_without_an_answer_when_its_time_is_over_or_it_is_given_up() {
+        let slot = Arc::new(Slot::default());
+        assert!(!slot.is_answered(Instant::now()));
+        assert!(!slot.is_answered(Instant::now() + Duration::from_millis(5)));
+        let waiting = slot.clone();
+        let waiter = crate::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        slot.give_up();
+        assert_eq!(waiter.join(), Some(false));
+        // What comes later is there nevertheless.
+        drop(Answer::slot(slot.clone()));
+        assert!(slot.is_answered(Instant::now()));
+    }
+}
