@@ -2,7 +2,7 @@
 //!
 //! To wake a thread on a processor that has gone to sleep takes longer than the rest of a dispatch: 15 to 30 µs each on a
 //! virtual machine, four times for one answer. So who has good reason to expect something soon looks for it again and again
-//! for [`SPIN_MAX`], and gives the processor away after each look to whoever can use it (docs/decisions/0016). Where that
+//! for some microseconds, and gives the processor away after each look to whoever can use it (docs/decisions/0016). Where that
 //! turns out vain, it is tried ever less often.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -33,7 +33,7 @@ impl Spin {
     /// Whether it `is_there`, now or in a moment. If not, the caller sleeps until it is.
     ///
     /// # Blocks
-    /// For [`SPIN_MAX`] at most, and as long as others use the processor besides.
+    /// For 50 µs at most, and as long as others use the processor besides.
     pub fn wait(&self, mut is_there: impl FnMut() -> bool) -> bool {
         if is_there() {
             return true;
