@@ -10,9 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::error::DispatchError;
-use crate::model::{
-    Answer, Cancelled, CreateEvent, DispatchResult, EncodedValue, Job, Observed, Slot, TenantId, Ticket,
-};
+use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, Job, Observed, Slot, TenantId, Ticket};
 
 /// A worker, or a pool of workers.
 #[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.
@@ -183,17 +181,24 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     ///
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
-    pub fn wait(mut self) -> Result<EncodedValue, DispatchError> {
-        if self.slot.is_answered(self.deadline)
-            && let Some(result) = self.slot.take()
-        {
+    pub fn wait(self) -> DispatchResult {
+        self.slot.is_answered(self.deadline);
+        self.finish()
+    }
+
+    /// Takes the answer, or gives the job up if it is not there; never blocks. For who has waited already.
+    ///
+    /// # Errors
+    /// Why there is no result; see [`DispatchError`].
+    pub fn finish(mut self) -> DispatchResult {
+        if let Some(result) = self.slot.take() {
             self.guard.armed = false;
             return result;
         }
         match self.guard.cancel() {
             Cancelled::Waiting => Err(no_worker_in_time()),
             Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
-            // The answer came between the deadline and here.
+            // The answer came between the look and here.
             Cancelled::Unknown => self.slot.take().unwrap_or(Err(DispatchError::Deadline { sent: true })),
         }
     }

@@ -76,7 +76,6 @@ impl Api {
         if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
             return Err(DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned()));
         }
-        // The answer is there, or the deadline is over: this waits a moment at most.
-        pending.wait()
+        pending.finish()
     }
 }
