@@ -39,6 +39,15 @@ pub const API_LIST_MAX: usize = 16_384;
 /// it is begun.
 pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
 
+/// Limit: what requests for one tenant may have of the internal API's connections, of
+/// [`API_BODIES_MAX_BYTES`] and of [`API_ANSWERS_MAX_BYTES`]: a quarter, 64 connections, as many as the
+/// tenant has events running ([`TENANT_RUNNING_MAX`]). One more is `Busy` (503) for that tenant only.
+pub const API_TENANT_SHARE: u64 = 4;
+
+/// Bodies and answers of the internal API up to this size are not counted, so that those of quiet tenants
+/// find room beside any number of large ones; in all connections together they have 4 MiB.
+pub const API_SMALL_BYTES: u64 = 16 * 1024;
+
 /// Connections of the internal API that requests which may wait for a tenant leave free, so that however many callers
 /// wait, `/livez` and `/readyz` answer; a caller beyond that is `Busy` (503) at once.
 pub const API_RESERVED_CONNECTIONS: usize = 16;

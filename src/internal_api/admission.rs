@@ -1,89 +1,154 @@
-//! How many requests that may take long are under way at once, and how much memory their bodies, and their answers, may
-//! take together.
+//! How many requests that may take long are under way at once, and how much memory their bodies, and
+//! their answers, may take together; and how much of that one tenant may have.
 //!
-//! Deliberately no queue: who does not fit is told so at once, and the connections that are left answer health checks.
+//! Deliberately no queue: a request that does not fit is refused at once, and the connections that are
+//! left answer health checks. Small bodies and answers are not counted: those that others wait for fit
+//! however many large ones there are.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The places and bytes that are left.
+use super::error::{ApiError, Code};
+use crate::limits::API_SMALL_BYTES;
+use crate::model::TenantId;
+
+/// The places and bytes that are taken, and their bounds.
 #[derive(Debug)]
 pub(super) struct Admission {
-    left: Mutex<Left>,
+    bounds: Amounts,
+    /// Of one tenant.
+    share: Amounts,
+    taken: Mutex<Taken>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Left {
-    places: usize,
-    bytes: u64,
-    /// Below zero if answers turned out larger than was expected of them: then none is begun until some are gone.
-    answer_bytes: i64,
+/// Places and bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Amounts {
+    pub(super) places: u64,
+    pub(super) bytes: u64,
+    pub(super) answer_bytes: u64,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Taken {
+    all: Amounts,
+    /// Of the tenants that have a place. Bound: the places.
+    tenants: HashMap<TenantId, Amounts>,
 }
 
 /// A place; it is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     admission: Arc<Admission>,
-    bytes: u64,
-    answer_bytes: i64,
+    tenant: Option<TenantId>,
+    has: Amounts,
+}
+
+/// Whose bound a request meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// That of all requests.
+    All,
+    /// That of the requests for one tenant.
+    Tenant,
+}
+
+impl From<Full> for ApiError {
+    fn from(full: Full) -> Self {
+        let whose = if full == Full::All { "" } else { " for this tenant" };
+        ApiError::new(Code::Busy, format!("too many requests{whose} are under way"))
+    }
 }
 
 impl Admission {
-    pub(super) fn new(places: usize, bytes: u64, answer_bytes: u64) -> Self {
-        Self { left: Mutex::new(Left { places, bytes, answer_bytes: signed(answer_bytes) }) }
+    pub(super) fn new(bounds: Amounts, share: Amounts) -> Self {
+        Self { bounds, share, taken: Mutex::default() }
     }
 
     /// A place for a request with a body of `bytes`, if there is one.
-    pub(super) fn admit(self: &Arc<Self>, bytes: u64) -> Option<Permit> {
-        let mut left = self.lock();
-        let (places, bytes_left) = (left.places.checked_sub(1)?, left.bytes.checked_sub(bytes)?);
-        *left = Left { places, bytes: bytes_left, ..*left };
-        drop(left);
-        Some(Permit { admission: Arc::clone(self), bytes, answer_bytes: 0 })
+    pub(super) fn admit(self: &Arc<Self>, tenant: Option<TenantId>, bytes: u64) -> Result<Permit, Full> {
+        let has = Amounts { places: 1, bytes: counted(bytes), answer_bytes: 0 };
+        let mut taken = self.lock();
+        self.check(&taken, tenant, has.places, |amounts| amounts.places)?;
+        self.check(&taken, tenant, has.bytes, |amounts| amounts.bytes)?;
+        taken.change(tenant, Amounts::default(), has);
+        drop(taken);
+        Ok(Permit { admission: Arc::clone(self), tenant, has })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Left> {
+    /// Whether there is room for `more`. A tenant that has some already gets no more than its share, nor
+    /// more than it leaves to others: so several tenants together cannot take all, either.
+    fn check(&self, taken: &Taken, tenant: Option<TenantId>, more: u64, of: fn(&Amounts) -> u64) -> Result<(), Full> {
+        if more == 0 {
+            return Ok(());
+        }
+        let left = of(&self.bounds).checked_sub(of(&taken.all) + more).ok_or(Full::All)?;
+        let held = tenant.and_then(|tenant| taken.tenants.get(&tenant)).map_or(0, of);
+        let is_within = held == 0 || held <= left && held + more <= of(&self.share);
+        if is_within { Ok(()) } else { Err(Full::Tenant) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
         // Nothing under this lock can panic half way.
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// One request has something else from now on.
+    fn change(&mut self, tenant: Option<TenantId>, before: Amounts, after: Amounts) {
+        self.all.change(before, after);
+        let Some(tenant) = tenant else { return };
+        let held = self.tenants.entry(tenant).or_default();
+        held.change(before, after);
+        if *held == Amounts::default() {
+            self.tenants.remove(&tenant);
+        }
+    }
+}
+
+impl Amounts {
+    fn change(&mut self, before: Self, after: Self) {
+        self.places = self.places + after.places - before.places;
+        self.bytes = self.bytes + after.bytes - before.bytes;
+        self.answer_bytes = self.answer_bytes + after.answer_bytes - before.answer_bytes;
     }
 }
 
 impl Permit {
-    /// Takes room for an answer of about `bytes` before it is made, in place of what was taken before; false if there is
-    /// none, and then nothing is taken.
-    #[must_use]
-    pub(super) fn expect_answer(&mut self, bytes: usize) -> bool {
-        let bytes = signed(bytes as u64);
-        let mut left = self.admission.lock();
-        let after = left.answer_bytes + self.answer_bytes - bytes;
-        if after < 0 {
-            return false;
-        }
-        left.answer_bytes = after;
-        drop(left);
-        self.answer_bytes = bytes;
-        true
+    /// Takes room for an answer of about `bytes` before it is made, in place of what was taken before;
+    /// if there is none, nothing is taken.
+    pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), Full> {
+        self.settle_answer(0);
+        let (admission, after) = (Arc::clone(&self.admission), counted(bytes as u64));
+        let mut taken = admission.lock();
+        admission.check(&taken, self.tenant, after, |amounts| amounts.answer_bytes)?;
+        self.set_answer(&mut taken, after);
+        Ok(())
     }
 
-    /// Says how large the answer is in fact. One that is larger than was expected is kept all the same: its request was
-    /// carried out, and its caller is to learn of it.
+    /// Says how large the answer is in fact. One that is larger than was expected is kept all the same:
+    /// its request was carried out, and its caller is to learn of it.
     pub(super) fn settle_answer(&mut self, bytes: usize) {
-        let bytes = signed(bytes as u64);
-        self.admission.lock().answer_bytes += self.answer_bytes - bytes;
-        self.answer_bytes = bytes;
+        let admission = Arc::clone(&self.admission);
+        self.set_answer(&mut admission.lock(), counted(bytes as u64));
+    }
+
+    fn set_answer(&mut self, taken: &mut Taken, answer_bytes: u64) {
+        let after = Amounts { answer_bytes, ..self.has };
+        taken.change(self.tenant, self.has, after);
+        self.has = after;
     }
 }
 
-/// Far below the bounds of either type.
-fn signed(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX / 4)
+/// What counts of so many bytes.
+fn counted(bytes: u64) -> u64 {
+    if bytes <= API_SMALL_BYTES { 0 } else { bytes }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut left = self.admission.lock();
-        left.places += 1;
-        left.bytes += self.bytes;
-        left.answer_bytes += self.answer_bytes;
+        self.admission.lock().change(self.tenant, self.has, Amounts::default());
     }
 }
 
@@ -91,32 +156,70 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_does_not_fit_is_refused_until_somebody_leaves() {
-        let admission = Arc::new(Admission::new(2, 100, 0));
-        let large = admission.admit(90).expect("room");
-        assert!(admission.admit(11).is_none(), "too many bytes");
-        let small = admission.admit(10).expect("room");
-        assert!(admission.admit(0).is_none(), "no place");
-        drop(large);
-        assert!(admission.admit(91).is_none(), "too many bytes");
-        drop(small);
-        assert_eq!(*admission.lock(), Left { places: 2, bytes: 100, answer_bytes: 0 });
+    const LARGE: u64 = API_SMALL_BYTES + 1;
+
+    fn amounts(places: u64, bytes: u64, answer_bytes: u64) -> Amounts {
+        Amounts { places, bytes, answer_bytes }
+    }
+
+    fn guild(id: u64) -> Option<TenantId> {
+        Some(TenantId::Guild(id))
     }
 
     #[test]
-    fn answers_share_a_budget_and_one_that_grew_holds_up_others_only() {
-        let admission = Arc::new(Admission::new(9, 0, 100));
-        let mut first = admission.admit(0).expect("a place");
-        let mut second = admission.admit(0).expect("a place");
-        assert!(first.expect_answer(60));
-        assert!(!second.expect_answer(41), "no room");
-        assert!(second.expect_answer(40));
-        first.settle_answer(150);
-        assert!(!second.expect_answer(40) && !second.expect_answer(0), "nothing is begun while there is too much");
-        first.settle_answer(10);
-        assert!(second.expect_answer(90));
-        drop((first, second));
-        assert_eq!(*admission.lock(), Left { places: 9, bytes: 0, answer_bytes: 100 });
+    fn a_request_without_room_is_refused_until_another_ends() {
+        let bounds = amounts(2, 9 * LARGE, 0);
+        let admission = Arc::new(Admission::new(bounds, bounds));
+        let large = admission.admit(None, 8 * LARGE).expect("room");
+        assert_eq!(admission.admit(None, 2 * LARGE).expect_err("too many bytes"), Full::All);
+        let small = admission.admit(None, LARGE).expect("room");
+        assert_eq!(admission.admit(None, 0).expect_err("no place"), Full::All);
+        drop(large);
+        assert_eq!(admission.admit(None, 9 * LARGE).expect_err("too many bytes"), Full::All);
+        drop(small);
+        assert_eq!(*admission.lock(), Taken::default());
+    }
+
+    #[test]
+    fn a_tenant_gets_its_share_and_others_the_rest() {
+        let admission = Arc::new(Admission::new(amounts(16, 16 * LARGE, 0), amounts(4, 4 * LARGE, 0)));
+        let mut held: Vec<_> = (0..4).map(|_| admission.admit(guild(1), LARGE).expect("a share")).collect();
+        assert_eq!(admission.admit(guild(1), 0).expect_err("a fifth place"), Full::Tenant);
+        held.push(admission.admit(guild(2), 4 * LARGE).expect("another tenant has its own"));
+        assert_eq!(admission.admit(guild(2), LARGE).expect_err("more bytes"), Full::Tenant);
+        held.push(admission.admit(guild(2), 1).expect("a small body is not counted"));
+        drop(held);
+        assert_eq!(*admission.lock(), Taken::default());
+    }
+
+    #[test]
+    fn greedy_tenants_together_leave_a_place_to_another() {
+        let admission = Arc::new(Admission::new(amounts(240, 0, 0), amounts(64, 0, 0)));
+        let mut held = Vec::new();
+        for id in (0..20).cycle().take(20 * 64) {
+            held.extend(admission.admit(guild(id), 0));
+        }
+        assert!(held.len() > 200, "most places are used: {}", held.len());
+        held.extend((100..105).map(|id| admission.admit(guild(id), 0).expect("a quiet tenant")));
+    }
+
+    #[test]
+    fn answers_share_a_budget_and_one_that_grew_holds_up_large_ones_only() {
+        let admission = Arc::new(Admission::new(amounts(9, 0, 100 * LARGE), amounts(9, 0, 60 * LARGE)));
+        let large = |count: u64| usize::try_from(count * LARGE).expect("it fits");
+        let mut first = admission.admit(guild(1), 0).expect("a place");
+        let mut second = admission.admit(guild(2), 0).expect("a place");
+        let mut third = admission.admit(guild(1), 0).expect("a place");
+        assert_eq!(first.expect_answer(large(60)), Ok(()));
+        assert_eq!(third.expect_answer(large(1)), Err(Full::Tenant));
+        assert_eq!(second.expect_answer(large(41)), Err(Full::All));
+        assert_eq!(second.expect_answer(large(40)), Ok(()));
+        first.settle_answer(large(150));
+        assert_eq!(second.expect_answer(large(1)), Err(Full::All), "there is too much");
+        assert_eq!((second.expect_answer(1), third.expect_answer(1)), (Ok(()), Ok(())), "a small one");
+        first.settle_answer(large(10));
+        assert_eq!(second.expect_answer(large(90)), Ok(()));
+        drop((first, second, third));
+        assert_eq!(*admission.lock(), Taken::default());
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
     let tenant = tenant(call)?;
     let is_nowait = flag(call.head, "nowait")?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
-    let (permit, bytes) = api.read_body(body, API_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(call, body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "data": …}"#)?;
     let (name, data) = (fields.name()?, fields.json("data")?);
     fields.finish()?;
@@ -36,7 +36,7 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
 
 /// A tenant's answer. Many large ones at once may find no room; then the caller learns that much.
 pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Response, ApiError> {
-    if !permit.expect_answer(2 * value.as_bytes().len()) {
+    if permit.expect_answer(2 * value.as_bytes().len()).is_err() {
         return Err(
             ApiError::new(Code::Busy, "it ran, but too many large answers are under way to keep its own").sent()
         );

@@ -73,6 +73,9 @@ impl Code {
     }
 }
 
+/// When a caller that found no room may come again: most requests take milliseconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
 /// An error on its way to a caller. Its message carries no token, no path of the store and no internal type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct ApiError {
@@ -145,6 +148,7 @@ impl ApiError {
             (Code::NoAuthToken | Code::InvalidToken, _) => response.with_header("WWW-Authenticate", "Internal"),
             // Who is not to be answered is not to hold a connection either.
             (Code::Restricted, _) => response.closing(),
+            (Code::Busy, _) => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
             (_, Some(allow)) => response.with_header("Allow", allow),
             _ => response,
         }

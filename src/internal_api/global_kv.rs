@@ -20,14 +20,12 @@ enum Op {
 }
 
 pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let (mut permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let (mut permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
     let op = op(&bytes)?;
     drop(bytes);
     match op {
         Op::List(filter) => {
-            if !permit.expect_answer(KV_FIND_MAX_BYTES) {
-                return Err(ApiError::new(Code::Busy, "too many large answers are under way"));
-            }
+            permit.expect_answer(KV_FIND_MAX_BYTES)?;
             let entries = api.db.global_list(&filter)?;
             permit.settle_answer(entries.iter().map(memory_of).sum());
             return text::list(entries, |entry| partial_text(entry).map(ObjectText::finish), permit);
@@ -50,7 +48,7 @@ pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
 
 pub(super) fn purchase(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"scope": …, "key": …, "version": 1}"#)?;
     let at = address(&mut fields)?;
     fields.finish()?;

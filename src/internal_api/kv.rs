@@ -1,7 +1,7 @@
 //! `POST /i/kv/…`: staff's way to a tenant's records. What is closed to scripts (scopes that start with `#`, and
 //! `template`) is open here.
 
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use super::request::{Fields, tenant};
 use super::{Api, Call, text};
 use crate::http::{Body, Response};
@@ -11,11 +11,11 @@ use crate::store::KvAnswer;
 
 pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (mut permit, bytes) = api.read_body(body, API_DB_BODY_MAX_BYTES)?;
+    let (mut permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
     let op = op(&bytes)?;
     drop(bytes);
-    if matches!(op, KeyValueOp::Find { .. } | KeyValueOp::ListScopes) && !permit.expect_answer(KV_FIND_MAX_BYTES) {
-        return Err(ApiError::new(Code::Busy, "too many large answers are under way"));
+    if matches!(op, KeyValueOp::Find { .. } | KeyValueOp::ListScopes) {
+        permit.expect_answer(KV_FIND_MAX_BYTES)?;
     }
     match api.db.kv(tenant, op)? {
         KvAnswer::Done => Ok(Response::empty(204).holding(permit)),

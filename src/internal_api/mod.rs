@@ -37,14 +37,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::Level;
 
-use self::admission::Admission;
+use self::admission::{Admission, Amounts};
 use self::error::ApiError;
 use self::metrics::Statuses;
 use self::request_id::RequestId;
 use self::source::SourceRule;
 use crate::http::router::{self, Found, PathParams};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
-use crate::limits::{API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, DISPATCH_DEADLINE};
+use crate::limits::{
+    API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE, DISPATCH_DEADLINE,
+};
 use crate::store::DbState;
 use crate::stream::Peer;
 use crate::worker_like::WorkerLike;
@@ -193,13 +195,23 @@ impl Api {
         db: Arc<DbState>,
         waits: Arc<Waits>,
     ) -> Self {
-        let places = config.http.connections.saturating_sub(API_RESERVED_CONNECTIONS).max(1);
+        let connections = config.http.connections;
+        let bounds = Amounts {
+            places: connections.saturating_sub(API_RESERVED_CONNECTIONS).max(1) as u64,
+            bytes: config.bodies_max_bytes,
+            answer_bytes: config.answers_max_bytes,
+        };
+        let share = Amounts {
+            places: connections as u64 / API_TENANT_SHARE,
+            bytes: bounds.bytes / API_TENANT_SHARE,
+            answer_bytes: bounds.answer_bytes / API_TENANT_SHARE,
+        };
         Self {
             source: SourceRule::new(config.trusted_sources),
             secret: config.secret,
             default_deadline: config.default_deadline,
             default_events: config.default_events,
-            admission: Arc::new(Admission::new(places, config.bodies_max_bytes, config.answers_max_bytes)),
+            admission: Arc::new(Admission::new(bounds, share)),
             pool,
             ready,
             db,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::admission::Permit;
-use super::error::{ApiError, Code};
+use super::error::ApiError;
 use super::object::{self, Members};
 use super::{Api, Call, shortened};
 use crate::http::router::PathParams;
@@ -54,26 +54,25 @@ impl Api {
     ///
     /// # Blocks
     /// Until the body is there, or the server's deadline for bodies.
-    pub(super) fn read_body(&self, body: &mut Body<'_>, max_bytes: usize) -> Result<(Permit, Vec<u8>), ApiError> {
+    pub(super) fn read_body(
+        &self,
+        call: &Call<'_>,
+        body: &mut Body<'_>,
+        max_bytes: usize,
+    ) -> Result<(Permit, Vec<u8>), ApiError> {
         let bytes = body.announced_bytes()?;
         if bytes > max_bytes as u64 {
             return Err(BodyError::TooLarge.into());
         }
-        let permit = self.admit(bytes)?;
+        let permit = self.admission.admit(tenant_named(&call.params), bytes)?;
         Ok((permit, body.read_to_end(max_bytes)?))
-    }
-
-    /// A place for a request.
-    pub(super) fn admit(&self, body_bytes: u64) -> Result<Permit, ApiError> {
-        let busy = || ApiError::new(Code::Busy, "too many requests are under way");
-        self.admission.admit(body_bytes).ok_or_else(busy)
     }
 
     /// A place for a request that says everything in its path. A body is refused, as it would be somebody's mistake; so is
     /// nothing else, not even the missing length of none.
-    pub(super) fn admit_without_body(&self, body: &Body<'_>) -> Result<Permit, ApiError> {
+    pub(super) fn admit_without_body(&self, call: &Call<'_>, body: &Body<'_>) -> Result<Permit, ApiError> {
         match body.announced_bytes() {
-            Ok(0) | Err(_) => self.admit(0),
+            Ok(0) | Err(_) => Ok(self.admission.admit(tenant_named(&call.params), 0)?),
             Ok(_) => Err(ApiError::bad_request("this route takes no body")),
         }
     }

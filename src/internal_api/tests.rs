@@ -85,7 +85,7 @@ impl WorkerLike for StandIn {
                 let map = vec![pair("n", KhronosValue::Integer(-1)), pair("b", KhronosValue::Buffer(vec![1, 2]))];
                 answer.send(Ok(value::encode(&KhronosValue::Map(map))));
             }
-            ("LARGE", _) => answer.send(Ok(value::encode(&KhronosValue::Text("x".repeat(5000))))),
+            ("LARGE", _) => answer.send(Ok(value::encode(&KhronosValue::Text("x".repeat(50_000))))),
             _ => answer.send(Ok(value::encode(&KhronosValue::Null))),
         }
     }

@@ -119,7 +119,7 @@ pub(super) fn list<T: Send + 'static>(
 mod tests {
     use std::sync::Arc;
 
-    use super::super::admission::Admission;
+    use super::super::admission::{Admission, Amounts};
     use super::*;
     use crate::http::ResponseBody;
 
@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn a_list_is_the_same_whole_and_in_pieces() {
         for count in [0_usize, 1, 3, 30_000] {
-            let permit = Arc::new(Admission::new(1, 0, 0)).admit(0).expect("a place");
+            let one = Amounts { places: 1, ..Amounts::default() };
+            let permit = Arc::new(Admission::new(one, one)).admit(None, 0).expect("a place");
             let items: Vec<usize> = (0..count).collect();
             let response = list(items.clone(), |item| Ok(item.to_string()), permit).expect("a list");
             let (text, in_pieces) = match response.body {

@@ -275,7 +275,7 @@ fn a_long_list_is_sent_in_pieces_and_large_answers_share_a_budget() {
     let found: Vec<Value> = serde_json::from_slice(&answer.body).expect("JSON");
     let keys: Vec<&str> = found.iter().filter_map(|record| record["key"].as_str()).collect();
     assert_eq!(keys, (0..40).map(|number| format!("k{number:02}")).collect::<Vec<_>>());
-    let fixture = serve(ApiConfig { answers_max_bytes: 8000, ..config() });
+    let fixture = serve(ApiConfig { answers_max_bytes: 80_000, ..config() });
     fixture.refused("POST", KV, &find, 503, "Busy");
     assert_eq!(fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["s"]})).0, 200);
     let large = fixture.dispatch(GUILD, r#"{"name":"LARGE"}"#);

@@ -2,17 +2,24 @@
 
 use super::*;
 
+impl Fixture {
+    /// Begins a dispatch for a guild that reaches the pool.
+    fn begin(&self, guild: u64, body: &str) -> Client {
+        let mut client = self.connect();
+        let target = format!("/i/dispatch-event/{guild}");
+        client.send(head("POST", &target, &authorization(), body.len()).as_bytes());
+        client.send(body.as_bytes());
+        self.seen();
+        client
+    }
+}
+
 #[test]
 fn callers_that_wait_leave_connections_for_health_checks() {
     let http = HttpLimits { connections: 20, ..config().http };
     let fixture = serve(ApiConfig { http, ..config() });
     let body = r#"{"name":"WAIT"}"#;
-    let mut waiting: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
-    for client in &mut waiting {
-        client.send(head("POST", GUILD, &authorization(), body.len()).as_bytes());
-        client.send(body.as_bytes());
-        fixture.seen();
-    }
+    let mut waiting: Vec<_> = (0..4).map(|guild| fixture.begin(guild, body)).collect();
     for _ in 0..30 {
         expect_error(&fixture.dispatch(GUILD, body), 503, "Busy", false);
         assert_eq!(fixture.ask("GET", "/livez", "", b"").status, 200);
@@ -29,6 +36,21 @@ fn callers_that_wait_leave_connections_for_health_checks() {
     while fixture.dispatch(GUILD, r#"{"name":"X"}"#).status != 200 {
         assert!(Instant::now() < deadline, "no place is free");
     }
+}
+
+#[test]
+fn callers_of_one_tenant_leave_places_to_other_tenants() {
+    let http = HttpLimits { connections: 40, ..config().http };
+    let fixture = serve(ApiConfig { http, ..config() });
+    let waiting: Vec<_> = (0..10).map(|_| fixture.begin(123, r#"{"name":"WAIT"}"#)).collect();
+    for _ in 0..30 {
+        let busy = fixture.dispatch(GUILD, r#"{"name":"X"}"#);
+        assert!(expect_error(&busy, 503, "Busy", false).contains("for this tenant"));
+        assert_eq!(busy.header("retry-after"), Some("1"));
+        assert_eq!(fixture.dispatch("/i/dispatch-event/7", r#"{"name":"X"}"#).status, 200);
+        assert_eq!(fixture.ask("POST", "/i/guilds-exist", &authorization(), b"[1]").status, 200);
+    }
+    drop(waiting);
 }
 
 #[test]
@@ -51,18 +73,20 @@ fn slow_senders_leave_connections_for_health_checks() {
 
 #[test]
 fn bodies_share_a_budget_of_memory() {
-    let fixture = serve(ApiConfig { bodies_max_bytes: 1000, ..config() });
+    let fixture = serve(ApiConfig { bodies_max_bytes: 100_000, ..config() });
     let mut large = fixture.connect();
     let headers = format!("{}Expect: 100-continue\r\n", authorization());
-    large.send(head("POST", GUILD, &headers, 990).as_bytes());
+    large.send(head("POST", GUILD, &headers, 90_000).as_bytes());
     // The body is asked for once it has its place.
     assert_eq!(large.answer().status, 100);
-    expect_error(&fixture.dispatch(GUILD, r#"{"name":"X"}"#), 503, "Busy", false);
-    large.send(&[b' '; 990]);
+    let next = format!(r#"{{"name":"X","data":"{}"}}"#, "x".repeat(20_000));
+    expect_error(&fixture.dispatch(GUILD, &next), 503, "Busy", false);
+    assert_eq!(fixture.dispatch(GUILD, r#"{"name":"X"}"#).status, 200, "a small one finds room");
+    large.send(&[b' '; 90_000]);
     expect_error(&large.answer(), 400, "BadRequest", false);
     // The place is free a moment after the answer.
     let deadline = Instant::now() + PATIENCE;
-    while fixture.dispatch(GUILD, r#"{"name":"X"}"#).status != 200 {
+    while fixture.dispatch(GUILD, &next).status != 200 {
         assert!(Instant::now() < deadline);
     }
 }
