@@ -81,10 +81,14 @@ pub const HTTP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Limit: time for writing one response, or one piece of a response without a bound; a peer that does not read is closed.
 pub const HTTP_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Limit: connections of one listener, each of which is a thread. One more takes the place of the one that has been
-/// waiting longest for its peer (idle, or with half a head), or else of the one that has not read its answer for
-/// [`HTTP_STALLED_AFTER`]; if every one is answering a request it gets 503 and is closed.
+/// Limit: connections of one server whose peers have said something, each of which is a thread. One more takes the place
+/// of the one that has been waiting longest for its peer (idle, or with half a head), or else of the one that has not read
+/// its answer for [`HTTP_STALLED_AFTER`]; if every one is answering a request it gets 503 and is closed.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
+
+/// Limit: connections of one listener whose peers have said nothing yet, each of which is a descriptor: a burst of
+/// callers twice as large as there are places. Of more the oldest gets 503 and is closed.
+pub const HTTP_SILENT_MAX: usize = 2 * HTTP_CONNECTIONS_MAX;
 
 /// A peer that has not taken its answer after this time may lose its connection to a new one.
 pub const HTTP_STALLED_AFTER: Duration = Duration::from_secs(2);

@@ -97,6 +97,8 @@ impl Connection {
             match finder.find(self.wire.data()) {
                 Ok(Some(length)) => break length,
                 Ok(None) if self.wire.is_full() => return Next::Refused(Refusal::new(431, "the head is too large")),
+                // It is slow from here on. That it may have been displaced shows when it is read from.
+                Ok(None) if has_begun && self.slot.has_arrived() => drop(self.enter(Doing::Waiting)),
                 Ok(None) => {}
                 Err(refusal) => return Next::Refused(refusal),
             }

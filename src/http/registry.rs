@@ -15,6 +15,9 @@ use crate::thread::OwnedThread;
 /// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the acceptor waits for a connection's thread to find out whether a whole request has arrived.
+const ARRIVAL_PAUSE: Duration = Duration::from_millis(5);
+
 /// Ended threads that are joined later: joining the very last one would wait for it to be scheduled, at every accept.
 const ENDED_KEPT: usize = 8;
 
@@ -27,6 +30,8 @@ pub(super) struct Slot(AtomicU64);
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
+    /// Its peer has sent something that its thread has not read yet, a whole request perhaps: never displaced.
+    Arrived,
     /// It waits for bytes of its peer: displaced at need.
     Waiting,
     /// It answers a request: never displaced.
@@ -38,17 +43,18 @@ pub(super) enum Doing {
 }
 
 impl Doing {
-    const BITS: u32 = 2;
+    const BITS: u32 = 3;
 
     fn packed(self, since_us: u64) -> u64 {
         since_us << Self::BITS | self as u64
     }
 
     fn unpacked(state: u64) -> (Self, u64) {
-        let doing = match state & 3 {
-            0 => Doing::Waiting,
-            1 => Doing::Answering,
-            2 => Doing::Writing,
+        let doing = match state & 7 {
+            0 => Doing::Arrived,
+            1 => Doing::Waiting,
+            2 => Doing::Answering,
+            3 => Doing::Writing,
             _ => Doing::Displaced,
         };
         (doing, state >> Self::BITS)
@@ -57,7 +63,7 @@ impl Doing {
 
 impl Slot {
     fn new(now_us: u64) -> Self {
-        Self(AtomicU64::new(Doing::Waiting.packed(now_us)))
+        Self(AtomicU64::new(Doing::Arrived.packed(now_us)))
     }
 
     /// Goes on to something else; false if the connection was displaced meanwhile and must end.
@@ -65,6 +71,10 @@ impl Slot {
         let state = self.0.load(Ordering::SeqCst);
         // Only two threads ever change it, and the other's change is to Displaced, for good.
         Doing::unpacked(state).0 != Doing::Displaced && self.swap(state, doing.packed(now_us))
+    }
+
+    pub(super) fn has_arrived(&self) -> bool {
+        self.look().0 == Doing::Arrived
     }
 
     pub(super) fn is_displaced(&self) -> bool {
@@ -132,7 +142,7 @@ impl Registry {
 
     /// The clock of the slots.
     pub(super) fn now_us(&self) -> u64 {
-        // 64 bits less two hold 146,000 years.
+        // 64 bits less three hold 73,000 years.
         self.started.elapsed().as_micros() as u64
     }
 
@@ -156,16 +166,22 @@ impl Registry {
         self.join_ended(ENDED_KEPT);
         let mut displaced = false;
         let mut table = self.lock();
-        if table.entries.len() >= self.max {
-            displaced = self.displace_in(&table);
-            let is_full = |table: &mut Table| table.entries.len() >= self.max;
-            if displaced {
-                let waited = self.changed.wait_timeout_while(table, ROOM_TIMEOUT, is_full);
-                table = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-            if is_full(&mut table) {
+        let deadline = Instant::now() + ROOM_TIMEOUT;
+        while table.entries.len() >= self.max {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let makes_room = !left.is_zero() && self.displace_in(&table);
+            displaced |= makes_room;
+            let patience = match makes_room {
+                true => left,
+                false if table.entries.values().any(|entry| entry.slot.has_arrived()) => left.min(ARRIVAL_PAUSE),
+                false => Duration::ZERO,
+            };
+            if patience.is_zero() {
                 return Err(NotAdmitted::Full);
             }
+            let is_full = |table: &mut Table| table.entries.len() >= self.max;
+            let waited = self.changed.wait_timeout_while(table, patience, is_full);
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let id = table.next_id;
         table.next_id += 1;
@@ -209,7 +225,7 @@ impl Registry {
         self.stopping.store(true, Ordering::SeqCst);
         for entry in self.lock().entries.values() {
             let state = entry.slot.look();
-            if state.0 == Doing::Waiting && entry.slot.displace(state) {
+            if matches!(state.0, Doing::Arrived | Doing::Waiting) && entry.slot.displace(state) {
                 entry.shut_down(Shutdown::Read);
             }
         }
@@ -290,7 +306,7 @@ mod tests {
     #[test]
     fn a_slot_goes_on_until_it_is_displaced() {
         let slot = Slot::new(5);
-        assert_eq!(slot.look(), (Doing::Waiting, 5));
+        assert_eq!(slot.look(), (Doing::Arrived, 5));
         for doing in [Doing::Answering, Doing::Writing, Doing::Waiting] {
             assert!(slot.enter(doing, 9));
             assert_eq!(slot.look(), (doing, 9));

@@ -1,8 +1,9 @@
 //! The server: its listeners, an acceptor thread for each, and a thread per connection, all of them owned and joined here.
 //!
-//! When every place is taken, a new connection displaces the one that has been waiting longest for its peer, so that a
-//! thousand connections that say nothing cannot keep out one that does. Only when every place is answering a request is a
-//! new one refused with 503.
+//! A connection gets a place, and a thread, when its peer says something; until then the acceptor keeps it. When every
+//! place is taken, it displaces the one that has been waiting longest for its peer, so that a thousand connections that
+//! say nothing or half of a head cannot keep out one that speaks. Only when every place is answering a request is a new
+//! one refused with 503.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Handler;
 use super::connection::{Connection, TOO_MANY};
@@ -55,6 +56,8 @@ pub struct HttpLimits {
     pub drain_bytes: u64,
     /// Connections at once.
     pub connections: usize,
+    /// Connections of each listener whose peers have said nothing yet.
+    pub silent: usize,
 }
 
 impl Default for HttpLimits {
@@ -70,6 +73,7 @@ impl Default for HttpLimits {
             linger_timeout: limits::HTTP_LINGER_TIMEOUT,
             drain_bytes: limits::HTTP_DRAIN_BYTES,
             connections: limits::HTTP_CONNECTIONS_MAX,
+            silent: limits::HTTP_SILENT_MAX,
         }
     }
 }
@@ -183,6 +187,7 @@ impl HttpServer {
             woken: Arc::clone(&self.woken),
             name: self.name.clone(),
             shared: Arc::clone(&self.shared),
+            silent: VecDeque::new(),
             refused: VecDeque::new(),
             warned: None,
         };
@@ -269,6 +274,8 @@ struct Acceptor {
     woken: Arc<UnixStream>,
     name: String,
     shared: Arc<Shared>,
+    /// Whose peers have said nothing yet, the oldest first. Bound: [`HttpLimits::silent`].
+    silent: VecDeque<(Instant, Stream, Peer)>,
     refused: VecDeque<Stream>,
     warned: Option<Instant>,
 }
@@ -277,16 +284,14 @@ impl Acceptor {
     /// Accepts until the server stops.
     ///
     /// # Blocks
-    /// Until somebody connects; the wake-up is the other end of `woken`. In the pause after an error; the wake-up is the
-    /// registry's.
+    /// See [`Acceptor::wait`]. In the pause after an error; the wake-up is the registry's.
     fn run(mut self) {
         while !self.shared.registry.is_stopping() {
-            let waited = &mut [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.woken, PollFlags::IN)];
-            // A signal, if it fails.
-            let _ = poll(waited, None);
+            for (stream, peer) in self.wait() {
+                self.admit(stream, peer);
+            }
             match self.listener.accept() {
-                Ok((stream, peer)) if !self.shared.registry.is_stopping() => self.admit(stream, peer),
-                Ok(_) => return,
+                Ok((stream, peer)) => self.keep(stream, peer),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // The peer gave up while it waited; the next one need not suffer.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -294,10 +299,48 @@ impl Acceptor {
                     self.warn(&format!("cannot accept connections: {error}"));
                     // Most likely descriptors ran out: one that is closed helps, and the pause keeps us from spinning.
                     self.refused.clear();
+                    self.silent.pop_front();
                     let displaced = self.shared.registry.displace_or_pause(ACCEPT_PAUSE);
                     self.shared.counters.displaced.fetch_add(u64::from(displaced), Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// Waits until a peer connects, and returns the connections on which something has arrived.
+    ///
+    /// # Blocks
+    /// The wake-ups are the other end of `woken`, and the end of the patience with a silent peer.
+    fn wait(&mut self) -> Vec<(Stream, Peer)> {
+        let patience = self.shared.limits.head_timeout;
+        let left = self.silent.front().map(|(since, ..)| patience.saturating_sub(since.elapsed()));
+        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let mut waited = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.woken, PollFlags::IN)];
+        waited.extend(self.silent.iter().map(|(_, stream, _)| PollFd::new(stream, PollFlags::IN)));
+        // A signal, if it fails.
+        let _ = poll(&mut waited, left.as_ref());
+        let speaks: Vec<bool> = waited[2..].iter().map(|one| !one.revents().is_empty()).collect();
+        let mut spoken = Vec::new();
+        for ((since, stream, peer), speaks) in std::mem::take(&mut self.silent).into_iter().zip(speaks) {
+            if speaks {
+                spoken.push((stream, peer));
+            } else if since.elapsed() < patience {
+                self.silent.push_back((since, stream, peer));
+            }
+        }
+        spoken
+    }
+
+    /// Keeps a new connection until its peer says something. It needs no thread for that, so there is room for many; of
+    /// too many the oldest is told to come again.
+    fn keep(&mut self, stream: Stream, peer: Peer) {
+        self.silent.push_back((Instant::now(), stream, peer));
+        if self.silent.len() > self.shared.limits.silent
+            && let Some((_, stream, peer)) = self.silent.pop_front()
+        {
+            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.warn("too many connections say nothing: the oldest are refused");
+            self.refuse(stream, peer);
         }
     }
 
