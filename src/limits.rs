@@ -298,9 +298,10 @@ pub const HOST_CALLS_MAX: usize = 100_000;
 /// cannot fill the queue of all.
 pub const TENANT_IO_MAX: usize = 16;
 
-/// Limit: processor time that turning one value of Luau into bytes, which nothing can interrupt, may spend on going
-/// through the empty slots of large tables; the rest is bounded by the size of a message. More ends the event.
-pub const CONVERT_EMPTY_SLOTS_MAX: Duration = Duration::from_millis(20);
+/// Limit: how often turning one value of Luau into bytes, which nothing can interrupt, goes through a table that is in
+/// the value several times; after that it goes through a copy without the empty slots, which take milliseconds in a
+/// table as large as a VM. More often than most values share a table, so that few are copied.
+pub const CONVERT_WALKS_MAX: u8 = 3;
 
 /// Limit: events that a script may subscribe its tenant to at once. Discord has about 80.
 pub const TENANT_EVENTS_MAX: usize = 1000;

@@ -56,8 +56,6 @@ kinds! {
         Spawns = "spawns",
         /// Calls that wait.
         Calls = "calls",
-        /// Time for the empty slots of a value's tables.
-        EmptySlots = "empty_slots",
         /// Events of the tenant that wait to start: one more is refused.
         Queue = "queue",
     }

@@ -26,8 +26,6 @@ pub(super) enum Doom {
     Spawns(usize),
     /// Too many waiting calls were made.
     HostCalls(usize),
-    /// The tables of a value have too many empty slots.
-    EmptySlots(Duration),
     /// Its caller gave it up.
     Cancelled,
     /// Its tenant was dropped.
@@ -47,7 +45,6 @@ impl Doom {
             Doom::Coroutines(_) => Budget::Coroutines,
             Doom::Spawns(_) => Budget::Spawns,
             Doom::HostCalls(_) => Budget::Calls,
-            Doom::EmptySlots(_) => Budget::EmptySlots,
             Doom::Cancelled | Doom::Dropped | Doom::Stopping => return None,
         })
     }
@@ -70,7 +67,6 @@ impl fmt::Display for Doom {
             Doom::Coroutines(limit) => write!(f, "more than {limit} live coroutines"),
             Doom::Spawns(limit) => write!(f, "more than {limit} coroutines started"),
             Doom::HostCalls(limit) => write!(f, "more than {limit} calls that wait"),
-            Doom::EmptySlots(limit) => write!(f, "more than {} for the empty slots of a value's tables", Span(*limit)),
             Doom::Cancelled => f.write_str("cancelled: the caller gave the event up"),
             Doom::Dropped => f.write_str("cancelled: the tenant was dropped"),
             Doom::Stopping => f.write_str("cancelled: the worker is stopping"),

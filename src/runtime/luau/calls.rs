@@ -13,6 +13,7 @@ use super::ops::Op;
 use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
+use super::vm::Vm;
 
 /// Told to the function of a `KV:update` that tries to wait.
 pub(super) const WAITS_IN_UPDATE: &str = "the function given to KV:update may not wait";
@@ -26,20 +27,20 @@ impl Tenant {
         if is_updating && !matches!(op, Op::KvUpdateSet | Op::KvUpdateDrop) {
             return self.fail(id, WAITS_IN_UPDATE);
         }
-        if let Some(running) = self.events.get(&event)
-            && let Err(doom) = running.meter.host_call(core.limits())
-        {
+        let Some(running) = self.events.get(&event) else { return };
+        let vm = running.vm.clone();
+        if let Err(doom) = running.meter.host_call(core.limits()) {
             return self.kill_event(core, event, doom);
         }
         match op {
             Op::Wait => self.call_wait(core, id, args.first()),
             Op::Spawn => self.call_spawn(id, event, args),
-            Op::KvUpdateSet => self.call_update_set(core, id, args.first().unwrap_or(&Value::Nil)),
+            Op::KvUpdateSet => self.call_update_set(core, &vm, id, args.first().unwrap_or(&Value::Nil)),
             Op::KvUpdateDrop => {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
             }
-            op => match api::prepare(op, self.id, &args, &core.states) {
+            op => match api::prepare(&vm.lua, op, self.id, &args, &core.states) {
                 Ok(call) => self.begin(core, id, call),
                 Err(error) => self.call_failed(core, id, event, &error),
             },
@@ -69,13 +70,13 @@ impl Tenant {
         }
     }
 
-    fn call_update_set(&mut self, core: &mut Core, id: u64, value: &Value) {
+    fn call_update_set(&mut self, core: &mut Core, vm: &Vm, id: u64, value: &Value) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let event = task.event;
         let Some(Update { lease, record }) = task.updating.take() else {
             return self.fail(id, "no update is under way");
         };
-        match api::update_set(self.id, record, value) {
+        match api::update_set(&vm.lua, self.id, record, value) {
             Ok(call) => self.start_call(core, id, call, Some(lease)),
             Err(error) => {
                 self.release(core, lease);

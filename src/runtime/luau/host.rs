@@ -13,7 +13,7 @@ use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread,
 
 use super::budget::{Doom, Meter};
 use super::control::Control;
-use super::convert::{ConvertError, ConvertErrorKind, ToLuau};
+use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists};
 use super::memory::Pace;
 use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
 use super::script_error;
@@ -120,10 +120,8 @@ impl Host {
 
     /// The text of a failed conversion; one that exceeded a budget dooms the event.
     pub(super) fn convert_failed(&self, error: &ConvertError) -> String {
-        match error.kind() {
-            ConvertErrorKind::Memory => self.control.set_doom(Doom::Memory(self.pace.limit())),
-            ConvertErrorKind::TooEmpty(limit) => self.control.set_doom(Doom::EmptySlots(*limit)),
-            _ => {}
+        if *error.kind() == ConvertErrorKind::Memory {
+            self.control.set_doom(Doom::Memory(self.pace.limit()));
         }
         error.to_string()
     }
@@ -189,7 +187,7 @@ impl Host {
         let state = self.states.get(self.tenant);
         let build = |state: &TenantState| -> Result<Table, ConvertError> {
             let mut to_luau = ToLuau::new(lua, &self.pace);
-            let events = to_luau.table(state.events.len(), 0)?;
+            let events = to_luau.list(state.events.len())?;
             for (index, name) in state.events.iter().enumerate() {
                 events.raw_seti(index + 1, to_luau.text(name)?)?;
             }
@@ -276,6 +274,7 @@ impl Host {
         table.raw_set("SCRIPT", tag(SCRIPT_TAG))?;
         table.raw_set("ops", Op::table(lua)?)?;
         table.raw_set("null", Value::NULL)?;
+        table.raw_set("lists", install_lists(lua)?)?;
         let tenant = lua.create_table_with_capacity(0, 2)?;
         tenant.raw_set("type", self.tenant.kind().as_str())?;
         tenant.raw_set("id", self.tenant.snowflake().to_string())?;

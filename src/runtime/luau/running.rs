@@ -302,7 +302,7 @@ fn resume_thread(vm: &Vm, task: &mut Task) -> mlua::Result<MultiValue> {
 }
 
 fn encode(vm: &Vm, value: &Value, gauges: &Gauges) -> Result<EncodedValue, DispatchError> {
-    value_from_luau(value, RESULT_MAX_BYTES).map_err(|error| {
+    value_from_luau(&vm.lua, value, RESULT_MAX_BYTES).map_err(|error| {
         if matches!(error.kind(), ConvertErrorKind::TooLarge(_)) {
             gauges.answer_too_large();
         }

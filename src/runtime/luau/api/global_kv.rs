@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Table, Value};
 
-use super::{Args, Call, CallError, Reply, refuse, text, version};
+use super::{Args, Call, CallError, Reply, only_fields, refuse, text, version};
 use crate::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::model::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
@@ -12,6 +12,9 @@ use crate::runtime::luau::io::IoOutput;
 
 /// What one field of a new entry may take: all of them together must fit into a request.
 const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
+
+/// What a new entry has.
+const FIELDS: [&str; 8] = ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
 
 pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
@@ -28,6 +31,7 @@ pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> 
 
 pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let table = args.table(0, "the entry")?;
+    only_fields(table, "the entry", &FIELDS)?;
     let field = |name: &str| -> Result<Value, CallError> { Ok(table.raw_get(name).map_err(ConvertError::from)?) };
     let long = match field("long")? {
         Value::Nil => None,
@@ -42,11 +46,11 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         key: text(&field("key")?, "key", KV_KEY_MAX_BYTES)?,
         version: version(&field("version")?)?,
         short: text(&field("short")?, "short", FIELD_MAX_BYTES)?,
-        public_metadata: json_from_luau(&field("public_metadata")?, FIELD_MAX_BYTES)?,
+        public_metadata: json_from_luau(args.lua, &field("public_metadata")?, FIELD_MAX_BYTES)?,
         scope: text(&field("scope")?, "scope", KV_SCOPE_MAX_BYTES)?,
         public_data,
         long,
-        data: json_from_luau(&field("data")?, FIELD_MAX_BYTES)?,
+        data: json_from_luau(args.lua, &field("data")?, FIELD_MAX_BYTES)?,
     };
     Ok(change(tenant, DbCall::GlobalCreate, GlobalKeyValueOp::Create { entry }))
 }

@@ -1,8 +1,8 @@
 //! `ctx.KV`: the tenant's own records.
 
-use mlua::{IntoLua, Table, Value};
+use mlua::{IntoLua, Lua, Table, Value};
 
-use super::{Args, Call, CallError, Reply, list_of_texts, refuse, text};
+use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
 use crate::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
 use crate::model::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
@@ -40,7 +40,7 @@ fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
 pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let key = key(args)?;
     let scopes = writable(scopes(args.value(2))?)?;
-    set_record(tenant, (key, scopes), args.value(1))
+    set_record(args.lua, tenant, (key, scopes), args.value(1))
 }
 
 /// The second half of an update: as a set, under the lock that the update has.
@@ -48,15 +48,16 @@ pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> 
 /// # Errors
 /// The value cannot be stored.
 pub(in crate::runtime::luau) fn update_set(
+    lua: &Lua,
     tenant: TenantId,
     record: RecordKey,
     value: &Value,
 ) -> Result<Call, CallError> {
-    Ok(Call { lock: None, ..set_record(tenant, record, value)? })
+    Ok(Call { lock: None, ..set_record(lua, tenant, record, value)? })
 }
 
-fn set_record(tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
-    let value = value_from_luau(value, KV_VALUE_MAX_BYTES)?;
+fn set_record(lua: &Lua, tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
+    let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
     let (key, scopes) = record.clone();
     let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value));
     Ok(Call::new(DbCall::Set, Reply::Nothing, work).locking(record, Mode::Write))
@@ -132,18 +133,7 @@ fn key(args: &Args<'_>) -> Result<String, CallError> {
 
 /// A list of scopes. Whether it has too many is for the store to say; here it only is of bounded size.
 fn scopes(value: &Value) -> Result<Scopes, CallError> {
-    let Value::Table(table) = value else {
-        return refuse(format!("the scopes must be a list of strings, not {}", super::kind(value)));
-    };
-    let len = table.raw_len();
-    if len > 2 * KV_SCOPES_MAX {
-        return refuse(format!("{len} scopes; at most {KV_SCOPES_MAX} are allowed"));
-    }
-    let scope = |index: usize| {
-        let scope: Value = table.raw_get(index).map_err(ConvertError::from)?;
-        text(&scope, "a scope", KV_SCOPE_MAX_BYTES)
-    };
-    Ok(Scopes::new((1..=len).map(scope).collect::<Result<Vec<_>, CallError>>()?))
+    Ok(Scopes::new(texts(value, "the scopes", 2 * KV_SCOPES_MAX, "a scope", KV_SCOPE_MAX_BYTES)?))
 }
 
 /// Scopes under which a script may write.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 
-use super::convert::{ConvertError, ToLuau};
+use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
 use super::io::{Asked, IoOutput, IoWork};
 use super::locks::{Mode, RecordKey};
@@ -86,12 +86,13 @@ impl From<ConvertError> for CallError {
 /// # Errors
 /// What it gave will not do.
 pub(super) fn prepare(
+    lua: &Lua,
     op: Op,
     tenant: TenantId,
     args: &[Value],
     states: &Arc<dyn TenantStates>,
 ) -> Result<Call, CallError> {
-    let args = Args(args);
+    let args = Args { lua, values: args };
     match op {
         Op::KvGet => kv::get(tenant, &args),
         Op::KvGetRecord => kv::get_record(tenant, &args),
@@ -156,7 +157,7 @@ fn list<T>(
     items: &[T],
     convert: impl Fn(&mut ToLuau<'_>, &T) -> Result<Table, ConvertError>,
 ) -> Result<Table, ConvertError> {
-    let table = to_luau.table(items.len(), 0)?;
+    let table = to_luau.list(items.len())?;
     for (index, item) in items.iter().enumerate() {
         table.raw_seti(index + 1, convert(to_luau, item)?)?;
     }
@@ -164,7 +165,7 @@ fn list<T>(
 }
 
 fn list_of_texts(to_luau: &mut ToLuau<'_>, texts: &[String]) -> Result<Table, ConvertError> {
-    let table = to_luau.table(texts.len(), 0)?;
+    let table = to_luau.list(texts.len())?;
     for (index, text) in texts.iter().enumerate() {
         table.raw_seti(index + 1, to_luau.text(text)?)?;
     }
@@ -176,11 +177,14 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, CallError> {
 }
 
 /// What a script gave to a call.
-struct Args<'a>(&'a [Value]);
+struct Args<'a> {
+    lua: &'a Lua,
+    values: &'a [Value],
+}
 
 impl Args<'_> {
     fn value(&self, index: usize) -> &Value {
-        self.0.get(index).unwrap_or(&Value::Nil)
+        self.values.get(index).unwrap_or(&Value::Nil)
     }
 
     /// Text of at most so many bytes.
@@ -212,6 +216,31 @@ fn text(value: &Value, what: &str, max_bytes: usize) -> Result<String, CallError
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => refuse(format!("{what} must be UTF-8")),
+    }
+}
+
+/// A list of at most so many texts, each of at most so many bytes. `what` is what the list is called, `item` a text of it.
+fn texts(value: &Value, what: &str, max: usize, item: &str, max_bytes: usize) -> Result<Vec<String>, CallError> {
+    let Value::Table(table) = value else {
+        return refuse(format!("{what} must be a list of strings, not {}", kind(value)));
+    };
+    let len = table.raw_len();
+    if len > max {
+        return refuse(format!("{what} must be a list of at most {max} strings, not of {len}"));
+    }
+    if !is_list(table, len)? {
+        return refuse(format!("{what} must be a list of strings, without {}", why_no_list(table, len)?));
+    }
+    let item = |index| text(&table.raw_get(index).map_err(ConvertError::from)?, item, max_bytes);
+    (1..=len).map(item).collect()
+}
+
+/// Refuses a table that has other fields than these.
+fn only_fields(table: &Table, what: &str, fields: &[&str]) -> Result<(), CallError> {
+    let belongs = |key: &Value| key.as_string().is_some_and(|key| fields.iter().any(|field| key == field));
+    match stray_key(table, belongs)? {
+        None => Ok(()),
+        Some(key) => refuse(format!("{what} cannot have {key}; it has {}", fields.join(", "))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlua::Value;
 
-use super::{Args, Call, CallError, Reply, refuse, text};
+use super::{Args, Call, CallError, Reply, only_fields, texts};
 use crate::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::model::{DbCall, TenantId, TenantState};
 use crate::runtime::TenantStates;
@@ -15,20 +15,11 @@ use crate::runtime::luau::io::IoOutput;
 pub(super) fn set(tenant: TenantId, args: &Args<'_>, states: &Arc<dyn TenantStates>) -> Result<Call, CallError> {
     let table = args.table(0, "the tenant state")?;
     let field = |name: &str| -> Result<Value, CallError> { Ok(table.raw_get(name).map_err(ConvertError::from)?) };
-    let events = match field("events")? {
-        Value::Table(events) => events,
-        other => return refuse(format!("events must be a list of strings, not {}", super::kind(&other))),
-    };
-    let len = events.raw_len();
-    if len > TENANT_EVENTS_MAX {
-        return refuse(format!("{len} events; at most {TENANT_EVENTS_MAX} are allowed"));
-    }
-    let name = |index: usize| -> Result<String, CallError> {
-        let name: Value = events.raw_get(index).map_err(ConvertError::from)?;
-        text(&name, "an event's name", TENANT_EVENT_NAME_MAX_BYTES)
-    };
-    let events = (1..=len).map(name).collect::<Result<BTreeSet<_>, _>>()?;
-    let data = json_from_luau(&field("data")?, DB_BODY_MAX_BYTES / 2)?;
+    only_fields(table, "the tenant state", &["events", "data"])?;
+    let name = "an event's name";
+    let events = texts(&field("events")?, "events", TENANT_EVENTS_MAX, name, TENANT_EVENT_NAME_MAX_BYTES)?;
+    let events = events.into_iter().collect::<BTreeSet<_>>();
+    let data = json_from_luau(args.lua, &field("data")?, DB_BODY_MAX_BYTES / 2)?;
     let (state, states) = (TenantState { events, data }, states.clone());
     Ok(Call::new(DbCall::SetTenantState, Reply::Nothing, move |db| {
         let done = db.set_tenant_state(tenant, state.clone());

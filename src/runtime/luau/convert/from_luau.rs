@@ -1,20 +1,20 @@
 //! Luau values → bytes, as typed values or as plain JSON.
 //!
-//! Tables are read raw: metatables are ignored. A table with keys 1..n is a list, any other a map, whose text keys are
-//! written in the order of their bytes: what a script returns does not depend on the history of its tables.
+//! Tables are read raw: of metatables only the mark of a list counts. A table with keys 1..n is a list, any other a map,
+//! whose text keys are written in the order of their bytes: what a script returns does not depend on the history of its
+//! tables.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
-use mlua::{Table, Value};
+use mlua::{Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
-use super::{ConvertError, ConvertErrorKind, EXACT_MAX, number};
-use crate::limits::{CONVERT_EMPTY_SLOTS_MAX, VALUE_DEPTH_MAX};
+use super::{ConvertError, ConvertErrorKind, EXACT_MAX, lists, number};
+use crate::limits::{CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
-use crate::thread::cpu_time;
 use crate::wire::walk::{Octets, Token};
 use crate::wire::writer::Writer;
 
@@ -22,8 +22,12 @@ use crate::wire::writer::Writer;
 ///
 /// # Errors
 /// See [`ConvertErrorKind`].
-pub(in crate::runtime::luau) fn value_from_luau(value: &Value, limit: usize) -> Result<EncodedValue, ConvertError> {
-    let mut encoder = Encoder::new(limit, Form::Typed);
+pub(in crate::runtime::luau) fn value_from_luau(
+    lua: &Lua,
+    value: &Value,
+    limit: usize,
+) -> Result<EncodedValue, ConvertError> {
+    let mut encoder = Encoder::new(lua, limit, Form::Typed)?;
     encoder.value(value)?;
     Ok(EncodedValue::from_checked(encoder.writer.into_bytes()))
 }
@@ -32,17 +36,18 @@ pub(in crate::runtime::luau) fn value_from_luau(value: &Value, limit: usize) -> 
 ///
 /// # Errors
 /// See [`ConvertErrorKind`]; and JSON has no buffers, vectors, times, NaN, nor keys other than text.
-pub(in crate::runtime::luau) fn json_from_luau(value: &Value, limit: usize) -> Result<EncodedJson, ConvertError> {
-    let mut encoder = Encoder::new(limit, Form::Plain);
+pub(in crate::runtime::luau) fn json_from_luau(
+    lua: &Lua,
+    value: &Value,
+    limit: usize,
+) -> Result<EncodedJson, ConvertError> {
+    let mut encoder = Encoder::new(lua, limit, Form::Plain)?;
     encoder.value(value)?;
     Ok(EncodedJson::from_checked(encoder.writer.into_bytes()))
 }
 
-/// What writing an entry takes, and a little more.
-const ENTRY: Duration = if cfg!(debug_assertions) { Duration::from_micros(3) } else { Duration::from_nanos(300) };
-
-/// What writing a byte takes, and a little more.
-const BYTE: Duration = Duration::from_nanos(if cfg!(debug_assertions) { 20 } else { 2 });
+/// Limit: keys that are looked at to name one of them; a table may have millions.
+const STRAY_KEYS_MAX: usize = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -50,56 +55,19 @@ enum Form {
     Plain,
 }
 
-struct Encoder {
+struct Encoder<'l> {
+    lua: &'l Lua,
     writer: Writer,
     form: Form,
     limit: usize,
-    /// Time that may have gone into empty slots.
-    on_nothing: OnNothing,
+    /// What marks a table as a list.
+    lists: *const c_void,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
     open: Vec<*const c_void>,
-}
-
-/// Tells time that went into entries and bytes from time that went into empty slots. Going through those of the largest
-/// table takes the better part of a millisecond, and a value can have the same table in it thousands of times.
-struct OnNothing {
-    entries: u32,
-    since: Mark,
-    /// The processor time of the thread at `since`, once the clock alone says that it takes too long: what that shows
-    /// may be other threads' doing, but asking for the processor time costs more than most tables.
-    processor: Option<Duration>,
-}
-
-/// How far the work had come at a time.
-struct Mark {
-    at: Instant,
-    entries: u32,
-    bytes: usize,
-}
-
-impl OnNothing {
-    fn new() -> Self {
-        Self { entries: 0, since: Mark { at: Instant::now(), entries: 0, bytes: 0 }, processor: None }
-    }
-
-    /// Called after each table, when so many bytes have been written.
-    fn check(&mut self, bytes: usize) -> Result<(), ConvertError> {
-        let on_bytes = BYTE * u32::try_from(bytes.saturating_sub(self.since.bytes)).unwrap_or(u32::MAX);
-        let allowed = CONVERT_EMPTY_SLOTS_MAX + ENTRY * (self.entries - self.since.entries) + on_bytes;
-        let now = Instant::now();
-        if now - self.since.at <= allowed {
-            return Ok(());
-        }
-        let processor = cpu_time();
-        if self.processor.is_some_and(|since| processor - since > allowed) {
-            return Err(ConvertErrorKind::TooEmpty(CONVERT_EMPTY_SLOTS_MAX).into());
-        }
-        if self.processor.is_none() {
-            self.since = Mark { at: now, entries: self.entries, bytes };
-            self.processor = Some(processor);
-        }
-        Ok(())
-    }
+    /// How often each table inside the value has been met.
+    met: HashMap<*const c_void, u8>,
+    /// Copies of tables that are met again and again, by table.
+    copies: Option<Table>,
 }
 
 /// One pair of a map: what orders it, and where it was written, from the first pair on.
@@ -134,9 +102,11 @@ impl Rank {
     }
 }
 
-impl Encoder {
-    fn new(limit: usize, form: Form) -> Self {
-        Self { writer: Writer::default(), form, limit, on_nothing: OnNothing::new(), open: Vec::new() }
+impl<'l> Encoder<'l> {
+    fn new(lua: &'l Lua, limit: usize, form: Form) -> Result<Self, ConvertError> {
+        let lists = lists(lua)?.to_pointer();
+        let (writer, open, met) = (Writer::default(), Vec::new(), HashMap::new());
+        Ok(Self { lua, writer, form, limit, lists, open, met, copies: None })
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
@@ -207,19 +177,53 @@ impl Encoder {
         if self.open.len() >= VALUE_DEPTH_MAX {
             return Err(ConvertErrorKind::TooDeep.into());
         }
+        let is_marked = table.metatable().is_some_and(|metatable| metatable.to_pointer() == self.lists);
+        let copy = if self.open.is_empty() { None } else { self.copy_of_shared(table)? };
         self.open.push(pointer);
-        let start = self.writer.len();
-        let written = match table.raw_len() {
-            0 => self.map(table),
-            len if self.list(table, len)? => Ok(()),
-            len => {
-                self.writer.split_off(start);
-                if is_list_in_disorder(table, len)? { self.list_by_index(table, len) } else { self.map(table) }
-            }
-        };
+        self.table(copy.as_ref().unwrap_or(table), is_marked)?;
         self.open.pop();
-        written?;
-        self.on_nothing.check(self.writer.len())
+        Ok(())
+    }
+
+    /// A copy without empty slots of a table that is met for more than the third time.
+    ///
+    /// Going through the empty slots of all tables of a VM takes milliseconds, which is bounded by its memory; but a
+    /// value can have one table in it millions of times.
+    fn copy_of_shared(&mut self, table: &Table) -> Result<Option<Table>, ConvertError> {
+        let times = self.met.entry(table.to_pointer()).or_default();
+        *times += u8::from(*times <= CONVERT_WALKS_MAX);
+        if *times <= CONVERT_WALKS_MAX {
+            return Ok(None);
+        }
+        let copies = match &self.copies {
+            Some(copies) => copies,
+            None => self.copies.insert(self.lua.create_table()?),
+        };
+        if let Some(copy) = copies.raw_get(table)? {
+            return Ok(Some(copy));
+        }
+        let copy = self.lua.create_table()?;
+        for_each(table, |key, value| Ok(copy.raw_set(key, value).map(|()| true)?))?;
+        copies.raw_set(table, &copy)?;
+        Ok(Some(copy))
+    }
+
+    /// Writes a table; one that is marked as a list has no other form.
+    fn table(&mut self, table: &Table, is_marked: bool) -> Result<(), ConvertError> {
+        let (start, len) = (self.writer.len(), table.raw_len());
+        if len == 0 && !is_marked {
+            return self.map(table);
+        } else if self.list(table, len)? {
+            return Ok(());
+        }
+        self.writer.split_off(start);
+        if is_list(table, len)? {
+            self.list_by_index(table, len)
+        } else if is_marked {
+            Err(ConvertError::unsupported(format!("a list cannot have {}", why_no_list(table, len)?)))
+        } else {
+            self.map(table)
+        }
     }
 
     /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it grew in odd ways.
@@ -231,7 +235,6 @@ impl Encoder {
                 return Ok(false);
             }
             index += 1;
-            self.on_nothing.entries += 1;
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]"))).map(|()| true)
         })?;
         Ok(is_list && index == len)
@@ -240,7 +243,6 @@ impl Encoder {
     fn list_by_index(&mut self, table: &Table, len: usize) -> Result<(), ConvertError> {
         self.list_head(len);
         for index in 1..=len {
-            self.on_nothing.entries += 1;
             let value: Value = table.raw_get(index)?;
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
         }
@@ -259,7 +261,6 @@ impl Encoder {
         let mut entries: Vec<Entry> = Vec::new();
         for_each(table, |key, value| {
             let from = self.writer.len() - start;
-            self.on_nothing.entries += 1;
             let rank = self.key(&key, start)?;
             self.value(&value).map_err(|error| error.at(|| key_path(&key)))?;
             entries.push(Entry { rank, bytes: from..self.writer.len() - start });
@@ -330,14 +331,39 @@ fn plain_leaf(token: &Token<'_>, writer: &mut Writer) -> Result<(), ConvertError
     Ok(())
 }
 
-/// Whether the keys of a table are 1..n, in whatever order they come.
-fn is_list_in_disorder(table: &Table, len: usize) -> Result<bool, ConvertError> {
+/// Whether the keys of a table of so many items are 1..n, in whatever order they come.
+pub(in crate::runtime::luau) fn is_list(table: &Table, len: usize) -> Result<bool, ConvertError> {
     let mut count = 0;
     let fits = for_each(table, |key, _| {
         count += 1;
         Ok(key.as_usize().is_some_and(|index| (1..=len).contains(&index)))
     })?;
     Ok(fits && count == len)
+}
+
+/// What keeps a table of so many items from being a list.
+pub(in crate::runtime::luau) fn why_no_list(table: &Table, len: usize) -> Result<String, ConvertError> {
+    let is_index = |key: &Value| key.as_usize().is_some_and(|index| (1..=len).contains(&index));
+    Ok(match stray_key(table, is_index)? {
+        Some(key) => format!("the key {key} beside {len} items"),
+        None => "gaps between its items".to_owned(),
+    })
+}
+
+/// A key of a table that does not belong there, as a path shows it: the least, as the order in which keys come differs
+/// from VM to VM, of the first few.
+pub(in crate::runtime::luau) fn stray_key(
+    table: &Table,
+    belongs: impl Fn(&Value) -> bool,
+) -> Result<Option<String>, ConvertError> {
+    let mut strays = Vec::new();
+    for_each(table, |key, _| {
+        if !belongs(&key) {
+            strays.push(key_path(&key));
+        }
+        Ok(strays.len() < STRAY_KEYS_MAX)
+    })?;
+    Ok(strays.into_iter().min())
 }
 
 /// Goes through a table raw, until `visit` says false; tells whether it came to the end.

@@ -2,18 +2,18 @@
 //!
 //! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
 //! and what they allocate before they allocate it. Nothing can interrupt them: the first is bounded by the size of its
-//! input, the second by that of its output and by the time it spends on what is empty. `values` has the kinds that Luau lacks. Runs on executors; owned by nobody.
+//! input, the second by that of its output and of the VM, through which it goes a few times. `values` has the kinds that Luau
+//! lacks. Runs on executors; owned by nobody.
 
 mod from_luau;
 mod to_luau;
 pub(super) mod values;
 
 use std::fmt;
-use std::time::Duration;
 
-use mlua::Value;
+use mlua::{Lua, Table, Value};
 
-pub(super) use self::from_luau::{json_from_luau, value_from_luau};
+pub(super) use self::from_luau::{is_list, json_from_luau, stray_key, value_from_luau, why_no_list};
 pub(super) use self::to_luau::{ToLuau, whole};
 use crate::limits::VALUE_DEPTH_MAX;
 use crate::wire::WireError;
@@ -28,6 +28,22 @@ pub(super) fn number(value: &Value) -> Option<f64> {
         Value::Number(number) => Some(*number),
         _ => None,
     }
+}
+
+/// The name in a VM's registry of the metatable that marks its lists.
+const LISTS: &str = "lists";
+
+/// Makes the metatable that marks a VM's lists: read-only and empty, so that it changes nothing of what a list does.
+/// `table.clone` copies it, as it has no `__metatable`.
+pub(super) fn install_lists(lua: &Lua) -> mlua::Result<Table> {
+    let lists = lua.create_table()?;
+    lists.set_readonly(true);
+    lua.set_named_registry_value(LISTS, &lists)?;
+    Ok(lists)
+}
+
+fn lists(lua: &Lua) -> mlua::Result<Table> {
+    lua.named_registry_value(LISTS)
 }
 
 /// Why a value was not converted.
@@ -49,8 +65,6 @@ pub(super) enum ConvertErrorKind {
     TooLarge(usize),
     /// A value of this kind cannot leave Luau, or not in this place.
     Unsupported(String),
-    /// Its tables are large and empty: going through them took too long, which is a budget.
-    TooEmpty(Duration),
     /// The VM's memory does not suffice: a budget.
     Memory,
     /// The bytes are not what they should be.
@@ -101,7 +115,6 @@ impl fmt::Display for ConvertError {
                 write!(f, "the value is larger than {} KiB once encoded", limit / 1024)
             }
             ConvertErrorKind::Unsupported(what) => f.write_str(what),
-            ConvertErrorKind::TooEmpty(_) => f.write_str("the value's tables are too large for the little in them"),
             ConvertErrorKind::Memory => f.write_str("not enough memory for the value"),
             ConvertErrorKind::Wire(error) => write!(f, "the value cannot be read: {error}"),
         }?;

@@ -6,7 +6,7 @@
 use mlua::{IntoLua, Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
-use super::{ConvertError, ConvertErrorKind};
+use super::{ConvertError, ConvertErrorKind, lists};
 use crate::limits::VALUE_DEPTH_MAX;
 use crate::model::{EncodedJson, EncodedValue};
 use crate::runtime::luau::memory::{Pace, peak_bytes};
@@ -28,6 +28,8 @@ pub(in crate::runtime::luau) struct ToLuau<'l> {
     limit: usize,
     frozen: bool,
     items: usize,
+    /// What marks lists, once there is one.
+    lists: Option<Table>,
 }
 
 impl Drop for ToLuau<'_> {
@@ -42,7 +44,7 @@ impl<'l> ToLuau<'l> {
     pub(in crate::runtime::luau) fn new(lua: &'l Lua, pace: &'l Pace) -> Self {
         let _ = lua.set_memory_limit(0);
         let limit = peak_bytes(pace.limit());
-        Self { lua, limit, frozen: false, items: 0 }
+        Self { lua, limit, frozen: false, items: 0, lists: None }
     }
 
     /// A conversion into read-only tables.
@@ -101,6 +103,20 @@ impl<'l> ToLuau<'l> {
         Ok(self.lua.create_table_with_capacity(items, fields)?)
     }
 
+    /// Makes a list for so many items, which stays one when it is empty.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(in crate::runtime::luau) fn list(&mut self, len: usize) -> Result<Table, ConvertError> {
+        let table = self.table(len, 0)?;
+        let lists = match &self.lists {
+            Some(lists) => lists.clone(),
+            None => self.lists.insert(lists(self.lua)?).clone(),
+        };
+        table.set_metatable(Some(lists))?;
+        Ok(table)
+    }
+
     /// Makes a string.
     ///
     /// # Errors
@@ -153,7 +169,7 @@ impl<'l> ToLuau<'l> {
 
     fn array(&mut self, walk: &mut PlainWalk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
         check_depth(depth)?;
-        let table = self.table(len, 0)?;
+        let table = self.list(len)?;
         for index in 1..=len {
             self.count()?;
             let Some(token) = walk.next()? else { break };
@@ -220,13 +236,13 @@ impl<'l> ToLuau<'l> {
                 Value::Table(self.finish(table))
             }
             Token::Map(len) => Value::Table(self.map(walk, *len, depth)?),
-            Token::List(len) => Value::Table(self.list(walk, *len, depth)?),
+            Token::List(len) => Value::Table(self.typed_list(walk, *len, depth)?),
         })
     }
 
-    fn list(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+    fn typed_list(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
         check_depth(depth)?;
-        let table = self.table(len, 0)?;
+        let table = self.list(len)?;
         for index in 1..=len {
             self.count()?;
             let Some(token) = walk.next()? else { break };

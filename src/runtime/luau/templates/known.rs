@@ -46,9 +46,10 @@ pub(in crate::runtime::luau) fn ctx_member(name: &str) -> Option<&'static Known>
 }
 
 /// Globals without members.
-const GLOBALS: [&str; 25] = [
+const GLOBALS: [&str; 27] = [
     "_G",
     "_VERSION",
+    "array",
     "assert",
     "collectgarbage",
     "error",
@@ -71,6 +72,7 @@ const GLOBALS: [&str; 25] = [
     "type",
     "typeof",
     "unpack",
+    "value",
     "xpcall",
 ];
 

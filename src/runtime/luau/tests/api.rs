@@ -283,9 +283,47 @@ fn a_tenant_s_state_is_read_and_set() {
         ("", "the tenant state must be a table, not nil"),
         ("{}", "events must be a list of strings, not nil"),
         ("{ events = { 1 } }", "an event's name must be a string"),
+        ("{ events = { MESSAGE_CREATE = true } }", "events must be a list of strings, without the key .MESSAGE_CREATE"),
+        ("{ events = { 'A', x = 1 } }", "events must be a list of strings, without the key .x beside 1 items"),
+        ("{ events = { 'A', nil, 'C' } }", "events must be a list of strings, without gaps between its items"),
+        ("{ events = { 'A', null } }", "an event's name must be a string, not null"),
+        ("{ events = null }", "events must be a list of strings, not null"),
+        ("{ events = {}, event = 1 }", "the tenant state cannot have .event; it has events, data"),
+        ("{ events = {}, 'A' }", "the tenant state cannot have [1]; it has events, data"),
         ("{ events = {}, data = print }", "a function cannot leave Luau"),
     ] {
         let error = world.err(&format!("local ctx = ... ctx.Runtime:settenantstate({argument})"));
         assert!(error.contains(expected), "{error}");
     }
+    assert_eq!(world.states.get(TENANT), state);
+}
+
+#[test]
+fn scopes_that_are_no_list_of_texts_are_an_error() {
+    let world = World::new();
+    for (scopes, expected) in [
+        ("{ s = true }", "the scopes must be a list of strings, without the key .s beside 0 items"),
+        ("{ 's', x = 1 }", "the scopes must be a list of strings, without the key .x beside 1 items"),
+        ("{ [3] = 's' }", "the scopes must be a list of strings, without the key [3] beside 0 items"),
+        ("{ 's', nil, 't' }", "the scopes must be a list of strings, without gaps between its items"),
+        ("{ null }", "a scope must be a string, not null"),
+        ("null", "the scopes must be a list of strings, not null"),
+        ("table.create(21, 's')", "the scopes must be a list of at most 20 strings, not of 21"),
+    ] {
+        for call in [
+            "get('k', SCOPES)",
+            "getrecord('k', SCOPES)",
+            "set('k', 1, SCOPES)",
+            "delete('k', SCOPES)",
+            "find('%', SCOPES)",
+            "update('k', SCOPES, print)",
+        ] {
+            let call = call.replace("SCOPES", scopes);
+            let error = world.err(&format!("local ctx = ...\nctx.KV:{call}"));
+            assert!(error.starts_with(&format!("test:2: {expected}")), "{call}: {error}");
+        }
+    }
+    let entry = "{ key = 'key', version = 1, short = '', scope = 's', public_metadata = {}, data = 1, Data = 2 }";
+    let error = world.err(&format!("local ctx = ... ctx.GlobalKV:create({entry})"));
+    assert!(error.contains("the entry cannot have .Data; it has key, version, short"), "{error}");
 }

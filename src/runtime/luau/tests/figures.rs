@@ -45,10 +45,6 @@ fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
         (Budget::Coroutines, "for _ = 1, 30 do task.spawn(task.wait, 60) end task.wait(60)"),
         (Budget::Spawns, "for _ = 1, 100 do task.spawn(function() end) end"),
         (Budget::Calls, "for _ = 1, 200 do task.wait(0) end"),
-        (
-            Budget::EmptySlots,
-            "local big = table.create(100000) big[100000] = 1 big[100000] = nil return table.create(10000, big)",
-        ),
     ] {
         let world = World::with_limits(LuauLimits {
             running: if budget == Budget::RunningTime { tight().running } else { SOON },
