@@ -105,14 +105,16 @@ pub const HTTP_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// more to come it is closed.
 pub const HTTP_DRAIN_BYTES: u64 = 64 * 1024;
 
-/// Limit: messages waiting for a link's writer: every request that may wait for an answer ([`PENDING_MAX`]), or its answer,
-/// or its cancellation, and a few more. When it is full a sender gets `Busy` at once, nothing blocks.
+/// Limit: tenants' messages waiting for a link's writer: every request that may wait for an answer ([`PENDING_MAX`]), or its
+/// answer, and a few more. When it is full a sender gets `Busy` at once, nothing blocks.
 pub const LINK_QUEUE_MESSAGES: usize = PENDING_MAX + 4096;
 
 /// Limit: a message that its sender writes itself; a larger one costs more than waking the writer, and more likely finds no room.
 pub const LINK_ALONE_MAX_BYTES: usize = 64 * 1024;
 
-/// Limit: bytes waiting for a link's writer: four messages of the largest size. What does not fit is refused at once.
+/// Limit: bytes waiting for a link's writer: four messages of the largest size, of which a tenant has no more than it leaves to
+/// the others ([`Shares`](crate::model::Shares)). Beside it there is a quarter of that for small messages only, and as much for
+/// errors and for what is no tenant's. What does not fit is refused at once: `Busy` of an event, an error instead of a result.
 pub const LINK_QUEUE_BYTES: usize = 4 * MESSAGE_MAX_BYTES;
 
 /// Limit: the time in which one batch of queued messages must leave; a peer that drains a byte at a time loses the link.
@@ -190,11 +192,12 @@ pub const WORKER_OUTPUT_QUEUE_LINES: usize = 8192;
 pub const WORKER_OUTPUT_TAIL_LINES: usize = 50;
 
 /// Limit: dispatches that wait for a worker that is not ready: a second of a busy worker, which is about as long as a restart
-/// takes. One more is `Busy` at once.
+/// takes. Of these and of [`WAITING_FOR_WORKER_BYTES`] a tenant has no more than it leaves to the others
+/// ([`Shares`](crate::model::Shares)); one more is `Busy` at once.
 pub const WAITING_FOR_WORKER_MAX: usize = 16_384;
 
 /// Limit: bytes of the events that wait for a worker that is not ready: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
-/// so that a link that comes up takes all of them.
+/// and shared in the same way, so that a link that comes up takes all of them.
 pub const WAITING_FOR_WORKER_BYTES: usize = 3 * MESSAGE_MAX_BYTES;
 
 /// Limit: frames in a row that do not decode before a link is closed with 1007 (protocol.md, rule 7).

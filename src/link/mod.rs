@@ -19,7 +19,7 @@ mod stats;
 mod writer;
 
 pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp};
-pub use pending::{IdMap, Pending, Registered};
+pub use pending::{Pending, Registered};
 pub use queue::SendError;
 pub use stats::LinkStats;
 
@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits;
+use crate::model::TenantId;
 use crate::stream::{Peer, Stream};
 use crate::thread::OwnedThread;
 use frames::FrameKind;
@@ -210,24 +211,32 @@ struct Shared {
 }
 
 impl LinkSender {
-    /// Queues a binary message; never blocks.
+    /// Queues a binary message that is no tenant's; never blocks.
     ///
     /// # Errors
     /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
     pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
-        self.push(FrameKind::Binary, message)
+        self.push(FrameKind::Binary, None, message)
     }
 
-    /// As [`LinkSender::send`], but writes the message on the caller's thread if nothing is before it: for one that nothing will
-    /// be sent along with, as it saves waking the writer. Never blocks either.
+    /// As [`LinkSender::send`], for a tenant's message: it finds room in what the tenant has of the queue.
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
-    pub fn send_alone(&self, message: Vec<u8>) -> Result<(), SendError> {
+    pub fn send_for(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
+        self.push(FrameKind::Binary, Some(tenant), message)
+    }
+
+    /// As [`LinkSender::send_for`], but writes the message on the caller's thread if nothing is before it: for one that nothing
+    /// will be sent along with, as it saves waking the writer. Never blocks either.
+    ///
+    /// # Errors
+    /// As those of [`LinkSender::send`].
+    pub fn send_alone(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
         if message.len() > limits::LINK_ALONE_MAX_BYTES {
-            return self.send(message);
+            return self.send_for(tenant, message);
         }
-        let Some(turn) = self.shared.queue.callers_turn()? else { return self.send(message) };
+        let Some(turn) = self.shared.queue.callers_turn()? else { return self.send_for(tenant, message) };
         let written = {
             let mut outlet = self.outlet();
             let mut frame = outlet.buffer();
@@ -264,15 +273,15 @@ impl LinkSender {
     /// # Errors
     /// As those of [`LinkSender::send`].
     pub fn send_text(&self, text: String) -> Result<(), SendError> {
-        self.push(FrameKind::Text, text.into_bytes())
+        self.push(FrameKind::Text, None, text.into_bytes())
     }
 
-    fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<(), SendError> {
+    fn push(&self, kind: FrameKind, owner: Option<TenantId>, payload: Vec<u8>) -> Result<(), SendError> {
         let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
         if bytes > limit {
             return Err(SendError::TooLarge { bytes, limit });
         }
-        self.shared.queue.push(kind, payload)
+        self.shared.queue.push(kind, owner, payload)
     }
 
     /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of one ping at a time.
@@ -282,7 +291,7 @@ impl LinkSender {
         let is_timed = pinged_at_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // A queue that is full or closed makes a sign of life needless.
         let number = if is_timed { now_us } else { 0 };
-        let queued = self.shared.queue.push(FrameKind::Ping, number.to_be_bytes().to_vec());
+        let queued = self.shared.queue.push(FrameKind::Ping, None, number.to_be_bytes().to_vec());
         if is_timed && queued.is_err() {
             pinged_at_us.store(0, Ordering::Relaxed);
         }

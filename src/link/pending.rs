@@ -2,37 +2,11 @@
 //!
 //! Invariant: `register` and `close` take the same lock, so nobody slips in after the sweep; the first cause sticks.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard};
 
 use super::CloseCause;
-
-/// A map by request id.
-pub type IdMap<T> = HashMap<u64, T, BuildHasherDefault<IdHasher>>;
-
-/// Hashes request ids, which whoever makes them makes at random: to mix their bits once is enough, in case they are not.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // The golden ratio, as Fibonacci hashing has it. The map uses the upper bits and the lower ones.
-        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
+use crate::model::IdMap;
 
 /// Waiting requests by id. `T` is what waits: usually where the answer goes.
 #[derive(Debug)]
@@ -43,7 +17,7 @@ pub struct Pending<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    waiting: IdMap<T>,
+    waiting: IdMap<u64, T>,
     closed: Option<CloseCause>,
     sealed: bool,
 }

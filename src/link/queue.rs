@@ -1,5 +1,8 @@
 //! What waits to leave on a link: bounded in messages and bytes, never blocking those who add, woken once a batch.
 //!
+//! A tenant's messages have room as [`Shares`] has it. A part of the room is for small messages only, and another part for
+//! those that are no tenant's, such as the error that takes the place of a result without room: it always fits.
+//!
 //! A queue of our own rather than a channel, because the writer takes everything that waits at once, and because the
 //! byte bound and the end of the link must be decided under the same lock as the adding. What waits are frames already: small
 //! messages share a buffer, so that a batch of them is one write and no allocation each.
@@ -12,8 +15,9 @@ use std::time::Instant;
 use tungstenite::protocol::Role;
 
 use super::frames::{self, FrameKind, Key, Keys};
+use crate::model::{Shares, TenantId};
 
-/// A payload up to here is copied into a buffer that it shares with others; a larger one is not copied.
+/// A payload up to here is small: it is copied into a buffer that it shares with others. A larger one is not copied.
 const JOINED_BYTES: usize = 16 * 1024;
 
 /// A buffer with so much in it takes no more: what one write carries, about.
@@ -93,9 +97,9 @@ struct State {
     is_joinable: bool,
     /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
     replies: Vec<u8>,
-    /// Messages and pings that wait, and the bytes of their payloads.
+    /// Messages and pings that wait, and the bytes of their payloads, by whose they are.
     waiting: usize,
-    bytes: usize,
+    bytes: Shares,
     spare: Vec<u8>,
     keys: Keys,
     end: End,
@@ -161,7 +165,7 @@ impl OutQueue {
             is_joinable: false,
             replies: Vec::new(),
             waiting: 0,
-            bytes: 0,
+            bytes: Shares::default(),
             spare: Vec::new(),
             keys: Keys::new(role),
             end: End::Open,
@@ -175,11 +179,11 @@ impl OutQueue {
         Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes }
     }
 
-    /// Queues a message or a ping.
-    pub(super) fn push(&self, kind: FrameKind, mut payload: Vec<u8>) -> Result<(), SendError> {
+    /// Queues a message, this tenant's or nobody's, or a ping.
+    pub(super) fn push(&self, kind: FrameKind, owner: Option<TenantId>, mut payload: Vec<u8>) -> Result<(), SendError> {
         let bytes = payload.len();
         let mut state = self.lock();
-        self.has_room(&state, bytes)?;
+        self.has_room(&state, owner, bytes)?;
         let key = state.keys.next();
         if bytes > JOINED_BYTES {
             if let Some(key) = key {
@@ -187,7 +191,7 @@ impl OutQueue {
                 drop(state);
                 frames::mask(&mut payload, key);
                 state = self.lock();
-                self.has_room(&state, bytes)?;
+                self.has_room(&state, owner, bytes)?;
             }
             frames::append_header(state.joinable(), kind, key, bytes);
             state.batch.frames.push_back(payload);
@@ -196,7 +200,7 @@ impl OutQueue {
             frames::append(state.joinable(), kind, key, &payload);
         }
         state.waiting += 1;
-        state.bytes += bytes;
+        state.bytes.add(owner, bytes);
         state.batch.messages += usize::from(kind != FrameKind::Ping);
         self.wake_writer(state);
         Ok(())
@@ -211,13 +215,19 @@ impl OutQueue {
         }
     }
 
-    fn has_room(&self, state: &State, bytes: usize) -> Result<(), SendError> {
+    fn has_room(&self, state: &State, owner: Option<TenantId>, bytes: usize) -> Result<(), SendError> {
         if state.end != End::Open {
             return Err(SendError::Closed);
         }
+        let reserve = self.max_bytes / 4;
+        let has_room = match owner {
+            Some(_) if state.waiting >= self.max_messages => false,
+            Some(tenant) if bytes > JOINED_BYTES => state.bytes.has_room(tenant, bytes, self.max_bytes),
+            Some(tenant) => state.bytes.has_room(tenant, bytes, self.max_bytes + reserve),
+            None => state.bytes.total() + bytes <= self.max_bytes + 2 * reserve,
+        };
         // A message of the largest size must fit an empty queue, whatever the bounds.
-        let full = state.waiting >= self.max_messages || state.bytes + bytes > self.max_bytes;
-        if full && !state.batch.frames.is_empty() { Err(SendError::Full) } else { Ok(()) }
+        if has_room || state.batch.frames.is_empty() { Ok(()) } else { Err(SendError::Full) }
     }
 
     /// Woken once a batch: a writer that is busy looks again by itself.
@@ -287,7 +297,7 @@ impl OutQueue {
 
     pub(super) fn len(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting, state.bytes)
+        (state.waiting, state.bytes.total())
     }
 
     /// What the writer is to do; until it comes back, it is its turn to write. What it is to write is put into `batch`, which must be
@@ -387,7 +397,8 @@ impl State {
 
     /// Everything for the writer, who also flushes.
     fn drain(&mut self, batch: &mut Batch) {
-        (self.waiting, self.bytes, self.is_unflushed, self.is_joinable) = (0, 0, false, false);
+        (self.waiting, self.is_unflushed, self.is_joinable) = (0, false, false);
+        self.bytes.clear();
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);
         batch.messages = std::mem::take(&mut self.batch.messages);
         if !self.replies.is_empty() {
@@ -398,187 +409,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn queue(max_messages: usize, max_bytes: usize) -> OutQueue {
-        OutQueue::new(Role::Server, max_messages, max_bytes)
-    }
-
-    fn push(queue: &OutQueue, len: usize) -> Result<(), SendError> {
-        queue.push(FrameKind::Binary, vec![7; len])
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(10)
-    }
-
-    /// What the writer is to do, and the lengths of the payloads that it is to write.
-    fn take(queue: &OutQueue, until: Instant) -> (Taken, Vec<usize>) {
-        let mut batch = Batch::default();
-        let taken = queue.take(until, &mut batch);
-        (taken, lengths(&batch))
-    }
-
-    fn lengths(batch: &Batch) -> Vec<usize> {
-        let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
-        let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
-        std::iter::from_fn(|| socket.read(None).expect("whole frames")).map(|frame| frame.payload().len()).collect()
-    }
-
-    #[test]
-    fn a_batch_is_everything_that_waits_in_order_and_small_messages_share_a_buffer() {
-        let queue = queue(8, 10 * JOINED_BYTES);
-        for len in [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES] {
-            push(&queue, len).expect("room");
-        }
-        assert_eq!(queue.len(), (6, 2 * JOINED_BYTES + 11));
-        let mut batch = Batch::default();
-        assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
-        assert_eq!(lengths(&batch), [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES]);
-        assert_eq!((batch.frames.len(), batch.messages), (3, 6));
-        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
-        assert_eq!(queue.len(), (0, 0));
-    }
-
-    #[test]
-    fn a_client_masks_what_it_sends_large_or_small() {
-        let queue = OutQueue::new(Role::Client, 8, 10 * JOINED_BYTES);
-        for len in [5, JOINED_BYTES + 5] {
-            push(&queue, len).expect("room");
-        }
-        let mut batch = Batch::default();
-        assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
-        let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
-        let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
-        for len in [5, JOINED_BYTES + 5] {
-            let frame = socket.read(None).expect("in order").expect("whole");
-            let key = frame.header().mask.expect("a key");
-            let payload = frame.payload().iter().zip(key.iter().cycle());
-            assert_eq!(payload.map(|(byte, key)| byte ^ key).collect::<Vec<_>>(), vec![7; len]);
-        }
-    }
-
-    #[test]
-    fn a_full_queue_refuses_at_once_by_messages_and_by_bytes() {
-        let by_messages = queue(1, 100);
-        push(&by_messages, 1).expect("room");
-        assert_eq!(push(&by_messages, 1), Err(SendError::Full));
-        let by_bytes = queue(10, 100);
-        push(&by_bytes, 99).expect("room");
-        assert_eq!(push(&by_bytes, 2), Err(SendError::Full));
-        push(&by_bytes, 1).expect("still room for one byte");
-    }
-
-    #[test]
-    fn one_message_of_any_size_fits_an_empty_queue() {
-        push(&queue(1, 10), 1000).expect("the only one");
-        push(&OutQueue::new(Role::Client, 1, 10), JOINED_BYTES + 1).expect("the only one");
-    }
-
-    #[test]
-    fn replies_leave_before_what_waits_are_bounded_and_alone_leave_at_the_end() {
-        let queue = queue(8, 100);
-        push(&queue, 3).expect("room");
-        queue.push_replies(b"\x8a\x01x");
-        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1, 3]));
-        queue.push_replies(&vec![0; REPLIES_BYTES + 1]);
-        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
-        push(&queue, 3).expect("room");
-        queue.push_replies(b"\x88\x00");
-        queue.reader_done();
-        assert_eq!(take(&queue, soon()), (Taken::Finishing, vec![0]));
-    }
-
-    #[test]
-    fn closing_lets_what_waits_leave_and_aborting_does_not() {
-        let queue = queue(8, 100);
-        push(&queue, 1).expect("room");
-        queue.close(1000);
-        assert_eq!(push(&queue, 1), Err(SendError::Closed));
-        assert_eq!(take(&queue, soon()), (Taken::Closing(1000), vec![1]));
-        queue.abort();
-        assert_eq!(take(&queue, soon()), (Taken::Aborted, vec![]));
-    }
-
-    #[test]
-    fn a_waiting_writer_is_woken_by_a_message_and_by_the_end() {
-        let queue = std::sync::Arc::new(queue(8, 100));
-        let writer_queue = queue.clone();
-        let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
-        let writer = crate::thread::spawn("writer", move || {
-            for _ in 0..2 {
-                let until = Instant::now() + Duration::from_secs(60);
-                taken_tx.send(take(&writer_queue, until)).expect("the test listens");
-            }
-        })
-        .expect("spawn");
-        push(&queue, 3).expect("room");
-        let wait = Duration::from_secs(10);
-        assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Batch, vec![3])));
-        queue.reader_done();
-        assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Finishing, vec![])));
-        writer.join();
-    }
-
-    #[test]
-    fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
-        let queue = queue(8, 100);
-        let turn = queue.callers_turn().expect("open").expect("free");
-        assert!(queue.callers_turn().expect("open").is_none(), "another caller's");
-        push(&queue, 1).expect("room");
-        drop(turn);
-        assert!(queue.callers_turn().expect("open").is_none(), "a message waits");
-        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1]));
-        assert!(queue.callers_turn().expect("open").is_none(), "the writer's");
-        assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
-        assert!(queue.callers_turn().expect("open").is_none(), "the writer runs its pulse, and may write");
-        queue.close(1000);
-        assert!(queue.callers_turn().is_err());
-    }
-
-    #[test]
-    fn what_a_caller_leaves_the_writer_gets_though_nothing_is_queued() {
-        let queue = queue(8, 100);
-        queue.callers_turn().expect("open").expect("free").leave_rest_to_writer();
-        assert!(queue.callers_turn().expect("open").is_none(), "the rest goes first");
-        assert_eq!(take(&queue, soon()), (Taken::Batch, vec![]));
-    }
-
-    #[test]
-    fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
-        let queue = std::sync::Arc::new(queue(8, 100));
-        let turn = queue.callers_turn().expect("open").expect("free");
-        let writers_queue = queue.clone();
-        let writer = crate::thread::spawn("writer", move || take(&writers_queue, Instant::now())).expect("spawn");
-        while !queue.lock().writer_wants_turn {
-            std::thread::yield_now();
-        }
-        drop(turn);
-        assert!(queue.callers_turn().expect("open").is_none(), "whether the writer has it yet or not");
-        assert_eq!(writer.join(), Some((Taken::Nothing, vec![])));
-    }
-
-    #[test]
-    fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
-        let queue = std::sync::Arc::new(queue(8, 100));
-        let turn = queue.callers_turn().expect("open").expect("free");
-        let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
-        let writers_queue = queue.clone();
-        let writer = crate::thread::spawn("writer", move || {
-            taken_tx.send(take(&writers_queue, soon())).expect("the test listens");
-        })
-        .expect("spawn");
-        while !queue.lock().writer_wants_turn {
-            std::thread::yield_now();
-        }
-        push(&queue, 1).expect("room");
-        queue.close(1000);
-        assert!(taken_rx.try_recv().is_err(), "it does not write now");
-        drop(turn);
-        let taken = taken_rx.recv_timeout(Duration::from_secs(10));
-        assert_eq!(taken, Ok((Taken::Closing(1000), vec![1])));
-        writer.join();
-    }
-}
+mod tests;

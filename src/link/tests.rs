@@ -13,6 +13,8 @@ use super::*;
 
 const WAIT: Duration = Duration::from_secs(20);
 
+const TENANT: TenantId = TenantId::Guild(1);
+
 /// What a handler saw.
 #[derive(Debug, PartialEq)]
 enum Seen {
@@ -507,7 +509,7 @@ fn messages_sent_alone_and_through_the_queue_stay_in_their_senders_order_and_who
                         let sent = if (count + u16::from(number)) % 3 == 0 {
                             sender.send(message)
                         } else {
-                            sender.send_alone(message)
+                            sender.send_alone(TENANT, message)
                         };
                         sent.expect("room");
                     }
@@ -535,7 +537,7 @@ fn what_a_lone_sender_cannot_write_without_waiting_is_left_to_the_writer() {
     // More than all buffers of the system between the two hold.
     let mut sent = 0;
     while link.sender().queued().0 < 10 {
-        link.sender().send_alone(message(sent)).expect("room");
+        link.sender().send_alone(TENANT, message(sent)).expect("room");
         sent += 1;
     }
     for number in 0..sent {
@@ -545,12 +547,12 @@ fn what_a_lone_sender_cannot_write_without_waiting_is_left_to_the_writer() {
         }
     }
     // And it goes on: with the way free again, the next one is written directly.
-    link.sender().send_alone(b"last".to_vec()).expect("room");
+    link.sender().send_alone(TENANT, b"last".to_vec()).expect("room");
     assert_eq!(peer.read().expect("a message"), Message::binary(b"last".to_vec()));
     peer.close(None).expect("closed");
     let _ = peer.read();
     assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByPeer(close_code::NONE_GIVEN)));
-    assert_eq!(link.sender().send_alone(b"late".to_vec()), Err(SendError::Closed));
+    assert_eq!(link.sender().send_alone(TENANT, b"late".to_vec()), Err(SendError::Closed));
     link.join();
 }
 
@@ -559,7 +561,7 @@ fn a_lone_message_to_a_peer_that_has_gone_ends_the_link() {
     let (link, seen_rx, peer) = link_and_peer(&LinkLimits::default());
     peer.get_ref().shutdown(Shutdown::Both).expect("a socket");
     drop(peer);
-    while link.sender().send_alone(vec![0; 100]).is_ok() {}
+    while link.sender().send_alone(TENANT, vec![0; 100]).is_ok() {}
     assert!(matches!(next(&seen_rx), Seen::Closed(_)));
     link.join();
 }

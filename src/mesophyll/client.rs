@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::error::{DbError, DispatchError};
 use crate::limits;
 use crate::link::{
-    self, CloseCause, ConnectError, IdMap, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
-use crate::model::{Answer, CreateEvent, DispatchResult, Job, TenantId, TenantState, Ticket};
+use crate::model::{Answer, CreateEvent, DispatchResult, IdMap, Job, TenantId, TenantState, Ticket};
 use crate::stream::{Stream, unix_path};
 use crate::thread::{self, OwnedThread};
 use crate::wire::WireError;
@@ -335,7 +335,7 @@ impl Session {
 }
 
 /// Jobs of one link that have not been answered: whose they are, to route a cancellation.
-type InFlight = Arc<Mutex<IdMap<TenantId>>>;
+type InFlight = Arc<Mutex<IdMap<u64, TenantId>>>;
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
@@ -380,7 +380,9 @@ impl ClientHandler {
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
             ServerMessage::LiveTenants { req_id, ids } => {
                 let has_vm = ids.into_iter().map(|id| self.worker.has_vm(id));
-                send_answer(link, req_id, Ok(question::vms_to_wire(has_vm)), false);
+                let result = Ok(question::vms_to_wire(has_vm));
+                // A master that takes nothing at all goes without: to know no VM harms nothing.
+                let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
             }
         }
     }
@@ -395,7 +397,7 @@ impl ClientHandler {
                 in_flight.remove(&req_id);
                 in_flight.is_empty()
             };
-            send_answer(&link, req_id, result, is_alone);
+            send_answer(&link, tenant, req_id, result, is_alone);
         });
         self.worker.submit(tenant, Ticket(req_id), job, self.far_deadline, answer);
     }
@@ -427,26 +429,23 @@ fn set_log_level(level: &str) {
     }
 }
 
-/// Sends an answer. One that does not fit into a message, or beside those that wait already, becomes an error; if the link
-/// cannot take even that it is ended, so that the master learns at once that no answer will come.
-fn send_answer(link: &LinkSender, req_id: u64, result: DispatchResult, is_alone: bool) {
+/// Sends an answer. One that does not fit into a message, or beside what waits of its tenant already, becomes an error, for
+/// which there is room: a link never ends because of answers.
+fn send_answer(link: &LinkSender, tenant: TenantId, req_id: u64, result: DispatchResult, is_alone: bool) {
     let result = result.map_err(|error| answers::to_wire(&error));
     let message = ClientMessage::DispatchResponse { req_id, result }.encode();
-    let sent = if is_alone { link.send_alone(message) } else { link.send(message) };
-    let sent = sent.or_else(|error| {
-        let text = match error {
-            SendError::TooLarge { bytes, limit } => {
-                format!("the result is too large: {bytes} bytes of at most {limit}")
-            }
-            SendError::Full => "the result was dropped: too many others wait to be sent".to_owned(),
-            SendError::Closed => return Err(error),
-        };
-        let result = Err(answers::to_wire(&DispatchError::Script(text)));
-        link.send(ClientMessage::DispatchResponse { req_id, result }.encode())
-    });
-    if let Err(SendError::Full) = sent {
-        link.abort(CloseCause::SlowPeer);
-    }
+    let sent = if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
+    let Err(error) = sent else { return };
+    let text = match error {
+        SendError::TooLarge { bytes, limit } => {
+            format!("the result is too large: {bytes} bytes of at most {limit}")
+        }
+        SendError::Full => "the result was dropped: too much of this tenant's waits to be sent".to_owned(),
+        SendError::Closed => return,
+    };
+    let result = Err(answers::to_wire(&DispatchError::Script(text)));
+    // Without room for a hundred thousand of these the master reads nothing, and the writer soon ends the link.
+    let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
 }
 
 impl LinkHandler for ClientHandler {
@@ -528,71 +527,4 @@ impl Pulse for ClientPulse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::EncodedValue;
-    use std::net::TcpListener;
-    use tungstenite::Message;
-
-    const WAIT: Duration = Duration::from_secs(60);
-
-    struct Quiet;
-
-    impl LinkHandler for Quiet {
-        fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
-            Ok(())
-        }
-
-        fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
-            Ok(())
-        }
-
-        fn on_closed(&mut self, _: &CloseCause) {}
-    }
-
-    impl Pulse for Quiet {
-        fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
-            now + WAIT
-        }
-    }
-
-    #[test]
-    fn results_that_find_no_room_on_the_link_are_told_as_errors_and_every_request_is_answered_once() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let (read_tx, read_rx) = bounded::<()>(0);
-        let master = std::thread::spawn(move || {
-            let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
-            // It reads nothing until everything has been answered.
-            let _ = read_rx.recv_timeout(WAIT);
-            let mut answers = Vec::new();
-            while let Ok(Message::Binary(message)) = peer.read() {
-                match ClientMessage::decode(&message) {
-                    Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) => {
-                        answers.push((req_id, result.map(drop)));
-                    }
-                    other => panic!("unexpected {other:?}"),
-                }
-            }
-            answers
-        });
-        let limits = LinkLimits { queue_bytes: 4 << 20, ..LinkLimits::default() };
-        let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
-        let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service).expect("a link");
-        let mut text = vec![0xdb, 0, 0x10, 0, 0];
-        text.resize(5 + (1 << 20), b'x');
-        let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
-        for req_id in 0..40 {
-            send_answer(link.sender(), req_id, Ok(value.clone()), false);
-        }
-        assert!(!link.sender().is_closed());
-        link.sender().close(close_code::NORMAL);
-        drop(read_tx);
-        let answers = master.join().expect("the master");
-        link.join();
-        assert_eq!(answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
-        let dropped = answers.iter().filter_map(|(_, result)| result.as_ref().err());
-        assert!(dropped.clone().count() > 0, "the link had room for all of it");
-        assert!(dropped.into_iter().all(|text| text.starts_with("script: the result was dropped")));
-    }
-}
+mod tests;

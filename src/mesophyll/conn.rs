@@ -244,7 +244,8 @@ impl MesophyllServerConn {
         // Alone, it is sooner there if no other thread has to be woken for it; among others, they share a write.
         let is_alone = waiting <= 1;
         let encoded = message.encode();
-        let sent = if is_alone { self.inner.link.send_alone(encoded) } else { self.inner.link.send(encoded) };
+        let link = &self.inner.link;
+        let sent = if is_alone { link.send_alone(tenant, encoded) } else { link.send_for(tenant, encoded) };
         let Err(error) = sent else { return Ok(()) };
         // `None`: the link's end has answered it already.
         match (self.inner.pending.take(req_id), error) {
@@ -296,7 +297,7 @@ impl MesophyllServerConn {
 fn not_sent(error: SendError) -> DispatchError {
     match error {
         SendError::Closed => DispatchError::NotSent("the worker's link has ended".to_owned()),
-        SendError::Full => DispatchError::Busy("the worker's link is full".to_owned()),
+        SendError::Full => DispatchError::Busy("too much waits to be sent to the worker".to_owned()),
         SendError::TooLarge { bytes, limit } => DispatchError::TooLarge { bytes, limit },
     }
 }
@@ -359,7 +360,7 @@ impl WorkerLike for MesophyllServerConn {
         observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
         let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
-        let sent = self.inner.link.send(message.encode()).map_err(not_sent);
+        let sent = self.inner.link.send_for(tenant, message.encode()).map_err(not_sent);
         // It is not answered: that it left is all there is to tell.
         if let Some(observed) = observed {
             observed.ended(sent.as_ref().copied());

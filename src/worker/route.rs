@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::error::DispatchError;
 use crate::limits;
 use crate::mesophyll::{MesophyllServerConn, Unsent};
-use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
+use crate::model::{Answer, Cancelled, Job, Shares, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};
 
 /// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing here blocks.
@@ -52,7 +52,8 @@ struct State<T> {
     /// Where dispatches went last: what is in flight there can still be given up when new ones go elsewhere.
     last_link: Option<T>,
     waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
+    /// By what each of them weighs.
+    shares: Shares,
 }
 
 enum Route<T> {
@@ -77,7 +78,7 @@ pub(super) struct Refused(pub(super) Answer, pub(super) DispatchError);
 
 impl<T: Target> Router<T> {
     pub(super) fn new() -> Self {
-        let state = State { route: Route::Queue, last_link: None, waiting: VecDeque::new(), waiting_bytes: 0 };
+        let state = State { route: Route::Queue, last_link: None, waiting: VecDeque::new(), shares: Shares::default() };
         Self { state: Mutex::new(state) }
     }
 
@@ -175,7 +176,7 @@ impl<T: Target> Router<T> {
         let waiting = {
             let mut state = self.lock();
             state.route = Route::Nobody(reason.to_owned());
-            state.waiting_bytes = 0;
+            state.shares.clear();
             std::mem::take(&mut state.waiting)
         };
         for waiting in waiting {
@@ -210,7 +211,7 @@ impl<T: Target> Router<T> {
         }
         let (taken, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting).into_iter().partition(which);
         state.waiting = kept;
-        state.waiting_bytes -= taken.iter().map(Waiting::bytes).sum::<usize>();
+        taken.iter().for_each(|waiting| state.shares.remove(waiting.tenant, waiting.weight()));
         taken
     }
 
@@ -228,21 +229,18 @@ impl<T: Target> State<T> {
             Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(waiting)),
             Route::Link(_) | Route::Queue => {}
         }
-        if self.waiting.len() >= limits::WAITING_FOR_WORKER_MAX
-            || self.waiting_bytes + waiting.bytes() > limits::WAITING_FOR_WORKER_BYTES
-        {
+        if !self.shares.has_room(waiting.tenant, waiting.weight(), limits::WAITING_FOR_WORKER_BYTES) {
             let error = DispatchError::Busy("its worker is away, and too many dispatches wait for it".to_owned());
             return Err(Refused(waiting.answer, error));
         }
-        self.waiting_bytes += waiting.bytes();
-        self.waiting.push_back(waiting);
+        self.push(waiting);
         Ok(None)
     }
 
     /// Sends what waits; what has waited too long, or the link does not take, is returned, with the reason.
     fn hand_over(&mut self, conn: &T) -> Vec<Refused> {
         let mut refused = Vec::new();
-        self.waiting_bytes = 0;
+        self.shares.clear();
         let now = Instant::now();
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.deadline <= now {
@@ -252,10 +250,7 @@ impl<T: Target> State<T> {
             }
             match waiting.send(conn) {
                 Ok(None) => {}
-                Ok(Some(unsent)) => {
-                    self.waiting_bytes += unsent.bytes();
-                    self.waiting.push_back(unsent);
-                }
+                Ok(Some(unsent)) => self.push(unsent),
                 Err(error) => refused.push(error),
             }
         }
@@ -264,8 +259,13 @@ impl<T: Target> State<T> {
 
     fn remove(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
-        self.waiting_bytes -= waiting.bytes();
+        self.shares.remove(waiting.tenant, waiting.weight());
         Some(waiting)
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.shares.add(Some(waiting.tenant), waiting.weight());
+        self.waiting.push_back(waiting);
     }
 }
 
@@ -280,8 +280,9 @@ impl Waiting {
         }
     }
 
-    fn bytes(&self) -> usize {
-        self.job.bytes()
+    /// A dispatch without data weighs something too: so their number is bounded with their bytes.
+    fn weight(&self) -> usize {
+        self.job.bytes() + limits::WAITING_FOR_WORKER_BYTES / limits::WAITING_FOR_WORKER_MAX
     }
 }
 

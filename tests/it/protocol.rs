@@ -335,7 +335,7 @@ fn a_tenant_state_that_was_set_reaches_its_worker() {
 
 #[test]
 fn a_state_that_finds_no_room_ends_the_link_and_whoever_learns_of_that_may_ask_the_database() {
-    let link_limits = LinkLimits { queue_messages: 2, ..LinkLimits::default() };
+    let link_limits = LinkLimits { queue_bytes: 1 << 20, ..LinkLimits::default() };
     let master = Master::with(ServerConfig { link_limits, ..ServerConfig::new(1) });
     let mut peer = master.raw_peer();
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");

@@ -271,9 +271,13 @@ fn an_event_that_nobody_waits_for_is_forgotten_at_its_deadline() {
 fn more_dispatches_than_may_wait_for_a_worker_are_busy_at_once() {
     let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
     let deadline = Instant::now() + DEADLINE;
-    for _ in 0..limits::WAITING_FOR_WORKER_MAX {
-        worker.dispatch_event_nowait(TENANT, event(), deadline).expect("room");
-    }
+    let taken = |tenant| {
+        let is_taken = |_: &_| worker.dispatch_event_nowait(tenant, event(), deadline).is_ok();
+        (0..limits::WAITING_FOR_WORKER_MAX).take_while(is_taken).count()
+    };
+    let half = limits::WAITING_FOR_WORKER_MAX / 2;
+    assert!((half - 10..=half).contains(&taken(TENANT)), "a half of the room is left to others");
+    assert!(taken(TenantId::Guild(7)) > half / 3);
     assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::Busy(_)));
     let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
     assert!(matches!(nowait, Err(DispatchError::Busy(_))));
@@ -287,9 +291,11 @@ fn bytes_that_wait_for_a_worker_are_bounded_too() {
     let deadline = Instant::now() + DEADLINE;
     let event = || CreateEvent { name: "E".to_owned(), author: None, data: large.clone() };
     let taken = (0..100).take_while(|_| worker.dispatch_event_nowait(TENANT, event(), deadline).is_ok()).count();
-    assert_eq!(taken, limits::WAITING_FOR_WORKER_BYTES / limits::MESSAGE_MAX_BYTES);
+    assert_eq!(taken, limits::WAITING_FOR_WORKER_BYTES / 2 / limits::MESSAGE_MAX_BYTES);
     let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
     assert!(matches!(nowait, Err(DispatchError::Busy(_))));
+    let other = CreateEvent { name: "E".to_owned(), author: None, data: EventData::RawValue("x".repeat(1 << 20)) };
+    worker.dispatch_event_nowait(TenantId::Guild(7), other, deadline).expect("room for another tenant");
     worker.kill();
 }
 

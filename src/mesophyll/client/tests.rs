@@ -1,0 +1,76 @@
+//! What a worker answers when its master reads nothing.
+
+use super::*;
+use crate::model::EncodedValue;
+use std::net::TcpListener;
+use tungstenite::Message;
+
+const WAIT: Duration = Duration::from_secs(60);
+
+struct Quiet;
+
+impl LinkHandler for Quiet {
+    fn on_message(&mut self, _: &LinkSender, _: &[u8]) -> Result<(), u16> {
+        Ok(())
+    }
+
+    fn on_text(&mut self, _: &LinkSender, _: &str) -> Result<(), u16> {
+        Ok(())
+    }
+
+    fn on_closed(&mut self, _: &CloseCause) {}
+}
+
+impl Pulse for Quiet {
+    fn beat(&mut self, _: &LinkSender, now: Instant) -> Instant {
+        now + WAIT
+    }
+}
+
+#[test]
+fn results_without_room_are_errors_and_no_other_tenants() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (read_tx, read_rx) = bounded::<()>(0);
+    let master = std::thread::spawn(move || {
+        let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+        // It reads nothing until everything has been answered.
+        let _ = read_rx.recv_timeout(WAIT);
+        let mut answers = Vec::new();
+        while let Ok(Message::Binary(message)) = peer.read() {
+            match ClientMessage::decode(&message) {
+                Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) => {
+                    answers.push((req_id, result.map(drop)));
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        answers
+    });
+    let limits = LinkLimits { queue_bytes: 4 << 20, ..LinkLimits::default() };
+    let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
+    let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service).expect("a link");
+    let mut text = vec![0xdb, 0, 0x10, 0, 0];
+    text.resize(5 + (1 << 20), b'x');
+    let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
+    let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
+    for req_id in 0..40 {
+        send_answer(link.sender(), greedy, req_id, Ok(value.clone()), false);
+    }
+    for req_id in 40..1040 {
+        send_answer(link.sender(), other, req_id, Ok(EncodedValue::null()), false);
+    }
+    assert!(!link.sender().is_closed());
+    link.sender().close(close_code::NORMAL);
+    drop(read_tx);
+    let answers = master.join().expect("the master");
+    link.join();
+    assert_eq!(answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(), (0..1040).collect::<Vec<_>>());
+    let is_dropped = |(_, result): &(u64, Result<(), String>)| {
+        result.as_ref().is_err_and(|text| text.starts_with("script: the result was dropped"))
+    };
+    let (greedys, others) = answers.split_at(40);
+    assert!(greedys.iter().filter(|answer| is_dropped(answer)).count() > 0, "the link had room for all of it");
+    assert!(greedys.iter().all(|answer| answer.1.is_ok() || is_dropped(answer)));
+    assert!(others.iter().all(|(_, result)| result.is_ok()));
+}

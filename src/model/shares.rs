@@ -1,0 +1,117 @@
+//! How much each tenant holds of a bound that all tenants have in common. Pure.
+//!
+//! The rule: a tenant may hold as much as it leaves free for the others. One that is alone holds a half at most, two hold a
+//! third each; and however many take all they can get, a tenant that holds nothing finds room for something.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::TenantId;
+
+/// A map by ids: of requests, of tenants.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Hashes ids. Requests' are made at random, and tenants' are Discord's: to mix their bits is enough.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The golden ratio, as Fibonacci hashing has it. The map uses the upper bits and the lower ones.
+        let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    // What kind of tenant it is.
+    fn write_isize(&mut self, kind: isize) {
+        self.write_u64(kind as u64);
+    }
+}
+
+/// What tenants hold.
+#[derive(Debug, Default)]
+pub struct Shares {
+    total: usize,
+    held: IdMap<TenantId, usize>,
+}
+
+impl Shares {
+    /// Whether a tenant may hold so much more out of `max`.
+    pub fn has_room(&self, tenant: TenantId, amount: usize, max: usize) -> bool {
+        let held = self.held.get(&tenant).copied().unwrap_or(0);
+        amount == 0 || held + self.total + 2 * amount <= max
+    }
+
+    /// Counts what a tenant holds from now on; of nobody's, only the whole grows.
+    pub fn add(&mut self, tenant: Option<TenantId>, amount: usize) {
+        self.total += amount;
+        if let Some(tenant) = tenant {
+            *self.held.entry(tenant).or_default() += amount;
+        }
+    }
+
+    /// A tenant holds so much less, of what was counted with [`Shares::add`].
+    pub fn remove(&mut self, tenant: TenantId, amount: usize) {
+        let Some(held) = self.held.get_mut(&tenant) else { return };
+        let amount = amount.min(*held);
+        *held -= amount;
+        self.total -= amount;
+        if *held == 0 {
+            self.held.remove(&tenant);
+        }
+    }
+
+    /// Nobody holds anything any more.
+    pub fn clear(&mut self) {
+        self.total = 0;
+        self.held.clear();
+    }
+
+    /// What all hold together.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes pieces as long as there is room.
+    fn take_all(shares: &mut Shares, tenant: TenantId, piece: usize) -> usize {
+        let mut taken = 0;
+        while shares.has_room(tenant, piece, 1000) {
+            shares.add(Some(tenant), piece);
+            taken += piece;
+        }
+        taken
+    }
+
+    #[test]
+    fn a_tenant_holds_no_more_than_it_leaves_to_the_others() {
+        let mut shares = Shares::default();
+        let tenant = TenantId::Guild;
+        assert_eq!(take_all(&mut shares, tenant(1), 10), 500);
+        assert_eq!(take_all(&mut shares, tenant(2), 10), 250);
+        assert!(shares.has_room(tenant(3), 100, 1000), "however greedy the others are");
+        // What is nobody's counts for all.
+        shares.add(None, 200);
+        assert!(!shares.has_room(tenant(3), 100, 1000));
+        shares.remove(tenant(1), 500);
+        assert_eq!(shares.total(), 450);
+        assert!(!shares.held.contains_key(&tenant(1)), "nothing is kept of one that holds nothing");
+        assert_eq!(take_all(&mut shares, TenantId::User(1), 10), 270, "a user of that number is another tenant");
+        shares.clear();
+        assert_eq!((shares.total(), shares.held.len()), (0, 0));
+    }
+}
