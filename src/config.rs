@@ -179,6 +179,11 @@ pub trait Options {
     /// The value of an option, and whether the command line has it.
     fn option(&self, name: &str) -> Option<(&str, bool)>;
 
+    /// What an option is called where its value was given, for messages that say what to mend.
+    fn named(&self, name: &str) -> String {
+        format!("--{name}")
+    }
+
     /// All values of a repeatable option.
     fn options(&self, name: &str) -> Vec<&str>;
 
@@ -295,7 +300,10 @@ impl WorkerConfig {
         if id >= workers {
             return Err(wrong(options, "id", "must be below --workers"));
         }
-        let (master, _) = options.option("master").ok_or_else(|| missing("master"))?;
+        let master = without_scheme(options, "master", "")?;
+        if master.is_empty() {
+            return Err(missing("master"));
+        }
         if !names_a_listener(master) {
             // Else it would look for a master that it cannot find for ever.
             return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path"));
@@ -347,14 +355,35 @@ pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Dur
     }
 }
 
-/// The addresses that `host:port` names.
+/// The address that `HOST:PORT` or `http://HOST:PORT` names.
 ///
 /// # Errors
 /// It names none.
 pub fn address(options: &impl Options, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
-    let given = text(options, name, default);
+    let given = without_scheme(options, name, default)?;
     let mut addresses = given.to_socket_addrs().ok().into_iter().flatten();
-    addresses.next().ok_or_else(|| wrong(options, name, "is an address such as 127.0.0.1:7450"))
+    addresses.next().ok_or_else(|| wrong(options, name, ADDRESS_RULE))
+}
+
+/// Where another program listens: the `HOST:PORT` of an address.
+///
+/// # Errors
+/// It is none.
+pub fn host_and_port<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
+    let given = without_scheme(options, name, default)?;
+    let is_one = names_a_listener(given) && !given.contains(['/', '@']);
+    is_one.then_some(given).ok_or_else(|| wrong(options, name, ADDRESS_RULE))
+}
+
+const ADDRESS_RULE: &str = "is an address such as 127.0.0.1:7451 or http://127.0.0.1:7451";
+
+/// An address without its `http://`.
+fn without_scheme<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
+    let given = text(options, name, default);
+    if given.starts_with("https:") || given.starts_with("tls:") {
+        return Err(wrong(options, name, "is HOST:PORT or http://HOST:PORT, as there is no TLS here"));
+    }
+    Ok(given.strip_prefix("http://").map_or(given, |given| given.strip_suffix('/').unwrap_or(given)))
 }
 
 /// The log level option.
@@ -377,6 +406,15 @@ fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
 /// Reads a log level.
 pub fn parse_level(text: &str) -> Option<log::LevelFilter> {
     text.parse().ok()
+}
+
+/// Reads what a switch may be set to where it is no flag.
+pub fn parse_switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
@@ -465,15 +503,15 @@ fn directory(options: &impl Options, name: &str) -> Result<Option<PathBuf>, Conf
     if path.is_dir() {
         Ok(Some(path))
     } else {
-        Err(ConfigError { message: format!("--{name}: there is no directory {}", path.display()), is_usage: false })
+        let message = format!("{}: there is no directory {}", options.named(name), path.display());
+        Err(ConfigError { message, is_usage: false })
     }
 }
 
-fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
+/// The error of an option whose value breaks a rule.
+pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
     let (given, from_flag) = options.option(name).unwrap_or_default();
-    let option =
-        if from_flag { format!("--{name}") } else { format!("MESOPHYLL_{}", name.to_uppercase().replace('-', "_")) };
-    ConfigError { message: format!("{option} {rule}, not {given:?}"), is_usage: from_flag }
+    ConfigError { message: format!("{} {rule}, not {given:?}", options.named(name)), is_usage: from_flag }
 }
 
 fn cpus() -> usize {

@@ -1,11 +1,12 @@
 //! Command lines, in plain values: flags, switches and what stands alone. Nothing here knows what an option means.
 //!
-//! An option comes from its flag, else from `MESOPHYLL_<OPTION>`, else it is absent and its default applies.
+//! An option comes from its flag, else from its variable, which is `MESOPHYLL_<OPTION>` for most, else it is absent and
+//! its default applies.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, parse_switch};
 use crate::nearest::nearest;
 
 use super::table::{harmless, shortened};
@@ -24,37 +25,81 @@ pub(crate) struct OptionSpec {
     pub(crate) repeatable: bool,
     /// One line for the help.
     pub(crate) help: &'static str,
+    /// Where its value may come from besides the command line.
+    elsewhere: Elsewhere,
+}
+
+/// Where an option's value may come from besides the command line.
+#[derive(Debug, Clone, Copy)]
+enum Elsewhere {
+    /// The variable `MESOPHYLL_<OPTION>`.
+    Variable,
+    /// This variable, else `MESOPHYLL_<OPTION>`.
+    VariableBefore(&'static str),
+    /// Nowhere: the variable of that name is meant for another command.
+    Nowhere,
 }
 
 impl OptionSpec {
     /// An option with a value.
     pub(crate) const fn value(name: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { name, value: Some(value), repeatable: false, help }
+        Self { name, value: Some(value), repeatable: false, help, elsewhere: Elsewhere::Variable }
     }
 
     /// An option that is there or not.
     pub(crate) const fn switch(name: &'static str, help: &'static str) -> Self {
-        Self { name, value: None, repeatable: false, help }
+        Self { name, value: None, repeatable: false, help, elsewhere: Elsewhere::Variable }
     }
 
     /// An option with a value that may be given more than once.
     pub(crate) const fn list(name: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { name, value: Some(value), repeatable: true, help }
+        Self { name, value: Some(value), repeatable: true, help, elsewhere: Elsewhere::Variable }
     }
 
-    /// The environment variable that stands for it.
-    pub(crate) fn variable(&self) -> String {
-        format!("MESOPHYLL_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    /// What the help says of it.
+    pub(crate) fn meaning(&self) -> String {
+        let repeatable = if self.repeatable { " (repeatable)" } else { "" };
+        let from = match self.elsewhere {
+            Elsewhere::Variable => String::new(),
+            Elsewhere::VariableBefore(first) => format!(" ({first}, else {})", variable(self.name)),
+            Elsewhere::Nowhere => format!(" (not from {})", variable(self.name)),
+        };
+        format!("{}{repeatable}{from}", self.help)
+    }
+
+    /// The same option, taken from the command line only.
+    pub(crate) const fn flag_only(self) -> Self {
+        Self { elsewhere: Elsewhere::Nowhere, ..self }
+    }
+
+    /// The same option with a variable that is asked before the one of its name.
+    pub(crate) const fn with_variable(self, variable: &'static str) -> Self {
+        Self { elsewhere: Elsewhere::VariableBefore(variable), ..self }
+    }
+
+    /// The environment variables that stand for it, the first that is set counts.
+    pub(crate) fn variables(&self) -> Vec<String> {
+        let own = || variable(self.name);
+        match self.elsewhere {
+            Elsewhere::Variable => vec![own()],
+            Elsewhere::VariableBefore(first) => vec![first.to_owned(), own()],
+            Elsewhere::Nowhere => Vec::new(),
+        }
     }
 }
 
+/// The environment variable of an option's name.
+pub(crate) fn variable(option: &str) -> String {
+    format!("MESOPHYLL_{}", option.to_ascii_uppercase().replace('-', "_"))
+}
+
 /// Where a value came from, for messages that say what to mend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The command line.
     Flag,
-    /// The environment.
-    Environment,
+    /// This environment variable.
+    Environment(String),
 }
 
 /// A command line that was understood.
@@ -115,19 +160,32 @@ impl Args {
                 args.take_option(&word, &mut rest, specs)?;
             }
         }
-        for spec in specs.iter().copied().flatten() {
-            if !args.values.contains_key(spec.name)
-                && let Some(value) = environment(&spec.variable())
-            {
-                let no_text = |_| ConfigError {
-                    message: format!("{}: its value is not UTF-8 text", spec.variable()),
-                    is_usage: false,
-                };
-                let value = value.into_string().map_err(no_text)?;
-                args.values.insert(spec.name, vec![(value, Source::Environment)]);
-            }
+        // Who asks for help needs no environment that is in order.
+        if !args.help {
+            specs.iter().copied().flatten().try_for_each(|spec| args.take_variable(spec, &environment))?;
         }
         Ok(args)
+    }
+
+    /// Takes an option from its variable, if the command line has none.
+    fn take_variable(
+        &mut self,
+        spec: &OptionSpec,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(), ConfigError> {
+        if self.values.contains_key(spec.name) {
+            return Ok(());
+        }
+        let set = spec.variables().into_iter().find_map(|variable| Some((environment(&variable)?, variable)));
+        let Some((value, variable)) = set else { return Ok(()) };
+        let no_text = |_| ConfigError { message: format!("{variable}: its value is not UTF-8 text"), is_usage: false };
+        let value = value.into_string().map_err(no_text)?;
+        let is_usage = spec.value.is_none();
+        let wrong = |rule| ConfigError { message: format!("{variable} {rule}"), is_usage };
+        let values = given_as_text(spec, &value).map_err(wrong)?;
+        let source = Source::Environment(variable.clone());
+        self.values.insert(spec.name, values.into_iter().map(|value| (value, source.clone())).collect());
+        Ok(())
     }
 
     fn take_option(
@@ -147,7 +205,7 @@ impl Args {
             .find(|spec| name.strip_prefix("--") == Some(spec.name))
             .ok_or_else(|| unknown_option(name, specs))?;
         let value = match (spec.value, inline) {
-            (None, None) => "true".to_owned(),
+            (None, None) => ON.to_owned(),
             (None, Some(_)) => return Err(usage(format!("{name} takes no value"))),
             (Some(_), Some(value)) => value,
             (Some(what), None) => rest.next().ok_or_else(|| usage(format!("{name} needs a value: {name} {what}")))?,
@@ -161,26 +219,43 @@ impl Args {
     }
 
     /// The value of an option and where it came from.
-    pub(crate) fn get(&self, name: &str) -> Option<(&str, Source)> {
-        self.values.get(name).and_then(|values| values.first()).map(|(value, source)| (value.as_str(), *source))
+    pub(crate) fn get(&self, name: &str) -> Option<(&str, &Source)> {
+        self.values.get(name).and_then(|values| values.first()).map(|(value, source)| (value.as_str(), source))
     }
 
-    /// All values of a repeatable option; one that comes from the environment may hold several, with commas.
+    /// All values of a repeatable option.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        let values = self.values.get(name).map(Vec::as_slice).unwrap_or_default();
-        values
-            .iter()
-            .flat_map(|(value, source)| match source {
-                Source::Flag => vec![value.as_str()],
-                Source::Environment => value.split(',').map(str::trim).filter(|item| !item.is_empty()).collect(),
-            })
-            .collect()
+        self.values.get(name).into_iter().flatten().map(|(value, _)| value.as_str()).collect()
     }
 
-    /// Whether a switch is on. In the environment `0`, `false` and the empty text turn it off.
+    /// Whether a switch is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|(value, _)| !matches!(value, "" | "0" | "false"))
+        self.get(name).is_some_and(|(value, _)| value == ON)
     }
+}
+
+/// The values of a switch.
+const ON: &str = "true";
+const OFF: &str = "false";
+
+/// The values of an option that one text holds which is no flag: a switch's word, or a list with commas.
+fn given_as_text(spec: &OptionSpec, text: &str) -> Result<Vec<String>, String> {
+    if spec.value.is_none() {
+        let is_on = parse_switch(text)
+            .ok_or_else(|| format!("is true or false (or yes or no, on or off, 1 or 0), not {:?}", shown(text)))?;
+        return Ok(vec![if is_on { ON } else { OFF }.to_owned()]);
+    }
+    if !spec.repeatable {
+        return Ok(vec![text.to_owned()]);
+    }
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let items: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
+    if items.iter().any(String::is_empty) {
+        return Err(format!("is a list with commas, and an item of {:?} is empty", shown(text)));
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -204,21 +279,21 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_environment() {
         let args = parse(&["--workers", "2"], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("2", Source::Flag)));
+        assert_eq!(args.get("workers"), Some(("2", &Source::Flag)));
         let args = parse(&[], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("3", Source::Environment)));
+        assert_eq!(args.get("workers"), Some(("3", &Source::Environment("MESOPHYLL_WORKERS".into()))));
     }
 
     #[test]
     fn values_follow_or_stand_behind_an_equals_sign() {
         let args = parse(&["a", "--workers=2", "--nowait", "-", "--", "--b"], &[]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("2", Source::Flag)));
+        assert_eq!(args.get("workers"), Some(("2", &Source::Flag)));
         assert!(args.is_on("nowait"));
         assert_eq!(args.positional, ["a", "-", "--b"]);
         let args = parse(&["-5", "--workers", "-1", "-0.5e3"], &[]).expect("valid");
         assert_eq!(
             (args.positional.as_slice(), args.get("workers")),
-            (&["-5".into(), "-0.5e3".into()][..], Some(("-1", Source::Flag)))
+            (&["-5".into(), "-0.5e3".into()][..], Some(("-1", &Source::Flag)))
         );
     }
 
@@ -227,6 +302,50 @@ mod tests {
         assert_eq!(parse(&["--scope", "a", "--scope", "b"], &[]).expect("valid").all("scope"), ["a", "b"]);
         assert_eq!(parse(&[], &[("MESOPHYLL_SCOPE", "a, b")]).expect("valid").all("scope"), ["a", "b"]);
         assert!(parse(&["--workers", "1", "--workers", "2"], &[]).is_err());
+        assert!(parse(&[], &[("MESOPHYLL_SCOPE", "")]).expect("an empty list").all("scope").is_empty());
+        for list in ["a,,b", "a,", ","] {
+            let error = parse(&[], &[("MESOPHYLL_SCOPE", list)]).expect_err(list);
+            assert!(!error.is_usage && error.message.starts_with("MESOPHYLL_SCOPE is a list"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_switch_in_the_environment_takes_words_and_no_others() {
+        let nowait = |text: &str| parse(&[], &[("MESOPHYLL_NOWAIT", text)]);
+        for (word, is_on) in [("true", true), ("yes", true), ("on", true), ("1", true), ("false", false)]
+            .into_iter()
+            .chain([("no", false), ("off", false), ("0", false)])
+        {
+            for word in [word.to_owned(), word.to_uppercase()] {
+                let args = nowait(&word).unwrap_or_else(|error| panic!("{word}: {error}"));
+                assert_eq!(args.is_on("nowait"), is_on, "{word}");
+                assert!(args.get("nowait").is_some(), "{word}: it was given");
+            }
+        }
+        for word in ["", "2", "y", "enabled", " true", "nö"] {
+            let error = nowait(word).expect_err(word);
+            assert!(error.is_usage && error.message.starts_with("MESOPHYLL_NOWAIT is true or false"), "{error}");
+        }
+        assert!(parse(&["--nowait"], &[("MESOPHYLL_NOWAIT", "maybe")]).expect("the flag counts").is_on("nowait"));
+        assert!(parse(&["--help"], &[("MESOPHYLL_NOWAIT", "maybe")]).expect("help needs nothing").help);
+    }
+
+    #[test]
+    fn an_option_says_which_variables_it_comes_from() {
+        const SPECS: &[OptionSpec] = &[
+            OptionSpec::value("api", "ADDR", "").with_variable("MESOPHYLL_MASTER_API"),
+            OptionSpec::value("store", "URL", "").flag_only(),
+        ];
+        let api = |set: &[&str]| {
+            let lookup = |name: &str| set.contains(&name).then(|| OsString::from(name));
+            let args = Args::parse([], &[SPECS], lookup).expect("valid");
+            assert_eq!(args.get("store"), None);
+            args.get("api").map(|(value, _)| value.to_owned())
+        };
+        let (first, second) = ("MESOPHYLL_MASTER_API", "MESOPHYLL_API");
+        assert_eq!(api(&[first, second, "MESOPHYLL_STORE"]).as_deref(), Some(first));
+        assert_eq!(api(&[second, "MESOPHYLL_STORE"]).as_deref(), Some(second));
+        assert_eq!(api(&["MESOPHYLL_STORE"]), None);
     }
 
     #[test]
@@ -238,7 +357,7 @@ mod tests {
         };
         let error = parse(&[]).expect_err("it counts");
         assert_eq!((error.message.as_str(), error.is_usage), ("MESOPHYLL_WORKERS: its value is not UTF-8 text", false));
-        assert_eq!(parse(&["--workers", "2"]).expect("a flag goes first").get("workers"), Some(("2", Source::Flag)));
+        assert_eq!(parse(&["--workers", "2"]).expect("a flag goes first").get("workers"), Some(("2", &Source::Flag)));
     }
 
     #[test]

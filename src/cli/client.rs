@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config;
 use crate::limits::CLIENT_REPLY_MAX_BYTES;
 
 use super::CliError;
@@ -13,7 +14,8 @@ use super::table::harmless_lines;
 
 /// The options of every command that talks to a running master.
 pub(super) const CLIENT: &[OptionSpec] = &[
-    OptionSpec::value("api", "ADDR", "the master's internal API (default: 127.0.0.1:7451)"),
+    OptionSpec::value("api", "ADDR", "the master's internal API (default: 127.0.0.1:7451)")
+        .with_variable("MESOPHYLL_MASTER_API"),
     OptionSpec::value("token-file", "FILE", "file with the token (default: MESOPHYLL_INTERNAL_TOKEN)"),
 ];
 
@@ -55,7 +57,7 @@ impl ApiAnswer {
 impl ApiClient {
     /// A client from the command's options; `deadline` is that of the requests it is made for.
     pub(super) fn new(args: &Args, deadline: Duration) -> Result<Self, CliError> {
-        let api = args.get("api").map_or("127.0.0.1:7451", |(api, _)| api);
+        let api = config::host_and_port(args, "api", "127.0.0.1:7451")?;
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)

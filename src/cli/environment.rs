@@ -47,7 +47,7 @@ pub(super) fn log_unknown() {
 fn known() -> impl Iterator<Item = String> {
     let options = COMMANDS.iter().flat_map(|command| command.options.iter().copied().flatten());
     let secrets = SECRETS.iter().map(|(name, _)| (*name).to_owned());
-    let names = options.map(OptionSpec::variable).chain(secrets);
+    let names = options.flat_map(OptionSpec::variables).chain(secrets);
     names.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
 }
 
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn every_option_every_secret_and_what_tests_read_is_known() {
         let options = COMMANDS.iter().flat_map(|command| command.options.iter().copied().flatten());
-        let names: Vec<String> = options.map(OptionSpec::variable).collect();
+        let names: Vec<String> = options.flat_map(OptionSpec::variables).collect();
         assert!(names.len() > 40, "{names:?}");
         assert_eq!(warnings(names.iter().map(OsString::from)), Vec::<String>::new());
         let secrets = ["MESOPHYLL_INTERNAL_TOKEN", "MESOPHYLL_API_SECRET", "MESOPHYLL_CLIENT_TOKEN"];

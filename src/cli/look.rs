@@ -26,7 +26,9 @@ struct Shown {
     /// Its name without the dashes; absent for a secret, which has a variable only.
     #[serde(skip_serializing_if = "Option::is_none")]
     option: Option<&'static str>,
-    variable: String,
+    /// The variable that it comes from, or may come from; absent for what only a flag sets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variable: Option<String>,
     value: String,
     source: &'static str,
 }
@@ -64,22 +66,32 @@ pub(super) fn report(
 
 fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretState]) -> Vec<Shown> {
     let options = command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
-    let options = options.map(|option| Shown {
-        option: Some(option.name),
-        variable: option.variable(),
-        // A test sees to it that each has one.
-        value: values.iter().find(|(name, _)| *name == option.name).map(|(_, value)| value.clone()).unwrap_or_default(),
-        source: match args.get(option.name) {
-            Some((_, Source::Flag)) => "flag",
-            Some((_, Source::Environment)) => "environment",
-            None => "default",
-        },
+    let options = options.map(|option| {
+        let source = args.get(option.name).map(|(_, source)| source);
+        Shown {
+            option: Some(option.name),
+            variable: match source {
+                Some(Source::Environment(variable)) => Some(variable.clone()),
+                _ => option.variables().pop(),
+            },
+            // A test sees to it that each has one.
+            value: values
+                .iter()
+                .find(|(name, _)| *name == option.name)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default(),
+            source: match source {
+                Some(Source::Flag) => "flag",
+                Some(Source::Environment(_)) => "environment",
+                None => "default",
+            },
+        }
     });
     let secrets = secrets.iter().map(|secret| {
         let is_set = std::env::var_os(secret.variable).is_some();
         Shown {
             option: None,
-            variable: secret.variable.to_owned(),
+            variable: Some(secret.variable.to_owned()),
             value: if is_set { "set" } else { secret.if_unset }.to_owned(),
             source: if is_set { "environment" } else { "default" },
         }
@@ -94,7 +106,8 @@ fn is_of_the_look(option: &OptionSpec) -> bool {
 fn table(shown: &[Shown]) -> String {
     let mut table = Table::new(&["OPTION", "VALUE", "SOURCE"]);
     for Shown { option, variable, value, source } in shown {
-        let name = option.map_or_else(|| variable.clone(), |option| format!("--{option}"));
+        let variable = variable.as_deref().unwrap_or_default();
+        let name = option.map_or_else(|| variable.to_owned(), |option| format!("--{option}"));
         let source = match *source {
             "flag" => format!("flag {name}"),
             "environment" => format!("environment {variable}"),

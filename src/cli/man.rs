@@ -72,16 +72,12 @@ fn describe(page: &mut String, command: &Command) {
     let usage = format!("mesophyll {} {}", command.name, command.usage);
     let _ = writeln!(page, ".SS {}\n{}.", quoted(usage.trim_end()), roff(command.about));
     for option in command.options.iter().copied().flatten() {
-        item(page, &head(option), &meaning(option));
+        item(page, &head(option), &option.meaning());
     }
 }
 
 fn head(option: &OptionSpec) -> String {
     option.value.map_or_else(|| format!("--{}", option.name), |value| format!("--{} {value}", option.name))
-}
-
-fn meaning(option: &OptionSpec) -> String {
-    format!("{}{}", option.help, if option.repeatable { " (repeatable)" } else { "" })
 }
 
 fn section(page: &mut String, name: &str) {

@@ -14,7 +14,7 @@ use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};
 use super::config_values::of_pool;
 use super::look::{self, LOOK};
-use super::pool_options::{POOL, WORKER_SIDE};
+use super::pool_options::{PLACES, POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
 use super::systemd::{Seen, ServiceManager};
 use super::worker::{need_luau, runtime_maker};
@@ -34,6 +34,7 @@ pub(super) const COMMAND: Command = Command {
     usage: "[OPTIONS]",
     about: "run the master and its workers",
     options: &[
+        PLACES,
         POOL,
         WORKER_SIDE,
         &[

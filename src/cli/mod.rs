@@ -175,7 +175,14 @@ impl From<OpenError> for CliError {
 
 impl Options for Args {
     fn option(&self, name: &str) -> Option<(&str, bool)> {
-        self.get(name).map(|(value, source)| (value, source == Source::Flag))
+        self.get(name).map(|(value, source)| (value, *source == Source::Flag))
+    }
+
+    fn named(&self, name: &str) -> String {
+        match self.get(name) {
+            Some((_, Source::Environment(variable))) => variable.clone(),
+            Some((_, Source::Flag)) | None => format!("--{name}"),
+        }
     }
 
     fn options(&self, name: &str) -> Vec<&str> {
@@ -249,11 +256,11 @@ fn help(command: &Command) -> String {
             Some(value) => format!("--{} {value}", option.name),
             None => format!("--{}", option.name),
         };
-        let repeatable = if option.repeatable { " (repeatable)" } else { "" };
-        text.push_str(&format!("  {head:<26} {}{repeatable}\n", option.help));
+        text.push_str(&format!("  {head:<26} {}\n", option.meaning()));
     }
     text.push_str(
-        "  --help                     show this\n\nAn option can also be given as MESOPHYLL_<OPTION>.\n\nExamples:\n",
+        "  --help                     show this\n\nAn option can also be given as MESOPHYLL_<OPTION>; one that takes no value as true or false.\n\n\
+         Examples:\n",
     );
     for example in command.examples {
         text.push_str(&format!("  {example}\n"));

@@ -14,13 +14,21 @@ pub(super) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("log-format", "F", "text (default) or json: an object a line, for programs"),
 ];
 
-/// What both kinds of pool have.
+const LISTEN: OptionSpec = OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one");
+const API: OptionSpec = OptionSpec::value("api", "ADDR", "internal API; port 0 picks one; off = none");
+const STORE: OptionSpec = OptionSpec::value("store", "URL", "redb:PATH, postgres://… or memory: (gone at exit)");
+
+/// Where a master is found, and where it keeps its data.
+pub(super) const PLACES: &[OptionSpec] = &[LISTEN, API, STORE];
+
+/// The same for a private master, which must not take the places of one that runs beside it: a variable that is set for
+/// that one does not count.
+pub(super) const PRIVATE_PLACES: &[OptionSpec] = &[LISTEN.flag_only(), API.flag_only(), STORE.flag_only()];
+
+/// What both kinds of pool have besides.
 pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("mode", "M", "process-pool (default) or thread-pool"),
     OptionSpec::value("workers", "N", "worker processes, or worker threads (default: number of CPUs)"),
-    OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one"),
-    OptionSpec::value("api", "ADDR", "internal API; port 0 picks one; off = none"),
-    OptionSpec::value("store", "URL", "redb:PATH, postgres://… or memory: (gone at exit)"),
     OptionSpec::value("max-db-connections", "N", "connections to PostgreSQL, a thread each (default: 7)"),
     OptionSpec::value("quota-records", "N", "records that each tenant may have (default: 10000)"),
     OptionSpec::value("quota-bytes", "N", "bytes of keys, scopes and values for each tenant (default: 67108864)"),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
-use crate::config::{PoolConfig, PoolDefaults};
+use crate::config::{PoolConfig, PoolDefaults, wrong};
 use crate::error::DispatchError;
 use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
@@ -18,18 +18,18 @@ use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::{api_config, api_secret, check_pool};
-use super::args::{Args, OptionSpec};
-use super::config_values::{Value, of_pool};
+use super::args::{Args, OptionSpec, variable};
+use super::config_values::{Value, masked, of_pool};
 use super::look::{self, LOOK};
 use super::master::stop;
-use super::pool_options::{POOL, WORKER_SIDE};
+use super::pool_options::{POOL, PRIVATE_PLACES, WORKER_SIDE};
 use super::replay_input::{Input, InputLine};
 use super::replay_line::{Refused, ReplayEvent, parse};
 use super::replay_output::{Progress, as_json, result_line};
 use super::replay_summary::Summary;
 use super::signals::{Signal, Signals};
 use super::worker::{need_luau, runtime_maker};
-use super::{CliError, Command, environment, logging};
+use super::{CliError, Command, environment, logging, output};
 
 pub(super) const COMMAND: Command = Command {
     name: "replay",
@@ -40,6 +40,7 @@ pub(super) const COMMAND: Command = Command {
             OptionSpec::value("in-flight", "K", "events under way at once (default: 64)"),
             OptionSpec::value("repeat", "N", "dispatch the file N times (default: 1)"),
         ],
+        PRIVATE_PLACES,
         POOL,
         WORKER_SIDE,
         LOOK,
@@ -92,6 +93,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    output::tell(&writes_to(&master, &config, |variable| std::env::var_os(variable).is_some()));
     let mut replay = Replay::new(&master, &config, in_flight, &signals, broken_rx);
     let outcome = replay.run(&input);
     let summary = replay.summary;
@@ -110,6 +112,19 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
+/// The line that says where a replay writes, and what does not count for it.
+fn writes_to(master: &Master, config: &PoolConfig, is_set: impl Fn(&str) -> bool) -> String {
+    let kept = if config.store == "memory:" { " (gone at the end)" } else { "" };
+    let api = master.api_addr().map(|api| format!("; its internal API: {api}")).unwrap_or_default();
+    let ignored = PRIVATE_PLACES.iter().map(|place| variable(place.name)).filter(|variable| is_set(variable));
+    let ignored: Vec<String> = ignored.collect();
+    let ignored = match ignored.as_slice() {
+        [] => String::new(),
+        some => format!("; {} set for a master, flags only count here", some.join(", ")),
+    };
+    format!("this replay writes to {}{kept}{api}{ignored}", masked(&config.store))
+}
+
 /// The values of the options that no other command has.
 pub(super) fn own_values(in_flight: usize, repeat: usize) -> Vec<Value> {
     vec![("in-flight", in_flight.to_string()), ("repeat", repeat.to_string())]
@@ -119,7 +134,7 @@ fn number(args: &Args, name: &str, default: usize, max: usize) -> Result<usize, 
     let Some((text, _)) = args.get(name) else { return Ok(default) };
     match text.parse() {
         Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => Err(CliError::usage(format!("--{name} is a number from 1 to {max}, not {text:?}"))),
+        _ => Err(wrong(args, name, &format!("is a number from 1 to {max}")).into()),
     }
 }
 

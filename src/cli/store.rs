@@ -9,7 +9,7 @@ use crate::store::StoreUrl;
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
 
-use super::args::{Args, OptionSpec, Source};
+use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT};
 use super::{CliError, Command, logging, output};
 
@@ -19,7 +19,9 @@ pub(super) const COMMAND: Command = Command {
     about: "back up a running master's store (or a file that no master has open) into a new file, or check a file",
     options: &[
         &[
-            OptionSpec::value("store", "URL", "redb:PATH, not open in a master (check's default: redb:mesophyll.redb)"),
+            // The variable is the master's own setting: beside it, the master has that store open.
+            OptionSpec::value("store", "URL", "redb:PATH, not open in a master (check's default: redb:mesophyll.redb)")
+                .flag_only(),
             OptionSpec::value("deadline", "D", "how long a backup from a master may take (default: 1h)"),
         ],
         CLIENT,
@@ -41,9 +43,8 @@ fn run(args: &Args) -> Result<(), CliError> {
     match words[..] {
         ["check"] => run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?),
         ["backup", to] => match args.get("store") {
-            Some((url, Source::Flag)) => copy(&file(url)?, Path::new(to)),
-            // A variable is the master's own setting: beside it, the master has the store open.
-            Some((_, Source::Environment)) | None => download(args, Path::new(to)),
+            Some((url, _)) => copy(&file(url)?, Path::new(to)),
+            None => download(args, Path::new(to)),
         },
         _ => Err(CliError::usage("store takes `check` or `backup FILE`")),
     }

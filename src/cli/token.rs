@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::span;
+use crate::config::{span, wrong};
 use crate::internal_api::token::{Secret, mint};
 
 use super::args::{Args, OptionSpec};
@@ -30,7 +30,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
     }
     let (user, _) = args.get("user").ok_or_else(|| CliError::usage("--user is missing"))?;
-    let user: u64 = user.parse().map_err(|_| CliError::usage("--user is a Discord id, a decimal number"))?;
+    let user: u64 = user.parse().map_err(|_| wrong(args, "user", "is a Discord id, a decimal number"))?;
     let good_for = span(args, "expires", Duration::from_secs(86_400))?;
     let secret = secret_from_environment()?.ok_or_else(|| {
         CliError::config(format!("{SECRET_VARIABLE} is not set; a token needs the secret that the master has"))

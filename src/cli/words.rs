@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::config::span;
+use crate::config::{span, wrong};
 use crate::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
 use crate::model::TenantId;
 
@@ -34,7 +34,7 @@ pub(super) fn path(what: &str, tenant: TenantId) -> String {
 pub(super) fn deadline(args: &Args) -> Result<Duration, CliError> {
     let deadline = span(args, "deadline", DISPATCH_DEADLINE)?;
     if deadline > DISPATCH_DEADLINE_MAX {
-        return Err(CliError::usage("--deadline is 5m at most"));
+        return Err(wrong(args, "deadline", "is 5m at most").into());
     }
     Ok(deadline)
 }

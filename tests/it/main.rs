@@ -19,6 +19,8 @@ mod cli_python;
 #[cfg(feature = "luau")]
 mod cli_replay;
 #[cfg(feature = "luau")]
+mod cli_sources;
+#[cfg(feature = "luau")]
 mod cli_systemd;
 #[cfg(feature = "luau")]
 mod cli_terminal;
