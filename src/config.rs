@@ -3,9 +3,11 @@
 //! Parsing words is `cli/args`; here a value gets its meaning, its default and an error that names its option. No I/O
 //! but for looking whether a directory is there.
 
+mod values;
+
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +16,9 @@ use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::stream::names_a_listener;
 use crate::worker::Recycle;
+
+pub use self::values::{address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
+use self::values::{amount, text, without_scheme};
 
 /// How the pool's workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,66 +331,6 @@ impl WorkerConfig {
     }
 }
 
-/// Reads a span of time such as `35s`, `500ms`, `2m`, `24h`; never zero.
-pub fn parse_span(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit_at);
-    let number: u64 = number.parse().ok()?;
-    let ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
-}
-
-/// A span option with its default.
-///
-/// # Errors
-/// It is not a span of time.
-pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Duration, ConfigError> {
-    match options.option(name) {
-        None => Ok(default),
-        Some((text, _)) => {
-            parse_span(text).ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h"))
-        }
-    }
-}
-
-/// The address that `HOST:PORT` or `http://HOST:PORT` names.
-///
-/// # Errors
-/// It names none.
-pub fn address(options: &impl Options, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
-    let given = without_scheme(options, name, default)?;
-    let mut addresses = given.to_socket_addrs().ok().into_iter().flatten();
-    addresses.next().ok_or_else(|| wrong(options, name, ADDRESS_RULE))
-}
-
-/// Where another program listens: the `HOST:PORT` of an address.
-///
-/// # Errors
-/// It is none.
-pub fn host_and_port<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
-    let given = without_scheme(options, name, default)?;
-    let is_one = names_a_listener(given) && !given.contains(['/', '@']);
-    is_one.then_some(given).ok_or_else(|| wrong(options, name, ADDRESS_RULE))
-}
-
-const ADDRESS_RULE: &str = "is an address such as 127.0.0.1:7451 or http://127.0.0.1:7451";
-
-/// An address without its `http://`.
-fn without_scheme<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
-    let given = text(options, name, default);
-    if given.starts_with("https:") || given.starts_with("tls:") {
-        return Err(wrong(options, name, "is HOST:PORT or http://HOST:PORT, as there is no TLS here"));
-    }
-    Ok(given.strip_prefix("http://").map_or(given, |given| given.strip_suffix('/').unwrap_or(given)))
-}
-
 /// The log level option.
 ///
 /// # Errors
@@ -403,20 +348,6 @@ fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
     }
 }
 
-/// Reads a log level.
-pub fn parse_level(text: &str) -> Option<log::LevelFilter> {
-    text.parse().ok()
-}
-
-/// Reads what a switch may be set to where it is no flag.
-pub fn parse_switch(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Some(true),
-        "false" | "no" | "off" | "0" => Some(false),
-        _ => None,
-    }
-}
-
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
     let interval = span(options, "heartbeat-interval", Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS))?;
     // Below that a busy machine makes heartbeats late, and workers that are well are given up.
@@ -424,10 +355,6 @@ fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
         return Err(wrong(options, "heartbeat-interval", "is between 100ms and 5m"));
     }
     Ok(interval)
-}
-
-fn text<'o>(options: &'o impl Options, name: &str, default: &'o str) -> &'o str {
-    options.option(name).map_or(default, |(value, _)| value)
 }
 
 fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigError> {
@@ -441,16 +368,6 @@ fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigErro
 fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {
     let connections = count(options, "max-db-connections")?;
     Ok(connections.map_or_else(StoreOptions::default, |connections| StoreOptions { connections }))
-}
-
-/// A number of events, records or bytes.
-fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
-    let Some((text, _)) = options.option(name) else { return Ok(None) };
-    match text.parse::<u64>() {
-        // What fits into every store's counters.
-        Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
-        _ => Err(wrong(options, name, "is a number from 1")),
-    }
 }
 
 /// `has_children`: there are processes that the master could start anew.
@@ -506,12 +423,6 @@ fn directory(options: &impl Options, name: &str) -> Result<Option<PathBuf>, Conf
         let message = format!("{}: there is no directory {}", options.named(name), path.display());
         Err(ConfigError { message, is_usage: false })
     }
-}
-
-/// The error of an option whose value breaks a rule.
-pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
-    let (given, from_flag) = options.option(name).unwrap_or_default();
-    ConfigError { message: format!("{} {rule}, not {given:?}", options.named(name)), is_usage: from_flag }
 }
 
 fn cpus() -> usize {
@@ -571,15 +482,6 @@ mod tests {
         assert_eq!((config.runtime.vm_idle, config.runtime.max_vms), (Duration::from_secs(900), 2500));
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
-    }
-
-    #[test]
-    fn spans_have_a_unit() {
-        assert_eq!(parse_span("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_span("24h"), Some(Duration::from_secs(86_400)));
-        for text in ["", "5", "s", "-5s", "0s", "5 s", "5w", "99999999999999999999s", "18446744073709551615d"] {
-            assert_eq!(parse_span(text), None, "{text}");
-        }
     }
 
     #[test]

@@ -1,0 +1,120 @@
+//! What the value of one option means, whichever option it is: spans of time, numbers, addresses, words.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::stream::names_a_listener;
+
+use super::{ConfigError, Options};
+
+/// Reads a span of time such as `35s`, `500ms`, `2m`, `24h`; never zero.
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().ok()?;
+    let ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// A span option with its default.
+///
+/// # Errors
+/// It is not a span of time.
+pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Duration, ConfigError> {
+    match options.option(name) {
+        None => Ok(default),
+        Some((text, _)) => {
+            parse_span(text).ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h"))
+        }
+    }
+}
+
+/// The address that `HOST:PORT` or `http://HOST:PORT` names.
+///
+/// # Errors
+/// It names none.
+pub fn address(options: &impl Options, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
+    let given = without_scheme(options, name, default)?;
+    let mut addresses = given.to_socket_addrs().ok().into_iter().flatten();
+    addresses.next().ok_or_else(|| wrong(options, name, ADDRESS_RULE))
+}
+
+/// Where another program listens: the `HOST:PORT` of an address.
+///
+/// # Errors
+/// It is none.
+pub fn host_and_port<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
+    let given = without_scheme(options, name, default)?;
+    let is_one = names_a_listener(given) && !given.contains(['/', '@']);
+    is_one.then_some(given).ok_or_else(|| wrong(options, name, ADDRESS_RULE))
+}
+
+const ADDRESS_RULE: &str = "is an address such as 127.0.0.1:7451 or http://127.0.0.1:7451";
+
+/// An address without its `http://`.
+pub(super) fn without_scheme<'o>(
+    options: &'o impl Options,
+    name: &str,
+    default: &'o str,
+) -> Result<&'o str, ConfigError> {
+    let given = text(options, name, default);
+    if given.starts_with("https:") || given.starts_with("tls:") {
+        return Err(wrong(options, name, "is HOST:PORT or http://HOST:PORT, as there is no TLS here"));
+    }
+    Ok(given.strip_prefix("http://").map_or(given, |given| given.strip_suffix('/').unwrap_or(given)))
+}
+
+/// Reads a log level.
+pub fn parse_level(text: &str) -> Option<log::LevelFilter> {
+    text.parse().ok()
+}
+
+/// Reads what a switch may be set to where it is no flag.
+pub fn parse_switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn text<'o>(options: &'o impl Options, name: &str, default: &'o str) -> &'o str {
+    options.option(name).map_or(default, |(value, _)| value)
+}
+
+/// A number of events, records or bytes.
+pub(super) fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(None) };
+    match text.parse::<u64>() {
+        // What fits into every store's counters.
+        Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
+        _ => Err(wrong(options, name, "is a number from 1")),
+    }
+}
+
+/// The error of an option whose value breaks a rule.
+pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
+    let (given, from_flag) = options.option(name).unwrap_or_default();
+    ConfigError { message: format!("{} {rule}, not {given:?}", options.named(name)), is_usage: from_flag }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_a_unit() {
+        assert_eq!(parse_span("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_span("24h"), Some(Duration::from_secs(86_400)));
+        for text in ["", "5", "s", "-5s", "0s", "5 s", "5w", "99999999999999999999s", "18446744073709551615d"] {
+            assert_eq!(parse_span(text), None, "{text}");
+        }
+    }
+}
