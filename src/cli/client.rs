@@ -67,11 +67,6 @@ impl ApiClient {
         Ok(Self { agent: config.into(), base: format!("http://{api}"), token: token(args)? })
     }
 
-    /// The user whose token it is: the part before the first dot.
-    pub(super) fn user(&self) -> Option<&str> {
-        self.token.split_once('.').map(|(user, _)| user)
-    }
-
     /// Gets what is there.
     ///
     /// # Blocks
@@ -161,7 +156,9 @@ fn refused(status: u16, body: &str) -> CliError {
         "NoAuthToken" | "InvalidToken" => CliError::failed(format!(
             "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"
         )),
-        "Restricted" => CliError::failed(format!("{text}; the master's --trusted-source lets others in")),
+        "Restricted" if message.contains("source") => {
+            CliError::failed(format!("{text}; the master's --trusted-source lets others in"))
+        }
         "Banned" => CliError::failed(format!("{text}; mesophyll tenant unban TENANT lifts it")),
         "Quarantined" => CliError::failed(format!("{text}; mesophyll quarantine list says why, lift TENANT lifts it")),
         "NoWorker" => CliError::failed(format!("{text}; mesophyll workers shows them")).passing(),

@@ -5,20 +5,25 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::{span, wrong};
-use crate::internal_api::token::{Secret, mint};
+use crate::internal_api::token::{Secret, mint, mint_acting};
 
 use super::args::{Args, OptionSpec};
 use super::{CliError, Command, output};
 
 pub(super) const COMMAND: Command = Command {
     name: "token",
-    usage: "--user ID [--expires 24h]",
+    usage: "--user ID [--act-as-any] [--expires 24h]",
     about: "mint an internal API token",
     options: &[&[
         OptionSpec::value("user", "ID", "Discord id of the user that the caller acts for"),
+        OptionSpec::switch("act-as-any", "the caller may name any user as an event's author, as a gateway has to"),
         OptionSpec::value("expires", "D", "how long it is good for (default: 24h)"),
     ]],
-    examples: &["MESOPHYLL_API_SECRET=… mesophyll token --user 123", "mesophyll token --user 123 --expires 5m"],
+    examples: &[
+        "MESOPHYLL_API_SECRET=… mesophyll token --user 123",
+        "mesophyll token --user 123 --expires 5m",
+        "mesophyll token --user 123 --act-as-any",
+    ],
     run,
 };
 
@@ -36,6 +41,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         CliError::config(format!("{SECRET_VARIABLE} is not set; a token needs the secret that the master has"))
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mint = if args.is_on("act-as-any") { mint_acting } else { mint };
     output::print(&mint(&secret, user, (now + good_for).as_secs()))
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::admission::Permit;
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
-use super::{Api, Call, flag};
+use super::{Api, Call, flag, token};
 use crate::error::DispatchError;
 use crate::http::{Body, Response};
 use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
@@ -22,9 +22,10 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
     let (permit, bytes) = api.read_body(call, body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "data": …}"#)?;
     let (name, data) = (fields.name()?, fields.json("data")?);
+    let author = author(call, &mut fields)?;
     fields.finish()?;
     drop(bytes);
-    let event = event_of(call, name, data, 0)?;
+    let event = event_of(name, author, data, 0)?;
     let deadline = Instant::now() + patience;
     if is_nowait {
         api.pool.dispatch_event_nowait(tenant, event, deadline)?;
@@ -47,14 +48,32 @@ pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Respons
     Ok(Response::json(200, text).holding(permit))
 }
 
-/// An event on behalf of the caller; `beside` is what its message holds besides it.
+/// The author of an event: the caller, or a user whom the caller names and may act for.
+pub(super) fn author(call: &Call<'_>, fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+    const WHAT: &str = "a user's id, a decimal number as a string";
+    let named: Option<String> = fields.optional("author", WHAT)?;
+    let Some(caller) = call.caller else { return Ok(None) };
+    let Some(named) = named else { return Ok(Some(caller.user_id.to_string())) };
+    let author =
+        token::decimal(&named).map_err(|_| ApiError::bad_request(format!("the field \"author\" is not {WHAT}")))?;
+    if author != caller.user_id {
+        if !caller.acts_as_any {
+            let message = "the token is for its own user only: `mesophyll token --act-as-any` mints one that may name \
+                another user as the author";
+            return Err(ApiError::new(Code::Restricted, message));
+        }
+        log::debug!(request_id = call.id.as_str(); "{:?} ({}): {author} via {}", call.head, call.id, caller.user_id);
+    }
+    Ok(Some(author.to_string()))
+}
+
+/// An event; `beside` is what its message holds besides it.
 pub(super) fn event_of(
-    call: &Call<'_>,
     name: String,
+    author: Option<String>,
     data: EncodedJson,
     beside: usize,
 ) -> Result<CreateEvent, ApiError> {
-    let author = call.caller.map(|caller| caller.user_id.to_string());
     let event = CreateEvent { name, author, data: EventData::Json(data) };
     let bytes = event.bytes() + beside + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {

@@ -84,6 +84,9 @@ pub(super) struct ApiError {
     sent: bool,
     #[serde(skip)]
     status: u16,
+    /// The connection ends with it.
+    #[serde(skip)]
+    closes: bool,
     /// The methods to name in `Allow`.
     #[serde(skip)]
     allow: Option<String>,
@@ -91,7 +94,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { message: message.into(), code, sent: false, status: code.status(), allow: None }
+        Self { message: message.into(), code, sent: false, status: code.status(), closes: false, allow: None }
     }
 
     /// The same of something that was carried out, or may have been.
@@ -126,7 +129,8 @@ impl ApiError {
 
     pub(super) fn restricted(peer: Peer) -> Self {
         log::debug!("refused {peer}: not a trusted source");
-        Self::new(Code::Restricted, "only trusted sources are answered here")
+        // Who is not to be answered is not to hold a connection either.
+        Self { closes: true, ..Self::new(Code::Restricted, "only trusted sources are answered here") }
     }
 
     /// Whether it is ours to mend, and not the caller's, a script's, or the load's.
@@ -144,10 +148,9 @@ impl ApiError {
         // A struct of text, names and a bool always has a JSON form.
         let text = serde_json::to_string(&self).unwrap_or_default();
         let response = Response::json(self.status, text);
+        let response = if self.closes { response.closing() } else { response };
         match (self.code, self.allow) {
             (Code::NoAuthToken | Code::InvalidToken, _) => response.with_header("WWW-Authenticate", "Internal"),
-            // Who is not to be answered is not to hold a connection either.
-            (Code::Restricted, _) => response.closing(),
             (Code::Busy, _) => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
             (_, Some(allow)) => response.with_header("Allow", allow),
             _ => response,

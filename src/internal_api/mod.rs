@@ -101,6 +101,8 @@ impl ApiConfig {
 pub struct InternalEndpoint {
     /// The Discord id of the user on whose behalf the service acts: the author of the events it dispatches.
     pub user_id: u64,
+    /// Whether it may name another user as their author.
+    pub acts_as_any: bool,
 }
 
 /// The running internal API. Dropping it shuts it down at once.
@@ -252,8 +254,7 @@ impl Api {
             _ => return Err(invalid("the Authorization header is not `Internal {token}`")),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let user_id = token::verify(&self.secret, token, now).map_err(|error| invalid(&error.to_string()))?;
-        Ok(InternalEndpoint { user_id })
+        token::verify(&self.secret, token, now).map_err(|error| invalid(&error.to_string()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::dispatch::{answer, event_of};
+use super::dispatch::{answer, author, event_of};
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
 use super::{Api, Call};
@@ -18,13 +18,14 @@ pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Res
     let name = fields.name()?;
     let code = fields.text("code")?;
     let data = fields.json("data")?;
+    let author = author(call, &mut fields)?;
     fields.finish()?;
     drop(bytes);
     if code.len() > SOURCE_MAX_BYTES {
         let message = format!("\"code\" has {} bytes; at most {SOURCE_MAX_BYTES} are compiled", code.len());
         return Err(ApiError::new(Code::TooLarge, message));
     }
-    let event = event_of(call, name.clone(), data, name.len() + code.len())?;
+    let event = event_of(name.clone(), author, data, name.len() + code.len())?;
     let result = api.wait_for(call, tenant, Job::RunScript { name, code, event }, Instant::now() + patience)?;
     answer(&result, permit)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::openapi::errors;
-use super::token::{Secret, mint};
+use super::token::{Secret, mint, mint_acting};
 use super::waits::Waits;
 use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::error::DispatchError;
@@ -243,6 +243,31 @@ fn an_event_reaches_its_tenant_with_its_author_and_data() {
 }
 
 #[test]
+fn an_author_is_the_tokens_user_or_whom_the_token_may_act_for() {
+    let fixture = serve(config());
+    let acting = format!("Authorization: Internal {}\r\n", mint_acting(&secret(), 99, u64::MAX));
+    let script = "/i/run-script/guild/123";
+    for (target, body) in [(GUILD, r#"{"name":"X""#), (script, r#"{"name":"X","code":"return 1""#)] {
+        for (authorization, author, seen) in [
+            (&authorization(), "", "42"),
+            (&authorization(), r#","author":null"#, "42"),
+            (&authorization(), r#","author":"42""#, "42"),
+            (&acting, "", "99"),
+            (&acting, r#","author":"99""#, "99"),
+            (&acting, r#","author":"7""#, "7"),
+        ] {
+            let answer = fixture.ask("POST", target, authorization, format!("{body}{author}}}").as_bytes());
+            assert_eq!(answer.status, 200, "{author}");
+            assert_eq!(fixture.seen().1.author.as_deref(), Some(seen));
+        }
+        let answer = fixture.ask("POST", target, &authorization(), format!(r#"{body},"author":"7"}}"#).as_bytes());
+        expect_error(&answer, 403, "Restricted", false);
+        assert!(!answer.closes());
+    }
+    assert!(fixture.seen_rx.is_empty(), "what is refused reaches no tenant");
+}
+
+#[test]
 fn data_may_be_missing_and_names_may_be_anything() {
     let fixture = serve(config());
     for name in ["X", "любое событие", "a/b c\\n", &"n".repeat(256)] {
@@ -402,7 +427,11 @@ fn malformed_bodies_are_refused_and_unknown_fields_named() {
         (&long, "1 to 256"),
         (r#"{"name":"\ud800"}"#, "name"),
         (r#"{"name":"X","name":"Y"}"#, "repeated"),
-        (r#"{"name":"X","author":"1"}"#, "\"author\""),
+        (r#"{"name":"X","author":"x"}"#, "\"author\""),
+        (r#"{"name":"X","author":"+1"}"#, "\"author\""),
+        (r#"{"name":"X","author":""}"#, "\"author\""),
+        (r#"{"name":"X","author":42}"#, "\"author\""),
+        (r#"{"name":"X","auther":"1"}"#, "\"auther\""),
         (r#"{"name":"X","data":}"#, "object"),
         (r#"{"name":"X","data":nul}"#, "data"),
         (r#"{"name":"X","data":01}"#, "data"),

@@ -1,13 +1,14 @@
 //! Tokens of the internal API: a user id and an expiry, signed with the master's secret. Pure: the time is passed in.
 //!
-//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (README.md). The only file that knows `hmac`
-//! and `sha2`. Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
+//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (README.md); `{user_id}*` in both places where
+//! the caller may name any user as an event's author (docs/decisions/0021). The only file that knows `hmac` and `sha2`. Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::InternalEndpoint;
 use crate::random;
 
 /// Shorter secrets could be guessed offline from one token (README.md).
@@ -81,7 +82,15 @@ impl std::error::Error for TokenError {}
 
 /// A token for a user, good until `expiry_unix` (seconds).
 pub fn mint(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
-    let mut token = format!("{user_id}.{expiry_unix}");
+    sign(secret, format!("{user_id}.{expiry_unix}"))
+}
+
+/// The same for a service that may also name any other user as an event's author.
+pub fn mint_acting(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
+    sign(secret, format!("{user_id}*.{expiry_unix}"))
+}
+
+fn sign(secret: &Secret, mut token: String) -> String {
     let mac = secret.mac(&token).finalize().into_bytes();
     token.push('.');
     for byte in mac {
@@ -90,22 +99,23 @@ pub fn mint(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
     token
 }
 
-/// The user whom a token was made for. The signature is compared in constant time.
+/// The caller whom a token was made for. The signature is compared in constant time.
 ///
 /// # Errors
 /// Why it is not accepted.
-pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<u64, TokenError> {
+pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEndpoint, TokenError> {
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
-    let (user_id, expiry) = signed.split_once('.').ok_or(TokenError::Invalid)?;
+    let (user, expiry) = signed.split_once('.').ok_or(TokenError::Invalid)?;
+    let (user_id, acts_as_any) = user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
     let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
     let signature = from_hex(signature).ok_or(TokenError::Invalid)?;
     secret.mac(signed).verify_slice(&signature).map_err(|_| TokenError::Invalid)?;
     // Only a genuine token learns that it was good once.
-    if now_unix >= expiry { Err(TokenError::Expired) } else { Ok(user_id) }
+    if now_unix >= expiry { Err(TokenError::Expired) } else { Ok(InternalEndpoint { user_id, acts_as_any }) }
 }
 
 /// Digits only: u64's parser would accept a leading plus sign.
-fn decimal(text: &str) -> Result<u64, TokenError> {
+pub(super) fn decimal(text: &str) -> Result<u64, TokenError> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(TokenError::Invalid);
     }
@@ -129,6 +139,12 @@ fn from_hex(text: &str) -> Option<[u8; MAC_BYTES]> {
 mod tests {
     use super::*;
 
+    fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<u64, TokenError> {
+        let caller = super::verify(secret, token, now_unix)?;
+        assert!(!caller.acts_as_any);
+        Ok(caller.user_id)
+    }
+
     fn secret() -> Secret {
         Secret::new(*b"0123456789abcdef0123456789abcdef").expect("32 bytes")
     }
@@ -141,6 +157,18 @@ mod tests {
         assert_eq!(verify(&secret(), expected, 1_699_999_999), Ok(123));
         let (signed, signature) = expected.rsplit_once('.').expect("two dots");
         assert_eq!(verify(&secret(), &format!("{signed}.{}", signature.to_uppercase()), 0), Ok(123));
+    }
+
+    #[test]
+    fn only_a_token_that_was_signed_with_its_star_acts_as_any() {
+        // printf '7*.1700000000' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+        let expected = "7*.1700000000.3da2c2cca6d7f5c82c75ddb5d4176db8113af72c6387296e654e617098514806";
+        assert_eq!(mint_acting(&secret(), 7, 1_700_000_000), expected);
+        assert_eq!(super::verify(&secret(), expected, 0), Ok(InternalEndpoint { user_id: 7, acts_as_any: true }));
+        let own = mint(&secret(), 7, 1_700_000_000);
+        for token in [own.replacen("7.", "7*.", 1), expected.replacen('*', "", 1), expected.replacen('*', "**", 1)] {
+            assert_eq!(super::verify(&secret(), &token, 0), Err(TokenError::Invalid), "{token}");
+        }
     }
 
     #[test]
