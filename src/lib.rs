@@ -13,7 +13,7 @@
 //!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
 //! ```
 //!
-//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`thread`], [`spin`], [`metrics`], [`process_figures`],
+//! The modules, from what everything stands on to what a person types: [`limits`], [`error`], [`escape`], [`thread`], [`spin`], [`metrics`], [`process_figures`],
 //! [`model`]; [`random`], [`sharding`], [`nearest`], [`log_line`]; [`wire`], [`stream`], [`http`], [`link`]; [`store`], [`runtime`]; [`worker_like`]; [`mesophyll`];
 //! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
 //! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
@@ -21,6 +21,7 @@
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod escape;
 pub mod http;
 pub mod internal_api;
 pub mod limits;

@@ -1,4 +1,5 @@
-//! A line of the log as JSON: written from a record, and read again by the master where a worker printed it.
+//! A line of the log, as JSON or as text: written from a record, and read again by the master where a
+//! worker printed it. Whatever is in the record, it is one line in which nothing acts on a terminal.
 //!
 //! Pure: nothing here writes anywhere, or knows how a process logs. What a record says of a worker, a tenant or a request it
 //! says with the keys below, beside its message, which says it too.
@@ -10,6 +11,7 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use serde::{Deserialize, Deserializer};
 
+use crate::escape;
 use crate::limits::{LOG_LINE_MAX_BYTES, WORKER_OUTPUT_LINE_MAX_BYTES};
 use crate::model::Timestamp;
 
@@ -31,6 +33,8 @@ pub const PID: &str = "pid";
 pub const TARGET: &str = "target";
 /// What was logged, without what tells whose it is.
 pub const MESSAGE: &str = "message";
+/// Lines of their own below the message: what a worker printed last, the backtrace of a panic.
+pub const BELOW: &str = "below";
 
 /// Limit: for any member but the message. Ours are much shorter.
 const MEMBER_MAX_BYTES: usize = 512;
@@ -72,14 +76,39 @@ pub fn line(record: &Record<'_>, origin: Origin, now: Timestamp) -> Vec<u8> {
         }
     }
     object.text(TARGET, said.target.as_deref().unwrap_or(record.target()), MEMBER_MAX_BYTES);
-    let message = said.message.map_or_else(|| Cow::from(record.args().to_string()), Cow::from);
+    let mut message = said.message.unwrap_or_else(|| record.args().to_string());
+    said.below.iter().flat_map(|below| below.lines()).for_each(|line| message += &format!("\n    {line}"));
     object.text(MESSAGE, &message, origin.line_max_bytes().saturating_sub(object.0.len() + AROUND_A_MESSAGE));
     object.0.extend_from_slice(b"}\n");
     object.0
 }
 
-/// `,"message":"` and `…"}`, the line's end, and a last character that is six bytes long.
+/// `,"message":"` and `…"}`, the line's end, and a last character that is twelve bytes long.
 const AROUND_A_MESSAGE: usize = 32;
+
+/// The line of a record as text, with its end, and with those below it set in: only the first begins
+/// with a level, or with the time if there is one.
+pub fn text(record: &Record<'_>, now: Option<Timestamp>) -> String {
+    let mut said = Said::default();
+    let _ = record.key_values().visit(&mut said);
+    let time = now.map(|now| said.ts.take().unwrap_or_else(|| microseconds(now)) + " ");
+    let message = format!("[{}] {}", record.target(), record.args());
+    let below = said.below.unwrap_or_default();
+    let mut text = format!("{}{:<5} {}\n", time.unwrap_or_default(), record.level(), escape::one_line(&message));
+    below.lines().for_each(|line| text += &format!("    {}\n", escape::one_line(line)));
+    text
+}
+
+/// The time with which a line of text begins, if it does, and what follows it.
+pub fn split_time(line: &str) -> (Option<&str>, &str) {
+    match line.split_once(' ') {
+        Some((time, rest)) if time.len() == TIME_BYTES && time.parse::<Timestamp>().is_ok() => (Some(time), rest),
+        _ => (None, line),
+    }
+}
+
+/// The length of every time in a log.
+const TIME_BYTES: usize = "2026-01-02T03:04:05.678901Z".len();
 
 /// RFC 3339 with six digits, always: lines sort as texts.
 fn microseconds(time: Timestamp) -> String {
@@ -99,6 +128,7 @@ struct Said {
     request_id: Option<String>,
     target: Option<String>,
     message: Option<String>,
+    below: Option<String>,
 }
 
 impl<'kvs> VisitSource<'kvs> for Said {
@@ -113,6 +143,7 @@ impl<'kvs> VisitSource<'kvs> for Said {
             REQUEST_ID => self.request_id = text(),
             TARGET => self.target = text(),
             MESSAGE => self.message = text(),
+            BELOW => self.below = text(),
             // A library's own.
             _ => {}
         }
@@ -150,15 +181,18 @@ impl Object {
         self.0.push(b'"');
     }
 
-    /// What would end the text or the line, or move a cursor, is escaped; U+2028 and U+2029 end lines in some languages.
+    /// What would end the text or the line, or act on a terminal, is escaped.
     fn escaped(&mut self, char: char) {
         match char {
             '"' => self.0.extend_from_slice(b"\\\""),
             '\\' => self.0.extend_from_slice(b"\\\\"),
             '\n' => self.0.extend_from_slice(b"\\n"),
             '\t' => self.0.extend_from_slice(b"\\t"),
-            '\u{2028}' | '\u{2029}' => self.0.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes()),
-            _ if char.is_control() => self.0.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes()),
+            _ if escape::is_obeyed(char) => {
+                let mut escaped = String::new();
+                escape::push_json(&mut escaped, char);
+                self.0.extend_from_slice(escaped.as_bytes());
+            }
             _ => self.0.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
@@ -196,12 +230,7 @@ impl PrintedLine {
 /// As it is in a log of text, on one line.
 impl fmt::Display for PrintedLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("[{}] {}", self.target, self.message);
-        text.split_inclusive(|char: char| char.is_control()).try_for_each(|piece| {
-            let plain = piece.trim_end_matches(|char: char| char.is_control());
-            f.write_str(plain)?;
-            piece[plain.len()..].chars().try_for_each(|char| write!(f, "{}", char.escape_default()))
-        })
+        f.write_str(&escape::one_line(&format!("[{}] {}", self.target, self.message)))
     }
 }
 
@@ -228,7 +257,7 @@ mod tests {
 
     fn parsed(line: &str) -> Json {
         let line = line.strip_suffix('\n').expect("a line");
-        assert!(!line.contains(|char: char| char.is_control() || char == '\u{2028}'), "{line:?}");
+        assert!(!line.contains(escape::is_obeyed), "{line:?}");
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
@@ -254,8 +283,33 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_text_is_one_line_with_its_time_whatever_it_says() {
+        let message = "E\nERROR forged \u{1b}[31m\u{202e}\u{9b}2J";
+        let about = [(BELOW, Value::from("INFO  [x] y\n\u{1b}[2J"))];
+        let written = |now| {
+            let mut record = Record::builder();
+            let record = record.level(Level::Warn).target("x\n").key_values(&about);
+            text(&record.args(format_args!("{message}")).build(), now)
+        };
+        let escaped = "WARN  [x\\n] E\\nERROR forged \\u{1b}[31m\\u{202e}\\u{9b}2J";
+        assert_eq!(written(None), format!("{escaped}\n    INFO  [x] y\n    \\u{{1b}}[2J\n"));
+        let timed = written(Timestamp::from_unix_micros(1_709_210_096_000_120).ok());
+        let (time, rest) = split_time(&timed);
+        assert_eq!(time, Some("2024-02-29T12:34:56.000120Z"));
+        assert!(rest.starts_with(escaped), "{rest}");
+        // One that a worker printed keeps the time that it had there.
+        let earlier = [(TS, Value::from("2024-02-29T12:34:55.000000Z"))];
+        let mut record = Record::builder();
+        let written = text(&record.key_values(&earlier).args(format_args!("a")).build(), Some(Timestamp::EPOCH));
+        assert_eq!(written, "2024-02-29T12:34:55.000000Z INFO  [] a\n");
+        for none in ["", "INFO  x", "2024-02-29T12:34:56Z x", "2024-02-30T12:34:56.000120Z x"] {
+            assert_eq!(split_time(none), (None, none));
+        }
+    }
+
+    #[test]
     fn a_message_too_long_is_cut_so_that_a_master_reads_the_line_of_its_worker() {
-        for char in ["x", "\u{1}", "𝄞", "\n"] {
+        for char in ["x", "\u{1}", "𝄞", "\n", "\u{e0041}"] {
             for length in [8000, 8100, 8190, 100_000] {
                 let message = char.repeat(length);
                 let line = write(&message, &[(TENANT, Value::from("user:1"))], WORKER_3);

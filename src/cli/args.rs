@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::config::{ConfigError, parse_switch};
+use crate::escape;
 use crate::nearest::nearest;
 
-use super::table::{harmless, shortened};
+use super::table::shortened;
 
 /// So much of a word that was not understood is shown.
 const SHOWN_CHARS: usize = 64;
@@ -133,7 +134,7 @@ fn unknown_option(name: &str, specs: &[&[OptionSpec]]) -> ConfigError {
 
 /// A word that somebody gave, for a message: no longer than it helps, and nothing in it that a terminal would obey.
 pub(super) fn shown(word: &str) -> String {
-    harmless(&shortened(word, SHOWN_CHARS))
+    escape::one_line(&shortened(word, SHOWN_CHARS)).into_owned()
 }
 
 impl Args {

@@ -10,7 +10,6 @@ use crate::limits::CLIENT_REPLY_MAX_BYTES;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};
-use super::table::harmless_lines;
 
 /// The options of every command that talks to a running master.
 pub(super) const CLIENT: &[OptionSpec] = &[
@@ -150,8 +149,7 @@ fn refused(status: u16, body: &str) -> CliError {
     let code = error["code"].as_str().unwrap_or("?");
     let message = error["message"].as_str().unwrap_or("no message; is that the internal API of a master?");
     let sent = if error["sent"].as_bool() == Some(true) { " (it may have been done all the same)" } else { "" };
-    // It may be a script's own words.
-    let text = harmless_lines(&format!("{code} ({status}): {message}{sent}"));
+    let text = format!("{code} ({status}): {message}{sent}");
     match code {
         "NoAuthToken" | "InvalidToken" => CliError::failed(format!(
             "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"

@@ -3,11 +3,12 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::escape;
 use crate::limits::API_DB_BODY_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
-use super::table::{Table, harmless, shortened};
+use super::table::{Table, shortened};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -119,5 +120,5 @@ fn scopes(args: &Args, text: &str) -> Result<(), CliError> {
         return output::print_json(text);
     }
     let scopes: Vec<String> = serde_json::from_str(text).map_err(not_understood)?;
-    scopes.iter().try_for_each(|scope| output::print(&harmless(scope)))
+    scopes.iter().try_for_each(|scope| output::print(&escape::one_line(scope)))
 }

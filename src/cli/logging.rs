@@ -1,42 +1,42 @@
 //! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can read ends nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{LevelFilter, Log, Metadata, Record};
-use simple_logger::SimpleLogger;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
-use crate::log_line::{Origin, line};
+use crate::log_line::{self, Origin};
 use crate::model::Timestamp;
+use crate::thread::panic_message;
+
+use super::output;
 
 /// How long nothing is logged after a line that could not be written, such as to a pipe that its reader has closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How the targets of our own records begin; every other crate's begin with its name.
+const OURS: [&str; 2] = ["mesophyll", "tenant/"];
+
 /// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command (and this worker, if it is
 /// one). A second call changes the level only.
 pub(super) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
-    let text = SimpleLogger::new()
-        .with_level(LevelFilter::Trace)
-        // Its debug lines quote handshakes, and a handshake holds a token.
-        .with_module_level("tungstenite", LevelFilter::Warn)
-        .with_module_level("ureq", LevelFilter::Warn)
-        .with_module_level("ureq_proto", LevelFilter::Warn);
-    let json = match format {
-        LogFormat::Text => None,
-        LogFormat::Json => Some(Origin { role, pid: std::process::id(), worker }),
+    let form = match format {
+        LogFormat::Text => Form::Text { has_time: !is_journal() },
+        LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
     };
-    if json.is_some() {
-        // What a panic says would be several lines of text among those of JSON.
-        std::panic::set_hook(Box::new(|panic| log::error!("{panic}{}", backtrace())));
-        IS_JSON.store(true, Ordering::Relaxed);
-    }
+    IS_JSON.store(matches!(form, Form::Json(_)), Ordering::Relaxed);
+    // What a panic says may quote a tenant's text, and is several lines.
+    std::panic::set_hook(Box::new(log_panic));
     // If there is a logger already, it stays.
-    let _ = log::set_boxed_logger(Box::new(Steady { inner: Form { text, json }, failed_at: Mutex::new(None) }));
+    let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Mutex::new(None) }));
     log::set_max_level(level);
 }
 
@@ -45,40 +45,58 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Logs why a command ends, if that would be a line of text among those of JSON; false if it did not.
 pub(super) fn takes_last_error(text: &str) -> bool {
-    let takes = IS_JSON.load(Ordering::Relaxed) && log::log_enabled!(log::Level::Error);
+    let takes = IS_JSON.load(Ordering::Relaxed) && log::log_enabled!(Level::Error);
     if takes {
         log::error!("{text}");
     }
     takes
 }
 
-/// The one of a panic, where somebody wants them (RUST_BACKTRACE).
-fn backtrace() -> String {
+/// Logs a panic, with a backtrace where RUST_BACKTRACE asks for one; without a log it is said as it is.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    let text = format!("thread {} panicked{at}: {}", thread.name().unwrap_or("?"), panic_message(panic.payload()));
     let backtrace = Backtrace::capture();
-    if backtrace.status() == BacktraceStatus::Captured { format!("\n{backtrace}") } else { String::new() }
+    let is_captured = backtrace.status() == BacktraceStatus::Captured;
+    let below = if is_captured { backtrace.to_string() } else { String::new() };
+    if log::log_enabled!(Level::Error) {
+        log::error!(below = below.as_str(); "{text}");
+    } else {
+        output::tell(&text);
+    }
+}
+
+/// Whether stderr is the journal's, which has a time for each line: systemd.exec(5) has `JOURNAL_STREAM`,
+/// and why the name alone does not tell.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
 /// What a log looks like.
-struct Form {
-    /// Decides for both forms what is logged.
-    text: SimpleLogger,
-    json: Option<Origin>,
+enum Form {
+    Text { has_time: bool },
+    Json(Origin),
 }
 
 impl Sink for Form {
+    /// Other crates log what they handle, which is tenants' values and tokens, at their finer levels; a
+    /// level that is set for the log of this program does not reach them.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.text.enabled(metadata)
+        metadata.level() <= Level::Warn || OURS.iter().any(|ours| metadata.target().starts_with(ours))
     }
 
     fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool {
-        let Some(origin) = self.json else {
-            self.text.log(record);
-            return true;
-        };
-        if !self.text.enabled(record.metadata()) {
+        if !self.enabled(record.metadata()) {
             return true;
         }
-        let mut line = line(record, origin, Timestamp::now());
+        let now = Timestamp::now();
+        let mut line = match *self {
+            Form::Text { has_time } => log_line::text(record, has_time.then_some(now)).into_bytes(),
+            Form::Json(origin) => log_line::line(record, origin, now),
+        };
         if begins_anew {
             line.insert(0, b'\n');
         }
@@ -95,8 +113,8 @@ trait Sink: Send + Sync {
     fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool;
 }
 
-/// A logger whose failure is no panic: `SimpleLogger` prints with `eprintln!`, which panics where stderr does not take the
-/// line, and so would end whichever thread had something to say: the supervisor, a link, the one that stops the master.
+/// A logger whose failure is no panic, not even where a value that is logged panics: it would end whichever thread had
+/// something to say: the supervisor, a link, the one that stops the master.
 struct Steady<S> {
     inner: S,
     failed_at: Mutex<Option<Instant>>,
@@ -188,6 +206,18 @@ mod tests {
             logger.set_failed_at(Instant::now().checked_sub(PAUSE));
             logger.log(&record);
             assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
+        }
+    }
+
+    #[test]
+    fn other_crates_are_not_heard_below_warn_at_any_level() {
+        let form = Form::Text { has_time: true };
+        let heard = |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
+        for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {
+            assert!(heard(ours, Level::Trace), "{ours}");
+        }
+        for other in ["tokio_postgres::connection", "tungstenite", "ureq_proto::client", "redb", ""] {
+            assert!(heard(other, Level::Warn) && !heard(other, Level::Info), "{other}");
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) fn report(
     environment::tell_unknown();
     if args.is_on("print-config") {
         let shown: Vec<Shown> = shown(args, command, values, secrets);
-        output::print(&if args.is_on("json") { json(&shown) } else { table(&shown) })?;
+        if args.is_on("json") { output::print_json(&json(&shown))? } else { output::print(&table(&shown))? }
     }
     if args.is_on("check-config") {
         check()?;

@@ -45,6 +45,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use crate::config::{ConfigError, Options};
+use crate::escape;
 use crate::master::MasterError;
 use crate::nearest::nearest;
 use crate::store::OpenError;
@@ -138,9 +139,12 @@ impl CliError {
     }
 }
 
+/// With what came from outside escaped. Lines after the first one, such as a script's stack, are set
+/// in, so that none of them passes for a line of the log; the overview of wrong usage is ours.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        let text = escape::lines(&self.message);
+        if self.code == 2 { f.write_str(&text) } else { f.write_str(&text.replace('\n', "\n    ")) }
     }
 }
 

@@ -1,10 +1,13 @@
-//! What commands print to stdout. A closed stdout (`| head`) ends a command quietly.
+//! What commands print. A closed stdout (`| head`) ends a command quietly.
+//!
+//! Nothing leaves here with a character in it that a terminal obeys, but a tenant's template that is
+//! written to a file or a pipe as it is.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::CliError;
-use super::table::{harmless_json, harmless_lines};
+use crate::escape;
 
 /// Prints a text and a line end.
 ///
@@ -19,12 +22,15 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 /// # Errors
 /// stdout is broken in another way than being closed.
 pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
-    let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(CliError::failed(format!("stdout: {error}"))),
-    }
+    is_written(write(&format!("{}\n", escape::lines(text))))
+}
+
+/// Draws a text on a terminal over the one before, line by line so that nothing flickers; false and
+/// errors as [`print_on`].
+pub(super) fn redraw(text: &str, is_first: bool) -> Result<bool, CliError> {
+    let begin = if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" };
+    let text = escape::lines(text).replace('\n', "\x1b[K\n");
+    is_written(write(&format!("{begin}{text}\x1b[K\x1b[J\n")))
 }
 
 /// Prints what a tenant wrote, or the API answered, as JSON.
@@ -32,24 +38,43 @@ pub(super) fn print_on(text: &str) -> Result<bool, CliError> {
 /// # Errors
 /// As [`print`].
 pub(super) fn print_json(json: &str) -> Result<(), CliError> {
-    print(&harmless_json(json.trim_end()))
+    print(&escape::json(json.trim_end()))
 }
 
-/// Prints a text of a tenant's as it is, without a line end of its own; but on a terminal nothing in it that a terminal obeys.
+/// Prints a text of a tenant's as it is, without a line end of its own; on a terminal it is escaped.
 ///
 /// # Errors
 /// stdout is broken in another way than being closed.
 pub(super) fn print_exactly(text: &str) -> Result<(), CliError> {
+    let text = if is_terminal() { escape::lines(text) } else { Cow::Borrowed(text) };
+    is_written(write(&text)).map(drop)
+}
+
+/// Whether stdout is a terminal.
+pub(super) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Writes to stdout what its caller has escaped.
+///
+/// # Errors
+/// Those of stdout.
+pub(super) fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    let text = if stdout.is_terminal() { Cow::Owned(harmless_lines(text)) } else { Cow::Borrowed(text) };
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::failed(format!("stdout: {error}"))),
-        _ => Ok(()),
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+fn is_written(written: io::Result<()>) -> Result<bool, CliError> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::failed(format!("stdout: {error}"))),
     }
 }
 
 /// Says something to the person at the terminal, whatever the log level.
 pub(super) fn tell(text: &str) {
-    // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    // Where stderr is closed nothing can be said.
+    let _ = writeln!(io::stderr().lock(), "{}", escape::lines(text));
 }

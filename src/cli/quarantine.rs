@@ -36,7 +36,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 fn list(args: &Args) -> Result<(), CliError> {
     let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/quarantine")?.success()?;
     if args.is_on("json") {
-        return output::print(&text);
+        return output::print_json(&text);
     }
     let list: Vec<Quarantined> = serde_json::from_str(&text)
         .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
@@ -55,7 +55,7 @@ fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
     let id = words::tenant(tenant)?;
     ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&words::path("quarantine/lift", id))?.success()?;
     if args.is_on("json") {
-        return output::print(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
+        return output::print_json(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
     }
     output::print(&format!("{tenant} runs again"))
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults, wrong};
 use crate::error::DispatchError;
+use crate::escape;
 use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
@@ -339,8 +340,7 @@ impl<'m> Replay<'m> {
         if text.is_empty() {
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match output::write(&escape::json(&text)) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Err(Stop::ClosedStdout),
             Err(error) => return Err(Stop::Output(error)),
             Ok(()) => {}

@@ -1,5 +1,7 @@
 //! Tables for people: columns as wide as they need to be, and no character in them that a terminal would obey.
 
+use crate::escape;
+
 /// Rows under a head.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -12,7 +14,7 @@ impl Table {
 
     /// Adds a row of as many cells as the head has.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| harmless(&cell)).collect());
+        self.rows.push(cells.into_iter().map(|cell| escape::one_line(&cell).into_owned()).collect());
     }
 
     /// The whole of it, without a line end behind the last row.
@@ -28,40 +30,6 @@ impl Table {
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// A text that comes from a tenant, for a terminal: control characters, which could move the cursor or worse, are escaped.
-pub(super) fn harmless(text: &str) -> String {
-    let mut harmless = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() {
-            harmless.extend(char.escape_default());
-        } else {
-            harmless.push(char);
-        }
-    }
-    harmless
-}
-
-/// As [`harmless`], for text of several lines.
-pub(super) fn harmless_lines(text: &str) -> String {
-    text.split('\n')
-        .map(|line| line.split('\t').map(harmless).collect::<Vec<_>>().join("\t"))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-/// As [`harmless`], for JSON, which stays the same JSON: only inside of its texts are there such characters.
-pub(super) fn harmless_json(json: &str) -> String {
-    let mut harmless = String::with_capacity(json.len());
-    for char in json.chars() {
-        if char.is_control() && !matches!(char, '\n' | '\r' | '\t') {
-            harmless.push_str(&format!("\\u{:04x}", u32::from(char)));
-        } else {
-            harmless.push(char);
-        }
-    }
-    harmless
 }
 
 /// A text of at most so many characters.
@@ -82,16 +50,6 @@ mod tests {
         table.row(["é".to_owned(), "1".to_owned()]);
         table.row(["longer".to_owned(), "\u{1b}[2J\n".to_owned()]);
         assert_eq!(table.text(), "KEY     VALUE\né       1\nlonger  \\u{1b}[2J\\n");
-    }
-
-    #[test]
-    fn what_a_tenant_wrote_cannot_reach_the_terminal_as_a_command() {
-        assert_eq!(harmless_lines("a\n\tb\u{1b}[2J\u{9b}c"), "a\n\tb\\u{1b}[2J\\u{9b}c");
-        let json = "[\n\"\u{9b}31m\u{7f}é\"]";
-        let shown = harmless_json(json);
-        assert!(!shown.contains(['\u{9b}', '\u{7f}']), "{shown}");
-        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
-        assert_eq!(value(&shown), value(json));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::escape;
+
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
-use super::table::{harmless, harmless_json};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -61,7 +62,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         }),
         ["unsubscribe", tenant, _, ..] => change(args, tenant, |events, word| {
             if !events.remove(word) {
-                output::tell(&format!("it was not subscribed to {}", harmless(word)));
+                output::tell(&format!("it was not subscribed to {}", escape::one_line(word)));
             }
         }),
         ["ban", tenant] => ban(args, tenant, true),
@@ -86,7 +87,7 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     }
     let events = |events: &BTreeSet<String>| match events.len() {
         0 => "none".to_owned(),
-        _ => events.iter().map(|name| harmless(name)).collect::<Vec<_>>().join(", "),
+        _ => events.iter().map(|name| escape::one_line(name)).collect::<Vec<_>>().join(", "),
     };
     let (subscribed, data) = match &shown.state {
         Some(state) => (events(&state.events), state.data.get()),
@@ -101,7 +102,7 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
             (false, true) => "quarantined (mesophyll quarantine list says why)",
             (false, false) => "good",
         },
-        harmless_json(data),
+        escape::json(data),
         if shown.template { "its own" } else { "the templates directory's" },
         usage.records,
         quota.records,
@@ -124,9 +125,10 @@ fn change(args: &Args, tenant: &str, by: impl Fn(&mut BTreeSet<String>, &str)) -
     let body = words::object(&[("events", &words::list(&events)), ("data", &data)]);
     client.put(&words::path("tenant-state", id), &body)?.success()?;
     if args.is_on("json") {
-        return output::print(&body);
+        return output::print_json(&body);
     }
-    let events = if events.is_empty() { "no events".to_owned() } else { harmless(&events.join(", ")) };
+    let events =
+        if events.is_empty() { "no events".to_owned() } else { escape::one_line(&events.join(", ")).into_owned() };
     output::print(&format!("{id} is subscribed to {events}"))
 }
 
@@ -147,7 +149,7 @@ fn ban(args: &Args, tenant: &str, is_banned: bool) -> Result<(), CliError> {
     let body = words::object(&[("banned", if is_banned { "true" } else { "false" })]);
     client.post(&words::path("ban", tenant), &body)?.success()?;
     if args.is_on("json") {
-        return output::print(&body);
+        return output::print_json(&body);
     }
     output::print(&format!("{tenant} {}", if is_banned { "is banned" } else { "is in good standing" }))
 }

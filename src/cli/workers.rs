@@ -1,10 +1,11 @@
 //! `mesophyll workers`: a table of the workers, once or over and over.
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use crossbeam_channel::select;
 use serde::Deserialize;
+
+use crate::escape;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
@@ -59,13 +60,13 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once: it may be restarted.
 fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    let mut screen = Screen { is_terminal: std::io::stdout().is_terminal(), is_drawn: false };
+    let mut screen = Screen { is_terminal: output::is_terminal(), is_drawn: false };
     let (mut was_there, mut is_told) = (false, false);
     loop {
         let is_read = match fetch(client) {
             Ok((text, workers)) => {
                 (was_there, is_told) = (true, false);
-                screen.show(&if is_json { text } else { table(&workers) })?
+                screen.show(&if is_json { escape::json(&text).into_owned() } else { table(&workers) })?
             }
             Err(error) if was_there && error.may_pass() => {
                 if !std::mem::replace(&mut is_told, true) {
@@ -98,15 +99,13 @@ impl Screen {
         if !self.is_terminal {
             return output::print_on(text);
         }
-        let begin = if std::mem::replace(&mut self.is_drawn, true) { "\x1b[H" } else { "\x1b[2J\x1b[H" };
-        let lines: Vec<String> = text.lines().map(|line| format!("{line}\x1b[K")).collect();
-        output::print_on(&format!("{begin}{}\x1b[J", lines.join("\n")))
+        output::redraw(text, !std::mem::replace(&mut self.is_drawn, true))
     }
 }
 
 fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let (text, workers) = fetch(client)?;
-    output::print(&if is_json { text } else { table(&workers) })
+    if is_json { output::print_json(&text) } else { output::print(&table(&workers)) }
 }
 
 /// The workers, as text and understood.

@@ -34,6 +34,8 @@ struct Line {
     pid: u32,
     level: Level,
     text: String,
+    /// When it was logged, if the worker logs in text.
+    ts: Option<String>,
     /// What it said, if the worker logs in JSON.
     printed: Option<Box<PrintedLine>>,
 }
@@ -78,7 +80,7 @@ fn write(lines_rx: &Receiver<Line>) {
 impl Line {
     /// Logs it as the worker's own, with the time and the fields that it had there, for a log that has fields.
     fn log(&self) {
-        let Self { worker_id, pid, level, text, printed } = self;
+        let Self { worker_id, pid, level, text, ts, printed } = self;
         let mut about = vec![
             (log_line::ROLE, Value::from("worker")),
             (log_line::PID, Value::from(*pid)),
@@ -95,6 +97,7 @@ impl Line {
         } else {
             // Whose it is stands beside it.
             about.push((log_line::MESSAGE, Value::from(&**text)));
+            about.extend(ts.as_deref().map(|ts| (log_line::TS, Value::from(ts))));
         }
         if *level <= log::max_level() {
             let mut record = Record::builder();
@@ -153,6 +156,9 @@ impl Lines {
             text.push_str(" […]");
         }
         self.line.clear();
+        let (ts, rest) = log_line::split_time(&text);
+        let ts = ts.map(str::to_owned);
+        text = rest.to_owned();
         let printed = PrintedLine::read(&text).map(Box::new);
         if let Some(printed) = &printed {
             // For people, as it is in a log of text.
@@ -168,7 +174,7 @@ impl Lines {
         }
         self.tell_dropped();
         let (level, text) = level(&text);
-        if !self.is_sent(level, text.to_owned(), printed) {
+        if !self.is_sent(level, text.to_owned(), ts, printed) {
             self.note_dropped();
         }
     }
@@ -183,13 +189,13 @@ impl Lines {
         if dropped > 0 {
             let text = format!("{dropped} lines of its output were dropped: too many at once");
             // A log that is stuck takes not even that line.
-            self.dropped = if self.is_sent(Level::Warn, text, None) { 0 } else { dropped };
+            self.dropped = if self.is_sent(Level::Warn, text, None, None) { 0 } else { dropped };
         }
     }
 
     /// Hands a line over; false if there is no room for it.
-    fn is_sent(&self, level: Level, text: String, printed: Option<Box<PrintedLine>>) -> bool {
-        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, printed };
+    fn is_sent(&self, level: Level, text: String, ts: Option<String>, printed: Option<Box<PrintedLine>>) -> bool {
+        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, ts, printed };
         self.lines_tx.len() < self.room && self.lines_tx.send(line).is_ok()
     }
 }
@@ -255,6 +261,15 @@ mod tests {
         assert_eq!(texts(&lines_rx), ["INFO [x] ab", "DEBUG c", "WARN thread 'x' panicked", "WARN ", "WARN ERRORS d"]);
         assert_eq!(lines.finish(now).back().map(String::as_str), Some("last"));
         assert_eq!(texts(&lines_rx), ["WARN last"]);
+    }
+
+    #[test]
+    fn a_time_that_a_line_begins_with_is_its_own_and_not_said_twice() {
+        let (mut lines, lines_rx) = lines(100);
+        lines.push(b"2026-01-02T03:04:05.678901Z ERROR [x] a\nERROR [x] b\n", Instant::now());
+        let sent: Vec<Line> = lines_rx.try_iter().collect();
+        assert_eq!((sent[0].level, sent[0].text.as_str()), (Level::Error, "[x] a"));
+        assert_eq!((sent[0].ts.as_deref(), &sent[1].ts), (Some("2026-01-02T03:04:05.678901Z"), &None));
     }
 
     #[test]

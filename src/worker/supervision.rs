@@ -268,9 +268,10 @@ impl Supervision {
         } else if last_lines.is_empty() {
             log::warn!(worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
         } else {
-            let text = last_lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
-            let count = last_lines.len();
-            log::warn!(worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:{text}");
+            let (count, text) = (last_lines.len(), Vec::from(last_lines).join("\n"));
+            log::warn!(worker = id, below = text.as_str();
+                "worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:"
+            );
         }
     }
 

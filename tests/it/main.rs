@@ -7,6 +7,8 @@ mod cli_config;
 #[cfg(feature = "luau")]
 mod cli_data;
 #[cfg(feature = "luau")]
+mod cli_escape;
+#[cfg(feature = "luau")]
 mod cli_faults;
 #[cfg(feature = "luau")]
 mod cli_load;

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
 use mesophyll::limits;
+use mesophyll::log_line::BELOW;
 use mesophyll::worker::supervisor::Policy;
 use mesophyll::worker::{Managed, ProcessConfig, WorkerProcessHandle};
 use mesophyll::worker_like::WorkerLike;
@@ -37,7 +39,8 @@ impl Log for Capture {
         if text.contains("HANG") {
             let _ = self.gate_rx.recv();
         }
-        self.lines.lock().expect("not poisoned").push(format!("{} {text}", record.level()));
+        let below = record.key_values().get(Key::from(BELOW)).map_or_else(String::new, |below| format!("\n{below}"));
+        self.lines.lock().expect("not poisoned").push(format!("{} {text}{below}", record.level()));
     }
 
     fn flush(&self) {}
@@ -91,10 +94,7 @@ fn both_outputs_reach_the_log_line_by_line_and_the_last_lines_are_told_with_the_
         let expected = expected.replace('P', &pid);
         assert!(lines.contains(&expected), "{expected:?} is not in {lines:?}");
     }
-    assert!(
-        end.contains("the last 50 lines that it printed:\n    line 11\n") && end.ends_with("\n    line 60"),
-        "{end}"
-    );
+    assert!(end.contains("the last 50 lines that it printed:\nline 11\n") && end.ends_with("\nline 60"), "{end}");
     worker.kill();
 }
 

@@ -86,6 +86,21 @@ fn the_product_does_not_unwrap_and_is_safe_and_synchronous() {
     assert!(manifest.contains("unsafe_code = \"forbid\""), "Cargo.toml forbids unsafe code");
 }
 
+/// Where texts leave the process, each escaped there: `src/escape.rs` says which characters.
+const WRITERS: [&str; 4] = ["src/main.rs", "src/cli/logging.rs", "src/cli/output.rs", "src/cli/replay_output.rs"];
+
+#[test]
+fn only_the_places_that_escape_write_to_a_terminal() {
+    let rule = "what goes to stdout or stderr is escaped: use `output` or the log";
+    let calls = ["stdout()", "stderr()", "println!", "print!", "dbg!"];
+    assert_none(read_all("src").iter().filter(|source| !WRITERS.contains(&source.path.as_str())).flat_map(|source| {
+        let lines = source.product.lines().enumerate();
+        let found = lines.filter(|(_, line)| calls.iter().any(|call| line.contains(call)));
+        found.map(|(number, line)| format!("{}:{}: {rule}: {line}", source.path, number + 1)).collect::<Vec<_>>()
+    }));
+    assert!(WRITERS.iter().all(|path| root().join(path).exists()), "a file of the table is gone");
+}
+
 #[test]
 fn every_limit_is_used() {
     let sources = read_all("src");

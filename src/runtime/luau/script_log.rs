@@ -10,6 +10,7 @@ use log::Level;
 
 use super::gauges::Gauges;
 use super::script_error::cut;
+use crate::escape;
 use crate::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
 use crate::model::{TenantId, Ticket};
 
@@ -80,10 +81,7 @@ impl ScriptLog {
 /// The text cut to size, with its control characters escaped: a script must not be able to write a line of its own.
 fn one_line(text: &str) -> String {
     let shown = cut(text, SCRIPT_LOG_LINE_MAX_BYTES);
-    let mut line = String::with_capacity(shown.len());
-    for character in shown.chars() {
-        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
-    }
+    let mut line = escape::one_line(shown).into_owned();
     if shown.len() < text.len() {
         line.push('…');
     }
