@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::{MAIN, compile, resolve, source, walk::walk};
+use super::{MAIN, compile, lexer::At, resolve, source, walk::walk};
 use crate::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -16,17 +16,19 @@ pub struct Finding {
     pub file: String,
     /// The line, from 1 on; 0 for the file as a whole.
     pub line: usize,
+    /// The column, from 1 on, a character each; 0 for the line as a whole.
+    pub column: usize,
     /// What is wrong.
     pub message: String,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line > 0 {
-            write!(f, "{}:{}: {}", self.file, self.line, self.message)
-        } else {
-            write!(f, "{}: {}", self.file, self.message)
+        f.write_str(&self.file)?;
+        for number in [self.line, self.column].into_iter().filter(|number| *number > 0) {
+            write!(f, ":{number}")?;
         }
+        write!(f, ": {}", self.message)
     }
 }
 
@@ -42,19 +44,21 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     let exists = |module: &str| files.files.iter().any(|file| file.module == module);
     if !exists(MAIN) {
         let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
-        findings.push(Finding { file: format!("{MAIN}.luau"), line: 0, message });
+        findings.push(Finding { file: format!("{MAIN}.luau"), line: 0, column: 0, message });
     }
     for file in &files.files {
-        let mut find = |line, message| findings.push(Finding { file: file.name.clone(), line, message });
+        let mut find = |At { line, column }, message| {
+            findings.push(Finding { file: file.name.clone(), line, column, message });
+        };
         if let Err(problem) = compile(&file.text, SOURCE_MAX_BYTES) {
-            find(problem.line, problem.message);
+            find(At { line: problem.line, column: 0 }, problem.message);
             continue;
         }
         let seen = walk(&file.text, file.module == MAIN);
-        seen.findings.into_iter().for_each(|(line, message)| find(line, message));
-        for (line, required) in seen.requires {
+        seen.findings.into_iter().for_each(|(at, message)| find(at, message));
+        for (at, required) in seen.requires {
             if let Err(message) = resolve(exists, &file.module, &required) {
-                find(line, message);
+                find(at, message);
             }
         }
     }
@@ -66,7 +70,7 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
 pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
     vm::prepare();
     let problem = compile(source, SOURCE_MAX_BYTES).err()?;
-    Some(Finding { file: file.to_owned(), line: problem.line, message: problem.message })
+    Some(Finding { file: file.to_owned(), line: problem.line, column: 0, message: problem.message })
 }
 
 #[cfg(test)]
@@ -129,8 +133,8 @@ mod tests {
         );
         let findings = faulty.findings();
         assert_eq!(findings.len(), 5, "{findings:#?}");
-        assert_eq!(findings[0], "lib/a.luau:3: cannot require \"nowhere\": there is no such module");
-        assert_eq!(findings[1], "lib/b.luau:1: cannot require \"../main\": a name has no ..");
+        assert_eq!(findings[0], "lib/a.luau:3:16: cannot require \"nowhere\": there is no such module");
+        assert_eq!(findings[1], "lib/b.luau:1:16: cannot require \"../main\": a name has no ..");
         assert_eq!(findings[2], "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled");
         assert!(findings[3].starts_with("lib/c.luau:2: Expected identifier"), "{}", findings[3]);
         assert!(findings[4].starts_with("main.luau: there is none"), "{}", findings[4]);
@@ -161,7 +165,7 @@ mod tests {
             inside.findings(),
             [
                 "leak.luau: a link out of the template directory; it was not loaded",
-                "main.luau:1: cannot require \"leak\": there is no such module",
+                "main.luau:1:16: cannot require \"leak\": there is no such module",
             ]
         );
     }

@@ -45,6 +45,21 @@ pub(in crate::runtime::luau) fn ctx_member(name: &str) -> Option<&'static Known>
     CTX_MEMBERS.iter().find(|known| known.name.strip_prefix("ctx.") == Some(name))
 }
 
+/// What a method of `ctx` cannot do without.
+pub(in crate::runtime::luau) fn parameters(of: &Known, index: usize) -> &'static [&'static str] {
+    match (of.name, of.members[index]) {
+        ("ctx.KV", "get" | "getrecord" | "delete") => &["key", "scopes"],
+        ("ctx.KV", "set") => &["key", "value", "scopes"],
+        ("ctx.KV", "find") => &["pattern", "scopes"],
+        ("ctx.KV", "update") => &["key", "scopes", "change"],
+        ("ctx.GlobalKV", "find") => &["query", "scope"],
+        ("ctx.GlobalKV", "get" | "delete") => &["key", "version", "scope"],
+        ("ctx.GlobalKV", "create") => &["entry"],
+        ("ctx.Runtime", "settenantstate") => &["state"],
+        _ => &[],
+    }
+}
+
 /// Globals without members.
 const GLOBALS: [&str; 27] = [
     "_G",

@@ -1,7 +1,14 @@
-//! Luau's tokens, with their lines.
+//! Luau's tokens, with their places.
 //!
 //! For sources that the compiler has accepted: it does not judge, and whatever it is given, it ends. Comments are left
 //! out. Runs wherever templates are checked.
+
+/// Where a token begins, from 1 on; a character is one column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct At {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
 
 /// A token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +34,9 @@ const SIGNS: [&str; 48] = [
     "~", "$", "\\", "'", "\"", "`",
 ];
 
-/// All tokens of a source, each with its line, from 1 on.
-pub(super) fn tokens(source: &[u8]) -> Vec<(usize, Token<'_>)> {
-    let mut lexer = Lexer { rest: source, line: 1, interpolations: Vec::new() };
+/// All tokens of a source, each with its place.
+pub(super) fn tokens(source: &[u8]) -> Vec<(At, Token<'_>)> {
+    let mut lexer = Lexer { rest: source, at: At { line: 1, column: 1 }, interpolations: Vec::new() };
     let mut tokens = Vec::new();
     while let Some(token) = lexer.next() {
         tokens.push(token);
@@ -39,15 +46,15 @@ pub(super) fn tokens(source: &[u8]) -> Vec<(usize, Token<'_>)> {
 
 struct Lexer<'a> {
     rest: &'a [u8],
-    line: usize,
+    at: At,
     /// Of each open expression in a backtick string: how many braces are open in it.
     interpolations: Vec<usize>,
 }
 
 impl<'a> Lexer<'a> {
-    fn next(&mut self) -> Option<(usize, Token<'a>)> {
+    fn next(&mut self) -> Option<(At, Token<'a>)> {
         loop {
-            let line = self.line;
+            let at = self.at;
             let token = match *self.rest.first()? {
                 b'-' if self.rest.starts_with(b"--") => {
                     self.take(2);
@@ -83,7 +90,7 @@ impl<'a> Lexer<'a> {
             if token == Token::Sign("[") {
                 self.take(1);
             }
-            return Some((line, token));
+            return Some((at, token));
         }
     }
 
@@ -174,7 +181,14 @@ impl<'a> Lexer<'a> {
 
     fn take(&mut self, len: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(len.min(self.rest.len()));
-        self.line += taken.iter().filter(|byte| **byte == b'\n').count();
+        for byte in taken {
+            if *byte == b'\n' {
+                self.at = At { line: self.at.line + 1, column: 1 };
+            } else {
+                // A character of UTF-8 counts with its first byte.
+                self.at.column += usize::from(byte & 0xC0 != 0x80);
+            }
+        }
         self.rest = rest;
         taken
     }
@@ -190,7 +204,7 @@ mod tests {
 
     /// The tokens, one word each.
     fn shown(source: &str) -> String {
-        let show = |(_, token): (usize, Token<'_>)| match token {
+        let show = |(_, token): (At, Token<'_>)| match token {
             Token::Word(word) => word.to_owned(),
             Token::Number => "0".to_owned(),
             Token::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
@@ -223,9 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted() {
-        let lines: Vec<_> = tokens(b"a\n'x\\\ny'\n--[[\n]] b `\n{c}\n` d").into_iter().map(|(line, _)| line).collect();
-        assert_eq!(lines, [1, 2, 5, 5, 6, 6, 7]);
+    fn lines_and_columns_are_counted() {
+        let lines: Vec<_> =
+            tokens(b"a\n'x\\\ny'\n--[[\n]] b `\n{c}\n` d").into_iter().map(|(at, _)| (at.line, at.column)).collect();
+        assert_eq!(lines, [(1, 1), (2, 1), (5, 4), (5, 6), (6, 2), (6, 3), (7, 3)]);
+        let columns: Vec<_> = tokens("\t'äö🎉' x".as_bytes()).into_iter().map(|(at, _)| at.column).collect();
+        assert_eq!(columns, [2, 8]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use super::known::{self, Kind, Known};
+use super::lexer::At;
 use crate::nearest::nearest;
 
 /// A value, as far as it is known.
@@ -15,6 +16,8 @@ pub(super) struct Value<'a> {
     shape: Shape,
     /// The variables that this rests on.
     rests_on: Vec<Root<'a>>,
+    /// Of the event's data and what is in it: which part of it.
+    path: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,8 +27,50 @@ enum Shape {
     Known(&'static Known),
     /// A method of something, which was asked for with a dot.
     Method(&'static Known, usize),
+    /// A method of something that is called with a colon.
+    Called(&'static Known, usize),
     /// `ctx.event`
     Event,
+    /// The event's data: nil if it is null.
+    Data,
+    /// A field in it, which may be null.
+    Field,
+    /// A variable that such a field was put into.
+    Held,
+    /// What is written out, and of what kind it is.
+    Literal(&'static str),
+}
+
+/// What something is called with.
+#[derive(Debug)]
+pub(super) struct Arguments<'a> {
+    pub(super) values: Vec<Value<'a>>,
+    /// The last one may stand for several, or for none.
+    pub(super) is_open: bool,
+}
+
+impl Value<'_> {
+    pub(super) fn literal(kind: &'static str) -> Self {
+        Self { shape: Shape::Literal(kind), ..Self::default() }
+    }
+
+    pub(super) fn is_unknown(&self) -> bool {
+        self.shape == Shape::Unknown
+    }
+
+    fn is_data(&self) -> bool {
+        matches!(self.shape, Shape::Data | Shape::Field | Shape::Held)
+    }
+
+    /// What is in it under a key that is not a plain name.
+    pub(super) fn index(mut self, key: &str) -> Self {
+        if !self.is_data() {
+            return Self::default();
+        }
+        self.shape = Shape::Field;
+        self.path.push_str(key);
+        self
+    }
 }
 
 /// A variable.
@@ -50,12 +95,16 @@ pub(super) struct Names<'a> {
     own: HashSet<&'a str>,
     uses: Vec<Use<'a>>,
     problems: Vec<Problem<'a>>,
+    /// Parts of the event's data of which the source knows that they may be null.
+    settled: HashSet<String>,
+    /// Variables that are assigned to.
+    assigned: HashSet<Root<'a>>,
 }
 
 /// A global is read that templates do not have.
 #[derive(Debug)]
 struct Use<'a> {
-    line: usize,
+    at: At,
     name: &'a str,
     /// The local in reach that is most like it.
     like: Option<&'a str>,
@@ -63,9 +112,21 @@ struct Use<'a> {
 
 #[derive(Debug)]
 struct Problem<'a> {
-    line: usize,
+    at: At,
     message: String,
     rests_on: Vec<Root<'a>>,
+    kind: ProblemKind,
+}
+
+/// What makes a problem none.
+#[derive(Debug)]
+enum ProblemKind {
+    /// A change of a variable that it rests on, or of a member.
+    Member,
+    /// This part of the event's data is settled.
+    Null(String),
+    /// An assignment to a variable that it rests on; or the source is a script.
+    Return,
 }
 
 impl<'a> Names<'a> {
@@ -79,7 +140,10 @@ impl<'a> Names<'a> {
     }
 
     /// A local begins.
-    pub(super) fn declare(&mut self, name: &'a str, value: Value<'a>) {
+    pub(super) fn declare(&mut self, name: &'a str, mut value: Value<'a>) {
+        if value.shape == Shape::Field {
+            value.shape = Shape::Held;
+        }
         self.locals.push((name, self.values.len()));
         self.values.push(value);
     }
@@ -90,7 +154,8 @@ impl<'a> Names<'a> {
         if is_guess {
             self.guessed.push(root);
         }
-        self.declare(name, Value { shape: Shape::Known(&known::CTX), rests_on: vec![root] });
+        let shape = Shape::Known(&known::CTX);
+        self.declare(name, Value { shape, rests_on: vec![root], ..Value::default() });
     }
 
     /// The variable that a name means here.
@@ -104,6 +169,9 @@ impl<'a> Names<'a> {
     /// A variable (`is_variable`) is assigned to, or one of its members.
     pub(super) fn change(&mut self, root: Root<'a>, is_variable: bool) {
         self.changed.insert(root);
+        if is_variable {
+            self.assigned.insert(root);
+        }
         if let Root::Global(name) = root
             && is_variable
         {
@@ -112,7 +180,7 @@ impl<'a> Names<'a> {
     }
 
     /// A variable is read.
-    pub(super) fn read(&mut self, line: usize, root: Root<'a>) -> Value<'a> {
+    pub(super) fn read(&mut self, at: At, root: Root<'a>) -> Value<'a> {
         match root {
             Root::Local(number) => {
                 let mut value = self.values[number].clone();
@@ -124,67 +192,118 @@ impl<'a> Names<'a> {
             Root::Global(name) => {
                 if !known::globals().any(|global| global == name) {
                     let like = nearest(name, self.locals.iter().map(|(local, _)| *local));
-                    self.uses.push(Use { line, name, like });
+                    self.uses.push(Use { at, name, like });
                 }
                 let shape = known::library(name).map_or(Shape::Unknown, Shape::Known);
-                Value { shape, rests_on: vec![root] }
+                Value { shape, rests_on: vec![root], ..Value::default() }
             }
         }
     }
 
     /// A member is asked for, with a dot or (`is_method`) with a colon.
-    pub(super) fn member(&mut self, line: usize, of: Value<'a>, name: &'a str, is_method: bool) -> Value<'a> {
+    pub(super) fn member(&mut self, at: At, of: Value<'a>, name: &'a str, is_method: bool) -> Value<'a> {
+        if of.is_data() && !is_method {
+            let path = format!("{}.{name}", of.path);
+            return Value { shape: Shape::Field, path, ..of };
+        }
         let Shape::Known(known) = of.shape else { return Value::default() };
         let Some(index) = known.members.iter().position(|member| *member == name) else {
             let message = format!("{} has no member '{name}'", known.name);
-            self.problem(line, with_hint(message, nearest(name, known.members.iter().copied())), of);
+            self.problem(at, with_hint(message, nearest(name, known.members.iter().copied())), of);
             return Value::default();
         };
         let shape = match known.kind {
-            Kind::Methods if is_method => Shape::Unknown,
+            Kind::Methods if is_method => Shape::Called(known, index),
             Kind::Methods => Shape::Method(known, index),
             Kind::Fields if *known == known::CTX && name == "event" => Shape::Event,
             Kind::Fields if *known == known::CTX => known::ctx_member(name).map_or(Shape::Unknown, Shape::Known),
+            Kind::Fields if *known == known::EVENT && name == "data" => Shape::Data,
             Kind::Fields => Shape::Unknown,
         };
-        Value { shape, ..of }
+        Value { shape, path: name.to_owned(), ..of }
     }
 
-    /// Something is called, with this as its first argument: what it returns.
-    pub(super) fn call(&mut self, line: usize, called: Value<'a>, first: Option<&Value<'a>>) -> Value<'a> {
+    /// Something is called: what it returns.
+    pub(super) fn call(&mut self, at: At, called: Value<'a>, arguments: &Arguments<'a>) -> Value<'a> {
+        let first = arguments.values.first();
         match called.shape {
-            Shape::Event => Value { shape: Shape::Known(&known::EVENT), ..called },
+            Shape::Event => return Value { shape: Shape::Known(&known::EVENT), ..called },
             Shape::Method(known, index) if first.is_none_or(|first| first.shape != Shape::Known(known)) => {
                 let message = format!("call it with a colon: {}:{}(…)", known.name, known.members[index]);
-                self.problem(line, message, called);
-                Value::default()
+                self.problem(at, message, called);
             }
-            _ => Value::default(),
+            Shape::Called(known, index) => {
+                let parameters = known::parameters(known, index);
+                let count = arguments.values.len();
+                let is_scopes = |(parameter, value): &(&&str, &Value<'a>)| {
+                    **parameter == "scopes" && matches!(value.shape, Shape::Literal(kind) if kind != "a table")
+                };
+                let call = format!("{}:{}({})", known.name, known.members[index], parameters.join(", "));
+                if count < parameters.len() && !arguments.is_open {
+                    let missing = parameters[count..].join(" and ");
+                    self.problem(at, format!("{missing} missing: {call}"), called);
+                } else if parameters.iter().zip(&arguments.values).any(|argument| is_scopes(&argument)) {
+                    self.problem(at, format!("scopes are a list of strings: {call}"), called);
+                }
+            }
+            _ => {}
+        }
+        Value::default()
+    }
+
+    /// A value decides what is done, as true or false.
+    pub(super) fn test(&mut self, at: At, value: &Value<'a>) {
+        if value.shape == Shape::Field {
+            let message =
+                "a field of the event may be null, which counts as true; value(…) gives nil for it".to_owned();
+            let kind = ProblemKind::Null(value.path.clone());
+            self.problems.push(Problem { at, message, rests_on: value.rests_on.clone(), kind });
         }
     }
 
-    fn problem(&mut self, line: usize, message: String, value: Value<'a>) {
-        self.problems.push(Problem { line, message, rests_on: value.rests_on });
+    /// A value is compared with something, or asked for its type: the source knows that it may be null.
+    pub(super) fn settle(&mut self, value: &Value<'a>) {
+        if value.is_data() {
+            self.settled.insert(value.path.clone());
+        }
     }
 
-    /// What is wrong, with lines.
-    pub(super) fn findings(self) -> Vec<(usize, String)> {
-        let Self { mut changed, guessed, own, uses, problems, .. } = self;
+    /// The source returns this.
+    pub(super) fn returned(&mut self, at: At, value: Value<'a>, is_template: bool) {
+        let message = match value.shape {
+            Shape::Literal(kind) if is_template => format!("the template must return function(ctx), not {kind}"),
+            Shape::Literal("nil") => "a module must return something".to_owned(),
+            _ => return,
+        };
+        self.problems.push(Problem { at, message, rests_on: value.rests_on, kind: ProblemKind::Return });
+    }
+
+    fn problem(&mut self, at: At, message: String, value: Value<'a>) {
+        self.problems.push(Problem { at, message, rests_on: value.rests_on, kind: ProblemKind::Member });
+    }
+
+    /// What is wrong, and where.
+    pub(super) fn findings(self, is_script: bool) -> Vec<(At, String)> {
+        let Self { mut changed, guessed, own, uses, problems, settled, assigned, .. } = self;
         // Who treats one `ctx` as a table of their own does not mean ours by the others.
         if guessed.iter().any(|root| changed.contains(root)) {
             changed.extend(guessed);
         }
         let unknown = uses.into_iter().filter(|used| !own.contains(used.name));
-        let unknown = unknown.map(|Use { line, name, like }| {
+        let unknown = unknown.map(|Use { at, name, like }| {
             let message = format!("unknown global '{name}'");
             let near = like.or_else(|| nearest(name, known::globals()));
             match known::instead(name) {
-                Some(instead) => (line, format!("{message}; {instead}")),
-                None => (line, with_hint(message, near)),
+                Some(instead) => (at, format!("{message}; {instead}")),
+                None => (at, with_hint(message, near)),
             }
         });
-        let sure = problems.into_iter().filter(|problem| problem.rests_on.iter().all(|root| !changed.contains(root)));
-        let mut findings: Vec<_> = unknown.chain(sure.map(|problem| (problem.line, problem.message))).collect();
+        let sure = problems.into_iter().filter(|problem| match &problem.kind {
+            ProblemKind::Return => !is_script && problem.rests_on.iter().all(|root| !assigned.contains(root)),
+            ProblemKind::Null(path) if settled.contains(path) => false,
+            _ => problem.rests_on.iter().all(|root| !changed.contains(root)),
+        });
+        let mut findings: Vec<_> = unknown.chain(sure.map(|problem| (problem.at, problem.message))).collect();
         findings.sort();
         findings.dedup();
         findings

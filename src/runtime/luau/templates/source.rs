@@ -49,7 +49,7 @@ impl Files {
     }
 
     fn finding(&mut self, name: &str, message: impl Into<String>) {
-        self.findings.push(Finding { file: name.to_owned(), line: 0, message: message.into() });
+        self.findings.push(Finding { file: name.to_owned(), line: 0, column: 0, message: message.into() });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::runtime::luau::templates::lexer::Token;
-use crate::runtime::luau::templates::names::{Root, Value};
+use crate::runtime::luau::templates::names::{Arguments, Root, Value};
 
 /// An expression that may be assigned to: its value, the variable that it begins with, and whether it is just that.
 pub(super) struct Place<'a> {
@@ -23,29 +23,68 @@ impl<'a> Walk<'_, 'a> {
     }
 
     pub(super) fn expression(&mut self) -> Value<'a> {
+        self.operands(false)
+    }
+
+    /// An expression that decides what is done.
+    pub(super) fn condition(&mut self) {
+        self.operands(true);
+    }
+
+    fn operands(&mut self, is_condition: bool) -> Value<'a> {
         let mut is_simple = true;
+        // The operator in front, and whether what stands before it is `null` or `nil`.
+        let (mut before, mut other) = ("", "");
         loop {
-            while self.is_any(&["not", "-", "#"]) {
+            let at = self.place();
+            let mut prefix = "";
+            while let Some(sign) = ["not", "-", "#"].into_iter().find(|sign| self.is(sign)) {
+                prefix = sign;
                 self.at += 1;
                 is_simple = false;
             }
+            let word = self.nothing();
             let value = self.simple();
             while self.take("::") {
                 self.type_();
                 is_simple = false;
             }
-            if !self.is_any(&OPERATORS) {
+            let after = OPERATORS.into_iter().find(|operator| self.is(operator)).unwrap_or_default();
+            let is_left = prefix.is_empty() && matches!(before, "" | "and" | "or");
+            let decides = matches!(after, "and" | "or") || (after.is_empty() && is_condition);
+            if prefix == "not" || (is_left && decides) {
+                self.names.test(at, &value);
+            }
+            self.at += usize::from(!after.is_empty());
+            // What is known to be this or not to be null is not null where that matters.
+            if is_comparison(before, other) || is_comparison(after, self.nothing()) {
+                self.names.settle(&value);
+            }
+            if after.is_empty() {
                 return if is_simple { value } else { Value::default() };
             }
-            self.at += 1;
-            is_simple = false;
+            (before, other, is_simple) = (after, word, false);
         }
+    }
+
+    /// The word for nothing that comes next, if one does.
+    fn nothing(&self) -> &'static str {
+        ["null", "nil"].into_iter().find(|word| self.is(word)).unwrap_or_default()
     }
 
     fn simple(&mut self) -> Value<'a> {
         match self.peek(0) {
-            Some(Token::Number | Token::Sign("...") | Token::Word("nil" | "true" | "false")) => self.at += 1,
-            Some(Token::Sign("{")) => self.table(),
+            Some(Token::Sign("...")) => {
+                self.is_script |= self.functions == 0;
+                self.at += 1;
+            }
+            Some(Token::Number) => return self.literal("a number"),
+            Some(Token::Word("nil")) => return self.literal("nil"),
+            Some(Token::Word("true" | "false")) => return self.literal("a boolean"),
+            Some(Token::Sign("{")) => {
+                self.table();
+                return Value::literal("a table");
+            }
             Some(Token::Sign("@")) => {
                 self.other_statement();
                 return self.simple();
@@ -56,7 +95,7 @@ impl<'a> Walk<'_, 'a> {
             }
             Some(Token::Word("if")) => {
                 while self.take("if") || self.take("elseif") {
-                    self.expression();
+                    self.condition();
                     self.take("then");
                     self.expression();
                 }
@@ -66,6 +105,11 @@ impl<'a> Walk<'_, 'a> {
             _ => return self.suffixed().value,
         }
         Value::default()
+    }
+
+    fn literal(&mut self, kind: &'static str) -> Value<'a> {
+        self.at += 1;
+        Value::literal(kind)
     }
 
     fn table(&mut self) {
@@ -92,34 +136,39 @@ impl<'a> Walk<'_, 'a> {
     pub(super) fn suffixed(&mut self) -> Place<'a> {
         let mut place = self.primary();
         loop {
-            let line = self.line();
             let was_variable = std::mem::take(&mut place.is_variable);
             match self.peek(0) {
                 Some(Token::Sign(".")) => {
                     self.at += 1;
+                    let at = self.place();
                     let Some(name) = self.name_or_keyword() else { return place };
-                    place.value = self.names.member(line, place.value, name, false);
+                    place.value = self.names.member(at, place.value, name, false);
                 }
                 Some(Token::Sign(":")) => {
                     self.at += 1;
+                    let at = self.place();
                     let Some(name) = self.name_or_keyword() else { return place };
-                    let method = self.names.member(line, place.value, name, true);
+                    let method = self.names.member(at, place.value, name, true);
                     if self.is("<") {
                         self.angles();
                     }
-                    self.arguments(line, None);
-                    place.value = self.names.call(line, method, None);
+                    let arguments = self.arguments(None);
+                    place.value = self.names.call(at, method, &arguments);
                 }
                 Some(Token::Sign("[")) => {
+                    let from = self.at;
                     self.at += 1;
                     self.expression();
                     self.take("]");
-                    place.value = Value::default();
+                    let index =
+                        format!("{:?}", self.tokens[from..self.at].iter().map(|(_, token)| token).collect::<Vec<_>>());
+                    place.value = place.value.index(&index);
                 }
                 Some(Token::Sign("<")) if matches!(self.peek(1), Some(Token::Sign("<"))) => self.angles(),
                 Some(Token::Sign("(" | "{") | Token::Text(_) | Token::InterpolationStart) => {
-                    let first = self.arguments(line, place.root);
-                    place.value = self.names.call(line, place.value, first.as_ref());
+                    let at = self.place();
+                    let arguments = self.arguments(place.root);
+                    place.value = self.names.call(at, place.value, &arguments);
                     place.root = None;
                 }
                 _ => {
@@ -137,7 +186,7 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn primary(&mut self) -> Place<'a> {
-        let line = self.line();
+        let at = self.place();
         let mut root = None;
         let value = match self.peek(0) {
             Some(Token::Sign("(")) => {
@@ -146,20 +195,17 @@ impl<'a> Walk<'_, 'a> {
                 self.take(")");
                 value
             }
-            Some(Token::Text(_)) => {
-                self.at += 1;
-                Value::default()
-            }
+            Some(Token::Text(_)) => self.literal("a string"),
             Some(Token::InterpolationStart) => {
                 self.interpolation();
-                Value::default()
+                Value::literal("a string")
             }
             _ => match self.name() {
                 Some(name) => {
                     let variable = self.names.root(name);
                     root = Some(variable);
                     // What is only assigned to is not read, but then it is known anyway.
-                    self.names.read(line, variable)
+                    self.names.read(at, variable)
                 }
                 None => Value::default(),
             },
@@ -179,36 +225,64 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// The arguments of a call of what begins with `root`; the first of them.
-    fn arguments(&mut self, line: usize, root: Option<Root<'a>>) -> Option<Value<'a>> {
+    /// The arguments of a call of what begins with `root`.
+    fn arguments(&mut self, root: Option<Root<'a>>) -> Arguments<'a> {
         let is_require = matches!(root, Some(Root::Global("require")));
-        let text = match (self.peek(0), self.peek(1)) {
-            (Some(Token::Text(text)), _) => Some((line, text)),
-            (_, Some(Token::Text(text))) => self.tokens.get(self.at + 1).map(|(line, _)| (*line, text)),
+        let text = match (self.tokens.get(self.at), self.tokens.get(self.at + 1)) {
+            (Some((at, Token::Text(text))), _) | (_, Some((at, Token::Text(text)))) => Some((*at, text)),
             _ => None,
         };
         // An escape could spell any name; who writes one here is on their own.
         if is_require
-            && let Some((line, text)) = text
+            && let Some((at, text)) = text
             && let Ok(text) = std::str::from_utf8(text)
             && !text.contains('\\')
         {
-            self.requires.push((line, text.to_owned()));
+            self.requires.push((at, text.to_owned()));
         }
-        match self.peek(0) {
-            Some(Token::Sign("{")) => self.table(),
-            Some(Token::Text(_)) => self.at += 1,
-            Some(Token::InterpolationStart) => self.interpolation(),
-            _ if self.take("(") => {
-                if self.take(")") {
-                    return None;
-                }
-                let values = self.expressions();
-                self.take(")");
-                return values.into_iter().next();
-            }
-            _ => {}
-        }
-        None
+        let values = if !self.take("(") {
+            vec![self.simple_argument()]
+        } else if self.take(")") {
+            Vec::new()
+        } else {
+            let values = self.expressions();
+            // A call may have several results, or none.
+            let ends_in_call = !matches!(self.tokens.get(self.at - 1), Some((_, Token::Word(_) | Token::Number)));
+            self.take(")");
+            let is_open = ends_in_call && values.last().is_some_and(Value::is_unknown);
+            return self.settled(root, Arguments { values, is_open });
+        };
+        self.settled(root, Arguments { values, is_open: false })
     }
+
+    /// The argument of a call without parentheses.
+    fn simple_argument(&mut self) -> Value<'a> {
+        match self.peek(0) {
+            Some(Token::Sign("{")) => {
+                self.table();
+                Value::literal("a table")
+            }
+            Some(Token::Text(_)) => self.literal("a string"),
+            Some(Token::InterpolationStart) => {
+                self.interpolation();
+                Value::literal("a string")
+            }
+            _ => Value::default(),
+        }
+    }
+
+    /// What is asked for its type or for its value is not null where that matters.
+    fn settled(&mut self, root: Option<Root<'a>>, arguments: Arguments<'a>) -> Arguments<'a> {
+        if matches!(root, Some(Root::Global("type" | "typeof" | "value")))
+            && let Some(first) = arguments.values.first()
+        {
+            self.names.settle(first);
+        }
+        arguments
+    }
+}
+
+/// Whether an operator, with this word for nothing on its other side, says of what is on this side that it is not null.
+fn is_comparison(operator: &str, other: &str) -> bool {
+    matches!((operator, other), ("==", "" | "null") | ("~=", "null"))
 }

@@ -10,41 +10,56 @@ mod tests;
 mod types;
 
 use self::expressions::Place;
-use super::lexer::{Token, tokens};
+use super::lexer::{At, Token, tokens};
 use super::names::{Names, Value};
 
 /// What was found in a source.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Names that are wrong: line and message.
-    pub(super) findings: Vec<(usize, String)>,
-    /// The names that it requires by a plain string, with their lines. What is computed cannot be known.
-    pub(super) requires: Vec<(usize, String)>,
+    /// What is wrong, and where.
+    pub(super) findings: Vec<(At, String)>,
+    /// The names that it requires by a plain string, with their places. What is computed cannot be known.
+    pub(super) requires: Vec<(At, String)>,
 }
 
 /// Goes through a source. `is_template`: the function that it returns gets `ctx`, under whatever name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     let tokens = tokens(source);
-    let mut walk =
-        Walk { tokens: &tokens, at: 0, names: Names::default(), requires: Vec::new(), functions: 0, is_template };
+    let mut walk = Walk {
+        tokens: &tokens,
+        at: 0,
+        names: Names::default(),
+        requires: Vec::new(),
+        functions: 0,
+        is_template,
+        returns: false,
+        is_script: false,
+    };
     walk.names.open_block();
     while walk.at < tokens.len() {
         walk.statements();
         // What ends a block ends none here.
         walk.at += 1;
     }
-    let Walk { names, requires, .. } = walk;
-    Seen { findings: names.findings(), requires }
+    let Walk { mut names, requires, returns, is_script, .. } = walk;
+    if !returns {
+        names.returned(At::default(), Value::literal("nil"), is_template);
+    }
+    Seen { findings: names.findings(is_script), requires }
 }
 
 struct Walk<'t, 'a> {
-    tokens: &'t [(usize, Token<'a>)],
+    tokens: &'t [(At, Token<'a>)],
     at: usize,
     names: Names<'a>,
-    requires: Vec<(usize, String)>,
+    requires: Vec<(At, String)>,
     /// Functions around this place.
     functions: usize,
     is_template: bool,
+    /// The source itself returns something.
+    returns: bool,
+    /// The source itself has arguments, as a script that is sent has.
+    is_script: bool,
 }
 
 const KEYWORDS: [&str; 21] = [
@@ -59,8 +74,8 @@ impl<'a> Walk<'_, 'a> {
         self.tokens.get(self.at + ahead).map(|(_, token)| *token)
     }
 
-    fn line(&self) -> usize {
-        self.tokens.get(self.at).map_or(0, |(line, _)| *line)
+    fn place(&self) -> At {
+        self.tokens.get(self.at).map_or_else(At::default, |(at, _)| *at)
     }
 
     fn is(&self, what: &str) -> bool {
@@ -117,7 +132,7 @@ impl<'a> Walk<'_, 'a> {
             "if" => self.if_statement(),
             "while" => {
                 self.at += 1;
-                self.expression();
+                self.condition();
                 self.take("do");
                 self.block();
                 self.take("end");
@@ -134,7 +149,7 @@ impl<'a> Walk<'_, 'a> {
                 self.statements();
                 self.take("until");
                 // The condition sees the locals of the block.
-                self.expression();
+                self.condition();
                 self.names.close_block();
             }
             "return" => self.return_statement(),
@@ -201,7 +216,7 @@ impl<'a> Walk<'_, 'a> {
 
     fn function_statement(&mut self) {
         self.at += 1;
-        let line = self.line();
+        let at = self.place();
         let Some(name) = self.name() else { return };
         let root = self.names.root(name);
         let is_variable = !self.is_any(&[".", ":"]);
@@ -212,7 +227,7 @@ impl<'a> Walk<'_, 'a> {
             self.name();
         }
         if !is_variable {
-            self.names.read(line, root);
+            self.names.read(at, root);
         }
         self.names.change(root, is_variable);
         self.function_body(is_method, false);
@@ -254,7 +269,7 @@ impl<'a> Walk<'_, 'a> {
 
     fn if_statement(&mut self) {
         while self.take("if") || self.take("elseif") {
-            self.expression();
+            self.condition();
             self.take("then");
             self.block();
         }
@@ -280,12 +295,16 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn return_statement(&mut self) {
+        let at = self.place();
         self.at += 1;
+        self.returns |= self.functions == 0;
         if self.functions == 0 && self.is_template && self.take("function") {
             return self.function_body(false, true);
         }
-        if !self.is_any(&["end", "else", "elseif", "until", ";"]) {
-            self.expressions();
+        let is_empty = self.is_any(&["end", "else", "elseif", "until", ";"]) || self.peek(0).is_none();
+        let values = if is_empty { vec![Value::literal("nil")] } else { self.expressions() };
+        if self.functions == 0 {
+            self.names.returned(at, values.into_iter().next().unwrap_or_default(), self.is_template);
         }
     }
 
