@@ -101,6 +101,24 @@ audit: ## count the packages of each feature set and look for async runtimes
 	@echo "packages in more than one version (all features):"
 	@$(CARGO) tree --locked --all-features --duplicates --depth 0 --prefix none --format '{p}' | awk 'NF { print "  " $$1, $$2 }' | sort -u
 
+# What the copy in vendor/ leaves out of the crate: the code generator, which nothing here builds, and what no build reads.
+VENDOR_LEFT_OUT := luau/CodeGen .github .gitignore .cargo-checksum.json .cargo_vcs_info.json Cargo.lock Cargo.toml.orig
+VENDORED := $(TARGET)/vendored
+
+# Cargo gets the crate and checks it against the checksum in vendor/check/Cargo.lock. What differs must be the patch, exactly.
+.PHONY: vendored
+vendored: ## check that vendor/luau0-src is the registry's crate and vendor/luau0-src.patch (PATCH=write writes the patch anew)
+	$(need_cargo)
+	@rm -rf '$(VENDORED)' && mkdir -p '$(VENDORED)'
+	$(CARGO) vendor --quiet --locked --manifest-path vendor/check/Cargo.toml '$(VENDORED)/crates' >/dev/null
+	@mv '$(VENDORED)/crates/luau0-src' '$(VENDORED)/a' && cp -R vendor/luau0-src '$(VENDORED)/b'
+	@cd '$(VENDORED)/a' && rm -rf $(VENDOR_LEFT_OUT)
+	@cd '$(VENDORED)' && { LC_ALL=C diff -ruN a b || test $$? = 1; } | sed -E 's/^(---|\+\+\+) ([^\t]*)\t.*/\1 \2/' >patch
+	$(if $(filter write,$(PATCH)),@cp '$(VENDORED)/patch' vendor/luau0-src.patch)
+	@cmp '$(VENDORED)/patch' vendor/luau0-src.patch || \
+		{ echo "vendor/luau0-src is not the crate and the patch: see $(VENDORED)/patch" >&2; exit 1; }
+	@echo "vendor/luau0-src is the registry's crate and vendor/luau0-src.patch: $$(grep -c '^[-+]' vendor/luau0-src.patch) lines"
+
 # A package of its own, built apart: whatever it depends on is in no build, no test and no count of the product's.
 BENCH_PACKAGE := --locked --manifest-path bench/Cargo.toml --target-dir $(TARGET)/bench-build
 
