@@ -170,7 +170,8 @@ fn links(text: &str) -> Vec<&str> {
 #[test]
 fn documents_link_only_to_what_is_there() {
     let mut documents = vec![root().to_path_buf()];
-    documents.extend(["docs", "docs/decisions", "examples", "tests/data/wire"].map(|folder| root().join(folder)));
+    documents
+        .extend(["docs", "docs/decisions", "examples", "tests/data/wire", "vendor"].map(|folder| root().join(folder)));
     for folder in documents {
         for entry in fs::read_dir(&folder).expect("the folder is there") {
             let path = entry.expect("it can be read").path();
@@ -196,4 +197,21 @@ fn each_decision_has_a_number_of_its_own() {
     let number = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
     let twice = names.windows(2).filter(|pair| number(&pair[0]) == number(&pair[1]));
     assert_none(twice.map(|pair| format!("docs/decisions: {} and {} have one number", pair[0], pair[1])));
+}
+
+/// The lines of a package in a lock file, without its name.
+fn locked(file: &str, package: &str) -> String {
+    let text = fs::read_to_string(root().join(file)).expect("the lock file is there");
+    let entry = text.split("[[package]]\n").find(|entry| entry.starts_with(&format!("name = \"{package}\"\n")));
+    entry.unwrap_or_else(|| panic!("{file} has no {package}")).to_owned()
+}
+
+#[test]
+fn every_build_has_the_luau_that_is_vendored() {
+    let version = |file| locked(file, "luau0-src").lines().nth(1).map(str::to_owned);
+    for file in ["Cargo.lock", "bench/Cargo.lock"] {
+        assert!(!locked(file, "luau0-src").contains("source ="), "{file} takes the registry's luau0-src");
+        assert_eq!(version(file), version("vendor/check/Cargo.lock"), "{file}: the version that is checked");
+    }
+    assert!(locked("vendor/check/Cargo.lock", "luau0-src").contains("checksum ="), "what is checked has a checksum");
 }

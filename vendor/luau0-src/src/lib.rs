@@ -114,6 +114,9 @@ impl Build {
         let vm_source_dir = luau_source_dir.join("VM").join("src");
         let vm_include_dir = luau_source_dir.join("VM").join("include");
 
+        // A patched source must not be left out of a build that has an older one.
+        println!("cargo:rerun-if-changed={}", luau_source_dir.display());
+
         // Cleanup
         if build_dir.exists() {
             fs::remove_dir_all(&build_dir).unwrap();

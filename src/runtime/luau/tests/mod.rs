@@ -9,6 +9,7 @@ mod escapes;
 mod fairness;
 mod figures;
 mod footprint;
+mod hashing;
 mod life;
 mod sandbox;
 mod scheduling;

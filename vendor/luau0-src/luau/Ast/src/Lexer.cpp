@@ -4,6 +4,7 @@
 #include "Luau/Allocator.h"
 #include "Luau/Common.h"
 #include "Luau/Confusables.h"
+#include "Luau/KeyedHash.h"
 #include "Luau/StringUtils.h"
 
 #include <limits.h>
@@ -189,16 +190,7 @@ bool AstNameTable::Entry::operator==(const Entry& other) const
 
 size_t AstNameTable::EntryHash::operator()(const Entry& e) const
 {
-    // FNV1a
-    uint32_t hash = 2166136261;
-
-    for (size_t i = 0; i < e.length; ++i)
-    {
-        hash ^= uint8_t(e.value.value[i]);
-        hash *= 16777619;
-    }
-
-    return hash;
+    return keyedHash(e.value.value, e.length);
 }
 
 AstNameTable::AstNameTable(Allocator& allocator)

@@ -2,6 +2,7 @@
 #include "Luau/BytecodeBuilder.h"
 
 #include "Luau/BytecodeUtils.h"
+#include "Luau/KeyedHash.h"
 #include "Luau/SmallVector.h"
 #include "Luau/StringUtils.h"
 
@@ -101,83 +102,23 @@ size_t BytecodeBuilder::StringRefHash::operator()(const StringRef& v) const
 
 size_t BytecodeBuilder::ConstantKeyHash::operator()(const ConstantKey& key) const
 {
-    if (key.type == Constant::Type_Vectorf)
-    {
-        uint32_t i[4];
-        static_assert(sizeof(key.value) + sizeof(key.extra1) == sizeof(i), "Expecting vector to have four 32-bit components");
-        memcpy(i, &key.value, sizeof(i));
-
-        // scramble bits to make sure that integer coordinates have entropy in lower bits
-        i[0] ^= i[0] >> 17;
-        i[1] ^= i[1] >> 17;
-        i[2] ^= i[2] >> 17;
-        i[3] ^= i[3] >> 17;
-
-        // Optimized Spatial Hashing for Collision Detection of Deformable Objects
-        uint32_t h = (i[0] * 73856093) ^ (i[1] * 19349663) ^ (i[2] * 83492791) ^ (i[3] * 39916801);
-
-        return size_t(h);
-    }
-    else if (key.type == Constant::Type_Vectord)
-    {
-        uint64_t i[4];
-        static_assert(
-            sizeof(key.value) + sizeof(key.extra1) + sizeof(key.extra2) + sizeof(key.extra3) == sizeof(i),
-            "Expecting vector to have four 64-bit components"
-        );
-        memcpy(i, &key.value, sizeof(i));
-
-        // scramble bits to make sure that integer coordinates have entropy in lower bits
-        i[0] ^= i[0] >> 32;
-        i[1] ^= i[1] >> 32;
-        i[2] ^= i[2] >> 32;
-        i[3] ^= i[3] >> 32;
-
-        // Optimized Spatial Hashing for Collision Detection of Deformable Objects
-        uint32_t h = uint32_t(i[0] * 73856093) ^ uint32_t(i[1] * 19349663) ^ uint32_t(i[2] * 83492791) ^ uint32_t(i[3] * 39916801);
-
-        return size_t(h);
-    }
-    else
-    {
-        // finalizer from MurmurHash64B
-        const uint32_t m = 0x5bd1e995;
-
-        uint32_t h1 = uint32_t(key.value);
-        uint32_t h2 = uint32_t(key.value >> 32) ^ (key.type * m);
-
-        h1 ^= h2 >> 18;
-        h1 *= m;
-        h2 ^= h1 >> 22;
-        h2 *= m;
-        h1 ^= h2 >> 17;
-        h1 *= m;
-        h2 ^= h1 >> 19;
-        h2 *= m;
-
-        // ... truncated to 32-bit output (normally hash is equal to (uint64_t(h1) << 32) | h2, but we only really need the lower 32-bit half)
-        return size_t(h2);
-    }
+    KeyedHash hash;
+    hash.add(uint64_t(key.type));
+    hash.add(key.value);
+    hash.add(key.extra1);
+    hash.add(key.extra2);
+    hash.add(key.extra3);
+    return hash.finish();
 }
 
 size_t BytecodeBuilder::TableShapeHash::operator()(const TableShape& v) const
 {
-    // FNV-1a inspired hash (note that we feed integers instead of bytes)
-    uint32_t hash = 2166136261;
+    KeyedHash hash;
 
     for (size_t i = 0; i < v.length; ++i)
-    {
-        hash ^= v.keys[i];
-        hash *= 16777619;
+        hash.add(uint64_t(uint32_t(v.keys[i])) << 32 | (v.hasConstants ? uint32_t(v.constants[i]) : 0));
 
-        if (v.hasConstants)
-        {
-            hash ^= v.constants[i];
-            hash *= 16777619;
-        }
-    }
-
-    return hash;
+    return hash.finish();
 }
 
 BytecodeBuilder::BytecodeBuilder(BytecodeEncoder* encoder)

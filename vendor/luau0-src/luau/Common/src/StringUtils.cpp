@@ -2,6 +2,7 @@
 #include "Luau/StringUtils.h"
 
 #include "Luau/Common.h"
+#include "Luau/KeyedHash.h"
 
 #include <array>
 #include <vector>
@@ -219,16 +220,7 @@ bool equalsLower(std::string_view lhs, std::string_view rhs)
 
 size_t hashRange(const char* data, size_t size)
 {
-    // FNV-1a
-    uint32_t hash = 2166136261;
-
-    for (size_t i = 0; i < size; ++i)
-    {
-        hash ^= uint8_t(data[i]);
-        hash *= 16777619;
-    }
-
-    return hash;
+    return keyedHash(data, size);
 }
 
 bool isIdentifier(std::string_view s)

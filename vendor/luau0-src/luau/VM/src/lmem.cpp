@@ -144,8 +144,8 @@ const size_t kLargePageThreshold = 512; // larger pages are used for objects lar
 // allow external allocators to allocate them without wasting space due to rounding introduced by their heap meta data
 const size_t kExternalAllocatorMetaDataReduction = 24;
 
-const size_t kSmallPageSize = 16 * 1024 - kExternalAllocatorMetaDataReduction;
-const size_t kLargePageSize = 32 * 1024 - kExternalAllocatorMetaDataReduction;
+const size_t kSmallPageSize = 2 * 1024 - kExternalAllocatorMetaDataReduction;
+const size_t kLargePageSize = 4 * 1024 - kExternalAllocatorMetaDataReduction;
 
 const size_t kBlockHeader = sizeof(double) > sizeof(void*) ? sizeof(double) : sizeof(void*); // suitable for aligning double & void* on all platforms
 const size_t kGCOLinkOffset = (sizeof(GCheader) + sizeof(void*) - 1) & ~(sizeof(void*) - 1); // GCO pages contain freelist links after the GC header

@@ -32,6 +32,8 @@
 #include "lnumutils.h"
 #include "ltm.h"
 
+#include "Luau/KeyedHash.h"
+
 #include <string.h>
 
 LUAU_FASTFLAG(LuauFrozenMetaButterfly)
@@ -89,59 +91,17 @@ static LuaNode* hashpointer(const LuaTable* t, const void* p)
 
 static LuaNode* hashnum(const LuaTable* t, double n)
 {
-    static_assert(sizeof(double) == sizeof(unsigned int) * 2, "expected a 8-byte double");
-    unsigned int i[2];
-    memcpy(i, &n, sizeof(i));
+    static_assert(sizeof(double) == sizeof(uint64_t), "expected a 8-byte double");
+    uint64_t bits;
+    memcpy(&bits, &n, sizeof(bits));
 
     // mask out sign bit to make sure -0 and 0 hash to the same value
-    uint32_t h1 = i[0];
-    uint32_t h2 = i[1] & 0x7fffffff;
-
-    // finalizer from MurmurHash64B
-    const uint32_t m = 0x5bd1e995;
-
-    if (!ALT_HASH_FUNCTION)
-    {
-        h1 ^= h2 >> 18;
-        h1 *= m;
-        h2 ^= h1 >> 22;
-        h2 *= m;
-        h1 ^= h2 >> 17;
-        h1 *= m;
-        h2 ^= h1 >> 19;
-        h2 *= m;
-    }
-
-    // ... truncated to 32-bit output (normally hash is equal to (uint64_t(h1) << 32) | h2, but we only really need the lower 32-bit half)
-    return hashpow2(t, h2);
+    return hashpow2(t, Luau::keyedHash(bits & 0x7fffffffffffffffull));
 }
 
 static LuaNode* hashint(const LuaTable* t, int64_t n)
 {
-    static_assert(sizeof(n) == sizeof(unsigned int) * 2, "expected a 8-byte integer");
-    unsigned int i[2];
-    memcpy(i, &n, sizeof(i));
-
-    uint32_t h1 = i[0];
-    uint32_t h2 = i[1];
-
-    // finalizer from MurmurHash64B
-    const uint32_t m = 0x5bd1e995;
-
-    if (!ALT_HASH_FUNCTION)
-    {
-        h1 ^= h2 >> 18;
-        h1 *= m;
-        h2 ^= h1 >> 22;
-        h2 *= m;
-        h1 ^= h2 >> 17;
-        h1 *= m;
-        h2 ^= h1 >> 19;
-        h2 *= m;
-    }
-
-    // ... truncated to 32-bit output (normally hash is equal to (uint64_t(h1) << 32) | h2, but we only really need the lower 32-bit half)
-    return hashpow2(t, h2);
+    return hashpow2(t, Luau::keyedHash(uint64_t(n)));
 }
 
 LUAU_MAYBE_UNUSED static LuaNode* hashvec(const LuaTable* t, const float* v)
@@ -154,24 +114,11 @@ LUAU_MAYBE_UNUSED static LuaNode* hashvec(const LuaTable* t, const float* v)
     i[1] = (i[1] == 0x80000000) ? 0 : i[1];
     i[2] = (i[2] == 0x80000000) ? 0 : i[2];
 
-    // scramble bits to make sure that integer coordinates have entropy in lower bits
-    if (!ALT_HASH_FUNCTION)
-    {
-        i[0] ^= i[0] >> 17;
-        i[1] ^= i[1] >> 17;
-        i[2] ^= i[2] >> 17;
-    }
-
-    // Optimized Spatial Hashing for Collision Detection of Deformable Objects
-    unsigned int h = (i[0] * 73856093) ^ (i[1] * 19349663) ^ (i[2] * 83492791);
-
 #if LUA_VECTOR_SIZE == 4
     i[3] = (i[3] == 0x80000000) ? 0 : i[3];
-    i[3] ^= i[3] >> 17;
-    h ^= i[3] * 39916801;
 #endif
 
-    return hashpow2(t, h);
+    return hashpow2(t, Luau::keyedHash((const char*)i, sizeof(i)));
 }
 
 static LUAU_MAYBE_UNUSED LuaNode* hashvec(const LuaTable* t, const double* v)
@@ -184,24 +131,11 @@ static LUAU_MAYBE_UNUSED LuaNode* hashvec(const LuaTable* t, const double* v)
     i[1] = (i[1] == 0x8000000000000000ull) ? 0 : i[1];
     i[2] = (i[2] == 0x8000000000000000ull) ? 0 : i[2];
 
-    // scramble bits to make sure that integer coordinates have entropy in lower bits
-    if (!ALT_HASH_FUNCTION)
-    {
-        i[0] ^= i[0] >> 32;
-        i[1] ^= i[1] >> 32;
-        i[2] ^= i[2] >> 32;
-    }
-
-    // Optimized Spatial Hashing for Collision Detection of Deformable Objects
-    unsigned int h = uint32_t(i[0] * 73856093) ^ uint32_t(i[1] * 19349663) ^ uint32_t(i[2] * 83492791);
-
 #if LUA_VECTOR_SIZE == 4
     i[3] = (i[3] == 0x8000000000000000ull) ? 0 : i[3];
-    i[3] ^= i[3] >> 32;
-    h ^= uint32_t(i[3] * 39916801);
 #endif
 
-    return hashpow2(t, h);
+    return hashpow2(t, Luau::keyedHash((const char*)i, sizeof(i)));
 }
 
 /*
