@@ -218,8 +218,18 @@ pub const TENANT_RUNNING_MAX: usize = 64;
 /// Limit: events of one tenant that wait; one more is `busy` at once.
 pub const TENANT_QUEUE_MAX: usize = 1024;
 
-/// Limit: messages waiting for one executor, all its tenants together; one more is `busy` at once.
-pub const EXECUTOR_INBOX_MAX: usize = 16_384;
+/// Limit: events and scripts of one tenant that the master has not seen answered; one more is `Busy` at once. As many as run and
+/// wait in its worker at most, so that a worker takes what its master has admitted.
+pub const TENANT_UNANSWERED_MAX: usize = TENANT_RUNNING_MAX + TENANT_QUEUE_MAX;
+
+/// Limit: bytes of one worker's events and scripts that are not answered, of which a tenant has no more than it leaves to the
+/// others ([`Shares`](crate::model::Shares)); more is `Busy` at once. Half of what one executor takes, as that forgets what it
+/// has answered only when its turn ends.
+pub const UNANSWERED_BYTES: usize = EXECUTOR_JOBS_MAX_BYTES / 2;
+
+/// Limit: messages waiting for one executor, all its tenants together; one more is `busy` at once. As many as a master has
+/// pending at most.
+pub const EXECUTOR_INBOX_MAX: usize = PENDING_MAX;
 
 /// Limit: bytes of the jobs that one executor has not answered (thirty-two of the largest), as their number alone would
 /// allow 256 GiB; what is more is `busy` at once.

@@ -224,7 +224,7 @@ impl OutQueue {
             Some(_) if state.waiting >= self.max_messages => false,
             Some(tenant) if bytes > JOINED_BYTES => state.bytes.has_room(tenant, bytes, self.max_bytes),
             Some(tenant) => state.bytes.has_room(tenant, bytes, self.max_bytes + reserve),
-            None => state.bytes.total() + bytes <= self.max_bytes + 2 * reserve,
+            None => state.bytes.total().bytes + bytes <= self.max_bytes + 2 * reserve,
         };
         // A message of the largest size must fit an empty queue, whatever the bounds.
         if has_room || state.batch.frames.is_empty() { Ok(()) } else { Err(SendError::Full) }
@@ -297,7 +297,7 @@ impl OutQueue {
 
     pub(super) fn len(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting, state.bytes.total())
+        (state.waiting, state.bytes.total().bytes)
     }
 
     /// What the writer is to do; until it comes back, it is its turn to write. What it is to write is put into `batch`, which must be

@@ -26,7 +26,7 @@ pub use global_kv::{
 pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
 pub use observed::{JobKind, Observed, Observer};
-pub use shares::{IdMap, Shares};
+pub use shares::{Held, IdMap, Shares};
 pub use slot::Slot;
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_state::TenantState;

@@ -66,6 +66,8 @@ pub struct Observed {
     tenant: TenantId,
     kind: JobKind,
     since: Instant,
+    /// Bytes that it takes until it has ended, if it was admitted.
+    holds: Option<usize>,
     name_len: u8,
     name: [u8; NAME_BYTES],
 }
@@ -78,7 +80,7 @@ impl Observed {
         let mut bytes = [0; NAME_BYTES];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         // At most NAME_BYTES, which fit.
-        Box::new(Self { observer, tenant, kind, since, name_len: name.len() as u8, name: bytes })
+        Box::new(Self { observer, tenant, kind, since, holds: None, name_len: name.len() as u8, name: bytes })
     }
 
     /// Whose it is.
@@ -99,6 +101,16 @@ impl Observed {
     /// When it was asked for.
     pub fn since(&self) -> Instant {
         self.since
+    }
+
+    /// It takes so many bytes of its tenant's share until it has ended.
+    pub fn hold(&mut self, bytes: usize) {
+        self.holds = Some(bytes);
+    }
+
+    /// What it takes of its tenant's share.
+    pub fn holds(&self) -> Option<usize> {
+        self.holds
     }
 
     /// Tells of its end.

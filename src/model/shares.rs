@@ -38,48 +38,72 @@ impl Hasher for IdHasher {
     }
 }
 
-/// What tenants hold.
+/// What tenants hold of a number of bytes, each in so many pieces.
 #[derive(Debug, Default)]
 pub struct Shares {
-    total: usize,
-    held: IdMap<TenantId, usize>,
+    total: Held,
+    held: IdMap<TenantId, Held>,
+}
+
+/// What one holds, or all.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How many pieces.
+    pub pieces: usize,
+    /// What they have together.
+    pub bytes: usize,
 }
 
 impl Shares {
-    /// Whether a tenant may hold so much more out of `max`.
-    pub fn has_room(&self, tenant: TenantId, amount: usize, max: usize) -> bool {
-        let held = self.held.get(&tenant).copied().unwrap_or(0);
-        amount == 0 || held + self.total + 2 * amount <= max
+    /// Whether a tenant may hold one more piece of so many bytes, out of `max` bytes.
+    pub fn has_room(&self, tenant: TenantId, bytes: usize, max: usize) -> bool {
+        bytes == 0 || self.held(tenant).bytes + self.total.bytes + 2 * bytes <= max
     }
 
-    /// Counts what a tenant holds from now on; of nobody's, only the whole grows.
-    pub fn add(&mut self, tenant: Option<TenantId>, amount: usize) {
-        self.total += amount;
+    /// Counts a piece that a tenant holds from now on; of nobody's, only the whole grows.
+    pub fn add(&mut self, tenant: Option<TenantId>, bytes: usize) {
+        self.total.add(bytes);
         if let Some(tenant) = tenant {
-            *self.held.entry(tenant).or_default() += amount;
+            self.held.entry(tenant).or_default().add(bytes);
         }
     }
 
-    /// A tenant holds so much less, of what was counted with [`Shares::add`].
-    pub fn remove(&mut self, tenant: TenantId, amount: usize) {
+    /// A tenant holds a piece less, of those that were counted with [`Shares::add`].
+    pub fn remove(&mut self, tenant: TenantId, bytes: usize) {
         let Some(held) = self.held.get_mut(&tenant) else { return };
-        let amount = amount.min(*held);
-        *held -= amount;
-        self.total -= amount;
-        if *held == 0 {
+        held.remove(bytes);
+        self.total.remove(bytes);
+        if held.pieces == 0 {
             self.held.remove(&tenant);
         }
     }
 
     /// Nobody holds anything any more.
     pub fn clear(&mut self) {
-        self.total = 0;
+        self.total = Held::default();
         self.held.clear();
     }
 
+    /// What a tenant holds.
+    pub fn held(&self, tenant: TenantId) -> Held {
+        self.held.get(&tenant).copied().unwrap_or_default()
+    }
+
     /// What all hold together.
-    pub fn total(&self) -> usize {
+    pub fn total(&self) -> Held {
         self.total
+    }
+}
+
+impl Held {
+    fn add(&mut self, bytes: usize) {
+        self.pieces += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.pieces -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -107,11 +131,11 @@ mod tests {
         // What is nobody's counts for all.
         shares.add(None, 200);
         assert!(!shares.has_room(tenant(3), 100, 1000));
-        shares.remove(tenant(1), 500);
-        assert_eq!(shares.total(), 450);
+        (0..50).for_each(|_| shares.remove(tenant(1), 10));
+        assert_eq!(shares.total(), Held { pieces: 26, bytes: 450 });
         assert!(!shares.held.contains_key(&tenant(1)), "nothing is kept of one that holds nothing");
         assert_eq!(take_all(&mut shares, TenantId::User(1), 10), 270, "a user of that number is another tenant");
         shares.clear();
-        assert_eq!((shares.total(), shares.held.len()), (0, 0));
+        assert_eq!((shares.total(), shares.held.len()), (Held::default(), 0));
     }
 }

@@ -1,5 +1,6 @@
-//! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is queued or sent, and whatever is
-//! asked for is counted in [`Traffic`], refused or not.
+//! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is queued or sent, and so is what
+//! has no room in its tenant's queue, so that no worker has to refuse it later. Whatever is asked for is counted in
+//! [`Traffic`], refused or not.
 //!
 //! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
 //! no bans. What was sent before a ban runs on. Owned by the master; calls come from any thread.
@@ -39,10 +40,10 @@ impl AdmittingPool {
         Observed::new(self.traffic.clone(), tenant, kind, name, Instant::now())
     }
 
-    fn admit(&self, tenant: TenantId) -> Result<(), DispatchError> {
-        match self.db.standing(tenant) {
-            Standing::Good if self.quarantine.holds(tenant) => Err(DispatchError::Quarantined),
-            Standing::Good => Ok(()),
+    fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
+        match self.db.standing(job.tenant()) {
+            Standing::Good if self.quarantine.holds(job.tenant()) => Err(DispatchError::Quarantined),
+            Standing::Good => self.traffic.admit(job, bytes),
             Standing::Banned => Err(DispatchError::Banned),
         }
     }
@@ -64,9 +65,11 @@ impl WorkerLike for AdmittingPool {
     }
 
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
-        let answer = answer.observed(Some(self.observed(tenant, JobKind::of(&job), job.name())));
+        let mut observed = self.observed(tenant, JobKind::of(&job), job.name());
         // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
-        let admitted = if matches!(job, Job::DropTenant) { Ok(()) } else { self.admit(tenant) };
+        let is_drop = matches!(job, Job::DropTenant);
+        let admitted = if is_drop { Ok(()) } else { self.admit(&mut observed, job.bytes()) };
+        let answer = answer.observed(Some(observed));
         match admitted {
             Ok(()) => self.pool.submit(tenant, ticket, job, deadline, answer),
             Err(refused) => answer.send(Err(refused)),
@@ -88,8 +91,8 @@ impl WorkerLike for AdmittingPool {
         deadline: Instant,
         _observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        let observed = self.observed(tenant, JobKind::EventNowait, &event.name);
-        if let Err(refused) = self.admit(tenant) {
+        let mut observed = self.observed(tenant, JobKind::EventNowait, &event.name);
+        if let Err(refused) = self.admit(&mut observed, event.bytes()) {
             observed.ended(Err(&refused));
             return Err(refused);
         }

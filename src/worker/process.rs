@@ -120,7 +120,7 @@ pub(super) struct Shared {
     pub(super) quarantine: Arc<Quarantine>,
     policy: Policy,
     kind: Kind,
-    unseen: Unseen,
+    pub(super) unseen: Unseen,
     notes_tx: Sender<Note>,
     status: Mutex<Status>,
     status_changed: Condvar,

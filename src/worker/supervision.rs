@@ -92,6 +92,7 @@ impl Supervision {
             self.check_drained();
             self.check_age();
             self.shared.router.expire(Instant::now());
+            self.shared.unseen.log_lost(Instant::now());
             self.step(Event::Tick);
             if !self.waiting_for_end.is_empty() && self.child.is_none() && !self.supervisor.is_draining() {
                 return;

@@ -316,6 +316,7 @@ impl Shared {
                 return;
             }
             gate.0.worker.kill();
+            self.unseen.log_all_lost();
             self.publish(|status| {
                 (status.state, status.gate, status.started) = (State::Starting, None, None);
                 status.last_exit = Some(format!("ended ({})", cause.told()));
@@ -351,6 +352,7 @@ impl Shared {
             gate.seal();
             gate.0.worker.kill();
         }
+        self.unseen.log_all_lost();
         self.publish(|status| {
             (status.state, status.started) = (State::Stopped, None);
             if gate.is_some() {

@@ -4,11 +4,13 @@
 //! in whichever layer, that calls [`Traffic::ended`], with tenant, name, error and duration in hand. Owned by the master; written
 //! from whichever thread has an answer, and nobody waits there for a lock.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::DispatchError;
+use crate::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
 use crate::metrics::{Buckets, Counter, Histogram};
-use crate::model::{JobKind, Observed, Observer};
+use crate::model::{JobKind, Observed, Observer, Shares, TenantId};
 use crate::sharding::worker_for;
 
 use super::busiest::Busiest;
@@ -96,6 +98,8 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub struct WorkerTraffic {
     kinds: [KindTraffic; JobKind::ALL.len()],
+    /// Jobs that were admitted and have not ended.
+    unanswered: Mutex<Shares>,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +122,24 @@ impl WorkerTraffic {
     /// From when jobs of a kind were asked for to when they ended, however they did.
     pub fn took(&self, kind: JobKind) -> Buckets {
         self.kinds[kind as usize].took.snapshot()
+    }
+
+    fn admit(&self, tenant: TenantId, bytes: usize) -> Result<(), DispatchError> {
+        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = unanswered.held(tenant).pieces;
+        if held >= TENANT_UNANSWERED_MAX {
+            return Err(DispatchError::Busy(format!("{held} events of this tenant are not answered yet")));
+        }
+        let is_full = held + unanswered.total().pieces >= PENDING_MAX;
+        if is_full || !unanswered.has_room(tenant, bytes, UNANSWERED_BYTES) {
+            return Err(DispatchError::Busy("its worker has as much to do as it may have".to_owned()));
+        }
+        unanswered.add(Some(tenant), bytes);
+        Ok(())
+    }
+
+    fn release(&self, tenant: TenantId, bytes: usize) {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant, bytes);
     }
 
     fn count_one(&self, kind: JobKind, outcome: Outcome, took: Duration) {
@@ -155,6 +177,21 @@ impl Traffic {
         &self.busiest
     }
 
+    fn worker_of(&self, tenant: TenantId) -> &WorkerTraffic {
+        &self.workers[worker_for(tenant, self.workers.len())]
+    }
+
+    /// Admits a job of so many bytes, if its worker has room for it: then the worker will take it. It takes its room until it has
+    /// ended.
+    ///
+    /// # Errors
+    /// `Busy`: too much of this tenant, or of all, is unanswered.
+    pub(super) fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
+        self.worker_of(job.tenant()).admit(job.tenant(), bytes)?;
+        job.hold(bytes);
+        Ok(())
+    }
+
     /// How it failed lately.
     pub fn errors(&self) -> &RecentErrors {
         &self.errors
@@ -166,7 +203,10 @@ impl Observer for Traffic {
         let now = Instant::now();
         let took = now.saturating_duration_since(job.since());
         let ended = Outcome::of(outcome);
-        let worker = &self.workers[worker_for(job.tenant(), self.workers.len())];
+        let worker = self.worker_of(job.tenant());
+        if let Some(bytes) = job.holds() {
+            worker.release(job.tenant(), bytes);
+        }
         worker.count_one(job.kind(), ended, took);
         self.busiest.note(job.tenant(), took, now);
         if let Err(error) = outcome {
@@ -188,6 +228,27 @@ mod tests {
     fn outcomes_and_kinds_stand_in_the_order_of_their_places() {
         assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
         assert!(JobKind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
+    }
+
+    #[test]
+    fn a_tenants_queue_has_an_end_and_leaves_room_to_others() {
+        let traffic = Arc::new(Traffic::new(1));
+        let (greedy, other) = (TenantId::Guild(1), TenantId::User(1));
+        let admit = |tenant, bytes| {
+            let mut job = Observed::new(traffic.clone(), tenant, JobKind::Event, "E", Instant::now());
+            traffic.admit(&mut job, bytes).map(|()| job)
+        };
+        let fill = |tenant, bytes| std::iter::from_fn(|| admit(tenant, bytes).ok()).collect::<Vec<_>>();
+        let mut small = fill(greedy, 100);
+        assert_eq!(small.len(), TENANT_UNANSWERED_MAX);
+        assert!(admit(greedy, 0).is_err());
+        small.push(admit(other, 100).expect("room for another tenant"));
+        small.swap_remove(0).ended(Ok(()));
+        small.push(admit(greedy, 100).expect("its room is free again"));
+        small.into_iter().for_each(|job| job.ended(Err(&DispatchError::Banned)));
+        let large = fill(greedy, UNANSWERED_BYTES / 64);
+        assert_eq!(large.len(), 32, "a half of the bytes");
+        assert!(!fill(other, UNANSWERED_BYTES / 64).is_empty());
     }
 
     #[test]

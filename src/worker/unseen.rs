@@ -1,8 +1,12 @@
 //! Answers of events that nobody waits for: a failure is told to the operator, since nobody else learns of it.
+//!
+//! What was lost, so that it did not run or may not have, is collected for a moment and logged in one line a tenant: when a
+//! worker dies, thousands may be lost at once. Whatever ran and failed is its author's concern, and is counted here.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::DispatchError;
 use crate::model::{Answer, CreateEvent, Job, Observed, TenantId};
@@ -10,16 +14,30 @@ use crate::worker_like::next_ticket;
 
 use super::route::{Refused, Router, Target};
 
+/// How long losses are collected before they are logged.
+const COLLECTED_FOR: Duration = Duration::from_secs(1);
+
 /// Counts the failures of one worker's events that nobody waited for. Cheap to clone; called from any thread.
 #[derive(Debug, Clone)]
-pub(super) struct Unseen {
+pub(super) struct Unseen(Arc<Failures>);
+
+#[derive(Debug)]
+struct Failures {
     worker_id: usize,
-    failures: Arc<AtomicU64>,
+    scripts: AtomicU64,
+    lost: Mutex<Lost>,
+}
+
+/// Since when losses are collected, and how many there are of each tenant, by kind.
+#[derive(Debug, Default)]
+struct Lost {
+    since: Option<Instant>,
+    tenants: BTreeMap<TenantId, BTreeMap<&'static str, u64>>,
 }
 
 impl Unseen {
     pub(super) fn new(worker_id: usize) -> Self {
-        Self { worker_id, failures: Arc::default() }
+        Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Mutex::default() }))
     }
 
     /// Hands such an event to its worker's router; what becomes of it is told to nobody but the operator and `observed`.
@@ -44,18 +62,71 @@ impl Unseen {
 
     /// The answer of such an event.
     pub(super) fn answer(&self, tenant: TenantId, observed: Option<Box<Observed>>) -> Answer {
-        let Unseen { worker_id, failures } = self.clone();
-        Answer::callback(move |result| {
-            let Err(error) = result else { return };
-            let count = failures.fetch_add(1, Ordering::Relaxed) + 1;
-            // Rate-limited by powers of two, and without the text, which a script may have written.
-            if count.is_power_of_two() {
-                let kind = error.kind();
-                log::warn!(worker = worker_id, tenant:% = tenant;
-                    "worker {worker_id}: {count} events that nobody waited for failed, the last one for {tenant}: {kind}"
-                );
-            }
-        })
-        .observed(observed)
+        let failures = self.0.clone();
+        let answer = Answer::callback(move |result| match result {
+            Ok(_) => {}
+            Err(DispatchError::Script(_)) => failures.script_failed(tenant),
+            Err(error) => failures.lose(tenant, &error),
+        });
+        answer.observed(observed)
+    }
+
+    /// Logs what was lost, if it has been collected for long enough. For a loop that comes round every second or so.
+    pub(super) fn log_lost(&self, now: Instant) {
+        self.0.log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
+    }
+
+    /// Logs what was lost, such as when its worker has ended.
+    pub(super) fn log_all_lost(&self) {
+        self.0.log_lost(self.0.lock(), |_| true);
+    }
+}
+
+impl Failures {
+    fn script_failed(&self, tenant: TenantId) {
+        let (worker_id, count) = (self.worker_id, self.scripts.fetch_add(1, Ordering::Relaxed) + 1);
+        // Rate-limited by powers of two, and without the text, which a script may have written.
+        if count.is_power_of_two() {
+            log::warn!(worker = worker_id, tenant:% = tenant;
+                "worker {worker_id}: {count} events that nobody waited for failed, the last one for {tenant}: script"
+            );
+        }
+    }
+
+    fn lose(&self, tenant: TenantId, error: &DispatchError) {
+        let now = Instant::now();
+        // Where no loop comes round, the next loss brings the earlier ones to the log.
+        self.log_lost(self.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
+        let mut lost = self.lock();
+        lost.since.get_or_insert(now);
+        *lost.tenants.entry(tenant).or_default().entry(error.kind()).or_default() += 1;
+    }
+
+    fn log_lost(&self, mut lost: MutexGuard<'_, Lost>, is_due: impl Fn(Instant) -> bool) {
+        if !lost.since.is_some_and(is_due) {
+            return;
+        }
+        let Lost { tenants, .. } = std::mem::take(&mut *lost);
+        // Not under the lock: the log may block.
+        drop(lost);
+        let worker_id = self.worker_id;
+        for (tenant, kinds) in tenants {
+            let count: u64 = kinds.values().sum();
+            let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            log::warn!(worker = worker_id, tenant:% = tenant;
+                "worker {worker_id}: {count} events for {tenant} that nobody waited for were lost: {}", kinds.join(", ")
+            );
+        }
+    }
+
+    // Plain values only change under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Lost> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Failures {
+    fn drop(&mut self) {
+        self.log_lost(self.lock(), |_| true);
     }
 }

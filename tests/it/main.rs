@@ -17,6 +17,8 @@ mod cli_log;
 #[cfg(feature = "luau")]
 mod cli_master;
 #[cfg(feature = "luau")]
+mod cli_nowait;
+#[cfg(feature = "luau")]
 mod cli_python;
 #[cfg(feature = "luau")]
 mod cli_replay;

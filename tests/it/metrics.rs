@@ -50,7 +50,7 @@ impl Scrape {
     }
 
     /// The sum of a family's series that have all of these labels.
-    fn sum(&self, family: &str, labels: &[&str]) -> f64 {
+    pub(crate) fn sum(&self, family: &str, labels: &[&str]) -> f64 {
         let is_meant = |series: &str| {
             let (name, of) = series.split_once('{').unwrap_or((series, ""));
             name == family && labels.iter().all(|label| of.contains(label))

@@ -122,7 +122,8 @@ impl Default for LuauLimits {
             wall: limits::EVENT_WALL_MAX,
             source_bytes: limits::SOURCE_MAX_BYTES,
             tenant_running: limits::TENANT_RUNNING_MAX,
-            tenant_waiting: limits::TENANT_QUEUE_MAX,
+            // And `OnStartup`, which no master sends.
+            tenant_waiting: limits::TENANT_QUEUE_MAX + 1,
             coroutines: limits::COROUTINES_MAX,
             spawns: limits::SPAWNS_MAX,
             host_calls: limits::HOST_CALLS_MAX,

@@ -156,10 +156,7 @@ impl Tenant {
     /// Takes a job.
     pub(super) fn submit(&mut self, core: &mut Core, ticket: Ticket, job: Job, answer: Answer) {
         self.look_for_changes(core);
-        // Those that start in the next turn do not wait.
-        let limits = core.limits();
-        let room = limits.tenant_waiting + limits.tenant_running.saturating_sub(self.events.len());
-        if self.waiting.len() >= room && !matches!(job, Job::DropTenant) {
+        if self.is_full(core) && !matches!(job, Job::DropTenant) {
             core.gauges.exceeded(Budget::Queue);
             let busy = format!("{} events of this tenant are waiting already", self.waiting.len());
             return core.answer(ticket, answer, Err(DispatchError::Busy(busy)));
@@ -179,6 +176,15 @@ impl Tenant {
                 core.answer(ticket, answer, Ok(EncodedValue::null()));
             }
         }
+    }
+
+    /// Those that start in the next turn do not wait, and those that are answered count for nothing, though tasks that they left
+    /// may run: it is as the master counts them.
+    fn is_full(&self, core: &Core) -> bool {
+        let limits = core.limits();
+        let unanswered = || self.events.values().filter(|event| event.answer.is_some()).count();
+        self.waiting.len() >= limits.tenant_waiting
+            && self.waiting.len() + unanswered() >= limits.tenant_waiting + limits.tenant_running
     }
 
     /// Gives a job up.
