@@ -459,6 +459,14 @@ pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit: for connecting to one address of PostgreSQL, unless the URL says otherwise.
 pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Limit: on top of that, for all that follows until a session can be used: signing in, its settings. A server that
+/// accepts and says nothing counts as unreachable then.
+pub const POSTGRES_GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limit: threads that a server which accepts and says nothing holds in connecting; while there are so many, no further
+/// attempt is made. They end with their connections.
+pub const POSTGRES_HELD_MAX: usize = 8;
+
 /// Limit: how long PostgreSQL's machine may be silent before a connection to it counts as lost.
 pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(10);
 

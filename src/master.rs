@@ -43,7 +43,7 @@ pub type MakeRuntime =
 #[derive(Debug)]
 pub enum MasterError {
     /// The store is unavailable, foreign or newer.
-    Store(OpenError),
+    Store(StoreUrl, OpenError),
     /// A configured value or file is unusable.
     Config(String),
     /// A listener's address is taken or not ours.
@@ -55,7 +55,7 @@ pub enum MasterError {
 impl fmt::Display for MasterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MasterError::Store(error) => write!(f, "store: {error}"),
+            MasterError::Store(url, error) => write!(f, "store: {url}: {error}"),
             MasterError::Config(text) => f.write_str(text),
             MasterError::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             MasterError::Io(error) => error.fmt(f),
@@ -148,7 +148,7 @@ impl Master {
     /// Why it would not start.
     pub fn check(config: &PoolConfig) -> Result<(), MasterError> {
         let url = store_url(config)?;
-        store::check_url(&url).map_err(MasterError::Store)?;
+        store::check_url(&url).map_err(|error| MasterError::Store(url.clone(), error))?;
         if let StoreUrl::Redb(path) = &url {
             needs_folder("--store", path)?;
         }
@@ -283,8 +283,10 @@ fn needs_folder(option: &str, path: &Path) -> Result<(), MasterError> {
 }
 
 fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
-    let store = store::open_with(&store_url(config)?, config.store_options).map_err(MasterError::Store)?;
-    DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(MasterError::Store)
+    let url = store_url(config)?;
+    let failed = |error| MasterError::Store(url.clone(), error);
+    let store = store::open_with(&url, config.store_options).map_err(failed)?;
+    DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(failed)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {

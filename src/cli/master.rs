@@ -67,11 +67,12 @@ fn run(args: &Args) -> Result<(), CliError> {
     need_luau()?;
     logging::init(config.log, config.log_format, "master", None);
     environment::log_unknown();
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(&config)?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     output::print(&ready_line(&master, &config))?;
     let mut service = ServiceManager::from_environment();
     let ended = wait(&master, &signals, &broken_rx, &mut service);

@@ -29,7 +29,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     // What the server says of an error goes to the log.
     logging::init(log::LevelFilter::Warn, LogFormat::Text, "migrate", None);
-    match store::migrate(&url)? {
+    match store::migrate(&url).map_err(|error| CliError::store(&url, &error))? {
         Migrated::Made => output::print("the tables are ready"),
         Migrated::Nothing => output::print("nothing to do: the tables are there"),
     }

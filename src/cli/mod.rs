@@ -48,7 +48,7 @@ use crate::config::{ConfigError, Options};
 use crate::escape;
 use crate::master::MasterError;
 use crate::nearest::nearest;
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreUrl};
 use args::{Args, OptionSpec, Source, shown};
 
 /// A command of the binary.
@@ -119,6 +119,19 @@ impl CliError {
         Self { code: 5, message: message.into(), may_pass: false }
     }
 
+    /// A store that cannot be used, with where it is.
+    fn store(url: &StoreUrl, error: &OpenError) -> Self {
+        let code = match error {
+            OpenError::NotBuilt(_) | OpenError::BadUrl(_) => 3,
+            OpenError::Unavailable(_)
+            | OpenError::Locked
+            | OpenError::Foreign(_)
+            | OpenError::Newer { .. }
+            | OpenError::NotMigrated(_) => 4,
+        };
+        Self { code, message: format!("store: {url}: {error}"), may_pass: false }
+    }
+
     /// Something ended that must not: a bug.
     fn bug(message: impl Into<String>) -> Self {
         Self { code: 70, message: message.into(), may_pass: false }
@@ -157,23 +170,9 @@ impl From<ConfigError> for CliError {
 impl From<MasterError> for CliError {
     fn from(error: MasterError) -> Self {
         match error {
-            MasterError::Store(error) => error.into(),
+            MasterError::Store(url, error) => Self::store(&url, &error),
             MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => Self::config(error.to_string()),
         }
-    }
-}
-
-impl From<OpenError> for CliError {
-    fn from(error: OpenError) -> Self {
-        let code = match error {
-            OpenError::NotBuilt(_) | OpenError::BadUrl(_) => 3,
-            OpenError::Unavailable(_)
-            | OpenError::Locked
-            | OpenError::Foreign(_)
-            | OpenError::Newer { .. }
-            | OpenError::NotMigrated(_) => 4,
-        };
-        Self { code, message: format!("store: {error}"), may_pass: false }
     }
 }
 

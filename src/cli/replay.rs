@@ -90,10 +90,11 @@ fn run(args: &Args) -> Result<(), CliError> {
     let input = Input::open(path, repeat).map_err(bad_input)?;
     logging::init(config.log, config.log_format, "replay", None);
     environment::log_unknown();
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     output::tell(&writes_to(&master, &config, |variable| std::env::var_os(variable).is_some()));
     let mut replay = Replay::new(&master, &config, in_flight, &signals, broken_rx);
     let outcome = replay.run(&input);

@@ -3,6 +3,8 @@
 //! A thread (`signals`) waits for them; it is freed and joined when [`Signals`] is dropped.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -69,6 +71,15 @@ impl Signals {
     pub(super) fn received_rx(&self) -> &Receiver<Signal> {
         &self.received_rx
     }
+}
+
+/// Lets TERM, INT and HUP end this process at once and as a success, whatever it does then: for a command whose user says
+/// with them that there is no more to see.
+pub(super) fn end_quietly() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))?;
+    }
+    Ok(())
 }
 
 impl Drop for Signals {

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{LogFormat, span};
-use crate::store::StoreUrl;
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
+use crate::store::{OpenError, StoreUrl};
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT};
@@ -63,16 +63,20 @@ fn file(url: &str) -> Result<std::path::PathBuf, CliError> {
 }
 
 fn run_check(path: &Path) -> Result<(), CliError> {
-    let findings = check(path)?;
+    let findings = check(path).map_err(|error| cannot_open(path, &error))?;
     for finding in &findings {
         output::print(finding)?;
     }
     if findings.is_empty() { output::print("nothing found") } else { Err(CliError::failed("the store is not well")) }
 }
 
+fn cannot_open(path: &Path, error: &OpenError) -> CliError {
+    CliError::store(&StoreUrl::Redb(path.to_owned()), error)
+}
+
 fn copy(path: &Path, to: &Path) -> Result<(), CliError> {
     backup(path, to).map_err(|error| match error {
-        BackupError::Open(error) => error.into(),
+        BackupError::Open(error) => cannot_open(path, &error),
         BackupError::Copy(error) => CliError::config(format!("{}: {error}", to.display())),
     })
 }

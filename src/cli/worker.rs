@@ -59,7 +59,6 @@ fn run(args: &Args) -> Result<(), CliError> {
     let token = token()?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
     environment::log_unknown();
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let lifeline = if config.lifeline { Lifeline::watch() } else { Ok(Lifeline::none()) };
     let lifeline = lifeline.map_err(|error| CliError::config(error.to_string()))?;
 
@@ -79,6 +78,8 @@ fn run(args: &Args) -> Result<(), CliError> {
         token,
         link_limits: LinkLimits::default(),
     };
+    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     let client = MesophyllClient::start(client, worker.clone()).map_err(|error| CliError::config(error.to_string()))?;
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
     // First what others may be waiting in: a database call must not hold up the threads that are joined next.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::select;
+use crossbeam_channel::after;
 use serde::Deserialize;
 
 use crate::escape;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
-use super::signals::Signals;
+use super::signals::end_quietly;
 use super::table::Table;
 use super::words::JSON;
 use super::{CliError, Command, output};
@@ -59,7 +59,8 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// # Blocks
 /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once: it may be restarted.
 fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
+    // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long time.
+    end_quietly().map_err(|error| CliError::config(error.to_string()))?;
     let mut screen = Screen { is_terminal: output::is_terminal(), is_drawn: false };
     let (mut was_there, mut is_told) = (false, false);
     loop {
@@ -79,11 +80,7 @@ fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
         if !is_read {
             return Ok(());
         }
-        select! {
-            // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long time.
-            recv(signals.received_rx()) -> _ => return Ok(()),
-            default(WATCH_PAUSE) => {}
-        }
+        let _ = after(WATCH_PAUSE).recv();
     }
 }
 

@@ -59,10 +59,28 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Redb(path) => write!(f, "redb:{}", path.display()),
-            StoreUrl::Postgres(_) => f.write_str("postgres"),
+            StoreUrl::Postgres(url) => write!(f, "postgres://{}", place(url)),
             StoreUrl::Memory => f.write_str("memory:"),
         }
     }
+}
+
+/// Where a PostgreSQL URL leads, for the operator: hosts, ports and database, without the user and what else may be secret.
+/// Nothing, where it is in doubt what belongs to a password.
+fn place(url: &str) -> String {
+    let rest = url.split_once("//").map_or("", |(_, rest)| rest);
+    let (secret, place) = rest.split_once('@').unwrap_or(("", rest));
+    let (place, parameters) = place.split_once('?').unwrap_or((place, ""));
+    let hosts = place.split('/').next().unwrap_or_default();
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port));
+    if secret.contains(['?', '/']) || rest.matches('@').count() > 1 || !hosts.split(',').all(is_host) {
+        return "…".to_owned();
+    }
+    let names_a_place =
+        |one: &&str| ["host=", "hostaddr=", "port=", "dbname="].iter().any(|name| one.starts_with(name));
+    let parameters: Vec<&str> = parameters.split('&').filter(names_a_place).collect();
+    if parameters.is_empty() { place.to_owned() } else { format!("{place}?{}", parameters.join("&")) }
 }
 
 impl fmt::Debug for StoreUrl {
@@ -90,7 +108,7 @@ pub enum OpenError {
     /// A table is missing in the database.
     NotMigrated(&'static str),
     /// The URL is none, or asks for what cannot be had. It is never repeated, as it may hold a password.
-    BadUrl(&'static str),
+    BadUrl(String),
     /// This program was built without that store.
     NotBuilt(&'static str),
 }
@@ -131,8 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_never_printed() {
-        let url: StoreUrl = "postgres://me:secret@host/db".parse().expect("a store");
-        assert!(!format!("{url:?} {url}").contains("secret"));
+    fn where_a_store_is_is_printed_and_a_password_never() {
+        for (url, shown) in [
+            ("postgres://me:secret@host/db", "postgres://host/db"),
+            ("postgresql://me@a:1,[::1]:2/db?password=secret&connect_timeout=3", "postgres://a:1,[::1]:2/db"),
+            ("postgres:///db?host=/run/postgresql&password=secret", "postgres:///db?host=/run/postgresql"),
+            ("postgres://127.0.0.1:5432", "postgres://127.0.0.1:5432"),
+            // What is not escaped as it should be.
+            ("postgres://me:secret", "postgres://…"),
+            ("postgres://me:s?host=secret@host/db", "postgres://…"),
+            ("postgres://me:s@secret@host/db", "postgres://…"),
+            ("postgres://host/db?password=a@secret", "postgres://…"),
+        ] {
+            let url: StoreUrl = url.parse().expect("a store");
+            assert_eq!(format!("{url} {url:?}"), format!("{shown} {shown}"));
+        }
     }
 }

@@ -25,6 +25,8 @@ mod cli_replay;
 #[cfg(feature = "luau")]
 mod cli_sources;
 #[cfg(feature = "luau")]
+mod cli_start;
+#[cfg(feature = "luau")]
 mod cli_systemd;
 #[cfg(feature = "luau")]
 mod cli_terminal;

@@ -44,6 +44,10 @@ struct Wires {
     next_cut: Option<Cut>,
     cuts: u32,
     open: Vec<TcpStream>,
+    /// Who connects is accepted, and hears nothing.
+    is_mute: bool,
+    /// So many have been since.
+    unheard: usize,
 }
 
 /// The way to the server.
@@ -60,6 +64,13 @@ impl Proxy {
         // Ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                let mut open = wires.lock().expect("a lock");
+                if open.is_mute {
+                    open.unheard += 1;
+                    open.open.push(client);
+                    continue;
+                }
+                drop(open);
                 let server = TcpStream::connect(&server).expect("the server is there");
                 join(client, server, &wires);
             }
@@ -295,6 +306,26 @@ fn a_pool_of_dead_connections_costs_nobody_an_error() {
         assert!(it.proxy.cut_all() > 0);
         everybody(round);
     }
+}
+
+#[test]
+fn a_server_that_accepts_and_says_nothing_is_away_until_it_answers() {
+    if !is_there("a_server_that_accepts_and_says_nothing_is_away_until_it_answers") {
+        return;
+    }
+    // One thread: were it held for ever, nothing would serve again.
+    let it = Proxied::new(1);
+    it.set("k", "before").expect("set");
+    it.proxy.wires().is_mute = true;
+    assert!(it.proxy.cut_all() > 0);
+    let asked = Instant::now();
+    let error = it.set("k", "after").expect_err("nothing answers");
+    assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
+    // What is held is released by its own end only, and here that never comes.
+    assert!(it.proxy.wires().unheard > 0 && asked.elapsed() < Duration::from_secs(20));
+    it.proxy.wires().is_mute = false;
+    eventually("it serves again", || it.set("k", "again").ok());
+    assert_eq!(it.get("k"), Some(text("again")));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use postgres::{Config, Row};
 
 use super::records::{record, scopes_of, timestamp};
-use super::session::{Fault, Params, Session, describe, unavailable};
+use super::session::{Fault, Params, Session, unavailable};
 use super::shop::entry;
 use super::states::{NO_STATE, stored};
 use crate::error::DbError;
@@ -72,7 +72,7 @@ impl PostgresExport {
     /// Connects and takes a snapshot.
     pub(super) fn begin(config: &Config) -> Result<Self, DbError> {
         let mut session = Session::connect(config).map_err(|error| {
-            log::warn!("postgres: no connection for a backup: {}", describe(&error));
+            log::warn!("postgres: no connection for a backup: {error}");
             unavailable()
         })?;
         let begun = session.run(&format!(

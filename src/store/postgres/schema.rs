@@ -3,7 +3,7 @@
 //! An existing database of a template-worker is used as it is: its tables are left alone, and what only we need is in tables
 //! of our own. Everything happens in one transaction. Runs on the thread that opens or migrates.
 
-use super::session::{Fault, Session, config, describe};
+use super::session::{Fault, Session, config};
 use crate::store::{Migrated, OpenError};
 
 /// The layout of our own tables.
@@ -91,7 +91,7 @@ fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, 
 
 /// Connects for the first time.
 pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
-    Session::connect(config).map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {}", describe(&error))))
+    Session::connect(config).map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))
 }
 
 /// Checks that the database is one that we can use.

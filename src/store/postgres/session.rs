@@ -6,16 +6,23 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row, Statement};
 
 use crate::error::DbError;
-use crate::limits::{POSTGRES_CONNECT_TIMEOUT, POSTGRES_SILENCE_MAX, POSTGRES_STATEMENT_TIMEOUT};
+use crate::limits::{
+    POSTGRES_CONNECT_TIMEOUT, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX, POSTGRES_SILENCE_MAX,
+    POSTGRES_STATEMENT_TIMEOUT,
+};
 use crate::store::OpenError;
+use crate::thread;
 
 /// Parameters of a statement.
 pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
@@ -41,12 +48,66 @@ pub(super) enum Fault {
     Unknown,
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NoSession {
+    /// The server, or the way to it, says so.
+    Refused(postgres::Error),
+    /// Somebody accepts there and says nothing, for so long.
+    Silent(Duration),
+    /// As many attempts as there may be are held by such a server.
+    Held,
+    /// The operating system refused a thread.
+    Io(io::Error),
+}
+
+impl fmt::Display for NoSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoSession::Refused(error) => f.write_str(&describe(error)),
+            NoSession::Silent(time) => {
+                write!(f, "the connection is accepted, but no answer came within {} s", time.as_secs())
+            }
+            NoSession::Held => write!(f, "{POSTGRES_HELD_MAX} earlier attempts still wait for an answer"),
+            NoSession::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Threads that were left in connecting.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
 impl Session {
-    /// Connects.
+    /// Connects, on a thread of its own (`store-dial`): the `postgres` crate gives no handle on a connection before it
+    /// is made, so a thread whose server says nothing can only be left to the end of that connection.
     ///
     /// # Blocks
-    /// Until the server has answered, at most `POSTGRES_CONNECT_TIMEOUT` for each of its addresses.
-    pub(super) fn connect(config: &Config) -> Result<Self, postgres::Error> {
+    /// Until the session can be used, at most the time of [`time_to_connect`].
+    pub(super) fn connect(config: &Config) -> Result<Self, NoSession> {
+        if HELD.load(Ordering::Relaxed) >= POSTGRES_HELD_MAX {
+            return Err(NoSession::Held);
+        }
+        // Without room: a session is handed over to a caller that waits for it, or it is dropped.
+        let (session_tx, session_rx) = bounded(0);
+        let (own, time) = (config.clone(), time_to_connect(config));
+        let thread = thread::spawn("store-dial", move || {
+            if session_tx.send(Self::dial(&own)).is_err() {
+                HELD.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+        let thread = thread.map_err(NoSession::Io)?;
+        match session_rx.recv_timeout(time) {
+            Ok(session) => session.map_err(NoSession::Refused),
+            Err(RecvTimeoutError::Disconnected) => Err(NoSession::Io(io::Error::other("connecting panicked"))),
+            Err(RecvTimeoutError::Timeout) => {
+                HELD.fetch_add(1, Ordering::Relaxed);
+                std::mem::forget(thread);
+                Err(NoSession::Silent(time))
+            }
+        }
+    }
+
+    fn dial(config: &Config) -> Result<Self, postgres::Error> {
         let mut client = config.connect(NoTls)?;
         // A server-wide default may be off or local; what is stronger than on stays.
         client.batch_execute(&format!(
@@ -204,14 +265,23 @@ pub(super) fn describe(error: &postgres::Error) -> String {
     }
 }
 
+/// How long connecting may take as a whole: what the URL allows for each host, and then for its greeting. (Of a name with
+/// several addresses all share it.)
+fn time_to_connect(config: &Config) -> Duration {
+    let each = config.get_connect_timeout().copied().unwrap_or(POSTGRES_CONNECT_TIMEOUT);
+    let hosts = config.get_hosts().len().max(1);
+    each.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX)).saturating_add(POSTGRES_GREETING_TIMEOUT)
+}
+
 /// Reads a URL, and fills in what it leaves open.
 ///
 /// # Errors
 /// It is none, or asks for what is not built in. Its text is never repeated: it may hold a password.
 pub(super) fn config(url: &str) -> Result<Config, OpenError> {
-    let mut config: Config = url.parse().map_err(|_| OpenError::BadUrl("it is no URL that PostgreSQL understands"))?;
+    let mut config: Config = url.parse().map_err(|error| OpenError::BadUrl(not_understood(url, &error)))?;
     if config.get_ssl_mode() == postgres::config::SslMode::Require {
-        return Err(OpenError::BadUrl("sslmode=require: connections with TLS are not built in"));
+        let why = "sslmode=require: connections with TLS are not built in; sslmode=disable and sslmode=prefer are";
+        return Err(OpenError::BadUrl(why.to_owned()));
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(POSTGRES_CONNECT_TIMEOUT);
@@ -223,4 +293,53 @@ pub(super) fn config(url: &str) -> Result<Config, OpenError> {
     config.tcp_user_timeout(POSTGRES_SILENCE_MAX);
     config.keepalives_idle(POSTGRES_SILENCE_MAX / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
     Ok(config)
+}
+
+/// Why a URL cannot be read, with the name of the parameter. Values are never repeated; and as a password may hold a `?`,
+/// a name only if it is one where parameters stand.
+fn not_understood(url: &str, error: &postgres::Error) -> String {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    let (what, name) = cause.split_once('`').unwrap_or_default();
+    let name = name.trim_end_matches('`');
+    let parameters = url.rsplit('@').next().and_then(|place| place.split_once('?')).map_or("", |(_, rest)| rest);
+    let is_parameter = parameters.split('&').any(|one| one.split('=').next() == Some(name));
+    match (name, is_parameter) {
+        ("sslmode", _) => "sslmode is disable or prefer: connections with TLS are not built in".to_owned(),
+        (name, true) => format!("{}{name}", what.replace("option", "parameter")),
+        ("port" | "host" | "hostaddr", false) => format!("{}{name}", what.replace("option ", "")),
+        _ => "it is no URL that PostgreSQL understands".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_not_understood_names_its_parameter_and_no_secret() {
+        for (url, says) in [
+            (
+                "postgres://h/d?sslmode=verify-full",
+                "sslmode is disable or prefer: connections with TLS are not built in",
+            ),
+            ("postgres://h/d?sslmode=require", "sslmode=require: connections with TLS are not built in"),
+            ("postgres://h/d?sslrootcert=x", "unknown parameter sslrootcert"),
+            ("postgres://h/d?connect_timeout=soon", "invalid value for parameter connect_timeout"),
+            ("postgres://h:99999/d", "invalid value for port"),
+            ("postgres://u:p?secret=1@h/d?x", "it is no URL that PostgreSQL understands"),
+            ("postgres://u:p?secret@h/d?secret=", "unknown parameter secret"),
+        ] {
+            let error = config(url).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(says), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn connecting_has_a_bound_as_a_whole() {
+        let time = |url| time_to_connect(&config(url).expect("a URL"));
+        assert_eq!(time("postgres://h/d"), POSTGRES_CONNECT_TIMEOUT + POSTGRES_GREETING_TIMEOUT);
+        assert_eq!(time("postgres://h/d?connect_timeout=7"), Duration::from_secs(7) + POSTGRES_GREETING_TIMEOUT);
+        assert_eq!(time("postgres://h,i/d?connect_timeout=7"), Duration::from_secs(14) + POSTGRES_GREETING_TIMEOUT);
+        assert!(time("postgres://h/d?connect_timeout=9223372036854775807") > Duration::from_secs(1 << 40));
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use postgres::Config;
 
 use super::queue::{Next, Queue};
-use super::session::{Fault, Session, describe, unavailable, unknown};
+use super::session::{Fault, NoSession, Session, unavailable, unknown};
 use crate::error::DbError;
 use crate::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::metrics::Counter;
@@ -102,11 +102,11 @@ impl Shared {
         }
     }
 
-    fn set_down(&self, why: &postgres::Error) {
+    fn set_down(&self, why: &NoSession) {
         let mut down = self.lock();
         let pause = match down.as_ref() {
             None => {
-                log::warn!("postgres: not reachable, trying again: {}", describe(why));
+                log::warn!("postgres: not reachable, trying again: {why}");
                 STORE_REOPEN_MIN
             }
             Some(down) if down.trying => (down.pause * 2).min(STORE_REOPEN_MAX),
@@ -138,7 +138,7 @@ impl Worker {
     /// Serves until the queue is closed and everything in it is answered.
     ///
     /// # Blocks
-    /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement, and as long to connect.
+    /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement; connecting has a bound, too.
     pub(super) fn run(mut self, first: Option<Session>) {
         self.keep(first);
         let queue = Arc::clone(&self.queue);

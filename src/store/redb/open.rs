@@ -144,10 +144,11 @@ fn look_before(path: &Path) -> Result<(), OpenError> {
 
 fn is_empty_or_redb(path: &Path) -> Result<bool, OpenError> {
     let mut magic = Vec::new();
-    let file = File::open(path).map_err(unavailable)?;
-    if !file.metadata().map_err(unavailable)?.is_file() {
+    // Asked first: a FIFO would be waited for until another process opens it, too.
+    if !fs::metadata(path).map_err(unavailable)?.is_file() {
         return Ok(false);
     }
+    let file = File::open(path).map_err(unavailable)?;
     file.take(REDB_MAGIC.len() as u64).read_to_end(&mut magic).map_err(unavailable)?;
     Ok(magic.is_empty() || magic == REDB_MAGIC)
 }
