@@ -4,9 +4,9 @@
 It attaches to a master that starts no workers itself, counts each tenant's events in the master's database, and answers
 every event with what it counted:
 
-    pip install websockets msgpack
+    python3 -m venv venv && venv/bin/pip install websockets msgpack
     mesophyll master --external-workers --worker-tokens tokens.json --workers 1 --store memory: &
-    python3 examples/worker.py --master 127.0.0.1:7450 --id 0 --tokens tokens.json &
+    venv/bin/python examples/worker.py --master 127.0.0.1:7450 --id 0 --tokens tokens.json &
     mesophyll dispatch guild:123 MESSAGE_CREATE '{"content": "hello"}'
 
 A worker that answers quickly may do everything on one thread, as this one does; only the heartbeat has a thread of its own,

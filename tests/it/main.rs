@@ -21,6 +21,8 @@ mod cli_nowait;
 #[cfg(feature = "luau")]
 mod cli_python;
 #[cfg(feature = "luau")]
+mod cli_readme;
+#[cfg(feature = "luau")]
 mod cli_replay;
 #[cfg(feature = "luau")]
 mod cli_sources;
