@@ -254,8 +254,8 @@ pub const SPAWNS_MAX: usize = 10_000;
 /// Limit: source text of one template module: parse and compile cannot be interrupted.
 pub const SOURCE_MAX_BYTES: usize = 192 * 1024;
 
-/// Limit: `.luau` files of a template directory, all of which are compiled at start; a larger one is a finding of `check`
-/// and what is beyond is not loaded.
+/// Limit: `.luau` files of a template directory, all of which are compiled at start. `main.luau` comes first, then the
+/// others by name; what is beyond is not loaded, which is a warning with its number, and a finding of `check`.
 pub const TEMPLATE_FILES_MAX: usize = 1000;
 
 /// How often a watched template directory (`--reload`) is looked at: a stat of each file, and twice this is what a change
@@ -334,6 +334,9 @@ pub const SCRIPT_LOG_BURST: u32 = 100;
 
 /// Limit: the text of a script's error; the rest is cut off.
 pub const SCRIPT_ERROR_MAX_BYTES: usize = 4096;
+
+/// Limit: the value of a script's error that is no text; of a larger one the error says that it is.
+pub const SCRIPT_ERROR_VALUE_MAX_BYTES: usize = 1024;
 
 /// Limit: errors of a tenant that are kept in its records: what an author looks through. Older ones go.
 pub const ERROR_RECORDS_KEPT: usize = 20;

@@ -2,6 +2,7 @@
 //! comes after the change is acknowledged runs the old one.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -141,16 +142,25 @@ fn a_directory_is_watched(args: &[&str]) {
     rename(folder.path(), "words.new", "words.luau");
     dispatches_until(&master, is_ok, &json!("a c"));
 
-    // One that does not compile is an error of its events, as it would be at the start, until it does.
-    file("main.luau", "return function(");
-    eventually("the fault is picked up", || {
-        let (status, body) = master.dispatch("guild/1", "E", "null");
-        assert!(status == 200 || status == 422, "{status}: {body}");
-        body["message"].as_str().is_some_and(|message| message.contains("main:1: Expected")).then_some(())
-    });
+    // One that keeps size and time.
+    let words = folder.path().join("words.luau");
+    let time = fs::metadata(&words).and_then(|metadata| metadata.modified()).expect("a time");
+    let text = fs::File::options().write(true).open(&words).expect("there");
+    (&text).write_all(b"return 'd'").expect("written");
+    text.set_modified(time).expect("set back");
+    assert_eq!(fs::metadata(&words).and_then(|metadata| metadata.modified()).expect("a time"), time);
+    dispatches_until(&master, is_ok, &json!("a d"));
+
+    // One that does not compile, or lacks main.luau, changes nothing; the log says where, until it compiles.
+    file("words.luau", "\n\nreturn (");
+    master.running.wait_stderr("words.luau:3: Expected");
+    master.running.wait_stderr("the templates stay as they are until these compile");
+    assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("a d")));
+    assert_eq!(master.dispatch("guild/3", "E", "null"), (200, json!("a d")), "also in a new VM");
     file("main.luau", "return function() return 'mended' end");
-    let may_be = |answered: &(u16, Value)| matches!(answered.0, 200 | 422);
-    dispatches_until(&master, may_be, &json!("mended"));
+    assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("a d")));
+    file("words.luau", "return 'e'");
+    dispatches_until(&master, is_ok, &json!("mended"));
 
     // A directory that is away for a moment changes nothing.
     let away = folder.path().with_extension("away");

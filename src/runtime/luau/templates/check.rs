@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::{MAIN, compile, lexer::At, resolve, source, walk::walk};
+use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, source, walk::walk};
 use crate::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -44,7 +44,7 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     let exists = |module: &str| files.files.iter().any(|file| file.module == module);
     if !exists(MAIN) {
         let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
-        findings.push(Finding { file: format!("{MAIN}.luau"), line: 0, column: 0, message });
+        findings.push(Finding { file: MAIN_FILE.to_owned(), line: 0, column: 0, message });
     }
     for file in &files.files {
         let mut find = |At { line, column }, message| {
@@ -138,6 +138,38 @@ mod tests {
         assert_eq!(findings[2], "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled");
         assert!(findings[3].starts_with("lib/c.luau:2: Expected identifier"), "{}", findings[3]);
         assert!(findings[4].starts_with("main.luau: there is none"), "{}", findings[4]);
+    }
+
+    #[test]
+    fn of_too_many_modules_main_is_loaded_and_the_rest_told() {
+        let names: Vec<_> = (0..1100).map(|number| format!("a{number:04}.luau")).collect();
+        let mut modules: Vec<_> = names.iter().map(|name| (name.as_str(), "return 1")).collect();
+        modules.extend([("main.luau", "return require('nothing')"), ("lib/z.luau", "return 1")]);
+        let many = Scratch::new("many", &modules);
+        assert_eq!(
+            many.findings(),
+            [
+                ".: more than 1000 modules: 102 were not loaded, from a0999.luau on",
+                "main.luau:1:16: cannot require \"nothing\": there is no such module",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_editors_leave_beside_modules_is_no_module() {
+        let beside = Scratch::new(
+            "editors",
+            &[
+                ("main.luau", "return print"),
+                (".main.luau", "return ("),
+                (".#main.luau", "me@host.1"),
+                ("#main.luau", "return ("),
+                ("#main.luau#", "return ("),
+                ("main.luau~", "return ("),
+                (".main.luau.swp", "return ("),
+            ],
+        );
+        assert_eq!(beside.findings(), Vec::<String>::new());
     }
 
     #[test]

@@ -28,10 +28,13 @@ use super::config::TemplateSource;
 /// The module that a tenant without a template of its own runs.
 pub(super) const MAIN: &str = "main";
 
+/// What that is called in errors, and where a directory has it.
+pub(super) const MAIN_FILE: &str = "main.luau";
+
 /// A compiled chunk, or why it does not compile.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Compiled {
-    /// Name shown in errors and tracebacks.
+    /// Name shown in errors and tracebacks: of a module its file's, as editors link it.
     pub(super) name: Arc<str>,
     /// Bytecode, or the compiler's message with name and line.
     pub(super) code: Result<Arc<[u8]>, Arc<str>>,
@@ -107,7 +110,7 @@ impl Templates {
         let files = source::read(source, source_limit)?;
         files.findings.iter().for_each(|finding| log::warn!("templates: {finding}"));
         let compiled = files.files.iter().map(|file| {
-            let compiled = Compiled::from_source(&file.module, &file.text, source_limit);
+            let compiled = Compiled::from_source(&file.name, &file.text, source_limit);
             if let Err(problem) = &compiled.code {
                 log::warn!("templates: {problem}");
             }
@@ -118,8 +121,13 @@ impl Templates {
 
     /// What a tenant without a template of its own runs.
     pub(super) fn main(&self) -> Compiled {
-        let missing = || Compiled::missing(MAIN, "there is no main.luau among the templates");
+        let missing = || Compiled::missing(MAIN_FILE, "there is no main.luau among the templates");
         self.modules.get(MAIN).cloned().unwrap_or_else(missing)
+    }
+
+    /// Whether a module does not compile, or there is none to begin with.
+    pub(super) fn is_broken(&self) -> bool {
+        self.main().code.is_err() || self.modules.values().any(|module| module.code.is_err())
     }
 
     /// A module by its full name.

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::MAIN_FILE;
 use super::check::Finding;
 use crate::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
 use crate::runtime::luau::config::TemplateSource;
@@ -29,6 +30,8 @@ pub(super) struct Files {
     pub(super) files: Vec<File>,
     /// What could not be read, and why.
     pub(super) findings: Vec<Finding>,
+    /// The names of those that are too many.
+    left_out: Vec<String>,
 }
 
 /// A file of templates.
@@ -69,14 +72,26 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
         TemplateSource::Directory(directory) => {
             let root = directory.canonicalize()?;
             walk(&mut files, &root, &root, "", source_limit)?;
+            if let Some(first) = files.left_out.first() {
+                let count = files.left_out.len();
+                let message =
+                    format!("more than {TEMPLATE_FILES_MAX} modules: {count} were not loaded, from {first} on");
+                files.finding(".", message);
+            }
         }
     }
     Ok(files)
 }
 
+/// Whether a file of this name is a module. What editors leave beside one (`.#x.luau`, `#x.luau`, `.x.luau`) is none.
+pub(super) fn is_module(file_name: &str) -> bool {
+    file_name.ends_with(".luau") && !file_name.starts_with(['.', '#'])
+}
+
 fn walk(files: &mut Files, root: &Path, folder: &Path, prefix: &str, source_limit: usize) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
+    // main.luau first: a tenant may do without any other module.
+    entries.sort_by_key(|entry| (!(prefix.is_empty() && entry.file_name() == MAIN_FILE), entry.file_name()));
     for entry in entries {
         let Ok(file_name) = entry.file_name().into_string() else { continue };
         let name = format!("{prefix}{file_name}");
@@ -90,10 +105,10 @@ fn walk(files: &mut Files, root: &Path, folder: &Path, prefix: &str, source_limi
             } else if let Err(error) = walk(files, root, &entry.path(), &format!("{name}/"), source_limit) {
                 files.finding(&name, error.to_string());
             }
-        } else if file_name.ends_with(".luau") {
+        } else if is_module(&file_name) {
             if files.files.len() >= TEMPLATE_FILES_MAX {
-                files.finding(&name, format!("more than {TEMPLATE_FILES_MAX} files; it was not loaded"));
-                return Ok(());
+                files.left_out.push(name);
+                continue;
             }
             match read_file(root, &entry.path(), source_limit) {
                 Ok(text) => files.add(name, text),

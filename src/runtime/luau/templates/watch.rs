@@ -2,7 +2,8 @@
 //!
 //! It looks at names, sizes, times and inodes every now and then, which works on every file system and needs no package.
 //! A directory counts as changed when it differs from what was loaded and has been the same for two looks, so that a copy
-//! that is under way is not taken for a template. One that cannot be read changes nothing.
+//! that is under way is not taken for a template. One that cannot be read, or has a module that does not compile where
+//! all did before, changes nothing.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::{Shelf, Templates};
+use super::{Shelf, Templates, source::is_module};
 use crate::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
 use crate::runtime::luau::config::TemplateSource;
 use crate::thread::{OwnedThread, spawn};
@@ -81,6 +82,11 @@ impl Watching {
 
     fn load(&mut self, look: Look) {
         match Templates::load(&TemplateSource::Directory(self.directory.clone()), self.source_limit) {
+            // What is wrong is in the log already, with file and line.
+            Ok(templates) if templates.is_broken() && !self.shelf.current().is_broken() => {
+                log::warn!("the templates stay as they are until these compile and have a main.luau");
+                self.loaded = Some(look);
+            }
             Ok(templates) => {
                 log::info!("the templates have changed; each tenant gets them with its next event");
                 self.shelf.replace(templates);
@@ -128,11 +134,13 @@ fn look(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<(
             name.hash(hasher);
             // One that cannot be read is one without templates, and says so when it is loaded.
             let _ = look(hasher, &entry.path(), depth + 1);
-        } else if !is_folder && name.as_encoded_bytes().ends_with(b".luau") {
+        } else if !is_folder && name.to_str().is_some_and(is_module) {
             name.hash(hasher);
             // Of what a link points to, because that is what is read.
             if let Ok(metadata) = fs::metadata(entry.path()) {
                 (metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(hasher);
+                // Nothing that writes can set this one back, as it can the time of the content.
+                (metadata.ctime(), metadata.ctime_nsec()).hash(hasher);
             }
         }
     }
