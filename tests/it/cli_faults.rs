@@ -100,7 +100,7 @@ fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
     write(huge.path(), "main.luau", format!("return '{}'", "x".repeat(200 * 1024)));
     let input = [event("guild:1", "A", "1"), b"\n".to_vec(), event("user:1", "B", "2")].concat();
     for (folder, says) in [
-        (&syntax, "main:2: "),
+        (&syntax, "main.luau:2: "),
         (&none, "there is no main.luau"),
         (&text, "main"),
         (&value, "function"),

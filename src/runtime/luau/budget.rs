@@ -75,7 +75,7 @@ impl fmt::Display for Doom {
 }
 
 /// A duration as people write limits: `10 s`, `100 ms`.
-struct Span(Duration);
+pub(super) struct Span(pub(super) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

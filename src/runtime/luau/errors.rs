@@ -255,10 +255,13 @@ mod tests {
 
     #[test]
     fn a_message_is_told_from_the_frames_below_it() {
-        let noted =
-            Noted::new("main", "E", "main:3: two\n  in lines\nof text\n  in main:3 function 'f'\n  … and 4 more");
-        assert_eq!(noted.message, "main:3: two\n  in lines\nof text");
-        assert_eq!(noted.traceback, ["in main:3 function 'f'", "… and 4 more"]);
+        let noted = Noted::new(
+            "main",
+            "E",
+            "main.luau:3: two\n  in lines\nof text\n  in main.luau:3 function 'f'\n  … and 4 more",
+        );
+        assert_eq!(noted.message, "main.luau:3: two\n  in lines\nof text");
+        assert_eq!(noted.traceback, ["in main.luau:3 function 'f'", "… and 4 more"]);
         assert_eq!(Noted::new("main", "E", "  in a message").message, "  in a message");
         assert_eq!(Noted::new("main", "E", "a\0b").message, "a\u{fffd}b");
         let long = Noted::new(&"t".repeat(1000), &"ä".repeat(1000), &"m".repeat(100_000));

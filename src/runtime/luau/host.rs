@@ -7,20 +7,23 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mlua::chunk::ChunkMode;
 use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread, Value};
 
-use super::budget::{Doom, Meter};
+use super::budget::{Doom, Meter, Span};
 use super::control::Control;
-use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists};
+use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
 use super::memory::Pace;
 use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
 use super::script_error;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
+use crate::limits::SCRIPT_ERROR_VALUE_MAX_BYTES;
 use crate::model::{CreateEvent, EventData, TenantId, TenantState};
 use crate::runtime::TenantStates;
+use crate::wire::json::value_to_json;
 
 /// The name under which the prelude asks for the tenant's template; no script can require it.
 const MAIN: &str = "@main";
@@ -41,6 +44,8 @@ pub(super) struct Host {
     actions: RefCell<Vec<Action>>,
     /// Reads what a chunk's own globals lack from the VM's, which are read-only.
     globals_metatable: RefCell<Option<Table>>,
+    /// What the script raised last, if it is no text.
+    thrown: RefCell<Option<Value>>,
 }
 
 /// What a callback wants done to a task.
@@ -75,6 +80,7 @@ impl Host {
             task: Cell::new(0),
             actions: RefCell::default(),
             globals_metatable: RefCell::default(),
+            thrown: RefCell::default(),
         })
     }
 
@@ -111,6 +117,7 @@ impl Host {
     pub(super) fn enter(&self, meter: &Rc<Meter>, thread: &Thread) {
         *self.meter.borrow_mut() = Some(meter.clone());
         self.task.set(thread.to_pointer().addr());
+        self.thrown.take();
     }
 
     /// What callbacks have left since the last time.
@@ -124,6 +131,17 @@ impl Host {
             self.control.set_doom(Doom::Memory(self.pace.limit()));
         }
         error.to_string()
+    }
+
+    /// The text of an error that ended a coroutine; of what is no text, its value.
+    pub(super) fn describe(&self, lua: &Lua, error: &mlua::Error) -> String {
+        let thrown = self.thrown.take().filter(|value| script_error::is_of(error, value));
+        let value = thrown.map(|value| match value_from_luau(lua, &value, SCRIPT_ERROR_VALUE_MAX_BYTES) {
+            _ if value.is_nil() => Ok("nil".to_owned()),
+            Ok(encoded) => value_to_json(&encoded).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        });
+        script_error::describe(error, value)
     }
 
     /// Loads compiled code as a function with globals of its own. Only code that we compiled gets here: bytecode is not
@@ -147,7 +165,7 @@ impl Host {
             if script_error::is_out_of_memory(&error) {
                 self.control.set_doom(Doom::Memory(self.pace.limit()));
             }
-            script_error::describe(&error)
+            script_error::describe(&error, None)
         })
     }
 
@@ -220,6 +238,23 @@ impl Host {
             self.control.set_doom(doom);
         }
         (meter.event, meter.live() > limits.coroutines)
+    }
+
+    /// Why a call cannot wait for so long, if it cannot: the running event ends before.
+    fn beyond(&self, seconds: f64, call: &str) -> Option<String> {
+        let deadline = self.meter.borrow().as_ref()?.wall_deadline;
+        let (limit, left) = (self.control.limits().wall, deadline.saturating_duration_since(Instant::now()));
+        if seconds > limit.as_secs_f64() {
+            Some(format!("{call}: {seconds} s is longer than an event may live ({})", Span(limit)))
+        } else if seconds > left.as_secs_f64() {
+            let left = left.as_secs_f64();
+            Some(format!(
+                "{call}: {seconds} s is longer than this event may still live ({left:.1} s of {})",
+                Span(limit)
+            ))
+        } else {
+            None
+        }
     }
 
     fn ended(&self, event: u64) -> mlua::Result<()> {
@@ -295,6 +330,8 @@ impl Host {
             host.act(Action::Delay { seconds, thread, args })
         };
         table.raw_set("delay", self.function(lua, delay)?)?;
+        let beyond = |host: &Host, _: &Lua, (seconds, call): (f64, String)| Ok(host.beyond(seconds, &call));
+        table.raw_set("beyond", self.function(lua, beyond)?)?;
         table.raw_set("cancel", self.function(lua, |host, _, thread: Thread| host.act(Action::Cancel(thread)))?)
     }
 
@@ -303,6 +340,11 @@ impl Host {
         table.raw_set("error_text", self.function(lua, |host, lua, value: Value| host.error_text(lua, value))?)?;
         let log = |host: &Host, _: &Lua, (level, text): (String, mlua::LuaString)| host.write_log(&level, &text);
         table.raw_set("log", self.function(lua, log)?)?;
+        let thrown = |host: &Host, _: &Lua, value: Value| {
+            *host.thrown.borrow_mut() = Some(value);
+            Ok(())
+        };
+        table.raw_set("thrown", self.function(lua, thrown)?)?;
         let freeze = |_: &Lua, table: Table| {
             table.set_readonly(true);
             Ok(table)
@@ -311,7 +353,8 @@ impl Host {
         let resolve = |host: &Host, lua: &Lua, name: String| {
             // 0 is this callback, 1 the prelude's `require`, 2 who called that.
             let from = lua.inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
-            or_why(lua, host.templates.resolve(&from.flatten().unwrap_or_default(), &name))
+            let from = from.flatten().unwrap_or_default();
+            or_why(lua, host.templates.resolve(from.trim_end_matches(".luau"), &name))
         };
         table.raw_set("resolve", self.function(lua, resolve)?)?;
         let module = |host: &Host, lua: &Lua, name: String| or_why(lua, host.module(lua, &name));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::executor::Core;
 use super::io::{IoOutput, IoPurpose, IoWork};
-use super::templates::{Compiled, MAIN};
+use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::error::{DbError, DispatchError};
 use crate::model::{KvRecord, Scopes};
@@ -125,7 +125,7 @@ impl Tenant {
 
 fn own_template(record: &KvRecord, limit: usize) -> Compiled {
     match Walk::new(&record.value).next() {
-        Ok(Some(Token::Text(source))) => Compiled::from_source(MAIN, source.as_bytes(), limit),
-        _ => Compiled::missing(MAIN, "the tenant's template is not text"),
+        Ok(Some(Token::Text(source))) => Compiled::from_source(MAIN_FILE, source.as_bytes(), limit),
+        _ => Compiled::missing(MAIN_FILE, "the tenant's template is not text"),
     }
 }

@@ -44,10 +44,14 @@ impl Tenant {
 
         let resumed = resume_thread(vm, task);
         let outcome = Outcome::of(&task.thread, resumed);
+        let failed = match &outcome {
+            Outcome::Failed(error) => Some(vm.host.describe(&vm.lua, error)),
+            _ => None,
+        };
         // The answer is part of the handler's running time, and must not outlive what it was made from.
         let result = match &outcome {
             Outcome::Finished(value) if is_handler => Some(encode(vm, value, &core.gauges)),
-            Outcome::Failed(error) if is_handler => Some(Err(DispatchError::Script(script_error::describe(error)))),
+            _ if is_handler => failed.clone().map(|text| Err(DispatchError::Script(text))),
             _ => None,
         };
         let out_of_memory = matches!(&outcome, Outcome::Failed(error) if script_error::is_out_of_memory(error));
@@ -68,7 +72,7 @@ impl Tenant {
             }
             None => {
                 actions.into_iter().for_each(|action| self.act(core, event_id, action));
-                self.settle(core, id, outcome, result)
+                self.settle(core, id, outcome, result, failed)
             }
         };
         // With what its call took to prepare: converting values is the script's doing.
@@ -89,7 +93,14 @@ impl Tenant {
         }
     }
 
-    fn settle(&mut self, core: &mut Core, id: u64, outcome: Outcome, result: Option<DispatchResult>) -> Step {
+    fn settle(
+        &mut self,
+        core: &mut Core,
+        id: u64,
+        outcome: Outcome,
+        result: Option<DispatchResult>,
+        failed: Option<String>,
+    ) -> Step {
         match outcome {
             Outcome::Preempted => {
                 core.gauges.preempted();
@@ -98,9 +109,8 @@ impl Tenant {
             Outcome::Parked => self.park(core, id),
             Outcome::Called(op, args) => self.call(core, id, op, args),
             Outcome::Finished(_) => self.finish(core, id, result),
-            Outcome::Failed(error) => {
-                if result.is_none() {
-                    let text = script_error::describe(&error);
+            Outcome::Failed(_) => {
+                if let (None, Some(text)) = (&result, failed) {
                     let event = self.tasks.get(id).map(|task| task.event);
                     let ticket = event.and_then(|event| self.ticket(event));
                     self.log.write(Level::Warn, ticket, &format!("a task failed: {text}"));

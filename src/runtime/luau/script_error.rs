@@ -13,12 +13,18 @@ pub(super) const HOST_CHUNK: &str = "[host]";
 /// Luau's own text for a failed allocation.
 pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
 
-/// The text of an error that ended a coroutine: message, then a line for each script frame.
-pub(super) fn describe(error: &mlua::Error) -> String {
+/// The text of an error that ended a coroutine: message, then a line for each script frame. `value`: what was raised, as
+/// JSON, if it is no text, or why it cannot be shown.
+pub(super) fn describe(error: &mlua::Error, value: Option<Result<String, String>>) -> String {
     let parts = Parts::of(error);
     let frames: Vec<String> = parts.frames().collect();
-    let mut message = clean(&parts.message);
-    if is_ours(&parts.message)
+    let is_value = value.is_some();
+    let mut message = match value {
+        Some(Ok(json)) => format!("error value: {json}"),
+        Some(Err(why)) => format!("{}; {why}", clean(&parts.message)),
+        None => clean(&parts.message),
+    };
+    if (is_value || is_ours(&parts.message))
         && let Some(place) = frames.first().and_then(|frame| place(frame))
     {
         // A builtin that the prelude called complains: the line that matters is the script's.
@@ -45,9 +51,20 @@ pub(super) fn caught(error: &mlua::Error) -> String {
     }
 }
 
-/// The `main:12` of a frame.
+/// The `main.luau:12` of a frame.
 fn place(frame: &str) -> Option<&str> {
     frame.strip_prefix("in ").and_then(|frame| frame.split(' ').next())
+}
+
+/// Whether an error is this value, raised as it is. A table that tells its text by itself is not asked again: it is the
+/// script's.
+pub(super) fn is_of(error: &mlua::Error, value: &mlua::Value) -> bool {
+    let tells =
+        |metatable: mlua::Table| !metatable.raw_get("__tostring").is_ok_and(|tells: mlua::Value| tells.is_nil());
+    let is_told = value.as_table().and_then(mlua::Table::metatable).is_some_and(tells);
+    let message = Parts::of(error).message;
+    // mlua has a text of its own for null.
+    !is_told && (value.is_null() && message.contains("userdata") || value.to_string().is_ok_and(|text| text == message))
 }
 
 /// Whether memory was what an error was about.
@@ -87,7 +104,7 @@ impl Parts {
         }
     }
 
-    /// Frames of scripts as `in main:12 function 'f'`.
+    /// Frames of scripts as `in main.luau:12 function 'f'`.
     fn frames(&self) -> impl Iterator<Item = String> {
         let lines =
             self.traceback.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "stack traceback:");
@@ -141,41 +158,41 @@ mod tests {
     #[test]
     fn a_script_error_keeps_its_message_and_script_frames_only() {
         let error = runtime(
-            "main:3: boom\nstack traceback:\n\tmain:3: in function 'deep'\n\t[C]: in ?\n\tmain:9: in ?\n\t[host]:12: in ?",
+            "main.luau:3: boom\nstack traceback:\n\tmain.luau:3: in function 'deep'\n\t[C]: in ?\n\tmain.luau:9: in ?\n\t[host]:12: in ?",
         );
-        assert_eq!(describe(&error), "main:3: boom\n  in main:3 function 'deep'\n  in main:9");
+        assert_eq!(describe(&error, None), "main.luau:3: boom\n  in main.luau:3 function 'deep'\n  in main.luau:9");
     }
 
     #[test]
     fn a_long_traceback_is_cut() {
-        let frames: String = (0..20).map(|line| format!("\n\tmain:{line}: in function 'f'")).collect();
-        let text = describe(&runtime(&format!("main:1: boom\nstack traceback:{frames}")));
+        let frames: String = (0..20).map(|line| format!("\n\tmain.luau:{line}: in function 'f'")).collect();
+        let text = describe(&runtime(&format!("main.luau:1: boom\nstack traceback:{frames}")), None);
         assert_eq!(text.lines().count(), SCRIPT_ERROR_FRAMES + 2);
         assert!(text.ends_with("… and 12 more"), "{text}");
     }
 
     #[test]
     fn neither_addresses_nor_our_own_positions_are_shown() {
-        assert_eq!(describe(&runtime("table: 0x00007f1234567890")), "an error that is not text but a table");
-        assert_eq!(describe(&runtime("[host]:12: attempt to yield")), "attempt to yield");
-        let traceback = "\nstack traceback:\n\t[C]: in ?\n\t[host]:12: in function 'find'\n\tmain:3: in ?";
+        assert_eq!(describe(&runtime("table: 0x00007f1234567890"), None), "an error that is not text but a table");
+        assert_eq!(describe(&runtime("[host]:12: attempt to yield"), None), "attempt to yield");
+        let traceback = "\nstack traceback:\n\t[C]: in ?\n\t[host]:12: in function 'find'\n\tmain.luau:3: in ?";
         let error = runtime(&format!("[host]:12: malformed pattern{traceback}"));
-        assert_eq!(describe(&error), "main:3: malformed pattern\n  in main:3");
+        assert_eq!(describe(&error, None), "main.luau:3: malformed pattern\n  in main.luau:3");
     }
 
     #[test]
     #[allow(clippy::arc_with_non_send_sync)] // mlua's own type.
     fn an_error_of_ours_that_a_script_catches_says_where() {
         let error = mlua::Error::CallbackError {
-            traceback: "stack traceback:\n\t[C]: in ?\n\tmain:7: in function 'add'".to_owned(),
+            traceback: "stack traceback:\n\t[C]: in ?\n\tmain.luau:7: in function 'add'".to_owned(),
             cause: Arc::new(runtime("the result does not fit into 64 bits")),
         };
-        assert_eq!(caught(&error), "main:7: the result does not fit into 64 bits");
+        assert_eq!(caught(&error), "main.luau:7: the result does not fit into 64 bits");
     }
 
     #[test]
     fn a_huge_message_is_cut_at_a_character() {
-        let text = describe(&runtime(&"ä".repeat(SCRIPT_ERROR_MAX_BYTES)));
+        let text = describe(&runtime(&"ä".repeat(SCRIPT_ERROR_MAX_BYTES)), None);
         assert!(text.len() <= SCRIPT_ERROR_MAX_BYTES);
     }
 }

@@ -160,7 +160,7 @@ fn coroutines_in_odd_states_are_no_trouble() {
         "local co = coroutine.create(coroutine.yield) coroutine.resume(co, 1) return coroutine.resume(co, 2) and coroutine.status(co) == 'dead'",
         "local co = coroutine.wrap(coroutine.running) return type(co()) == 'thread'",
         "local all = {} for i = 1, 200 do all[i] = coroutine.create(function() coroutine.yield(all) end) coroutine.resume(all[i]) end for i = 1, 200, 2 do coroutine.close(all[i]) end return true",
-        "local co = task.spawn(function() task.wait(60) end) task.cancel(co) return not pcall(task.spawn, co)",
+        "local co = task.spawn(function() task.wait(20) end) task.cancel(co) return not pcall(task.spawn, co)",
         "local me = coroutine.running() task.defer(function() pcall(task.cancel, me) end) return not pcall(task.cancel, me)",
         "return not pcall(coroutine.wrap(function() task.cancel(coroutine.running()) end))",
         "local co = coroutine.running() task.defer(coroutine.close, co) task.wait(0.01) return true",

@@ -40,9 +40,9 @@ fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
     for (budget, code) in [
         (Budget::Memory, "local kept = {} while true do table.insert(kept, string.rep('x', 1e5) .. #kept) end"),
         (Budget::RunningTime, "while true do pcall(function() while true do end end) end"),
-        (Budget::WallTime, "task.wait(60)"),
+        (Budget::WallTime, "coroutine.yield()"),
         (Budget::Unyieldable, "return setmetatable({}, { __index = function() while true do end end }).x"),
-        (Budget::Coroutines, "for _ = 1, 30 do task.spawn(task.wait, 60) end task.wait(60)"),
+        (Budget::Coroutines, "for _ = 1, 30 do task.spawn(task.wait, 50) end task.wait(50)"),
         (Budget::Spawns, "for _ = 1, 100 do task.spawn(function() end) end"),
         (Budget::Calls, "for _ = 1, 200 do task.wait(0) end"),
     ] {

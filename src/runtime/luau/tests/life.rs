@@ -190,7 +190,7 @@ fn a_template_that_changed_is_read_before_the_next_event_and_kept_if_it_is_the_s
     assert_eq!(count().as_deref(), Ok("\"newer\""));
     put("return function(");
     world.runtime.template_changed(TENANT);
-    assert!(count().is_err_and(|error| error.contains("main:1: Expected")));
+    assert!(count().is_err_and(|error| error.contains("main.luau:1: Expected")));
     put("return function() return 'mended' end");
     world.runtime.template_changed(TENANT);
     assert_eq!(count().as_deref(), Ok("\"mended\""));
@@ -285,14 +285,14 @@ fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
     let kept = errors(&world, TENANT, |kept| kept.contains("boom"));
     for part in [
         r#""event":"Fails""#,
-        r#""message":"main:1: boom""#,
+        r#""message":"main.luau:1: boom""#,
         r#""template":"main""#,
-        r#""traceback":["in main:1 function 'deep'","in main:7"]"#,
+        r#""traceback":["in main.luau:1 function 'deep'","in main.luau:7"]"#,
         r#""at":{"$timestamp":"#,
     ] {
         assert!(kept.contains(part), "no {part} in {kept}");
     }
-    assert_eq!(world.dispatch("E", r#""read""#).as_deref(), Ok(r#""main:1: boom""#));
+    assert_eq!(world.dispatch("E", r#""read""#).as_deref(), Ok(r#""main.luau:1: boom""#));
     let refusal = world.dispatch("E", r#""write""#).expect_err("refused");
     assert!(refusal.contains("read-only"), "{refusal}");
     // What nobody waits for, and what is no template's.

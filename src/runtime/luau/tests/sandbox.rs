@@ -42,9 +42,9 @@ fn what_is_not_there_cannot_be_used() {
             table.sort(names)
             return table.concat(names, ' ')"
         ),
-        "\"_G _VERSION assert bit32 buffer collectgarbage coroutine error getmetatable integer interval ipairs math next null \
+        "\"_G _VERSION array assert bit32 buffer collectgarbage coroutine error getmetatable integer interval ipairs math next null \
          pairs pcall print rawequal rawget rawlen rawset require select setmetatable string table task timestamp timezone \
-         tonumber tostring type typeof unpack utf8 vector xpcall\""
+         tonumber tostring type typeof unpack utf8 value vector xpcall\""
     );
 }
 
@@ -231,7 +231,8 @@ fn errors_have_name_line_and_a_traceback_of_script_frames() {
     );
     assert_eq!(
         world.dispatch("E", "null"),
-        Err("lib/words:5: attempt to index nil with 'y'\n  in lib/words:5 function 'say'\n  in main:3".to_owned())
+        Err("lib/words.luau:5: attempt to index nil with 'y'\n  in lib/words.luau:5 function 'say'\n  in main.luau:3"
+            .to_owned())
     );
     let error = world.err("local ctx = ...\n\nctx.KV:set('k', print, { 's' })");
     assert_eq!(error, "test:3: a function cannot leave Luau\n  in test:3");
@@ -277,10 +278,10 @@ fn modules_are_found_in_the_templates_only_and_loaded_once() {
         ("@main", "test:1: cannot require \"@main\": there are no aliases"),
         ("a.luau", "test:1: cannot require \"a.luau\": leave .luau out"),
         ("nowhere", "test:1: cannot require \"nowhere\": there is no such module"),
-        ("fails", "fails:2: on purpose"),
-        ("broken", "broken:1: Expected identifier"),
+        ("fails", "fails.luau:2: on purpose"),
+        ("broken", "broken.luau:1: Expected identifier"),
         ("nothing", "test:1: module \"nothing\" must return one value, and returned nothing"),
-        ("loop1", "loop3:1: module \"loop1\" is still loading: loop1 → loop2 → loop3 → loop1 is a cycle"),
+        ("loop1", "loop3.luau:1: module \"loop1\" is still loading: loop1 → loop2 → loop3 → loop1 is a cycle"),
     ] {
         for _ in 0..2 {
             let error = world.err(&format!("require(\"{name}\")"));

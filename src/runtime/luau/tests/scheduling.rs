@@ -90,6 +90,32 @@ fn so_many_events_run_and_so_many_wait_and_one_more_is_busy_at_once() {
 }
 
 #[test]
+fn a_time_that_an_event_does_not_live_is_an_error_of_the_call() {
+    let world = World::new();
+    for (code, expected) in [
+        ("task.delay(40, print)", "test:2: task.delay: 40 s is longer than an event may live (30 s)"),
+        ("task.wait(30.5)", "test:2: task.wait: 30.5 s is longer than an event may live (30 s)"),
+        ("task.wait(math.huge)", "test:2: task.wait: inf s is longer than an event may live (30 s)"),
+        ("task.spawn(task.wait, 40) return task.wait(31)", "test:2: task.wait: 31 s is longer"),
+    ] {
+        let error = world.err(&format!("local ctx = ...\n{code}"));
+        assert!(error.starts_with(expected), "{code}: {error}");
+    }
+    // Some of the 30 s have passed by then, however little.
+    let error = world.err("task.wait(0.001) task.wait(30)");
+    assert!(
+        error.starts_with("test:1: task.wait: 30 s is longer than this event may still live (30.0 s of 30 s)"),
+        "{error}"
+    );
+    let caught = world.ok("task.cancel(task.delay(29, print)) return select(2, pcall(task.delay, 40, print))");
+    assert_eq!(caught, r#""task.delay: 40 s is longer than an event may live (30 s)""#);
+    assert_eq!(
+        world.ok("return { (pcall(task.wait, 0 / 0)), (pcall(task.wait, -1)), (pcall(task.wait)) }"),
+        "[true,true,true]"
+    );
+}
+
+#[test]
 fn a_cancelled_event_ends_whether_it_waits_or_runs_or_loops() {
     let world = World::with_limits(LuauLimits { tenant_running: 2, ..LuauLimits::default() });
     world.db.close_gate();
@@ -145,12 +171,12 @@ fn a_tenant_runs_its_own_template_if_it_has_one() {
 #[test]
 fn a_template_that_will_not_do_is_an_error_of_every_dispatch() {
     for (template, expected) in [
-        ("return function(", "main:1: Expected"),
+        ("return function(", "main.luau:1: Expected"),
         ("return { }", "the template must return function(ctx), not a table"),
         ("local x = 1", "the template must return one value, and returned nothing"),
         ("return 1, 2", "the template must return one value, and returned several"),
-        ("error('at load')", "main:1: at load"),
-        ("return require('nowhere')", "main:1: cannot require \"nowhere\": there is no such module"),
+        ("error('at load')", "main.luau:1: at load"),
+        ("return require('nowhere')", "main.luau:1: cannot require \"nowhere\": there is no such module"),
         ("task.wait() return function() end", "budget exceeded"),
     ] {
         let world = World::with(

@@ -262,7 +262,7 @@ fn deep_input_is_an_error_where_it_is_asked_for() {
     let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(world.dispatch("E", &deep(32)), Ok(deep(32)));
     let error = world.dispatch("E", &deep(33)).expect_err("too deep");
-    assert!(error.starts_with("main:1: the value nests deeper than 32 levels"), "{error}");
+    assert!(error.starts_with("main.luau:1: the value nests deeper than 32 levels"), "{error}");
 }
 
 #[test]
