@@ -457,7 +457,15 @@ impl LinkHandler for ClientHandler {
                     log::info!("{count} messages of the master of unknown kinds, the last {variant:?}");
                 }
             }
-            Err(error) => return self.on_undecodable(&error),
+            Err(error) => {
+                // Somebody waits for its answer.
+                if let Some(req_id) = ServerMessage::request_of(message) {
+                    let error = DispatchError::BadInput(format!("the message does not decode: {error}"));
+                    let result = Err(answers::to_wire(&error));
+                    let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
+                }
+                return self.on_undecodable(&error);
+            }
         }
         self.undecodable_in_a_row = 0;
         Ok(())

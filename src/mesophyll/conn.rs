@@ -439,6 +439,15 @@ impl ConnHandler {
             .send(result.map_err(|text| if is_ours { answers::from_wire(text) } else { DispatchError::Script(text) }));
     }
 
+    /// An answer that cannot be read is one all the same: its caller need not wait for its deadline.
+    fn on_garbled_response(&self, req_id: u64, error: &WireError) {
+        self.conn.inner.questions.take(req_id);
+        if let Some(waiting) = self.conn.inner.pending.take(req_id) {
+            let text = format!("the worker's answer does not decode: {error}");
+            waiting.answer.send(Err(DispatchError::OutcomeUnknown(text)));
+        }
+    }
+
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
         if let Some(count) = self.conn.inner.ledger.undecodable.note(Instant::now()) {
             log::warn!(worker = self.conn.id(); "worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
@@ -460,7 +469,12 @@ impl LinkHandler for ConnHandler {
                     log::info!(worker = self.conn.id(); "worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
                 }
             }
-            Err(error) => return self.on_undecodable(&error),
+            Err(error) => {
+                if let Some(req_id) = ClientMessage::request_of(message) {
+                    self.on_garbled_response(req_id, &error);
+                }
+                return self.on_undecodable(&error);
+            }
         }
         self.undecodable_in_a_row = 0;
         Ok(())

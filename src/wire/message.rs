@@ -176,6 +176,17 @@ impl ServerMessage {
         decode_message(bytes, &Self::VARIANTS, Self::read)
     }
 
+    /// Which request the bytes make, of those that do not decode, if it is one that is to be answered.
+    pub fn request_of(bytes: &[u8]) -> Option<u64> {
+        request_in(bytes, &Self::VARIANTS, |variant| match variant {
+            1 => &["id", "event", "req_id"],
+            2 => &["id", "name", "code", "event", "req_id"],
+            3 => &["id", "req_id"],
+            8 => &["req_id", "ids"],
+            _ => &[],
+        })
+    }
+
     fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(match variant {
             0 => {
@@ -241,6 +252,11 @@ impl ClientMessage {
         decode_message(bytes, &Self::VARIANTS, Self::read)
     }
 
+    /// Which request the bytes answer, of those that do not decode.
+    pub fn request_of(bytes: &[u8]) -> Option<u64> {
+        request_in(bytes, &Self::VARIANTS, |variant| if variant == 0 { &["req_id", "result"] } else { &[] })
+    }
+
     fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
         match variant {
             0 => {
@@ -279,6 +295,20 @@ fn decode_message<M>(
     };
     reader.end()?;
     Ok(incoming)
+}
+
+/// Which request a message is about that does not decode, if it can be seen all the same: `fields_of` names a variant's.
+fn request_in(bytes: &[u8], variants: &[&str], fields_of: fn(usize) -> &'static [&'static str]) -> Option<u64> {
+    let mut reader = Reader::new(bytes.get(..bytes.len().min(MESSAGE_MAX_BYTES))?);
+    let envelope = Envelope::read(&mut reader).ok().filter(|envelope| envelope.has_value)?;
+    let names = fields_of(envelope.name.find(variants)?);
+    let mut request = None;
+    // Something is wrong with it, before the id or behind it; what can be passed over before it is.
+    let _ = fields(&mut reader, names, FieldCount::Any, |field, reader| match names[field] {
+        "req_id" => Option::decode(reader).map(|id| request = id),
+        _ => skip_unknown(reader),
+    });
+    request
 }
 
 /// An unknown variant's name, fit for a log.
@@ -453,5 +483,43 @@ impl Decode for Health {
             Ok(())
         })?;
         Ok(health)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_of_a_message_that_does_not_decode_is_seen() {
+        let response = b"\x81\xb0DispatchResponse";
+        let answer = |rest: &[u8]| [&response[..], rest].concat();
+        // What a worker once sent: an integer that is none.
+        let wrong = answer(b"\x92\x07\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00");
+        for bytes in [&wrong, &answer(b"\x93\x07\xc0\xc1"), &answer(b"\x92\x07\x81"), &answer(b"\x91\xcc\x07")] {
+            assert!(ClientMessage::decode(bytes).is_err());
+            assert_eq!(ClientMessage::request_of(bytes), Some(7), "{bytes:x?}");
+        }
+        for bytes in [&answer(b"\x92\xa1x\xc0"), &answer(b""), &b"\x81\xa6Health\x91\x07".to_vec(), &b"\xc1".to_vec()] {
+            assert_eq!(ClientMessage::request_of(bytes), None, "{bytes:x?}");
+        }
+        let requests: [&[u8]; 4] = [
+            b"\x81\xadDispatchEvent\x93\x81\xa5Guild\xa1x\x92\x01\xc0\x07",
+            b"\x81\xa9RunScript\x95\xc0\xc0\xc0\xc0\x07",
+            b"\x81\xaaDropWorker\x92\x81\xa5Guild\xa1x\x07",
+            b"\x81\xabLiveTenants\x92\x07\x01",
+        ];
+        for bytes in requests {
+            assert!(ServerMessage::decode(bytes).is_err());
+            assert_eq!(ServerMessage::request_of(bytes), Some(7), "{bytes:x?}");
+        }
+        let nobody_waits: [&[u8]; 3] = [
+            b"\x81\xadDispatchEvent\x93\xc0\xc0\xc0",
+            b"\x81\xaeCancelDispatch\x92\x07\x07",
+            b"\x81\xb1UpdateTenantState\x92\x07\x07",
+        ];
+        for bytes in nobody_waits {
+            assert_eq!(ServerMessage::request_of(bytes), None, "{bytes:x?}");
+        }
     }
 }

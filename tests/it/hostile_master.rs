@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 use mesophyll::limits;
 use mesophyll::link::LinkLimits;
 use mesophyll::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use mesophyll::wire::message::{ClientMessage, Incoming};
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use tungstenite::Message;
 
@@ -59,6 +60,35 @@ fn a_refusal_is_told_in_one_short_line_without_control_characters() {
     let ClientEnd::Refused(why) = ended(&client) else { panic!("it was refused") };
     assert!(why.starts_with("the master refuses this worker (401): [2Jno1m x"), "{why}");
     assert!(why.len() < 400 && !why.contains(char::is_control), "{why}");
+    client.stop();
+}
+
+#[test]
+fn a_request_that_does_not_decode_is_answered_with_an_error() {
+    let (answer_tx, answer_rx) = bounded(4);
+    let address = master(move |socket| {
+        let mut link = tungstenite::accept(socket).expect("a handshake");
+        let requests: [&[u8]; 4] = [
+            b"\x81\xadDispatchEvent\x93\x81\xa5Guild\xa1x\x92\x01\xc0\x01",
+            b"\x81\xa9RunScript\x95\xc0\xc0\xc0\xc0\x02",
+            b"\x81\xaaDropWorker\x92\x81\xa5Guild\xa1x\x03",
+            b"\x81\xabLiveTenants\x92\x04\x01",
+        ];
+        requests.into_iter().for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));
+        while let Ok(message) = link.read() {
+            if let Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) =
+                ClientMessage::decode(&message.into_data())
+            {
+                answer_tx.send((req_id, result.map(drop))).unwrap_or_default();
+            }
+        }
+    });
+    let client = worker(address);
+    for request in 1..=4 {
+        let (req_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
+        let is_told = result.as_ref().is_err_and(|text| text.starts_with("bad_input: the message does not decode: "));
+        assert!(req_id == request && is_told, "{req_id}: {result:?}");
+    }
     client.stop();
 }
 

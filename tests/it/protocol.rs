@@ -437,6 +437,23 @@ fn garbage_is_skipped_until_sixteen_in_a_row_and_unknown_kinds_for_ever() {
 }
 
 #[test]
+fn an_answer_that_does_not_decode_ends_its_request_at_once() {
+    let master = Master::start(Duration::from_secs(5));
+    let mut peer = master.raw_peer();
+    peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+    let conn = master.wait_ready();
+    for rest in [&b"\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00"[..], b"\xc1", b"\x81\xa2Ok"] {
+        let (answer_tx, answer_rx) = unbounded();
+        conn.submit(TENANT, Ticket(0x77), Job::Dispatch(named("E")), far(), Answer::channel(answer_tx));
+        let answer = [&b"\x81\xb0DispatchResponse\x92\x77"[..], rest].concat();
+        peer.send(Message::binary(answer)).expect("sent");
+        let result = answer_rx.recv_timeout(DEADLINE).expect("an answer");
+        assert!(matches!(&result, Err(DispatchError::OutcomeUnknown(text)) if text.contains("decode")), "{result:?}");
+    }
+    assert!(!conn.is_closed());
+}
+
+#[test]
 fn a_server_that_stops_while_workers_connect_joins_every_link() {
     for _ in 0..100 {
         let master = Master::start(Duration::from_secs(5));

@@ -9,6 +9,7 @@ use mesophyll::wire::shape::{Decode, Encode};
 
 /// A message of a master.
 pub(super) fn server_message(bytes: &[u8]) {
+    let _ = ServerMessage::request_of(bytes);
     let Ok(Incoming::Message(message)) = ServerMessage::decode(bytes) else { return };
     let written = message.encode();
     let Ok(Incoming::Message(read)) = ServerMessage::decode(&written) else { panic!("cannot read {message:?} again") };
@@ -17,6 +18,7 @@ pub(super) fn server_message(bytes: &[u8]) {
 
 /// A message of a worker.
 pub(super) fn client_message(bytes: &[u8]) {
+    let _ = ClientMessage::request_of(bytes);
     let Ok(Incoming::Message(message)) = ClientMessage::decode(bytes) else { return };
     let written = message.encode();
     let Ok(Incoming::Message(read)) = ClientMessage::decode(&written) else { panic!("cannot read {message:?} again") };
