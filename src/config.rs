@@ -18,7 +18,7 @@ use crate::stream::names_a_listener;
 use crate::worker::Recycle;
 
 pub use self::values::{address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
-use self::values::{amount, text, without_scheme};
+use self::values::{amount, drain_timeout, text, without_scheme};
 
 /// How the pool's workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct PoolConfig {
     pub log_format: LogFormat,
     /// Time for a graceful stop.
     pub stop_timeout: Duration,
+    /// How long a worker that is restarted may take to answer what it has in flight.
+    pub drain_timeout: Duration,
     /// When an executor that does not come back to its loop makes its worker unhealthy.
     pub hang_timeout: Duration,
     /// Failures within a minute that make a worker failed, if not the default of them.
@@ -279,6 +281,7 @@ impl PoolConfig {
             log: level(options, defaults.log)?,
             log_format: log_format(options)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
+            drain_timeout: drain_timeout(options)?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
             failures_a_minute: count(options, "failures-a-minute")?,
             failures_in_a_row: count(options, "failures-in-a-row")?,
@@ -501,6 +504,7 @@ mod tests {
             ("max-db-connections", "0"),
             ("quota-records", "0"),
             ("hang-timeout", "1"),
+            ("drain-timeout", "301s"),
             ("quarantine-after", "0"),
             ("failures-a-minute", "0"),
             ("failures-in-a-row", "often"),

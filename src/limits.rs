@@ -138,6 +138,13 @@ pub const LIVE_TENANTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// milliseconds, and the longest that nothing can interrupt a second or so.
 pub const EXECUTOR_HANG_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a worker that is restarted has in flight may take so long to be answered, unless `--drain-timeout` says otherwise: longer
+/// than nearly all events take, as meanwhile the events of all its tenants wait. What takes longer ends with an unknown outcome.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Limit: the longest `--drain-timeout`: as long as an event may take that its caller waits for.
+pub const DRAIN_TIMEOUT_MAX: Duration = DISPATCH_DEADLINE_MAX;
+
 /// Deaths of a worker within [`QUARANTINE_WINDOW`] with a tenant's events in flight that quarantine it, unless
 /// `--quarantine-after` says otherwise.
 pub const QUARANTINE_AFTER: usize = 3;

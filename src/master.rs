@@ -320,6 +320,7 @@ fn start_processes(
     let default = Policy::default();
     let policy = Policy {
         hang_timeout: config.hang_timeout,
+        drain_timeout: config.drain_timeout,
         failures_in_window: config.failures_a_minute.unwrap_or(default.failures_in_window),
         // At most as many as `config` takes for a count.
         failures_in_a_row: config.failures_in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
@@ -414,7 +415,8 @@ fn start_threads(
             worker.load_tenant_states().map_err(|error| io::Error::other(format!("store: {error}")))?;
             Ok(worker)
         };
-        let worker = WorkerThreadHandle::start(id, Box::new(make), on_change.clone()).map_err(MasterError::Io)?;
+        let worker = WorkerThreadHandle::start(id, config.drain_timeout, Box::new(make), on_change.clone())
+            .map_err(MasterError::Io)?;
         workers.push(worker);
     }
     // Weak, because the workers hold the database.

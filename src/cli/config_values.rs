@@ -32,6 +32,7 @@ pub(super) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("deadline", span(config.deadline)),
         ("heartbeat-interval", span(config.heartbeat_interval)),
         ("stop-timeout", span(config.stop_timeout)),
+        ("drain-timeout", span(config.drain_timeout)),
         ("hang-timeout", span(config.hang_timeout)),
         ("failures-a-minute", config.failures_a_minute.unwrap_or(policy.failures_in_window).to_string()),
         ("failures-in-a-row", in_a_row),

@@ -40,6 +40,7 @@ pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("deadline", "D", "default deadline of a dispatch (default: 35s)"),
     OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
     OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
+    OptionSpec::value("drain-timeout", "D", "what a restarted worker runs may take so long to end (default: 5s)"),
     OptionSpec::value("hang-timeout", "D", "an executor away from its loop for so long hangs (default: 30s)"),
     OptionSpec::value("failures-a-minute", "N", "failures of a worker within a minute that give it up (default: 5)"),
     OptionSpec::value("failures-in-a-row", "N", "failures of a worker in a row that give it up (default: 10)"),

@@ -11,12 +11,13 @@ use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
 use super::words::JSON;
 use super::workers::fetch;
 use super::{CliError, Command, output};
+use crate::limits;
 
 /// Between two looks at how it goes.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Limit: for one worker to drain, end, and be ready again: the master's own limits come first.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(limits::DRAIN_TIMEOUT_MAX.as_secs() + 120);
 
 pub(super) const COMMAND: Command = Command {
     name: "restart",

@@ -3,12 +3,17 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::limits;
 use crate::stream::names_a_listener;
 
 use super::{ConfigError, Options};
 
 /// Reads a span of time such as `35s`, `500ms`, `2m`, `24h`; never zero.
 pub fn parse_span(text: &str) -> Option<Duration> {
+    parse_span_or_zero(text).filter(|span| !span.is_zero())
+}
+
+fn parse_span_or_zero(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number: u64 = number.parse().ok()?;
@@ -20,7 +25,7 @@ pub fn parse_span(text: &str) -> Option<Duration> {
         "d" => 86_400_000,
         _ => return None,
     };
-    number.checked_mul(ms).filter(|ms| *ms > 0).map(Duration::from_millis)
+    number.checked_mul(ms).map(Duration::from_millis)
 }
 
 /// A span option with its default.
@@ -34,6 +39,17 @@ pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Dur
             parse_span(text).ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h"))
         }
     }
+}
+
+/// How long a worker may drain.
+///
+/// # Errors
+/// It is not a span of time, or too long.
+pub(super) fn drain_timeout(options: &impl Options) -> Result<Duration, ConfigError> {
+    const NAME: &str = "drain-timeout";
+    let Some((text, _)) = options.option(NAME) else { return Ok(limits::DRAIN_TIMEOUT) };
+    let span = parse_span_or_zero(text).filter(|span| *span <= limits::DRAIN_TIMEOUT_MAX);
+    span.ok_or_else(|| wrong(options, NAME, "is a span of time from 0s to 300s"))
 }
 
 /// The address that `HOST:PORT` or `http://HOST:PORT` names.

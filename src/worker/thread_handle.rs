@@ -11,7 +11,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::DispatchError;
-use crate::limits;
 use crate::mesophyll::{LocalWorker, Unsent};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
 use crate::thread::{self, OwnedThread, ThreadExit};
@@ -25,9 +24,6 @@ use super::route::{Router, Target};
 use super::supervisor::{Cause, Restarts, State};
 use super::unseen::Unseen;
 use super::vms::Vms;
-
-/// What is in flight when a worker is restarted has so long to finish: above the wall limit of an event.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(limits::EVENT_WALL_MAX.as_secs() + 5);
 
 /// Limit: for the old worker to end and the new one to be made.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,6 +42,8 @@ pub struct WorkerThreadHandle {
 
 struct Shared {
     id: usize,
+    /// What is in flight when it is restarted has so long to finish.
+    drain_timeout: Duration,
     make: Box<MakeWorker>,
     router: Router<Gate>,
     unseen: Unseen,
@@ -81,7 +79,7 @@ struct GateState {
 }
 
 impl WorkerThreadHandle {
-    /// Makes the worker. `on_change` is called whenever its state changed; it must not block.
+    /// Makes the worker. When it is restarted, what it has in flight may take `drain_timeout` to be answered. `on_change` is called whenever its state changed; it must not block.
     ///
     /// # Blocks
     /// As `make` does: until its tenant states are loaded.
@@ -90,6 +88,7 @@ impl WorkerThreadHandle {
     /// Those of `make`.
     pub fn start(
         id: usize,
+        drain_timeout: Duration,
         make: Box<MakeWorker>,
         on_change: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
@@ -105,6 +104,7 @@ impl WorkerThreadHandle {
         };
         let shared = Arc::new(Shared {
             id,
+            drain_timeout,
             make,
             router,
             unseen: Unseen::new(id),
@@ -216,7 +216,7 @@ impl Managed for WorkerThreadHandle {
     }
 
     fn restart_timeout(&self) -> Duration {
-        DRAIN_TIMEOUT + REPLACE_TIMEOUT
+        self.shared.drain_timeout + REPLACE_TIMEOUT
     }
 
     fn stop(&self, drain_until: Instant, _deadline: Instant) -> bool {
@@ -304,7 +304,7 @@ impl Shared {
     fn replace(&self, gate: Option<Gate>, cause: Cause) {
         if let Some(gate) = gate {
             gate.seal();
-            let until = Instant::now() + DRAIN_TIMEOUT;
+            let until = Instant::now() + self.drain_timeout;
             while !gate.wait_drained(until, || self.is_ending.load(Ordering::SeqCst)) {
                 // Dispatches that wait may end at their deadlines meanwhile.
                 self.router.expire(Instant::now());

@@ -136,7 +136,7 @@ fn recycling_under_load_loses_nothing_either() {
 
 #[test]
 fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts() {
-    let master = Master::start(&["--log", "info"]);
+    let master = Master::start(&["--log", "info", "--drain-timeout", "5m"]);
     master.wait_ready();
     let tenant = guild_on(0);
     std::thread::scope(|scope| {
@@ -225,7 +225,8 @@ fn a_worker_is_killed_stays_away_and_is_restarted() {
 
 #[test]
 fn one_worker_that_cannot_be_killed_now_does_not_keep_the_others_from_it() {
-    let master = Master::start(&["--mode", "thread-pool", "--log", "info", "--stop-timeout", "2s"]);
+    let master =
+        Master::start(&["--mode", "thread-pool", "--log", "info", "--stop-timeout", "2s", "--drain-timeout", "5m"]);
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| master.dispatch(&guild_on(0), "WAIT", r#"{"mark":"draining","seconds":5}"#));
         master.running.wait_stderr("waiting draining");
@@ -319,7 +320,7 @@ fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_
 
 #[test]
 fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() {
-    let master = Master::start(&["--log", "info"]);
+    let master = Master::start(&["--log", "info", "--drain-timeout", "5m"]);
     master.wait_ready();
     // While it drains.
     let (status, body) = while_in_flight(&master, &guild_on(0), "draining", |pid| {
@@ -353,6 +354,29 @@ fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() 
     assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1"), (200, Value::from(1)));
     assert_eq!(master.dispatch(&guild_on(1), "ECHO", "2"), (200, Value::from(2)));
     master.stop().0.expect(0, "");
+}
+
+#[test]
+fn a_restart_waits_for_one_tenant_no_longer_than_it_may() {
+    for mode in ["process-pool", "thread-pool"] {
+        let master = Master::start(&["--log", "info", "--mode", mode, "--drain-timeout", "300ms"]);
+        master.wait_ready();
+        let (slow, neighbour) = (guild_on(0), "guild/16777223");
+        std::thread::scope(|scope| {
+            // It would end by itself, but long after this test.
+            let cut_off = scope.spawn(|| master.dispatch(&slow, "HOLD", r#"{"mark":"long"}"#));
+            master.running.wait_stderr("waiting long");
+            assert_eq!(operate(&master, "/i/restart-worker/0").0, 202);
+            assert_eq!(master.dispatch(neighbour, "ECHO", "1"), (200, Value::from(1)), "{mode}: on the same worker");
+            let (status, body) = cut_off.join().expect("an answer");
+            let told = (status, body["code"].as_str(), body["sent"].as_bool());
+            assert_eq!(told, (502, Some("OutcomeUnknown"), Some(true)), "{mode}: {body}");
+        });
+        let worker = &workers(&master)[0];
+        assert_eq!((&worker["state"], &worker["restarts"]), (&json!("ready"), &json!(1)), "{mode}");
+        assert_eq!(master.dispatch(&slow, "ECHO", "2"), (200, Value::from(2)), "{mode}");
+        master.stop().0.expect(0, "");
+    }
 }
 
 #[test]

@@ -462,7 +462,7 @@ impl Supervisor {
             }
             (_, Ending::Drain) => {
                 self.then = Then::Stay;
-                self.due = Some(self.due.map_or(drain_until, |due| due.min(drain_until)));
+                self.due = Some(drain_until);
                 vec![nobody()]
             }
             (_, Ending::Term | Ending::Kill) => {

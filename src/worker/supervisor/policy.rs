@@ -46,8 +46,7 @@ impl Default for Policy {
             failures_in_window: 5,
             window: Duration::from_secs(60),
             failures_in_a_row: 10,
-            // Above the wall limit of an event, so that each ends in its own way.
-            drain_timeout: limits::EVENT_WALL_MAX + Duration::from_secs(5),
+            drain_timeout: limits::DRAIN_TIMEOUT,
             term_grace: Duration::from_secs(5),
         }
     }

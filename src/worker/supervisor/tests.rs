@@ -200,8 +200,13 @@ fn a_worker_that_does_not_drain_is_ended_after_the_drain_timeout() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
-    assert_eq!(supervisor.due(), Some(at(start, 35_000)));
-    assert_eq!(supervisor.step(Event::Tick, at(start, 35_000), 0.0), [Action::RouteToQueue, Action::Terminate]);
+    assert_eq!(supervisor.due(), Some(at(start, 5000)));
+    assert_eq!(supervisor.step(Event::Tick, at(start, 5000), 0.0), [Action::RouteToQueue, Action::Terminate]);
+    // A stop that comes meanwhile has a time of its own.
+    let mut supervisor = ready_child(start);
+    supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
+    supervisor.step(Event::Stop { drain_until: at(start, 15_000) }, start, 0.0);
+    assert_eq!(supervisor.due(), Some(at(start, 15_000)));
 }
 
 #[test]
