@@ -81,6 +81,8 @@ pub struct PoolConfig {
     pub external_workers: bool,
     /// Where the workers' tokens are.
     pub worker_tokens: Option<PathBuf>,
+    /// What is started as a worker, if it is not this program.
+    pub worker_program: Option<PathBuf>,
     /// Default deadline of a dispatch.
     pub deadline: Duration,
     /// Told in Hello.
@@ -275,6 +277,7 @@ impl PoolConfig {
             default_events: events(options, defaults.default_events)?,
             external_workers,
             worker_tokens: options.option("worker-tokens").map(|(path, _)| PathBuf::from(path)),
+            worker_program: options.option("worker-program").map(|(path, _)| PathBuf::from(path)),
             deadline: span(options, "deadline", limits::DISPATCH_DEADLINE)?,
             heartbeat_interval: heartbeat_interval(options)?,
             runtime: RuntimeOptions::from_options(options, workers)?,

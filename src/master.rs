@@ -28,8 +28,8 @@ use crate::sharding::worker_for;
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
-    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Quarantine, Spawner, Subscriptions, Traffic, WorkerDb,
-    WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
+    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
+    WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
 };
 use crate::worker_like::WorkerLike;
 use figures::Layers;
@@ -91,7 +91,7 @@ impl Master {
     pub fn start(
         config: &PoolConfig,
         api: Option<ApiConfig>,
-        program: &Path,
+        program: &Program,
         make_runtime: Arc<MakeRuntime>,
     ) -> Result<Self, MasterError> {
         // Listeners first: a port in use is found before anything is started, and before the store is touched.
@@ -205,9 +205,14 @@ impl Master {
         &self.changes_rx
     }
 
-    /// Whether no worker is left that is not failed. One that was stopped on request does not count as failed.
-    pub fn has_given_up(&self) -> bool {
-        self.operator.reports().iter().all(|report| report.state == State::Failed)
+    /// Why no worker is left, if each has failed: with the last cause that is known. One that was stopped on request
+    /// does not count as failed.
+    pub fn given_up(&self) -> Option<String> {
+        let reports = self.operator.reports();
+        let is_over = reports.iter().all(|report| report.state == State::Failed);
+        let cause = reports.iter().rev().find_map(|one| Some((one.id, one.last_exit.as_deref()?)));
+        let cause = cause.map_or_else(String::new, |(id, how)| format!("; worker {id}: {how}"));
+        is_over.then(|| format!("no worker is left: each has failed too often{cause}"))
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
@@ -313,7 +318,7 @@ fn start_processes(
     config: &PoolConfig,
     server: &MesophyllServer,
     spawner: &Arc<Spawner>,
-    program: &Path,
+    program: &Program,
     quarantine: &Arc<Quarantine>,
     on_change: impl Fn() + Clone + Send + Sync + 'static,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
@@ -330,7 +335,7 @@ fn start_processes(
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
-            program: program.to_owned(),
+            program: program.clone(),
             args: worker_args(config, worker_id, &address),
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
             spawner: spawner.clone(),

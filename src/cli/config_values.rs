@@ -43,6 +43,7 @@ pub(super) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("trusted-source", list(config.trusted_sources.iter())),
         ("external-workers", switch(config.external_workers)),
         ("worker-tokens", config.worker_tokens.as_deref().map_or("made at start".to_owned(), path)),
+        ("worker-program", config.worker_program.as_deref().map_or("this program".to_owned(), path)),
         ("default-events", list(config.default_events.iter())),
         ("log", config.log.as_str().to_lowercase()),
         ("log-format", config.log_format.as_str().to_owned()),

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::master::Master;
+use crate::worker::Program;
 use crate::worker::supervisor::State;
 
 use super::api_options::{api_config, api_secret, check_pool};
@@ -44,6 +45,7 @@ pub(super) const COMMAND: Command = Command {
                 "FILE",
                 "the workers' tokens; written with fresh ones if it does not exist",
             ),
+            OptionSpec::value("worker-program", "PATH", "what is started as a worker (default: this program)"),
         ],
         LOOK,
     ],
@@ -67,7 +69,8 @@ fn run(args: &Args) -> Result<(), CliError> {
     need_luau()?;
     logging::init(config.log, config.log_format, "master", None);
     environment::log_unknown();
-    let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
+    let program = config.worker_program.as_deref().map_or_else(Program::own, |path| Ok(Program::at(path)));
+    let program = program.map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(&config)?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
@@ -127,8 +130,8 @@ fn wait(
                 Err(_) => broken_rx = never(),
             },
             recv(master.changes_rx()) -> _ => {
-                if master.has_given_up() {
-                    return Err(CliError::gave_up("no worker is left: each has failed too often"));
+                if let Some(why) = master.given_up() {
+                    return Err(CliError::gave_up(why));
                 }
             },
             recv(look_rx) -> _ => {}

@@ -16,6 +16,7 @@ use crate::escape;
 use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
+use crate::worker::Program;
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::{api_config, api_secret, check_pool};
@@ -90,7 +91,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let input = Input::open(path, repeat).map_err(bad_input)?;
     logging::init(config.log, config.log_format, "replay", None);
     environment::log_unknown();
-    let program = std::env::current_exe().map_err(|error| CliError::config(error.to_string()))?;
+    let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
@@ -107,7 +108,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         Err(Stop::Input(error)) => Err(bad_input(error)),
         Err(Stop::Output(error)) => Err(CliError::failed(format!("stdout: {error}"))),
         Err(Stop::Broken(why)) => Err(CliError::bug(why)),
-        Err(Stop::GaveUp) => Err(CliError::gave_up("no worker is left: each has failed too often")),
+        Err(Stop::GaveUp(why)) => Err(CliError::gave_up(why)),
         // The result lines and the summary have said what failed.
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
         Ok(()) => Ok(()),
@@ -144,7 +145,7 @@ fn number(args: &Args, name: &str, default: usize, max: usize) -> Result<usize, 
 enum Stop {
     ClosedStdout,
     Signal,
-    GaveUp,
+    GaveUp(String),
     Broken(String),
     Input(io::Error),
     Output(io::Error),
@@ -249,8 +250,8 @@ impl<'m> Replay<'m> {
                     // In process-pool mode nobody holds the other end.
                     Err(_) => self.broken_rx = never(),
                 },
-                recv(self.master.changes_rx()) -> _ => if self.master.has_given_up() {
-                    self.stopped = Some(Stop::GaveUp);
+                recv(self.master.changes_rx()) -> _ => if let Some(why) = self.master.given_up() {
+                    self.stopped = Some(Stop::GaveUp(why));
                 },
                 default(wait) => self.on_time(Instant::now()),
             }

@@ -56,6 +56,8 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
+    // A master starts its workers by a descriptor, whose number would be the name in `ps` and `top`.
+    let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
     environment::log_unknown();

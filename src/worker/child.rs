@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,11 +31,44 @@ const ENVIRONMENT: [&str; 4] = ["PATH", "TZ", "LANG", "RUST_BACKTRACE"];
 /// The variable in which a worker gets its token.
 pub const TOKEN_VARIABLE: &str = "MESOPHYLL_CLIENT_TOKEN";
 
+/// A program that is started as a worker.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    /// What is started in place of what the path names by then.
+    open: Option<Arc<File>>,
+}
+
+impl Program {
+    /// What a path names whenever it is started.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: None }
+    }
+
+    /// The program that this process runs, also when its file is replaced or removed: a master and its workers are of one
+    /// version. (Elsewhere than on Linux, what is there by then.)
+    ///
+    /// # Errors
+    /// The system does not say what runs.
+    pub fn own() -> io::Result<Self> {
+        let open = if cfg!(target_os = "linux") { File::open("/proc/self/exe").ok() } else { None };
+        Ok(Self { path: std::env::current_exe()?, open: open.map(Arc::new) })
+    }
+
+    /// The child has the descriptor until it executes it, and no longer.
+    fn command(&self) -> Command {
+        let Some(open) = &self.open else { return Command::new(&self.path) };
+        let mut command = Command::new(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        command.arg0(&self.path);
+        command
+    }
+}
+
 /// How to start a worker's process.
 #[derive(Clone)]
 pub struct ChildSpec {
     /// The binary.
-    pub program: PathBuf,
+    pub program: Program,
     /// Its arguments.
     pub args: Vec<OsString>,
     /// The worker's secret, handed over in its environment.
@@ -75,7 +109,7 @@ impl Child {
         worker_id: usize,
         on_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let mut command = Command::new(&spec.program);
+        let mut command = spec.program.command();
         command.args(&spec.args).env_clear().env(TOKEN_VARIABLE, &spec.token).process_group(0);
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
@@ -86,7 +120,9 @@ impl Child {
         let read_end = output.try_clone()?;
         let childs_stdout = childs_output.try_clone()?;
         command.stdin(Stdio::piped()).stdout(OwnedFd::from(childs_stdout)).stderr(OwnedFd::from(childs_output));
-        let process = spec.spawner.spawn(command)?;
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", spec.program.path.display()));
+        let process = spec.spawner.spawn(command).map_err(named)?;
         // From here on, dropping it ends and reaps the process.
         let mut child = Self { process, is_reaped: false, output, watch: None, _spawner: spec.spawner.clone() };
         let lines = spec.spawner.output().lines(worker_id, child.pid());

@@ -31,7 +31,7 @@ mod vms;
 
 pub use admission::AdmittingPool;
 pub use busiest::{Busiest, BusiestReport, Share};
-pub use child::{ChildSpec, TOKEN_VARIABLE};
+pub use child::{ChildSpec, Program, TOKEN_VARIABLE};
 pub use db::WorkerDb;
 pub use managed::Managed;
 pub use operator::Operator;

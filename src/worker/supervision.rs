@@ -316,6 +316,12 @@ impl Supervision {
         match action {
             Action::Spawn => self.spawn(),
             Action::Terminate => {
+                // The others were told as they were noticed.
+                let fault =
+                    self.supervisor.fault().filter(|why| matches!(why.cause, Cause::NotReady | Cause::LinksLost));
+                if let Some(why) = fault {
+                    log::warn!(worker = self.shared.id; "worker {} is ended: {}", self.shared.id, why.text);
+                }
                 if let Some(child) = &self.child {
                     child.terminate();
                 }
@@ -337,7 +343,11 @@ impl Supervision {
             }
             Action::RouteToQueue => self.shared.router.to_queue(),
             Action::RouteToNobody(reason) => {
-                log::debug!(worker = self.shared.id; "worker {}: {reason}", self.shared.id);
+                let id = self.shared.id;
+                match self.supervisor.last_exit().filter(|_| self.supervisor.state() == State::Failed) {
+                    Some(how) => log::error!(worker = id; "worker {id}: {reason}; the last time: {how}"),
+                    None => log::debug!(worker = id; "worker {id}: {reason}"),
+                }
                 self.shared.router.to_nobody(&reason);
             }
         }
@@ -356,7 +366,10 @@ impl Supervision {
                 log::info!(worker = self.shared.id; "worker {} started as pid {}", self.shared.id, child.pid());
                 self.child = Some(child);
             }
-            Err(error) => self.step(Event::SpawnFailed(error.to_string())),
+            Err(error) => {
+                log::warn!(worker = self.shared.id; "worker {} could not be started: {error}", self.shared.id);
+                self.step(Event::SpawnFailed(error.to_string()));
+            }
         }
     }
 

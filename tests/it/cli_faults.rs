@@ -326,5 +326,5 @@ fn give_up_after(kills: usize, options: &[&str]) {
         process::signal(worker, Signal::KILL);
         eventually("it is reaped", || is_gone(worker).then_some(()));
     }
-    master.running.wait().expect(5, "no worker is left: each has failed too often");
+    master.running.wait().expect(5, "no worker is left: each has failed too often; worker 0: killed by signal 9");
 }

@@ -126,7 +126,7 @@ fn bash_completes_commands_options_and_values() {
 
     let complete = |words: &[&str]| completed(folder.path(), words);
     assert_eq!(complete(&["mesophyll", "wor"]), ["worker", "workers"]);
-    assert_eq!(complete(&["mesophyll", "master", "--wor"]), ["--workers", "--worker-tokens"]);
+    assert_eq!(complete(&["mesophyll", "master", "--wor"]), ["--workers", "--worker-tokens", "--worker-program"]);
     assert_eq!(complete(&["mesophyll", "master", "--log", "d"]), ["debug"]);
     assert_eq!(complete(&["mesophyll", "master", "--log", "=", "d"]), ["debug"]);
     assert_eq!(complete(&["mesophyll", "master", "--log-format", "="]), ["text", "json"]);

@@ -16,7 +16,7 @@ use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantI
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Spawner, WorkerProcessHandle};
+use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 use mesophyll::worker_like::{WorkerLike, start};
 
 use rustix::process::Signal;
@@ -41,7 +41,7 @@ pub(crate) fn hasty() -> Policy {
 /// How to start a program as a worker.
 pub(crate) fn child(program: &str, args: &[&str]) -> ChildSpec {
     ChildSpec {
-        program: program.into(),
+        program: Program::at(Path::new(program)),
         args: args.iter().map(Into::into).collect(),
         token: TOKEN.to_owned(),
         spawner: Spawner::start().expect("its threads"),

@@ -18,7 +18,7 @@ use crate::support::binary::{Master, Running, SECRET, TEMPLATES, example, mesoph
 use crate::support::process::{eventually, is_gone, signal, within, workers_of};
 use crate::support::skip::skipped;
 
-/// A master with one worker, which it starts from a path of its own: what is there can be exchanged while it runs.
+/// A master with one worker, from a file of its own; what it starts as its worker can be exchanged while it runs.
 struct Exchangeable {
     master: Master,
     folder: PathBuf,
@@ -26,12 +26,20 @@ struct Exchangeable {
 
 impl Exchangeable {
     fn start(args: &[&str]) -> Self {
+        Self::start_as(false, args)
+    }
+
+    /// `is_its_own`: the worker is the program that the master runs, whose file is `mesophyll` in the folder.
+    fn start_as(is_its_own: bool, args: &[&str]) -> Self {
         // A link to the binary, as a program that was just written may be busy; so it has to be in the same file system.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("exchangeable-{:016x}", random::u64()));
         fs::create_dir(&folder).expect("a new folder");
         let program = folder.join("mesophyll");
         fs::hard_link(env!("CARGO_BIN_EXE_mesophyll"), &program).expect("a link");
-        let like = mesophyll(&[&ONE_WORKER[..], args].concat());
+        let worker = folder.join("worker");
+        fs::hard_link(&program, &worker).expect("a link");
+        let exchanged = ["--worker-program", worker.to_str().expect("text")];
+        let like = mesophyll(&[&ONE_WORKER[..], if is_its_own { &[] } else { &exchanged }, args].concat());
         let mut command = Command::new(program);
         command.args(like.get_args()).env("MESOPHYLL_API_SECRET", SECRET);
         for (name, value) in like.get_envs().filter(|(_, value)| value.is_none()) {
@@ -52,7 +60,7 @@ impl Exchangeable {
         writes.args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0""#]).arg(&new).arg(line);
         assert!(writes.status().expect("a shell").success());
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("set");
-        fs::rename(new, self.folder.join("mesophyll")).expect("exchanged");
+        fs::rename(new, self.folder.join("worker")).expect("exchanged");
         self.master.command(&["restart", "0"]).expect(0, "");
     }
 
@@ -176,6 +184,46 @@ fn a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again() {
     }
     assert!(is_gone(worker));
     assert_eq!(master.dispatch("guild/1", "ECHO", "2"), (200, Value::from(2)));
+}
+
+#[test]
+fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
+    let exchangeable = Exchangeable::start_as(true, &[]);
+    let (master, file) = (&exchangeable.master, exchangeable.folder.join("mesophyll"));
+    let mut worker = exchangeable.worker_after(0);
+    for round in 0..2 {
+        fs::remove_file(&file).expect("it is there");
+        if round == 1 {
+            fs::write(&file, "no program").expect("another file");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("set");
+        } else {
+            assert!(!file.exists());
+        }
+        signal(worker, Signal::KILL);
+        worker = exchangeable.worker_after(worker);
+        assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
+        // As it is called in `ps`, though it was started by a descriptor.
+        assert_eq!(fs::read_to_string(format!("/proc/{worker}/comm")).expect("it runs"), "mesophyll\n");
+        fs::write(&file, "").expect("a file");
+    }
+}
+
+#[test]
+fn a_master_whose_workers_cannot_be_started_says_why_each_time_and_at_its_end() {
+    let args = [&ONE_WORKER[..], &["--failures-a-minute", "2", "--worker-program", "/nowhere/mesophyll"]].concat();
+    let mut command = mesophyll(&args);
+    command.env("MESOPHYLL_API_SECRET", SECRET);
+    let ended = Running::start(command).wait();
+    let why = "could not be started: /nowhere/mesophyll: No such file or directory (os error 2)";
+    let lines = |start: &str| ended.stderr.lines().filter(|line| line.contains(start) && line.contains(why)).count();
+    assert_eq!((ended.code(), lines("WARN  [mesophyll::worker::supervision] worker 0 could")), (5, 2), "{ended:?}");
+    assert_eq!(
+        lines("ERROR [mesophyll::worker::supervision] worker 0: its worker has failed too often"),
+        1,
+        "{ended:?}"
+    );
+    let last = ended.stderr.lines().last().expect("a line");
+    assert_eq!(last, format!("mesophyll: no worker is left: each has failed too often; worker 0: {why}"));
 }
 
 #[test]

@@ -206,6 +206,11 @@ impl Supervisor {
         self.last_exit.as_deref()
     }
 
+    /// Why its process is being ended, if that is the worker's fault.
+    pub fn fault(&self) -> Option<&Why> {
+        self.why.as_ref()
+    }
+
     /// Whether it waits for what is in flight: then nothing new may be sent, and [`Event::Drained`] is wanted.
     pub fn is_draining(&self) -> bool {
         self.ending == Ending::Drain

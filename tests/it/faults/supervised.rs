@@ -13,7 +13,9 @@ use mesophyll::sharding::worker_for;
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::value::decode;
 use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport};
+use mesophyll::worker::{
+    ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,
+};
 use mesophyll::worker_like::WorkerLike;
 
 use crate::support::DEADLINE;
@@ -46,7 +48,8 @@ impl Supervised {
             let args = [fault, "--id", &id, "--master", &master, "--lifeline", "stdin"];
             let token = server.get_token_for_worker(worker_id).expect("a token").to_owned();
             let args = args.iter().map(Into::into).collect();
-            let child = ChildSpec { program: example("faulty_worker"), args, token, spawner: spawner.clone() };
+            let child =
+                ChildSpec { program: Program::at(&example("faulty_worker")), args, token, spawner: spawner.clone() };
             let config = ProcessConfig::new(worker_id, Some(child), policy);
             let worker = WorkerProcessHandle::start(config, || {}).expect("a loop");
             server.observe(worker_id, &worker.observer());
