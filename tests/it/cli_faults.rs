@@ -86,6 +86,37 @@ fn whatever_is_wrong_with_an_event_the_others_go_on_in_worker_threads() {
 }
 
 #[test]
+fn check_names_places_in_files_and_directories_also_as_json() {
+    let folder = TempDir::new();
+    let at = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
+    write(folder.path(), "main.luau", "return function(ctx)\n  return ctx.KV:get('k')\nend");
+    write(folder.path(), "words.luau", "return {}");
+    let says = "scopes missing: ctx.KV:get(key, scopes)";
+    let found = run(&["check", "--templates", &at("")]);
+    found.expect(1, "one problem found");
+    assert_eq!(found.stdout, [format!("main.luau:2:17: {says}")]);
+    let found = run(&["check", "--templates", &at(""), "--json"]);
+    found.expect(1, "one problem found");
+    let expected = serde_json::json!([{"file": "main.luau", "line": 2, "column": 17, "message": says}]);
+    assert_eq!(found.json(), [expected]);
+    let found = run(&["check", &at("main.luau"), &at("words.luau"), "--templates", &at("")]);
+    found.expect(1, "2 problems found");
+    let table = "the template must return function(ctx), not a table";
+    assert_eq!(
+        found.stdout,
+        [format!("{}:2:17: {says}", at("main.luau")), format!("{}:1:1: {table}", at("words.luau"))]
+    );
+    write(folder.path(), "main.luau", "return require('words').run");
+    let clean = run(&["check", &at("main.luau"), "--json"]);
+    clean.expect(0, "");
+    assert_eq!(clean.stdout, ["[]"]);
+    assert_eq!(run_on(&["check", "-"], b"return print".to_vec()).stdout, ["nothing found"]);
+    run(&["check", &at("nothing.luau")]).expect(3, "nothing.luau");
+    run(&["check", &at("")]).expect(2, "is a directory; give it with --templates");
+    run(&["check"]).expect(2, "--templates or a file is missing");
+}
+
+#[test]
 fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
     let syntax = TempDir::new();
     write(syntax.path(), "main.luau", "return function(ctx\n  return 1\nend");

@@ -60,7 +60,7 @@ use self::executor::ExecutorParts;
 use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
-pub use self::templates::{Finding, check, check_source};
+pub use self::templates::{Finding, check, check_file, check_source};
 use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};

@@ -10,7 +10,7 @@ use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
 
 /// Something wrong with a template.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Finding {
     /// The file, relative to the directory: `lib/words.luau`.
     pub file: String,
@@ -46,24 +46,36 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
         let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
         findings.push(Finding { file: MAIN_FILE.to_owned(), line: 0, column: 0, message });
     }
-    for file in &files.files {
-        let mut find = |At { line, column }, message| {
-            findings.push(Finding { file: file.name.clone(), line, column, message });
-        };
-        if let Err(problem) = compile(&file.text, SOURCE_MAX_BYTES) {
-            find(At { line: problem.line, column: 0 }, problem.message);
-            continue;
-        }
-        let seen = walk(&file.text, file.module == MAIN);
-        seen.findings.into_iter().for_each(|(at, message)| find(at, message));
-        for (at, required) in seen.requires {
-            if let Err(message) = resolve(exists, &file.module, &required) {
-                find(at, message);
-            }
-        }
-    }
+    let found = files.files.iter().flat_map(|file| of_source(&file.name, &file.module, &file.text, &exists));
+    findings.extend(found);
     findings.sort();
     Ok(findings)
+}
+
+/// Checks a file as a tenant's own template, or as a script, which says so by `local ctx = ...`. What it requires is looked
+/// for in `directory`, if there is one. Nothing is executed.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn check_file(file: &str, source: &[u8], directory: Option<&Path>) -> io::Result<Vec<Finding>> {
+    vm::prepare();
+    let read = |directory: &Path| source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES);
+    let files = directory.map(read).transpose()?;
+    let is_in = |files: &source::Files, module: &str| files.files.iter().any(|file| file.module == module);
+    let mut findings = of_source(file, MAIN, source, &|module| files.as_ref().is_none_or(|files| is_in(files, module)));
+    findings.sort();
+    Ok(findings)
+}
+
+/// What is wrong with a source that is this module.
+fn of_source(file: &str, module: &str, source: &[u8], exists: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let finding = |At { line, column }, message| Finding { file: file.to_owned(), line, column, message };
+    if let Err(problem) = compile(source, SOURCE_MAX_BYTES) {
+        return vec![finding(At { line: problem.line, column: 0 }, problem.message)];
+    }
+    let seen = walk(source, module == MAIN);
+    let required = seen.requires.into_iter().filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
+    seen.findings.into_iter().chain(required).map(|(at, message)| finding(at, message)).collect()
 }
 
 /// Why a template that a tenant is to have of its own does not compile, if it does not. Nothing is executed.
@@ -170,6 +182,26 @@ mod tests {
             ],
         );
         assert_eq!(beside.findings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_is_checked_as_a_template_or_as_a_script() {
+        let found = |source: &str, directory: Option<&Path>| {
+            let findings = check_file("mine.luau", source.as_bytes(), directory).expect("readable");
+            findings.iter().map(Finding::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found("return {}", None), ["mine.luau:1:1: the template must return function(ctx), not a table"]);
+        assert_eq!(found("local ctx = ... return { ctx.tenant.id }", None), Vec::<String>::new());
+        assert_eq!(found("return function(c) return c.kv end", None).len(), 1);
+        assert!(found("return (", None)[0].starts_with("mine.luau:1: Expected"));
+        let folder = Scratch::new("beside", &[("words.luau", "return (")]);
+        assert_eq!(found("return require('words')", Some(&folder.0)), Vec::<String>::new());
+        assert_eq!(found("return require('other')", None), Vec::<String>::new());
+        assert_eq!(
+            found("return require('other')", Some(&folder.0)),
+            ["mine.luau:1:16: cannot require \"other\": there is no such module"]
+        );
+        assert!(check_file("mine.luau", b"", Some(Path::new("no such directory"))).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use mlua::chunk::Compiler;
 
-pub use self::check::{Finding, check, check_source};
+pub use self::check::{Finding, check, check_file, check_source};
 pub(super) use self::shelf::Shelf;
 pub(super) use self::watch::{Look, Watch};
 use super::config::TemplateSource;
