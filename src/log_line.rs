@@ -86,17 +86,27 @@ pub fn line(record: &Record<'_>, origin: Origin, now: Timestamp) -> Vec<u8> {
 /// `,"message":"` and `…"}`, the line's end, and a last character that is twelve bytes long.
 const AROUND_A_MESSAGE: usize = 32;
 
-/// The line of a record as text, with its end, and with those below it set in: only the first begins
-/// with a level, or with the time if there is one.
-pub fn text(record: &Record<'_>, now: Option<Timestamp>) -> String {
+/// A record as a line of text, in parts: what they say is escaped.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Text {
+    /// What the line begins with, with a space behind it; empty where the log has no times.
+    pub time: String,
+    /// Where in the program.
+    pub target: String,
+    /// What was logged, and the lines below it, which are set in: none of them passes for a line.
+    pub message: String,
+}
+
+/// The parts of a record as text, with the time if there is one.
+pub fn text(record: &Record<'_>, now: Option<Timestamp>) -> Text {
     let mut said = Said::default();
     let _ = record.key_values().visit(&mut said);
     let time = now.map(|now| said.ts.take().unwrap_or_else(|| microseconds(now)) + " ");
-    let message = format!("[{}] {}", record.target(), record.args());
+    let mut message = escape::one_line(&record.args().to_string()).into_owned();
     let below = said.below.unwrap_or_default();
-    let mut text = format!("{}{:<5} {}\n", time.unwrap_or_default(), record.level(), escape::one_line(&message));
-    below.lines().for_each(|line| text += &format!("    {}\n", escape::one_line(line)));
-    text
+    below.lines().for_each(|line| message += &format!("\n    {}", escape::one_line(line)));
+    let target = escape::one_line(record.target()).into_owned();
+    Text { time: time.unwrap_or_default(), target, message }
 }
 
 /// The time with which a line of text begins, if it does, and what follows it.
@@ -291,17 +301,18 @@ mod tests {
             let record = record.level(Level::Warn).target("x\n").key_values(&about);
             text(&record.args(format_args!("{message}")).build(), now)
         };
-        let escaped = "WARN  [x\\n] E\\nERROR forged \\u{1b}[31m\\u{202e}\\u{9b}2J";
-        assert_eq!(written(None), format!("{escaped}\n    INFO  [x] y\n    \\u{{1b}}[2J\n"));
+        let escaped = "E\\nERROR forged \\u{1b}[31m\\u{202e}\\u{9b}2J\n    INFO  [x] y\n    \\u{1b}[2J";
+        let expected = Text { time: String::new(), target: "x\\n".to_owned(), message: escaped.to_owned() };
+        assert_eq!(written(None), expected);
         let timed = written(Timestamp::from_unix_micros(1_709_210_096_000_120).ok());
-        let (time, rest) = split_time(&timed);
-        assert_eq!(time, Some("2024-02-29T12:34:56.000120Z"));
-        assert!(rest.starts_with(escaped), "{rest}");
+        let time = "2024-02-29T12:34:56.000120Z";
+        assert_eq!(timed, Text { time: format!("{time} "), ..expected });
+        assert_eq!(split_time(&format!("{time} WARN  [x] y")), (Some(time), "WARN  [x] y"));
         // One that a worker printed keeps the time that it had there.
         let earlier = [(TS, Value::from("2024-02-29T12:34:55.000000Z"))];
         let mut record = Record::builder();
         let written = text(&record.key_values(&earlier).args(format_args!("a")).build(), Some(Timestamp::EPOCH));
-        assert_eq!(written, "2024-02-29T12:34:55.000000Z INFO  [] a\n");
+        assert_eq!(written.time, "2024-02-29T12:34:55.000000Z ");
         for none in ["", "INFO  x", "2024-02-29T12:34:56Z x", "2024-02-30T12:34:56.000120Z x"] {
             assert_eq!(split_time(none), (None, none));
         }

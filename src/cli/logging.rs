@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
 
 use crate::config::LogFormat;
 use crate::log_line::{self, Origin};
@@ -29,7 +30,7 @@ const OURS: [&str; 2] = ["mesophyll", "tenant/"];
 /// one). A second call changes the level only.
 pub(super) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
     let form = match format {
-        LogFormat::Text => Form::Text { has_time: !is_journal() },
+        LogFormat::Text => Form::Text { writer: text_writer(), has_time: !is_journal() },
         LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
     };
     IS_JSON.store(matches!(form, Form::Json(_)), Ordering::Relaxed);
@@ -38,6 +39,11 @@ pub(super) fn init(level: LevelFilter, format: LogFormat, role: &'static str, wo
     // If there is a logger already, it stays.
     let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Mutex::new(None) }));
     log::set_max_level(level);
+}
+
+/// Writes lines of text, whatever their level: which are logged is decided before.
+fn text_writer() -> SimpleLogger {
+    SimpleLogger::new().with_level(LevelFilter::Trace)
 }
 
 /// Whether there is a log in JSON. Written once, before anything is logged.
@@ -77,7 +83,7 @@ fn is_journal() -> bool {
 
 /// What a log looks like.
 enum Form {
-    Text { has_time: bool },
+    Text { writer: SimpleLogger, has_time: bool },
     Json(Origin),
 }
 
@@ -92,16 +98,24 @@ impl Sink for Form {
         if !self.enabled(record.metadata()) {
             return true;
         }
-        let now = Timestamp::now();
-        let mut line = match *self {
-            Form::Text { has_time } => log_line::text(record, has_time.then_some(now)).into_bytes(),
-            Form::Json(origin) => log_line::line(record, origin, now),
-        };
-        if begins_anew {
-            line.insert(0, b'\n');
+        let (now, begin) = (Timestamp::now(), if begins_anew { "\n" } else { "" });
+        // Whatever is said is made into text before the lock, as its making may take locks of its own.
+        match self {
+            Form::Json(origin) => {
+                let line = log_line::line(record, *origin, now);
+                io::stderr().lock().write_all(&[begin.as_bytes(), &line].concat()).is_ok()
+            }
+            Form::Text { writer, has_time } => {
+                let text = log_line::text(record, has_time.then_some(now));
+                // The writer takes this lock again, inside: no other thread tears a line.
+                let mut stderr = io::stderr().lock();
+                let is_begun = stderr.write_all(format!("{begin}{}", text.time).as_bytes()).is_ok();
+                let mut escaped = Record::builder();
+                escaped.level(record.level()).target(&text.target);
+                writer.log(&escaped.args(format_args!("{}", text.message)).build());
+                is_begun
+            }
         }
-        // One write, under the lock: a line is torn neither by another thread nor by another process.
-        io::stderr().lock().write_all(&line).is_ok()
     }
 }
 
@@ -211,7 +225,7 @@ mod tests {
 
     #[test]
     fn other_crates_are_not_heard_below_warn_at_any_level() {
-        let form = Form::Text { has_time: true };
+        let form = Form::Text { writer: text_writer(), has_time: true };
         let heard = |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
         for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {
             assert!(heard(ours, Level::Trace), "{ours}");

@@ -144,6 +144,7 @@ const HOMES: &[Home] = &[
     },
     Home { krate: "sha2", homes: &["internal_api/token.rs"] },
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
+    Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
     Home { krate: "thread_priority", homes: &["thread.rs"] },
     Home { krate: "tungstenite", homes: &["link/"] },
     Home {
