@@ -37,6 +37,8 @@ pub(super) struct ApiClient {
 /// An answer of the internal API.
 pub(super) struct ApiAnswer {
     pub(super) status: u16,
+    /// The answer says that the tenant is not subscribed to the event.
+    pub(super) is_unsubscribed: bool,
     pub(super) body: String,
 }
 
@@ -124,8 +126,9 @@ impl ApiClient {
 
     fn read(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<ApiAnswer, CliError> {
         let status = response.status().as_u16();
+        let is_unsubscribed = response.headers().get("Mesophyll-Subscribed").is_some_and(|value| value == "false");
         let body = response.body_mut().with_config().limit(CLIENT_REPLY_MAX_BYTES).read_to_string();
-        Ok(ApiAnswer { status, body: body.map_err(|error| self.unreachable(&error))? })
+        Ok(ApiAnswer { status, is_unsubscribed, body: body.map_err(|error| self.unreachable(&error))? })
     }
 
     fn url(&self, path: &str) -> String {

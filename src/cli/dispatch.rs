@@ -43,6 +43,12 @@ fn run(args: &Args) -> Result<(), CliError> {
     let members: Vec<_> = [("name", name.as_str()), ("data", data.get())].into_iter().chain(author).collect();
     let body = words::object(&members);
     let answer = client.post(&path, &body)?;
+    if answer.is_unsubscribed {
+        output::tell(&format!(
+            "{tenant} is not subscribed to {event}, so nothing ran: `mesophyll tenant subscribe {tenant} {event}` \
+             subscribes it, the master's --default-events all tenants without a state"
+        ));
+    }
     match answer.status {
         202 => Ok(()),
         _ => output::print_json(&answer.success()?),

@@ -11,9 +11,12 @@ use super::{Api, Call, flag, token};
 use crate::error::DispatchError;
 use crate::http::{Body, Response};
 use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
-use crate::model::{CreateEvent, DispatchResult, EncodedJson, EncodedValue, EventData, Job, TenantId};
+use crate::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, TenantId};
 use crate::wire::json;
 use crate::worker_like;
+
+/// Says in an answer which is null that the tenant is not subscribed to the event; else it is not there.
+pub(super) const SUBSCRIBED: &str = "Mesophyll-Subscribed";
 
 pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
@@ -31,8 +34,9 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
         api.pool.dispatch_event_nowait(tenant, event, deadline)?;
         return Ok(Response::json(202, "{}").holding(permit));
     }
-    let value = api.wait_for(call, tenant, Job::Dispatch(event), deadline)?;
-    answer(&value, permit)
+    let (value, is_subscribed) = api.wait_for(call, tenant, Job::Dispatch(event), deadline)?;
+    let response = answer(&value, permit)?;
+    Ok(if is_subscribed { response } else { response.with_header(SUBSCRIBED, "false") })
 }
 
 /// A tenant's answer. Many large ones at once may find no room; then the caller learns that much.
@@ -83,11 +87,17 @@ pub(super) fn event_of(
 }
 
 impl Api {
-    /// Has a job done.
+    /// Has a job done. Beside its value it says whether the tenant is subscribed to the event, as far as the worker says it.
     ///
     /// # Blocks
     /// Until the answer or the deadline; the wake-up is the shutdown of the API.
-    pub(super) fn wait_for(&self, call: &Call<'_>, tenant: TenantId, job: Job, deadline: Instant) -> DispatchResult {
+    pub(super) fn wait_for(
+        &self,
+        call: &Call<'_>,
+        tenant: TenantId,
+        job: Job,
+        deadline: Instant,
+    ) -> Result<(EncodedValue, bool), DispatchError> {
         let ticket = call.id.ticket();
         let pending = worker_like::start_as(&*self.pool, tenant, ticket, job, deadline);
         // The end of the API ends it.
@@ -95,6 +105,7 @@ impl Api {
         if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
             return Err(DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned()));
         }
-        pending.finish()
+        let slot = pending.slot().clone();
+        pending.finish().map(|value| (value, !slot.is_unsubscribed()))
     }
 }

@@ -91,11 +91,14 @@ fn parameters(route: &Route<Endpoint>, words: &Value) -> Vec<Value> {
 fn responses(route: &Route<Endpoint>, said: &Value) -> Map<String, Value> {
     let mut responses = Map::new();
     for (status, content) in said["ok"].as_object().into_iter().flatten() {
-        let content = match content {
+        let mut content = match content {
             Value::Null => json!({ "description": "It is done." }),
             Value::String(media) => json!({ "description": "As asked.", "content": { media: {} } }),
             schema => json!({ "description": "As asked.", "content": { "application/json": { "schema": schema } } }),
         };
+        if let Some(headers) = said["headers"].get(status) {
+            content["headers"] = headers.clone();
+        }
         responses.insert(status.clone(), content);
     }
     for (status, codes) in errors(route) {

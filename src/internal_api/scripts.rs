@@ -26,7 +26,7 @@ pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Res
         return Err(ApiError::new(Code::TooLarge, message));
     }
     let event = event_of(name.clone(), author, data, name.len() + code.len())?;
-    let result = api.wait_for(call, tenant, Job::RunScript { name, code, event }, Instant::now() + patience)?;
+    let (result, _) = api.wait_for(call, tenant, Job::RunScript { name, code, event }, Instant::now() + patience)?;
     answer(&result, permit)
 }
 

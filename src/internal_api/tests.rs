@@ -65,7 +65,7 @@ impl WorkerLike for StandIn {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: JobAnswer) {
+    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, mut answer: JobAnswer) {
         let event = match job.clone() {
             Job::Dispatch(event) | Job::RunScript { event, .. } => event,
             Job::DropTenant => {
@@ -86,7 +86,12 @@ impl WorkerLike for StandIn {
                 answer.send(Ok(value::encode(&KhronosValue::Map(map))));
             }
             ("LARGE", _) => answer.send(Ok(value::encode(&KhronosValue::Text("x".repeat(50_000))))),
-            _ => answer.send(Ok(value::encode(&KhronosValue::Null))),
+            (name, _) => {
+                if name == "UNSUBSCRIBED" {
+                    answer.mark_not_subscribed();
+                }
+                answer.send(Ok(value::encode(&KhronosValue::Null)));
+            }
         }
     }
 
@@ -265,6 +270,15 @@ fn an_author_is_the_tokens_user_or_whom_the_token_may_act_for() {
         assert!(!answer.closes());
     }
     assert!(fixture.seen_rx.is_empty(), "what is refused reaches no tenant");
+}
+
+#[test]
+fn an_answer_says_when_the_tenant_is_not_subscribed() {
+    let fixture = serve(config());
+    for (name, says) in [("UNSUBSCRIBED", Some("false")), ("X", None)] {
+        let answer = fixture.dispatch(GUILD, &format!(r#"{{"name":"{name}"}}"#));
+        assert_eq!((answer.status, answer.text(), answer.header("mesophyll-subscribed")), (200, "null", says));
+    }
 }
 
 #[test]

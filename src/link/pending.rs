@@ -97,6 +97,13 @@ impl<T> Pending<T> {
         self.len() == 0
     }
 
+    /// Changes what waits under this id, if something does.
+    pub fn change(&self, id: u64, change: impl FnOnce(&mut T)) {
+        if let Some(waiter) = self.lock().waiting.get_mut(&id) {
+            change(waiter);
+        }
+    }
+
     /// Looks at all that wait, such as for what was in flight when a worker died.
     pub fn for_each(&self, mut look: impl FnMut(u64, &T)) {
         for (id, waiter) in &self.lock().waiting {

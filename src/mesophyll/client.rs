@@ -30,6 +30,9 @@ use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers, question};
 /// Ten years: longer than any link.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// What this worker names at the end of its Ready (docs/protocol.md).
+const EXTENSIONS: [&str; 1] = ["subscribed"];
+
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -277,7 +280,8 @@ impl Run {
             pause = (pause * 2).min(BACKOFF_MAX);
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let ready = Ready { version, executors: self.worker.executors(), tenant_states, live_tenants: true };
+        let (executors, extensions) = (self.worker.executors(), EXTENSIONS.map(str::to_owned).to_vec());
+        let ready = Ready { version, executors, tenant_states, live_tenants: true, extensions };
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;
         }
@@ -320,11 +324,14 @@ fn open(master: &str) -> Result<(Stream, &str, Instant), ConnectError> {
 struct Session {
     interval_ms: AtomicU64,
     is_ready: AtomicBool,
+    /// The reference's master never does, and knows none of our extensions.
+    has_said_hello: AtomicBool,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS), is_ready: AtomicBool::new(false) }
+        let (is_ready, has_said_hello) = Default::default();
+        Self { interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS), is_ready, has_said_hello }
     }
 }
 
@@ -359,6 +366,7 @@ impl ClientHandler {
         match message {
             ServerMessage::Hello { heartbeat_interval_ms } => {
                 self.session.interval_ms.store(heartbeat_interval_ms, Ordering::SeqCst);
+                self.session.has_said_hello.store(true, Ordering::Relaxed);
                 link.beat_now();
             }
             ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) } => {
@@ -391,7 +399,12 @@ impl ClientHandler {
         lock(&self.in_flight).insert(req_id, tenant);
         let link = link.clone();
         let in_flight = self.in_flight.clone();
-        let answer = Answer::callback(move |result| {
+        let is_told = self.session.has_said_hello.load(Ordering::Relaxed);
+        let answer = Answer::callback_told(move |result, is_subscribed| {
+            if !is_subscribed && is_told {
+                // Before the answer, and on the same link, so that it arrives before it. Without room the answer is enough.
+                let _ = link.send_for(tenant, ClientMessage::NotSubscribed { req_id }.encode());
+            }
             let is_alone = {
                 let mut in_flight = lock(&in_flight);
                 in_flight.remove(&req_id);

@@ -388,6 +388,9 @@ impl ConnHandler {
     fn on_client_message(&self, message: ClientMessage) {
         match message {
             ClientMessage::DispatchResponse { req_id, result } => self.on_response(req_id, result),
+            ClientMessage::NotSubscribed { req_id } => {
+                self.conn.inner.pending.change(req_id, |waiting| waiting.answer.mark_not_subscribed());
+            }
             ClientMessage::Heartbeat => {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
                 self.on_ready();

@@ -79,28 +79,43 @@ pub enum Cancelled {
 pub struct Answer {
     target: Option<Target>,
     observed: Option<Box<Observed>>,
+    is_subscribed: bool,
 }
 
 enum Target {
     Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
-    Callback(Box<dyn FnOnce(DispatchResult) + Send>),
+    Callback(Box<dyn FnOnce(DispatchResult, bool) + Send>),
 }
 
 impl Answer {
     /// Puts the answer where one thread waits for it.
     pub fn slot(slot: Arc<Slot>) -> Self {
-        Self { target: Some(Target::Slot(slot)), observed: None }
+        Self::to(Target::Slot(slot))
     }
 
     /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
     pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
-        Self { target: Some(Target::Channel(answer_tx)), observed: None }
+        Self::to(Target::Channel(answer_tx))
     }
 
     /// Calls back with the answer, on whichever thread has it. The callback must not block.
     pub fn callback(callback: impl FnOnce(DispatchResult) + Send + 'static) -> Self {
-        Self { target: Some(Target::Callback(Box::new(callback))), observed: None }
+        Self::callback_told(move |result, _| callback(result))
+    }
+
+    /// As [`Answer::callback`], for a callback that is also told whether the tenant is subscribed to the event.
+    pub fn callback_told(callback: impl FnOnce(DispatchResult, bool) + Send + 'static) -> Self {
+        Self::to(Target::Callback(Box::new(callback)))
+    }
+
+    fn to(target: Target) -> Self {
+        Self { target: Some(target), observed: None, is_subscribed: true }
+    }
+
+    /// Says beside the answer that the tenant is not subscribed to the event, so that nothing was run.
+    pub fn mark_not_subscribed(&mut self) {
+        self.is_subscribed = false;
     }
 
     /// Has this job told of when it is answered, however that comes about.
@@ -137,10 +152,10 @@ impl Answer {
             observed.ended(result.as_ref().map(drop));
         }
         match self.target.take() {
-            Some(Target::Slot(slot)) => slot.put(result),
+            Some(Target::Slot(slot)) => slot.put(result, self.is_subscribed),
             // A waiter that has gone away needs no answer.
             Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
-            Some(Target::Callback(callback)) => callback(result),
+            Some(Target::Callback(callback)) => callback(result, self.is_subscribed),
             None => {}
         }
     }

@@ -26,15 +26,17 @@ pub struct Slot {
 #[derive(Debug, Default)]
 struct State {
     answer: Option<DispatchResult>,
+    is_unsubscribed: bool,
     /// Somebody sleeps: to wake nobody is a system call all the same.
     sleeps: bool,
 }
 
 impl Slot {
     /// Puts the answer in.
-    pub(super) fn put(&self, answer: DispatchResult) {
+    pub(super) fn put(&self, answer: DispatchResult, is_subscribed: bool) {
         let mut state = self.lock();
         state.answer = Some(answer);
+        state.is_unsubscribed = !is_subscribed;
         self.end(state);
     }
 
@@ -74,6 +76,11 @@ impl Slot {
     /// Takes the answer out, if it is there; never blocks.
     pub fn take(&self) -> Option<DispatchResult> {
         self.lock().answer.take()
+    }
+
+    /// Whether the answer came with the word that the tenant is not subscribed to the event.
+    pub fn is_unsubscribed(&self) -> bool {
+        self.lock().is_unsubscribed
     }
 
     // No code of others runs under this lock, so poison means nothing here.

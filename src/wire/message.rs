@@ -97,6 +97,11 @@ pub enum ClientMessage {
     Ready(Ready),
     /// Ours: how the worker is doing; sent beside each heartbeat.
     Health(Health),
+    /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null, follows.
+    NotSubscribed {
+        /// Which request.
+        req_id: u64,
+    },
 }
 
 /// What a worker tells when it is ready. Later versions may add fields at the end.
@@ -110,6 +115,8 @@ pub struct Ready {
     pub tenant_states: u64,
     /// Whether it answers [`ServerMessage::LiveTenants`]; an older worker skips that.
     pub live_tenants: bool,
+    /// What else it understands or says, by name; an older worker names nothing.
+    pub extensions: Vec<String>,
 }
 
 /// How a worker is doing. Later versions may add fields at the end.
@@ -230,7 +237,9 @@ impl ServerMessage {
 }
 
 impl ClientMessage {
-    const VARIANTS: [&str; 4] = ["DispatchResponse", "Heartbeat", "Ready", "Health"];
+    /// Those without a name are for what others are to say.
+    const VARIANTS: [&str; 10] =
+        ["DispatchResponse", "Heartbeat", "Ready", "Health", "", "", "", "", "", "NotSubscribed"];
 
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -268,7 +277,11 @@ impl ClientMessage {
                 Ok(ClientMessage::Heartbeat)
             }
             2 => Ready::decode(reader).map(ClientMessage::Ready),
-            _ => Health::decode(reader).map(ClientMessage::Health),
+            3 => Health::decode(reader).map(ClientMessage::Health),
+            _ => {
+                read_fields!(reader => req_id);
+                Ok(ClientMessage::NotSubscribed { req_id })
+            }
         }
     }
 }
@@ -283,7 +296,7 @@ fn decode_message<M>(
     }
     let mut reader = Reader::new(bytes);
     let envelope = Envelope::read(&mut reader)?;
-    let incoming = match envelope.name.find(variants) {
+    let incoming = match envelope.name.find(variants).filter(|variant| !variants[*variant].is_empty()) {
         Some(_) if !envelope.has_value => return Err(WireError::Invalid("a message without its fields")),
         Some(variant) => Incoming::Message(read(variant, &mut reader)?),
         None => {
@@ -391,6 +404,10 @@ impl ClientMessage {
                 writer.variant("Health");
                 health.encode(writer);
             }
+            ClientMessage::NotSubscribed { req_id } => {
+                writer.encoded(b"\x81\xadNotSubscribed\x91");
+                writer.unsigned(*req_id);
+            }
         }
     }
 }
@@ -421,11 +438,15 @@ impl Decode for Result<EncodedValue, String> {
 
 impl Encode for Ready {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(4);
+        writer.array(7);
         writer.text(&self.version);
         writer.unsigned(self.executors);
         writer.unsigned(self.tenant_states);
         writer.boolean(self.live_tenants);
+        self.extensions.encode(writer);
+        // Places of what is to come (docs/protocol.md): sandbox, host.
+        writer.nil();
+        writer.nil();
     }
 }
 
@@ -434,14 +455,15 @@ impl Decode for Ready {
         let mut ready = Ready::default();
         fields(
             reader,
-            &["version", "executors", "tenant_states", "live_tenants"],
+            &["version", "executors", "tenant_states", "live_tenants", "extensions"],
             FieldCount::Any,
             |field, reader| {
                 match field {
                     0 => ready.version = Decode::decode(reader)?,
                     1 => ready.executors = Decode::decode(reader)?,
                     2 => ready.tenant_states = Decode::decode(reader)?,
-                    _ => ready.live_tenants = Decode::decode(reader)?,
+                    3 => ready.live_tenants = Decode::decode(reader)?,
+                    _ => ready.extensions = Option::decode(reader)?.unwrap_or_default(),
                 }
                 Ok(())
             },

@@ -354,8 +354,10 @@ fn messages_of_our_own_come_back() {
     }
     for _ in 0..200 {
         let health = random.health();
-        let ready = Ready { version: random.text(), executors: random.number(), tenant_states: 3, live_tenants: true };
-        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready)] {
+        let (version, executors, extensions) = (random.text(), random.number(), vec![random.text(), "x".to_owned()]);
+        let ready = Ready { version, executors, tenant_states: 3, live_tenants: true, extensions };
+        let not_subscribed = ClientMessage::NotSubscribed { req_id: executors };
+        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready), not_subscribed] {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
@@ -395,9 +397,27 @@ fn a_health_of_an_older_or_a_newer_worker_is_understood() {
 
 #[test]
 fn the_ready_of_an_older_worker_announces_nothing_that_it_does_not_do() {
-    let ready = Ready { version: "1".to_owned(), executors: 2, tenant_states: 3, live_tenants: true };
+    let extensions = vec!["x".to_owned()];
+    let ready = Ready { version: "1".to_owned(), executors: 2, tenant_states: 3, live_tenants: true, extensions };
     let (name, fields) = split(&ClientMessage::Ready(ready.clone()).encode());
-    let older = [&name[..], &[0x93], &fields[..3].concat()].concat();
-    let known = Ready { live_tenants: false, ..ready };
-    assert_eq!(ClientMessage::decode(&older), Ok(Incoming::Message(ClientMessage::Ready(known))));
+    let of = |count: usize| [&name[..], &[0x90 + count as u8], &fields[..count].concat()].concat();
+    let decode = |bytes: &[u8]| ClientMessage::decode(bytes);
+    assert_eq!(decode(&of(7)), Ok(Incoming::Message(ClientMessage::Ready(ready.clone()))));
+    let known = Ready { extensions: Vec::new(), ..ready };
+    assert_eq!(decode(&of(4)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
+    let nil = [&name[..], b"\x95", &fields[..4].concat(), b"\xc0"].concat();
+    assert_eq!(decode(&nil), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
+    let known = Ready { live_tenants: false, ..known };
+    assert_eq!(decode(&of(3)), Ok(Incoming::Message(ClientMessage::Ready(known))));
+}
+
+#[test]
+fn a_number_that_another_extension_has_is_unknown() {
+    for index in 4..9 {
+        let message = ClientMessage::decode(&[0x81, index, 0x91, 7]);
+        assert_eq!(message, Ok(Incoming::Unknown(index.to_string())));
+    }
+    let message = ClientMessage::decode(&[0x81, 9, 0x91, 7]);
+    assert_eq!(message, Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id: 7 })));
+    assert_eq!(ClientMessage::decode(b"\x81\xa0\x91\x07"), Ok(Incoming::Unknown(String::new())));
 }

@@ -143,12 +143,13 @@ impl WorkerThread {
         }
     }
 
-    fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+    fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, mut answer: Answer) {
         if !self.is_loaded.load(Ordering::Acquire) {
             return answer.send(Err(DispatchError::Busy("the worker is still loading the tenant states".to_owned())));
         }
         match &job {
             Job::Dispatch(event) if !self.subscriptions.wants(tenant, &event.name) => {
+                answer.mark_not_subscribed();
                 answer.send(Ok(EncodedValue::null()));
             }
             _ => self.runtime.submit(tenant, ticket, job, answer),

@@ -409,7 +409,11 @@ impl Target for Gate {
             state.in_flight += 1;
         }
         let gate = self.clone();
-        let counted = Answer::callback(move |result| {
+        let counted = Answer::callback_told(move |result, is_subscribed| {
+            let mut answer = answer;
+            if !is_subscribed {
+                answer.mark_not_subscribed();
+            }
             answer.send(result);
             gate.answered();
         });

@@ -144,7 +144,8 @@ impl Peer {
         let mut peer = Self::connect(args)?;
         // Only this fault claims to answer questions; no fault does.
         let live_tenants = args.fault == "ignores-questions";
-        let ready = Ready { version: "faulty".to_owned(), executors: 1, tenant_states: 0, live_tenants };
+        let version = "faulty".to_owned();
+        let ready = Ready { version, executors: 1, tenant_states: 0, live_tenants, extensions: Vec::new() };
         peer.send(&ClientMessage::Ready(ready))?;
         peer.send(&ClientMessage::Heartbeat)?;
         Ok(peer)

@@ -201,6 +201,21 @@ fn the_api_answers_with_the_statuses_of_the_contract() {
 }
 
 #[test]
+fn the_dispatch_command_says_that_the_tenant_is_not_subscribed() {
+    for mode in ["process-pool", "thread-pool"] {
+        let master = Master::start(&["--mode", mode]);
+        master.wait_ready();
+        master.command(&["tenant", "subscribe", "guild:1", "ECHO"]).expect(0, "");
+        let other = master.command(&["dispatch", "guild:1", "OTHER", "1"]);
+        other.expect(0, "guild:1 is not subscribed to OTHER");
+        assert!(other.stderr.contains("mesophyll tenant subscribe guild:1 OTHER"), "{}", other.stderr);
+        assert_eq!(other.stdout, ["null"]);
+        let echo = master.command(&["dispatch", "guild:1", "ECHO", "null"]);
+        assert_eq!((echo.stdout, echo.stderr), (vec!["null".to_owned()], String::new()));
+    }
+}
+
+#[test]
 fn an_event_that_fails_while_nobody_waits_for_it_is_told_in_the_log() {
     for mode in ["process-pool", "thread-pool"] {
         let master = Master::start(&["--mode", mode]);

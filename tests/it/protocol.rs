@@ -23,6 +23,8 @@ use tungstenite::{Message, WebSocket};
 use crate::support::DEADLINE;
 use crate::support::stand_in::{StandInRuntime, Told};
 
+mod subscribed;
+
 const TENANT: TenantId = TenantId::Guild(1 << 22);
 
 /// What a master is told of its workers' links.

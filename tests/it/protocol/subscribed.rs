@@ -1,0 +1,80 @@
+//! A worker says that a tenant is not subscribed to an event, to masters that may know what that means.
+
+use super::*;
+
+#[test]
+fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
+    let master = Master::start(Duration::from_secs(5));
+    let state = TenantState { events: BTreeSet::from(["ONLY".to_owned()]), data: EncodedJson::null() };
+    master.db.set_tenant_state(TENANT, &state).expect("set");
+    let worker = Worker::start(&master);
+    let conn = master.wait_ready();
+    for (name, is_unsubscribed) in [("ONLY", false), ("OTHER", true)] {
+        let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named(name)), far());
+        let slot = pending.slot().clone();
+        pending.wait().expect("an answer");
+        assert_eq!(slot.is_unsubscribed(), is_unsubscribed, "{name}");
+    }
+    drop(worker);
+    // By hand: one that says so of a request that is not pending disturbs no other.
+    let mut peer = master.raw_peer();
+    let mut say = |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
+    let ready = Ready { version: "ours".to_owned(), extensions: vec!["subscribed".to_owned()], ..Ready::default() };
+    say(ClientMessage::Ready(ready));
+    let conn = master.wait_ready();
+    let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("E")), far());
+    let slot = pending.slot().clone();
+    let req_id = loop {
+        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id, .. })) =
+            ServerMessage::decode(&next_message(&mut peer))
+        {
+            break req_id.expect("one that is waited for");
+        }
+    };
+    let mut say = |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
+    say(ClientMessage::NotSubscribed { req_id: req_id ^ 1 });
+    say(ClientMessage::DispatchResponse { req_id, result: Ok(mesophyll::model::EncodedValue::null()) });
+    pending.wait().expect("an answer");
+    assert!(!slot.is_unsubscribed());
+}
+
+#[test]
+fn a_master_that_never_said_hello_is_told_nothing_new() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let config = ClientConfig {
+        master: listener.local_addr().expect("an address").to_string(),
+        worker_id: 0,
+        workers: 1,
+        token: "t".to_owned(),
+        link_limits: LinkLimits::default(),
+    };
+    let (runtime, _told) = StandInRuntime::new();
+    let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
+    let db = Arc::new(WorkerDb::direct(Master::start(DEADLINE).db.clone(), 0, 1));
+    let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
+    let client = MesophyllClient::start(config, worker).expect("a client");
+    let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+    while !matches!(ClientMessage::decode(&next_message(&mut peer)), Ok(Incoming::Message(ClientMessage::Ready(_)))) {}
+    let ask = |peer: &mut WebSocket<TcpStream>, req_id: u64| {
+        let message = ServerMessage::DispatchEvent { id: TENANT, event: named("E"), req_id: Some(req_id) };
+        peer.send(Message::binary(message.encode())).expect("sent");
+        let mut seen = Vec::new();
+        loop {
+            match ClientMessage::decode(&next_message(peer)) {
+                Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result })) if id == req_id => {
+                    assert_eq!(result, Ok(mesophyll::model::EncodedValue::null()));
+                    break seen;
+                }
+                Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id })) => seen.push(req_id),
+                Ok(_) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    assert_eq!(ask(&mut peer, 1), Vec::<u64>::new());
+    let hello = ServerMessage::Hello { heartbeat_interval_ms: 5000 };
+    peer.send(Message::binary(hello.encode())).expect("sent");
+    assert_eq!(ask(&mut peer, 2), [2]);
+    drop(peer);
+    client.stop();
+}
