@@ -2,6 +2,7 @@
 //!
 //! Between the store and the real server stands a proxy that cuts a connection before or after a message with certain bytes.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use postgres::{Client, NoTls};
 use crate::support::db::text;
 use crate::support::postgres::{Locale, Schema, is_there};
 use crate::support::process::eventually;
+use crate::support::skip::skipped;
 #[cfg(feature = "luau")]
 use crate::support::{
     TempDir,
@@ -80,12 +82,8 @@ impl Proxy {
 
     /// One before a schema's server, and the schema's URL through it.
     fn before(schema: &Schema) -> (Self, String) {
-        let (scheme, rest) = schema.url().split_once("://").expect("a URL");
-        let (authority, rest) = rest.split_once('/').expect("a database");
-        let (user, host) = authority.rsplit_once('@').unwrap_or(("postgres", authority));
-        let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5432") };
-        let proxy = Self::to(host);
-        let url = format!("{scheme}://{user}@{}/{rest}", proxy.address);
+        let proxy = Self::to(host_of(schema));
+        let url = through(schema, proxy.address);
         (proxy, url)
     }
 
@@ -108,6 +106,22 @@ impl Proxy {
         let open = std::mem::take(&mut self.wires().open);
         open.iter().filter(|socket| socket.shutdown(Shutdown::Both).is_ok()).count()
     }
+}
+
+/// The address of a schema's server.
+fn host_of(schema: &Schema) -> String {
+    let (_, rest) = schema.url().split_once("://").expect("a URL");
+    let (authority, _) = rest.split_once('/').expect("a database");
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.contains(':') { host.to_owned() } else { format!("{host}:5432") }
+}
+
+/// The URL of a schema, through what stands before its server.
+fn through(schema: &Schema, address: SocketAddr) -> String {
+    let (scheme, rest) = schema.url().split_once("://").expect("a URL");
+    let (authority, rest) = rest.split_once('/').expect("a database");
+    let user = authority.rsplit_once('@').map_or("postgres", |(user, _)| user);
+    format!("{scheme}://{user}@{address}/{rest}")
 }
 
 /// Carries bytes both ways until either end closes or a cut comes.
@@ -160,6 +174,122 @@ fn take_cut(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
     }
     wires.cuts += 1;
     wires.next_cut.take()
+}
+
+/// A message of the protocol, from its length on, with its type if it has one.
+fn message(from: &mut TcpStream, has_type: bool) -> std::io::Result<Vec<u8>> {
+    let mut message = vec![0; if has_type { 5 } else { 4 }];
+    from.read_exact(&mut message)?;
+    let length = u32::from_be_bytes(message[message.len() - 4..].try_into().expect("four bytes"));
+    let begun = message.len();
+    message.resize(begun + length as usize - 4, 0);
+    from.read_exact(&mut message[begun..])?;
+    Ok(message)
+}
+
+/// Everything that the server says until it is ready for a query; it is in no transaction then if this ends with `I`.
+fn until_ready(server: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let said = message(server, true)?;
+        all.extend_from_slice(&said);
+        if said[0] == b'Z' {
+            return Ok(all);
+        }
+    }
+}
+
+/// Where a pooler takes the next session from.
+#[derive(Clone, Copy)]
+enum Order {
+    LastUsedFirst,
+    TakingTurns,
+}
+
+/// The sessions of a pooler in transaction mode: after each transaction of a client they are any client's.
+struct Pool {
+    server: String,
+    idle: Mutex<VecDeque<TcpStream>>,
+    order: Order,
+}
+
+impl Pool {
+    fn greet(&self, startup: &[u8]) -> std::io::Result<(TcpStream, Vec<u8>)> {
+        let mut server = TcpStream::connect(&self.server)?;
+        server.write_all(startup)?;
+        let greeting = until_ready(&mut server)?;
+        Ok((server, greeting))
+    }
+
+    fn take(&self, startup: &[u8]) -> std::io::Result<TcpStream> {
+        let idle = self.idle.lock().expect("a lock").pop_front();
+        idle.map_or_else(|| Ok(self.greet(startup)?.0), Ok)
+    }
+
+    fn put_back(&self, server: TcpStream) {
+        let mut idle = self.idle.lock().expect("a lock");
+        match self.order {
+            Order::LastUsedFirst => idle.push_front(server),
+            Order::TakingTurns => idle.push_back(server),
+        }
+    }
+
+    fn serve(&self, mut client: TcpStream) -> std::io::Result<()> {
+        let startup = message(&mut client, false)?;
+        // A session that only says how a server greets.
+        client.write_all(&self.greet(&startup)?.1)?;
+        let mut held = None;
+        loop {
+            let asked = message(&mut client, true)?;
+            if asked[0] == b'X' {
+                return Ok(());
+            }
+            let mut server = held.take().map_or_else(|| self.take(&startup), Ok)?;
+            server.write_all(&asked)?;
+            if !matches!(asked[0], b'Q' | b'S') {
+                held = Some(server);
+                continue;
+            }
+            let said = until_ready(&mut server)?;
+            client.write_all(&said)?;
+            if said.last() == Some(&b'I') { self.put_back(server) } else { held = Some(server) }
+        }
+    }
+}
+
+#[test]
+fn a_pooler_in_transaction_mode_is_found_out_at_the_start() {
+    let test = "a_pooler_in_transaction_mode_is_found_out_at_the_start";
+    if !is_there(test) {
+        return;
+    }
+    let schema = Schema::migrated(Locale::Utf8);
+    if schema.url().split('@').next().is_some_and(|user| user.matches(':').count() > 1) {
+        return skipped(test, "the stand-in for a pooler signs in without a password");
+    }
+    for (order, others) in
+        [(Order::LastUsedFirst, 0), (Order::LastUsedFirst, 3), (Order::TakingTurns, 0), (Order::TakingTurns, 3)]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = through(&schema, listener.local_addr().expect("bound"));
+        let pool = Arc::new(Pool { server: host_of(&schema), idle: Mutex::default(), order });
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let pool = Arc::clone(&pool);
+                std::thread::spawn(move || pool.serve(client));
+            }
+        });
+        let mut clients: Vec<Client> = (0..others).map(|_| Client::connect(&url, NoTls).expect("it works")).collect();
+        // As many sessions as clients were in a transaction at once.
+        clients.iter_mut().for_each(|client| client.batch_execute("BEGIN; SELECT 1").expect("begun"));
+        clients.iter_mut().for_each(|client| client.batch_execute("COMMIT").expect("committed"));
+        let url = StoreUrl::Postgres(url);
+        for refused in [store::open(&url).err(), store::migrate(&url).err()] {
+            let refused = refused.unwrap_or_else(|| panic!("opened with {others} others")).to_string();
+            assert!(refused.contains("pool_mode=session"), "{refused}");
+        }
+    }
 }
 
 /// A database that is reached through a proxy.

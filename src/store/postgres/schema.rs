@@ -91,7 +91,33 @@ fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, 
 
 /// Connects for the first time.
 pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
-    Session::connect(config).map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))
+    let session = Session::connect(config);
+    let mut session = session.map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))?;
+    if is_shared(&mut session, config).map_err(failed)? {
+        let why = "a pooler stands before the server and gives each transaction another session (PgBouncer with \
+                   pool_mode=transaction or statement); what is set and prepared for a session would be lost: use \
+                   pool_mode=session, or the server's own port";
+        return Err(OpenError::Unavailable(why.to_owned()));
+    }
+    Ok(session)
+}
+
+/// How often a session asks which process serves it; a pooler may take turns between a few.
+const POOLER_ASKS: u32 = 3;
+
+/// Whether others may get the process that serves a session. While another connection is in a transaction, whichever process
+/// it was given, this session's must be its own, and the same as before.
+fn is_shared(session: &mut Session, config: &postgres::Config) -> Result<bool, Fault> {
+    let before = session.process()?;
+    // Where there is room for one connection only, there is nothing to compare with.
+    let Ok(mut other) = Session::connect(config) else { return Ok(false) };
+    other.transaction(None, |other| {
+        let mut is_shared = other.process()? == before;
+        for _ in 0..POOLER_ASKS {
+            is_shared = is_shared || session.process()? != before;
+        }
+        Ok(is_shared)
+    })
 }
 
 /// Checks that the database is one that we can use.

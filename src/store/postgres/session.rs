@@ -14,7 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
-use postgres::{Client, Config, NoTls, Row, Statement};
+use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 
 use crate::error::DbError;
 use crate::limits::{
@@ -122,6 +122,16 @@ impl Session {
     /// Whether it is known to be gone, or of no use any more.
     pub(super) fn is_closed(&self) -> bool {
         self.is_broken || self.client.is_closed()
+    }
+
+    /// The number of the server's process that answers now.
+    pub(super) fn process(&mut self) -> Result<Option<String>, Fault> {
+        // Prepares nothing: it is asked before it is known that what is prepared stays.
+        let rows = self.client.simple_query("SELECT pg_backend_pid()")?;
+        Ok(rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        }))
     }
 
     /// Runs statements without parameters or results.
