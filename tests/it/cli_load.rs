@@ -28,7 +28,7 @@ enum Slow {
 fn begin(api: SocketAddr, slow: Slow) -> TcpStream {
     let mut stream = TcpStream::connect(api).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
-    let body = r#"{"name":"WAIT","data":{"seconds":600,"mark":0}}"#;
+    let body = r#"{"name":"WAIT","data":{"seconds":25,"mark":0}}"#;
     let head = format!(
         "POST /i/dispatch-event/1 HTTP/1.1\r\nHost: x\r\nAuthorization: Internal {}\r\nContent-Length: {}\r\n\r\n",
         token(7),

@@ -154,7 +154,7 @@ fn a_worker_that_is_killed_and_restarted_shows_in_the_figures_with_the_reasons()
     master.wait_ready();
     let worker = workers_of(master.pid())[&0];
     std::thread::scope(|scope| {
-        let lost = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"lost","seconds":60}"#).0);
+        let lost = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"lost","seconds":25}"#).0);
         master.running.wait_stderr("waiting lost");
         assert_eq!(Scrape::of(&master).get("mesophyll_dispatches_in_flight{worker=\"0\"}"), 1.0);
         signal(worker, Signal::KILL);
