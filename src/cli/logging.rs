@@ -1,6 +1,7 @@
 //! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can read ends nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -119,6 +120,12 @@ impl Sink for Form {
     }
 }
 
+thread_local! {
+    /// Whether this thread writes a line. Where that panics, as a broken stderr makes it, the hook would log the panic, whose
+    /// line would panic in turn, which ends the process.
+    static IS_WRITING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Where lines go.
 trait Sink: Send + Sync {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool;
@@ -153,11 +160,12 @@ impl<S: Sink> Log for Steady<S> {
         let failed_at = self.failed_at();
         // After a failure it is tried again, as a stderr may be full for a moment only; but not for each line, as each
         // failure may be a panic that is caught, which costs milliseconds where a backtrace is wanted.
-        if failed_at.is_some_and(|at| at.elapsed() < PAUSE) {
+        if failed_at.is_some_and(|at| at.elapsed() < PAUSE) || IS_WRITING.replace(true) {
             return;
         }
         let write = || self.inner.write(record, failed_at.is_some());
         let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
+        IS_WRITING.set(false);
         if !is_written {
             self.set_failed_at(Some(Instant::now()));
         } else if failed_at.is_some() {
@@ -221,6 +229,30 @@ mod tests {
             logger.log(&record);
             assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
         }
+    }
+
+    /// What it writes logs in its turn, as the hook of a panic does.
+    static INNER: Steady<Echo> = Steady { inner: Echo(AtomicU32::new(0)), failed_at: Mutex::new(None) };
+
+    struct Echo(AtomicU32);
+
+    impl Sink for Echo {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn write(&self, record: &Record<'_>, _: bool) -> bool {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            INNER.log(record);
+            true
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_logged_while_a_line_is_written_is_not_written() {
+        let record = Record::builder().args(format_args!("a line")).build();
+        (0..2).for_each(|_| INNER.log(&record));
+        assert_eq!(INNER.inner.0.load(Ordering::SeqCst), 2);
     }
 
     #[test]
