@@ -329,6 +329,10 @@ pub const TENANT_EVENTS_MAX: usize = 1000;
 /// Limit: the name of an event that a script subscribes its tenant to.
 pub const TENANT_EVENT_NAME_MAX_BYTES: usize = 128;
 
+/// Limit: what a script gives as the name of a module or of a time zone, or as a time or an integer to be read; a longer text
+/// is an error before anything is made of it, as it may be as large as the VM.
+pub const SCRIPT_NAME_MAX_BYTES: usize = 512;
+
 /// Limit: a line that a script logs; the rest is cut off.
 pub const SCRIPT_LOG_LINE_MAX_BYTES: usize = 2048;
 

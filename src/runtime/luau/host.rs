@@ -14,13 +14,14 @@ use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread,
 
 use super::budget::{Doom, Meter, Span};
 use super::control::Control;
+use super::convert::values::Name;
 use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
 use super::memory::Pace;
 use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
 use super::script_error;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
-use crate::limits::SCRIPT_ERROR_VALUE_MAX_BYTES;
+use crate::limits::{SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES};
 use crate::model::{CreateEvent, EventData, TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::wire::json::value_to_json;
@@ -289,7 +290,10 @@ impl Host {
 
     fn write_log(&self, level: &str, text: &mlua::LuaString) -> mlua::Result<()> {
         let ticket = self.meter.borrow().as_ref().map(|meter| meter.ticket);
-        self.log.write(level.parse().unwrap_or(log::Level::Info), ticket, &text.to_string_lossy());
+        // No more of it than is shown, and a little: that tells the log that there is more.
+        let text = text.as_bytes();
+        let text = String::from_utf8_lossy(&text[..text.len().min(SCRIPT_LOG_LINE_MAX_BYTES + 4)]);
+        self.log.write(level.parse().unwrap_or(log::Level::Info), ticket, &text);
         Ok(())
     }
 
@@ -350,7 +354,7 @@ impl Host {
             Ok(table)
         };
         table.raw_set("freeze", lua.create_function(freeze)?)?;
-        let resolve = |host: &Host, lua: &Lua, name: String| {
+        let resolve = |host: &Host, lua: &Lua, Name(name): Name| {
             // 0 is this callback, 1 the prelude's `require`, 2 who called that.
             let from = lua.inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
             let from = from.flatten().unwrap_or_default();

@@ -92,9 +92,9 @@ impl Parts {
             }
             mlua::Error::RuntimeError(text) => match text.rsplit_once("\nstack traceback:") {
                 Some((message, traceback)) => {
-                    Self { message: message.to_owned(), traceback: traceback.to_owned(), positioned: true }
+                    Self { message: shown(message), traceback: traceback.to_owned(), positioned: true }
                 }
-                None => Self { message: text.clone(), traceback: String::new(), positioned: false },
+                None => Self { message: shown(text), traceback: String::new(), positioned: false },
             },
             mlua::Error::MemoryError(_) => {
                 Self { message: OUT_OF_MEMORY.to_owned(), traceback: String::new(), positioned: false }
@@ -114,6 +114,11 @@ impl Parts {
             None => line.to_owned(),
         })
     }
+}
+
+/// As much of a message as is ever shown, and a little: a script may throw a text as large as the VM.
+fn shown(message: &str) -> String {
+    cut(message, 2 * SCRIPT_ERROR_MAX_BYTES).to_owned()
 }
 
 fn is_ours(frame: &str) -> bool {

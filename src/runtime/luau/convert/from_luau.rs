@@ -116,7 +116,11 @@ impl<'l> Encoder<'l> {
             Value::Boolean(value) => self.leaf(&Token::Boolean(*value)),
             Value::Integer(_) | Value::Number(_) => self.leaf(&number_token(number(value).unwrap_or_default())),
             Value::String(text) => self.string(&text.as_bytes()),
-            Value::Buffer(buffer) => self.bytes(&buffer.to_vec()),
+            Value::Buffer(buffer) => {
+                // Before it is copied, as for a string.
+                self.check_size(buffer.len())?;
+                self.bytes(&buffer.to_vec())
+            }
             Value::Vector(vector) => self.leaf(&Token::Vector([vector.x(), vector.y(), vector.z()])),
             Value::UserData(data) => self.userdata(data),
             Value::Table(table) => self.nested(table),
@@ -389,7 +393,10 @@ fn for_each(
 fn key_path(key: &Value) -> String {
     match key {
         Value::String(text) => {
-            let text: String = text.to_string_lossy().chars().take(40).collect();
+            let bytes = text.as_bytes();
+            // Forty characters have at most so many bytes.
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * 40)]);
+            let text: String = text.chars().take(40).collect();
             format!(".{text}")
         }
         Value::Integer(_) | Value::Number(_) => format!("[{}]", number(key).unwrap_or_default()),

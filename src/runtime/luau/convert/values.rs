@@ -6,6 +6,7 @@
 use mlua::{FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
 
 use super::{EXACT_MAX, number};
+use crate::limits::SCRIPT_NAME_MAX_BYTES;
 use crate::model::{Interval, Timestamp};
 use crate::wire::timezone;
 
@@ -28,6 +29,22 @@ pub(in crate::runtime::luau) struct Span(pub(in crate::runtime::luau) Interval);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::runtime::luau) struct Zone(pub(in crate::runtime::luau) String);
 
+/// A name, or a text to be read: copied only if it is short, as a text may be as large as the VM.
+#[derive(Debug)]
+pub(in crate::runtime::luau) struct Name(pub(in crate::runtime::luau) String);
+
+impl FromLua for Name {
+    fn from_lua(value: Value, lua: &Lua) -> mlua::Result<Self> {
+        if let Value::String(text) = &value
+            && text.as_bytes().len() > SCRIPT_NAME_MAX_BYTES
+        {
+            let bytes = text.as_bytes().len();
+            return refuse(format!("a text of {bytes} bytes; at most {SCRIPT_NAME_MAX_BYTES} are allowed here"));
+        }
+        String::from_lua(value, lua).map(Self)
+    }
+}
+
 type Math<T> = Result<T, mlua::Error>;
 
 fn refuse<T>(why: impl Into<String>) -> Math<T> {
@@ -39,12 +56,12 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     let constructors = |entries: &[(&str, mlua::Function)]| -> mlua::Result<Table> {
         lua.create_table_from(entries.iter().map(|(name, function)| (*name, function)))
     };
-    let parse = lua.create_function(|_, text: String| Wide::parse(&text))?;
+    let parse = lua.create_function(|_, text: Name| Wide::parse(&text.0))?;
     let from = lua.create_function(|_, value: Value| Wide::operand(&value))?;
     globals.raw_set("integer", constructors(&[("parse", parse), ("from", from)])?)?;
 
     let now = lua.create_function(|_, ()| Ok(Time(Timestamp::now())))?;
-    let parse = lua.create_function(|_, text: String| match text.parse() {
+    let parse = lua.create_function(|_, text: Name| match text.0.parse() {
         Ok(time) => Ok(Time(time)),
         Err(_) => refuse("not an RFC 3339 date and time"),
     })?;
@@ -54,7 +71,7 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     let from = lua.create_function(|_, seconds: f64| Span::from_seconds(seconds))?;
     globals.raw_set("interval", constructors(&[("from", from)])?)?;
 
-    let from = lua.create_function(|_, name: String| {
+    let from = lua.create_function(|_, Name(name): Name| {
         if timezone::is_known(&name) { Ok(Zone(name)) } else { refuse("not the name of an IANA time zone") }
     })?;
     globals.raw_set("timezone", constructors(&[("from", from)])?)
@@ -144,8 +161,11 @@ impl UserData for Wide {
         methods.add_meta_method(MetaMethod::Lt, |_, wide, other: Wide| Ok(wide.value() < other.value()));
         methods.add_meta_method(MetaMethod::Le, |_, wide, other: Wide| Ok(wide.value() <= other.value()));
         methods.add_meta_method(MetaMethod::ToString, |_, wide, ()| Ok(wide.value().to_string()));
-        methods.add_meta_function(MetaMethod::Concat, |_, (left, right): (Value, Value)| {
-            Ok(format!("{}{}", concat_operand(&left)?, concat_operand(&right)?))
+        methods.add_meta_function(MetaMethod::Concat, |lua, (left, right): (Value, Value)| {
+            let mut joined = Vec::new();
+            concat_operand(&left, &mut joined)?;
+            concat_operand(&right, &mut joined)?;
+            lua.create_string(joined)
         });
         methods.add_method("tonumber", |_, wide, ()| Ok(wide.value() as f64));
     }
@@ -157,12 +177,14 @@ impl FromLua for Wide {
     }
 }
 
-fn concat_operand(value: &Value) -> Math<String> {
+/// Adds an operand's bytes: those of a text as they are, as it may be large and need not be UTF-8.
+fn concat_operand(value: &Value, joined: &mut Vec<u8>) -> Math<()> {
     match (value, number(value)) {
-        (Value::String(text), _) => Ok(text.to_string_lossy()),
-        (_, Some(number)) => Ok(number.to_string()),
-        _ => Wide::operand(value).map(|wide| wide.value().to_string()),
+        (Value::String(text), _) => joined.extend_from_slice(&text.as_bytes()),
+        (_, Some(number)) => joined.extend_from_slice(number.to_string().as_bytes()),
+        _ => joined.extend_from_slice(Wide::operand(value)?.value().to_string().as_bytes()),
     }
+    Ok(())
 }
 
 impl Time {

@@ -171,6 +171,41 @@ fn the_slow_ways_give_what_the_builtins_give() {
 }
 
 #[test]
+fn long_names_are_refused_before_anything_is_made() {
+    let world = World::new();
+    let long = "local long = string.rep('a/', 2 ^ 23)";
+    for call in ["require", "integer.parse", "timestamp.parse", "timezone.from"] {
+        let error = world.ok(&format!("{long} return select(2, pcall({call}, long))"));
+        assert!(error.contains("a text of 16777216 bytes; at most 512 are allowed"), "{call}: {error}");
+        // One that is just not too long is looked at.
+        let error = world.ok(&format!("return select(2, pcall({call}, string.rep('a', 512)))"));
+        assert!(!error.contains("bytes"), "{call}: {error}");
+    }
+    // What the database is asked for has bounds of its own.
+    for call in [
+        "ctx.KV:get(long, { 's' })",
+        "ctx.KV:set('k', 1, { long })",
+        "ctx.KV:find(long, { 's' })",
+        "ctx.KV:update('k', { long }, print)",
+        "ctx.GlobalKV:get(long, 1, 's')",
+        "ctx.GlobalKV:find(long, 's')",
+        "ctx.GlobalKV:delete('key', 1, long)",
+        "ctx.Runtime:settenantstate({ events = { long } })",
+    ] {
+        let code = format!("local ctx = ... {long} return select(2, pcall(function() return {call} end))");
+        let error = world.ok(&code);
+        assert!(error.contains("has 16777216 bytes; at most"), "{call}: {error}");
+    }
+}
+
+#[test]
+fn a_wide_integer_leaves_the_bytes_of_a_text_alone() {
+    let code = "local text = integer.parse('9007199254740993') .. string.char(255) .. integer.parse('9007199254740994')
+        return { #text, string.byte(text, 17) }";
+    assert_eq!(World::new().ok(code), "[33,255]");
+}
+
+#[test]
 fn memory_has_an_end_however_it_is_eaten() {
     exceeds(MEMORY, "return string.rep('x', 2 ^ 30)");
     exceeds(MEMORY, "local t = {} while true do t[#t + 1] = {} end");
