@@ -156,6 +156,15 @@ fn the_slow_ways_give_what_the_builtins_give() {
         "[2097153,2097158,[2097073,2097238],[2097073,2097238],0,2,2097072,2097072]"
     );
     assert_eq!(
+        world.ok("local text = string.rep('ab,', 2 ^ 17) .. 'end'
+            local parts, pairs_, chars = string.split(text), string.split(text, 'b,'), string.split(text, '')
+            return { #parts, parts[1], parts[#parts], #pairs_, pairs_[2], pairs_[#pairs_], #chars, chars[3],
+                #table.concat(chars), #string.split(text, ';'), (string.find(text, 'e', 1, true)) }"),
+        r#"[131073,"ab","end",131073,"a","end",393219,",",393219,1,393217]"#
+    );
+    let error = world.err("return string.format(string.rep('%%', 2 ^ 18))");
+    assert!(error.starts_with("test:1: the format given to 'format' has 524288 bytes"), "{error}");
+    assert_eq!(
         world.ok("local list, copy = {}, {}
             for i = 1, 5000 do list[i] = (i * 7919) % 4999 end
             for i, n in list do copy[i] = { n = n, at = i } end
