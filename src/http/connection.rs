@@ -140,7 +140,7 @@ impl Connection {
         let response = match reply {
             Ok(Reply::Response(response)) => response,
             Ok(Reply::Upgrade(_)) if unread > 0 || is_broken => {
-                self.worded(Refusal::new(400, "an upgrade cannot have a body"))
+                self.worded(Refusal::new(400, "an upgrade cannot have a body")).closing()
             }
             Ok(Reply::Upgrade(callback)) => return After::HandOver(callback),
             Err(payload) => {
@@ -150,7 +150,6 @@ impl Connection {
         };
         let closes = framing.closes
             || response.closes()
-            || response.status == 400
             // Bytes of a body that nobody measured would be read as the next request.
             || !has_length
             || is_broken
@@ -159,7 +158,8 @@ impl Connection {
             || unread > self.shared.limits.drain_bytes
             || self.shared.registry.is_stopping();
         let is_head = head.method() == super::Method::Head;
-        let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0 };
+        let idle_timeout = self.shared.limits.idle_timeout;
+        let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0, idle_timeout };
         let timeout = self.shared.limits.write_timeout;
         let (deadline, is_unhurried) = (Instant::now() + timeout, response.is_unhurried());
         self.enter(Doing::Writing);
@@ -226,7 +226,8 @@ impl Connection {
 
     fn write_refusal(&mut self, refusal: Refusal, deadline: Instant) -> bool {
         let response = self.worded(refusal);
-        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false };
+        let idle_timeout = self.shared.limits.idle_timeout;
+        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false, idle_timeout };
         response::write(&mut self.wire.socket, response, how, &mut || deadline).is_ok()
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::target::{self, Target};
+use super::target::{self, Target, is_host_char};
 use crate::limits::HTTP_HEADERS_MAX;
 use crate::stream::Peer;
 
@@ -285,9 +285,4 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
         return Err(BAD);
     }
     std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(BAD)
-}
-
-/// RFC 3986's host and port, without looking closer: we serve one site.
-fn is_host_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }

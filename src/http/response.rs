@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::date::imf_fixdate;
 use super::socket::Socket;
@@ -144,6 +144,8 @@ pub(super) struct ResponseFraming {
     pub(super) is_head: bool,
     /// The peer knows no chunks: the end of the connection ends the body.
     pub(super) is_http_1_0: bool,
+    /// How long the connection is kept for a next request, if it does not end: said, so that a peer does not use it later.
+    pub(super) idle_timeout: Duration,
 }
 
 /// Writes an answer whole; what it holds is released when this returns. `deadline` is asked before each piece is written.
@@ -172,7 +174,7 @@ pub(super) fn write(
 
 /// A last answer as bytes, for a peer that gets no thread; a chunked body is left out.
 pub(super) fn full_text(response: Response) -> Vec<u8> {
-    let framing = ResponseFraming { closes: true, is_head: false, is_http_1_0: true };
+    let framing = ResponseFraming { closes: true, is_head: false, is_http_1_0: true, idle_timeout: Duration::ZERO };
     let mut text = head_text(&response, framing).into_bytes();
     if let ResponseBody::Bytes(bytes) = response.body {
         text.extend_from_slice(&bytes);
@@ -203,6 +205,8 @@ fn head_text(response: &Response, framing: ResponseFraming) -> String {
     }
     if framing.closes {
         head.push_str("Connection: close\r\n");
+    } else {
+        let _ = write!(head, "Keep-Alive: timeout={}\r\n", framing.idle_timeout.as_secs());
     }
     head.push_str("\r\n");
     head

@@ -1,7 +1,8 @@
 //! The request target: a path and a query, decoded once and strictly. Pure.
 //!
-//! Deliberately refused: absolute and authority forms, `*`, empty and dot segments, encoded slashes, control characters
-//! and anything that is not UTF-8, so that no two parties can read one target in two ways.
+//! The absolute form (`http://host/path`) means the same as its path, as RFC 9112 (3.2.2) wants: its host goes before the
+//! Host header, and we serve one site. Deliberately refused: the authority form, `*`, empty and dot segments, encoded slashes,
+//! control characters and anything that is not UTF-8, so that no two parties can read one target in two ways.
 
 use std::ops::Range;
 
@@ -48,15 +49,15 @@ impl Query {
 
 const NOT_TEXT: &str = "the target is not UTF-8 text";
 
-/// Takes a target in origin form apart.
+/// Takes a target in origin or absolute form apart.
 ///
 /// # Errors
 /// Says what is wrong with it.
 pub(super) fn parse(raw: &str) -> Result<Target, &'static str> {
-    if !raw.starts_with('/') {
-        return Err("the target must be a path");
-    }
+    let raw = without_host(raw)?;
     let (path, query) = raw.split_once('?').unwrap_or((raw, ""));
+    // What an absolute form without a path means.
+    let path = if path.is_empty() { "/" } else { path };
     if path.contains("//") {
         return Err("the path has an empty segment");
     }
@@ -73,6 +74,26 @@ pub(super) fn parse(raw: &str) -> Result<Target, &'static str> {
     }
     let path = String::from_utf8(decoded).map_err(|_| NOT_TEXT)?;
     Ok(Target { path, query: Query::parse(query)? })
+}
+
+/// What comes behind scheme and host, if there are any: it begins with a slash, or of an absolute form with a query or not at all.
+fn without_host(raw: &str) -> Result<&str, &'static str> {
+    if raw.starts_with('/') {
+        return Ok(raw);
+    }
+    let (scheme, rest) = raw.split_once("://").ok_or("the target must be a path")?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (host, rest) = rest.split_at(end);
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if is_http && !host.is_empty() && host.bytes().all(is_host_char) {
+        return Ok(rest);
+    }
+    Err("the target must be a path, or begin with http:// and a host")
+}
+
+/// RFC 3986's host and port, without looking closer: we serve one site.
+pub(super) fn is_host_char(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
 }
 
 #[derive(Clone, Copy)]
@@ -130,6 +151,10 @@ mod tests {
             ("/a/b%20c?x", "/a/b c"),
             ("/%E2%82%ac", "/€"),
             ("/a+b:c@d", "/a+b:c@d"),
+            ("http://host/livez", "/livez"),
+            ("HTTPS://[::1]:7451/livez?x=/", "/livez"),
+            ("http://host", "/"),
+            ("http://host?a=b", "/"),
         ] {
             assert_eq!(parse(raw).map(|target| target.path), Ok(path.to_owned()), "{raw}");
         }
@@ -148,8 +173,16 @@ mod tests {
             "",
             "*",
             "livez",
-            "http://host/livez",
             "host:443",
+            "http:///livez",
+            "http://user@host/livez",
+            "http://host//livez",
+            "http://host/../livez",
+            "http://host\\/livez",
+            "http://host#/livez",
+            "ftp://host/livez",
+            "://host/livez",
+            "http:/livez",
             "//",
             "//host/livez",
             "/a//b",

@@ -36,7 +36,9 @@ fn description() -> Value {
     info["version"] = env!("CARGO_PKG_VERSION").into();
     let mut components = words["components"].clone();
     components["schemas"]["Code"]["enum"] = Code::ALL.iter().map(|code| json!(code)).collect();
-    json!({ "openapi": "3.1.0", "info": info, "paths": paths, "components": components })
+    // Wherever it was read from.
+    let servers = json!([{ "url": "/" }]);
+    json!({ "openapi": "3.1.0", "info": info, "servers": servers, "paths": paths, "components": components })
 }
 
 fn name_of(route: &Route<Endpoint>) -> String {

@@ -12,6 +12,7 @@ fn a_get_is_answered_and_the_connection_kept() {
         assert_eq!((answer.status, answer.text(), answer.closes()), (200, "hello\n", false));
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
         assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")));
+        assert_eq!(answer.header("keep-alive"), Some("timeout=20"), "as long as it is kept");
     }
     assert_eq!(fixture.server.stats().requests, 3);
     assert_eq!(fixture.server.stats().accepted, 1);
@@ -86,6 +87,21 @@ fn chunks_are_framed_for_1_1_and_plain_for_1_0() {
 }
 
 #[test]
+fn a_well_framed_request_that_is_answered_400_keeps_its_connection() {
+    let fixture = serve(patient());
+    let mut client = fixture.connect();
+    for request in
+        ["GET /bad HTTP/1.1\r\nHost: x\r\n\r\n", "PUT /bad HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"]
+    {
+        client.send(request.as_bytes());
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (400, false), "{request}");
+    }
+    client.send(b"GET http://other/hello HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.answer().text(), "hello\n", "the absolute form is the same request");
+}
+
+#[test]
 fn close_and_http_1_0_end_the_connection_after_the_answer() {
     let fixture = serve(patient());
     for request in [
@@ -94,13 +110,13 @@ fn close_and_http_1_0_end_the_connection_after_the_answer() {
         "GET /hello HTTP/1.1\r\nHost: x\r\nConnection: foo\r\nConnection: close\r\n\r\n",
         "GET /hello HTTP/1.0\r\n\r\n",
         "GET /hello HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nExpect: tea\r\n\r\n",
-        "GET /bad HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST /hello HTTP/1.1\r\nHost: x\r\n\r\n",
     ] {
         let mut client = fixture.connect();
         client.send(request.as_bytes());
         client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(client.answer().closes(), "{request}");
+        let answer = client.answer();
+        assert!(answer.closes() && answer.header("keep-alive").is_none(), "{request}");
         assert!(client.until_end().is_empty(), "{request}");
     }
 }

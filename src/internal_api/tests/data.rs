@@ -452,7 +452,8 @@ fn requests_that_are_strange_are_answered_for_what_they_are() {
         ("/i/kv/guild/1;x", 400),
         ("/i/kv/guild/%00", 400),
         ("/i/kv/guild/%ff", 400),
-        ("http://x/i/kv/guild/1", 400),
+        ("http://x/i/kv/guild/1", 200),
+        ("ftp://x/i/kv/guild/1", 400),
         ("/i/kv/guild/1/", 404),
     ] {
         assert_eq!(fixture.post(target, get).0, status, "{target}");
