@@ -60,11 +60,12 @@ impl Summary {
 }
 
 /// Latencies in buckets a twentieth of a power of two wide: within 4 % of the truth, in bounded memory however long a
-/// replay runs; the largest is kept exactly.
+/// replay runs; the smallest and the largest are kept exactly, and no quantile lies beyond them.
 #[derive(Debug)]
 struct Latencies {
     buckets: Vec<u64>,
     count: u64,
+    min: Duration,
     max: Duration,
 }
 
@@ -74,7 +75,7 @@ const BUCKETS_PER_DOUBLING: usize = 20;
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { buckets: vec![0; BUCKETS], count: 0, max: Duration::ZERO }
+        Self { buckets: vec![0; BUCKETS], count: 0, min: Duration::MAX, max: Duration::ZERO }
     }
 }
 
@@ -84,12 +85,14 @@ impl Latencies {
         let bucket = (doublings * BUCKETS_PER_DOUBLING as f64) as usize;
         self.buckets[bucket.min(BUCKETS - 1)] += 1;
         self.count += 1;
+        self.min = self.min.min(took);
         self.max = self.max.max(took);
     }
 
     fn quantile_ms(&self, quantile: f64) -> f64 {
+        let [min, max] = [self.min, self.max].map(|took| took.as_secs_f64() * 1000.0);
         if quantile >= 1.0 {
-            return self.max.as_secs_f64() * 1000.0;
+            return max;
         }
         let rank = (self.count as f64 * quantile).ceil() as u64;
         let mut seen = 0;
@@ -97,7 +100,7 @@ impl Latencies {
             seen += count;
             if seen >= rank && *count > 0 {
                 let middle = (bucket as f64 + 0.5) / BUCKETS_PER_DOUBLING as f64;
-                return middle.exp2() / 1e6;
+                return (middle.exp2() / 1e6).max(min).min(max);
             }
         }
         0.0
@@ -107,6 +110,16 @@ impl Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_quantile_lies_beyond_what_was_measured() {
+        for us in 1..5000 {
+            let mut latencies = Latencies::default();
+            latencies.note(Duration::from_micros(us));
+            let took = Duration::from_micros(us).as_secs_f64() * 1000.0;
+            assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| latencies.quantile_ms(share)), [took; 4]);
+        }
+    }
 
     #[test]
     fn quantiles_are_close_and_the_largest_is_exact() {

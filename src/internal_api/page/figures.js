@@ -11,11 +11,12 @@ function totalOf(outcomes) {
 
 // What all workers have done so far, as if they were one.
 function sumOf(workers) {
-  const sum = { events: 0, failures: 0, counts: [], memory: 0 };
+  const sum = { events: 0, failures: 0, counts: [], us: 0, memory: 0 };
   const seen = new Set();
   for (const worker of workers) {
     sum.events += totalOf(worker.outcomes);
     sum.failures += failuresOf(worker.outcomes);
+    sum.us += worker.latency.sum_us;
     worker.latency.counts.forEach((count, at) => { sum.counts[at] = (sum.counts[at] || 0) + count; });
     // Worker threads share a process, and each of them tells its whole memory.
     if (worker.pid === null || !seen.has(worker.pid)) sum.memory += worker.memory_bytes || 0;
@@ -31,13 +32,14 @@ function between(before, after, milliseconds, bounds) {
   return {
     rate: rate(before.events, after.events),
     failures: rate(before.failures, after.failures),
-    p50: quantile(counts, bounds, 0.5),
-    p99: quantile(counts, bounds, 0.99),
+    p50: quantile(counts, bounds, 0.5, after.us - before.us),
+    p99: quantile(counts, bounds, 0.99, after.us - before.us),
   };
 }
 
-// Where in its bucket a quantile lies is not known: it is taken to be spread evenly. The last bucket has no upper end.
-function quantile(counts, bounds, share) {
+// Where in its bucket a quantile lies is not known: it is taken to be spread evenly. The last bucket has no upper end. None took
+// longer than all together did.
+function quantile(counts, bounds, share, most) {
   const total = counts.reduce((sum, count) => sum + Math.max(0, count), 0);
   if (total === 0) return null;
   let left = total * share;
@@ -45,7 +47,7 @@ function quantile(counts, bounds, share) {
     if (counts[at] > 0 && left <= counts[at]) {
       const low = at === 0 ? 0 : bounds[at - 1];
       const high = at < bounds.length ? bounds[at] : low;
-      return low + (high - low) * left / counts[at];
+      return Math.min(most, low + (high - low) * left / counts[at]);
     }
     left -= Math.max(0, counts[at]);
   }
