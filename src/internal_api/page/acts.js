@@ -72,7 +72,7 @@ function confirmKill(id) {
   confirm({
     title: `Kill worker ${id}?`,
     text: "It ends at once. The events it has in flight fail, and nobody knows how far they came. It stays stopped until " +
-      "somebody starts it; until then events for its tenants wait, and fail at their deadlines.",
+      "somebody starts it; until then events for its tenants fail at once, with NoWorker.",
     verb: `Kill worker ${id}`,
     path: `i/kill-worker/${id}`,
     done: `Worker ${id} was killed and stays stopped until it is started.`,
