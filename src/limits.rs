@@ -60,6 +60,13 @@ pub const METRICS_SCRAPES_MAX: usize = 4;
 /// (503). Each takes milliseconds, so many open pages are served.
 pub const STATUS_ANSWERS_MAX: usize = 16;
 
+/// Limit: samples that a master keeps for the status page's charts: five minutes, and one over, of which each has some
+/// 300 bytes. Older ones go.
+pub const STATUS_HISTORY_SAMPLES: usize = 61;
+
+/// How often such a sample is taken: as often as workers tell their memory.
+pub const STATUS_HISTORY_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Limit: the name of an event that a caller sends. Discord's longest has 45 bytes; a longer one is `BadRequest`.
 pub const EVENT_NAME_MAX_BYTES: usize = 256;
 

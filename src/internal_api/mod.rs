@@ -11,6 +11,7 @@ mod dispatch;
 mod error;
 mod global_kv;
 mod health;
+mod history;
 mod kv;
 mod log_level;
 pub mod metrics;
@@ -39,6 +40,7 @@ use log::Level;
 
 use self::admission::{Admission, Amounts};
 use self::error::ApiError;
+use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestId;
 use self::source::SourceRule;
@@ -108,6 +110,8 @@ pub struct InternalEndpoint {
 /// The running internal API. Dropping it shuts it down at once.
 #[derive(Debug)]
 pub struct InternalApi {
+    // First, so that it ends before what it looks at.
+    _recorder: Recorder,
     server: HttpServer,
     waits: Arc<Waits>,
 }
@@ -130,7 +134,7 @@ impl InternalApi {
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.
         let _ = api.http.set(server.watch());
-        Ok(Self { server, waits })
+        Ok(Self { _recorder: Recorder::start(api)?, server, waits })
     }
 
     /// Where it listens.
@@ -174,6 +178,7 @@ pub(crate) struct Api {
     is_backing_up: Arc<AtomicBool>,
     scrapes: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
+    history: History,
     answered: Statuses,
     /// Of its own server, once that runs.
     http: OnceLock<HttpWatch>,
@@ -220,6 +225,7 @@ impl Api {
             is_backing_up: Arc::default(),
             scrapes: Arc::default(),
             statuses: Arc::default(),
+            history: History::default(),
             answered: Statuses::default(),
             http: OnceLock::new(),
             waits,

@@ -98,6 +98,8 @@ const GET_STATE: Endpoint = Endpoint::new(Access::Token, &[], &[Code::NotFound],
 const GUILDS_EXIST: Endpoint =
     Endpoint::new(Access::Token, &[], &[Code::TooLarge, Code::Unavailable], tenants::guilds_exist);
 
+const STATUS: Endpoint = Endpoint { query: &["history"], ..Endpoint::operating(status::status) };
+
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
     get("/", Endpoint::new(Access::Anyone, &[], &[], page::page)),
@@ -119,7 +121,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),
-    get("/i/status", Endpoint::operating(status::status)),
+    get("/i/status", STATUS),
     get("/i/workers", Endpoint::operating(workers::list)),
     post("/i/kill-worker", Endpoint::operating(workers::kill_all)),
     post("/i/kill-worker/{id}", Endpoint::operating(workers::kill)),

@@ -1,21 +1,23 @@
 //! `GET /i/status`: everything that the status page shows, at one moment and in one answer.
 //!
 //! Counts are since the master started and never reset: whoever asks twice has rates and quantiles of the time between from their
-//! differences, over `at_ms`, which the master measures. So the master keeps no history and no two pages disturb each other.
+//! differences, over `at_ms`, which the master measures. So no two pages disturb each other. `?history`
+//! adds the last minutes of what the charts show.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::error::{ApiError, Code};
+use super::history::Sample;
 use super::metrics::Scrape;
 use super::workers::{self, Quarantined, Rolling, Worker};
-use super::{Api, Call};
+use super::{Api, Call, flag};
 use crate::http::{Body, Response};
 use crate::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::metrics::LATENCY_BOUNDS_US;
 use crate::model::JobKind;
-use crate::worker::{Outcome, Traffic, WorkerTraffic};
+use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 
 /// What a master is, for those who look at it; no path and no address.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +43,8 @@ struct Status {
     quarantine: Vec<Quarantined>,
     busiest: Busiest,
     errors: Vec<RecentError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Sample>>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +58,7 @@ struct Master {
 
 /// A worker, and what its tenants asked for.
 #[derive(Serialize)]
-struct Counted {
+pub(super) struct Counted {
     #[serde(flatten)]
     worker: Worker,
     outcomes: Outcomes,
@@ -94,6 +98,33 @@ impl Counted {
             latency: Latency { counts: took.counts()[..len].to_vec(), sum_us: took.sum_us() },
         }
     }
+
+    /// How many jobs ended, and how many of them well.
+    pub(super) fn ended(&self) -> (u64, u64) {
+        let counts = &self.outcomes.0;
+        let ok = counts.iter().find(|(outcome, _)| *outcome == Outcome::Ok.as_str());
+        (counts.iter().map(|(_, count)| count).sum(), ok.map_or(0, |(_, count)| *count))
+    }
+
+    pub(super) fn latency(&self) -> (&[u64], u64) {
+        (&self.latency.counts, self.latency.sum_us)
+    }
+
+    /// The process, and its memory.
+    pub(super) fn memory(&self) -> (Option<u32>, Option<u64>) {
+        self.worker.memory()
+    }
+}
+
+/// Each worker with what its tenants asked for.
+pub(super) fn counted(workers: Vec<WorkerReport>, traffic: Option<&Traffic>, now: Instant) -> Vec<Counted> {
+    let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
+    let counted = |report| {
+        let worker = Worker::of(report, now);
+        let traffic = traffic_of(worker.id);
+        Counted::of(worker, traffic)
+    };
+    workers.into_iter().map(counted).collect()
 }
 
 #[derive(Serialize)]
@@ -122,7 +153,8 @@ struct RecentError {
     last_s: u64,
 }
 
-pub(super) fn status(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn status(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let has_history = flag(call.head, "history")?;
     let operator = workers::operator(api)?;
     // Not one of those places that callers of tenants wait in: under a flood somebody wants to look.
     let place = Scrape::begin(&api.statuses, STATUS_ANSWERS_MAX)
@@ -130,12 +162,6 @@ pub(super) fn status(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Resul
     let (figures, now) = (api.ready.figures(), Instant::now());
     let about = figures.about.ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
     let traffic = figures.traffic.as_deref();
-    let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
-    let counted = |report| {
-        let worker = Worker::of(report, now);
-        let traffic = traffic_of(worker.id);
-        Counted::of(worker, traffic)
-    };
     let status = Status {
         at_ms: millis(now.saturating_duration_since(about.started)),
         master: Master {
@@ -146,11 +172,12 @@ pub(super) fn status(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Resul
             external_workers: about.has_external_workers,
         },
         latency_bounds_us: LATENCY_BOUNDS_US,
-        workers: figures.workers.into_iter().map(counted).collect(),
+        workers: counted(figures.workers, traffic, now),
         rolling: Rolling::of(operator),
         quarantine: workers::quarantined(operator),
         busiest: busiest(traffic, now),
         errors: errors(traffic, now),
+        history: has_history.then(|| api.history.list()),
     };
     Ok(workers::json(200, &status).holding(place))
 }
@@ -185,7 +212,7 @@ fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
     errors.into_iter().map(told).collect()
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

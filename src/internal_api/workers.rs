@@ -49,6 +49,13 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Its process, and the memory of that.
+    pub(super) fn memory(&self) -> (Option<u32>, Option<u64>) {
+        (self.pid, self.memory_bytes)
+    }
+}
+
 /// How the last rolling restart stands.
 #[derive(Serialize)]
 pub(super) struct Rolling {

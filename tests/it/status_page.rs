@@ -9,7 +9,7 @@ use mesophyll::internal_api::token::{Secret, mint};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::binary::{Master, SECRET, post, token};
+use crate::support::binary::{Master, SECRET, get_with, post, token};
 use crate::support::browser::{Browser, from_base64, program};
 use crate::support::process::{eventually, signal, workers_of};
 use crate::support::skip::skipped;
@@ -107,6 +107,11 @@ const LOW_CONTRAST: &str = r#"(() => {
     }
     return seen > 30 ? found : ["there is nearly no text"];
 })()"#;
+
+/// Cells of tables that are so narrow that their text stands letter by letter.
+const NARROW_CELLS: &str = "[...document.querySelectorAll('tbody td, tbody th')].filter((cell) => \
+    cell.textContent.trim() !== '' && cell.getClientRects().length > 0 && cell.getBoundingClientRect().width < 60)\
+    .map((cell) => `${cell.dataset.label}: ${cell.textContent}`)";
 
 /// How many colours a picture has, and how light it is on the whole, from 0 to 255; counted by the page's own canvas.
 fn colours(browser: &mut Browser, picture: &str) -> (u64, f64) {
@@ -214,11 +219,34 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
             light.push(lightness);
         }
     }
+    for width in [390, 360] {
+        scene.browser.resize(width, 844);
+        assert_eq!(scene.browser.evaluate(NARROW_CELLS), Value::Array(vec![]), "{width}");
+        let height = scene.browser.evaluate("document.scrollingElement.scrollHeight").as_u64().expect("a number");
+        assert!(height < 3000, "{height} px high at {width} px");
+    }
     assert!(light[0] > 200.0 && light[1] > 200.0 && light[2] < 60.0 && light[3] < 60.0, "{light:?}");
     // The same of what is seen before, and of a question.
     scene.ask("#roll", "Restart all 2 workers, one by one?");
     assert_eq!(scene.browser.evaluate("document.scrollingElement.scrollWidth"), 360);
     assert_eq!(scene.browser.evaluate(LOW_CONTRAST), Value::Array(vec![]));
+    scene.expect_no_problems();
+}
+
+#[test]
+fn a_page_just_opened_shows_the_minutes_before_it() {
+    let Some(mut scene) = Scene::start("a_page_just_opened_shows_the_minutes_before_it", &[]) else { return };
+    assert_eq!(scene.master.dispatch(ON_WORKER[0], "ECHO", "1").0, 200);
+    eventually("the master has kept three samples", || {
+        let (_, body) = get_with(scene.master.api(), "/i/status?history", &token(7));
+        let status: Value = serde_json::from_str(&body).expect("JSON");
+        (status["history"].as_array().expect("a list").len() >= 3).then_some(())
+    });
+    scene.sign_in();
+    // The chart is 300 wide for five minutes; a page without a past begins its line at the right edge.
+    let first = "Number(document.querySelector('.chart path:not(.area)').getAttribute('d').match(/^M([\\d.]+)/)[1])";
+    let begins = scene.browser.evaluate(first).as_f64().expect("a number");
+    assert!(begins < 296.0, "it begins at {begins}");
     scene.expect_no_problems();
 }
 
@@ -239,6 +267,7 @@ fn its_buttons_ask_first_and_do_it_once() {
     assert_eq!(scene.browser.evaluate("document.activeElement.getAttribute('aria-label')"), "Kill worker 1");
     assert_eq!(workers_of(scene.master.pid()), before, "cancelled twice");
     scene.ask(&kill, "Kill worker 1?");
+    assert!(scene.browser.text("#ask-text").contains("fail at once"), "what happens to its tenants' events");
     scene.browser.click("#ask-go", 1);
     scene.wait_closed();
     scene.wait_state(1, "stopped");

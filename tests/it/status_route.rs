@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::binary::{Master, get_with, token};
+use crate::support::process::eventually;
 
 fn status(master: &Master) -> Value {
     let (status, body) = get_with(master.api(), "/i/status", &token(7));
@@ -55,6 +56,16 @@ fn expect_figures(args: &[&str], mode: &str) {
     {
         assert_eq!(error[member], value, "{error}");
     }
+    assert_eq!(after.get("history"), None, "it is not asked for");
+    eventually("what happened is in the history", || {
+        let (status, body) = get_with(master.api(), "/i/status?history", &token(7));
+        assert_eq!(status, 200, "{body}");
+        let history: Value = serde_json::from_str::<Value>(&body).expect("JSON")["history"].take();
+        let last = history.as_array()?.last()?.clone();
+        (last["events"] == 6 && last["failures"] == 3 && sum(&last["counts"]) == 6 && last["us"].as_u64() > Some(0))
+            .then_some(())
+    });
+    assert_eq!(get_with(master.api(), "/i/status?history=maybe", &token(7)).0, 400);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("on purpose")), "{error}");
     assert!(!after.to_string().contains(master.folder.path().to_str().expect("a plain path")), "no path is told");
 }

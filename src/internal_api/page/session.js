@@ -86,7 +86,9 @@ async function poll() {
   polling = abort;
   polledAt = Date.now();
   try {
-    const status = await ask("GET", "i/status", ANSWER_MS, abort);
+    // The first answer brings the minutes before it.
+    const path = points.length === 0 ? "i/status?history" : "i/status";
+    const status = await ask("GET", path, ANSWER_MS, abort);
     if (mine !== session) return;
     if (!status || !Array.isArray(status.workers)) throw new Error("what answers there is not a master");
     failed = "";
@@ -109,7 +111,7 @@ async function poll() {
 function signIn() {
   const field = $("token");
   const given = field.value.trim().replace(/^(Authorization:\s*)?Internal\s+/i, "");
-  if (!/^\d+\.\d+\.[0-9a-f]{64}$/i.test(given)) {
+  if (!/^\d+\*?\.\d+\.[0-9a-f]{64}$/i.test(given)) {
     refuse(given === "" ? "There is no token in the field." : "This is not a token: one is USER.EXPIRY.SIGNATURE, without blanks.");
     return;
   }
@@ -167,12 +169,13 @@ function take(status) {
   // Another master, or the same one started anew, counts from zero.
   const isSame = before !== null && before.status.master.pid === status.master.pid && before.status.at_ms < status.at_ms;
   if (!isSame) recent = [];
+  const recalled = points.length === 0 ? recall(status, now) : null;
   const wasLost = before !== null && now - before.at > BREAK_MS;
   const bounds = status.latency_bounds_us;
   const point = isSame
     ? between(before.sum, sum, status.at_ms - before.status.at_ms, bounds)
-    : { rate: null, failures: null, p50: null, p99: null };
-  points.push({ at: now, memory: sum.memory, breaks: !isSame || wasLost, ...point });
+    : recalled ? between(recalled, sum, status.at_ms - recalled.at_ms, bounds) : { rate: null, failures: null, p50: null, p99: null };
+  points.push({ at: now, memory: sum.memory, breaks: !(isSame || recalled) || wasLost, ...point });
   points = points.filter((kept) => kept.at > now - KEPT_MS && kept.at <= now);
   const byId = new Map(status.workers.map((worker) => [worker.id, worker]));
   recent.push({ at: now, status, sum, byId });
@@ -181,6 +184,16 @@ function take(status) {
   shown = recent[recent.length - 1];
   if (isFirst) enter();
   render();
+}
+
+// Points of the time before the page was opened, from what the master kept; returns the last of it.
+function recall(status, now) {
+  const history = (status.history || []).map((sum) => ({ ...sum, at: now - (status.at_ms - sum.at_ms) }));
+  points = history.slice(1).map((sum, index) => {
+    const point = between(history[index], sum, sum.at_ms - history[index].at_ms, status.latency_bounds_us);
+    return { at: sum.at, memory: sum.memory, breaks: index === 0, ...point };
+  });
+  return history.pop() || null;
 }
 
 function enter() {

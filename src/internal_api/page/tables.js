@@ -6,7 +6,7 @@ function render() {
   document.title = `Mesophyll: ${workers.filter((worker) => worker.state === "ready").length} of ${workers.length} ready`;
   const kind = `${master.mode}, store ${master.store}${master.external_workers ? ", external workers" : ""}`;
   setText($("about"), `${master.version} · ${kind} · pid ${master.pid} · up ${ageText(status.at_ms / 1000)}`);
-  const [user, expiry] = token.split(".");
+  const [user, expiry] = token.replace("*", "").split(".");
   const left = Number(expiry) - Date.now() / 1000;
   setText($("user"), `User ${user}${left < 86400 ? `, for ${ageText(left)}` : ""}`);
   renderCharts();
