@@ -18,6 +18,7 @@
 //! [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each imports only from those before it (a test reads the
 //! `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which thread runs what.
 
+pub mod busiest;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -4,6 +4,8 @@
 //! differences, over `at_ms`, which the master measures. So no two pages disturb each other. `?history`
 //! adds the last minutes of what the charts show.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -172,28 +174,33 @@ pub(super) fn status(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result
             external_workers: about.has_external_workers,
         },
         latency_bounds_us: LATENCY_BOUNDS_US,
+        busiest: busiest(traffic, &figures.workers, now),
         workers: counted(figures.workers, traffic, now),
         rolling: Rolling::of(operator),
         quarantine: workers::quarantined(operator),
-        busiest: busiest(traffic, now),
         errors: errors(traffic, now),
         history: has_history.then(|| api.history.list()),
     };
     Ok(workers::json(200, &status).holding(place))
 }
 
-fn busiest(traffic: Option<&Traffic>, now: Instant) -> Busiest {
+/// Events as the master has counted them, and those that it has not among the busiest, as their worker has; running time is the
+/// workers' word, which comes with their heartbeats.
+fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> Busiest {
     let report = traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
-    let share = |share: crate::worker::Share| Share {
-        tenant: share.tenant.to_string(),
-        events: share.events,
-        us: micros(share.took),
-    };
-    Busiest {
-        seconds: report.span.as_secs(),
-        us: micros(report.took),
-        tenants: report.tenants.into_iter().map(share).collect(),
+    let figures = workers.iter().filter_map(|worker| worker.health.as_ref()?.figures.as_deref());
+    let mut shares = BTreeMap::new();
+    for (tenant, events, us) in figures.clone().flat_map(|figures| &figures.busiest) {
+        shares.insert(*tenant, (*us, *events));
     }
+    for share in report.tenants {
+        shares.entry(share.tenant).or_default().1 = share.events;
+    }
+    let mut tenants: Vec<_> =
+        shares.into_iter().map(|(tenant, (us, events))| Share { tenant: tenant.to_string(), events, us }).collect();
+    tenants.sort_by_key(|share| Reverse((share.us, share.events)));
+    tenants.truncate(2 * BUSIEST_TOLD);
+    Busiest { seconds: report.span.as_secs(), us: figures.map(|figures| figures.busiest_us).sum(), tenants }
 }
 
 fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
@@ -214,8 +221,4 @@ fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 //! Plain copies of the runtime's own counters, of one moment; no tenant is in them. Kinds have names, which are labels of
 //! metrics and what goes over the wire, so that both sides may know kinds that the other does not.
 
+use super::TenantId;
 use crate::metrics::Buckets;
 
 /// Kinds that figures are told by.
@@ -124,6 +125,11 @@ pub struct RuntimeFigures {
     /// How often each [`Budget`] was exceeded.
     budgets: [u64; Budget::ALL.len()],
     db: [DbFigures; DbCall::ALL.len()],
+    /// The tenants with most running time, or most events, in the last minutes: how many events, and their running time in
+    /// microseconds.
+    pub busiest: Vec<(TenantId, u64, u64)>,
+    /// The running time of all tenants in those minutes.
+    pub busiest_us: u64,
 }
 
 impl RuntimeFigures {

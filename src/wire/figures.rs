@@ -88,7 +88,7 @@ fn read_kinds<K: FigureKind>(
 
 impl Encode for RuntimeFigures {
     fn encode(&self, writer: &mut Writer) {
-        writer.array(13);
+        writer.array(15);
         for number in [
             self.evicted_vms,
             self.discarded_vms,
@@ -118,12 +118,20 @@ impl Encode for RuntimeFigures {
             writer.unsigned(*failed);
             took.encode(writer);
         });
+        writer.array(self.busiest.len());
+        for (tenant, events, us) in &self.busiest {
+            writer.array(3);
+            tenant.encode(writer);
+            writer.unsigned(*events);
+            writer.unsigned(*us);
+        }
+        writer.unsigned(self.busiest_us);
     }
 }
 
 impl Decode for RuntimeFigures {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 13] = [
+        const FIELDS: [&str; 15] = [
             "evicted_vms",
             "discarded_vms",
             "waiting_events",
@@ -137,6 +145,8 @@ impl Decode for RuntimeFigures {
             "wall",
             "budgets",
             "db",
+            "busiest",
+            "busiest_us",
         ];
         let mut figures = RuntimeFigures::default();
         fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
@@ -156,6 +166,8 @@ impl Decode for RuntimeFigures {
                     *figures.budget_mut(budget) = Decode::decode(reader)?;
                     Ok(())
                 })?,
+                13 => figures.busiest = Decode::decode(reader)?,
+                14 => figures.busiest_us = Decode::decode(reader)?,
                 _ => read_kinds(reader, 2, |reader, call| {
                     *figures.db_mut(call) =
                         DbFigures { failed: Decode::decode(reader)?, took: Decode::decode(reader)? };

@@ -128,6 +128,8 @@ impl Random {
         for call in DbCall::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
             *figures.db_mut(*call) = DbFigures { failed: self.number(), took: self.buckets() };
         }
+        figures.busiest = (0..self.below(3)).map(|_| (TenantId::Guild(7), self.number(), self.number())).collect();
+        figures.busiest_us = self.number();
         figures
     }
 

@@ -6,7 +6,6 @@
 //! quarantine have to say, and where [`Traffic`] is counted; [`Operator`]: beside it, for who looks after the workers.
 
 mod admission;
-mod busiest;
 mod child;
 mod db;
 mod managed;
@@ -29,8 +28,8 @@ mod traffic;
 mod unseen;
 mod vms;
 
+pub use crate::busiest::{Busiest, BusiestReport, Share};
 pub use admission::AdmittingPool;
-pub use busiest::{Busiest, BusiestReport, Share};
 pub use child::{ChildSpec, Program, TOKEN_VARIABLE};
 pub use db::WorkerDb;
 pub use managed::Managed;

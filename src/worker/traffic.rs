@@ -13,8 +13,8 @@ use crate::metrics::{Buckets, Counter, Histogram};
 use crate::model::{JobKind, Observed, Observer, Shares, TenantId};
 use crate::sharding::worker_for;
 
-use super::busiest::Busiest;
 use super::recent_errors::RecentErrors;
+use crate::busiest::Busiest;
 
 /// How a job ended, as a label: one for each [`DispatchError`], and one for success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,13 +56,21 @@ fn expect_figures(args: &[&str], mode: &str) {
     {
         assert_eq!(error[member], value, "{error}");
     }
+    // A second of waiting and next to no running.
+    assert_eq!(master.dispatch("guild/8388608", "WAIT", r#"{"mark":"m","seconds":1}"#).0, 200);
+    let busiest = eventually("the worker has told the running time", || {
+        let busiest = status(&master)["busiest"].take();
+        let is_told = |share: &Value| share["tenant"] == "guild:8388608" && share["us"].as_u64() > Some(0);
+        busiest["tenants"].as_array()?.iter().any(is_told).then_some(busiest)
+    });
+    assert!(busiest["us"].as_u64().is_some_and(|us| us < 800_000), "waiting counts: {busiest}");
     assert_eq!(after.get("history"), None, "it is not asked for");
     eventually("what happened is in the history", || {
         let (status, body) = get_with(master.api(), "/i/status?history", &token(7));
         assert_eq!(status, 200, "{body}");
         let history: Value = serde_json::from_str::<Value>(&body).expect("JSON")["history"].take();
         let last = history.as_array()?.last()?.clone();
-        (last["events"] == 6 && last["failures"] == 3 && sum(&last["counts"]) == 6 && last["us"].as_u64() > Some(0))
+        (last["events"] == 7 && last["failures"] == 3 && sum(&last["counts"]) == 7 && last["us"].as_u64() > Some(0))
             .then_some(())
     });
     assert_eq!(get_with(master.api(), "/i/status?history=maybe", &token(7)).0, 400);

@@ -221,7 +221,7 @@ function renderErrors(errors) {
 const BUSIEST_COLUMNS = [
   name("Tenant", (item) => plainText(item.tenant, 64)),
   figure("Events", (item) => countText(item.events)),
-  figure("Time", (item) => durationText(item.us)),
+  figure("Running time", (item) => item.us > 0 ? durationText(item.us) : "–"),
   figure("Share", (item) => item.all_us > 0 ? `${(100 * item.us / item.all_us).toFixed(1)} %` : "–"),
   buttons((item) => [dropButton(item.tenant)]),
 ];
@@ -229,7 +229,7 @@ const BUSIEST_COLUMNS = [
 function renderBusiest(busiest) {
   const items = busiest.tenants.map((tenant) => ({ ...tenant, all_us: busiest.us }));
   rows($("busiest"), BUSIEST_COLUMNS, items, (item) => item.tenant);
-  const told = busiest.tenants.length === 0 ? "No event in the last minutes." : `by time, of the last ${ageText(busiest.seconds)}`;
+  const told = busiest.tenants.length === 0 ? "No event in the last minutes." : `by running time, of the last ${ageText(busiest.seconds)}`;
   setText($("busiest-summary"), told);
 }
 

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::io::Asked;
+use crate::busiest::Busiest;
+use crate::limits::BUSIEST_TOLD;
 use crate::metrics::{Counter, Histogram};
 use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 
@@ -30,6 +32,8 @@ pub(super) struct Gauges {
     budgets: [Counter; Budget::ALL.len()],
     running: Histogram,
     wall: Histogram,
+    /// By running time.
+    busiest: Busiest,
     db: [DbCounts; DbCall::ALL.len()],
     activity: Mutex<Activity>,
 }
@@ -101,9 +105,11 @@ impl Gauges {
     }
 
     /// An event and all its tasks have ended.
-    pub(super) fn event_ended(&self, running: Duration, wall: Duration) {
+    pub(super) fn event_ended(&self, tenant: TenantId, running: Duration, started: Instant) {
+        let now = Instant::now();
         self.running.observe(running);
-        self.wall.observe(wall);
+        self.wall.observe(now.saturating_duration_since(started));
+        self.busiest.note(tenant, running, now);
     }
 
     /// An event, or a task that it left, ended with an error.
@@ -176,6 +182,10 @@ impl Gauges {
         sum.dropped_log_lines += self.dropped_log_lines.get();
         sum.running.add(&self.running.snapshot());
         sum.wall.add(&self.wall.snapshot());
+        let busiest = self.busiest.report(BUSIEST_TOLD, Instant::now());
+        let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        sum.busiest.extend(busiest.tenants.iter().map(|share| (share.tenant, share.events, us(share.took))));
+        sum.busiest_us += us(busiest.took);
         for (budget, counted) in Budget::ALL.iter().zip(&self.budgets) {
             *sum.budget_mut(*budget) += counted.get();
         }

@@ -406,7 +406,7 @@ impl Tenant {
             core.note_error(self.id, &event.template, &event.name, &cancelled);
             core.answer(event.ticket, answer, Err(DispatchError::Script(cancelled)));
         }
-        core.gauges.event_ended(event.meter.running.get(), event.meter.started.elapsed());
+        core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
         event.vm.host.remove_event(id);
         let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
         if is_current && self.events.is_empty() && self.waiting.is_empty() {

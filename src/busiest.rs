@@ -7,7 +7,7 @@
 //!
 //! Noted on whichever thread has an answer, which never waits here: what comes while the same shard's lock is held, by another
 //! answer for a fraction of a microsecond or by who looks for a fraction of a millisecond, is not counted. That is one event in
-//! thousands at most, and the figures are for ranking. Owned by the pool's `Traffic`.
+//! thousands at most, and the figures are for ranking. Owned by the pool's `Traffic`, and by each executor's gauges.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -27,7 +27,8 @@ pub struct Share {
     pub tenant: TenantId,
     /// Events, scripts and drops of it that ended; at least so many.
     pub events: u64,
-    /// From when each was asked for to its end, together: waiting counts. At least so long.
+    /// Of each of them together, at least so long: in a worker the running time, in the master, which does not know that, from
+    /// when it was asked for to its end.
     pub took: Duration,
 }
 
@@ -48,6 +49,12 @@ pub struct Busiest {
     begun: Instant,
     // By tenant, as workers are, so that the threads of different workers seldom meet at one.
     shards: Vec<Mutex<Minutes>>,
+}
+
+impl Default for Busiest {
+    fn default() -> Self {
+        Self::new(Instant::now())
+    }
 }
 
 impl Busiest {
