@@ -48,8 +48,8 @@ async function go() {
 function confirmRestart(id) {
   confirm({
     title: `Restart worker ${id}?`,
-    text: "It gets no new events and answers those it has (35 s at most); then it ends, and a new one starts in its place. " +
-      "New events for its tenants wait meanwhile. No event is lost.",
+    text: "It gets no new events and has a few seconds for those it has (--drain-timeout); what runs for longer ends with an " +
+      "unknown outcome. Then a new one starts in its place. New events for its tenants wait meanwhile.",
     verb: `Restart worker ${id}`,
     path: `i/restart-worker/${id}`,
     done: `Worker ${id} is being restarted.`,
@@ -83,8 +83,8 @@ function confirmRoll() {
   const count = shown.status.workers.length;
   confirm({
     title: `Restart all ${count} workers, one by one?`,
-    text: "Each answers what it has, ends and starts anew before the next one does. Stopped workers are left alone. No event " +
-      "is lost; it may take a while.",
+    text: "Each has a few seconds for what it has (--drain-timeout), ends and starts anew before the next one does; what runs " +
+      "for longer ends with an unknown outcome. Stopped workers are left alone. It may take a while.",
     verb: "Restart all",
     path: "i/rolling-restart",
     done: "A rolling restart has begun.",
