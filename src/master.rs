@@ -141,7 +141,7 @@ impl Master {
         Ok(master)
     }
 
-    /// Checks what a start with this configuration would, as far as that goes without opening the store, binding a port or
+    /// Checks what a start with this configuration would, as far as that goes without opening the store, keeping a port or
     /// writing a file.
     ///
     /// # Errors
@@ -152,6 +152,9 @@ impl Master {
         if let StoreUrl::Redb(path) = &url {
             needs_folder("--store", path)?;
         }
+        // Let go at once: what is checked is that the port can be had.
+        let ports = [config.api, Some(config.listen).filter(|_| config.mode == Mode::ProcessPool)];
+        ports.into_iter().flatten().try_for_each(|address| listen(address).map(drop))?;
         match &config.worker_tokens {
             Some(path) if config.mode == Mode::ProcessPool && read_tokens(path, config.workers)?.is_none() => {
                 needs_folder("--worker-tokens", path)
@@ -466,7 +469,8 @@ fn read_tokens(path: &Path, workers: usize) -> Result<Option<Vec<(usize, String)
 }
 
 fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, String> {
-    // serde_json's own error quotes what it found, which may be a token.
+    // An editor may have put a byte order mark before it. serde_json's own error quotes what it found, which may be a token.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tokens: BTreeMap<usize, String> =
         serde_json::from_str(text).map_err(|_| r#"it is not JSON of the form {"0": "64 characters", …}"#.to_owned())?;
     if !tokens.keys().copied().eq(0..workers) {

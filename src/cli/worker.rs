@@ -144,15 +144,25 @@ pub(super) fn need_luau() -> Result<(), CliError> {
     }
 }
 
-/// Whether a runtime could start with these templates. What does not compile is no reason not to: `mesophyll check` names that.
+/// Whether a runtime has something to run with these templates. It would start without; but who asks before a start wants
+/// to know.
 ///
 /// # Errors
-/// They cannot be read.
+/// They cannot be read, or do not compile.
 #[cfg(feature = "luau")]
 pub(super) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
     let Some(directory) = directory else { return Ok(()) };
-    let found = crate::runtime::luau::check(directory);
-    found.map(drop).map_err(|error| CliError::config(format!("--templates {}: {error}", directory.display())))
+    use crate::runtime::luau::{check, check_source};
+    let wrong = |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
+    let findings = check(directory).map_err(|error| wrong(error.to_string()))?;
+    // What is found may be no more than a doubt; what compiles can be run.
+    let broken = findings.into_iter().filter_map(|finding| match std::fs::read(directory.join(&finding.file)) {
+        Ok(source) => check_source(&finding.file, &source),
+        Err(_) => Some(finding),
+    });
+    let mut broken: Vec<String> = broken.map(|finding| finding.to_string()).collect();
+    broken.dedup();
+    if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
 }
 
 #[cfg(not(feature = "luau"))]

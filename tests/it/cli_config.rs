@@ -90,6 +90,21 @@ fn the_defaults_that_are_shown_are_those_that_apply() {
 }
 
 #[test]
+fn a_port_in_use_makes_a_configuration_that_is_not_good() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let master = |listen: &str, api: &str, mode: &str| {
+        run(&["master", "--check-config", "--store", "memory:", "--listen", listen, "--api", api, "--mode", mode])
+    };
+    let (free, says) = ("127.0.0.1:0", format!("cannot listen on {address}: "));
+    master(&address, free, "process-pool").expect(3, &says);
+    master(free, &address, "process-pool").expect(3, &says);
+    master(&address, free, "thread-pool").expect(0, "");
+    drop(taken);
+    master(&address, free, "process-pool").expect(0, "");
+}
+
+#[test]
 fn a_configuration_is_checked_without_touching_anything() {
     let folder = TempDir::new();
     let text = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
@@ -99,12 +114,26 @@ fn a_configuration_is_checked_without_touching_anything() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("a mode");
     }
     let store = format!("redb:{}", text("store.redb"));
-    // A port that is taken does not matter: none is bound.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("an address").to_string();
-    let base = ["master", "--check-config", "--workers", "1", "--listen", &address, "--store", &store];
+    let templates = TempDir::new();
+    let template = |name: &str, files: &[(&str, &str)]| {
+        let folder = templates.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        files.iter().for_each(|(name, text)| drop(write(&folder, name, text)));
+        folder.to_str().expect("a plain path").to_owned()
+    };
+    let broken = template("broken", &[("main.luau", "return require('lib')"), ("lib.luau", "local x = 1\nlocal =")]);
+    let empty = template("empty", &[]);
+    // What is only doubtful can be run.
+    let doubtful = template("doubtful", &[("main.luau", "return function(ctx) return unknwon end")]);
+    let base = ["master", "--check-config", "--workers", "1", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+    let base = [&base[..], &["--store", &store]].concat();
     let check = |args: &[&str], variables: &[(&str, &str)]| with(&[&base[..], args].concat(), variables);
-    for args in [&[][..], &["--worker-tokens", &text("good.json")], &["--worker-tokens", &text("fresh.json")]] {
+    for args in [
+        &[][..],
+        &["--worker-tokens", &text("good.json")],
+        &["--worker-tokens", &text("fresh.json")],
+        &["--templates", &doubtful],
+    ] {
         let checked = check(args, &[("MESOPHYLL_API_SECRET", SECRET)]);
         assert_eq!(
             (checked.code(), checked.stdout.join("")),
@@ -119,6 +148,8 @@ fn a_configuration_is_checked_without_touching_anything() {
         (&["--worker-tokens", &text("open.json")], 3, "others can read it (mode 644)"),
         (&["--worker-tokens", &text("none/x.json")], 3, "--worker-tokens: there is no directory "),
         (&["--worker-tokens", &text("good.json"), "--workers=2"], 2, "--workers is given twice"),
+        (&["--templates", &broken], 3, ": lib.luau:2: Expected "),
+        (&["--templates", &empty], 3, ": main.luau: there is none"),
     ] {
         check(args, &[]).expect(code, says);
     }
@@ -136,7 +167,17 @@ fn a_configuration_is_checked_without_touching_anything() {
     }
     // No server is asked.
     if cfg!(feature = "postgres") {
-        run(&["master", "--check-config", "--store", "postgres://127.0.0.1:1/x"]).expect(0, "");
+        run(&[
+            "master",
+            "--check-config",
+            "--listen",
+            "127.0.0.1:0",
+            "--api",
+            "off",
+            "--store",
+            "postgres://127.0.0.1:1/x",
+        ])
+        .expect(0, "");
     }
     let misspelt = check(&[], &[("MESOPHYLL_WROKERS", "3")]);
     misspelt.expect(0, "no command knows the variable MESOPHYLL_WROKERS; did you mean MESOPHYLL_WORKERS?");
@@ -146,7 +187,7 @@ fn a_configuration_is_checked_without_touching_anything() {
     let worker = ["worker", "--check-config", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"];
     run(&worker).expect(3, "MESOPHYLL_CLIENT_TOKEN is not set");
     with(&worker, &[("MESOPHYLL_CLIENT_TOKEN", "abc123")]).expect(0, "");
-    let both = run(&["master", "--check-config", "--print-config", "--json", "--store", &store]);
+    let both = check(&["--print-config", "--json"], &[]);
     both.expect(0, "the configuration is good");
     assert!(shown(&both).len() > 30);
     let left: Vec<_> =
