@@ -232,7 +232,7 @@ def main():
     parser.add_argument("--workers", type=int, help="how many workers the master has")
     parser.add_argument("--tokens", required=True, help="the file that the master has as --worker-tokens")
     args = parser.parse_args()
-    with open(args.tokens, encoding="utf-8") as file:
+    with open(args.tokens, encoding="utf-8-sig") as file:
         token = json.load(file)[str(args.id)]
     try:
         Worker(args.master, args.id, args.workers, token).run()

@@ -10,6 +10,7 @@ use crate::limits::CLIENT_REPLY_MAX_BYTES;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};
+use super::words::without_bom;
 
 /// The options of every command that talks to a running master.
 pub(super) const CLIENT: &[OptionSpec] = &[
@@ -184,7 +185,7 @@ fn token(args: &Args) -> Result<String, CliError> {
             // Not shown, as it may be most of one.
             .map_err(|_| CliError::config(format!("{TOKEN_VARIABLE} is not UTF-8 text")))?,
     };
-    let token = text.trim();
+    let token = without_bom(&text).trim();
     if token.is_empty() || token.contains(|char: char| char.is_whitespace() || char.is_control()) {
         // It would be a header that cannot be sent, in an error that shows it.
         return Err(CliError::config("that is no token: mesophyll token makes one"));

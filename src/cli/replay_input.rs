@@ -19,6 +19,8 @@ use super::replay_line::LINE_MAX_BYTES;
 /// Limit: lines that are read but not dispatched; each may be large, and two are enough to keep both threads busy.
 const LINES_AHEAD: usize = 2;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A line of the input, without its end; of one that is too long only the beginning.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InputLine {
@@ -79,7 +81,13 @@ fn send_lines(file: io::Result<File>, woken: &UnixStream, lines_tx: &Sender<io::
     loop {
         match read_line(&mut input, &mut text) {
             Ok(false) => return true,
-            Ok(true) => number += 1,
+            Ok(true) => {
+                number += 1;
+                // Some editors write it before a file's text.
+                if number == 1 && text.starts_with(BYTE_ORDER_MARK) {
+                    text.drain(..BYTE_ORDER_MARK.len());
+                }
+            }
             Err(error) => {
                 // Nobody reads on after an error, and nobody may be left to be told.
                 let _ = lines_tx.send(Err(error));
@@ -158,7 +166,7 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers_and_every_round_begins_anew() {
         let path = std::env::temp_dir().join(format!("mesophyll-input-{}", std::process::id()));
-        std::fs::write(&path, "a\n \n\nb").expect("a file");
+        std::fs::write(&path, "\u{feff}a\n \n\nb").expect("a file");
         let input = Input::open(path.to_str().expect("a plain path"), 2).expect("opens");
         let lines: Vec<(u64, Vec<u8>)> =
             input.lines_rx().iter().map(|line| line.map(|line| (line.number, line.text)).expect("reads")).collect();

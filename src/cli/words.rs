@@ -71,7 +71,13 @@ pub(super) fn file(name: &str, max_bytes: usize) -> Result<String, CliError> {
     if bytes.len() > max_bytes {
         return Err(failed(format!("it is larger than {max_bytes} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".to_owned()))
+    let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".to_owned()))?;
+    Ok(without_bom(&text).to_owned())
+}
+
+/// A file's text without the byte order mark that some editors write before it.
+pub(super) fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// An object of JSON from members that are JSON already.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, source, walk::walk};
+use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, source, walk::walk, without_head};
 use crate::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -73,7 +73,7 @@ fn of_source(file: &str, module: &str, source: &[u8], exists: &dyn Fn(&str) -> b
     if let Err(problem) = compile(source, SOURCE_MAX_BYTES) {
         return vec![finding(At { line: problem.line, column: 0 }, problem.message)];
     }
-    let seen = walk(source, module == MAIN);
+    let seen = walk(without_head(source), module == MAIN);
     let required = seen.requires.into_iter().filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
     seen.findings.into_iter().chain(required).map(|(at, message)| finding(at, message)).collect()
 }

@@ -75,11 +75,23 @@ impl Problem {
     }
 }
 
+/// A source without the byte order mark that some editors write before it, and without a first line `#!…`, of which the line's
+/// end stays: the others keep their numbers.
+fn without_head(source: &[u8]) -> &[u8] {
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+    if !source.starts_with(b"#!") {
+        return source;
+    }
+    let end = source.iter().position(|byte| *byte == b'\n').unwrap_or(source.len());
+    &source[end..]
+}
+
 fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
     if source.len() > limit {
         let message = format!("the source has {} bytes; at most {} KiB are compiled", source.len(), limit / 1024);
         return Err(Problem { line: 0, message });
     }
+    let source = without_head(source);
     // Level 1: what level 2 inlines is missing from tracebacks.
     let compiler = Compiler::new().set_optimization_level(1).set_debug_level(1);
     compiler.compile(source).map_err(|error| {
