@@ -17,8 +17,8 @@ use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::stream::names_a_listener;
 use crate::worker::Recycle;
 
-pub use self::values::{address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
-use self::values::{amount, drain_timeout, text, without_scheme};
+pub use self::values::{SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
+use self::values::{amount, drain_timeout, size, text, without_scheme};
 
 /// How the pool's workers run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -384,14 +384,14 @@ fn recycle(options: &impl Options, has_children: bool) -> Result<Recycle, Config
         return Err(wrong(options, name, "makes no sense where the master starts no processes"));
     }
     let age = options.option("recycle-age").map(|_| span(options, "recycle-age", Duration::ZERO)).transpose()?;
-    Ok(Recycle { events: amount(options, "recycle-events")?, memory_bytes: amount(options, "recycle-memory")?, age })
+    Ok(Recycle { events: amount(options, "recycle-events")?, memory_bytes: size(options, "recycle-memory")?, age })
 }
 
 fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
     let default = Quota::default();
     let quota = Quota {
         records: amount(options, "quota-records")?.unwrap_or(default.records),
-        bytes: amount(options, "quota-bytes")?.unwrap_or(default.bytes),
+        bytes: size(options, "quota-bytes")?.unwrap_or(default.bytes),
     };
     let purchase_url = options.option("purchase-url").map(|(url, _)| url.to_owned());
     if purchase_url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
@@ -512,9 +512,9 @@ mod tests {
             ("failures-a-minute", "0"),
             ("failures-in-a-row", "often"),
             ("recycle-events", "-1"),
-            ("recycle-memory", "1GiB"),
+            ("recycle-memory", "1GB"),
             ("recycle-age", "0s"),
-            ("quota-bytes", "64MiB"),
+            ("quota-bytes", "64 MiB"),
             ("purchase-url", "shop"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);

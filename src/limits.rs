@@ -587,3 +587,7 @@ pub const GLOBAL_KV_OWNED_MAX: u64 = 1000;
 
 /// Limit: a review state; the reviewers' words are short.
 pub const GLOBAL_KV_REVIEW_MAX_BYTES: usize = 64;
+
+/// A configuration file (`--config`) is at most so long: a thousand times what all options take. A longer one is refused,
+/// as another file is meant.
+pub const CONFIG_FILE_MAX_BYTES: usize = 1024 * 1024;

@@ -19,6 +19,18 @@ pub fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<
     near.min().map(|(_, name)| name)
 }
 
+/// As [`nearest`]; if there is none, a name that is the beginning or the end of the wrong one up to a dash or an
+/// underscore, or the other way round: `log` for `log-level`.
+pub fn related<'n>(wrong: &str, names: impl Iterator<Item = &'n str> + Clone) -> Option<&'n str> {
+    let is_separator = |char: char| matches!(char, '-' | '_');
+    let is_part = |part: &str, whole: &str| {
+        whole.strip_prefix(part).is_some_and(|rest| rest.starts_with(is_separator))
+            || whole.strip_suffix(part).is_some_and(|rest| rest.ends_with(is_separator))
+    };
+    let mut parts = names.clone().filter(|name| is_part(name, wrong) || is_part(wrong, name));
+    nearest(wrong, names).or_else(|| parts.next())
+}
+
 /// Letters to change, to add, to take away, or to swap with the next.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -59,5 +71,23 @@ mod tests {
             assert_eq!(nearest(wrong, names.into_iter()), right, "{wrong}");
         }
         assert_eq!(nearest(&"workers".repeat(200_000), names.into_iter()), None, "and at once");
+    }
+
+    #[test]
+    fn a_name_that_is_part_of_another_is_related_to_it() {
+        let names = ["workers", "worker-tokens", "store", "log", "vm-idle"];
+        for (wrong, right) in [
+            ("log-level", Some("log")),
+            ("idle", Some("vm-idle")),
+            ("store_url", Some("store")),
+            ("tokens", Some("worker-tokens")),
+            ("wrokers", Some("workers")),
+            ("logs", Some("log")),
+            ("blog", Some("log")),
+            ("logging", None),
+            ("", None),
+        ] {
+            assert_eq!(related(wrong, names.into_iter()), right, "{wrong}");
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! Command lines, in plain values: flags, switches and what stands alone. Nothing here knows what an option means.
 //!
-//! An option comes from its flag, else from its variable, which is `MESOPHYLL_<OPTION>` for most, else it is absent and
-//! its default applies.
+//! An option comes from its flag, else from its variable, which is `MESOPHYLL_<OPTION>` for most, else from a line of the
+//! configuration file, else it is absent and its default applies.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use crate::config::{ConfigError, parse_switch};
 use crate::escape;
-use crate::nearest::nearest;
+use crate::nearest::related;
 
 use super::table::shortened;
 
@@ -33,11 +33,11 @@ pub(crate) struct OptionSpec {
 /// Where an option's value may come from besides the command line.
 #[derive(Debug, Clone, Copy)]
 enum Elsewhere {
-    /// The variable `MESOPHYLL_<OPTION>`.
+    /// The variable `MESOPHYLL_<OPTION>`, and the configuration file.
     Variable,
-    /// This variable, else `MESOPHYLL_<OPTION>`.
+    /// The same, and this variable before.
     VariableBefore(&'static str),
-    /// Nowhere: the variable of that name is meant for another command.
+    /// Nowhere: what has that name there is meant for another command.
     Nowhere,
 }
 
@@ -101,12 +101,21 @@ pub(crate) enum Source {
     Flag,
     /// This environment variable.
     Environment(String),
+    /// A line of a configuration file.
+    File {
+        /// The file, as the command line or the environment has it.
+        path: String,
+        /// The line, from 1 on.
+        line: usize,
+    },
 }
 
 /// A command line that was understood.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Args {
     values: BTreeMap<&'static str, Vec<(String, Source)>>,
+    /// Variables and lines that are set for another command.
+    ignored: Vec<String>,
     /// What stands alone, in order.
     pub(crate) positional: Vec<String>,
     /// `--help` or `-h` was given.
@@ -124,9 +133,14 @@ fn usage(message: String) -> ConfigError {
 
 fn unknown_option(name: &str, specs: &[&[OptionSpec]]) -> ConfigError {
     let shown = shown(name);
+    if matches!(name, "-v" | "--verbose" | "-V" | "--version") {
+        let has_log = specs.iter().copied().flatten().any(|spec| spec.name == "log");
+        let more = if has_log { ", and --log debug logs more" } else { "" };
+        return usage(format!("unknown option {shown}; mesophyll -V shows the version{more}"));
+    }
     // One dash is a slip too.
     let known = specs.iter().copied().flatten().map(|spec| spec.name).chain(["help"]);
-    usage(match nearest(name.trim_start_matches('-'), known) {
+    usage(match related(name.trim_start_matches('-'), known) {
         Some(near) => format!("unknown option {shown}; did you mean --{near}?"),
         None => format!("unknown option {shown}; --help lists the options"),
     })
@@ -177,6 +191,9 @@ impl Args {
         if self.values.contains_key(spec.name) {
             return Ok(());
         }
+        if matches!(spec.elsewhere, Elsewhere::Nowhere) {
+            self.ignored.extend(Some(variable(spec.name)).filter(|variable| environment(variable).is_some()));
+        }
         let set = spec.variables().into_iter().find_map(|variable| Some((environment(&variable)?, variable)));
         let Some((value, variable)) = set else { return Ok(()) };
         let no_text = |_| ConfigError { message: format!("{variable}: its value is not UTF-8 text"), is_usage: false };
@@ -186,6 +203,27 @@ impl Args {
         let values = given_as_text(spec, &value).map_err(wrong)?;
         let source = Source::Environment(variable.clone());
         self.values.insert(spec.name, values.into_iter().map(|value| (value, source.clone())).collect());
+        Ok(())
+    }
+
+    /// Takes an option from a line of a configuration file, if neither the command line nor the environment has it.
+    ///
+    /// # Errors
+    /// What is wrong with the value, as the rest of a sentence about the option.
+    pub(crate) fn take_line(&mut self, spec: &OptionSpec, value: &str, path: &str, line: usize) -> Result<(), String> {
+        let values = given_as_text(spec, value)?;
+        if matches!(spec.elsewhere, Elsewhere::Nowhere) {
+            self.ignored.push(format!("{path}:{line}: {}", spec.name));
+            return Ok(());
+        }
+        let before = self.values.entry(spec.name).or_default();
+        match before.first() {
+            Some((_, Source::File { .. })) if !spec.repeatable => return Err("is given twice".to_owned()),
+            Some((_, Source::Flag | Source::Environment(_))) => return Ok(()),
+            _ => {}
+        }
+        let source = Source::File { path: path.to_owned(), line };
+        before.extend(values.into_iter().map(|value| (value, source.clone())));
         Ok(())
     }
 
@@ -227,6 +265,11 @@ impl Args {
     /// All values of a repeatable option.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.values.get(name).into_iter().flatten().map(|(value, _)| value.as_str()).collect()
+    }
+
+    /// What was set for another command only: its variable, or its line.
+    pub(crate) fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// Whether a switch is on.

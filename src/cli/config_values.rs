@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
+use crate::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
 use crate::worker::supervisor::Policy;
 
 /// An option's name and its effective value.
@@ -27,7 +27,7 @@ pub(super) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("store", masked(&config.store)),
         ("max-db-connections", config.store_options.connections.to_string()),
         ("quota-records", quota.records.to_string()),
-        ("quota-bytes", quota.bytes.to_string()),
+        ("quota-bytes", size(quota.bytes)),
         ("purchase-url", config.db_options.purchase_url.as_deref().map_or(NONE.to_owned(), masked)),
         ("deadline", span(config.deadline)),
         ("heartbeat-interval", span(config.heartbeat_interval)),
@@ -38,7 +38,7 @@ pub(super) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("failures-in-a-row", in_a_row),
         ("quarantine-after", config.quarantine_after.to_string()),
         ("recycle-events", recycle.events.map_or(NEVER.to_owned(), |events| events.to_string())),
-        ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), |bytes| bytes.to_string())),
+        ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
         ("recycle-age", recycle.age.map_or(NEVER.to_owned(), span)),
         ("trusted-source", list(config.trusted_sources.iter())),
         ("external-workers", switch(config.external_workers)),
@@ -103,6 +103,12 @@ fn span(span: Duration) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
     let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
     format!("{}{unit}", ms / size)
+}
+
+/// A number of bytes in the largest unit in which it is a whole number.
+fn size(bytes: u64) -> String {
+    let unit = SIZE_UNITS.into_iter().find(|(_, size)| bytes.is_multiple_of(*size));
+    unit.map_or(bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
 }
 
 /// The parameters of a database's URL that are no secret.

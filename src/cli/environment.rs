@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::nearest::nearest;
+use crate::nearest::related;
 use crate::worker::TOKEN_VARIABLE as CLIENT_TOKEN;
 
 use super::args::{OptionSpec, shown};
@@ -71,7 +71,7 @@ fn warnings(names: impl Iterator<Item = OsString>) -> Vec<String> {
 fn warning(name: &[u8], known: &[String]) -> String {
     let text = OsStr::from_bytes(name).to_string_lossy();
     let variable = format!("{PREFIX}{}", shown(&text));
-    match nearest(&text, known.iter().map(String::as_str)) {
+    match related(&text, known.iter().map(String::as_str)) {
         Some(near) => format!("no command knows the variable {variable}; did you mean {PREFIX}{near}?"),
         None => format!("no command knows the variable {variable}; mesophyll COMMAND --help lists what there is"),
     }

@@ -1,4 +1,5 @@
-//! `--check-config` and `--print-config`: what a command would run with, looked at without running it.
+//! `--config`, `--check-config` and `--print-config`: the configuration as a whole. The latter two look at what a command
+//! would run with, without running it.
 
 use serde::Serialize;
 
@@ -7,8 +8,9 @@ use super::config_values::Value;
 use super::table::Table;
 use super::{CliError, Command, environment, output};
 
-/// The options that only look.
+/// The options about all others.
 pub(super) const LOOK: &[OptionSpec] = &[
+    OptionSpec::value("config", "FILE", "options, one `option = value` a line; flags and variables go before it"),
     OptionSpec::switch("check-config", "check all that can be checked without starting, and end: exit code 0, 2 or 3"),
     OptionSpec::switch("print-config", "print each option with its value and where that comes from, and end"),
     OptionSpec::switch("json", "with --print-config: as JSON"),
@@ -31,6 +33,11 @@ struct Shown {
     variable: Option<String>,
     value: String,
     source: &'static str,
+    /// The place in a configuration file that it comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
 }
 
 /// Whether the command line asks only to look.
@@ -68,6 +75,10 @@ fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretStat
     let options = command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
     let options = options.map(|option| {
         let source = args.get(option.name).map(|(_, source)| source);
+        let place = match source {
+            Some(Source::File { path, line }) => Some((path, line)),
+            _ => None,
+        };
         Shown {
             option: Some(option.name),
             variable: match source {
@@ -83,8 +94,11 @@ fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretStat
             source: match source {
                 Some(Source::Flag) => "flag",
                 Some(Source::Environment(_)) => "environment",
+                Some(Source::File { .. }) => "file",
                 None => "default",
             },
+            file: place.map(|(path, _)| path.clone()),
+            line: place.map(|(_, line)| *line),
         }
     });
     let secrets = secrets.iter().map(|secret| {
@@ -94,6 +108,8 @@ fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretStat
             variable: Some(secret.variable.to_owned()),
             value: if is_set { "set" } else { secret.if_unset }.to_owned(),
             source: if is_set { "environment" } else { "default" },
+            file: None,
+            line: None,
         }
     });
     options.chain(secrets).collect()
@@ -105,12 +121,13 @@ fn is_of_the_look(option: &OptionSpec) -> bool {
 
 fn table(shown: &[Shown]) -> String {
     let mut table = Table::new(&["OPTION", "VALUE", "SOURCE"]);
-    for Shown { option, variable, value, source } in shown {
+    for Shown { option, variable, value, source, file, line } in shown {
         let variable = variable.as_deref().unwrap_or_default();
         let name = option.map_or_else(|| variable.to_owned(), |option| format!("--{option}"));
         let source = match *source {
             "flag" => format!("flag {name}"),
             "environment" => format!("environment {variable}"),
+            "file" => format!("file {}:{}", file.as_deref().unwrap_or_default(), line.unwrap_or_default()),
             other => other.to_owned(),
         };
         table.row([name, value.clone(), source]);

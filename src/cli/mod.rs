@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod client;
 mod completions;
+mod config_file;
 mod config_values;
 mod dispatch;
 mod drop_tenant;
@@ -47,7 +48,7 @@ use std::fmt;
 use crate::config::{ConfigError, Options};
 use crate::escape;
 use crate::master::MasterError;
-use crate::nearest::nearest;
+use crate::nearest::related;
 use crate::store::{OpenError, StoreUrl};
 use args::{Args, OptionSpec, Source, shown};
 
@@ -184,6 +185,7 @@ impl Options for Args {
     fn named(&self, name: &str) -> String {
         match self.get(name) {
             Some((_, Source::Environment(variable))) => variable.clone(),
+            Some((_, Source::File { path, line })) => format!("{path}:{line}: {name}"),
             Some((_, Source::Flag)) | None => format!("--{name}"),
         }
     }
@@ -214,14 +216,15 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
     };
     match name.as_str() {
         "help" | "--help" | "-h" => return output::print(&overview()),
-        "--version" | "-V" => return output::print(concat!("mesophyll ", env!("CARGO_PKG_VERSION"))),
+        "--version" | "-V" | "-v" => return output::print(concat!("mesophyll ", env!("CARGO_PKG_VERSION"))),
         _ => {}
     }
     let command = COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| unknown_command(&name))?;
-    let args = Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
+    let mut args = Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
     if args.help {
         return output::print(&help(command));
     }
+    config_file::apply(&mut args, command)?;
     if !command.has_option("log") {
         environment::tell_unknown();
     }
@@ -235,7 +238,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
 
 fn unknown_command(name: &str) -> CliError {
     let shown = shown(name);
-    CliError::usage(match nearest(name, COMMANDS.iter().map(|command| command.name)) {
+    CliError::usage(match related(name, COMMANDS.iter().map(|command| command.name)) {
         Some(near) => format!("unknown command {shown}; did you mean {near}?"),
         None => format!("unknown command {shown}; mesophyll --help lists the commands"),
     })

@@ -31,7 +31,7 @@ pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("workers", "N", "worker processes, or worker threads (default: number of CPUs)"),
     OptionSpec::value("max-db-connections", "N", "connections to PostgreSQL, a thread each (default: 7)"),
     OptionSpec::value("quota-records", "N", "records that each tenant may have (default: 10000)"),
-    OptionSpec::value("quota-bytes", "N", "bytes of keys, scopes and values for each tenant (default: 67108864)"),
+    OptionSpec::value("quota-bytes", "SIZE", "bytes of keys, scopes and values for each tenant (default: 64MiB)"),
     OptionSpec::value(
         "purchase-url",
         "URL",
@@ -46,7 +46,7 @@ pub(super) const POOL: &[OptionSpec] = &[
     OptionSpec::value("failures-in-a-row", "N", "failures of a worker in a row that give it up (default: 10)"),
     OptionSpec::value("quarantine-after", "N", "deaths of workers that quarantine a tenant in flight (default: 3)"),
     OptionSpec::value("recycle-events", "N", "start a worker anew after about so many events (default: never)"),
-    OptionSpec::value("recycle-memory", "BYTES", "start a worker anew at about so much memory (default: never)"),
+    OptionSpec::value("recycle-memory", "SIZE", "start a worker anew at about so much memory (default: never)"),
     OptionSpec::value("recycle-age", "D", "start a worker anew at about such an age (default: never)"),
     OptionSpec::list("trusted-source", "CIDR", "source besides loopback that the internal API answers"),
 ];

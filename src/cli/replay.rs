@@ -20,7 +20,7 @@ use crate::worker::Program;
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::{api_config, api_secret, check_pool};
-use super::args::{Args, OptionSpec, variable};
+use super::args::{Args, OptionSpec};
 use super::config_values::{Value, masked, of_pool};
 use super::look::{self, LOOK};
 use super::master::stop;
@@ -96,7 +96,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    output::tell(&writes_to(&master, &config, |variable| std::env::var_os(variable).is_some()));
+    output::tell(&writes_to(&master, &config, args.ignored()));
     let mut replay = Replay::new(&master, &config, in_flight, &signals, broken_rx);
     let outcome = replay.run(&input);
     let summary = replay.summary;
@@ -116,14 +116,12 @@ fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// The line that says where a replay writes, and what does not count for it.
-fn writes_to(master: &Master, config: &PoolConfig, is_set: impl Fn(&str) -> bool) -> String {
+fn writes_to(master: &Master, config: &PoolConfig, ignored: &[String]) -> String {
     let kept = if config.store == "memory:" { " (gone at the end)" } else { "" };
     let api = master.api_addr().map(|api| format!("; its internal API: {api}")).unwrap_or_default();
-    let ignored = PRIVATE_PLACES.iter().map(|place| variable(place.name)).filter(|variable| is_set(variable));
-    let ignored: Vec<String> = ignored.collect();
-    let ignored = match ignored.as_slice() {
+    let ignored = match ignored {
         [] => String::new(),
-        some => format!("; {} set for a master, flags only count here", some.join(", ")),
+        some => format!("; {} set for a master, only flags count here", some.join(", ")),
     };
     format!("this replay writes to {}{kept}{api}{ignored}", masked(&config.store))
 }

@@ -105,14 +105,38 @@ pub(super) fn text<'o>(options: &'o impl Options, name: &str, default: &'o str) 
     options.option(name).map_or(default, |(value, _)| value)
 }
 
-/// A number of events, records or bytes.
+/// A number of events or records.
 pub(super) fn amount(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
+    counted(options, name, "is a number from 1", |text| text.parse().ok())
+}
+
+/// A number of bytes.
+pub(super) fn size(options: &impl Options, name: &str) -> Result<Option<u64>, ConfigError> {
+    counted(options, name, "is a number of bytes such as 65536, 512KiB, 64MiB or 2GiB", parse_size)
+}
+
+fn counted(
+    options: &impl Options,
+    name: &str,
+    rule: &str,
+    parse: impl Fn(&str) -> Option<u64>,
+) -> Result<Option<u64>, ConfigError> {
     let Some((text, _)) = options.option(name) else { return Ok(None) };
-    match text.parse::<u64>() {
-        // What fits into every store's counters.
-        Ok(number) if (1..=i64::MAX.unsigned_abs()).contains(&number) => Ok(Some(number)),
-        _ => Err(wrong(options, name, "is a number from 1")),
-    }
+    // What fits into every store's counters.
+    let number = parse(text).filter(|number| (1..=i64::MAX.unsigned_abs()).contains(number));
+    number.map(Some).ok_or_else(|| wrong(options, name, rule))
+}
+
+/// The units of a size, the largest first.
+pub const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Reads a number of bytes such as `65536` or `64MiB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let unit = SIZE_UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+    let (number, bytes) = unit.unwrap_or((text, 1));
+    // A sign is none of a number's digits here.
+    let number: u64 = number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)?.parse().ok()?;
+    number.checked_mul(bytes)
 }
 
 /// The error of an option whose value breaks a rule.
@@ -124,6 +148,16 @@ pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_may_have_a_unit() {
+        for (text, bytes) in [("1", 1), ("65536", 65_536), ("512KiB", 1 << 19), ("64MiB", 1 << 26), ("2GiB", 1 << 31)] {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "+1", "1.5GiB", "64 MiB", "64mib", "64MB", "64M", "18446744073709551615KiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn spans_have_a_unit() {

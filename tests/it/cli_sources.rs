@@ -1,9 +1,12 @@
 //! Where options come from: flags, variables, and what each command takes from neither.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
 
 use crate::support::TempDir;
-use crate::support::binary::{Finished, Master, Running, TEMPLATES, mesophyll, token};
+use crate::support::binary::{Finished, Master, Running, TEMPLATES, mesophyll, token, write};
 
 const EVENT: &str = r#"{"tenant":"guild:1","name":"ECHO","data":1}"#;
 
@@ -97,4 +100,92 @@ fn an_address_to_listen_at_may_be_written_as_a_url() {
     let looked = worker("http://10.0.0.1:7450");
     assert!(looked.stdout.iter().any(|line| line.contains(" 10.0.0.1:7450 ")), "{looked:?}");
     worker("https://10.0.0.1:7450").expect(2, "--master is HOST:PORT");
+}
+
+#[test]
+fn a_file_sets_options_below_flags_and_variables() {
+    let folder = TempDir::new();
+    let text = format!(
+        "\u{feff}# ours\n\nworkers = 1\nquota-bytes = 2GiB # much\ntemplates={TEMPLATES}\nreload = yes\nvm-idle = 1m\n"
+    );
+    write(folder.path(), "x.conf", &text);
+    let look = ["master", "--print-config", "--config", "x.conf", "--workers", "3"];
+    let looked = run_in(&folder, &look, &[("MESOPHYLL_VM_IDLE", "2m")], "");
+    looked.expect(0, "");
+    let row = |name: &str| {
+        let row = looked.stdout.iter().find(|line| line.split_whitespace().next() == Some(name)).expect("a row");
+        row.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("--workers"), "3 flag --workers");
+    assert_eq!(row("--vm-idle"), "2m environment MESOPHYLL_VM_IDLE");
+    assert_eq!(row("--quota-bytes"), "2GiB file x.conf:4");
+    assert_eq!(row("--reload"), "on file x.conf:6");
+    let json = run_in(&folder, &[&look[..], &["--json"]].concat(), &[], "");
+    let list: Value = serde_json::from_str(&json.stdout.concat()).expect("JSON");
+    let reload = list.as_array().expect("a list").iter().find(|one| one["option"] == "reload").expect("a row");
+    assert_eq!((&reload["source"], &reload["file"], &reload["line"]), (&json!("file"), &json!("x.conf"), &json!(6)));
+    // The same file serves the other commands; they run with it.
+    write(folder.path(), "x.conf", &format!("{text}store = redb:live.redb\nexternal-workers = no\n"));
+    let replayed = run_in(&folder, &["replay", "-"], &[("MESOPHYLL_CONFIG", "x.conf")], EVENT);
+    replayed.expect(0, "writes to memory: (gone at the end); x.conf:8: store set for a master, only flags count here");
+    assert_eq!(replayed.json()[0]["ok"], json!(1), "its templates were used");
+    assert!(!folder.path().join("live.redb").exists());
+}
+
+#[test]
+fn a_file_that_is_wrong_is_named_with_the_line() {
+    let folder = TempDir::new();
+    for (text, says) in [
+        ("workers = 2\nwrokers = 3", "x.conf:2: unknown option wrokers; did you mean workers?"),
+        ("workers = 0", "x.conf:1: workers is a number from 1 to 1024, not \"0\""),
+        ("quota-bytes = 9GB", "x.conf:1: quota-bytes is a number of bytes such as 65536, 512KiB, 64MiB or 2GiB"),
+        ("api-secret = hunter2", "x.conf:1: secrets do not belong in this file"),
+        ("deadline = 5", "x.conf:1: deadline is a span of time"),
+    ] {
+        write(folder.path(), "x.conf", text);
+        let finished = run_in(&folder, &["master", "--config", "x.conf"], &[], "");
+        finished.expect(3, says);
+        assert!(!finished.stderr.contains("hunter2"), "{finished:?}");
+    }
+    run_in(&folder, &["master", "--config", "none.conf"], &[], "").expect(3, "none.conf: No such file");
+    run_in(&folder, &["master", "--config", "x.conf", "--help"], &[], "").expect(0, "");
+}
+
+#[test]
+fn a_byte_order_mark_and_a_first_line_for_a_shell_do_not_matter() {
+    let folder = TempDir::new();
+    let master = Master::start(&["--workers", "1"]);
+    let api = master.api().to_string();
+    let script = write(folder.path(), "x.luau", "\u{feff}#!/usr/bin/env luau\nlocal ctx = ...; return ctx.tenant.id");
+    write(folder.path(), "token", &format!("\u{feff}{}\r\n", token(7)));
+    let run = |args: &[&str]| run_in(&folder, &[args, &["--api", &api, "--token-file", "token"]].concat(), &[], "");
+    let ran = run(&["run-script", "guild:5", script.to_str().expect("a plain path")]);
+    ran.expect(0, "");
+    assert_eq!(ran.stdout, ["\"5\""]);
+    write(folder.path(), "main.luau", "\u{feff}#!/bin/x\nreturn function(ctx) return ctx:event().data end");
+    run(&["template", "set", "guild:5", "main.luau"]).expect(0, "");
+    let here = folder.path().to_str().expect("a plain path");
+    write(folder.path(), "events", &format!("\u{feff}{EVENT}\n"));
+    let replayed = run_in(&folder, &["replay", "events", "--templates", here, "--workers", "1"], &[], "");
+    replayed.expect(0, "");
+    // Its lines keep their numbers.
+    write(folder.path(), "main.luau", "#!/bin/x\nlocal = 1");
+    run_in(&folder, &["check", "--templates", here], &[], "").expect(1, "");
+    let checked = run_in(&folder, &["check", "--templates", here], &[], "");
+    assert!(checked.stdout.iter().any(|line| line.starts_with("main.luau:2: ")), "{checked:?}");
+    let tokens = write(folder.path(), "tokens.json", &format!("\u{feff}{{\"0\":\"{}\"}}", "a1".repeat(32)));
+    std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let check = ["master", "--check-config", "--listen", "127.0.0.1:0", "--api", "off", "--workers", "1"];
+    run_in(&folder, &[&check[..], &["--worker-tokens", "tokens.json"]].concat(), &[], "").expect(0, "");
+}
+
+#[test]
+fn a_word_that_is_nearly_right_is_answered_with_what_to_write() {
+    let folder = TempDir::new();
+    let run = |args: &[&str]| run_in(&folder, args, &[], "");
+    assert_eq!(run(&["-v"]).stdout, run(&["--version"]).stdout);
+    run(&["master", "--log-level", "debug"]).expect(2, "unknown option --log-level; did you mean --log?");
+    run(&["log"]).expect(2, "unknown command log; did you mean log-level?");
+    run(&["replay", "-", "-v"])
+        .expect(2, "unknown option -v; mesophyll -V shows the version, and --log debug logs more");
 }
