@@ -109,6 +109,17 @@ pub fn text(record: &Record<'_>, now: Option<Timestamp>) -> Text {
     Text { time: time.unwrap_or_default(), target, message }
 }
 
+/// What a script said, as `guild:1: words` with the line's end, or what one said in a worker process, which comes as the
+/// worker logged it; `None` for any other record.
+pub fn script_text(record: &Record<'_>) -> Option<String> {
+    let mut said = Said::default();
+    let _ = record.key_values().visit(&mut said);
+    let message = said.message.unwrap_or_else(|| format!("[{}] {}", record.target(), record.args()));
+    let (tenant, words) = message.strip_prefix("[tenant/")?.split_once("] ")?;
+    let level = if record.level() <= Level::Warn { format!("{} ", record.level()) } else { String::new() };
+    Some(format!("{}\n", escape::one_line(&format!("{tenant}: {level}{words}"))))
+}
+
 /// The time with which a line of text begins, if it does, and what follows it.
 pub fn split_time(line: &str) -> (Option<&str>, &str) {
     match line.split_once(' ') {

@@ -3,7 +3,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -30,10 +30,23 @@ const OURS: [&str; 2] = ["mesophyll", "tenant/"];
 /// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command (and this worker, if it is
 /// one). A second call changes the level only.
 pub(super) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
-    let form = match format {
-        LogFormat::Text => Form::Text { writer: text_writer(), has_time: !is_journal() },
-        LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
-    };
+    start(
+        level,
+        match format {
+            LogFormat::Text => Form::Text { writer: text_writer(), has_time: !is_journal(), scripts: None },
+            LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
+        },
+    );
+}
+
+/// As [`init`] in text, for a person who tries templates: what scripts print stands without what a log has before it.
+/// `others`: of what no script said no more than this level, as long as the level is not changed while it runs.
+pub(super) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
+    let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
+    start(level, Form::Text { writer: text_writer(), has_time: !is_journal(), scripts });
+}
+
+fn start(level: LevelFilter, form: Form) {
     IS_JSON.store(matches!(form, Form::Json(_)), Ordering::Relaxed);
     // What a panic says may quote a tenant's text, and is several lines.
     std::panic::set_hook(Box::new(log_panic));
@@ -84,8 +97,28 @@ fn is_journal() -> bool {
 
 /// What a log looks like.
 enum Form {
-    Text { writer: SimpleLogger, has_time: bool },
+    Text { writer: SimpleLogger, has_time: bool, scripts: Option<Scripts> },
     Json(Origin),
+}
+
+/// How what scripts print stands among lines of text.
+struct Scripts {
+    /// The level that the log started with.
+    level: LevelFilter,
+    /// The level of everything else.
+    others: LevelFilter,
+    /// There may be a line of progress to write over.
+    is_terminal: bool,
+}
+
+impl Scripts {
+    /// The line of what a script printed, `Some("")` for what is not shown; `None` for a line like any other.
+    fn line(&self, record: &Record<'_>) -> Option<String> {
+        match log_line::script_text(record) {
+            Some(line) => Some(if self.is_terminal { format!("\r\x1b[K{line}") } else { line }),
+            None => (record.level() > self.others && log::max_level() == self.level).then(String::new),
+        }
+    }
 }
 
 impl Sink for Form {
@@ -106,7 +139,10 @@ impl Sink for Form {
                 let line = log_line::line(record, *origin, now);
                 io::stderr().lock().write_all(&[begin.as_bytes(), &line].concat()).is_ok()
             }
-            Form::Text { writer, has_time } => {
+            Form::Text { writer, has_time, scripts } => {
+                if let Some(line) = scripts.as_ref().and_then(|scripts| scripts.line(record)) {
+                    return io::stderr().lock().write_all(line.as_bytes()).is_ok();
+                }
                 let text = log_line::text(record, has_time.then_some(now));
                 // The writer takes this lock again, inside: no other thread tears a line.
                 let mut stderr = io::stderr().lock();
@@ -257,7 +293,7 @@ mod tests {
 
     #[test]
     fn other_crates_are_not_heard_below_warn_at_any_level() {
-        let form = Form::Text { writer: text_writer(), has_time: true };
+        let form = Form::Text { writer: text_writer(), has_time: true, scripts: None };
         let heard = |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
         for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {
             assert!(heard(ours, Level::Trace), "{ours}");

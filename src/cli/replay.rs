@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
+use log::LevelFilter;
 
-use crate::config::{PoolConfig, PoolDefaults, wrong};
+use crate::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
 use crate::error::DispatchError;
 use crate::escape;
 use crate::limits::MESSAGE_MAX_BYTES;
@@ -76,7 +77,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     if path == "-" && repeat > 1 {
         return Err(CliError::usage("--repeat needs a FILE: stdin can be read once only"));
     }
-    let config = PoolConfig::from_options(args, PoolDefaults::REPLAY)?;
+    let mut config = PoolConfig::from_options(args, PoolDefaults::REPLAY)?;
     let bad_input = |error: io::Error| CliError::config(format!("{path}: {error}"));
     if look::is_asked(args) {
         let values = [of_pool(&config), own_values(in_flight, repeat)].concat();
@@ -89,7 +90,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     need_luau()?;
     let input = Input::open(path, repeat).map_err(bad_input)?;
-    logging::init(config.log, config.log_format, "replay", None);
+    start_log(args, &mut config);
     environment::log_unknown();
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
@@ -113,6 +114,19 @@ fn run(args: &Args) -> Result<(), CliError> {
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
         Ok(()) => Ok(()),
     }
+}
+
+/// Starts the log. Where no level is asked for it has what scripts print, and of all else what is amiss.
+fn start_log(args: &Args, config: &mut PoolConfig) {
+    let others = config.log;
+    if config.log_format == LogFormat::Json {
+        return logging::init(others, LogFormat::Json, "replay", None);
+    }
+    if args.get("log").is_none() {
+        // The workers log as much; what they say of themselves is left out here.
+        config.log = LevelFilter::Info;
+    }
+    logging::init_for_scripts(config.log, others);
 }
 
 /// The line that says where a replay writes, and what does not count for it.

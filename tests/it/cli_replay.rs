@@ -168,3 +168,31 @@ fn results_that_cannot_be_written_are_an_error_of_stdout() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("mesophyll: stdout: "), "{stderr}");
 }
+
+#[test]
+fn what_scripts_print_is_shown_in_both_modes_and_nothing_else() {
+    let folder = TempDir::new();
+    let main = "return function(ctx) print('one', 2, ctx:event().data) ctx.log:warn('a\\nb') ctx.log:debug('no') end";
+    write(folder.path(), "main.luau", main);
+    let templates = folder.path().to_str().expect("a plain path").to_owned();
+    let event = r#"{"tenant":"guild:1","name":"E","data":"x"}"#;
+    let replay = |args: &[&str]| {
+        let replayed = run_on(&[&["replay", "-", "--workers", "1", "--templates", &templates], args].concat(), event);
+        replayed.expect(0, "1 events in ");
+        replayed.stderr
+    };
+    for mode in ["process-pool", "thread-pool"] {
+        let stderr = replay(&["--mode", mode]);
+        for line in ["guild:1: one\t2\tx", "guild:1: WARN a\\nb"] {
+            let shown = line.replace('\t', "\\t");
+            assert!(stderr.lines().any(|one| one == shown || one == line), "{mode}: {line:?} is not in {stderr}");
+        }
+        assert!(!stderr.contains("INFO") && !stderr.contains("guild:1: no"), "{mode}: {stderr}");
+        let quiet = replay(&["--mode", mode, "--log", "warn"]);
+        assert!(!quiet.contains("guild:1: one") && quiet.contains("guild:1: WARN a"), "{mode}: {quiet}");
+        let all = replay(&["--mode", mode, "--log", "debug"]);
+        assert!(all.contains("guild:1: one") && all.contains("guild:1: no") && all.contains("INFO"), "{mode}: {all}");
+        let json = replay(&["--mode", mode, "--log", "info", "--log-format", "json"]);
+        assert!(json.contains(r#""tenant":"guild:1""#) && !json.contains("\nguild:1: "), "{mode}: {json}");
+    }
+}
