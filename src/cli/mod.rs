@@ -11,6 +11,7 @@ mod config_values;
 mod dispatch;
 mod drop_tenant;
 mod environment;
+mod errors;
 mod global_kv;
 mod interruptible;
 mod kv;
@@ -32,6 +33,7 @@ mod replay_summary;
 mod restart;
 mod run_script;
 mod signals;
+mod status;
 mod store;
 mod systemd;
 mod table;
@@ -80,7 +82,9 @@ const COMMANDS: &[Command] = &[
     template::COMMAND,
     kv::COMMAND,
     global_kv::COMMAND,
+    status::COMMAND,
     workers::COMMAND,
+    errors::COMMAND,
     restart::COMMAND,
     quarantine::COMMAND,
     log_level::COMMAND,

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::binary::{Master, get_with, token};
+use rustix::process::Signal;
+
+use crate::support::binary::{Master, Running, get_with, mesophyll, token};
 use crate::support::process::eventually;
 
 fn status(master: &Master) -> Value {
@@ -96,4 +98,53 @@ fn no_store_is_told_by_more_than_its_kind() {
     let told = status(&master);
     assert_eq!(told["master"]["store"], "redb");
     assert!(!told.to_string().contains(&path), "{told}");
+}
+
+#[test]
+fn status_and_errors_are_told_at_a_terminal() {
+    let master = Master::start(&["--workers", "2"]);
+    master.wait_ready();
+    master.command(&["errors"]).expect(0, "no errors");
+    master.command(&["errors", "guild:4194304"]).expect(0, "no errors");
+    assert_eq!(master.dispatch("guild/8388608", "ECHO", "1").0, 200);
+    for _ in 0..2 {
+        assert_eq!(master.dispatch("guild/4194304", "FAIL", "1").0, 422);
+    }
+    let shown = master.command(&["status"]);
+    shown.expect(0, "");
+    for says in ["store       memory", "workers     2 ready; 0 restarts", "dispatches  3: ok 1, script 2"] {
+        assert!(shown.stdout.iter().any(|line| line.trim_end() == says), "{says:?} is not in {shown:?}");
+    }
+    assert!(shown.stdout.iter().any(|line| line.starts_with("errors      1 different; the last ")), "{shown:?}");
+    assert_eq!(master.command(&["status", "--json"]).json()[0]["master"]["store"], "memory");
+    let all = master.command(&["errors"]);
+    let is_it = |line: &String| line.contains("  2      guild:4194304  FAIL: ") && line.contains("on purpose");
+    assert!(all.stdout.len() == 2 && is_it(&all.stdout[1]), "{all:?}");
+    // They are kept within a second.
+    let kept = eventually("both are kept", || {
+        let kept = master.command(&["errors", "guild:4194304"]);
+        (kept.stdout.len() == 3).then_some(kept)
+    });
+    assert!(kept.stdout[1].contains("FAIL") && kept.stdout[1].contains("on purpose"), "{kept:?}");
+    let json = master.command(&["errors", "guild:4194304", "--json"]).json();
+    assert_eq!((json[0].as_array().map(Vec::len), &json[0][0]["event"]), (Some(2), &json!("FAIL")));
+    master.command(&["errors", "role:1"]).expect(2, "role:1");
+    master.command(&["errors", "guild:1", "guild:2"]).expect(2, "errors takes [TENANT] [--follow]");
+}
+
+#[test]
+fn errors_that_come_are_followed_once_each() {
+    let master = Master::start(&["--workers", "1"]);
+    master.wait_ready();
+    assert_eq!(master.dispatch("guild/5", "FAIL", "1").0, 422);
+    for args in [&["errors", "--follow"][..], &["errors", "guild:5", "--follow"]] {
+        let mut command = mesophyll(args);
+        command.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", master.api().to_string());
+        let following = Running::start(command);
+        assert!(following.next_line().contains("FAIL"));
+        assert_eq!(master.dispatch("guild/5", "FAIL", "2").0, 422);
+        assert!(following.next_line().contains("FAIL"));
+        following.signal(Signal::INT);
+        following.wait().expect(0, "");
+    }
 }

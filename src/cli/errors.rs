@@ -1,0 +1,139 @@
+//! `mesophyll errors`: the last errors of templates, of all tenants or as they are kept with one of them.
+
+use std::time::Duration;
+
+use crossbeam_channel::after;
+use serde_json::Value;
+
+use crate::model::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
+
+use super::args::{Args, OptionSpec};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::signals::end_quietly;
+use super::table::{Table, shortened};
+use super::words::{self, JSON};
+use super::workers::span;
+use super::{CliError, Command, output};
+
+pub(super) const COMMAND: Command = Command {
+    name: "errors",
+    usage: "[TENANT] [--follow]",
+    about: "show the last errors of a running master's templates, or those that are kept with one tenant",
+    options: &[&[OptionSpec::switch("follow", "go on with those that come, each second, until Ctrl-C"), JSON], CLIENT],
+    examples: &["mesophyll errors", "mesophyll errors guild:123", "mesophyll errors guild:123 --follow"],
+    run,
+};
+
+/// How often `--follow` looks.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+
+/// Limit: of a message on a terminal; `--json` has it whole.
+const MESSAGE_MAX_CHARS: usize = 200;
+
+fn run(args: &Args) -> Result<(), CliError> {
+    let tenant = match args.positional.as_slice() {
+        [] => None,
+        [tenant] => Some(words::tenant(tenant)?),
+        _ => return Err(CliError::usage(format!("errors takes {}", COMMAND.usage))),
+    };
+    let source = Source { client: ApiClient::new(args, DATA_DEADLINE)?, tenant };
+    let is_json = args.is_on("json");
+    if args.is_on("follow") {
+        return source.follow(is_json);
+    }
+    let errors = source.fetch()?;
+    if is_json {
+        return output::print_json(&Value::from(errors).to_string());
+    }
+    if errors.is_empty() {
+        output::tell("no errors");
+        return Ok(());
+    }
+    let mut table = Table::new(source.head());
+    errors.iter().for_each(|error| table.row(source.row(error)));
+    output::print(&table.text())
+}
+
+/// Where the errors are.
+struct Source {
+    client: ApiClient,
+    tenant: Option<TenantId>,
+}
+
+impl Source {
+    /// The errors that are known now, the newest first.
+    fn fetch(&self) -> Result<Vec<Value>, CliError> {
+        let (text, member) = match self.tenant {
+            None => (self.client.get("/i/status")?.success()?, "errors"),
+            Some(tenant) => {
+                let (key, scopes) = (words::quoted(ERRORS_KEY), words::list(&[ERRORS_SCOPE]));
+                let body = words::object(&[("op", "\"get\""), ("key", &key), ("scopes", &scopes)]);
+                (self.client.post(&words::path("kv", tenant), &body)?.success()?, "value")
+            }
+        };
+        let mut answer: Value = serde_json::from_str(&text)
+            .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+        Ok(answer.get_mut(member).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default())
+    }
+
+    /// Prints what there is, the oldest first, and then what comes.
+    ///
+    /// # Blocks
+    /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once.
+    fn follow(&self, is_json: bool) -> Result<(), CliError> {
+        end_quietly().map_err(|error| CliError::config(error.to_string()))?;
+        let (mut seen, mut was_there, mut is_told) = (Vec::new(), false, false);
+        loop {
+            match self.fetch() {
+                Ok(errors) => {
+                    (was_there, is_told) = (true, false);
+                    for error in errors.iter().rev().filter(|error| !seen.contains(&self.identity(error))) {
+                        let columns = self.row(error).map(|column| column.to_string()).join("  ");
+                        let line = if is_json { error.to_string() } else { columns };
+                        if !output::print_on(&crate::escape::one_line(&line))? {
+                            return Ok(());
+                        }
+                    }
+                    seen = errors.iter().map(|error| self.identity(error)).collect();
+                }
+                Err(error) if was_there && error.may_pass() => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        output::tell(&format!("{error}; looking on"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            let _ = after(FOLLOW_PAUSE).recv();
+        }
+    }
+
+    /// What tells an error from those that were printed: a record is written once, an error of the master's counts on.
+    fn identity(&self, error: &Value) -> Value {
+        if self.tenant.is_some() {
+            error.clone()
+        } else {
+            Value::from(vec![error["id"].clone(), error["count"].clone()])
+        }
+    }
+
+    fn head(&self) -> &'static [&'static str] {
+        if self.tenant.is_some() {
+            &["AT", "EVENT", "TEMPLATE", "MESSAGE"]
+        } else {
+            &["AGO", "TIMES", "TENANT", "EVENT: MESSAGE"]
+        }
+    }
+
+    fn row(&self, error: &Value) -> [String; 4] {
+        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+        let number = |name: &str| error[name].as_u64().unwrap_or_default();
+        let message = shortened(&text(&error["message"]), MESSAGE_MAX_CHARS);
+        match self.tenant {
+            Some(_) => [text(&error["at"]["$timestamp"]), text(&error["event"]), text(&error["template"]), message],
+            None => {
+                let what = format!("{}: {message}", text(&error["event"]));
+                [span(number("last_s")), number("count").to_string(), text(&error["tenant"]), what]
+            }
+        }
+    }
+}
