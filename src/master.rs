@@ -473,6 +473,8 @@ fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, Stri
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tokens: BTreeMap<usize, String> =
         serde_json::from_str(text).map_err(|_| r#"it is not JSON of the form {"0": "64 characters", …}"#.to_owned())?;
+    // As of a file that each was read from.
+    let tokens: BTreeMap<usize, String> = tokens.into_iter().map(|(id, token)| (id, token.trim().to_owned())).collect();
     if !tokens.keys().copied().eq(0..workers) {
         return Err(format!("it must have the keys 0 to {}, one for each worker", workers - 1));
     }
@@ -512,6 +514,8 @@ mod tests {
         let token = "a".repeat(64);
         let good = format!(r#"{{"0": "{token}", "1": "{token}"}}"#);
         assert_eq!(parse_tokens(&good, 2).expect("valid").len(), 2);
+        let spaced = format!(r#"{{"0": " {token}\n"}}"#);
+        assert_eq!(parse_tokens(&spaced, 1), Ok(vec![(0, token.clone())]));
         for (text, workers) in [
             (good.clone(), 3),
             (good.clone(), 1),

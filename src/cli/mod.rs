@@ -211,6 +211,7 @@ impl Options for Args {
 /// # Errors
 /// See [`CliError`].
 pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
+    signals::outlive_file_limits().map_err(|error| CliError::config(error.to_string()))?;
     // A path that is no text would be another one.
     let no_text = |word: OsString| CliError::usage(format!("{} is not UTF-8 text", shown(&word.to_string_lossy())));
     let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals as Iterator};
 
 use crate::thread::{self, OwnedThread};
@@ -71,6 +71,12 @@ impl Signals {
     pub(super) fn received_rx(&self) -> &Receiver<Signal> {
         &self.received_rx
     }
+}
+
+/// Makes a limit on the size of files an error of the write that meets it (EFBIG, as of a full disk), where by default the
+/// signal ends the process. A handler that does nothing, as one that is inherited would reach every child.
+pub(super) fn outlive_file_limits() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
 /// Lets TERM, INT and HUP end this process at once and as a success, whatever it does then: for a command whose user says

@@ -48,9 +48,14 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// The secret, if the environment has one.
 ///
 /// # Errors
-/// It is too short to be one.
+/// It is too short to be one, or has white space at its ends.
 pub(super) fn secret_from_environment() -> Result<Option<Secret>, CliError> {
     // Any bytes: a secret need not be text.
     let bytes = std::env::var_os(SECRET_VARIABLE).map(OsString::into_vec);
+    // Trimmed it would be another secret than the one that other programs sign with.
+    if bytes.as_ref().is_some_and(|bytes| bytes.trim_ascii().len() < bytes.len()) {
+        let why = "it begins or ends with white space, such as the line end of a file: remove that";
+        return Err(CliError::config(format!("{SECRET_VARIABLE}: {why}")));
+    }
     bytes.map(Secret::new).transpose().map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}")))
 }

@@ -97,7 +97,8 @@ fn token() -> Result<String, CliError> {
         .ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE} is not set: a worker needs its token")))?;
     // It is part of a URL, which the error of a later request could not name without it.
     let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let token = given.into_string().ok().filter(is_token);
+    // As of a file that it was read from.
+    let token = given.into_string().ok().map(|token| token.trim().to_owned()).filter(is_token);
     token.ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE}: a token is letters and digits")))
 }
 

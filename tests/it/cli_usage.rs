@@ -272,3 +272,25 @@ fn an_environment_that_is_no_text_is_told_and_never_taken_for_something_else() {
     with("MESOPHYLL_API_SECRET", &["token", "--user", "1"]).expect(3, "MESOPHYLL_API_SECRET: ");
     with("MESOPHYLL_STRANGE", &["check"]).expect(2, "no command knows the variable MESOPHYLL_\u{fffd}");
 }
+
+#[test]
+fn white_space_at_a_secrets_ends_is_refused_and_at_a_tokens_cut_off() {
+    let with = |variable: &str, value: &str, args: &[&str]| {
+        let mut command = mesophyll(args);
+        command.env(variable, value);
+        Running::start(command).wait()
+    };
+    let secret = "a secret of at least thirty-two bytes";
+    for spaced in [format!("{secret}\n"), format!(" {secret}"), format!("{secret}\r\n"), format!("{secret}\t")] {
+        for args in [&["token", "--user", "1"][..], &["master", "--store", "memory:", "--api", "127.0.0.1:0"]] {
+            let refused = with("MESOPHYLL_API_SECRET", &spaced, args);
+            refused.expect(3, "MESOPHYLL_API_SECRET: it begins or ends with white space");
+            assert!(!refused.stderr.contains("thirty-two"), "{refused:?}");
+        }
+    }
+    with("MESOPHYLL_API_SECRET", secret, &["token", "--user", "1"]).expect(0, "");
+    let worker = ["worker", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1", "--check-config"];
+    let token = "a".repeat(64);
+    with("MESOPHYLL_CLIENT_TOKEN", &format!(" {token}\r\n"), &worker).expect(0, "");
+    with("MESOPHYLL_CLIENT_TOKEN", &format!("{token} {token}"), &worker).expect(3, "a token is letters and digits");
+}

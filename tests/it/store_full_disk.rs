@@ -2,11 +2,10 @@
 //! when there is room.
 //!
 //! The disk is real; what is full is the process's own limit on the size of a file, which a test may change from outside
-//! without being root. SIGXFSZ is ignored, so that a write over the limit is an error (EFBIG), as on a full disk.
+//! without being root. A write over it is an error (EFBIG), as on a full disk, and not the end of the process (SIGXFSZ).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::Command;
 
 use mesophyll::error::DbError;
 use mesophyll::mesophyll::MesophyllDbClient;
@@ -48,9 +47,7 @@ impl Small {
             "--worker-tokens",
             &tokens,
         ]);
-        let mut command = Command::new("sh");
-        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(master.get_program()).args(master.get_args());
-        let master = Master { folder, ..Master::of(Running::start(command)) };
+        let master = Master { folder, ..Master::of(Running::start(master)) };
         let tokens: BTreeMap<String, String> =
             serde_json::from_slice(&fs::read(tokens).expect("written")).expect("a file of tokens");
         let client = MesophyllDbClient::new(&master.listen().to_string(), 0, &tokens["0"]);
