@@ -117,6 +117,20 @@ fn check_names_places_in_files_and_directories_also_as_json() {
 }
 
 #[test]
+fn tasks_that_a_replay_ends_are_counted_in_the_log() {
+    let folder = TempDir::new();
+    let template = "return function(ctx) for i = 1, 3 do task.delay(20, print) end return 'ok' end";
+    write(folder.path(), "main.luau", template);
+    let templates = folder.path().to_str().expect("a plain path");
+    for mode in ["process-pool", "thread-pool"] {
+        let args = ["replay", "-", "--workers", "1", "--executors", "1", "--mode", mode, "--templates", templates];
+        let replayed = run_on(&args, event("guild:1", "E", "1"));
+        replayed.expect(0, "3 tasks that waited after the answer of their event end with the worker");
+        assert_eq!(replayed.json()[0]["ok"], "ok");
+    }
+}
+
+#[test]
 fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
     let syntax = TempDir::new();
     write(syntax.path(), "main.luau", "return function(ctx\n  return 1\nend");

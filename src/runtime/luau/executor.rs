@@ -390,6 +390,10 @@ impl Executor {
     /// Answers everything and closes the VMs.
     fn stop(&mut self) {
         self.tick.idle();
+        let left: usize = self.tenants.values().map(|place| place.tenant.tasks_left()).sum();
+        if left > 0 {
+            log::warn!("{left} tasks that waited after the answer of their event end with the worker");
+        }
         for place in self.tenants.values_mut() {
             place.tenant.drop_all(&mut self.core, Doom::Stopping);
         }

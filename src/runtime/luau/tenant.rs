@@ -231,6 +231,11 @@ impl Tenant {
         Load { waiting_events: self.waiting.len(), coroutines: self.tasks.len() }
     }
 
+    /// Tasks of events that have been answered.
+    pub(super) fn tasks_left(&self) -> usize {
+        self.events.values().filter(|event| event.answer.is_none()).map(|event| event.tasks).sum()
+    }
+
     /// Whether there is something to do in a turn.
     pub(super) fn has_work(&self, core: &Core) -> bool {
         !self.running.is_empty() || !self.ready.is_empty() || self.can_start(core) || self.collection.why().is_some()
