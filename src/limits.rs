@@ -259,6 +259,14 @@ pub const IO_THREADS: usize = 8;
 /// as an operation.
 pub const IO_THREAD_IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// What a call of a template takes in memory besides its arguments, and a result besides what is in it, about.
+pub const CALL_BYTES: usize = 512;
+
+/// Limit: bytes of a tenant's calls and results outside its VM for which there is room however full the VM seems to be: a few
+/// of the largest values, or a thousand small calls, so that garbage in a VM is no reason to refuse one. More counts
+/// towards [`VM_MEMORY_MAX_BYTES`], and a call for which nothing is left is an error in the script.
+pub const CALLS_FREE_BYTES: usize = 1024 * 1024;
+
 /// Limit: live coroutines an event (docs/templates.md).
 pub const COROUTINES_MAX: usize = 1024;
 
@@ -566,9 +574,9 @@ pub const DB_REPLY_MAX_BYTES: u64 = KV_FIND_MAX_BYTES as u64 + 1024 * 1024;
 /// Limit: all tenant states of one worker: a million tenants with a KiB each. A larger answer is an error.
 pub const DB_STATES_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Limit: all scopes of one tenant's records: what the quota of bytes leaves room for, raised sixteenfold by an operator. A
+/// Limit: all scopes of one tenant's records: what a VM could have room for, more than the usual quota leaves room for. A
 /// larger answer is an error.
-pub const DB_SCOPES_MAX_BYTES: u64 = 16 * KV_QUOTA_BYTES;
+pub const DB_SCOPES_MAX_BYTES: u64 = VM_MEMORY_MAX_BYTES as u64;
 
 /// Limit: the text of an error's answer that is read; the master's own are a line.
 pub const DB_ERROR_MAX_BYTES: u64 = 4096;

@@ -10,6 +10,7 @@ use super::convert::number;
 use super::executor::Core;
 use super::io::{Asked, IoOutput, IoPurpose};
 use super::ops::Op;
+use super::outside::{Charge, Held};
 use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
@@ -40,11 +41,25 @@ impl Tenant {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
             }
-            op => match api::prepare(&vm.lua, op, self.id, &args, &core.states) {
-                Ok(call) => self.begin(core, id, call),
-                Err(error) => self.call_failed(core, id, event, &error),
-            },
+            op => {
+                let call = api::prepare(&vm.lua, op, self.id, &args, &core.states);
+                match call.and_then(|call| Ok((self.charge(&vm, &call)?, call))) {
+                    Ok((charge, call)) => self.begin(core, id, call, charge),
+                    Err(error) => self.call_failed(core, id, event, &error),
+                }
+            }
         }
+    }
+
+    /// Counts what a call holds until it is done.
+    ///
+    /// # Errors
+    /// With it the tenant would have more than its memory.
+    fn charge(&self, vm: &Vm, call: &Call) -> Result<Charge, CallError> {
+        if !vm.host.pace.has_room(&vm.lua, call.bytes) {
+            return Err(CallError::Refused(NO_ROOM.to_owned()));
+        }
+        Ok(self.outside.charge(Held::Call, call.bytes))
     }
 
     fn call_wait(&mut self, core: &mut Core, id: u64, seconds: Option<&Value>) {
@@ -76,8 +91,9 @@ impl Tenant {
         let Some(Update { lease, record }) = task.updating.take() else {
             return self.fail(id, "no update is under way");
         };
-        match api::update_set(&vm.lua, self.id, record, value) {
-            Ok(call) => self.start_call(core, id, call, Some(lease)),
+        let call = api::update_set(&vm.lua, self.id, record, value);
+        match call.and_then(|call| Ok((self.charge(vm, &call)?, call))) {
+            Ok((charge, call)) => self.start_call(core, id, call, charge, Some(lease)),
             Err(error) => {
                 self.release(core, lease);
                 self.call_failed(core, id, event, &error);
@@ -92,17 +108,17 @@ impl Tenant {
     }
 
     /// Starts a call of the running task, or has it wait for its record's lock.
-    fn begin(&mut self, core: &mut Core, id: u64, call: Call) {
-        let Some((record, mode)) = call.lock.clone() else { return self.start_call(core, id, call, None) };
+    fn begin(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge) {
+        let Some((record, mode)) = call.lock.clone() else { return self.start_call(core, id, call, charge, None) };
         match self.locks.acquire(&record, mode, id) {
-            Some(lease) => self.start_call(core, id, call, Some(lease)),
-            None => self.wait(core, id, Wait::Lock(record, call)),
+            Some(lease) => self.start_call(core, id, call, charge, Some(lease)),
+            None => self.wait(core, id, Wait::Lock(record, call, charge)),
         }
     }
 
-    fn start_call(&mut self, core: &mut Core, id: u64, call: Call, lease: Option<u64>) {
+    fn start_call(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge, lease: Option<u64>) {
         let asked = call.asked;
-        if self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work).is_ok() {
+        if self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge).is_ok() {
             self.wait(core, id, Wait::Io(call.reply));
             return;
         }
@@ -114,7 +130,13 @@ impl Tenant {
     }
 
     /// An operation of a task is done.
-    pub(super) fn call_done(&mut self, core: &mut Core, id: u64, lease: Option<u64>, asked: Asked, output: IoOutput) {
+    pub(super) fn call_done(
+        &mut self,
+        core: &mut Core,
+        (id, lease, asked): (u64, Option<u64>, Asked),
+        output: IoOutput,
+        charge: Charge,
+    ) {
         core.gauges.db_called(asked, output.is_failure());
         let waited = self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
         let reply = match waited {
@@ -135,7 +157,7 @@ impl Tenant {
             }
             (_, lease) => lease.into_iter().for_each(|lease| self.release(core, lease)),
         }
-        self.make_ready(id, Next::Reply(reply, output));
+        self.make_ready(id, Next::Reply(reply, output, charge));
     }
 
     /// The queue of the I/O threads was full when a task's operation came to its turn.
@@ -157,9 +179,9 @@ impl Tenant {
     pub(super) fn start_granted(&mut self, core: &mut Core, granted: Vec<(u64, u64)>) {
         let mut granted = VecDeque::from(granted);
         while let Some((id, lease)) = granted.pop_front() {
-            let call = match self.tasks.get_mut(id) {
+            let (call, charge) = match self.tasks.get_mut(id) {
                 Some(Task { wait: wait @ Wait::Lock(..), .. }) => match std::mem::replace(wait, Wait::Nothing) {
-                    Wait::Lock(_, call) => call,
+                    Wait::Lock(_, call, charge) => (call, charge),
                     _ => continue,
                 },
                 _ => {
@@ -168,7 +190,7 @@ impl Tenant {
                 }
             };
             let purpose = IoPurpose::Task { task: id, lease: Some(lease), asked: call.asked };
-            if self.start_io(core, purpose, call.work).is_ok() {
+            if self.start_io(core, purpose, call.work, charge).is_ok() {
                 if let Some(task) = self.tasks.get_mut(id) {
                     task.wait = Wait::Io(call.reply);
                 }
@@ -205,5 +227,8 @@ impl Tenant {
         }
     }
 }
+
+const NO_ROOM: &str =
+    "not enough memory for the call: what waits outside the VM counts too; let earlier calls end first";
 
 const BUSY: &str = "the worker has too many database operations waiting; try again later";

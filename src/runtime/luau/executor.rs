@@ -239,6 +239,10 @@ impl Executor {
 
     /// Puts a tenant that has work into its lane, and lets one go that has nothing left.
     fn enqueue(&mut self, id: TenantId) {
+        if let Some(place) = self.tenants.get_mut(&id) {
+            // Results that it took, and events that ended, made room.
+            place.tenant.start_backlog(&mut self.core);
+        }
         self.seat(id);
         self.queue(id);
     }

@@ -18,6 +18,7 @@ use super::convert::values::Name;
 use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
 use super::memory::Pace;
 use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
+use super::outside::Outside;
 use super::script_error;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
@@ -67,6 +68,7 @@ impl Host {
         templates: &Arc<Templates>,
         states: &Arc<dyn TenantStates>,
         log: &Rc<ScriptLog>,
+        outside: &Arc<Outside>,
     ) -> Rc<Self> {
         Rc::new(Self {
             tenant,
@@ -74,7 +76,7 @@ impl Host {
             templates: templates.clone(),
             states: states.clone(),
             log: log.clone(),
-            pace: Pace::new(control.limits().memory_bytes),
+            pace: Pace::new(control.limits().memory_bytes, outside),
             program: RefCell::default(),
             events: RefCell::default(),
             meter: RefCell::default(),

@@ -12,10 +12,14 @@ use std::time::{Duration, Instant};
 
 use super::crew::Crew;
 use super::mailbox::Mailbox;
+use super::outside::Charge;
 use super::templates::Compiled;
 use crate::error::DbError;
-use crate::limits::{IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS};
-use crate::model::{DbCall, GlobalKv, KvRecord, PartialGlobalKv, TenantId};
+use crate::limits::{
+    CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES, KV_VALUE_MAX_BYTES,
+    SOURCE_MAX_BYTES,
+};
+use crate::model::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
 use crate::thread::panic_message;
 
@@ -29,6 +33,8 @@ pub(super) struct IoJob {
     pub(super) purpose: IoPurpose,
     /// What to do.
     pub(super) work: IoWork,
+    /// What it holds until it is done.
+    pub(super) charge: Charge,
 }
 
 /// The work of a job.
@@ -69,6 +75,8 @@ pub(super) struct IoDone {
     pub(super) purpose: IoPurpose,
     /// What came of it.
     pub(super) output: IoOutput,
+    /// What that takes until it is taken.
+    pub(super) charge: Charge,
     /// How long it took on the I/O thread.
     pub(super) took: Duration,
 }
@@ -96,6 +104,24 @@ pub(super) enum IoOutput {
 }
 
 impl IoOutput {
+    /// What it takes.
+    fn bytes(&self) -> usize {
+        match self {
+            IoOutput::Record(Ok(Some(record))) => record_bytes(record),
+            IoOutput::Records(Ok(records)) => records.iter().map(record_bytes).sum(),
+            IoOutput::Scopes(Ok(scopes)) => texts_bytes(scopes),
+            IoOutput::Entries(Ok(entries)) => entries.iter().map(entry_bytes).sum(),
+            IoOutput::Entry(entry) => match &**entry {
+                Ok(Some(GlobalKv { partial, data: GlobalKvData::Value { data, .. } })) => {
+                    entry_bytes(partial) + data.as_bytes().len()
+                }
+                _ => 0,
+            },
+            // A line, or what its tenant has anyway.
+            _ => 0,
+        }
+    }
+
     /// Whether it is an error.
     pub(super) fn is_failure(&self) -> bool {
         match self {
@@ -110,6 +136,40 @@ impl IoOutput {
             IoOutput::Panicked => true,
         }
     }
+}
+
+impl IoPurpose {
+    /// The most that its result may take: the answer as bytes, and what is made of it.
+    pub(super) fn result_max(self) -> usize {
+        let answer = match self {
+            IoPurpose::Program(_) | IoPurpose::Script(_) => SOURCE_MAX_BYTES,
+            IoPurpose::Task { asked, .. } => match asked.call {
+                DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind => KV_FIND_MAX_BYTES,
+                DbCall::Get => KV_VALUE_MAX_BYTES,
+                DbCall::GlobalGet => DB_BODY_MAX_BYTES,
+                DbCall::Set | DbCall::Delete | DbCall::GlobalCreate | DbCall::GlobalDelete | DbCall::SetTenantState => {
+                    0
+                }
+            },
+        };
+        CALL_BYTES + 2 * answer
+    }
+}
+
+/// What texts take.
+pub(super) fn texts_bytes(texts: &[String]) -> usize {
+    texts.iter().map(|text| size_of::<String>() + text.len()).sum()
+}
+
+fn record_bytes(record: &KvRecord) -> usize {
+    let texts = record.id.len() + record.key.len() + texts_bytes(&record.scopes);
+    size_of::<KvRecord>() + texts + record.value.as_bytes().len()
+}
+
+fn entry_bytes(entry: &PartialGlobalKv) -> usize {
+    let texts = [&entry.key, &entry.owner_id, &entry.owner_type, &entry.short, &entry.scope, &entry.review_state];
+    let texts = texts.into_iter().chain(&entry.long).map(String::len).sum::<usize>();
+    size_of::<PartialGlobalKv>() + texts + entry.public_metadata.as_bytes().len()
 }
 
 impl fmt::Debug for IoOutput {
@@ -165,11 +225,12 @@ impl IoPool {
 }
 
 fn run(job: IoJob, db: &dyn TenantDb) {
-    let IoJob { reply_to, tenant, purpose, work } = job;
+    let IoJob { reply_to, tenant, purpose, work, charge } = job;
     let started = Instant::now();
     let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
         log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
         IoOutput::Panicked
     });
-    reply_to.done(IoDone { tenant, purpose, output, took: started.elapsed() });
+    let charge = charge.for_result(output.bytes());
+    reply_to.done(IoDone { tenant, purpose, output, charge, took: started.elapsed() });
 }

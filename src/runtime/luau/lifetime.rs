@@ -42,7 +42,7 @@ impl Tenant {
     }
 
     pub(super) fn make_vm(&mut self, core: &mut Core) -> Result<(), String> {
-        let host = Host::new(self.id, &core.control, &self.templates, &core.states, &self.log);
+        let host = Host::new(self.id, &core.control, &self.templates, &core.states, &self.log, &self.outside);
         match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
             Ok(Ok(vm)) => {
                 self.vm = Some(Rc::new(LiveVm::new(self.id, vm, &core.gauges)));

@@ -4,13 +4,17 @@
 //! that fails at the limit fails although most of the memory may be garbage. A VM with more than its limit in all stops
 //! and is collected, in steps that leave room for other tenants; what is alive afterwards is what counts. Runs on the
 //! VM's executor.
+//!
+//! What the tenant's calls have outside the VM (`outside`) counts as if it were in it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use mlua::Lua;
 use mlua::state::{GcIncParams, GcMode};
 
-use crate::limits::{VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
+use super::outside::Outside;
+use crate::limits::{CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
 
 /// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h, LUA_GCSETGOAL).
 const SOFT: (i32, i32) = (200, 200);
@@ -26,12 +30,13 @@ pub(super) fn peak_bytes(limit: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Pace {
     limit: usize,
+    outside: Arc<Outside>,
     hard: Cell<bool>,
 }
 
 impl Pace {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, hard: Cell::new(false) }
+    pub(super) fn new(limit: usize, outside: &Arc<Outside>) -> Self {
+        Self { limit, outside: outside.clone(), hard: Cell::new(false) }
     }
 
     /// The limit of live data, in bytes.
@@ -41,12 +46,22 @@ impl Pace {
 
     /// Whether there is more than the limit in all.
     pub(super) fn is_over(&self, lua: &Lua) -> bool {
-        lua.used_memory() > self.limit
+        self.used(lua) > self.limit
+    }
+
+    /// Whether there is room for a call with so large arguments. Garbage is in the way too: to collect it for each call
+    /// that is refused would cost more than the call. So what is small needs no room.
+    pub(super) fn has_room(&self, lua: &Lua, bytes: usize) -> bool {
+        self.outside.of_scripts() + bytes <= CALLS_FREE_BYTES || self.used(lua) + bytes <= self.limit
+    }
+
+    fn used(&self, lua: &Lua) -> usize {
+        lua.used_memory() + self.outside.of_scripts()
     }
 
     /// Looks at the VM's memory and sets the collector's pace; whether there is more than the limit in all.
     pub(super) fn check(&self, lua: &Lua) -> bool {
-        let used = lua.used_memory();
+        let used = self.used(lua);
         let hard = used > self.limit / 2;
         if self.hard.replace(hard) != hard {
             let (goal, step) = if hard { HARD } else { SOFT };

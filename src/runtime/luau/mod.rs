@@ -34,6 +34,7 @@ mod locks;
 mod mailbox;
 mod memory;
 mod ops;
+mod outside;
 mod program;
 mod running;
 mod script_error;

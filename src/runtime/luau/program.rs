@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::executor::Core;
 use super::io::{IoOutput, IoPurpose, IoWork};
+use super::outside::Held;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::error::{DbError, DispatchError};
@@ -49,7 +50,8 @@ impl Tenant {
             let record = db.kv_get(tenant, Scopes::new(["template"]), MAIN.to_owned());
             IoOutput::Program(record.map(|record| record.map(|record| own_template(&record, limit))))
         });
-        if self.start_io(core, IoPurpose::Program(self.last_load), work).is_err() {
+        let charge = self.outside.charge(Held::Call, 0);
+        if self.start_io(core, IoPurpose::Program(self.last_load), work, charge).is_err() {
             self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
         }
     }
@@ -82,9 +84,11 @@ impl Tenant {
         }
     }
 
-    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the others' from theirs.
+    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the others' from theirs, and
+    /// when the one before it has started, as bytecode is larger than its source.
     pub(super) fn compile_next(&mut self, core: &mut Core) {
-        while !self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Compiling(_))) {
+        let is_next = |waiting: &Waiting| matches!(waiting.code, Code::Compiling(_) | Code::Script(..));
+        while !self.waiting.iter().any(is_next) {
             let is_source = |waiting: &&mut Waiting| matches!(waiting.code, Code::Source(..));
             let Some(waiting) = self.waiting.iter_mut().find(is_source) else { return };
             self.last_script += 1;
@@ -95,7 +99,8 @@ impl Tenant {
             let limit = core.limits().source_bytes;
             let work: IoWork =
                 Box::new(move |_| IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit)));
-            if self.start_io(core, IoPurpose::Script(number), work).is_err() {
+            let charge = self.outside.charge(Held::Call, 0);
+            if self.start_io(core, IoPurpose::Script(number), work, charge).is_err() {
                 self.refuse_script(core, number);
             }
         }

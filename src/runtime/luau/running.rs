@@ -201,7 +201,7 @@ impl Tenant {
         for id in ids {
             if let Some(task) = self.tasks.get_mut(*id)
                 && matches!(task.wait, Wait::Lock(..))
-                && let Wait::Lock(record, _) = std::mem::replace(&mut task.wait, Wait::Nothing)
+                && let Wait::Lock(record, ..) = std::mem::replace(&mut task.wait, Wait::Nothing)
             {
                 waits.push((record, *id));
             }
@@ -218,7 +218,7 @@ impl Tenant {
         self.ready.retain(|ready| *ready != id);
         match task.wait {
             Wait::Time { timer, .. } => core.timers.remove(timer),
-            Wait::Lock(record, _) => {
+            Wait::Lock(record, ..) => {
                 let granted = self.locks.forget(&[(record, id)]);
                 self.start_granted(core, granted);
             }
@@ -299,7 +299,9 @@ fn resume_thread(vm: &Vm, task: &mut Task) -> mlua::Result<MultiValue> {
     match std::mem::take(&mut task.next) {
         Next::Nothing => task.thread.resume(()),
         Next::Values(values) => task.thread.resume(values),
-        Next::Reply(reply, output) => {
+        Next::Reply(reply, output, charge) => {
+            // From here on it counts as what the VM makes of it.
+            drop(charge);
             let values = api::reply(&vm.lua, &vm.host, &reply, output)?;
             task.thread.resume(values)
         }

@@ -11,6 +11,7 @@ use super::api::{Call, Reply};
 use super::io::IoOutput;
 use super::locks::RecordKey;
 use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag_number};
+use super::outside::Charge;
 use super::timers::TimerKey;
 
 /// A coroutine that the executor resumes.
@@ -35,7 +36,7 @@ pub(super) enum Next {
     /// Values, as they are.
     Values(MultiValue),
     /// What came of a call, still to be turned into values: that is the task's own running time.
-    Reply(Reply, IoOutput),
+    Reply(Reply, IoOutput, Charge),
     /// A call that failed.
     Failure(String),
     /// An error, where it yielded by itself and may not.
@@ -51,7 +52,7 @@ pub(super) enum Wait {
     /// An operation on an I/O thread.
     Io(Reply),
     /// The lock of a record, for a call.
-    Lock(RecordKey, Call),
+    Lock(RecordKey, Call, Charge),
     /// It yielded by itself; some other coroutine has to wake it.
     Parked,
 }

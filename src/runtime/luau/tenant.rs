@@ -19,6 +19,7 @@ use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, Why};
+use super::outside::{Charge, Held, Outside};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::templates::{Compiled, MAIN, Templates};
@@ -59,7 +60,10 @@ pub(super) struct Tenant {
     pub(super) ready: VecDeque<u64>,
     start_next: bool,
     pub(super) locks: Locks,
+    pub(super) outside: Arc<Outside>,
     io_under_way: usize,
+    /// The most that the results of what is under way may take.
+    reserved: usize,
     /// Limit: one a task and one a waiting script.
     io_backlog: VecDeque<IoJob>,
     pub(super) collection: Collection,
@@ -101,6 +105,8 @@ pub(super) struct Event {
     template: Arc<str>,
     /// What it runs in.
     pub(super) vm: Rc<LiveVm>,
+    /// What its data takes, which stays for as long as it does.
+    _data: Charge,
     /// Gone when the handler has returned.
     answer: Option<Answer>,
     pub(super) meter: Rc<Meter>,
@@ -147,7 +153,9 @@ impl Tenant {
             ready: VecDeque::new(),
             start_next: false,
             locks: Locks::default(),
+            outside: Arc::default(),
             io_under_way: 0,
+            reserved: 0,
             io_backlog: VecDeque::new(),
             collection: Collection::default(),
         }
@@ -193,6 +201,7 @@ impl Tenant {
             if let Some(waiting) = self.waiting.remove(index) {
                 core.answer(ticket, waiting.answer, Err(DispatchError::Deadline { sent: false }));
             }
+            self.compile_next(core);
         } else if let Some(id) = self.events.iter().find(|(_, event)| event.ticket == ticket).map(|(id, _)| *id) {
             self.kill_event(core, id, Doom::Cancelled);
         }
@@ -215,14 +224,14 @@ impl Tenant {
     /// Something that an I/O thread did for this tenant is done.
     pub(super) fn io_done(&mut self, core: &mut Core, done: IoDone) {
         self.io_under_way = self.io_under_way.saturating_sub(1);
-        while self.io_under_way < TENANT_IO_MAX {
-            let Some(job) = self.io_backlog.pop_front() else { break };
-            self.submit_io(core, job);
-        }
+        self.reserved = self.reserved.saturating_sub(done.purpose.result_max());
+        self.start_backlog(core);
         match done.purpose {
             IoPurpose::Program(load) => self.program_loaded(core, load, done.output),
             IoPurpose::Script(number) => self.script_compiled(core, number, done.output, done.took),
-            IoPurpose::Task { task, lease, asked } => self.call_done(core, task, lease, asked, done.output),
+            IoPurpose::Task { task, lease, asked } => {
+                self.call_done(core, (task, lease, asked), done.output, done.charge);
+            }
         }
     }
 
@@ -299,12 +308,20 @@ impl Tenant {
             Some(Code::Script(..)) => true,
             Some(Code::Source(..) | Code::Compiling(_)) | None => false,
         };
-        is_ready && self.events.len() < core.limits().tenant_running
+        is_ready && self.events.len() < core.limits().tenant_running && self.has_room_for_data(core)
+    }
+
+    /// Whether the data of the next event has room beside that of those that run, or one is alone. (Of what waits the master
+    /// admits only so much.)
+    fn has_room_for_data(&self, core: &Core) -> bool {
+        let (held, next) = (self.outside.of(Held::Event), self.waiting.front().map_or(0, |next| next.event.bytes()));
+        held == 0 || held + next <= core.limits().memory_bytes
     }
 
     fn start_event(&mut self, core: &mut Core) {
         let Some(waiting) = self.waiting.pop_front() else { return };
         let (ticket, name) = (waiting.ticket, Arc::from(&*waiting.event.name));
+        self.compile_next(core);
         let template = match &waiting.code {
             Code::Script(compiled, _) => compiled.name.clone(),
             _ => Arc::from(MAIN),
@@ -324,6 +341,7 @@ impl Tenant {
         let meter = Rc::new(Meter::new(id, ticket, Instant::now(), core.limits(), compiling));
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
+                let data = self.outside.charge(Held::Event, waiting.event.bytes());
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
                 let event = Event {
@@ -331,6 +349,7 @@ impl Tenant {
                     name,
                     template,
                     vm,
+                    _data: data,
                     answer,
                     meter,
                     handler,
@@ -436,21 +455,48 @@ impl Tenant {
     ///
     /// # Errors
     /// The queue of the I/O threads is full.
-    pub(super) fn start_io(&mut self, core: &mut Core, purpose: IoPurpose, work: IoWork) -> Result<(), ()> {
-        let job = IoJob { reply_to: core.mailbox.clone(), tenant: self.id, purpose, work };
-        if self.io_under_way >= TENANT_IO_MAX {
+    pub(super) fn start_io(&mut self, core: &Core, purpose: IoPurpose, work: IoWork, charge: Charge) -> Result<(), ()> {
+        let job = IoJob { reply_to: core.mailbox.clone(), tenant: self.id, purpose, work, charge };
+        if !self.io_backlog.is_empty() || !self.may_start_io(core, purpose) {
             self.io_backlog.push_back(job);
             return Ok(());
         }
-        self.io_under_way += 1;
-        core.io.submit(job).map_err(|_| self.io_under_way -= 1)
+        self.submit_io(core, job).map_err(drop)
     }
 
-    /// Hands on a job that has waited; if the queue is full by now, that is its result.
-    fn submit_io(&mut self, core: &mut Core, job: IoJob) {
+    /// Whether a job may start beside those that are under way: there is room for the largest result that it may have, or
+    /// there is no other result, on its way or not taken.
+    fn may_start_io(&self, core: &Core, purpose: IoPurpose) -> bool {
+        let result_max = purpose.result_max();
+        let has_room = || {
+            let in_vm = self.vm.as_ref().map_or(0, |vm| vm.lua.used_memory());
+            let outside = self.outside.of(Held::Event) + self.outside.of_scripts();
+            in_vm + outside + self.reserved + result_max <= core.limits().memory_bytes
+        };
+        let is_alone = self.reserved == 0 && self.outside.of(Held::Result) == 0;
+        self.io_under_way < TENANT_IO_MAX && (is_alone || has_room())
+    }
+
+    fn submit_io(&mut self, core: &Core, job: IoJob) -> Result<(), IoJob> {
+        let result_max = job.purpose.result_max();
+        core.io.submit(job)?;
         self.io_under_way += 1;
-        let Err(IoJob { purpose, .. }) = core.io.submit(job) else { return };
-        self.io_under_way -= 1;
+        self.reserved += result_max;
+        Ok(())
+    }
+
+    /// Hands on jobs that have waited, as far as they may start.
+    pub(super) fn start_backlog(&mut self, core: &mut Core) {
+        while self.io_backlog.front().is_some_and(|job| self.may_start_io(core, job.purpose)) {
+            let Some(job) = self.io_backlog.pop_front() else { break };
+            if let Err(IoJob { purpose, .. }) = self.submit_io(core, job) {
+                self.io_refused(core, purpose);
+            }
+        }
+    }
+
+    /// The queue of the I/O threads was full when a job came to its turn.
+    fn io_refused(&mut self, core: &mut Core, purpose: IoPurpose) {
         match purpose {
             IoPurpose::Program(_) => {
                 self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));

@@ -19,14 +19,16 @@ const FIELDS: [&str; 8] = ["key", "version", "short", "long", "public_metadata",
 pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
+    let bytes = query.len() + scope.len();
     let work = move |db: &dyn TenantDb| IoOutput::Entries(db.global_kv_find(query, scope));
-    Ok(Call::new(DbCall::GlobalFind, Reply::Entries, work))
+    Ok(Call::new(DbCall::GlobalFind, Reply::Entries, bytes, work))
 }
 
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
+    let bytes = key.len() + scope.len();
     let work = move |db: &dyn TenantDb| IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope)));
-    Ok(Call::new(DbCall::GlobalGet, Reply::Entry, work))
+    Ok(Call::new(DbCall::GlobalGet, Reply::Entry, bytes, work))
 }
 
 pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -52,16 +54,19 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         long,
         data: json_from_luau(args.lua, &field("data")?, FIELD_MAX_BYTES)?,
     };
-    Ok(change(tenant, DbCall::GlobalCreate, GlobalKeyValueOp::Create { entry }))
+    let texts = entry.key.len() + entry.short.len() + entry.scope.len() + entry.long.as_ref().map_or(0, String::len);
+    let bytes = texts + entry.public_metadata.as_bytes().len() + entry.data.as_bytes().len();
+    Ok(change(tenant, DbCall::GlobalCreate, bytes, GlobalKeyValueOp::Create { entry }))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
-    Ok(change(tenant, DbCall::GlobalDelete, GlobalKeyValueOp::Delete { key, version, scope }))
+    let bytes = key.len() + scope.len();
+    Ok(change(tenant, DbCall::GlobalDelete, bytes, GlobalKeyValueOp::Delete { key, version, scope }))
 }
 
-fn change(tenant: TenantId, call: DbCall, op: GlobalKeyValueOp) -> Call {
-    Call::new(call, Reply::Nothing, move |db| IoOutput::Done(db.global_kv(tenant, op)))
+fn change(tenant: TenantId, call: DbCall, bytes: usize, op: GlobalKeyValueOp) -> Call {
+    Call::new(call, Reply::Nothing, bytes, move |db| IoOutput::Done(db.global_kv(tenant, op)))
 }
 
 fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {

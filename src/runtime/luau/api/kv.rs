@@ -8,7 +8,7 @@ use crate::model::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
-use crate::runtime::luau::io::IoOutput;
+use crate::runtime::luau::io::{IoOutput, texts_bytes};
 use crate::runtime::luau::locks::{Mode, RecordKey};
 
 /// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
@@ -34,7 +34,7 @@ pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
 fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
     let (key, scopes) = record.clone();
     let work = move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key));
-    Call::new(DbCall::Get, reply, work).locking(record, mode)
+    Call::new(DbCall::Get, reply, 0, work).locking(record, mode)
 }
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -58,9 +58,9 @@ pub(in crate::runtime::luau) fn update_set(
 
 fn set_record(lua: &Lua, tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
     let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
-    let (key, scopes) = record.clone();
+    let ((key, scopes), bytes) = (record.clone(), value.as_bytes().len());
     let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value));
-    Ok(Call::new(DbCall::Set, Reply::Nothing, work).locking(record, Mode::Write))
+    Ok(Call::new(DbCall::Set, Reply::Nothing, bytes, work).locking(record, Mode::Write))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -68,19 +68,20 @@ pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
     let scopes = writable(scopes)?;
     let record = (key.clone(), scopes.clone());
     let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key));
-    Ok(Call::new(DbCall::Delete, Reply::Nothing, work).locking(record, Mode::Write))
+    Ok(Call::new(DbCall::Delete, Reply::Nothing, 0, work).locking(record, Mode::Write))
 }
 
 pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     // An escaped key is twice as long.
     let pattern = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
     let scopes = scopes(args.value(1))?;
+    let bytes = pattern.len() + texts_bytes(scopes.as_slice());
     let work = move |db: &dyn TenantDb| IoOutput::Records(db.kv_find(tenant, scopes, pattern));
-    Ok(Call::new(DbCall::Find, Reply::Records, work))
+    Ok(Call::new(DbCall::Find, Reply::Records, bytes, work))
 }
 
 pub(super) fn list_scopes(tenant: TenantId) -> Call {
-    Call::new(DbCall::ListScopes, Reply::Scopes, move |db| IoOutput::Scopes(db.kv_list_scopes(tenant)))
+    Call::new(DbCall::ListScopes, Reply::Scopes, 0, move |db| IoOutput::Scopes(db.kv_list_scopes(tenant)))
 }
 
 /// `value, exists`

@@ -14,10 +14,11 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
-use super::io::{Asked, IoOutput, IoWork};
+use super::io::{Asked, IoOutput, IoWork, texts_bytes};
 use super::locks::{Mode, RecordKey};
 use super::ops::Op;
 use crate::error::DbError;
+use crate::limits::CALL_BYTES;
 use crate::model::{DbCall, TenantId};
 use crate::runtime::{TenantDb, TenantStates};
 
@@ -31,18 +32,29 @@ pub(super) struct Call {
     pub(super) work: IoWork,
     /// What to make of the result.
     pub(super) reply: Reply,
+    /// What its arguments take until it is done.
+    pub(super) bytes: usize,
     /// The record to be locked first, and how.
     pub(super) lock: Option<(RecordKey, Mode)>,
 }
 
 impl Call {
-    fn new(call: DbCall, reply: Reply, work: impl FnOnce(&dyn TenantDb) -> IoOutput + Send + 'static) -> Self {
-        Self { asked: Asked { call, at: Instant::now() }, work: Box::new(work), reply, lock: None }
+    /// `bytes`: of its arguments.
+    fn new(
+        call: DbCall,
+        reply: Reply,
+        bytes: usize,
+        work: impl FnOnce(&dyn TenantDb) -> IoOutput + Send + 'static,
+    ) -> Self {
+        let asked = Asked { call, at: Instant::now() };
+        Self { asked, work: Box::new(work), reply, bytes: CALL_BYTES + bytes, lock: None }
     }
 
-    /// With this record locked.
+    /// With this record locked; the call and the locks hold its address several times.
     fn locking(self, record: RecordKey, mode: Mode) -> Self {
-        Self { lock: Some((record, mode)), ..self }
+        let (key, scopes) = &record;
+        let address = key.len() + texts_bytes(scopes.as_slice());
+        Self { bytes: self.bytes + 4 * address, lock: Some((record, mode)), ..self }
     }
 }
 

@@ -211,7 +211,7 @@ impl Arena {
         let control = Control::new(limits, ticks.remove(0), Arc::new(AtomicBool::new(false)));
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
         let log = Rc::new(ScriptLog::new(TENANT, &Arc::new(Gauges::default())));
-        let host = Host::new(TENANT, &control, &Arc::new(Templates::default()), &states, &log);
+        let host = Host::new(TENANT, &control, &Arc::new(Templates::default()), &states, &log, &Arc::default());
         let vm = Vm::new(&control, host).expect("a VM");
         ticker.stop();
         let watch = Rc::new(Watch::default());

@@ -46,7 +46,14 @@ fn a_vm_is_small_before_its_template_does_anything() {
     let states: Arc<dyn TenantStates> = Arc::new(States::default());
     let make = |id| {
         let id = TenantId::Guild(id);
-        let host = Host::new(id, &control, &templates, &states, &Rc::new(ScriptLog::new(id, &Arc::default())));
+        let host = Host::new(
+            id,
+            &control,
+            &templates,
+            &states,
+            &Rc::new(ScriptLog::new(id, &Arc::default())),
+            &Arc::default(),
+        );
         Vm::new(&control, host).expect("a VM")
     };
     drop(make(0));

@@ -12,6 +12,7 @@ mod figures;
 mod footprint;
 mod hashing;
 mod life;
+mod outside;
 mod sandbox;
 mod scheduling;
 mod support;

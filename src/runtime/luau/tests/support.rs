@@ -163,6 +163,8 @@ pub(super) struct MemoryDb {
     shop: Mutex<Vec<(TenantId, GlobalKv)>>,
     gate: Mutex<Gate>,
     moved: Condvar,
+    /// Finds that have been done.
+    pub(super) finds: AtomicU64,
 }
 
 #[derive(Default)]
@@ -262,6 +264,7 @@ impl TenantDb for MemoryDb {
 
     fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError> {
         self.pass()?;
+        self.finds.fetch_add(1, Ordering::SeqCst);
         let records = self.records.lock().expect("records");
         let prefix = pattern.trim_end_matches('%');
         let fits = |((owner, key, has), _): &(&Address, &KvRecord)| {

@@ -1,0 +1,82 @@
+//! What a tenant has in memory outside its VM, in bytes: the data of events that run, the arguments of its calls that
+//! wait, and results that no script has taken yet.
+//!
+//! A [`Charge`] goes with what it stands for, on whichever thread that is, and ends with it; so nothing that is dropped
+//! on any way is counted for ever. The limit is the VM's (`memory`), which counts calls and results as its own memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a charge is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// The data of an event that runs.
+    Event,
+    /// The arguments of a call that is not done.
+    Call,
+    /// A result that has not been taken.
+    Result,
+}
+
+/// The sums of one tenant.
+#[derive(Debug, Default)]
+pub(super) struct Outside {
+    bytes: [AtomicUsize; 3],
+}
+
+impl Outside {
+    /// Counts so many bytes until the charge is dropped.
+    pub(super) fn charge(self: &Arc<Self>, held: Held, bytes: usize) -> Charge {
+        self.bytes[held as usize].fetch_add(bytes, Ordering::Relaxed);
+        Charge { outside: self.clone(), held, bytes }
+    }
+
+    /// What there is of one kind.
+    pub(super) fn of(&self, held: Held) -> usize {
+        self.bytes[held as usize].load(Ordering::Relaxed)
+    }
+
+    /// What scripts made: arguments and results.
+    pub(super) fn of_scripts(&self) -> usize {
+        self.of(Held::Call) + self.of(Held::Result)
+    }
+}
+
+/// Bytes that count for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Charge {
+    outside: Arc<Outside>,
+    held: Held,
+    bytes: usize,
+}
+
+impl Charge {
+    /// A charge for the result of the call that this one is for.
+    pub(super) fn for_result(&self, bytes: usize) -> Charge {
+        self.outside.charge(Held::Result, bytes)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.outside.bytes[self.held as usize].fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_counts_until_it_is_dropped_wherever_that_is() {
+        let outside = Arc::<Outside>::default();
+        let (event, call) = (outside.charge(Held::Event, 1), outside.charge(Held::Call, 10));
+        let result = call.for_result(100);
+        assert_eq!((outside.of(Held::Event), outside.of_scripts()), (1, 110));
+        drop(call);
+        std::thread::scope(|scope| drop(scope.spawn(move || drop(result))));
+        assert_eq!((outside.of(Held::Event), outside.of_scripts()), (1, 0));
+        drop(event);
+        assert_eq!(outside.of(Held::Event), 0);
+    }
+}

@@ -1,0 +1,96 @@
+//! What a tenant has outside its VM: it counts, and comes back.
+
+use std::sync::atomic::Ordering;
+
+use super::support::*;
+use crate::model::{EncodedJson, TenantId, TenantState};
+use crate::runtime::luau::LuauLimits;
+use crate::runtime::{TemplateRuntime, TenantStates};
+
+fn tight() -> LuauLimits {
+    LuauLimits { memory_bytes: 16 * 1024 * 1024, running: SOON, wall: SOON, ..LuauLimits::default() }
+}
+
+#[test]
+fn calls_beyond_the_memory_are_errors_of_those_calls() {
+    let world = World::with_limits(tight());
+    world.db.close_gate();
+    let answer = world.ok("local ctx, big, kept = ..., string.rep('x', 250 * 1024), require('state')()
+        kept.done, kept.refused = 0, 0
+        for i = 1, 100 do
+            task.spawn(function()
+                local ok, problem = pcall(function() ctx.KV:set('k' .. i, big, { 's' }) end)
+                if ok then kept.done += 1 else kept.refused, kept.why = kept.refused + 1, problem end
+            end)
+        end
+        return { kept.refused, kept.why }");
+    let refused = answer.split(['[', ',']).find_map(|text| text.parse::<usize>().ok()).unwrap_or_default();
+    // Sixteen MiB, of which the VM has one or two, are room for some sixty such values.
+    assert!((36..46).contains(&refused) && answer.contains("test:5: not enough memory for the call"), "{answer}");
+    world.db.open_gate();
+    let after = "local ctx, kept = ..., require('state')()
+        repeat task.wait(0.001) until kept.done + kept.refused == 100
+        for i = 1, 60 do task.spawn(function() ctx.KV:set('k' .. i, string.rep('y', 250 * 1024), { 's' }) end) end
+        return kept.refused";
+    assert_eq!(world.ok(after), refused.to_string(), "the others are done, and there is room again");
+}
+
+#[test]
+fn arguments_of_calls_that_wait_count_as_the_vm_s() {
+    let world = World::with_limits(tight());
+    world.db.close_gate();
+    let error = world.err(
+        "local ctx, big, kept = ..., string.rep('x', 250 * 1024), {}
+        for i = 1, 32 do task.spawn(function() ctx.KV:set('k' .. i, big, { 's' }) end) end
+        for i = 1, 12 do kept[i] = buffer.create(2 ^ 20) end
+        return #kept",
+    );
+    assert!(error.starts_with("budget exceeded: more than 16 MiB of memory"), "{error}");
+    world.db.open_gate();
+    assert_eq!(world.ok("return 'a new one'"), r#""a new one""#);
+}
+
+#[test]
+fn results_that_no_script_takes_keep_the_next_ones_waiting() {
+    let world = World::with_limits(tight());
+    for number in 0..12 {
+        let value = format!("\"{}\"", "x".repeat(250 * 1024));
+        world.db.put(TENANT, &format!("k{number}"), &["s"], &value);
+    }
+    let hoards = world.submit_script(
+        TENANT,
+        "local ctx, found = ..., 0
+        for _ = 1, 50 do task.spawn(function() local n = #ctx.KV:find('k%', { 's' }) found += n end) end
+        repeat until ctx.Runtime:gettenantstate().data
+        repeat task.wait(0.001) until found == 600
+        return found",
+    );
+    eventually(|| world.db.finds.load(Ordering::SeqCst) >= 1);
+    // Meanwhile others have theirs at once.
+    let other = "local ctx = ... for i = 1, 20 do ctx.KV:set('k', i, { 's' }) end return 'done'";
+    for id in 2..12 {
+        assert_eq!(world.submit_script(TenantId::Guild(id), other).text().as_deref(), Ok(r#""done""#));
+    }
+    assert_eq!(world.db.finds.load(Ordering::SeqCst), 1, "three MiB are not taken; the next may have sixteen");
+    let data = EncodedJson::from_checked(b"\xc3".to_vec());
+    world.states.put(TENANT, TenantState { events: ["DEFAULT".to_owned()].into(), data });
+    assert_eq!(hoards.text().as_deref(), Ok("600"));
+}
+
+#[test]
+fn events_whose_data_is_large_start_as_there_is_room() {
+    let world = World::with(&[("main.luau", "return function(ctx) ctx.KV:get('k', { 's' }) return 1 end")], tight());
+    let large = format!("\"{}\"", "x".repeat(5 * 1024 * 1024));
+    assert_eq!(world.dispatch("First", "1").as_deref(), Ok("1"));
+    world.db.close_gate();
+    let pending: Vec<_> = (0..5).map(|_| world.submit_event(TENANT, "Large", &large)).collect();
+    eventually(|| world.runtime.stats().events == 4);
+    world.db.wait_for_waiting(1);
+    // A tenant of the same executor has had turns since.
+    assert_eq!(world.submit_script(TenantId::Guild(2), "task.wait() return 2").text().as_deref(), Ok("2"));
+    assert_eq!(world.runtime.stats().events, 5, "three have fifteen MiB, and the other tenant's script");
+    world.db.open_gate();
+    pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("1")));
+    let huge = format!("\"{}\"", "x".repeat(17 * 1024 * 1024));
+    assert_eq!(world.dispatch("Alone", &huge).as_deref(), Ok("1"), "one may be of any size");
+}
