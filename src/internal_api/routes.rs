@@ -57,6 +57,10 @@ impl Endpoint {
 /// What may come of a change of the store that a body asks for.
 const WRITING: &[Code] = &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown];
 
+/// As [`WRITING`], and what may come of ending what runs.
+const BANNING: &[Code] =
+    &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown, Code::ScriptError, Code::Deadline];
+
 /// As [`WRITING`], of what may be there or not.
 const CHANGING: &[Code] =
     &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown, Code::NotFound, Code::Conflict];
@@ -114,7 +118,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::reading(tenants::show)),
     get("/i/tenant-state/{tenant_type}/{tenant_id}", GET_STATE),
     put("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::put_state)),
-    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::ban)),
+    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::new(Access::Token, &[], BANNING, tenants::ban)),
     post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv)),
     post("/i/global-kv", Endpoint::new(Access::Token, &[], CHANGING, global_kv::global_kv)),
     post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::new(Access::Token, &[], CHANGING, global_kv::purchase)),

@@ -8,11 +8,11 @@ use super::error::{ApiError, Code};
 use super::request::{self, Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
+use crate::error::DispatchError;
 use crate::http::{Body, Response};
 use crate::limits::{API_DB_BODY_MAX_BYTES, LIVE_TENANTS_TIMEOUT};
-use crate::model::{Answer, Job, Scopes, TenantId, TenantState};
+use crate::model::{Job, Scopes, TenantId, TenantState};
 use crate::store::{Quota, Standing, Usage, rules};
-use crate::worker_like::next_ticket;
 
 /// The key and the scope of a tenant's own template (docs/templates.md).
 const TEMPLATE: (&str, &str) = ("main", "template");
@@ -75,9 +75,11 @@ pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
     fields.finish()?;
     api.db.set_standing(tenant, if is_banned { Standing::Banned } else { Standing::Good })?;
     if is_banned {
-        // Nobody waits for it: the ban counts already, and a worker that is away has nothing of the tenant's running.
-        let deadline = Instant::now() + api.default_deadline;
-        api.pool.submit(tenant, next_ticket(), Job::DropTenant, deadline, Answer::callback(drop));
+        // The ban counts already; what runs has ended when it is answered. Where no worker is, nothing runs.
+        match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + api.default_deadline) {
+            Ok(_) | Err(DispatchError::NoWorker(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(Response::empty(204).holding(permit))
 }

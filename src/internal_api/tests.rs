@@ -69,7 +69,11 @@ impl WorkerLike for StandIn {
         let event = match job.clone() {
             Job::Dispatch(event) | Job::RunScript { event, .. } => event,
             Job::DropTenant => {
-                let name = if tenant == TenantId::User(404) { "NO_WORKER" } else { "DROP" };
+                let name = match tenant {
+                    TenantId::User(404) => "NO_WORKER",
+                    TenantId::User(504) => "DEADLINE",
+                    _ => "DROP",
+                };
                 CreateEvent { name: name.to_owned(), author: None, data: EventData::RawValue(String::new()) }
             }
         };

@@ -3,7 +3,8 @@
 //! [`Traffic`], refused or not.
 //!
 //! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
-//! no bans. What was sent before a ban runs on. Owned by the master; calls come from any thread.
+//! no bans. What was sent before a ban is ended by dropping the tenant, as the ban's route does. Owned by the master; calls
+//! come from any thread.
 
 use std::fmt;
 use std::sync::Arc;

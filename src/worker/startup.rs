@@ -5,9 +5,9 @@
 //! others find room beside them. One that takes its time keeps its place for a moment only, so that templates that wait
 //! cannot hold the next tenants up. Runs on a thread of its own that the [`super::WorkerThread`] joins.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -29,6 +29,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// The events of one start. Dropping it ends the rest and joins the thread; what is under way is the runtime's.
 #[derive(Debug)]
 pub(super) struct Startup {
+    wanted: Wanted,
     // In this order: the thread ends when the sender is gone.
     _stop_tx: Sender<()>,
     _thread: OwnedThread,
@@ -49,12 +50,14 @@ impl Startup {
         if waiting.is_empty() {
             return Ok(None);
         }
+        let wanted: Wanted = Arc::new(Mutex::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
         let (stop_tx, stop_rx) = bounded(0);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
         let run = Run {
             worker,
             runtime,
             waiting,
+            wanted: wanted.clone(),
             subscriptions,
             done_tx,
             under_way: HashMap::new(),
@@ -63,11 +66,25 @@ impl Startup {
             failures: 0,
         };
         let thread = spawn(format!("startup{worker}"), move || run.run(&done_rx, &stop_rx))?;
-        Ok(Some(Self { _stop_tx: stop_tx, _thread: thread }))
+        Ok(Some(Self { wanted, _stop_tx: stop_tx, _thread: thread }))
+    }
+
+    /// A tenant is dropped: from now on nothing is submitted for it.
+    pub(super) fn forget(&self, tenant: TenantId) {
+        lock(&self.wanted).remove(&tenant);
     }
 }
 
+/// The tenants that want the event, but for those that were dropped since.
+type Wanted = Arc<Mutex<HashSet<TenantId>>>;
+
+// Plain data under this lock, so poison means nothing.
+fn lock(wanted: &Mutex<HashSet<TenantId>>) -> MutexGuard<'_, HashSet<TenantId>> {
+    wanted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Run {
+    wanted: Wanted,
     worker: usize,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
@@ -118,8 +135,11 @@ impl Run {
     }
 
     fn send(&mut self, tenant: TenantId, attempts: u32, now: Instant) {
+        // Held until the runtime has the event, so that a drop comes before it or after it.
+        let wanted = self.wanted.clone();
+        let wanted = lock(&wanted);
         // It may have unsubscribed since.
-        if !self.subscriptions.wants(tenant, ON_STARTUP) {
+        if !wanted.contains(&tenant) || !self.subscriptions.wants(tenant, ON_STARTUP) {
             return;
         }
         let data = EventData::RawValue(r#"{"reason":"worker_startup"}"#.to_owned());
@@ -231,5 +251,25 @@ mod tests {
         answer.send(Err(DispatchError::Busy("full".to_owned())));
         // The thread ends, and with it the runtime's channel.
         assert!(events_rx.recv_timeout(SOON).is_err_and(|error| error.is_disconnected()));
+    }
+
+    #[test]
+    fn a_tenant_that_is_dropped_gets_none_any_more() {
+        let (startup, events_rx) = start(STARTUP_PLACES as u64 + 8);
+        let mut held: Vec<_> = (0..STARTUP_PLACES).map(|_| events_rx.recv_timeout(SOON).expect("an event")).collect();
+        let told = |held: &[(TenantId, CreateEvent, Answer)], tenant| held.iter().any(|(other, ..)| *other == tenant);
+        let later = (0..).map(TenantId::Guild).filter(|tenant| !told(&held, *tenant)).take(7).collect::<Vec<_>>();
+        later[..6].iter().for_each(|tenant| startup.forget(*tenant));
+        let busy = held.pop().expect("one of them");
+        startup.forget(busy.0);
+        busy.2.send(Err(DispatchError::Busy("full".to_owned())));
+        held.drain(..).for_each(|(.., answer)| answer.send(Ok(EncodedValue::null())));
+        let mut last = Vec::new();
+        while let Ok((tenant, _, answer)) = events_rx.recv_timeout(SOON) {
+            last.push(tenant);
+            answer.send(Ok(EncodedValue::null()));
+        }
+        // The thread has ended, so those are all.
+        assert_eq!((last.len(), last.contains(&later[6])), (2, true), "{last:?}");
     }
 }

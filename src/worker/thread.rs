@@ -152,7 +152,12 @@ impl WorkerThread {
                 answer.mark_not_subscribed();
                 answer.send(Ok(EncodedValue::null()));
             }
-            _ => self.runtime.submit(tenant, ticket, job, answer),
+            _ => {
+                if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup()) {
+                    startup.forget(tenant);
+                }
+                self.runtime.submit(tenant, ticket, job, answer);
+            }
         }
     }
 }

@@ -301,6 +301,14 @@ fn a_ban_is_kept_shown_and_ends_what_runs() {
 }
 
 #[test]
+fn a_ban_is_answered_when_what_ran_has_ended() {
+    let fixture = serve(config());
+    fixture.refused("POST", "/i/ban/user/504", r#"{"banned":true}"#, 504, "Deadline");
+    assert_eq!(fixture.db.standing(TenantId::User(504)), Standing::Banned, "it counts all the same");
+    assert_eq!(fixture.post("/i/ban/user/404", json!({"banned": true})).0, 204, "where no worker is, nothing runs");
+}
+
+#[test]
 fn a_tenant_is_shown_with_all_that_it_has() {
     let fixture = serve(ApiConfig { default_events: vec!["A".to_owned()], ..config() });
     let shown = fixture.call("GET", "/i/tenant/user/9", "");

@@ -118,8 +118,8 @@ impl Tenant {
 
     fn start_call(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge, lease: Option<u64>) {
         let asked = call.asked;
-        if self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge).is_ok() {
-            self.wait(core, id, Wait::Io(call.reply));
+        if let Ok(turn) = self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge) {
+            self.wait(core, id, Wait::Io(call.reply, turn));
             return;
         }
         core.gauges.db_called(asked, true);
@@ -137,10 +137,12 @@ impl Tenant {
         output: IoOutput,
         charge: Charge,
     ) {
-        core.gauges.db_called(asked, output.is_failure());
+        if !matches!(output, IoOutput::NotBegun) {
+            core.gauges.db_called(asked, output.is_failure());
+        }
         let waited = self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
         let reply = match waited {
-            Some(Wait::Io(reply)) => reply,
+            Some(Wait::Io(reply, _)) => reply,
             other => {
                 // The task is gone; what it had locked is free again.
                 debug_assert!(other.is_none(), "a task waits for one thing at a time");
@@ -190,9 +192,9 @@ impl Tenant {
                 }
             };
             let purpose = IoPurpose::Task { task: id, lease: Some(lease), asked: call.asked };
-            if self.start_io(core, purpose, call.work, charge).is_ok() {
+            if let Ok(turn) = self.start_io(core, purpose, call.work, charge) {
                 if let Some(task) = self.tasks.get_mut(id) {
-                    task.wait = Wait::Io(call.reply);
+                    task.wait = Wait::Io(call.reply, turn);
                 }
             } else {
                 core.gauges.db_called(call.asked, true);

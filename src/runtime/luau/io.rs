@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::crew::Crew;
@@ -29,6 +29,8 @@ pub(super) struct IoJob {
     pub(super) reply_to: Arc<Mailbox>,
     /// Whose it is.
     pub(super) tenant: TenantId,
+    /// The life of the event that it is for: when that has ended before it begins, it is not done.
+    pub(super) owner: Option<Weak<()>>,
     /// What it is for; comes back with the result.
     pub(super) purpose: IoPurpose,
     /// What to do.
@@ -101,6 +103,8 @@ pub(super) enum IoOutput {
     Entry(Box<Result<Option<GlobalKv>, DbError>>),
     /// The work panicked.
     Panicked,
+    /// Its event ended before it began.
+    NotBegun,
 }
 
 impl IoOutput {
@@ -133,7 +137,7 @@ impl IoOutput {
             IoOutput::Scopes(result) => result.is_err(),
             IoOutput::Entries(result) => result.is_err(),
             IoOutput::Entry(result) => result.is_err(),
-            IoOutput::Panicked => true,
+            IoOutput::Panicked | IoOutput::NotBegun => true,
         }
     }
 }
@@ -225,8 +229,10 @@ impl IoPool {
 }
 
 fn run(job: IoJob, db: &dyn TenantDb) {
-    let IoJob { reply_to, tenant, purpose, work, charge } = job;
+    let IoJob { reply_to, tenant, owner, purpose, work, charge } = job;
     let started = Instant::now();
+    let is_wanted = owner.is_none_or(|owner| owner.strong_count() > 0);
+    let work = move |db: &dyn TenantDb| if is_wanted { work(db) } else { IoOutput::NotBegun };
     let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
         log::error!(tenant:% = tenant; "an I/O operation of {tenant} panicked: {}", panic_message(payload.as_ref()));
         IoOutput::Panicked

@@ -92,6 +92,7 @@ impl Tenant {
         let error = DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
         let runs_in_it = self.events.iter().filter(|(_, event)| Rc::ptr_eq(&event.vm, vm));
         let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();
+        events.iter().for_each(|event| self.end_life(*event));
         events.iter().for_each(|event| self.answer(core, *event, Err(error.clone())));
         for event in events {
             self.remove_tasks(core, &self.tasks.of_event(event));
@@ -116,6 +117,11 @@ impl Tenant {
 
     /// Ends everything: what waits, what runs, and the VM.
     pub(super) fn drop_all(&mut self, core: &mut Core, doom: Doom) {
+        let (waiting, under_way) = self.calls();
+        if waiting + under_way > 0 {
+            let calls = format!("{waiting} calls that waited, which are not made, and at most {under_way} under way");
+            log::info!(tenant:% = self.id; "{} ended with {calls}", self.id);
+        }
         let events: Vec<u64> = self.events.keys().copied().collect();
         events.into_iter().for_each(|event| self.kill_event(core, event, doom));
         let why = match doom {

@@ -84,6 +84,7 @@ impl Tenant {
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
             self.note_doom(core, event, doom);
+            self.end_life(event);
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
             if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
                 self.discard_vm(core, &vm, "another event used up its memory");
@@ -222,8 +223,9 @@ impl Tenant {
                 let granted = self.locks.forget(&[(record, id)]);
                 self.start_granted(core, granted);
             }
+            Wait::Io(_, Some(turn)) => self.forget_io(core, turn),
             // The lease of an operation under way is given back when that is done.
-            Wait::Io(_) | Wait::Parked | Wait::Nothing => {}
+            Wait::Io(_, None) | Wait::Parked | Wait::Nothing => {}
         }
         if let Some(update) = task.updating {
             self.release(core, update.lease);

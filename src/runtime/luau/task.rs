@@ -49,8 +49,8 @@ pub(super) enum Wait {
     Nothing,
     /// Time.
     Time { timer: TimerKey, since: Option<Instant> },
-    /// An operation on an I/O thread.
-    Io(Reply),
+    /// An operation on an I/O thread; the number of its turn, if it had to wait for one.
+    Io(Reply, Option<u64>),
     /// The lock of a record, for a call.
     Lock(RecordKey, Call, Charge),
     /// It yielded by itself; some other coroutine has to wake it.

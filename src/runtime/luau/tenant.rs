@@ -5,9 +5,9 @@
 //! executor's business (`executor`); how a coroutine is resumed and what becomes of what it yields is in `running`, and
 //! what calls do, in `calls`.
 
-use std::collections::{HashMap, VecDeque};
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::{self, Rc};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mlua::{IntoLuaMulti, MultiValue, Value};
@@ -26,7 +26,7 @@ use super::templates::{Compiled, MAIN, Templates};
 use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::error::{DbError, DispatchError};
-use crate::limits::TENANT_IO_MAX;
+use crate::limits::{IO_THREADS, TENANT_IO_MAX};
 use crate::model::{Answer, Budget, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
 
 /// A tenant.
@@ -45,7 +45,7 @@ pub(super) struct Tenant {
     pub(super) vm: Option<Rc<LiveVm>>,
     /// Limit: one VM in which events finish with an older template. While there is one, a second that is outdated starts
     /// nothing more and is replaced when what runs in it has ended.
-    pub(super) retired: Weak<LiveVm>,
+    pub(super) retired: rc::Weak<LiveVm>,
     /// The executor has a seat for its VM.
     pub(super) may_make_vm: bool,
     /// Another tenant waits for its VM: it starts nothing new in it.
@@ -64,8 +64,9 @@ pub(super) struct Tenant {
     io_under_way: usize,
     /// The most that the results of what is under way may take.
     reserved: usize,
-    /// Limit: one a task and one a waiting script.
-    io_backlog: VecDeque<IoJob>,
+    /// What waits for its turn, by the number of that. Limit: one a task, one a waiting script and one for the program.
+    io_backlog: BTreeMap<u64, IoJob>,
+    last_turn: u64,
     pub(super) collection: Collection,
 }
 
@@ -75,6 +76,7 @@ pub(super) struct Waiting {
     pub(super) answer: Answer,
     pub(super) event: CreateEvent,
     pub(super) code: Code,
+    pub(super) life: Arc<()>,
 }
 
 /// What a job runs.
@@ -107,6 +109,8 @@ pub(super) struct Event {
     pub(super) vm: Rc<LiveVm>,
     /// What its data takes, which stays for as long as it does.
     _data: Charge,
+    /// Work for it that has not begun when this is gone is not begun any more.
+    life: Arc<()>,
     /// Gone when the handler has returned.
     answer: Option<Answer>,
     pub(super) meter: Rc<Meter>,
@@ -143,7 +147,7 @@ impl Tenant {
             templates: core.shelf.current(),
             edition: core.shelf.edition(),
             vm: None,
-            retired: Weak::new(),
+            retired: rc::Weak::new(),
             may_make_vm: false,
             is_asked: false,
             events: HashMap::new(),
@@ -156,7 +160,8 @@ impl Tenant {
             outside: Arc::default(),
             io_under_way: 0,
             reserved: 0,
-            io_backlog: VecDeque::new(),
+            io_backlog: BTreeMap::new(),
+            last_turn: 0,
             collection: Collection::default(),
         }
     }
@@ -171,12 +176,12 @@ impl Tenant {
         }
         match job {
             Job::Dispatch(event) => {
-                self.waiting.push_back(Waiting { ticket, answer, event, code: Code::Template });
+                self.waiting.push_back(Waiting { ticket, answer, event, code: Code::Template, life: Arc::default() });
                 self.want_program(core);
             }
             Job::RunScript { name, code, event } => {
                 let code = Code::Source(script_name(&name), code);
-                self.waiting.push_back(Waiting { ticket, answer, event, code });
+                self.waiting.push_back(Waiting { ticket, answer, event, code, life: Arc::default() });
                 self.compile_next(core);
             }
             Job::DropTenant => {
@@ -350,6 +355,7 @@ impl Tenant {
                     template,
                     vm,
                     _data: data,
+                    life: waiting.life,
                     answer,
                     meter,
                     handler,
@@ -438,6 +444,13 @@ impl Tenant {
         }
     }
 
+    /// From now on no I/O thread begins anything for an event: before it is answered, as its caller may look then.
+    pub(super) fn end_life(&mut self, id: u64) {
+        if let Some(event) = self.events.get_mut(&id) {
+            event.life = Arc::default();
+        }
+    }
+
     /// Ends an event now: its coroutines are never resumed again, so nothing in them can prevent it.
     pub(super) fn kill_event(&mut self, core: &mut Core, id: u64, doom: Doom) {
         let Some(event) = self.events.get(&id) else { return };
@@ -446,22 +459,59 @@ impl Tenant {
             self.log.write(log::Level::Warn, Some(event.ticket), &text);
         }
         self.note_doom(core, id, doom);
+        self.end_life(id);
         self.answer(core, id, Err(dispatch_error(doom)));
         self.remove_tasks(core, &self.tasks.of_event(id));
         self.end_event(core, id);
     }
 
-    /// Hands work to an I/O thread, at once or when others of this tenant are done.
+    /// Hands work to an I/O thread, at once or when others of this tenant are done: the number of its turn, if it waits.
     ///
     /// # Errors
     /// The queue of the I/O threads is full.
-    pub(super) fn start_io(&mut self, core: &Core, purpose: IoPurpose, work: IoWork, charge: Charge) -> Result<(), ()> {
-        let job = IoJob { reply_to: core.mailbox.clone(), tenant: self.id, purpose, work, charge };
+    pub(super) fn start_io(
+        &mut self,
+        core: &Core,
+        purpose: IoPurpose,
+        work: IoWork,
+        charge: Charge,
+    ) -> Result<Option<u64>, ()> {
+        let owner = self.owner(purpose);
+        let job = IoJob { reply_to: core.mailbox.clone(), tenant: self.id, owner, purpose, work, charge };
         if !self.io_backlog.is_empty() || !self.may_start_io(core, purpose) {
-            self.io_backlog.push_back(job);
-            return Ok(());
+            self.last_turn += 1;
+            self.io_backlog.insert(self.last_turn, job);
+            return Ok(Some(self.last_turn));
         }
-        self.submit_io(core, job).map_err(drop)
+        self.submit_io(core, job).map(|()| None).map_err(drop)
+    }
+
+    /// The life of the event that work is for: without it, the work is for nothing.
+    fn owner(&self, purpose: IoPurpose) -> Option<Weak<()>> {
+        let life = match purpose {
+            // It is for all that wait.
+            IoPurpose::Program(_) => return None,
+            IoPurpose::Script(number) => {
+                let is_it = |waiting: &&Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
+                self.waiting.iter().find(is_it).map(|waiting| &waiting.life)
+            }
+            IoPurpose::Task { task, .. } => {
+                self.tasks.get(task).and_then(|task| self.events.get(&task.event)).map(|event| &event.life)
+            }
+        };
+        life.map(Arc::downgrade)
+    }
+
+    /// Throws away what waits for this turn, and gives its lock back.
+    pub(super) fn forget_io(&mut self, core: &mut Core, turn: u64) {
+        if let Some(IoJob { purpose: IoPurpose::Task { lease: Some(lease), .. }, .. }) = self.io_backlog.remove(&turn) {
+            self.release(core, lease);
+        }
+    }
+
+    /// How many calls wait for their turn, and how many are under way at most.
+    pub(super) fn calls(&self) -> (usize, usize) {
+        (self.io_backlog.len(), self.io_under_way.min(IO_THREADS))
     }
 
     /// Whether a job may start beside those that are under way: there is room for the largest result that it may have, or
@@ -487,8 +537,11 @@ impl Tenant {
 
     /// Hands on jobs that have waited, as far as they may start.
     pub(super) fn start_backlog(&mut self, core: &mut Core) {
-        while self.io_backlog.front().is_some_and(|job| self.may_start_io(core, job.purpose)) {
-            let Some(job) = self.io_backlog.pop_front() else { break };
+        while let Some((turn, job)) = self.io_backlog.first_key_value()
+            && self.may_start_io(core, job.purpose)
+        {
+            let turn = *turn;
+            let Some(job) = self.io_backlog.remove(&turn) else { break };
             if let Err(IoJob { purpose, .. }) = self.submit_io(core, job) {
                 self.io_refused(core, purpose);
             }

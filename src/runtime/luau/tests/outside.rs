@@ -1,9 +1,11 @@
 //! What a tenant has outside its VM: it counts, and comes back.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::support::*;
-use crate::model::{EncodedJson, TenantId, TenantState};
+use crate::limits::IO_THREADS;
+use crate::model::{Cancelled, EncodedJson, Job, TenantId, TenantState};
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::{TemplateRuntime, TenantStates};
 
@@ -93,4 +95,59 @@ fn events_whose_data_is_large_start_as_there_is_room() {
     pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("1")));
     let huge = format!("\"{}\"", "x".repeat(17 * 1024 * 1024));
     assert_eq!(world.dispatch("Alone", &huge).as_deref(), Ok("1"), "one may be of any size");
+}
+
+/// How an event is brought to its end.
+type End = fn(&World, &Pending);
+
+#[test]
+fn calls_that_wait_for_their_turn_end_with_their_event() {
+    let many = |name: &str, end: &str| {
+        format!(
+            "local ctx = ...
+            for i = 1, 900 do task.spawn(function() ctx.KV:set('{name}' .. i, i, {{ 's' }}) end) end
+            {end}"
+        )
+    };
+    let world = World::with_limits(LuauLimits { running: Duration::from_millis(500), ..tight() });
+    let ends: [(&str, &str, End); 4] = [
+        ("dropped", "task.wait(60)", |world, _| drop(world.submit(TENANT, Job::DropTenant).wait())),
+        ("cancelled", "task.wait(60)", |world, pending| {
+            assert_eq!(world.runtime.cancel(TENANT, pending.ticket), Cancelled::Sent)
+        }),
+        ("looped", "while true do end", |_, _| ()),
+        ("starved", "return string.rep('x', 2 ^ 30)", |_, _| ()),
+    ];
+    for (name, end, act) in ends {
+        world.db.close_gate();
+        let pending = world.submit_script(TENANT, &many(name, end));
+        world.db.wait_for_waiting(IO_THREADS);
+        act(&world, &pending);
+        assert!(pending.wait().is_err(), "{name}");
+        world.db.open_gate();
+        // It comes to its turn after all that was handed to the threads.
+        let count = world.ok(&format!("local ctx = ... return #ctx.KV:find('{name}%', {{ 's' }})"));
+        assert!(count.parse::<usize>().is_ok_and(|count| count <= IO_THREADS), "{name}: {count} were written");
+        let again =
+            format!("local ctx = ... ctx.KV:set('{name}900', 1, {{ 's' }}) return ctx.KV:get('{name}900', {{ 's' }})");
+        assert_eq!(world.ok(&again), "1", "{name}: its records are not locked");
+    }
+}
+
+#[test]
+fn a_task_that_is_cancelled_takes_its_call_with_it() {
+    let world = World::with_limits(tight());
+    world.db.close_gate();
+    let pending = world.submit_script(
+        TENANT,
+        "local ctx, tasks = ..., {}
+        for i = 1, 100 do tasks[i] = task.spawn(function() ctx.KV:set('k' .. i, i, { 's' }) end) end
+        for i = 51, 100 do task.cancel(tasks[i]) end
+        ctx.KV:set('k60', 'mine', { 's' })
+        return #ctx.KV:find('k%', { 's' })",
+    );
+    world.db.wait_for_waiting(1);
+    world.db.open_gate();
+    assert_eq!(pending.text().as_deref(), Ok("51"));
+    assert_eq!(world.db.value(TENANT, "k60", &["s"]).as_deref(), Some(r#""mine""#));
 }
