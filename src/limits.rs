@@ -108,6 +108,10 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// the peer has not read yet if it is still sending.
 pub const HTTP_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Limit: the line before a chunk of a request's body, its extensions included, or a line of its trailers; more is 400.
+/// Trailers have [`HTTP_HEAD_MAX_BYTES`] in all.
+pub const HTTP_CHUNK_LINE_MAX_BYTES: usize = 1024;
+
 /// Limit: bytes of a body that its handler did not want that are read and thrown away, to keep the connection; with
 /// more to come it is closed.
 pub const HTTP_DRAIN_BYTES: u64 = 64 * 1024;

@@ -14,6 +14,10 @@ pub enum BodyError {
     LengthRequired,
     /// It did not arrive within the deadline for bodies. Status 408.
     Timeout,
+    /// Its chunks are none. Status 400.
+    Malformed,
+    /// The handler has no room for so much of it. Status 503.
+    NoRoom,
     /// The peer went away in the middle. No answer will reach it.
     Disconnected,
 }
@@ -25,7 +29,8 @@ impl BodyError {
             BodyError::TooLarge => 413,
             BodyError::LengthRequired => 411,
             BodyError::Timeout => 408,
-            BodyError::Disconnected => 400,
+            BodyError::Disconnected | BodyError::Malformed => 400,
+            BodyError::NoRoom => 503,
         }
     }
 }
@@ -37,6 +42,8 @@ impl fmt::Display for BodyError {
             BodyError::LengthRequired => "the request needs a Content-Length",
             BodyError::Timeout => "the body took too long",
             BodyError::Disconnected => "the body is cut short",
+            BodyError::Malformed => "the body's chunks are malformed",
+            BodyError::NoRoom => "too many requests are under way",
         })
     }
 }
@@ -45,11 +52,12 @@ impl std::error::Error for BodyError {}
 
 /// Where a body's bytes come from.
 pub(super) trait BodySource {
-    /// How many bytes the peer announced; `None` if it should have and did not.
+    /// How many bytes the peer announced, none if the body comes in chunks; `None` if it should have and did not.
     fn announced(&self) -> Option<u64>;
 
-    /// Reads all announced bytes, which the caller has found to be few enough.
-    fn read(&mut self) -> Result<Vec<u8>, BodyError>;
+    /// Reads all announced bytes, which the caller has found to be few enough, or all chunks, if they are: `room` is asked before
+    /// they take so many bytes of memory.
+    fn read(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError>;
 }
 
 /// The body of the request that is being handled.
@@ -72,7 +80,7 @@ impl<'a> Body<'a> {
         Self { source: Source::Bytes(bytes) }
     }
 
-    /// How many bytes are to come, before anything is read.
+    /// How many bytes are to come, before anything is read; 0 of a body in chunks, as nobody knows it.
     ///
     /// # Errors
     /// The method has a body and no length was given.
@@ -92,11 +100,19 @@ impl<'a> Body<'a> {
     /// # Errors
     /// See [`BodyError`]; the connection is closed after the handler's answer.
     pub fn read_to_end(&mut self, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
+        self.read_within(max_bytes, &mut |_| true)
+    }
+
+    /// As [`Body::read_to_end`]; `room` is asked before a body in chunks takes so many bytes of memory, and may say no.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub fn read_within(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError> {
         if self.announced_bytes()? > max_bytes as u64 {
             return Err(BodyError::TooLarge);
         }
         match &mut self.source {
-            Source::Peer(source) => source.read(),
+            Source::Peer(source) => source.read(max_bytes, room),
             Source::Bytes(bytes) => Ok(std::mem::take(bytes).to_vec()),
         }
     }

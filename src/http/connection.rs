@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::{Body, BodyError, BodySource};
+use super::chunks::Chunks;
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
 use super::registry::{Doing, Slot};
 use super::response::{self, Reply, Response, ResponseFraming};
@@ -18,6 +19,9 @@ use crate::stream::{Peer, Stream};
 
 /// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
 const BODY_STEP_BYTES: usize = 1024 * 1024;
+
+/// What is left of a body in chunks until its end was seen: more than is ever thrown away.
+const UNKNOWN: u64 = u64::MAX;
 
 /// How long a displaced connection may take to say so: the one that it makes room for waits.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -37,7 +41,7 @@ pub(super) struct Connection {
 }
 
 /// The socket with what was read ahead of need.
-struct Wire {
+pub(super) struct Wire {
     socket: Socket,
     /// Limit: as large as a head may be; so a head that does not fit is too large.
     buffer: Box<[u8]>,
@@ -117,7 +121,7 @@ impl Connection {
         };
         let raw = self.wire.data()[..length].to_vec();
         self.wire.consume(length);
-        match head::parse(raw, self.peer, limits.headers) {
+        match head::parse(raw, self.peer, limits.headers, limits.takes_chunks) {
             Ok((head, framing)) => Next::Request(Box::new(head), framing),
             Err(refusal) => Next::Refused(refusal),
         }
@@ -126,12 +130,13 @@ impl Connection {
     /// Has one request answered.
     fn exchange(&mut self, head: &RequestHead, framing: Framing) -> After {
         let handler = Arc::clone(&self.shared.handler);
-        let has_length = framing.length.is_some() || !head.method().expects_body();
+        let has_length = framing.length.is_some() || framing.is_chunked || !head.method().expects_body();
         let mut body = PeerBody {
             wire: &mut self.wire,
             timeout: self.shared.limits.body_timeout,
             has_length,
-            left: framing.length.unwrap_or(0),
+            is_chunked: framing.is_chunked,
+            left: if framing.is_chunked { UNKNOWN } else { framing.length.unwrap_or(0) },
             awaits_invitation: framing.expects_continue,
             is_broken: false,
         };
@@ -260,7 +265,7 @@ impl Connection {
 }
 
 impl Wire {
-    fn data(&self) -> &[u8] {
+    pub(super) fn data(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
 
@@ -268,14 +273,19 @@ impl Wire {
         self.filled == self.buffer.len()
     }
 
+    /// Reads into another buffer, when this one is empty.
+    pub(super) fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.socket.read(buffer, deadline)
+    }
+
     /// Reads some more; 0 is the end. The buffer must not be full.
-    fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, deadline: Instant) -> io::Result<usize> {
         let got = self.socket.read(&mut self.buffer[self.filled..], deadline)?;
         self.filled += got;
         Ok(got)
     }
 
-    fn consume(&mut self, bytes: usize) {
+    pub(super) fn consume(&mut self, bytes: usize) {
         self.buffer.copy_within(bytes..self.filled, 0);
         self.filled -= bytes;
     }
@@ -299,6 +309,7 @@ struct PeerBody<'c> {
     wire: &'c mut Wire,
     timeout: Duration,
     has_length: bool,
+    is_chunked: bool,
     left: u64,
     awaits_invitation: bool,
     is_broken: bool,
@@ -306,27 +317,40 @@ struct PeerBody<'c> {
 
 impl BodySource for PeerBody<'_> {
     fn announced(&self) -> Option<u64> {
-        self.has_length.then_some(self.left)
+        self.has_length.then_some(if self.is_chunked { 0 } else { self.left })
     }
 
-    fn read(&mut self) -> Result<Vec<u8>, BodyError> {
-        let read = self.read_all(Instant::now() + self.timeout);
+    fn read(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError> {
+        let deadline = Instant::now() + self.timeout;
+        let read = if self.is_chunked && self.left == UNKNOWN {
+            self.invite(deadline).and_then(|()| Chunks::new(self.wire, deadline).read(max_bytes, room))
+        } else {
+            self.read_all(deadline)
+        };
+        self.left = if read.is_ok() { 0 } else { self.left };
         self.is_broken |= read.is_err();
         read.map_err(|error| match error.kind() {
             ErrorKind::TimedOut => BodyError::Timeout,
             ErrorKind::OutOfMemory => BodyError::TooLarge,
+            ErrorKind::InvalidData => BodyError::Malformed,
+            ErrorKind::ResourceBusy => BodyError::NoRoom,
             _ => BodyError::Disconnected,
         })
     }
 }
 
 impl PeerBody<'_> {
-    fn read_all(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
-        let total = usize::try_from(self.left).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
-        if self.awaits_invitation && total > 0 && self.wire.filled == 0 {
+    /// Tells a peer that waits for it to send the body.
+    fn invite(&mut self, deadline: Instant) -> io::Result<()> {
+        if std::mem::take(&mut self.awaits_invitation) && self.left > 0 && self.wire.filled == 0 {
             self.wire.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n", &[], deadline)?;
         }
-        self.awaits_invitation = false;
+        Ok(())
+    }
+
+    fn read_all(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
+        let total = usize::try_from(self.left).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
+        self.invite(deadline)?;
         let early = total.min(self.wire.filled);
         let mut body = self.wire.data()[..early].to_vec();
         self.wire.consume(early);
@@ -342,7 +366,6 @@ impl PeerBody<'_> {
                 got => filled += got,
             }
         }
-        self.left = 0;
         Ok(body)
     }
 }

@@ -99,7 +99,9 @@ impl RequestHead {
     pub fn parse(raw: impl Into<Vec<u8>>, peer: SocketAddr) -> Result<Self, Refusal> {
         let raw = raw.into();
         match EndFinder::default().find(&raw)? {
-            Some(length) if length == raw.len() => parse(raw, peer.into(), HTTP_HEADERS_MAX).map(|(head, _)| head),
+            Some(length) if length == raw.len() => {
+                parse(raw, peer.into(), HTTP_HEADERS_MAX, false).map(|(head, _)| head)
+            }
             _ => Err(MALFORMED),
         }
     }
@@ -166,6 +168,8 @@ impl fmt::Debug for RequestHead {
 pub(super) struct Framing {
     /// The body's length, if one was given.
     pub(super) length: Option<u64>,
+    /// The body comes in chunks.
+    pub(super) is_chunked: bool,
     /// The peer waits for `100 Continue` before it sends the body.
     pub(super) expects_continue: bool,
     /// The connection ends with this request.
@@ -206,7 +210,12 @@ impl EndFinder {
 ///
 /// # Errors
 /// What to answer instead; the connection closes after it, since nobody can say where the next request starts.
-pub(super) fn parse(raw: Vec<u8>, peer: Peer, headers_max: usize) -> Result<(RequestHead, Framing), Refusal> {
+pub(super) fn parse(
+    raw: Vec<u8>,
+    peer: Peer,
+    headers_max: usize,
+    takes_chunks: bool,
+) -> Result<(RequestHead, Framing), Refusal> {
     let mut slots = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut slots[..headers_max.min(HTTP_HEADERS_MAX)]);
     let complete = request.parse(&raw).map_err(|error| refusal_of(error, &raw))?;
@@ -225,7 +234,7 @@ pub(super) fn parse(raw: Vec<u8>, peer: Peer, headers_max: usize) -> Result<(Req
     };
     let headers = request.headers.iter().map(|header| (range(header.name.as_bytes()), range(header.value))).collect();
     let head = RequestHead { method, target, raw, headers, peer };
-    let framing = framing(&head, version == 0)?;
+    let framing = framing(&head, version == 0, takes_chunks)?;
     Ok((head, framing))
 }
 
@@ -251,11 +260,18 @@ fn names_a_version(raw: &[u8]) -> bool {
 /// Headers of which two would leave open which one counts.
 const SINGLE: [&str; 5] = ["host", "content-length", "content-type", "authorization", "expect"];
 
-fn framing(head: &RequestHead, is_http_1_0: bool) -> Result<Framing, Refusal> {
+fn framing(head: &RequestHead, is_http_1_0: bool, takes_chunks: bool) -> Result<Framing, Refusal> {
     // Before the length: a message with both is the classic of request smuggling.
-    if head.header_values("transfer-encoding").next().is_some() {
-        return Err(Refusal::new(411, "Transfer-Encoding is not accepted, send a Content-Length"));
-    }
+    let codings: Vec<&[u8]> = head.header_values("transfer-encoding").collect();
+    let has_length = head.header_values("content-length").next().is_some();
+    let is_chunked = match codings[..] {
+        [] => false,
+        [_, ..] if !takes_chunks => {
+            return Err(Refusal::new(411, "Transfer-Encoding is not accepted, send a Content-Length"));
+        }
+        [coding] if coding.eq_ignore_ascii_case(b"chunked") && !has_length && !is_http_1_0 => true,
+        _ => return Err(Refusal::new(400, "the Transfer-Encoding is chunked, alone and without a Content-Length")),
+    };
     if SINGLE.iter().any(|name| head.header_values(name).nth(1).is_some()) {
         return Err(Refusal::new(400, "a header that must be single is repeated"));
     }
@@ -275,7 +291,7 @@ fn framing(head: &RequestHead, is_http_1_0: bool) -> Result<Framing, Refusal> {
         Some(_) => return Err(Refusal::new(417, "the only expectation that is met is 100-continue")),
     };
     let closes = is_http_1_0 || head.header_has_token("connection", "close");
-    Ok(Framing { length, expects_continue, closes, is_http_1_0 })
+    Ok(Framing { length, is_chunked, expects_continue, closes, is_http_1_0 })
 }
 
 /// Digits only: no sign, no list of equal numbers, nothing that overflows.

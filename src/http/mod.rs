@@ -2,13 +2,15 @@
 //!
 //! Knows nothing of Mesophyll. Framing (`connection`, `head`, `body`, `response`) stays apart from what is asked for
 //! ([`Handler`], [`router`]), so that HTTP/2 can join as another framing under the same handlers. Deliberately without
-//! TLS, compression, chunked requests and trailers: each is an attack surface that the callers here do not need.
+//! TLS and compression: each is an attack surface that the callers here do not need.
 //!
 //! Request smuggling needs two parties that disagree on where a request ends. Here a request's length is a single
-//! `Content-Length` of digits or nothing; whatever leaves room for a second reading (a Transfer-Encoding, a length given
-//! twice, a bare line feed, a folded header) is refused, and after any refusal the connection is closed.
+//! `Content-Length` of digits or nothing, or, where a server takes them, chunks (`chunks`); whatever leaves room for a second reading
+//! (a length beside chunks or given twice, another Transfer-Encoding, a bare line feed, a folded header) is refused, and after any
+//! refusal the connection is closed.
 
 mod body;
+mod chunks;
 mod connection;
 mod date;
 mod head;

@@ -56,6 +56,8 @@ pub struct HttpLimits {
     pub drain_bytes: u64,
     /// Connections at once.
     pub connections: usize,
+    /// Whether bodies of requests may come in chunks; else that is 411.
+    pub takes_chunks: bool,
     /// Connections of each listener whose peers have said nothing yet.
     pub silent: usize,
 }
@@ -73,6 +75,7 @@ impl Default for HttpLimits {
             linger_timeout: limits::HTTP_LINGER_TIMEOUT,
             drain_bytes: limits::HTTP_DRAIN_BYTES,
             connections: limits::HTTP_CONNECTIONS_MAX,
+            takes_chunks: false,
             silent: limits::HTTP_SILENT_MAX,
         }
     }

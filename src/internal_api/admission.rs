@@ -116,6 +116,17 @@ impl Amounts {
 }
 
 impl Permit {
+    /// Takes room for a body that turns out to have more bytes; if there is none, it has what it had.
+    pub(super) fn expect_body(&mut self, bytes: u64) -> Result<(), Full> {
+        let admission = Arc::clone(&self.admission);
+        let after = Amounts { bytes: counted(bytes).max(self.has.bytes), ..self.has };
+        let mut taken = admission.lock();
+        admission.check(&taken, self.tenant, after.bytes - self.has.bytes, |amounts| amounts.bytes)?;
+        taken.change(self.tenant, self.has, after);
+        self.has = after;
+        Ok(())
+    }
+
     /// Takes room for an answer of about `bytes` before it is made, in place of what was taken before;
     /// if there is none, nothing is taken.
     pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), Full> {

@@ -163,7 +163,8 @@ impl From<BodyError> for ApiError {
         let code = match error {
             BodyError::TooLarge => Code::TooLarge,
             BodyError::Timeout => Code::Deadline,
-            BodyError::LengthRequired | BodyError::Disconnected => Code::BadRequest,
+            BodyError::NoRoom => Code::Busy,
+            BodyError::LengthRequired | BodyError::Malformed | BodyError::Disconnected => Code::BadRequest,
         };
         Self { status: error.status(), ..Self::new(code, error.to_string()) }
     }

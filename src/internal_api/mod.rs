@@ -129,7 +129,8 @@ impl InternalApi {
         db: Arc<DbState>,
     ) -> io::Result<Self> {
         let waits = Arc::new(Waits::new());
-        let limits = config.http.clone();
+        // Some clients know no length before they send, and the worker-facing port's protocol binds that port only.
+        let limits = HttpLimits { takes_chunks: true, ..config.http.clone() };
         let api = Arc::new(Api::new(config, pool, ready, db, waits.clone()));
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.

@@ -64,8 +64,9 @@ impl Api {
         if bytes > max_bytes as u64 {
             return Err(BodyError::TooLarge.into());
         }
-        let permit = self.admission.admit(tenant_named(&call.params), bytes)?;
-        Ok((permit, body.read_to_end(max_bytes)?))
+        let mut permit = self.admission.admit(tenant_named(&call.params), bytes)?;
+        let body = body.read_within(max_bytes, &mut |bytes| permit.expect_body(bytes).is_ok())?;
+        Ok((permit, body))
     }
 
     /// A place for a request that says everything in its path. A body is refused, as it would be somebody's mistake; so is

@@ -1,6 +1,7 @@
 //! The server against real sockets and raw bytes: what it accepts, what it refuses, and what it does when peers misbehave.
 
 mod attacks;
+mod chunks;
 mod framing;
 mod lifecycle;
 mod support;
