@@ -27,6 +27,7 @@ const RULES: &[Rule] = &[
     Rule { who: "model", may_use: &[], why: "what travels is pure data" },
     Rule { who: "random", may_use: &[], why: "randomness has one source and no opinion" },
     Rule { who: "sharding", may_use: &[], why: "the formula is a pure function of a tenant" },
+    Rule { who: "busiest", may_use: &["sharding"], why: "who takes most is counted without knowing of what" },
     Rule { who: "nearest", may_use: &[], why: "names are compared without knowing of what" },
     Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
@@ -40,7 +41,7 @@ const RULES: &[Rule] = &[
     Rule { who: "store", may_use: &["wire", "random", "sharding"], why: "the store is below everything that asks it" },
     Rule {
         who: "runtime",
-        may_use: &["wire", "random", "nearest"],
+        may_use: &["wire", "random", "nearest", "busiest"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
     Rule { who: "worker_like", may_use: &[], why: "the trait knows none of its implementations" },
@@ -51,7 +52,18 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "worker",
-        may_use: &["worker_like", "mesophyll", "runtime", "store", "wire", "link", "random", "sharding", "log_line"],
+        may_use: &[
+            "worker_like",
+            "mesophyll",
+            "runtime",
+            "store",
+            "wire",
+            "link",
+            "random",
+            "sharding",
+            "busiest",
+            "log_line",
+        ],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {

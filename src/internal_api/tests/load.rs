@@ -92,6 +92,34 @@ fn bodies_share_a_budget_of_memory() {
 }
 
 #[test]
+fn a_body_may_come_in_chunks_within_the_same_bounds() {
+    let fixture = serve(ApiConfig { bodies_max_bytes: 1_000_000, ..config() });
+    let head = format!("POST {GUILD} HTTP/1.1\r\nHost: x\r\n{}Transfer-Encoding: chunked\r\n\r\n", authorization());
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let mut client = fixture.connect();
+    for data in ["1".to_owned(), format!("\"{}\"", "x".repeat(100_000))] {
+        client.send(
+            format!("{head}{}{}0\r\n\r\n", chunk(r#"{"name":"X","data":"#), chunk(&format!("{data}}}"))).as_bytes(),
+        );
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (200, false));
+        assert_eq!(fixture.seen().1.name, "X");
+    }
+    // What there is no room for is refused in the middle, before it has come.
+    client.send(format!("{head}{:x}\r\n", 2_000_000).as_bytes());
+    let answer = client.answer();
+    expect_error(&answer, 503, "Busy", false);
+    assert!(answer.closes());
+    let mut client = fixture.connect();
+    client.send(format!("{head}{:x}\r\n", API_BODY_MAX_BYTES + 1).as_bytes());
+    expect_error(&client.answer(), 413, "TooLarge", false);
+    let mut client = fixture.connect();
+    client.send(format!("{head}x\r\n").as_bytes());
+    expect_error(&client.answer(), 400, "BadRequest", false);
+    assert!(fixture.seen_rx.is_empty());
+}
+
+#[test]
 fn shutdown_tells_those_who_still_wait_and_joins() {
     let fixture = serve(config());
     let body = r#"{"name":"NEVER"}"#;
