@@ -3,6 +3,10 @@
 //! A tenant's messages have room as [`Shares`] has it. A part of the room is for small messages only, and another part for
 //! those that are no tenant's, such as the error that takes the place of a result without room: it always fits.
 //!
+//! A worker's large answers leave one at a time, behind whatever small ones have come meanwhile: an answer belongs to its
+//! request and to no place in a row, and a small one is not to wait for other tenants' megabytes. Everything else leaves in
+//! the order in which it came, as a master's requests have to.
+//!
 //! A queue of our own rather than a channel, because the writer takes everything that waits at once, and because the
 //! byte bound and the end of the link must be decided under the same lock as the adding. What waits are frames already: small
 //! messages share a buffer, so that a batch of them is one write and no allocation each.
@@ -22,6 +26,9 @@ const JOINED_BYTES: usize = 16 * 1024;
 
 /// A buffer with so much in it takes no more: what one write carries, about.
 const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Of large answers so many bytes leave together, and one at least.
+const LARGE_TOGETHER_BYTES: usize = 1024 * 1024;
 
 /// Limit: bytes of replies (pongs) that wait; more are dropped, as a peer that does not read them has no use for them.
 const REPLIES_BYTES: usize = 64 * 1024;
@@ -88,11 +95,15 @@ pub(super) struct OutQueue {
     changed: Condvar,
     max_messages: usize,
     max_bytes: usize,
+    /// Tenants' messages are answers, of which small ones leave before large ones.
+    is_worker: bool,
 }
 
 #[derive(Debug)]
 struct State {
     batch: Batch,
+    /// Answers that leave behind those of the batch.
+    large: VecDeque<Large>,
     /// The last buffer of the batch takes more frames.
     is_joinable: bool,
     /// Frames that the reader's side of the protocol made: a pong, or the reply to a close.
@@ -111,6 +122,14 @@ struct State {
     writer_wants_turn: bool,
     /// A caller has left something unwritten in the outlet.
     is_unflushed: bool,
+}
+
+/// A large answer: its frame in two parts, and whose it is.
+#[derive(Debug)]
+struct Large {
+    header: Vec<u8>,
+    payload: Vec<u8>,
+    tenant: TenantId,
 }
 
 /// Who writes now.
@@ -162,6 +181,7 @@ impl OutQueue {
     pub(super) fn new(role: Role, max_messages: usize, max_bytes: usize) -> Self {
         let state = State {
             batch: Batch::default(),
+            large: VecDeque::new(),
             is_joinable: false,
             replies: Vec::new(),
             waiting: 0,
@@ -176,7 +196,8 @@ impl OutQueue {
             writer_wants_turn: false,
             is_unflushed: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes }
+        let is_worker = role == Role::Client;
+        Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes, is_worker }
     }
 
     /// Queues a message, this tenant's or nobody's, or a ping.
@@ -193,9 +214,15 @@ impl OutQueue {
                 state = self.lock();
                 self.has_room(&state, owner, bytes)?;
             }
-            frames::append_header(state.joinable(), kind, key, bytes);
-            state.batch.frames.push_back(payload);
-            state.is_joinable = false;
+            if let Some(tenant) = owner.filter(|_| self.is_worker) {
+                let mut header = Vec::new();
+                frames::append_header(&mut header, kind, key, bytes);
+                state.large.push_back(Large { header, payload, tenant });
+            } else {
+                frames::append_header(state.joinable(), kind, key, bytes);
+                state.batch.frames.push_back(payload);
+                state.is_joinable = false;
+            }
         } else {
             frames::append(state.joinable(), kind, key, &payload);
         }
@@ -227,7 +254,7 @@ impl OutQueue {
             None => state.bytes.total().bytes + bytes <= self.max_bytes + 2 * reserve,
         };
         // A message of the largest size must fit an empty queue, whatever the bounds.
-        if has_room || state.batch.frames.is_empty() { Ok(()) } else { Err(SendError::Full) }
+        if has_room || state.waiting == 0 { Ok(()) } else { Err(SendError::Full) }
     }
 
     /// Woken once a batch: a writer that is busy looks again by itself.
@@ -314,7 +341,7 @@ impl OutQueue {
             match state.end {
                 End::Aborted => return Taken::Aborted,
                 End::Closing(code) => {
-                    state.drain(batch);
+                    state.drain(batch, usize::MAX);
                     return Taken::Closing(code);
                 }
                 End::Finishing => {
@@ -322,7 +349,7 @@ impl OutQueue {
                     return Taken::Finishing;
                 }
                 End::Open if state.has_something() => {
-                    state.drain(batch);
+                    state.drain(batch, LARGE_TOGETHER_BYTES);
                     return Taken::Batch;
                 }
                 End::Open => {}
@@ -376,7 +403,7 @@ impl OutQueue {
 impl State {
     /// Something is to be written.
     fn has_something(&self) -> bool {
-        !self.batch.frames.is_empty() || !self.replies.is_empty() || self.is_unflushed
+        !self.batch.frames.is_empty() || !self.large.is_empty() || !self.replies.is_empty() || self.is_unflushed
     }
 
     fn has_work(&self) -> bool {
@@ -395,12 +422,24 @@ impl State {
         &mut self.batch.frames[last]
     }
 
-    /// Everything for the writer, who also flushes.
-    fn drain(&mut self, batch: &mut Batch) {
-        (self.waiting, self.is_unflushed, self.is_joinable) = (0, false, false);
-        self.bytes.clear();
+    /// Everything for the writer, who also flushes; of large answers no more than so many bytes, or one.
+    fn drain(&mut self, batch: &mut Batch, large_bytes: usize) {
+        (self.is_unflushed, self.is_joinable) = (false, false);
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);
-        batch.messages = std::mem::take(&mut self.batch.messages);
+        let mut taken = 0;
+        while let Some(large) = self.large.pop_front() {
+            if taken > 0 && taken + large.payload.len() > large_bytes {
+                self.large.push_front(large);
+                break;
+            }
+            taken += large.payload.len();
+            batch.frames.extend([large.header, large.payload]);
+        }
+        batch.messages = std::mem::take(&mut self.batch.messages) - self.large.len();
+        self.batch.messages = self.large.len();
+        self.waiting = self.large.len();
+        self.bytes.clear();
+        self.large.iter().for_each(|large| self.bytes.add(Some(large.tenant), large.payload.len()));
         if !self.replies.is_empty() {
             // A peer may ask for a pong and then for more, and take it that the answers come in that order.
             batch.frames.push_front(std::mem::take(&mut self.replies));

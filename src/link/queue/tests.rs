@@ -90,6 +90,28 @@ fn a_greedy_tenant_leaves_room_for_others_small_messages_and_errors() {
 }
 
 #[test]
+fn a_workers_small_answers_leave_before_its_large_ones() {
+    let (large, small) = (LARGE_TOGETHER_BYTES, 7);
+    let queue = OutQueue::new(Role::Client, 100, 100 * large);
+    let push = |owner: Option<u64>, bytes| {
+        queue.push(FrameKind::Binary, owner.map(TenantId::Guild), vec![7; bytes]).expect("room");
+    };
+    [(Some(1), large), (Some(1), large + 1), (Some(2), small), (Some(1), JOINED_BYTES + 1), (None, large)]
+        .into_iter()
+        .for_each(|(owner, bytes)| push(owner, bytes));
+    let mut batch = Batch::default();
+    assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+    assert_eq!((lengths(&batch), batch.messages), (vec![small, large, large], 3));
+    assert_eq!(queue.len(), (2, large + JOINED_BYTES + 2));
+    push(Some(2), small + 1);
+    assert_eq!(take(&queue, soon()), (Taken::Batch, vec![small + 1, large + 1]));
+    push(Some(2), small);
+    queue.close(1000);
+    assert_eq!(take(&queue, soon()), (Taken::Closing(1000), vec![small, JOINED_BYTES + 1]));
+    assert_eq!(queue.len(), (0, 0));
+}
+
+#[test]
 fn one_message_of_any_size_fits_an_empty_queue() {
     push(&queue(1, 10), 1000).expect("the only one");
     push(&OutQueue::new(Role::Client, 1, 10), JOINED_BYTES + 1).expect("the only one");
