@@ -13,7 +13,7 @@ use mlua::{Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, EXACT_MAX, lists, number};
-use crate::limits::{CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
+use crate::limits::{CONVERT_VALUES_MAX, CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
 use crate::wire::walk::{Octets, Token};
 use crate::wire::writer::Writer;
@@ -60,6 +60,8 @@ struct Encoder<'l> {
     writer: Writer,
     form: Form,
     limit: usize,
+    /// How many it has come to.
+    values: u32,
     /// What marks a table as a list.
     lists: *const c_void,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
@@ -106,10 +108,14 @@ impl<'l> Encoder<'l> {
     fn new(lua: &'l Lua, limit: usize, form: Form) -> Result<Self, ConvertError> {
         let lists = lists(lua)?.to_pointer();
         let (writer, open, met) = (Writer::default(), Vec::new(), HashMap::new());
-        Ok(Self { lua, writer, form, limit, lists, open, met, copies: None })
+        Ok(Self { lua, writer, form, limit, values: 0, lists, open, met, copies: None })
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
+        self.values += 1;
+        if self.values > CONVERT_VALUES_MAX {
+            return Err(ConvertErrorKind::TooMany(CONVERT_VALUES_MAX).into());
+        }
         match value {
             Value::Nil => self.leaf(&Token::Null),
             Value::LightUserData(_) if value.is_null() => self.leaf(&Token::Null),
@@ -157,7 +163,9 @@ impl<'l> Encoder<'l> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), ConvertError> {
+        // Each is written as a number, and those above 127 take two bytes.
         self.check_size(bytes.len())?;
+        self.check_size(bytes.len() + bytes.iter().filter(|byte| !byte.is_ascii()).count())?;
         self.leaf(&Token::Buffer(Octets::from(bytes)))
     }
 

@@ -63,6 +63,8 @@ pub(super) enum ConvertErrorKind {
     Cycle,
     /// Its encoded form is larger than this.
     TooLarge(usize),
+    /// It is more values than this, in all its tables.
+    TooMany(u32),
     /// A value of this kind cannot leave Luau, or not in this place.
     Unsupported(String),
     /// The VM's memory does not suffice: a budget.
@@ -113,6 +115,9 @@ impl fmt::Display for ConvertError {
             ConvertErrorKind::Cycle => f.write_str("the value contains itself"),
             ConvertErrorKind::TooLarge(limit) => {
                 write!(f, "the value is larger than {} KiB once encoded", limit / 1024)
+            }
+            ConvertErrorKind::TooMany(limit) => {
+                write!(f, "the value has more than {limit} values in its tables")
             }
             ConvertErrorKind::Unsupported(what) => f.write_str(what),
             ConvertErrorKind::Memory => f.write_str("not enough memory for the value"),
