@@ -198,6 +198,13 @@ stress: ## kill, stop and cut off everything for a minute and check the books (S
 	STRESS_SECONDS='$(STRESS_SECONDS)' $(TARGET)/debug/examples/stress $(TARGET)/debug/mesophyll
 	STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills::
 
+# Which rows, and how long each takes: ATTACK_ONLY, ATTACK_MILLIS. As it is built for use, as much of it is about time.
+.PHONY: attack
+attack: ## attack quiet tenants with every builtin, call and answer, and fail if that costs them too much; three minutes (ATTACK_ONLY, ATTACK_MILLIS)
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
+	MESOPHYLL_ATTACK=1 $(USE_CXX) $(CARGO) test --release --locked --all-features --lib -- --nocapture runtime::luau::tests::suite
+
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included
 	$(need_cargo)

@@ -29,7 +29,7 @@ macro_rules! ops {
         }
 
         impl Op {
-            const ALL: &[(&str, Op)] = &[$(($name, Op::$op),)*];
+            pub(super) const ALL: &[(&str, Op)] = &[$(($name, Op::$op),)*];
         }
     };
 }

@@ -163,6 +163,19 @@ const CASES: &[(&str, &[&str])] = &[
     ("buffer.readstring", &["buffer.readstring(buffer.create(2 ^ 25), 0, 2 ^ 25)"]),
 ];
 
+/// What a call needs to find.
+pub(super) fn setup(call: &str) -> String {
+    let needed = SETUP.iter().filter(|(name, _)| call.contains(name));
+    needed.map(|(name, value)| format!("local {name} = {value} ")).collect()
+}
+
+/// Each builtin with its worst arguments.
+pub(super) fn calls() -> Vec<String> {
+    let plain = PLAIN.iter().map(|name| format!("pcall({name}, unpack(many))"));
+    let worst = CASES.iter().flat_map(|(_, calls)| calls.iter().map(|call| (*call).to_owned()));
+    plain.chain(worst).collect()
+}
+
 /// What watches the interrupts of a VM.
 #[derive(Default)]
 struct Watch {
@@ -235,8 +248,7 @@ impl Arena {
 
     /// The longest pause of a call, after what it needs has been made.
     fn hold(&self, call: &str) -> Duration {
-        let needed = SETUP.iter().filter(|(name, _)| call.contains(name));
-        let setup: String = needed.map(|(name, value)| format!("local {name} = {value} ")).collect();
+        let setup = setup(call);
         let made: Function =
             self.load(&format!("{setup} return function() {call} end")).call(()).expect("it is set up");
         let _ = self.vm.lua.gc_collect();
@@ -283,14 +295,14 @@ fn every_builtin_has_its_worst_arguments_here() {
 fn no_builtin_holds_an_executor_for_long() {
     let arena = Arena::new();
     let unit = (0..3).map(|_| arena.hold("string.reverse(long)")).min().expect("a time");
-    let plain = PLAIN.iter().map(|name| format!("pcall({name}, unpack(many))"));
-    let worst = CASES.iter().flat_map(|(_, calls)| calls.iter().map(|call| (*call).to_owned()));
     let mut held: Vec<(Duration, String)> = Vec::new();
-    for call in plain.chain(worst) {
+    for call in calls() {
         let mut hold = arena.hold(&call);
-        if hold > unit * UNITS_MAX {
-            // Others may have had the caches.
-            hold = hold.min(arena.hold(&call));
+        for _ in 0..4 {
+            // Others may have had the caches, and the kernel may be short of pages.
+            if hold > unit * UNITS_MAX {
+                hold = hold.min(arena.hold(&call));
+            }
         }
         held.push((hold, call));
     }

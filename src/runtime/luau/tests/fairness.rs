@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::support::*;
 use crate::model::{Answer, DispatchResult, Job, TenantId, Ticket};
+use crate::process_figures::ProcessFigures;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::LuauConfig;
 
@@ -55,26 +56,38 @@ fn attacks() -> Vec<(&'static str, String)> {
     .collect()
 }
 
+/// How often a phase looks at the executor and at the process, where there is no answer to take.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// What the steady tenants got in a phase.
-struct Measured {
-    per_second: f64,
+pub(super) struct Measured {
+    pub(super) per_second: f64,
     sorted: Vec<Duration>,
     attacks_ended: usize,
+    /// The longest that the executor was seen away from its loop.
+    hold: Duration,
+    /// The most memory that the process was seen to have, beyond what it began with.
+    pub(super) memory: u64,
 }
 
 impl Measured {
-    fn percentile(&self, hundredths: usize) -> Duration {
-        self.sorted[(self.sorted.len() * hundredths / 10_000).min(self.sorted.len() - 1)]
+    pub(super) fn percentile(&self, hundredths: usize) -> Duration {
+        let index = (self.sorted.len() * hundredths / 10_000).min(self.sorted.len().saturating_sub(1));
+        // Where none was answered in time, the executor was away for all of it.
+        self.sorted.get(index).copied().unwrap_or(self.hold)
     }
 
-    fn report(&self, name: &str, before: f64) {
+    pub(super) fn report(&self, name: &str, before: f64) {
         let line = format!(
-            "{name:32} {:8.0}/s ({:3.0} %)  p50 {:8.3?}  p99 {:8.3?}  worst {:8.3?}  {} attacks ended\n",
+            "{name:32} {:8.0}/s ({:3.0} %)  p50 {:8.3?}  p99 {:8.3?}  worst {:8.3?}  hold {:8.3?}  \
+             {:4} MiB more  {} attacks ended\n",
             self.per_second,
             100.0 * self.per_second / before,
             self.percentile(5000),
             self.percentile(9900),
             self.percentile(10_000),
+            self.hold,
+            self.memory >> 20,
             self.attacks_ended,
         );
         // Not `print`, which is for results of commands.
@@ -82,15 +95,26 @@ impl Measured {
     }
 }
 
+fn resident_bytes() -> u64 {
+    ProcessFigures::read().resident_bytes
+}
+
 type Answered = (TenantId, Instant, DispatchResult);
 
-struct Arena {
-    world: World,
+pub(super) struct Arena {
+    pub(super) world: World,
     answers: (Sender<Answered>, Receiver<Answered>),
     tickets: u64,
 }
 
 impl Arena {
+    pub(super) fn new() -> Self {
+        let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
+        let templates = crate::runtime::luau::TemplateSource::Files(files);
+        let world = World::with_config(LuauConfig { templates, ..LuauConfig::default() });
+        Self { world, answers: unbounded(), tickets: 0 }
+    }
+
     fn submit(&mut self, tenant: TenantId, job: Job) -> Ticket {
         self.tickets += 1;
         let (answer_tx, submitted) = (self.answers.0.clone(), Instant::now());
@@ -109,18 +133,26 @@ impl Arena {
     }
 
     /// Measures the steady tenants while each of the attackers runs its script again and again.
-    fn phase(&mut self, attackers: &[(TenantId, &str)], time: Duration) -> Measured {
+    pub(super) fn phase(&mut self, attackers: &[(TenantId, &str)], time: Duration) -> Measured {
         let mut under_way: Vec<_> =
             attackers.iter().map(|(tenant, code)| (*tenant, self.script(*tenant, code))).collect();
         for id in 0..STEADY {
             self.call(TenantId::Guild(id));
         }
-        let (mut sorted, mut attacks_ended) = (Vec::new(), 0);
+        let (mut sorted, mut attacks_ended, mut hold) = (Vec::new(), 0, Duration::ZERO);
+        let (began_with, mut most) = (resident_bytes(), 0);
+        let patience = Instant::now() + SOON + time;
         // The first tenth is for getting warm.
         let (from, until) = (Instant::now() + time / 10, Instant::now() + time);
         let mut open = STEADY as usize + attackers.len();
         while open > 0 {
-            let (tenant, submitted, result) = self.answers.1.recv_timeout(SOON).expect("everybody is answered");
+            let answered = self.answers.1.recv_timeout(LOOK);
+            hold = hold.max(self.world.runtime.stats().stalest_executor);
+            let Ok((tenant, submitted, result)) = answered else {
+                assert!(Instant::now() < patience, "everybody is answered");
+                most = most.max(resident_bytes());
+                continue;
+            };
             open -= 1;
             let now = Instant::now();
             let is_over = now >= until;
@@ -148,7 +180,9 @@ impl Arena {
             }
         }
         sorted.sort_unstable();
-        Measured { per_second: sorted.len() as f64 / (time * 9 / 10).as_secs_f64(), sorted, attacks_ended }
+        let per_second = sorted.len() as f64 / (time * 9 / 10).as_secs_f64();
+        let memory = most.max(resident_bytes()).saturating_sub(began_with);
+        Measured { per_second, sorted, attacks_ended, hold, memory }
     }
 
     /// Each attacker works again at its next event.
@@ -165,10 +199,7 @@ impl Arena {
 fn tenants_that_hurt_cost_the_others_half_of_the_time_at_most() {
     let measures = std::env::var_os("MESOPHYLL_MEASURE").is_some();
     let time = Duration::from_millis(if measures { 3000 } else { 500 });
-    let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
-    let templates = crate::runtime::luau::TemplateSource::Files(files);
-    let world = World::with_config(LuauConfig { templates, ..LuauConfig::default() });
-    let mut arena = Arena { world, answers: unbounded(), tickets: 0 };
+    let mut arena = Arena::new();
     arena.phase(&[], time);
     let before = arena.phase(&[], time).per_second;
 

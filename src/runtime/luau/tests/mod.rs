@@ -15,6 +15,7 @@ mod life;
 mod outside;
 mod sandbox;
 mod scheduling;
+mod suite;
 mod support;
 mod templates;
 mod values;

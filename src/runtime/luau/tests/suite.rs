@@ -1,0 +1,191 @@
+//! The standing attack suite (`make attack`): each builtin and each call of `ctx` with its worst
+//! arguments, and answers of every size, one after the other, beside a hundred quiet tenants on the
+//! same executor.
+//!
+//! It prints the longest that the executor was away from its loop, the neighbours' 99th percentile and
+//! worst, and the memory that the process had beyond what it began with; and fails where one is out of
+//! proportion to a control of the same run. It runs with `MESOPHYLL_ATTACK` set; `ATTACK_ONLY` is what
+//! the names of rows are to contain, `ATTACK_MILLIS` how long each of them takes. `make test` only
+//! checks that the tables have every builtin (`costs`), every call and every member of `ctx`.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::costs;
+use super::fairness::{Arena, Measured};
+use crate::limits::{VM_MEMORY_MAX_BYTES, VM_MEMORY_PEAK_FACTOR};
+use crate::model::{Job, TenantId};
+use crate::runtime::luau::LuauLimits;
+use crate::runtime::luau::ops::Op;
+use crate::runtime::luau::templates::known;
+
+/// What a script of these tables finds.
+const CTX: &str = "local ctx = ...
+    local big = string.rep('x', 255 * 1024)
+    local function storm(count, run) for i = 1, count do task.spawn(run, i) end task.wait(5) end
+    local function records() for i = 1, 62 do ctx.KV:set('k' .. i, big, { 's' }) end end
+";
+
+/// Calls that wait, by the executor's names for them.
+const OPS: &[(&str, &str)] = &[
+    ("wait", "storm(900, function() while true do task.wait(0) end end)"),
+    ("spawn", "local many = table.create(2 ^ 17, 1) while true do task.spawn(type, table.unpack(many)) end"),
+    ("kv_get", "records() storm(900, function(i) while true do ctx.KV:get('k' .. i % 62, { 's' }) end end)"),
+    ("kv_getrecord", "records() storm(900, function() while true do ctx.KV:getrecord('k1', { 's' }) end end)"),
+    ("kv_set", "storm(900, function(i) while true do ctx.KV:set('k' .. i, big, { 's' }) end end)"),
+    ("kv_delete", "storm(900, function(i) while true do ctx.KV:delete('k' .. i, { 's' }) end end)"),
+    ("kv_find", "records() storm(16, function() while true do ctx.KV:find('%', { 's' }) end end)"),
+    ("kv_list_scopes", "records() storm(900, function() while true do ctx.KV:list_scopes() end end)"),
+    ("kv_update", "storm(900, function() ctx.KV:update('k', { 's' }, function() while true do end end) end)"),
+    ("kv_update_set", "storm(900, function() ctx.KV:update('k', { 's' }, function() return big end) end)"),
+    ("kv_update_drop", "storm(900, function() ctx.KV:update('k', { 's' }, error) end)"),
+    ("global_find", "storm(900, function() while true do ctx.GlobalKV:find('%', 's') end end)"),
+    ("global_get", "storm(900, function() while true do ctx.GlobalKV:get('key', 1, 's') end end)"),
+    (
+        "global_create",
+        "storm(900, function(i) ctx.GlobalKV:create({ key = 'key' .. i, version = 1, short = 's', scope = 's',
+            public_metadata = { big }, data = { big } }) end)",
+    ),
+    (
+        "global_delete",
+        "storm(900, function(i) while true do pcall(ctx.GlobalKV.delete, ctx.GlobalKV, 'k', i, 's') end end)",
+    ),
+    ("set_tenant_state", "while true do ctx.Runtime:settenantstate({ events = {}, data = { big, big, big } }) end"),
+];
+
+/// Members of `ctx` that answer at once. The others are calls of the table above.
+const MEMBERS: &[(&str, &str)] = &[
+    ("event", "while true do ctx:event() end"),
+    ("ctx.log.debug", "while true do ctx.log:debug(string.rep('x', 2 ^ 25)) end"),
+    ("ctx.log.error", "while true do ctx.log:error(string.rep('\\n', 2 ^ 22)) end"),
+    ("ctx.log.info", "while true do ctx.log:info(string.rep('\\255', 2 ^ 25)) end"),
+    ("ctx.log.warn", "while true do ctx.log:warn(table.unpack(table.create(2 ^ 17, 'x'))) end"),
+    ("ctx.Runtime.gettenantstate", "while true do ctx.Runtime:gettenantstate() end"),
+    ("ctx.Runtime.stats", "while true do ctx.Runtime:stats() end"),
+];
+
+/// Members of `ctx` that are calls of the executor's, by its names for them.
+const CALLS: &[(&str, &str)] = &[
+    ("ctx.GlobalKV.create", "global_create"),
+    ("ctx.GlobalKV.delete", "global_delete"),
+    ("ctx.GlobalKV.find", "global_find"),
+    ("ctx.GlobalKV.get", "global_get"),
+    ("ctx.KV.delete", "kv_delete"),
+    ("ctx.KV.find", "kv_find"),
+    ("ctx.KV.get", "kv_get"),
+    ("ctx.KV.getrecord", "kv_getrecord"),
+    ("ctx.KV.list_scopes", "kv_list_scopes"),
+    ("ctx.KV.set", "kv_set"),
+    ("ctx.KV.update", "kv_update"),
+    ("ctx.Runtime.settenantstate", "set_tenant_state"),
+];
+
+/// Answers of every size and shape.
+const ANSWERS: &[(&str, &str)] = &[
+    ("nothing", "return nil"),
+    ("64 KiB", "return string.rep('x', 2 ^ 16)"),
+    ("1 MiB", "return string.rep('x', 2 ^ 20)"),
+    ("just under 16 MiB", "return string.rep('x', 2 ^ 24 - 2000)"),
+    ("too large", "return string.rep('x', 2 ^ 25)"),
+    ("not UTF-8", "return string.rep('\\255', 2 ^ 24 - 2000)"),
+    ("a buffer", "return buffer.create(2 ^ 24 - 2000)"),
+    ("a list of numbers", "return table.create(2 ^ 19, 1.5)"),
+    ("a list of tables", "local t = {} for i = 1, 50000 do t[i] = { n = i } end return t"),
+    ("a map", "local t = {} for i = 1, 100000 do t['key' .. i] = i end return t"),
+    ("one table many times", "local t = table.create(2 ^ 16, 1) return table.create(2 ^ 8, t)"),
+    ("empty slots", "local t = table.create(2 ^ 20) return table.create(2 ^ 12, t)"),
+    ("32 levels", "local t = {} for i = 1, 30 do t = { t, t } end return t"),
+    ("an error of 32 MiB", "error(string.rep('x', 2 ^ 25))"),
+    ("errors of tasks", "local s = string.rep('x', 2 ^ 24) for i = 1, 900 do task.defer(error, s) end task.wait(1)"),
+];
+
+/// What one pass over the largest text does to the neighbours: the control.
+const CONTROL: &str = "local long = string.rep('a', 2 ^ 25) while true do string.reverse(long) end";
+
+/// Beyond what it began with and what the attacker's VM may have, the process may have so much more.
+const OUTSIDE_MAX_BYTES: u64 = 200 * 1024 * 1024;
+
+/// A row may be so many times as bad as the control, besides what Luau cannot interrupt.
+const TIMES_MAX: u32 = 4;
+
+struct Row {
+    name: String,
+    code: String,
+}
+
+fn rows() -> Vec<Row> {
+    let builtins = costs::calls().into_iter().map(|call| Row {
+        code: format!("{} local function run() {call} end while true do run() end", costs::setup(&call)),
+        name: call,
+    });
+    let group = |group: &'static str, table: &'static [(&'static str, &'static str)]| {
+        table.iter().map(move |(name, code)| Row { name: format!("{group}: {name}"), code: format!("{CTX} {code}") })
+    };
+    builtins.chain(group("call", OPS)).chain(group("ctx", MEMBERS)).chain(group("answer", ANSWERS)).collect()
+}
+
+#[test]
+fn every_call_and_member_of_ctx_is_attacked() {
+    let names: Vec<&str> = Op::ALL.iter().map(|(name, _)| *name).collect();
+    let attacked: Vec<&str> = OPS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names, attacked,
+        "calls that wait, in the order of `ops.rs`: enter new ones with what is worst for them"
+    );
+    for member in known::CTX.members {
+        let Some(known) = known::ctx_member(member) else {
+            assert!(MEMBERS.iter().any(|(name, _)| name == member), "ctx.{member} is not attacked");
+            continue;
+        };
+        // The members of `ctx.tenant` are no functions.
+        for name in known.members.iter().filter(|_| *member != "tenant") {
+            let name = format!("ctx.{member}.{name}");
+            let call = CALLS.iter().find(|(listed, _)| *listed == name).map(|(_, op)| *op);
+            let is_attacked =
+                call.is_some_and(|op| attacked.contains(&op)) || MEMBERS.iter().any(|(listed, _)| *listed == name);
+            assert!(is_attacked, "{name} is not attacked");
+        }
+    }
+}
+
+#[test]
+fn attacks_cost_the_neighbours_a_few_passes_over_a_text() {
+    if std::env::var_os("MESOPHYLL_ATTACK").is_none() {
+        return;
+    }
+    let only = std::env::var("ATTACK_ONLY").unwrap_or_default();
+    let millis = std::env::var("ATTACK_MILLIS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
+    let time = Duration::from_millis(millis);
+    let mut arena = Arena::new();
+    arena.phase(&[], time);
+    let quiet = arena.phase(&[], time);
+    quiet.report("nobody", quiet.per_second);
+    let attacker = TenantId::User(1);
+    let control = arena.phase(&[(attacker, CONTROL)], time * 4);
+    control.report("the control", quiet.per_second);
+    let worst = 2 * LuauLimits::default().unyieldable + TIMES_MAX * control.percentile(10_000);
+    let outside = (VM_MEMORY_MAX_BYTES * VM_MEMORY_PEAK_FACTOR) as u64 + OUTSIDE_MAX_BYTES;
+    let is_within = |measured: &Measured| measured.percentile(10_000) <= worst && measured.memory <= outside;
+
+    let mut failed = Vec::new();
+    let rows = rows();
+    for (number, row) in rows.iter().enumerate().filter(|(_, row)| row.name.contains(&only)) {
+        // One of its own for each, as a tenant that was rude waits for longer.
+        let attacker = TenantId::User(2 + number as u64);
+        let attackers = [(attacker, row.code.as_str())];
+        let mut measured = arena.phase(&attackers, time);
+        if !is_within(&measured) {
+            // Others may have had the processor.
+            measured = arena.phase(&attackers, time);
+        }
+        let name: String = row.name.split_whitespace().collect::<Vec<_>>().join(" ");
+        measured.report(&name, quiet.per_second);
+        if !is_within(&measured) {
+            failed.push(name);
+        }
+        arena.world.submit(attacker, Job::DropTenant).wait().expect("the VM is closed");
+    }
+    let bound = format!("at most {worst:.0?} for a neighbour and {} MiB more memory\n", outside >> 20);
+    let _ = std::io::stderr().write_all(bound.as_bytes());
+    assert!(failed.is_empty(), "out of bounds: {failed:#?}");
+}
