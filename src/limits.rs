@@ -338,8 +338,8 @@ pub const HOST_CALLS_MAX: usize = 100_000;
 pub const TENANT_IO_MAX: usize = 16;
 
 /// Limit: values in all tables of one value that leaves a VM; more is an error, as nothing interrupts their conversion and
-/// each takes a tenth of a microsecond. (Their bytes would allow sixteen times as many.)
-pub const CONVERT_VALUES_MAX: u32 = 1 << 20;
+/// each takes some tenths of a microsecond. (Their bytes would allow thirty times as many.)
+pub const CONVERT_VALUES_MAX: u32 = 1 << 19;
 
 /// Limit: how often turning one value of Luau into bytes, which nothing can interrupt, goes through a table that is in
 /// the value several times; after that it goes through a copy without the empty slots, which take milliseconds in a
