@@ -31,11 +31,12 @@ pub(super) const COMMAND: Command = Command {
 #[cfg(feature = "luau")]
 fn run(args: &Args) -> Result<(), CliError> {
     use super::output;
+    use crate::escape;
     let findings = findings(args)?;
     if args.is_on("json") {
         output::print_json(&serde_json::to_string(&findings).expect("texts and numbers"))?;
     } else {
-        findings.iter().try_for_each(|finding| output::print(&finding.to_string()))?;
+        findings.iter().try_for_each(|finding| output::print(&escape::one_line(&finding.to_string())))?;
     }
     match findings.len() {
         0 if args.is_on("json") => Ok(()),

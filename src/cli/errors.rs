@@ -5,6 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use serde_json::Value;
 
+use crate::escape;
 use crate::model::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
 
 use super::args::{Args, OptionSpec};
@@ -89,8 +90,8 @@ impl Source {
                     (was_there, is_told) = (true, false);
                     for error in errors.iter().rev().filter(|error| !seen.contains(&self.identity(error))) {
                         let columns = self.row(error).map(|column| column.to_string()).join("  ");
-                        let line = if is_json { error.to_string() } else { columns };
-                        if !output::print_on(&crate::escape::one_line(&line))? {
+                        let line = if is_json { escape::json(&error.to_string()).into_owned() } else { columns };
+                        if !output::print_on(&escape::one_line(&line))? {
                             return Ok(());
                         }
                     }

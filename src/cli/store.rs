@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{LogFormat, span};
+use crate::escape;
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
 use crate::store::{OpenError, StoreUrl};
@@ -65,7 +66,7 @@ fn file(url: &str) -> Result<std::path::PathBuf, CliError> {
 fn run_check(path: &Path) -> Result<(), CliError> {
     let findings = check(path).map_err(|error| cannot_open(path, &error))?;
     for finding in &findings {
-        output::print(finding)?;
+        output::print(&escape::one_line(finding))?;
     }
     if findings.is_empty() { output::print("nothing found") } else { Err(CliError::failed("the store is not well")) }
 }

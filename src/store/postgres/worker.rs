@@ -51,6 +51,13 @@ struct Down {
     pause: Duration,
     /// Some thread is at it.
     trying: bool,
+    /// Why the last attempt failed, as it was logged.
+    why: String,
+}
+
+/// Whether a cause is to be logged: once, but another one again, as a server may refuse connections and then passwords.
+fn is_news(down: Option<&Down>, why: &str) -> bool {
+    down.is_none_or(|down| down.why != why)
 }
 
 /// Who may try to reach a server that is away.
@@ -104,15 +111,16 @@ impl Shared {
 
     fn set_down(&self, why: &NoSession) {
         let mut down = self.lock();
+        let why = why.to_string();
+        if is_news(down.as_ref(), &why) {
+            log::warn!("postgres: not reachable, trying again: {why}");
+        }
         let pause = match down.as_ref() {
-            None => {
-                log::warn!("postgres: not reachable, trying again: {why}");
-                STORE_REOPEN_MIN
-            }
+            None => STORE_REOPEN_MIN,
             Some(down) if down.trying => (down.pause * 2).min(STORE_REOPEN_MAX),
             Some(down) => down.pause,
         };
-        *down = Some(Down { next_attempt: Instant::now() + pause, pause, trying: false });
+        *down = Some(Down { next_attempt: Instant::now() + pause, pause, trying: false, why });
     }
 }
 
@@ -239,5 +247,22 @@ impl Worker {
             (true, false) => self.shared.connected.fetch_sub(1, Ordering::Relaxed),
             _ => 0,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_of_an_outage_is_logged_once() {
+        let shared = Shared::new(Config::new());
+        let mut told = Vec::new();
+        let causes = [NoSession::Held, NoSession::Held, NoSession::Silent(Duration::from_secs(8)), NoSession::Held];
+        for why in causes {
+            told.push(is_news(shared.lock().as_ref(), &why.to_string()));
+            shared.set_down(&why);
+        }
+        assert_eq!(told, [true, false, true, true]);
     }
 }
