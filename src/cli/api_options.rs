@@ -1,11 +1,12 @@
 //! The internal API's configuration for the commands that serve it: its secret and whom it answers. And the check of all that such
 //! a command is configured with.
 
-use crate::config::PoolConfig;
+use crate::config::{ConfigError, PoolConfig};
 use crate::internal_api::token::{Secret, mint};
 use crate::internal_api::{ApiConfig, Cidr};
 use crate::master::Master;
 
+use super::args::{Args, Source};
 use super::look::SecretState;
 use super::token::{SECRET_VARIABLE, secret_from_environment};
 use super::worker::{check_templates, need_luau};
@@ -18,7 +19,7 @@ const FOR_EVER: u64 = 253_370_764_800;
 ///
 /// # Errors
 /// The secret is too short, or a trusted source is no network.
-pub(super) fn api_config(config: &PoolConfig) -> Result<Option<ApiConfig>, CliError> {
+pub(super) fn api_config(args: &Args, config: &PoolConfig) -> Result<Option<ApiConfig>, CliError> {
     if config.api.is_none() {
         return Ok(None);
     }
@@ -29,15 +30,18 @@ pub(super) fn api_config(config: &PoolConfig) -> Result<Option<ApiConfig>, CliEr
     let mut api = ApiConfig::new(secret);
     api.default_deadline = config.deadline;
     api.default_events = config.default_events.iter().cloned().collect();
-    api.trusted_sources = trusted_sources(config)?;
+    api.trusted_sources = trusted_sources(args)?;
     Ok(Some(api))
 }
 
-fn trusted_sources(config: &PoolConfig) -> Result<Vec<Cidr>, CliError> {
-    let parse = |source: &String| {
-        source.parse().map_err(|error| CliError::usage(format!("--trusted-source {source}: {error}")))
+fn trusted_sources(args: &Args) -> Result<Vec<Cidr>, CliError> {
+    let parse = |(text, source): (&str, &Source)| {
+        text.parse().map_err(|error| {
+            let message = format!("{} {text}: {error}", source.named("trusted-source"));
+            ConfigError { message, is_usage: *source == Source::Flag }.into()
+        })
     };
-    config.trusted_sources.iter().map(parse).collect()
+    args.given("trusted-source").map(parse).collect()
 }
 
 /// What becomes of the API's secret.
@@ -50,9 +54,9 @@ pub(super) fn api_secret(config: &PoolConfig) -> SecretState {
 ///
 /// # Errors
 /// As the start's: a file, a URL, a secret that cannot be used.
-pub(super) fn check_pool(config: &PoolConfig) -> Result<(), CliError> {
+pub(super) fn check_pool(args: &Args, config: &PoolConfig) -> Result<(), CliError> {
     need_luau()?;
-    trusted_sources(config)?;
+    trusted_sources(args)?;
     if config.api.is_some() {
         secret_from_environment()?;
     }

@@ -110,6 +110,17 @@ pub(crate) enum Source {
     },
 }
 
+impl Source {
+    /// What an option is called there.
+    pub(crate) fn named(&self, option: &str) -> String {
+        match self {
+            Source::Flag => format!("--{option}"),
+            Source::Environment(variable) => variable.clone(),
+            Source::File { path, line } => format!("{path}:{line}: {option}"),
+        }
+    }
+}
+
 /// A command line that was understood.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Args {
@@ -257,14 +268,19 @@ impl Args {
         Ok(())
     }
 
+    /// All values of an option, each with where it came from.
+    pub(crate) fn given(&self, name: &str) -> impl Iterator<Item = (&str, &Source)> {
+        self.values.get(name).into_iter().flatten().map(|(value, source)| (value.as_str(), source))
+    }
+
     /// The value of an option and where it came from.
     pub(crate) fn get(&self, name: &str) -> Option<(&str, &Source)> {
-        self.values.get(name).and_then(|values| values.first()).map(|(value, source)| (value.as_str(), source))
+        self.given(name).next()
     }
 
     /// All values of a repeatable option.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.values.get(name).into_iter().flatten().map(|(value, _)| value.as_str()).collect()
+        self.given(name).map(|(value, _)| value).collect()
     }
 
     /// What was set for another command only: its variable, or its line.

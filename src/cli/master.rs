@@ -64,14 +64,14 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     let config = PoolConfig::from_options(args, PoolDefaults::MASTER)?;
     if look::is_asked(args) {
-        return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || check_pool(&config));
+        return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || check_pool(args, &config));
     }
     need_luau()?;
     logging::init(config.log, config.log_format, "master", None);
     environment::log_unknown();
     let program = config.worker_program.as_deref().map_or_else(Program::own, |path| Ok(Program::at(path)));
     let program = program.map_err(|error| CliError::config(error.to_string()))?;
-    let api = api_config(&config)?;
+    let api = api_config(args, &config)?;
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start waits for.

@@ -187,11 +187,7 @@ impl Options for Args {
     }
 
     fn named(&self, name: &str) -> String {
-        match self.get(name) {
-            Some((_, Source::Environment(variable))) => variable.clone(),
-            Some((_, Source::File { path, line })) => format!("{path}:{line}: {name}"),
-            Some((_, Source::Flag)) | None => format!("--{name}"),
-        }
+        self.get(name).map_or_else(|| format!("--{name}"), |(_, source)| source.named(name))
     }
 
     fn options(&self, name: &str) -> Vec<&str> {

@@ -85,7 +85,7 @@ fn run(args: &Args) -> Result<(), CliError> {
             if path != "-" {
                 File::open(path).map_err(bad_input)?;
             }
-            check_pool(&config)
+            check_pool(args, &config)
         });
     }
     need_luau()?;
@@ -94,7 +94,8 @@ fn run(args: &Args) -> Result<(), CliError> {
     environment::log_unknown();
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
-    let master = Master::start(&config, api_config(&config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    let master =
+        Master::start(&config, api_config(args, &config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     output::tell(&writes_to(&master, &config, args.ignored()));

@@ -34,6 +34,9 @@ fn a_switch_as_a_variable_that_is_no_word_of_one_is_wrong_usage() {
     }
     let sources = [("MESOPHYLL_TRUSTED_SOURCE", "10.0.0.0/8,,")];
     run_in(&folder, &look, &sources, "").expect(3, "MESOPHYLL_TRUSTED_SOURCE is a list with commas");
+    let sources = [("MESOPHYLL_TRUSTED_SOURCE", "10.0.0.0/99")];
+    let start = ["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", "memory:"];
+    run_in(&folder, &start, &sources, "").expect(3, "MESOPHYLL_TRUSTED_SOURCE 10.0.0.0/99: ");
     let in_flight = [("MESOPHYLL_IN_FLIGHT", "0")];
     run_in(&folder, &["replay", "-"], &in_flight, "").expect(3, "MESOPHYLL_IN_FLIGHT is a number from 1");
 }
@@ -141,9 +144,10 @@ fn a_file_that_is_wrong_is_named_with_the_line() {
         ("quota-bytes = 9GB", "x.conf:1: quota-bytes is a number of bytes such as 65536, 512KiB, 64MiB or 2GiB"),
         ("api-secret = hunter2", "x.conf:1: secrets do not belong in this file"),
         ("deadline = 5", "x.conf:1: deadline is a span of time"),
+        ("trusted-source = ::1/128\ntrusted-source = ::1/999", "x.conf:2: trusted-source ::1/999: "),
     ] {
         write(folder.path(), "x.conf", text);
-        let finished = run_in(&folder, &["master", "--config", "x.conf"], &[], "");
+        let finished = run_in(&folder, &["master", "--config", "x.conf", "--check-config"], &[], "");
         finished.expect(3, says);
         assert!(!finished.stderr.contains("hunter2"), "{finished:?}");
     }
