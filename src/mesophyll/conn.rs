@@ -120,6 +120,11 @@ impl MesophyllServerConn {
         self.inner.link.is_closed()
     }
 
+    /// Why it has ended, if it has.
+    pub(crate) fn end(&self) -> Option<CloseCause> {
+        self.inner.link.cause().filter(|_| self.is_closed())
+    }
+
     /// How many dispatches wait for their answers.
     pub fn in_flight(&self) -> usize {
         self.inner.pending.len()

@@ -276,11 +276,10 @@ impl Supervision {
         }
     }
 
-    /// Notices the end of a link whose note found no room.
+    /// Notices the end of a link whose note found no room, or is still to come.
     fn check_link(&mut self) {
-        if self.conn.as_ref().is_some_and(MesophyllServerConn::is_closed) {
-            self.conn = None;
-            self.step(Event::Disconnected);
+        if let Some(cause) = self.conn.as_ref().and_then(MesophyllServerConn::end) {
+            self.on_link_end(&cause);
         }
     }
 
