@@ -256,7 +256,8 @@ pub const EXECUTOR_JOBS_MAX_BYTES: usize = 32 * MESSAGE_MAX_BYTES;
 /// Limit: database operations of templates that wait for an I/O thread; one more is a `busy` error in the script.
 pub const IO_QUEUE_MAX: usize = 4096;
 
-/// Limit: threads that carry out the database operations of templates, in each worker. What finds all of them at work waits.
+/// Limit: threads that carry out the database operations of templates, in each worker. What finds all of them at work waits, and
+/// tenants take turns; a quarter of them is kept for tenants that have less than a quarter.
 pub const IO_THREADS: usize = 8;
 
 /// After this an I/O thread without work ends: longer than the pauses of a worker that is in use, as starting one costs as much

@@ -5,10 +5,12 @@
 //! Owned by who made it, who stops it. A thread that ends by itself leaves its handle behind, which the next start or the stop
 //! joins. Deliberately knows nothing of what a job is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::turns::Turns;
+use crate::model::TenantId;
 use crate::thread::{OwnedThread, spawn};
 
 /// The threads and their queue; a clone is the same crew.
@@ -30,7 +32,7 @@ struct Shared<J> {
 
 struct State<J> {
     // Limit: `jobs_max`.
-    jobs: VecDeque<J>,
+    jobs: Turns<J>,
     /// Threads that wait for a job, those that have been woken for one included.
     waiting: usize,
     /// By the number of their names.
@@ -49,7 +51,7 @@ impl<J: Send + 'static> Crew<J> {
         work: impl Fn(J) + Send + Sync + 'static,
     ) -> Self {
         let state = State {
-            jobs: VecDeque::new(),
+            jobs: Turns::new(names.len()),
             waiting: 0,
             threads: BTreeMap::new(),
             ended: Vec::new(),
@@ -60,17 +62,17 @@ impl<J: Send + 'static> Crew<J> {
         Self { shared: Arc::new(Shared { names, jobs_max, idle_max, work, state, changed }) }
     }
 
-    /// Queues a job, and starts a thread for it if none is free.
+    /// Queues a job of a tenant, and starts a thread for it if none is free.
     ///
     /// # Errors
     /// The queue is full, the crew has been stopped, or the operating system refused the first thread: the job comes back.
-    pub(super) fn submit(&self, job: J) -> Result<(), J> {
+    pub(super) fn submit(&self, tenant: TenantId, job: J) -> Result<(), J> {
         let shared = &self.shared;
         let mut state = shared.lock();
         if state.is_stopping || state.jobs.len() >= shared.jobs_max {
             return Err(job);
         }
-        state.jobs.push_back(job);
+        state.jobs.push(tenant, job);
         if state.waiting >= state.jobs.len() {
             drop(state);
             shared.changed.notify_one();
@@ -81,7 +83,9 @@ impl<J: Send + 'static> Crew<J> {
                 log::warn!("no further thread for {}: {error}", shared.names[0]);
                 if state.threads.is_empty() {
                     // Only this one: there has been nobody to leave one.
-                    return state.jobs.pop_back().map_or(Ok(()), Err);
+                    let only = state.jobs.begin();
+                    state.jobs.ended(tenant);
+                    return only.map_or(Ok(()), |(_, job)| Err(job));
                 }
             }
             state.take_ended()
@@ -90,6 +94,8 @@ impl<J: Send + 'static> Crew<J> {
             Vec::new()
         };
         drop(state);
+        // One that waits, as no other tenant's job may begin, takes it.
+        shared.changed.notify_one();
         joinable.into_iter().for_each(|thread| thread.join().unwrap_or_default());
         Ok(())
     }
@@ -107,7 +113,7 @@ impl<J: Send + 'static> Crew<J> {
     pub(super) fn abandon(&self) {
         let mut state = self.shared.lock();
         state.is_stopping = true;
-        let queued = std::mem::take(&mut state.jobs);
+        let queued = state.jobs.take();
         drop(state);
         // What a job holds may be the last of its kind: not under the lock.
         drop(queued);
@@ -150,10 +156,14 @@ impl<J> Shared<J> {
         let mut state = self.lock();
         let mut idle_until = Instant::now() + self.idle_max;
         loop {
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some((tenant, job)) = state.jobs.begin() {
+                if state.waiting > 0 && state.jobs.has_next() {
+                    self.changed.notify_one();
+                }
                 drop(state);
                 (self.work)(job);
                 state = self.lock();
+                state.jobs.ended(tenant);
                 idle_until = Instant::now() + self.idle_max;
                 continue;
             }
@@ -188,6 +198,7 @@ mod tests {
 
     use super::*;
 
+    const TENANT: TenantId = TenantId::Guild(1);
     const SOON: Duration = Duration::from_secs(60);
 
     fn eventually(what: impl Fn() -> bool) {
@@ -227,15 +238,15 @@ mod tests {
         assert_eq!(crew.threads(), 0);
         let mut began = Vec::new();
         for job in 0..2 {
-            crew.submit(job).expect("room");
+            crew.submit(TenantId::Guild(job as u64), job).expect("room");
             began.push(began_rx.recv_timeout(SOON).expect("it begins"));
             assert_eq!(crew.threads(), job + 1);
         }
         assert_eq!(began, [0, 1]);
         for job in 2..5 {
-            crew.submit(job).expect("room in the queue");
+            crew.submit(TenantId::Guild(job as u64), job).expect("room in the queue");
         }
-        assert_eq!(crew.submit(5), Err(5), "the queue is full");
+        assert_eq!(crew.submit(TENANT, 5), Err(5), "the queue is full");
         assert_eq!(crew.threads(), 2);
         for _ in 0..5 {
             go_tx.send(()).expect("one waits");
@@ -243,12 +254,12 @@ mod tests {
         eventually(|| done.load(Ordering::SeqCst) == 5);
         // One that waits takes the next job: no third is started, nor the second needed.
         eventually(|| crew.shared.lock().waiting == 2);
-        crew.submit(6).expect("room");
+        crew.submit(TENANT, 6).expect("room");
         began_rx.recv_timeout(SOON).expect("it begins");
         drop(go_tx);
         crew.finish();
         assert_eq!((crew.threads(), done.load(Ordering::SeqCst)), (0, 6));
-        assert_eq!(crew.submit(7), Err(7), "it has been stopped");
+        assert_eq!(crew.submit(TENANT, 7), Err(7), "it has been stopped");
     }
 
     #[test]
@@ -256,12 +267,12 @@ mod tests {
         let Held { crew, began_rx: _began_rx, go_tx, done } = held(1, 1, Duration::from_millis(5));
         drop(go_tx);
         for round in 1..=3 {
-            crew.submit(0).expect("room");
+            crew.submit(TENANT, 0).expect("room");
             eventually(|| done.load(Ordering::SeqCst) == round);
             eventually(|| crew.threads() == 0);
         }
         eventually(|| crew.shared.lock().ended.iter().all(|thread| thread.wait_until(Instant::now())));
-        crew.submit(0).expect("room");
+        crew.submit(TENANT, 0).expect("room");
         assert!(crew.shared.lock().ended.is_empty(), "those that had ended were joined");
         crew.finish();
         assert_eq!(done.load(Ordering::SeqCst), 4);
@@ -271,14 +282,14 @@ mod tests {
     fn what_is_queued_at_the_end_is_done_unless_it_is_abandoned() {
         for (is_abandoned, expected) in [(true, 1), (false, 3)] {
             let Held { crew, began_rx, go_tx, done } = held(1, 2, SOON);
-            crew.submit(0).expect("room");
+            crew.submit(TENANT, 0).expect("room");
             began_rx.recv_timeout(SOON).expect("it begins");
             for job in 1..3 {
-                crew.submit(job).expect("room in the queue");
+                crew.submit(TENANT, job).expect("room in the queue");
             }
             if is_abandoned {
                 crew.abandon();
-                assert_eq!(crew.submit(3), Err(3));
+                assert_eq!(crew.submit(TENANT, 3), Err(3));
             }
             drop(go_tx);
             crew.finish();

@@ -160,7 +160,7 @@ impl ErrorLog {
         state.add(tenant, [error], Instant::now() + ERROR_RECORD_DELAY);
         if !state.is_writing {
             // Without a thread now, the next error asks again.
-            state.is_writing = self.writer.submit(()).is_ok();
+            state.is_writing = self.writer.submit(tenant, ()).is_ok();
         }
     }
 

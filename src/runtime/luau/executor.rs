@@ -221,7 +221,12 @@ impl Executor {
                 self.with_tenant(tenant, |tenant, core| tenant.cancel(core, ticket));
             }
             Message::Template { tenant } => self.with_tenant(tenant, |tenant, core| tenant.template_changed(core)),
-            Message::Io(done) => self.with_tenant(done.tenant, |tenant, core| tenant.io_done(core, done)),
+            Message::Io(done) => {
+                if let Some(place) = self.tenants.get_mut(&done.tenant) {
+                    place.usage.charge(Instant::now(), done.processor);
+                }
+                self.with_tenant(done.tenant, |tenant, core| tenant.io_done(core, done));
+            }
         }
     }
 

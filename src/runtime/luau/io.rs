@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::model::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
-use crate::thread::panic_message;
+use crate::thread::{cpu_time, panic_message};
 
 /// A job: what to do, and who wants to know.
 pub(super) struct IoJob {
@@ -81,6 +81,8 @@ pub(super) struct IoDone {
     pub(super) charge: Charge,
     /// How long it took on the I/O thread.
     pub(super) took: Duration,
+    /// The processor time of that.
+    pub(super) processor: Duration,
 }
 
 /// The result of each kind of work.
@@ -208,7 +210,8 @@ impl IoPool {
     /// # Errors
     /// The queue is full, the pool has been stopped, or there is no thread to be had: the job comes back.
     pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
-        if matches!(job.purpose, IoPurpose::Script(_)) { self.scripts.submit(job) } else { self.jobs.submit(job) }
+        let crew = if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts } else { &self.jobs };
+        crew.submit(job.tenant, job)
     }
 
     /// Lets what is queued go, and joins the threads. The executors, which queue it, have ended before.
@@ -230,7 +233,7 @@ impl IoPool {
 
 fn run(job: IoJob, db: &dyn TenantDb) {
     let IoJob { reply_to, tenant, owner, purpose, work, charge } = job;
-    let started = Instant::now();
+    let (started, processor) = (Instant::now(), cpu_time());
     let is_wanted = owner.is_none_or(|owner| owner.strong_count() > 0);
     let work = move |db: &dyn TenantDb| if is_wanted { work(db) } else { IoOutput::NotBegun };
     let output = catch_unwind(AssertUnwindSafe(|| work(db))).unwrap_or_else(|payload| {
@@ -238,5 +241,6 @@ fn run(job: IoJob, db: &dyn TenantDb) {
         IoOutput::Panicked
     });
     let charge = charge.for_result(output.bytes());
-    reply_to.done(IoDone { tenant, purpose, output, charge, took: started.elapsed() });
+    let (took, processor) = (started.elapsed(), cpu_time() - processor);
+    reply_to.done(IoDone { tenant, purpose, output, charge, took, processor });
 }

@@ -61,12 +61,17 @@ impl Usage {
 
     /// Notes a turn that ended just now.
     pub(super) fn add(&mut self, now: Instant, ran: Duration, slice: Duration) {
-        // No more than what is gone in a second: what is over is over.
-        self.level = (self.level(now) + ran).min(Duration::from_secs(1) / HEAVY_SHARE);
+        self.charge(now, ran);
         self.is_hungry |= ran >= slice;
         if is_rude(ran, slice) {
             self.rude_until = Some(now + RUDE_FOR);
         }
+    }
+
+    /// Adds what was taken of the processor, here or on an I/O thread.
+    pub(super) fn charge(&mut self, now: Instant, ran: Duration) {
+        // No more than what is gone in a second: what is over is over.
+        self.level = (self.level(now) + ran).min(Duration::from_secs(1) / HEAVY_SHARE);
     }
 
     /// Notes that the tenant has nothing left to do.
@@ -305,5 +310,8 @@ mod tests {
         assert_eq!(usage.standing(later + RUDE_FOR / 2, SLICE), Standing::Rude);
         usage.rest();
         assert_eq!(usage.standing(later + RUDE_FOR, SLICE), Standing::Light);
+        // What its calls took elsewhere held nobody up.
+        usage.charge(later + RUDE_FOR, 50 * SLICE);
+        assert_eq!(usage.standing(later + RUDE_FOR, SLICE), Standing::Heavy);
     }
 }

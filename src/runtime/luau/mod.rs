@@ -47,6 +47,7 @@ mod tenant;
 mod tests;
 mod ticker;
 mod timers;
+mod turns;
 mod vm;
 
 use std::fmt;

@@ -121,7 +121,7 @@ fn calls_that_wait_for_their_turn_end_with_their_event() {
     for (name, end, act) in ends {
         world.db.close_gate();
         let pending = world.submit_script(TENANT, &many(name, end));
-        world.db.wait_for_waiting(IO_THREADS);
+        world.db.wait_for_waiting(IO_THREADS * 3 / 4);
         act(&world, &pending);
         assert!(pending.wait().is_err(), "{name}");
         world.db.open_gate();

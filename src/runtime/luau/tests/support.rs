@@ -200,6 +200,11 @@ impl MemoryDb {
         assert!(!timeout.timed_out(), "no {count} operations came to the gate");
     }
 
+    /// How many operations wait at the gate.
+    pub(super) fn waiting(&self) -> usize {
+        self.gate.lock().expect("gate").waiting
+    }
+
     /// Puts a record in, as another writer would.
     pub(super) fn put(&self, tenant: TenantId, key: &str, scopes: &[&str], json: &str) {
         let value = wire::json::value_from_json(json.as_bytes()).expect("the test's JSON is JSON");
