@@ -338,6 +338,10 @@ pub const HOST_CALLS_MAX: usize = 100_000;
 /// cannot fill the queue of all.
 pub const TENANT_IO_MAX: usize = 16;
 
+/// Limit: items and fields of what one call or event brings into a VM; more is an error, for the same reason as below. Its
+/// bytes would allow sixteen times as many.
+pub const CONVERT_ITEMS_MAX: u32 = 1 << 20;
+
 /// Limit: values in all tables of one value that leaves a VM; more is an error, as nothing interrupts their conversion and
 /// each takes some tenths of a microsecond. (Their bytes would allow thirty times as many.)
 pub const CONVERT_VALUES_MAX: u32 = 1 << 19;

@@ -7,7 +7,7 @@ use mlua::{IntoLua, Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, lists};
-use crate::limits::VALUE_DEPTH_MAX;
+use crate::limits::{CONVERT_ITEMS_MAX, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
 use crate::runtime::luau::memory::{Pace, peak_bytes};
 use crate::wire::WireError;
@@ -141,6 +141,9 @@ impl<'l> ToLuau<'l> {
 
     fn count(&mut self) -> Result<(), ConvertError> {
         self.items += 1;
+        if self.items > CONVERT_ITEMS_MAX as usize {
+            return Err(ConvertErrorKind::TooMany(CONVERT_ITEMS_MAX).into());
+        }
         if self.items.is_multiple_of(ITEMS_BETWEEN_CHECKS) {
             self.room(0)?;
         }

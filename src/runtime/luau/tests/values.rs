@@ -127,6 +127,11 @@ fn hostile_values_end_in_an_error_soon() {
     // Bytes that would take two each are counted before they are written.
     let error = world.err("return string.rep('\\255', 9 * 2 ^ 20)");
     assert!(error.starts_with("the result: the value is larger than"), "{error}");
+    let list = |items: usize| format!("[{}1]", "1,".repeat(items - 1));
+    let counts = World::with_template("return function(ctx) return #ctx:event().data end");
+    assert_eq!(counts.dispatch("E", &list(1 << 20)), Ok("1048576".to_owned()));
+    let error = counts.dispatch("E", &list((1 << 20) + 1)).expect_err("too many");
+    assert!(error.contains("the value has more than 1048576 values"), "{error}");
     let most = world.ok("return table.create(2 ^ 19 - 1, 1)");
     assert_eq!(most.len(), "[]".len() + 2 * ((1 << 19) - 1) - 1);
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
