@@ -203,7 +203,11 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
     scene.sign_in();
     scene.master.dispatch(ON_WORKER[0], "A_NAME_OF_AN_EVENT_THAT_IS_LONGER_THAN_ANY_THAT_DISCORD_HAS_SO_FAR", "1");
     scene.master.dispatch(ON_WORKER[1], "FAIL", "1");
-    scene.browser.wait_text("#errors tbody", "on purpose");
+    for number in 0..40 {
+        let script = format!(r#"{{"name":"script {number}","code":"error('on purpose {number}')"}}"#);
+        assert_eq!(post(scene.master.api(), &format!("/i/run-script/{}", ON_WORKER[1]), &token(7), &script).0, 422);
+    }
+    scene.browser.wait("the errors are shown", "document.querySelectorAll('#errors tbody tr').length > 40");
     let mut light = Vec::new();
     for scheme in ["light", "dark"] {
         scene.browser.prefer(scheme);
