@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+mod shop;
+
+pub use shop::*;
+
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16 MiB. A larger
 /// one is refused before it is sent, and a peer that sends one loses the link.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -39,13 +43,11 @@ pub const API_LIST_MAX: usize = 16_384;
 /// it is begun.
 pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
 
-/// Limit: what requests for one tenant may have of the internal API's connections, of
-/// [`API_BODIES_MAX_BYTES`] and of [`API_ANSWERS_MAX_BYTES`]: a quarter, 64 connections, as many as the
-/// tenant has events running ([`TENANT_RUNNING_MAX`]). One more is `Busy` (503) for that tenant only.
+/// Limit: a tenant's share of the internal API's connections (64, [`TENANT_RUNNING_MAX`]), of [`API_BODIES_MAX_BYTES`] and
+/// of [`API_ANSWERS_MAX_BYTES`]: a quarter. One more is `Busy` (503) for that tenant only.
 pub const API_TENANT_SHARE: u64 = 4;
 
-/// Bodies and answers of the internal API up to this size are not counted, so that those of quiet tenants
-/// find room beside any number of large ones; in all connections together they have 4 MiB.
+/// Bodies and answers of the internal API up to this size always find room: they have 4 MiB in all connections together.
 pub const API_SMALL_BYTES: u64 = 16 * 1024;
 
 /// Connections of the internal API that requests which may wait for a tenant leave free, so that however many callers
@@ -60,8 +62,7 @@ pub const METRICS_SCRAPES_MAX: usize = 4;
 /// (503). Each takes milliseconds, so many open pages are served.
 pub const STATUS_ANSWERS_MAX: usize = 16;
 
-/// Limit: samples that a master keeps for the status page's charts: five minutes, and one over, of which each has some
-/// 300 bytes. Older ones go.
+/// Limit: samples for the status page's charts: five minutes and one over, of some 300 bytes each. Older ones go.
 pub const STATUS_HISTORY_SAMPLES: usize = 61;
 
 /// How often such a sample is taken: as often as workers tell their memory.
@@ -108,8 +109,7 @@ pub const HTTP_BACKLOG: i32 = 1024;
 /// the peer has not read yet if it is still sending.
 pub const HTTP_LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Limit: the line before a chunk of a request's body, its extensions included, or a line of its trailers; more is 400.
-/// Trailers have [`HTTP_HEAD_MAX_BYTES`] in all.
+/// Limit: the line before a chunk, or one of trailers, which have [`HTTP_HEAD_MAX_BYTES`] in all; more is 400.
 pub const HTTP_CHUNK_LINE_MAX_BYTES: usize = 1024;
 
 /// Limit: bytes of a body that its handler did not want that are read and thrown away, to keep the connection; with
@@ -593,21 +593,6 @@ pub const DB_SCOPES_MAX_BYTES: u64 = VM_MEMORY_MAX_BYTES as u64;
 
 /// Limit: the text of an error's answer that is read; the master's own are a line.
 pub const DB_ERROR_MAX_BYTES: u64 = 4096;
-
-/// Limit: key of a global entry (protocol.md).
-pub const GLOBAL_KV_KEY_MIN_BYTES: usize = 3;
-
-/// Limit: key of a global entry (protocol.md).
-pub const GLOBAL_KV_KEY_MAX_BYTES: usize = 64;
-
-/// Limit: texts, metadata and data of one global entry: what fits into a body of [`DB_BODY_MAX_BYTES`] with room around it.
-pub const GLOBAL_KV_ENTRY_MAX_BYTES: usize = DB_BODY_MAX_BYTES - 16 * 1024;
-
-/// Limit: global entries of one owner. The protocol leaves it open; without a bound one tenant could fill the disk.
-pub const GLOBAL_KV_OWNED_MAX: u64 = 1000;
-
-/// Limit: a review state; the reviewers' words are short.
-pub const GLOBAL_KV_REVIEW_MAX_BYTES: usize = 64;
 
 /// A configuration file (`--config`) is at most so long: a thousand times what all options take. A longer one is refused,
 /// as another file is meant.
