@@ -128,7 +128,7 @@ fn a_file_sets_options_below_flags_and_variables() {
     let reload = list.as_array().expect("a list").iter().find(|one| one["option"] == "reload").expect("a row");
     assert_eq!((&reload["source"], &reload["file"], &reload["line"]), (&json!("file"), &json!("x.conf"), &json!(6)));
     // The same file serves the other commands; they run with it.
-    write(folder.path(), "x.conf", &format!("{text}store = redb:live.redb\nexternal-workers = no\n"));
+    write(folder.path(), "x.conf", format!("{text}store = redb:live.redb\nexternal-workers = no\n"));
     let replayed = run_in(&folder, &["replay", "-"], &[("MESOPHYLL_CONFIG", "x.conf")], EVENT);
     replayed.expect(0, "writes to memory: (gone at the end); x.conf:8: store set for a master, only flags count here");
     assert_eq!(replayed.json()[0]["ok"], json!(1), "its templates were used");
@@ -161,7 +161,7 @@ fn a_byte_order_mark_and_a_first_line_for_a_shell_do_not_matter() {
     let master = Master::start(&["--workers", "1"]);
     let api = master.api().to_string();
     let script = write(folder.path(), "x.luau", "\u{feff}#!/usr/bin/env luau\nlocal ctx = ...; return ctx.tenant.id");
-    write(folder.path(), "token", &format!("\u{feff}{}\r\n", token(7)));
+    write(folder.path(), "token", format!("\u{feff}{}\r\n", token(7)));
     let run = |args: &[&str]| run_in(&folder, &[args, &["--api", &api, "--token-file", "token"]].concat(), &[], "");
     let ran = run(&["run-script", "guild:5", script.to_str().expect("a plain path")]);
     ran.expect(0, "");
@@ -169,7 +169,7 @@ fn a_byte_order_mark_and_a_first_line_for_a_shell_do_not_matter() {
     write(folder.path(), "main.luau", "\u{feff}#!/bin/x\nreturn function(ctx) return ctx:event().data end");
     run(&["template", "set", "guild:5", "main.luau"]).expect(0, "");
     let here = folder.path().to_str().expect("a plain path");
-    write(folder.path(), "events", &format!("\u{feff}{EVENT}\n"));
+    write(folder.path(), "events", format!("\u{feff}{EVENT}\n"));
     let replayed = run_in(&folder, &["replay", "events", "--templates", here, "--workers", "1"], &[], "");
     replayed.expect(0, "");
     // Its lines keep their numbers.
@@ -177,7 +177,7 @@ fn a_byte_order_mark_and_a_first_line_for_a_shell_do_not_matter() {
     run_in(&folder, &["check", "--templates", here], &[], "").expect(1, "");
     let checked = run_in(&folder, &["check", "--templates", here], &[], "");
     assert!(checked.stdout.iter().any(|line| line.starts_with("main.luau:2: ")), "{checked:?}");
-    let tokens = write(folder.path(), "tokens.json", &format!("\u{feff}{{\"0\":\"{}\"}}", "a1".repeat(32)));
+    let tokens = write(folder.path(), "tokens.json", format!("\u{feff}{{\"0\":\"{}\"}}", "a1".repeat(32)));
     std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     let check = ["master", "--check-config", "--listen", "127.0.0.1:0", "--api", "off", "--workers", "1"];
     run_in(&folder, &[&check[..], &["--worker-tokens", "tokens.json"]].concat(), &[], "").expect(0, "");
