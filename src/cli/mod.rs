@@ -40,6 +40,7 @@ mod table;
 mod template;
 mod tenant;
 mod token;
+mod version;
 mod words;
 mod worker;
 mod workers;
@@ -217,7 +218,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
     };
     match name.as_str() {
         "help" | "--help" | "-h" => return output::print(&overview()),
-        "--version" | "-V" | "-v" => return output::print(concat!("mesophyll ", env!("CARGO_PKG_VERSION"))),
+        "--version" | "-V" | "-v" => return output::print(&version::line()),
         _ => {}
     }
     let command = COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| unknown_command(&name))?;

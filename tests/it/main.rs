@@ -34,6 +34,7 @@ mod cli_systemd;
 mod cli_terminal;
 #[cfg(feature = "luau")]
 mod cli_usage;
+mod cli_version;
 #[cfg(not(feature = "luau"))]
 mod cli_without_luau;
 mod db_client;

@@ -30,8 +30,8 @@ use crate::wire::reader::{Item, Reader};
 use crate::wire::shape::{Decode, Encode};
 use crate::wire::writer::Writer;
 
-/// The version of this layout.
-pub(super) const SCHEMA: u64 = 1;
+/// The version of this layout, which `mesophyll --version` shows.
+pub const SCHEMA: u64 = 1;
 
 /// The key of [`SCHEMA`] in [`META`].
 pub(super) const SCHEMA_KEY: &str = "schema";

@@ -46,6 +46,7 @@ use open::{FileSource, Source};
 use shop::ShopOp;
 use writer::{Request, Writer, unavailable, unknown};
 
+pub use layout::SCHEMA;
 pub use maintain::{BackupError, backup, check};
 pub use restore::{Restore, RestoreError};
 
