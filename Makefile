@@ -7,6 +7,8 @@
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# What is for others than who works here: archive, packages, bills of materials.
+DIST := $(TARGET)/dist
 
 # What `make run` replays, and how. Its store stays in place: a second run goes on counting where the first one ended.
 EVENTS ?= examples/events.ndjson
@@ -71,7 +73,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
 	set -ex; $(USE_CXX) $(CARGO) clippy --locked --all-targets "$$@" -- -D warnings; \
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
-	bash -n .ci/run
+	@set -e; for script in .ci/run packaging/*.sh; do bash -n $$script; done
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
 	for script in examples/worker.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
@@ -85,7 +87,7 @@ define count_packages
 endef
 
 .PHONY: audit
-audit: ## count the packages of each feature set and look for async runtimes
+audit: ## count packages, look for async runtimes
 	$(need_cargo)
 	@echo "packages in a build for this platform, ours included, by feature set:"
 	$(call count_packages,none,--no-default-features,$(BUDGET_NONE))
@@ -204,6 +206,29 @@ attack: ## attack quiet tenants with every builtin, call and answer, and fail if
 	$(need_cargo)
 	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
 	MESOPHYLL_ATTACK=1 $(USE_CXX) $(CARGO) test --release --locked --all-features --lib -- --nocapture runtime::luau::tests::suite
+
+# What ships is built apart from what one works with, and without a path of this machine in it.
+# (docs/decisions/0030)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+SHIP_FLAGS ?=
+# What a path in a message of a panic, or of an assertion of Luau's, becomes.
+PATHS := $(CURDIR)=/mesophyll $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+
+.PHONY: ship
+ship: ## build the program that ships, in target/dist/build (SHIP_FLAGS=--no-default-features)
+	$(need_cargo)
+	RUSTFLAGS="$$RUSTFLAGS $(addprefix --remap-path-prefix=,$(PATHS))" \
+		CXXFLAGS="$$CXXFLAGS $(addprefix -ffile-prefix-map=,$(PATHS))" $(USE_CXX) \
+		$(CARGO) build --release --locked --target-dir $(DIST)/build $(SHIP_FLAGS)
+
+.PHONY: vendor
+vendor: ## write the last commit's sources with all dependencies to target/dist (needs git)
+	$(need_cargo)
+	packaging/vendor.sh $(DIST)
+
+.PHONY: reproduce
+reproduce: vendor ## build that archive twice with the network off, and compare (SHIP_FLAGS)
+	packaging/reproduce.sh $(DIST)/mesophyll-$(VERSION).tar.gz $(SHIP_FLAGS)
 
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included
