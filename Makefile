@@ -75,7 +75,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
 	@set -e; for script in .ci/run packaging/*.sh; do bash -n $$script; done
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
-	for script in examples/worker.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
+	for script in examples/worker.py packaging/sbom.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
 
 # One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
@@ -87,7 +87,7 @@ define count_packages
 endef
 
 .PHONY: audit
-audit: ## count packages, look for async runtimes
+audit: ## count packages, look for async runtimes, check licences, list what a build is made of
 	$(need_cargo)
 	@echo "packages in a build for this platform, ours included, by feature set:"
 	$(call count_packages,none,--no-default-features,$(BUDGET_NONE))
@@ -100,6 +100,10 @@ audit: ## count packages, look for async runtimes
 			echo "an async runtime in a build without default features: $$name" >&2; exit 1; \
 		fi; \
 	done; echo "no async runtime without default features"
+	@if command -v python3 >/dev/null; then set -e; \
+		python3 packaging/sbom.py $(DIST) minimal --no-default-features; \
+		python3 packaging/sbom.py $(DIST) full --all-features; \
+	else echo "no python3, so licences are not checked, and no bill of materials is written"; fi
 	@echo "packages in more than one version (all features):"
 	@$(CARGO) tree --locked --all-features --duplicates --depth 0 --prefix none --format '{p}' | awk 'NF { print "  " $$1, $$2 }' | sort -u
 
