@@ -73,7 +73,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
 	set -ex; $(USE_CXX) $(CARGO) clippy --locked --all-targets "$$@" -- -D warnings; \
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
-	@set -e; for script in .ci/run packaging/*.sh; do bash -n $$script; done
+	@set -e; for script in .ci/run packaging/*.sh packaging/deb/*; do bash -n $$script; done
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
 	for script in examples/worker.py packaging/sbom.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
@@ -233,6 +233,19 @@ vendor: ## write the last commit's sources with all dependencies to target/dist 
 .PHONY: reproduce
 reproduce: vendor ## build that archive twice with the network off, and compare (SHIP_FLAGS)
 	packaging/reproduce.sh $(DIST)/mesophyll-$(VERSION).tar.gz $(SHIP_FLAGS)
+
+# A program that is there already, to be packed as it is; without it, one is built.
+SHIPPED ?=
+PROGRAM = $(or $(SHIPPED),$(DIST)/build/release/mesophyll)
+DEB = $(DIST)/mesophyll_$(VERSION)_$(shell dpkg --print-architecture).deb
+
+.PHONY: deb
+deb: $(if $(SHIPPED),,ship) ## make a Debian package in target/dist (needs dpkg-dev, python3)
+	packaging/deb.sh $(PROGRAM) $(DIST)
+
+.PHONY: try
+try: deb ## install the package and the image's root into folders, and run both (needs root)
+	packaging/try.sh $(DIST)/try $(PROGRAM) $(DEB)
 
 .PHONY: clean
 clean: ## remove everything that was built, the store of `make run` included
