@@ -217,3 +217,16 @@ fn every_build_has_the_luau_that_is_vendored() {
     }
     assert!(locked("vendor/check/Cargo.lock", "luau0-src").contains("checksum ="), "what is checked has a checksum");
 }
+
+#[test]
+fn changelog_and_package_agree_on_the_newest_release() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("it is UTF-8");
+    let changelog = read("CHANGELOG.md");
+    let mut headings = changelog.lines().filter_map(|line| line.strip_prefix("## ["));
+    let names = |heading: &str| heading.split(']').next().unwrap_or_default().to_owned();
+    assert_eq!(headings.next().map(names).as_deref(), Some("Unreleased"));
+    // Before the first release there is nothing to agree on.
+    if let Some(newest) = headings.next().map(names) {
+        assert_eq!(newest, env!("CARGO_PKG_VERSION"), "CHANGELOG.md and Cargo.toml");
+    }
+}
