@@ -21,7 +21,7 @@ use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::spin::Spin;
 use mesophyll::worker::supervisor::State;
-use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
+use mesophyll::worker::{Program, Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::worker_like::{WorkerLike, next_ticket};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};
@@ -63,7 +63,8 @@ pub(super) fn start_master(workers: usize, store: Option<&str>) -> Result<(Maste
     given.insert("deadline", "300s".to_owned());
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY).map_err(|error| error.to_string())?;
     let no_runtime = Arc::new(|_, _, _| Err(std::io::Error::other("its workers are processes")));
-    let master = Master::start(&config, None, Path::new(""), no_runtime).map_err(|error| error.to_string())?;
+    let master =
+        Master::start(&config, None, &Program::at(Path::new("")), no_runtime).map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =
         serde_json::from_slice(&std::fs::read(&tokens_file.0).map_err(|error| error.to_string())?)
             .map_err(|error| error.to_string())?;
