@@ -44,7 +44,8 @@ pub const API_LIST_MAX: usize = 16_384;
 pub const API_ANSWERS_MAX_BYTES: u64 = 16 * KV_FIND_MAX_BYTES as u64;
 
 /// Limit: a tenant's share of the internal API's connections (64, [`TENANT_RUNNING_MAX`]), of [`API_BODIES_MAX_BYTES`] and
-/// of [`API_ANSWERS_MAX_BYTES`]: a quarter. One more is `Busy` (503) for that tenant only.
+/// of [`API_ANSWERS_MAX_BYTES`]: a quarter, by its dispatches and scripts. One more is `Busy` (503) for that tenant only.
+/// What staff does to a tenant takes nothing of it: a ban is for the tenant that fills its share.
 pub const API_TENANT_SHARE: u64 = 4;
 
 /// Bodies and answers of the internal API up to this size always find room: they have 4 MiB in all connections together.

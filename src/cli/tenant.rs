@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::escape;
+use crate::limits::DISPATCH_DEADLINE;
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
@@ -145,7 +146,8 @@ fn defaults(events: BTreeSet<String>, tenant: &str) -> BTreeSet<String> {
 
 fn ban(args: &Args, tenant: &str, is_banned: bool) -> Result<(), CliError> {
     let tenant = words::tenant(tenant)?;
-    let client = ApiClient::new(args, DATA_DEADLINE)?;
+    // A ban is stored, and then waits for the end of what the tenant has running.
+    let client = ApiClient::new(args, DATA_DEADLINE + DISPATCH_DEADLINE)?;
     let body = words::object(&[("banned", if is_banned { "true" } else { "false" })]);
     client.post(&words::path("ban", tenant), &body)?.success()?;
     if args.is_on("json") {

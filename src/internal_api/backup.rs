@@ -28,8 +28,8 @@ impl Drop for Turn {
     }
 }
 
-pub(super) fn store_backup(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let permit = api.admit_without_body(call, body)?;
+pub(super) fn store_backup(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let permit = api.admit_without_body(body)?;
     let busy = || ApiError::new(Code::Busy, "a backup is under way already");
     let turn = Turn::take(&api.is_backing_up).ok_or_else(busy)?;
     let deadline = Instant::now() + BACKUP_TIME_MAX;

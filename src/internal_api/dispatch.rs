@@ -22,7 +22,7 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
     let tenant = tenant(call)?;
     let is_nowait = flag(call.head, "nowait")?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
-    let (permit, bytes) = api.read_body(call, body, API_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(Some(tenant), body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "data": …}"#)?;
     let (name, data) = (fields.name()?, fields.json("data")?);
     let author = author(call, &mut fields)?;

@@ -20,7 +20,7 @@ enum Op {
 }
 
 pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let (mut permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+    let (mut permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let op = op(&bytes)?;
     drop(bytes);
     match op {
@@ -48,7 +48,7 @@ pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
 
 pub(super) fn purchase(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"scope": …, "key": …, "version": 1}"#)?;
     let at = address(&mut fields)?;
     fields.finish()?;

@@ -11,7 +11,7 @@ use crate::store::KvAnswer;
 
 pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (mut permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+    let (mut permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let op = op(&bytes)?;
     drop(bytes);
     if matches!(op, KeyValueOp::Find { .. } | KeyValueOp::ListScopes) {

@@ -17,7 +17,7 @@ pub(super) fn show(_api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result
 }
 
 pub(super) fn set(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let (permit, bytes) = api.read_body(call, body, BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(None, body, BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"level": "debug"}"#)?;
     let level: LevelFilter = fields
         .text("level")?

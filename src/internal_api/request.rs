@@ -50,13 +50,15 @@ pub(super) fn deadline(call: &Call<'_>) -> Result<Option<Duration>, ApiError> {
 }
 
 impl Api {
-    /// Reads a body, and takes a place for its request.
+    /// Reads a body, and takes a place for its request. `tenant` is the one whose share it counts
+    /// in: dispatches and scripts only, as a tenant whose share they fill is still to be banned,
+    /// dropped and looked at.
     ///
     /// # Blocks
     /// Until the body is there, or the server's deadline for bodies.
     pub(super) fn read_body(
         &self,
-        call: &Call<'_>,
+        tenant: Option<TenantId>,
         body: &mut Body<'_>,
         max_bytes: usize,
     ) -> Result<(Permit, Vec<u8>), ApiError> {
@@ -64,17 +66,25 @@ impl Api {
         if bytes > max_bytes as u64 {
             return Err(BodyError::TooLarge.into());
         }
-        let mut permit = self.admission.admit(tenant_named(&call.params), bytes)?;
+        let mut permit = self.admission.admit(tenant, bytes)?;
         let body = body.read_within(max_bytes, &mut |bytes| permit.expect_body(bytes).is_ok())?;
         Ok((permit, body))
     }
 
-    /// A place for a request that says everything in its path. A body is refused, as it would be somebody's mistake; so is
-    /// nothing else, not even the missing length of none.
-    pub(super) fn admit_without_body(&self, call: &Call<'_>, body: &Body<'_>) -> Result<Permit, ApiError> {
+    /// A place for a request that says everything in its path, in no tenant's share. A body is
+    /// refused, as it would be somebody's mistake; so is nothing else, not even the missing length
+    /// of none.
+    ///
+    /// # Blocks
+    /// Until the first chunk of a body in chunks, as only that says whether it is empty.
+    pub(super) fn admit_without_body(&self, body: &mut Body<'_>) -> Result<Permit, ApiError> {
+        let permit = self.admission.admit(None, 0)?;
         match body.announced_bytes() {
-            Ok(0) | Err(_) => Ok(self.admission.admit(tenant_named(&call.params), 0)?),
-            Ok(_) => Err(ApiError::bad_request("this route takes no body")),
+            Ok(_) => match body.read_to_end(0) {
+                Ok(_) => Ok(permit),
+                Err(_) => Err(ApiError::bad_request("this route takes no body")),
+            },
+            Err(_) => Ok(permit),
         }
     }
 }

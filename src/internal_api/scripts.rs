@@ -13,7 +13,7 @@ use crate::model::Job;
 pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
-    let (permit, bytes) = api.read_body(call, body, API_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(Some(tenant), body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "code": …, "data": …}"#)?;
     let name = fields.name()?;
     let code = fields.text("code")?;
@@ -33,7 +33,7 @@ pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Res
 pub(super) fn drop_tenant(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
-    let permit = api.admit_without_body(call, body)?;
+    let permit = api.admit_without_body(body)?;
     api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience)?;
     Ok(Response::empty(204).holding(permit))
 }

@@ -10,7 +10,7 @@ use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::error::DispatchError;
 use crate::http::{Body, Response};
-use crate::limits::{API_DB_BODY_MAX_BYTES, LIVE_TENANTS_TIMEOUT};
+use crate::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
 use crate::model::{Job, Scopes, TenantId, TenantState};
 use crate::store::{Quota, Standing, Usage, rules};
 
@@ -19,7 +19,7 @@ const TEMPLATE: (&str, &str) = ("main", "template");
 
 pub(super) fn get_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let permit = api.admit_without_body(call, body)?;
+    let permit = api.admit_without_body(body)?;
     match api.db.tenant_state(tenant) {
         Some(state) => Ok(Response::json(200, state_text(&state)?).holding(permit)),
         None => Err(ApiError::new(Code::NotFound, "the tenant has no state: the default events apply to it")),
@@ -29,7 +29,7 @@ pub(super) fn get_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
 /// Whoever runs the tenant hears of it from the database itself.
 pub(super) fn put_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"events": […], "data": …}"#)?;
     let events = fields.texts("events")?;
     let data = fields.json("data")?;
@@ -47,7 +47,7 @@ fn state_text(state: &TenantState) -> Result<String, ApiError> {
 /// Everything about a tenant in one answer.
 pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let permit = api.admit_without_body(call, body)?;
+    let permit = api.admit_without_body(body)?;
     let state = api.db.tenant_state(tenant).map_or(Ok("null".to_owned()), |state| state_text(&state))?;
     let (key, scope) = TEMPLATE;
     let template = api.db.kv_get(tenant, &Scopes::new([scope]), key)?;
@@ -69,16 +69,17 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
 /// Bans a tenant or lifts the ban. A ban also ends what the tenant has running.
 pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let (permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+    let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"banned": true}"#)?;
     let is_banned = fields.typed("banned", "true or false")?;
     fields.finish()?;
     api.db.set_standing(tenant, if is_banned { Standing::Banned } else { Standing::Good })?;
     if is_banned {
         // The ban counts already; what runs has ended when it is answered. Where no worker is, nothing runs.
-        match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + api.default_deadline) {
+        let patience = api.default_deadline.min(DISPATCH_DEADLINE);
+        match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience) {
             Ok(_) | Err(DispatchError::NoWorker(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(ApiError::from(error).sent()),
         }
     }
     Ok(Response::empty(204).holding(permit))
@@ -92,8 +93,8 @@ enum GuildId {
     Number(Whole),
 }
 
-pub(super) fn guilds_exist(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
-    let (permit, bytes) = api.read_body(call, body, API_DB_BODY_MAX_BYTES)?;
+pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let ids: Vec<GuildId> = request::list(&bytes, "the body", "ids of guilds, strings or numbers")?;
     drop(bytes);
     let guild = |id: &GuildId| {

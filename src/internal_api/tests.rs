@@ -71,6 +71,7 @@ impl WorkerLike for StandIn {
             Job::DropTenant => {
                 let name = match tenant {
                     TenantId::User(404) => "NO_WORKER",
+                    TenantId::User(429) => "BUSY",
                     TenantId::User(504) => "DEADLINE",
                     _ => "DROP",
                 };

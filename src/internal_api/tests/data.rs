@@ -280,6 +280,7 @@ fn a_long_list_is_sent_in_pieces_and_large_answers_share_a_budget() {
     assert_eq!(fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["s"]})).0, 200);
     let large = fixture.dispatch(GUILD, r#"{"name":"LARGE"}"#);
     expect_error(&large, 503, "Busy", true);
+    assert_eq!(large.header("retry-after"), None, "it is not to be done again");
     assert_eq!(fixture.dispatch(GUILD, r#"{"name":"X"}"#).status, 200);
 }
 
@@ -303,8 +304,12 @@ fn a_ban_is_kept_shown_and_ends_what_runs() {
 #[test]
 fn a_ban_is_answered_when_what_ran_has_ended() {
     let fixture = serve(config());
-    fixture.refused("POST", "/i/ban/user/504", r#"{"banned":true}"#, 504, "Deadline");
-    assert_eq!(fixture.db.standing(TenantId::User(504)), Standing::Banned, "it counts all the same");
+    for (user, status, code) in [(504, 504, "Deadline"), (429, 503, "Busy")] {
+        let target = format!("/i/ban/user/{user}");
+        let answer = fixture.ask("POST", &target, &authorization(), br#"{"banned":true}"#);
+        expect_error(&answer, status, code, true);
+        assert_eq!(fixture.db.standing(TenantId::User(user)), Standing::Banned, "it is stored");
+    }
     assert_eq!(fixture.post("/i/ban/user/404", json!({"banned": true})).0, 204, "where no worker is, nothing runs");
 }
 

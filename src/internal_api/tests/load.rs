@@ -50,6 +50,18 @@ fn callers_of_one_tenant_leave_places_to_other_tenants() {
         assert_eq!(fixture.dispatch("/i/dispatch-event/7", r#"{"name":"X"}"#).status, 200);
         assert_eq!(fixture.ask("POST", "/i/guilds-exist", &authorization(), b"[1]").status, 200);
     }
+    for (method, route, body) in [
+        ("GET", "tenant", ""),
+        ("PUT", "tenant-state", r#"{"events":[]}"#),
+        ("GET", "tenant-state", ""),
+        ("POST", "kv", r#"{"op":"find","pattern":"%"}"#),
+        ("POST", "drop-tenant", ""),
+        ("POST", "ban", r#"{"banned":true}"#),
+    ] {
+        let target = format!("/i/{route}/guild/123");
+        let answer = fixture.ask(method, &target, &authorization(), body.as_bytes());
+        assert!((200..300).contains(&answer.status), "{method} {target}: {answer:?}");
+    }
     drop(waiting);
 }
 
@@ -117,6 +129,19 @@ fn a_body_may_come_in_chunks_within_the_same_bounds() {
     client.send(format!("{head}x\r\n").as_bytes());
     expect_error(&client.answer(), 400, "BadRequest", false);
     assert!(fixture.seen_rx.is_empty());
+}
+
+#[test]
+fn chunks_are_a_body_where_none_is_taken_unless_they_are_none() {
+    let fixture = serve(config());
+    let headers = format!("Host: x\r\n{}Transfer-Encoding: chunked\r\n", authorization());
+    let head = format!("POST /i/drop-tenant/guild/123 HTTP/1.1\r\n{headers}\r\n");
+    let mut client = fixture.connect();
+    client.send(format!("{head}0\r\n\r\n").as_bytes());
+    assert_eq!(client.answer().status, 204);
+    client.send(format!("{head}2\r\n{{}}\r\n0\r\n\r\n").as_bytes());
+    assert!(expect_error(&client.answer(), 400, "BadRequest", false).contains("no body"));
+    assert_eq!(fixture.seen_rx.len(), 1, "what is refused reaches no tenant");
 }
 
 #[test]
