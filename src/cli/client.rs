@@ -158,9 +158,6 @@ fn refused(status: u16, body: &str) -> CliError {
         "NoAuthToken" | "InvalidToken" => CliError::failed(format!(
             "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"
         )),
-        "Restricted" if message.contains("source") => {
-            CliError::failed(format!("{text}; the master's --trusted-source lets others in"))
-        }
         "Banned" => CliError::failed(format!("{text}; mesophyll tenant unban TENANT lifts it")),
         "Quarantined" => CliError::failed(format!("{text}; mesophyll quarantine list says why, lift TENANT lifts it")),
         "NoWorker" => CliError::failed(format!("{text}; mesophyll workers shows them")).passing(),

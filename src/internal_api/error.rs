@@ -76,6 +76,9 @@ impl Code {
 /// When a caller that found no room may come again: most requests take milliseconds.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// What a source that is not trusted learns.
+const ONLY_TRUSTED: &str = "only trusted sources are answered here; the master's --trusted-source lets others in";
+
 /// An error on its way to a caller. Its message carries no token, no path of the store and no internal type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct ApiError {
@@ -130,7 +133,7 @@ impl ApiError {
     pub(super) fn restricted(peer: Peer) -> Self {
         log::debug!("refused {peer}: not a trusted source");
         // Who is not to be answered is not to hold a connection either.
-        Self { closes: true, ..Self::new(Code::Restricted, "only trusted sources are answered here") }
+        Self { closes: true, ..Self::new(Code::Restricted, ONLY_TRUSTED) }
     }
 
     /// Whether it is ours to mend, and not the caller's, a script's, or the load's.
@@ -151,7 +154,7 @@ impl ApiError {
         let response = if self.closes { response.closing() } else { response };
         match (self.code, self.allow) {
             (Code::NoAuthToken | Code::InvalidToken, _) => response.with_header("WWW-Authenticate", "Internal"),
-            (Code::Busy, _) => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
+            (Code::Busy, _) if !self.sent => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
             (_, Some(allow)) => response.with_header("Allow", allow),
             _ => response,
         }
