@@ -210,12 +210,12 @@ pub const WORKER_OUTPUT_QUEUE_LINES: usize = 8192;
 /// Lines of a worker's output that are shown with its death.
 pub const WORKER_OUTPUT_TAIL_LINES: usize = 50;
 
-/// Limit: dispatches that wait for a worker that is not ready: a second of a busy worker, which is about as long as a restart
-/// takes. Of these and of [`WAITING_FOR_WORKER_BYTES`] a tenant has no more than it leaves to the others
-/// ([`Shares`](crate::model::Shares)); one more is `Busy` at once.
+/// Limit: dispatches without data that wait for a worker that is not ready: a second of a busy worker, about as long as a
+/// restart takes. Each weighs its bytes and this part (3 KiB) of [`WAITING_FOR_WORKER_BYTES`], of which a tenant has no
+/// more than it leaves to the others ([`Shares`](crate::model::Shares)), half at most; one more is `Busy` at once.
 pub const WAITING_FOR_WORKER_MAX: usize = 16_384;
 
-/// Limit: bytes of the events that wait for a worker that is not ready: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
+/// Limit: what all that waits for a worker that is not ready weighs: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
 /// and shared in the same way, so that a link that comes up takes all of them.
 pub const WAITING_FOR_WORKER_BYTES: usize = 3 * MESSAGE_MAX_BYTES;
 

@@ -110,6 +110,9 @@ impl<T: Target> Router<T> {
                     Some(unsent) => unsent,
                 };
             }
+            if matches!(waiting.job, Job::DropTenant) {
+                self.end_dispatches(waiting.tenant);
+            }
             waiting = match self.lock().wait(waiting)? {
                 None => return Ok(()),
                 // A link came up since: what has waited is on it already, so this one may go directly.
@@ -199,6 +202,15 @@ impl<T: Target> Router<T> {
         }
     }
 
+    /// Ends what waits of a tenant that is dropped, as its worker would end it; the drop goes on to
+    /// the worker, where more may run. Drops of the tenant that wait already wait on.
+    fn end_dispatches(&self, tenant: TenantId) {
+        for waiting in self.take(|waiting| waiting.tenant == tenant && !matches!(waiting.job, Job::DropTenant)) {
+            let dropped = "cancelled: the tenant was dropped".to_owned();
+            waiting.answer.send(Err(DispatchError::Script(dropped)));
+        }
+    }
+
     /// How many wait here.
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
@@ -229,7 +241,9 @@ impl<T: Target> State<T> {
             Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(waiting)),
             Route::Link(_) | Route::Queue => {}
         }
-        if !self.shares.has_room(waiting.tenant, waiting.weight(), limits::WAITING_FOR_WORKER_BYTES) {
+        // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
+        let is_drop = matches!(waiting.job, Job::DropTenant);
+        if !is_drop && !self.shares.has_room(waiting.tenant, waiting.weight(), limits::WAITING_FOR_WORKER_BYTES) {
             let error = DispatchError::Busy("its worker is away, and too many dispatches wait for it".to_owned());
             return Err(Refused(waiting.answer, error));
         }
@@ -335,5 +349,37 @@ mod tests {
         assert_eq!(taken, [Ticket(2)]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
+    }
+
+    #[test]
+    fn a_drop_finds_room_and_ends_what_its_tenant_has_waiting() {
+        let router = Router::new();
+        let (answered_tx, answered_rx) = unbounded();
+        let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let submit = |tenant, ticket, job| {
+            let answered_tx = answered_tx.clone();
+            let answer = Answer::callback(move |result| answered_tx.send((ticket, result)).unwrap_or_default());
+            router.submit(tenant, Ticket(ticket), job, deadline, answer).map_err(|Refused(_, error)| error)
+        };
+        let event = || {
+            let data = EventData::Json(EncodedJson::null());
+            Job::Dispatch(CreateEvent { name: "E".to_owned(), author: None, data })
+        };
+        submit(other, 0, event()).expect("it waits");
+        let many = (1..).take_while(|ticket| submit(greedy, *ticket, event()).is_ok()).count();
+        assert!(many > 1000);
+        // That of the event which was refused.
+        assert!(answered_rx.try_recv().is_ok());
+        submit(greedy, 1_000_001, Job::DropTenant).expect("it waits");
+        submit(greedy, 1_000_002, Job::DropTenant).expect("it waits");
+        let ended: Vec<_> = answered_rx.try_iter().collect();
+        let dropped = Err(DispatchError::Script("cancelled: the tenant was dropped".to_owned()));
+        assert_eq!(ended.len(), many);
+        assert!(ended.iter().all(|(_, result)| *result == dropped));
+        let noting = Noting::default();
+        router.to_link(noting.clone());
+        let taken: Vec<Ticket> = noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
+        assert_eq!(taken, [Ticket(0), Ticket(1_000_001), Ticket(1_000_002)]);
     }
 }
