@@ -127,6 +127,8 @@ impl WorkerThreadHandle {
 
 impl Managed for WorkerThreadHandle {
     fn report(&self) -> WorkerReport {
+        // No loop supervises it, but `api-history` asks for reports every five seconds.
+        self.shared.unseen.log_lost(Instant::now());
         let status = self.shared.status().clone();
         // What it says of its process is the master's own, which nobody shall count twice.
         let health = status.gate.as_ref().map(|gate| Health { process: None, ..gate.0.worker.health() });
@@ -433,4 +435,59 @@ impl Target for Gate {
 // Plain values only change under these locks, so poison means nothing here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crossbeam_channel::never;
+
+    use super::super::{Subscriptions, WorkerDb};
+    use super::*;
+    use crate::model::{EncodedJson, EventData};
+    use crate::runtime::{RuntimeStats, TemplateRuntime};
+    use crate::store::memory::MemoryStore;
+    use crate::store::{DbOptions, DbState};
+
+    /// Has no room.
+    struct Full;
+
+    impl TemplateRuntime for Full {
+        fn submit(&self, _: TenantId, _: Ticket, _: Job, answer: Answer) {
+            answer.send(Err(DispatchError::Busy("full".to_owned())));
+        }
+
+        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+            Cancelled::Unknown
+        }
+
+        fn stats(&self) -> RuntimeStats {
+            RuntimeStats::default()
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    #[test]
+    fn a_loss_in_this_process_is_logged_when_a_report_is_due() {
+        let make = || {
+            let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
+            let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+            let db = Arc::new(WorkerDb::direct(Arc::new(db), 0, 1));
+            let worker = WorkerThread::new(0, Box::new(Full), 1, subscriptions, db);
+            worker.load_tenant_states().expect("states");
+            Ok(worker)
+        };
+        let handle = WorkerThreadHandle::start(0, Duration::ZERO, Box::new(make), || ()).expect("it starts");
+        let event = CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) };
+        handle.submit_nowait(TenantId::Guild(1), event, Instant::now(), None).expect("it is taken");
+        assert!(handle.shared.unseen.has_lost());
+        let until = Instant::now() + Duration::from_secs(30);
+        while handle.shared.unseen.has_lost() && Instant::now() < until {
+            handle.report();
+            let _ = never::<()>().recv_timeout(LOOK);
+        }
+        assert!(!handle.shared.unseen.has_lost());
+    }
 }

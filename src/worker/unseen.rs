@@ -71,9 +71,16 @@ impl Unseen {
         answer.observed(observed)
     }
 
-    /// Logs what was lost, if it has been collected for long enough. For a loop that comes round every second or so.
+    /// Logs what was lost, if it has been collected for long enough. For what comes round every few
+    /// seconds: a supervision loop, or, for a worker in this process, those that ask for its report.
     pub(super) fn log_lost(&self, now: Instant) {
         self.0.log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
+    }
+
+    /// Whether losses are collected that are not logged yet.
+    #[cfg(test)]
+    pub(super) fn has_lost(&self) -> bool {
+        self.0.lock().since.is_some()
     }
 
     /// Logs what was lost, such as when its worker has ended.
@@ -95,7 +102,7 @@ impl Failures {
 
     fn lose(&self, tenant: TenantId, error: &DispatchError) {
         let now = Instant::now();
-        // Where no loop comes round, the next loss brings the earlier ones to the log.
+        // Where nothing came round since, this loss brings the earlier ones to the log.
         self.log_lost(self.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
         let mut lost = self.lock();
         lost.since.get_or_insert(now);
