@@ -2,7 +2,8 @@
 //!
 //! Every job passes here twice: where it enters ([`AdmittingPool`](super::AdmittingPool)) it gets an [`Observed`], and where it ends,
 //! in whichever layer, that calls [`Traffic::ended`], with tenant, name, error and duration in hand. Owned by the master; written
-//! from whichever thread has an answer, and nobody waits there for a lock.
+//! from whichever thread has an answer. The locks there (a worker's unanswered jobs, the busiest
+//! tenants, the last errors) are held for a few steps in memory, never across something that blocks.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
