@@ -16,8 +16,9 @@ use crate::limits;
 /// Between two looks at how it goes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Limit: for one worker to drain, end, and be ready again: the master's own limits come first.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(limits::DRAIN_TIMEOUT_MAX.as_secs() + 120);
+/// Limit: for one worker to be ready again, from when it no longer drains: the master's own limits
+/// come first. Draining takes as long as the master lets it, [`limits::DRAIN_TIMEOUT_MAX`] at most.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) const COMMAND: Command = Command {
     name: "restart",
@@ -58,12 +59,14 @@ fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
     let before = before.map_or(0, |worker| worker.restarts);
     client.post_nothing(&format!("/i/restart-worker/{id}"))?.success()?;
-    let until = Instant::now() + RESTART_TIMEOUT;
+    let since = Instant::now();
+    let mut until = since + RESTART_TIMEOUT;
     loop {
         let (text, workers) = fetch(client)?;
         let Some(worker) = of(workers) else {
             return Err(CliError::failed(format!("there is no worker {id}")));
         };
+        until = ready_until(since, until, &worker.state, Instant::now());
         match worker.state.as_str() {
             "ready" if worker.restarts > before || was_stopped => {
                 return if is_json {
@@ -82,6 +85,15 @@ fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
             _ => pause(),
         }
     }
+}
+
+/// Until when a worker that is restarted since `since` may take to be ready: while it drains, that
+/// moves on.
+fn ready_until(since: Instant, until: Instant, state: &str, now: Instant) -> Instant {
+    if state != "draining" {
+        return until;
+    }
+    now.min(since + limits::DRAIN_TIMEOUT_MAX) + RESTART_TIMEOUT
 }
 
 /// What the API says of one of the workers.
@@ -125,4 +137,22 @@ fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
 
 fn pause() {
     let _ = never::<()>().recv_timeout(PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_has_its_time_to_get_ready_after_its_drain() {
+        let since = Instant::now();
+        let at = |seconds| since + Duration::from_secs(seconds);
+        let until = at(120);
+        assert_eq!(ready_until(since, until, "starting", at(100)), until);
+        let drained = ready_until(since, until, "draining", at(200));
+        assert_eq!(drained, at(320));
+        assert_eq!(ready_until(since, drained, "starting", at(250)), drained);
+        let longest = limits::DRAIN_TIMEOUT_MAX + RESTART_TIMEOUT;
+        assert_eq!(ready_until(since, until, "draining", at(100_000)), since + longest);
+    }
 }
