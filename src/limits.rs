@@ -269,7 +269,7 @@ pub const IO_THREAD_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const CALL_BYTES: usize = 512;
 
 /// Limit: bytes of a tenant's calls and results outside its VM for which there is room however full the VM seems to be: a few
-/// of the largest values, or a thousand small calls, so that garbage in a VM is no reason to refuse one. More counts
+/// of the largest values, or a thousand small calls, so that none of them has garbage in a VM collected. More counts
 /// towards [`VM_MEMORY_MAX_BYTES`], and a call for which nothing is left is an error in the script.
 pub const CALLS_FREE_BYTES: usize = 1024 * 1024;
 

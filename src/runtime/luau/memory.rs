@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mlua::Lua;
 use mlua::state::{GcIncParams, GcMode};
@@ -21,6 +22,13 @@ const SOFT: (i32, i32) = (200, 200);
 /// Above half of the limit: with four fifths of it alive the collector still keeps up by itself.
 const HARD: (i32, i32) = (125, 500);
 
+/// A call that is refused has the VM collected if it grew by one in so many parts of its limit since the last time, so
+/// that a script that is refused in a loop does not pay for a collection each time.
+const GREW_SHARE: usize = 16;
+
+/// Or if so many times what that collection took have passed: garbage may come without growth.
+const REST_SHARE: u32 = 10;
+
 /// What an allocation may take a VM to, garbage included; beyond it the allocation fails.
 pub(super) fn peak_bytes(limit: usize) -> usize {
     limit.saturating_mul(VM_MEMORY_PEAK_FACTOR)
@@ -32,11 +40,13 @@ pub(super) struct Pace {
     limit: usize,
     outside: Arc<Outside>,
     hard: Cell<bool>,
+    /// When the VM may be collected again for a call that is refused though it has not grown, and what was alive then.
+    collected: Cell<Option<(Instant, usize)>>,
 }
 
 impl Pace {
     pub(super) fn new(limit: usize, outside: &Arc<Outside>) -> Self {
-        Self { limit, outside: outside.clone(), hard: Cell::new(false) }
+        Self { limit, outside: outside.clone(), hard: Cell::new(false), collected: Cell::new(None) }
     }
 
     /// The limit of live data, in bytes.
@@ -49,10 +59,29 @@ impl Pace {
         self.used(lua) > self.limit
     }
 
-    /// Whether there is room for a call with so large arguments. Garbage is in the way too: to collect it for each call
-    /// that is refused would cost more than the call. So what is small needs no room.
+    /// Whether there is room for a call with so large arguments: what is small needs none, and garbage that is in the way
+    /// of another is collected.
     pub(super) fn has_room(&self, lua: &Lua, bytes: usize) -> bool {
-        self.outside.of_scripts() + bytes <= CALLS_FREE_BYTES || self.used(lua) + bytes <= self.limit
+        let outside = self.outside.of_scripts() + bytes;
+        let is_small = outside <= CALLS_FREE_BYTES;
+        let fits = || lua.used_memory() + outside <= self.limit;
+        is_small || fits() || (outside <= self.limit && self.collect_again(lua) && fits())
+    }
+
+    /// Collects everything, unless it was done of late and there is hardly any garbage since; whether it was done.
+    fn collect_again(&self, lua: &Lua) -> bool {
+        let (started, used) = (Instant::now(), lua.used_memory());
+        if let Some((again_at, alive)) = self.collected.get()
+            && started < again_at
+            && used <= alive + self.limit / GREW_SHARE
+        {
+            // The collector may have got on by itself: what comes after that is growth.
+            self.collected.set(Some((again_at, alive.min(used))));
+            return false;
+        }
+        Self::collect(lua);
+        self.collected.set(Some((Instant::now() + started.elapsed() * REST_SHARE, lua.used_memory())));
+        true
     }
 
     fn used(&self, lua: &Lua) -> usize {
@@ -137,5 +166,35 @@ impl Collection {
             self.why = None;
         }
         self.why.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::runtime::luau::outside::Held;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn a_call_is_refused_for_live_data_and_not_for_garbage() {
+        let (lua, outside) = (Lua::new(), Arc::<Outside>::default());
+        let pace = Pace::new(16 * MIB, &outside);
+        let _calls = outside.charge(Held::Call, 2 * MIB);
+        lua.gc_stop();
+        let make = |mib: usize| lua.create_buffer(vec![0; mib * MIB]).expect("a buffer");
+        drop(make(15));
+        assert!(pace.has_room(&lua, MIB), "garbage is in nobody's way");
+        let kept = make(15);
+        assert!(!pace.has_room(&lua, MIB));
+        // Not again at once, unless the VM has grown since.
+        let later = Instant::now() + Duration::from_secs(3600);
+        pace.collected.set(Some((later, lua.used_memory())));
+        drop(kept);
+        assert!(!pace.has_room(&lua, MIB));
+        drop(make(2));
+        assert!(pace.has_room(&lua, MIB));
     }
 }
