@@ -145,6 +145,11 @@ impl IoOutput {
 }
 
 impl IoPurpose {
+    /// Whether it is a call of a script.
+    pub(super) fn is_call(self) -> bool {
+        matches!(self, IoPurpose::Task { .. })
+    }
+
     /// The most that its result may take: the answer as bytes, and what is made of it.
     pub(super) fn result_max(self) -> usize {
         let answer = match self {

@@ -123,6 +123,8 @@ impl Tenant {
             log::info!(tenant:% = self.id; "{} ended with {calls}", self.id);
         }
         let events: Vec<u64> = self.events.keys().copied().collect();
+        // All of them first: one may be next in line for a lock that another gives back.
+        events.iter().for_each(|event| self.end_life(*event));
         events.into_iter().for_each(|event| self.kill_event(core, event, doom));
         let why = match doom {
             Doom::Stopping => "the worker stopped before the event ran",

@@ -62,6 +62,8 @@ pub(super) struct Tenant {
     pub(super) locks: Locks,
     pub(super) outside: Arc<Outside>,
     io_under_way: usize,
+    /// Those of them that are calls of scripts.
+    calls_under_way: usize,
     /// The most that the results of what is under way may take.
     reserved: usize,
     /// What waits for its turn, by the number of that. Limit: one a task, one a waiting script and one for the program.
@@ -109,8 +111,8 @@ pub(super) struct Event {
     pub(super) vm: Rc<LiveVm>,
     /// What its data takes, which stays for as long as it does.
     _data: Charge,
-    /// Work for it that has not begun when this is gone is not begun any more.
-    life: Arc<()>,
+    /// Work for it that has not begun when this is gone is not begun any more, nor is any that is asked for later.
+    life: Option<Arc<()>>,
     /// Gone when the handler has returned.
     answer: Option<Answer>,
     pub(super) meter: Rc<Meter>,
@@ -159,6 +161,7 @@ impl Tenant {
             locks: Locks::default(),
             outside: Arc::default(),
             io_under_way: 0,
+            calls_under_way: 0,
             reserved: 0,
             io_backlog: BTreeMap::new(),
             last_turn: 0,
@@ -229,6 +232,7 @@ impl Tenant {
     /// Something that an I/O thread did for this tenant is done.
     pub(super) fn io_done(&mut self, core: &mut Core, done: IoDone) {
         self.io_under_way = self.io_under_way.saturating_sub(1);
+        self.calls_under_way = self.calls_under_way.saturating_sub(usize::from(done.purpose.is_call()));
         self.reserved = self.reserved.saturating_sub(done.purpose.result_max());
         self.start_backlog(core);
         match done.purpose {
@@ -355,7 +359,7 @@ impl Tenant {
                     template,
                     vm,
                     _data: data,
-                    life: waiting.life,
+                    life: Some(waiting.life),
                     answer,
                     meter,
                     handler,
@@ -447,7 +451,7 @@ impl Tenant {
     /// From now on no I/O thread begins anything for an event: before it is answered, as its caller may look then.
     pub(super) fn end_life(&mut self, id: u64) {
         if let Some(event) = self.events.get_mut(&id) {
-            event.life = Arc::default();
+            event.life = None;
         }
     }
 
@@ -486,7 +490,7 @@ impl Tenant {
         self.submit_io(core, job).map(|()| None).map_err(drop)
     }
 
-    /// The life of the event that work is for: without it, the work is for nothing.
+    /// The life of the event that work is for: when that has ended, the work is for nothing.
     fn owner(&self, purpose: IoPurpose) -> Option<Weak<()>> {
         let life = match purpose {
             // It is for all that wait.
@@ -496,10 +500,10 @@ impl Tenant {
                 self.waiting.iter().find(is_it).map(|waiting| &waiting.life)
             }
             IoPurpose::Task { task, .. } => {
-                self.tasks.get(task).and_then(|task| self.events.get(&task.event)).map(|event| &event.life)
+                self.tasks.get(task).and_then(|task| self.events.get(&task.event)).and_then(|event| event.life.as_ref())
             }
         };
-        life.map(Arc::downgrade)
+        Some(life.map(Arc::downgrade).unwrap_or_default())
     }
 
     /// Throws away what waits for this turn, and gives its lock back.
@@ -509,9 +513,10 @@ impl Tenant {
         }
     }
 
-    /// How many calls wait for their turn, and how many are under way at most.
+    /// How many calls of scripts wait for their turn, and how many are under way at most.
     pub(super) fn calls(&self) -> (usize, usize) {
-        (self.io_backlog.len(), self.io_under_way.min(IO_THREADS))
+        let waiting = self.io_backlog.values().filter(|job| job.purpose.is_call()).count();
+        (waiting, self.calls_under_way.min(IO_THREADS))
     }
 
     /// Whether a job may start beside those that are under way: there is room for the largest result that it may have, or
@@ -528,9 +533,10 @@ impl Tenant {
     }
 
     fn submit_io(&mut self, core: &Core, job: IoJob) -> Result<(), IoJob> {
-        let result_max = job.purpose.result_max();
+        let (result_max, is_call) = (job.purpose.result_max(), job.purpose.is_call());
         core.io.submit(job)?;
         self.io_under_way += 1;
+        self.calls_under_way += usize::from(is_call);
         self.reserved += result_max;
         Ok(())
     }
