@@ -43,7 +43,7 @@ impl Sample {
             let (pid, bytes) = worker.memory();
             memory.insert(pid.ok_or(place), bytes.unwrap_or(0));
         }
-        sample.memory = memory.values().sum();
+        sample.memory = memory.into_values().fold(0, u64::saturating_add);
         sample
     }
 }

@@ -19,6 +19,7 @@ use crate::http::{Body, Response};
 use crate::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::metrics::LATENCY_BOUNDS_US;
 use crate::model::JobKind;
+use crate::sharding::worker_for;
 use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 
 /// What a master is, for those who look at it; no path and no address.
@@ -188,10 +189,14 @@ pub(super) fn status(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result
 /// workers' word, which comes with their heartbeats.
 fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> Busiest {
     let report = traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
-    let figures = workers.iter().filter_map(|worker| worker.health.as_ref()?.figures.as_deref());
+    let figures = workers.iter().filter_map(|worker| Some((worker.id, worker.health.as_ref()?.figures.as_deref()?)));
     let mut shares = BTreeMap::new();
-    for (tenant, events, us) in figures.clone().flat_map(|figures| &figures.busiest) {
-        shares.insert(*tenant, (*us, *events));
+    let mut us = 0_u64;
+    for (id, figures) in figures {
+        us = us.saturating_add(figures.busiest_us);
+        // A worker has no say about tenants of another one.
+        let own = figures.busiest.iter().filter(|(tenant, ..)| worker_for(*tenant, workers.len()) == id);
+        shares.extend(own.map(|(tenant, events, us)| (*tenant, (*us, *events))));
     }
     for share in report.tenants {
         shares.entry(share.tenant).or_default().1 = share.events;
@@ -200,7 +205,7 @@ fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) ->
         shares.into_iter().map(|(tenant, (us, events))| Share { tenant: tenant.to_string(), events, us }).collect();
     tenants.sort_by_key(|share| Reverse((share.us, share.events)));
     tenants.truncate(2 * BUSIEST_TOLD);
-    Busiest { seconds: report.span.as_secs(), us: figures.map(|figures| figures.busiest_us).sum(), tenants }
+    Busiest { seconds: report.span.as_secs(), us, tenants }
 }
 
 fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
@@ -221,4 +226,39 @@ fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RuntimeFigures, TenantId};
+    use crate::wire::message::Health;
+    use crate::worker::supervisor::{Restarts, State};
+
+    #[test]
+    fn a_worker_speaks_for_its_own_tenants_and_its_sums_do_not_overflow() {
+        let (first, second) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
+        let mut figures = RuntimeFigures::default();
+        figures.busiest = vec![(first, 1, 2), (second, 3, 4)];
+        figures.busiest_us = u64::MAX;
+        let report = |id| WorkerReport {
+            id,
+            state: State::Ready,
+            pid: None,
+            started: None,
+            heartbeat_age: None,
+            in_flight: 0,
+            waiting: 0,
+            health: Some(Health { figures: Some(Box::new(figures.clone())), ..Health::default() }),
+            restarts: Restarts::default(),
+            last_exit: None,
+        };
+        let named = |reports: &[WorkerReport]| {
+            let Busiest { us, tenants, .. } = busiest(None, reports, Instant::now());
+            (us, tenants.into_iter().map(|share| share.tenant).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&[report(0), report(1)]), (u64::MAX, vec![second.to_string(), first.to_string()]));
+        let other = WorkerReport { health: None, ..report(1) };
+        assert_eq!(named(&[report(0), other]), (u64::MAX, vec![first.to_string()]));
+    }
 }

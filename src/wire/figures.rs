@@ -11,8 +11,9 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
 use super::writer::Writer;
+use crate::limits::BUSIEST_TOLD;
 use crate::metrics::{Buckets, LATENCY_BOUNDS_US};
-use crate::model::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures};
+use crate::model::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures, TenantId};
 use crate::process_figures::ProcessFigures;
 
 impl Encode for Buckets {
@@ -166,7 +167,7 @@ impl Decode for RuntimeFigures {
                     *figures.budget_mut(budget) = Decode::decode(reader)?;
                     Ok(())
                 })?,
-                13 => figures.busiest = Decode::decode(reader)?,
+                13 => figures.busiest = busiest(reader)?,
                 14 => figures.busiest_us = Decode::decode(reader)?,
                 _ => read_kinds(reader, 2, |reader, call| {
                     *figures.db_mut(call) =
@@ -178,6 +179,14 @@ impl Decode for RuntimeFigures {
         })?;
         Ok(figures)
     }
+}
+
+/// The busiest tenants, as many as a worker reports at most: by events and by time. What else a peer sends is skipped.
+fn busiest(reader: &mut Reader<'_>) -> Result<Vec<(TenantId, u64, u64)>, WireError> {
+    let len = array(reader)?;
+    let kept: Vec<_> = (0..len.min(2 * BUSIEST_TOLD)).map(|_| Decode::decode(reader)).collect::<Result<_, _>>()?;
+    (kept.len()..len).try_for_each(|_| skip_unknown(reader))?;
+    Ok(kept)
 }
 
 impl Encode for ProcessFigures {
@@ -262,6 +271,16 @@ mod tests {
         assert_eq!(reader.end(), Ok(()));
         assert_eq!(read, [(Budget::Memory, 5), (Budget::Spawns, 5)]);
         assert!(RuntimeFigures::from_bytes(b"\x91\xa1x").is_err());
+    }
+
+    #[test]
+    fn busy_tenants_beyond_what_a_worker_reports_are_skipped() {
+        let mut figures = RuntimeFigures::default();
+        figures.busiest = (0..1000).map(|number| (TenantId::Guild(number), 1, 2)).collect();
+        figures.busiest_us = 7;
+        let read = RuntimeFigures::from_bytes(&figures.to_bytes()).expect("readable");
+        assert_eq!(read.busiest, figures.busiest[..2 * BUSIEST_TOLD]);
+        assert_eq!(read.busiest_us, 7);
     }
 
     #[test]
