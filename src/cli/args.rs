@@ -125,6 +125,8 @@ impl Source {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Args {
     values: BTreeMap<&'static str, Vec<(String, Source)>>,
+    /// Lists that were given without an item, and where.
+    empty: BTreeMap<&'static str, Source>,
     /// Variables and lines that are set for another command.
     ignored: Vec<String>,
     /// What stands alone, in order.
@@ -213,6 +215,9 @@ impl Args {
         let wrong = |rule| ConfigError { message: format!("{variable} {rule}"), is_usage };
         let values = given_as_text(spec, &value).map_err(wrong)?;
         let source = Source::Environment(variable.clone());
+        if values.is_empty() {
+            self.empty.insert(spec.name, source.clone());
+        }
         self.values.insert(spec.name, values.into_iter().map(|value| (value, source.clone())).collect());
         Ok(())
     }
@@ -225,6 +230,9 @@ impl Args {
         let values = given_as_text(spec, value)?;
         if matches!(spec.elsewhere, Elsewhere::Nowhere) {
             self.ignored.push(format!("{path}:{line}: {}", spec.name));
+            return Ok(());
+        }
+        if matches!(self.empty.get(spec.name), Some(Source::Environment(_))) {
             return Ok(());
         }
         let before = self.values.entry(spec.name).or_default();
@@ -276,6 +284,11 @@ impl Args {
     /// The value of an option and where it came from.
     pub(crate) fn get(&self, name: &str) -> Option<(&str, &Source)> {
         self.given(name).next()
+    }
+
+    /// Where an option comes from, also a list that was given empty; `None`: its default applies.
+    pub(crate) fn source(&self, name: &str) -> Option<&Source> {
+        self.get(name).map(|(_, source)| source).or_else(|| self.empty.get(name))
     }
 
     /// All values of a repeatable option.
@@ -367,6 +380,19 @@ mod tests {
             let error = parse(&[], &[("MESOPHYLL_SCOPE", list)]).expect_err(list);
             assert!(!error.is_usage && error.message.starts_with("MESOPHYLL_SCOPE is a list"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_list_in_the_environment_goes_before_the_file() {
+        let mut args = parse(&[], &[("MESOPHYLL_SCOPE", "")]).expect("an empty list");
+        args.take_line(&SPECS[2], "a", "file", 1).expect("valid");
+        assert!(args.all("scope").is_empty(), "{args:?}");
+        assert_eq!(args.source("scope"), Some(&Source::Environment("MESOPHYLL_SCOPE".into())));
+        let mut args = parse(&[], &[]).expect("nothing");
+        for (line, value) in [(1, ""), (2, "a"), (3, "b")] {
+            args.take_line(&SPECS[2], value, "file", line).expect("valid");
+        }
+        assert_eq!(args.all("scope"), ["a", "b"]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(super) fn report(
 fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretState]) -> Vec<Shown> {
     let options = command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
     let options = options.map(|option| {
-        let source = args.get(option.name).map(|(_, source)| source);
+        let source = args.source(option.name);
         let place = match source {
             Some(Source::File { path, line }) => Some((path, line)),
             _ => None,
