@@ -42,7 +42,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     if args.is_on("follow") {
         return source.follow(is_json);
     }
-    let errors = source.fetch()?;
+    let (_, errors) = source.fetch()?;
     if is_json {
         return output::print_json(&Value::from(errors).to_string());
     }
@@ -62,8 +62,8 @@ struct Source {
 }
 
 impl Source {
-    /// The errors that are known now, the newest first.
-    fn fetch(&self) -> Result<Vec<Value>, CliError> {
+    /// The master's process, if it says so, and the errors that are known now, the newest first.
+    fn fetch(&self) -> Result<(Value, Vec<Value>), CliError> {
         let (text, member) = match self.tenant {
             None => (self.client.get("/i/status")?.success()?, "errors"),
             Some(tenant) => {
@@ -74,7 +74,9 @@ impl Source {
         };
         let mut answer: Value = serde_json::from_str(&text)
             .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
-        Ok(answer.get_mut(member).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default())
+        let master = answer.pointer("/master/pid").cloned().unwrap_or_default();
+        let errors = answer.get_mut(member).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        Ok((master, errors))
     }
 
     /// Prints what there is, the oldest first, and then what comes.
@@ -86,16 +88,17 @@ impl Source {
         let (mut seen, mut was_there, mut is_told) = (Vec::new(), false, false);
         loop {
             match self.fetch() {
-                Ok(errors) => {
+                Ok((master, errors)) => {
+                    let identity = |error: &Value| identity(self.tenant, &master, error);
                     (was_there, is_told) = (true, false);
-                    for error in errors.iter().rev().filter(|error| !seen.contains(&self.identity(error))) {
+                    for error in errors.iter().rev().filter(|error| !seen.contains(&identity(error))) {
                         let columns = self.row(error).map(|column| column.to_string()).join("  ");
                         let line = if is_json { escape::json(&error.to_string()).into_owned() } else { columns };
                         if !output::print_on(&escape::one_line(&line))? {
                             return Ok(());
                         }
                     }
-                    seen = errors.iter().map(|error| self.identity(error)).collect();
+                    seen = errors.iter().map(identity).collect();
                 }
                 Err(error) if was_there && error.may_pass() => {
                     if !std::mem::replace(&mut is_told, true) {
@@ -105,15 +108,6 @@ impl Source {
                 Err(error) => return Err(error),
             }
             let _ = after(FOLLOW_PAUSE).recv();
-        }
-    }
-
-    /// What tells an error from those that were printed: a record is written once, an error of the master's counts on.
-    fn identity(&self, error: &Value) -> Value {
-        if self.tenant.is_some() {
-            error.clone()
-        } else {
-            Value::from(vec![error["id"].clone(), error["count"].clone()])
         }
     }
 
@@ -135,6 +129,40 @@ impl Source {
                 let what = format!("{}: {message}", text(&error["event"]));
                 [span(number("last_s")), number("count").to_string(), text(&error["tenant"]), what]
             }
+        }
+    }
+}
+
+/// What tells an error from those that were printed: a record is written once, an error of the master's counts on. Each
+/// master numbers its errors from 1, so that the number alone says nothing after a restart.
+fn identity(tenant: Option<TenantId>, master: &Value, error: &Value) -> Value {
+    if tenant.is_some() {
+        return error.clone();
+    }
+    let members = ["id", "count", "tenant", "event", "message"].map(|member| error[member].clone());
+    members.into_iter().chain([master.clone()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_after_a_restart_of_the_master_is_another() {
+        let error = json!({"id": 1, "count": 1, "tenant": "guild:1", "event": "A", "message": "m", "last_s": 0});
+        let before = identity(None, &json!(1), &error);
+        let with = |name: &str, value: Value| {
+            let mut error = error.clone();
+            error[name] = value;
+            error
+        };
+        assert_eq!(identity(None, &json!(1), &with("last_s", json!(9))), before, "it is only older");
+        assert_ne!(identity(None, &json!(2), &error), before, "of another process");
+        // In a container each master is process 1.
+        for (name, value) in [("count", json!(2)), ("tenant", json!("guild:2")), ("message", json!("n"))] {
+            assert_ne!(identity(None, &json!(1), &with(name, value)), before, "{name}");
         }
     }
 }
