@@ -506,8 +506,8 @@ pub const POSTGRES_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// accepts and says nothing counts as unreachable then.
 pub const POSTGRES_GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Limit: threads that a server which accepts and says nothing holds in connecting; while there are so many, no further
-/// attempt is made. They end with their connections.
+/// Limit: threads that a server which accepts and says nothing holds in connecting, until its connections end; beyond it
+/// one attempt is made after [`STORE_REOPEN_MAX`], and each further one after twice the pause before, until one is answered.
 pub const POSTGRES_HELD_MAX: usize = 8;
 
 /// Limit: how long PostgreSQL's machine may be silent before a connection to it counts as lost.

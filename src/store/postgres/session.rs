@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use postgres::fallible_iterator::FallibleIterator as _;
@@ -19,7 +20,7 @@ use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 use crate::error::DbError;
 use crate::limits::{
     POSTGRES_CONNECT_TIMEOUT, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX, POSTGRES_SILENCE_MAX,
-    POSTGRES_STATEMENT_TIMEOUT,
+    POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
 };
 use crate::store::OpenError;
 use crate::thread;
@@ -77,6 +78,61 @@ impl fmt::Display for NoSession {
 /// Threads that were left in connecting.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
+/// One side of an attempt that is left by its caller: when its thread has ended, too, it is held no more.
+struct Left(Arc<AtomicBool>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if self.0.swap(true, Ordering::AcqRel) {
+            HELD.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+static PROBES: Mutex<Probes> = Mutex::new(Probes::NONE);
+
+fn probes() -> MutexGuard<'static, Probes> {
+    PROBES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Attempts while as many threads are held as may be: those held may never end though the server answers again. The
+/// pauses double, so that even a night of silence holds only a few threads more.
+#[derive(Debug)]
+struct Probes {
+    /// When the next attempt may be made; `None`: at any time, as the last one was answered.
+    next: Option<Instant>,
+    pause: Duration,
+}
+
+impl Probes {
+    const NONE: Self = Self { next: None, pause: STORE_REOPEN_MAX };
+
+    fn admit(&mut self, held: usize, now: Instant) -> bool {
+        match self.next {
+            _ if held < POSTGRES_HELD_MAX => *self = Self::NONE,
+            Some(next) if now < next => return false,
+            Some(_) => self.put_off(now),
+            None => {}
+        }
+        true
+    }
+
+    fn answered(&mut self) {
+        self.next = None;
+    }
+
+    fn silent(&mut self, held: usize, now: Instant) {
+        if held >= POSTGRES_HELD_MAX && self.next.is_none() {
+            self.put_off(now);
+        }
+    }
+
+    fn put_off(&mut self, now: Instant) {
+        self.next = Some(now + self.pause);
+        self.pause *= 2;
+    }
+}
+
 impl Session {
     /// Connects, on a thread of its own (`store-dial`): the `postgres` crate gives no handle on a connection before it
     /// is made, so a thread whose server says nothing can only be left to the end of that connection.
@@ -84,23 +140,31 @@ impl Session {
     /// # Blocks
     /// Until the session can be used, at most the time of [`time_to_connect`].
     pub(super) fn connect(config: &Config) -> Result<Self, NoSession> {
-        if HELD.load(Ordering::Relaxed) >= POSTGRES_HELD_MAX {
+        if !probes().admit(HELD.load(Ordering::Relaxed), Instant::now()) {
             return Err(NoSession::Held);
         }
         // Without room: a session is handed over to a caller that waits for it, or it is dropped.
         let (session_tx, session_rx) = bounded(0);
         let (own, time) = (config.clone(), time_to_connect(config));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let dialled = Left(Arc::clone(&is_over));
         let thread = thread::spawn("store-dial", move || {
-            if session_tx.send(Self::dial(&own)).is_err() {
-                HELD.fetch_sub(1, Ordering::Relaxed);
-            }
+            // Also when it panics.
+            let _dialled = dialled;
+            // Without its caller, the session is dropped.
+            let _ = session_tx.send(Self::dial(&own));
         });
         let thread = thread.map_err(NoSession::Io)?;
         match session_rx.recv_timeout(time) {
-            Ok(session) => session.map_err(NoSession::Refused),
+            Ok(session) => {
+                probes().answered();
+                session.map_err(NoSession::Refused)
+            }
             Err(RecvTimeoutError::Disconnected) => Err(NoSession::Io(io::Error::other("connecting panicked"))),
             Err(RecvTimeoutError::Timeout) => {
-                HELD.fetch_add(1, Ordering::Relaxed);
+                let held = HELD.fetch_add(1, Ordering::Relaxed) + 1;
+                drop(Left(is_over));
+                probes().silent(held, Instant::now());
                 std::mem::forget(thread);
                 Err(NoSession::Silent(time))
             }
@@ -342,6 +406,44 @@ mod tests {
             let error = config(url).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(says), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn held_attempts_let_ever_fewer_through_until_one_is_answered() {
+        let (mut probes, begun) = (Probes::NONE, Instant::now());
+        assert!(probes.admit(POSTGRES_HELD_MAX - 1, begun));
+        let mut held = POSTGRES_HELD_MAX;
+        probes.silent(held, begun);
+        let mut admitted = 0;
+        for second in 1..3600 {
+            let now = begun + Duration::from_secs(second);
+            if probes.admit(held, now) {
+                held += 1;
+                admitted += 1;
+                probes.silent(held, now);
+            }
+        }
+        assert!((5..15).contains(&admitted), "{admitted}");
+        probes.answered();
+        let late = begun + Duration::from_secs(3600);
+        assert!(probes.admit(held, late) && probes.admit(held, late), "the server answers");
+        probes.silent(held, late);
+        assert!(!probes.admit(held, late) && probes.admit(0, late));
+    }
+
+    #[test]
+    fn an_attempt_is_held_from_its_caller_s_leave_to_its_thread_s_end() {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let before = HELD.fetch_add(1, Ordering::Relaxed);
+        let dialled = Left(Arc::clone(&is_over));
+        drop(Left(is_over));
+        assert_eq!(HELD.load(Ordering::Relaxed), before + 1);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _dialled = dialled;
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(HELD.load(Ordering::Relaxed), before);
     }
 
     #[test]
