@@ -62,6 +62,11 @@ impl Value<'_> {
         matches!(self.shape, Shape::Data | Shape::Field | Shape::Held)
     }
 
+    /// What a type cast leaves of it: the event's data stays what it is, all else is what the cast says.
+    pub(super) fn cast(self) -> Self {
+        if self.is_data() { self } else { Self::default() }
+    }
+
     /// What is in it under a key that is not a plain name.
     pub(super) fn index(mut self, key: &str) -> Self {
         if !self.is_data() {

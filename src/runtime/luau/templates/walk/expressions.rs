@@ -44,10 +44,10 @@ impl<'a> Walk<'_, 'a> {
                 is_simple = false;
             }
             let word = self.nothing();
-            let value = self.simple();
+            let mut value = self.simple();
             while self.take("::") {
                 self.type_();
-                is_simple = false;
+                value = value.cast();
             }
             let after = OPERATORS.into_iter().find(|operator| self.is(operator)).unwrap_or_default();
             let is_left = prefix.is_empty() && matches!(before, "" | "and" | "or");

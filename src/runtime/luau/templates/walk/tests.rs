@@ -212,6 +212,8 @@ fn a_field_of_the_event_that_decides_is_found() {
     for (body, count) in [
         ("return d.nick or d.name", 1),
         ("return ctx:event().data.nick or 1", 1),
+        ("local t = ctx:event().data :: any return t.nick or 1", 1),
+        ("return (d :: { nick: string? }).nick or d.name", 1),
         ("return e.data.user.nick and 1", 1),
         ("if d.bot then end", 1),
         ("if d.a and d.b then elseif d.c then end", 3),
