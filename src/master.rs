@@ -12,11 +12,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{Access, access};
 
 use crate::config::{Mode, PoolConfig};
 use crate::internal_api::metrics::Figures;
@@ -152,9 +153,10 @@ impl Master {
         if let StoreUrl::Redb(path) = &url {
             needs_folder("--store", path)?;
         }
-        // Let go at once: what is checked is that the port can be had.
+        worker_program(config)?;
+        // Held until all are had, as a start does: two may ask for the same one.
         let ports = [config.api, Some(config.listen).filter(|_| config.mode == Mode::ProcessPool)];
-        ports.into_iter().flatten().try_for_each(|address| listen(address).map(drop))?;
+        let _held = ports.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
         match &config.worker_tokens {
             Some(path) if config.mode == Mode::ProcessPool && read_tokens(path, config.workers)?.is_none() => {
                 needs_folder("--worker-tokens", path)
@@ -273,6 +275,23 @@ impl Readiness for Ready {
     fn figures(&self) -> Figures {
         self.0.figures()
     }
+}
+
+/// What `--worker-program` names, if workers are started by it; absolute, as a name without a slash would be looked up
+/// in `PATH`.
+///
+/// # Errors
+/// It is no file that can be executed.
+pub fn worker_program(config: &PoolConfig) -> Result<Option<PathBuf>, MasterError> {
+    let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
+    let Some(path) = config.worker_program.as_deref().filter(|_| starts_workers) else { return Ok(None) };
+    let wrong = |why: String| MasterError::Config(format!("--worker-program: {}: {why}", path.display()));
+    let program = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+    let found = fs::metadata(&program).map_err(|error| wrong(error.to_string()))?;
+    if !found.is_file() || access(&program, Access::EXEC_OK).is_err() {
+        return Err(wrong("it is no file that this user can execute".to_owned()));
+    }
+    Ok(Some(program))
 }
 
 fn store_url(config: &PoolConfig) -> Result<StoreUrl, MasterError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
-use crate::master::Master;
+use crate::master::{Master, worker_program};
 use crate::worker::Program;
 use crate::worker::supervisor::State;
 
@@ -69,7 +69,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     need_luau()?;
     logging::init(config.log, config.log_format, "master", None);
     environment::log_unknown();
-    let program = config.worker_program.as_deref().map_or_else(Program::own, |path| Ok(Program::at(path)));
+    let program = worker_program(&config)?.map_or_else(Program::own, |path| Ok(Program::at(&path)));
     let program = program.map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(args, &config)?;
     let (broken_tx, broken_rx) = bounded(1);

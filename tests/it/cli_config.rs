@@ -102,6 +102,10 @@ fn a_port_in_use_makes_a_configuration_that_is_not_good() {
     master(&address, free, "thread-pool").expect(0, "");
     drop(taken);
     master(&address, free, "process-pool").expect(0, "");
+    // Each of them can be had, but not both.
+    let everywhere = address.replace("127.0.0.1", "0.0.0.0");
+    master(&address, &everywhere, "process-pool").expect(3, "cannot listen on ");
+    master(&address, &everywhere, "thread-pool").expect(0, "");
 }
 
 #[test]
@@ -150,6 +154,10 @@ fn a_configuration_is_checked_without_touching_anything() {
         (&["--worker-tokens", &text("good.json"), "--workers=2"], 2, "--workers is given twice"),
         (&["--templates", &broken], 3, ": lib.luau:2: Expected "),
         (&["--templates", &empty], 3, ": main.luau: there is none"),
+        (&["--worker-program", "/nowhere/mesophyll"], 3, "--worker-program: /nowhere/mesophyll: No such file"),
+        (&["--worker-program", "/"], 3, "--worker-program: /: it is no file that this user can execute"),
+        // Not looked up in `PATH`.
+        (&["--worker-program", "sh"], 3, "--worker-program: sh: No such file"),
     ] {
         check(args, &[]).expect(code, says);
     }

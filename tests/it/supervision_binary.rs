@@ -210,12 +210,18 @@ fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
 
 #[test]
 fn a_master_whose_workers_cannot_be_started_says_why_each_time_and_at_its_end() {
-    let args = [&ONE_WORKER[..], &["--failures-a-minute", "2", "--worker-program", "/nowhere/mesophyll"]].concat();
+    let folder = TempDir::new();
+    let program = folder.path().join("worker");
+    // Written by another process, as in `exchange`; it can be executed, but what it asks for is not there.
+    let script = r#"printf '#!/nowhere/sh\n' > "$0" && chmod 755 "$0""#;
+    assert!(Command::new("/bin/sh").args(["-c", script]).arg(&program).status().expect("a shell").success());
+    let program = program.to_str().expect("a plain path");
+    let args = [&ONE_WORKER[..], &["--failures-a-minute", "2", "--worker-program", program]].concat();
     let mut command = mesophyll(&args);
     command.env("MESOPHYLL_API_SECRET", SECRET);
     let ended = Running::start(command).wait();
-    let why = "could not be started: /nowhere/mesophyll: No such file or directory (os error 2)";
-    let lines = |start: &str| ended.stderr.lines().filter(|line| line.contains(start) && line.contains(why)).count();
+    let why = format!("could not be started: {program}: No such file or directory (os error 2)");
+    let lines = |start: &str| ended.stderr.lines().filter(|line| line.contains(start) && line.contains(&why)).count();
     assert_eq!((ended.code(), lines("WARN  [mesophyll::worker::supervision] worker 0 could")), (5, 2), "{ended:?}");
     assert_eq!(
         lines("ERROR [mesophyll::worker::supervision] worker 0: its worker has failed too often"),
