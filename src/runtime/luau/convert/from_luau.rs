@@ -66,6 +66,8 @@ struct Encoder<'l> {
     lists: *const c_void,
     /// The tables around the one that is being written, to tell a cycle from mere depth.
     open: Vec<*const c_void>,
+    /// Where the items written so far of each list under way begin, and where the last one ends.
+    ends: Vec<usize>,
     /// How often each table inside the value has been met.
     met: HashMap<*const c_void, u8>,
     /// Copies of tables that are met again and again, by table.
@@ -76,6 +78,21 @@ struct Encoder<'l> {
 struct Entry {
     rank: Rank,
     bytes: Range<usize>,
+}
+
+/// Items of a table that were written as those of a list before another key came: a map takes them over, as
+/// what they hold would be written anew for each table around them.
+#[derive(Default)]
+struct Items {
+    bytes: Vec<u8>,
+    /// Where each item begins in the bytes, and where the last one ends.
+    ends: Vec<usize>,
+}
+
+impl Items {
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        Some(&self.bytes[*self.ends.get(index)?..*self.ends.get(index + 1)?])
+    }
 }
 
 /// The order of keys: numbers, then texts by their bytes, then the others as they come.
@@ -107,8 +124,8 @@ impl Rank {
 impl<'l> Encoder<'l> {
     fn new(lua: &'l Lua, limit: usize, form: Form) -> Result<Self, ConvertError> {
         let lists = lists(lua)?.to_pointer();
-        let (writer, open, met) = (Writer::default(), Vec::new(), HashMap::new());
-        Ok(Self { lua, writer, form, limit, values: 0, lists, open, met, copies: None })
+        let (writer, open, ends, met) = (Writer::default(), Vec::new(), Vec::new(), HashMap::new());
+        Ok(Self { lua, writer, form, limit, values: 0, lists, open, ends, met, copies: None })
     }
 
     fn value(&mut self, value: &Value) -> Result<(), ConvertError> {
@@ -222,39 +239,45 @@ impl<'l> Encoder<'l> {
 
     /// Writes a table; one that is marked as a list has no other form.
     fn table(&mut self, table: &Table, is_marked: bool) -> Result<(), ConvertError> {
-        let (start, len) = (self.writer.len(), table.raw_len());
+        let (start, first, len) = (self.writer.len(), self.ends.len(), table.raw_len());
         if len == 0 && !is_marked {
-            return self.map(table);
+            return self.map(table, &Items::default());
         } else if self.list(table, len)? {
+            self.ends.truncate(first);
             return Ok(());
         }
-        self.writer.split_off(start);
+        let mut ends = self.ends.split_off(first);
         if is_list(table, len)? {
-            self.list_by_index(table, len)
+            self.rest_of_list(table, ends.len(), len)
         } else if is_marked {
             Err(ConvertError::unsupported(format!("a list cannot have {}", why_no_list(table, len)?)))
         } else {
-            self.map(table)
+            ends.iter_mut().for_each(|end| *end -= start);
+            let written = Items { bytes: self.writer.split_off(start), ends };
+            self.map(table, &written)
         }
     }
 
     /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it grew in odd ways.
     fn list(&mut self, table: &Table, len: usize) -> Result<bool, ConvertError> {
         self.list_head(len);
+        self.ends.push(self.writer.len());
         let mut index = 0;
         let is_list = for_each(table, |key, value| {
             if key.as_usize() != Some(index + 1) {
                 return Ok(false);
             }
             index += 1;
-            self.value(&value).map_err(|error| error.at(|| format!("[{index}]"))).map(|()| true)
+            self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
+            self.ends.push(self.writer.len());
+            Ok(true)
         })?;
         Ok(is_list && index == len)
     }
 
-    fn list_by_index(&mut self, table: &Table, len: usize) -> Result<(), ConvertError> {
-        self.list_head(len);
-        for index in 1..=len {
+    /// Writes the items of a list from one on.
+    fn rest_of_list(&mut self, table: &Table, from: usize, len: usize) -> Result<(), ConvertError> {
+        for index in from..=len {
             let value: Value = table.raw_get(index)?;
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
         }
@@ -268,13 +291,17 @@ impl<'l> Encoder<'l> {
         }
     }
 
-    fn map(&mut self, table: &Table) -> Result<(), ConvertError> {
+    /// Writes a table as a map, of which the values of the first pairs may be written already.
+    fn map(&mut self, table: &Table, written: &Items) -> Result<(), ConvertError> {
         let start = self.writer.len();
         let mut entries: Vec<Entry> = Vec::new();
         for_each(table, |key, value| {
             let from = self.writer.len() - start;
             let rank = self.key(&key, start)?;
-            self.value(&value).map_err(|error| error.at(|| key_path(&key)))?;
+            match written.get(entries.len()) {
+                Some(bytes) => self.writer.encoded(bytes),
+                None => self.value(&value).map_err(|error| error.at(|| key_path(&key)))?,
+            }
             entries.push(Entry { rank, bytes: from..self.writer.len() - start });
             Ok(true)
         })?;

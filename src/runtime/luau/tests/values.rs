@@ -427,3 +427,22 @@ fn random_values_come_back_equal() {
         assert_eq!(normal(back), normal(value), "round {round}");
     }
 }
+
+#[test]
+fn a_table_of_items_and_names_is_written_once_at_any_depth() {
+    let world = World::new();
+    // Each table around another doubled the work, and 30 of them never ended.
+    let nest = "local ctx, t = ..., { 1 } for _ = 1, 30 do t = { t, x = 1 } end";
+    let deep = (0..30).fold("[1]".to_owned(), |inner, _| format!(r#"{{"$map":[[1,{inner}],["x",1]]}}"#));
+    assert_eq!(world.ok(&format!("{nest} return t")), deep);
+    let kept =
+        "ctx.KV:set('k', t, { 's' }) local n = 0 t = ctx.KV:get('k', { 's' }) while t[1] ~= 1 do t = t[1] n += 1 end";
+    assert_eq!(world.ok(&format!("{nest} {kept} return n")), "30");
+    // Nor do its values count twice.
+    let wide = "local t = { x = 1 } for i = 1, 300000 do t[i] = i end return t";
+    assert!(world.ok(wide).ends_with(r#",[300000,300000],["x",1]]}"#));
+    // Keys that come in another order are those of a list all the same.
+    let disorder = "local t = {} for i = 9, 1, -1 do t[i] = { i, { i }, x = i } end return t";
+    let items: Vec<_> = (1..=9).map(|i| format!(r#"{{"$map":[[1,{i}],[2,[{i}]],["x",{i}]]}}"#)).collect();
+    assert_eq!(world.ok(disorder), format!("[{}]", items.join(",")));
+}
