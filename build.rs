@@ -20,7 +20,7 @@ fn main() {
         watch(source);
     }
     let commit = archived().or_else(cloned).unwrap_or_else(|| "unknown commit".to_owned());
-    println!("cargo::rustc-env=MESOPHYLL_COMMIT={commit}");
+    println!("cargo::rustc-env=BUILT_FROM_COMMIT={commit}");
 }
 
 /// Has this script run again when a file changes. Cargo would run it for a missing one every time.
