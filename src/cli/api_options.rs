@@ -9,7 +9,7 @@ use crate::master::Master;
 use super::args::{Args, Source};
 use super::look::SecretState;
 use super::token::{SECRET_VARIABLE, secret_from_environment};
-use super::worker::{check_templates, need_luau};
+use super::worker::check_templates;
 use super::{CliError, output};
 
 /// An expiry that a master does not live to see: the year 9999.
@@ -55,7 +55,6 @@ pub(super) fn api_secret(config: &PoolConfig) -> SecretState {
 /// # Errors
 /// As the start's: a file, a URL, a secret that cannot be used.
 pub(super) fn check_pool(args: &Args, config: &PoolConfig) -> Result<(), CliError> {
-    need_luau()?;
     trusted_sources(args)?;
     if config.api.is_some() {
         secret_from_environment()?;

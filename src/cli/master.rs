@@ -18,7 +18,7 @@ use super::look::{self, LOOK};
 use super::pool_options::{PLACES, POOL, WORKER_SIDE};
 use super::signals::{Signal, Signals};
 use super::systemd::{Seen, ServiceManager};
-use super::worker::{need_luau, runtime_maker};
+use super::worker::{need_workers, runtime_maker};
 use super::{CliError, Command, environment, logging, output};
 
 /// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a worker.
@@ -64,9 +64,12 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     let config = PoolConfig::from_options(args, PoolDefaults::MASTER)?;
     if look::is_asked(args) {
-        return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || check_pool(args, &config));
+        return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || {
+            need_workers(&config)?;
+            check_pool(args, &config)
+        });
     }
-    need_luau()?;
+    need_workers(&config)?;
     logging::init(config.log, config.log_format, "master", None);
     environment::log_unknown();
     let program = worker_program(&config)?.map_or_else(Program::own, |path| Ok(Program::at(&path)));

@@ -82,6 +82,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     if look::is_asked(args) {
         let values = [of_pool(&config), own_values(in_flight, repeat)].concat();
         return look::report(args, &COMMAND, &values, &[api_secret(&config)], || {
+            need_luau()?;
             if path != "-" {
                 File::open(path).map_err(bad_input)?;
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::config::{PoolConfig, RuntimeOptions, WorkerConfig};
+use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
@@ -145,6 +145,24 @@ pub(super) fn need_luau() -> Result<(), CliError> {
     }
 }
 
+/// Refuses to start a master whose workers could not run: threads of this program, or processes of
+/// it, without Luau. What an operator starts, or names as the program of the workers, has its own.
+pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
+    let is_pool = config.mode == Mode::ProcessPool;
+    if is_pool && (config.external_workers || config.worker_program.is_some()) {
+        return Ok(());
+    }
+    need_luau().map_err(|error| {
+        if !is_pool {
+            return error;
+        }
+        CliError::config(
+            "this binary was built without Luau, so it cannot be its own worker; \
+             name one that was built with it: --worker-program PATH",
+        )
+    })
+}
+
 /// Whether a runtime has something to run with these templates. It would start without; but who asks before a start wants
 /// to know.
 ///
@@ -166,9 +184,10 @@ pub(super) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> 
     if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
 }
 
+/// Without Luau only the worker's own program can tell.
 #[cfg(not(feature = "luau"))]
 pub(super) fn check_templates(_: Option<&Path>) -> Result<(), CliError> {
-    need_luau()
+    Ok(())
 }
 
 /// How runtimes are made, and who is told that one is broken.
@@ -221,6 +240,6 @@ fn start_runtime(
     _: Arc<dyn TenantDb>,
     _: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
-    // `need_luau` ends every command before it comes here.
+    // `need_luau` and `need_workers` end every command before it comes here.
     Err(io::Error::other("this binary was built without Luau"))
 }

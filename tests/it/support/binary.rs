@@ -2,6 +2,9 @@
 //!
 //! Every wait has a deadline that only a hang meets; what the process said goes into the failure's message.
 
+// Without Luau there are fewer tests, and some of this has no use.
+#![cfg_attr(not(feature = "luau"), allow(dead_code))]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

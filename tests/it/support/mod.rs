@@ -1,6 +1,5 @@
 //! What the integration tests share: folders of their own, random numbers that repeat, databases behind every door.
 
-#[cfg(feature = "luau")]
 pub(crate) mod binary;
 #[cfg(feature = "luau")]
 pub(crate) mod browser;
