@@ -40,6 +40,7 @@ pub(super) struct Worker {
     pub(super) last_exit: Option<String>,
     pub(super) waiting: usize,
     pub(super) memory_bytes: Option<u64>,
+    pub(super) version: Option<String>,
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
@@ -117,8 +118,20 @@ pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<Worker>), CliErro
 }
 
 fn table(workers: &[Worker]) -> String {
-    let head =
-        ["ID", "STATE", "PID", "UPTIME", "HEARTBEAT", "IN FLIGHT", "WAITING", "VMS", "MEMORY", "RESTARTS", "LAST EXIT"];
+    let head = [
+        "ID",
+        "STATE",
+        "PID",
+        "VERSION",
+        "UPTIME",
+        "HEARTBEAT",
+        "IN FLIGHT",
+        "WAITING",
+        "VMS",
+        "MEMORY",
+        "RESTARTS",
+        "LAST EXIT",
+    ];
     let mut table = Table::new(&head);
     for worker in workers {
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
@@ -126,6 +139,7 @@ fn table(workers: &[Worker]) -> String {
             worker.id.to_string(),
             worker.state.clone(),
             or_dash(worker.pid.map(|pid| pid.to_string())),
+            or_dash(worker.version.clone()),
             or_dash(worker.uptime_s.map(span)),
             or_dash(worker.heartbeat_age_ms.map(|ms| format!("{}.{} s ago", ms / 1000, ms % 1000 / 100))),
             worker.in_flight.to_string(),

@@ -251,6 +251,7 @@ mod tests {
             waiting: 0,
             health: Some(Health { figures: Some(Box::new(figures.clone())), ..Health::default() }),
             restarts: Restarts::default(),
+            version: None,
             last_exit: None,
         };
         let named = |reports: &[WorkerReport]| {

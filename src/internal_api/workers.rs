@@ -15,7 +15,7 @@ use crate::http::{Body, Response};
 use crate::worker::supervisor::Cause;
 use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as README.md shows it; `waiting` and `memory_bytes` are ours.
+/// One worker, as README.md shows it; `waiting`, `memory_bytes` and `version` are ours.
 #[derive(Serialize)]
 pub(super) struct Worker {
     pub(super) id: usize,
@@ -29,6 +29,7 @@ pub(super) struct Worker {
     last_exit: Option<String>,
     waiting: usize,
     memory_bytes: Option<u64>,
+    version: Option<String>,
 }
 
 impl Worker {
@@ -44,6 +45,7 @@ impl Worker {
             restarts: report.restarts.total(),
             last_exit: report.last_exit,
             waiting: report.waiting,
+            version: report.version,
             memory_bytes: report.health.map(|health| health.memory_bytes),
         }
     }

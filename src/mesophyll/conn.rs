@@ -3,8 +3,8 @@
 //! A [`MesophyllServerConn`] is a cheap clone that owns nothing: dropping one closes nothing (the reference closed the
 //! connection here, three times over). The threads belong to the server's `Link`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::error::DispatchError;
@@ -59,6 +59,8 @@ struct Inner {
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
     answers_questions: AtomicBool,
+    /// What the worker's Ready says; the reference's worker has none.
+    version: OnceLock<String>,
     ledger: Arc<Ledger>,
 }
 
@@ -105,6 +107,7 @@ impl MesophyllServerConn {
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
                 answers_questions: AtomicBool::new(false),
+                version: OnceLock::new(),
                 ledger,
             }),
         }
@@ -155,6 +158,11 @@ impl MesophyllServerConn {
     pub fn heartbeat_age(&self) -> Duration {
         let at = Duration::from_millis(self.inner.heartbeat_at_ms.load(Ordering::Relaxed));
         self.inner.opened.elapsed().saturating_sub(at)
+    }
+
+    /// The worker's version, once its Ready has named it.
+    pub fn version(&self) -> Option<String> {
+        self.inner.version.get().cloned()
     }
 
     /// Answers of this worker, over all its links, that nobody waited for, or not any more.
@@ -380,6 +388,10 @@ impl std::fmt::Debug for MesophyllServerConn {
     }
 }
 
+/// Limit: of the version that a worker names, which is a text of its own making, so much is kept
+/// and shown. What is longer is cut off.
+const VERSION_MAX_CHARS: usize = 64;
+
 /// Handles what a worker sends; runs on its link's reader thread.
 pub(super) struct ConnHandler {
     pub(super) conn: MesophyllServerConn,
@@ -413,13 +425,21 @@ impl ConnHandler {
     fn on_announced(&self, ready: &Ready) {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
         self.conn.inner.answers_questions.store(ready.live_tenants, Ordering::Relaxed);
+        let kept = ready.version.chars().take(VERSION_MAX_CHARS);
+        let version: String = kept.collect();
         log::debug!(worker = self.conn.id();
-            "worker {} is ready: version {}, {} executors, {} tenant states",
+            "worker {} is ready: version {version}, {} executors, {} tenant states",
             self.conn.id(),
-            ready.version,
             ready.executors,
             ready.tenant_states
         );
+        let own = env!("CARGO_PKG_VERSION");
+        let is_other = version != own;
+        // Only a link's first Ready counts: a worker cannot fill the log with others.
+        if self.conn.inner.version.set(version.clone()).is_ok() && is_other {
+            log::info!(worker = self.conn.id();
+                "worker {} is of version {version}, its master of {own}", self.conn.id());
+        }
         self.on_ready();
     }
 

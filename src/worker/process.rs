@@ -81,6 +81,8 @@ pub struct WorkerReport {
     pub restarts: Restarts,
     /// How its last process ended.
     pub last_exit: Option<String>,
+    /// Its version; `None` while it has not named one.
+    pub version: Option<String>,
 }
 
 /// Why a worker is not restarted.
@@ -241,6 +243,7 @@ impl Managed for WorkerProcessHandle {
             state: status.state,
             pid: status.pid,
             started: status.started,
+            version: status.conn.as_ref().and_then(MesophyllServerConn::version),
             heartbeat_age: status.conn.as_ref().map(MesophyllServerConn::heartbeat_age),
             in_flight: status.conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
             waiting: self.shared.router.waiting(),

@@ -137,6 +137,7 @@ impl Managed for WorkerThreadHandle {
             state: status.state,
             pid: status.gate.as_ref().map(|_| std::process::id()),
             started: status.started,
+            version: status.gate.as_ref().map(|_| env!("CARGO_PKG_VERSION").to_owned()),
             heartbeat_age: None,
             in_flight: status.gate.as_ref().map_or(0, |gate| gate.lock().in_flight),
             waiting: self.shared.router.waiting(),

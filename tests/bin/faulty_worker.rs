@@ -42,7 +42,8 @@ fn main() -> Done {
     }
     let fault = args.fault.clone();
     match fault.as_str() {
-        "none" => serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request)),
+        // "worker": started as what a master starts, it is one without a fault, of another version.
+        "none" | "worker" => serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request)),
         "garbage" => garbage(&args),
         "oversized" => oversized(&args),
         "huge-answers" => flood(&args, &unasked("x".repeat(15 << 20))),

@@ -37,6 +37,7 @@ mod cli_usage;
 mod cli_version;
 #[cfg(not(feature = "luau"))]
 mod cli_without_luau;
+mod cli_worker_program;
 mod db_client;
 mod db_routes;
 #[cfg(feature = "luau")]
