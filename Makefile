@@ -157,6 +157,17 @@ bench-test: ## test the benchmarks themselves: that the async peer speaks our pr
 	$(need_bench)
 	$(USE_CXX) $(CARGO) test $(BENCH_PACKAGE)
 
+# Apart from what `make test` builds, so that neither has Cargo build the other's anew.
+MINIMAL := $(TARGET)/minimal
+
+.PHONY: minimal
+minimal: ## build a master without Luau, and replay events through it with full workers
+	$(need_cargo)
+	@test -n "$(CXX_FOUND)" || { echo "make $@ needs a C++ compiler; $(INSTALL_CXX)" >&2; exit 1; }
+	$(CARGO) build --locked --no-default-features --target-dir $(MINIMAL) --bin mesophyll
+	MESOPHYLL_TEST_MINIMAL='$(abspath $(MINIMAL))/debug/mesophyll' $(USE_CXX) \
+		$(CARGO) test --locked --all-features --test it -- --nocapture a_minimal_master_
+
 # The suites' packages, in an environment of their own that `make clean` removes. Pinned: a suite that changes by itself would fail
 # changes that did nothing.
 SUITES := kosoku==0.1.0 schemathesis==4.32.5
