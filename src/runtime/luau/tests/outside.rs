@@ -154,3 +154,34 @@ fn a_task_that_is_cancelled_takes_its_call_with_it() {
     assert_eq!(count, "51");
     assert_eq!(world.db.value(TENANT, "k60", &["s"]).as_deref(), Some(r#""mine""#));
 }
+
+#[test]
+fn a_lock_of_a_discarded_vm_starts_nothing_of_an_ended_event() {
+    let world = World::with_limits(tight());
+    // In which order events end is not known, nor how fast an I/O thread is.
+    for round in 0..20 {
+        world.db.close_gate();
+        let holds = world.submit_script(
+            TENANT,
+            "local ctx = ... ctx.KV:update('k', { 's' }, function()
+                local kept = {}
+                while true do table.insert(kept, buffer.create(2 ^ 20)) end
+            end)",
+        );
+        world.db.wait_for_waiting(1);
+        let waits = world.submit_script(
+            TENANT,
+            "local ctx, kept = ..., require('state')()
+            task.spawn(function() ctx.KV:set('k', 'late', { 's' }) end)
+            for _ = 1, 900 do task.delay(30, print) end
+            kept.waits = true
+            task.wait(30)",
+        );
+        world.ok("local kept = require('state')() repeat task.wait(0.001) until kept.waits");
+        world.db.open_gate();
+        let (holds, waits) = (holds.error().to_string(), waits.error().to_string());
+        assert!(holds.contains("memory") && waits.contains("the tenant's VM was discarded"), "{holds}, {waits}");
+        let late = world.ok("local ctx = ... return ctx.KV:get('k', { 's' })");
+        assert_eq!(late, "null", "round {round}");
+    }
+}
