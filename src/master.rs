@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{Access, access};
 
 use crate::config::{Mode, PoolConfig};
 use crate::internal_api::metrics::Figures;
@@ -286,11 +285,7 @@ pub fn worker_program(config: &PoolConfig) -> Result<Option<PathBuf>, MasterErro
     let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
     let Some(path) = config.worker_program.as_deref().filter(|_| starts_workers) else { return Ok(None) };
     let wrong = |why: String| MasterError::Config(format!("--worker-program: {}: {why}", path.display()));
-    let program = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
-    let found = fs::metadata(&program).map_err(|error| wrong(error.to_string()))?;
-    if !found.is_file() || access(&program, Access::EXEC_OK).is_err() {
-        return Err(wrong("it is no file that this user can execute".to_owned()));
-    }
+    let program = Program::executable(path).map_err(|error| wrong(error.to_string()))?;
     Ok(Some(program))
 }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::Lines;
@@ -43,6 +44,18 @@ impl Program {
     /// What a path names whenever it is started.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned(), open: None }
+    }
+
+    /// Where the program that a path names is.
+    ///
+    /// # Errors
+    /// It is no file that this user can execute.
+    pub fn executable(path: &Path) -> io::Result<PathBuf> {
+        let program = std::path::absolute(path)?;
+        if !std::fs::metadata(&program)?.is_file() || access(&program, Access::EXEC_OK).is_err() {
+            return Err(io::Error::other("it is no file that this user can execute"));
+        }
+        Ok(program)
     }
 
     /// The program that this process runs, also when its file is replaced or removed: a master and its workers are of one

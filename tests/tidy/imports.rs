@@ -68,7 +68,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "internal_api",
-        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "random"],
+        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "random", "sharding"],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
