@@ -5,7 +5,7 @@
 //! write that is under way keeps its record locked even if the task that asked for it is gone. Nobody can hold two,
 //! because the function of an update may not wait; so there is no deadlock. Pure data, one a tenant.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::model::Scopes;
 
@@ -86,9 +86,14 @@ impl Locks {
 
     /// These tasks no longer wait for these records; those behind them may now be next.
     pub(super) fn forget(&mut self, waits: &[(RecordKey, u64)]) -> Vec<(u64, u64)> {
+        let mut gone: HashMap<&RecordKey, HashSet<u64>> = HashMap::new();
         for (record, task) in waits {
+            gone.entry(record).or_default().insert(*task);
+        }
+        // Each line is gone through once: thousands may wait in one, and leave it together.
+        for (record, tasks) in gone {
             if let Some(held) = self.held.get_mut(record) {
-                held.line.retain(|(waiting, _)| waiting != task);
+                held.line.retain(|(waiting, _)| !tasks.contains(waiting));
             }
         }
         // Only now, so that none of them is admitted because another of them left.
@@ -189,5 +194,16 @@ mod tests {
             locks.release(lease);
         }
         assert!(locks.held.is_empty() && locks.leases.is_empty());
+    }
+
+    #[test]
+    fn thousands_that_wait_in_one_line_leave_it_together() {
+        let (mut locks, k) = (Locks::default(), record("k"));
+        let holder = locks.acquire(&k, Write, 0).expect("free");
+        assert!((1..=60_000).all(|task| locks.acquire(&k, Write, task).is_none()));
+        // One after the other would be two thousand million steps.
+        let waits: Vec<_> = (1..60_000).map(|task| (k.clone(), task)).collect();
+        assert_eq!(locks.forget(&waits), []);
+        assert_eq!(tasks(&locks.release(holder)), [60_000]);
     }
 }

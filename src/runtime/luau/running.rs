@@ -1,5 +1,6 @@
 //! How a tenant's coroutines are resumed, and what becomes of what they yield, return or raise.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use log::Level;
@@ -209,14 +210,22 @@ impl Tenant {
         }
         let granted = self.locks.forget(&waits);
         self.start_granted(core, granted);
-        ids.iter().for_each(|id| self.remove_task(core, *id));
+        let gone: HashSet<u64> = ids.iter().copied().collect();
+        self.running.retain(|running| !gone.contains(running));
+        self.ready.retain(|ready| !gone.contains(ready));
+        ids.iter().for_each(|id| self.take_out(core, *id));
     }
 
     /// Takes a task out of everything.
     pub(super) fn remove_task(&mut self, core: &mut Core, id: u64) {
-        let Some(task) = self.tasks.remove(id) else { return };
         self.running.retain(|running| *running != id);
         self.ready.retain(|ready| *ready != id);
+        self.take_out(core, id);
+    }
+
+    /// Takes a task that neither runs nor is about to out of the rest.
+    fn take_out(&mut self, core: &mut Core, id: u64) {
+        let Some(task) = self.tasks.remove(id) else { return };
         match task.wait {
             Wait::Time { timer, .. } => core.timers.remove(timer),
             Wait::Lock(record, ..) => {
