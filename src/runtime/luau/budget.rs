@@ -99,6 +99,8 @@ pub(super) struct Meter {
     pub(super) wall_deadline: Instant,
     spawns: Cell<usize>,
     live: Cell<usize>,
+    /// So many have to seem alive before garbage is collected to count them.
+    count_at: Cell<usize>,
     host_calls: Cell<usize>,
 }
 
@@ -113,6 +115,7 @@ impl Meter {
             wall_deadline: now + limits.wall,
             spawns: Cell::new(0),
             live: Cell::new(0),
+            count_at: Cell::new(limits.coroutines + 1),
             host_calls: Cell::new(0),
         }
     }
@@ -142,9 +145,16 @@ impl Meter {
         self.live.get()
     }
 
-    /// Corrects [`Meter::live`] after a collection.
-    pub(super) fn set_live(&self, live: usize) {
+    /// Whether more seem alive than may be, so that it is worth a collection to count them.
+    pub(super) fn seems_over(&self) -> bool {
+        self.live.get() >= self.count_at.get()
+    }
+
+    /// Corrects [`Meter::live`] after a collection. The next one is due when a quarter of the limit more seem alive: an
+    /// event that keeps just below the limit would have one for each coroutine that it makes.
+    pub(super) fn set_live(&self, live: usize, limit: usize) {
         self.live.set(live);
+        self.count_at.set((live + limit / 4).max(limit + 1));
     }
 
     /// Counts a waiting call.

@@ -240,7 +240,7 @@ impl Host {
         if let Err(doom) = meter.spawn(limits) {
             self.control.set_doom(doom);
         }
-        (meter.event, meter.live() > limits.coroutines)
+        (meter.event, meter.seems_over())
     }
 
     /// Why a call cannot wait for so long, if it cannot: the running event ends before.
@@ -271,8 +271,8 @@ impl Host {
 
     fn recounted(&self, live: usize) -> mlua::Result<()> {
         if let Some(meter) = &*self.meter.borrow() {
-            meter.set_live(live);
             let limit = self.control.limits().coroutines;
+            meter.set_live(live, limit);
             if live > limit {
                 self.control.set_doom(Doom::Coroutines(limit));
             }
