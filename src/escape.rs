@@ -8,14 +8,19 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Whether a character acts instead of being seen: controls (C0, DEL, C1), ends of lines, marks
-/// that turn the direction of writing, and what has no width. The two joiners stay: scripts and
-/// emoji are written with them.
+/// that turn the direction of writing, and what cannot be seen at all. The two joiners and the
+/// selectors of U+FE00..FE0F stay: scripts and emoji are written with them.
 pub fn is_obeyed(char: char) -> bool {
+    if char < '\u{7f}' {
+        return char < ' ';
+    }
     char.is_control()
         || matches!(char,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A text as one line: nothing in it ends the line or moves a cursor.
@@ -59,12 +64,12 @@ mod tests {
 
     #[test]
     fn what_acts_instead_of_being_seen_is_escaped() {
-        let hostile = "a\nERROR b\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff}\u{e0041}\u{2028}\t";
-        let one = "a\\nERROR b\\u{1b}[31m\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{feff}\\u{e0041}\\u{2028}\\t";
+        let hostile = "a\nERROR b\u{1b}[31m\u{9b}2J\u{7f}\u{202e}\u{2066}\u{feff}\u{e0041}\u{2028}\u{3164}\u{e0101}\t";
+        let one = "a\\nERROR b\\u{1b}[31m\\u{9b}2J\\u{7f}\\u{202e}\\u{2066}\\u{feff}\\u{e0041}\\u{2028}\\u{3164}\\u{e0101}\\t";
         assert_eq!(one_line(hostile), one);
         assert_eq!(one_line(one), one, "twice is as once");
         assert_eq!(lines("a\n\tb\u{1b}[2J\u{9b}c\r"), "a\n\tb\\u{1b}[2J\\u{9b}c\\r");
-        for seen in ["", "é ß 日本 \\ \"", "👩\u{200d}👩\u{200d}👧 می\u{200c}خواهم"] {
+        for seen in ["", "é ß 日本 \\ \" ❤\u{fe0f}", "👩\u{200d}👩\u{200d}👧 می\u{200c}خواهم"] {
             assert!(matches!(one_line(seen), Cow::Borrowed(text) if text == seen), "{seen}");
         }
     }
