@@ -127,6 +127,11 @@ fn a_configuration_is_checked_without_touching_anything() {
     };
     let broken = template("broken", &[("main.luau", "return require('lib')"), ("lib.luau", "local x = 1\nlocal =")]);
     let empty = template("empty", &[]);
+    let linked = template("linked", &[]);
+    std::os::unix::fs::symlink("/etc/passwd", format!("{linked}/main.luau")).expect("a link");
+    let piped = template("piped", &[("main.luau", "return function(ctx) return 1 end")]);
+    let pipe = format!("{piped}/x.luau");
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().expect("mkfifo").success());
     // What is only doubtful can be run.
     let doubtful = template("doubtful", &[("main.luau", "return function(ctx) return unknwon end")]);
     let base = ["master", "--check-config", "--workers", "1", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
@@ -154,6 +159,8 @@ fn a_configuration_is_checked_without_touching_anything() {
         (&["--worker-tokens", &text("good.json"), "--workers=2"], 2, "--workers is given twice"),
         (&["--templates", &broken], 3, ": lib.luau:2: Expected "),
         (&["--templates", &empty], 3, ": main.luau: there is none"),
+        (&["--templates", &linked], 3, ": main.luau: a link out of the template directory"),
+        (&["--templates", &piped], 3, ": x.luau: not a regular file"),
         (&["--worker-program", "/nowhere/mesophyll"], 3, "--worker-program: /nowhere/mesophyll: No such file"),
         (&["--worker-program", "/"], 3, "--worker-program: /: it is no file that this user can execute"),
         // Not looked up in `PATH`.
