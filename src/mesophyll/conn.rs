@@ -433,13 +433,8 @@ impl ConnHandler {
             ready.executors,
             ready.tenant_states
         );
-        let own = env!("CARGO_PKG_VERSION");
-        let is_other = version != own;
-        // Only a link's first Ready counts: a worker cannot fill the log with others.
-        if self.conn.inner.version.set(version.clone()).is_ok() && is_other {
-            log::info!(worker = self.conn.id();
-                "worker {} is of version {version}, its master of {own}", self.conn.id());
-        }
+        // Only a link's first Ready counts. Not in the log but at debug: a peer may connect as often as it likes.
+        let _ = self.conn.inner.version.set(version);
         self.on_ready();
     }
 

@@ -28,8 +28,6 @@ fn serves_as_another_version(master: &Master) {
     let shown = master.command(&["workers"]);
     shown.expect(0, "");
     assert!(shown.stdout[0].contains("VERSION") && shown.stdout[1].contains("faulty"), "{shown:?}");
-    let own = env!("CARGO_PKG_VERSION");
-    master.running.wait_stderr(&format!("worker 0 is of version faulty, its master of {own}"));
 }
 
 #[test]
