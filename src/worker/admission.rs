@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::error::DispatchError;
 use crate::model::{Answer, Cancelled, CreateEvent, Job, JobKind, Observed, TenantId, Ticket};
 use crate::store::{DbState, Standing};
-use crate::worker_like::WorkerLike;
+use crate::worker_like::{WorkerLike, next_ticket};
 
 use super::quarantine::Quarantine;
 use super::traffic::Traffic;
@@ -39,6 +39,14 @@ impl AdmittingPool {
 
     fn observed(&self, tenant: TenantId, kind: JobKind, name: &str) -> Box<Observed> {
         Observed::new(self.traffic.clone(), tenant, kind, name, Instant::now())
+    }
+
+    /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event into a message takes
+    /// milliseconds, in which a ban and its drop may have gone by.
+    fn end_if_banned(&self, tenant: TenantId, deadline: Instant) {
+        if self.db.standing(tenant) == Standing::Banned {
+            self.pool.submit(tenant, next_ticket(), Job::DropTenant, deadline, Answer::callback(|_| ()));
+        }
     }
 
     fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
@@ -72,7 +80,12 @@ impl WorkerLike for AdmittingPool {
         let admitted = if is_drop { Ok(()) } else { self.admit(&mut observed, job.bytes()) };
         let answer = answer.observed(Some(observed));
         match admitted {
-            Ok(()) => self.pool.submit(tenant, ticket, job, deadline, answer),
+            Ok(()) => {
+                self.pool.submit(tenant, ticket, job, deadline, answer);
+                if !is_drop {
+                    self.end_if_banned(tenant, deadline);
+                }
+            }
             Err(refused) => answer.send(Err(refused)),
         }
     }
@@ -97,7 +110,9 @@ impl WorkerLike for AdmittingPool {
             observed.ended(Err(&refused));
             return Err(refused);
         }
-        self.pool.submit_nowait(tenant, event, deadline, Some(observed))
+        self.pool.submit_nowait(tenant, event, deadline, Some(observed))?;
+        self.end_if_banned(tenant, deadline);
+        Ok(())
     }
 }
 
@@ -115,6 +130,59 @@ mod tests {
     /// Answers everything and notes whose it was.
     #[derive(Default)]
     struct Noting(Mutex<Vec<TenantId>>);
+
+    /// Bans whose event it is handed, and notes what it is.
+    struct Banning(Arc<DbState>, Mutex<Vec<JobKind>>);
+
+    impl WorkerLike for Banning {
+        fn id(&self) -> usize {
+            0
+        }
+
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn submit(&self, tenant: TenantId, _: Ticket, job: Job, _: Instant, answer: Answer) {
+            self.0.set_standing(tenant, Standing::Banned).expect("set");
+            self.1.lock().expect("not poisoned").push(JobKind::of(&job));
+            answer.send(Ok(EncodedValue::null()));
+        }
+
+        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+            Cancelled::Unknown
+        }
+
+        fn kill(&self) {}
+
+        fn submit_nowait(
+            &self,
+            tenant: TenantId,
+            event: CreateEvent,
+            by: Instant,
+            observed: Option<Box<Observed>>,
+        ) -> Result<(), DispatchError> {
+            self.submit(tenant, Ticket(1), Job::Dispatch(event), by, Answer::callback(|_| ()).observed(observed));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_during_a_ban_is_ended_after_it() {
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let banning = Arc::new(Banning(Arc::new(db), Mutex::default()));
+        let traffic = Arc::new(Traffic::new(1));
+        let pool = AdmittingPool::new(banning.clone(), banning.0.clone(), Arc::default(), traffic);
+        let by = Instant::now() + Duration::from_secs(60);
+        for tenant in [1, 2].map(TenantId::Guild) {
+            match tenant.snowflake() {
+                1 => drop(pool.dispatch_event(tenant, event(), by)),
+                _ => pool.dispatch_event_nowait(tenant, event(), by).expect("handed over"),
+            }
+            let seen = std::mem::take(&mut *banning.1.lock().expect("not poisoned"));
+            assert_eq!((seen.len(), seen[1]), (2, JobKind::Drop), "{tenant}");
+        }
+    }
 
     impl WorkerLike for Noting {
         fn id(&self) -> usize {
