@@ -132,6 +132,11 @@ fn large_store(path: &Path) {
         }
     });
     store.close();
+    // A process that another test has forked meanwhile may hold the file, and with it the lock, until it executes its
+    // program. Unlocked in so many words, as what is forked now would hold this lock too.
+    let file = std::fs::File::open(path).expect("a file");
+    eventually("nothing holds the store", || file.try_lock().ok());
+    file.unlock().expect("unlocked");
 }
 
 #[test]
