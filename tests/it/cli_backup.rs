@@ -132,10 +132,15 @@ fn large_store(path: &Path) {
         }
     });
     store.close();
-    // A process that another test has forked meanwhile may hold the file, and with it the lock, until it executes its
-    // program. Unlocked in so many words, as what is forked now would hold this lock too.
+    wait_until_free(path);
+}
+
+/// Waits until no process has a store's file locked: one that another test has forked meanwhile does until it executes its
+/// program, and one that was killed does until the last of its threads has gone, which may be after its first.
+fn wait_until_free(path: &Path) {
     let file = std::fs::File::open(path).expect("a file");
     eventually("nothing holds the store", || file.try_lock().ok());
+    // In so many words, as a process that is forked now would hold this lock too.
     file.unlock().expect("unlocked");
 }
 
@@ -171,6 +176,7 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
     assert!(!names.iter().any(|name| name.starts_with("backup") || name.starts_with("second")), "{names:?}");
     // What was acknowledged meanwhile is there, and another backup is whole.
     let Master { folder, .. } = master;
+    wait_until_free(&file);
     let again = Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
     assert_eq!(again.command(&["kv", "get", "guild:1", "meanwhile", "--scope", "s"]).stdout, ["1"]);
     let finished = again.command(&["store", "backup", text(&backup)]);
