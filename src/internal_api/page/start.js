@@ -15,7 +15,8 @@ $("roll").addEventListener("click", confirmRoll);
 $("ask-cancel").addEventListener("click", () => $("ask").close());
 // The second click of a double click that opened the dialog is not an answer to it.
 $("ask-go").addEventListener("click", (event) => { if (event.detail < 2) go(); });
-$("ask").addEventListener("close", () => { asked = null; });
+// The event comes a moment after the dialog has closed; by then the next question may stand there.
+$("ask").addEventListener("close", () => { if (!$("ask").open) asked = null; });
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
 // A page that comes back from the browser's cache of pages starts anew: its token is not to outlive its tab's visit.
