@@ -40,6 +40,9 @@ CXX_FOUND = $(eval CXX_FOUND := $$(shell for cxx in $(CXX_CANDIDATES); do \
 USE_CXX = $(if $(filter-out c++,$(CXX_FOUND)),CXX='$(CXX_FOUND)')
 INSTALL_CXX := install a C++ compiler: apt install g++ / dnf install gcc-c++ / xcode-select --install
 
+# As much of the program as this machine can build.
+FEATURES = $(if $(CXX_FOUND),--all-features,--no-default-features --features postgres)
+
 define need_cargo
 	@command -v $(CARGO) >/dev/null || { echo "make $@ needs Rust: install it from your distribution or with rustup" >&2; exit 1; }
 endef
@@ -62,6 +65,11 @@ test: ## run every test (without a C++ compiler: every test that does without Lu
 	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
 	else echo "no C++ compiler, so Luau and its tests are left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
 	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
+
+.PHONY: docs
+docs: ## write docs/options.md anew, from the tables in the code
+	$(need_cargo)
+	MESOPHYLL_WRITE_DOCS=1 $(USE_CXX) $(CARGO) test --locked $(FEATURES) --lib -- the_page_of_
 
 .PHONY: check
 check: ## format, lints, documentation and scripts, without running a test

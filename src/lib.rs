@@ -23,6 +23,8 @@ pub mod cli;
 pub mod config;
 pub mod error;
 pub mod escape;
+#[cfg(test)]
+mod generated_page;
 pub mod http;
 pub mod internal_api;
 pub mod limits;

@@ -22,6 +22,8 @@ mod look;
 mod man;
 mod master;
 mod migrate;
+#[cfg(test)]
+mod options_page;
 mod output;
 mod pool_options;
 mod quarantine;

@@ -30,6 +30,7 @@ const RULES: &[Rule] = &[
     Rule { who: "busiest", may_use: &["sharding"], why: "who takes most is counted without knowing of what" },
     Rule { who: "nearest", may_use: &[], why: "names are compared without knowing of what" },
     Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
+    Rule { who: "generated_page", may_use: &[], why: "only tests use it, and it compares texts" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "stream", may_use: &[], why: "a connection does not know what goes over it" },
     Rule { who: "http", may_use: &["stream"], why: "the HTTP server knows nothing of Mesophyll" },
