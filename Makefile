@@ -67,7 +67,7 @@ test: ## run every test (without a C++ compiler: every test that does without Lu
 	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
 
 .PHONY: docs
-docs: ## write docs/options.md anew, from the tables in the code
+docs: ## write docs/options.md and docs/api.md anew, from the tables in the code
 	$(need_cargo)
 	MESOPHYLL_WRITE_DOCS=1 $(USE_CXX) $(CARGO) test --locked $(FEATURES) --lib -- the_page_of_
 

@@ -6,6 +6,8 @@
 //! [`HttpServer`] owns; the master owns the [`InternalApi`].
 
 mod admission;
+#[cfg(test)]
+mod api_page;
 mod backup;
 mod dispatch;
 mod error;

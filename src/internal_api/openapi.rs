@@ -24,7 +24,7 @@ pub(super) fn openapi(_api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Res
 }
 
 /// The whole description.
-fn description() -> Value {
+pub(super) fn description() -> Value {
     // A test reads it too: it is JSON.
     let words: Value = serde_json::from_str(WORDS).unwrap_or_default();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
