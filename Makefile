@@ -66,6 +66,17 @@ test: ## run every test (without a C++ compiler: every test that does without Lu
 	else echo "no C++ compiler, so Luau and its tests are left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
 	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
 
+# Left out of it: unit tests that take seconds each, and integration tests that wait for processes or need a service.
+QUICK_SKIPS := redb::faults:: luau::tests::life:: luau::tests::fairness:: luau::tests::costs:: ranges_that_overflow the_corpus_gives
+QUICK_SUITES := protocol:: db_routes:: db_client:: status_route:: store_conformance:: cli_usage:: cli_config:: cli_replay:: cli_readme::
+
+.PHONY: test-quick
+test-quick: ## after each change: most unit tests, the house rules, and the fast part of tests/it, without any service
+	$(need_cargo)
+	$(USE_CXX) $(CARGO) test --locked --quiet $(FEATURES) --lib -- $(addprefix --skip ,$(QUICK_SKIPS))
+	$(USE_CXX) $(CARGO) test --locked --quiet $(FEATURES) --test tidy
+	$(USE_CXX) $(CARGO) test --locked --quiet $(FEATURES) --test it -- $(QUICK_SUITES) --skip postgres --skip in_python
+
 .PHONY: docs
 docs: ## write docs/options.md and docs/api.md anew, from the tables in the code
 	$(need_cargo)
