@@ -206,7 +206,7 @@ const COUNT_MAX: usize = 1024;
 /// Limit: VMs that one worker may be told to have: more than the memory of any machine of today holds.
 const VMS_OPTION_MAX: usize = 10_000_000;
 
-/// The events that tenants without a state are subscribed to (README.md).
+/// The events that tenants without a state are subscribed to (docs/options.md).
 const DEFAULT_EVENTS: &str = "INTERACTION_CREATE,WebGetSettings,WebExecuteSetting";
 
 /// What differs between `master` and `replay` where nothing is given.

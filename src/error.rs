@@ -39,7 +39,7 @@ pub enum DispatchError {
 }
 
 impl DispatchError {
-    /// The kind as `replay` prints it (README.md).
+    /// The kind as `replay` prints it (docs/operations.md).
     pub fn kind(&self) -> &'static str {
         match self {
             DispatchError::Script(_) => "script",

@@ -228,7 +228,7 @@ pub const WIRE_DEPTH_MAX: usize = 1024;
 /// Limit: nesting of event data that becomes a Rust type through serde, which recurses; serde_json stops there too.
 pub const SERDE_DEPTH_MAX: usize = 128;
 
-/// Limit: nesting of a value that a template or the store sees (README.md, protocol.md).
+/// Limit: nesting of a value that a template or the store sees (docs/protocol.md).
 pub const VALUE_DEPTH_MAX: usize = 32;
 
 /// Limit: events of one tenant that run at once; the next one waits.
@@ -304,7 +304,7 @@ pub const VM_MEMORY_PEAK_FACTOR: usize = 2;
 /// as long as its tenant is quiet.
 pub const VM_IDLE_MEMORY_BYTES: usize = 2 * 1024 * 1024;
 
-/// After this a VM in which nothing runs is closed, unless `--vm-idle` says otherwise (README.md): longer than the
+/// After this a VM in which nothing runs is closed, unless `--vm-idle` says otherwise (docs/options.md): longer than the
 /// pauses of a guild that is awake.
 pub const VM_IDLE: Duration = Duration::from_secs(15 * 60);
 
@@ -423,7 +423,7 @@ pub const STARTUP_ATTEMPTS_MAX: u32 = 3;
 /// Default deadline of a dispatch: above [`EVENT_WALL_MAX`], so that a script's own limit speaks first.
 pub const DISPATCH_DEADLINE: Duration = Duration::from_secs(35);
 
-/// Limit: the longest deadline a caller of the internal API may ask for (README.md).
+/// Limit: the longest deadline a caller of the internal API may ask for (docs/api.md).
 pub const DISPATCH_DEADLINE_MAX: Duration = Duration::from_secs(300);
 
 /// Heartbeats missed before a link counts as dead (protocol.md, rule 2).

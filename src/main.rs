@@ -4,7 +4,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// A bug (README.md).
+/// A bug (docs/options.md).
 const EXIT_BUG: u8 = 70;
 
 fn main() -> ExitCode {

@@ -451,7 +451,7 @@ fn start_threads(
     Ok(workers.into_iter().map(|worker| -> Arc<dyn Managed> { worker }).collect())
 }
 
-/// Reads the token file, or writes one with fresh tokens if there is none (README.md).
+/// Reads the token file, or writes one with fresh tokens if there is none (docs/operations.md).
 fn read_or_write_tokens(path: &Path, workers: usize) -> Result<Vec<(usize, String)>, MasterError> {
     if let Some(tokens) = read_tokens(path, workers)? {
         return Ok(tokens);

@@ -63,7 +63,7 @@ pub(super) fn check_pool(args: &Args, config: &PoolConfig) -> Result<(), CliErro
     check_templates(config.runtime.templates.as_deref())
 }
 
-/// A secret for this master's lifetime, with a token for user 0 that is printed once (README.md).
+/// A secret for this master's lifetime, with a token for user 0 that is printed once (docs/operations.md).
 fn fresh_secret() -> Secret {
     let secret = Secret::random();
     let token = mint(&secret, 0, FOR_EVER);

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
-//! (`crate::config`), then work; every error becomes an exit code of README.md here and is printed by `main` only.
+//! (`crate::config`), then work. Every error becomes an exit code of docs/options.md here, and only
+//! `main` prints it.
 
 mod api_options;
 mod args;
@@ -99,7 +100,7 @@ const COMMANDS: &[Command] = &[
     man::COMMAND,
 ];
 
-/// Why a command ended without success: an exit code of README.md and the line to print, if there is one.
+/// Why a command ended without success: an exit code of docs/options.md and the line to print, if there is one.
 #[derive(Debug)]
 pub struct CliError {
     code: u8,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::args::{Args, OptionSpec};
 use super::config_values::{Value, of_pool, of_worker};
 use super::environment::SECRETS;
+use super::man::EXIT_CODES;
 use super::{COMMANDS, Command, replay};
 use crate::config::{PoolConfig, PoolDefaults, WorkerConfig};
 use crate::generated_page::{assert_current, cell};
@@ -70,6 +71,8 @@ fn describe(page: &mut String, command: &Command) -> std::fmt::Result {
 fn the_page_of_options_is_what_the_command_line_takes() {
     let mut page = HEAD.to_owned();
     COMMANDS.iter().try_for_each(|command| describe(&mut page, command)).expect("a text takes it");
+    page.push_str("\n## Exit codes\n\n| code | meaning |\n|---|---|\n");
+    EXIT_CODES.iter().for_each(|(code, meaning)| page.push_str(&format!("| {code} | {} |\n", cell(meaning))));
     page.push_str("\n## Secrets\n\nOnly the environment has them.\n\n| variable | meaning |\n|---|---|\n");
     SECRETS.iter().for_each(|(variable, meaning)| page.push_str(&format!("| `{variable}` | {} |\n", cell(meaning))));
     assert_current("docs/options.md", &page);

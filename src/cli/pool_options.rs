@@ -1,4 +1,4 @@
-//! The options that `master` and `replay` share (README.md), and those of a worker.
+//! The options that `master` and `replay` share (docs/options.md), and those of a worker.
 
 use super::args::OptionSpec;
 

@@ -19,7 +19,7 @@ pub(super) fn as_json(result: DispatchResult) -> Result<String, DispatchError> {
     })
 }
 
-/// One line of output (README.md: "Replaying events").
+/// One line of output (docs/operations.md: "Replay events").
 pub(super) fn result_line(
     number: u64,
     about: Option<&(TenantId, String)>,

@@ -136,7 +136,7 @@ fn wait(
     }
 }
 
-/// Refuses to go on in a binary without a runtime (README.md: exit code 3).
+/// Refuses to go on in a binary without a runtime (docs/options.md: exit code 3).
 pub(super) fn need_luau() -> Result<(), CliError> {
     if cfg!(feature = "luau") {
         Ok(())

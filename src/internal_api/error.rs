@@ -1,5 +1,5 @@
 //! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether what
-//! was asked may have been done (README.md).
+//! was asked may have been done (docs/api.md).
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::stream::Peer;
 
 /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // README.md says when each occurs.
+#[allow(missing_docs)] // docs/api.md says when each occurs.
 pub enum Code {
     NoAuthToken,
     InvalidToken,

@@ -65,7 +65,7 @@ pub(super) fn value(value: &EncodedValue) -> Result<String, ApiError> {
     json::value_to_json(value).map_err(unreadable)
 }
 
-/// A record (README.md).
+/// A record (docs/api.md).
 pub(super) fn record(record: &KvRecord) -> Result<String, ApiError> {
     let text = ObjectText::default()
         .member("id", &record.id)

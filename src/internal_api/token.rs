@@ -1,7 +1,10 @@
-//! Tokens of the internal API: a user id and an expiry, signed with the master's secret. Pure: the time is passed in.
+//! Tokens of the internal API: a user id and an expiry, signed with the master's secret. Pure: the
+//! time is passed in.
 //!
-//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}` (README.md); `{user_id}*` in both places where
-//! the caller may name any user as an event's author (docs/decisions/0021). The only file that knows `hmac` and `sha2`. Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
+//! `{user_id}.{expiry unix seconds}.{hex HMAC-SHA256 of "user_id.expiry"}`
+//! (docs/operations.md: "The internal API"); `{user_id}*` in both places where the caller may name
+//! any user as an event's author (docs/decisions/0021). The only file that knows `hmac` and `sha2`.
+//! Deliberately without a list of revoked tokens: a new secret revokes all, and expiries are short.
 
 use std::fmt;
 
@@ -11,7 +14,7 @@ use sha2::Sha256;
 use super::InternalEndpoint;
 use crate::random;
 
-/// Shorter secrets could be guessed offline from one token (README.md).
+/// Shorter secrets could be guessed offline from one token.
 const SECRET_MIN_BYTES: usize = 32;
 
 const MAC_BYTES: usize = 32;

@@ -15,7 +15,7 @@ use crate::http::{Body, Response};
 use crate::worker::supervisor::Cause;
 use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as README.md shows it; `waiting`, `memory_bytes` and `version` are ours.
+/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes` and `version` are ours.
 #[derive(Serialize)]
 pub(super) struct Worker {
     pub(super) id: usize,

@@ -32,7 +32,7 @@ pub fn check_key(key: &str) -> Result<(), DbError> {
     without_nul(key, "a key")
 }
 
-/// Whether a record is its tenant's own template (README.md).
+/// Whether a record is its tenant's own template (docs/operations.md).
 pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
     key == "main" && matches!(scopes.as_slice(), [scope] if scope == "template")
 }

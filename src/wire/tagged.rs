@@ -1,5 +1,5 @@
 //! The JSON form of a `KhronosValue` at interfaces: what JSON has is written as JSON, the rest as an object with one key
-//! that starts with `$` (README.md: "The internal API").
+//! that starts with `$` (docs/operations.md: "The internal API").
 //!
 //! Reading and writing take two passes each: what a map or an object has to become depends on all its keys.
 

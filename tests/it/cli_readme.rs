@@ -1,4 +1,5 @@
-//! The README's blocks of commands, as somebody pastes them: each runs to its end, the first command that fails ends it.
+//! Blocks of commands in the documents, as a reader pastes them: each runs to its end, and the first
+//! command that fails ends it.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +11,11 @@ use crate::support::skip::skipped;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The first block of shell commands behind a text of the README.
-fn block(behind: &str) -> String {
-    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).expect("there");
-    let (_, rest) = readme.split_once(behind).unwrap_or_else(|| panic!("no {behind:?} in the README"));
+/// The first block of shell commands behind a heading of a document.
+fn block(document: &str, heading: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(ROOT).join(document)).expect("there");
+    let heading = format!("{heading}\n");
+    let (_, rest) = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading:?} in {document}"));
     let (_, rest) = rest.split_once("\n```sh\n").expect("a block");
     rest.split_once("\n```").expect("its end").0.to_owned()
 }
@@ -44,7 +46,7 @@ fn run_block(shell: &str, block: &str, replaced: &[(&str, &str)]) -> Finished {
 
 #[test]
 fn the_quick_start_runs_as_one_block_in_any_shell() {
-    let block = block("# Mesophyll");
+    let block = block("README.md", "# Mesophyll");
     for shell in ["sh", "bash"] {
         // What it builds is another binary; what it replays is here.
         let replay = format!("{} replay {ROOT}/examples/events.ndjson --workers 2", env!("CARGO_BIN_EXE_mesophyll"));
@@ -60,7 +62,7 @@ fn the_block_that_calls_the_api_with_curl_runs_to_its_end() {
     if Command::new("curl").arg("--version").output().is_err() {
         return skipped("the_block_that_calls_the_api_with_curl_runs_to_its_end", "there is no curl");
     }
-    let block = block("### The internal API") + "\nkill $! && wait $!\n";
+    let block = block("docs/operations.md", "\n## The internal API") + "\nkill $! && wait $!\n";
     let finished = run_block("sh", &block, &[]);
     finished.expect(0, "");
     let out = finished.stdout.concat();
@@ -73,7 +75,7 @@ fn the_block_of_the_worker_in_python_runs_to_its_end() {
     let Some(python) = std::env::var("MESOPHYLL_TEST_PYTHON").ok() else {
         return skipped(name, "set MESOPHYLL_TEST_PYTHON to a Python that has the packages websockets and msgpack");
     };
-    let block = block("## Your own worker, in Python");
+    let block = block("README.md", "## Your own worker, in Python");
     let script = format!("{python} {ROOT}/examples/worker.py --master $MESOPHYLL_LISTEN");
     // No package is fetched by a test.
     let packages =

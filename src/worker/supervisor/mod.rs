@@ -67,7 +67,7 @@ pub enum Action {
     RouteToNobody(String),
 }
 
-/// Where a worker is in its life, as operators see it (README.md).
+/// Where a worker is in its life, as operators see it (docs/api.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its process starts, or it is awaited.
@@ -91,7 +91,7 @@ impl State {
     pub const ALL: [State; 7] =
         [State::Starting, State::Connected, State::Ready, State::Draining, State::Dead, State::Failed, State::Stopped];
 
-    /// The word of README.md.
+    /// The word of docs/api.md.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Starting => "starting",
