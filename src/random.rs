@@ -1,7 +1,8 @@
 //! Randomness from the operating system, and comparing secrets without telling how much of them was right.
 //!
-//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for here are tokens and
-//! request ids, and a system call each is cheap enough. Called from any thread; owned by nobody.
+//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for here
+//! are tokens, records' ids, frames' masks and jitter, and a system call each is cheap enough. Request
+//! ids come from `worker_like`, because each dispatch needs one. Called from any thread; owned by nobody.
 
 /// Length of a worker's token (protocol.md).
 const TOKEN_CHARS: usize = 64;

@@ -1,7 +1,9 @@
 //! The [`WorkerLike`] trait: what every kind of worker, and a pool of them, can do.
 //!
-//! Implemented by `WorkerThread` (VMs in this process), `WorkerProcessHandle` (a child process behind a link) and
-//! `WorkerPool` (either, by the sharding formula). Calls come from any thread.
+//! Implemented by `WorkerThread` (VMs in this process), `WorkerThreadHandle` (one that can be started
+//! anew), `MesophyllServerConn` (a link), `WorkerProcessHandle` (a supervised process behind links),
+//! `WorkerPool` (all of a master's, by the sharding formula) and `AdmittingPool` (the same without
+//! banned tenants). Also makes the tickets of jobs. Calls come from any thread.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

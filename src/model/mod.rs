@@ -1,4 +1,5 @@
-//! What travels between a master, its workers, its stores and its callers. Pure data: no I/O, no clock, no bytes.
+//! What travels between a master, its workers, its stores and its callers. Pure data: no I/O, no clock. Event data
+//! and values are the bytes that travel; `wire/` checked them when they came in.
 //!
 //! Deliberately without encoders: MessagePack and JSON forms are in `wire/`, rules of the store in `store/`.
 

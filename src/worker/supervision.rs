@@ -358,7 +358,7 @@ impl Supervision {
         self.child_ended = false;
         let spawn = self.spawns;
         let notes_tx = self.shared.notes_tx();
-        // Blocks only while the loop is behind by a thousand notes; the loop joins this thread only after the note.
+        // Blocks only while the loop is behind by 64 notes; the loop joins this thread only after the note.
         let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
         match Child::spawn(spec, self.shared.id, on_end) {
             Ok(child) => {

@@ -1,8 +1,10 @@
 //! The embedded store: one file of redb, one writer thread, any number of readers.
 //!
-//! Writes go through a bounded queue to the writer, which commits them in groups; reads run on the caller's thread, each
-//! on a snapshot, and never wait for a write. Deliberately one database for all tenants: a commit is what costs, and
-//! tenants share it. Owned by whoever opened it; [`RedbStore::close`] ends and joins the writer.
+//! Writes go through a bounded queue to the writer, which commits them in groups. Reads run on the
+//! caller's thread, each on a snapshot, and wait for no write; after an error of the disk they fail
+//! until the writer has opened the file anew. Deliberately one database for all tenants: a commit is
+//! what costs, and tenants share it. The caller that opened it owns it, and [`RedbStore::close`] ends
+//! and joins the writer. [`backup`], [`check`] and [`Restore`] work on a file that no master has open.
 
 mod apply;
 mod export;

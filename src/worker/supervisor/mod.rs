@@ -1,6 +1,7 @@
-//! What to do about a worker: a pure state machine, `step(event, now) → actions`. No I/O, no clock, no threads.
+//! What to do about a worker: a pure state machine, `step(event, now) → actions`. No I/O, no clock, no
+//! threads.
 //!
-//! The loop in `process` feeds it what happened and carries out what it decides. One machine serves a child process and
+//! The loop in `supervision` feeds it what happened and carries out what it decides. One machine serves a child process and
 //! an external worker alike; the latter is never spawned or signalled.
 
 mod cause;
