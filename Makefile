@@ -78,9 +78,15 @@ test-quick: ## after each change: most unit tests, the house rules, and the fast
 	$(USE_CXX) $(CARGO) test --locked --quiet $(FEATURES) --test it -- $(QUICK_SUITES) --skip postgres --skip in_python
 
 .PHONY: docs
-docs: ## write docs/options.md and docs/api.md anew, from the tables in the code
+docs: ## write docs/options.md and docs/api.md anew from the tables in the code, and count lines (needs python3)
 	$(need_cargo)
 	MESOPHYLL_WRITE_DOCS=1 $(USE_CXX) $(CARGO) test --locked $(FEATURES) --lib -- the_page_of_
+	packaging/lines.py --write docs/reading-guide.md
+
+.PHONY: lines
+lines: ## count the product's lines of Rust by folder, of a default and of a minimal build (needs python3)
+	@echo 'default build:'; packaging/lines.py
+	@echo 'without default features:'; packaging/lines.py --minimal
 
 .PHONY: check
 check: ## format, lints, documentation and scripts, without running a test
@@ -94,7 +100,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
 	@set -e; for script in .ci/run packaging/*.sh packaging/deb/*; do bash -n $$script; done
 	@if command -v python3 >/dev/null; then set -ex; python3 examples/make_events.py --check; \
-	for script in examples/worker.py packaging/sbom.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
+	for script in examples/worker.py packaging/sbom.py packaging/lines.py tests/conformance/link.py; do python3 -c 'import sys; compile(open(sys.argv[1]).read(), sys.argv[1], "exec")' $$script; done; \
 	else echo "no python3, so the scripts in examples/ are not checked"; fi
 
 # One line of `make audit`: $(1) name, $(2) Cargo's flags, $(3) budget.
