@@ -15,10 +15,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-ITEM = re.compile(r"(pub(\([^)]*\))?\s+)?(const\s+)?(unsafe\s+)?(fn|mod|impl|struct|enum|trait|macro_rules)\b")
-STATEMENT = re.compile(r"(pub(\([^)]*\))?\s+)?(use|const|static|type|let|return)\b")
+PUB = r"(pub(\([^)]*\))?\s+)?"
+ITEM = re.compile(PUB + r"(const\s+)?(fn|mod|impl|struct|enum|trait|macro_rules)\b")
+STATEMENT = re.compile(PUB + r"(use|const|static|type|let|return)\b")
 LITERAL = re.compile(
-    r"""(?P<comment>//[^\n]*|/\*)|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(\\.|[^"\\])*"|b?'(\\.[^']*|[^'\\])'""",
+    r"""(?P<comment>//[^\n]*|/\*)"""
+    r"""|b?r(?P<hashes>\#*)".*?"(?P=hashes)|b?"(\\.|[^"\\])*"|b?'(\\.[^']*|[^'\\])'""",
     re.DOTALL,
 )
 
@@ -70,7 +72,8 @@ def without_items(code, cfg, path, skipped):
         end = end_of_item(code, found.end())
         item = code[found.start() : end]
         if module := re.search(r"\bmod\s+(\w+)\s*;\s*$", item):
-            folder = path.parent if path.name in ("mod.rs", "lib.rs", "main.rs") else path.with_suffix("")
+            is_root = path.name in ("mod.rs", "lib.rs", "main.rs")
+            folder = path.parent if is_root else path.with_suffix("")
             skipped.add(folder / module[1])
         code = code[: found.start()] + re.sub(r"[^\n]", " ", item) + code[end:]
     return code
@@ -78,22 +81,22 @@ def without_items(code, cfg, path, skipped):
 
 def count(root, minimal):
     """The lines of each file of src/, by its path below src/."""
-    features = r'#\[cfg\(feature = x+\)\]' if minimal else r'#\[cfg\(not\(feature = x+\)\)\]'
-    cfgs = [re.compile(r"#\[cfg\(test\)\]"), re.compile(features)]
+    features = r"feature = x+" if minimal else r"not\(feature = x+\)"
+    cfgs = [re.compile(rf"#\[cfg\({what}\)\]") for what in ("test", features)]
     with tempfile.TemporaryDirectory() as copy:
         src = Path(copy) / "src"
         shutil.copytree(root / "src", src)
         config = "max_width=120,use_small_heuristics=Max"
-        rustfmt = ["rustfmt", "--edition", "2024", "--config", config, src / "lib.rs", src / "main.rs"]
-        subprocess.run(rustfmt, check=True)
+        rustfmt = ["rustfmt", "--edition", "2024", "--config", config]
+        subprocess.run([*rustfmt, src / "lib.rs", src / "main.rs"], check=True)
         lines, skipped = {}, set()
         for path in sorted(src.rglob("*.rs")):
             code = without_text(path.read_text())
             for cfg in cfgs:
                 code = without_items(code, cfg, path, skipped)
             lines[path] = sum(1 for line in code.splitlines() if line.strip())
-        is_skipped = lambda path: any(path.with_suffix("") == one or one in path.parents for one in skipped)
-        return {path.relative_to(src): number for path, number in lines.items() if not is_skipped(path)}
+        tests = {path for path in lines if skipped & {path.with_suffix(""), *path.parents}}
+        return {path.relative_to(src): lines[path] for path in lines if path not in tests}
 
 
 def of_folder(lines, folder):
@@ -111,12 +114,14 @@ def write(document, root):
         cells = [f"{of_folder(lines, row['folder']):,}" if is_there else "–" for lines in counts]
         return f"{row[1]}| {' | '.join(cells)} |"
 
-    row = re.compile(r"^(\|[^|\n]*`src/(?P<folder>[^`]*)`[^|\n]*\|.*)\|[^|\n]*\|[^|\n]*\|$", re.MULTILINE)
+    folder = r"^(\|[^|\n]*`src/(?P<folder>[^`]*)`[^|\n]*\|.*)"
+    row = re.compile(folder + r"\|[^|\n]*\|[^|\n]*\|$", re.MULTILINE)
     document.write_text(row.sub(filled, document.read_text()))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--minimal", action="store_true")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
