@@ -248,6 +248,23 @@ fn a_list_with_other_keys_is_an_error_that_names_one() {
 }
 
 #[test]
+fn array_refuses_a_table_that_it_cannot_mark() {
+    let world = World::new();
+    let own = "invalid argument #1 to 'array' (a table without a metatable expected)";
+    let frozen = "invalid argument #1 to 'array' (the table is read-only)";
+    for (table, expected) in [
+        ("setmetatable({ 1 }, { __index = table })", own),
+        ("setmetatable({}, { __metatable = false })", own),
+        ("table.freeze({})", frozen),
+    ] {
+        let error = world.err(&format!("local t = {table}\nreturn array(t)"));
+        assert!(error.starts_with(&format!("test:2: {expected}")), "{table}: {error}");
+    }
+    let kept = "local t = setmetatable({}, { __index = { a = 7 } }) pcall(array, t) return t.a";
+    assert_eq!(world.ok(kept), "7");
+}
+
+#[test]
 fn value_gives_nil_for_null_and_everything_else_as_it_is() {
     let code = "return { value(null) == nil, value(nil) == nil, value() == nil, value(false), value(0), value('x'),
         value(data.nick) or data.name, value(data) == data }";
