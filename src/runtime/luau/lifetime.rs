@@ -11,7 +11,7 @@ use super::executor::Core;
 use super::host::Host;
 use super::live_vm::LiveVm;
 use super::memory::Collection;
-use super::tenant::{Program, Tenant};
+use super::tenant::{Program, Tenant, dispatch_error};
 use super::vm::Vm;
 use crate::error::DispatchError;
 
@@ -126,12 +126,14 @@ impl Tenant {
         // All of them first: one may be next in line for a lock that another gives back.
         events.iter().for_each(|event| self.end_life(*event));
         events.into_iter().for_each(|event| self.kill_event(core, event, doom));
-        let why = match doom {
-            Doom::Stopping => "the worker stopped before the event ran",
-            _ => "the tenant was dropped before the event ran",
+        let stopped = "the worker stopped before the event ran";
+        let error = match doom {
+            Doom::Stopping => DispatchError::Busy(stopped.to_owned()),
+            // To try it again is of no use: its caller is told as the callers of those that ran.
+            doom => dispatch_error(doom),
         };
         while let Some(waiting) = self.waiting.pop_front() {
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(why.to_owned())));
+            core.answer(waiting.ticket, waiting.answer, Err(error.clone()));
         }
         self.close_vms(core);
     }

@@ -575,7 +575,8 @@ enum Start {
     Memory,
 }
 
-fn dispatch_error(doom: Doom) -> DispatchError {
+/// What the caller of an event that ended so is told.
+pub(super) fn dispatch_error(doom: Doom) -> DispatchError {
     match doom {
         Doom::Cancelled => DispatchError::Deadline { sent: true },
         Doom::Stopping => DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned()),

@@ -157,6 +157,19 @@ fn dropping_a_tenant_ends_what_runs_and_frees_its_vm() {
 }
 
 #[test]
+fn dropping_a_tenant_tells_an_event_that_waits_the_same() {
+    let world = World::with_limits(LuauLimits { tenant_running: 1, ..LuauLimits::default() });
+    world.db.close_gate();
+    let running = world.submit_script(TENANT, &waits("never"));
+    world.db.wait_for_waiting(1);
+    let waiting = world.submit_script(TENANT, "return 'never'");
+    assert_eq!(world.submit(TENANT, Job::DropTenant).wait(), Ok(EncodedValue::null()));
+    let dropped = DispatchError::Script("cancelled: the tenant was dropped".to_owned());
+    assert_eq!((running.error(), waiting.error()), (dropped.clone(), dropped));
+    world.db.open_gate();
+}
+
+#[test]
 fn a_tenant_runs_its_own_template_if_it_has_one() {
     let world = World::with_template("return function() return 'shared' end");
     let own = TenantId::Guild(7);
