@@ -45,6 +45,11 @@ impl<T> Pending<T> {
 
     /// Adds a request, before its bytes leave.
     pub fn register(&self, id: u64, waiter: T) -> Registered<T> {
+        self.register_within(self.max, id, waiter)
+    }
+
+    /// As [`Pending::register`], with another bound on how many wait.
+    pub fn register_within(&self, max: usize, id: u64, waiter: T) -> Registered<T> {
         let mut state = self.lock();
         if let Some(cause) = &state.closed {
             return Registered::Closed(waiter, cause.clone());
@@ -52,7 +57,7 @@ impl<T> Pending<T> {
         if state.sealed {
             return Registered::Sealed(waiter);
         }
-        if state.waiting.len() >= self.max {
+        if state.waiting.len() >= max {
             return Registered::Full(waiter);
         }
         match state.waiting.entry(id) {

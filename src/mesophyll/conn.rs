@@ -243,7 +243,10 @@ impl MesophyllServerConn {
         let what = answer.name().is_none().then(|| job.name().to_owned());
         let since = answer.since().unwrap_or_else(Instant::now);
         let waiting = Waiting { tenant, what, since, answer };
-        let waiting = match self.inner.pending.register(req_id, waiting) {
+        // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
+        let is_drop = matches!(job, Job::DropTenant);
+        let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
+        let waiting = match self.inner.pending.register_within(max, req_id, waiting) {
             Registered::Waiting(count) => count,
             Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
                 return Err(Box::new(Unsent::Ended(job, waiting.answer)));
@@ -258,7 +261,13 @@ impl MesophyllServerConn {
         let is_alone = waiting <= 1;
         let encoded = message.encode();
         let link = &self.inner.link;
-        let sent = if is_alone { link.send_alone(tenant, encoded) } else { link.send_for(tenant, encoded) };
+        let sent = if is_drop {
+            link.send(encoded)
+        } else if is_alone {
+            link.send_alone(tenant, encoded)
+        } else {
+            link.send_for(tenant, encoded)
+        };
         let Err(error) = sent else { return Ok(()) };
         // `None`: the link's end has answered it already.
         match (self.inner.pending.take(req_id), error) {

@@ -23,6 +23,7 @@ use tungstenite::{Message, WebSocket};
 use crate::support::DEADLINE;
 use crate::support::stand_in::{StandInRuntime, Told};
 
+mod full_link;
 mod subscribed;
 
 const TENANT: TenantId = TenantId::Guild(1 << 22);
