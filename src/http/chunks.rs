@@ -41,24 +41,24 @@ impl<'w> Chunks<'w> {
                 return Err(ErrorKind::OutOfMemory.into());
             }
             if total > granted {
-                granted = total.saturating_mul(2).min(max_bytes);
+                granted = total.max(2 * granted).min(max_bytes);
                 if !room(granted as u64) {
                     return Err(ErrorKind::ResourceBusy.into());
                 }
             }
-            self.take(size, &mut body)?;
+            self.take(size, &mut body, granted)?;
             if !self.line()?.is_empty() {
                 return Err(ErrorKind::InvalidData.into());
             }
         }
         let mut trailers = 0;
         loop {
-            let line = self.line()?.len();
-            trailers += line;
-            match line {
+            let line = self.line()?;
+            trailers += line.len();
+            match line.len() {
                 0 => break,
-                _ if trailers > HTTP_HEAD_MAX_BYTES => return Err(ErrorKind::InvalidData.into()),
-                _ => {}
+                _ if trailers <= HTTP_HEAD_MAX_BYTES && is_header(line) => {}
+                _ => return Err(ErrorKind::InvalidData.into()),
             }
         }
         self.wire.consume(self.at);
@@ -83,8 +83,8 @@ impl<'w> Chunks<'w> {
         }
     }
 
-    /// Appends the next `size` bytes.
-    fn take(&mut self, mut size: usize, body: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends the next `size` bytes to a body that may take `granted` bytes of memory.
+    fn take(&mut self, mut size: usize, body: &mut Vec<u8>, granted: usize) -> io::Result<()> {
         while size > 0 {
             let data = &self.wire.data()[self.at..];
             let part = &data[..size.min(data.len())];
@@ -95,12 +95,14 @@ impl<'w> Chunks<'w> {
                 }
                 // Of a large chunk past the buffer.
                 let start = body.len();
+                grow(body, STEP_BYTES, granted);
                 body.resize(start + STEP_BYTES, 0);
                 let got = self.wire.read(&mut body[start..], self.deadline);
                 body.truncate(start + *got.as_ref().unwrap_or(&0));
                 size -= if got? == 0 { return Err(ErrorKind::UnexpectedEof.into()) } else { body.len() - start };
                 continue;
             }
+            grow(body, part.len(), granted);
             body.extend_from_slice(part);
             let got = part.len();
             self.at += got;
@@ -116,6 +118,22 @@ impl<'w> Chunks<'w> {
             _ => Ok(()),
         }
     }
+}
+
+/// Makes room for more bytes: a vector that grows by itself takes up to twice of what it needs.
+fn grow(body: &mut Vec<u8>, by: usize, granted: usize) {
+    let needed = body.len() + by;
+    if needed > body.capacity() {
+        let capacity = needed.max((2 * body.capacity()).min(granted));
+        body.reserve_exact(capacity - body.len());
+    }
+}
+
+/// Whether a trailer is one line of a head.
+fn is_header(mut line: Vec<u8>) -> bool {
+    line.extend_from_slice(b"\r\n\r\n");
+    let mut slot = [httparse::EMPTY_HEADER];
+    httparse::parse_headers(&line, &mut slot).is_ok_and(|parsed| parsed.is_complete())
 }
 
 /// The size in a chunk's first line; what follows a semicolon is an extension.

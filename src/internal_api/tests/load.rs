@@ -117,6 +117,11 @@ fn a_body_may_come_in_chunks_within_the_same_bounds() {
         assert_eq!((answer.status, answer.closes()), (200, false));
         assert_eq!(fixture.seen().1.name, "X");
     }
+    // A body takes no more room than its chunks are said to have.
+    let body = format!(r#"{{"name":"X","data":"{}"}}"#, "x".repeat(600_000));
+    client.send(format!("{head}{}0\r\n\r\n", chunk(&body)).as_bytes());
+    assert_eq!(client.answer().status, 200);
+    fixture.seen();
     // What there is no room for is refused in the middle, before it has come.
     client.send(format!("{head}{:x}\r\n", 2_000_000).as_bytes());
     let answer = client.answer();
