@@ -465,10 +465,10 @@ pub const STATE_EVENT_NAME_MAX_BYTES: usize = 512;
 /// Limit: a tenant state's own data, in MessagePack. The protocol leaves it open; it gets the bound of a value.
 pub const STATE_DATA_MAX_BYTES: usize = 256 * 1024;
 
-/// Limit: write operations that wait for the store's writer; one more is answered 503 at once.
+/// Limit: writes that wait for the store's writer, of one tenant half at most; more is 503 at once.
 pub const STORE_QUEUE_MAX: usize = 4096;
 
-/// Limit: bytes of the operations that wait for the store's writer: a second's work of a slow disk. More is 503 at once.
+/// Limit: what those writes have in bytes, shared alike: a second's work of a slow disk.
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Limit: operations in one commit of the store: as many as come together while the last commit syncs; what is more

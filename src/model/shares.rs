@@ -68,8 +68,9 @@ impl Shares {
         }
     }
 
-    /// A tenant holds a piece less, of those that were counted with [`Shares::add`].
-    pub fn remove(&mut self, tenant: TenantId, bytes: usize) {
+    /// A tenant, or nobody, holds a piece less, of those that were counted with [`Shares::add`].
+    pub fn remove(&mut self, tenant: Option<TenantId>, bytes: usize) {
+        let Some(tenant) = tenant else { return self.total.remove(bytes) };
         let Some(held) = self.held.get_mut(&tenant) else { return };
         held.remove(bytes);
         self.total.remove(bytes);
@@ -131,8 +132,10 @@ mod tests {
         // What is nobody's counts for all.
         shares.add(None, 200);
         assert!(!shares.has_room(tenant(3), 100, 1000));
-        (0..50).for_each(|_| shares.remove(tenant(1), 10));
+        (0..50).for_each(|_| shares.remove(Some(tenant(1)), 10));
         assert_eq!(shares.total(), Held { pieces: 26, bytes: 450 });
+        shares.remove(None, 200);
+        shares.add(None, 200);
         assert!(!shares.held.contains_key(&tenant(1)), "nothing is kept of one that holds nothing");
         assert_eq!(take_all(&mut shares, TenantId::User(1), 10), 270, "a user of that number is another tenant");
         shares.clear();

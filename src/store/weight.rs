@@ -1,26 +1,54 @@
-//! Shares of a bounded number of bytes, or of places: what waits in a store's queue is bounded in both, and takes memory for
-//! what is there only, where a channel with a bound makes all its places at once.
+//! Shares of a bounded number of bytes, or of places: what waits in a store's queue is bounded in
+//! both, and takes memory for what is there only, where a channel with a bound makes all its places
+//! at once. A tenant has as much as [`Shares`] leaves it.
 //!
 //! Deliberately no waiting for room: who gets none tells its caller that the store is busy. Any thread.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::{Held, Shares, TenantId};
+
+/// What all that waits takes of a bound.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Weights(Arc<Mutex<Shares>>);
 
 /// A share of a bounded number of bytes, or of places, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Weight {
+    owner: Option<TenantId>,
     bytes: usize,
-    total: Arc<AtomicUsize>,
+    weights: Weights,
+}
+
+impl Weights {
+    /// Takes a share, if what its owner holds stays within the owner's part of `limit`; what is no
+    /// tenant's may take all of it. One alone always fits, however large.
+    pub(super) fn take(&self, owner: Option<TenantId>, bytes: usize, limit: usize) -> Option<Weight> {
+        let mut shares = self.lock();
+        let total = shares.total();
+        let has_room = match owner {
+            Some(tenant) => shares.has_room(tenant, bytes, limit),
+            None => total.bytes + bytes <= limit,
+        };
+        if !has_room && total.bytes > 0 {
+            return None;
+        }
+        shares.add(owner, bytes);
+        Some(Weight { owner, bytes, weights: self.clone() })
+    }
+
+    /// What all hold together.
+    pub(super) fn total(&self) -> Held {
+        self.lock().total()
+    }
+
+    // Plain values only change under this lock, so poison means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Weight {
-    /// Takes a share, if the total stays within `limit`. One alone always fits, however large.
-    pub(super) fn take(bytes: usize, total: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        let before = total.fetch_add(bytes, Ordering::Relaxed);
-        let weight = Self { bytes, total: Arc::clone(total) };
-        (before == 0 || before + bytes <= limit).then_some(weight)
-    }
-
     /// How large it is.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -29,6 +57,6 @@ impl Weight {
 
 impl Drop for Weight {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.weights.lock().remove(self.owner, self.bytes);
     }
 }

@@ -223,7 +223,9 @@ impl<T: Target> Router<T> {
         }
         let (taken, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting).into_iter().partition(which);
         state.waiting = kept;
-        taken.iter().for_each(|waiting| state.shares.remove(waiting.tenant, waiting.weight()));
+        for waiting in &taken {
+            state.shares.remove(Some(waiting.tenant), waiting.weight());
+        }
         taken
     }
 
@@ -273,7 +275,7 @@ impl<T: Target> State<T> {
 
     fn remove(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
-        self.shares.remove(waiting.tenant, waiting.weight());
+        self.shares.remove(Some(waiting.tenant), waiting.weight());
         Some(waiting)
     }
 

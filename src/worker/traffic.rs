@@ -140,7 +140,7 @@ impl WorkerTraffic {
     }
 
     fn release(&self, tenant: TenantId, bytes: usize) {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant, bytes);
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(Some(tenant), bytes);
     }
 
     fn count_one(&self, kind: JobKind, outcome: Outcome, took: Duration) {

@@ -17,7 +17,7 @@ mod usage;
 mod worker;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::weight::Weight;
+use super::weight::{Weight, Weights};
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures, StoreOptions,
     StoredState, Usage,
@@ -52,7 +52,7 @@ pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
 pub struct PostgresStore {
     config: Config,
     shared: Arc<Shared>,
-    queue_bytes: Arc<AtomicUsize>,
+    queue_bytes: Weights,
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
     queue: Arc<Queue>,
@@ -84,7 +84,7 @@ impl PostgresStore {
         let store = Self {
             config,
             shared: Arc::clone(&shared),
-            queue_bytes: Arc::default(),
+            queue_bytes: Weights::default(),
             revisions: Arc::default(),
             queue: Arc::new(Queue::new(count)),
             threads: Mutex::default(),
@@ -148,7 +148,11 @@ impl PostgresStore {
         work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
     ) -> Result<Receiver<Result<T, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
-        let weight = Weight::take(bytes, &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let owner = match who {
+            Who::Tenant(tenant) => Some(tenant),
+            Who::Everybody => None,
+        };
+        let weight = self.queue_bytes.take(owner, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let call = Box::new(Call { work, found: None, answer_tx, progress, _weight: weight });
         match self.queue.push(who, access, call) {
@@ -325,7 +329,7 @@ impl Store for PostgresStore {
     }
 
     fn figures(&self) -> StoreFigures {
-        let bytes = self.queue_bytes.load(Ordering::Relaxed);
+        let bytes = self.queue_bytes.total().bytes;
         StoreFigures {
             queue: Some(QueueFigures { operations: self.queue.waiting(), bytes }),
             embedded: None,

@@ -41,6 +41,17 @@ impl Op {
                 Op::Shop(op) => op.bytes(),
             }
     }
+
+    /// In whose share of the queue it waits. What staff do is nobody's: a tenant that fills its
+    /// share is still to be banned.
+    pub(super) fn owner(&self) -> Option<TenantId> {
+        match self {
+            Op::SetState { tenant, .. } => Some(*tenant),
+            Op::KvSet { tenant, .. } | Op::KvDelete { tenant, .. } => Some(*tenant),
+            Op::SetStanding { .. } => None,
+            Op::Shop(op) => op.owner(),
+        }
+    }
 }
 
 /// What a write did.

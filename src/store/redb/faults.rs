@@ -14,7 +14,7 @@ use super::{Done, Op, RedbStore};
 use crate::error::DbError;
 use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
 use crate::model::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};
-use crate::store::{FindLimits, KvSet, OpenError, Quota, Store, Usage, charge, rules};
+use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
 use crate::thread;
 use crate::wire;
 
@@ -380,7 +380,7 @@ fn writes_that_wait_share_one_commit_and_reads_wait_for_nothing() {
     let first = submit("k", 1);
     // Wait until the writer has taken it: then it is in its sync, or about to be.
     let deadline = Instant::now() + DEADLINE;
-    while store.queue_bytes.load(Ordering::Relaxed) > 0 {
+    while store.queue_bytes.total().bytes > 0 {
         assert!(Instant::now() < deadline, "the writer did not take the write");
         std::thread::yield_now();
     }
@@ -426,6 +426,31 @@ fn a_full_queue_is_busy_at_once() {
     }
     disk.set(|state| state.stalls = false);
     for answer in [stalled].into_iter().chain(waiting).chain(small) {
+        assert!(matches!(answer.recv_timeout(DEADLINE), Ok(Ok(_))), "what was taken is done");
+    }
+}
+
+#[test]
+fn a_tenant_that_fills_its_share_leaves_room_to_another() {
+    let (disk, loud, quiet) = (Disk::default(), TenantId::Guild(1), TenantId::Guild(2));
+    let store = start(&disk);
+    disk.set(|state| state.stalls = true);
+    let delete = |tenant| Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
+    let value = wire::value::encode(&KhronosValue::Text("x".repeat(200_000)));
+    let large = |tenant| Op::KvSet { tenant, set: set("k", value.clone()) };
+    let ops: [&dyn Fn(TenantId) -> Op; 2] = [&delete, &large];
+    let (mut loud_s, mut others) = (Vec::new(), Vec::new());
+    for op in ops {
+        while let Ok(answer) = store.submit(op(loud)) {
+            loud_s.push(answer);
+        }
+        others.push(store.submit(op(quiet)));
+    }
+    others.push(store.submit(Op::SetStanding { tenant: loud, standing: Standing::Banned }));
+    // Before anything fails: a store that stalls is not dropped.
+    disk.set(|state| state.stalls = false);
+    let others = others.into_iter().map(|other| other.expect("room for others"));
+    for answer in others.chain(loud_s) {
         assert!(matches!(answer.recv_timeout(DEADLINE), Ok(Ok(_))), "what was taken is done");
     }
 }

@@ -19,7 +19,6 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -28,7 +27,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTrans
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::weight::Weight;
+use super::weight::{Weight, Weights};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoredState, Usage,
@@ -55,10 +54,10 @@ pub use restore::{Restore, RestoreError};
 /// A store in a file.
 pub struct RedbStore {
     shared: Arc<Shared>,
-    queue_bytes: Arc<AtomicUsize>,
-    /// Taken away when the store is closed, which is what ends the writer.
+    queue_bytes: Weights,
     /// Requests that wait; each has its place until the writer takes it.
-    queue_places: Arc<AtomicUsize>,
+    queue_places: Weights,
+    /// Taken away when the store is closed, which is what ends the writer.
     queue_tx: RwLock<Option<Sender<(Weight, Request)>>>,
     writer: Mutex<Option<OwnedThread>>,
 }
@@ -106,8 +105,8 @@ impl RedbStore {
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(Self {
             shared,
-            queue_bytes: Arc::default(),
-            queue_places: Arc::default(),
+            queue_bytes: Weights::default(),
+            queue_places: Weights::default(),
             queue_tx: RwLock::new(Some(queue_tx)),
             writer: Mutex::new(Some(thread)),
         })
@@ -123,11 +122,12 @@ impl RedbStore {
 
     fn submit(&self, op: Op) -> Result<Receiver<Result<Done, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
-        let weight = Weight::take(op.bytes(), &self.queue_bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let owner = op.owner();
+        let weight = self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let queue_tx = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner);
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
-        let place = Weight::take(1, &self.queue_places, STORE_QUEUE_MAX).ok_or_else(busy)?;
+        let place = self.queue_places.take(owner, 1, STORE_QUEUE_MAX).ok_or_else(busy)?;
         queue_tx.send((place, Request { op, answer_tx, weight })).map_err(|_| unavailable())?;
         Ok(answer_rx)
     }
@@ -348,9 +348,10 @@ impl Store for RedbStore {
 
     fn figures(&self) -> StoreFigures {
         let waiting = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
+        let bytes = self.queue_bytes.total().bytes;
         let commits = &self.shared.commits;
         StoreFigures {
-            queue: Some(QueueFigures { operations: waiting, bytes: self.queue_bytes.load(Ordering::Relaxed) }),
+            queue: Some(QueueFigures { operations: waiting, bytes }),
             embedded: Some(EmbeddedFigures {
                 commits: commits.took.snapshot(),
                 operations: commits.operations.get(),

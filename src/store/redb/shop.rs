@@ -38,6 +38,17 @@ impl ShopOp {
             ShopOp::Delete { .. } | ShopOp::Change { .. } | ShopOp::Purchase { .. } => 0,
         }
     }
+
+    /// The tenant that asks for it; staff do as nobody.
+    pub(super) fn owner(&self) -> Option<TenantId> {
+        match self {
+            ShopOp::Create { entry: GlobalEntry { partial, .. }, .. } => {
+                TenantId::from_parts(&partial.owner_type, &partial.owner_id).ok()
+            }
+            ShopOp::Delete { owner, .. } => *owner,
+            ShopOp::Change { .. } | ShopOp::Purchase { .. } => None,
+        }
+    }
 }
 
 /// The shop's tables in one write transaction.
