@@ -190,7 +190,7 @@ impl Master {
     }
 
     /// What an operator can do.
-    pub fn operator(&self) -> &Operator {
+    pub fn operator(&self) -> &Arc<Operator> {
         &self.operator
     }
 

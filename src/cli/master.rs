@@ -160,6 +160,7 @@ fn look(master: &Master) -> Seen {
 /// that hangs: a store on a disk that does not answer cannot be closed. What was acknowledged is safe all the same.
 pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
     let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
+    let operator = Arc::clone(master.operator());
     let stopping = crate::thread::spawn("stop", move || {
         master.stop(stop_by, |step| {
             log::info!("stopping: {step}");
@@ -182,11 +183,13 @@ pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i3
             recv(signals.received_rx()) -> signal => {
                 if signal != Ok(Signal::HangUp) {
                     log::warn!("stopping at once");
+                    operator.log_abandoned();
                     std::process::exit(code);
                 }
             }
             default(patience) => {
                 log::error!("stopping at once: still {current} long after --stop-timeout");
+                operator.log_abandoned();
                 std::process::exit(EXIT_STUCK);
             }
         }

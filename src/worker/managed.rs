@@ -49,6 +49,9 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// See [`RestartError`].
     fn kill_until_restart(&self) -> Result<(), RestartError>;
 
+    /// Logs how many events that nobody waits for are lost when the process ends now.
+    fn log_abandoned(&self);
+
     /// How long a restart may take before it counts as failed.
     fn restart_timeout(&self) -> Duration;
 

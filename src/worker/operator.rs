@@ -91,6 +91,11 @@ impl Operator {
         &self.quarantine
     }
 
+    /// Logs how many events that nobody waits for are lost when the process ends now.
+    pub fn log_abandoned(&self) {
+        self.workers.iter().for_each(|worker| worker.log_abandoned());
+    }
+
     /// From now on no rolling restart begins, and one that is under way goes no further.
     pub fn begin_stop(&self) {
         self.rolling.stop();

@@ -298,6 +298,10 @@ impl Managed for WorkerProcessHandle {
         self.end(Event::Stop { drain_until }, deadline)
     }
 
+    fn log_abandoned(&self) {
+        self.shared.unseen.log_abandoned();
+    }
+
     fn restart_timeout(&self) -> Duration {
         let policy = &self.shared.policy;
         policy.drain_timeout + policy.term_grace * 3 + policy.boot_timeout

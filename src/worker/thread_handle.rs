@@ -218,6 +218,10 @@ impl Managed for WorkerThreadHandle {
         Ok(())
     }
 
+    fn log_abandoned(&self) {
+        self.shared.unseen.log_abandoned();
+    }
+
     fn restart_timeout(&self) -> Duration {
         self.shared.drain_timeout + REPLACE_TIMEOUT
     }

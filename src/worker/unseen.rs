@@ -17,8 +17,10 @@ use super::route::{Refused, Router, Target};
 /// How long losses are collected before they are logged.
 const COLLECTED_FOR: Duration = Duration::from_secs(1);
 
-/// Counts the failures of one worker's events that nobody waited for. Cheap to clone; called from any thread.
-#[derive(Debug, Clone)]
+/// Counts the failures of one worker's events that nobody waited for. Called from any thread.
+///
+/// Invariant: beside it only answers that are still to come hold the failures.
+#[derive(Debug)]
 pub(super) struct Unseen(Arc<Failures>);
 
 #[derive(Debug)]
@@ -86,6 +88,17 @@ impl Unseen {
     /// Logs what was lost, such as when its worker has ended.
     pub(super) fn log_all_lost(&self) {
         self.0.log_lost(self.0.lock(), |_| true);
+    }
+
+    /// Logs also what is lost because the process ends now: each event that has no answer yet.
+    pub(super) fn log_abandoned(&self) {
+        self.log_all_lost();
+        let (worker_id, count) = (self.0.worker_id, Arc::strong_count(&self.0) - 1);
+        if count > 0 {
+            log::warn!(worker = worker_id;
+                "worker {worker_id}: {count} events that nobody waited for are lost: no answer came"
+            );
+        }
     }
 }
 

@@ -48,6 +48,20 @@ fn of_events_without_a_waiter_as_many_run_as_were_taken() {
 }
 
 #[test]
+fn a_second_signal_says_how_many_events_are_lost() {
+    for mode in ["process-pool", "thread-pool"] {
+        let options = ["--mode", mode, "--workers", "1", "--stop-timeout", "5m", "--log", "info"];
+        let master = Master::start(&options);
+        master.wait_ready();
+        assert_eq!(post(&master, "guild/1", 7), 7);
+        master.running.signal(Signal::TERM);
+        master.running.wait_stderr("stopping: Terminate");
+        master.running.signal(Signal::INT);
+        master.running.wait().expect(0, "worker 0: 7 events that nobody waited for are lost");
+    }
+}
+
+#[test]
 fn events_without_a_waiter_that_a_killed_worker_had_are_told() {
     let master = Master::start(&["--log", "info", "--workers", "1"]);
     master.wait_ready();
