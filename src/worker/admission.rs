@@ -127,14 +127,20 @@ mod tests {
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;
 
-    /// Answers everything and notes whose it was.
+    /// Answers everything and notes whose it was and what it is; bans its tenant if it has a database to do so.
     #[derive(Default)]
-    struct Noting(Mutex<Vec<TenantId>>);
+    struct Noting {
+        seen: Mutex<Vec<(TenantId, JobKind)>>,
+        bans_in: Option<Arc<DbState>>,
+    }
 
-    /// Bans whose event it is handed, and notes what it is.
-    struct Banning(Arc<DbState>, Mutex<Vec<JobKind>>);
+    impl Noting {
+        fn take(&self) -> Vec<(TenantId, JobKind)> {
+            std::mem::take(&mut *self.seen.lock().expect("not poisoned"))
+        }
+    }
 
-    impl WorkerLike for Banning {
+    impl WorkerLike for Noting {
         fn id(&self) -> usize {
             0
         }
@@ -144,8 +150,10 @@ mod tests {
         }
 
         fn submit(&self, tenant: TenantId, _: Ticket, job: Job, _: Instant, answer: Answer) {
-            self.0.set_standing(tenant, Standing::Banned).expect("set");
-            self.1.lock().expect("not poisoned").push(JobKind::of(&job));
+            if let Some(db) = &self.bans_in {
+                db.set_standing(tenant, Standing::Banned).expect("set");
+            }
+            self.seen.lock().expect("not poisoned").push((tenant, JobKind::of(&job)));
             answer.send(Ok(EncodedValue::null()));
         }
 
@@ -162,6 +170,7 @@ mod tests {
             by: Instant,
             observed: Option<Box<Observed>>,
         ) -> Result<(), DispatchError> {
+            let observed = Some(observed.expect("the edge observes"));
             self.submit(tenant, Ticket(1), Job::Dispatch(event), by, Answer::callback(|_| ()).observed(observed));
             Ok(())
         }
@@ -170,50 +179,16 @@ mod tests {
     #[test]
     fn what_is_handed_over_during_a_ban_is_ended_after_it() {
         let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
-        let banning = Arc::new(Banning(Arc::new(db), Mutex::default()));
-        let traffic = Arc::new(Traffic::new(1));
-        let pool = AdmittingPool::new(banning.clone(), banning.0.clone(), Arc::default(), traffic);
+        let db = Arc::new(db);
+        let noting = Arc::new(Noting { bans_in: Some(db.clone()), ..Noting::default() });
+        let pool = AdmittingPool::new(noting.clone(), db, Arc::default(), Arc::new(Traffic::new(1)));
         let by = Instant::now() + Duration::from_secs(60);
         for tenant in [1, 2].map(TenantId::Guild) {
             match tenant.snowflake() {
                 1 => drop(pool.dispatch_event(tenant, event(), by)),
                 _ => pool.dispatch_event_nowait(tenant, event(), by).expect("handed over"),
             }
-            let seen = std::mem::take(&mut *banning.1.lock().expect("not poisoned"));
-            assert_eq!((seen.len(), seen[1]), (2, JobKind::Drop), "{tenant}");
-        }
-    }
-
-    impl WorkerLike for Noting {
-        fn id(&self) -> usize {
-            0
-        }
-
-        fn len(&self) -> usize {
-            1
-        }
-
-        fn submit(&self, tenant: TenantId, _: Ticket, _: Job, _: Instant, answer: Answer) {
-            self.0.lock().expect("not poisoned").push(tenant);
-            answer.send(Ok(EncodedValue::null()));
-        }
-
-        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
-            Cancelled::Unknown
-        }
-
-        fn kill(&self) {}
-
-        fn submit_nowait(
-            &self,
-            tenant: TenantId,
-            _: CreateEvent,
-            _: Instant,
-            observed: Option<Box<Observed>>,
-        ) -> Result<(), DispatchError> {
-            self.0.lock().expect("not poisoned").push(tenant);
-            observed.expect("the edge observes").ended(Ok(()));
-            Ok(())
+            assert_eq!(noting.take(), [(tenant, JobKind::Event), (tenant, JobKind::Drop)]);
         }
     }
 
@@ -228,20 +203,19 @@ mod tests {
         let traffic = Arc::new(Traffic::new(1));
         let pool = AdmittingPool::new(noting.clone(), db.clone(), Arc::default(), traffic.clone());
         let (banned, other) = (TenantId::Guild(1), TenantId::User(1));
-        let seen = || std::mem::take(&mut *noting.0.lock().expect("not poisoned"));
         let by = Instant::now() + Duration::from_secs(60);
         db.set_standing(banned, Standing::Banned).expect("set");
         assert_eq!(pool.dispatch_event(banned, event(), by), Err(DispatchError::Banned));
         assert_eq!(pool.run_script(banned, "s", "", event(), by), Err(DispatchError::Banned));
         assert_eq!(pool.dispatch_event_nowait(banned, event(), by), Err(DispatchError::Banned));
-        assert_eq!(seen(), []);
+        assert_eq!(noting.take(), []);
         assert!(!DispatchError::Banned.sent());
         assert!(pool.dispatch_event(other, event(), by).is_ok());
         assert_eq!(pool.drop_tenant(banned, by), Ok(()));
-        assert_eq!(seen(), [other, banned]);
+        assert_eq!(noting.take(), [(other, JobKind::Event), (banned, JobKind::Drop)]);
         db.set_standing(banned, Standing::Good).expect("set");
         assert!(pool.dispatch_event(banned, event(), by).is_ok());
-        assert_eq!(seen(), [banned]);
+        assert_eq!(noting.take(), [(banned, JobKind::Event)]);
         let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
         assert_eq!((counted(JobKind::Event, Outcome::Banned), counted(JobKind::Event, Outcome::Ok)), (1, 2));
         assert_eq!((counted(JobKind::Script, Outcome::Banned), counted(JobKind::EventNowait, Outcome::Banned)), (1, 1));
@@ -259,7 +233,7 @@ mod tests {
         assert_eq!(pool.dispatch_event(tenant, event(), by), Err(DispatchError::Quarantined));
         assert_eq!(pool.dispatch_event_nowait(tenant, event(), by), Err(DispatchError::Quarantined));
         assert_eq!(pool.run_script(tenant, "s", "", event(), by), Err(DispatchError::Quarantined));
-        assert!(noting.0.lock().expect("not poisoned").is_empty());
+        assert_eq!(noting.take(), []);
         quarantine.lift(tenant);
         assert!(pool.dispatch_event(tenant, event(), by).is_ok());
         assert!(pool.dispatch_event_nowait(tenant, event(), by).is_ok());
