@@ -97,16 +97,7 @@ const REFUSED: &[(&str, u16)] = &[
 #[test]
 fn what_is_not_one_clear_request_is_refused_and_the_connection_closed() {
     let fixture = serve(patient());
-    for (request, status) in REFUSED {
-        let mut client = fixture.connect();
-        client.send(request.as_bytes());
-        // Were the connection kept, this would be answered too.
-        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.closes()), (*status, true), "{request:?}");
-        assert_eq!(client.until_end(), b"", "{request:?}");
-        assert_eq!(answer.text().lines().count(), 1, "{request:?}");
-    }
+    REFUSED.iter().for_each(|(request, status)| fixture.assert_refused(request, *status));
 }
 
 #[test]

@@ -78,14 +78,7 @@ fn what_is_not_one_clear_body_is_refused_and_the_connection_closed() {
         (format!("{HEAD}ffffffff\r\n"), 413),
         (format!("{HEAD}100001\r\n"), 413),
     ];
-    for (request, status) in &requests {
-        let mut client = fixture.connect();
-        client.send(request.as_bytes());
-        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.closes()), (*status, true), "{request:?}");
-        assert_eq!(client.until_end(), b"", "{request:?}");
-    }
+    requests.iter().for_each(|(request, status)| fixture.assert_refused(request, *status));
 }
 
 #[test]

@@ -111,6 +111,19 @@ impl Fixture {
         client.answer()
     }
 
+    /// Sends a request that must be refused in one line, and its connection closed.
+    #[track_caller]
+    pub(super) fn assert_refused(&self, request: &str, status: u16) {
+        let mut client = self.connect();
+        client.send(request.as_bytes());
+        // Were the connection kept, this would be answered too.
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (status, true), "{request:?}");
+        assert_eq!(client.until_end(), b"", "{request:?}");
+        assert_eq!(answer.text().lines().count(), 1, "{request:?}");
+    }
+
     /// Asks until there is a place: a connection whose answer has just arrived is still writing for a moment.
     pub(super) fn ask_until_served(&self) {
         let deadline = soon();
