@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::store::masked;
 use crate::worker::supervisor::Policy;
 
 /// An option's name and its effective value.
@@ -28,7 +29,7 @@ pub(super) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("max-db-connections", config.store_options.connections.to_string()),
         ("quota-records", quota.records.to_string()),
         ("quota-bytes", size(quota.bytes)),
-        ("purchase-url", config.db_options.purchase_url.as_deref().map_or(NONE.to_owned(), masked)),
+        ("purchase-url", config.db_options.purchase_url.clone().unwrap_or(NONE.to_owned())),
         ("deadline", span(config.deadline)),
         ("heartbeat-interval", span(config.heartbeat_interval)),
         ("stop-timeout", span(config.stop_timeout)),
@@ -111,66 +112,10 @@ fn size(bytes: u64) -> String {
     unit.map_or(bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
 }
 
-/// The parameters of a database's URL that are no secret.
-const SHOWN_PARAMETERS: [&str; 8] =
-    ["host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout"];
-
-/// A URL without the password in it, wherever that may be: before the host, or among the parameters of a database's. What cannot
-/// be told apart is not shown.
-pub(super) fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    // The last one: a password may have one in it that was not encoded.
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((user, rest)) => (Some(user), rest),
-        None => (None, rest),
-    };
-    let user = user.map(|user| match user.split_once(':') {
-        _ if user.contains(['?', '/']) => "***@".to_owned(),
-        Some((name, _)) => format!("{name}:***@"),
-        None => format!("{user}@"),
-    });
-    let is_shop = scheme.starts_with("http");
-    let rest = match rest.split_once('?') {
-        Some((place, parameters)) if !is_shop => format!("{place}?{}", masked_parameters(parameters)),
-        _ => rest.to_owned(),
-    };
-    format!("{scheme}://{}{rest}", user.unwrap_or_default())
-}
-
-fn masked_parameters(parameters: &str) -> String {
-    let one = |pair: &str| match pair.split_once('=') {
-        Some((name, _)) if !SHOWN_PARAMETERS.contains(&name) => format!("{name}=***"),
-        _ => pair.to_owned(),
-    };
-    parameters.split('&').map(one).collect::<Vec<_>>().join("&")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::parse_span;
-
-    #[test]
-    fn no_password_is_shown_wherever_it_stands() {
-        for (url, shown) in [
-            ("redb:/a/b.redb", "redb:/a/b.redb"),
-            ("memory:", "memory:"),
-            ("postgres://me@host/db", "postgres://me@host/db"),
-            ("postgres://me:s3cret@host:5432/db", "postgres://me:***@host:5432/db"),
-            ("postgres://me:s3c@ret@host/db", "postgres://me:***@host/db"),
-            ("postgres://me:s3c:ret@host/db", "postgres://me:***@host/db"),
-            ("postgres://me:s3c/ret@host/db", "postgres://***@host/db"),
-            ("postgres://me:s3c?ret@host/db", "postgres://***@host/db"),
-            ("postgres:///db?host=/run&password=s3cret", "postgres:///db?host=/run&password=***"),
-            ("postgres:///db?pass%77ord=s3cret&user=me", "postgres:///db?pass%77ord=***&user=me"),
-            ("postgres://host/db?password=s3c@ret", "postgres://***@ret"),
-            ("postgres://:s3cret@host/db", "postgres://:***@host/db"),
-            ("https://me:s3cret@shop/{key}?v={version}", "https://me:***@shop/{key}?v={version}"),
-        ] {
-            assert_eq!(masked(url), shown);
-            assert!(!shown.contains("s3c"));
-        }
-    }
 
     #[test]
     fn a_span_is_shown_as_the_option_takes_it() {

@@ -17,12 +17,13 @@ use crate::escape;
 use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
+use crate::store::masked;
 use crate::worker::Program;
 use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};
-use super::config_values::{Value, masked, of_pool};
+use super::config_values::{Value, of_pool};
 use super::look::{self, LOOK};
 use super::master::stop;
 use super::pool_options::{POOL, PRIVATE_PLACES, WORKER_SIDE};

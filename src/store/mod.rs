@@ -25,6 +25,7 @@ pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
 pub use measured::{Operation, OperationFigures, RESULTS};
 pub use state::{Caller, DbOptions, DbState, KvAnswer};
 pub use states::{StateListener, TemplateListener};
+pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 
 use crate::error::DbError;

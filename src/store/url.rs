@@ -59,28 +59,43 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreUrl::Redb(path) => write!(f, "redb:{}", path.display()),
-            StoreUrl::Postgres(url) => write!(f, "postgres://{}", place(url)),
+            StoreUrl::Postgres(url) => f.write_str(&masked(url)),
             StoreUrl::Memory => f.write_str("memory:"),
         }
     }
 }
 
-/// Where a PostgreSQL URL leads, for the operator: hosts, ports and database, without the user and what else may be secret.
-/// Nothing, where it is in doubt what belongs to a password.
-fn place(url: &str) -> String {
-    let rest = url.split_once("//").map_or("", |(_, rest)| rest);
-    let (secret, place) = rest.split_once('@').unwrap_or(("", rest));
-    let (place, parameters) = place.split_once('?').unwrap_or((place, ""));
-    let hosts = place.split('/').next().unwrap_or_default();
+/// The parameters of a database's URL that are no secret.
+const SHOWN_PARAMETERS: [&str; 8] =
+    ["host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout"];
+
+/// A store's URL for the operator, without the password in it, before the host or among the parameters.
+/// Nothing of where it leads, if it is in doubt what belongs to a password.
+pub(crate) fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (user, place) = rest.split_once('@').map_or(("", rest), |(user, place)| (user, place));
+    let hosts = place.split(['/', '?']).next().unwrap_or_default();
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let is_host = |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port));
-    if secret.contains(['?', '/']) || rest.matches('@').count() > 1 || !hosts.split(',').all(is_host) {
-        return "…".to_owned();
+    if user.contains(['?', '/']) || rest.matches('@').count() > 1 || !hosts.split(',').all(is_host) {
+        return format!("{scheme}://…");
     }
-    let names_a_place =
-        |one: &&str| ["host=", "hostaddr=", "port=", "dbname="].iter().any(|name| one.starts_with(name));
-    let parameters: Vec<&str> = parameters.split('&').filter(names_a_place).collect();
-    if parameters.is_empty() { place.to_owned() } else { format!("{place}?{}", parameters.join("&")) }
+    let user = match user.split_once(':') {
+        Some((name, _)) => format!("{name}:***@"),
+        None if user.is_empty() => String::new(),
+        None => format!("{user}@"),
+    };
+    let Some((place, parameters)) = place.split_once('?') else { return format!("{scheme}://{user}{place}") };
+    let parameters: Vec<_> = parameters.split('&').map(masked_parameter).collect();
+    format!("{scheme}://{user}{place}?{}", parameters.join("&"))
+}
+
+fn masked_parameter(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, _)) if !SHOWN_PARAMETERS.contains(&name) => format!("{name}=***"),
+        Some(_) => pair.to_owned(),
+        None => "***".to_owned(),
+    }
 }
 
 impl fmt::Debug for StoreUrl {
@@ -151,13 +166,22 @@ mod tests {
     #[test]
     fn where_a_store_is_is_printed_and_a_password_never() {
         for (url, shown) in [
-            ("postgres://me:secret@host/db", "postgres://host/db"),
-            ("postgresql://me@a:1,[::1]:2/db?password=secret&connect_timeout=3", "postgres://a:1,[::1]:2/db"),
-            ("postgres:///db?host=/run/postgresql&password=secret", "postgres:///db?host=/run/postgresql"),
+            ("postgres://me@host/db", "postgres://me@host/db"),
+            ("postgres://me:secret@host:5432/db", "postgres://me:***@host:5432/db"),
+            ("postgres://me:sec:ret@host/db", "postgres://me:***@host/db"),
+            ("postgres://:secret@host/db", "postgres://:***@host/db"),
+            (
+                "postgresql://me@a:1,[::1]:2/db?password=secret&connect_timeout=3",
+                "postgresql://me@a:1,[::1]:2/db?password=***&connect_timeout=3",
+            ),
+            ("postgres:///db?host=/run&password=secret", "postgres:///db?host=/run&password=***"),
+            ("postgres:///db?pass%77ord=secret&user=me", "postgres:///db?pass%77ord=***&user=me"),
             ("postgres://127.0.0.1:5432", "postgres://127.0.0.1:5432"),
             // What is not escaped as it should be.
             ("postgres://me:secret", "postgres://…"),
+            ("postgres://me:12?34secret", "postgres://me:12?***"),
             ("postgres://me:s?host=secret@host/db", "postgres://…"),
+            ("postgres://me:s/secret@host/db", "postgres://…"),
             ("postgres://me:s@secret@host/db", "postgres://…"),
             ("postgres://host/db?password=a@secret", "postgres://…"),
         ] {

@@ -48,7 +48,7 @@ fn a_database_that_says_nothing_ends_a_start_with_its_address() {
     let running = commands(&store).map(|args| Running::start(mesophyll(&args)));
     for running in running {
         let ended = running.wait();
-        ended.expect(4, &format!("store: postgres://{address}/tenants: "));
+        ended.expect(4, &format!("store: postgres://me:***@{address}/tenants?connect_timeout=1: "));
         ended.expect(4, "no answer came within 6 s");
         assert!(!ended.stderr.contains("secret"), "{ended:?}");
     }
