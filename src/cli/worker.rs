@@ -171,20 +171,10 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
 #[cfg(feature = "luau")]
 pub(super) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
     let Some(directory) = directory else { return Ok(()) };
-    use crate::runtime::luau::{check, check_source};
     let wrong = |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
-    let findings = check(directory).map_err(|error| wrong(error.to_string()))?;
-    // What is found in a line may be no more than a doubt: a file that compiles can be run. One that was not loaded is
-    // not opened here either: it may be a pipe, or a link out of the directory.
-    let broken = findings.into_iter().filter_map(|finding| match finding.line {
-        0 => Some(finding),
-        _ => match std::fs::read(directory.join(&finding.file)) {
-            Ok(source) => check_source(&finding.file, &source),
-            Err(_) => Some(finding),
-        },
-    });
-    let mut broken: Vec<String> = broken.map(|finding| finding.to_string()).collect();
-    broken.dedup();
+    let findings = crate::runtime::luau::check(directory).map_err(|error| wrong(error.to_string()))?;
+    let broken = findings.iter().filter(|finding| finding.is_fatal).map(ToString::to_string);
+    let broken: Vec<String> = broken.collect();
     if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
 }
 

@@ -20,6 +20,9 @@ pub struct Finding {
     pub column: usize,
     /// What is wrong.
     pub message: String,
+    /// The file was not loaded, or does not compile; else it can be run.
+    #[serde(skip)]
+    pub is_fatal: bool,
 }
 
 impl fmt::Display for Finding {
@@ -44,7 +47,7 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     let exists = |module: &str| files.files.iter().any(|file| file.module == module);
     if !exists(MAIN) {
         let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
-        findings.push(Finding { file: MAIN_FILE.to_owned(), line: 0, column: 0, message });
+        findings.push(Finding { file: MAIN_FILE.to_owned(), line: 0, column: 0, message, is_fatal: true });
     }
     let found = files.files.iter().flat_map(|file| of_source(&file.name, &file.module, &file.text, &exists));
     findings.extend(found);
@@ -69,10 +72,11 @@ pub fn check_file(file: &str, source: &[u8], directory: Option<&Path>) -> io::Re
 
 /// What is wrong with a source that is this module.
 fn of_source(file: &str, module: &str, source: &[u8], exists: &dyn Fn(&str) -> bool) -> Vec<Finding> {
-    let finding = |At { line, column }, message| Finding { file: file.to_owned(), line, column, message };
-    if let Err(problem) = compile(source, SOURCE_MAX_BYTES) {
-        return vec![finding(At { line: problem.line, column: 0 }, problem.message)];
+    if let Some(problem) = check_source(file, source) {
+        return vec![problem];
     }
+    let finding =
+        |At { line, column }, message| Finding { file: file.to_owned(), line, column, message, is_fatal: false };
     let seen = walk(without_head(source), module == MAIN);
     let required = seen.requires.into_iter().filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
     seen.findings.into_iter().chain(required).map(|(at, message)| finding(at, message)).collect()
@@ -82,7 +86,7 @@ fn of_source(file: &str, module: &str, source: &[u8], exists: &dyn Fn(&str) -> b
 pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
     vm::prepare();
     let problem = compile(source, SOURCE_MAX_BYTES).err()?;
-    Some(Finding { file: file.to_owned(), line: problem.line, column: 0, message: problem.message })
+    Some(Finding { file: file.to_owned(), line: problem.line, column: 0, message: problem.message, is_fatal: true })
 }
 
 #[cfg(test)]

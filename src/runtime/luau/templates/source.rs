@@ -52,7 +52,8 @@ impl Files {
     }
 
     fn finding(&mut self, name: &str, message: impl Into<String>) {
-        self.findings.push(Finding { file: name.to_owned(), line: 0, column: 0, message: message.into() });
+        let (file, message) = (name.to_owned(), message.into());
+        self.findings.push(Finding { file, line: 0, column: 0, message, is_fatal: true });
     }
 }
 
