@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::config;
@@ -165,6 +166,18 @@ fn refused(status: u16, body: &str) -> CliError {
         "Unavailable" => CliError::failed(format!("{text}; the master's log says more")).passing(),
         _ => CliError::failed(text),
     }
+}
+
+/// What an answer of the API says, in the form that it should have.
+///
+/// # Errors
+/// It has another one.
+pub(super) fn understood<T: DeserializeOwned>(answer: &str) -> Result<T, CliError> {
+    serde_json::from_str(answer).map_err(|_| not_understood())
+}
+
+pub(super) fn not_understood() -> CliError {
+    CliError::failed("the answer is not understood; is the master of another version?")
 }
 
 fn token(args: &Args) -> Result<String, CliError> {

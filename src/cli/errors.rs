@@ -9,8 +9,9 @@ use crate::escape;
 use crate::model::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
 
 use super::args::{Args, OptionSpec};
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::signals::end_quietly;
+use super::status::{number, text};
 use super::table::{Table, shortened};
 use super::words::{self, JSON};
 use super::workers::span;
@@ -72,8 +73,7 @@ impl Source {
                 (self.client.post(&words::path("kv", tenant), &body)?.success()?, "value")
             }
         };
-        let mut answer: Value = serde_json::from_str(&text)
-            .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+        let mut answer: Value = understood(&text)?;
         let master = answer.pointer("/master/pid").cloned().unwrap_or_default();
         let errors = answer.get_mut(member).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
         Ok((master, errors))
@@ -120,14 +120,15 @@ impl Source {
     }
 
     fn row(&self, error: &Value) -> [String; 4] {
-        let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
-        let number = |name: &str| error[name].as_u64().unwrap_or_default();
-        let message = shortened(&text(&error["message"]), MESSAGE_MAX_CHARS);
+        let (event, message) = (text(&error["event"]), shortened(text(&error["message"]), MESSAGE_MAX_CHARS));
         match self.tenant {
-            Some(_) => [text(&error["at"]["$timestamp"]), text(&error["event"]), text(&error["template"]), message],
+            Some(_) => {
+                let (at, template) = (text(&error["at"]["$timestamp"]), text(&error["template"]));
+                [at.to_owned(), event.to_owned(), template.to_owned(), message]
+            }
             None => {
-                let what = format!("{}: {message}", text(&error["event"]));
-                [span(number("last_s")), number("count").to_string(), text(&error["tenant"]), what]
+                let (ago, times) = (span(number(&error["last_s"])), number(&error["count"]).to_string());
+                [ago, times, text(&error["tenant"]).to_owned(), format!("{event}: {message}")]
             }
         }
     }

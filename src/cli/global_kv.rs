@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::limits::API_DB_BODY_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::table::{Table, shortened};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
@@ -116,8 +116,7 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let entries: Vec<Entry> = serde_json::from_str(&text)
-        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let entries: Vec<Entry> = understood(&text)?;
     if entries.is_empty() {
         output::tell("no entry matches");
         return Ok(());

@@ -7,7 +7,7 @@ use crate::escape;
 use crate::limits::API_DB_BODY_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::table::{Table, shortened};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
@@ -83,12 +83,8 @@ fn value_of(word: &str) -> Result<String, CliError> {
     Ok(words::json("VALUE", &text)?.get().to_owned())
 }
 
-fn not_understood<E>(_: E) -> CliError {
-    CliError::failed("the answer is not understood; is the master of another version?")
-}
-
 fn get(args: &Args, text: &str) -> Result<(), CliError> {
-    let record: Option<Record> = serde_json::from_str(text).map_err(not_understood)?;
+    let record: Option<Record> = understood(text)?;
     match record {
         None => Err(CliError::failed("there is no such record; `kv find` shows which there are, with their scopes")),
         Some(_) if args.is_on("json") => output::print_json(text),
@@ -102,7 +98,7 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let records: Vec<Record> = serde_json::from_str(&text).map_err(not_understood)?;
+    let records: Vec<Record> = understood(&text)?;
     if records.is_empty() {
         output::tell("no record matches");
         return Ok(());
@@ -119,6 +115,6 @@ fn scopes(args: &Args, text: &str) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(text);
     }
-    let scopes: Vec<String> = serde_json::from_str(text).map_err(not_understood)?;
+    let scopes: Vec<String> = understood(text)?;
     scopes.iter().try_for_each(|scope| output::print(&escape::one_line(scope)))
 }

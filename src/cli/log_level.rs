@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::config::parse_level;
 
 use super::args::Args;
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, not_understood};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -36,8 +36,6 @@ fn run(args: &Args) -> Result<(), CliError> {
         return output::print_json(&text);
     }
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    let level = answer["level"].as_str().and_then(parse_level);
-    let level =
-        level.ok_or_else(|| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let level = answer["level"].as_str().and_then(parse_level).ok_or_else(not_understood)?;
     output::print(&level.as_str().to_lowercase())
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::args::Args;
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::table::Table;
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
@@ -38,8 +38,7 @@ fn list(args: &Args) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let list: Vec<Quarantined> = serde_json::from_str(&text)
-        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let list: Vec<Quarantined> = understood(&text)?;
     if list.is_empty() {
         output::tell("nobody is quarantined");
         return Ok(());

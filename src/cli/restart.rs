@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::args::{Args, OptionSpec};
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::words::JSON;
 use super::workers::fetch;
 use super::{CliError, Command, output};
@@ -103,12 +103,8 @@ fn only(text: &str, id: usize) -> String {
 }
 
 fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
-    let read = |text: &str| {
-        serde_json::from_str::<Rolling>(text)
-            .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))
-    };
     let mut text = client.post_nothing("/i/rolling-restart")?.success()?;
-    let mut rolling = read(&text)?;
+    let mut rolling: Rolling = understood(&text)?;
     let number = rolling.number;
     let mut told = 0;
     loop {
@@ -124,7 +120,7 @@ fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
         }
         pause();
         text = client.get("/i/rolling-restart")?.success()?;
-        rolling = read(&text)?;
+        rolling = understood(&text)?;
     }
     if is_json {
         output::print_json(&text)?;

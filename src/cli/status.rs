@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::args::Args;
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, not_understood};
 use super::table::{Table, shortened};
 use super::words::JSON;
 use super::workers::span;
@@ -34,7 +34,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
     let status: Value = serde_json::from_str(&text).unwrap_or_default();
     if !status["master"].is_object() {
-        return Err(CliError::failed("the answer is not understood; is the master of another version?"));
+        return Err(not_understood());
     }
     output::print(&table(&status))
 }
@@ -114,10 +114,12 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn text(value: &Value) -> &str {
+/// A text of the API's; a question mark where there is none.
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
 }
 
-fn number(value: &Value) -> u64 {
+/// A figure of the API's; 0 where there is none.
+pub(super) fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::limits::SOURCE_MAX_BYTES;
 
 use super::args::Args;
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -50,8 +50,7 @@ fn set(args: &Args, tenant: &str, file: &str) -> Result<(), CliError> {
 
 fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     let text = ask(args, tenant, &[("op", r#""get""#)])?;
-    let record: Value = serde_json::from_str(&text)
-        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let record: Value = understood(&text)?;
     match &record["value"] {
         _ if record.is_null() => Err(CliError::failed(format!("{tenant} has no template of its own"))),
         _ if args.is_on("json") => output::print_json(&text),

@@ -11,7 +11,7 @@ use crate::escape;
 use crate::limits::DISPATCH_DEADLINE;
 
 use super::args::Args;
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::words::{self, JSON};
 use super::{CliError, Command, output};
 
@@ -74,8 +74,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 
 fn shown(client: &ApiClient, tenant: &str) -> Result<(String, Shown), CliError> {
     let text = client.get(&words::path("tenant", words::tenant(tenant)?))?.success()?;
-    let shown = serde_json::from_str(&text)
-        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let shown = understood(&text)?;
     Ok((text, shown))
 }
 

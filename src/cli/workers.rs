@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::escape;
 
 use super::args::{Args, OptionSpec};
-use super::client::{ApiClient, CLIENT, DATA_DEADLINE};
+use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::signals::end_quietly;
 use super::table::Table;
 use super::words::JSON;
@@ -112,8 +112,7 @@ fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
 /// There is no master, or it answers something else.
 pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<Worker>), CliError> {
     let text = client.get("/i/workers")?.success()?;
-    let workers = serde_json::from_str(&text)
-        .map_err(|_| CliError::failed("the answer is not understood; is the master of another version?"))?;
+    let workers = understood(&text)?;
     Ok((text, workers))
 }
 
