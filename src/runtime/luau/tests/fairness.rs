@@ -65,7 +65,7 @@ pub(super) struct Measured {
     sorted: Vec<Duration>,
     attacks_ended: usize,
     /// The longest that the executor was seen away from its loop.
-    hold: Duration,
+    pub(super) hold: Duration,
     /// The most memory that the process was seen to have, beyond what it began with.
     pub(super) memory: u64,
 }
@@ -99,7 +99,7 @@ fn resident_bytes() -> u64 {
     ProcessFigures::read().resident_bytes
 }
 
-type Answered = (TenantId, Instant, DispatchResult);
+type Answered = (TenantId, Ticket, Instant, DispatchResult);
 
 pub(super) struct Arena {
     pub(super) world: World,
@@ -118,9 +118,10 @@ impl Arena {
     fn submit(&mut self, tenant: TenantId, job: Job) -> Ticket {
         self.tickets += 1;
         let (answer_tx, submitted) = (self.answers.0.clone(), Instant::now());
-        let answer = Answer::callback(move |result| drop(answer_tx.send((tenant, submitted, result))));
-        self.world.runtime.submit(tenant, Ticket(self.tickets), job, answer);
-        Ticket(self.tickets)
+        let ticket = Ticket(self.tickets);
+        let answer = Answer::callback(move |result| drop(answer_tx.send((tenant, ticket, submitted, result))));
+        self.world.runtime.submit(tenant, ticket, job, answer);
+        ticket
     }
 
     fn call(&mut self, tenant: TenantId) {
@@ -132,7 +133,8 @@ impl Arena {
         self.submit(tenant, job)
     }
 
-    /// Measures the steady tenants while each of the attackers runs its script again and again.
+    /// Measures the steady tenants while each of the attackers runs its script again and again. A
+    /// tenant that is among them several times runs as many at once.
     pub(super) fn phase(&mut self, attackers: &[(TenantId, &str)], time: Duration) -> Measured {
         let mut under_way: Vec<_> =
             attackers.iter().map(|(tenant, code)| (*tenant, self.script(*tenant, code))).collect();
@@ -148,7 +150,7 @@ impl Arena {
         while open > 0 {
             let answered = self.answers.1.recv_timeout(LOOK);
             hold = hold.max(self.world.runtime.stats().stalest_executor);
-            let Ok((tenant, submitted, result)) = answered else {
+            let Ok((tenant, ticket, submitted, result)) = answered else {
                 assert!(Instant::now() < patience, "everybody is answered");
                 most = most.max(resident_bytes());
                 continue;
@@ -158,9 +160,9 @@ impl Arena {
             let is_over = now >= until;
             if let TenantId::User(_) = tenant {
                 attacks_ended += 1;
-                if !is_over && let Some((_, code)) = attackers.iter().find(|(attacker, _)| *attacker == tenant) {
-                    let ticket = self.script(tenant, code);
-                    under_way.iter_mut().filter(|(of, _)| *of == tenant).for_each(|(_, last)| *last = ticket);
+                let ended = under_way.iter().position(|(_, last)| *last == ticket);
+                if !is_over && let Some(place) = ended {
+                    under_way[place].1 = self.script(tenant, attackers[place].1);
                     open += 1;
                 }
                 continue;
@@ -189,7 +191,7 @@ impl Arena {
     fn assert_alive(&mut self, attackers: &[(TenantId, &str)]) {
         for (tenant, code) in attackers {
             self.script(*tenant, "return 'alive'");
-            let (answered, _, result) = self.answers.1.recv_timeout(SOON).expect("an answer");
+            let (answered, .., result) = self.answers.1.recv_timeout(SOON).expect("an answer");
             assert_eq!((answered, result.map(|value| json(&value))), (*tenant, Ok(r#""alive""#.to_owned())), "{code}");
         }
     }
