@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{BUSIEST_COUNTERS, BUSIEST_MINUTES, BUSIEST_SHARDS};
+use crate::base::limits::{BUSIEST_COUNTERS, BUSIEST_MINUTES, BUSIEST_SHARDS};
 use crate::model::TenantId;
 use crate::sharding::worker_for;
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits;
+use crate::base::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::stream::names_a_listener;

@@ -11,8 +11,8 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, Record};
 use serde::{Deserialize, Deserializer};
 
-use crate::escape;
-use crate::limits::{LOG_LINE_MAX_BYTES, WORKER_OUTPUT_LINE_MAX_BYTES};
+use crate::base::escape;
+use crate::base::limits::{LOG_LINE_MAX_BYTES, WORKER_OUTPUT_LINE_MAX_BYTES};
 use crate::model::Timestamp;
 
 /// The number of the worker that a record is about.

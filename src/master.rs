@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::base::random;
 use crate::config::{Mode, PoolConfig};
 use crate::internal_api::metrics::Figures;
 use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
-use crate::random;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::sharding::worker_for;
 use crate::store::{self, DbState, OpenError, StoreUrl};

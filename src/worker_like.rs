@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, Job, Observed, Slot, TenantId, Ticket};
 
 /// A worker, or a pool of workers.

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
+use crate::base::escape;
+use crate::base::nearest::related;
 use crate::config::{ConfigError, parse_switch};
-use crate::escape;
-use crate::nearest::related;
 
 use super::table::shortened;
 

@@ -8,7 +8,7 @@ use super::args::{Args, OptionSpec};
 use super::words;
 use super::{CliError, Command};
 #[cfg(feature = "luau")]
-use crate::limits::SOURCE_MAX_BYTES;
+use crate::base::limits::SOURCE_MAX_BYTES;
 #[cfg(feature = "luau")]
 use crate::runtime::luau::{Finding, check, check_file};
 
@@ -31,7 +31,7 @@ pub(super) const COMMAND: Command = Command {
 #[cfg(feature = "luau")]
 fn run(args: &Args) -> Result<(), CliError> {
     use super::output;
-    use crate::escape;
+    use crate::base::escape;
     let findings = findings(args)?;
     if args.is_on("json") {
         output::print_json(&serde_json::to_string(&findings).expect("texts and numbers"))?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::base::limits::CLIENT_REPLY_MAX_BYTES;
 use crate::config;
-use crate::limits::CLIENT_REPLY_MAX_BYTES;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};

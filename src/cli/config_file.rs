@@ -1,7 +1,7 @@
 //! The configuration file (`--config FILE`): one `option = value` a line. Flags and variables count before it.
 
-use crate::limits::CONFIG_FILE_MAX_BYTES;
-use crate::nearest::related;
+use crate::base::limits::CONFIG_FILE_MAX_BYTES;
+use crate::base::nearest::related;
 
 use super::args::{Args, OptionSpec, shown, variable};
 use super::environment::SECRETS;

@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::nearest::related;
+use crate::base::nearest::related;
 use crate::worker::TOKEN_VARIABLE as CLIENT_TOKEN;
 
 use super::args::{OptionSpec, shown};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use serde_json::Value;
 
-use crate::escape;
+use crate::base::escape;
 use crate::model::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
 
 use super::args::{Args, OptionSpec};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::limits::API_DB_BODY_MAX_BYTES;
+use crate::base::limits::API_DB_BODY_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

@@ -29,7 +29,7 @@ impl Read for Interruptible<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::thread;
+    use crate::base::thread;
 
     #[test]
     fn a_read_that_blocks_ends_when_nobody_wants_its_line() {

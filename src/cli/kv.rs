@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::escape;
-use crate::limits::API_DB_BODY_MAX_BYTES;
+use crate::base::escape;
+use crate::base::limits::API_DB_BODY_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

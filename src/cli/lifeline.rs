@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 use super::interruptible::Interruptible;
 

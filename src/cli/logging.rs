@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::base::thread::panic_message;
 use crate::config::LogFormat;
 use crate::log_line::{self, Origin};
 use crate::model::Timestamp;
-use crate::thread::panic_message;
 
 use super::output;
 

@@ -161,7 +161,7 @@ fn look(master: &Master) -> Seen {
 pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
     let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
     let operator = Arc::clone(master.operator());
-    let stopping = crate::thread::spawn("stop", move || {
+    let stopping = crate::base::thread::spawn("stop", move || {
         master.stop(stop_by, |step| {
             log::info!("stopping: {step}");
             // Its other end lives until this thread has ended.

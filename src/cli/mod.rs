@@ -51,10 +51,10 @@ mod workers;
 use std::ffi::OsString;
 use std::fmt;
 
+use crate::base::escape;
+use crate::base::nearest::related;
 use crate::config::{ConfigError, Options};
-use crate::escape;
 use crate::master::MasterError;
-use crate::nearest::related;
 use crate::store::{OpenError, StoreUrl};
 use args::{Args, OptionSpec, Source, shown};
 

@@ -7,8 +7,8 @@ use super::config_values::{Value, of_pool, of_worker};
 use super::environment::SECRETS;
 use super::man::EXIT_CODES;
 use super::{COMMANDS, Command, replay};
+use crate::base::generated_page::{assert_current, cell};
 use crate::config::{PoolConfig, PoolDefaults, WorkerConfig};
-use crate::generated_page::{assert_current, cell};
 
 const HEAD: &str = "# Commands and options
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use super::CliError;
-use crate::escape;
+use crate::base::escape;
 
 /// Prints a text and a line end.
 ///

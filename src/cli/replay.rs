@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use log::LevelFilter;
 
+use crate::base::error::DispatchError;
+use crate::base::escape;
+use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
-use crate::error::DispatchError;
-use crate::escape;
-use crate::limits::MESSAGE_MAX_BYTES;
 use crate::master::Master;
 use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::store::masked;

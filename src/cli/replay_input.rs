@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 use super::interruptible::Interruptible;
 use super::replay_line::LINE_MAX_BYTES;

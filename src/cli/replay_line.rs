@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::error::DispatchError;
-use crate::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
+use crate::base::error::DispatchError;
+use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{CreateEvent, EncodedJson, EventData, TenantId};
 use crate::wire::json::event_data_from_json;
 

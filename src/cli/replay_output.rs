@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 use crate::model::{DispatchResult, TenantId};
 use crate::wire::json::value_to_json;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::base::error::DispatchError;
 use crate::config::PoolConfig;
-use crate::error::DispatchError;
 use crate::master::Master;
 
 use super::output;

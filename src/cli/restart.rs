@@ -11,7 +11,7 @@ use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use super::words::JSON;
 use super::workers::fetch;
 use super::{CliError, Command, output};
-use crate::limits;
+use crate::base::limits;
 
 /// Between two looks at how it goes.
 const PAUSE: Duration = Duration::from_millis(200);

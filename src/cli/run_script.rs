@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::limits::SOURCE_MAX_BYTES;
+use crate::base::limits::SOURCE_MAX_BYTES;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT};

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals as Iterator};
 
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 /// Limit: signals that wait to be looked at; more of them say nothing new.
 const WAITING_MAX: usize = 16;

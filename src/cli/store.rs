@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::base::escape;
 use crate::config::{LogFormat, span};
-use crate::escape;
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
 use crate::store::{OpenError, StoreUrl};

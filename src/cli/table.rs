@@ -1,6 +1,6 @@
 //! Tables for people: columns as wide as they need to be, and no character in them that a terminal would obey.
 
-use crate::escape;
+use crate::base::escape;
 
 /// Rows under a head.
 pub(super) struct Table {

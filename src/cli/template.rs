@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::limits::SOURCE_MAX_BYTES;
+use crate::base::limits::SOURCE_MAX_BYTES;
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::escape;
-use crate::limits::DISPATCH_DEADLINE;
+use crate::base::escape;
+use crate::base::limits::DISPATCH_DEADLINE;
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

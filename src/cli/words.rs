@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::base::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
 use crate::config::{span, wrong};
-use crate::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
 use crate::model::TenantId;
 
 use super::CliError;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use serde::Deserialize;
 
-use crate::escape;
+use crate::base::escape;
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::limits;
+use crate::base::limits;
 use crate::stream::names_a_listener;
 
 use super::{ConfigError, Options};

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::time::Instant;
 
 use super::connection::Wire;
-use crate::limits::{HTTP_CHUNK_LINE_MAX_BYTES, HTTP_HEAD_MAX_BYTES};
+use crate::base::limits::{HTTP_CHUNK_LINE_MAX_BYTES, HTTP_HEAD_MAX_BYTES};
 
 /// Room for a body grows by this as bytes arrive, however large a chunk is said to be.
 const STEP_BYTES: usize = 64 * 1024;

@@ -149,7 +149,10 @@ impl Connection {
             }
             Ok(Reply::Upgrade(callback)) => return After::HandOver(callback),
             Err(payload) => {
-                log::error!("the handler of {head:?} panicked: {}", crate::thread::panic_message(payload.as_ref()));
+                log::error!(
+                    "the handler of {head:?} panicked: {}",
+                    crate::base::thread::panic_message(payload.as_ref())
+                );
                 self.worded(Refusal::new(500, "internal error")).closing()
             }
         };

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::target::{self, Target, is_host_char};
-use crate::limits::HTTP_HEADERS_MAX;
+use crate::base::limits::HTTP_HEADERS_MAX;
 use crate::stream::Peer;
 
 /// A request method.

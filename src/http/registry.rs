@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::thread::OwnedThread;
 use crate::stream::Stream;
-use crate::thread::OwnedThread;
 
 /// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);

@@ -20,9 +20,9 @@ use super::connection::{Connection, TOO_MANY};
 use super::registry::{NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
-use crate::limits;
+use crate::base::limits;
+use crate::base::thread::{self, OwnedThread};
 use crate::stream::{Listener, Peer, Stream};
-use crate::thread::{self, OwnedThread};
 
 /// How long the acceptor waits after an error of `accept` that would come again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{ApiError, Code};
-use crate::limits::API_SMALL_BYTES;
+use crate::base::limits::API_SMALL_BYTES;
 use crate::model::TenantId;
 
 /// The places and bytes that are taken, and their bounds.

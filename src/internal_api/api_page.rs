@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::error::Code;
 use super::openapi::description;
 use super::routes::{Access, Endpoint, ROUTES};
-use crate::generated_page::{assert_current, cell};
+use crate::base::generated_page::{assert_current, cell};
 use crate::http::router::Route;
 
 const HEAD: &str = "# The internal API

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::error::{ApiError, Code};
 use super::{Api, Call};
-use crate::error::DbError;
+use crate::base::error::DbError;
+use crate::base::limits::BACKUP_TIME_MAX;
 use crate::http::{Body, Response};
-use crate::limits::BACKUP_TIME_MAX;
 use crate::store::backup;
 
 /// Whether a backup is under way; the turn ends when this is dropped.

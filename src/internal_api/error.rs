@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError};
 use crate::http::{BodyError, Refusal, Response};
 use crate::stream::Peer;
 

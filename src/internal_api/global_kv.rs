@@ -5,8 +5,8 @@ use super::error::{ApiError, Code};
 use super::request::{Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
+use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::http::{Body, Response};
-use crate::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::model::{CreateGlobalKv, PartialGlobalKv};
 use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::Api;
 use super::status::{self, Counted};
-use crate::limits::{STATUS_HISTORY_INTERVAL, STATUS_HISTORY_SAMPLES};
-use crate::thread::{self, OwnedThread};
+use crate::base::limits::{STATUS_HISTORY_INTERVAL, STATUS_HISTORY_SAMPLES};
+use crate::base::thread::{self, OwnedThread};
 
 /// What all workers had done at one moment, as if they were one.
 #[derive(Debug, Default, Clone, Serialize)]

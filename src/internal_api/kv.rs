@@ -4,8 +4,8 @@
 use super::error::ApiError;
 use super::request::{Fields, tenant};
 use super::{Api, Call, text};
+use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::http::{Body, Response};
-use crate::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::model::{KeyValueOp, KvRecord};
 use crate::store::KvAnswer;
 

@@ -46,11 +46,11 @@ use self::history::{History, Recorder};
 use self::metrics::Statuses;
 use self::request_id::RequestId;
 use self::source::SourceRule;
-use crate::http::router::{self, Found, PathParams};
-use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
-use crate::limits::{
+use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE, DISPATCH_DEADLINE,
 };
+use crate::http::router::{self, Found, PathParams};
+use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
 use crate::store::DbState;
 use crate::stream::Peer;
 use crate::worker_like::WorkerLike;

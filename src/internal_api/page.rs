@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 
 use super::error::ApiError;
 use super::{Api, Call};
+use crate::base::random;
 use crate::http::{Body, Response};
-use crate::random;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");

@@ -13,9 +13,9 @@ use super::admission::Permit;
 use super::error::ApiError;
 use super::object::{self, Members};
 use super::{Api, Call, shortened};
+use crate::base::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
 use crate::http::router::PathParams;
 use crate::http::{Body, BodyError};
-use crate::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
 use crate::model::{EncodedJson, EncodedValue, TenantId};
 use crate::wire::json;
 

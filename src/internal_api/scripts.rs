@@ -6,8 +6,8 @@ use super::dispatch::{answer, author, event_of};
 use super::error::{ApiError, Code};
 use super::request::{Fields, deadline, tenant};
 use super::{Api, Call};
+use crate::base::limits::{API_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::http::{Body, Response};
-use crate::limits::{API_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::model::Job;
 
 pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {

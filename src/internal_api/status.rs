@@ -15,9 +15,9 @@ use super::history::Sample;
 use super::metrics::Scrape;
 use super::workers::{self, Quarantined, Rolling, Worker};
 use super::{Api, Call, flag};
+use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
+use crate::base::metrics::LATENCY_BOUNDS_US;
 use crate::http::{Body, Response};
-use crate::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
-use crate::metrics::LATENCY_BOUNDS_US;
 use crate::model::JobKind;
 use crate::sharding::worker_for;
 use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
@@ -90,7 +90,7 @@ impl Counted {
             traffic.map_or(0, |traffic| JobKind::ALL.iter().map(|kind| traffic.count(*kind, outcome)).sum())
         };
         let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.as_str(), count(*outcome)));
-        let mut took = crate::metrics::Buckets::default();
+        let mut took = crate::base::metrics::Buckets::default();
         for kind in traffic.iter().flat_map(|traffic| JobKind::ALL.map(|kind| traffic.took(kind))) {
             took.add(&kind);
         }

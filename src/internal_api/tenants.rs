@@ -8,9 +8,9 @@ use super::error::{ApiError, Code};
 use super::request::{self, Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
+use crate::base::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
 use crate::http::{Body, Response};
-use crate::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
 use crate::model::{Job, Scopes, TenantId, TenantState};
 use crate::store::{Quota, Standing, Usage, rules};
 

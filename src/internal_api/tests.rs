@@ -10,11 +10,11 @@ use super::openapi::errors;
 use super::token::{Secret, mint, mint_acting};
 use super::waits::Waits;
 use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
+use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::http::router::{Found, find};
 use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
-use crate::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::model::{
     Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, Observed, TenantId, Ticket,
 };

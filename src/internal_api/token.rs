@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::InternalEndpoint;
-use crate::random;
+use crate::base::random;
 
 /// Shorter secrets could be guessed offline from one token.
 const SECRET_MIN_BYTES: usize = 32;

@@ -7,7 +7,7 @@ use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::random;
+use crate::base::random;
 
 /// Random bytes that are asked of the operating system at once: keys for so many frames.
 const KEYS_AT_ONCE: usize = 512;

@@ -30,10 +30,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::limits;
+use crate::base::limits;
+use crate::base::thread::OwnedThread;
 use crate::model::TenantId;
 use crate::stream::{Peer, Stream};
-use crate::thread::OwnedThread;
 use frames::FrameKind;
 use outlet::{Outlet, Patience, Progress};
 use queue::OutQueue;

@@ -10,7 +10,7 @@ use super::frames::{self, FrameKind};
 use super::outlet::{Patience, Progress};
 use super::queue::{Batch, Taken};
 use super::{CloseCause, LinkSender, Pulse};
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 /// How long a peer gets to answer a close before the socket is shut.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 //!
 //! Pure; used by both ends.
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 
 const SCRIPT: &str = "script: ";
 const BUSY: &str = "busy: ";

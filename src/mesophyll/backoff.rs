@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::random;
 use crate::link::{CloseCause, close_code};
-use crate::random;
 
 /// Reconnecting starts here and doubles up to [`BACKOFF_MAX`].
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::error::{DbError, DispatchError};
-use crate::limits;
+use crate::base::error::{DbError, DispatchError};
+use crate::base::limits;
+use crate::base::thread::{self, OwnedThread};
 use crate::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
 use crate::model::{Answer, CreateEvent, DispatchResult, IdMap, Job, TenantId, TenantState, Ticket};
 use crate::stream::{Stream, unix_path};
-use crate::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use crate::worker_like::WorkerLike;

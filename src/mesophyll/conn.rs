@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::error::DispatchError;
-use crate::limits;
+use crate::base::error::DispatchError;
+use crate::base::limits;
 use crate::link::{CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code};
 use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, Observed, TenantId, TenantState, Ticket};
 use crate::stream::Peer;

@@ -5,7 +5,7 @@
 
 use ureq::unversioned::transport::Buffers;
 
-use crate::limits::{DB_INPUT_BYTES, DB_INPUT_MAX_BYTES, DB_OUTPUT_BYTES};
+use crate::base::limits::{DB_INPUT_BYTES, DB_INPUT_MAX_BYTES, DB_OUTPUT_BYTES};
 
 /// A connection's buffers. Nothing is allocated before the first request.
 #[derive(Debug, Default)]

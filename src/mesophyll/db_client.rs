@@ -13,8 +13,8 @@ use ureq::{Agent, Error, Timeout};
 
 use super::db_routes::{ERROR_HEADER, error_of};
 use super::db_transport::{DbConnector, MasterAddress};
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
     DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
 };

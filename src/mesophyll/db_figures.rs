@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::metrics::{Buckets, Counter, Histogram};
+use crate::base::metrics::{Buckets, Counter, Histogram};
 use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp};
 
 /// What was asked for, as a label.

@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use super::db_figures::{DbFigures, DbRequest};
-use crate::error::DbError;
+use crate::base::error::DbError;
+use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
-use crate::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
 use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};

@@ -19,7 +19,9 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use ureq::{Error, Timeout};
 
 use super::db_buffers::DbBuffers;
-use crate::limits::{DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT};
+use crate::base::limits::{
+    DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
+};
 use crate::stream::{Stream, unix_path};
 
 /// Where the master is.

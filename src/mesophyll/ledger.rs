@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::base::metrics::Counter;
 use crate::link::{CloseCause, LinkStats, close_code};
-use crate::metrics::Counter;
 
 use super::tally::Tally;
 

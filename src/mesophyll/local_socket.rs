@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::random;
+use crate::base::random;
 
 /// How the names of the directories begin.
 const PREFIX: &str = "mesophyll-local-";

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 
+use crate::base::random;
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
 use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
 use crate::model::TenantId;
-use crate::random;
 use crate::sharding::worker_for;
 use crate::store::DbState;
 use crate::stream::Stream;

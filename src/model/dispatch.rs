@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::{CreateEvent, EncodedValue, Observed, Slot};
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 
 /// What a tenant answers, or why it did not.
 pub type DispatchResult = Result<EncodedValue, DispatchError>;

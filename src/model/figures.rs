@@ -4,7 +4,7 @@
 //! metrics and what goes over the wire, so that both sides may know kinds that the other does not.
 
 use super::TenantId;
-use crate::metrics::Buckets;
+use crate::base::metrics::Buckets;
 
 /// Kinds that figures are told by.
 pub trait FigureKind: Copy + Sized + 'static {

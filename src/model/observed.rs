@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Job, TenantId};
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 
 /// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer one is cut.
 const NAME_BYTES: usize = 63;

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::DispatchResult;
-use crate::spin::Spin;
+use crate::base::spin::Spin;
 
 /// Threads that wait for an answer.
 static WAITERS: Spin = Spin::new();
@@ -105,7 +105,7 @@ mod tests {
     fn an_answer_wakes_who_waits_and_is_taken_once() {
         let slot = Arc::new(Slot::default());
         let waiting = slot.clone();
-        let waiter = crate::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
         Answer::slot(slot.clone()).send(Ok(EncodedValue::null()));
         assert_eq!(waiter.join(), Some(true));
         assert!(slot.is_answered(soon()), "it is still there");
@@ -118,7 +118,7 @@ mod tests {
         assert!(!slot.is_answered(Instant::now()));
         assert!(!slot.is_answered(Instant::now() + Duration::from_millis(5)));
         let waiting = slot.clone();
-        let waiter = crate::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
         slot.give_up();
         assert_eq!(waiter.join(), Some(false));
         // What comes later is there nevertheless.

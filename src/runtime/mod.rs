@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{
     Answer, Cancelled, EncodedValue, GlobalKeyValueOp, GlobalKv, Job, KvRecord, PartialGlobalKv, RuntimeFigures,
     Scopes, TenantId, TenantState, Ticket,

@@ -9,8 +9,8 @@ use std::io::{self, Read};
 
 use super::global::{GlobalAddress, GlobalEntry};
 use super::{Standing, StoredState};
-use crate::error::DbError;
-use crate::limits::{BACKUP_FRAME_MAX_BYTES, BACKUP_READ_BYTES};
+use crate::base::error::DbError;
+use crate::base::limits::{BACKUP_FRAME_MAX_BYTES, BACKUP_READ_BYTES};
 use crate::model::{EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timestamp};
 use crate::wire::WireError;
 use crate::wire::reader::{Item, Reader};

@@ -1,6 +1,6 @@
 //! What a store tells of its inside, beyond how long its operations take: queues, commits, connections.
 
-use crate::metrics::Buckets;
+use crate::base::metrics::Buckets;
 
 /// Figures of a store; a store without an inside, such as `memory:`, has none of them.
 #[derive(Debug, Default)]

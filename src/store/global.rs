@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use super::pattern::Pattern;
 use super::rules::{check_json, check_pattern, refused, without_nul};
 use super::{DbState, FindLimits};
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     GLOBAL_KV_ENTRY_MAX_BYTES, GLOBAL_KV_KEY_MAX_BYTES, GLOBAL_KV_KEY_MIN_BYTES, GLOBAL_KV_OWNED_MAX,
     GLOBAL_KV_REVIEW_MAX_BYTES, KV_SCOPE_MAX_BYTES,
 };

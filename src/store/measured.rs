@@ -9,8 +9,8 @@ use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoreFigures, StoredState, Usage};
-use crate::error::DbError;
-use crate::metrics::{Buckets, Counter, Histogram};
+use crate::base::error::DbError;
+use crate::base::metrics::{Buckets, Counter, Histogram};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 
 /// What a store is asked to do, as a label: one for each method of [`Store`] that asks or changes something.

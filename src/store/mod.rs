@@ -28,8 +28,10 @@ pub use states::{StateListener, TemplateListener};
 pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 
-use crate::error::DbError;
-use crate::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS};
+use crate::base::error::DbError;
+use crate::base::limits::{
+    KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
+};
 use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::limits::KV_PATTERN_MAX_BYTES;
+use crate::base::limits::KV_PATTERN_MAX_BYTES;
 
 /// A word for every 64 states; a pattern of n characters has n + 1 states at most.
 const WORDS_MAX: usize = KV_PATTERN_MAX_BYTES / 64 + 1;

@@ -3,8 +3,8 @@
 //! Used by [`super::DbState`] and, before anything is sent, by a worker's database client, so that a refusal is the same
 //! on both. Deliberately without quotas: those depend on what is stored. Pure; any thread.
 
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_SCOPES_MAX_BYTES, STATE_DATA_MAX_BYTES,
     STATE_EVENT_NAME_MAX_BYTES, STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
 };

@@ -10,9 +10,9 @@ use super::backup::Export;
 use super::measured::Measured;
 use super::states::{StateListener, States, TemplateListener};
 use super::{FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage, rules};
-use crate::error::DbError;
+use crate::base::error::DbError;
+use crate::base::random;
 use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
-use crate::random;
 use crate::sharding::worker_for;
 
 /// What an operator may change.

@@ -6,7 +6,7 @@
 use super::WireError;
 use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedValue;
 
 /// A value under construction.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::WireError;
 use super::plain::{self, PlainToken, PlainWalk};
-use crate::limits::SERDE_DEPTH_MAX;
+use crate::base::limits::SERDE_DEPTH_MAX;
 use crate::model::EncodedJson;
 
 /// Why a type and plain MessagePack do not match.

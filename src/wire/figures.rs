@@ -11,10 +11,10 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
 use super::writer::Writer;
-use crate::limits::BUSIEST_TOLD;
-use crate::metrics::{Buckets, LATENCY_BOUNDS_US};
+use crate::base::limits::BUSIEST_TOLD;
+use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
+use crate::base::process_figures::ProcessFigures;
 use crate::model::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures, TenantId};
-use crate::process_figures::ProcessFigures;
 
 impl Encode for Buckets {
     fn encode(&self, writer: &mut Writer) {

@@ -7,7 +7,7 @@ use super::json_reader::{JsonReader, JsonToken};
 use super::json_writer::JsonWriter;
 use super::plain::{PlainToken, PlainWalk};
 use super::writer::{Open, Writer};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedJson;
 
 pub use super::json_reader::JsonError;

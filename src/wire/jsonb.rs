@@ -9,7 +9,7 @@ use super::json_reader::{JsonError, JsonReader, JsonToken};
 use super::json_writer::JsonWriter;
 use super::storable::sorted;
 use super::walk::{Token, Walk};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::{EncodedJson, EncodedValue};
 
 /// The JSON that is stored. NaN and infinities become null, which does not read back: see [`super::value::storable`].

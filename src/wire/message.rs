@@ -9,9 +9,9 @@ use super::event::event_len;
 use super::reader::Reader;
 use super::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
 use super::writer::Writer;
-use crate::limits::MESSAGE_MAX_BYTES;
+use crate::base::limits::MESSAGE_MAX_BYTES;
+use crate::base::process_figures::ProcessFigures;
 use crate::model::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
-use crate::process_figures::ProcessFigures;
 
 /// From the master to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, utf8};
 use super::skim;
 use super::writer::{Open, Writer};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedJson;
 
 /// Takes bytes as plain JSON.

@@ -9,13 +9,13 @@ use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use super::plain;
 use super::shape::{Decode, Encode};
 use super::value::{check, decode, encode, storable};
-use crate::metrics::{Buckets, LATENCY_BOUNDS_US};
+use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
+use crate::base::process_figures::ProcessFigures;
 use crate::model::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp, GlobalKv, Interval,
     KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState,
     Timestamp,
 };
-use crate::process_figures::ProcessFigures;
 
 /// A small generator (splitmix64): the same numbers for the same seed, everywhere.
 struct Random(u64);
@@ -198,7 +198,7 @@ fn random_values_survive_every_form() {
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "seed {seed}");
         let read = value_from_json(json.as_bytes()).map(|read| decode(&read));
         assert!(read == Ok(Ok(as_read_from_json(value))), "seed {seed}");
-        if encoded.as_bytes().len() <= crate::limits::KV_VALUE_MAX_BYTES {
+        if encoded.as_bytes().len() <= crate::base::limits::KV_VALUE_MAX_BYTES {
             assert_eq!(storable(&encoded), Ok(encoded), "seed {seed}");
         }
     }

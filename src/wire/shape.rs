@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::WireError;
 use super::reader::{Item, Reader};
 use super::writer::Writer;
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::Timestamp;
 
 /// What has a form on the wire.

@@ -190,7 +190,7 @@ pub(super) mod tests {
     }
 
     /// The same judgement, or the same complaint, with and without this file.
-    pub(in super::super) fn same_judgement(bytes: &[u8]) {
+    pub(in crate::wire) fn same_judgement(bytes: &[u8]) {
         let mut walk = Walk::over(Reader::new(bytes));
         let skimmed = walk.finish().and_then(|()| found(&walk.into_reader()));
         assert_eq!(skimmed, step_by_step(bytes), "{bytes:x?}");

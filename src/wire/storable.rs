@@ -3,7 +3,7 @@
 use super::WireError;
 use super::build::Builder;
 use super::walk::{StringPairs, Token, Walk};
-use crate::limits::{KV_VALUE_MAX_BYTES, VALUE_DEPTH_MAX};
+use crate::base::limits::{KV_VALUE_MAX_BYTES, VALUE_DEPTH_MAX};
 use crate::model::EncodedValue;
 
 const TOO_DEEP: &str = "the value nests deeper than 32 levels";

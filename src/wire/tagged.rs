@@ -8,7 +8,7 @@ use super::build::Builder;
 use super::json_reader::{JsonError, JsonReader, JsonToken};
 use super::json_writer::JsonWriter;
 use super::walk::{Token, Walk};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::EncodedValue;
 
 /// A value as JSON text.

@@ -205,7 +205,7 @@ fn tree_leaf(token: Token<'_>) -> KhronosValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::WIRE_DEPTH_MAX;
+    use crate::base::limits::WIRE_DEPTH_MAX;
 
     fn nested_lists(depth: usize) -> Vec<u8> {
         let mut writer = Writer::default();

@@ -7,7 +7,7 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
 use super::{skim, timezone};
-use crate::limits::WIRE_DEPTH_MAX;
+use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::model::{EncodedValue, Interval, Timestamp};
 
 pub use super::token::{Octets, StringPairs, Token};

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 use crate::model::{Answer, Cancelled, CreateEvent, Job, JobKind, Observed, TenantId, Ticket};
 use crate::store::{DbState, Standing};
 use crate::worker_like::{WorkerLike, next_ticket};

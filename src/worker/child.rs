@@ -24,7 +24,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::Lines;
 use super::spawner::Spawner;
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 /// The variables that a worker gets from the master's environment: nothing that could hold a secret of the master.
 const ENVIRONMENT: [&str; 4] = ["PATH", "TZ", "LANG", "RUST_BACKTRACE"];

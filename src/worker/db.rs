@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::mesophyll::MesophyllDbClient;
 use crate::model::{
     EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState,

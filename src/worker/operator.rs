@@ -114,7 +114,7 @@ impl Operator {
             .filter_map(|worker| {
                 let stopping = worker.clone();
                 let name = format!("stop-{}", worker.id());
-                let stop = crate::thread::spawn(name, move || stopping.stop(drain_until, deadline));
+                let stop = crate::base::thread::spawn(name, move || stopping.stop(drain_until, deadline));
                 stop.map_err(
                     |error| log::error!(worker = worker.id(); "worker {}: no thread to stop it: {error}", worker.id()),
                 )

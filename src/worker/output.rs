@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use log::kv::Value;
 use log::{Level, Record};
 
-use crate::limits;
+use crate::base::limits;
+use crate::base::metrics::Counter;
+use crate::base::thread::{self, OwnedThread};
 use crate::log_line::{self, PrintedLine};
-use crate::metrics::Counter;
-use crate::thread::{self, OwnedThread};
 
 /// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last [`Lines`] is gone.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
 use crate::sharding::worker_for;
 use crate::worker_like::WorkerLike;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
+use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
-use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
 use crate::worker_like::WorkerLike;
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits;
+use crate::base::limits;
 use crate::model::TenantId;
 
 /// The rule by which deaths become a quarantine; pure.

@@ -12,8 +12,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
-use crate::error::DispatchError;
-use crate::limits::{RECENT_ERROR_MAX_CHARS, RECENT_ERRORS_MAX};
+use crate::base::error::DispatchError;
+use crate::base::limits::{RECENT_ERROR_MAX_CHARS, RECENT_ERRORS_MAX};
 use crate::model::TenantId;
 
 /// One error, as often as it came.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::thread::{self, OwnedThread, ThreadExit};
+use crate::base::thread::{self, OwnedThread, ThreadExit};
 
 use super::managed::Managed;
 use super::supervisor::{Cause, State};

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::error::DispatchError;
-use crate::limits;
+use crate::base::error::DispatchError;
+use crate::base::limits;
 use crate::mesophyll::{MesophyllServerConn, Unsent};
 use crate::model::{Answer, Cancelled, Job, Shares, TenantId, Ticket};
 use crate::worker_like::{WorkerLike, no_worker_in_time};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::output::OutputLog;
-use crate::thread::{self, OwnedThread};
+use crate::base::thread::{self, OwnedThread};
 
 /// Limit: for starting a process. The system forks in milliseconds; a supervision loop is not to hang on one that does not.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);

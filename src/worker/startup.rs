@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::Subscriptions;
-use crate::error::DispatchError;
-use crate::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
+use crate::base::error::DispatchError;
+use crate::base::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
+use crate::base::thread::{OwnedThread, spawn};
 use crate::model::{Answer, CreateEvent, DispatchResult, EventData, Job, ON_STARTUP, TenantId, Ticket};
 use crate::runtime::TemplateRuntime;
-use crate::thread::{OwnedThread, spawn};
 use crate::worker_like::next_ticket;
 
 /// After an event found no room there is a pause.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
+use crate::base::random;
 use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{InFlight, MesophyllServerConn};
 use crate::model::TenantId;
-use crate::random;
 
 use super::child::{Child, ChildSpec, describe};
 use super::process::{Note, Shared};

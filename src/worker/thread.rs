@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use crate::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError};
+use crate::base::process_figures::ProcessFigures;
 use crate::mesophyll::LocalWorker;
 use crate::model::{
     Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, ON_STARTUP, Observed, TenantId, TenantState, Ticket,
 };
-use crate::process_figures::ProcessFigures;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::message::Health;
 use crate::worker_like::{WorkerLike, next_ticket};

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
+use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::mesophyll::{LocalWorker, Unsent};
 use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
-use crate::thread::{self, OwnedThread, ThreadExit};
 use crate::wire::message::Health;
 use crate::worker_like::WorkerLike;
 

@@ -8,9 +8,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::DispatchError;
-use crate::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
-use crate::metrics::{Buckets, Counter, Histogram};
+use crate::base::error::DispatchError;
+use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
+use crate::base::metrics::{Buckets, Counter, Histogram};
 use crate::model::{JobKind, Observed, Observer, Shares, TenantId};
 use crate::sharding::worker_for;
 

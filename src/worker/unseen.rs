@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 use crate::model::{Answer, CreateEvent, Job, Observed, TenantId};
 use crate::worker_like::next_ticket;
 

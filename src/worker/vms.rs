@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::LIVE_TENANTS_MAX;
+use crate::base::limits::LIVE_TENANTS_MAX;
 use crate::mesophyll::VmQuestion;
 use crate::model::TenantId;
 use crate::sharding::worker_for;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
-use mesophyll::escape::is_obeyed;
+use mesophyll::base::escape::is_obeyed;
 use mesophyll::log_line::split_time;
 use rustix::process::Signal;
 

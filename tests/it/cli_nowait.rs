@@ -1,7 +1,7 @@
 //! What 202 promises to a caller that does not wait: the event is in its tenant's queue, and it runs, or the master says that it
 //! did not.
 
-use mesophyll::limits::TENANT_UNANSWERED_MAX;
+use mesophyll::base::limits::TENANT_UNANSWERED_MAX;
 use rustix::process::Signal;
 
 use crate::metrics::Scrape;

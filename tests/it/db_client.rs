@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::mesophyll::MesophyllDbClient;
 use mesophyll::model::{GlobalKeyValueOp, KeyValueOp, TenantId};
 use mesophyll::store::DbOptions;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use mesophyll::limits;
+use mesophyll::base::limits;
 use mesophyll::link::LinkLimits;
 use mesophyll::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use mesophyll::wire::message::{ClientMessage, Incoming};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use mesophyll::error::DispatchError;
+use mesophyll::base::error::DispatchError;
 use mesophyll::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::mesophyll::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Scopes, TenantId, TenantState};
 use mesophyll::store::{DbOptions, DbState, Quota, Standing};
 

@@ -1,7 +1,7 @@
 //! Long random sequences of operations give equal answers from each durable store and from the plain one in memory, ids and
 //! times included, across closing and opening it.
 
-use mesophyll::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
+use mesophyll::base::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
 use mesophyll::model::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use mesophyll::store::memory::MemoryStore;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::mesophyll::MesophyllDbClient;
 use mesophyll::model::{KeyValueOp, KhronosValue, TenantId};
 use mesophyll::wire;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{KhronosValue, Scopes, TenantId};
 use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
 use mesophyll::wire;

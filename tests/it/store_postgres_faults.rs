@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{EncodedValue, Scopes, TenantId};
 use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
 use postgres::{Client, NoTls};

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use mesophyll::error::DispatchError;
-use mesophyll::limits;
+use mesophyll::base::error::DispatchError;
+use mesophyll::base::limits;
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantId, Ticket};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};

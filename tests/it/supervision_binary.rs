@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use mesophyll::random;
+use mesophyll::base::random;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;

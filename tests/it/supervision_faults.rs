@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use mesophyll::error::DispatchError;
+use mesophyll::base::error::DispatchError;
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, TenantId};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
-use mesophyll::limits;
+use mesophyll::base::limits;
 use mesophyll::log_line::BELOW;
 use mesophyll::worker::supervisor::Policy;
 use mesophyll::worker::{Managed, ProcessConfig, WorkerProcessHandle};

@@ -6,7 +6,7 @@ use std::fs;
 use crate::source::{CodePath, Source, paths, read_all, root};
 
 /// What every folder may use.
-const COMMON: &[&str] = &["model", "limits", "error", "escape", "thread", "spin", "metrics", "process_figures"];
+const COMMON: &[&str] = &["base", "model"];
 
 /// A folder or top-level file of `src/`, what else of ours it may use, and why no more.
 struct Rule {
@@ -17,59 +17,35 @@ struct Rule {
 
 /// In the order of dependencies, so that a rule names only what stands above it.
 const RULES: &[Rule] = &[
-    Rule { who: "limits", may_use: &[], why: "numbers depend on nothing" },
-    Rule { who: "error", may_use: &[], why: "errors are told by everyone and know no one" },
-    Rule { who: "escape", may_use: &[], why: "characters are made visible wherever they go" },
-    Rule { who: "thread", may_use: &[], why: "a thread knows nothing of what it runs" },
-    Rule { who: "spin", may_use: &[], why: "waiting knows nothing of what is waited for" },
-    Rule { who: "metrics", may_use: &[], why: "figures are counted and shown without knowing of what" },
-    Rule { who: "process_figures", may_use: &[], why: "the system's figures of a process know nothing of ours" },
+    Rule { who: "base", may_use: &[], why: "what everything stands on knows nothing of it" },
     Rule { who: "model", may_use: &[], why: "what travels is pure data" },
-    Rule { who: "random", may_use: &[], why: "randomness has one source and no opinion" },
     Rule { who: "sharding", may_use: &[], why: "the formula is a pure function of a tenant" },
     Rule { who: "busiest", may_use: &["sharding"], why: "who takes most is counted without knowing of what" },
-    Rule { who: "nearest", may_use: &[], why: "names are compared without knowing of what" },
     Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
-    Rule { who: "generated_page", may_use: &[], why: "only tests use it, and it compares texts" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "stream", may_use: &[], why: "a connection does not know what goes over it" },
     Rule { who: "http", may_use: &["stream"], why: "the HTTP server knows nothing of Mesophyll" },
-    Rule {
-        who: "link",
-        may_use: &["wire", "random", "stream"],
-        why: "a link carries messages and does not know who talks",
-    },
-    Rule { who: "store", may_use: &["wire", "random", "sharding"], why: "the store is below everything that asks it" },
+    Rule { who: "link", may_use: &["wire", "stream"], why: "a link carries messages and does not know who talks" },
+    Rule { who: "store", may_use: &["wire", "sharding"], why: "the store is below everything that asks it" },
     Rule {
         who: "runtime",
-        may_use: &["wire", "random", "nearest", "busiest"],
+        may_use: &["wire", "busiest"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
     Rule { who: "worker_like", may_use: &[], why: "the trait knows none of its implementations" },
     Rule {
         who: "mesophyll",
-        may_use: &["worker_like", "link", "http", "stream", "wire", "store", "random", "sharding"],
+        may_use: &["worker_like", "link", "http", "stream", "wire", "store", "sharding"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
         who: "worker",
-        may_use: &[
-            "worker_like",
-            "mesophyll",
-            "runtime",
-            "store",
-            "wire",
-            "link",
-            "random",
-            "sharding",
-            "busiest",
-            "log_line",
-        ],
+        may_use: &["worker_like", "mesophyll", "runtime", "store", "wire", "link", "sharding", "busiest", "log_line"],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
         who: "internal_api",
-        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "random", "sharding"],
+        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "sharding"],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
@@ -90,7 +66,6 @@ const RULES: &[Rule] = &[
             "link",
             "http",
             "wire",
-            "random",
             "sharding",
         ],
         why: "a master is put together from everything, and knows no command line",
@@ -113,7 +88,7 @@ const HOMES: &[Home] = &[
         krate: "crossbeam_channel",
         homes: &[
             "model/dispatch.rs",
-            "thread.rs",
+            "base/thread.rs",
             "worker_like.rs",
             "master.rs",
             "http/",
@@ -126,7 +101,7 @@ const HOMES: &[Home] = &[
             "cli/",
         ],
     },
-    Home { krate: "getrandom", homes: &["random.rs"] },
+    Home { krate: "getrandom", homes: &["base/random.rs"] },
     Home { krate: "hmac", homes: &["internal_api/token.rs"] },
     Home { krate: "httparse", homes: &["http/"] },
     Home { krate: "log", homes: &[""] },
@@ -143,7 +118,7 @@ const HOMES: &[Home] = &[
             "mesophyll/db_transport.rs",
             "store/redb/open.rs",
             "stream.rs",
-            "thread.rs",
+            "base/thread.rs",
             "worker/child.rs",
             "cli/interruptible.rs",
             "cli/lifeline.rs",
@@ -158,7 +133,7 @@ const HOMES: &[Home] = &[
     Home { krate: "sha2", homes: &["internal_api/token.rs"] },
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
-    Home { krate: "thread_priority", homes: &["thread.rs"] },
+    Home { krate: "thread_priority", homes: &["base/thread.rs"] },
     Home { krate: "tungstenite", homes: &["link/"] },
     Home {
         krate: "ureq",
@@ -278,7 +253,7 @@ fn an_import_that_breaks_a_rule_is_found() {
         code: code.to_owned(),
         product: code.to_owned(),
     };
-    let wrong = source("src/wire/json.rs", "use crate::{limits, store::Store}; use super::super::link::Link;");
+    let wrong = source("src/wire/json.rs", "use crate::{base, store::Store}; use super::super::link::Link;");
     assert_eq!(problems_of_imports(&wrong).len(), 2);
     let right = source("src/wire/json.rs", "use super::reader::Reader; use crate::model::TenantId;");
     assert!(problems_of_imports(&right).is_empty());

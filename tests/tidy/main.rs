@@ -50,8 +50,8 @@ fn no_file_holds_more_than_one_idea() {
 
 #[test]
 fn only_one_file_starts_threads() {
-    let rule = "only src/thread.rs starts threads: what it returns is named, owned and joined";
-    assert_none(read_all("src").iter().filter(|source| source.path != "src/thread.rs").flat_map(|source| {
+    let rule = "only src/base/thread.rs starts threads: what it returns is named, owned and joined";
+    assert_none(read_all("src").iter().filter(|source| source.path != "src/base/thread.rs").flat_map(|source| {
         paths(&source.product)
             .into_iter()
             .filter(|path| path.segments.first().is_some_and(|first| first == "std") && path.segments[1] == "thread")
@@ -86,7 +86,7 @@ fn the_product_does_not_unwrap_and_is_safe_and_synchronous() {
     assert!(manifest.contains("unsafe_code = \"forbid\""), "Cargo.toml forbids unsafe code");
 }
 
-/// Where texts leave the process, each escaped there: `src/escape.rs` says which characters.
+/// Where texts leave the process, each escaped there: `src/base/escape.rs` says which characters.
 const WRITERS: [&str; 4] = ["src/main.rs", "src/cli/logging.rs", "src/cli/output.rs", "src/cli/replay_output.rs"];
 
 #[test]
@@ -104,14 +104,14 @@ fn only_the_places_that_escape_write_to_a_terminal() {
 #[test]
 fn every_limit_is_used() {
     let sources = read_all("src");
-    let limits: Vec<_> = sources.iter().filter(|source| source.path.starts_with("src/limits")).collect();
-    assert!(!limits.is_empty(), "src/limits.rs is there");
+    let limits: Vec<_> = sources.iter().filter(|source| source.path.starts_with("src/base/limits")).collect();
+    assert!(!limits.is_empty(), "src/base/limits.rs is there");
     let lines = limits.iter().flat_map(|source| source.product.lines());
     let names = lines.filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'));
     assert_none(names.map(|(name, _)| name).filter_map(|name| {
         let uses = sources.iter().flat_map(|source| words(&source.product)).filter(|word| *word == name).count();
         // Once is its definition.
-        (uses < 2).then(|| format!("src/limits.rs: nothing keeps to {name}"))
+        (uses < 2).then(|| format!("src/base/limits.rs: nothing keeps to {name}"))
     }));
 }
 

@@ -41,7 +41,7 @@ enum Answers {
 impl PingPong {
     pub fn start(over: Over, bytes: usize, has_hand_over: bool, folder: &Path) -> Result<Self, String> {
         let failed = |error: io::Error| format!("ping-pong: {error}");
-        let path = folder.join(format!("{}.socket", mesophyll::random::u64()));
+        let path = folder.join(format!("{}.socket", mesophyll::base::random::u64()));
         let at = if over == Over::Unix { path.display().to_string() } else { "-".to_owned() };
         let hands = if has_hand_over { "hand-over" } else { "-" };
         let program = std::env::current_exe().map_err(failed)?;

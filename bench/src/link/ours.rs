@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use mesophyll::config::{Options, PoolConfig, PoolDefaults};
-use mesophyll::error::DispatchError;
+use mesophyll::base::error::DispatchError;
 use mesophyll::link::LinkLimits;
 use mesophyll::master::Master;
 use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
 use mesophyll::model::{Answer, Cancelled, DispatchResult, EncodedValue, EventData, Job, TenantId, Ticket};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
-use mesophyll::spin::Spin;
+use mesophyll::base::spin::Spin;
 use mesophyll::worker::supervisor::State;
 use mesophyll::worker::{Program, Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::worker_like::{WorkerLike, next_ticket};

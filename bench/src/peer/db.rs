@@ -37,9 +37,9 @@ pub struct Store {
 impl Store {
     /// With as many connections as our master has, and otherwise sqlx's defaults.
     pub async fn open(url: &str) -> Result<Self, String> {
-        let options = PgPoolOptions::new().max_connections(mesophyll::limits::POSTGRES_CONNECTIONS as u32);
+        let options = PgPoolOptions::new().max_connections(mesophyll::base::limits::POSTGRES_CONNECTIONS as u32);
         let pool = options.connect(url).await.map_err(|error| error.to_string())?;
-        Ok(Self { pool, ids: AtomicU64::new(mesophyll::random::u64()) })
+        Ok(Self { pool, ids: AtomicU64::new(mesophyll::base::random::u64()) })
     }
 
     async fn get(&self, owner: &KvQuery, scopes: &[String], key: &str) -> Result<Option<KvRecord>, sqlx::Error> {

@@ -79,11 +79,11 @@ impl Vm {
 
     fn new() -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::default())?;
-        lua.set_memory_limit(mesophyll::limits::VM_MEMORY_MAX_BYTES)?;
+        lua.set_memory_limit(mesophyll::base::limits::VM_MEMORY_MAX_BYTES)?;
         let began = Rc::new(Cell::new(Instant::now()));
         let at = began.clone();
         lua.set_interrupt(move |_| {
-            if at.get().elapsed() > mesophyll::limits::EVENT_RUNNING_MAX {
+            if at.get().elapsed() > mesophyll::base::limits::EVENT_RUNNING_MAX {
                 return Err(mlua::Error::runtime("budget exceeded"));
             }
             Ok(VmState::Continue)

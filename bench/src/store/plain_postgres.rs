@@ -4,8 +4,8 @@
 //! the store has. No quotas, no locks, no looking at what is replaced.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use mesophyll::limits::POSTGRES_CONNECTIONS;
-use mesophyll::random;
+use mesophyll::base::limits::POSTGRES_CONNECTIONS;
+use mesophyll::base::random;
 use mesophyll::store::{StoreUrl, migrate};
 use postgres::{Client, NoTls, Statement};
 

@@ -42,7 +42,7 @@ impl PlainRedb {
     }
 
     fn filled(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::builder().set_cache_size(mesophyll::limits::STORE_CACHE_BYTES).create(path)?;
+        let database = Database::builder().set_cache_size(mesophyll::base::limits::STORE_CACHE_BYTES).create(path)?;
         let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(TABLE)?;

@@ -1,6 +1,6 @@
 //! Families about the links to worker processes, and what these ask of the database over HTTP.
 
-use crate::metrics::{Buckets, Exposition};
+use crate::base::metrics::{Buckets, Exposition};
 
 /// One worker's links, all together.
 #[derive(Debug, Default)]

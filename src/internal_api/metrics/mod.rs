@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::{ApiError, Code};
 use super::{About, Api, Call};
+use crate::base::limits::METRICS_SCRAPES_MAX;
+use crate::base::metrics::Exposition;
+use crate::base::process_figures::{self, ProcessFigures};
 use crate::http::{Body, HttpStats, HttpWatch, Response};
-use crate::limits::METRICS_SCRAPES_MAX;
-use crate::metrics::Exposition;
-use crate::process_figures::{self, ProcessFigures};
 use crate::store::{DbState, StoreFigures};
 use crate::worker::{Traffic, WorkerReport};
 

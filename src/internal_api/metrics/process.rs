@@ -1,7 +1,7 @@
 //! The families that Prometheus' own libraries have of a process, for the master's.
 
-use crate::metrics::Exposition;
-use crate::process_figures::ProcessFigures;
+use crate::base::metrics::Exposition;
+use crate::base::process_figures::ProcessFigures;
 
 pub(super) fn show(exposition: &mut Exposition, process: &ProcessFigures, virtual_bytes: u64) {
     exposition

@@ -3,9 +3,9 @@
 //!
 //! A worker's counts begin at 0 with its process. One that has not said anything since, or is too old to, has no samples.
 
-use crate::metrics::{Buckets, Exposition};
+use crate::base::metrics::{Buckets, Exposition};
+use crate::base::process_figures::ProcessFigures;
 use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures};
-use crate::process_figures::ProcessFigures;
 use crate::wire::message::Health;
 use crate::worker::WorkerReport;
 

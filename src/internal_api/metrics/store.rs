@@ -1,6 +1,6 @@
 //! Families about the store: what it was asked, and what it tells of its inside.
 
-use crate::metrics::Exposition;
+use crate::base::metrics::Exposition;
 use crate::store::{EmbeddedFigures, Operation, OperationFigures, RESULTS, ServerFigures, StoreFigures};
 
 pub(super) fn show(exposition: &mut Exposition, operations: Option<&OperationFigures>, store: &StoreFigures) {

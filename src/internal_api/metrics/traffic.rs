@@ -1,7 +1,7 @@
 //! Families about what the pool was asked for and how it ended.
 
 use super::Figures;
-use crate::metrics::Exposition;
+use crate::base::metrics::Exposition;
 use crate::model::JobKind;
 use crate::worker::{Outcome, WorkerTraffic};
 

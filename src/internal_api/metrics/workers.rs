@@ -1,7 +1,7 @@
 //! Families about the workers, as their reports have it.
 
 use super::Figures;
-use crate::metrics::Exposition;
+use crate::base::metrics::Exposition;
 use crate::worker::WorkerReport;
 use crate::worker::supervisor::{Cause, State};
 

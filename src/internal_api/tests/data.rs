@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
+use crate::base::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::model::EncodedJson;
 use crate::store::Standing;
 use crate::store::backup::{FrameReader, Totals};

@@ -147,7 +147,7 @@ fn a_waiting_writer_is_woken_by_a_message_and_by_the_end() {
     let queue = std::sync::Arc::new(queue(8, 100));
     let writer_queue = queue.clone();
     let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
-    let writer = crate::thread::spawn("writer", move || {
+    let writer = crate::base::thread::spawn("writer", move || {
         for _ in 0..2 {
             let until = Instant::now() + Duration::from_secs(60);
             taken_tx.send(take(&writer_queue, until)).expect("the test listens");
@@ -191,7 +191,7 @@ fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
     let queue = std::sync::Arc::new(queue(8, 100));
     let turn = queue.callers_turn().expect("open").expect("free");
     let writers_queue = queue.clone();
-    let writer = crate::thread::spawn("writer", move || take(&writers_queue, Instant::now())).expect("spawn");
+    let writer = crate::base::thread::spawn("writer", move || take(&writers_queue, Instant::now())).expect("spawn");
     while !queue.lock().writer_wants_turn {
         std::thread::yield_now();
     }
@@ -206,7 +206,7 @@ fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
     let turn = queue.callers_turn().expect("open").expect("free");
     let (taken_tx, taken_rx) = crossbeam_channel::unbounded();
     let writers_queue = queue.clone();
-    let writer = crate::thread::spawn("writer", move || {
+    let writer = crate::base::thread::spawn("writer", move || {
         taken_tx.send(take(&writers_queue, soon())).expect("the test listens");
     })
     .expect("spawn");

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits;
-use crate::thread::ThreadExit;
+use crate::base::limits;
+use crate::base::thread::ThreadExit;
 
 /// How to start a [`super::LuauRuntime`].
 #[derive(Debug, Clone)]
@@ -138,7 +138,7 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
-    use crate::thread::spawn_watched;
+    use crate::base::thread::spawn_watched;
 
     #[test]
     fn a_panic_of_a_thread_is_told_and_its_ordinary_end_is_not() {

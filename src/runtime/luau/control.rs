@@ -17,7 +17,7 @@ use super::budget::{Doom, Meter};
 use super::config::LuauLimits;
 use super::memory::Pace;
 use super::ticker::{Signal, Tick};
-use crate::thread::cpu_time;
+use crate::base::thread::cpu_time;
 
 /// How often the interrupt looks at the VM's memory.
 const INTERRUPTS_BETWEEN_CHECKS: u32 = 16;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::turns::Turns;
+use crate::base::thread::{OwnedThread, spawn};
 use crate::model::TenantId;
-use crate::thread::{OwnedThread, spawn};
 
 /// The threads and their queue; a clone is the same crew.
 pub(super) struct Crew<J> {

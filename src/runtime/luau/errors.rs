@@ -12,14 +12,14 @@ use std::time::Instant;
 
 use super::crew::Crew;
 use super::script_error::cut;
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES, ERROR_RECORDS_FLUSH,
     ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
+use crate::base::thread::panic_message;
 use crate::model::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
-use crate::thread::panic_message;
 use crate::wire;
 
 /// Limit: the name of a template or an event in a record; the rest is cut off.

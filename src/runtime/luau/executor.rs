@@ -23,10 +23,10 @@ use super::templates::Shelf;
 use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
 use super::timers::Timers;
-use crate::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
+use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
+use crate::base::thread::{cpu_time, panic_message};
 use crate::model::{Answer, DispatchResult, TenantId, Ticket};
 use crate::runtime::TenantStates;
-use crate::thread::{cpu_time, panic_message};
 
 /// What an executor is made of; everything in it can go to another thread.
 pub(super) struct ExecutorParts {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::io::Asked;
+use crate::base::limits::BUSIEST_TOLD;
+use crate::base::metrics::{Counter, Histogram};
 use crate::busiest::Busiest;
-use crate::limits::BUSIEST_TOLD;
-use crate::metrics::{Counter, Histogram};
 use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 
 /// The figures of one executor.

@@ -22,7 +22,7 @@ use super::outside::Outside;
 use super::script_error;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
-use crate::limits::{SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES};
+use crate::base::limits::{SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES};
 use crate::model::{CreateEvent, EventData, TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::wire::json::value_to_json;

@@ -14,14 +14,14 @@ use super::crew::Crew;
 use super::mailbox::Mailbox;
 use super::outside::Charge;
 use super::templates::Compiled;
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES, KV_VALUE_MAX_BYTES,
     SOURCE_MAX_BYTES,
 };
+use crate::base::thread::{cpu_time, panic_message};
 use crate::model::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
-use crate::thread::{cpu_time, panic_message};
 
 /// A job: what to do, and who wants to know.
 pub(super) struct IoJob {

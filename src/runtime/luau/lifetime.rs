@@ -13,7 +13,7 @@ use super::live_vm::LiveVm;
 use super::memory::Collection;
 use super::tenant::{Program, Tenant, dispatch_error};
 use super::vm::Vm;
-use crate::error::DispatchError;
+use crate::base::error::DispatchError;
 
 impl Tenant {
     /// Whether an event could start if there were a VM.

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use super::io::IoDone;
 use super::ticker::Tick;
-use crate::error::DispatchError;
-use crate::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
+use crate::base::error::DispatchError;
+use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
+use crate::base::spin::Spin;
 use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
-use crate::spin::Spin;
 
 /// What an executor is told.
 pub(super) enum Message {

@@ -15,7 +15,7 @@ use mlua::Lua;
 use mlua::state::{GcIncParams, GcMode};
 
 use super::outside::Outside;
-use crate::limits::{CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
+use crate::base::limits::{CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
 
 /// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h, LUA_GCSETGOAL).
 const SOFT: (i32, i32) = (200, 200);

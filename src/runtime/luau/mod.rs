@@ -66,8 +66,8 @@ pub use self::templates::{Finding, check, check_file, check_source};
 use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
+use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::model::{Answer, Cancelled, Job, RuntimeFigures, TenantId, TenantKind, Ticket};
-use crate::thread::{OwnedThread, spawn_watched};
 
 /// Between two ticks of a runtime that stops.
 const STOP_TICK: Duration = Duration::from_millis(10);

@@ -11,7 +11,7 @@ use super::io::{IoOutput, IoPurpose, IoWork};
 use super::outside::Held;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
-use crate::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError};
 use crate::model::{KvRecord, Scopes};
 use crate::wire::walk::{Token, Walk};
 

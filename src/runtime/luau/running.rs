@@ -18,8 +18,8 @@ use super::task::{Next, Outcome, Task, Wait};
 use super::tenant::{Step, Tenant};
 use super::timers::Due;
 use super::vm::Vm;
-use crate::error::DispatchError;
-use crate::limits::MESSAGE_MAX_BYTES;
+use crate::base::error::DispatchError;
+use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::model::{DispatchResult, EncodedValue, Ticket};
 
 /// What a result may take of a message: its envelope needs a few bytes too.

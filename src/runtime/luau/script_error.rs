@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use crate::limits::{SCRIPT_ERROR_FRAMES, SCRIPT_ERROR_MAX_BYTES};
+use crate::base::limits::{SCRIPT_ERROR_FRAMES, SCRIPT_ERROR_MAX_BYTES};
 
 /// The name of our own chunks in tracebacks and positions.
 pub(super) const HOST_CHUNK: &str = "[host]";

@@ -10,8 +10,8 @@ use log::Level;
 
 use super::gauges::Gauges;
 use super::script_error::cut;
-use crate::escape;
-use crate::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
+use crate::base::escape;
+use crate::base::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
 use crate::model::{TenantId, Ticket};
 
 /// A tenant's way into the log.

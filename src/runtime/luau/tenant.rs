@@ -25,8 +25,8 @@ use super::task::{Next, Tasks};
 use super::templates::{Compiled, MAIN, Templates};
 use super::timers::{Due, TimerKey};
 use super::vm::Vm;
-use crate::error::{DbError, DispatchError};
-use crate::limits::{IO_THREADS, TENANT_IO_MAX};
+use crate::base::error::{DbError, DispatchError};
+use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
 use crate::model::{Answer, Budget, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
 
 /// A tenant.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::limits::TICKER_LINGER;
-use crate::thread::{OwnedThread, spawn_watched};
+use crate::base::limits::TICKER_LINGER;
+use crate::base::thread::{OwnedThread, spawn_watched};
 
 use super::config::OnBroken;
 

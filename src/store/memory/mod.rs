@@ -12,7 +12,7 @@ use super::backup::{Export, Exported};
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use shop::Shop;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::backup::Exported;
 use crate::store::global::{

@@ -32,10 +32,10 @@ use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures, StoreOptions,
     StoredState, Usage,
 };
-use crate::error::DbError;
-use crate::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
+use crate::base::error::DbError;
+use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
+use crate::base::thread::{self, OwnedThread};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use crate::thread::{self, OwnedThread};
 use export::PostgresExport;
 use queue::{NotTaken, Queue, Who};
 use session::{Fault, Session, unavailable, unknown};

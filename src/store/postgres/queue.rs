@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::Access;
 use super::worker::Job;
-use crate::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
+use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
 use crate::model::TenantId;
 
 /// Whose operation it is.
@@ -250,7 +250,7 @@ mod tests {
 
     use super::super::session::{Fault, Session};
     use super::*;
-    use crate::error::DbError;
+    use crate::base::error::DbError;
 
     const SEVEN: usize = 7;
     const LOUD: Who = Who::Tenant(TenantId::Guild(1));

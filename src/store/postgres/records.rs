@@ -11,7 +11,7 @@ use postgres::Row;
 
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, KvSet, Usage, charge, touched};

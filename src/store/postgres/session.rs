@@ -17,13 +17,13 @@ use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
 use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 
-use crate::error::DbError;
-use crate::limits::{
+use crate::base::error::DbError;
+use crate::base::limits::{
     POSTGRES_CONNECT_TIMEOUT, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX, POSTGRES_SILENCE_MAX,
     POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
 };
+use crate::base::thread;
 use crate::store::OpenError;
-use crate::thread;
 
 /// Parameters of a statement.
 pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];

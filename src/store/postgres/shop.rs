@@ -5,7 +5,7 @@ use postgres::Row;
 use super::records::{KELVIN_SIGN, system_time, timestamp};
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
     GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,

@@ -5,7 +5,7 @@
 //! of it. Invariant: a row is read and written only under the owner's lock.
 
 use super::session::{Fault, Session};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::TenantId;
 use crate::store::{Quota, Usage};
 

@@ -14,9 +14,9 @@ use postgres::Config;
 
 use super::queue::{Next, Queue};
 use super::session::{Fault, NoSession, Session, unavailable, unknown};
-use crate::error::DbError;
-use crate::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
-use crate::metrics::Counter;
+use crate::base::error::DbError;
+use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
+use crate::base::metrics::Counter;
 use crate::store::ServerFigures;
 
 /// An operation and who waits for it.

@@ -10,7 +10,7 @@ use super::layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes, tenant_key,
 };
 use super::shop::{ShopOp, ShopTables};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::store::backup::Exported;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};

@@ -11,11 +11,11 @@ use redb::{Database, StorageBackend};
 
 use super::open::{Source, builder, database_error, prepare};
 use super::{Done, Op, RedbStore};
-use crate::error::DbError;
-use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
+use crate::base::error::DbError;
+use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
+use crate::base::thread;
 use crate::model::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};
 use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
-use crate::thread;
 use crate::wire;
 
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -32,11 +32,11 @@ use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoredState, Usage,
 };
-use crate::error::DbError;
-use crate::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
-use crate::metrics::{Counter, Histogram};
+use crate::base::error::DbError;
+use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
+use crate::base::metrics::{Counter, Histogram};
+use crate::base::thread::{self, OwnedThread};
 use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use crate::thread::{self, OwnedThread};
 use apply::{Done, Op, unreadable};
 use export::RedbExport;
 use layout::{

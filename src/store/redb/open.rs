@@ -16,7 +16,7 @@ use redb::{
 };
 
 use super::layout::{GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE};
-use crate::limits::STORE_CACHE_BYTES;
+use crate::base::limits::STORE_CACHE_BYTES;
 use crate::store::OpenError;
 
 const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";

@@ -13,7 +13,7 @@ use super::Fault;
 use super::apply::Tables;
 use super::maintain::{put_in_place, unfinished};
 use super::open::{builder, database_error, prepare, private_file};
-use crate::limits::STORE_BATCH_BYTES;
+use crate::base::limits::STORE_BATCH_BYTES;
 use crate::model::EncodedValue;
 use crate::store::OpenError;
 use crate::store::backup::Exported;

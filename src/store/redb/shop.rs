@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 use super::Fault;
 use super::apply::{Applied, Done, unreadable};
 use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text};
-use crate::error::DbError;
+use crate::base::error::DbError;
 use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
     APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,

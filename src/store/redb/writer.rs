@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::apply::{Done, Op, Tables};
 use super::open::Source;
 use super::{Fault, Shared};
-use crate::error::DbError;
-use crate::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
+use crate::base::error::DbError;
+use crate::base::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
 use crate::store::weight::Weight;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
@@ -70,7 +70,7 @@ impl Writer {
         match catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
             Ok(Ok(())) => Next::Go,
             Ok(Err(fault)) => self.reopen(&fault.to_string()),
-            Err(payload) => self.reopen(&crate::thread::panic_message(payload.as_ref())),
+            Err(payload) => self.reopen(&crate::base::thread::panic_message(payload.as_ref())),
         }
     }
 
@@ -200,7 +200,7 @@ fn close(database: Database) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| database.close())) {
         Ok(closed) => closed.map_err(|error| error.to_string()),
         // Its locks are poisoned by an earlier panic. It is gone all the same.
-        Err(payload) => Err(crate::thread::panic_message(payload.as_ref())),
+        Err(payload) => Err(crate::base::thread::panic_message(payload.as_ref())),
     }
 }
 

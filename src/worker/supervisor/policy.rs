@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits;
+use crate::base::limits;
 
 /// When to restart, when to wait and when to give up. The defaults are the project's.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use mesophyll::limits::HTTP_CONNECTIONS_MAX;
+use mesophyll::base::limits::HTTP_CONNECTIONS_MAX;
 use serde_json::Value;
 
 use crate::support::DEADLINE;

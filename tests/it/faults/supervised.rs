@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::error::DispatchError;
+use mesophyll::base::error::DispatchError;
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::model::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};
 use mesophyll::sharding::worker_for;

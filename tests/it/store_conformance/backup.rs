@@ -16,7 +16,7 @@ every_database! {
 }
 
 /// Everything there is, in an order of its own.
-fn all(store: impl Iterator<Item = Result<Exported, mesophyll::error::DbError>>) -> Vec<String> {
+fn all(store: impl Iterator<Item = Result<Exported, mesophyll::base::error::DbError>>) -> Vec<String> {
     let mut all: Vec<String> = store.map(|one| format!("{:?}", one.expect("readable"))).collect();
     all.sort();
     all

@@ -1,6 +1,6 @@
 //! Limits and quotas of records: at each of them, and just over it.
 
-use mesophyll::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
+use mesophyll::base::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
 use mesophyll::model::{KhronosValue, Scopes};
 use mesophyll::store::{Quota, Usage};
 use mesophyll::wire;

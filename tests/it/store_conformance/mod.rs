@@ -1,7 +1,7 @@
 //! What every database must do, whatever store it is over and whatever door it is reached through. Each case runs once
 //! for each of them, on a new database.
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{EncodedValue, KvRecord, Scopes, TenantId};
 use mesophyll::store::{DbOptions, Quota};
 

@@ -1,6 +1,6 @@
 //! Records: what is got, listed and found after what was set and deleted.
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::wire;
 

@@ -1,6 +1,6 @@
 //! The shop: who sees, makes, deletes and pays for entries.
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
 };

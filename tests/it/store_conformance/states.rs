@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::{DbOptions, DbState, Usage};

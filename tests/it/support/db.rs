@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mesophyll::error::DbError;
+use mesophyll::base::error::DbError;
 use mesophyll::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
 use mesophyll::mesophyll::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::model::{

@@ -29,7 +29,7 @@ pub(crate) struct TempDir(PathBuf);
 impl TempDir {
     pub(crate) fn new() -> Self {
         // Not by the process's number: one that was killed has left its folders behind.
-        let path = std::env::temp_dir().join(format!("mesophyll-it-{:016x}", mesophyll::random::u64()));
+        let path = std::env::temp_dir().join(format!("mesophyll-it-{:016x}", mesophyll::base::random::u64()));
         std::fs::create_dir(&path).expect("a new folder");
         Self(path)
     }

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
-use mesophyll::random;
+use mesophyll::base::random;
 use mesophyll::store::{self, StoreUrl};
 use postgres::{Client, NoTls};
 

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use mesophyll::error::DispatchError;
+use mesophyll::base::error::DispatchError;
 use mesophyll::model::{Answer, Cancelled, EventData, Job, KhronosValue, TenantId, Ticket};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::wire::value::encode;

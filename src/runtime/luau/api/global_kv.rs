@@ -3,7 +3,7 @@
 use mlua::{IntoLua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, only_fields, refuse, text, version};
-use crate::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
+use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::model::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::{Time, Wide};

@@ -3,7 +3,7 @@
 use mlua::{IntoLua, Lua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
-use crate::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
+use crate::base::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
 use crate::model::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;

@@ -17,8 +17,8 @@ use super::host::Host;
 use super::io::{Asked, IoOutput, IoWork, texts_bytes};
 use super::locks::{Mode, RecordKey};
 use super::ops::Op;
-use crate::error::DbError;
-use crate::limits::CALL_BYTES;
+use crate::base::error::DbError;
+use crate::base::limits::CALL_BYTES;
 use crate::model::{DbCall, TenantId};
 use crate::runtime::{TenantDb, TenantStates};
 

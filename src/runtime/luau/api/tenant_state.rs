@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mlua::Value;
 
 use super::{Args, Call, CallError, Reply, only_fields, texts};
-use crate::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
+use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::model::{DbCall, TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};

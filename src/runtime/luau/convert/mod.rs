@@ -15,7 +15,7 @@ use mlua::{Lua, Table, Value};
 
 pub(super) use self::from_luau::{is_list, json_from_luau, stray_key, value_from_luau, why_no_list};
 pub(super) use self::to_luau::{ToLuau, whole};
-use crate::limits::VALUE_DEPTH_MAX;
+use crate::base::limits::VALUE_DEPTH_MAX;
 use crate::wire::WireError;
 
 /// The whole numbers that Luau's numbers hold exactly, and their neighbours too.

@@ -7,7 +7,7 @@ use mlua::{IntoLua, Lua, Table, Value};
 
 use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, lists};
-use crate::limits::{CONVERT_ITEMS_MAX, VALUE_DEPTH_MAX};
+use crate::base::limits::{CONVERT_ITEMS_MAX, VALUE_DEPTH_MAX};
 use crate::model::{EncodedJson, EncodedValue};
 use crate::runtime::luau::memory::{Pace, peak_bytes};
 use crate::wire::WireError;

@@ -6,7 +6,7 @@
 use mlua::{FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
 
 use super::{EXACT_MAX, number};
-use crate::limits::SCRIPT_NAME_MAX_BYTES;
+use crate::base::limits::SCRIPT_NAME_MAX_BYTES;
 use crate::model::{Interval, Timestamp};
 use crate::wire::timezone;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, source, walk::walk, without_head};
-use crate::limits::SOURCE_MAX_BYTES;
+use crate::base::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
 

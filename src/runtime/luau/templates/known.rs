@@ -250,7 +250,7 @@ pub(in crate::runtime::luau) fn instead(global: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nearest::nearest;
+    use crate::base::nearest::nearest;
 
     #[test]
     fn the_nearest_name_is_like_it() {

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::known::{self, Kind, Known};
 use super::lexer::At;
-use crate::nearest::nearest;
+use crate::base::nearest::nearest;
 
 /// A value, as far as it is known.
 #[derive(Debug, Clone, Default)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::MAIN_FILE;
 use super::check::Finding;
-use crate::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
+use crate::base::limits::{TEMPLATE_FILES_MAX, TEMPLATE_FOLDERS_DEEP};
 use crate::runtime::luau::config::TemplateSource;
 
 /// The built-in templates.

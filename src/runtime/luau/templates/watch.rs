@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Shelf, Templates, source::is_module};
-use crate::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
+use crate::base::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
+use crate::base::thread::{OwnedThread, spawn};
 use crate::runtime::luau::config::TemplateSource;
-use crate::thread::{OwnedThread, spawn};
 
 /// A watch that runs.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::support::*;
-use crate::error::DbError;
-use crate::limits::IO_THREADS;
+use crate::base::error::DbError;
+use crate::base::limits::IO_THREADS;
 use crate::model::{TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::LuauLimits;

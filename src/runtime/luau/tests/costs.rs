@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use mlua::{Function, Lua, Table, Value, VmState};
 
 use super::support::*;
+use crate::base::thread::cpu_time;
 use crate::runtime::TenantStates;
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::luau::control::Control;
@@ -24,7 +25,6 @@ use crate::runtime::luau::script_log::ScriptLog;
 use crate::runtime::luau::templates::{Compiled, Templates};
 use crate::runtime::luau::ticker::Ticker;
 use crate::runtime::luau::vm::Vm;
-use crate::thread::cpu_time;
 
 /// So many passes over 32 MiB are the most that a builtin may take without an interrupt.
 const UNITS_MAX: u32 = 3;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::support::*;
+use crate::base::process_figures::ProcessFigures;
 use crate::model::{Answer, DispatchResult, Job, TenantId, Ticket};
-use crate::process_figures::ProcessFigures;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::LuauConfig;
 

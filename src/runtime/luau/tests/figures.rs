@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::support::*;
-use crate::error::DbError;
-use crate::limits::MESSAGE_MAX_BYTES;
+use crate::base::error::DbError;
+use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::model::{Budget, DbCall, FigureKind, Job, RuntimeFigures, TenantId};
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits};

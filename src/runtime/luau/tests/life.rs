@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::support::*;
-use crate::error::DispatchError;
-use crate::limits::IO_THREADS;
+use crate::base::error::DispatchError;
+use crate::base::limits::IO_THREADS;
 use crate::model::{Job, TenantId};
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
@@ -324,7 +324,7 @@ fn a_database_that_is_away_neither_holds_errors_up_nor_loses_the_last_ones() {
     }
     world.db.open_gate();
     errors(&world, TENANT, |kept| kept.contains("number 999"));
-    world.db.fail_with(Some(crate::error::DbError::Unavailable("away".to_owned())));
+    world.db.fail_with(Some(crate::base::error::DbError::Unavailable("away".to_owned())));
     assert!(world.dispatch("E", "1000").is_err());
     let before = std::time::Instant::now();
     eventually(|| before.elapsed() > Duration::from_secs(2));

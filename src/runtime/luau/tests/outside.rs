@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::support::*;
-use crate::limits::IO_THREADS;
+use crate::base::limits::IO_THREADS;
 use crate::model::{Cancelled, EncodedJson, Job, TenantId, TenantState};
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::{TemplateRuntime, TenantStates};

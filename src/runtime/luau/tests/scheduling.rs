@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::support::*;
-use crate::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError};
 use crate::model::{Cancelled, EncodedValue, Job, TenantId, Ticket};
 use crate::runtime::luau::{LuauConfig, LuauLimits};
 use crate::runtime::{RuntimeStats, TemplateRuntime};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::costs;
 use super::fairness::{Arena, Measured};
-use crate::limits::{VM_MEMORY_MAX_BYTES, VM_MEMORY_PEAK_FACTOR};
+use crate::base::limits::{VM_MEMORY_MAX_BYTES, VM_MEMORY_PEAK_FACTOR};
 use crate::model::{Job, TenantId};
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::luau::ops::Op;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::error::{DbError, DispatchError};
+use crate::base::error::{DbError, DispatchError};
 use crate::model::{
     Answer, CreateEvent, DispatchResult, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
     GlobalKvData, Job, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Ticket, Timestamp,

@@ -110,9 +110,9 @@ mod tests {
         let before = ProcessFigures::read();
         let files: Vec<_> = (0..50).filter_map(|_| File::open("/proc/self/stat").ok()).collect();
         let (end_tx, end_rx) = crossbeam_channel::bounded::<()>(0);
-        let waiting = crate::thread::spawn("waits", move || end_rx.recv().is_ok()).expect("a thread");
-        let start = crate::thread::cpu_time();
-        while crate::thread::cpu_time() - start < Duration::from_millis(50) {}
+        let waiting = crate::base::thread::spawn("waits", move || end_rx.recv().is_ok()).expect("a thread");
+        let start = crate::base::thread::cpu_time();
+        while crate::base::thread::cpu_time() - start < Duration::from_millis(50) {}
         let figures = ProcessFigures::read();
         // Other tests of this process open and close files meanwhile, but not as many.
         assert!(files.len() == 50 && figures.open_fds >= 50 && figures.max_fds >= figures.open_fds, "{figures:?}");

@@ -1,0 +1,13 @@
+//! What every room stands on and what knows none of them: limits, errors, threads, randomness, figures, characters.
+
+pub mod error;
+pub mod escape;
+#[cfg(test)]
+pub(crate) mod generated_page;
+pub mod limits;
+pub mod metrics;
+pub mod nearest;
+pub mod process_figures;
+pub mod random;
+pub mod spin;
+pub mod thread;
