@@ -20,18 +20,18 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::base::random;
 use crate::config::{Mode, PoolConfig};
+use crate::dispatch::worker_like::WorkerLike;
 use crate::internal_api::metrics::Figures;
 use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
 use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
-use crate::sharding::worker_for;
 use crate::store::{self, DbState, OpenError, StoreUrl};
+use crate::wire::data::sharding::worker_for;
 use crate::worker::supervisor::{Policy, State};
 use crate::worker::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
     WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
 };
-use crate::worker_like::WorkerLike;
 use figures::Layers;
 
 /// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares. Called again

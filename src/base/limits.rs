@@ -125,7 +125,7 @@ pub const LINK_QUEUE_MESSAGES: usize = PENDING_MAX + 4096;
 pub const LINK_ALONE_MAX_BYTES: usize = 64 * 1024;
 
 /// Limit: bytes waiting for a link's writer: four messages of the largest size, of which a tenant has no more than it leaves to
-/// the others ([`Shares`](crate::model::Shares)). Beside it there is a quarter of that for small messages only, and as much for
+/// the others ([`Shares`](crate::wire::data::Shares)). Beside it there is a quarter of that for small messages only, and as much for
 /// errors and for what is no tenant's. What does not fit is refused at once: `Busy` of an event, an error instead of a result.
 pub const LINK_QUEUE_BYTES: usize = 4 * MESSAGE_MAX_BYTES;
 
@@ -212,7 +212,7 @@ pub const WORKER_OUTPUT_TAIL_LINES: usize = 50;
 
 /// Limit: dispatches without data that wait for a worker that is not ready: a second of a busy worker, about as long as a
 /// restart takes. Each weighs its bytes and this part (3 KiB) of [`WAITING_FOR_WORKER_BYTES`], of which a tenant has no
-/// more than it leaves to the others ([`Shares`](crate::model::Shares)), half at most; one more is `Busy` at once.
+/// more than it leaves to the others ([`Shares`](crate::wire::data::Shares)), half at most; one more is `Busy` at once.
 pub const WAITING_FOR_WORKER_MAX: usize = 16_384;
 
 /// Limit: what all that waits for a worker that is not ready weighs: more is `Busy` at once. Below [`LINK_QUEUE_BYTES`],
@@ -242,7 +242,7 @@ pub const TENANT_QUEUE_MAX: usize = 1024;
 pub const TENANT_UNANSWERED_MAX: usize = TENANT_RUNNING_MAX + TENANT_QUEUE_MAX;
 
 /// Limit: bytes of one worker's events and scripts that are not answered, of which a tenant has no more than it leaves to the
-/// others ([`Shares`](crate::model::Shares)); more is `Busy` at once. Half of what one executor takes, as that forgets what it
+/// others ([`Shares`](crate::wire::data::Shares)); more is `Busy` at once. Half of what one executor takes, as that forgets what it
 /// has answered only when its turn ends.
 pub const UNANSWERED_BYTES: usize = EXECUTOR_JOBS_MAX_BYTES / 2;
 

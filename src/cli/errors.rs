@@ -6,7 +6,7 @@ use crossbeam_channel::after;
 use serde_json::Value;
 
 use crate::base::escape;
-use crate::model::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
+use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, TenantId};
 
 use super::args::{Args, OptionSpec};
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};

@@ -16,8 +16,8 @@ use simple_logger::SimpleLogger;
 
 use crate::base::thread::panic_message;
 use crate::config::LogFormat;
-use crate::log_line::{self, Origin};
-use crate::model::Timestamp;
+use crate::wire::data::Timestamp;
+use crate::wire::log_line::{self, Origin};
 
 use super::output;
 

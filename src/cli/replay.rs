@@ -15,11 +15,12 @@ use crate::base::error::DispatchError;
 use crate::base::escape;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
+use crate::dispatch::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
 use crate::master::Master;
-use crate::model::{Answer, Cancelled, DispatchResult, Job, TenantId, Ticket};
 use crate::store::masked;
+use crate::wire::data::TenantId;
 use crate::worker::Program;
-use crate::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 
 use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};

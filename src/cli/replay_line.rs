@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
-use crate::model::{CreateEvent, EncodedJson, EventData, TenantId};
+use crate::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
 use crate::wire::json::event_data_from_json;
 
 /// Limit: one line: an event of the largest size, written as JSON text, like a body of the internal API.

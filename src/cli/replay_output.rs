@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
-use crate::model::{DispatchResult, TenantId};
+use crate::dispatch::DispatchResult;
+use crate::wire::data::TenantId;
 use crate::wire::json::value_to_json;
 
 use super::replay_summary::Summary;
@@ -75,7 +76,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EncodedValue;
+    use crate::wire::data::EncodedValue;
 
     #[test]
     fn a_result_line_has_the_form_of_the_contract() {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::base::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
 use crate::config::{span, wrong};
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
+use crate::dispatch::worker_like::WorkerLike;
 use crate::link::LinkLimits;
 use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::worker::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
-use crate::worker_like::WorkerLike;
 
 use super::args::{Args, OptionSpec};
 use super::config_values::of_worker;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{ApiError, Code};
 use crate::base::limits::API_SMALL_BYTES;
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// The places and bytes that are taken, and their bounds.
 #[derive(Debug)]

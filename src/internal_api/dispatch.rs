@@ -10,10 +10,11 @@ use super::request::{Fields, deadline, tenant};
 use super::{Api, Call, flag, token};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
+use crate::dispatch::Job;
+use crate::dispatch::worker_like;
 use crate::http::{Body, Response};
-use crate::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, TenantId};
+use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use crate::wire::json;
-use crate::worker_like;
 
 /// Says in an answer which is null that the tenant is not subscribed to the event; else it is not there.
 pub(super) const SUBSCRIBED: &str = "Mesophyll-Subscribed";

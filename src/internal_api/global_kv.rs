@@ -7,8 +7,8 @@ use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::http::{Body, Response};
-use crate::model::{CreateGlobalKv, PartialGlobalKv};
 use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
+use crate::wire::data::{CreateGlobalKv, PartialGlobalKv};
 
 /// What can be asked.
 enum Op {

@@ -6,8 +6,8 @@ use super::request::{Fields, tenant};
 use super::{Api, Call, text};
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::http::{Body, Response};
-use crate::model::{KeyValueOp, KvRecord};
 use crate::store::KvAnswer;
+use crate::wire::data::{KeyValueOp, KvRecord};
 
 pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;

@@ -49,11 +49,11 @@ use self::source::SourceRule;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE, DISPATCH_DEADLINE,
 };
+use crate::dispatch::worker_like::WorkerLike;
 use crate::http::router::{self, Found, PathParams};
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
 use crate::store::DbState;
 use crate::stream::Peer;
-use crate::worker_like::WorkerLike;
 
 pub use self::error::Code;
 pub use self::health::Readiness;

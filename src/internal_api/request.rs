@@ -16,7 +16,7 @@ use super::{Api, Call, shortened};
 use crate::base::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
 use crate::http::router::PathParams;
 use crate::http::{Body, BodyError};
-use crate::model::{EncodedJson, EncodedValue, TenantId};
+use crate::wire::data::{EncodedJson, EncodedValue, TenantId};
 use crate::wire::json;
 
 /// The tenant that the path names; its short form is a guild's.

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use crate::dispatch::Ticket;
+use crate::dispatch::worker_like::next_ticket;
 use crate::http::RequestHead;
-use crate::model::Ticket;
-use crate::worker_like::next_ticket;
 
 /// The header, in requests and in answers.
 pub(super) const HEADER: &str = "X-Request-Id";

@@ -17,9 +17,9 @@ use super::workers::{self, Quarantined, Rolling, Worker};
 use super::{Api, Call, flag};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
+use crate::dispatch::JobKind;
 use crate::http::{Body, Response};
-use crate::model::JobKind;
-use crate::sharding::worker_for;
+use crate::wire::data::sharding::worker_for;
 use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 
 /// What a master is, for those who look at it; no path and no address.
@@ -231,7 +231,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{RuntimeFigures, TenantId};
+    use crate::wire::data::{RuntimeFigures, TenantId};
     use crate::wire::message::Health;
     use crate::worker::supervisor::{Restarts, State};
 

@@ -10,9 +10,10 @@ use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
+use crate::dispatch::Job;
 use crate::http::{Body, Response};
-use crate::model::{Job, Scopes, TenantId, TenantState};
 use crate::store::{Quota, Standing, Usage, rules};
+use crate::wire::data::{Scopes, TenantId, TenantState};
 
 /// The key and the scope of a tenant's own template (docs/templates.md).
 const TEMPLATE: (&str, &str) = ("main", "template");

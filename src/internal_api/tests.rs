@@ -12,16 +12,15 @@ use super::waits::Waits;
 use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Observed, Ticket};
 use crate::http::router::{Found, find};
 use crate::http::testing::{Answer, Client, PATIENCE};
 use crate::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
-use crate::model::{
-    Answer as JobAnswer, Cancelled, CreateEvent, EventData, Job, KhronosValue, Observed, TenantId, Ticket,
-};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
+use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
 use crate::wire::{json, value};
-use crate::worker_like::WorkerLike;
 
 mod data;
 mod load;
@@ -295,7 +294,7 @@ fn data_may_be_missing_and_names_may_be_anything() {
         assert_eq!((answer.status, answer.text()), (200, "null"), "{name}");
         let (_, event) = fixture.seen();
         assert_eq!(event.name, name);
-        assert_eq!(event.data, EventData::Json(crate::model::EncodedJson::null()));
+        assert_eq!(event.data, EventData::Json(crate::wire::data::EncodedJson::null()));
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::admission::Permit;
 use super::error::{ApiError, Code};
 use crate::http::Response;
-use crate::model::{EncodedJson, EncodedValue, KvRecord, Timestamp};
+use crate::wire::data::{EncodedJson, EncodedValue, KvRecord, Timestamp};
 use crate::wire::json;
 
 /// A list up to this size is sent with its length; a longer one in pieces, made while it is sent.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Slot, Ticket};
+use crate::dispatch::{Slot, Ticket};
 
 /// What is waited for, by job; none once the API has ended.
 #[derive(Debug)]

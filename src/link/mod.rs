@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::limits;
 use crate::base::thread::OwnedThread;
-use crate::model::TenantId;
 use crate::stream::{Peer, Stream};
+use crate::wire::data::TenantId;
 use frames::FrameKind;
 use outlet::{Outlet, Patience, Progress};
 use queue::OutQueue;

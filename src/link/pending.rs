@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard};
 
 use super::CloseCause;
-use crate::model::IdMap;
+use crate::wire::data::IdMap;
 
 /// Waiting requests by id. `T` is what waits: usually where the answer goes.
 #[derive(Debug)]

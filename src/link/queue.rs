@@ -19,7 +19,7 @@ use std::time::Instant;
 use tungstenite::protocol::Role;
 
 use super::frames::{self, FrameKind, Key, Keys};
-use crate::model::{Shares, TenantId};
+use crate::wire::data::{Shares, TenantId};
 
 /// A payload up to here is small: it is copied into a buffer that it shares with others. A larger one is not copied.
 const JOINED_BYTES: usize = 16 * 1024;

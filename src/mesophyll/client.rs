@@ -14,14 +14,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
 use crate::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
-use crate::model::{Answer, CreateEvent, DispatchResult, IdMap, Job, TenantId, TenantState, Ticket};
 use crate::stream::{Stream, unix_path};
 use crate::wire::WireError;
+use crate::wire::data::{CreateEvent, IdMap, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use crate::worker_like::WorkerLike;
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::tally::Tally;

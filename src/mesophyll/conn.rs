@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
 use crate::base::limits;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::link::{CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code};
-use crate::model::{Answer, Cancelled, CreateEvent, EncodedValue, Job, Observed, TenantId, TenantState, Ticket};
 use crate::stream::Peer;
 use crate::wire::WireError;
+use crate::wire::data::{CreateEvent, EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use crate::worker_like::WorkerLike;
 
 use super::answers;
 use super::ledger::Ledger;

@@ -18,10 +18,10 @@ use crate::base::limits::{
     DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
     DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
 };
-use crate::model::{
+use crate::stream::unix_path;
+use crate::wire::data::{
     GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };
-use crate::stream::unix_path;
 use crate::wire::shape::{Decode, Encode};
 
 /// A client of a master's `/db/*`. Clones share its connections.

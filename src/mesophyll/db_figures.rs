@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::base::metrics::{Buckets, Counter, Histogram};
-use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp};
+use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp};
 
 /// What was asked for, as a label.
 #[allow(missing_docs)] // Named like the operations of the protocol.

@@ -9,9 +9,9 @@ use super::db_figures::{DbFigures, DbRequest};
 use crate::base::error::DbError;
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
-use crate::model::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
 use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};
+use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
 use crate::wire::db::encode_tenant_states;
 use crate::wire::shape::{Decode, Encode};
 

@@ -8,9 +8,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::MesophyllServerConn;
-use crate::model::{EncodedValue, KhronosValue};
+use crate::dispatch::worker_like::next_ticket;
+use crate::wire::data::{EncodedValue, KhronosValue};
 use crate::wire::value;
-use crate::worker_like::next_ticket;
 
 /// A question under way: which of some tenants have a VM. Dropping it forgets it.
 #[derive(Debug)]

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use log::LevelFilter;
 
 use crate::base::random;
+use crate::dispatch::worker_like::WorkerLike;
 use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
 use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
-use crate::model::TenantId;
-use crate::sharding::worker_for;
 use crate::store::DbState;
 use crate::stream::Stream;
+use crate::wire::data::TenantId;
+use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;
-use crate::worker_like::WorkerLike;
 
 use super::conn::{ConnHandler, ConnPulse};
 use super::ledger::{Ledger, LinkReport};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::error::DbError;
-use crate::model::{
-    Answer, Cancelled, EncodedValue, GlobalKeyValueOp, GlobalKv, Job, KvRecord, PartialGlobalKv, RuntimeFigures,
-    Scopes, TenantId, TenantState, Ticket,
+use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::wire::data::{
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KvRecord, PartialGlobalKv, RuntimeFigures, Scopes, TenantId, TenantState,
 };
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.

@@ -11,8 +11,8 @@ use super::global::{GlobalAddress, GlobalEntry};
 use super::{Standing, StoredState};
 use crate::base::error::DbError;
 use crate::base::limits::{BACKUP_FRAME_MAX_BYTES, BACKUP_READ_BYTES};
-use crate::model::{EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timestamp};
 use crate::wire::WireError;
+use crate::wire::data::{EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timestamp};
 use crate::wire::reader::{Item, Reader};
 use crate::wire::shape::{Decode, Encode};
 use crate::wire::writer::Writer;
@@ -353,7 +353,7 @@ fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EncodedValue, KhronosValue};
+    use crate::wire::data::{EncodedValue, KhronosValue};
     use crate::wire::value;
 
     fn at(micros: i64) -> Timestamp {

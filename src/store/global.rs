@@ -13,7 +13,7 @@ use crate::base::limits::{
     GLOBAL_KV_ENTRY_MAX_BYTES, GLOBAL_KV_KEY_MAX_BYTES, GLOBAL_KV_KEY_MIN_BYTES, GLOBAL_KV_OWNED_MAX,
     GLOBAL_KV_REVIEW_MAX_BYTES, KV_SCOPE_MAX_BYTES,
 };
-use crate::model::{
+use crate::wire::data::{
     CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
 };
 

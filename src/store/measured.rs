@@ -11,7 +11,7 @@ use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoreFigures, StoredState, Usage};
 use crate::base::error::DbError;
 use crate::base::metrics::{Buckets, Counter, Histogram};
-use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 
 /// What a store is asked to do, as a label: one for each method of [`Store`] that asks or changes something.
 #[allow(missing_docs)] // Named like the methods.

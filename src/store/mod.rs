@@ -32,7 +32,7 @@ use crate::base::error::DbError;
 use crate::base::limits::{
     KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
 };
-use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use pattern::Pattern;

@@ -8,9 +8,9 @@ use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_SCOPES_MAX_BYTES, STATE_DATA_MAX_BYTES,
     STATE_EVENT_NAME_MAX_BYTES, STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
 };
-use crate::model::{ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, Scopes, TenantState};
 use crate::store::pattern::Pattern;
 use crate::wire;
+use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, Scopes, TenantState};
 use crate::wire::plain::{PlainToken, PlainWalk};
 
 pub(super) fn refused(why: impl Into<String>) -> DbError {

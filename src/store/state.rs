@@ -12,8 +12,8 @@ use super::states::{StateListener, States, TemplateListener};
 use super::{FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage, rules};
 use crate::base::error::DbError;
 use crate::base::random;
-use crate::model::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
-use crate::sharding::worker_for;
+use crate::wire::data::sharding::worker_for;
+use crate::wire::data::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
 /// What an operator may change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -309,8 +309,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::model::EncodedJson;
     use crate::store::memory::MemoryStore;
+    use crate::wire::data::EncodedJson;
 
     fn state(events: &[&str]) -> TenantState {
         TenantState { events: events.iter().map(|name| (*name).to_owned()).collect(), data: EncodedJson::null() }
@@ -365,7 +365,7 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&heard);
         db.on_template(Box::new(move |tenant| hear.lock().expect("not poisoned").push(tenant)));
-        let (tenant, value) = (TenantId::User(7), crate::model::EncodedValue::null());
+        let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
         let set = |key: &str, scopes: &[&str]| {
             db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value).expect("set");
             std::mem::take(&mut *heard.lock().expect("not poisoned"))
@@ -384,7 +384,7 @@ mod tests {
         let quota = Quota { records: 1, bytes: 1000 };
         let options = DbOptions { quota, ..DbOptions::default() };
         let db = DbState::new(Arc::new(MemoryStore::new()), options).expect("an empty store");
-        let (tenant, value) = (TenantId::User(7), crate::model::EncodedValue::null());
+        let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
         let set = |key: &str, scope: &str| db.kv_set(tenant, Scopes::new([scope]), key.to_owned(), &value);
         assert_eq!(set("a", "s"), Ok(()));
         assert!(matches!(set("b", "s"), Err(DbError::Refused(_))));

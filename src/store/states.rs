@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Revision, Standing, Store, StoredState};
-use crate::model::{ON_STARTUP, TenantId, TenantState};
+use crate::wire::data::{ON_STARTUP, TenantId, TenantState};
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask
 /// [`super::DbState`].
@@ -186,8 +186,8 @@ impl States {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EncodedJson;
     use crate::store::memory::MemoryStore;
+    use crate::wire::data::EncodedJson;
 
     const TENANT: TenantId = TenantId::Guild(1);
 

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Held, Shares, TenantId};
+use crate::wire::data::{Held, Shares, TenantId};
 
 /// What all that waits takes of a bound.
 #[derive(Debug, Clone, Default)]

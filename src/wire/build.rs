@@ -7,7 +7,7 @@ use super::WireError;
 use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::EncodedValue;
+use crate::wire::data::EncodedValue;
 
 /// A value under construction.
 #[derive(Debug, Default)]
@@ -172,7 +172,7 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KhronosValue;
+    use crate::wire::data::KhronosValue;
     use crate::wire::value;
 
     #[test]

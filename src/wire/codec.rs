@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::WireError;
 use super::plain::{self, PlainToken, PlainWalk};
 use crate::base::limits::SERDE_DEPTH_MAX;
-use crate::model::EncodedJson;
+use crate::wire::data::EncodedJson;
 
 /// Why a type and plain MessagePack do not match.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, Envelope, FieldCount, fields, read_fields};
 use super::writer::Writer;
-use crate::model::{KeyValueOp, KvRecord, TenantId, TenantState};
+use crate::wire::data::{KeyValueOp, KvRecord, TenantId, TenantState};
 
 impl Encode for KvRecord {
     fn encode(&self, writer: &mut Writer) {
@@ -146,7 +146,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::EncodedJson;
+    use crate::wire::data::EncodedJson;
 
     #[test]
     fn tenant_states_in_pieces_are_one_map() {

@@ -4,7 +4,7 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, Envelope, read_fields, text, utf8};
 use super::writer::Writer;
-use crate::model::{CreateEvent, EventData, TenantId, TenantKind, TenantState};
+use crate::wire::data::{CreateEvent, EventData, TenantId, TenantKind, TenantState};
 
 impl Encode for TenantId {
     fn encode(&self, writer: &mut Writer) {

@@ -14,7 +14,7 @@ use super::writer::Writer;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
-use crate::model::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures, TenantId};
 
 impl Encode for Buckets {
     fn encode(&self, writer: &mut Writer) {

@@ -6,7 +6,9 @@ use super::WireError;
 use super::reader::Reader;
 use super::shape::{Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required};
 use super::writer::Writer;
-use crate::model::{CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp};
+use crate::wire::data::{
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
+};
 
 impl Encode for PartialGlobalKv {
     fn encode(&self, writer: &mut Writer) {

@@ -9,7 +9,7 @@ use super::message::{ClientMessage, Incoming, ServerMessage};
 use super::plain;
 use super::shape::{Decode, Encode};
 use super::value;
-use crate::model::{
+use crate::wire::data::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KeyValueOp,
     KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };

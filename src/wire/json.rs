@@ -8,7 +8,7 @@ use super::json_writer::JsonWriter;
 use super::plain::{PlainToken, PlainWalk};
 use super::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::EncodedJson;
+use crate::wire::data::EncodedJson;
 
 pub use super::json_reader::JsonError;
 pub use super::jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::WireError;
 use super::timezone;
-use crate::model::{Interval, Timestamp};
+use crate::wire::data::{Interval, Timestamp};
 
 /// Why a JSON text, or the value it should become, is not right. Its text is for the caller who sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::json_writer::JsonWriter;
 use super::storable::sorted;
 use super::walk::{Token, Walk};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::{EncodedJson, EncodedValue};
+use crate::wire::data::{EncodedJson, EncodedValue};
 
 /// The JSON that is stored. NaN and infinities become null, which does not read back: see [`super::value::storable`].
 ///
@@ -228,8 +228,8 @@ fn octets(reader: &mut JsonReader<'_>) -> Result<Vec<u8>, JsonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KhronosValue::{self, *};
-    use crate::model::{Interval as Span, Timestamp};
+    use crate::wire::data::KhronosValue::{self, *};
+    use crate::wire::data::{Interval as Span, Timestamp};
     use crate::wire::value::{decode, encode};
 
     /// The JSON and how the reference reads it back, for each name.

@@ -11,7 +11,7 @@ use super::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fiel
 use super::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
-use crate::model::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
+use crate::wire::data::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
 
 /// From the master to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 mod base64;
 pub mod build;
 pub mod codec;
+pub mod data;
 pub mod db;
 mod event;
 mod figures;
@@ -18,6 +19,7 @@ pub mod json;
 mod json_reader;
 mod json_writer;
 mod jsonb;
+pub mod log_line;
 pub mod message;
 pub mod plain;
 #[cfg(test)]

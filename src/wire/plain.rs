@@ -10,7 +10,7 @@ use super::shape::{Decode, Encode, utf8};
 use super::skim;
 use super::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::EncodedJson;
+use crate::wire::data::EncodedJson;
 
 /// Takes bytes as plain JSON.
 ///

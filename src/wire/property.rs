@@ -11,7 +11,7 @@ use super::shape::{Decode, Encode};
 use super::value::{check, decode, encode, storable};
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
-use crate::model::{
+use crate::wire::data::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp, GlobalKv, Interval,
     KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState,
     Timestamp,

@@ -10,7 +10,7 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::writer::Writer;
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::Timestamp;
+use crate::wire::data::Timestamp;
 
 /// What has a form on the wire.
 pub trait Encode {

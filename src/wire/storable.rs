@@ -4,7 +4,7 @@ use super::WireError;
 use super::build::Builder;
 use super::walk::{StringPairs, Token, Walk};
 use crate::base::limits::{KV_VALUE_MAX_BYTES, VALUE_DEPTH_MAX};
-use crate::model::EncodedValue;
+use crate::wire::data::EncodedValue;
 
 const TOO_DEEP: &str = "the value nests deeper than 32 levels";
 const NUL: &str = "a text of the value has a NUL character";
@@ -91,7 +91,7 @@ fn broken(_: WireError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KhronosValue::{self, Float, LazyStringMap, List, Map, Null, Text, Vector};
+    use crate::wire::data::KhronosValue::{self, Float, LazyStringMap, List, Map, Null, Text, Vector};
     use crate::wire::value::{decode, encode};
 
     fn nested(levels: usize) -> KhronosValue {

@@ -9,7 +9,7 @@ use super::json_reader::{JsonError, JsonReader, JsonToken};
 use super::json_writer::JsonWriter;
 use super::walk::{Token, Walk};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::EncodedValue;
+use crate::wire::data::EncodedValue;
 
 /// A value as JSON text.
 ///
@@ -336,8 +336,8 @@ enum Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::KhronosValue::{self, *};
-    use crate::model::{Interval as Span, Timestamp};
+    use crate::wire::data::KhronosValue::{self, *};
+    use crate::wire::data::{Interval as Span, Timestamp};
     use crate::wire::value::{decode, encode};
 
     fn text(text: &str) -> KhronosValue {

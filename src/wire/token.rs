@@ -6,7 +6,7 @@ use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::text;
 use super::writer::Writer;
-use crate::model::{Interval, Timestamp};
+use crate::wire::data::{Interval, Timestamp};
 
 /// A step of a walk: a value that has no values inside, or the start or end of one that has.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use super::shape::{Decode, Encode};
 use super::token::{Token, write_string_map};
 use super::walk::Walk;
 use super::writer::Writer;
-use crate::model::{EncodedValue, KhronosValue};
+use crate::wire::data::{EncodedValue, KhronosValue};
 
 pub use super::storable::storable;
 

@@ -8,7 +8,7 @@ use super::reader::{Item, Reader};
 use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
 use super::{skim, timezone};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::model::{EncodedValue, Interval, Timestamp};
+use crate::wire::data::{EncodedValue, Interval, Timestamp};
 
 pub use super::token::{Octets, StringPairs, Token};
 

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, Job, JobKind, Observed, TenantId, Ticket};
+use crate::dispatch::worker_like::{WorkerLike, next_ticket};
+use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Ticket};
 use crate::store::{DbState, Standing};
-use crate::worker_like::{WorkerLike, next_ticket};
+use crate::wire::data::{CreateEvent, TenantId};
 
 use super::quarantine::Quarantine;
 use super::traffic::Traffic;
@@ -123,9 +124,9 @@ mod tests {
 
     use super::super::traffic::Outcome;
     use super::*;
-    use crate::model::{EncodedJson, EncodedValue, EventData};
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;
+    use crate::wire::data::{EncodedJson, EncodedValue, EventData};
 
     /// Answers everything and notes whose it was and what it is; bans its tenant if it has a database to do so.
     #[derive(Default)]

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use crate::base::error::DbError;
 use crate::mesophyll::MesophyllDbClient;
-use crate::model::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState,
-};
 use crate::runtime::TenantDb;
 use crate::store::global::{GlobalAddress, check_op};
 use crate::store::{Caller, DbState, rules};
+use crate::wire::data::{
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState,
+};
 
 /// A worker's way to the database.
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::TenantId;
-use crate::worker_like::WorkerLike;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::wire::data::TenantId;
 
 use super::process::{RestartError, WorkerReport};
 use super::supervisor::Cause;

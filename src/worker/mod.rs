@@ -28,7 +28,7 @@ mod traffic;
 mod unseen;
 mod vms;
 
-pub use crate::busiest::{Busiest, BusiestReport, Share};
+pub use crate::dispatch::busiest::{Busiest, BusiestReport, Share};
 pub use admission::AdmittingPool;
 pub use child::{ChildSpec, Program, TOKEN_VARIABLE};
 pub use db::WorkerDb;

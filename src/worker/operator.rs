@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 use super::managed::Managed;
 use super::process::{RestartError, WorkerReport};

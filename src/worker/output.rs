@@ -16,7 +16,7 @@ use log::{Level, Record};
 use crate::base::limits;
 use crate::base::metrics::Counter;
 use crate::base::thread::{self, OwnedThread};
-use crate::log_line::{self, PrintedLine};
+use crate::wire::log_line::{self, PrintedLine};
 
 /// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last [`Lines`] is gone.
 #[derive(Debug)]

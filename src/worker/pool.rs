@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
-use crate::sharding::worker_for;
-use crate::worker_like::WorkerLike;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::wire::data::sharding::worker_for;
+use crate::wire::data::{CreateEvent, TenantId};
 
 /// A pool of workers of one kind, numbered from 0.
 #[derive(Debug)]

@@ -13,11 +13,12 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
-use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
+use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
-use crate::worker_like::WorkerLike;
 
 use super::child::ChildSpec;
 use super::managed::Managed;

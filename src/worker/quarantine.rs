@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// The rule by which deaths become a quarantine; pure.
 #[derive(Debug)]

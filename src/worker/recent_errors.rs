@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::limits::{RECENT_ERROR_MAX_CHARS, RECENT_ERRORS_MAX};
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// One error, as often as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::limits;
+use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
+use crate::dispatch::{Answer, Cancelled, Job, Ticket};
 use crate::mesophyll::{MesophyllServerConn, Unsent};
-use crate::model::{Answer, Cancelled, Job, Shares, TenantId, Ticket};
-use crate::worker_like::{WorkerLike, no_worker_in_time};
+use crate::wire::data::{Shares, TenantId};
 
 /// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing here blocks.
 pub(super) trait Target: Clone {
@@ -310,7 +311,7 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
-    use crate::model::{CreateEvent, EncodedJson, EventData};
+    use crate::wire::data::{CreateEvent, EncodedJson, EventData};
 
     /// Takes everything and notes it.
     #[derive(Clone, Default)]

@@ -16,9 +16,10 @@ use super::Subscriptions;
 use crate::base::error::DispatchError;
 use crate::base::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
 use crate::base::thread::{OwnedThread, spawn};
-use crate::model::{Answer, CreateEvent, DispatchResult, EventData, Job, ON_STARTUP, TenantId, Ticket};
+use crate::dispatch::worker_like::next_ticket;
+use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
 use crate::runtime::TemplateRuntime;
-use crate::worker_like::next_ticket;
+use crate::wire::data::{CreateEvent, EventData, ON_STARTUP, TenantId};
 
 /// After an event found no room there is a pause.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -174,8 +175,9 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Cancelled, EncodedJson, EncodedValue, TenantState};
+    use crate::dispatch::Cancelled;
     use crate::runtime::{RuntimeStats, TenantStates};
+    use crate::wire::data::{EncodedJson, EncodedValue, TenantState};
 
     /// Holds what it is given until it is told how to answer.
     struct Held {

@@ -14,7 +14,7 @@ use crate::base::error::DispatchError;
 use crate::base::random;
 use crate::link::{CloseCause, close_code};
 use crate::mesophyll::{InFlight, MesophyllServerConn};
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 use super::child::{Child, ChildSpec, describe};
 use super::process::{Note, Shared};

@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
+use crate::dispatch::worker_like::{WorkerLike, next_ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::mesophyll::LocalWorker;
-use crate::model::{
-    Answer, Cancelled, CreateEvent, EncodedJson, EncodedValue, Job, ON_STARTUP, Observed, TenantId, TenantState, Ticket,
-};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
+use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;
-use crate::worker_like::{WorkerLike, next_ticket};
 
 use super::startup::Startup;
 use super::unseen::Unseen;

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::mesophyll::{LocalWorker, Unsent};
-use crate::model::{Answer, Cancelled, CreateEvent, Job, Observed, TenantId, Ticket};
+use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
-use crate::worker_like::WorkerLike;
 
 use super::WorkerThread;
 use super::managed::Managed;
@@ -450,10 +451,10 @@ mod tests {
 
     use super::super::{Subscriptions, WorkerDb};
     use super::*;
-    use crate::model::{EncodedJson, EventData};
     use crate::runtime::{RuntimeStats, TemplateRuntime};
     use crate::store::memory::MemoryStore;
     use crate::store::{DbOptions, DbState};
+    use crate::wire::data::{EncodedJson, EventData};
 
     /// Has no room.
     struct Full;

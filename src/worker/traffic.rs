@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
 use crate::base::metrics::{Buckets, Counter, Histogram};
-use crate::model::{JobKind, Observed, Observer, Shares, TenantId};
-use crate::sharding::worker_for;
+use crate::dispatch::{JobKind, Observed, Observer};
+use crate::wire::data::sharding::worker_for;
+use crate::wire::data::{Shares, TenantId};
 
 use super::recent_errors::RecentErrors;
-use crate::busiest::Busiest;
+use crate::dispatch::busiest::Busiest;
 
 /// How a job ended, as a label: one for each [`DispatchError`], and one for success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +224,8 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::model::{Answer, EncodedValue, TenantId};
+    use crate::dispatch::Answer;
+    use crate::wire::data::{EncodedValue, TenantId};
 
     #[test]
     fn outcomes_and_kinds_stand_in_the_order_of_their_places() {

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
-use crate::model::{Answer, CreateEvent, Job, Observed, TenantId};
-use crate::worker_like::next_ticket;
+use crate::dispatch::worker_like::next_ticket;
+use crate::dispatch::{Answer, Job, Observed};
+use crate::wire::data::{CreateEvent, TenantId};
 
 use super::route::{Refused, Router, Target};
 

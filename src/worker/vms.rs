@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use crate::base::limits::LIVE_TENANTS_MAX;
 use crate::mesophyll::VmQuestion;
-use crate::model::TenantId;
-use crate::sharding::worker_for;
+use crate::wire::data::TenantId;
+use crate::wire::data::sharding::worker_for;
 
 use super::managed::Managed;
 

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::model::{KhronosValue, TenantId};
 use mesophyll::stream::{Stream, unix_path};
+use mesophyll::wire::data::{KhronosValue, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::value::encode;
 use tungstenite::{Message, WebSocket};

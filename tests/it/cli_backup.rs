@@ -7,9 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use mesophyll::model::{KhronosValue, Scopes, TenantId, Timestamp};
 use mesophyll::store::{KvSet, Quota, Store, StoreUrl};
 use mesophyll::wire;
+use mesophyll::wire::data::{KhronosValue, Scopes, TenantId, Timestamp};
 use rustix::process::Signal;
 use serde_json::json;
 

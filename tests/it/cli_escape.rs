@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use mesophyll::base::escape::is_obeyed;
-use mesophyll::log_line::split_time;
+use mesophyll::wire::log_line::split_time;
 use rustix::process::Signal;
 
 use crate::support::TempDir;

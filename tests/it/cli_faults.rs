@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-use mesophyll::model::TenantId;
-use mesophyll::sharding::worker_for;
+use mesophyll::wire::data::TenantId;
+use mesophyll::wire::data::sharding::worker_for;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use mesophyll::model::TenantId;
 use mesophyll::store::{Standing, StoreUrl};
+use mesophyll::wire::data::TenantId;
 use rustix::process::Signal;
 use serde_json::Value;
 

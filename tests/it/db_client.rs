@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use mesophyll::base::error::DbError;
 use mesophyll::mesophyll::MesophyllDbClient;
-use mesophyll::model::{GlobalKeyValueOp, KeyValueOp, TenantId};
 use mesophyll::store::DbOptions;
+use mesophyll::wire::data::{GlobalKeyValueOp, KeyValueOp, TenantId};
 
 use crate::support::db::{Kept, open, serve, text};
 use crate::support::process::own_port;

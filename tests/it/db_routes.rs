@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use mesophyll::http::HttpServer;
-use mesophyll::model::{EncodedJson, KeyValueOp, TenantId, TenantState};
 use mesophyll::store::{DbOptions, Quota};
+use mesophyll::wire::data::{EncodedJson, KeyValueOp, TenantId, TenantState};
 use mesophyll::wire::shape::{Decode, Encode};
 
 use crate::support::db::{Kept, open, serve, text};

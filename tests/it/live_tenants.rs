@@ -3,8 +3,8 @@
 use rustix::process::Signal;
 use serde_json::Value;
 
-use mesophyll::model::TenantId;
-use mesophyll::sharding::worker_for;
+use mesophyll::wire::data::TenantId;
+use mesophyll::wire::data::sharding::worker_for;
 
 use crate::support::binary::{Master, Running, TEMPLATES, get_with, mesophyll, post, token};
 use crate::support::process::{eventually, is_gone, is_stopped, signal, workers_of};

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
+use mesophyll::dispatch::worker_like::{WorkerLike, start};
+use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::mesophyll::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,
     ServerConfig,
 };
-use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, KhronosValue, TenantId, TenantState, Ticket};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
+use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::value::decode;
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::worker_like::{WorkerLike, start};
 use tungstenite::{Message, WebSocket};
 
 use crate::support::DEADLINE;
@@ -206,7 +207,7 @@ fn answers_find_the_dispatches_that_they_belong_to() {
     let (_master, _worker, conn) = master_and_worker();
     let names: Vec<String> = (0..2000).map(|number| format!("EVENT_{number}")).collect();
     let pending: Vec<_> =
-        names.iter().map(|name| start(&conn, TENANT, mesophyll::model::Job::Dispatch(named(name)), far())).collect();
+        names.iter().map(|name| start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named(name)), far())).collect();
     for (name, pending) in names.iter().zip(pending) {
         assert_eq!(decode(&pending.wait().expect("an answer")), Ok(text(name)));
     }
@@ -256,7 +257,7 @@ fn a_deadline_ends_the_wait_and_cancels_the_event_at_the_worker() {
 #[test]
 fn dropping_a_pending_dispatch_gives_it_up() {
     let (_master, worker, conn) = master_and_worker();
-    let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("HOLD")), far());
+    let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("HOLD")), far());
     assert_eq!(conn.in_flight(), 1);
     drop(pending);
     assert_eq!(conn.in_flight(), 0);
@@ -267,7 +268,7 @@ fn dropping_a_pending_dispatch_gives_it_up() {
 #[test]
 fn a_newer_connection_replaces_the_older_and_the_olders_end_does_not_remove_it() {
     let (master, worker, first) = master_and_worker();
-    let pending = start(&first, TENANT, mesophyll::model::Job::Dispatch(named("HOLD")), far());
+    let pending = start(&first, TENANT, mesophyll::dispatch::Job::Dispatch(named("HOLD")), far());
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
     let newer = Worker::start(&master);
     let second = master.wait_ready();
@@ -284,7 +285,7 @@ fn a_newer_connection_replaces_the_older_and_the_olders_end_does_not_remove_it()
 #[test]
 fn a_worker_that_goes_fails_what_is_pending_at_once_and_one_that_returns_is_found() {
     let (master, worker, conn) = master_and_worker();
-    let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("HOLD")), far());
+    let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("HOLD")), far());
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
     drop(worker);
     assert!(matches!(pending.wait(), Err(DispatchError::OutcomeUnknown(_))));
@@ -405,7 +406,7 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat_and_its_errors_are_script_
     );
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
-    let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("E")), far());
+    let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
     let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(req_id), .. })) =
         ServerMessage::decode(&next_message(&mut peer))
     else {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Scopes, TenantId, TenantState};
 use mesophyll::store::{DbOptions, DbState, Quota, Standing};
+use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Scopes, TenantId, TenantState};
 
 use crate::support::Random;
 use crate::support::db::{Kept, Place, text};

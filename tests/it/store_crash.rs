@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use mesophyll::model::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState};
 use mesophyll::store::redb::check;
 use mesophyll::store::{DbOptions, DbState, Usage, charge};
 use mesophyll::wire;
+use mesophyll::wire::data::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState};
 
 use crate::support::db::{Kept, open};
 use crate::support::{Random, TempDir};

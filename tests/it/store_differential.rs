@@ -2,11 +2,11 @@
 //! times included, across closing and opening it.
 
 use mesophyll::base::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
-use mesophyll::model::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use mesophyll::store::memory::MemoryStore;
 use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
+use mesophyll::wire::data::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 
 use crate::support::Random;
 use crate::support::db::{Kept, Place};

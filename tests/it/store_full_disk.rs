@@ -9,8 +9,8 @@ use std::fs;
 
 use mesophyll::base::error::DbError;
 use mesophyll::mesophyll::MesophyllDbClient;
-use mesophyll::model::{KeyValueOp, KhronosValue, TenantId};
 use mesophyll::wire;
+use mesophyll::wire::data::{KeyValueOp, KhronosValue, TenantId};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::binary::{Master, Running, mesophyll, run};

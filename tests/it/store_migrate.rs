@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use mesophyll::model::{KhronosValue, KvRecord, Scopes, TenantId};
 use mesophyll::store::backup::{Exported, FrameReader, StreamError, Totals, pieces};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::redb::{Restore, check};
 use mesophyll::store::{self, DbOptions, DbState, Migrated, OpenError, Standing, StoreUrl};
 use mesophyll::wire;
+use mesophyll::wire::data::{KhronosValue, KvRecord, Scopes, TenantId};
 
 use crate::support::TempDir;
 use crate::support::db::text;

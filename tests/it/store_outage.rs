@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{KhronosValue, Scopes, TenantId};
 use mesophyll::store::{self, DbOptions, DbState, StoreUrl};
 use mesophyll::wire;
+use mesophyll::wire::data::{KhronosValue, Scopes, TenantId};
 
 use crate::support::TempDir;
 use crate::support::process::{eventually, own_port};

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{EncodedValue, Scopes, TenantId};
 use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
+use mesophyll::wire::data::{EncodedValue, Scopes, TenantId};
 use postgres::{Client, NoTls};
 
 use crate::support::db::text;
@@ -377,7 +377,7 @@ fn a_commit_that_nobody_answered_is_unknown_and_not_done_again() {
 
 #[test]
 fn a_state_whose_commit_was_unknown_is_looked_up() {
-    use mesophyll::model::{EncodedJson, TenantState};
+    use mesophyll::wire::data::{EncodedJson, TenantState};
     if !is_there("a_state_whose_commit_was_unknown_is_looked_up") {
         return;
     }

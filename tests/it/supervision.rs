@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
+use mesophyll::dispatch::worker_like::{WorkerLike, start};
+use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
-use mesophyll::model::{Answer, CreateEvent, EncodedJson, EventData, Job, TenantId, Ticket};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
+use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Policy, State};
 use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
-use mesophyll::worker_like::{WorkerLike, start};
 
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
+use mesophyll::dispatch::Job;
+use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
-use mesophyll::model::{CreateEvent, EncodedJson, EncodedValue, EventData, Job, TenantId};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
+use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
 use mesophyll::worker::supervisor::{Cause, Policy, State};
 use mesophyll::worker::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
-use mesophyll::worker_like::{WorkerLike, start};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
 

@@ -9,10 +9,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
 use mesophyll::base::limits;
-use mesophyll::log_line::BELOW;
+use mesophyll::dispatch::worker_like::WorkerLike;
+use mesophyll::wire::log_line::BELOW;
 use mesophyll::worker::supervisor::Policy;
 use mesophyll::worker::{Managed, ProcessConfig, WorkerProcessHandle};
-use mesophyll::worker_like::WorkerLike;
 
 use crate::supervision::{child, hasty};
 use crate::support::process::{eventually, is_gone, signal};

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::model::TenantId;
-use mesophyll::sharding::worker_for;
+use mesophyll::wire::data::TenantId;
+use mesophyll::wire::data::sharding::worker_for;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

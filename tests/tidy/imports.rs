@@ -6,7 +6,7 @@ use std::fs;
 use crate::source::{CodePath, Source, paths, read_all, root};
 
 /// What every folder may use.
-const COMMON: &[&str] = &["base", "model"];
+const COMMON: &[&str] = &["base", "wire/data"];
 
 /// A folder or top-level file of `src/`, what else of ours it may use, and why no more.
 struct Rule {
@@ -18,39 +18,47 @@ struct Rule {
 /// In the order of dependencies, so that a rule names only what stands above it.
 const RULES: &[Rule] = &[
     Rule { who: "base", may_use: &[], why: "what everything stands on knows nothing of it" },
-    Rule { who: "model", may_use: &[], why: "what travels is pure data" },
-    Rule { who: "sharding", may_use: &[], why: "the formula is a pure function of a tenant" },
-    Rule { who: "busiest", may_use: &["sharding"], why: "who takes most is counted without knowing of what" },
-    Rule { who: "log_line", may_use: &[], why: "a line of a log is text, wherever it goes" },
+    Rule { who: "wire/data", may_use: &[], why: "what travels is pure data" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "stream", may_use: &[], why: "a connection does not know what goes over it" },
     Rule { who: "http", may_use: &["stream"], why: "the HTTP server knows nothing of Mesophyll" },
     Rule { who: "link", may_use: &["wire", "stream"], why: "a link carries messages and does not know who talks" },
-    Rule { who: "store", may_use: &["wire", "sharding"], why: "the store is below everything that asks it" },
+    Rule { who: "store", may_use: &["wire"], why: "the store is below everything that asks it" },
+    Rule { who: "dispatch", may_use: &[], why: "a job knows neither where it runs nor how it gets there" },
     Rule {
         who: "runtime",
-        may_use: &["wire", "busiest"],
+        may_use: &["wire", "dispatch"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
-    Rule { who: "worker_like", may_use: &[], why: "the trait knows none of its implementations" },
     Rule {
         who: "mesophyll",
-        may_use: &["worker_like", "link", "http", "stream", "wire", "store", "sharding"],
+        may_use: &["dispatch", "link", "http", "stream", "wire", "store"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
         who: "worker",
-        may_use: &["worker_like", "mesophyll", "runtime", "store", "wire", "link", "sharding", "busiest", "log_line"],
+        may_use: &["dispatch", "mesophyll", "runtime", "store", "wire", "link"],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
         who: "internal_api",
-        may_use: &["worker", "worker_like", "store", "http", "stream", "wire", "sharding"],
+        may_use: &["worker", "dispatch", "store", "http", "stream", "wire"],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
         who: "config",
-        may_use: &["worker", "mesophyll", "store", "runtime", "link", "http", "stream", "wire", "internal_api"],
+        may_use: &[
+            "dispatch",
+            "worker",
+            "mesophyll",
+            "store",
+            "runtime",
+            "link",
+            "http",
+            "stream",
+            "wire",
+            "internal_api",
+        ],
         why: "configuration is checked without running anything",
     },
     Rule {
@@ -59,14 +67,13 @@ const RULES: &[Rule] = &[
             "config",
             "internal_api",
             "worker",
-            "worker_like",
+            "dispatch",
             "mesophyll",
             "runtime",
             "store",
             "link",
             "http",
             "wire",
-            "sharding",
         ],
         why: "a master is put together from everything, and knows no command line",
     },
@@ -83,13 +90,12 @@ struct Home {
 
 /// Every direct dependency has a home: a new one is entered here and in docs/dependencies.md.
 const HOMES: &[Home] = &[
-    Home { krate: "chrono", homes: &["model/timestamp.rs"] },
+    Home { krate: "chrono", homes: &["wire/data/timestamp.rs"] },
     Home {
         krate: "crossbeam_channel",
         homes: &[
-            "model/dispatch.rs",
+            "dispatch/job.rs",
             "base/thread.rs",
-            "worker_like.rs",
             "master.rs",
             "http/",
             "link/",
@@ -126,10 +132,7 @@ const HOMES: &[Home] = &[
         ],
     },
     Home { krate: "serde", homes: &[""] },
-    Home {
-        krate: "serde_json",
-        homes: &["wire/", "log_line.rs", "store/postgres/", "internal_api/", "cli/", "master.rs"],
-    },
+    Home { krate: "serde_json", homes: &["wire/", "store/postgres/", "internal_api/", "cli/", "master.rs"] },
     Home { krate: "sha2", homes: &["internal_api/token.rs"] },
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
@@ -141,44 +144,47 @@ const HOMES: &[Home] = &[
     },
 ];
 
-/// The folder or top-level file of `src/` that a file belongs to.
-fn owner(path: &str) -> &str {
-    let below = path.trim_start_matches("src/");
-    below.split_once('/').map_or_else(|| below.trim_end_matches(".rs"), |(folder, _)| folder)
+/// The rule for a place, given as segments below `src/`: a room within a room has one of its own.
+fn rule_for(segments: &[&str]) -> Option<&'static Rule> {
+    let named = |name: &str| RULES.iter().find(|rule| rule.who == name);
+    let inner = segments.get(..2).and_then(|two| named(&two.join("/")));
+    inner.or_else(|| segments.first().and_then(|first| named(first)))
 }
 
-/// The top-level module that a path leads to, if it leads to one of ours.
-fn target<'p>(source: &Source, path: &'p CodePath) -> Option<&'p str> {
-    let mut segments = path.segments.iter().map(String::as_str);
-    let first = segments.next()?;
-    if first == "crate" || (first == "mesophyll" && source.path == "src/main.rs") {
-        return segments.next();
+/// The segments of a file's module below `src/`.
+fn module(path: &str) -> Vec<&str> {
+    path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect()
+}
+
+/// The rule of the room that a path leads to, if it leads to one of ours.
+fn target(source: &Source, path: &CodePath) -> Option<&'static Rule> {
+    let segments: Vec<&str> = path.segments.iter().map(String::as_str).collect();
+    let supers = segments.iter().take_while(|segment| **segment == "super").count();
+    if segments[0] == "crate" || (segments[0] == "mesophyll" && source.path == "src/main.rs") {
+        return rule_for(&segments[1..]);
     }
-    if first != "super" {
-        return None;
-    }
-    // How deep this file's module is: `super` may lead out of its folder.
-    let below = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
-    let supers = path.segments.iter().take_while(|segment| *segment == "super").count();
-    (supers == below.split('/').count()).then(|| path.segments.get(supers).map(String::as_str)).flatten()
+    let here = module(&source.path);
+    // Deeper in the file, such as in its tests, `super` is the file itself.
+    let outer = here.len().checked_sub(supers).filter(|_| supers > 0)?;
+    rule_for(&[&here[..outer], &segments[supers..]].concat())
 }
 
 fn problems_of_imports(source: &Source) -> Vec<String> {
-    let who = owner(&source.path);
-    let Some(rule) = RULES.iter().find(|rule| rule.who == who) else {
-        return vec![format!("{}: src/{who} has no import rule; enter it in tests/tidy/imports.rs", source.path)];
+    let Some(rule) = rule_for(&module(&source.path)) else {
+        return vec![format!("{}: this room has no import rule; enter it in tests/tidy/imports.rs", source.path)];
     };
-    let allowed = |name: &str| {
-        name == who || COMMON.contains(&name) || rule.may_use.iter().any(|may| *may == name || *may == "*")
+    let is_allowed = |other: &Rule| {
+        let may_use = |name: &&str| *name == other.who || *name == "*";
+        other.who == rule.who || COMMON.contains(&other.who) || rule.may_use.iter().any(|name| may_use(name))
     };
-    let known = |name: &str| RULES.iter().any(|rule| rule.who == name);
     paths(&source.product)
         .iter()
         .filter_map(|path| Some((path, target(source, path)?)))
-        .filter(|(_, name)| known(name) && !allowed(name))
-        .map(|(path, name)| {
-            let may: Vec<&str> = COMMON.iter().chain(rule.may_use).copied().collect();
-            format!("{}:{}: {who} uses {name}, but {}; it may use {}", source.path, path.line, rule.why, may.join(", "))
+        .filter(|(_, other)| !is_allowed(other))
+        .map(|(path, other)| {
+            let may = [COMMON, rule.may_use].concat().join(", ");
+            let Rule { who, why, .. } = rule;
+            format!("{}:{}: {who} uses {}, but {why}; it may use {may}", source.path, path.line, other.who)
         })
         .collect()
 }
@@ -255,7 +261,7 @@ fn an_import_that_breaks_a_rule_is_found() {
     };
     let wrong = source("src/wire/json.rs", "use crate::{base, store::Store}; use super::super::link::Link;");
     assert_eq!(problems_of_imports(&wrong).len(), 2);
-    let right = source("src/wire/json.rs", "use super::reader::Reader; use crate::model::TenantId;");
+    let right = source("src/wire/json.rs", "use super::reader::Reader; use crate::wire::data::TenantId;");
     assert!(problems_of_imports(&right).is_empty());
     assert_eq!(problems_of_homes(&source("src/wire/json.rs", "fn f() { rmp_serde::to_vec(&1) }")).len(), 1);
     assert!(problems_of_homes(&source("src/wire/codec.rs", "use rmp_serde::to_vec;")).is_empty());

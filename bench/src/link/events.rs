@@ -1,6 +1,6 @@
 //! What is sent in every case, in the form that each side's callers have: the same texts, the same tenants, the same order.
 
-use mesophyll::model::{CreateEvent, EncodedValue, EventData, KhronosValue, TenantId};
+use mesophyll::wire::data::{CreateEvent, EncodedValue, EventData, KhronosValue, TenantId};
 use mesophyll::wire;
 
 use super::asked::{Kind, Load, Size};

@@ -16,13 +16,14 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::link::LinkLimits;
 use mesophyll::master::Master;
 use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
-use mesophyll::model::{Answer, Cancelled, DispatchResult, EncodedValue, EventData, Job, TenantId, Ticket};
+use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
+use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::base::spin::Spin;
 use mesophyll::worker::supervisor::State;
 use mesophyll::worker::{Program, Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::worker_like::{WorkerLike, next_ticket};
+use mesophyll::dispatch::worker_like::{WorkerLike, next_ticket};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};
 use super::events::Ours;
@@ -308,7 +309,7 @@ impl Driver {
         }
     }
 
-    fn next(&mut self) -> (TenantId, mesophyll::model::CreateEvent) {
+    fn next(&mut self) -> (TenantId, mesophyll::wire::data::CreateEvent) {
         let number = self.number;
         self.number += 1;
         (self.events.tenant(number), self.events.event(number))
@@ -391,7 +392,7 @@ impl Driver {
         let is_noisy = self.load.kind == Kind::Noisy;
         let (answers_tx, answers_rx) = bounded(self.load.in_flight + 1);
         let pool = self.pool.clone();
-        let submit = |slot: usize, (tenant, event): (TenantId, mesophyll::model::CreateEvent)| {
+        let submit = |slot: usize, (tenant, event): (TenantId, mesophyll::wire::data::CreateEvent)| {
             let answers_tx = answers_tx.clone();
             // There is room for one answer of each slot.
             let answer = Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, open};
-use mesophyll::worker_like::WorkerLike;
+use mesophyll::dispatch::worker_like::WorkerLike;
 
 use super::asked::{Kind, Load, Size};
 use super::events::{Ours, Theirs};

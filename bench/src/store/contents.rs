@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mesophyll::model::{EncodedValue, KeyValueOp, KhronosValue, Scopes, TenantId};
+use mesophyll::wire::data::{EncodedValue, KeyValueOp, KhronosValue, Scopes, TenantId};
 use mesophyll::store::DbState;
 use mesophyll::wire;
 

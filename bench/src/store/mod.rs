@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesophyll::mesophyll::MesophyllDbClient;
-use mesophyll::model::KeyValueOp;
+use mesophyll::wire::data::KeyValueOp;
 use mesophyll::store::{self as product, DbOptions, DbState, StoreUrl};
 
 use crate::harness::{self, Case, Contestant, Plan, Role, Row, Sample};

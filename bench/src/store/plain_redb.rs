@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use mesophyll::model::KeyValueOp;
+use mesophyll::wire::data::KeyValueOp;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
 use super::contents::{self, FINDER, FOUND, Op, Picker, RECORDS, TENANTS};

@@ -5,7 +5,7 @@
 
 use crate::base::metrics::{Buckets, Exposition};
 use crate::base::process_figures::ProcessFigures;
-use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures};
+use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures};
 use crate::wire::message::Health;
 use crate::worker::WorkerReport;
 

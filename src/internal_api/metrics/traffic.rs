@@ -2,7 +2,7 @@
 
 use super::Figures;
 use crate::base::metrics::Exposition;
-use crate::model::JobKind;
+use crate::dispatch::JobKind;
 use crate::worker::{Outcome, WorkerTraffic};
 
 pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
-use crate::model::EncodedJson;
 use crate::store::Standing;
 use crate::store::backup::{FrameReader, Totals};
+use crate::wire::data::EncodedJson;
 
 impl Fixture {
     /// Asks as user 42; the answer's status and its body as JSON, null if there is none.
@@ -372,7 +372,7 @@ fn a_log_level_is_one_of_six_words() {
 #[test]
 fn guilds_exist_that_have_a_state_or_a_record() {
     let fixture = serve(config());
-    let state = crate::model::TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
+    let state = crate::wire::data::TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
     fixture.db.set_tenant_state(TenantId::Guild(1), &state).expect("set");
     fixture.db.set_tenant_state(TenantId::User(3), &state).expect("set");
     assert_eq!(fixture.post("/i/kv/guild/2", json!({"op": "set", "key": "k", "scopes": ["s"], "value": 1})).0, 204);
@@ -425,7 +425,7 @@ fn staff_publishes_reviews_prices_and_removes_entries() {
     assert_eq!(fixture.post("/i/purchase/guild/5", &bought), (204, Value::Null));
     let at = crate::store::global::GlobalAddress { scope: "tags".to_owned(), key: "my.tag".to_owned(), version: 1 };
     let read = fixture.db.global_get(Some(TenantId::Guild(5)), &at).expect("read").expect("approved");
-    assert!(matches!(read.data, crate::model::GlobalKvData::Value { .. }), "it is paid for");
+    assert!(matches!(read.data, crate::wire::data::GlobalKvData::Value { .. }), "it is paid for");
     assert_eq!(fixture.post(SHOP, entry("price", json!({"price": null}))).0, 204);
     assert_eq!(fixture.post(SHOP, entry("delete", json!({}))), (204, Value::Null));
     for (body, status, code) in [

@@ -1,7 +1,7 @@
 //! What a worker answers when its master reads nothing.
 
 use super::*;
-use crate::model::EncodedValue;
+use crate::wire::data::EncodedValue;
 use std::net::TcpListener;
 use tungstenite::Message;
 

@@ -7,7 +7,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::config::LuauLimits;
-use crate::model::{Budget, Ticket};
+use crate::dispatch::Ticket;
+use crate::wire::data::Budget;
 
 /// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does brings it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

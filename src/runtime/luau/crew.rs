@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::turns::Turns;
 use crate::base::thread::{OwnedThread, spawn};
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// The threads and their queue; a clone is the same crew.
 pub(super) struct Crew<J> {

@@ -18,9 +18,9 @@ use crate::base::limits::{
     ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
 use crate::base::thread::panic_message;
-use crate::model::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
 use crate::wire;
+use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
 
 /// Limit: the name of a template or an event in a record; the rest is cut off.
 const NAME_MAX_BYTES: usize = 128;

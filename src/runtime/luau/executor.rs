@@ -25,8 +25,9 @@ use super::ticker::Tick;
 use super::timers::Timers;
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
-use crate::model::{Answer, DispatchResult, TenantId, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Ticket};
 use crate::runtime::TenantStates;
+use crate::wire::data::TenantId;
 
 /// What an executor is made of; everything in it can go to another thread.
 pub(super) struct ExecutorParts {

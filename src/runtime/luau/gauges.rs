@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::io::Asked;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
-use crate::busiest::Busiest;
-use crate::model::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
+use crate::dispatch::busiest::Busiest;
+use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 
 /// The figures of one executor.
 #[derive(Debug, Default)]

@@ -23,8 +23,8 @@ use super::script_error;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
 use crate::base::limits::{SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES};
-use crate::model::{CreateEvent, EventData, TenantId, TenantState};
 use crate::runtime::TenantStates;
+use crate::wire::data::{CreateEvent, EventData, TenantId, TenantState};
 use crate::wire::json::value_to_json;
 
 /// The name under which the prelude asks for the tenant's template; no script can require it.

@@ -20,8 +20,8 @@ use crate::base::limits::{
     SOURCE_MAX_BYTES,
 };
 use crate::base::thread::{cpu_time, panic_message};
-use crate::model::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
+use crate::wire::data::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
 
 /// A job: what to do, and who wants to know.
 pub(super) struct IoJob {

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// For each unit of time that the heavy lane gets, the light one gets so many before the next.
 const LIGHT_SHARE: u32 = 3;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::gauges::Gauges;
 use super::vm::Vm;
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// A VM that is alive.
 pub(super) struct LiveVm {

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::model::Scopes;
+use crate::wire::data::Scopes;
 
 /// What is locked: a record, by key and set of scopes.
 pub(super) type RecordKey = (String, Scopes);

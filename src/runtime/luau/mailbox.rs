@@ -13,7 +13,8 @@ use super::ticker::Tick;
 use crate::base::error::DispatchError;
 use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::base::spin::Spin;
-use crate::model::{Answer, Cancelled, Job, TenantId, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::wire::data::TenantId;
 
 /// What an executor is told.
 pub(super) enum Message {
@@ -210,8 +211,8 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::model::{CreateEvent, EventData};
     use crate::runtime::luau::ticker::Ticker;
+    use crate::wire::data::{CreateEvent, EventData};
 
     const TENANT: TenantId = TenantId::Guild(1);
 
@@ -221,7 +222,7 @@ mod tests {
         Mailbox::new(ticks[0].clone())
     }
 
-    fn submit(mailbox: &Mailbox, number: u64) -> crossbeam_channel::Receiver<crate::model::DispatchResult> {
+    fn submit(mailbox: &Mailbox, number: u64) -> crossbeam_channel::Receiver<crate::dispatch::DispatchResult> {
         let (answer_tx, answer_rx) = bounded(1);
         mailbox.submit(TENANT, Ticket(number), Job::DropTenant, Answer::channel(answer_tx));
         answer_rx
@@ -255,7 +256,7 @@ mod tests {
             mailbox.submit(TENANT, Ticket(number), Job::Dispatch(event), Answer::channel(answer_tx));
             answer_rx
         };
-        let is_busy = |answer_rx: &crossbeam_channel::Receiver<crate::model::DispatchResult>| {
+        let is_busy = |answer_rx: &crossbeam_channel::Receiver<crate::dispatch::DispatchResult>| {
             matches!(answer_rx.try_recv(), Ok(Err(DispatchError::Busy(_))))
         };
         let alone = submit(0, 101);

@@ -67,7 +67,8 @@ use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::base::thread::{OwnedThread, spawn_watched};
-use crate::model::{Answer, Cancelled, Job, RuntimeFigures, TenantId, TenantKind, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
 
 /// Between two ticks of a runtime that stops.
 const STOP_TICK: Duration = Duration::from_millis(10);

@@ -12,7 +12,7 @@ use super::outside::Held;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::base::error::{DbError, DispatchError};
-use crate::model::{KvRecord, Scopes};
+use crate::wire::data::{KvRecord, Scopes};
 use crate::wire::walk::{Token, Walk};
 
 impl Tenant {

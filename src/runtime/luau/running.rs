@@ -20,7 +20,8 @@ use super::timers::Due;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
 use crate::base::limits::MESSAGE_MAX_BYTES;
-use crate::model::{DispatchResult, EncodedValue, Ticket};
+use crate::dispatch::{DispatchResult, Ticket};
+use crate::wire::data::EncodedValue;
 
 /// What a result may take of a message: its envelope needs a few bytes too.
 const RESULT_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 64;

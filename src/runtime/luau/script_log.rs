@@ -12,7 +12,8 @@ use super::gauges::Gauges;
 use super::script_error::cut;
 use crate::base::escape;
 use crate::base::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
-use crate::model::{TenantId, Ticket};
+use crate::dispatch::Ticket;
+use crate::wire::data::TenantId;
 
 /// A tenant's way into the log.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// A tenant's place among the VMs of its executor; the numbers tell where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -27,7 +27,8 @@ use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
-use crate::model::{Answer, Budget, CreateEvent, DispatchResult, EncodedValue, Job, TenantId, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::wire::data::{Budget, CreateEvent, EncodedValue, TenantId};
 
 /// A tenant.
 pub(super) struct Tenant {

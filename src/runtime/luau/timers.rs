@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// Names a timer, to remove it.
 pub(super) type TimerKey = (Instant, u64);

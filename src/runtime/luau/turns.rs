@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// Jobs of tenants.
 #[derive(Debug)]

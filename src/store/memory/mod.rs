@@ -13,7 +13,7 @@ use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
 use crate::base::error::DbError;
-use crate::model::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use shop::Shop;
 
 /// A store in memory.

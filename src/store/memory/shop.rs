@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::base::error::DbError;
-use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::backup::Exported;
 use crate::store::global::{
     APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
+use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 
 /// All entries and purchases.
 #[derive(Default)]

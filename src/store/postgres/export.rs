@@ -14,9 +14,9 @@ use super::shop::entry;
 use super::states::{NO_STATE, stored};
 use crate::base::error::DbError;
 use crate::base::limits::POSTGRES_EXPORT_IDLE_MAX;
-use crate::model::TenantId;
 use crate::store::backup::Exported;
 use crate::store::global::GlobalAddress;
+use crate::wire::data::TenantId;
 
 const STATES: &str = "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id
      FROM tenant_state WHERE (owner_id, owner_type) > ($2::text, $3::text) ORDER BY owner_id, owner_type LIMIT 256";

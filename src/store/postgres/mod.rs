@@ -35,7 +35,7 @@ use super::{
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
 use crate::base::thread::{self, OwnedThread};
-use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use export::PostgresExport;
 use queue::{NotTaken, Queue, Who};
 use session::{Fault, Session, unavailable, unknown};

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::Access;
 use super::worker::Job;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// Whose operation it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

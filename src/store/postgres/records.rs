@@ -12,9 +12,9 @@ use postgres::Row;
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
-use crate::model::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, KvSet, Usage, charge, touched};
+use crate::wire::data::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::wire::json::{from_jsonb, to_jsonb};
 
 /// A record with exactly these scopes; `<@` and `@>` compare arrays as sets.

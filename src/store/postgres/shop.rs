@@ -6,12 +6,12 @@ use super::records::{KELVIN_SIGN, system_time, timestamp};
 use super::session::{Fault, Session, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
-use crate::model::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
     GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
+use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
 use crate::wire::plain::canonical;
 

@@ -9,8 +9,8 @@ use postgres::Row;
 
 use super::session::{Fault, Session, unreadable};
 use super::usage::Owner;
-use crate::model::{TenantId, TenantState};
 use crate::store::{Revision, Standing, StoredState};
+use crate::wire::data::{TenantId, TenantState};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
 use crate::wire::plain::canonical;
 

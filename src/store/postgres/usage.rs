@@ -6,8 +6,8 @@
 
 use super::session::{Fault, Session};
 use crate::base::error::DbError;
-use crate::model::TenantId;
 use crate::store::{Quota, Usage};
+use crate::wire::data::TenantId;
 
 /// Whose it is, as it stands in the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use super::layout::{
 };
 use super::shop::{ShopOp, ShopTables};
 use crate::base::error::DbError;
-use crate::model::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::store::backup::Exported;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
 use crate::wire::WireError;
+use crate::wire::data::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
 /// A write that a caller waits for.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use super::layout::{GLOBAL, KV, PURCHASES, Record, STATES, parse_kv_key, split_t
 use super::{Fault, Shared, shop};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_READ_BYTES;
-use crate::model::Timestamp;
 use crate::store::backup::Exported;
 use crate::wire::WireError;
+use crate::wire::data::Timestamp;
 
 /// The tables that hold what the others are counted from.
 #[derive(Debug, Clone, Copy)]

@@ -14,9 +14,9 @@ use super::{Done, Op, RedbStore};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
 use crate::base::thread;
-use crate::model::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};
 use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
 use crate::wire;
+use crate::wire::data::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

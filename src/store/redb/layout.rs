@@ -22,10 +22,10 @@ use std::ops::Range;
 
 use redb::TableDefinition;
 
-use crate::model::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::store::pattern::index_fold;
 use crate::store::{Standing, StoredState};
 use crate::wire::WireError;
+use crate::wire::data::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
 use crate::wire::reader::{Item, Reader};
 use crate::wire::shape::{Decode, Encode};
 use crate::wire::writer::Writer;
@@ -279,7 +279,7 @@ mod tests {
         let at = |micros| Timestamp::from_unix_micros(micros).expect("in range");
         let record = Record { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
         assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
-        let state = TenantState { events: ["A".to_owned()].into(), data: crate::model::EncodedJson::null() };
+        let state = TenantState { events: ["A".to_owned()].into(), data: crate::wire::data::EncodedJson::null() };
         for stored in [
             StoredState { state: Some(state.clone()), standing: Standing::Banned },
             StoredState { state: Some(state), standing: Standing::Good },

@@ -17,9 +17,9 @@ use super::layout::{
 };
 use super::open::{FileSource, Source, builder, database_error, private_file};
 use super::{Fault, shop};
-use crate::model::Scopes;
 use crate::store::{OpenError, Usage, charge};
 use crate::wire;
+use crate::wire::data::Scopes;
 
 /// Looks at everything in a store's file and says what is wrong with it; no findings, all is well.
 ///
@@ -204,9 +204,9 @@ fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{KhronosValue, TenantId, Timestamp};
     use crate::store::redb::RedbStore;
     use crate::store::{KvSet, Quota, Store};
+    use crate::wire::data::{KhronosValue, TenantId, Timestamp};
 
     const TENANT: TenantId = TenantId::Guild(1);
 

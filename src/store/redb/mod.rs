@@ -36,7 +36,7 @@ use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
 use crate::base::metrics::{Counter, Histogram};
 use crate::base::thread::{self, OwnedThread};
-use crate::model::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use apply::{Done, Op, unreadable};
 use export::RedbExport;
 use layout::{

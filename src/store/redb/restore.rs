@@ -14,9 +14,9 @@ use super::apply::Tables;
 use super::maintain::{put_in_place, unfinished};
 use super::open::{builder, database_error, prepare, private_file};
 use crate::base::limits::STORE_BATCH_BYTES;
-use crate::model::EncodedValue;
 use crate::store::OpenError;
 use crate::store::backup::Exported;
+use crate::wire::data::EncodedValue;
 
 /// A store's file under construction. Dropping it unfinished removes it.
 #[derive(Debug)]

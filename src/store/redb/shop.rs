@@ -8,13 +8,13 @@ use super::Fault;
 use super::apply::{Applied, Done, unreadable};
 use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text};
 use crate::base::error::DbError;
-use crate::model::{PartialGlobalKv, TenantId, Timestamp};
 use crate::store::global::{
     APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
 use crate::store::pattern::{Pattern, index_fold};
 use crate::store::{FindLimits, Quota, Revision, Usage};
 use crate::wire::WireError;
+use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::plain;
 use crate::wire::reader::Reader;
 use crate::wire::shape::{Decode, Encode};

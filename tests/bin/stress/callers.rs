@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use mesophyll::model::TenantId;
-use mesophyll::sharding::worker_for;
+use mesophyll::wire::data::TenantId;
+use mesophyll::wire::data::sharding::worker_for;
 use serde_json::Value;
 
 use super::Plan;

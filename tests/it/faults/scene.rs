@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::model::TenantId;
-use mesophyll::sharding::worker_for;
+use mesophyll::wire::data::TenantId;
+use mesophyll::wire::data::sharding::worker_for;
 use serde_json::Value;
 
 use crate::support::TempDir;

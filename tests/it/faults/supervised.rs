@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DispatchError;
+use mesophyll::dispatch::worker_like::WorkerLike;
 use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
-use mesophyll::model::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};
-use mesophyll::sharding::worker_for;
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
+use mesophyll::wire::data::sharding::worker_for;
+use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};
 use mesophyll::wire::value::decode;
 use mesophyll::worker::supervisor::{Policy, State};
 use mesophyll::worker::{
     ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
-use mesophyll::worker_like::WorkerLike;
 
 use crate::support::DEADLINE;
 use crate::support::binary::example;

@@ -1,6 +1,6 @@
 //! Messages of links and bodies of the database: what decodes can be written, and reads the same again.
 
-use mesophyll::model::{
+use mesophyll::wire::data::{
     CreateEvent, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId,
     TenantState,
 };

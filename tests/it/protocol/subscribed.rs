@@ -10,7 +10,7 @@ fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
     let worker = Worker::start(&master);
     let conn = master.wait_ready();
     for (name, is_unsubscribed) in [("ONLY", false), ("OTHER", true)] {
-        let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named(name)), far());
+        let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named(name)), far());
         let slot = pending.slot().clone();
         pending.wait().expect("an answer");
         assert_eq!(slot.is_unsubscribed(), is_unsubscribed, "{name}");
@@ -22,7 +22,7 @@ fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
     let ready = Ready { version: "ours".to_owned(), extensions: vec!["subscribed".to_owned()], ..Ready::default() };
     say(ClientMessage::Ready(ready));
     let conn = master.wait_ready();
-    let pending = start(&conn, TENANT, mesophyll::model::Job::Dispatch(named("E")), far());
+    let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
     let slot = pending.slot().clone();
     let req_id = loop {
         if let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id, .. })) =
@@ -33,7 +33,7 @@ fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
     };
     let mut say = |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
     say(ClientMessage::NotSubscribed { req_id: req_id ^ 1 });
-    say(ClientMessage::DispatchResponse { req_id, result: Ok(mesophyll::model::EncodedValue::null()) });
+    say(ClientMessage::DispatchResponse { req_id, result: Ok(mesophyll::wire::data::EncodedValue::null()) });
     pending.wait().expect("an answer");
     assert!(!slot.is_unsubscribed());
 }
@@ -62,7 +62,7 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         loop {
             match ClientMessage::decode(&next_message(peer)) {
                 Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result })) if id == req_id => {
-                    assert_eq!(result, Ok(mesophyll::model::EncodedValue::null()));
+                    assert_eq!(result, Ok(mesophyll::wire::data::EncodedValue::null()));
                     break seen;
                 }
                 Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id })) => seen.push(req_id),

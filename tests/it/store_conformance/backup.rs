@@ -1,10 +1,10 @@
 //! Backups: a store's file made from any store's stream holds all that the store does, and is well.
 
-use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, TenantState};
 use mesophyll::store::backup::{Exported, FrameReader, Totals, pieces};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::redb::{RedbStore, Restore, check};
 use mesophyll::store::{DbState, Standing, Store};
+use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, TenantState};
 
 use super::{OTHER, TENANT};
 use crate::support::TempDir;

@@ -1,9 +1,9 @@
 //! Limits and quotas of records: at each of them, and just over it.
 
 use mesophyll::base::limits::{KV_FIND_MAX_RECORDS, KV_VALUE_MAX_BYTES};
-use mesophyll::model::{KhronosValue, Scopes};
 use mesophyll::store::{Quota, Usage};
 use mesophyll::wire;
+use mesophyll::wire::data::{KhronosValue, Scopes};
 
 use super::{OTHER, TENANT, quota, scopes};
 use crate::support::db::{Door, Kept, TestDb, refusal, text};

@@ -2,8 +2,8 @@
 //! for each of them, on a new database.
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{EncodedValue, KvRecord, Scopes, TenantId};
 use mesophyll::store::{DbOptions, Quota};
+use mesophyll::wire::data::{EncodedValue, KvRecord, Scopes, TenantId};
 
 use crate::support::db::{TestDb, text};
 

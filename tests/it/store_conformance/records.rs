@@ -1,8 +1,8 @@
 //! Records: what is got, listed and found after what was set and deleted.
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
 use mesophyll::wire;
+use mesophyll::wire::data::{EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::db::{Door, Kept, TestDb, refusal, text};

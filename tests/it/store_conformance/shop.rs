@@ -1,12 +1,12 @@
 //! The shop: who sees, makes, deletes and pays for entries.
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{
-    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
-};
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalFilter};
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire;
+use mesophyll::wire::data::{
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
+};
 
 use super::{OTHER, TENANT, quota};
 use crate::support::db::{Door, Kept, TestDb, refusal};

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesophyll::base::error::DbError;
-use mesophyll::model::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState};
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::{DbOptions, DbState, Usage};
 use mesophyll::wire;
+use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState};
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::TempDir;

@@ -10,13 +10,13 @@ use std::time::Instant;
 use mesophyll::base::error::DbError;
 use mesophyll::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
 use mesophyll::mesophyll::{DbFigures, MesophyllDbClient, db_routes};
-use mesophyll::model::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
-    TenantState,
-};
 use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
+use mesophyll::wire::data::{
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
+    TenantState,
+};
 use mesophyll::worker::WorkerDb;
 
 #[cfg(feature = "postgres")]

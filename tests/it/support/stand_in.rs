@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
-use mesophyll::model::{Answer, Cancelled, EventData, Job, KhronosValue, TenantId, Ticket};
+use mesophyll::dispatch::{Answer, Cancelled, Job, Ticket};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::wire::data::{EventData, KhronosValue, TenantId};
 use mesophyll::wire::value::encode;
 
 /// What the runtime was told.

@@ -4,11 +4,11 @@ use mlua::{IntoLua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, only_fields, refuse, text, version};
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
-use crate::model::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
 use crate::runtime::luau::io::IoOutput;
+use crate::wire::data::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
 
 /// What one field of a new entry may take: all of them together must fit into a request.
 const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;

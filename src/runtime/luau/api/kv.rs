@@ -4,12 +4,12 @@ use mlua::{IntoLua, Lua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
 use crate::base::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
-use crate::model::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
 use crate::runtime::luau::io::{IoOutput, texts_bytes};
 use crate::runtime::luau::locks::{Mode, RecordKey};
+use crate::wire::data::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
 
 /// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
 const TEMPLATE_SCOPE: &str = "template";

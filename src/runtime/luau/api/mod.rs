@@ -19,8 +19,8 @@ use super::locks::{Mode, RecordKey};
 use super::ops::Op;
 use crate::base::error::DbError;
 use crate::base::limits::CALL_BYTES;
-use crate::model::{DbCall, TenantId};
 use crate::runtime::{TenantDb, TenantStates};
+use crate::wire::data::{DbCall, TenantId};
 
 pub(super) use self::kv::update_set;
 

@@ -7,10 +7,10 @@ use mlua::Value;
 
 use super::{Args, Call, CallError, Reply, only_fields, texts};
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
-use crate::model::{DbCall, TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};
 use crate::runtime::luau::io::IoOutput;
+use crate::wire::data::{DbCall, TenantId, TenantState};
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>, states: &Arc<dyn TenantStates>) -> Result<Call, CallError> {
     let table = args.table(0, "the tenant state")?;

@@ -14,7 +14,7 @@ use mlua::{Lua, Table, Value};
 use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, EXACT_MAX, lists, number};
 use crate::base::limits::{CONVERT_VALUES_MAX, CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
-use crate::model::{EncodedJson, EncodedValue};
+use crate::wire::data::{EncodedJson, EncodedValue};
 use crate::wire::walk::{Octets, Token};
 use crate::wire::writer::Writer;
 

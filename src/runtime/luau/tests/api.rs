@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::support::*;
 use crate::base::error::DbError;
 use crate::base::limits::IO_THREADS;
-use crate::model::{TenantId, TenantState};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::LuauLimits;
+use crate::wire::data::{TenantId, TenantState};
 
 const TIME: &str = "2023-11-14T22:13:20Z";
 

@@ -383,7 +383,7 @@ fn a_source_that_is_large_or_strange_is_refused_or_run() {
 fn one_tenant_that_loops_does_not_stop_the_others() {
     let world = World::with_limits(LuauLimits { running: SOON, wall: SOON, ..tight() });
     let looping: Vec<_> =
-        (100..110).map(|id| world.submit_script(crate::model::TenantId::Guild(id), "while true do end")).collect();
+        (100..110).map(|id| world.submit_script(crate::wire::data::TenantId::Guild(id), "while true do end")).collect();
     eventually(|| world.runtime.stats().longest.is_some());
     let started = Instant::now();
     for round in 0..20 {
@@ -405,7 +405,7 @@ fn a_runtime_stops_promptly_while_scripts_run_and_wait() {
     ]
     .iter()
     .enumerate()
-    .map(|(id, code)| world.submit_script(crate::model::TenantId::User(id as u64), code))
+    .map(|(id, code)| world.submit_script(crate::wire::data::TenantId::User(id as u64), code))
     .collect();
     eventually(|| world.runtime.stats().events == 4);
     let started = Instant::now();

@@ -1,7 +1,7 @@
 //! Every example of docs/templates.md does what it says.
 
 use super::support::*;
-use crate::model::Job;
+use crate::dispatch::Job;
 use crate::runtime::luau::LuauLimits;
 
 const DOCS: &str = include_str!("../../../../docs/templates.md");

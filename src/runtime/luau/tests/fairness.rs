@@ -11,9 +11,10 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::support::*;
 use crate::base::process_figures::ProcessFigures;
-use crate::model::{Answer, DispatchResult, Job, TenantId, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::LuauConfig;
+use crate::wire::data::TenantId;
 
 /// Does a little work, as templates do.
 const TEMPLATE: &str = "return function(ctx)

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::support::*;
 use crate::base::error::DbError;
 use crate::base::limits::MESSAGE_MAX_BYTES;
-use crate::model::{Budget, DbCall, FigureKind, Job, RuntimeFigures, TenantId};
+use crate::dispatch::Job;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits};
+use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 
 /// Limits that every budget can be brought to in a moment.
 fn tight() -> LuauLimits {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::support::*;
-use crate::model::{Answer, Job, TenantId, Ticket};
+use crate::dispatch::{Answer, Job, Ticket};
 use crate::runtime::luau::control::Control;
 use crate::runtime::luau::host::Host;
 use crate::runtime::luau::script_log::ScriptLog;
@@ -19,6 +19,7 @@ use crate::runtime::luau::ticker::Ticker;
 use crate::runtime::luau::vm::{self, Vm};
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantStates};
+use crate::wire::data::TenantId;
 
 fn measures() -> bool {
     std::env::var_os("MESOPHYLL_MEASURE").is_some()

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::support::*;
-use crate::model::{Job, TenantId};
+use crate::dispatch::Job;
 use crate::runtime::luau::LuauLimits;
+use crate::wire::data::TenantId;
 
 /// So many texts; and so many numbers of each sort.
 const COUNT: usize = 30_000;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::support::*;
 use crate::base::error::DispatchError;
 use crate::base::limits::IO_THREADS;
-use crate::model::{Job, TenantId};
+use crate::dispatch::Job;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
+use crate::wire::data::TenantId;
 
 /// Counts the events of a VM, so that a new VM is known by its 1.
 const COUNTS: &str = "local count = 0 return function(ctx)

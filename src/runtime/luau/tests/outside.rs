@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::base::limits::IO_THREADS;
-use crate::model::{Cancelled, EncodedJson, Job, TenantId, TenantState};
+use crate::dispatch::{Cancelled, Job};
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::{TemplateRuntime, TenantStates};
+use crate::wire::data::{EncodedJson, TenantId, TenantState};
 
 fn tight() -> LuauLimits {
     LuauLimits { memory_bytes: 16 * 1024 * 1024, running: SOON, wall: SOON, ..LuauLimits::default() }

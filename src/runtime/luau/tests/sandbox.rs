@@ -1,8 +1,8 @@
 //! What scripts cannot reach: the host, other tenants, other code, and what they share with other events.
 
 use super::support::*;
-use crate::model::TenantId;
 use crate::runtime::luau::LuauLimits;
+use crate::wire::data::TenantId;
 
 /// Looks for addresses, and for paths of this machine.
 #[track_caller]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::base::error::{DbError, DispatchError};
-use crate::model::{Cancelled, EncodedValue, Job, TenantId, Ticket};
+use crate::dispatch::{Cancelled, Job, Ticket};
 use crate::runtime::luau::{LuauConfig, LuauLimits};
 use crate::runtime::{RuntimeStats, TemplateRuntime};
+use crate::wire::data::{EncodedValue, TenantId};
 
 /// A script that waits in the database until the gate opens, and then returns `name`.
 fn waits(name: &str) -> String {

@@ -14,10 +14,11 @@ use std::time::Duration;
 use super::costs;
 use super::fairness::{Arena, Measured};
 use crate::base::limits::{VM_MEMORY_MAX_BYTES, VM_MEMORY_PEAK_FACTOR};
-use crate::model::{Job, TenantId};
+use crate::dispatch::Job;
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::luau::ops::Op;
 use crate::runtime::luau::templates::known;
+use crate::wire::data::TenantId;
 
 /// What a script of these tables finds.
 const CTX: &str = "local ctx = ...

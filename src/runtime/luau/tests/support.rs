@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::error::{DbError, DispatchError};
-use crate::model::{
-    Answer, CreateEvent, DispatchResult, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
-    GlobalKvData, Job, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Ticket, Timestamp,
-};
+use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
+use crate::wire::data::{
+    CreateEvent, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KvRecord,
+    PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 
 /// Longer than anything here takes, however slow the machine.
 pub(super) const SOON: Duration = Duration::from_secs(60);

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::model::{Job, TenantId};
+use crate::dispatch::Job;
 use crate::runtime::luau::{LuauConfig, LuauLimits};
+use crate::wire::data::TenantId;
 
 const EVENTS: &str = include_str!("../../../../examples/events.ndjson");
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::support::*;
-use crate::model::{CreateEvent, EncodedValue, EventData, Job, KhronosValue, Timestamp};
+use crate::dispatch::Job;
 use crate::runtime::luau::LuauLimits;
 use crate::wire;
+use crate::wire::data::{CreateEvent, EncodedValue, EventData, KhronosValue, Timestamp};
 
 /// Sends a typed value through Luau and back.
 fn echo(world: &World, value: EncodedValue) -> Result<EncodedValue, String> {
@@ -389,7 +390,7 @@ impl Dice {
             5 => KhronosValue::Buffer((0..self.below(9)).map(|byte| (byte * 37) as u8).collect()),
             6 => KhronosValue::Vector([self.below(9) as f32, -0.5, 1e9]),
             7 => KhronosValue::Timestamptz(Timestamp::from_unix_micros(self.integer() >> 12).expect("in range")),
-            8 => KhronosValue::Interval(crate::model::Interval::new(self.integer() >> 12, 5).expect("in range")),
+            8 => KhronosValue::Interval(crate::wire::data::Interval::new(self.integer() >> 12, 5).expect("in range")),
             9 => KhronosValue::TimeZone("Asia/Tokyo".to_owned()),
             10 => KhronosValue::Text(self.text()),
             11 => KhronosValue::List((0..self.below(4)).map(|_| self.value(depth - 1)).collect()),

@@ -12,7 +12,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::model::{Answer, Cancelled, CreateEvent, DispatchResult, Job, Observed, Slot, TenantId, Ticket};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Observed, Slot, Ticket};
+use crate::wire::data::{CreateEvent, TenantId};
 
 /// A worker, or a pool of workers.
 #[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.

@@ -14,8 +14,8 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::{BUSIEST_COUNTERS, BUSIEST_MINUTES, BUSIEST_SHARDS};
-use crate::model::TenantId;
-use crate::sharding::worker_for;
+use crate::wire::data::TenantId;
+use crate::wire::data::sharding::worker_for;
 
 /// How long one set of summaries counts.
 const MINUTE: Duration = Duration::from_secs(60);

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::{CreateEvent, EncodedValue, Observed, Slot};
+use super::{Observed, Slot};
 use crate::base::error::DispatchError;
+use crate::wire::data::{CreateEvent, EncodedValue};
 
 /// What a tenant answers, or why it did not.
 pub type DispatchResult = Result<EncodedValue, DispatchError>;

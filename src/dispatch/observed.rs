@@ -6,8 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Job, TenantId};
+use super::Job;
 use crate::base::error::DispatchError;
+use crate::wire::data::TenantId;
 
 /// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer one is cut.
 const NAME_BYTES: usize = 63;

@@ -2,7 +2,7 @@
 //!
 //! Deliberately nothing else: a second copy of it somewhere would sooner or later disagree. Pure; any thread.
 
-use crate::model::TenantId;
+use crate::wire::data::TenantId;
 
 /// The number of the worker that a tenant belongs to, out of `workers` (protocol.md, "Routing").
 ///

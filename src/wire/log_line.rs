@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::escape;
 use crate::base::limits::{LOG_LINE_MAX_BYTES, WORKER_OUTPUT_LINE_MAX_BYTES};
-use crate::model::Timestamp;
+use crate::wire::data::Timestamp;
 
 /// The number of the worker that a record is about.
 pub const WORKER: &str = "worker";

@@ -95,7 +95,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{Answer, EncodedValue};
+    use crate::dispatch::Answer;
+    use crate::wire::data::EncodedValue;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)
