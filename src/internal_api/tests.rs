@@ -20,7 +20,8 @@ use crate::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, Respons
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
-use crate::wire::{json, value};
+use crate::wire::json;
+use crate::wire::pack::value;
 
 mod data;
 mod load;

@@ -22,7 +22,7 @@ use crate::stream::unix_path;
 use crate::wire::data::{
     GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };
-use crate::wire::shape::{Decode, Encode};
+use crate::wire::pack::shape::{Decode, Encode};
 
 /// A client of a master's `/db/*`. Clones share its connections.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};
 use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
 use crate::wire::db::encode_tenant_states;
-use crate::wire::shape::{Decode, Encode};
+use crate::wire::pack::shape::{Decode, Encode};
 
 /// Says which [`DbError`] an answer is, because one status stands for several: our own workers tell `Busy` from
 /// `Unavailable` and `OutcomeUnknown` from `Internal` by it. A peer that does not know it goes by the status.

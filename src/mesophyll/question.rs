@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::MesophyllServerConn;
 use crate::dispatch::worker_like::next_ticket;
 use crate::wire::data::{EncodedValue, KhronosValue};
-use crate::wire::value;
+use crate::wire::pack::value;
 
 /// A question under way: which of some tenants have a VM. Dropping it forgets it.
 #[derive(Debug)]

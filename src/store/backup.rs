@@ -13,9 +13,9 @@ use crate::base::error::DbError;
 use crate::base::limits::{BACKUP_FRAME_MAX_BYTES, BACKUP_READ_BYTES};
 use crate::wire::WireError;
 use crate::wire::data::{EncodedJson, KvRecord, PartialGlobalKv, TenantId, TenantState, Timestamp};
-use crate::wire::reader::{Item, Reader};
-use crate::wire::shape::{Decode, Encode};
-use crate::wire::writer::Writer;
+use crate::wire::pack::reader::{Item, Reader};
+use crate::wire::pack::shape::{Decode, Encode};
+use crate::wire::pack::writer::Writer;
 
 /// What the first frame says.
 const NAME: &str = "mesophyll backup";
@@ -354,7 +354,7 @@ fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
 mod tests {
     use super::*;
     use crate::wire::data::{EncodedValue, KhronosValue};
-    use crate::wire::value;
+    use crate::wire::pack::value;
 
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_unix_micros(micros).expect("in range")

@@ -11,7 +11,7 @@ use crate::base::limits::{
 use crate::store::pattern::Pattern;
 use crate::wire;
 use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, Scopes, TenantState};
-use crate::wire::plain::{PlainToken, PlainWalk};
+use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
 pub(super) fn refused(why: impl Into<String>) -> DbError {
     DbError::Refused(why.into())
@@ -87,7 +87,7 @@ pub fn check_pattern(pattern: &str) -> Result<Pattern, DbError> {
 /// # Errors
 /// `Refused`: it is too large, nests too deep, or holds what PostgreSQL's jsonb cannot keep.
 pub fn check_value(value: &EncodedValue) -> Result<EncodedValue, DbError> {
-    wire::value::storable(value).map_err(refused)
+    wire::pack::value::storable(value).map_err(refused)
 }
 
 /// Checks how many events a tenant's state names: a list of them before names that come twice fall together, too.
@@ -139,7 +139,7 @@ pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<Encoded
             _ => {}
         }
     }
-    Ok(wire::plain::storable(json))
+    Ok(wire::pack::plain::storable(json))
 }
 
 #[cfg(test)]
@@ -147,7 +147,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::wire::writer::Writer;
+    use crate::wire::pack::writer::Writer;
 
     fn refusal<T: std::fmt::Debug>(result: Result<T, DbError>) -> String {
         match result {
@@ -159,7 +159,7 @@ mod tests {
     fn json(write: impl FnOnce(&mut Writer)) -> EncodedJson {
         let mut writer = Writer::default();
         write(&mut writer);
-        wire::plain::check(writer.into_bytes()).expect("plain JSON")
+        wire::pack::plain::check(writer.into_bytes()).expect("plain JSON")
     }
 
     #[test]

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 
 use super::WireError;
-use super::reader::{Item, Reader};
-use super::shape::{Decode, Encode, Envelope, FieldCount, fields, read_fields};
-use super::writer::Writer;
+use super::pack::reader::{Item, Reader};
+use super::pack::shape::{Decode, Encode, Envelope, FieldCount, fields, read_fields};
+use super::pack::writer::Writer;
 use crate::wire::data::{KeyValueOp, KvRecord, TenantId, TenantState};
 
 impl Encode for KvRecord {

@@ -1,9 +1,9 @@
 //! Tenants, events and tenant states on the wire: what messages and `/db/*` operations have in common.
 
 use super::WireError;
-use super::reader::{Item, Reader};
-use super::shape::{Decode, Encode, Envelope, read_fields, text, utf8};
-use super::writer::Writer;
+use super::pack::reader::{Item, Reader};
+use super::pack::shape::{Decode, Encode, Envelope, read_fields, text, utf8};
+use super::pack::writer::Writer;
 use crate::wire::data::{CreateEvent, EventData, TenantId, TenantKind, TenantState};
 
 impl Encode for TenantId {

@@ -8,9 +8,9 @@
 use std::time::Duration;
 
 use super::WireError;
-use super::reader::{Item, Reader};
-use super::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
-use super::writer::Writer;
+use super::pack::reader::{Item, Reader};
+use super::pack::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
+use super::pack::writer::Writer;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;

@@ -3,9 +3,9 @@
 use rmp::Marker;
 
 use super::WireError;
-use super::reader::Reader;
-use super::shape::{Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required};
-use super::writer::Writer;
+use super::pack::reader::Reader;
+use super::pack::shape::{Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required};
+use super::pack::writer::Writer;
 use crate::wire::data::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
 };

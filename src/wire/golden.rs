@@ -6,9 +6,9 @@ use serde_json::Value as Json;
 
 use super::WireError;
 use super::message::{ClientMessage, Incoming, ServerMessage};
-use super::plain;
-use super::shape::{Decode, Encode};
-use super::value;
+use super::pack::plain;
+use super::pack::shape::{Decode, Encode};
+use super::pack::value;
 use crate::wire::data::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KeyValueOp,
     KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,

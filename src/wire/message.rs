@@ -6,9 +6,9 @@
 
 use super::WireError;
 use super::event::event_len;
-use super::reader::Reader;
-use super::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
-use super::writer::Writer;
+use super::pack::reader::Reader;
+use super::pack::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
+use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};

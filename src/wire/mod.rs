@@ -1,13 +1,8 @@
 //! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion that input can drive.
 //!
-//! [`reader`] and [`writer`] are the primitives. On them stand [`shape`], the forms of structs and enums, and two pairs of
-//! walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s) and [`plain`] for JSON data, with `skim` for the
-//! bulk of either. What the protocol says (docs/protocol.md) is in [`message`] for links and in [`db`] and [`global_kv`] for the database; [`json`] turns either
-//! kind of data into text and back; [`codec`] is for users' own types.
+//! [`data`] is what travels. [`pack`] reads and writes MessagePack. What the protocol says (docs/protocol.md) is in
+//! [`message`] for links and in [`db`] and [`global_kv`] for the database. [`json`] turns data into text and back.
 
-mod base64;
-pub mod build;
-pub mod codec;
 pub mod data;
 pub mod db;
 mod event;
@@ -16,24 +11,11 @@ pub mod global_kv;
 #[cfg(test)]
 mod golden;
 pub mod json;
-mod json_reader;
-mod json_writer;
-mod jsonb;
 pub mod log_line;
 pub mod message;
-pub mod plain;
+pub mod pack;
 #[cfg(test)]
 mod property;
-pub mod reader;
-pub mod shape;
-mod skim;
-mod storable;
-mod tagged;
-pub mod timezone;
-pub mod token;
-pub mod value;
-pub mod walk;
-pub mod writer;
 
 use std::fmt;
 

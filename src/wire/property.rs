@@ -6,9 +6,9 @@ use super::json::{
     canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json, value_to_json,
 };
 use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use super::plain;
-use super::shape::{Decode, Encode};
-use super::value::{check, decode, encode, storable};
+use super::pack::plain;
+use super::pack::shape::{Decode, Encode};
+use super::pack::value::{check, decode, encode, storable};
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{
@@ -215,7 +215,7 @@ fn random_json_survives_messagepack() {
         assert_eq!(event_data_from_json(back.as_bytes()).as_ref(), Ok(&encoded), "seed {seed}");
         // serde_json sorts keys, and its numbers are the shortest, so the reference's form is what came in.
         assert_eq!(canonical(&encoded), encoded, "seed {seed}");
-        assert!(super::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
+        assert!(super::pack::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
     }
 }
 
@@ -229,7 +229,7 @@ fn survives<T: Decode + Encode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> b
 }
 
 fn decode_as_everything(bytes: &[u8]) -> usize {
-    super::skim::tests::same_judgement(bytes);
+    super::pack::skim::tests::same_judgement(bytes);
     let server = ServerMessage::decode(bytes);
     if let Ok(Incoming::Message(message)) = &server {
         assert_eq!(ServerMessage::decode(&message.encode()), server);
@@ -250,7 +250,7 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
     }
     if let Ok(json) = plain::check(bytes.to_vec()) {
         let canonical = canonical(&json);
-        assert_eq!(super::plain::canonical(&canonical), canonical, "{bytes:x?}");
+        assert_eq!(super::pack::plain::canonical(&canonical), canonical, "{bytes:x?}");
         let text = json_from_encoded(&canonical).expect("plain");
         assert_eq!(event_data_from_json(text.as_bytes()), Ok(canonical), "{bytes:x?}: {text}");
     }
@@ -367,11 +367,11 @@ fn messages_of_our_own_come_back() {
 
 /// The fields of a message's one value, which is an array of at most 15, each as bytes; and what stands before them.
 fn split(message: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let mut reader = super::reader::Reader::new(message);
-    let envelope = super::shape::Envelope::read(&mut reader).expect("a message");
+    let mut reader = super::pack::reader::Reader::new(message);
+    let envelope = super::pack::shape::Envelope::read(&mut reader).expect("a message");
     assert!(envelope.has_value);
     let name = message[..message.len() - reader.rest().len()].to_vec();
-    let len = super::shape::array(&mut reader).expect("fields");
+    let len = super::pack::shape::array(&mut reader).expect("fields");
     let field = |_| {
         let before = reader.rest();
         reader.skip(64).expect("a field");

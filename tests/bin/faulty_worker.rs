@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mesophyll::stream::{Stream, unix_path};
 use mesophyll::wire::data::{KhronosValue, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use mesophyll::wire::value::encode;
+use mesophyll::wire::pack::value::encode;
 use tungstenite::{Message, WebSocket};
 
 type Done = Result<(), Box<dyn Error>>;

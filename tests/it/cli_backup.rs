@@ -27,7 +27,7 @@ fn prefix(store: &dyn Store, tenant: TenantId) -> u64 {
     for number in 0..usage.records {
         let record = store.kv_get(tenant, &format!("k{number}"), &Scopes::new(["s"])).expect("read");
         let record = record.unwrap_or_else(|| panic!("{} records, but no k{number}", usage.records));
-        assert_eq!(wire::value::decode(&record.value), Ok(KhronosValue::Integer(number.cast_signed())));
+        assert_eq!(wire::pack::value::decode(&record.value), Ok(KhronosValue::Integer(number.cast_signed())));
     }
     usage.records
 }
@@ -121,7 +121,7 @@ fn large_store(path: &Path) {
                     let set = KvSet {
                         key: format!("k{number}"),
                         scopes: Scopes::new(["s"]),
-                        value: wire::value::encode(&KhronosValue::Text("x".repeat(BYTES))),
+                        value: wire::pack::value::encode(&KhronosValue::Text("x".repeat(BYTES))),
                         fresh_id: format!("{tenant} {number}"),
                         now: Timestamp::now(),
                         quota: Quota::UNLIMITED,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use mesophyll::http::HttpServer;
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire::data::{EncodedJson, KeyValueOp, TenantId, TenantState};
-use mesophyll::wire::shape::{Decode, Encode};
+use mesophyll::wire::pack::shape::{Decode, Encode};
 
 use crate::support::db::{Kept, open, serve, text};
 use crate::support::{DEADLINE, TempDir};

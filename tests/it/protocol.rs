@@ -17,7 +17,7 @@ use mesophyll::mesophyll::{
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use mesophyll::wire::value::decode;
+use mesophyll::wire::pack::value::decode;
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use tungstenite::{Message, WebSocket};
 
@@ -573,7 +573,7 @@ fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_for
     assert_eq!(conn.questions(), 4);
     assert_eq!(late.wait(Instant::now()), None);
     assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
-    let yes = |count| Ok(mesophyll::wire::value::encode(&KhronosValue::Buffer(vec![1; count])));
+    let yes = |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
     let mut answer = |req_id, result| {
         let message = ClientMessage::DispatchResponse { req_id, result };
         peer.send(Message::binary(message.encode())).expect("sent");

@@ -73,7 +73,7 @@ fn write_for_ever(db: &DbState, writer: u64, round: u64) {
             say(&format!("try {writer} {number} {value}"));
             let padding = "x".repeat(random.below(6000) as usize);
             let stored = KhronosValue::List(vec![KhronosValue::UnsignedInteger(value), KhronosValue::Text(padding)]);
-            let stored = wire::value::encode(&stored);
+            let stored = wire::pack::value::encode(&stored);
             db.kv_set(tenant(writer), scopes(number), key(number), &stored).expect("the disk works");
         }
         say(&format!("ack {writer}"));
@@ -136,7 +136,7 @@ fn stored(db: &DbState, writer: u64, number: u64) -> u64 {
         return state.map_or(0, |state| state.events.first().expect("one").parse().expect("a number"));
     }
     let record = db.kv_get(tenant(writer), &scopes(number), &key(number)).expect("readable");
-    let value = record.map(|record| wire::value::decode(&record.value).expect("what was written"));
+    let value = record.map(|record| wire::pack::value::decode(&record.value).expect("what was written"));
     match value {
         None => 0,
         Some(KhronosValue::List(parts)) => match parts[..] {

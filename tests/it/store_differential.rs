@@ -52,7 +52,7 @@ fn some_json(random: &mut Random) -> EncodedJson {
             }
         }
     }
-    let data = wire::plain::check(bytes).expect("plain JSON");
+    let data = wire::pack::plain::check(bytes).expect("plain JSON");
     rules::check_tenant_state(&TenantState { events: Default::default(), data }).expect("within the rules").data
 }
 
@@ -66,7 +66,7 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             let set = KvSet {
                 key: key.to_owned(),
                 scopes,
-                value: rules::check_value(&wire::value::encode(&some_value(random))).expect("within the rules"),
+                value: rules::check_value(&wire::pack::value::encode(&some_value(random))).expect("within the rules"),
                 fresh_id: format!("id{turn}"),
                 // Now and then the clock goes back.
                 now: Timestamp::from_unix_micros((turn * 7 % 1000) as i64).expect("in range"),

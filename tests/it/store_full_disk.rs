@@ -68,13 +68,13 @@ impl Small {
     fn set(&self, key: &str, value: u64, padding: usize) -> Result<(), DbError> {
         let value =
             KhronosValue::List(vec![KhronosValue::UnsignedInteger(value), KhronosValue::Text("x".repeat(padding))]);
-        let (scopes, value) = (vec!["s".to_owned()], wire::value::encode(&value));
+        let (scopes, value) = (vec!["s".to_owned()], wire::pack::value::encode(&value));
         self.client.kv_change(TENANT, &KeyValueOp::Set { scopes, key: key.to_owned(), value })
     }
 
     fn get(&self, key: &str) -> Result<Option<u64>, DbError> {
         let record = self.client.kv_get(TENANT, vec!["s".to_owned()], key.to_owned())?;
-        Ok(record.map(|record| match wire::value::decode(&record.value) {
+        Ok(record.map(|record| match wire::pack::value::decode(&record.value) {
             Ok(KhronosValue::List(parts)) => match parts[..] {
                 [KhronosValue::UnsignedInteger(value), KhronosValue::Text(_)] => value,
                 _ => panic!("not what was written: {parts:?}"),

@@ -115,7 +115,7 @@ fn a_template_workers_database_is_used_as_it_is() {
     assert_eq!(record.created_at.map(|time| time.to_string()).as_deref(), Some("2026-01-02T03:04:05.123456Z"));
     assert_eq!(record.last_updated_at.map(|time| time.to_string()).as_deref(), Some("2026-01-02T03:04:05.123457Z"));
     // Of several rows with one set the newest is the record, everywhere.
-    let three = wire::value::encode(&KhronosValue::Integer(3));
+    let three = wire::pack::value::encode(&KhronosValue::Integer(3));
     assert_eq!(db.kv_get(TENANT, &Scopes::new(["b", "a"]), "twice").expect("got").expect("there").value, three);
     let found = find(&db, TENANT, &["a"]);
     assert_eq!(found.iter().map(|record| record.id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
@@ -161,7 +161,7 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
     let get = |key: &str| db.kv_get(tenant, &Scopes::new([key]), key);
     // The column may be NULL.
     let record = get("null").expect("got").expect("there");
-    assert_eq!(record.value, wire::value::encode(&KhronosValue::Null));
+    assert_eq!(record.value, wire::pack::value::encode(&KhronosValue::Null));
     assert!(get("bad").is_err(), "nobody can say what it is");
     assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(3));
     // The tenant's other records are written all the same, and so is the one itself.

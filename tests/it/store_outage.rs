@@ -118,13 +118,13 @@ struct Counted {
 }
 
 fn set(db: &DbState, writer: usize, number: u64) -> Result<(), DbError> {
-    let value = wire::value::encode(&KhronosValue::Integer(number as i64));
+    let value = wire::pack::value::encode(&KhronosValue::Integer(number as i64));
     db.kv_set(TENANT, Scopes::new(["s"]), writer.to_string(), &value)
 }
 
 fn get(db: &DbState, writer: usize) -> u64 {
     let record = db.kv_get(TENANT, &Scopes::new(["s"]), &writer.to_string()).expect("the server is there");
-    match record.map(|record| wire::value::decode(&record.value).expect("a value")) {
+    match record.map(|record| wire::pack::value::decode(&record.value).expect("a value")) {
         None => 0,
         Some(KhronosValue::Integer(number)) => number as u64,
         Some(other) => panic!("{other:?}"),

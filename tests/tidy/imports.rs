@@ -115,7 +115,7 @@ const HOMES: &[Home] = &[
     Home { krate: "postgres", homes: &["store/postgres.rs", "store/postgres/"] },
     Home { krate: "redb", homes: &["store/redb.rs", "store/redb/"] },
     Home { krate: "rmp", homes: &["wire/"] },
-    Home { krate: "rmp_serde", homes: &["wire/codec.rs"] },
+    Home { krate: "rmp_serde", homes: &["wire/pack/codec.rs"] },
     Home {
         krate: "rustix",
         homes: &[
@@ -259,11 +259,11 @@ fn an_import_that_breaks_a_rule_is_found() {
         code: code.to_owned(),
         product: code.to_owned(),
     };
-    let wrong = source("src/wire/json.rs", "use crate::{base, store::Store}; use super::super::link::Link;");
+    let wrong = source("src/wire/json/mod.rs", "use crate::{base, store::Store}; use super::super::link::Link;");
     assert_eq!(problems_of_imports(&wrong).len(), 2);
-    let right = source("src/wire/json.rs", "use super::reader::Reader; use crate::wire::data::TenantId;");
+    let right = source("src/wire/json/mod.rs", "use super::reader::Reader; use crate::wire::data::TenantId;");
     assert!(problems_of_imports(&right).is_empty());
-    assert_eq!(problems_of_homes(&source("src/wire/json.rs", "fn f() { rmp_serde::to_vec(&1) }")).len(), 1);
-    assert!(problems_of_homes(&source("src/wire/codec.rs", "use rmp_serde::to_vec;")).is_empty());
+    assert_eq!(problems_of_homes(&source("src/wire/json/mod.rs", "fn f() { rmp_serde::to_vec(&1) }")).len(), 1);
+    assert!(problems_of_homes(&source("src/wire/pack/codec.rs", "use rmp_serde::to_vec;")).is_empty());
     assert_eq!(problems_of_homes(&source("src/cli/x.rs", "use ureq::{Agent, Error};")).len(), 2);
 }

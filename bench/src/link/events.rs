@@ -97,7 +97,7 @@ pub struct Ours {
 impl Ours {
     pub fn new(load: &Load) -> Self {
         let trees: Vec<_> = shapes(load.size).iter().map(Shape::ours).collect();
-        let encoded = trees.iter().map(wire::value::encode).collect();
+        let encoded = trees.iter().map(wire::pack::value::encode).collect();
         Self { order: Order::of(load), trees, encoded, from_trees: load.size == Size::TwoKTree }
     }
 
@@ -108,14 +108,14 @@ impl Ours {
     /// A fresh one, as `submit` keeps it.
     pub fn event(&self, number: u64) -> CreateEvent {
         let shape = self.order.shape(number);
-        let data = if self.from_trees { wire::value::encode(&self.trees[shape]) } else { self.encoded[shape].clone() };
+        let data = if self.from_trees { wire::pack::value::encode(&self.trees[shape]) } else { self.encoded[shape].clone() };
         CreateEvent { name: ECHO.to_owned(), author: None, data: EventData::KhronosValue(data) }
     }
 
     /// Takes an answer as a caller does.
     pub fn take(&self, answer: EncodedValue) -> Result<(), String> {
         if self.from_trees {
-            std::hint::black_box(wire::value::decode(&answer).map_err(|error| error.to_string())?);
+            std::hint::black_box(wire::pack::value::decode(&answer).map_err(|error| error.to_string())?);
         }
         Ok(())
     }

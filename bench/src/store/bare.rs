@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-use mesophyll::wire::shape::Encode;
+use mesophyll::wire::pack::shape::Encode;
 
 use super::contents::{Op, Picker};
 use crate::load::Caller;

@@ -92,7 +92,7 @@ pub fn key(record: u64) -> String {
 }
 
 fn text(bytes: usize) -> EncodedValue {
-    wire::value::encode(&KhronosValue::Text("x".repeat(bytes)))
+    wire::pack::value::encode(&KhronosValue::Text("x".repeat(bytes)))
 }
 
 /// Writes everything that is asked for later.

@@ -237,14 +237,14 @@ fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<
 fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Result<(), DbError> {
     let scopes = || Scopes::new([ERRORS_SCOPE]);
     let before = db.kv_get(tenant, scopes(), ERRORS_KEY.to_owned())?;
-    let before = match before.map(|record| wire::value::decode(&record.value)) {
+    let before = match before.map(|record| wire::pack::value::decode(&record.value)) {
         Some(Ok(KhronosValue::List(before))) => before,
         // Nothing yet, or not ours.
         _ => Vec::new(),
     };
     let newest_first = errors.into_iter().rev().map(Noted::into_value);
     let list = newest_first.chain(before).take(ERROR_RECORDS_KEPT).collect();
-    db.kv_set(tenant, scopes(), ERRORS_KEY.to_owned(), wire::value::encode(&KhronosValue::List(list)))
+    db.kv_set(tenant, scopes(), ERRORS_KEY.to_owned(), wire::pack::value::encode(&KhronosValue::List(list)))
 }
 
 #[cfg(test)]

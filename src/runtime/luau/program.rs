@@ -13,7 +13,7 @@ use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::base::error::{DbError, DispatchError};
 use crate::wire::data::{KvRecord, Scopes};
-use crate::wire::walk::{Token, Walk};
+use crate::wire::pack::walk::{Token, Walk};
 
 impl Tenant {
     /// Its own template may have changed: it is read again before another event starts.

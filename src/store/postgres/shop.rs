@@ -13,7 +13,7 @@ use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
-use crate::wire::plain::canonical;
+use crate::wire::pack::plain::canonical;
 
 /// Everything of an entry but its long text and its data; a price is int or bigint, by who made the table.
 macro_rules! partial {

@@ -12,7 +12,7 @@ use super::usage::Owner;
 use crate::store::{Revision, Standing, StoredState};
 use crate::wire::data::{TenantId, TenantState};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
-use crate::wire::plain::canonical;
+use crate::wire::pack::plain::canonical;
 
 /// The data of a row whose tenant was banned and has no state.
 pub(super) const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;

@@ -182,7 +182,7 @@ fn start(disk: &Disk) -> RedbStore {
 }
 
 fn number(value: u64) -> EncodedValue {
-    wire::value::encode(&KhronosValue::UnsignedInteger(value))
+    wire::pack::value::encode(&KhronosValue::UnsignedInteger(value))
 }
 
 fn set(key: &str, value: EncodedValue) -> KvSet {
@@ -198,7 +198,7 @@ fn set(key: &str, value: EncodedValue) -> KvSet {
 
 fn get(store: &RedbStore, tenant: TenantId, key: &str) -> Option<u64> {
     let record = store.kv_get(tenant, key, &Scopes::new(["s"])).expect("readable")?;
-    match wire::value::decode(&record.value) {
+    match wire::pack::value::decode(&record.value) {
         Ok(KhronosValue::UnsignedInteger(value)) => Some(value),
         other => panic!("not what was written: {other:?}"),
     }
@@ -405,7 +405,8 @@ fn a_full_queue_is_busy_at_once() {
     let tenant = TenantId::Guild(1);
     disk.set(|state| state.stalls = true);
     let delete = || Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
-    let large = || Op::KvSet { tenant, set: set("k", wire::value::encode(&KhronosValue::Text("x".repeat(200_000)))) };
+    let large =
+        || Op::KvSet { tenant, set: set("k", wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)))) };
     // One commit stalls with what it took; the queue then holds so many and no more.
     let stalled = store.submit(large()).expect("room");
     let mut waiting = Vec::new();
@@ -436,7 +437,7 @@ fn a_tenant_that_fills_its_share_leaves_room_to_another() {
     let store = start(&disk);
     disk.set(|state| state.stalls = true);
     let delete = |tenant| Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
-    let value = wire::value::encode(&KhronosValue::Text("x".repeat(200_000)));
+    let value = wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)));
     let large = |tenant| Op::KvSet { tenant, set: set("k", value.clone()) };
     let ops: [&dyn Fn(TenantId) -> Op; 2] = [&delete, &large];
     let (mut loud_s, mut others) = (Vec::new(), Vec::new());

@@ -26,9 +26,9 @@ use crate::store::pattern::index_fold;
 use crate::store::{Standing, StoredState};
 use crate::wire::WireError;
 use crate::wire::data::{EncodedValue, KvRecord, Scopes, TenantId, TenantState, Timestamp};
-use crate::wire::reader::{Item, Reader};
-use crate::wire::shape::{Decode, Encode};
-use crate::wire::writer::Writer;
+use crate::wire::pack::reader::{Item, Reader};
+use crate::wire::pack::shape::{Decode, Encode};
+use crate::wire::pack::writer::Writer;
 
 /// The version of this layout, which `mesophyll --version` shows.
 pub const SCHEMA: u64 = 1;

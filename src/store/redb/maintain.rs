@@ -149,7 +149,7 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
             findings.check(false, "records cannot be read");
             continue;
         };
-        findings.check(wire::value::check(record.value.to_vec()).is_ok(), "records hold no value");
+        findings.check(wire::pack::value::check(record.value.to_vec()).is_ok(), "records hold no value");
         let has = Scopes::new(has);
         let counted = usage.entry(tenant_key(tenant).to_vec()).or_default();
         counted.records += 1;
@@ -220,7 +220,7 @@ mod tests {
             let set = KvSet {
                 key: "k".to_owned(),
                 scopes: Scopes::new(["s"]),
-                value: wire::value::encode(&KhronosValue::Integer(1)),
+                value: wire::pack::value::encode(&KhronosValue::Integer(1)),
                 fresh_id: "id".to_owned(),
                 now: Timestamp::from_unix_micros(1).expect("in range"),
                 quota: Quota::default(),

@@ -15,10 +15,10 @@ use crate::store::pattern::{Pattern, index_fold};
 use crate::store::{FindLimits, Quota, Revision, Usage};
 use crate::wire::WireError;
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
-use crate::wire::plain;
-use crate::wire::reader::Reader;
-use crate::wire::shape::{Decode, Encode};
-use crate::wire::writer::Writer;
+use crate::wire::pack::plain;
+use crate::wire::pack::reader::Reader;
+use crate::wire::pack::shape::{Decode, Encode};
+use crate::wire::pack::writer::Writer;
 
 /// A write to the shop.
 #[derive(Debug)]

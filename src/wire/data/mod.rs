@@ -14,6 +14,7 @@ mod shares;
 mod tenant_id;
 mod tenant_state;
 mod timestamp;
+pub mod timezone;
 
 pub use encoded::{EncodedJson, EncodedValue};
 pub use event::{CreateEvent, EventData, ON_STARTUP};

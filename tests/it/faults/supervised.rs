@@ -12,7 +12,7 @@ use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::sharding::worker_for;
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};
-use mesophyll::wire::value::decode;
+use mesophyll::wire::pack::value::decode;
 use mesophyll::worker::supervisor::{Policy, State};
 use mesophyll::worker::{
     ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,

@@ -5,7 +5,7 @@ use mesophyll::wire::data::{
     TenantState,
 };
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
-use mesophyll::wire::shape::{Decode, Encode};
+use mesophyll::wire::pack::shape::{Decode, Encode};
 
 /// A message of a master.
 pub(super) fn server_message(bytes: &[u8]) {

@@ -4,7 +4,7 @@ use mesophyll::store::pattern::{Pattern, fold};
 use mesophyll::wire::json::{
     event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json, value_to_json,
 };
-use mesophyll::wire::value;
+use mesophyll::wire::pack::value;
 
 /// serde_json gives up below this many levels; deeper texts are beyond the comparison.
 const SERDE_LEVELS: usize = 100;

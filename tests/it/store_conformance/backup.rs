@@ -35,8 +35,8 @@ fn values(state: &DbState) -> Vec<Vec<u8>> {
 }
 
 fn fill(db: &TestDb) {
-    let data =
-        mesophyll::wire::plain::check(b"\x81\xa1a\xcb?\xf8\x00\x00\x00\x00\x00\x00".to_vec()).expect("plain JSON");
+    let data = mesophyll::wire::pack::plain::check(b"\x81\xa1a\xcb?\xf8\x00\x00\x00\x00\x00\x00".to_vec())
+        .expect("plain JSON");
     let state = TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data };
     db.state.set_tenant_state(TENANT, &state).expect("set");
     db.state.set_standing(TENANT, Standing::Banned).expect("banned");

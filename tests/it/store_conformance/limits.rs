@@ -80,7 +80,7 @@ fn values_at_and_over_the_limit(kept: Kept, door: Door) {
     refusal(db.set("k", &["s"], text(&"x".repeat(1_500_000))));
     let nested = |depth: usize| {
         let inner = (1..depth).fold(V::List(Vec::new()), |inner, _| V::List(vec![inner]));
-        wire::value::encode(&inner)
+        wire::pack::value::encode(&inner)
     };
     db.set("deep", &["s"], nested(32)).expect("at the limit");
     assert_eq!(db.value("deep", &["s"]), Some(nested(32)));
@@ -105,9 +105,9 @@ fn what_jsonb_cannot_keep_is_refused(kept: Kept, door: Door) {
         V::Vector([0.0, f32::NAN, 0.0]),
         V::Vector([f32::INFINITY, 0.0, 0.0]),
     ] {
-        refusal(db.set("k", &["s"], wire::value::encode(&value)));
+        refusal(db.set("k", &["s"], wire::pack::value::encode(&value)));
     }
-    db.set("k", &["s"], wire::value::encode(&V::Buffer(vec![0, 1]))).expect("bytes are not text");
+    db.set("k", &["s"], wire::pack::value::encode(&V::Buffer(vec![0, 1]))).expect("bytes are not text");
 }
 
 fn patterns_at_and_over_the_limit(kept: Kept, door: Door) {
@@ -124,7 +124,7 @@ fn a_refused_set_leaves_the_record_as_it_was(kept: Kept, door: Door) {
     db.put("k", &["s"], "v");
     let before = db.get("k", &["s"]);
     refusal(db.set("k", &["s"], text(&"x".repeat(2000))));
-    refusal(db.set("k", &["s"], wire::value::encode(&KhronosValue::Float(f64::NAN))));
+    refusal(db.set("k", &["s"], wire::pack::value::encode(&KhronosValue::Float(f64::NAN))));
     assert_eq!(db.get("k", &["s"]), before);
     assert_eq!(db.state.kv_usage(TENANT).map(|usage| usage.records), Ok(1));
 }

@@ -284,11 +284,11 @@ fn every_kind_of_value_comes_back_byte_by_byte(kept: Kept, door: Door) {
         V::Null,
     ];
     for (number, value) in values.iter().enumerate() {
-        let (key, encoded) = (number.to_string(), wire::value::encode(value));
+        let (key, encoded) = (number.to_string(), wire::pack::value::encode(value));
         db.set(&key, &["s"], encoded.clone()).expect("set");
         let got = db.value(&key, &["s"]).expect("there");
         assert_eq!(got, encoded, "{value:?}");
-        assert_eq!(wire::value::decode(&got).as_ref(), Ok(value));
+        assert_eq!(wire::pack::value::decode(&got).as_ref(), Ok(value));
     }
     assert_eq!(db.found("%", &[]).len(), values.len());
 }
@@ -307,7 +307,7 @@ fn the_golden_values_come_back_byte_by_byte(kept: Kept, door: Door) {
         let bytes: Vec<u8> = (0..hex.len() / 2)
             .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hexadecimal"))
             .collect();
-        let value = wire::value::check(bytes).expect("the reference's own bytes");
+        let value = wire::pack::value::check(bytes).expect("the reference's own bytes");
         match db.set("k", &["s"], value.clone()) {
             Ok(()) if vector["name"].as_str().is_some_and(|name| name.contains("-0.0")) => {}
             Ok(()) => {
@@ -324,7 +324,7 @@ fn negative_zero_is_stored_as_zero(kept: Kept, door: Door) {
     use KhronosValue as V;
     let db = TestDb::new(kept, door);
     let nested = |zero| {
-        wire::value::encode(&V::Map(vec![
+        wire::pack::value::encode(&V::Map(vec![
             (V::Float(zero), V::List(vec![V::Float(zero)])),
             (V::Null, V::Vector([zero as f32, 1.0, zero as f32])),
         ]))

@@ -27,11 +27,11 @@ fn entry(key: &str, version: i32) -> CreateGlobalKv {
         key: key.to_owned(),
         version,
         short: "one line".to_owned(),
-        public_metadata: wire::plain::check(b"\x82\xa1b\x01\xa1a\x02".to_vec()).expect("plain JSON"),
+        public_metadata: wire::pack::plain::check(b"\x82\xa1b\x01\xa1a\x02".to_vec()).expect("plain JSON"),
         scope: "tags".to_owned(),
         public_data: true,
         long: Some("many lines".to_owned()),
-        data: wire::plain::check(b"\x93\x01\x02\x03".to_vec()).expect("plain JSON"),
+        data: wire::pack::plain::check(b"\x93\x01\x02\x03".to_vec()).expect("plain JSON"),
     }
 }
 
@@ -202,7 +202,7 @@ fn entries_at_and_over_the_limit(kept: Kept, door: Door) {
         refusal(db.unpublish(TENANT, key, 1));
         refusal(db.tenants.global_kv_get(TENANT, key.to_owned(), 1, "tags".to_owned()));
     }
-    let json = |bytes: Vec<u8>| wire::plain::check(bytes).expect("plain JSON");
+    let json = |bytes: Vec<u8>| wire::pack::plain::check(bytes).expect("plain JSON");
     let nested = |depth: usize| json([vec![0x91; depth - 1], vec![0x90]].concat());
     let nul = || json(b"\xa1\0".to_vec());
     let short = |text: &str| text.to_owned();

@@ -27,7 +27,7 @@ fn tenant_states_come_back_canonical(kept: Kept, door: Door) {
     assert!(states().is_empty());
     let state = |events: &[&str], data: &[u8]| TenantState {
         events: events.iter().map(|name| (*name).to_owned()).collect(),
-        data: wire::plain::check(data.to_vec()).expect("plain JSON"),
+        data: wire::pack::plain::check(data.to_vec()).expect("plain JSON"),
     };
     let unsorted = b"\x82\xa1b\xcd\x00\x01\xa1a\x92\xc3\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00";
     let sorted = b"\x82\xa1a\x92\xc3\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00\xa1b\x01";
@@ -49,10 +49,10 @@ fn negative_zero_in_plain_json_is_stored_as_zero(kept: Kept, door: Door) {
     let json = |sign: u8| {
         let bytes =
             [&[0x93, 0xcb, sign][..], &[0; 7], &[0x81, 0xa1, b'z', 0xcb, sign], &[0; 7], b"\xcb\xbf\xf8", &[0; 6]];
-        wire::plain::check(bytes.concat()).expect("plain JSON")
+        wire::pack::plain::check(bytes.concat()).expect("plain JSON")
     };
-    let short = wire::plain::check(vec![0xca, 0x80, 0, 0, 0]).expect("plain JSON");
-    let zero = wire::plain::check([&[0xcb][..], &[0; 8]].concat()).expect("plain JSON");
+    let short = wire::pack::plain::check(vec![0xca, 0x80, 0, 0, 0]).expect("plain JSON");
+    let zero = wire::pack::plain::check([&[0xcb][..], &[0; 8]].concat()).expect("plain JSON");
     let set = |tenant, data| db.tenants.set_tenant_state(tenant, TenantState { events: BTreeSet::new(), data });
     set(TENANT, json(0x80)).expect("set");
     set(OTHER, short.clone()).expect("set");
@@ -83,7 +83,7 @@ fn tenant_states_at_and_over_the_limit(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
     let names = |count: usize| (0..count).map(|number| format!("EVENT_{number}")).collect::<BTreeSet<_>>();
     let set = |events, data: Vec<u8>| {
-        let data = wire::plain::check(data).expect("plain JSON");
+        let data = wire::pack::plain::check(data).expect("plain JSON");
         db.tenants.set_tenant_state(TENANT, TenantState { events, data })
     };
     let nested = |depth: usize| [vec![0x91; depth - 1], vec![0x90]].concat();

@@ -209,7 +209,7 @@ impl TenantDb for Unchecked {
 
 /// A text as a value.
 pub(crate) fn text(text: &str) -> EncodedValue {
-    wire::value::encode(&KhronosValue::Text(text.to_owned()))
+    wire::pack::value::encode(&KhronosValue::Text(text.to_owned()))
 }
 
 /// Why it was refused.

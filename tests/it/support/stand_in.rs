@@ -9,7 +9,7 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::{Answer, Cancelled, Job, Ticket};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::wire::data::{EventData, KhronosValue, TenantId};
-use mesophyll::wire::value::encode;
+use mesophyll::wire::pack::value::encode;
 
 /// What the runtime was told.
 #[derive(Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use super::values::{Span, Time, Wide, Zone};
 use super::{ConvertError, ConvertErrorKind, EXACT_MAX, lists, number};
 use crate::base::limits::{CONVERT_VALUES_MAX, CONVERT_WALKS_MAX, VALUE_DEPTH_MAX};
 use crate::wire::data::{EncodedJson, EncodedValue};
-use crate::wire::walk::{Octets, Token};
-use crate::wire::writer::Writer;
+use crate::wire::pack::walk::{Octets, Token};
+use crate::wire::pack::writer::Writer;
 
 /// Writes a value as typed bytes, at most `limit` of them.
 ///

@@ -12,8 +12,8 @@ use crate::runtime::luau::memory::{Pace, peak_bytes};
 use crate::wire::WireError;
 use crate::wire::data::{EncodedJson, EncodedValue};
 use crate::wire::json::event_data_from_json;
-use crate::wire::plain::{PlainToken, PlainWalk};
-use crate::wire::walk::{Token, Walk};
+use crate::wire::pack::plain::{PlainToken, PlainWalk};
+use crate::wire::pack::walk::{Token, Walk};
 
 /// What an item of a table takes at least, in bytes: a slot of an array, a node of a map.
 const ITEM_BYTES: usize = 16;

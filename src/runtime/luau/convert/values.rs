@@ -7,8 +7,8 @@ use mlua::{FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, U
 
 use super::{EXACT_MAX, number};
 use crate::base::limits::SCRIPT_NAME_MAX_BYTES;
+use crate::wire::data::timezone;
 use crate::wire::data::{Interval, Timestamp};
-use crate::wire::timezone;
 
 /// A 64-bit integer that keeps every digit. It leaves Luau as the kind that it came as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

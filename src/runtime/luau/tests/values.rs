@@ -60,9 +60,9 @@ fn every_kind_of_value_comes_back_as_the_documented_rules_say() {
     assert_eq!(echoed(&world, r#"{"$string_map":{"b":"1","a":"2"}}"#), r#"{"a":"2","b":"1"}"#);
     assert_eq!(echoed(&world, r#"{"$map":[[1,"x"],[2,"y"]]}"#), r#"["x","y"]"#);
     assert_eq!(echoed(&world, r#"{"$map":[["a",1],["a",2]]}"#), r#"{"a":2}"#);
-    assert_eq!(json(&echo(&world, wire::value::encode(&KhronosValue::Float(3.0))).expect("echo")), "3");
-    assert_eq!(json(&echo(&world, wire::value::encode(&KhronosValue::Float(-0.0))).expect("echo")), "0");
-    let unsigned = wire::value::encode(&KhronosValue::UnsignedInteger(5));
+    assert_eq!(json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(3.0))).expect("echo")), "3");
+    assert_eq!(json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(-0.0))).expect("echo")), "0");
+    let unsigned = wire::pack::value::encode(&KhronosValue::UnsignedInteger(5));
     assert_eq!(echo(&world, unsigned.clone()), Ok(unsigned));
 }
 
@@ -439,9 +439,9 @@ fn random_values_come_back_equal() {
     let mut dice = Dice(1);
     for round in 0..2000 {
         let value = dice.value(4);
-        let back =
-            echo(&world, wire::value::encode(&value)).unwrap_or_else(|error| panic!("{round}: {error}: {value:?}"));
-        let back = wire::value::decode(&back).expect("a value");
+        let back = echo(&world, wire::pack::value::encode(&value))
+            .unwrap_or_else(|error| panic!("{round}: {error}: {value:?}"));
+        let back = wire::pack::value::decode(&back).expect("a value");
         assert_eq!(normal(back), normal(value), "round {round}");
     }
 }

@@ -5,7 +5,7 @@
 
 use rmp::Marker;
 
-use super::WireError;
+use crate::wire::WireError;
 
 /// A position in MessagePack bytes, and whether everything so far was as [`super::writer::Writer`] would write it.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::WireError;
-use super::timezone;
+use crate::wire::WireError;
+use crate::wire::data::timezone;
 use crate::wire::data::{Interval, Timestamp};
 
 /// Why a JSON text, or the value it should become, is not right. Its text is for the caller who sent it.

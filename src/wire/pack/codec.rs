@@ -8,9 +8,9 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::WireError;
 use super::plain::{self, PlainToken, PlainWalk};
 use crate::base::limits::SERDE_DEPTH_MAX;
+use crate::wire::WireError;
 use crate::wire::data::EncodedJson;
 
 /// Why a type and plain MessagePack do not match.

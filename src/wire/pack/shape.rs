@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::WireError;
 use super::reader::{Item, Reader};
 use super::writer::Writer;
 use crate::base::limits::WIRE_DEPTH_MAX;
+use crate::wire::WireError;
 use crate::wire::data::Timestamp;
 
 /// What has a form on the wire.
@@ -189,28 +189,28 @@ pub(crate) fn required<T: Decode>(field: Option<T>) -> Result<T, WireError> {
 /// Reads a struct into variables of the names of its fields.
 macro_rules! read_fields {
     ($reader:expr => $($field:ident),+) => {
-        let reader: &mut $crate::wire::reader::Reader<'_> = $reader;
+        let reader: &mut $crate::wire::pack::reader::Reader<'_> = $reader;
         // As nearly everybody writes it: one field after the other, without asking for the place of each.
         let ($($field,)+) = if reader.short_array_of([$(stringify!($field)),+].len()) {
             ($({
-                let $field = $crate::wire::shape::Decode::decode(reader)?;
+                let $field = $crate::wire::pack::shape::Decode::decode(reader)?;
                 $field
             },)+)
         } else {
             $(let mut $field = None;)+
-            $crate::wire::shape::fields(
+            $crate::wire::pack::shape::fields(
                 reader,
                 &[$(stringify!($field)),+],
-                $crate::wire::shape::FieldCount::Exact,
+                $crate::wire::pack::shape::FieldCount::Exact,
                 |index, reader| {
                     let mut place = 0..;
                     $(if place.next() == Some(index) {
-                        $field = Some($crate::wire::shape::Decode::decode(reader)?);
+                        $field = Some($crate::wire::pack::shape::Decode::decode(reader)?);
                     })+
                     Ok(())
                 },
             )?;
-            ($($crate::wire::shape::required($field)?,)+)
+            ($($crate::wire::pack::shape::required($field)?,)+)
         };
     };
 }

@@ -4,12 +4,12 @@
 //! value that comes in another form is written anew, once, where it enters. Nothing here recurses: open containers are
 //! on stacks that `WIRE_DEPTH_MAX` bounds.
 
-use super::WireError;
 use super::reader::Reader;
 use super::shape::{Decode, Encode};
 use super::token::{Token, write_string_map};
 use super::walk::Walk;
 use super::writer::Writer;
+use crate::wire::WireError;
 use crate::wire::data::{EncodedValue, KhronosValue};
 
 pub use super::storable::storable;

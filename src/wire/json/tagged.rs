@@ -4,12 +4,12 @@
 //! Reading and writing take two passes each: what a map or an object has to become depends on all its keys.
 
 use super::base64;
-use super::build::Builder;
-use super::json_reader::{JsonError, JsonReader, JsonToken};
-use super::json_writer::JsonWriter;
-use super::walk::{Token, Walk};
+use super::reader::{JsonError, JsonReader, JsonToken};
+use super::writer::JsonWriter;
 use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::wire::data::EncodedValue;
+use crate::wire::pack::build::Builder;
+use crate::wire::pack::walk::{Token, Walk};
 
 /// A value as JSON text.
 ///
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
     use crate::wire::data::KhronosValue::{self, *};
     use crate::wire::data::{Interval as Span, Timestamp};
-    use crate::wire::value::{decode, encode};
+    use crate::wire::pack::value::{decode, encode};
 
     fn text(text: &str) -> KhronosValue {
         Text(text.to_owned())

@@ -163,7 +163,7 @@ pub(super) fn plain_pairs<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::wire) mod tests {
     use super::super::plain::PlainWalk;
     use super::super::walk::Walk;
     use super::*;

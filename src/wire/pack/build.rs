@@ -3,10 +3,10 @@
 //! For whoever has values in another form (JSON, Luau) and does not know beforehand how long a map or list will be. What
 //! comes out is canonical, and nests no deeper than anybody decodes.
 
-use super::WireError;
 use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
+use crate::wire::WireError;
 use crate::wire::data::EncodedValue;
 
 /// A value under construction.
@@ -173,7 +173,7 @@ impl Builder {
 mod tests {
     use super::*;
     use crate::wire::data::KhronosValue;
-    use crate::wire::value;
+    use crate::wire::pack::value;
 
     #[test]
     fn what_is_built_is_what_the_tree_form_encodes_to() {

@@ -1,9 +1,9 @@
 //! The store's rules on a value (protocol.md: "KV semantics"): what both stores can keep and give back unchanged.
 
-use super::WireError;
 use super::build::Builder;
 use super::walk::{StringPairs, Token, Walk};
 use crate::base::limits::{KV_VALUE_MAX_BYTES, VALUE_DEPTH_MAX};
+use crate::wire::WireError;
 use crate::wire::data::EncodedValue;
 
 const TOO_DEEP: &str = "the value nests deeper than 32 levels";
@@ -92,7 +92,7 @@ fn broken(_: WireError) -> &'static str {
 mod tests {
     use super::*;
     use crate::wire::data::KhronosValue::{self, Float, LazyStringMap, List, Map, Null, Text, Vector};
-    use crate::wire::value::{decode, encode};
+    use crate::wire::pack::value::{decode, encode};
 
     fn nested(levels: usize) -> KhronosValue {
         (0..levels).fold(Null, |inner, level| match level % 2 {

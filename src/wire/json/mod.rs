@@ -3,17 +3,23 @@
 //!
 //! Text is streamed into MessagePack and back; nothing is built into a tree, and nothing recurses. Pure.
 
-use super::json_reader::{JsonReader, JsonToken};
-use super::json_writer::JsonWriter;
-use super::plain::{PlainToken, PlainWalk};
-use super::writer::{Open, Writer};
+mod base64;
+mod jsonb;
+mod reader;
+mod tagged;
+mod writer;
+
+use super::pack::plain::{PlainToken, PlainWalk};
+use super::pack::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::wire::data::EncodedJson;
+use reader::{JsonReader, JsonToken};
+use writer::JsonWriter;
 
-pub use super::json_reader::JsonError;
-pub use super::jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};
-pub use super::plain::canonical;
-pub use super::tagged::{value_from_json, value_to_json};
+pub use super::pack::plain::canonical;
+pub use jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};
+pub use reader::JsonError;
+pub use tagged::{value_from_json, value_to_json};
 
 /// JSON text as an event's data: the sender's order of keys is kept, and of equal keys both.
 ///
@@ -96,7 +102,7 @@ pub(super) fn json_text(json: &EncodedJson, write_float: impl Fn(f64, &mut JsonW
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::plain;
+    use crate::wire::pack::plain;
 
     #[test]
     fn json_text_goes_into_messagepack_and_back() {

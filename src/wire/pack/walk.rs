@@ -3,11 +3,12 @@
 //! Everything that looks inside a value stands on it: checks, trees, JSON, Luau. It builds nothing and does not recurse:
 //! open containers are on a stack of its own, bounded by `WIRE_DEPTH_MAX`.
 
-use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
-use super::{skim, timezone};
+use super::skim;
 use crate::base::limits::WIRE_DEPTH_MAX;
+use crate::wire::WireError;
+use crate::wire::data::timezone;
 use crate::wire::data::{EncodedValue, Interval, Timestamp};
 
 pub use super::token::{Octets, StringPairs, Token};

@@ -2,10 +2,10 @@
 //!
 //! [`super::walk`] reads them, [`super::build`] takes them; they borrow from the message and allocate nothing.
 
-use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::text;
 use super::writer::Writer;
+use crate::wire::WireError;
 use crate::wire::data::{Interval, Timestamp};
 
 /// A step of a walk: a value that has no values inside, or the start or end of one that has.

@@ -3,16 +3,16 @@
 //! An object with the variant's name around each value, as on the wire. What is read may have been written by others, and
 //! has been through jsonb, which prints numbers in full and has an order of its own for keys.
 
-use super::build::Builder;
-use super::json::json_text;
-use super::json_reader::{JsonError, JsonReader, JsonToken};
-use super::json_writer::JsonWriter;
-use super::storable::sorted;
-use super::walk::{Token, Walk};
+use super::json_text;
+use super::reader::{JsonError, JsonReader, JsonToken};
+use super::writer::JsonWriter;
 use crate::base::limits::WIRE_DEPTH_MAX;
 use crate::wire::data::{EncodedJson, EncodedValue};
+use crate::wire::pack::build::Builder;
+use crate::wire::pack::storable::sorted;
+use crate::wire::pack::walk::{Token, Walk};
 
-/// The JSON that is stored. NaN and infinities become null, which does not read back: see [`super::value::storable`].
+/// The JSON that is stored. NaN and infinities become null, which does not read back: see [`crate::wire::pack::value::storable`].
 ///
 /// # Errors
 /// None for a value that was checked where it entered.
@@ -230,10 +230,10 @@ mod tests {
     use super::*;
     use crate::wire::data::KhronosValue::{self, *};
     use crate::wire::data::{Interval as Span, Timestamp};
-    use crate::wire::value::{decode, encode};
+    use crate::wire::pack::value::{decode, encode};
 
     /// The JSON and how the reference reads it back, for each name.
-    const JSONB: &str = include_str!("../../tests/data/wire/jsonb.json");
+    const JSONB: &str = include_str!("../../../tests/data/wire/jsonb.json");
 
     fn text(text: &str) -> KhronosValue {
         Text(text.to_owned())

@@ -4,12 +4,12 @@
 //! The sender's key order and header widths are kept: the data of an event is copied as it came. [`canonical`] is for
 //! whoever needs one form. Nothing here recurses: open containers are on stacks that `WIRE_DEPTH_MAX` bounds.
 
-use super::WireError;
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, utf8};
 use super::skim;
 use super::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
+use crate::wire::WireError;
 use crate::wire::data::EncodedJson;
 
 /// Takes bytes as plain JSON.
