@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::base::limits;
 use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
+use crate::net::stream::names_a_listener;
 use crate::store::{DbOptions, Quota, StoreOptions};
-use crate::stream::names_a_listener;
 use crate::worker::Recycle;
 
 pub use self::values::{SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};

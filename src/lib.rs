@@ -13,22 +13,20 @@
 //!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
 //! ```
 //!
-//! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`stream`], [`http`],
-//! [`link`]; [`store`]; [`dispatch`]; [`runtime`]; [`mesophyll`]; [`worker`]; [`internal_api`]; [`config`], [`master`],
-//! [`cli`]. Each imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how an
-//! event travels, docs/threads.md which thread runs what.
+//! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`]; [`store`];
+//! [`dispatch`]; [`runtime`]; [`mesophyll`]; [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each
+//! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how an event travels,
+//! docs/threads.md which thread runs what.
 
 pub mod base;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
-pub mod http;
 pub mod internal_api;
-pub mod link;
 pub mod master;
 pub mod mesophyll;
+pub mod net;
 pub mod runtime;
 pub mod store;
-pub mod stream;
 pub mod wire;
 pub mod worker;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::base::limits;
-use crate::stream::names_a_listener;
+use crate::net::stream::names_a_listener;
 
 use super::{ConfigError, Options};
 

@@ -6,7 +6,7 @@ use super::error::Code;
 use super::openapi::description;
 use super::routes::{Access, Endpoint, ROUTES};
 use crate::base::generated_page::{assert_current, cell};
-use crate::http::router::Route;
+use crate::net::http::router::Route;
 
 const HEAD: &str = "# The internal API
 

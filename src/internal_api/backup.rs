@@ -10,7 +10,7 @@ use super::error::{ApiError, Code};
 use super::{Api, Call};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_TIME_MAX;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::store::backup;
 
 /// Whether a backup is under way; the turn ends when this is dropped.

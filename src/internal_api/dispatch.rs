@@ -12,7 +12,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::Job;
 use crate::dispatch::worker_like;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use crate::wire::json;
 

@@ -4,8 +4,8 @@
 use serde::Serialize;
 
 use crate::base::error::{DbError, DispatchError};
-use crate::http::{BodyError, Refusal, Response};
-use crate::stream::Peer;
+use crate::net::http::{BodyError, Refusal, Response};
+use crate::net::stream::Peer;
 
 /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -6,7 +6,7 @@ use super::request::{Fields, Whole, tenant};
 use super::text::{self, ObjectText};
 use super::{Api, Call};
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use crate::wire::data::{CreateGlobalKv, PartialGlobalKv};
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::error::{ApiError, Code};
 use super::metrics::Figures;
 use super::{Api, Call, flag};
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::worker::Operator;
 
 /// Tells how the workers are. Called on a connection's thread; must not block.

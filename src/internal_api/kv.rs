@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::request::{Fields, tenant};
 use super::{Api, Call, text};
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::store::KvAnswer;
 use crate::wire::data::{KeyValueOp, KvRecord};
 

@@ -7,7 +7,7 @@ use log::LevelFilter;
 use super::error::ApiError;
 use super::request::Fields;
 use super::{Api, Call};
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 
 /// Limit: what a body may have that says one word.
 const BODY_MAX_BYTES: usize = 1024;

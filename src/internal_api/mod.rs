@@ -50,10 +50,12 @@ use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE, DISPATCH_DEADLINE,
 };
 use crate::dispatch::worker_like::WorkerLike;
-use crate::http::router::{self, Found, PathParams};
-use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response};
+use crate::net::http::router::{self, Found, PathParams};
+use crate::net::http::{
+    Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response,
+};
+use crate::net::stream::Peer;
 use crate::store::DbState;
-use crate::stream::Peer;
 
 pub use self::error::Code;
 pub use self::health::Readiness;

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::error::{ApiError, Code};
 use super::routes::{Access, Endpoint, ROUTES};
 use super::{Api, Call};
-use crate::http::router::Route;
-use crate::http::{Body, Response};
+use crate::net::http::router::Route;
+use crate::net::http::{Body, Response};
 
 /// What the routes' table does not say.
 const WORDS: &str = include_str!("openapi.json");
@@ -139,7 +139,7 @@ pub(super) fn errors(route: &Route<Endpoint>) -> BTreeMap<u16, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Method;
+    use crate::net::http::Method;
 
     #[test]
     fn every_route_is_described_and_nothing_else_is() {

@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use super::error::ApiError;
 use super::{Api, Call};
 use crate::base::random;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");

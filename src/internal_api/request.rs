@@ -14,8 +14,8 @@ use super::error::ApiError;
 use super::object::{self, Members};
 use super::{Api, Call, shortened};
 use crate::base::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
-use crate::http::router::PathParams;
-use crate::http::{Body, BodyError};
+use crate::net::http::router::PathParams;
+use crate::net::http::{Body, BodyError};
 use crate::wire::data::{EncodedJson, EncodedValue, TenantId};
 use crate::wire::json;
 

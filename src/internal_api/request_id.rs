@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::dispatch::Ticket;
 use crate::dispatch::worker_like::next_ticket;
-use crate::http::RequestHead;
+use crate::net::http::RequestHead;
 
 /// The header, in requests and in answers.
 pub(super) const HEADER: &str = "X-Request-Id";

@@ -6,8 +6,8 @@ use super::{
     Api, Call, backup, dispatch, global_kv, health, kv, log_level, metrics, openapi, page, scripts, status, tenants,
     workers,
 };
-use crate::http::router::Route;
-use crate::http::{Body, Method, Response};
+use crate::net::http::router::Route;
+use crate::net::http::{Body, Method, Response};
 
 /// Who may call a route, once the source rule let them pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

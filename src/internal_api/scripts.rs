@@ -8,7 +8,7 @@ use super::request::{Fields, deadline, tenant};
 use super::{Api, Call};
 use crate::base::limits::{API_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::dispatch::Job;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 
 pub(super) fn run_script(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;

@@ -18,7 +18,7 @@ use super::{Api, Call, flag};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
 use crate::dispatch::JobKind;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::wire::data::sharding::worker_for;
 use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 

@@ -11,7 +11,7 @@ use super::{Api, Call};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
 use crate::dispatch::Job;
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::store::{Quota, Standing, Usage, rules};
 use crate::wire::data::{Scopes, TenantId, TenantState};
 

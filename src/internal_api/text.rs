@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::admission::Permit;
 use super::error::{ApiError, Code};
-use crate::http::Response;
+use crate::net::http::Response;
 use crate::wire::data::{EncodedJson, EncodedValue, KvRecord, Timestamp};
 use crate::wire::json;
 
@@ -121,7 +121,7 @@ mod tests {
 
     use super::super::admission::{Admission, Amounts};
     use super::*;
-    use crate::http::ResponseBody;
+    use crate::net::http::ResponseBody;
 
     #[test]
     fn an_object_is_put_together_from_pieces() {

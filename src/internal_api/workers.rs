@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::error::{ApiError, Code};
 use super::request::tenant;
 use super::{Api, Call};
-use crate::http::{Body, Response};
+use crate::net::http::{Body, Response};
 use crate::worker::supervisor::Cause;
 use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::random;
-use crate::link::{CloseCause, close_code};
+use crate::net::link::{CloseCause, close_code};
 
 /// Reconnecting starts here and doubles up to [`BACKOFF_MAX`].
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);

@@ -16,10 +16,10 @@ use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
-use crate::link::{
+use crate::net::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
 };
-use crate::stream::{Stream, unix_path};
+use crate::net::stream::{Stream, unix_path};
 use crate::wire::WireError;
 use crate::wire::data::{CreateEvent, IdMap, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};

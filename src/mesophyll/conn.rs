@@ -11,8 +11,10 @@ use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
-use crate::link::{CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code};
-use crate::stream::Peer;
+use crate::net::link::{
+    CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code,
+};
+use crate::net::stream::Peer;
 use crate::wire::WireError;
 use crate::wire::data::{CreateEvent, EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};

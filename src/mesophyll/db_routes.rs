@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::db_figures::{DbFigures, DbRequest};
 use crate::base::error::DbError;
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
-use crate::http::{Body, BodyError, Method, Reply, RequestHead, Response};
+use crate::net::http::{Body, BodyError, Method, Reply, RequestHead, Response};
 use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};
 use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};

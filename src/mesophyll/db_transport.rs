@@ -22,7 +22,7 @@ use super::db_buffers::DbBuffers;
 use crate::base::limits::{
     DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
 };
-use crate::stream::{Stream, unix_path};
+use crate::net::stream::{Stream, unix_path};
 
 /// Where the master is.
 ///

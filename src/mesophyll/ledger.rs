@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::base::metrics::Counter;
-use crate::link::{CloseCause, LinkStats, close_code};
+use crate::net::link::{CloseCause, LinkStats, close_code};
 
 use super::tally::Tally;
 

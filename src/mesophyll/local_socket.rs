@@ -103,7 +103,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stream::{Stream, unix_path};
+    use crate::net::stream::{Stream, unix_path};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 

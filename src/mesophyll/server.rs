@@ -15,10 +15,10 @@ use log::LevelFilter;
 
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
-use crate::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
+use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
+use crate::net::stream::Stream;
 use crate::store::DbState;
-use crate::stream::Stream;
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::stream::{Stream, unix_path};
+use mesophyll::net::stream::{Stream, unix_path};
 use mesophyll::wire::data::{KhronosValue, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::pack::value::encode;

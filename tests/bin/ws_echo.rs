@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use mesophyll::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
-use mesophyll::link::{
+use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use mesophyll::net::link::{
     self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, Service, close_code,
 };
 

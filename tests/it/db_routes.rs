@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use mesophyll::http::HttpServer;
+use mesophyll::net::http::HttpServer;
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire::data::{EncodedJson, KeyValueOp, TenantId, TenantState};
 use mesophyll::wire::pack::shape::{Decode, Encode};

@@ -20,9 +20,14 @@ const RULES: &[Rule] = &[
     Rule { who: "base", may_use: &[], why: "what everything stands on knows nothing of it" },
     Rule { who: "wire/data", may_use: &[], why: "what travels is pure data" },
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
-    Rule { who: "stream", may_use: &[], why: "a connection does not know what goes over it" },
-    Rule { who: "http", may_use: &["stream"], why: "the HTTP server knows nothing of Mesophyll" },
-    Rule { who: "link", may_use: &["wire", "stream"], why: "a link carries messages and does not know who talks" },
+    Rule { who: "net", may_use: &[], why: "it only names its rooms" },
+    Rule { who: "net/stream", may_use: &[], why: "a connection does not know what goes over it" },
+    Rule { who: "net/http", may_use: &["net/stream"], why: "the HTTP server knows nothing of Mesophyll" },
+    Rule {
+        who: "net/link",
+        may_use: &["wire", "net/stream"],
+        why: "a link carries messages and does not know who talks",
+    },
     Rule { who: "store", may_use: &["wire"], why: "the store is below everything that asks it" },
     Rule { who: "dispatch", may_use: &[], why: "a job knows neither where it runs nor how it gets there" },
     Rule {
@@ -32,17 +37,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "mesophyll",
-        may_use: &["dispatch", "link", "http", "stream", "wire", "store"],
+        may_use: &["dispatch", "net/link", "net/http", "net/stream", "wire", "store"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
         who: "worker",
-        may_use: &["dispatch", "mesophyll", "runtime", "store", "wire", "link"],
+        may_use: &["dispatch", "mesophyll", "runtime", "store", "wire", "net/link"],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
         who: "internal_api",
-        may_use: &["worker", "dispatch", "store", "http", "stream", "wire"],
+        may_use: &["worker", "dispatch", "store", "net/http", "net/stream", "wire"],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
@@ -53,9 +58,9 @@ const RULES: &[Rule] = &[
             "mesophyll",
             "store",
             "runtime",
-            "link",
-            "http",
-            "stream",
+            "net/link",
+            "net/http",
+            "net/stream",
             "wire",
             "internal_api",
         ],
@@ -71,8 +76,8 @@ const RULES: &[Rule] = &[
             "mesophyll",
             "runtime",
             "store",
-            "link",
-            "http",
+            "net/link",
+            "net/http",
             "wire",
         ],
         why: "a master is put together from everything, and knows no command line",
@@ -97,8 +102,8 @@ const HOMES: &[Home] = &[
             "dispatch/job.rs",
             "base/thread.rs",
             "master.rs",
-            "http/",
-            "link/",
+            "net/http/",
+            "net/link/",
             "store/",
             "runtime/",
             "mesophyll/",
@@ -109,7 +114,7 @@ const HOMES: &[Home] = &[
     },
     Home { krate: "getrandom", homes: &["base/random.rs"] },
     Home { krate: "hmac", homes: &["internal_api/token.rs"] },
-    Home { krate: "httparse", homes: &["http/"] },
+    Home { krate: "httparse", homes: &["net/http/"] },
     Home { krate: "log", homes: &[""] },
     Home { krate: "mlua", homes: &["runtime/luau/"] },
     Home { krate: "postgres", homes: &["store/postgres.rs", "store/postgres/"] },
@@ -119,11 +124,11 @@ const HOMES: &[Home] = &[
     Home {
         krate: "rustix",
         homes: &[
-            "http/",
-            "link/",
+            "net/http/",
+            "net/link/",
             "mesophyll/db_transport.rs",
             "store/redb/open.rs",
-            "stream.rs",
+            "net/stream.rs",
             "base/thread.rs",
             "worker/child.rs",
             "cli/interruptible.rs",
@@ -137,7 +142,7 @@ const HOMES: &[Home] = &[
     Home { krate: "signal_hook", homes: &["cli/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/logging.rs"] },
     Home { krate: "thread_priority", homes: &["base/thread.rs"] },
-    Home { krate: "tungstenite", homes: &["link/"] },
+    Home { krate: "tungstenite", homes: &["net/link/"] },
     Home {
         krate: "ureq",
         homes: &["mesophyll/db_buffers.rs", "mesophyll/db_client.rs", "mesophyll/db_transport.rs", "cli/client.rs"],
@@ -259,7 +264,7 @@ fn an_import_that_breaks_a_rule_is_found() {
         code: code.to_owned(),
         product: code.to_owned(),
     };
-    let wrong = source("src/wire/json/mod.rs", "use crate::{base, store::Store}; use super::super::link::Link;");
+    let wrong = source("src/wire/json/mod.rs", "use crate::{base, store::Store}; use super::super::net::link::Link;");
     assert_eq!(problems_of_imports(&wrong).len(), 2);
     let right = source("src/wire/json/mod.rs", "use super::reader::Reader; use crate::wire::data::TenantId;");
     assert!(problems_of_imports(&right).is_empty());

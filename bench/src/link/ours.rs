@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use mesophyll::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::base::error::DispatchError;
-use mesophyll::link::LinkLimits;
+use mesophyll::net::link::LinkLimits;
 use mesophyll::master::Master;
 use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
 use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};

@@ -1,7 +1,7 @@
 //! Families about both HTTP servers, and what the internal API answered.
 
 use crate::base::metrics::{Counter, Exposition};
-use crate::http::HttpStats;
+use crate::net::http::HttpStats;
 
 /// The statuses that the internal API answers; any other is `other`.
 const STATUSES: [u16; 21] =

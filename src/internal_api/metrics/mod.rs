@@ -20,7 +20,7 @@ use super::{About, Api, Call};
 use crate::base::limits::METRICS_SCRAPES_MAX;
 use crate::base::metrics::Exposition;
 use crate::base::process_figures::{self, ProcessFigures};
-use crate::http::{Body, HttpStats, HttpWatch, Response};
+use crate::net::http::{Body, HttpStats, HttpWatch, Response};
 use crate::store::{DbState, StoreFigures};
 use crate::worker::{Traffic, WorkerReport};
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mesophyll::http::RequestHead;
+use mesophyll::net::http::RequestHead;
 
 /// A request's head, its empty line included.
 pub(super) fn http_head(bytes: &[u8]) {

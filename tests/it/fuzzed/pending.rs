@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesophyll::link::{CloseCause, Pending, Registered};
+use mesophyll::net::link::{CloseCause, Pending, Registered};
 
 const MAX: usize = 5;
 

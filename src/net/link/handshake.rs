@@ -16,7 +16,7 @@ use tungstenite::{WebSocket, error::Error};
 
 use super::reader::ReadHalf;
 use super::{Link, LinkLimits, LinkSender, Service};
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// What tungstenite takes from the stream below at once, and fills with zeros before, each time.
 const CODEC_BYTES: usize = 4 * 1024;

@@ -14,7 +14,7 @@ use super::handshake::Upgraded;
 use super::input::Input;
 use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
 use crate::base::thread::{self, OwnedThread};
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// The stream under the reader's WebSocket object: it reads from the socket; what is written goes to the writer's
 /// queue once there is one (before, during the handshake, it goes to the socket).

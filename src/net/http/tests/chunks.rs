@@ -1,7 +1,7 @@
 //! Bodies of requests in chunks: what is read, and what could be read in two ways and is refused.
 
 use super::support::{Fixture, patient, serve};
-use crate::http::HttpLimits;
+use crate::net::http::HttpLimits;
 
 fn chunked() -> Fixture {
     serve(HttpLimits { takes_chunks: true, ..patient() })

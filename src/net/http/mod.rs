@@ -26,7 +26,7 @@ pub use head::{Method, Refusal, RequestHead};
 pub use response::{Reply, Response, ResponseBody};
 pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
-use crate::stream::Peer;
+use crate::net::stream::Peer;
 
 /// Decides what a request is answered. Called on the connection's own thread, one request of a connection at a time.
 pub trait Handler: Send + Sync {

@@ -216,7 +216,7 @@ fn an_upgrade_gets_the_socket_and_the_bytes_behind_the_head() {
     let mut client = fixture.connect();
     client.send(b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\nearly");
     let (stream, mut early) = fixture.upgraded_rx.recv_timeout(super::support::PATIENCE).expect("the upgrade");
-    let crate::stream::Stream::Tcp(mut stream) = stream else { panic!("it came by TCP") };
+    let crate::net::stream::Stream::Tcp(mut stream) = stream else { panic!("it came by TCP") };
     assert_eq!((stream.read_timeout().expect("a socket"), stream.write_timeout().expect("a socket")), (None, None));
     client.send(b" late");
     client.finish_writing();

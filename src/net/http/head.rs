@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::target::{self, Target, is_host_char};
 use crate::base::limits::HTTP_HEADERS_MAX;
-use crate::stream::Peer;
+use crate::net::stream::Peer;
 
 /// A request method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

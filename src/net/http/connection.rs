@@ -15,7 +15,7 @@ use super::registry::{Doing, Slot};
 use super::response::{self, Reply, Response, ResponseFraming};
 use super::server::Shared;
 use super::socket::Socket;
-use crate::stream::{Peer, Stream};
+use crate::net::stream::{Peer, Stream};
 
 /// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
 const BODY_STEP_BYTES: usize = 1024 * 1024;

@@ -22,7 +22,7 @@ use super::response::full_text;
 use super::socket::Socket;
 use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
-use crate::stream::{Listener, Peer, Stream};
+use crate::net::stream::{Listener, Peer, Stream};
 
 /// How long the acceptor waits after an error of `accept` that would come again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::limits;
 use crate::base::thread::OwnedThread;
-use crate::stream::{Peer, Stream};
+use crate::net::stream::{Peer, Stream};
 use crate::wire::data::TenantId;
 use frames::FrameKind;
 use outlet::{Outlet, Patience, Progress};

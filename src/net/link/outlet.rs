@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::net::{SendFlags, send};
 
 use super::LinkStats;
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// Limit: bytes of a buffer that is kept for the next frames; a larger one was for a large message.
 const SPARE_BYTES: usize = 256 * 1024;

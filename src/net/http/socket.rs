@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// A connection with deadlines.
 pub(super) struct Socket {

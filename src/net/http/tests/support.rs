@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 
-pub(super) use crate::http::testing::{Answer, Client, PATIENCE};
-use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
-use crate::stream::Stream;
+pub(super) use crate::net::http::testing::{Answer, Client, PATIENCE};
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::net::stream::Stream;
 
 /// Bytes of the answer to `/big`: more than the sockets' buffers hold.
 pub(super) const BIG_BYTES: usize = 16 * 1024 * 1024;
@@ -133,7 +133,7 @@ impl Fixture {
     }
 
     /// Waits until a figure of the server is as it should be.
-    pub(super) fn wait_until(&self, what: &str, is_so: impl Fn(crate::http::HttpStats) -> bool) {
+    pub(super) fn wait_until(&self, what: &str, is_so: impl Fn(crate::net::http::HttpStats) -> bool) {
         let deadline = soon();
         while !is_so(self.server.stats()) {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.server.stats());

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::thread::OwnedThread;
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);

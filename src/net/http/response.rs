@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::date::imf_fixdate;
 use super::socket::Socket;
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// Chunks are gathered to at least this much before they are written: a system call a record would cost more than the
 /// record.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::support::{Client, PATIENCE, pace, patient, serve, soon};
-use crate::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
-use crate::stream::Stream;
+use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
+use crate::net::stream::Stream;
 
 /// Long enough for a client on a busy machine to connect and say something, where it is the server's patience.
 const SHORT: Duration = Duration::from_millis(500);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::stream::Stream;
+use crate::net::stream::Stream;
 
 /// Tests wait at most this long for something that should happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

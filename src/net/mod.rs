@@ -1,0 +1,5 @@
+//! Bytes between processes: connections, HTTP on them, and links that carry messages.
+
+pub mod http;
+pub mod link;
+pub mod stream;
