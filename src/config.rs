@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
-use crate::mesophyll::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::net::stream::names_a_listener;
+use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::worker::Recycle;
 

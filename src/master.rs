@@ -23,7 +23,7 @@ use crate::config::{Mode, PoolConfig};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::internal_api::metrics::Figures;
 use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
-use crate::mesophyll::{LocalWorker, MesophyllServer, ServerConfig, StartError};
+use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::wire::data::sharding::worker_for;

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
-use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{self as product, DbOptions, DbState};
 
 use crate::peer;

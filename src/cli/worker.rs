@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::net::link::LinkLimits;
+use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
 use crate::worker::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 

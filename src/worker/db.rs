@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::error::DbError;
-use crate::mesophyll::MesophyllDbClient;
+use crate::protocol::MesophyllDbClient;
 use crate::runtime::TenantDb;
 use crate::store::global::{GlobalAddress, check_op};
 use crate::store::{Caller, DbState, rules};

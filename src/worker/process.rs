@@ -15,8 +15,8 @@ use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
-use crate::mesophyll::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::net::link::{CloseCause, close_code};
+use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
 

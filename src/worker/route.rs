@@ -11,7 +11,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
 use crate::dispatch::{Answer, Cancelled, Job, Ticket};
-use crate::mesophyll::{MesophyllServerConn, Unsent};
+use crate::protocol::{MesophyllServerConn, Unsent};
 use crate::wire::data::{Shares, TenantId};
 
 /// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing here blocks.

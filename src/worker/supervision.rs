@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::base::error::DispatchError;
 use crate::base::random;
-use crate::mesophyll::{InFlight, MesophyllServerConn};
 use crate::net::link::{CloseCause, close_code};
+use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::TenantId;
 
 use super::child::{Child, ChildSpec, describe};

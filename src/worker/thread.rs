@@ -13,7 +13,7 @@ use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
 use crate::dispatch::worker_like::{WorkerLike, next_ticket};
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
-use crate::mesophyll::LocalWorker;
+use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;

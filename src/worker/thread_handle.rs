@@ -14,7 +14,7 @@ use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
-use crate::mesophyll::{LocalWorker, Unsent};
+use crate::protocol::{LocalWorker, Unsent};
 use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::limits::LIVE_TENANTS_MAX;
-use crate::mesophyll::VmQuestion;
+use crate::protocol::VmQuestion;
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
 

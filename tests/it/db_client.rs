@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
 
 use mesophyll::base::error::DbError;
-use mesophyll::mesophyll::MesophyllDbClient;
+use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::store::DbOptions;
 use mesophyll::wire::data::{GlobalKeyValueOp, KeyValueOp, TenantId};
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use mesophyll::base::limits;
-use mesophyll::mesophyll::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use mesophyll::net::link::LinkLimits;
+use mesophyll::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use mesophyll::wire::message::{ClientMessage, Incoming};
 use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use tungstenite::Message;

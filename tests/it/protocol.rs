@@ -9,11 +9,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::dispatch::{Answer, Job, Ticket};
-use mesophyll::mesophyll::{
+use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
+use mesophyll::protocol::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,
     ServerConfig,
 };
-use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};

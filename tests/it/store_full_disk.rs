@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use mesophyll::base::error::DbError;
-use mesophyll::mesophyll::MesophyllDbClient;
+use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::wire;
 use mesophyll::wire::data::{KeyValueOp, KhronosValue, TenantId};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};

@@ -13,7 +13,7 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::dispatch::{Answer, Job, Ticket};
-use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::Job;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};

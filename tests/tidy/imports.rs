@@ -36,13 +36,13 @@ const RULES: &[Rule] = &[
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
     Rule {
-        who: "mesophyll",
+        who: "protocol",
         may_use: &["dispatch", "net/link", "net/http", "net/stream", "wire", "store"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
         who: "worker",
-        may_use: &["dispatch", "mesophyll", "runtime", "store", "wire", "net/link"],
+        may_use: &["dispatch", "protocol", "runtime", "store", "wire", "net/link"],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
@@ -55,7 +55,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "dispatch",
             "worker",
-            "mesophyll",
+            "protocol",
             "store",
             "runtime",
             "net/link",
@@ -73,7 +73,7 @@ const RULES: &[Rule] = &[
             "internal_api",
             "worker",
             "dispatch",
-            "mesophyll",
+            "protocol",
             "runtime",
             "store",
             "net/link",
@@ -106,7 +106,7 @@ const HOMES: &[Home] = &[
             "net/link/",
             "store/",
             "runtime/",
-            "mesophyll/",
+            "protocol/",
             "worker/",
             "internal_api/",
             "cli/",
@@ -126,7 +126,7 @@ const HOMES: &[Home] = &[
         homes: &[
             "net/http/",
             "net/link/",
-            "mesophyll/db_transport.rs",
+            "protocol/worker/db_transport.rs",
             "store/redb/open.rs",
             "net/stream.rs",
             "base/thread.rs",
@@ -145,7 +145,12 @@ const HOMES: &[Home] = &[
     Home { krate: "tungstenite", homes: &["net/link/"] },
     Home {
         krate: "ureq",
-        homes: &["mesophyll/db_buffers.rs", "mesophyll/db_client.rs", "mesophyll/db_transport.rs", "cli/client.rs"],
+        homes: &[
+            "protocol/worker/db_buffers.rs",
+            "protocol/worker/db_client.rs",
+            "protocol/worker/db_transport.rs",
+            "cli/client.rs",
+        ],
     },
 ];
 

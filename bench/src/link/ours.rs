@@ -15,7 +15,7 @@ use mesophyll::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::base::error::DispatchError;
 use mesophyll::net::link::LinkLimits;
 use mesophyll::master::Master;
-use mesophyll::mesophyll::{ClientConfig, MesophyllClient, MesophyllDbClient};
+use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient};
 use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
 use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, open};
 use mesophyll::dispatch::worker_like::WorkerLike;
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesophyll::mesophyll::MesophyllDbClient;
+use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::wire::data::KeyValueOp;
 use mesophyll::store::{self as product, DbOptions, DbState, StoreUrl};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::WorkerLike;
-use mesophyll::mesophyll::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::sharding::worker_for;
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};

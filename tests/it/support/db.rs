@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesophyll::base::error::DbError;
-use mesophyll::mesophyll::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
+use mesophyll::protocol::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;

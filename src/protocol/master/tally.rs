@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::protocol) struct Tally {
     count: AtomicU64,
     told_at: Mutex<Option<Instant>>,
 }
 
 impl Tally {
     /// Counts one more; the number so far, if it is to be told now.
-    pub(super) fn note(&self, now: Instant) -> Option<u64> {
+    pub(in crate::protocol) fn note(&self, now: Instant) -> Option<u64> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
         if told_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD_EVERY) {

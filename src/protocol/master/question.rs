@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::MesophyllServerConn;
 use crate::dispatch::worker_like::next_ticket;
+use crate::protocol::MesophyllServerConn;
 use crate::wire::data::{EncodedValue, KhronosValue};
 use crate::wire::pack::value;
 
@@ -64,7 +64,7 @@ impl Asker {
     }
 }
 
-pub(super) fn vms_to_wire(has_vm: impl Iterator<Item = bool>) -> EncodedValue {
+pub(in crate::protocol) fn vms_to_wire(has_vm: impl Iterator<Item = bool>) -> EncodedValue {
     value::encode(&KhronosValue::Buffer(has_vm.map(u8::from).collect()))
 }
 

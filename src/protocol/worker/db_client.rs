@@ -11,7 +11,6 @@ use std::io::ErrorKind;
 
 use ureq::{Agent, Error, Timeout};
 
-use super::db_routes::{ERROR_HEADER, error_of};
 use super::db_transport::{DbConnector, MasterAddress};
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -19,6 +18,7 @@ use crate::base::limits::{
     DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
 };
 use crate::net::stream::unix_path;
+use crate::protocol::db_routes::{ERROR_HEADER, error_of};
 use crate::wire::data::{
     GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
 };

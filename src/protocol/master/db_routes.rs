@@ -175,7 +175,7 @@ fn status_and_kind(error: &DbError) -> (u16, &'static str) {
 }
 
 /// The error that an answer with this status, kind and text stands for.
-pub(super) fn error_of(status: u16, kind: Option<&str>, text: String) -> DbError {
+pub(in crate::protocol) fn error_of(status: u16, kind: Option<&str>, text: String) -> DbError {
     match (kind, status) {
         (Some("refused"), _) | (None, 413 | 422) => DbError::Refused(text),
         (Some("forbidden"), _) | (None, 403) => DbError::Forbidden(text),
@@ -191,7 +191,7 @@ pub(super) fn error_of(status: u16, kind: Option<&str>, text: String) -> DbError
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::protocol::db_routes::*;
 
     #[test]
     fn every_error_comes_out_as_it_went_in() {

@@ -19,9 +19,9 @@ use crate::wire::WireError;
 use crate::wire::data::{CreateEvent, EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
-use super::answers;
 use super::ledger::Ledger;
 use super::question::{Asker, VmQuestion};
+use crate::protocol::answers;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster counts as a sign of
 /// life, because a heartbeat cannot overtake it (rule 2).

@@ -25,8 +25,9 @@ use crate::wire::data::{CreateEvent, IdMap, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
-use super::tally::Tally;
-use super::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers, question};
+use crate::protocol::master::question;
+use crate::protocol::master::tally::Tally;
+use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 
 /// Ten years: longer than any link.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

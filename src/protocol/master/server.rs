@@ -26,7 +26,7 @@ use crate::wire::message::ServerMessage;
 use super::conn::{ConnHandler, ConnPulse};
 use super::ledger::{Ledger, LinkReport};
 use super::local_socket::LocalSocket;
-use super::{DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
+use crate::protocol::{DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
 const REPLACEMENTS_A_MINUTE_MAX: usize = 5;

@@ -1,0 +1,10 @@
+//! The master's end: the port for workers, their connections, and their way to the database.
+
+pub(super) mod conn;
+pub(super) mod db_figures;
+pub mod db_routes;
+pub(super) mod ledger;
+mod local_socket;
+pub(super) mod question;
+pub(super) mod server;
+pub(super) mod tally;

@@ -1,0 +1,21 @@
+//! The protocol's two ends. The master's: [`MesophyllServer`] with a [`MesophyllServerConn`] for each worker. The
+//! worker's: [`MesophyllClient`] for dispatches, [`MesophyllDbClient`] for the database.
+//!
+//! Rules are numbered as in docs/protocol.md ("Messages").
+
+mod answers;
+mod master;
+mod worker;
+
+pub(crate) use master::conn::Unsent;
+pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
+pub use master::db_figures::{CLASSES, DbFigures, DbRequest};
+pub use master::db_routes;
+pub use master::ledger::{Ledger, LinkEnd, LinkReport};
+pub use master::question::VmQuestion;
+pub use master::server::{MesophyllServer, ServerConfig, StartError};
+pub use worker::client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
+pub use worker::db_client::MesophyllDbClient;
+
+/// What a worker uses until a Hello tells it the interval, and what a master tells it by default.
+pub const MESOPHYLL_DEFAULT_HEARTBEAT_MS: u64 = 5000;

@@ -1,0 +1,7 @@
+//! A worker's end: the link on which it gets its jobs, and its way to the database.
+
+mod backoff;
+pub(super) mod client;
+mod db_buffers;
+pub(super) mod db_client;
+mod db_transport;
