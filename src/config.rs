@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
+use crate::pool::Recycle;
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
-use crate::worker::Recycle;
 
 pub use self::values::{SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
 use self::values::{amount, drain_timeout, size, text, without_scheme};

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`]; [`store`];
-//! [`dispatch`]; [`runtime`]; [`protocol`]; [`worker`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each
+//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each
 //! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how an event travels,
 //! docs/threads.md which thread runs what.
 
@@ -25,8 +25,8 @@ pub mod dispatch;
 pub mod internal_api;
 pub mod master;
 pub mod net;
+pub mod pool;
 pub mod protocol;
 pub mod runtime;
 pub mod store;
 pub mod wire;
-pub mod worker;

@@ -23,15 +23,15 @@ use crate::config::{Mode, PoolConfig};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::internal_api::metrics::Figures;
 use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
+use crate::pool::process::supervisor::{Policy, State};
+use crate::pool::{
+    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
+    WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
+};
 use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::wire::data::sharding::worker_for;
-use crate::worker::supervisor::{Policy, State};
-use crate::worker::{
-    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
-    WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
-};
 use figures::Layers;
 
 /// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares. Called again

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::pool::process::supervisor::Policy;
 use crate::store::masked;
-use crate::worker::supervisor::Policy;
 
 /// An option's name and its effective value.
 pub(super) type Value = (&'static str, String);

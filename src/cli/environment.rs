@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::base::nearest::related;
-use crate::worker::TOKEN_VARIABLE as CLIENT_TOKEN;
+use crate::pool::TOKEN_VARIABLE as CLIENT_TOKEN;
 
 use super::args::{OptionSpec, shown};
 use super::client::TOKEN_VARIABLE as INTERNAL_TOKEN;

@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, bounded, never, select};
 
 use crate::config::{PoolConfig, PoolDefaults};
 use crate::master::{Master, worker_program};
-use crate::worker::Program;
-use crate::worker::supervisor::State;
+use crate::pool::Program;
+use crate::pool::process::supervisor::State;
 
 use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};

@@ -18,9 +18,9 @@ use crate::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
 use crate::dispatch::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
 use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
 use crate::master::Master;
+use crate::pool::Program;
 use crate::store::masked;
 use crate::wire::data::TenantId;
-use crate::worker::Program;
 
 use super::api_options::{api_config, api_secret, check_pool};
 use super::args::{Args, OptionSpec};

@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::link::LinkLimits;
+use crate::pool::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use crate::runtime::{TemplateRuntime, TenantDb};
-use crate::worker::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 
 use super::args::{Args, OptionSpec};
 use super::config_values::of_worker;

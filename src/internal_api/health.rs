@@ -6,7 +6,7 @@ use super::error::{ApiError, Code};
 use super::metrics::Figures;
 use super::{Api, Call, flag};
 use crate::net::http::{Body, Response};
-use crate::worker::Operator;
+use crate::pool::Operator;
 
 /// Tells how the workers are. Called on a connection's thread; must not block.
 pub trait Readiness: Send + Sync {

@@ -19,8 +19,8 @@ use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
 use crate::dispatch::JobKind;
 use crate::net::http::{Body, Response};
+use crate::pool::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 use crate::wire::data::sharding::worker_for;
-use crate::worker::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 
 /// What a master is, for those who look at it; no path and no address.
 #[derive(Debug, Clone, Copy)]
@@ -211,7 +211,7 @@ fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) ->
 fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
     let age = |at: Instant| now.saturating_duration_since(at).as_secs();
     let errors = traffic.map(|traffic| traffic.errors().list()).unwrap_or_default();
-    let told = |error: crate::worker::RecentError| RecentError {
+    let told = |error: crate::pool::RecentError| RecentError {
         id: error.id,
         tenant: error.tenant.to_string(),
         first_s: age(error.first),
@@ -231,9 +231,9 @@ pub(super) fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::process::supervisor::{Restarts, State};
     use crate::wire::data::{RuntimeFigures, TenantId};
     use crate::wire::message::Health;
-    use crate::worker::supervisor::{Restarts, State};
 
     #[test]
     fn a_worker_speaks_for_its_own_tenants_and_its_sums_do_not_overflow() {

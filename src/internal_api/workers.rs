@@ -12,8 +12,8 @@ use super::error::{ApiError, Code};
 use super::request::tenant;
 use super::{Api, Call};
 use crate::net::http::{Body, Response};
-use crate::worker::supervisor::Cause;
-use crate::worker::{Managed, Operator, RestartError, RollError, WorkerReport};
+use crate::pool::process::supervisor::Cause;
+use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
 /// One worker, as docs/api.md shows it; `waiting`, `memory_bytes` and `version` are ours.
 #[derive(Serialize)]

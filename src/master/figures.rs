@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::internal_api::About;
 use crate::internal_api::metrics::{Figures, LinkFigures, RequestFigures};
+use crate::pool::{Operator, Spawner, Traffic};
 use crate::protocol::{CLASSES, DbRequest, LinkEnd, LinkReport, MesophyllServer};
-use crate::worker::{Operator, Spawner, Traffic};
 
 /// The layers that have something to show.
 #[derive(Debug)]

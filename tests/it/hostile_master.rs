@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use mesophyll::base::limits;
 use mesophyll::net::link::LinkLimits;
+use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 use mesophyll::wire::message::{ClientMessage, Incoming};
-use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use tungstenite::Message;
 
 use crate::support::DEADLINE;

@@ -10,6 +10,7 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
+use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,
     ServerConfig,
@@ -18,7 +19,6 @@ use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::pack::value::decode;
-use mesophyll::worker::{Subscriptions, WorkerDb, WorkerThread};
 use tungstenite::{Message, WebSocket};
 
 use crate::support::DEADLINE;

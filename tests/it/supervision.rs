@@ -13,12 +13,12 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::dispatch::{Answer, Job, Ticket};
+use mesophyll::pool::process::supervisor::{Policy, State};
+use mesophyll::pool::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
-use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};

@@ -11,12 +11,12 @@ use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::Job;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
+use mesophyll::pool::process::supervisor::{Cause, Policy, State};
+use mesophyll::pool::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, ServerMessage};
-use mesophyll::worker::supervisor::{Cause, Policy, State};
-use mesophyll::worker::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
 use rustix::process::Signal;
 use tungstenite::{Message, WebSocket};
 

@@ -10,9 +10,9 @@ use log::kv::Key;
 use log::{LevelFilter, Log, Metadata, Record};
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::WorkerLike;
+use mesophyll::pool::process::supervisor::Policy;
+use mesophyll::pool::{Managed, ProcessConfig, WorkerProcessHandle};
 use mesophyll::wire::log_line::BELOW;
-use mesophyll::worker::supervisor::Policy;
-use mesophyll::worker::{Managed, ProcessConfig, WorkerProcessHandle};
 
 use crate::supervision::{child, hasty};
 use crate::support::process::{eventually, is_gone, signal};

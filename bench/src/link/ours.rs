@@ -21,8 +21,8 @@ use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::base::spin::Spin;
-use mesophyll::worker::supervisor::State;
-use mesophyll::worker::{Program, Subscriptions, WorkerDb, WorkerThread};
+use mesophyll::pool::process::supervisor::State;
+use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::dispatch::worker_like::{WorkerLike, next_ticket};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};

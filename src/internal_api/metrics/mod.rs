@@ -21,8 +21,8 @@ use crate::base::limits::METRICS_SCRAPES_MAX;
 use crate::base::metrics::Exposition;
 use crate::base::process_figures::{self, ProcessFigures};
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
+use crate::pool::{Traffic, WorkerReport};
 use crate::store::{DbState, StoreFigures};
-use crate::worker::{Traffic, WorkerReport};
 
 pub(super) use self::http::Statuses;
 pub use self::links::{LinkFigures, RequestFigures};

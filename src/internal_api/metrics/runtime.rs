@@ -5,9 +5,9 @@
 
 use crate::base::metrics::{Buckets, Exposition};
 use crate::base::process_figures::ProcessFigures;
+use crate::pool::WorkerReport;
 use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures};
 use crate::wire::message::Health;
-use crate::worker::WorkerReport;
 
 /// Of each worker that tells them: its number as a label, and its figures.
 type Of<'a, T> = Vec<(String, &'a T)>;

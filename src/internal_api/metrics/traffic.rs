@@ -3,7 +3,7 @@
 use super::Figures;
 use crate::base::metrics::Exposition;
 use crate::dispatch::JobKind;
-use crate::worker::{Outcome, WorkerTraffic};
+use crate::pool::{Outcome, WorkerTraffic};
 
 pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     let workers: Vec<(String, &WorkerTraffic)> = figures

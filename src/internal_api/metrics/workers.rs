@@ -2,8 +2,8 @@
 
 use super::Figures;
 use crate::base::metrics::Exposition;
-use crate::worker::WorkerReport;
-use crate::worker::supervisor::{Cause, State};
+use crate::pool::WorkerReport;
+use crate::pool::process::supervisor::{Cause, State};
 
 pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     let workers = &figures.workers;

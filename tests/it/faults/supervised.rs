@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::WorkerLike;
+use mesophyll::pool::process::supervisor::{Policy, State};
+use mesophyll::pool::{
+    ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,
+};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::sharding::worker_for;
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId};
 use mesophyll::wire::pack::value::decode;
-use mesophyll::worker::supervisor::{Policy, State};
-use mesophyll::worker::{
-    ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,
-};
 
 use crate::support::DEADLINE;
 use crate::support::binary::example;

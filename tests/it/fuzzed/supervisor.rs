@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use mesophyll::worker::supervisor::{Action, Cause, Event, Kind, Policy, State, Supervisor, Why};
+use mesophyll::pool::process::supervisor::{Action, Cause, Event, Kind, Policy, State, Supervisor, Why};
 
 /// Where dispatches go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use mesophyll::base::error::DbError;
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
+use mesophyll::pool::WorkerDb;
 use mesophyll::protocol::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
@@ -17,7 +18,6 @@ use mesophyll::wire::data::{
     EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
     TenantState,
 };
-use mesophyll::worker::WorkerDb;
 
 #[cfg(feature = "postgres")]
 use super::postgres::{self, Locale};

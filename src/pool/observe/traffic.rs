@@ -1,6 +1,6 @@
 //! What the pool was asked for and how it ended, by worker: counts by kind and outcome, and how long it took.
 //!
-//! Every job passes here twice: where it enters ([`AdmittingPool`](super::AdmittingPool)) it gets an [`Observed`], and where it ends,
+//! Every job passes here twice: where it enters ([`AdmittingPool`](crate::pool::AdmittingPool)) it gets an [`Observed`], and where it ends,
 //! in whichever layer, that calls [`Traffic::ended`], with tenant, name, error and duration in hand. Owned by the master; written
 //! from whichever thread has an answer. The locks there (a worker's unanswered jobs, the busiest
 //! tenants, the last errors) are held for a few steps in memory, never across something that blocks.
@@ -188,7 +188,7 @@ impl Traffic {
     ///
     /// # Errors
     /// `Busy`: too much of this tenant, or of all, is unanswered.
-    pub(super) fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
+    pub(in crate::pool) fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
         self.worker_of(job.tenant()).admit(job.tenant(), bytes)?;
         job.hold(bytes);
         Ok(())

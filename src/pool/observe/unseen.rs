@@ -13,7 +13,7 @@ use crate::dispatch::worker_like::next_ticket;
 use crate::dispatch::{Answer, Job, Observed};
 use crate::wire::data::{CreateEvent, TenantId};
 
-use super::route::{Refused, Router, Target};
+use crate::pool::route::{Refused, Router, Target};
 
 /// How long losses are collected before they are logged.
 const COLLECTED_FOR: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const COLLECTED_FOR: Duration = Duration::from_secs(1);
 ///
 /// Invariant: beside it only answers that are still to come hold the failures.
 #[derive(Debug)]
-pub(super) struct Unseen(Arc<Failures>);
+pub(in crate::pool) struct Unseen(Arc<Failures>);
 
 #[derive(Debug)]
 struct Failures {
@@ -39,7 +39,7 @@ struct Lost {
 }
 
 impl Unseen {
-    pub(super) fn new(worker_id: usize) -> Self {
+    pub(in crate::pool) fn new(worker_id: usize) -> Self {
         Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Mutex::default() }))
     }
 
@@ -47,7 +47,7 @@ impl Unseen {
     ///
     /// # Errors
     /// Why the router did not take it; nothing was sent.
-    pub(super) fn submit<T: Target>(
+    pub(in crate::pool) fn submit<T: Target>(
         &self,
         router: &Router<T>,
         tenant: TenantId,
@@ -64,7 +64,7 @@ impl Unseen {
     }
 
     /// The answer of such an event.
-    pub(super) fn answer(&self, tenant: TenantId, observed: Option<Box<Observed>>) -> Answer {
+    pub(in crate::pool) fn answer(&self, tenant: TenantId, observed: Option<Box<Observed>>) -> Answer {
         let failures = self.0.clone();
         let answer = Answer::callback(move |result| match result {
             Ok(_) => {}
@@ -76,23 +76,23 @@ impl Unseen {
 
     /// Logs what was lost, if it has been collected for long enough. For what comes round every few
     /// seconds: a supervision loop, or, for a worker in this process, those that ask for its report.
-    pub(super) fn log_lost(&self, now: Instant) {
+    pub(in crate::pool) fn log_lost(&self, now: Instant) {
         self.0.log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
     }
 
     /// Whether losses are collected that are not logged yet.
     #[cfg(test)]
-    pub(super) fn has_lost(&self) -> bool {
+    pub(in crate::pool) fn has_lost(&self) -> bool {
         self.0.lock().since.is_some()
     }
 
     /// Logs what was lost, such as when its worker has ended.
-    pub(super) fn log_all_lost(&self) {
+    pub(in crate::pool) fn log_all_lost(&self) {
         self.0.log_lost(self.0.lock(), |_| true);
     }
 
     /// Logs also what is lost because the process ends now: each event that has no answer yet.
-    pub(super) fn log_abandoned(&self) {
+    pub(in crate::pool) fn log_abandoned(&self) {
         self.log_all_lost();
         let (worker_id, count) = (self.0.worker_id, Arc::strong_count(&self.0) - 1);
         if count > 0 {

@@ -21,14 +21,14 @@ use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
 
 use super::child::ChildSpec;
-use super::managed::Managed;
-use super::quarantine::Quarantine;
 use super::recycle::Recycle;
-use super::route::Router;
 use super::supervision::Supervision;
 use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
-use super::unseen::Unseen;
-use super::vms::Vms;
+use crate::pool::managed::Managed;
+use crate::pool::observe::quarantine::Quarantine;
+use crate::pool::observe::unseen::Unseen;
+use crate::pool::route::Router;
+use crate::pool::vms::Vms;
 
 /// Limit: notes waiting for the loop. There are a handful for each connection and child; a link whose note finds no room
 /// is closed, and its worker connects again. Their places are made at once, for each worker.

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 
-use super::managed::Managed;
 use super::supervisor::{Cause, State};
+use crate::pool::managed::Managed;
 
 /// How a rolling restart stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl std::error::Error for RollError {}
 
 /// The rolling restarts of a master.
 #[derive(Debug, Default)]
-pub(super) struct Rolling {
+pub(in crate::pool) struct Rolling {
     shared: Arc<Shared>,
     thread: Mutex<Option<OwnedThread>>,
 }
@@ -69,7 +69,7 @@ impl Rolling {
     ///
     /// # Errors
     /// See [`RollError`].
-    pub(super) fn begin(&self, workers: Vec<Arc<dyn Managed>>) -> Result<(), RollError> {
+    pub(in crate::pool) fn begin(&self, workers: Vec<Arc<dyn Managed>>) -> Result<(), RollError> {
         // Held to the end, so that of two at once one begins.
         let mut thread = lock(&self.thread);
         if self.shared.is_stopping.load(Ordering::SeqCst) {
@@ -109,12 +109,12 @@ impl Rolling {
     }
 
     /// How the last one stands.
-    pub(super) fn report(&self) -> RollReport {
+    pub(in crate::pool) fn report(&self) -> RollReport {
         lock(&self.shared.report).clone()
     }
 
     /// Lets none begin any more, and the one that is under way go no further.
-    pub(super) fn stop(&self) {
+    pub(in crate::pool) fn stop(&self) {
         self.shared.is_stopping.store(true, Ordering::SeqCst);
     }
 
@@ -122,7 +122,7 @@ impl Rolling {
     ///
     /// # Blocks
     /// Until the worker that is being restarted has ended, which its owner sees to first.
-    pub(super) fn join(&self) {
+    pub(in crate::pool) fn join(&self) {
         let thread = lock(&self.thread).take();
         drop(thread);
     }

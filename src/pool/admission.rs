@@ -16,8 +16,8 @@ use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Ticket};
 use crate::store::{DbState, Standing};
 use crate::wire::data::{CreateEvent, TenantId};
 
-use super::quarantine::Quarantine;
-use super::traffic::Traffic;
+use super::observe::quarantine::Quarantine;
+use super::observe::traffic::Traffic;
 
 /// A pool behind the bans of a database and the quarantine.
 pub struct AdmittingPool {
@@ -122,7 +122,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use super::super::traffic::Outcome;
+    use super::super::observe::traffic::Outcome;
     use super::*;
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;

@@ -19,7 +19,7 @@ use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, Tena
 use crate::wire::message::Health;
 
 use super::startup::Startup;
-use super::unseen::Unseen;
+use crate::pool::observe::unseen::Unseen;
 
 /// The name that stands for every event.
 const EVERYTHING: &str = "*";

@@ -18,13 +18,13 @@ use crate::protocol::{LocalWorker, Unsent};
 use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
 
-use super::WorkerThread;
-use super::managed::Managed;
-use super::process::{RestartError, WorkerReport};
-use super::route::{Router, Target};
-use super::supervisor::{Cause, Restarts, State};
-use super::unseen::Unseen;
-use super::vms::Vms;
+use crate::pool::WorkerThread;
+use crate::pool::managed::Managed;
+use crate::pool::observe::unseen::Unseen;
+use crate::pool::process::handle::{RestartError, WorkerReport};
+use crate::pool::process::supervisor::{Cause, Restarts, State};
+use crate::pool::route::{Router, Target};
+use crate::pool::vms::Vms;
 
 /// Limit: for the old worker to end and the new one to be made.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -449,8 +449,8 @@ mod tests {
 
     use crossbeam_channel::never;
 
-    use super::super::{Subscriptions, WorkerDb};
     use super::*;
+    use crate::pool::{Subscriptions, WorkerDb};
     use crate::runtime::{RuntimeStats, TemplateRuntime};
     use crate::store::memory::MemoryStore;
     use crate::store::{DbOptions, DbState};

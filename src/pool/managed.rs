@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::wire::data::TenantId;
 
-use super::process::{RestartError, WorkerReport};
-use super::supervisor::Cause;
+use super::process::handle::{RestartError, WorkerReport};
+use super::process::supervisor::Cause;
 use super::vms::Vms;
 
 /// A worker that an operator can look at, end and start anew.

@@ -3,7 +3,7 @@
 //!
 //! Nobody waits for the answers. However many tenants there are, a few of these events are under way at once, so that
 //! others find room beside them. One that takes its time keeps its place for a moment only, so that templates that wait
-//! cannot hold the next tenants up. Runs on a thread of its own that the [`super::WorkerThread`] joins.
+//! cannot hold the next tenants up. Runs on a thread of its own that the [`crate::pool::WorkerThread`] joins.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use super::Subscriptions;
 use crate::base::error::DispatchError;
 use crate::base::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
 use crate::base::thread::{OwnedThread, spawn};
 use crate::dispatch::worker_like::next_ticket;
 use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::pool::Subscriptions;
 use crate::runtime::TemplateRuntime;
 use crate::wire::data::{CreateEvent, EventData, ON_STARTUP, TenantId};
 

@@ -2,7 +2,7 @@
 //!
 //! On Linux a child that asked for it gets a signal when the *thread* that started it ends (`PR_SET_PDEATHSIG`). A worker
 //! asks for KILL, so whatever becomes of the loop that supervises it, it must not be the loop that starts it. Owned by
-//! every [`ChildSpec`](super::ChildSpec) together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
+//! every [`ChildSpec`](crate::pool::ChildSpec) together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
 //! process takes it, or goes, within [`SPAWN_TIMEOUT`].
 
 use std::io;

@@ -17,7 +17,7 @@ use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::TenantId;
 
 use super::child::{Child, ChildSpec, describe};
-use super::process::{Note, Shared};
+use super::handle::{Note, Shared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
 /// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::wire::data::TenantId;
 
 use super::managed::Managed;
-use super::process::{RestartError, WorkerReport};
-use super::quarantine::Quarantine;
-use super::rolling::{RollError, RollReport, Rolling};
+use super::observe::quarantine::Quarantine;
+use super::process::handle::{RestartError, WorkerReport};
+use super::process::rolling::{RollError, RollReport, Rolling};
 use super::vms;
 
 /// All workers of a master, for its operator.

@@ -1,0 +1,36 @@
+//! The kinds of workers and the pool over them.
+//!
+//! [`WorkerThread`]: tenants' VMs in this process. [`WorkerProcessHandle`]: a child process behind a link, with one
+//! supervision loop that carries out what the pure state machine in `process/supervisor` decides. [`WorkerPool`]: N of
+//! either; [`AdmittingPool`]: in front of it, for what the database and the quarantine have to say, and where
+//! [`Traffic`] is counted; [`Operator`]: beside it, for who looks after the workers.
+
+mod admission;
+mod managed;
+mod observe;
+mod operator;
+#[allow(clippy::module_inception)] // The pool itself, in the room around it.
+mod pool;
+pub mod process;
+mod route;
+mod thread;
+mod vms;
+
+pub use crate::dispatch::busiest::{Busiest, BusiestReport, Share};
+pub use admission::AdmittingPool;
+pub use managed::Managed;
+pub use observe::quarantine::{Quarantine, Quarantined};
+pub use observe::recent_errors::{RecentError, RecentErrors};
+pub use observe::traffic::{Outcome, Traffic, WorkerTraffic};
+pub use operator::Operator;
+pub use pool::WorkerPool;
+pub use process::child::{ChildSpec, Program, TOKEN_VARIABLE};
+pub use process::handle::{ProcessConfig, RestartError, WorkerProcessHandle, WorkerReport};
+pub use process::recycle::Recycle;
+pub use process::rolling::{RollError, RollReport};
+pub use process::spawner::Spawner;
+pub use process::supervisor;
+pub use thread::db::WorkerDb;
+pub use thread::handle::{MakeWorker, WorkerThreadHandle};
+pub use thread::worker::{Subscriptions, WorkerThread};
+pub use vms::Vms;

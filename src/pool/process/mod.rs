@@ -1,0 +1,10 @@
+//! Workers that are processes of their own: started, supervised, recycled and restarted.
+
+pub(super) mod child;
+pub(super) mod handle;
+pub(super) mod output;
+pub(super) mod recycle;
+pub(super) mod rolling;
+pub(super) mod spawner;
+mod supervision;
+pub mod supervisor;
