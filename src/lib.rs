@@ -5,7 +5,7 @@
 //! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
 //!
 //! ```text
-//! callers ─▶ internal_api ─▶ WorkerPool ─▶ WorkerProcessHandle ─▶ MesophyllServerConn ──WebSocket──┐   master
+//! callers ─▶ api ─▶ WorkerPool          ─▶ WorkerProcessHandle ─▶ MesophyllServerConn ──WebSocket──┐   master
 //!                              Store ◀─ DbState ◀─ /db/* ◀──────────────HTTP──────────────┐       │
 //! ─────────────────────────────────────────────────────────────────────────────────────────┼───────┼──────────
 //!          tenants' VMs ─▶ WorkerDb ─▶ MesophyllDbClient ─────────────────────────────────┘       │   worker
@@ -14,15 +14,15 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`]; [`store`];
-//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`internal_api`]; [`config`], [`master`], [`cli`]. Each
+//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`config`], [`master`], [`cli`]. Each
 //! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how an event travels,
 //! docs/threads.md which thread runs what.
 
+pub mod api;
 pub mod base;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
-pub mod internal_api;
 pub mod master;
 pub mod net;
 pub mod pool;

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::api::metrics::Figures;
+use crate::api::{About, ApiConfig, InternalApi, Readiness};
 use crate::base::random;
 use crate::config::{Mode, PoolConfig};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::internal_api::metrics::Figures;
-use crate::internal_api::{About, ApiConfig, InternalApi, Readiness};
 use crate::pool::process::supervisor::{Policy, State};
 use crate::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,

@@ -1,9 +1,9 @@
 //! The internal API's configuration for the commands that serve it: its secret and whom it answers. And the check of all that such
 //! a command is configured with.
 
+use crate::api::token::{Secret, mint};
+use crate::api::{ApiConfig, Cidr};
 use crate::config::{ConfigError, PoolConfig};
-use crate::internal_api::token::{Secret, mint};
-use crate::internal_api::{ApiConfig, Cidr};
 use crate::master::Master;
 
 use super::args::{Args, Source};

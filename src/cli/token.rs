@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::api::token::{Secret, mint, mint_acting};
 use crate::config::{span, wrong};
-use crate::internal_api::token::{Secret, mint, mint_acting};
 
 use super::args::{Args, OptionSpec};
 use super::{CliError, Command, output};

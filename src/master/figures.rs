@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use crate::internal_api::About;
-use crate::internal_api::metrics::{Figures, LinkFigures, RequestFigures};
+use crate::api::About;
+use crate::api::metrics::{Figures, LinkFigures, RequestFigures};
 use crate::pool::{Operator, Spawner, Traffic};
 use crate::protocol::{CLASSES, DbRequest, LinkEnd, LinkReport, MesophyllServer};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mesophyll::internal_api::token::{Secret, mint};
+use mesophyll::api::token::{Secret, mint};
 use rustix::process::Signal;
 use serde_json::Value;
 

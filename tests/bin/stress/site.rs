@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mesophyll::internal_api::token::{Secret, mint};
+use mesophyll::api::token::{Secret, mint};
 use rustix::process::Signal;
 use serde_json::Value;
 

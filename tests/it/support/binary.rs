@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use mesophyll::internal_api::token::{Secret, mint};
+use mesophyll::api::token::{Secret, mint};
 use rustix::process::Signal;
 use serde_json::Value;
 

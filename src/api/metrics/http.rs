@@ -9,13 +9,13 @@ const STATUSES: [u16; 21] =
 
 /// How often each status was answered.
 #[derive(Debug, Default)]
-pub(in crate::internal_api) struct Statuses {
+pub(in crate::api) struct Statuses {
     known: [Counter; STATUSES.len()],
     other: Counter,
 }
 
 impl Statuses {
-    pub(in crate::internal_api) fn note(&self, status: u16) {
+    pub(in crate::api) fn note(&self, status: u16) {
         let place = STATUSES.iter().position(|known| *known == status);
         place.map_or(&self.other, |place| &self.known[place]).inc();
     }
