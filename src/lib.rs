@@ -14,14 +14,13 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`]; [`store`];
-//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`config`], [`master`], [`cli`]. Each
-//! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how an event travels,
-//! docs/threads.md which thread runs what.
+//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each imports only from those
+//! before it (a test reads the `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which
+//! thread runs what.
 
 pub mod api;
 pub mod base;
 pub mod cli;
-pub mod config;
 pub mod dispatch;
 pub mod master;
 pub mod net;

@@ -3,8 +3,8 @@
 
 use crate::api::token::{Secret, mint};
 use crate::api::{ApiConfig, Cidr};
-use crate::config::{ConfigError, PoolConfig};
 use crate::master::Master;
+use crate::master::config::{ConfigError, PoolConfig};
 
 use super::args::{Args, Source};
 use super::look::SecretState;

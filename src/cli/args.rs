@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use crate::base::escape;
 use crate::base::nearest::related;
-use crate::config::{ConfigError, parse_switch};
+use crate::master::config::{ConfigError, parse_switch};
 
 use super::table::shortened;
 

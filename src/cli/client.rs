@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::base::limits::CLIENT_REPLY_MAX_BYTES;
-use crate::config;
+use crate::master::config;
 
 use super::CliError;
 use super::args::{Args, OptionSpec};

@@ -78,7 +78,7 @@ fn unknown(name: &str) -> String {
 mod tests {
     use super::super::args::Source;
     use super::*;
-    use crate::config::Options;
+    use crate::master::config::Options;
 
     fn read(command: &Command, line: &[&str], text: &str) -> Result<Args, CliError> {
         let words = line.iter().map(|word| (*word).to_owned());

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::master::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
 use crate::pool::process::supervisor::Policy;
 use crate::store::masked;
 
@@ -115,7 +115,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse_span;
+    use crate::master::config::parse_span;
 
     #[test]
     fn a_span_is_shown_as_the_option_takes_it() {

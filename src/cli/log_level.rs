@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::parse_level;
+use crate::master::config::parse_level;
 
 use super::args::Args;
 use super::client::{ApiClient, CLIENT, DATA_DEADLINE, not_understood};

@@ -15,7 +15,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
 use crate::base::thread::panic_message;
-use crate::config::LogFormat;
+use crate::master::config::LogFormat;
 use crate::wire::data::Timestamp;
 use crate::wire::log_line::{self, Origin};
 

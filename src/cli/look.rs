@@ -145,7 +145,7 @@ fn json(shown: &[Shown]) -> String {
 mod tests {
     use super::*;
     use crate::cli::config_values::{of_pool, of_worker};
-    use crate::config::{PoolConfig, PoolDefaults, WorkerConfig};
+    use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
 
     fn parse(command: &Command, line: &[&str]) -> Args {
         Args::parse(line.iter().map(|word| (*word).to_owned()), command.options, |_| None).expect("valid")

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 
-use crate::config::{PoolConfig, PoolDefaults};
+use crate::master::config::{PoolConfig, PoolDefaults};
 use crate::master::{Master, worker_program};
 use crate::pool::Program;
 use crate::pool::process::supervisor::State;

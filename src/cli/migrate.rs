@@ -1,6 +1,6 @@
 //! `mesophyll migrate`: creates or upgrades the tables of a PostgreSQL database.
 
-use crate::config::LogFormat;
+use crate::master::config::LogFormat;
 use crate::store::{self, Migrated, StoreUrl};
 
 use super::args::{Args, OptionSpec};

@@ -1,5 +1,5 @@
 //! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
-//! (`crate::config`), then work. Every error becomes an exit code of docs/options.md here, and only
+//! (`crate::master::config`), then work. Every error becomes an exit code of docs/options.md here, and only
 //! `main` prints it.
 
 mod api_options;
@@ -53,8 +53,8 @@ use std::fmt;
 
 use crate::base::escape;
 use crate::base::nearest::related;
-use crate::config::{ConfigError, Options};
 use crate::master::MasterError;
+use crate::master::config::{ConfigError, Options};
 use crate::store::{OpenError, StoreUrl};
 use args::{Args, OptionSpec, Source, shown};
 

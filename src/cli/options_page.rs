@@ -8,7 +8,7 @@ use super::environment::SECRETS;
 use super::man::EXIT_CODES;
 use super::{COMMANDS, Command, replay};
 use crate::base::generated_page::{assert_current, cell};
-use crate::config::{PoolConfig, PoolDefaults, WorkerConfig};
+use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
 
 const HEAD: &str = "# Commands and options
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
-use crate::config::PoolConfig;
 use crate::master::Master;
+use crate::master::config::PoolConfig;
 
 use super::output;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::base::escape;
-use crate::config::{LogFormat, span};
+use crate::master::config::{LogFormat, span};
 use crate::store::backup::{FrameReader, StreamError};
 use crate::store::redb::{BackupError, Restore, RestoreError, backup, check};
 use crate::store::{OpenError, StoreUrl};

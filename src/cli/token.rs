@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::api::token::{Secret, mint, mint_acting};
-use crate::config::{span, wrong};
+use crate::master::config::{span, wrong};
 
 use super::args::{Args, OptionSpec};
 use super::{CliError, Command, output};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::limits::{DISPATCH_DEADLINE, DISPATCH_DEADLINE_MAX};
-use crate::config::{span, wrong};
+use crate::master::config::{span, wrong};
 use crate::wire::data::TenantId;
 
 use super::CliError;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::dispatch::worker_like::WorkerLike;
+use crate::master::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use mesophyll::config::{Options, PoolConfig, PoolDefaults};
+use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::base::error::DispatchError;
 use mesophyll::net::link::LinkLimits;
 use mesophyll::master::Master;

@@ -3,6 +3,7 @@
 //!
 //! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit codes.
 
+pub mod config;
 mod figures;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::api::metrics::Figures;
 use crate::api::{About, ApiConfig, InternalApi, Readiness};
 use crate::base::random;
-use crate::config::{Mode, PoolConfig};
 use crate::dispatch::worker_like::WorkerLike;
+use crate::master::config::{Mode, PoolConfig};
 use crate::pool::process::supervisor::{Policy, State};
 use crate::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
