@@ -1,7 +1,7 @@
 //! Characters that a terminal obeys, or that hide or reorder what stands beside them, made visible.
 //!
 //! Every text from outside (an event's name, a script's words, a path, an error of a server) passes
-//! here where a line is made of it: `log_line` for logs, `cli/output.rs` and `main.rs` for what
+//! here where a line is made of it: `log_line` for logs, `cli/console/output.rs` and `main.rs` for what
 //! commands print. `tests/tidy` checks that no other file writes to stdout or stderr. Pure.
 
 use std::borrow::Cow;

@@ -2,51 +2,12 @@
 //! (`crate::master::config`), then work. Every error becomes an exit code of docs/options.md here, and only
 //! `main` prints it.
 
-mod api_options;
-mod args;
-mod check;
-mod client;
-mod completions;
-mod config_file;
-mod config_values;
-mod dispatch;
-mod drop_tenant;
-mod environment;
-mod errors;
-mod global_kv;
-mod interruptible;
-mod kv;
-mod lifeline;
-mod log_level;
-mod logging;
-mod look;
-mod man;
-mod master;
-mod migrate;
 #[cfg(test)]
 mod options_page;
-mod output;
-mod pool_options;
-mod quarantine;
-mod replay;
-mod replay_input;
-mod replay_line;
-mod replay_output;
-mod replay_summary;
-mod restart;
-mod run_script;
-mod signals;
-mod status;
-mod store;
-mod systemd;
-mod table;
-mod template;
-mod tenant;
-mod token;
-mod version;
-mod words;
-mod worker;
-mod workers;
+
+mod commands;
+mod console;
+mod parse;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -56,7 +17,7 @@ use crate::base::nearest::related;
 use crate::master::MasterError;
 use crate::master::config::{ConfigError, Options};
 use crate::store::{OpenError, StoreUrl};
-use args::{Args, OptionSpec, Source, shown};
+use parse::args::{Args, OptionSpec, Source, shown};
 
 /// A command of the binary.
 struct Command {
@@ -76,28 +37,28 @@ impl Command {
 }
 
 const COMMANDS: &[Command] = &[
-    master::COMMAND,
-    worker::COMMAND,
-    replay::COMMAND,
-    dispatch::COMMAND,
-    run_script::COMMAND,
-    drop_tenant::COMMAND,
-    tenant::COMMAND,
-    template::COMMAND,
-    kv::COMMAND,
-    global_kv::COMMAND,
-    status::COMMAND,
-    workers::COMMAND,
-    errors::COMMAND,
-    restart::COMMAND,
-    quarantine::COMMAND,
-    log_level::COMMAND,
-    token::COMMAND,
-    migrate::COMMAND,
-    store::COMMAND,
-    check::COMMAND,
-    completions::COMMAND,
-    man::COMMAND,
+    commands::master::COMMAND,
+    commands::worker::COMMAND,
+    commands::replay::COMMAND,
+    commands::dispatch::COMMAND,
+    commands::run_script::COMMAND,
+    commands::drop_tenant::COMMAND,
+    commands::tenant::COMMAND,
+    commands::template::COMMAND,
+    commands::kv::COMMAND,
+    commands::global_kv::COMMAND,
+    commands::status::COMMAND,
+    commands::workers::COMMAND,
+    commands::errors::COMMAND,
+    commands::restart::COMMAND,
+    commands::quarantine::COMMAND,
+    commands::log_level::COMMAND,
+    commands::token::COMMAND,
+    commands::migrate::COMMAND,
+    commands::store::COMMAND,
+    commands::check::COMMAND,
+    commands::completions::COMMAND,
+    commands::man::COMMAND,
 ];
 
 /// Why a command ended without success: an exit code of docs/options.md and the line to print, if there is one.
@@ -211,7 +172,7 @@ impl Options for Args {
 /// # Errors
 /// See [`CliError`].
 pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
-    signals::outlive_file_limits().map_err(|error| CliError::config(error.to_string()))?;
+    console::signals::outlive_file_limits().map_err(|error| CliError::config(error.to_string()))?;
     // A path that is no text would be another one.
     let no_text = |word: OsString| CliError::usage(format!("{} is not UTF-8 text", shown(&word.to_string_lossy())));
     let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();
@@ -220,21 +181,21 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
         return Err(CliError::usage(format!("a command is missing\n\n{}", overview())));
     };
     match name.as_str() {
-        "help" | "--help" | "-h" => return output::print(&overview()),
-        "--version" | "-V" | "-v" => return output::print(&version::line()),
+        "help" | "--help" | "-h" => return console::output::print(&overview()),
+        "--version" | "-V" | "-v" => return console::output::print(&commands::version::line()),
         _ => {}
     }
     let command = COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| unknown_command(&name))?;
     let mut args = Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
     if args.help {
-        return output::print(&help(command));
+        return console::output::print(&help(command));
     }
-    config_file::apply(&mut args, command)?;
+    parse::config_file::apply(&mut args, command)?;
     if !command.has_option("log") {
-        environment::tell_unknown();
+        parse::environment::tell_unknown();
     }
     (command.run)(&args).map_err(|error| {
-        if error.message.is_empty() || !logging::takes_last_error(&error.message) {
+        if error.message.is_empty() || !console::logging::takes_last_error(&error.message) {
             return error;
         }
         CliError { message: String::new(), ..error }

@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use super::args::{Args, OptionSpec};
-use super::config_values::{Value, of_pool, of_worker};
-use super::environment::SECRETS;
-use super::man::EXIT_CODES;
-use super::{COMMANDS, Command, replay};
+use super::commands::man::EXIT_CODES;
+use super::commands::replay;
+use super::parse::args::{Args, OptionSpec};
+use super::parse::config_values::{Value, of_pool, of_worker};
+use super::parse::environment::SECRETS;
+use super::{COMMANDS, Command};
 use crate::base::generated_page::{assert_current, cell};
 use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
 

@@ -87,7 +87,8 @@ fn the_product_does_not_unwrap_and_is_safe_and_synchronous() {
 }
 
 /// Where texts leave the process, each escaped there: `src/base/escape.rs` says which characters.
-const WRITERS: [&str; 4] = ["src/main.rs", "src/cli/logging.rs", "src/cli/output.rs", "src/cli/replay_output.rs"];
+const WRITERS: [&str; 4] =
+    ["src/main.rs", "src/cli/console/logging.rs", "src/cli/console/output.rs", "src/cli/commands/replay/results.rs"];
 
 #[test]
 fn only_the_places_that_escape_write_to_a_terminal() {

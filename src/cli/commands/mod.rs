@@ -1,0 +1,25 @@
+//! The commands, one file each: its row of the table, and what it does.
+
+pub(super) mod check;
+pub(super) mod completions;
+pub(super) mod dispatch;
+pub(super) mod drop_tenant;
+pub(super) mod errors;
+pub(super) mod global_kv;
+pub(super) mod kv;
+pub(super) mod log_level;
+pub(super) mod man;
+pub(super) mod master;
+pub(super) mod migrate;
+pub(super) mod quarantine;
+pub(super) mod replay;
+pub(super) mod restart;
+pub(super) mod run_script;
+pub(super) mod status;
+pub(super) mod store;
+pub(super) mod template;
+pub(super) mod tenant;
+pub(super) mod token;
+pub(super) mod version;
+pub(super) mod worker;
+pub(super) mod workers;

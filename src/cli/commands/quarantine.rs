@@ -1,0 +1,61 @@
+//! `mesophyll quarantine`: the tenants in whose events workers died, and letting them run again.
+
+use serde::Deserialize;
+
+use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
+use crate::cli::console::output;
+use crate::cli::console::table::Table;
+use crate::cli::parse::args::Args;
+use crate::cli::parse::words::{self, JSON};
+use crate::cli::{CliError, Command};
+
+pub(in crate::cli) const COMMAND: Command = Command {
+    name: "quarantine",
+    usage: "list | lift TENANT",
+    about: "show the tenants that are quarantined, or lift one",
+    options: &[&[JSON], CLIENT],
+    examples: &["mesophyll quarantine list", "mesophyll quarantine lift guild:123"],
+    run,
+};
+
+#[derive(Deserialize)]
+struct Quarantined {
+    tenant: String,
+    since_s: u64,
+    reason: String,
+}
+
+fn run(args: &Args) -> Result<(), CliError> {
+    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
+    match words[..] {
+        ["list"] => list(args),
+        ["lift", tenant] => lift(args, tenant),
+        _ => Err(CliError::usage(format!("quarantine takes {}", COMMAND.usage))),
+    }
+}
+
+fn list(args: &Args) -> Result<(), CliError> {
+    let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/quarantine")?.success()?;
+    if args.is_on("json") {
+        return output::print_json(&text);
+    }
+    let list: Vec<Quarantined> = understood(&text)?;
+    if list.is_empty() {
+        output::tell("nobody is quarantined");
+        return Ok(());
+    }
+    let mut table = Table::new(&["TENANT", "SINCE", "WHY"]);
+    for entry in list {
+        table.row([entry.tenant, format!("{} s", entry.since_s), entry.reason]);
+    }
+    output::print(&table.text())
+}
+
+fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
+    let id = words::tenant(tenant)?;
+    ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&words::path("quarantine/lift", id))?.success()?;
+    if args.is_on("json") {
+        return output::print_json(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
+    }
+    output::print(&format!("{tenant} runs again"))
+}

@@ -1,0 +1,177 @@
+//! `mesophyll workers`: a table of the workers, once or over and over.
+
+use std::time::Duration;
+
+use crossbeam_channel::after;
+use serde::Deserialize;
+
+use crate::base::escape;
+
+use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
+use crate::cli::console::output;
+use crate::cli::console::signals::end_quietly;
+use crate::cli::console::table::Table;
+use crate::cli::parse::args::{Args, OptionSpec};
+use crate::cli::parse::words::JSON;
+use crate::cli::{CliError, Command};
+
+/// How often `--watch` looks.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+pub(in crate::cli) const COMMAND: Command = Command {
+    name: "workers",
+    usage: "[--watch]",
+    about: "show the workers of a running master",
+    options: &[&[OptionSpec::switch("watch", "show them anew each second, until Ctrl-C"), JSON], CLIENT],
+    examples: &["mesophyll workers", "mesophyll workers --watch", "mesophyll workers --json"],
+    run,
+};
+
+/// What the API says of a worker.
+#[derive(Debug, Deserialize)]
+pub(super) struct Worker {
+    pub(super) id: usize,
+    pub(super) state: String,
+    pub(super) pid: Option<u32>,
+    pub(super) uptime_s: Option<u64>,
+    pub(super) heartbeat_age_ms: Option<u64>,
+    pub(super) in_flight: usize,
+    pub(super) vms: u64,
+    pub(super) restarts: u64,
+    pub(super) last_exit: Option<String>,
+    pub(super) waiting: usize,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) version: Option<String>,
+}
+
+fn run(args: &Args) -> Result<(), CliError> {
+    if let Some(extra) = args.positional.first() {
+        return Err(CliError::usage(format!("unexpected {extra:?}")));
+    }
+    let client = ApiClient::new(args, DATA_DEADLINE)?;
+    let is_json = args.is_on("json");
+    if !args.is_on("watch") {
+        return show(&client, is_json);
+    }
+    watch(&client, is_json)
+}
+
+/// Shows the workers over and over: a terminal shows the newest table at its top, a file or a pipe gets one after the other.
+///
+/// # Blocks
+/// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once: it may be restarted.
+fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
+    // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long time.
+    end_quietly().map_err(|error| CliError::config(error.to_string()))?;
+    let mut screen = Screen { is_terminal: output::is_terminal(), is_drawn: false };
+    let (mut was_there, mut is_told) = (false, false);
+    loop {
+        let is_read = match fetch(client) {
+            Ok((text, workers)) => {
+                (was_there, is_told) = (true, false);
+                screen.show(&if is_json { escape::json(&text).into_owned() } else { table(&workers) })?
+            }
+            Err(error) if was_there && error.may_pass() => {
+                if !std::mem::replace(&mut is_told, true) {
+                    output::tell(&format!("{error}; looking on"));
+                }
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        if !is_read {
+            return Ok(());
+        }
+        let _ = after(WATCH_PAUSE).recv();
+    }
+}
+
+/// Where a watch shows what it sees.
+struct Screen {
+    is_terminal: bool,
+    is_drawn: bool,
+}
+
+impl Screen {
+    /// Shows a text, on a terminal over the one before, line by line so that nothing flickers; false if nobody reads any more.
+    fn show(&mut self, text: &str) -> Result<bool, CliError> {
+        if !self.is_terminal {
+            return output::print_on(text);
+        }
+        output::redraw(text, !std::mem::replace(&mut self.is_drawn, true))
+    }
+}
+
+fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
+    let (text, workers) = fetch(client)?;
+    if is_json { output::print_json(&text) } else { output::print(&table(&workers)) }
+}
+
+/// The workers, as text and understood.
+///
+/// # Errors
+/// There is no master, or it answers something else.
+pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<Worker>), CliError> {
+    let text = client.get("/i/workers")?.success()?;
+    let workers = understood(&text)?;
+    Ok((text, workers))
+}
+
+fn table(workers: &[Worker]) -> String {
+    let head = [
+        "ID",
+        "STATE",
+        "PID",
+        "VERSION",
+        "UPTIME",
+        "HEARTBEAT",
+        "IN FLIGHT",
+        "WAITING",
+        "VMS",
+        "MEMORY",
+        "RESTARTS",
+        "LAST EXIT",
+    ];
+    let mut table = Table::new(&head);
+    for worker in workers {
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        table.row([
+            worker.id.to_string(),
+            worker.state.clone(),
+            or_dash(worker.pid.map(|pid| pid.to_string())),
+            or_dash(worker.version.clone()),
+            or_dash(worker.uptime_s.map(span)),
+            or_dash(worker.heartbeat_age_ms.map(|ms| format!("{}.{} s ago", ms / 1000, ms % 1000 / 100))),
+            worker.in_flight.to_string(),
+            worker.waiting.to_string(),
+            worker.vms.to_string(),
+            or_dash(worker.memory_bytes.map(|bytes| format!("{} MiB", bytes / (1024 * 1024)))),
+            worker.restarts.to_string(),
+            or_dash(worker.last_exit.clone()),
+        ]);
+    }
+    table.text()
+}
+
+/// A time that has passed, in its two largest units.
+pub(super) fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, ..) => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_told_in_two_units() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h")] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

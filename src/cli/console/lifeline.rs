@@ -1,0 +1,84 @@
+//! The lifeline of a worker: its stdin, whose other end the master holds and never writes to. It ends with the master.
+//!
+//! On Linux the worker also asks the system to be killed when the master dies, which reaches it even while it is stopped.
+//! A thread of its own (`lifeline`) reads it, owned by [`Lifeline`], which wakes and joins it when it is dropped.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
+
+use crate::base::thread::{self, OwnedThread};
+
+use super::interruptible::Interruptible;
+
+/// A worker that lost its master has this long to end in order; then it just ends.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// The end of stdin as a message.
+pub(in crate::cli) struct Lifeline {
+    cut_rx: Receiver<()>,
+    _watch: Option<Watch>,
+}
+
+/// In this order: the thread has its wake-ups before it is joined.
+struct Watch {
+    _wake: UnixStream,
+    _done_tx: Sender<()>,
+    _thread: OwnedThread,
+}
+
+impl Lifeline {
+    /// Watches stdin from now on.
+    ///
+    /// # Errors
+    /// There is no stdin, or no thread for it.
+    pub(in crate::cli) fn watch() -> io::Result<Self> {
+        die_with_parent()?;
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let (wake, woken) = UnixStream::pair()?;
+        let (cut_tx, cut_rx) = bounded::<()>(0);
+        let (done_tx, done_rx) = bounded::<()>(0);
+        let thread = thread::spawn("lifeline", move || {
+            let mut stdin = Interruptible { file: stdin, woken: &woken };
+            let mut waste = [0; 64];
+            while matches!(stdin.read(&mut waste), Ok(len) if len > 0) {}
+            drop(cut_tx);
+            // Whatever hangs now, no worker outlives its master: this ends the process if `run` does not.
+            if done_rx.recv_timeout(LAST_GRACE) == Err(RecvTimeoutError::Timeout) {
+                std::process::exit(1);
+            }
+        })?;
+        Ok(Self { cut_rx, _watch: Some(Watch { _wake: wake, _done_tx: done_tx, _thread: thread }) })
+    }
+
+    /// For a worker without one: it is never cut.
+    pub(in crate::cli) fn none() -> Self {
+        Self { cut_rx: never(), _watch: None }
+    }
+
+    /// Closed once the lifeline is cut; nothing is ever sent.
+    pub(in crate::cli) fn cut_rx(&self) -> &Receiver<()> {
+        &self.cut_rx
+    }
+}
+
+/// Asks for KILL when the master's thread that started this process ends, which it does with the master only.
+///
+/// # Errors
+/// The master is gone already. (One that went even before this process looked is noticed by the end of stdin.)
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() == parent { Ok(()) } else { Err(io::Error::other("the master is gone")) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can read ends nothing.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
+
+use crate::base::thread::panic_message;
+use crate::master::config::LogFormat;
+use crate::wire::data::Timestamp;
+use crate::wire::log_line::{self, Origin};
+
+use super::output;
+
+/// How long nothing is logged after a line that could not be written, such as to a pipe that its reader has closed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How the targets of our own records begin; every other crate's begin with its name.
+const OURS: [&str; 2] = ["mesophyll", "tenant/"];
+
+/// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command (and this worker, if it is
+/// one). A second call changes the level only.
+pub(in crate::cli) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
+    start(
+        level,
+        match format {
+            LogFormat::Text => Form::Text { writer: text_writer(), has_time: !is_journal(), scripts: None },
+            LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
+        },
+    );
+}
+
+/// As [`init`] in text, for a person who tries templates: what scripts print stands without what a log has before it.
+/// `others`: of what no script said no more than this level, as long as the level is not changed while it runs.
+pub(in crate::cli) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
+    let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
+    start(level, Form::Text { writer: text_writer(), has_time: !is_journal(), scripts });
+}
+
+fn start(level: LevelFilter, form: Form) {
+    IS_JSON.store(matches!(form, Form::Json(_)), Ordering::Relaxed);
+    // What a panic says may quote a tenant's text, and is several lines.
+    std::panic::set_hook(Box::new(log_panic));
+    // If there is a logger already, it stays.
+    let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Mutex::new(None) }));
+    log::set_max_level(level);
+}
+
+/// Writes lines of text, whatever their level: which are logged is decided before.
+fn text_writer() -> SimpleLogger {
+    SimpleLogger::new().with_level(LevelFilter::Trace)
+}
+
+/// Whether there is a log in JSON. Written once, before anything is logged.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Logs why a command ends, if that would be a line of text among those of JSON; false if it did not.
+pub(in crate::cli) fn takes_last_error(text: &str) -> bool {
+    let takes = IS_JSON.load(Ordering::Relaxed) && log::log_enabled!(Level::Error);
+    if takes {
+        log::error!("{text}");
+    }
+    takes
+}
+
+/// Logs a panic, with a backtrace where RUST_BACKTRACE asks for one; without a log it is said as it is.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let at = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    let text = format!("thread {} panicked{at}: {}", thread.name().unwrap_or("?"), panic_message(panic.payload()));
+    let backtrace = Backtrace::capture();
+    let is_captured = backtrace.status() == BacktraceStatus::Captured;
+    let below = if is_captured { backtrace.to_string() } else { String::new() };
+    if log::log_enabled!(Level::Error) {
+        log::error!(below = below.as_str(); "{text}");
+    } else {
+        output::tell(&text);
+    }
+}
+
+/// Whether stderr is the journal's, which has a time for each line: systemd.exec(5) has `JOURNAL_STREAM`,
+/// and why the name alone does not tell.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+/// What a log looks like.
+enum Form {
+    Text { writer: SimpleLogger, has_time: bool, scripts: Option<Scripts> },
+    Json(Origin),
+}
+
+/// How what scripts print stands among lines of text.
+struct Scripts {
+    /// The level that the log started with.
+    level: LevelFilter,
+    /// The level of everything else.
+    others: LevelFilter,
+    /// There may be a line of progress to write over.
+    is_terminal: bool,
+}
+
+impl Scripts {
+    /// The line of what a script printed, `Some("")` for what is not shown; `None` for a line like any other.
+    fn line(&self, record: &Record<'_>) -> Option<String> {
+        match log_line::script_text(record) {
+            Some(line) => Some(if self.is_terminal { format!("\r\x1b[K{line}") } else { line }),
+            None => (record.level() > self.others && log::max_level() == self.level).then(String::new),
+        }
+    }
+}
+
+impl Sink for Form {
+    /// Other crates log what they handle, which is tenants' values and tokens, at their finer levels; a
+    /// level that is set for the log of this program does not reach them.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn || OURS.iter().any(|ours| metadata.target().starts_with(ours))
+    }
+
+    fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool {
+        if !self.enabled(record.metadata()) {
+            return true;
+        }
+        let (now, begin) = (Timestamp::now(), if begins_anew { "\n" } else { "" });
+        // Whatever is said is made into text before the lock, as its making may take locks of its own.
+        match self {
+            Form::Json(origin) => {
+                let line = log_line::line(record, *origin, now);
+                io::stderr().lock().write_all(&[begin.as_bytes(), &line].concat()).is_ok()
+            }
+            Form::Text { writer, has_time, scripts } => {
+                if let Some(line) = scripts.as_ref().and_then(|scripts| scripts.line(record)) {
+                    return io::stderr().lock().write_all(line.as_bytes()).is_ok();
+                }
+                let text = log_line::text(record, has_time.then_some(now));
+                // The writer takes this lock again, inside: no other thread tears a line.
+                let mut stderr = io::stderr().lock();
+                let is_begun = stderr.write_all(format!("{begin}{}", text.time).as_bytes()).is_ok();
+                let mut escaped = Record::builder();
+                escaped.level(record.level()).target(&text.target);
+                writer.log(&escaped.args(format_args!("{}", text.message)).build());
+                is_begun
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Whether this thread writes a line. Where that panics, as a broken stderr makes it, the hook would log the panic, whose
+    /// line would panic in turn, which ends the process.
+    static IS_WRITING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Where lines go.
+trait Sink: Send + Sync {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool;
+
+    /// Writes a line; false, or a panic, if that failed. `begins_anew`: the line before may have been written in part.
+    fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool;
+}
+
+/// A logger whose failure is no panic, not even where a value that is logged panics: it would end whichever thread had
+/// something to say: the supervisor, a link, the one that stops the master.
+struct Steady<S> {
+    inner: S,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl<S> Steady<S> {
+    fn failed_at(&self) -> Option<Instant> {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_failed_at(&self, at: Option<Instant>) {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+}
+
+impl<S: Sink> Log for Steady<S> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let failed_at = self.failed_at();
+        // After a failure it is tried again, as a stderr may be full for a moment only; but not for each line, as each
+        // failure may be a panic that is caught, which costs milliseconds where a backtrace is wanted.
+        if failed_at.is_some_and(|at| at.elapsed() < PAUSE) || IS_WRITING.replace(true) {
+            return;
+        }
+        let write = || self.inner.write(record, failed_at.is_some());
+        let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
+        IS_WRITING.set(false);
+        if !is_written {
+            self.set_failed_at(Some(Instant::now()));
+        } else if failed_at.is_some() {
+            self.set_failed_at(None);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// Fails as `eprintln!` does, or quietly.
+    struct Broken {
+        lines: AtomicU32,
+        is_quiet: bool,
+    }
+
+    impl Sink for Broken {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn write(&self, _: &Record<'_>, _: bool) -> bool {
+            self.lines.fetch_add(1, Ordering::SeqCst);
+            assert!(self.is_quiet, "failed printing to stderr");
+            false
+        }
+    }
+
+    /// Notes for each line whether it begins anew.
+    #[derive(Default)]
+    struct Well(Mutex<Vec<bool>>);
+
+    impl Sink for Well {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn write(&self, _: &Record<'_>, begins_anew: bool) -> bool {
+            self.0.lock().expect("no panic under it").push(begins_anew);
+            true
+        }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_no_panic_and_is_not_tried_for_each_line() {
+        for is_quiet in [false, true] {
+            let inner = Broken { lines: AtomicU32::new(0), is_quiet };
+            let logger = Steady { inner, failed_at: Mutex::new(None) };
+            let record = Record::builder().args(format_args!("a line")).build();
+            for _ in 0..100 {
+                logger.log(&record);
+            }
+            assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 1);
+            logger.set_failed_at(Instant::now().checked_sub(PAUSE));
+            logger.log(&record);
+            assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
+        }
+    }
+
+    /// What it writes logs in its turn, as the hook of a panic does.
+    static INNER: Steady<Echo> = Steady { inner: Echo(AtomicU32::new(0)), failed_at: Mutex::new(None) };
+
+    struct Echo(AtomicU32);
+
+    impl Sink for Echo {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn write(&self, record: &Record<'_>, _: bool) -> bool {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            INNER.log(record);
+            true
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_logged_while_a_line_is_written_is_not_written() {
+        let record = Record::builder().args(format_args!("a line")).build();
+        (0..2).for_each(|_| INNER.log(&record));
+        assert_eq!(INNER.inner.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn other_crates_are_not_heard_below_warn_at_any_level() {
+        let form = Form::Text { writer: text_writer(), has_time: true, scripts: None };
+        let heard = |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
+        for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {
+            assert!(heard(ours, Level::Trace), "{ours}");
+        }
+        for other in ["tokio_postgres::connection", "tungstenite", "ureq_proto::client", "redb", ""] {
+            assert!(heard(other, Level::Warn) && !heard(other, Level::Info), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_after_a_failure_begins_anew_and_the_others_do_not() {
+        let logger = Steady { inner: Well::default(), failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)) };
+        let record = Record::builder().args(format_args!("a line")).build();
+        (0..3).for_each(|_| logger.log(&record));
+        assert_eq!(*logger.inner.0.lock().expect("no panic under it"), [true, false, false]);
+    }
+}

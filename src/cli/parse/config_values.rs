@@ -1,0 +1,128 @@
+//! What a checked configuration comes to, option by option, as texts that the same options would take.
+//!
+//! A test holds these lists against the options of the commands: a new option cannot be forgotten here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::master::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::pool::process::supervisor::Policy;
+use crate::store::masked;
+
+/// An option's name and its effective value.
+pub(in crate::cli) type Value = (&'static str, String);
+
+/// What an option that is not given and has no value comes to.
+const NONE: &str = "none";
+const NEVER: &str = "never";
+
+/// The values of what `master` and `replay` run with.
+pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
+    let (policy, recycle, quota) = (Policy::default(), config.recycle, &config.db_options.quota);
+    let in_a_row = config.failures_in_a_row.map_or(policy.failures_in_a_row.to_string(), |count| count.to_string());
+    let mut values = vec![
+        ("mode", mode(config.mode).to_owned()),
+        ("workers", config.workers.to_string()),
+        ("listen", config.listen.to_string()),
+        ("api", config.api.map_or("off".to_owned(), |api| api.to_string())),
+        ("store", masked(&config.store)),
+        ("max-db-connections", config.store_options.connections.to_string()),
+        ("quota-records", quota.records.to_string()),
+        ("quota-bytes", size(quota.bytes)),
+        ("purchase-url", config.db_options.purchase_url.clone().unwrap_or(NONE.to_owned())),
+        ("deadline", span(config.deadline)),
+        ("heartbeat-interval", span(config.heartbeat_interval)),
+        ("stop-timeout", span(config.stop_timeout)),
+        ("drain-timeout", span(config.drain_timeout)),
+        ("hang-timeout", span(config.hang_timeout)),
+        ("failures-a-minute", config.failures_a_minute.unwrap_or(policy.failures_in_window).to_string()),
+        ("failures-in-a-row", in_a_row),
+        ("quarantine-after", config.quarantine_after.to_string()),
+        ("recycle-events", recycle.events.map_or(NEVER.to_owned(), |events| events.to_string())),
+        ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
+        ("recycle-age", recycle.age.map_or(NEVER.to_owned(), span)),
+        ("trusted-source", list(config.trusted_sources.iter())),
+        ("external-workers", switch(config.external_workers)),
+        ("worker-tokens", config.worker_tokens.as_deref().map_or("made at start".to_owned(), path)),
+        ("worker-program", config.worker_program.as_deref().map_or("this program".to_owned(), path)),
+        ("default-events", list(config.default_events.iter())),
+        ("log", config.log.as_str().to_lowercase()),
+        ("log-format", config.log_format.as_str().to_owned()),
+    ];
+    values.extend(of_runtime(&config.runtime));
+    values
+}
+
+/// The values of what `worker` runs with.
+pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<Value> {
+    let mut values = vec![
+        ("id", config.id.to_string()),
+        ("workers", config.workers.to_string()),
+        ("master", config.master.clone()),
+        ("lifeline", if config.lifeline { "stdin" } else { NONE }.to_owned()),
+        ("default-events", list(config.default_events.iter())),
+        ("log", config.log.as_str().to_lowercase()),
+        ("log-format", config.log_format.as_str().to_owned()),
+    ];
+    values.extend(of_runtime(&config.runtime));
+    values
+}
+
+fn of_runtime(runtime: &RuntimeOptions) -> [Value; 5] {
+    [
+        ("templates", runtime.templates.as_deref().map_or("built in".to_owned(), path)),
+        ("reload", switch(runtime.reload)),
+        ("executors", runtime.executors.to_string()),
+        ("vm-idle", span(runtime.vm_idle)),
+        ("max-vms", runtime.max_vms.to_string()),
+    ]
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::ProcessPool => "process-pool",
+        Mode::ThreadPool => "thread-pool",
+    }
+}
+
+fn switch(is_on: bool) -> String {
+    if is_on { "on" } else { "off" }.to_owned()
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn list<'t>(items: impl Iterator<Item = &'t String>) -> String {
+    let items: Vec<&str> = items.map(String::as_str).collect();
+    if items.is_empty() { NONE.to_owned() } else { items.join(",") }
+}
+
+/// A span of time in the largest unit in which it is a whole number.
+fn span(span: Duration) -> String {
+    let ms = span.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
+    format!("{}{unit}", ms / size)
+}
+
+/// A number of bytes in the largest unit in which it is a whole number.
+fn size(bytes: u64) -> String {
+    let unit = SIZE_UNITS.into_iter().find(|(_, size)| bytes.is_multiple_of(*size));
+    unit.map_or(bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::config::parse_span;
+
+    #[test]
+    fn a_span_is_shown_as_the_option_takes_it() {
+        for text in ["500ms", "35s", "15m", "90s", "2h", "1d", "1500ms"] {
+            let shown = span(parse_span(text).expect("a span"));
+            assert_eq!(parse_span(&shown), parse_span(text), "{text}");
+        }
+        assert_eq!(span(Duration::from_secs(900)), "15m");
+    }
+}
