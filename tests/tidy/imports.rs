@@ -169,7 +169,7 @@ fn problems_of_imports(source: &Source) -> Vec<String> {
     };
     let is_allowed = |other: &Rule| {
         let may_use = |name: &&str| *name == other.who || *name == "*";
-        other.who == rule.who || COMMON.contains(&other.who) || rule.may_use.iter().any(|name| may_use(name))
+        other.who == rule.who || COMMON.contains(&other.who) || rule.may_use.iter().any(may_use)
     };
     paths(&source.product)
         .iter()
