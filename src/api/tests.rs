@@ -1,4 +1,5 @@
-//! The internal API over real sockets, in front of a stand-in for the pool: every gate, every refusal.
+//! The internal API over real sockets, in front of a stand-in for the pool: every gate, every
+//! refusal.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,7 @@ use crate::wire::pack::value;
 mod data;
 mod load;
 mod page;
+mod service;
 
 /// What reached the pool.
 type Seen = (TenantId, CreateEvent);
@@ -65,7 +67,14 @@ impl WorkerLike for StandIn {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, mut answer: JobAnswer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        _deadline: Instant,
+        mut answer: JobAnswer,
+    ) {
         let event = match job.clone() {
             Job::Dispatch(event) | Job::RunScript { event, .. } => event,
             Job::DropTenant => {
@@ -75,7 +84,11 @@ impl WorkerLike for StandIn {
                     TenantId::User(504) => "DEADLINE",
                     _ => "DROP",
                 };
-                CreateEvent { name: name.to_owned(), author: None, data: EventData::RawValue(String::new()) }
+                CreateEvent {
+                    name: name.to_owned(),
+                    author: None,
+                    data: EventData::RawValue(String::new()),
+                }
             }
         };
         *self.last_job.lock().expect("a lock") = Some(job);
@@ -87,7 +100,10 @@ impl WorkerLike for StandIn {
             ("WAIT" | "NEVER", _) => self.waiting.lock().expect("a lock").push(answer),
             ("VALUE", _) => {
                 let pair = |key: &str, value| (KhronosValue::Text(key.to_owned()), value);
-                let map = vec![pair("n", KhronosValue::Integer(-1)), pair("b", KhronosValue::Buffer(vec![1, 2]))];
+                let map = vec![
+                    pair("n", KhronosValue::Integer(-1)),
+                    pair("b", KhronosValue::Buffer(vec![1, 2])),
+                ];
                 answer.send(Ok(value::encode(&KhronosValue::Map(map))));
             }
             ("LARGE", _) => answer.send(Ok(value::encode(&KhronosValue::Text("x".repeat(50_000))))),
@@ -147,7 +163,8 @@ fn token(user_id: u64, seconds_from_now: i64) -> String {
 }
 
 fn config() -> ApiConfig {
-    let http = HttpLimits { body_timeout: PATIENCE, linger_timeout: PATIENCE, ..HttpLimits::default() };
+    let http =
+        HttpLimits { body_timeout: PATIENCE, linger_timeout: PATIENCE, ..HttpLimits::default() };
     ApiConfig { default_deadline: PATIENCE, http, ..ApiConfig::new(secret()) }
 }
 
@@ -169,7 +186,8 @@ fn serve(config: ApiConfig) -> Fixture {
     let (pool, states, seen_rx, cancelled_rx) = stand_ins();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let db = empty_db();
-    let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone()).expect("the API starts");
+    let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone())
+        .expect("the API starts");
     Fixture { api, pool, states, db, seen_rx, cancelled_rx }
 }
 
@@ -201,12 +219,16 @@ impl Fixture {
 /// Checks that a route says of every error that it may answer it.
 fn expect_described(method: &str, target: &str, status: u16) {
     let path = target.split('?').next().unwrap_or_default();
-    let method = [Method::Get, Method::Post, Method::Put].into_iter().find(|known| known.as_str() == method);
+    let method =
+        [Method::Get, Method::Post, Method::Put].into_iter().find(|known| known.as_str() == method);
     if let Some(method) = method
         && let Found::Route(route, _) = find(ROUTES, method, path)
     {
         let is_success = (200..300).contains(&status);
-        assert!(is_success || errors(route).contains_key(&status), "{method:?} {path}: {status} is not described");
+        assert!(
+            is_success || errors(route).contains_key(&status),
+            "{method:?} {path}: {status} is not described"
+        );
     }
 }
 
@@ -224,7 +246,10 @@ fn expect_error(answer: &Answer, status: u16, code: &str, sent: bool) -> String 
     let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
     let object = body.as_object().expect("an object");
     assert_eq!(object.keys().collect::<Vec<_>>(), ["code", "message", "sent"], "{body}");
-    assert_eq!((answer.status, object["code"].as_str(), object["sent"].as_bool()), (status, Some(code), Some(sent)));
+    assert_eq!(
+        (answer.status, object["code"].as_str(), object["sent"].as_bool()),
+        (status, Some(code), Some(sent))
+    );
     let message = object["message"].as_str().expect("a text").to_owned();
     assert!(!message.is_empty());
     message
@@ -240,13 +265,17 @@ fn an_event_reaches_its_tenant_with_its_author_and_data() {
         ("/i/dispatch-event/user/456", TenantId::User(456)),
         ("/i/dispatch-event/789", TenantId::Guild(789)),
     ] {
-        let answer = fixture.dispatch(target, r#"{"name":"VALUE","data":{"b":[1,2.5,"x"],"a":null}}"#);
+        let answer =
+            fixture.dispatch(target, r#"{"name":"VALUE","data":{"b":[1,2.5,"x"],"a":null}}"#);
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         let value: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
         assert_eq!(value, serde_json::json!({"n": -1, "b": {"$buffer": "AQI="}}));
         let (seen_tenant, event) = fixture.seen();
-        assert_eq!((seen_tenant, event.name.as_str(), event.author.as_deref()), (tenant, "VALUE", Some("42")));
+        assert_eq!(
+            (seen_tenant, event.name.as_str(), event.author.as_deref()),
+            (tenant, "VALUE", Some("42"))
+        );
         let EventData::Json(data) = event.data else { panic!("plain JSON") };
         assert_eq!(json::json_from_encoded(&data).expect("JSON"), r#"{"b":[1,2.5,"x"],"a":null}"#);
     }
@@ -257,7 +286,8 @@ fn an_author_is_the_tokens_user_or_whom_the_token_may_act_for() {
     let fixture = serve(config());
     let acting = format!("Authorization: Internal {}\r\n", mint_acting(&secret(), 99, u64::MAX));
     let script = "/i/run-script/guild/123";
-    for (target, body) in [(GUILD, r#"{"name":"X""#), (script, r#"{"name":"X","code":"return 1""#)] {
+    for (target, body) in [(GUILD, r#"{"name":"X""#), (script, r#"{"name":"X","code":"return 1""#)]
+    {
         for (authorization, author, seen) in [
             (&authorization(), "", "42"),
             (&authorization(), r#","author":null"#, "42"),
@@ -266,11 +296,17 @@ fn an_author_is_the_tokens_user_or_whom_the_token_may_act_for() {
             (&acting, r#","author":"99""#, "99"),
             (&acting, r#","author":"7""#, "7"),
         ] {
-            let answer = fixture.ask("POST", target, authorization, format!("{body}{author}}}").as_bytes());
+            let answer =
+                fixture.ask("POST", target, authorization, format!("{body}{author}}}").as_bytes());
             assert_eq!(answer.status, 200, "{author}");
             assert_eq!(fixture.seen().1.author.as_deref(), Some(seen));
         }
-        let answer = fixture.ask("POST", target, &authorization(), format!(r#"{body},"author":"7"}}"#).as_bytes());
+        let answer = fixture.ask(
+            "POST",
+            target,
+            &authorization(),
+            format!(r#"{body},"author":"7"}}"#).as_bytes(),
+        );
         expect_error(&answer, 403, "Restricted", false);
         assert!(!answer.closes());
     }
@@ -282,7 +318,10 @@ fn an_answer_says_when_the_tenant_is_not_subscribed() {
     let fixture = serve(config());
     for (name, says) in [("UNSUBSCRIBED", Some("false")), ("X", None)] {
         let answer = fixture.dispatch(GUILD, &format!(r#"{{"name":"{name}"}}"#));
-        assert_eq!((answer.status, answer.text(), answer.header("mesophyll-subscribed")), (200, "null", says));
+        assert_eq!(
+            (answer.status, answer.text(), answer.header("mesophyll-subscribed")),
+            (200, "null", says)
+        );
     }
 }
 
@@ -308,7 +347,11 @@ fn nowait_answers_before_the_tenant_does() {
         assert_eq!(fixture.seen().1.name, "NEVER");
     }
     for query in ["nowait=false", "nowait=0"] {
-        assert_eq!(fixture.dispatch(&format!("{GUILD}?{query}"), r#"{"name":"X"}"#).status, 200, "{query}");
+        assert_eq!(
+            fixture.dispatch(&format!("{GUILD}?{query}"), r#"{"name":"X"}"#).status,
+            200,
+            "{query}"
+        );
     }
     let answer = fixture.dispatch(&format!("{GUILD}?nowait=true"), r#"{"name":"BUSY"}"#);
     expect_error(&answer, 503, "Busy", false);
@@ -375,9 +418,15 @@ fn tokens_are_checked() {
 #[test]
 fn unknown_routes_and_wrong_methods_are_told_before_the_token() {
     let fixture = serve(config());
-    for target in
-        ["/x", "/i", "/i/dispatch-event", "/i/dispatch-event/", "/i/dispatch-event/a/b/c", "/livez/", "/Livez"]
-    {
+    for target in [
+        "/x",
+        "/i",
+        "/i/dispatch-event",
+        "/i/dispatch-event/",
+        "/i/dispatch-event/a/b/c",
+        "/livez/",
+        "/Livez",
+    ] {
         expect_error(&fixture.ask("POST", target, "", b""), 404, "NotFound", false);
     }
     for (method, target, allow) in [
@@ -418,12 +467,20 @@ fn malformed_tenants_and_parameters_are_told_after_the_token_and_before_the_body
         "/readyz?verbose=maybe",
     ] {
         let method = if target.starts_with("/i") { "POST" } else { "GET" };
-        expect_error(&fixture.ask(method, target, &authorization(), b"not JSON"), 400, "BadRequest", false);
+        expect_error(
+            &fixture.ask(method, target, &authorization(), b"not JSON"),
+            400,
+            "BadRequest",
+            false,
+        );
         if method == "POST" {
             expect_error(&fixture.ask(method, target, "", b"not JSON"), 401, "NoAuthToken", false);
         }
     }
-    assert_eq!(fixture.dispatch(&format!("{GUILD}?deadline_ms=300000"), r#"{"name":"X"}"#).status, 200);
+    assert_eq!(
+        fixture.dispatch(&format!("{GUILD}?deadline_ms=300000"), r#"{"name":"X"}"#).status,
+        200
+    );
 }
 
 #[test]
@@ -462,7 +519,12 @@ fn malformed_bodies_are_refused_and_unknown_fields_named() {
         let message = expect_error(&fixture.dispatch(GUILD, body), 400, "BadRequest", false);
         assert!(message.contains(hint), "{body}: {message}");
     }
-    expect_error(&fixture.ask("POST", GUILD, &authorization(), b"{\"name\":\"\xff\"}"), 400, "BadRequest", false);
+    expect_error(
+        &fixture.ask("POST", GUILD, &authorization(), b"{\"name\":\"\xff\"}"),
+        400,
+        "BadRequest",
+        false,
+    );
     assert!(fixture.seen_rx.is_empty(), "nothing got through");
 }
 
@@ -479,7 +541,12 @@ fn sizes_are_limited_before_the_body_is_read_and_after_it_is_encoded() {
     let answer = fixture.dispatch(GUILD, &format!(r#"{{"name":"X","data":"{text}{text}"}}"#));
     expect_error(&answer, 413, "TooLarge", false);
     let text = "x".repeat(MESSAGE_MAX_BYTES);
-    expect_error(&fixture.dispatch(GUILD, &format!(r#"{{"name":"X","data":"{text}"}}"#)), 413, "TooLarge", false);
+    expect_error(
+        &fixture.dispatch(GUILD, &format!(r#"{{"name":"X","data":"{text}"}}"#)),
+        413,
+        "TooLarge",
+        false,
+    );
 }
 
 #[test]
@@ -519,7 +586,13 @@ fn other_sources_are_refused_whatever_they_ask() {
     let status = |trusted: &[&str], request: &str, peer: &str| {
         let trusted_sources = trusted.iter().map(|text| text.parse().expect("a network")).collect();
         let (pool, states, ..) = stand_ins();
-        let api = Api::new(ApiConfig { trusted_sources, ..config() }, pool, states, empty_db(), Arc::new(Waits::new()));
+        let api = Api::new(
+            ApiConfig { trusted_sources, ..config() },
+            pool,
+            states,
+            empty_db(),
+            Arc::new(Waits::new()),
+        );
         let peer: SocketAddr = peer.parse().expect("an address");
         let response = match RequestHead::parse(request, peer) {
             Ok(head) => match api.handle(&head, &mut Body::from_bytes(b"")) {
@@ -545,10 +618,18 @@ fn other_sources_are_refused_whatever_they_ask() {
     for (request, expected) in &requests {
         for peer in ["10.0.0.1:9", "[::ffff:10.0.0.1]:9", "[2001:db8::1]:9", "0.0.0.0:9"] {
             assert_eq!(status(&[], request, peer), (403, true), "{request} {peer}");
-            assert_eq!(status(&["11.0.0.0/8", "fd00::/8"], request, peer), (403, true), "{request} {peer}");
+            assert_eq!(
+                status(&["11.0.0.0/8", "fd00::/8"], request, peer),
+                (403, true),
+                "{request} {peer}"
+            );
         }
         for peer in ["127.0.0.1:9", "[::1]:9", "10.0.0.1:9", "[::ffff:10.0.0.1]:9"] {
-            assert_eq!(status(&["10.0.0.0/8"], request, peer), (*expected, false), "{request} {peer}");
+            assert_eq!(
+                status(&["10.0.0.0/8"], request, peer),
+                (*expected, false),
+                "{request} {peer}"
+            );
         }
     }
 }
@@ -572,7 +653,10 @@ fn health_needs_no_token_and_says_how_the_workers_are() {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
         assert_eq!((answer.status, body["message"].as_str()), (status, reason));
         assert_eq!(body["code"].as_str(), reason.map(|_| "NoWorker"));
-        let workers: Vec<_> = states.iter().map(|(id, state)| serde_json::json!({"id": id, "state": state})).collect();
+        let workers: Vec<_> = states
+            .iter()
+            .map(|(id, state)| serde_json::json!({"id": id, "state": state}))
+            .collect();
         assert_eq!(body["workers"], serde_json::Value::Array(workers));
         assert!(!fixture.ask("GET", "/readyz", "", b"").text().contains("workers"));
     }

@@ -1,38 +1,53 @@
-//! The routes to tenants' data and standing, over real sockets and a store in memory: what they answer, and each refusal.
+//! The routes to tenants' data and standing, over real sockets and a store in memory: what they
+//! answer, and each refusal.
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::store::Standing;
-use crate::store::backup::{FrameReader, Totals};
 use crate::wire::data::EncodedJson;
 
 impl Fixture {
     /// Asks as user 42; the answer's status and its body as JSON, null if there is none.
     fn call(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
         let answer = self.ask(method, target, &authorization(), body.as_bytes());
-        let json =
-            if answer.body.is_empty() { Value::Null } else { serde_json::from_slice(&answer.body).expect("JSON") };
+        let json = if answer.body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&answer.body).expect("JSON")
+        };
         (answer.status, json)
     }
 
-    fn post(&self, target: &str, body: impl ToString) -> (u16, Value) {
+    pub(super) fn post(&self, target: &str, body: impl ToString) -> (u16, Value) {
         self.call("POST", target, &body.to_string())
     }
 
     #[track_caller]
-    fn refused(&self, method: &str, target: &str, body: &str, status: u16, code: &str) -> String {
-        expect_error(&self.ask(method, target, &authorization(), body.as_bytes()), status, code, false)
+    pub(super) fn refused(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        status: u16,
+        code: &str,
+    ) -> String {
+        expect_error(
+            &self.ask(method, target, &authorization(), body.as_bytes()),
+            status,
+            code,
+            false,
+        )
     }
 }
 
-const KV: &str = "/i/kv/guild/123";
-const STATE: &str = "/i/tenant-state/guild/123";
-const SHOP: &str = "/i/global-kv";
+pub(super) const KV: &str = "/i/kv/guild/123";
+pub(super) const STATE: &str = "/i/tenant-state/guild/123";
+pub(super) const SHOP: &str = "/i/global-kv";
 
 /// Every route with a token, by a call that it answers.
-const CALLS: &[(&str, &str, &str)] = &[
+pub(super) const CALLS: &[(&str, &str, &str)] = &[
     ("POST", "/i/run-script/guild/123", r#"{"name":"X","code":""}"#),
     ("POST", "/i/drop-tenant/guild/123", ""),
     ("GET", "/i/tenant/guild/123", ""),
@@ -52,8 +67,12 @@ fn every_route_wants_a_token_that_is_good() {
     for (method, target, body) in CALLS {
         let ask = |header: &str| fixture.ask(method, target, header, body.as_bytes());
         expect_error(&ask(""), 401, "NoAuthToken", false);
-        let expired =
-            expect_error(&ask(&format!("Authorization: Internal {}\r\n", token(42, -1))), 401, "InvalidToken", false);
+        let expired = expect_error(
+            &ask(&format!("Authorization: Internal {}\r\n", token(42, -1))),
+            401,
+            "InvalidToken",
+            false,
+        );
         assert!(expired.contains("expired"), "{expired}");
         expect_error(&ask("Authorization: Internal 1.2.3\r\n"), 401, "InvalidToken", false);
         let wrong = if *method == "POST" { "GET" } else { "DELETE" };
@@ -65,7 +84,9 @@ fn every_route_wants_a_token_that_is_good() {
 #[test]
 fn every_route_of_a_tenant_refuses_what_is_none() {
     let fixture = serve(config());
-    for (method, target, body) in CALLS.iter().filter(|(_, target, _)| target.contains("/guild/123")) {
+    for (method, target, body) in
+        CALLS.iter().filter(|(_, target, _)| target.contains("/guild/123"))
+    {
         for tenant in [
             "/role/1",
             "/guild/x",
@@ -86,28 +107,52 @@ fn bodies_that_are_not_what_they_should_be_are_refused() {
     let fixture = serve(config());
     let deep = format!(r#"{{"op":"list","scope":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
     for (method, target, body) in CALLS.iter().filter(|(_, _, body)| body.starts_with('{')) {
-        for wrong in
-            ["", "null", "[]", "{", "{}}", "\"x\"", "{\"a\":1}", "\u{feff}{}", "{\"op\":1}", "{'op':'get'}", &deep]
-        {
+        for wrong in [
+            "",
+            "null",
+            "[]",
+            "{",
+            "{}}",
+            "\"x\"",
+            "{\"a\":1}",
+            "\u{feff}{}",
+            "{\"op\":1}",
+            "{'op':'get'}",
+            &deep,
+        ] {
             fixture.refused(method, target, wrong, 400, "BadRequest");
         }
         let more = format!("{},\"extra\":1}}", &body[..body.len() - 1]);
-        assert!(fixture.refused(method, target, &more, 400, "BadRequest").contains("\"extra\""), "{target}");
+        assert!(
+            fixture.refused(method, target, &more, 400, "BadRequest").contains("\"extra\""),
+            "{target}"
+        );
         let first = body[1..].split_once(':').expect("a member").0;
         let twice = format!("{{{first}:null,{}", &body[1..]);
-        assert!(fixture.refused(method, target, &twice, 400, "BadRequest").contains("repeated"), "{target}");
+        assert!(
+            fixture.refused(method, target, &twice, 400, "BadRequest").contains("repeated"),
+            "{target}"
+        );
         let mut client = fixture.connect();
-        client.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{}\r\n", authorization()).as_bytes());
+        client.send(
+            format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{}\r\n", authorization()).as_bytes(),
+        );
         if *method == "POST" {
             expect_error(&client.answer(), 411, "BadRequest", false);
         }
-        let limit = if target.contains("run-script") { API_BODY_MAX_BYTES } else { API_DB_BODY_MAX_BYTES };
+        let limit =
+            if target.contains("run-script") { API_BODY_MAX_BYTES } else { API_DB_BODY_MAX_BYTES };
         let mut client = fixture.connect();
         client.send(head(method, target, &authorization(), limit + 1).as_bytes());
         expect_error(&client.answer(), 413, "TooLarge", false);
     }
-    for (method, target, _) in CALLS.iter().filter(|(_, target, body)| body.is_empty() && target.contains("guild")) {
-        assert!(fixture.refused(method, target, "{\"a\":1}", 400, "BadRequest").contains("no body"), "{target}");
+    for (method, target, _) in
+        CALLS.iter().filter(|(_, target, body)| body.is_empty() && target.contains("guild"))
+    {
+        assert!(
+            fixture.refused(method, target, "{\"a\":1}", 400, "BadRequest").contains("no body"),
+            "{target}"
+        );
     }
 }
 
@@ -118,11 +163,16 @@ fn a_script_goes_to_its_tenant_with_its_code_author_and_data() {
     let answer = fixture.post("/i/run-script/user/7?deadline_ms=9000", &body);
     assert_eq!(answer, (200, json!({"n": -1, "b": {"$buffer": "AQI="}})));
     let (tenant, event) = fixture.seen();
-    assert_eq!((tenant, event.name.as_str(), event.author.as_deref()), (TenantId::User(7), "VALUE", Some("42")));
+    assert_eq!(
+        (tenant, event.name.as_str(), event.author.as_deref()),
+        (TenantId::User(7), "VALUE", Some("42"))
+    );
     let EventData::Json(data) = event.data else { panic!("plain JSON") };
     assert_eq!(json::json_from_encoded(&data).expect("JSON"), r#"{"a":[1,null]}"#);
     let job = fixture.pool.last_job.lock().expect("a lock").take();
-    assert!(matches!(job, Some(Job::RunScript { name, code, .. }) if name == "VALUE" && code == "return ..."));
+    assert!(
+        matches!(job, Some(Job::RunScript { name, code, .. }) if name == "VALUE" && code == "return ...")
+    );
     for (name, status, code, sent) in [
         ("SCRIPT", 422, "ScriptError", true),
         ("BUSY", 503, "Busy", false),
@@ -149,7 +199,10 @@ fn a_tenant_is_dropped_and_whoever_cannot_be_is_told() {
     assert_eq!(fixture.seen().0, TenantId::Guild(5));
     fixture.refused("POST", "/i/drop-tenant/user/404", "", 503, "NoWorker");
     let mut client = fixture.connect();
-    client.send(format!("POST /i/drop-tenant/guild/6 HTTP/1.1\r\nHost: x\r\n{}\r\n", authorization()).as_bytes());
+    client.send(
+        format!("POST /i/drop-tenant/guild/6 HTTP/1.1\r\nHost: x\r\n{}\r\n", authorization())
+            .as_bytes(),
+    );
     assert_eq!(client.answer().status, 204, "no body needs no length");
 }
 
@@ -157,11 +210,15 @@ fn a_tenant_is_dropped_and_whoever_cannot_be_is_told() {
 fn a_state_reads_back_and_is_told_to_who_listens() {
     let fixture = serve(config());
     let (told_tx, told_rx) = unbounded();
-    fixture.db.on_tenant_state(Box::new(move |tenant, state| drop(told_tx.send((tenant, state.clone())))));
+    fixture.db.on_tenant_state(Box::new(move |tenant, state| {
+        drop(told_tx.send((tenant, state.clone())))
+    }));
     fixture.refused("GET", STATE, "", 404, "NotFound");
-    let body = json!({"events": ["B", "A", "A"], "data": {"z": 1, "a": [null, 18446744073709551615_u64]}});
+    let body =
+        json!({"events": ["B", "A", "A"], "data": {"z": 1, "a": [null, 18446744073709551615_u64]}});
     assert_eq!(fixture.call("PUT", STATE, &body.to_string()), (204, Value::Null));
-    let state = json!({"events": ["A", "B"], "data": {"a": [null, 18446744073709551615_u64], "z": 1}});
+    let state =
+        json!({"events": ["A", "B"], "data": {"a": [null, 18446744073709551615_u64], "z": 1}});
     assert_eq!(fixture.call("GET", STATE, ""), (200, state));
     let (tenant, told) = told_rx.recv_timeout(PATIENCE).expect("the listener is told");
     assert_eq!((tenant, told.events.len()), (TenantId::Guild(123), 2));
@@ -174,35 +231,54 @@ fn a_state_reads_back_and_is_told_to_who_listens() {
         (r#"{"events":[],"data":tru}"#.to_owned(), 400, "BadRequest"),
         (r#"{"events":["\u0000"]}"#.to_owned(), 422, "Refused"),
         (json!({"events": vec!["E".repeat(513)]}).to_string(), 422, "Refused"),
-        (json!({"events": (0..1025).map(|n| n.to_string()).collect::<Vec<_>>()}).to_string(), 422, "Refused"),
+        (
+            json!({"events": (0..1025).map(|n| n.to_string()).collect::<Vec<_>>()}).to_string(),
+            422,
+            "Refused",
+        ),
         (json!({"events": vec!["A"; 1025]}).to_string(), 422, "Refused"),
         (json!({"events": [], "data": "x".repeat(300 * 1024)}).to_string(), 422, "Refused"),
         (format!(r#"{{"events":[],"data":{}{}}}"#, "[".repeat(40), "]".repeat(40)), 422, "Refused"),
     ] {
         fixture.refused("PUT", STATE, &body, status, code);
     }
-    assert_eq!(fixture.call("GET", STATE, "").1["events"], json!([]), "what is refused changes nothing");
+    assert_eq!(
+        fixture.call("GET", STATE, "").1["events"],
+        json!([]),
+        "what is refused changes nothing"
+    );
 }
 
 #[test]
 fn records_are_set_read_found_and_deleted_by_staff() {
     let fixture = serve(config());
-    let record =
-        |key: &str, scopes: Value, value: Value| json!({"op": "set", "key": key, "scopes": scopes, "value": value});
+    let record = |key: &str, scopes: Value, value: Value| json!({"op": "set", "key": key, "scopes": scopes, "value": value});
     let value = json!({"n": 1, "b": {"$buffer": "AQI="}, "t": {"$timestamp": "2024-02-29T12:34:56.123Z"},
         "f": 1.5, "m": {"$map": [[1, "one"]]}, "nan": null, "u": 18446744073709551615_u64});
-    assert_eq!(fixture.post(KV, record("k", json!(["b", "a", "a"]), value.clone())), (204, Value::Null));
+    assert_eq!(
+        fixture.post(KV, record("k", json!(["b", "a", "a"]), value.clone())),
+        (204, Value::Null)
+    );
     let (status, got) = fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["a", "b"]}));
-    assert_eq!((status, &got["value"], &got["key"], &got["scopes"]), (200, &value, &json!("k"), &json!(["a", "b"])));
+    assert_eq!(
+        (status, &got["value"], &got["key"], &got["scopes"]),
+        (200, &value, &json!("k"), &json!(["a", "b"]))
+    );
     let fields: Vec<&String> = got.as_object().expect("an object").keys().collect();
     assert_eq!(fields, ["created_at", "id", "key", "last_updated_at", "scopes", "value"]);
     assert!(got["created_at"].as_str().is_some_and(|time| time.ends_with('Z')), "{got}");
-    assert_eq!(fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["a"]})), (200, Value::Null));
+    assert_eq!(
+        fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["a"]})),
+        (200, Value::Null)
+    );
     // What is closed to scripts.
     for scope in ["template", "#err"] {
         assert_eq!(fixture.post(KV, record("main", json!([scope]), json!("return 1"))).0, 204);
     }
-    assert_eq!(fixture.post(KV, json!({"op": "list_scopes"})), (200, json!(["#err", "a", "b", "template"])));
+    assert_eq!(
+        fixture.post(KV, json!({"op": "list_scopes"})),
+        (200, json!(["#err", "a", "b", "template"]))
+    );
     let keys = |found: &Value| -> Vec<String> {
         found
             .as_array()
@@ -211,15 +287,25 @@ fn records_are_set_read_found_and_deleted_by_staff() {
             .map(|record| record["key"].as_str().expect("a key").to_owned())
             .collect()
     };
-    let (_, found) = fixture.post(KV, json!({"op": "find", "pattern": "%", "scopes": ["template"]}));
+    let (_, found) =
+        fixture.post(KV, json!({"op": "find", "pattern": "%", "scopes": ["template"]}));
     assert_eq!(keys(&found), ["main"]);
     let (_, found) = fixture.post(KV, json!({"op": "find", "pattern": "%"}));
     assert_eq!(keys(&found), ["k", "main", "main"]);
-    assert_eq!(fixture.post("/i/kv/user/123", json!({"op": "find", "pattern": "%", "scopes": []})), (200, json!([])));
+    assert_eq!(
+        fixture.post("/i/kv/user/123", json!({"op": "find", "pattern": "%", "scopes": []})),
+        (200, json!([]))
+    );
     for _ in 0..2 {
-        assert_eq!(fixture.post(KV, json!({"op": "delete", "key": "k", "scopes": ["b", "a"]})), (204, Value::Null));
+        assert_eq!(
+            fixture.post(KV, json!({"op": "delete", "key": "k", "scopes": ["b", "a"]})),
+            (204, Value::Null)
+        );
     }
-    assert_eq!(fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["a", "b"]})), (200, Value::Null));
+    assert_eq!(
+        fixture.post(KV, json!({"op": "get", "key": "k", "scopes": ["a", "b"]})),
+        (200, Value::Null)
+    );
 }
 
 #[test]
@@ -234,11 +320,27 @@ fn what_a_record_may_not_be_is_refused() {
         (json!({"op": "list_scopes", "key": "k"}), 400, "BadRequest"),
         (json!({"op": "get", "key": "k", "scopes": vec!["s"; 16_385]}), 400, "BadRequest"),
         (json!({"op": "set", "key": "k", "scopes": ["s"]}), 400, "BadRequest"),
-        (json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$unknown": 1}}), 400, "BadRequest"),
-        (json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$timezone": "Mars/Phobos"}}), 400, "BadRequest"),
-        (json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$float": "nan"}}), 422, "Refused"),
+        (
+            json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$unknown": 1}}),
+            400,
+            "BadRequest",
+        ),
+        (
+            json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$timezone": "Mars/Phobos"}}),
+            400,
+            "BadRequest",
+        ),
+        (
+            json!({"op": "set", "key": "k", "scopes": ["s"], "value": {"$float": "nan"}}),
+            422,
+            "Refused",
+        ),
         (json!({"op": "set", "key": "k", "scopes": ["s"], "value": "\0"}), 422, "Refused"),
-        (json!({"op": "set", "key": "k", "scopes": ["s"], "value": "x".repeat(300 * 1024)}), 422, "Refused"),
+        (
+            json!({"op": "set", "key": "k", "scopes": ["s"], "value": "x".repeat(300 * 1024)}),
+            422,
+            "Refused",
+        ),
         (json!({"op": "set", "key": "", "scopes": ["s"], "value": 1}), 422, "Refused"),
         (json!({"op": "set", "key": "k".repeat(513), "scopes": ["s"], "value": 1}), 422, "Refused"),
         (json!({"op": "set", "key": "k", "scopes": [], "value": 1}), 422, "Refused"),
@@ -256,9 +358,17 @@ fn what_a_record_may_not_be_is_refused() {
         let (status, _) = fixture.post(KV, &body);
         assert!(status == 400 || status == 422, "{status} {}", &value[..value.len().min(20)]);
     }
-    let deep = format!(r#"{{"op":"set","key":"k","scopes":["s"],"value":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+    let deep = format!(
+        r#"{{"op":"set","key":"k","scopes":["s"],"value":{}{}}}"#,
+        "[".repeat(40),
+        "]".repeat(40)
+    );
     fixture.refused("POST", KV, &deep, 422, "Refused");
-    assert_eq!(fixture.post(KV, json!({"op": "list_scopes"})), (200, json!([])), "nothing of it was set");
+    assert_eq!(
+        fixture.post(KV, json!({"op": "list_scopes"})),
+        (200, json!([])),
+        "nothing of it was set"
+    );
 }
 
 #[test]
@@ -266,7 +376,8 @@ fn a_long_list_is_sent_in_pieces_and_large_answers_share_a_budget() {
     let fixture = serve(config());
     for number in 0..40 {
         let value = "x".repeat(10_000);
-        let set = json!({"op": "set", "key": format!("k{number:02}"), "scopes": ["s"], "value": value});
+        let set =
+            json!({"op": "set", "key": format!("k{number:02}"), "scopes": ["s"], "value": value});
         assert_eq!(fixture.post(KV, set).0, 204);
     }
     let find = json!({"op": "find", "pattern": "%"}).to_string();
@@ -310,7 +421,11 @@ fn a_ban_is_answered_when_what_ran_has_ended() {
         expect_error(&answer, status, code, true);
         assert_eq!(fixture.db.standing(TenantId::User(user)), Standing::Banned, "it is stored");
     }
-    assert_eq!(fixture.post("/i/ban/user/404", json!({"banned": true})).0, 204, "where no worker is, nothing runs");
+    assert_eq!(
+        fixture.post("/i/ban/user/404", json!({"banned": true})).0,
+        204,
+        "where no worker is, nothing runs"
+    );
 }
 
 #[test]
@@ -325,31 +440,49 @@ fn a_tenant_is_shown_with_all_that_it_has() {
                 "usage": {"records": 0, "bytes": 0}, "quota": {"records": 10_000, "bytes": 67_108_864}})
         )
     );
-    assert_eq!(fixture.call("PUT", "/i/tenant-state/user/9", r#"{"events":["A"],"data":1}"#).0, 204);
+    assert_eq!(
+        fixture.call("PUT", "/i/tenant-state/user/9", r#"{"events":["A"],"data":1}"#).0,
+        204
+    );
     let set = json!({"op": "set", "key": "main", "scopes": ["template"], "value": "return 1"});
     assert_eq!(fixture.post("/i/kv/user/9", set).0, 204);
     let (_, shown) = fixture.call("GET", "/i/tenant/user/9", "");
-    assert_eq!((&shown["state"], &shown["template"]), (&json!({"events": ["A"], "data": 1}), &json!(true)));
+    assert_eq!(
+        (&shown["state"], &shown["template"]),
+        (&json!({"events": ["A"], "data": 1}), &json!(true))
+    );
     assert_eq!(shown["usage"]["records"], json!(1));
 }
 
 #[test]
-fn every_answer_names_its_request_and_a_dispatch_goes_by_the_same_name_unless_the_caller_chose_it() {
+fn every_answer_names_its_request_and_a_dispatch_goes_by_the_same_name_unless_the_caller_chose_it()
+{
     let fixture = serve(config());
     let body = br#"{"name":"E","data":null}"#;
     let name_of = |headers: &str, method: &str, target: &str, body: &[u8]| {
         let answer = fixture.ask(method, target, headers, body);
         answer.header("x-request-id").unwrap_or_else(|| panic!("{target}: {answer:?}")).to_owned()
     };
-    let ticket = || fixture.pool.last_ticket.lock().expect("a lock").expect("submitted").to_string();
+    let ticket =
+        || fixture.pool.last_ticket.lock().expect("a lock").expect("submitted").to_string();
     let name = name_of(&authorization(), "POST", "/i/dispatch-event/1", body);
     assert_eq!(name, ticket());
     let chosen = format!("{}X-Request-Id: trace-1\r\n", authorization());
     assert_eq!(name_of(&chosen, "POST", "/i/dispatch-event/1", body), "trace-1");
     assert_ne!(ticket(), name);
-    for (method, target) in [("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/livez"), ("GET", "/i/workers")] {
-        assert_eq!(name_of("X-Request-Id: trace-2\r\n", method, target, b""), "trace-2", "{method} {target}");
-        assert_eq!(name_of("X-Request-Id: a b\r\n", method, target, b"").len(), 16, "{method} {target}");
+    for (method, target) in
+        [("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/livez"), ("GET", "/i/workers")]
+    {
+        assert_eq!(
+            name_of("X-Request-Id: trace-2\r\n", method, target, b""),
+            "trace-2",
+            "{method} {target}"
+        );
+        assert_eq!(
+            name_of("X-Request-Id: a b\r\n", method, target, b"").len(),
+            16,
+            "{method} {target}"
+        );
     }
 }
 
@@ -360,10 +493,20 @@ fn a_log_level_is_one_of_six_words() {
     assert_eq!((status, shown["level"].is_string()), (200, true));
     // The same again: other tests of this process share the level.
     assert_eq!(fixture.call("PUT", "/i/log-level", &shown.to_string()).0, 204);
-    for body in ["", "{}", r#"{"level":"loud"}"#, r#"{"level":3}"#, r#"{"level":"info","worker":1}"#, r#""info""#] {
+    for body in [
+        "",
+        "{}",
+        r#"{"level":"loud"}"#,
+        r#"{"level":3}"#,
+        r#"{"level":"info","worker":1}"#,
+        r#""info""#,
+    ] {
         assert_eq!(fixture.call("PUT", "/i/log-level", body).0, 400, "{body}");
     }
-    assert_eq!(fixture.call("PUT", "/i/log-level", &format!(r#"{{"level":"{}"}}"#, "x".repeat(2000))).0, 413);
+    assert_eq!(
+        fixture.call("PUT", "/i/log-level", &format!(r#"{{"level":"{}"}}"#, "x".repeat(2000))).0,
+        413
+    );
     assert_eq!(fixture.call("POST", "/i/log-level", r#"{"level":"info"}"#).0, 405);
     assert_eq!(fixture.ask("PUT", "/i/log-level", "", br#"{"level":"info"}"#).status, 401);
     assert_eq!(fixture.call("GET", "/i/log-level", "").1, shown);
@@ -372,201 +515,37 @@ fn a_log_level_is_one_of_six_words() {
 #[test]
 fn guilds_exist_that_have_a_state_or_a_record() {
     let fixture = serve(config());
-    let state = crate::wire::data::TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
+    let state = crate::wire::data::TenantState {
+        events: ["A".to_owned()].into(),
+        data: EncodedJson::null(),
+    };
     fixture.db.set_tenant_state(TenantId::Guild(1), &state).expect("set");
     fixture.db.set_tenant_state(TenantId::User(3), &state).expect("set");
-    assert_eq!(fixture.post("/i/kv/guild/2", json!({"op": "set", "key": "k", "scopes": ["s"], "value": 1})).0, 204);
+    assert_eq!(
+        fixture
+            .post("/i/kv/guild/2", json!({"op": "set", "key": "k", "scopes": ["s"], "value": 1}))
+            .0,
+        204
+    );
     fixture.db.set_standing(TenantId::Guild(4), Standing::Banned).expect("banned");
-    let answer = fixture.post("/i/guilds-exist", json!(["1", 2.0, 3, "4", 1, "18446744073709551614", "007"]));
+    let answer = fixture
+        .post("/i/guilds-exist", json!(["1", 2.0, 3, "4", 1, "18446744073709551614", "007"]));
     assert_eq!(answer, (200, json!([1, 1, 0, 0, 1, 0, 0])));
     assert_eq!(fixture.post("/i/guilds-exist", "[]"), (200, json!([])));
-    for body in
-        ["", "{}", "[null]", "[-1]", "[1.5]", r#"["x"]"#, r#"[""]"#, "[18446744073709551615]", "[1e-3]", "[[]]", "[1"]
-    {
+    for body in [
+        "",
+        "{}",
+        "[null]",
+        "[-1]",
+        "[1.5]",
+        r#"["x"]"#,
+        r#"[""]"#,
+        "[18446744073709551615]",
+        "[1e-3]",
+        "[[]]",
+        "[1",
+    ] {
         fixture.refused("POST", "/i/guilds-exist", body, 400, "BadRequest");
     }
     assert_eq!(fixture.call("GET", "/i/threads-count", ""), (200, json!(1)));
-}
-
-#[test]
-fn staff_publishes_reviews_prices_and_removes_entries() {
-    let fixture = serve(config());
-    let entry = |op: &str, more: Value| {
-        let mut body = json!({"op": op, "scope": "tags", "key": "my.tag", "version": 1});
-        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        body
-    };
-    let made =
-        entry("create", json!({"short": "one line", "data": {"x": [1]}, "public_metadata": {"m": 1}, "long": "more"}));
-    assert_eq!(fixture.post(SHOP, &made), (204, Value::Null));
-    fixture.refused("POST", SHOP, &made.to_string(), 409, "Conflict");
-    let (_, got) = fixture.post(SHOP, entry("get", json!({})));
-    let owner = (&got["owner_type"], &got["owner_id"], &got["review_state"], &got["price"]);
-    assert_eq!(owner, (&json!("staff"), &json!("42"), &json!("pending"), &Value::Null));
-    assert_eq!(
-        (&got["data"], &got["long"], &got["public_metadata"]),
-        (&json!({"x": [1]}), &json!("more"), &json!({"m": 1}))
-    );
-    let listed = |filter: Value| {
-        let mut body = json!({"op": "list"});
-        body.as_object_mut().expect("an object").extend(filter.as_object().expect("an object").clone());
-        fixture.post(SHOP, body).1.as_array().expect("a list").len()
-    };
-    assert_eq!(
-        (listed(json!({})), listed(json!({"review_state": "pending"})), listed(json!({"review_state": "approved"}))),
-        (1, 1, 0)
-    );
-    assert_eq!((listed(json!({"scope": "other"})), listed(json!({"scope": "tags", "pattern": "MY%"}))), (0, 1));
-    assert_eq!(fixture.post(SHOP, entry("review", json!({"review_state": "approved"}))).0, 204);
-    assert_eq!(fixture.post(SHOP, entry("price", json!({"price": 500}))).0, 204);
-    let (_, got) = fixture.post(SHOP, entry("get", json!({})));
-    assert_eq!((&got["review_state"], &got["price"]), (&json!("approved"), &json!(500)));
-    let bought = json!({"scope": "tags", "key": "my.tag", "version": 1});
-    assert_eq!(fixture.post("/i/purchase/guild/5", &bought), (204, Value::Null));
-    let at = crate::store::global::GlobalAddress { scope: "tags".to_owned(), key: "my.tag".to_owned(), version: 1 };
-    let read = fixture.db.global_get(Some(TenantId::Guild(5)), &at).expect("read").expect("approved");
-    assert!(matches!(read.data, crate::wire::data::GlobalKvData::Value { .. }), "it is paid for");
-    assert_eq!(fixture.post(SHOP, entry("price", json!({"price": null}))).0, 204);
-    assert_eq!(fixture.post(SHOP, entry("delete", json!({}))), (204, Value::Null));
-    for (body, status, code) in [
-        (entry("delete", json!({})), 404, "NotFound"),
-        (entry("get", json!({})), 404, "NotFound"),
-        (entry("review", json!({"review_state": "approved"})), 404, "NotFound"),
-        (entry("review", json!({"review_state": ""})), 422, "Refused"),
-        (entry("review", json!({})), 400, "BadRequest"),
-        (entry("price", json!({})), 400, "BadRequest"),
-        (entry("price", json!({"price": -1})), 422, "Refused"),
-        (entry("price", json!({"price": 1.5})), 400, "BadRequest"),
-        (entry("price", json!({"price": u64::MAX})), 400, "BadRequest"),
-        (entry("get", json!({"version": 2_147_483_648_u64})), 400, "BadRequest"),
-        (entry("get", json!({"key": "a"})), 422, "Refused"),
-        (entry("sell", json!({})), 400, "BadRequest"),
-        (json!({"op": "list", "pattern": "\\"}), 422, "Refused"),
-        (json!({"op": "list", "version": 1}), 400, "BadRequest"),
-    ] {
-        fixture.refused("POST", SHOP, &body.to_string(), status, code);
-    }
-    fixture.refused("POST", "/i/purchase/guild/5", &bought.to_string(), 404, "NotFound");
-}
-
-#[test]
-fn requests_that_are_strange_are_answered_for_what_they_are() {
-    let fixture = serve(config());
-    let get = r#"{"op":"get","key":"k","scopes":["s"]}"#;
-    // A path is decoded before it is looked at, once, and says one thing.
-    for (target, status) in [
-        ("/i/kv/guild/007", 200),
-        ("/i/kv/gu%69ld/%37", 200),
-        ("/i/kv/guild/7?", 200),
-        ("/i/kv/guild/%2531", 400),
-        ("/i/kv/guild/1%2f2", 400),
-        ("/i/kv/guild/1/../2", 400),
-        ("/i/kv//guild/1", 400),
-        ("/i/kv/guild/1;x", 400),
-        ("/i/kv/guild/%00", 400),
-        ("/i/kv/guild/%ff", 400),
-        ("http://x/i/kv/guild/1", 200),
-        ("ftp://x/i/kv/guild/1", 400),
-        ("/i/kv/guild/1/", 404),
-    ] {
-        assert_eq!(fixture.post(target, get).0, status, "{target}");
-    }
-    // What a body is said to be does not matter; what it is does.
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16"] {
-        let header = format!("{}Content-Type: {kind}\r\n", authorization());
-        assert_eq!(fixture.ask("POST", KV, &header, get.as_bytes()).status, 200, "{kind}");
-    }
-    for body in
-        [format!("\u{feff}{get}"), format!("{get}\0"), get.repeat(2), format!("/* x */{get}"), get.replace('"', "'")]
-    {
-        fixture.refused("POST", KV, &body, 400, "BadRequest");
-    }
-    let not_text = fixture.ask("POST", KV, &authorization(), b"{\"op\":\"get\",\"key\":\"\xff\",\"scopes\":[\"s\"]}");
-    expect_error(&not_text, 400, "BadRequest", false);
-    let members: Vec<String> = (0..10_000).map(|number| format!("\"a{number}\":1")).collect();
-    fixture.refused("POST", KV, &format!("{{{}}}", members.join(",")), 400, "BadRequest");
-    for bracket in ["[", "{\"a\":"] {
-        let deep = bracket.repeat(50_000);
-        for body in [
-            format!(r#"{{"op":"set","scopes":["s"],"key":"k","value":{deep}"#),
-            format!(r#"{{"op":"set","scopes":["s"],"value":1,"key":{deep}1}}"#),
-            format!(r#"{{"op":"get","key":"k","scopes":{deep}"#),
-        ] {
-            fixture.refused("POST", KV, &body, 400, "BadRequest");
-        }
-        fixture.refused("POST", "/i/guilds-exist", &format!("[{deep}"), 400, "BadRequest");
-        fixture.refused("PUT", STATE, &format!(r#"{{"events":[],"data":{deep}"#), 400, "BadRequest");
-    }
-    for (method, status) in [("HEAD", 200), ("OPTIONS", 405), ("TRACE", 405), ("get", 405), ("PATCH", 405)] {
-        assert_eq!(fixture.ask(method, "/i/tenant/guild/1", &authorization(), b"").status, status, "{method}");
-    }
-    // Several requests in one piece are answered one after the other.
-    let mut client = fixture.connect();
-    let ask = |method: &str, target: &str, body: &str| head(method, target, &authorization(), body.len()) + body;
-    let all = [ask("POST", KV, get), ask("POST", "/nowhere", "x"), ask("GET", "/i/threads-count", "")].concat();
-    client.send(all.as_bytes());
-    let statuses = [client.answer().status, client.answer().status, client.answer().status];
-    assert_eq!(statuses, [200, 404, 200]);
-}
-
-#[test]
-fn a_backup_is_streamed_and_the_next_one_may_follow() {
-    let fixture = serve(config());
-    for number in 0..100 {
-        let set = json!({"op": "set", "key": format!("k{number}"), "scopes": ["s"], "value": "x".repeat(2000)});
-        assert_eq!(fixture.post(KV, set).0, 204);
-    }
-    assert_eq!(fixture.post("/i/ban/user/5", json!({"banned": true})).0, 204);
-    for _ in 0..2 {
-        let answer = fixture.ask("GET", "/i/store-backup", &authorization(), b"");
-        assert_eq!((answer.status, answer.header("transfer-encoding")), (200, Some("chunked")));
-        let mut frames = FrameReader::new(&answer.body[..]);
-        while frames.next().expect("a whole backup").is_some() {}
-        assert_eq!(frames.seen(), Totals { states: 1, records: 100, entries: 0, purchases: 0 });
-    }
-    // Who has begun one and does not read it holds up the next one only.
-    let large = json!({"op": "set", "key": "large", "scopes": ["s"], "value": "x".repeat(250_000)}).to_string();
-    for tenant in 0..80 {
-        assert_eq!(fixture.post(&format!("/i/kv/guild/{tenant}"), &large).0, 204);
-    }
-    // Not before: who is silent for so long is closed.
-    let mut stalled = fixture.connect();
-    stalled.send(head("GET", "/i/store-backup", &authorization(), 0).as_bytes());
-    assert!(stalled.head().starts_with("HTTP/1.1 200"));
-    fixture.refused("GET", "/i/store-backup", "", 503, "Busy");
-    assert_eq!(fixture.post(KV, json!({"op": "list_scopes"})).0, 200);
-    drop(stalled);
-    let deadline = Instant::now() + PATIENCE;
-    while fixture.ask("GET", "/i/store-backup", &authorization(), b"").status != 200 {
-        assert!(Instant::now() < deadline, "its turn never ends");
-    }
-}
-
-#[test]
-fn the_api_describes_itself_to_anyone() {
-    let fixture = serve(config());
-    let answer = fixture.ask("GET", "/openapi.json", "", b"");
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
-    let description: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    assert_eq!(description["openapi"], json!("3.1.0"));
-    let kv = &description["paths"]["/i/kv/{tenant_type}/{tenant_id}"]["post"];
-    assert_eq!(kv["security"], json!([{"internalToken": []}]));
-    assert!(kv["responses"]["422"].is_object() && kv["requestBody"].is_object(), "{kv}");
-}
-
-#[test]
-fn a_store_that_is_away_is_unavailable() {
-    let fixture = serve(config());
-    fixture.db.close();
-    for (method, target, body) in CALLS
-        .iter()
-        .filter(|(_, target, _)| !target.contains("run-") && !target.contains("drop-") && !target.contains("threads"))
-    {
-        if *method == "GET" && *target == STATE {
-            // From memory: it is known without the store.
-            fixture.refused(method, target, body, 404, "NotFound");
-            continue;
-        }
-        fixture.refused(method, target, body, 503, "Unavailable");
-    }
 }

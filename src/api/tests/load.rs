@@ -1,4 +1,5 @@
-//! Many callers at once, slow ones, large ones, and the end of the API: who is served, who is told to come again.
+//! Many callers at once, slow ones, large ones, and the end of the API: who is served, who is told
+//! to come again.
 
 use super::*;
 
@@ -73,7 +74,8 @@ fn slow_senders_leave_connections_for_health_checks() {
         .map(|number| {
             let mut client = fixture.connect();
             let request = head("POST", GUILD, &authorization(), 1000);
-            client.send(&request.as_bytes()[..if number % 2 == 0 { request.len() } else { number }]);
+            client
+                .send(&request.as_bytes()[..if number % 2 == 0 { request.len() } else { number }]);
             client
         })
         .collect();
@@ -106,12 +108,20 @@ fn bodies_share_a_budget_of_memory() {
 #[test]
 fn a_body_may_come_in_chunks_within_the_same_bounds() {
     let fixture = serve(ApiConfig { bodies_max_bytes: 1_000_000, ..config() });
-    let head = format!("POST {GUILD} HTTP/1.1\r\nHost: x\r\n{}Transfer-Encoding: chunked\r\n\r\n", authorization());
+    let head = format!(
+        "POST {GUILD} HTTP/1.1\r\nHost: x\r\n{}Transfer-Encoding: chunked\r\n\r\n",
+        authorization()
+    );
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
     let mut client = fixture.connect();
     for data in ["1".to_owned(), format!("\"{}\"", "x".repeat(100_000))] {
         client.send(
-            format!("{head}{}{}0\r\n\r\n", chunk(r#"{"name":"X","data":"#), chunk(&format!("{data}}}"))).as_bytes(),
+            format!(
+                "{head}{}{}0\r\n\r\n",
+                chunk(r#"{"name":"X","data":"#),
+                chunk(&format!("{data}}}"))
+            )
+            .as_bytes(),
         );
         let answer = client.answer();
         assert_eq!((answer.status, answer.closes()), (200, false));
@@ -154,7 +164,10 @@ fn shutdown_tells_those_who_still_wait_and_joins() {
     let fixture = serve(config());
     let body = r#"{"name":"NEVER"}"#;
     let mut client = fixture.connect();
-    client.send(head("POST", &format!("{GUILD}?deadline_ms=300000"), &authorization(), body.len()).as_bytes());
+    client.send(
+        head("POST", &format!("{GUILD}?deadline_ms=300000"), &authorization(), body.len())
+            .as_bytes(),
+    );
     client.send(body.as_bytes());
     fixture.seen();
     let begun = Instant::now();

@@ -6,7 +6,10 @@ use super::*;
 fn the_page_needs_no_token_and_says_what_a_browser_may_do_with_it() {
     let fixture = serve(config());
     let answer = fixture.ask("GET", "/", "", b"");
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
     for (name, value) in [
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
@@ -17,14 +20,29 @@ fn the_page_needs_no_token_and_says_what_a_browser_may_do_with_it() {
         assert_eq!(answer.header(name), Some(value), "{name}");
     }
     let policy = answer.header("content-security-policy").expect("a policy");
-    for rule in
-        ["default-src 'none'", "connect-src 'self'", "form-action 'none'", "base-uri 'none'", "frame-ancestors 'none'"]
-    {
+    for rule in [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "form-action 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    ] {
         assert!(policy.split("; ").any(|said| said == rule), "{rule} is not in {policy}");
     }
-    let nonce = policy.split("script-src 'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).expect("a nonce");
-    assert_eq!(answer.text().matches(&format!(" nonce=\"{nonce}\">")).count(), 2, "the style and the script");
-    assert_eq!(answer.text().matches("<script").count() + answer.text().matches("<style").count(), 2);
+    let nonce = policy
+        .split("script-src 'nonce-")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next())
+        .expect("a nonce");
+    assert_eq!(
+        answer.text().matches(&format!(" nonce=\"{nonce}\">")).count(),
+        2,
+        "the style and the script"
+    );
+    assert_eq!(
+        answer.text().matches("<script").count() + answer.text().matches("<style").count(),
+        2
+    );
     let other = fixture.ask("GET", "/", "", b"");
     assert!(!other.text().contains(nonce), "a nonce is of one answer only");
 }
