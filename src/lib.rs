@@ -1,8 +1,9 @@
 //! Mesophyll: the coordination layer of a template worker.
 //!
-//! A **master** process supervises **workers**; every **tenant** (a Discord guild or user) has its own sandboxed Luau VM
-//! on exactly one worker; the master dispatches events to tenants and gets correlated answers back; workers reach the
-//! database only through the master. This is the synchronous form: OS threads, blocking sockets, channels.
+//! A **master** process supervises **workers**; every **tenant** (a Discord guild or user) has its
+//! own sandboxed Luau VM on exactly one worker; the master dispatches events to tenants and gets
+//! correlated answers back; workers reach the database only through the master. This is the
+//! synchronous form: OS threads, blocking sockets, channels.
 //!
 //! ```text
 //! callers ─▶ api ─▶ WorkerPool          ─▶ WorkerProcessHandle ─▶ MesophyllServerConn ──WebSocket──┐   master
@@ -13,10 +14,10 @@
 //!          LuauRuntime ◀─ WorkerThread ◀─ MesophyllClient ◀───────────────────────────────────────┘
 //! ```
 //!
-//! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`]; [`store`];
-//! [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each imports only from those
-//! before it (a test reads the `use` lines). docs/architecture.md tells how an event travels, docs/threads.md which
-//! thread runs what.
+//! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`];
+//! [`store`]; [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each
+//! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how
+//! an event travels, docs/threads.md which thread runs what.
 
 pub mod api;
 pub mod base;

@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         Ok(Err(error)) => {
             let text = error.to_string();
             if !text.is_empty() {
-                // Where stderr is closed nothing can be said. What came from outside is escaped in it.
+                // Where stderr is closed nothing can be said. What came from outside is escaped in
+                // it.
                 let _ = writeln!(std::io::stderr(), "mesophyll: {text}");
             }
             ExitCode::from(error.code())

@@ -22,7 +22,8 @@ pub enum Bound {
     AtMost(f64),
 }
 
-/// All of them. Times are for a quiet machine; ratios hold on a busy one too, as far as everybody in a case is disturbed alike.
+/// All of them. Times are for a quiet machine; ratios hold on a busy one too, as far as everybody
+/// in a case is disturbed alike.
 pub const AIMS: &[Aim] = &[
     Aim { case: "dispatch_rtt_tiny_p50", bound: Bound::AsyncAtMost(0.5) },
     // What a master's own workers have; the one above is over TCP.
@@ -62,7 +63,11 @@ impl Aim {
             }
             Bound::AsyncAtLeast(least) => {
                 let ratio = row.ratio_async()?;
-                (format!("{ratio:.2} ×"), ratio >= least, format!("at least {least} × the async peer"))
+                (
+                    format!("{ratio:.2} ×"),
+                    ratio >= least,
+                    format!("at least {least} × the async peer"),
+                )
             }
             Bound::AsyncAtMost(most) => {
                 let ratio = row.ratio_async()?;
@@ -70,7 +75,11 @@ impl Aim {
             }
             Bound::AtMost(most) => {
                 let ours = row.ours.median()?;
-                (format!("{ours:.0} {}", row.unit), ours <= most, format!("at most {most:.0} {}", row.unit))
+                (
+                    format!("{ours:.0} {}", row.unit),
+                    ours <= most,
+                    format!("at most {most:.0} {}", row.unit),
+                )
             }
         };
         let verdict = if is_reached { "reached" } else { "MISSED" };

@@ -1,5 +1,6 @@
-//! The guard: instructions and allocations for one dispatch, which hardly depend on what else the machine does, against those
-//! that are committed. Counted by valgrind over a master and a worker of ours in one process; the driver's own are in it.
+//! The guard: instructions and allocations for one dispatch, which hardly depend on what else the
+//! machine does, against those that are committed. Counted by valgrind over a master and a worker
+//! of ours in one process; the driver's own are in it.
 //!
 //! Runs of two lengths are compared, so that starting and stopping is not in the figures.
 
@@ -23,7 +24,8 @@ const RUNS: usize = 3;
 /// What is dispatched, see `link::guarded`.
 const KINDS: [&str; 3] = ["lone_tiny", "lone_2k", "tiny_64"];
 
-/// Shown and not judged: how many events share a batch, and so a wake-up, differs from run to run by more than the tolerance.
+/// Shown and not judged: how many events share a batch, and so a wake-up, differs from run to run
+/// by more than the tolerance.
 const UNSTEADY: &str = "tiny_64_instructions";
 
 type Figures = BTreeMap<String, f64>;
@@ -33,16 +35,21 @@ pub fn run(baseline: &Path, is_update: bool) -> Result<(), String> {
     let measured = measure()?;
     if is_update {
         let text = format!("{:#}\n", json!(measured));
-        std::fs::write(baseline, text).map_err(|error| format!("{}: {error}", baseline.display()))?;
+        std::fs::write(baseline, text)
+            .map_err(|error| format!("{}: {error}", baseline.display()))?;
         println!("{} is written", baseline.display());
         return Ok(());
     }
-    let text = std::fs::read(baseline).map_err(|error| format!("{}: {error}", baseline.display()))?;
-    let before: Figures = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", baseline.display()))?;
+    let text =
+        std::fs::read(baseline).map_err(|error| format!("{}: {error}", baseline.display()))?;
+    let before: Figures = serde_json::from_slice(&text)
+        .map_err(|error| format!("{}: {error}", baseline.display()))?;
     let mut losses = Vec::new();
     println!("| figure | committed | now | change |\n|---|---:|---:|---:|");
     for (name, now) in &measured {
-        let Some(before) = before.get(name) else { return Err(format!("{name} is not in {}", baseline.display())) };
+        let Some(before) = before.get(name) else {
+            return Err(format!("{name} is not in {}", baseline.display()));
+        };
         let change = now / before - 1.0;
         println!("| `{name}` | {before:.1} | {now:.1} | {:+.1} % |", change * 100.0);
         if change > TOLERANCE && name != UNSTEADY {
@@ -68,8 +75,10 @@ pub fn dispatch(kind: &str, count: &str) -> Result<(), String> {
 fn measure() -> Result<Figures, String> {
     let mut figures = Figures::new();
     for kind in KINDS {
-        for (what, count) in [("instructions", instructions as Count), ("allocations", allocations)] {
-            let each = least(count, kind, COUNTS[1])?.saturating_sub(least(count, kind, COUNTS[0])?) as f64;
+        for (what, count) in [("instructions", instructions as Count), ("allocations", allocations)]
+        {
+            let each = least(count, kind, COUNTS[1])?.saturating_sub(least(count, kind, COUNTS[0])?)
+                as f64;
             let each = each / (COUNTS[1] - COUNTS[0]) as f64;
             eprintln!("{kind}: {each:.1} {what}");
             figures.insert(format!("{kind}_{what}"), (each * 10.0).round() / 10.0);
@@ -81,15 +90,22 @@ fn measure() -> Result<Figures, String> {
 /// What counts a figure of a run of this kind and length.
 type Count = fn(&str, u64) -> Result<u64, String>;
 
-/// The least of a few runs: what disturbs one of them, such as batches that come out smaller, adds to it.
+/// The least of a few runs: what disturbs one of them, such as batches that come out smaller, adds
+/// to it.
 fn least(count: Count, kind: &str, dispatches: u64) -> Result<u64, String> {
     let counts: Result<Vec<u64>, String> = (0..RUNS).map(|_| count(kind, dispatches)).collect();
     Ok(counts?.into_iter().min().unwrap_or_default())
 }
 
 fn instructions(kind: &str, count: u64) -> Result<u64, String> {
-    let said = valgrind(&["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"], kind, count)?;
-    number_after(&said, "I refs:").or_else(|| number_after(&said, "I   refs:")).ok_or_else(|| no_figure(&said))
+    let said = valgrind(
+        &["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"],
+        kind,
+        count,
+    )?;
+    number_after(&said, "I refs:")
+        .or_else(|| number_after(&said, "I   refs:"))
+        .ok_or_else(|| no_figure(&said))
 }
 
 fn allocations(kind: &str, count: u64) -> Result<u64, String> {
@@ -113,10 +129,20 @@ fn valgrind(tool: &[&str], kind: &str, count: u64) -> Result<String, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     // Threads take turns fairly: a thread that waits for another one would spin for its whole turn.
     let mut command = Command::new("valgrind");
-    command.arg("--fair-sched=yes").args(tool).arg(program).args(["guard-dispatch", kind, &count.to_string()]);
-    let output = command.output().map_err(|error| format!("valgrind: {error}; install it: apt install valgrind"))?;
+    command.arg("--fair-sched=yes").args(tool).arg(program).args([
+        "guard-dispatch",
+        kind,
+        &count.to_string(),
+    ]);
+    let output = command
+        .output()
+        .map_err(|error| format!("valgrind: {error}; install it: apt install valgrind"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(said) } else { Err(format!("valgrind: {}\n{said}", output.status)) }
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(format!("valgrind: {}\n{said}", output.status))
+    }
 }
 
 #[cfg(test)]

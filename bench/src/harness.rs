@@ -1,5 +1,5 @@
-//! Cases as data, and how they are run: everybody in a case takes turns, A B A B …, so that whatever else the machine does
-//! meanwhile is done to all of them alike.
+//! Cases as data, and how they are run: everybody in a case takes turns, A B A B …, so that
+//! whatever else the machine does meanwhile is done to all of them alike.
 
 use std::time::Duration;
 
@@ -82,7 +82,8 @@ impl Figure {
         }
     }
 
-    /// The name of a row: `kv_get_redb_64` is a rate, `kv_get_redb_64_p99` a time, and `kv_get_redb_p99` that of one caller.
+    /// The name of a row: `kv_get_redb_64` is a rate, `kv_get_redb_64_p99` a time, and
+    /// `kv_get_redb_p99` that of one caller.
     fn row_name(self, case: &str, callers: usize) -> String {
         let what = case.strip_prefix("dispatch_").unwrap_or(case);
         let figure = match self {
@@ -170,10 +171,16 @@ pub fn run(case: &mut Case<'_>, plan: Plan) -> Result<Vec<Row>, String> {
 }
 
 fn rows(case: &Case<'_>, samples: &[Vec<Sample>]) -> Vec<Row> {
-    let figures: Vec<Figure> =
-        samples.first().and_then(|rounds| rounds.first()).into_iter().flatten().map(|(figure, _)| *figure).collect();
+    let figures: Vec<Figure> = samples
+        .first()
+        .and_then(|rounds| rounds.first())
+        .into_iter()
+        .flatten()
+        .map(|(figure, _)| *figure)
+        .collect();
     let series = |role: Role, figure: Figure| {
-        let of = case.contestants.iter().zip(samples).filter(|(contestant, _)| contestant.role == role);
+        let of =
+            case.contestants.iter().zip(samples).filter(|(contestant, _)| contestant.role == role);
         let numbers = of.flat_map(|(_, rounds)| rounds.iter().flatten());
         Series(numbers.filter(|(is, _)| *is == figure).map(|(_, number)| *number).collect())
     };
@@ -189,7 +196,12 @@ fn rows(case: &Case<'_>, samples: &[Vec<Sample>]) -> Vec<Row> {
         for contestant in &case.contestants {
             let floor = series(contestant.role, figure);
             if let (Role::Other(name), Some(_)) = (contestant.role, floor.median()) {
-                rows.push(Row { case: format!("{}_{name}", row.case), floor, peer: Series::default(), ..row.clone() });
+                rows.push(Row {
+                    case: format!("{}_{name}", row.case),
+                    floor,
+                    peer: Series::default(),
+                    ..row.clone()
+                });
             }
         }
         rows.push(row);

@@ -1,4 +1,5 @@
-//! Callers that do one thing again and again for a while, each on a thread of its own, and how long each time took.
+//! Callers that do one thing again and again for a while, each on a thread of its own, and how long
+//! each time took.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! What machine this is, as far as it matters for a number: processors, kernel, disk, and who else is busy.
+//! What machine this is, as far as it matters for a number: processors, kernel, disk, and who else
+//! is busy.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -17,11 +18,14 @@ pub struct Machine {
 pub fn look(folder: &Path) -> Result<Machine, String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model =
-        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|(_, name)| name);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = read("/proc/sys/kernel/osrelease");
-    let (p50, p99) = sync_times(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let (p50, p99) =
+        sync_times(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(Machine {
         lines: vec![
             format!("date: {}", said_by("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
@@ -42,10 +46,14 @@ pub fn load() -> String {
 
 fn said_by(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
-    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output.map_or_else(
+        |_| "unknown".to_owned(),
+        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    )
 }
 
-/// How long the disk takes to make a write durable, which no store can be faster than: p50 and p99 in µs.
+/// How long the disk takes to make a write durable, which no store can be faster than: p50 and p99
+/// in µs.
 fn sync_times(folder: &Path) -> std::io::Result<(f64, f64)> {
     let path = folder.join("sync");
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;

@@ -1,7 +1,8 @@
 //! Measures Mesophyll beside what it is compared with: all in one run, in turn, on one machine.
 //!
-//! `make bench` and `make bench-quick` call it; docs/benchmarks.md says how to read what it prints. Deliberately no part of
-//! the product's build. The benchmark starts itself again for whatever must be another process (see `serve.rs`).
+//! `make bench` and `make bench-quick` call it; docs/benchmarks.md says how to read what it prints.
+//! Deliberately no part of the product's build. The benchmark starts itself again for whatever must
+//! be another process (see `serve.rs`).
 
 mod aims;
 mod guard;
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
         Some(&"serve-bare") if args.len() == 1 => serve::bare(),
         Some(&"guard-dispatch") if args.len() == 3 => guard::dispatch(args[1], args[2]),
         Some(&"guard") if args.len() == 2 => guard::run(Path::new(args[1]), false),
-        Some(&"guard") if args.len() == 3 && args[2] == "--update" => guard::run(Path::new(args[1]), true),
+        Some(&"guard") if args.len() == 3 && args[2] == "--update" => {
+            guard::run(Path::new(args[1]), true)
+        }
         Some(&"ping-pong") if args.len() == 4 => link::serve_ping_pong(args[1], args[2], args[3]),
         Some(&"link") => link::run_process(&args[1..]),
         Some(&"pinned") if args.get(1) == Some(&"link") => {
@@ -72,7 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn options(args: &[&str]) -> Option<Options> {
-    let mut options = Options { is_quick: false, only: Vec::new(), out: PathBuf::from("target/bench") };
+    let mut options =
+        Options { is_quick: false, only: Vec::new(), out: PathBuf::from("target/bench") };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {
@@ -87,9 +91,19 @@ fn options(args: &[&str]) -> Option<Options> {
 
 fn bench(options: &Options) -> Result<(), String> {
     let plan = if options.is_quick {
-        Plan { rounds: 2, lasting: Duration::from_millis(150), warm_up: Duration::from_millis(50), is_quick: true }
+        Plan {
+            rounds: 2,
+            lasting: Duration::from_millis(150),
+            warm_up: Duration::from_millis(50),
+            is_quick: true,
+        }
     } else {
-        Plan { rounds: 5, lasting: Duration::from_secs(1), warm_up: Duration::from_millis(300), is_quick: false }
+        Plan {
+            rounds: 5,
+            lasting: Duration::from_secs(1),
+            warm_up: Duration::from_millis(300),
+            is_quick: false,
+        }
     };
     let scratch = Scratch::new(&options.out)?;
     let mut machine = machine::look(scratch.path())?;
@@ -99,7 +113,9 @@ fn bench(options: &Options) -> Result<(), String> {
         Some(only) => name == only,
         None => name.contains(only.as_str()),
     };
-    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| is_meant(only, name));
+    let wanted = |name: &str| {
+        options.only.is_empty() || options.only.iter().any(|only| is_meant(only, name))
+    };
     link::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     machine.lines.push(format!("load after the run: {}", machine::load()));

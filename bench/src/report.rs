@@ -11,14 +11,22 @@ use crate::harness::{Plan, Row, Series};
 use crate::machine::Machine;
 use crate::validity;
 
-/// Prints the results and writes them into `latest.json` and `latest.md`, and what is to be known about the run into `run.json`.
-pub fn write(out: &Path, machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String]) -> Result<(), String> {
+/// Prints the results and writes them into `latest.json` and `latest.md`, and what is to be known
+/// about the run into `run.json`.
+pub fn write(
+    out: &Path,
+    machine: &Machine,
+    plan: Plan,
+    rows: &[Row],
+    left_out: &[String],
+) -> Result<(), String> {
     let complaints = validity::complaints(rows);
     let markdown = markdown(machine, plan, rows, left_out, &complaints);
     println!("{markdown}");
     let json = Value::Array(rows.iter().map(as_json).collect());
     let save = |name: &str, text: String| {
-        fs::write(out.join(name), text).map_err(|error| format!("{}: {error}", out.join(name).display()))
+        fs::write(out.join(name), text)
+            .map_err(|error| format!("{}: {error}", out.join(name).display()))
     };
     save("latest.md", markdown)?;
     save("latest.json", format!("{json:#}\n"))?;
@@ -49,7 +57,13 @@ fn as_json(row: &Row) -> Value {
     })
 }
 
-fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String], complaints: &[String]) -> String {
+fn markdown(
+    machine: &Machine,
+    plan: Plan,
+    rows: &[Row],
+    left_out: &[String],
+    complaints: &[String],
+) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
     let mut line = |words: String| {
@@ -92,7 +106,9 @@ fn markdown(machine: &Machine, plan: Plan, rows: &[Row], left_out: &[String], co
 
 fn cell(series: &Series) -> String {
     match (series.median(), series.spread()) {
-        (Some(median), Some((least, most))) => format!("{} ({}–{})", number(median), number(least), number(most)),
+        (Some(median), Some((least, most))) => {
+            format!("{} ({}–{})", number(median), number(least), number(most))
+        }
         _ => "–".to_owned(),
     }
 }

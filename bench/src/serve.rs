@@ -1,7 +1,8 @@
-//! The other processes: a master's database behind a real loopback socket, and the bare exchange that it is compared with.
+//! The other processes: a master's database behind a real loopback socket, and the bare exchange
+//! that it is compared with.
 //!
-//! A worker is another process than its master, so they are here too: a round trip pays for switching between processes as
-//! it does in service. Each of them ends when its stdin does.
+//! A worker is another process than its master, so they are here too: a round trip pays for
+//! switching between processes as it does in service. Each of them ends when its stdin does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -45,8 +46,12 @@ impl Server {
     fn start(args: &[&str], input: &[u8]) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{args:?}: {error}");
         let program = std::env::current_exe().map_err(failed)?;
-        let mut child =
-            Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
         let (mut stdin, stdout) = (child.stdin.take(), child.stdout.take());
         if let Some(stdin) = stdin.as_mut().filter(|_| !input.is_empty()) {
             stdin
@@ -55,8 +60,11 @@ impl Server {
                 .map_err(failed)?;
         }
         let mut line = String::new();
-        stdout.map_or(Ok(0), |stdout| BufReader::new(stdout).read_line(&mut line)).map_err(failed)?;
-        let address = line.trim().parse().map_err(|_| format!("{args:?} did not say its address"))?;
+        stdout
+            .map_or(Ok(0), |stdout| BufReader::new(stdout).read_line(&mut line))
+            .map_err(failed)?;
+        let address =
+            line.trim().parse().map_err(|_| format!("{args:?} did not say its address"))?;
         Ok(Self { address, child, stdin })
     }
 }
@@ -84,11 +92,13 @@ fn until_stdin_ends() {
 pub fn store(url: &str) -> Result<(), String> {
     let url = url.parse().map_err(|error: product::InvalidStoreUrl| error.to_string())?;
     let store = product::open(&url).map_err(|error| error.to_string())?;
-    let db = Arc::new(DbState::new(store, DbOptions::default()).map_err(|error| error.to_string())?);
+    let db =
+        Arc::new(DbState::new(store, DbOptions::default()).map_err(|error| error.to_string())?);
     contents::fill(&db)?;
     let idents = vec![(0, TOKEN.to_owned())];
-    let server = MesophyllServer::new_with(listen()?, Arc::clone(&db), ServerConfig::new(1), idents)
-        .map_err(|error| error.to_string())?;
+    let server =
+        MesophyllServer::new_with(listen()?, Arc::clone(&db), ServerConfig::new(1), idents)
+            .map_err(|error| error.to_string())?;
     say_address(server.local_addr());
     until_stdin_ends();
     db.close();
@@ -146,7 +156,11 @@ impl Buffer {
     }
 
     /// Reads one message with a `Content-Length` and hands its bytes to `look`.
-    pub fn message<T>(&mut self, socket: &mut TcpStream, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    pub fn message<T>(
+        &mut self,
+        socket: &mut TcpStream,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> io::Result<T> {
         let mut total = None;
         loop {
             if total.is_none() {

@@ -1,8 +1,10 @@
-//! Whether a run may be believed: an async peer that comes out too slow makes us look good, and is not fair.
+//! Whether a run may be believed: an async peer that comes out too slow makes us look good, and is
+//! not fair.
 
 use crate::harness::Row;
 
-/// The peer's tiny round trip may be at most so many times the floor with one hand-over on each side.
+/// The peer's tiny round trip may be at most so many times the floor with one hand-over on each
+/// side.
 const ROUND_TRIP_MAX: f64 = 2.5;
 
 /// Its throughput with 64 in flight may be no less than this share of what NATS does.
@@ -41,9 +43,14 @@ mod tests {
     #[test]
     fn a_peer_that_is_too_slow_makes_the_run_invalid() {
         let nats = row("dispatch_tiny_64_vs_nats", 0.0, 100.0);
-        let fair = [row("dispatch_rtt_tiny_p50", 49.0, 20.0), row("dispatch_tiny_64", 71.0, 1.0), nats.clone()];
+        let fair = [
+            row("dispatch_rtt_tiny_p50", 49.0, 20.0),
+            row("dispatch_tiny_64", 71.0, 1.0),
+            nats.clone(),
+        ];
         assert_eq!(complaints(&fair), [""; 0]);
-        let unfair = [row("dispatch_rtt_tiny_p50", 51.0, 20.0), row("dispatch_tiny_64", 69.0, 1.0), nats];
+        let unfair =
+            [row("dispatch_rtt_tiny_p50", 51.0, 20.0), row("dispatch_tiny_64", 69.0, 1.0), nats];
         assert_eq!(complaints(&unfair).len(), 2);
         assert_eq!(complaints(&[]), [""; 0]);
     }

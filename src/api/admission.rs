@@ -1,9 +1,9 @@
-//! How many requests that may take long are under way at once, and how much memory their bodies, and
-//! their answers, may take together; and how much of that one tenant may have.
+//! How many requests that may take long are under way at once, and how much memory their bodies,
+//! and their answers, may take together; and how much of that one tenant may have.
 //!
-//! Deliberately no queue: a request that does not fit is refused at once, and the connections that are
-//! left answer health checks. Small bodies and answers are not counted: those that others wait for fit
-//! however many large ones there are.
+//! Deliberately no queue: a request that does not fit is refused at once, and the connections that
+//! are left answer health checks. Small bodies and answers are not counted: those that others wait
+//! for fit however many large ones there are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,11 @@ impl Admission {
     }
 
     /// A place for a request with a body of `bytes`, if there is one.
-    pub(super) fn admit(self: &Arc<Self>, tenant: Option<TenantId>, bytes: u64) -> Result<Permit, Full> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        tenant: Option<TenantId>,
+        bytes: u64,
+    ) -> Result<Permit, Full> {
         let has = Amounts { places: 1, bytes: counted(bytes), answer_bytes: 0 };
         let mut taken = self.lock();
         self.check(&taken, tenant, has.places, |amounts| amounts.places)?;
@@ -76,9 +80,16 @@ impl Admission {
         Ok(Permit { admission: Arc::clone(self), tenant, has })
     }
 
-    /// Whether there is room for `more`. A tenant that has some already gets no more than its share, nor
-    /// more than it leaves to others: so several tenants together cannot take all, either.
-    fn check(&self, taken: &Taken, tenant: Option<TenantId>, more: u64, of: fn(&Amounts) -> u64) -> Result<(), Full> {
+    /// Whether there is room for `more`. A tenant that has some already gets no more than its
+    /// share, nor more than it leaves to others: so several tenants together cannot take all,
+    /// either.
+    fn check(
+        &self,
+        taken: &Taken,
+        tenant: Option<TenantId>,
+        more: u64,
+        of: fn(&Amounts) -> u64,
+    ) -> Result<(), Full> {
         if more == 0 {
             return Ok(());
         }
@@ -116,19 +127,21 @@ impl Amounts {
 }
 
 impl Permit {
-    /// Takes room for a body that turns out to have more bytes; if there is none, it has what it had.
+    /// Takes room for a body that turns out to have more bytes; if there is none, it has what it
+    /// had.
     pub(super) fn expect_body(&mut self, bytes: u64) -> Result<(), Full> {
         let admission = Arc::clone(&self.admission);
         let after = Amounts { bytes: counted(bytes).max(self.has.bytes), ..self.has };
         let mut taken = admission.lock();
-        admission.check(&taken, self.tenant, after.bytes - self.has.bytes, |amounts| amounts.bytes)?;
+        admission
+            .check(&taken, self.tenant, after.bytes - self.has.bytes, |amounts| amounts.bytes)?;
         taken.change(self.tenant, self.has, after);
         self.has = after;
         Ok(())
     }
 
-    /// Takes room for an answer of about `bytes` before it is made, in place of what was taken before;
-    /// if there is none, nothing is taken.
+    /// Takes room for an answer of about `bytes` before it is made, in place of what was taken
+    /// before; if there is none, nothing is taken.
     pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), Full> {
         self.settle_answer(0);
         let (admission, after) = (Arc::clone(&self.admission), counted(bytes as u64));
@@ -138,8 +151,8 @@ impl Permit {
         Ok(())
     }
 
-    /// Says how large the answer is in fact. One that is larger than was expected is kept all the same:
-    /// its request was carried out, and its caller is to learn of it.
+    /// Says how large the answer is in fact. One that is larger than was expected is kept all the
+    /// same: its request was carried out, and its caller is to learn of it.
     pub(super) fn settle_answer(&mut self, bytes: usize) {
         let admission = Arc::clone(&self.admission);
         self.set_answer(&mut admission.lock(), counted(bytes as u64));
@@ -193,8 +206,10 @@ mod tests {
 
     #[test]
     fn a_tenant_gets_its_share_and_others_the_rest() {
-        let admission = Arc::new(Admission::new(amounts(16, 16 * LARGE, 0), amounts(4, 4 * LARGE, 0)));
-        let mut held: Vec<_> = (0..4).map(|_| admission.admit(guild(1), LARGE).expect("a share")).collect();
+        let admission =
+            Arc::new(Admission::new(amounts(16, 16 * LARGE, 0), amounts(4, 4 * LARGE, 0)));
+        let mut held: Vec<_> =
+            (0..4).map(|_| admission.admit(guild(1), LARGE).expect("a share")).collect();
         assert_eq!(admission.admit(guild(1), 0).expect_err("a fifth place"), Full::Tenant);
         held.push(admission.admit(guild(2), 4 * LARGE).expect("another tenant has its own"));
         assert_eq!(admission.admit(guild(2), LARGE).expect_err("more bytes"), Full::Tenant);
@@ -216,7 +231,8 @@ mod tests {
 
     #[test]
     fn answers_share_a_budget_and_one_that_grew_holds_up_large_ones_only() {
-        let admission = Arc::new(Admission::new(amounts(9, 0, 100 * LARGE), amounts(9, 0, 60 * LARGE)));
+        let admission =
+            Arc::new(Admission::new(amounts(9, 0, 100 * LARGE), amounts(9, 0, 60 * LARGE)));
         let large = |count: u64| usize::try_from(count * LARGE).expect("it fits");
         let mut first = admission.admit(guild(1), 0).expect("a place");
         let mut second = admission.admit(guild(2), 0).expect("a place");
@@ -227,7 +243,11 @@ mod tests {
         assert_eq!(second.expect_answer(large(40)), Ok(()));
         first.settle_answer(large(150));
         assert_eq!(second.expect_answer(large(1)), Err(Full::All), "there is too much");
-        assert_eq!((second.expect_answer(1), third.expect_answer(1)), (Ok(()), Ok(())), "a small one");
+        assert_eq!(
+            (second.expect_answer(1), third.expect_answer(1)),
+            (Ok(()), Ok(())),
+            "a small one"
+        );
         first.settle_answer(large(10));
         assert_eq!(second.expect_answer(large(90)), Ok(()));
         drop((first, second, third));

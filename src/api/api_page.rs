@@ -26,10 +26,13 @@ fn said(schema: &Value) -> &str {
 
 /// The name, type and description of each member of an object.
 fn members(schema: &Value) -> impl Iterator<Item = (String, String, &str)> {
-    let is_required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let is_required = |name: &str| {
+        schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name))
+    };
     let mark = move |name: &str| if is_required(name) { "" } else { "?" };
     let members = schema["properties"].as_object().into_iter().flatten();
-    members.map(move |(name, schema)| (format!("`{name}`{}", mark(name)), shape(schema), said(schema)))
+    members
+        .map(move |(name, schema)| (format!("`{name}`{}", mark(name)), shape(schema), said(schema)))
 }
 
 /// What a schema allows, in a few words.
@@ -46,7 +49,8 @@ fn shape(schema: &Value) -> String {
     } else if schema["items"].is_object() {
         format!("list of {}", shape(&schema["items"]))
     } else if schema["properties"].is_object() {
-        let members: Vec<String> = members(schema).map(|(name, shape, _)| format!("{name}: {shape}")).collect();
+        let members: Vec<String> =
+            members(schema).map(|(name, shape, _)| format!("{name}: {shape}")).collect();
         format!("{{ {} }}", members.join(", "))
     } else {
         let keys = [("oneOf", " or "), ("allOf", " and "), ("enum", " or "), ("type", " or ")];
@@ -56,15 +60,19 @@ fn shape(schema: &Value) -> String {
 
 fn route(route: &Route<Endpoint>, operation: &Value) -> String {
     let summary = operation["summary"].as_str().unwrap_or_default();
-    let mut lines = vec![format!("\n## {} {}\n\n{summary}\n", route.method.as_str(), route.pattern)];
-    let queries = operation["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "query");
+    let mut lines =
+        vec![format!("\n## {} {}\n\n{summary}\n", route.method.as_str(), route.pattern)];
+    let queries =
+        operation["parameters"].as_array().into_iter().flatten().filter(|one| one["in"] == "query");
     lines.extend(queries.map(|one| format!("- `?{}=`: {}", shape(&one["name"]), said(one))));
     let body = operation.pointer("/requestBody/content/application~1json/schema");
     lines.extend(body.map(|body| format!("- Body: {}", shape(body))));
     let answers = operation["responses"].as_object().into_iter().flatten();
     lines.extend(answers.filter(|(status, _)| status.starts_with('2')).map(|(status, answer)| {
         match answer["content"].as_object().and_then(|content| content.iter().next()) {
-            Some((_, content)) if content["schema"].is_object() => format!("- {status}: {}", shape(&content["schema"])),
+            Some((_, content)) if content["schema"].is_object() => {
+                format!("- {status}: {}", shape(&content["schema"]))
+            }
             Some((media, _)) => format!("- {status}: `{media}`"),
             None => format!("- {status}, without a body"),
         }
@@ -80,25 +88,30 @@ fn the_page_of_the_api_is_what_its_description_says() {
     let description = description();
     let schemas = &description["components"]["schemas"];
     let mut page = HEAD.to_owned();
-    let operation = |one: &Route<Endpoint>| &description["paths"][one.pattern][one.method.as_str().to_lowercase()];
+    let operation = |one: &Route<Endpoint>| {
+        &description["paths"][one.pattern][one.method.as_str().to_lowercase()]
+    };
     page.extend(ROUTES.iter().map(|one| route(one, operation(one))));
     page.push_str("\n## Errors\n\n| status | code | when |\n|---|---|---|\n");
     let mut codes = Code::ALL;
     codes.sort_by_key(|code| code.status());
     page.extend(codes.into_iter().map(|code| {
-        let when = schemas["Code"]["x-meanings"][format!("{code:?}")].as_str().expect("openapi.json has its meaning");
+        let when = schemas["Code"]["x-meanings"][format!("{code:?}")]
+            .as_str()
+            .expect("openapi.json has its meaning");
         format!("| {} | `{code:?}` | {} |\n", code.status(), cell(when))
     }));
     page.push_str("\n## Types\n");
-    for (name, schema) in schemas.as_object().expect("an object").iter().filter(|(name, _)| *name != "Code") {
+    for (name, schema) in
+        schemas.as_object().expect("an object").iter().filter(|(name, _)| *name != "Code")
+    {
         page.push_str(&format!("\n### {name}\n\n"));
         if !schema["properties"].is_object() {
             page.push_str(&format!("{}: {}\n", shape(schema), said(schema)));
         }
-        page.extend(
-            members(schema)
-                .map(|(name, shape, said)| format!("- {name}: {shape}. {said}").trim_end().to_owned() + "\n"),
-        );
+        page.extend(members(schema).map(|(name, shape, said)| {
+            format!("- {name}: {shape}. {said}").trim_end().to_owned() + "\n"
+        }));
     }
     assert_current("docs/api.md", &page);
 }

@@ -1,6 +1,8 @@
-//! `GET /i/store-backup`: everything in the store as it is at this moment, streamed, while everybody goes on writing.
+//! `GET /i/store-backup`: everything in the store as it is at this moment, streamed, while
+//! everybody goes on writing.
 //!
-//! One at a time: each holds a snapshot, whose pages the store cannot reuse, for as long as its reader takes.
+//! One at a time: each holds a snapshot, whose pages the store cannot reuse, for as long as its
+//! reader takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +30,11 @@ impl Drop for Turn {
     }
 }
 
-pub(super) fn store_backup(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn store_backup(
+    api: &Api,
+    _call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let permit = api.admit_without_body(body)?;
     let busy = || ApiError::new(Code::Busy, "a backup is under way already");
     let turn = Turn::take(&api.is_backing_up).ok_or_else(busy)?;
@@ -38,5 +44,7 @@ pub(super) fn store_backup(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> 
         if Instant::now() < deadline { one } else { Err(too_late()) }
     });
     let pieces = backup::pieces(Box::new(in_time));
-    Ok(Response::chunked(200, "application/octet-stream", pieces).unhurried().holding((permit, turn)))
+    Ok(Response::chunked(200, "application/octet-stream", pieces)
+        .unhurried()
+        .holding((permit, turn)))
 }

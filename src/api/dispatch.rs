@@ -1,6 +1,7 @@
 //! `POST /i/dispatch-event/…`: an event for a tenant, and its answer.
 //!
-//! The event's data is streamed from JSON text into MessagePack, and the answer back; neither becomes a tree.
+//! The event's data is streamed from JSON text into MessagePack, and the answer back; neither
+//! becomes a tree.
 
 use std::time::Instant;
 
@@ -16,10 +17,15 @@ use crate::net::http::{Body, Response};
 use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
 use crate::wire::json;
 
-/// Says in an answer which is null that the tenant is not subscribed to the event; else it is not there.
+/// Says in an answer which is null that the tenant is not subscribed to the event; else it is not
+/// there.
 pub(super) const SUBSCRIBED: &str = "Mesophyll-Subscribed";
 
-pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn dispatch_event(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let is_nowait = flag(call.head, "nowait")?;
     let patience = deadline(call)?.unwrap_or(api.default_deadline);
@@ -43,12 +49,15 @@ pub(super) fn dispatch_event(api: &Api, call: &Call<'_>, body: &mut Body<'_>) ->
 /// A tenant's answer. Many large ones at once may find no room; then the caller learns that much.
 pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Response, ApiError> {
     if permit.expect_answer(2 * value.as_bytes().len()).is_err() {
-        return Err(
-            ApiError::new(Code::Busy, "it ran, but too many large answers are under way to keep its own").sent()
-        );
+        return Err(ApiError::new(
+            Code::Busy,
+            "it ran, but too many large answers are under way to keep its own",
+        )
+        .sent());
     }
-    let text = json::value_to_json(value)
-        .map_err(|_| ApiError::new(Code::InternalError, "the answer cannot be written as JSON").sent())?;
+    let text = json::value_to_json(value).map_err(|_| {
+        ApiError::new(Code::InternalError, "the answer cannot be written as JSON").sent()
+    })?;
     permit.settle_answer(text.len());
     Ok(Response::json(200, text).holding(permit))
 }
@@ -59,8 +68,8 @@ pub(super) fn author(call: &Call<'_>, fields: &mut Fields<'_>) -> Result<Option<
     let named: Option<String> = fields.optional("author", WHAT)?;
     let Some(caller) = call.caller else { return Ok(None) };
     let Some(named) = named else { return Ok(Some(caller.user_id.to_string())) };
-    let author =
-        token::decimal(&named).map_err(|_| ApiError::bad_request(format!("the field \"author\" is not {WHAT}")))?;
+    let author = token::decimal(&named)
+        .map_err(|_| ApiError::bad_request(format!("the field \"author\" is not {WHAT}")))?;
     if author != caller.user_id {
         if !caller.acts_as_any {
             let message = "the token is for its own user only: `mesophyll token --act-as-any` mints one that may name \
@@ -88,7 +97,8 @@ pub(super) fn event_of(
 }
 
 impl Api {
-    /// Has a job done. Beside its value it says whether the tenant is subscribed to the event, as far as the worker says it.
+    /// Has a job done. Beside its value it says whether the tenant is subscribed to the event, as
+    /// far as the worker says it.
     ///
     /// # Blocks
     /// Until the answer or the deadline; the wake-up is the shutdown of the API.
@@ -104,7 +114,9 @@ impl Api {
         // The end of the API ends it.
         let wait = self.waits.begin(ticket, pending.slot());
         if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
-            return Err(DispatchError::OutcomeUnknown("the master stopped before an answer came".to_owned()));
+            return Err(DispatchError::OutcomeUnknown(
+                "the master stopped before an answer came".to_owned(),
+            ));
         }
         let slot = pending.slot().clone();
         pending.finish().map(|value| (value, !slot.is_unsubscribed()))

@@ -1,5 +1,5 @@
-//! The table of errors that callers of the internal API see: a code for programs, a message for people, and whether what
-//! was asked may have been done (docs/api.md).
+//! The table of errors that callers of the internal API see: a code for programs, a message for
+//! people, and whether what was asked may have been done (docs/api.md).
 
 use serde::Serialize;
 
@@ -7,7 +7,8 @@ use crate::base::error::{DbError, DispatchError};
 use crate::net::http::{BodyError, Refusal, Response};
 use crate::net::stream::Peer;
 
-/// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431, 505).
+/// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431,
+/// 505).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // docs/api.md says when each occurs.
 pub enum Code {
@@ -77,9 +78,11 @@ impl Code {
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// What a source that is not trusted learns.
-const ONLY_TRUSTED: &str = "only trusted sources are answered here; the master's --trusted-source lets others in";
+const ONLY_TRUSTED: &str =
+    "only trusted sources are answered here; the master's --trusted-source lets others in";
 
-/// An error on its way to a caller. Its message carries no token, no path of the store and no internal type.
+/// An error on its way to a caller. Its message carries no token, no path of the store and no
+/// internal type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct ApiError {
     message: String,
@@ -97,7 +100,14 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { message: message.into(), code, sent: false, status: code.status(), closes: false, allow: None }
+        Self {
+            message: message.into(),
+            code,
+            sent: false,
+            status: code.status(),
+            closes: false,
+            allow: None,
+        }
     }
 
     /// The same of something that was carried out, or may have been.
@@ -115,7 +125,10 @@ impl ApiError {
     }
 
     pub(super) fn method_not_allowed(allow: String) -> Self {
-        Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, "this path has other methods") }
+        Self {
+            allow: Some(allow),
+            ..Self::new(Code::MethodNotAllowed, "this path has other methods")
+        }
     }
 
     /// The error of something that never became a request, or to a source that is not answered.
@@ -153,8 +166,12 @@ impl ApiError {
         let response = Response::json(self.status, text);
         let response = if self.closes { response.closing() } else { response };
         match (self.code, self.allow) {
-            (Code::NoAuthToken | Code::InvalidToken, _) => response.with_header("WWW-Authenticate", "Internal"),
-            (Code::Busy, _) if !self.sent => response.with_header("Retry-After", RETRY_AFTER_SECONDS),
+            (Code::NoAuthToken | Code::InvalidToken, _) => {
+                response.with_header("WWW-Authenticate", "Internal")
+            }
+            (Code::Busy, _) if !self.sent => {
+                response.with_header("Retry-After", RETRY_AFTER_SECONDS)
+            }
             (_, Some(allow)) => response.with_header("Allow", allow),
             _ => response,
         }
@@ -167,7 +184,9 @@ impl From<BodyError> for ApiError {
             BodyError::TooLarge => Code::TooLarge,
             BodyError::Timeout => Code::Deadline,
             BodyError::NoRoom => Code::Busy,
-            BodyError::LengthRequired | BodyError::Malformed | BodyError::Disconnected => Code::BadRequest,
+            BodyError::LengthRequired | BodyError::Malformed | BodyError::Disconnected => {
+                Code::BadRequest
+            }
         };
         Self { status: error.status(), ..Self::new(code, error.to_string()) }
     }
@@ -225,7 +244,10 @@ mod tests {
             (DbError::Internal(text()), 500, Code::InternalError, false),
         ] {
             let error = ApiError::from(error);
-            assert_eq!((error.status, error.code, error.sent, error.message()), (status, code, sent, "why"));
+            assert_eq!(
+                (error.status, error.code, error.sent, error.message()),
+                (status, code, sent, "why")
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `POST /i/global-kv`: staff's side of the shop: looking at entries that wait for a review, deciding about them, publishing
-//! and removing. `POST /i/purchase/…`: notes that a tenant paid.
+//! `POST /i/global-kv`: staff's side of the shop: looking at entries that wait for a review,
+//! deciding about them, publishing and removing. `POST /i/purchase/…`: notes that a tenant paid.
 
 use super::error::{ApiError, Code};
 use super::request::{Fields, Whole, tenant};
@@ -19,7 +19,11 @@ enum Op {
     Delete(GlobalAddress),
 }
 
-pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn global_kv(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let (mut permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let op = op(&bytes)?;
     drop(bytes);
@@ -28,11 +32,16 @@ pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
             permit.expect_answer(KV_FIND_MAX_BYTES)?;
             let entries = api.db.global_list(&filter)?;
             permit.settle_answer(entries.iter().map(memory_of).sum());
-            return text::list(entries, |entry| partial_text(entry).map(ObjectText::finish), permit);
+            return text::list(
+                entries,
+                |entry| partial_text(entry).map(ObjectText::finish),
+                permit,
+            );
         }
         Op::Get(at) => {
             let entry = api.db.global_entry(&at)?;
-            let entry = entry.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such entry"))?;
+            let entry =
+                entry.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such entry"))?;
             return Ok(Response::json(200, entry_text(&entry)?).holding(permit));
         }
         Op::Create { owner_id, entry } => {
@@ -46,7 +55,11 @@ pub(super) fn global_kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
     Ok(Response::empty(204).holding(permit))
 }
 
-pub(super) fn purchase(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn purchase(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"scope": …, "key": …, "version": 1}"#)?;
@@ -65,18 +78,28 @@ fn op(text: &[u8]) -> Result<Op, ApiError> {
             fields.optional::<String>("pattern", "a string")?.as_deref(),
         )?),
         "get" => Op::Get(address(&mut fields)?),
-        "create" => Op::Create { owner_id: fields.optional("owner_id", "a string")?, entry: new_entry(&mut fields)? },
-        "review" => Op::Change(address(&mut fields)?, GlobalChange::Review(fields.text("review_state")?)),
+        "create" => Op::Create {
+            owner_id: fields.optional("owner_id", "a string")?,
+            entry: new_entry(&mut fields)?,
+        },
+        "review" => {
+            Op::Change(address(&mut fields)?, GlobalChange::Review(fields.text("review_state")?))
+        }
         "price" => {
             let at = address(&mut fields)?;
             const WHAT: &str = "a whole number or null";
             let price: Option<Whole> = fields.typed("price", WHAT)?;
             let price = price.map(|Whole(price)| i64::try_from(price)).transpose();
-            let price = price.map_err(|_| ApiError::bad_request(format!("the field \"price\" is not {WHAT}")))?;
+            let price = price
+                .map_err(|_| ApiError::bad_request(format!("the field \"price\" is not {WHAT}")))?;
             Op::Change(at, GlobalChange::Price(price))
         }
         "delete" => Op::Delete(address(&mut fields)?),
-        _ => return Err(ApiError::bad_request("\"op\" is list, get, create, review, price or delete")),
+        _ => {
+            return Err(ApiError::bad_request(
+                "\"op\" is list, get, create, review, price or delete",
+            ));
+        }
     };
     fields.finish()?;
     Ok(op)
@@ -106,7 +129,10 @@ fn new_entry(fields: &mut Fields<'_>) -> Result<CreateGlobalKv, ApiError> {
 
 /// About how much memory an entry of a list takes.
 fn memory_of(entry: &PartialGlobalKv) -> usize {
-    size_of::<PartialGlobalKv>() + entry.short.len() + entry.scope.len() + entry.public_metadata.as_bytes().len()
+    size_of::<PartialGlobalKv>()
+        + entry.short.len()
+        + entry.scope.len()
+        + entry.public_metadata.as_bytes().len()
 }
 
 /// An entry without its long text and its data.

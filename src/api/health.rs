@@ -10,7 +10,8 @@ use crate::pool::Operator;
 
 /// Tells how the workers are. Called on a connection's thread; must not block.
 pub trait Readiness: Send + Sync {
-    /// Each worker's number and state: `starting`, `connected`, `ready`, `draining`, `dead`, `failed` or `stopped`.
+    /// Each worker's number and state: `starting`, `connected`, `ready`, `draining`, `dead`,
+    /// `failed` or `stopped`.
     fn workers(&self) -> Vec<(usize, &'static str)>;
 
     /// What an operator can do about them; `None` where nobody operates them.
@@ -49,12 +50,20 @@ struct Report {
     workers: Option<Vec<Worker>>,
 }
 
-pub(super) fn livez(_api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn livez(
+    _api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     Ok(Response::json(200, r#"{"live":true}"#))
 }
 
 /// 200 when every worker that is not failed or stopped is ready, and there is one.
-pub(super) fn readyz(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn readyz(
+    api: &Api,
+    call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let is_verbose = flag(call.head, "verbose")?;
     let workers = api.ready.workers();
     let mut counted = workers.iter().filter(|(_, state)| !matches!(*state, "failed" | "stopped"));
@@ -70,7 +79,8 @@ pub(super) fn readyz(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result
         code: reason.as_ref().map(|_| Code::NoWorker),
         sent: reason.as_ref().map(|_| false),
         message: reason,
-        workers: is_verbose.then(|| workers.into_iter().map(|(id, state)| Worker { id, state }).collect()),
+        workers: is_verbose
+            .then(|| workers.into_iter().map(|(id, state)| Worker { id, state }).collect()),
     };
     // A struct of text and numbers always has a JSON form.
     let text = serde_json::to_string(&report).unwrap_or_default();

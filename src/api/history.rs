@@ -1,7 +1,9 @@
-//! The last five minutes of what the status page's charts show, so that a page that was just opened shows them, too.
+//! The last five minutes of what the status page's charts show, so that a page that was just opened
+//! shows them, too.
 //!
-//! Sums since the master started, taken at an interval by a thread of its own (`api-history`), which [`InternalApi`](super::InternalApi)
-//! owns: the page makes rates and quantiles of their differences, as it does of two answers of `/i/status`.
+//! Sums since the master started, taken at an interval by a thread of its own (`api-history`),
+//! which [`InternalApi`](super::InternalApi) owns: the page makes rates and quantiles of their
+//! differences, as it does of two answers of `/i/status`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -97,7 +99,10 @@ fn record(api: &Api, stop_rx: &Receiver<()>) {
         if let Some(about) = figures.about {
             let traffic = figures.traffic.clone();
             let workers = status::counted(figures.workers, traffic.as_deref(), now);
-            api.history.push(Sample::of(status::millis(now.saturating_duration_since(about.started)), &workers));
+            api.history.push(Sample::of(
+                status::millis(now.saturating_duration_since(about.started)),
+                &workers,
+            ));
         }
         if stop_rx.recv_timeout(STATUS_HISTORY_INTERVAL) != Err(RecvTimeoutError::Timeout) {
             return;

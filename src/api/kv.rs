@@ -1,5 +1,5 @@
-//! `POST /i/kv/…`: staff's way to a tenant's records. What is closed to scripts (scopes that start with `#`, and
-//! `template`) is open here.
+//! `POST /i/kv/…`: staff's way to a tenant's records. What is closed to scripts (scopes that start
+//! with `#`, and `template`) is open here.
 
 use super::error::ApiError;
 use super::request::{Fields, tenant};
@@ -20,14 +20,21 @@ pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Resp
     match api.db.kv(tenant, op)? {
         KvAnswer::Done => Ok(Response::empty(204).holding(permit)),
         KvAnswer::Record(None) => Ok(Response::json(200, "null").holding(permit)),
-        KvAnswer::Record(Some(record)) => Ok(Response::json(200, text::record(&record)?).holding(permit)),
+        KvAnswer::Record(Some(record)) => {
+            Ok(Response::json(200, text::record(&record)?).holding(permit))
+        }
         KvAnswer::Records(records) => {
             permit.settle_answer(records.iter().map(memory_of).sum());
             text::list(records, text::record, permit)
         }
         KvAnswer::Scopes(scopes) => {
-            permit.settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
-            text::list(scopes, |scope| Ok(serde_json::Value::from(scope.as_str()).to_string()), permit)
+            permit
+                .settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
+            text::list(
+                scopes,
+                |scope| Ok(serde_json::Value::from(scope.as_str()).to_string()),
+                permit,
+            )
         }
     }
 }
@@ -35,18 +42,29 @@ pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Resp
 /// About how much memory a record takes.
 fn memory_of(record: &KvRecord) -> usize {
     let scopes: usize = record.scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum();
-    size_of::<KvRecord>() + record.id.len() + record.key.len() + record.value.as_bytes().len() + scopes
+    size_of::<KvRecord>()
+        + record.id.len()
+        + record.key.len()
+        + record.value.as_bytes().len()
+        + scopes
 }
 
 fn op(text: &[u8]) -> Result<KeyValueOp, ApiError> {
     let mut fields = Fields::of(text, r#"{"op": "get", "key": …, "scopes": […]}"#)?;
     let op = match fields.text("op")?.as_str() {
         "get" => KeyValueOp::Get { key: fields.text("key")?, scopes: fields.texts("scopes")? },
-        "set" => {
-            KeyValueOp::Set { key: fields.text("key")?, scopes: fields.texts("scopes")?, value: fields.value("value")? }
+        "set" => KeyValueOp::Set {
+            key: fields.text("key")?,
+            scopes: fields.texts("scopes")?,
+            value: fields.value("value")?,
+        },
+        "delete" => {
+            KeyValueOp::Delete { key: fields.text("key")?, scopes: fields.texts("scopes")? }
         }
-        "delete" => KeyValueOp::Delete { key: fields.text("key")?, scopes: fields.texts("scopes")? },
-        "find" => KeyValueOp::Find { query: fields.text("pattern")?, scopes: fields.optional_texts("scopes")? },
+        "find" => KeyValueOp::Find {
+            query: fields.text("pattern")?,
+            scopes: fields.optional_texts("scopes")?,
+        },
         "list_scopes" => KeyValueOp::ListScopes,
         _ => return Err(ApiError::bad_request("\"op\" is get, set, delete, find or list_scopes")),
     };

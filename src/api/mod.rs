@@ -1,9 +1,11 @@
-//! The internal API: how trusted services on this host (or in networks the operator named) reach tenants.
+//! The internal API: how trusted services on this host (or in networks the operator named) reach
+//! tenants.
 //!
-//! A listener of its own, never the worker-facing port. Every request passes the same gates in the same order: source →
-//! route and method → token → parameters → body; the routes are data ([`ROUTES`]). Deliberately ignorant of how workers
-//! run: it dispatches through [`WorkerLike`], asks [`Readiness`], and reads and writes through [`DbState`]. Handlers run on the connections' threads, which the
-//! [`HttpServer`] owns; the master owns the [`InternalApi`].
+//! A listener of its own, never the worker-facing port. Every request passes the same gates in the
+//! same order: source → route and method → token → parameters → body; the routes are data
+//! ([`ROUTES`]). Deliberately ignorant of how workers run: it dispatches through [`WorkerLike`],
+//! asks [`Readiness`], and reads and writes through [`DbState`]. Handlers run on the connections'
+//! threads, which the [`HttpServer`] owns; the master owns the [`InternalApi`].
 
 mod admission;
 #[cfg(test)]
@@ -47,12 +49,14 @@ use self::metrics::Statuses;
 use self::request_id::RequestId;
 use self::source::SourceRule;
 use crate::base::limits::{
-    API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE, DISPATCH_DEADLINE,
+    API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
+    DISPATCH_DEADLINE,
 };
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::router::{self, Found, PathParams};
 use crate::net::http::{
-    Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead, Response,
+    Body, Handler, HttpLimits, HttpServer, HttpStats, HttpWatch, Refusal, Reply, RequestHead,
+    Response,
 };
 use crate::net::stream::Peer;
 use crate::store::DbState;
@@ -65,7 +69,8 @@ pub use self::status::About;
 use self::token::Secret;
 use self::waits::Waits;
 
-/// What is sent after the deadline of a shutdown: time to say that it is over to those who still waited.
+/// What is sent after the deadline of a shutdown: time to say that it is over to those who still
+/// waited.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What an operator decides about the internal API.
@@ -83,7 +88,8 @@ pub struct ApiConfig {
     pub bodies_max_bytes: u64,
     /// Bytes of large answers in memory at once.
     pub answers_max_bytes: u64,
-    /// What tenants without a state are subscribed to: told, as who gives such a tenant a state takes it away.
+    /// What tenants without a state are subscribed to: told, as who gives such a tenant a state
+    /// takes it away.
     pub default_events: Vec<String>,
 }
 
@@ -105,7 +111,8 @@ impl ApiConfig {
 /// Who calls, as their token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InternalEndpoint {
-    /// The Discord id of the user on whose behalf the service acts: the author of the events it dispatches.
+    /// The Discord id of the user on whose behalf the service acts: the author of the events it
+    /// dispatches.
     pub user_id: u64,
     /// Whether it may name another user as their author.
     pub acts_as_any: bool,
@@ -133,7 +140,8 @@ impl InternalApi {
         db: Arc<DbState>,
     ) -> io::Result<Self> {
         let waits = Arc::new(Waits::new());
-        // Some clients know no length before they send, and the worker-facing port's protocol binds that port only.
+        // Some clients know no length before they send, and the worker-facing port's protocol binds
+        // that port only.
         let limits = HttpLimits { takes_chunks: true, ..config.http.clone() };
         let api = Arc::new(Api::new(config, pool, ready, db, waits.clone()));
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
@@ -152,8 +160,9 @@ impl InternalApi {
         self.server.stats()
     }
 
-    /// Refuses new requests, lets those under way finish until the deadline, then ends their waits (their callers are told
-    /// that the outcome is unknown) and joins every thread. A second call does nothing.
+    /// Refuses new requests, lets those under way finish until the deadline, then ends their waits
+    /// (their callers are told that the outcome is unknown) and joins every thread. A second call
+    /// does nothing.
     ///
     /// # Blocks
     /// Until `deadline` and a second more.
@@ -238,7 +247,12 @@ impl Api {
     }
 
     /// The gates, in the order in which a caller may learn of them.
-    fn answer(&self, head: &RequestHead, id: &RequestId, body: &mut Body<'_>) -> Result<Response, ApiError> {
+    fn answer(
+        &self,
+        head: &RequestHead,
+        id: &RequestId,
+        body: &mut Body<'_>,
+    ) -> Result<Response, ApiError> {
         if !self.source.allows(head.peer().ip()) {
             return Err(ApiError::restricted(head.peer()));
         }
@@ -257,7 +271,10 @@ impl Api {
 
     fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {
         let header = head.header("authorization").ok_or_else(|| {
-            ApiError::new(Code::NoAuthToken, "this route needs a header `Authorization: Internal {token}`")
+            ApiError::new(
+                Code::NoAuthToken,
+                "this route needs a header `Authorization: Internal {token}`",
+            )
         })?;
         let invalid = |text: &str| ApiError::new(Code::InvalidToken, text);
         let token = match header.split_once(' ') {
@@ -276,19 +293,26 @@ impl Handler for Api {
         log_answer(head, &id, answer.as_ref());
         let response = answer.unwrap_or_else(ApiError::into_response);
         self.answered.note(response.status);
-        response.with_header("Cache-Control", "no-store").with_header(request_id::HEADER, id.as_str()).into()
+        response
+            .with_header("Cache-Control", "no-store")
+            .with_header(request_id::HEADER, id.as_str())
+            .into()
     }
 
     fn refuse(&self, refusal: &Refusal, peer: Peer) -> Response {
-        let error =
-            if self.source.allows(peer.ip()) { ApiError::of_refusal(refusal) } else { ApiError::restricted(peer) };
+        let error = if self.source.allows(peer.ip()) {
+            ApiError::of_refusal(refusal)
+        } else {
+            ApiError::restricted(peer)
+        };
         let response = error.into_response();
         self.answered.note(response.status);
         response
     }
 }
 
-/// A line for each request, with what tells it from others. What a script said of itself may be in an error: it is quoted.
+/// A line for each request, with what tells it from others. What a script said of itself may be in
+/// an error: it is quoted.
 fn log_answer(head: &RequestHead, id: &RequestId, answer: Result<&Response, &ApiError>) {
     let level = match answer {
         Err(error) if error.is_a_bug() => Level::Error,
@@ -306,16 +330,22 @@ fn log_answer(head: &RequestHead, id: &RequestId, answer: Result<&Response, &Api
         _ => None,
     };
     match tenant {
-        Some(tenant) => log::log!(level, request_id = id.as_str(), tenant:% = tenant; "{head:?} ({id}): {what}"),
+        Some(tenant) => {
+            log::log!(level, request_id = id.as_str(), tenant:% = tenant; "{head:?} ({id}): {what}")
+        }
         None => log::log!(level, request_id = id.as_str(); "{head:?} ({id}): {what}"),
     }
 }
 
-/// Every parameter must be one that the route has, and be there once: a misspelt `nowait` is not to be waited for.
+/// Every parameter must be one that the route has, and be there once: a misspelt `nowait` is not to
+/// be waited for.
 fn check_query(head: &RequestHead, known: &[&str]) -> Result<(), ApiError> {
     for (at, (name, _)) in head.query_pairs().enumerate() {
         if !known.contains(&name) {
-            return Err(ApiError::bad_request(format!("unknown query parameter {:?}", shortened(name))));
+            return Err(ApiError::bad_request(format!(
+                "unknown query parameter {:?}",
+                shortened(name)
+            )));
         }
         if head.query_pairs().take(at).any(|(earlier, _)| earlier == name) {
             return Err(ApiError::bad_request(format!("the query parameter {name:?} is repeated")));
@@ -329,7 +359,9 @@ fn flag(head: &RequestHead, name: &str) -> Result<bool, ApiError> {
     match head.query(name) {
         Some("" | "true" | "1") => Ok(true),
         None | Some("false" | "0") => Ok(false),
-        Some(_) => Err(ApiError::bad_request(format!("the query parameter {name:?} is true or false"))),
+        Some(_) => {
+            Err(ApiError::bad_request(format!("the query parameter {name:?} is true or false")))
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Takes a JSON object apart into its members without looking into their values. Pure.
 //!
-//! Why not serde: an event's data can be megabytes that are to be streamed into MessagePack, not built into a tree; so
-//! this finds where each value ends, and whoever takes a value checks it. Nothing here recurses or copies values.
+//! Why not serde: an event's data can be megabytes that are to be streamed into MessagePack, not
+//! built into a tree; so this finds where each value ends, and whoever takes a value checks it.
+//! Nothing here recurses or copies values.
 
 /// What is wrong with a text that should be an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +63,8 @@ impl<'t> Rest<'t> {
         }
     }
 
-    /// The bytes of the next value: to the end of a string, to the bracket that closes the first, or to what cannot be
-    /// part of a number or word.
+    /// The bytes of the next value: to the end of a string, to the bracket that closes the first,
+    /// or to what cannot be part of a number or word.
     fn value(&mut self) -> Result<&'t [u8], NotAnObject> {
         self.peek();
         let start = self.at;
@@ -126,11 +127,15 @@ mod tests {
                 "\n{ \"a\" :\t[1, {\"b\": \"]}\"}] ,\"c\": \"x\\\"\\\\\" }\r\n",
                 vec![("a", "[1, {\"b\": \"]}\"}]"), ("c", "\"x\\\"\\\\\"")],
             ),
-            (r#"{"\u0061\"":null,"a":-1.5e3 ,"":{}}"#, vec![("a\"", "null"), ("a", "-1.5e3"), ("", "{}")]),
+            (
+                r#"{"\u0061\"":null,"a":-1.5e3 ,"":{}}"#,
+                vec![("a\"", "null"), ("a", "-1.5e3"), ("", "{}")],
+            ),
             // Values are not looked into: whoever takes them does.
             (r#"{"a":nonsense here,"b":[}}"#, vec![("a", "nonsense here"), ("b", "[}")]),
         ] {
-            let expected: Vec<_> = expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let expected: Vec<_> =
+                expected.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
             assert_eq!(split(text), Some(expected), "{text}");
         }
     }

@@ -1,8 +1,9 @@
-//! `GET /openapi.json`: a description of the API in OpenAPI 3.1, put together from the table of routes and, for what a
-//! table does not say (summaries, bodies, answers), `openapi.json`.
+//! `GET /openapi.json`: a description of the API in OpenAPI 3.1, put together from the table of
+//! routes and, for what a table does not say (summaries, bodies, answers), `openapi.json`.
 //!
-//! Methods, paths, parameters, who may call and which errors there are come from [`ROUTES`] alone, so they cannot differ
-//! from what is served; a test sees to it that each route has a description and each description a route.
+//! Methods, paths, parameters, who may call and which errors there are come from [`ROUTES`] alone,
+//! so they cannot differ from what is served; a test sees to it that each route has a description
+//! and each description a route.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -18,7 +19,11 @@ use crate::net::http::{Body, Response};
 /// What the routes' table does not say.
 const WORDS: &str = include_str!("openapi.json");
 
-pub(super) fn openapi(_api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn openapi(
+    _api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     static TEXT: OnceLock<String> = OnceLock::new();
     Ok(Response::json(200, TEXT.get_or_init(|| description().to_string()).as_str()))
 }
@@ -58,15 +63,22 @@ fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
         },
     });
     if let Some(schema) = said.get("body") {
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
     operation
 }
 
 /// `post_i_kv_tenant_type_tenant_id`: unique, as a method and a path are.
 fn operation_id(route: &Route<Endpoint>) -> String {
-    let words = route.pattern.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    std::iter::once(route.method.as_str().to_lowercase()).chain(words.map(str::to_owned)).collect::<Vec<_>>().join("_")
+    let words = route
+        .pattern
+        .split(|char: char| !char.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty());
+    std::iter::once(route.method.as_str().to_lowercase())
+        .chain(words.map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join("_")
 }
 
 /// The names in braces of a route's path.
@@ -96,7 +108,9 @@ fn responses(route: &Route<Endpoint>, said: &Value) -> Map<String, Value> {
         let mut content = match content {
             Value::Null => json!({ "description": "It is done." }),
             Value::String(media) => json!({ "description": "As asked.", "content": { media: {} } }),
-            schema => json!({ "description": "As asked.", "content": { "application/json": { "schema": schema } } }),
+            schema => {
+                json!({ "description": "As asked.", "content": { "application/json": { "schema": schema } } })
+            }
         };
         if let Some(headers) = said["headers"].get(status) {
             content["headers"] = headers.clone();
@@ -104,8 +118,12 @@ fn responses(route: &Route<Endpoint>, said: &Value) -> Map<String, Value> {
         responses.insert(status.clone(), content);
     }
     for (status, codes) in errors(route) {
-        let content = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } });
-        responses.insert(status.to_string(), json!({ "description": codes.join(", "), "content": content }));
+        let content =
+            json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } });
+        responses.insert(
+            status.to_string(),
+            json!({ "description": codes.join(", "), "content": content }),
+        );
     }
     responses
 }
@@ -120,13 +138,21 @@ pub(super) fn errors(route: &Route<Endpoint>) -> BTreeMap<u16, Vec<String>> {
             codes.push(name);
         }
     };
-    let everywhere = [Code::BadRequest, Code::Restricted, Code::MethodNotAllowed, Code::InternalError, Code::Busy];
+    let everywhere = [
+        Code::BadRequest,
+        Code::Restricted,
+        Code::MethodNotAllowed,
+        Code::InternalError,
+        Code::Busy,
+    ];
     everywhere.into_iter().for_each(|code| add(code.status(), code));
     // What HTTP itself has a status for: a head that is slow or too large.
     add(408, Code::Deadline);
     add(431, Code::TooLarge);
     if route.handler.access == Access::Token {
-        [Code::NoAuthToken, Code::InvalidToken].into_iter().for_each(|code| add(code.status(), code));
+        [Code::NoAuthToken, Code::InvalidToken]
+            .into_iter()
+            .for_each(|code| add(code.status(), code));
     }
     route.handler.codes.iter().for_each(|code| add(code.status(), *code));
     if route.handler.codes.contains(&Code::TooLarge) {
@@ -147,11 +173,17 @@ mod tests {
         let described = words["operations"].as_object().expect("an object");
         for route in ROUTES {
             let said = described.get(&name_of(route));
-            let said = said.unwrap_or_else(|| panic!("openapi.json says nothing of {}", name_of(route)));
+            let said =
+                said.unwrap_or_else(|| panic!("openapi.json says nothing of {}", name_of(route)));
             assert!(said["summary"].is_string(), "{}", name_of(route));
             assert!(said["ok"].as_object().is_some_and(|ok| !ok.is_empty()), "{}", name_of(route));
             let takes_body = route.handler.codes.contains(&Code::TooLarge);
-            assert_eq!(said.get("body").is_some(), takes_body, "{}: a body, and codes with TooLarge", name_of(route));
+            assert_eq!(
+                said.get("body").is_some(),
+                takes_body,
+                "{}: a body, and codes with TooLarge",
+                name_of(route)
+            );
         }
         for name in described.keys() {
             assert!(ROUTES.iter().any(|route| name_of(route) == *name), "there is no route {name}");
@@ -165,18 +197,26 @@ mod tests {
         let count: usize = paths.values().map(|path| path.as_object().map_or(0, Map::len)).sum();
         assert_eq!(count, ROUTES.len());
         for route in ROUTES {
-            let operation = &description["paths"][route.pattern][route.method.as_str().to_lowercase()];
+            let operation =
+                &description["paths"][route.pattern][route.method.as_str().to_lowercase()];
             let parameters = operation["parameters"].as_array().expect("a list");
-            let names: Vec<&str> = parameters.iter().filter_map(|parameter| parameter["name"].as_str()).collect();
+            let names: Vec<&str> =
+                parameters.iter().filter_map(|parameter| parameter["name"].as_str()).collect();
             let expected: Vec<&str> =
                 path_parameters(route.pattern).chain(route.handler.query.iter().copied()).collect();
             assert_eq!(names, expected, "{}", name_of(route));
             for parameter in parameters {
-                assert!(parameter["schema"].is_object() && parameter["description"].is_string(), "{parameter}");
+                assert!(
+                    parameter["schema"].is_object() && parameter["description"].is_string(),
+                    "{parameter}"
+                );
             }
             for code in route.handler.codes {
                 let answer = &operation["responses"][code.status().to_string()]["description"];
-                assert!(answer.as_str().is_some_and(|text| text.contains(&format!("{code:?}"))), "{code:?}");
+                assert!(
+                    answer.as_str().is_some_and(|text| text.contains(&format!("{code:?}"))),
+                    "{code:?}"
+                );
             }
             let needs_token = operation["security"] != json!([]);
             assert_eq!(needs_token, route.handler.access == Access::Token, "{}", name_of(route));

@@ -1,6 +1,8 @@
-//! What the routes share in reading a request: the tenant of its path, its deadline, its body, and the body's fields.
+//! What the routes share in reading a request: the tenant of its path, its deadline, its body, and
+//! the body's fields.
 //!
-//! Strict on purpose: an unknown or repeated field is an error that names it, since a misspelt one is not to be ignored.
+//! Strict on purpose: an unknown or repeated field is an error that names it, since a misspelt one
+//! is not to be ignored.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,7 +40,8 @@ pub(super) fn tenant_named(params: &PathParams<'_>) -> Option<TenantId> {
 /// How long the caller wants to wait, if it says so.
 pub(super) fn deadline(call: &Call<'_>) -> Result<Option<Duration>, ApiError> {
     let Some(text) = call.head.query("deadline_ms") else { return Ok(None) };
-    let millis = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    let millis =
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     let deadline = millis.map(Duration::from_millis);
     match deadline.filter(|deadline| !deadline.is_zero() && *deadline <= DISPATCH_DEADLINE_MAX) {
         Some(deadline) => Ok(Some(deadline)),
@@ -96,11 +99,15 @@ pub(super) struct Fields<'t>(Members<'t>);
 impl<'t> Fields<'t> {
     /// Takes an object apart; `shape` shows in an error what it should look like.
     pub(super) fn of(text: &'t [u8], shape: &str) -> Result<Self, ApiError> {
-        let members = object::members(text)
-            .map_err(|_| ApiError::bad_request(format!("the body must be a JSON object such as {shape}")))?;
+        let members = object::members(text).map_err(|_| {
+            ApiError::bad_request(format!("the body must be a JSON object such as {shape}"))
+        })?;
         for (at, (name, _)) in members.iter().enumerate() {
             if members[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(ApiError::bad_request(format!("the field {:?} is repeated", shortened(name))));
+                return Err(ApiError::bad_request(format!(
+                    "the field {:?} is repeated",
+                    shortened(name)
+                )));
             }
         }
         Ok(Self(members))
@@ -110,7 +117,9 @@ impl<'t> Fields<'t> {
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(ApiError::bad_request(format!("unknown field {:?}", shortened(name)))),
+            Some((name, _)) => {
+                Err(ApiError::bad_request(format!("unknown field {:?}", shortened(name))))
+            }
         }
     }
 
@@ -120,17 +129,27 @@ impl<'t> Fields<'t> {
     }
 
     fn need(&mut self, name: &str) -> Result<&'t [u8], ApiError> {
-        self.take(name).ok_or_else(|| ApiError::bad_request(format!("the field {name:?} is missing")))
+        self.take(name)
+            .ok_or_else(|| ApiError::bad_request(format!("the field {name:?} is missing")))
     }
 
     /// A field of a plain type; `what` says in an error what it should be.
-    pub(super) fn typed<T: DeserializeOwned>(&mut self, name: &str, what: &str) -> Result<T, ApiError> {
+    pub(super) fn typed<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        what: &str,
+    ) -> Result<T, ApiError> {
         let text = self.need(name)?;
-        serde_json::from_slice(text).map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
+        serde_json::from_slice(text)
+            .map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
     }
 
     /// As [`Fields::typed`], where it may be missing or null.
-    pub(super) fn optional<T: DeserializeOwned>(&mut self, name: &str, what: &str) -> Result<Option<T>, ApiError> {
+    pub(super) fn optional<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        what: &str,
+    ) -> Result<Option<T>, ApiError> {
         match self.take(name) {
             None => Ok(None),
             Some(text) => serde_json::from_slice(text)
@@ -139,9 +158,14 @@ impl<'t> Fields<'t> {
     }
 
     /// A whole number of a type.
-    pub(super) fn whole<T: TryFrom<i128>>(&mut self, name: &str, what: &str) -> Result<T, ApiError> {
+    pub(super) fn whole<T: TryFrom<i128>>(
+        &mut self,
+        name: &str,
+        what: &str,
+    ) -> Result<T, ApiError> {
         let Whole(number) = self.typed(name, what)?;
-        T::try_from(number).map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
+        T::try_from(number)
+            .map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
     }
 
     /// A string.
@@ -167,7 +191,9 @@ impl<'t> Fields<'t> {
     pub(super) fn name(&mut self) -> Result<String, ApiError> {
         let name = self.text("name")?;
         if name.is_empty() || name.len() > EVENT_NAME_MAX_BYTES {
-            return Err(ApiError::bad_request(format!("\"name\" must have 1 to {EVENT_NAME_MAX_BYTES} bytes")));
+            return Err(ApiError::bad_request(format!(
+                "\"name\" must have 1 to {EVENT_NAME_MAX_BYTES} bytes"
+            )));
         }
         Ok(name)
     }
@@ -175,19 +201,22 @@ impl<'t> Fields<'t> {
     /// Any JSON, streamed into its encoding; null if it is missing.
     pub(super) fn json(&mut self, name: &str) -> Result<EncodedJson, ApiError> {
         let Some(text) = self.take(name) else { return Ok(EncodedJson::null()) };
-        json::event_data_from_json(text)
-            .map_err(|error| ApiError::bad_request(format!("{name:?} is not acceptable JSON: {error}")))
+        json::event_data_from_json(text).map_err(|error| {
+            ApiError::bad_request(format!("{name:?} is not acceptable JSON: {error}"))
+        })
     }
 
     /// A typed value in its JSON form.
     pub(super) fn value(&mut self, name: &str) -> Result<EncodedValue, ApiError> {
         let text = self.need(name)?;
-        json::value_from_json(text)
-            .map_err(|error| ApiError::bad_request(format!("{name:?} is not an acceptable value: {error}")))
+        json::value_from_json(text).map_err(|error| {
+            ApiError::bad_request(format!("{name:?} is not an acceptable value: {error}"))
+        })
     }
 }
 
-/// A whole number, also one that is written with a fraction of zero or an exponent: to JSON they are one number.
+/// A whole number, also one that is written with a fraction of zero or an exponent: to JSON they
+/// are one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Whole(pub(super) i128);
 
@@ -226,9 +255,14 @@ impl Visitor<'_> for WholeNumber {
 }
 
 /// A JSON list of bounded length: its items may take many times the memory of their text.
-pub(super) fn list<T: DeserializeOwned>(text: &[u8], what: &str, of: &str) -> Result<Vec<T>, ApiError> {
+pub(super) fn list<T: DeserializeOwned>(
+    text: &[u8],
+    what: &str,
+    of: &str,
+) -> Result<Vec<T>, ApiError> {
     let read: Result<Bounded<T>, _> = serde_json::from_slice(text);
-    let most = || ApiError::bad_request(format!("{what} is not a list of at most {API_LIST_MAX} {of}"));
+    let most =
+        || ApiError::bad_request(format!("{what} is not a list of at most {API_LIST_MAX} {of}"));
     read.map(|Bounded(items)| items).map_err(|_| most())
 }
 
@@ -276,13 +310,15 @@ mod tests {
         let mut fields = Fields::of(br#"{"c":null}"#, "{}").expect("an object");
         assert_eq!(fields.optional::<u8>("c", "a number"), Ok(None));
         assert_eq!(fields.finish(), Ok(()));
-        let twice = Fields::of(br#"{"a":1,"\u0061":2}"#, "{}").expect_err("the same name, differently written");
+        let twice = Fields::of(br#"{"a":1,"\u0061":2}"#, "{}")
+            .expect_err("the same name, differently written");
         assert!(twice.message().contains("repeated"));
     }
 
     #[test]
     fn a_whole_number_is_one_however_it_is_written() {
-        let whole = |text: &str| serde_json::from_str::<Whole>(text).ok().map(|Whole(number)| number);
+        let whole =
+            |text: &str| serde_json::from_str::<Whole>(text).ok().map(|Whole(number)| number);
         for (text, number) in [
             ("0", 0),
             ("-0", 0),
@@ -295,9 +331,17 @@ mod tests {
         ] {
             assert_eq!(whole(text), Some(number), "{text}");
         }
-        for text in
-            ["1.5", "1e-1", "1e16", "18446744073709551616", "-9223372036854775809", "\"1\"", "null", "true", "[1]"]
-        {
+        for text in [
+            "1.5",
+            "1e-1",
+            "1e16",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "\"1\"",
+            "null",
+            "true",
+            "[1]",
+        ] {
             assert_eq!(whole(text), None, "{text}");
         }
     }
@@ -305,7 +349,10 @@ mod tests {
     #[test]
     fn a_list_has_an_end() {
         let of = |count: usize| format!("[{}]", vec!["1"; count].join(","));
-        assert_eq!(list::<u8>(of(API_LIST_MAX).as_bytes(), "it", "numbers").map(|list| list.len()), Ok(API_LIST_MAX));
+        assert_eq!(
+            list::<u8>(of(API_LIST_MAX).as_bytes(), "it", "numbers").map(|list| list.len()),
+            Ok(API_LIST_MAX)
+        );
         assert!(list::<u8>(of(API_LIST_MAX + 1).as_bytes(), "it", "numbers").is_err());
         assert!(list::<u8>(b"{}", "it", "numbers").is_err());
         assert!(list::<u8>(b"[[]]", "it", "numbers").is_err());

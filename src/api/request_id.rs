@@ -1,7 +1,8 @@
 //! What a request is called in the log, and in the header that goes back with its answer.
 //!
-//! A caller may name it, in a header of the same name, so that its own log and ours have the same words; else it gets a random name,
-//! which is also that of the dispatch that it makes: a worker's lines about that event have it too.
+//! A caller may name it, in a header of the same name, so that its own log and ours have the same
+//! words; else it gets a random name, which is also that of the dispatch that it makes: a worker's
+//! lines about that event have it too.
 
 use std::fmt;
 
@@ -35,7 +36,8 @@ impl RequestId {
         &self.text
     }
 
-    /// Under which a job of this request is submitted: never the caller's, as two callers may choose the same.
+    /// Under which a job of this request is submitted: never the caller's, as two callers may
+    /// choose the same.
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket
     }
@@ -68,15 +70,23 @@ mod tests {
     fn a_caller_names_its_request_and_never_its_dispatch() {
         let given = of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n");
         assert_eq!(given.as_str(), "Root=1-67891233-abcdef/a.b_c:d+e=");
-        assert_ne!(given.ticket(), of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").ticket());
+        assert_ne!(
+            given.ticket(),
+            of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").ticket()
+        );
     }
 
     #[test]
     fn a_name_that_could_be_more_than_a_name_is_replaced_by_one_of_ours() {
         let long = format!("X-Request-Id: {}\r\n", "a".repeat(GIVEN_MAX_BYTES + 1));
-        for header in
-            ["", "X-Request-Id:\r\n", "X-Request-Id: a b\r\n", "X-Request-Id: \"a\r\n", "X-Request-Id: é\r\n", &long]
-        {
+        for header in [
+            "",
+            "X-Request-Id:\r\n",
+            "X-Request-Id: a b\r\n",
+            "X-Request-Id: \"a\r\n",
+            "X-Request-Id: é\r\n",
+            &long,
+        ] {
             let id = of(header);
             assert_eq!(id.as_str(), id.ticket().to_string(), "{header:?}");
             assert_eq!(id.as_str().len(), 16);

@@ -1,10 +1,10 @@
-//! The routes as data: what handles them, who may call, and which parameters they have. The description of the API
-//! (`openapi.rs`) is made from this table.
+//! The routes as data: what handles them, who may call, and which parameters they have. The
+//! description of the API (`openapi.rs`) is made from this table.
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, dispatch, global_kv, health, kv, log_level, metrics, openapi, page, scripts, status, tenants,
-    workers,
+    Api, Call, backup, dispatch, global_kv, health, kv, log_level, metrics, openapi, page, scripts,
+    status, tenants, workers,
 };
 use crate::net::http::router::Route;
 use crate::net::http::{Body, Method, Response};
@@ -34,7 +34,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    const fn new(access: Access, query: &'static [&'static str], codes: &'static [Code], action: Action) -> Self {
+    const fn new(
+        access: Access,
+        query: &'static [&'static str],
+        codes: &'static [Code],
+        action: Action,
+    ) -> Self {
         Self { access, query, codes, action }
     }
 
@@ -58,12 +63,24 @@ impl Endpoint {
 const WRITING: &[Code] = &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown];
 
 /// As [`WRITING`], and what may come of ending what runs.
-const BANNING: &[Code] =
-    &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown, Code::ScriptError, Code::Deadline];
+const BANNING: &[Code] = &[
+    Code::TooLarge,
+    Code::Refused,
+    Code::Unavailable,
+    Code::OutcomeUnknown,
+    Code::ScriptError,
+    Code::Deadline,
+];
 
 /// As [`WRITING`], of what may be there or not.
-const CHANGING: &[Code] =
-    &[Code::TooLarge, Code::Refused, Code::Unavailable, Code::OutcomeUnknown, Code::NotFound, Code::Conflict];
+const CHANGING: &[Code] = &[
+    Code::TooLarge,
+    Code::Refused,
+    Code::Unavailable,
+    Code::OutcomeUnknown,
+    Code::NotFound,
+    Code::Conflict,
+];
 
 /// What may come of a job for a tenant's worker.
 const RUNNING: &[Code] = &[
@@ -77,7 +94,8 @@ const RUNNING: &[Code] = &[
 ];
 
 /// The same of one that says nothing in a body and runs nothing.
-const DROPPING: &[Code] = &[Code::ScriptError, Code::NoWorker, Code::Deadline, Code::OutcomeUnknown];
+const DROPPING: &[Code] =
+    &[Code::ScriptError, Code::NoWorker, Code::Deadline, Code::OutcomeUnknown];
 
 const fn post(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Post, pattern, handler }
@@ -91,13 +109,17 @@ const fn get(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Get, pattern, handler }
 }
 
-const DISPATCH: Endpoint = Endpoint::new(Access::Token, &["nowait", "deadline_ms"], RUNNING, dispatch::dispatch_event);
+const DISPATCH: Endpoint =
+    Endpoint::new(Access::Token, &["nowait", "deadline_ms"], RUNNING, dispatch::dispatch_event);
 
-const RUN_SCRIPT: Endpoint = Endpoint::new(Access::Token, &["deadline_ms"], RUNNING, scripts::run_script);
+const RUN_SCRIPT: Endpoint =
+    Endpoint::new(Access::Token, &["deadline_ms"], RUNNING, scripts::run_script);
 
-const DROP_TENANT: Endpoint = Endpoint::new(Access::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
+const DROP_TENANT: Endpoint =
+    Endpoint::new(Access::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
 
-const GET_STATE: Endpoint = Endpoint::new(Access::Token, &[], &[Code::NotFound], tenants::get_state);
+const GET_STATE: Endpoint =
+    Endpoint::new(Access::Token, &[], &[Code::NotFound], tenants::get_state);
 
 const GUILDS_EXIST: Endpoint =
     Endpoint::new(Access::Token, &[], &[Code::TooLarge, Code::Unavailable], tenants::guilds_exist);
@@ -118,10 +140,16 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::reading(tenants::show)),
     get("/i/tenant-state/{tenant_type}/{tenant_id}", GET_STATE),
     put("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::put_state)),
-    post("/i/ban/{tenant_type}/{tenant_id}", Endpoint::new(Access::Token, &[], BANNING, tenants::ban)),
+    post(
+        "/i/ban/{tenant_type}/{tenant_id}",
+        Endpoint::new(Access::Token, &[], BANNING, tenants::ban),
+    ),
     post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv)),
     post("/i/global-kv", Endpoint::new(Access::Token, &[], CHANGING, global_kv::global_kv)),
-    post("/i/purchase/{tenant_type}/{tenant_id}", Endpoint::new(Access::Token, &[], CHANGING, global_kv::purchase)),
+    post(
+        "/i/purchase/{tenant_type}/{tenant_id}",
+        Endpoint::new(Access::Token, &[], CHANGING, global_kv::purchase),
+    ),
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),

@@ -1,10 +1,12 @@
-//! Who may speak to the internal API at all: this host, and the networks that the operator named. Pure.
+//! Who may speak to the internal API at all: this host, and the networks that the operator named.
+//! Pure.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A network in CIDR notation, such as `10.0.0.0/8` or `fd00::/8`; a lone address is a network of one.
+/// A network in CIDR notation, such as `10.0.0.0/8` or `fd00::/8`; a lone address is a network of
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     network: IpAddr,
@@ -16,14 +18,17 @@ pub struct Cidr {
 pub enum ParseCidrError {
     /// It is not an address with an optional prefix length.
     Malformed,
-    /// The address has bits set beyond the prefix, which is mostly a slip; the text is the network that holds it.
+    /// The address has bits set beyond the prefix, which is mostly a slip; the text is the network
+    /// that holds it.
     HostBits(String),
 }
 
 impl fmt::Display for ParseCidrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ParseCidrError::Malformed => f.write_str("a network is written like 10.0.0.0/8, fd00::/8 or 10.1.2.3"),
+            ParseCidrError::Malformed => {
+                f.write_str("a network is written like 10.0.0.0/8, fd00::/8 or 10.1.2.3")
+            }
             ParseCidrError::HostBits(network) => {
                 write!(f, "the address has bits set beyond its prefix; the network is {network}")
             }
@@ -34,7 +39,8 @@ impl fmt::Display for ParseCidrError {
 impl std::error::Error for ParseCidrError {}
 
 impl Cidr {
-    /// Whether an address is in the network; an IPv4 address in IPv6's clothes counts as what it is.
+    /// Whether an address is in the network; an IPv4 address in IPv6's clothes counts as what it
+    /// is.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (network, width) = bits(self.network);
         let (address, address_width) = bits(address.to_canonical());
@@ -53,9 +59,11 @@ impl FromStr for Cidr {
         let address: IpAddr = address.parse().map_err(|_| ParseCidrError::Malformed)?;
         let (_, width) = bits(address);
         let prefix = match prefix {
-            Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => {
-                prefix.parse().ok().filter(|prefix| *prefix <= width).ok_or(ParseCidrError::Malformed)?
-            }
+            Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= width)
+                .ok_or(ParseCidrError::Malformed)?,
             Some(_) => return Err(ParseCidrError::Malformed),
             None => width,
         };
@@ -91,7 +99,8 @@ impl SourceRule {
 
     /// Whether a caller from this address is answered.
     pub(super) fn allows(&self, address: IpAddr) -> bool {
-        address.to_canonical().is_loopback() || self.trusted.iter().any(|network| network.contains(address))
+        address.to_canonical().is_loopback()
+            || self.trusted.iter().any(|network| network.contains(address))
     }
 }
 
@@ -130,7 +139,16 @@ mod tests {
         for address in ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1"] {
             assert!(allows(&[], address), "{address}");
         }
-        for address in ["128.0.0.1", "10.0.0.1", "0.0.0.0", "::", "::2", "::ffff:10.0.0.1", "fe80::1", "::127.0.0.1"] {
+        for address in [
+            "128.0.0.1",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::2",
+            "::ffff:10.0.0.1",
+            "fe80::1",
+            "::127.0.0.1",
+        ] {
             assert!(!allows(&[], address), "{address}");
         }
     }
@@ -156,13 +174,28 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "/8", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/8/8", "::/129", "10.0.0/8", "host"]
-        {
+        for text in [
+            "",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "::/129",
+            "10.0.0/8",
+            "host",
+        ] {
             assert_eq!(text.parse::<Cidr>(), Err(ParseCidrError::Malformed), "{text}");
         }
         assert_eq!("::ffff:10.0.0.0/95".parse::<Cidr>(), Err(ParseCidrError::Malformed));
-        for (text, network) in [("10.1.0.0/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.1.1.1/0", "0.0.0.0/0")] {
-            assert_eq!(text.parse::<Cidr>(), Err(ParseCidrError::HostBits(network.to_owned())), "{text}");
+        for (text, network) in
+            [("10.1.0.0/8", "10.0.0.0/8"), ("fd00::1/64", "fd00::/64"), ("1.1.1.1/0", "0.0.0.0/0")]
+        {
+            assert_eq!(
+                text.parse::<Cidr>(),
+                Err(ParseCidrError::HostBits(network.to_owned())),
+                "{text}"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! `GET /i/status`: everything that the status page shows, at one moment and in one answer.
 //!
-//! Counts are since the master started and never reset: whoever asks twice has rates and quantiles of the time between from their
-//! differences, over `at_ms`, which the master measures. So no two pages disturb each other. `?history`
-//! adds the last minutes of what the charts show.
+//! Counts are since the master started and never reset: whoever asks twice has rates and quantiles
+//! of the time between from their differences, over `at_ms`, which the master measures. So no two
+//! pages disturb each other. `?history` adds the last minutes of what the charts show.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -87,7 +87,9 @@ struct Latency {
 impl Counted {
     fn of(worker: Worker, traffic: Option<&WorkerTraffic>) -> Self {
         let count = |outcome: Outcome| {
-            traffic.map_or(0, |traffic| JobKind::ALL.iter().map(|kind| traffic.count(*kind, outcome)).sum())
+            traffic.map_or(0, |traffic| {
+                JobKind::ALL.iter().map(|kind| traffic.count(*kind, outcome)).sum()
+            })
         };
         let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.as_str(), count(*outcome)));
         let mut took = crate::base::metrics::Buckets::default();
@@ -120,7 +122,11 @@ impl Counted {
 }
 
 /// Each worker with what its tenants asked for.
-pub(super) fn counted(workers: Vec<WorkerReport>, traffic: Option<&Traffic>, now: Instant) -> Vec<Counted> {
+pub(super) fn counted(
+    workers: Vec<WorkerReport>,
+    traffic: Option<&Traffic>,
+    now: Instant,
+) -> Vec<Counted> {
     let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
     let counted = |report| {
         let worker = Worker::of(report, now);
@@ -156,14 +162,21 @@ struct RecentError {
     last_s: u64,
 }
 
-pub(super) fn status(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn status(
+    api: &Api,
+    call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let has_history = flag(call.head, "history")?;
     let operator = workers::operator(api)?;
-    // Not one of those places that callers of tenants wait in: under a flood somebody wants to look.
+    // Not one of those places that callers of tenants wait in: under a flood somebody wants to
+    // look.
     let place = Scrape::begin(&api.statuses, STATUS_ANSWERS_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let (figures, now) = (api.ready.figures(), Instant::now());
-    let about = figures.about.ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
+    let about = figures
+        .about
+        .ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
     let traffic = figures.traffic.as_deref();
     let status = Status {
         at_ms: millis(now.saturating_duration_since(about.started)),
@@ -185,24 +198,30 @@ pub(super) fn status(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result
     Ok(workers::json(200, &status).holding(place))
 }
 
-/// Events as the master has counted them, and those that it has not among the busiest, as their worker has; running time is the
-/// workers' word, which comes with their heartbeats.
+/// Events as the master has counted them, and those that it has not among the busiest, as their
+/// worker has; running time is the workers' word, which comes with their heartbeats.
 fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> Busiest {
-    let report = traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
-    let figures = workers.iter().filter_map(|worker| Some((worker.id, worker.health.as_ref()?.figures.as_deref()?)));
+    let report =
+        traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
+    let figures = workers
+        .iter()
+        .filter_map(|worker| Some((worker.id, worker.health.as_ref()?.figures.as_deref()?)));
     let mut shares = BTreeMap::new();
     let mut us = 0_u64;
     for (id, figures) in figures {
         us = us.saturating_add(figures.busiest_us);
         // A worker has no say about tenants of another one.
-        let own = figures.busiest.iter().filter(|(tenant, ..)| worker_for(*tenant, workers.len()) == id);
+        let own =
+            figures.busiest.iter().filter(|(tenant, ..)| worker_for(*tenant, workers.len()) == id);
         shares.extend(own.map(|(tenant, events, us)| (*tenant, (*us, *events))));
     }
     for share in report.tenants {
         shares.entry(share.tenant).or_default().1 = share.events;
     }
-    let mut tenants: Vec<_> =
-        shares.into_iter().map(|(tenant, (us, events))| Share { tenant: tenant.to_string(), events, us }).collect();
+    let mut tenants: Vec<_> = shares
+        .into_iter()
+        .map(|(tenant, (us, events))| Share { tenant: tenant.to_string(), events, us })
+        .collect();
     tenants.sort_by_key(|share| Reverse((share.us, share.events)));
     tenants.truncate(2 * BUSIEST_TOLD);
     Busiest { seconds: report.span.as_secs(), us, tenants }
@@ -258,7 +277,10 @@ mod tests {
             let Busiest { us, tenants, .. } = busiest(None, reports, Instant::now());
             (us, tenants.into_iter().map(|share| share.tenant).collect::<Vec<_>>())
         };
-        assert_eq!(named(&[report(0), report(1)]), (u64::MAX, vec![second.to_string(), first.to_string()]));
+        assert_eq!(
+            named(&[report(0), report(1)]),
+            (u64::MAX, vec![second.to_string(), first.to_string()])
+        );
         let other = WorkerReport { health: None, ..report(1) };
         assert_eq!(named(&[report(0), other]), (u64::MAX, vec![first.to_string()]));
     }

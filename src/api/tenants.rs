@@ -1,4 +1,5 @@
-//! What staff sees and decides about a tenant: its state, its standing, what it uses; and which guilds are known.
+//! What staff sees and decides about a tenant: its state, its standing, what it uses; and which
+//! guilds are known.
 
 use std::time::Instant;
 
@@ -18,17 +19,28 @@ use crate::wire::data::{Scopes, TenantId, TenantState};
 /// The key and the scope of a tenant's own template (docs/templates.md).
 const TEMPLATE: (&str, &str) = ("main", "template");
 
-pub(super) fn get_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn get_state(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let permit = api.admit_without_body(body)?;
     match api.db.tenant_state(tenant) {
         Some(state) => Ok(Response::json(200, state_text(&state)?).holding(permit)),
-        None => Err(ApiError::new(Code::NotFound, "the tenant has no state: the default events apply to it")),
+        None => Err(ApiError::new(
+            Code::NotFound,
+            "the tenant has no state: the default events apply to it",
+        )),
     }
 }
 
 /// Whoever runs the tenant hears of it from the database itself.
-pub(super) fn put_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn put_state(
+    api: &Api,
+    call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"events": […], "data": …}"#)?;
@@ -42,23 +54,32 @@ pub(super) fn put_state(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Resu
 }
 
 fn state_text(state: &TenantState) -> Result<String, ApiError> {
-    Ok(ObjectText::default().member("events", &state.events).raw("data", &text::data(&state.data)?).finish())
+    Ok(ObjectText::default()
+        .member("events", &state.events)
+        .raw("data", &text::data(&state.data)?)
+        .finish())
 }
 
 /// Everything about a tenant in one answer.
 pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let permit = api.admit_without_body(body)?;
-    let state = api.db.tenant_state(tenant).map_or(Ok("null".to_owned()), |state| state_text(&state))?;
+    let state =
+        api.db.tenant_state(tenant).map_or(Ok("null".to_owned()), |state| state_text(&state))?;
     let (key, scope) = TEMPLATE;
     let template = api.db.kv_get(tenant, &Scopes::new([scope]), key)?;
     let Usage { records, bytes } = api.db.kv_usage(tenant)?;
     let quota = api.db.quota();
-    let amount = |quota: Quota| ObjectText::default().member("records", &quota.records).member("bytes", &quota.bytes);
+    let amount = |quota: Quota| {
+        ObjectText::default().member("records", &quota.records).member("bytes", &quota.bytes)
+    };
     let text = ObjectText::default()
         .member("tenant", &tenant.to_string())
         .member("banned", &(api.db.standing(tenant) == Standing::Banned))
-        .member("quarantined", &api.ready.operator().is_some_and(|operator| operator.quarantine().holds(tenant)))
+        .member(
+            "quarantined",
+            &api.ready.operator().is_some_and(|operator| operator.quarantine().holds(tenant)),
+        )
         .raw("state", &state)
         .member("default_events", &api.default_events)
         .member("template", &template.is_some())
@@ -76,7 +97,8 @@ pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
     fields.finish()?;
     api.db.set_standing(tenant, if is_banned { Standing::Banned } else { Standing::Good })?;
     if is_banned {
-        // The ban counts already; what runs has ended when it is answered. Where no worker is, nothing runs.
+        // The ban counts already; what runs has ended when it is answered. Where no worker is,
+        // nothing runs.
         let patience = api.default_deadline.min(DISPATCH_DEADLINE);
         match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience) {
             Ok(_) | Err(DispatchError::NoWorker(_)) => {}
@@ -94,7 +116,11 @@ enum GuildId {
     Number(Whole),
 }
 
-pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn guilds_exist(
+    api: &Api,
+    _call: &Call<'_>,
+    body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let (permit, bytes) = api.read_body(None, body, API_DB_BODY_MAX_BYTES)?;
     let ids: Vec<GuildId> = request::list(&bytes, "the body", "ids of guilds, strings or numbers")?;
     drop(bytes);
@@ -111,8 +137,8 @@ pub(super) fn guilds_exist(api: &Api, _call: &Call<'_>, body: &mut Body<'_>) -> 
     text::list(known, |known| Ok(u8::from(*known).to_string()), permit)
 }
 
-/// Notes the guilds that have a VM, of those that the store does not know. What the workers do not say in time is no error: the
-/// store's answer stands.
+/// Notes the guilds that have a VM, of those that the store does not know. What the workers do not
+/// say in time is no error: the store's answer stands.
 fn add_live(api: &Api, guilds: &[TenantId], known: &mut [bool]) {
     let Some(operator) = api.ready.operator() else { return };
     let places: Vec<usize> = (0..guilds.len()).filter(|place| !known[*place]).collect();
@@ -123,6 +149,10 @@ fn add_live(api: &Api, guilds: &[TenantId], known: &mut [bool]) {
     }
 }
 
-pub(super) fn threads_count(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn threads_count(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     Ok(Response::json(200, api.pool.len().to_string()))
 }

@@ -1,4 +1,5 @@
-//! JSON text of answers, put together from pieces that are JSON already, so that no value is ever built into a tree.
+//! JSON text of answers, put together from pieces that are JSON already, so that no value is ever
+//! built into a tree.
 
 use serde::Serialize;
 
@@ -77,8 +78,9 @@ pub(super) fn record(record: &KvRecord) -> Result<String, ApiError> {
     Ok(text.finish())
 }
 
-/// Answers a list, holding its permit until the last of it was sent. A long one is turned into text while it is sent; should
-/// an item then turn out to have no text, the answer ends without its closing bracket.
+/// Answers a list, holding its permit until the last of it was sent. A long one is turned into text
+/// while it is sent; should an item then turn out to have no text, the answer ends without its
+/// closing bracket.
 pub(super) fn list<T: Send + 'static>(
     items: Vec<T>,
     text_of: fn(&T) -> Result<String, ApiError>,
@@ -126,7 +128,8 @@ mod tests {
     #[test]
     fn an_object_is_put_together_from_pieces() {
         assert_eq!(ObjectText::default().finish(), "{}");
-        let text = ObjectText::default().member("a\"", &"x\n").raw("b", "[1]").time("c", None).finish();
+        let text =
+            ObjectText::default().member("a\"", &"x\n").raw("b", "[1]").time("c", None).finish();
         assert_eq!(text, r#"{"a\"":"x\n","b":[1],"c":null}"#);
     }
 
@@ -136,7 +139,8 @@ mod tests {
             let one = Amounts { places: 1, ..Amounts::default() };
             let permit = Arc::new(Admission::new(one, one)).admit(None, 0).expect("a place");
             let items: Vec<usize> = (0..count).collect();
-            let response = list(items.clone(), |item| Ok(item.to_string()), permit).expect("a list");
+            let response =
+                list(items.clone(), |item| Ok(item.to_string()), permit).expect("a list");
             let (text, in_pieces) = match response.body {
                 ResponseBody::Bytes(bytes) => (bytes, false),
                 ResponseBody::Chunked(chunks) => (chunks.flatten().collect(), true),

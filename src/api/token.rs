@@ -51,7 +51,8 @@ impl Secret {
     }
 
     fn mac(&self, signed: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
         mac.update(signed.as_bytes());
         mac
     }
@@ -109,12 +110,17 @@ fn sign(secret: &Secret, mut token: String) -> String {
 pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEndpoint, TokenError> {
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Invalid)?;
     let (user, expiry) = signed.split_once('.').ok_or(TokenError::Invalid)?;
-    let (user_id, acts_as_any) = user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
+    let (user_id, acts_as_any) =
+        user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
     let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
     let signature = from_hex(signature).ok_or(TokenError::Invalid)?;
     secret.mac(signed).verify_slice(&signature).map_err(|_| TokenError::Invalid)?;
     // Only a genuine token learns that it was good once.
-    if now_unix >= expiry { Err(TokenError::Expired) } else { Ok(InternalEndpoint { user_id, acts_as_any }) }
+    if now_unix >= expiry {
+        Err(TokenError::Expired)
+    } else {
+        Ok(InternalEndpoint { user_id, acts_as_any })
+    }
 }
 
 /// Digits only: u64's parser would accept a leading plus sign.
@@ -155,21 +161,33 @@ mod tests {
     #[test]
     fn a_token_is_what_any_other_hmac_makes() {
         // printf '123.1700000000' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
-        let expected = "123.1700000000.ee291f16e7c11196603788db04409babd546a81743aa5cef1c2257a431de1b13";
+        let expected =
+            "123.1700000000.ee291f16e7c11196603788db04409babd546a81743aa5cef1c2257a431de1b13";
         assert_eq!(mint(&secret(), 123, 1_700_000_000), expected);
         assert_eq!(verify(&secret(), expected, 1_699_999_999), Ok(123));
         let (signed, signature) = expected.rsplit_once('.').expect("two dots");
-        assert_eq!(verify(&secret(), &format!("{signed}.{}", signature.to_uppercase()), 0), Ok(123));
+        assert_eq!(
+            verify(&secret(), &format!("{signed}.{}", signature.to_uppercase()), 0),
+            Ok(123)
+        );
     }
 
     #[test]
     fn only_a_token_that_was_signed_with_its_star_acts_as_any() {
         // printf '7*.1700000000' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
-        let expected = "7*.1700000000.3da2c2cca6d7f5c82c75ddb5d4176db8113af72c6387296e654e617098514806";
+        let expected =
+            "7*.1700000000.3da2c2cca6d7f5c82c75ddb5d4176db8113af72c6387296e654e617098514806";
         assert_eq!(mint_acting(&secret(), 7, 1_700_000_000), expected);
-        assert_eq!(super::verify(&secret(), expected, 0), Ok(InternalEndpoint { user_id: 7, acts_as_any: true }));
+        assert_eq!(
+            super::verify(&secret(), expected, 0),
+            Ok(InternalEndpoint { user_id: 7, acts_as_any: true })
+        );
         let own = mint(&secret(), 7, 1_700_000_000);
-        for token in [own.replacen("7.", "7*.", 1), expected.replacen('*', "", 1), expected.replacen('*', "**", 1)] {
+        for token in [
+            own.replacen("7.", "7*.", 1),
+            expected.replacen('*', "", 1),
+            expected.replacen('*', "**", 1),
+        ] {
             assert_eq!(super::verify(&secret(), &token, 0), Err(TokenError::Invalid), "{token}");
         }
     }

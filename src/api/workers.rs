@@ -38,8 +38,12 @@ impl Worker {
             id: report.id,
             state: report.state.as_str(),
             pid: report.pid,
-            uptime_s: report.started.map(|started| now.saturating_duration_since(started).as_secs()),
-            heartbeat_age_ms: report.heartbeat_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            uptime_s: report
+                .started
+                .map(|started| now.saturating_duration_since(started).as_secs()),
+            heartbeat_age_ms: report
+                .heartbeat_age
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             in_flight: report.in_flight,
             vms: report.health.as_ref().map_or(0, |health| health.vms),
             restarts: report.restarts.total(),
@@ -89,13 +93,22 @@ pub(super) struct Quarantined {
     reason: String,
 }
 
-pub(super) fn list(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn list(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let now = Instant::now();
-    let workers: Vec<Worker> = operator(api)?.reports().into_iter().map(|report| Worker::of(report, now)).collect();
+    let workers: Vec<Worker> =
+        operator(api)?.reports().into_iter().map(|report| Worker::of(report, now)).collect();
     Ok(json(200, &workers))
 }
 
-pub(super) fn kill_all(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn kill_all(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     operator(api)?.kill_all()?;
     Ok(Response::empty(204))
 }
@@ -105,22 +118,38 @@ pub(super) fn kill(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<R
     Ok(Response::empty(204))
 }
 
-pub(super) fn restart(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn restart(
+    api: &Api,
+    call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     worker(api, call)?.restart(Cause::Operator)?;
     Ok(Response::json(202, "{}"))
 }
 
-pub(super) fn roll(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn roll(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let operator = operator(api)?;
     operator.roll()?;
     Ok(json(202, &Rolling::of(operator)))
 }
 
-pub(super) fn rolling(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn rolling(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     Ok(json(200, &Rolling::of(operator(api)?)))
 }
 
-pub(super) fn quarantine(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn quarantine(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     Ok(json(200, &quarantined(operator(api)?)))
 }
 
@@ -143,13 +172,18 @@ pub(super) fn lift(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<R
 }
 
 pub(super) fn operator(api: &Api) -> Result<&Operator, ApiError> {
-    api.ready.operator().ok_or_else(|| ApiError::new(Code::NotFound, "there are no workers to operate here"))
+    api.ready
+        .operator()
+        .ok_or_else(|| ApiError::new(Code::NotFound, "there are no workers to operate here"))
 }
 
 fn worker<'a>(api: &'a Api, call: &Call<'_>) -> Result<&'a Arc<dyn Managed>, ApiError> {
     let id = call.params.get("id").unwrap_or_default();
-    let id: usize = id.parse().map_err(|_| ApiError::bad_request("a worker's id is a number from 0"))?;
-    operator(api)?.worker(id).ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
+    let id: usize =
+        id.parse().map_err(|_| ApiError::bad_request("a worker's id is a number from 0"))?;
+    operator(api)?
+        .worker(id)
+        .ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
 }
 
 pub(super) fn json(status: u16, value: &impl Serialize) -> Response {

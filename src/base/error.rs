@@ -1,7 +1,9 @@
-//! Errors that cross layers: why a dispatch did not succeed, and why the database did not do what it was asked.
+//! Errors that cross layers: why a dispatch did not succeed, and why the database did not do what
+//! it was asked.
 //!
-//! Every variant says when it occurs and what its receiver can do. Their texts may reach callers and templates, so they
-//! carry no token, no path of the store and no internal type. Layers with errors of their own keep them in their folder.
+//! Every variant says when it occurs and what its receiver can do. Their texts may reach callers
+//! and templates, so they carry no token, no path of the store and no internal type. Layers with
+//! errors of their own keep them in their folder.
 
 use std::fmt;
 
@@ -17,15 +19,18 @@ pub enum DispatchError {
         /// Whether the event had left for a worker.
         sent: bool,
     },
-    /// No worker was there to take it before the deadline, or it has failed for good. Nothing was run.
+    /// No worker was there to take it before the deadline, or it has failed for good. Nothing was
+    /// run.
     NoWorker(String),
     /// The worker's link would not take it. Nothing was run.
     NotSent(String),
-    /// It left for a worker that then went away: it may have run, in part or whole. It is never sent again.
+    /// It left for a worker that then went away: it may have run, in part or whole. It is never
+    /// sent again.
     OutcomeUnknown(String),
     /// The tenant is banned. Nothing was run.
     Banned,
-    /// The tenant's events were in flight when workers died, again and again. An operator can lift it. Nothing was run.
+    /// The tenant's events were in flight when workers died, again and again. An operator can lift
+    /// it. Nothing was run.
     Quarantined,
     /// The event (or its answer) is larger than a message may be, in bytes.
     TooLarge {
@@ -78,9 +83,13 @@ impl fmt::Display for DispatchError {
             | DispatchError::NotSent(text)
             | DispatchError::OutcomeUnknown(text)
             | DispatchError::BadInput(text) => f.write_str(text),
-            DispatchError::Deadline { .. } => f.write_str("the deadline passed before an answer came"),
+            DispatchError::Deadline { .. } => {
+                f.write_str("the deadline passed before an answer came")
+            }
             DispatchError::Banned => f.write_str("the tenant is banned"),
-            DispatchError::Quarantined => f.write_str("the tenant is quarantined: workers died while its events ran"),
+            DispatchError::Quarantined => {
+                f.write_str("the tenant is quarantined: workers died while its events ran")
+            }
             DispatchError::TooLarge { bytes, limit } => {
                 write!(f, "{bytes} bytes are more than the {limit} that a message may have")
             }
@@ -93,7 +102,8 @@ impl std::error::Error for DispatchError {}
 /// Why the database did not do what it was asked. Its text is for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DbError {
-    /// A rule of the store forbids it (key, size, scopes, quota, pattern). Ask differently. Status 422.
+    /// A rule of the store forbids it (key, size, scopes, quota, pattern). Ask differently. Status
+    /// 422.
     Refused(String),
     /// The tenant belongs to another worker, or the entry to another tenant. Status 403.
     Forbidden(String),

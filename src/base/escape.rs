@@ -1,8 +1,8 @@
 //! Characters that a terminal obeys, or that hide or reorder what stands beside them, made visible.
 //!
 //! Every text from outside (an event's name, a script's words, a path, an error of a server) passes
-//! here where a line is made of it: `log_line` for logs, `cli/console/output.rs` and `main.rs` for what
-//! commands print. `tests/tidy` checks that no other file writes to stdout or stderr. Pure.
+//! here where a line is made of it: `log_line` for logs, `cli/console/output.rs` and `main.rs` for
+//! what commands print. `tests/tidy` checks that no other file writes to stdout or stderr. Pure.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,7 +18,8 @@ pub fn is_obeyed(char: char) -> bool {
         || matches!(char,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+            | '\u{ffa0}'
             | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}')
 }
@@ -69,7 +70,8 @@ mod tests {
         assert_eq!(one_line(hostile), one);
         assert_eq!(one_line(one), one, "twice is as once");
         assert_eq!(lines("a\n\tb\u{1b}[2J\u{9b}c\r"), "a\n\tb\\u{1b}[2J\\u{9b}c\\r");
-        for seen in ["", "é ß 日本 \\ \" ❤\u{fe0f}", "👩\u{200d}👩\u{200d}👧 می\u{200c}خواهم"] {
+        for seen in ["", "é ß 日本 \\ \" ❤\u{fe0f}", "👩\u{200d}👩\u{200d}👧 می\u{200c}خواهم"]
+        {
             assert!(matches!(one_line(seen), Cow::Borrowed(text) if text == seen), "{seen}");
         }
     }

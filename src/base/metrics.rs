@@ -1,9 +1,11 @@
-//! Figures for whoever watches: counters, latency histograms, and the Prometheus text that shows them.
+//! Figures for whoever watches: counters, latency histograms, and the Prometheus text that shows
+//! them.
 //!
-//! Each layer owns the figures of what it does and hands out copies; nothing is registered anywhere, so there is no global
-//! and two masters in one process do not mix. Deliberately ignorant of what is counted. Written from every thread, without locks: one
-//! atomic addition for a counter, two for a histogram. Names, units and labels follow Prometheus' own rules: base
-//! units, `_total` for counters, labels of a bounded number of values, so never a tenant.
+//! Each layer owns the figures of what it does and hands out copies; nothing is registered
+//! anywhere, so there is no global and two masters in one process do not mix. Deliberately ignorant
+//! of what is counted. Written from every thread, without locks: one atomic addition for a counter,
+//! two for a histogram. Names, units and labels follow Prometheus' own rules: base units, `_total`
+//! for counters, labels of a bounded number of values, so never a tenant.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,11 +32,12 @@ impl Counter {
     }
 }
 
-/// Upper ends of the buckets of every [`Histogram`], in microseconds: from a round trip over loopback (30 µs) to the longest
-/// deadline that is common (35 s), three or four to a power of ten, so that a quantile read from them is off by half at most.
+/// Upper ends of the buckets of every [`Histogram`], in microseconds: from a round trip over
+/// loopback (30 µs) to the longest deadline that is common (35 s), three or four to a power of ten,
+/// so that a quantile read from them is off by half at most.
 pub const LATENCY_BOUNDS_US: [u64; 20] = [
-    50, 100, 200, 400, 700, 1_000, 2_000, 4_000, 7_000, 10_000, 20_000, 40_000, 70_000, 100_000, 250_000, 500_000,
-    1_000_000, 2_500_000, 10_000_000, 40_000_000,
+    50, 100, 200, 400, 700, 1_000, 2_000, 4_000, 7_000, 10_000, 20_000, 40_000, 70_000, 100_000,
+    250_000, 500_000, 1_000_000, 2_500_000, 10_000_000, 40_000_000,
 ];
 
 /// How long something took, each time.
@@ -76,7 +79,8 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    /// Of counts and a sum that came from elsewhere, such as another process; `None` if there are not as many buckets as here.
+    /// Of counts and a sum that came from elsewhere, such as another process; `None` if there are
+    /// not as many buckets as here.
     pub fn from_parts(counts: Vec<u64>, sum_us: u64) -> Option<Self> {
         (counts.len() == LATENCY_BOUNDS_US.len() + 1).then_some(Self { counts, sum_us })
     }
@@ -142,7 +146,12 @@ impl Exposition {
     }
 
     /// A whole counter without labels; without a figure, a family without a sample.
-    pub fn one_counter(&mut self, name: &'static str, help: &str, figure: Option<impl fmt::Display>) {
+    pub fn one_counter(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        figure: Option<impl fmt::Display>,
+    ) {
         let mut family = self.counter(name, help);
         if let Some(figure) = figure {
             family.sample(&[], figure);
@@ -198,7 +207,9 @@ impl Family<'_> {
         let mut count = 0_u64;
         for (place, in_bucket) in buckets.counts.iter().enumerate() {
             count = count.saturating_add(*in_bucket);
-            let bound = LATENCY_BOUNDS_US.get(place).map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
+            let bound = LATENCY_BOUNDS_US
+                .get(place)
+                .map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
             self.write("_bucket", labels, Some(&bound), count);
         }
         self.write("_sum", labels, None, seconds(buckets.sum_us));
@@ -206,10 +217,18 @@ impl Family<'_> {
         self
     }
 
-    fn write(&mut self, suffix: &str, labels: &[Label<'_>], bound: Option<&str>, value: impl fmt::Display) {
+    fn write(
+        &mut self,
+        suffix: &str,
+        labels: &[Label<'_>],
+        bound: Option<&str>,
+        value: impl fmt::Display,
+    ) {
         let labels = labels.iter().copied().chain(bound.map(|bound| ("le", bound)));
-        let labels: Vec<String> = labels.map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let labels: Vec<String> =
+            labels.map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let labels =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         self.exposition.line(format_args!("{}{suffix}{labels} {value}", self.name));
     }
 }
@@ -255,9 +274,14 @@ mod tests {
         let histogram = Histogram::default();
         histogram.observe(Duration::from_micros(60));
         let mut exposition = Exposition::default();
-        exposition.counter("m_events_total", "Events.").sample(&[("result", "a\"\\\n")], 3).sample(&[], 4);
+        exposition
+            .counter("m_events_total", "Events.")
+            .sample(&[("result", "a\"\\\n")], 3)
+            .sample(&[], 4);
         exposition.gauge("m_age_seconds", "Age.").sample(&[("worker", "0")], 0.25);
-        exposition.histogram("m_took_seconds", "Time.").buckets(&[("worker", "1")], &histogram.snapshot());
+        exposition
+            .histogram("m_took_seconds", "Time.")
+            .buckets(&[("worker", "1")], &histogram.snapshot());
         let text = exposition.into_text();
         assert!(text.starts_with(concat!(
             "# HELP m_events_total Events.\n# TYPE m_events_total counter\n",

@@ -1,4 +1,5 @@
-//! What every room stands on and what knows none of them: limits, errors, threads, randomness, figures, characters.
+//! What every room stands on and what knows none of them: limits, errors, threads, randomness,
+//! figures, characters.
 
 pub mod error;
 pub mod escape;

@@ -19,8 +19,8 @@ pub fn nearest<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<
     near.min().map(|(_, name)| name)
 }
 
-/// As [`nearest`]; if there is none, a name that is the beginning or the end of the wrong one up to a dash or an
-/// underscore, or the other way round: `log` for `log-level`.
+/// As [`nearest`]; if there is none, a name that is the beginning or the end of the wrong one up to
+/// a dash or an underscore, or the other way round: `log` for `log-level`.
 pub fn related<'n>(wrong: &str, names: impl Iterator<Item = &'n str> + Clone) -> Option<&'n str> {
     let is_separator = |char: char| matches!(char, '-' | '_');
     let is_part = |part: &str, whole: &str| {

@@ -1,12 +1,14 @@
 //! What the system tells of this process: processor time, memory, files, threads, when it started.
 //!
-//! Read from `/proc/self` when somebody asks, never kept. Deliberately ignorant of who shows the figures and under which
-//! names: a master shows its own, a worker sends its own to its master. A figure that the system does not tell is 0.
+//! Read from `/proc/self` when somebody asks, never kept. Deliberately ignorant of who shows the
+//! figures and under which names: a master shows its own, a worker sends its own to its master. A
+//! figure that the system does not tell is 0.
 
 use std::fs;
 use std::time::Duration;
 
-/// Clock ticks a second in `/proc`: the same on every architecture that Rust's standard library is built for.
+/// Clock ticks a second in `/proc`: the same on every architecture that Rust's standard library is
+/// built for.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// The figures of a process.
@@ -30,13 +32,15 @@ impl ProcessFigures {
     /// Those of this process, now.
     ///
     /// # Blocks
-    /// For a few reads of `/proc`: about a tenth of a millisecond, more with thousands of open files.
+    /// For a few reads of `/proc`: about a tenth of a millisecond, more with thousands of open
+    /// files.
     pub fn read() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let stat = Stat::of(&read("/proc/self/stat"));
         let booted = line(&read("/proc/stat"), "btime").map_or(0, |seconds| seconds * 1000);
         // Reading the directory opens it too.
-        let open_fds = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
+        let open_fds =
+            fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
         Self {
             cpu: Duration::from_millis(ticks_to_ms(stat.cpu_ticks)),
             resident_bytes: line(&read("/proc/self/status"), "VmRSS:").unwrap_or(0) * 1024,
@@ -48,8 +52,8 @@ impl ProcessFigures {
     }
 }
 
-/// How much of its address space this process has taken, in bytes. Not among its figures, as nobody is helped by a worker's:
-/// here it is for those who know it from other programs.
+/// How much of its address space this process has taken, in bytes. Not among its figures, as nobody
+/// is helped by a worker's: here it is for those who know it from other programs.
 ///
 /// # Blocks
 /// For one read of `/proc`.
@@ -71,7 +75,8 @@ impl Stat {
     fn of(text: &str) -> Self {
         // The second field is the program's name in brackets, which may have anything in it.
         let Some((_, rest)) = text.rsplit_once(')') else { return Self::default() };
-        let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let fields: Vec<u64> =
+            rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
         // `man proc` counts from one, and two are gone.
         let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
         let cpu_ticks = field(14) + field(15);
@@ -98,9 +103,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_blanks_shifts_no_field() {
-        let stat =
-            "17 (a) b (c) S 1 17 17 0 -1 4194560 98 0 0 0 250 50 0 0 20 0 7 0 78480 3133440 381 18446744073709551615";
-        let expected = Stat { cpu_ticks: 300, threads: 7, started_ticks: 78480, virtual_bytes: 3_133_440 };
+        let stat = "17 (a) b (c) S 1 17 17 0 -1 4194560 98 0 0 0 250 50 0 0 20 0 7 0 78480 3133440 381 18446744073709551615";
+        let expected =
+            Stat { cpu_ticks: 300, threads: 7, started_ticks: 78480, virtual_bytes: 3_133_440 };
         assert_eq!(Stat::of(stat), expected);
         assert_eq!(Stat::of("nothing of the kind"), Stat::default());
     }
@@ -110,12 +115,16 @@ mod tests {
         let before = ProcessFigures::read();
         let files: Vec<_> = (0..50).filter_map(|_| File::open("/proc/self/stat").ok()).collect();
         let (end_tx, end_rx) = crossbeam_channel::bounded::<()>(0);
-        let waiting = crate::base::thread::spawn("waits", move || end_rx.recv().is_ok()).expect("a thread");
+        let waiting =
+            crate::base::thread::spawn("waits", move || end_rx.recv().is_ok()).expect("a thread");
         let start = crate::base::thread::cpu_time();
         while crate::base::thread::cpu_time() - start < Duration::from_millis(50) {}
         let figures = ProcessFigures::read();
         // Other tests of this process open and close files meanwhile, but not as many.
-        assert!(files.len() == 50 && figures.open_fds >= 50 && figures.max_fds >= figures.open_fds, "{figures:?}");
+        assert!(
+            files.len() == 50 && figures.open_fds >= 50 && figures.max_fds >= figures.open_fds,
+            "{figures:?}"
+        );
         assert!(figures.threads >= 2, "{figures:?}");
         assert!(figures.cpu >= before.cpu + Duration::from_millis(30), "{before:?} {figures:?}");
         assert!((1 << 20..1 << 36).contains(&figures.resident_bytes), "{figures:?}");

@@ -1,16 +1,18 @@
-//! Randomness from the operating system, and comparing secrets without telling how much of them was right.
+//! Randomness from the operating system, and comparing secrets without telling how much of them was
+//! right.
 //!
-//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for here
-//! are tokens, records' ids, frames' masks and jitter, and a system call each is cheap enough. Request
-//! ids come from `worker_like`, because each dispatch needs one. Called from any thread; owned by nobody.
+//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for
+//! here are tokens, records' ids, frames' masks and jitter, and a system call each is cheap enough.
+//! Request ids come from `worker_like`, because each dispatch needs one. Called from any thread;
+//! owned by nobody.
 
 /// Length of a worker's token (protocol.md).
 const TOKEN_CHARS: usize = 64;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// The largest multiple of 62 that fits a byte: a byte from here on is drawn again, or the first letters of the
-/// alphabet would come up more often.
+/// The largest multiple of 62 that fits a byte: a byte from here on is drawn again, or the first
+/// letters of the alphabet would come up more often.
 const FAIR_BELOW: u8 = 248;
 
 /// Fills a buffer with random bytes.
@@ -92,10 +94,18 @@ mod tests {
 
     #[test]
     fn secrets_are_equal_only_if_every_byte_is() {
-        for (left, right, equal) in
-            [("", "", true), ("abc", "abc", true), ("abc", "abd", false), ("abc", "ab", false), ("xbc", "abc", false)]
-        {
-            assert_eq!(constant_time_eq(left.as_bytes(), right.as_bytes()), equal, "{left} {right}");
+        for (left, right, equal) in [
+            ("", "", true),
+            ("abc", "abc", true),
+            ("abc", "abd", false),
+            ("abc", "ab", false),
+            ("xbc", "abc", false),
+        ] {
+            assert_eq!(
+                constant_time_eq(left.as_bytes(), right.as_bytes()),
+                equal,
+                "{left} {right}"
+            );
         }
     }
 }

@@ -1,14 +1,16 @@
 //! Waiting awake for a moment before sleeping, for what is only microseconds away.
 //!
-//! To wake a thread on a processor that has gone to sleep takes longer than the rest of a dispatch: 15 to 30 µs each on a
-//! virtual machine, four times for one answer. So who has good reason to expect something soon looks for it again and again
-//! for some microseconds, and gives the processor away after each look to whoever can use it (docs/decisions/0016). Where that
-//! turns out vain, it is tried ever less often.
+//! To wake a thread on a processor that has gone to sleep takes longer than the rest of a dispatch:
+//! 15 to 30 µs each on a virtual machine, four times for one answer. So who has good reason to
+//! expect something soon looks for it again and again for some microseconds, and gives the
+//! processor away after each look to whoever can use it (docs/decisions/0016). Where that turns out
+//! vain, it is tried ever less often.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long is looked at most: about what going to sleep and being woken would take, so a vain attempt doubles that at worst.
+/// How long is looked at most: about what going to sleep and being woken would take, so a vain
+/// attempt doubles that at worst.
 const SPIN_MAX: Duration = Duration::from_micros(50);
 
 /// Of so many waits one is tried, if it is always vain.
@@ -27,7 +29,11 @@ pub struct Spin {
 impl Spin {
     /// For waits that nothing is known of yet.
     pub const fn new() -> Self {
-        Self { is_taken: AtomicBool::new(false), vain: AtomicU32::new(0), to_skip: AtomicU32::new(0) }
+        Self {
+            is_taken: AtomicBool::new(false),
+            vain: AtomicU32::new(0),
+            to_skip: AtomicU32::new(0),
+        }
     }
 
     /// Whether it `is_there`, now or in a moment. If not, the caller sleeps until it is.
@@ -49,7 +55,8 @@ impl Spin {
                 break (found, in_time);
             }
         };
-        // What was found late was late because others use the processor: who sleeps is woken sooner then.
+        // What was found late was late because others use the processor: who sleeps is woken sooner
+        // then.
         self.learn(found && in_time);
         self.is_taken.store(false, Ordering::Release);
         found
@@ -57,16 +64,22 @@ impl Spin {
 
     fn is_skipped(&self) -> bool {
         let left = self.to_skip.load(Ordering::Relaxed);
-        // What two threads take away from it at once is taken away once: it is a matter of how often, not of how many.
+        // What two threads take away from it at once is taken away once: it is a matter of how
+        // often, not of how many.
         self.to_skip.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
     }
 
     /// One vain attempt is the end of any burst; only what is vain again and again is left out.
     fn learn(&self, was_worth_it: bool) {
-        let vain = if was_worth_it { 0 } else { self.vain.load(Ordering::Relaxed).saturating_add(1).min(SKIPPED_MAX) };
+        let vain = if was_worth_it {
+            0
+        } else {
+            self.vain.load(Ordering::Relaxed).saturating_add(1).min(SKIPPED_MAX)
+        };
         self.vain.store(vain, Ordering::Relaxed);
-        self.to_skip.store((1 << vain.saturating_sub(1).min(SKIPPED_MAX.ilog2())) - 1, Ordering::Relaxed);
+        self.to_skip
+            .store((1 << vain.saturating_sub(1).min(SKIPPED_MAX.ilog2())) - 1, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +119,10 @@ mod tests {
             }
         }
         assert_eq!(tried[..12], [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047]);
-        assert_eq!(tried[11..].windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>(), [1024; 2]);
+        assert_eq!(
+            tried[11..].windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<_>>(),
+            [1024; 2]
+        );
     }
 
     #[test]

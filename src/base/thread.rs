@@ -1,7 +1,8 @@
-//! The only place that starts threads: each has a name, an owner and a way to learn at once how it ended.
+//! The only place that starts threads: each has a name, an owner and a way to learn at once how it
+//! ended.
 //!
-//! Deliberately no detached threads and no pools. Whoever holds the [`OwnedThread`] joins it; dropping it joins too, so
-//! its wake-up (see docs/threads.md) must have been given before.
+//! Deliberately no detached threads and no pools. Whoever holds the [`OwnedThread`] joins it;
+//! dropping it joins too, so its wake-up (see docs/threads.md) must have been given before.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,8 @@ use thread_priority::{
 /// Linux cuts a thread's name here.
 const NAME_MAX_BYTES: usize = 15;
 
-/// Our threads run no deep recursion (decoders are iterative), and 2 MiB is what Rust gives a thread anyway.
+/// Our threads run no deep recursion (decoders are iterative), and 2 MiB is what Rust gives a
+/// thread anyway.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// How a thread ended.
@@ -38,16 +40,21 @@ pub struct OwnedThread<T = ()> {
     ended_rx: Receiver<()>,
 }
 
-/// From now on this thread, when it is woken, does not take the processor from one that runs there (`SCHED_BATCH`): for a thread that
-/// gathers what others make, as it would be woken by the first of it. Where that is forbidden everything stays as it is, only slower.
+/// From now on this thread, when it is woken, does not take the processor from one that runs there
+/// (`SCHED_BATCH`): for a thread that gathers what others make, as it would be woken by the first
+/// of it. Where that is forbidden everything stays as it is, only slower.
 pub fn give_way() {
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-    // The crate sets the niceness along with the policy, on a scale of its own: it is to stay what it is.
+    // The crate sets the niceness along with the policy, on a scale of its own: it is to stay what
+    // it is.
     let niceness = rustix::process::getpriority_process(None).unwrap_or(0);
     let same = (0..=u8::MAX)
-        .filter_map(|value| ThreadPriorityValue::try_from(value).ok().map(ThreadPriority::Crossplatform))
+        .filter_map(|value| {
+            ThreadPriorityValue::try_from(value).ok().map(ThreadPriority::Crossplatform)
+        })
         .find(|priority| priority.to_posix(policy) == Ok(niceness));
-    let done = same.map(|priority| set_thread_priority_and_policy(thread_native_id(), priority, policy));
+    let done =
+        same.map(|priority| set_thread_priority_and_policy(thread_native_id(), priority, policy));
     if done != Some(Ok(())) {
         log::debug!("a thread that gathers may not be scheduled as one: {done:?}");
     }
@@ -64,8 +71,8 @@ pub fn spawn<T: Send + 'static>(
     spawn_watched(name, run, |_| {})
 }
 
-/// Starts a thread whose owner wants to know at once how it ended: `on_exit` runs on the thread itself, after `run`
-/// returned or panicked.
+/// Starts a thread whose owner wants to know at once how it ended: `on_exit` runs on the thread
+/// itself, after `run` returned or panicked.
 ///
 /// # Errors
 /// The operating system refused another thread.
@@ -98,11 +105,15 @@ pub fn spawn_watched<T: Send + 'static>(
     Ok(OwnedThread { name, handle: Some(handle), ended_rx })
 }
 
-/// The processor time that the calling thread has used. Unlike a clock it stands still while others have the processor.
+/// The processor time that the calling thread has used. Unlike a clock it stands still while others
+/// have the processor.
 pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     // Neither part of a time that was spent is negative.
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+    Duration::new(
+        time.tv_sec.try_into().unwrap_or_default(),
+        time.tv_nsec.try_into().unwrap_or_default(),
+    )
 }
 
 /// The text of a panic, for a log line or an error.
@@ -130,7 +141,8 @@ impl<T> OwnedThread<T> {
         self.handle.take().and_then(|handle| handle.join().ok().flatten())
     }
 
-    /// Waits until the thread ended or `deadline` passed; true if it ended. The thread must still be joined.
+    /// Waits until the thread ended or `deadline` passed; true if it ended. The thread must still
+    /// be joined.
     ///
     /// # Blocks
     /// Until `deadline`.
@@ -161,10 +173,12 @@ mod tests {
 
     #[test]
     fn a_thread_that_gives_way_is_scheduled_so_and_keeps_its_niceness() {
-        // Of /proc/thread-self/stat the niceness (19th) and the policy (41st), behind the name, which may have spaces.
+        // Of /proc/thread-self/stat the niceness (19th) and the policy (41st), behind the name,
+        // which may have spaces.
         let scheduled = || {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("a file");
-            let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+            let fields: Vec<_> =
+                stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
             (fields[16].to_owned(), fields[38].to_owned())
         };
         let (niceness, policy) = scheduled();
@@ -172,7 +186,11 @@ mod tests {
             give_way();
             scheduled()
         });
-        assert_eq!(thread.expect("spawn").join(), Some((niceness, "3".to_owned())), "SCHED_BATCH, before {policy}");
+        assert_eq!(
+            thread.expect("spawn").join(),
+            Some((niceness, "3".to_owned())),
+            "SCHED_BATCH, before {policy}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The commands, one file each. A command line becomes plain values (`args`), then a checked configuration
-//! (`crate::master::config`), then work. Every error becomes an exit code of docs/options.md here, and only
-//! `main` prints it.
+//! The commands, one file each. A command line becomes plain values (`args`), then a checked
+//! configuration (`crate::master::config`), then work. Every error becomes an exit code of
+//! docs/options.md here, and only `main` prints it.
 
 #[cfg(test)]
 mod options_page;
@@ -61,7 +61,8 @@ const COMMANDS: &[Command] = &[
     commands::man::COMMAND,
 ];
 
-/// Why a command ended without success: an exit code of docs/options.md and the line to print, if there is one.
+/// Why a command ended without success: an exit code of docs/options.md and the line to print, if
+/// there is one.
 #[derive(Debug)]
 pub struct CliError {
     code: u8,
@@ -122,8 +123,8 @@ impl CliError {
     }
 }
 
-/// With what came from outside escaped. Lines after the first one, such as a script's stack, are set
-/// in, so that none of them passes for a line of the log; the overview of wrong usage is ours.
+/// With what came from outside escaped. Lines after the first one, such as a script's stack, are
+/// set in, so that none of them passes for a line of the log; the overview of wrong usage is ours.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = escape::lines(&self.message);
@@ -141,7 +142,9 @@ impl From<MasterError> for CliError {
     fn from(error: MasterError) -> Self {
         match error {
             MasterError::Store(url, error) => Self::store(&url, &error),
-            MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => Self::config(error.to_string()),
+            MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => {
+                Self::config(error.to_string())
+            }
         }
     }
 }
@@ -174,8 +177,11 @@ impl Options for Args {
 pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
     console::signals::outlive_file_limits().map_err(|error| CliError::config(error.to_string()))?;
     // A path that is no text would be another one.
-    let no_text = |word: OsString| CliError::usage(format!("{} is not UTF-8 text", shown(&word.to_string_lossy())));
-    let words: Result<Vec<String>, OsString> = words.into_iter().map(OsString::into_string).collect();
+    let no_text = |word: OsString| {
+        CliError::usage(format!("{} is not UTF-8 text", shown(&word.to_string_lossy())))
+    };
+    let words: Result<Vec<String>, OsString> =
+        words.into_iter().map(OsString::into_string).collect();
     let mut words = words.map_err(no_text)?.into_iter();
     let Some(name) = words.next() else {
         return Err(CliError::usage(format!("a command is missing\n\n{}", overview())));
@@ -185,8 +191,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Result<(), CliError> {
         "--version" | "-V" | "-v" => return console::output::print(&commands::version::line()),
         _ => {}
     }
-    let command = COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| unknown_command(&name))?;
-    let mut args = Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
+    let command = COMMANDS
+        .iter()
+        .find(|command| command.name == name)
+        .ok_or_else(|| unknown_command(&name))?;
+    let mut args =
+        Args::parse(words, command.options, |variable: &str| std::env::var_os(variable))?;
     if args.help {
         return console::output::print(&help(command));
     }
@@ -222,7 +232,10 @@ fn overview() -> String {
 }
 
 fn help(command: &Command) -> String {
-    let mut text = format!("{}\n\nUsage: mesophyll {} {}\n\nOptions:\n", command.about, command.name, command.usage);
+    let mut text = format!(
+        "{}\n\nUsage: mesophyll {} {}\n\nOptions:\n",
+        command.about, command.name, command.usage
+    );
     for option in command.options.iter().copied().flatten() {
         let head = match option.value {
             Some(value) => format!("--{} {value}", option.name),
@@ -250,7 +263,13 @@ mod tests {
 
     #[test]
     fn unknown_commands_and_options_are_wrong_usage() {
-        for words in [&["sing"][..], &[], &["master", "--sing"], &["master", "--workers", "0"], &["token", "a", "b"]] {
+        for words in [
+            &["sing"][..],
+            &[],
+            &["master", "--sing"],
+            &["master", "--workers", "0"],
+            &["token", "a", "b"],
+        ] {
             assert_eq!(run_words(words).expect_err("wrong usage").code(), 2, "{words:?}");
         }
     }

@@ -42,13 +42,17 @@ fn defaults(command: &Command) -> Vec<Value> {
 
 /// An option's meaning and default: what the help says at its end, else what counts without it.
 fn parts(option: &OptionSpec, defaults: &[Value]) -> (String, String) {
-    let value = defaults.iter().find(|(name, _)| *name == option.name).map(|(_, value)| value.as_str());
+    let value =
+        defaults.iter().find(|(name, _)| *name == option.name).map(|(_, value)| value.as_str());
     let said = option.help.strip_suffix(')').and_then(|help| help.rsplit_once(" (default: "));
     let (meaning, default) = said.unwrap_or((option.help, value.unwrap_or("–")));
     if let (true, Some(value)) = (default.starts_with(|char: char| char.is_ascii_digit()), value) {
         assert_eq!(default, value, "--{}: the default that its help says", option.name);
     }
-    (format!("{meaning}{}", if option.repeatable { " (repeatable)" } else { "" }), default.to_owned())
+    (
+        format!("{meaning}{}", if option.repeatable { " (repeatable)" } else { "" }),
+        default.to_owned(),
+    )
 }
 
 fn describe(page: &mut String, command: &Command) -> std::fmt::Result {
@@ -60,10 +64,19 @@ fn describe(page: &mut String, command: &Command) -> std::fmt::Result {
     }
     let defaults = defaults(command);
     for option in command.options.iter().copied().flatten() {
-        let name = option.value.map_or_else(|| option.name.to_owned(), |value| format!("{} {value}", option.name));
-        let variables: Vec<String> = option.variables().iter().map(|name| format!("`{name}`")).collect();
+        let name = option
+            .value
+            .map_or_else(|| option.name.to_owned(), |value| format!("{} {value}", option.name));
+        let variables: Vec<String> =
+            option.variables().iter().map(|name| format!("`{name}`")).collect();
         let (meaning, default) = parts(option, &defaults);
-        writeln!(page, "| `--{name}` | {} | {} | {} |", variables.join(", else "), cell(&default), cell(&meaning))?;
+        writeln!(
+            page,
+            "| `--{name}` | {} | {} | {} |",
+            variables.join(", else "),
+            cell(&default),
+            cell(&meaning)
+        )?;
     }
     Ok(())
 }
@@ -73,8 +86,14 @@ fn the_page_of_options_is_what_the_command_line_takes() {
     let mut page = HEAD.to_owned();
     COMMANDS.iter().try_for_each(|command| describe(&mut page, command)).expect("a text takes it");
     page.push_str("\n## Exit codes\n\n| code | meaning |\n|---|---|\n");
-    EXIT_CODES.iter().for_each(|(code, meaning)| page.push_str(&format!("| {code} | {} |\n", cell(meaning))));
-    page.push_str("\n## Secrets\n\nOnly the environment has them.\n\n| variable | meaning |\n|---|---|\n");
-    SECRETS.iter().for_each(|(variable, meaning)| page.push_str(&format!("| `{variable}` | {} |\n", cell(meaning))));
+    EXIT_CODES
+        .iter()
+        .for_each(|(code, meaning)| page.push_str(&format!("| {code} | {} |\n", cell(meaning))));
+    page.push_str(
+        "\n## Secrets\n\nOnly the environment has them.\n\n| variable | meaning |\n|---|---|\n",
+    );
+    SECRETS.iter().for_each(|(variable, meaning)| {
+        page.push_str(&format!("| `{variable}` | {} |\n", cell(meaning)))
+    });
     assert_current("docs/options.md", &page);
 }

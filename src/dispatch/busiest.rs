@@ -1,13 +1,15 @@
-//! Which tenants take most of the workers' attention, by events and by time, over the last minutes: without a counter for each of what may be
-//! millions of tenants.
+//! Which tenants take most of the workers' attention, by events and by time, over the last minutes:
+//! without a counter for each of what may be millions of tenants.
 //!
-//! For each minute two summaries of bounded size (Space-Saving): whoever has more than its share in a full one is in it,
-//! whatever the others do, and takes the place of who has least. What is shown of a tenant is what was counted while it was in a summary, so
-//! it is a lower bound; exact for who is always among the busiest.
+//! For each minute two summaries of bounded size (Space-Saving): whoever has more than its share in
+//! a full one is in it, whatever the others do, and takes the place of who has least. What is shown
+//! of a tenant is what was counted while it was in a summary, so it is a lower bound; exact for who
+//! is always among the busiest.
 //!
-//! Noted on whichever thread has an answer, which never waits here: what comes while the same shard's lock is held, by another
-//! answer for a fraction of a microsecond or by who looks for a fraction of a millisecond, is not counted. That is one event in
-//! thousands at most, and the figures are for ranking. Owned by the pool's `Traffic`, and by each executor's gauges.
+//! Noted on whichever thread has an answer, which never waits here: what comes while the same
+//! shard's lock is held, by another answer for a fraction of a microsecond or by who looks for a
+//! fraction of a millisecond, is not counted. That is one event in thousands at most, and the
+//! figures are for ranking. Owned by the pool's `Traffic`, and by each executor's gauges.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -27,8 +29,8 @@ pub struct Share {
     pub tenant: TenantId,
     /// Events, scripts and drops of it that ended; at least so many.
     pub events: u64,
-    /// Of each of them together, at least so long: in a worker the running time, in the master, which does not know that, from
-    /// when it was asked for to its end.
+    /// Of each of them together, at least so long: in a worker the running time, in the master,
+    /// which does not know that, from when it was asked for to its end.
     pub took: Duration,
 }
 
@@ -92,7 +94,11 @@ impl Busiest {
         let age = now.saturating_duration_since(self.begun);
         let whole_minutes = MINUTE * (BUSIEST_MINUTES - 1) as u32;
         let into_minute = Duration::from_secs(age.as_secs() % MINUTE.as_secs());
-        BusiestReport { span: age.min(whole_minutes + into_minute), took: Duration::from_micros(took_us), tenants: all }
+        BusiestReport {
+            span: age.min(whole_minutes + into_minute),
+            took: Duration::from_micros(took_us),
+            tenants: all,
+        }
     }
 
     fn minute(&self, now: Instant) -> u64 {
@@ -136,7 +142,9 @@ impl Minutes {
         let mut us = 0_u64;
         for minute in self.0.iter().filter(|minute| minute.number + BUSIEST_MINUTES as u64 > now) {
             us = us.saturating_add(minute.us);
-            for (tenant, counter) in minute.by_events.iter().chain(minute.by_time.iter_beside(&minute.by_events)) {
+            for (tenant, counter) in
+                minute.by_events.iter().chain(minute.by_time.iter_beside(&minute.by_events))
+            {
                 // In both it was in one of them for longer.
                 let other = minute.by_time.get(tenant).unwrap_or(counter);
                 let sum = sums.entry(tenant).or_default();
@@ -145,12 +153,17 @@ impl Minutes {
             }
         }
         let shares = sums.into_iter();
-        all.extend(shares.map(|(tenant, (events, us))| Share { tenant, events, took: Duration::from_micros(us) }));
+        all.extend(shares.map(|(tenant, (events, us))| Share {
+            tenant,
+            events,
+            took: Duration::from_micros(us),
+        }));
         us
     }
 }
 
-/// Space-Saving: so many counters; who has none takes over the one with the lowest rank, and its rank with it.
+/// Space-Saving: so many counters; who has none takes over the one with the lowest rank, and its
+/// rank with it.
 #[derive(Debug, Default)]
 struct Summary {
     places: HashMap<TenantId, usize>,
@@ -256,7 +269,11 @@ mod tests {
         let report = busiest.report(50, begun + MINUTE + MS);
         let expected: Vec<Share> = (1..=20)
             .rev()
-            .map(|number| Share { tenant: tenant(number), events: number, took: MS * 2 * number as u32 })
+            .map(|number| Share {
+                tenant: tenant(number),
+                events: number,
+                took: MS * 2 * number as u32,
+            })
             .collect();
         assert_eq!(report.tenants, expected);
         assert_eq!((report.took, report.span), (MS * 420, MINUTE + MS));
@@ -276,11 +293,19 @@ mod tests {
             busiest.note(tenant, MS, begun);
         }
         let report = busiest.report(10, begun);
-        let mut truth: Vec<(u64, TenantId)> = exact.iter().map(|(tenant, events)| (*events, *tenant)).collect();
+        let mut truth: Vec<(u64, TenantId)> =
+            exact.iter().map(|(tenant, events)| (*events, *tenant)).collect();
         truth.sort_unstable_by(|left, right| right.cmp(left));
         for (events, tenant) in &truth[..10] {
-            let share = report.tenants.iter().find(|share| share.tenant == *tenant).expect("among the busiest");
-            assert!(share.events <= *events && share.events * 100 >= events * 99, "{share:?} of {events}");
+            let share = report
+                .tenants
+                .iter()
+                .find(|share| share.tenant == *tenant)
+                .expect("among the busiest");
+            assert!(
+                share.events <= *events && share.events * 100 >= events * 99,
+                "{share:?} of {events}"
+            );
         }
         assert!(report.tenants.iter().all(|share| share.events <= exact[&share.tenant]));
     }
@@ -290,7 +315,8 @@ mod tests {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         let mut others = 1_000_000;
-        // One in 40 is its, the others are all different and in its shard: the worst that can happen to a summary.
+        // One in 40 is its, the others are all different and in its shard: the worst that can
+        // happen to a summary.
         for round in 0..200_000_u64 {
             let who = if round % 40 == 0 {
                 neighbour(1)
@@ -301,11 +327,15 @@ mod tests {
             busiest.note(who, MS, begun);
         }
         let report = busiest.report(3, begun);
-        let share = report.tenants.iter().find(|share| share.tenant == neighbour(1)).expect("it is found");
+        let share =
+            report.tenants.iter().find(|share| share.tenant == neighbour(1)).expect("it is found");
         // 5,000 are its; a place in a summary is worth a 128th of all at most.
         assert!((3_400..=5_000).contains(&share.events), "{share:?}");
-        let held: usize =
-            busiest.shards.iter().map(|shard| shard.lock().expect("ours").0[0].by_time.counters.len()).sum();
+        let held: usize = busiest
+            .shards
+            .iter()
+            .map(|shard| shard.lock().expect("ours").0[0].by_time.counters.len())
+            .sum();
         assert_eq!(held, BUSIEST_COUNTERS, "no more is kept of a million tenants");
     }
 
@@ -333,16 +363,23 @@ mod tests {
         let tenants: Vec<TenantId> = report.tenants.iter().map(|share| share.tenant).collect();
         assert_eq!(tenants, [5, 6, 7, 8, 9].map(tenant));
         assert_eq!(report.span, Duration::from_secs(270));
-        assert_eq!(busiest.report(50, begun + MINUTE * 100), BusiestReport { span: MINUTE * 4, ..Default::default() });
+        assert_eq!(
+            busiest.report(50, begun + MINUTE * 100),
+            BusiestReport { span: MINUTE * 4, ..Default::default() }
+        );
         busiest.note(tenant(1), MS, begun);
-        assert!(busiest.report(50, now).tenants.iter().all(|share| share.tenant != tenant(1)), "too late");
+        assert!(
+            busiest.report(50, now).tenants.iter().all(|share| share.tenant != tenant(1)),
+            "too late"
+        );
     }
 
     #[test]
     fn who_has_an_answer_never_waits_for_who_looks() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
-        let looking: Vec<_> = busiest.shards.iter().map(|shard| shard.lock().expect("ours")).collect();
+        let looking: Vec<_> =
+            busiest.shards.iter().map(|shard| shard.lock().expect("ours")).collect();
         busiest.note(tenant(1), MS, begun);
         drop(looking);
         assert_eq!(busiest.report(1, begun).tenants, []);

@@ -75,7 +75,8 @@ pub enum Cancelled {
 
 /// Where the answer of a job goes, exactly once.
 ///
-/// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so nobody waits for ever.
+/// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so nobody waits for
+/// ever.
 #[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
 pub struct Answer {
     target: Option<Target>,
@@ -105,7 +106,8 @@ impl Answer {
         Self::callback_told(move |result, _| callback(result))
     }
 
-    /// As [`Answer::callback`], for a callback that is also told whether the tenant is subscribed to the event.
+    /// As [`Answer::callback`], for a callback that is also told whether the tenant is subscribed
+    /// to the event.
     pub fn callback_told(callback: impl FnOnce(DispatchResult, bool) + Send + 'static) -> Self {
         Self::to(Target::Callback(Box::new(callback)))
     }
@@ -114,7 +116,8 @@ impl Answer {
         Self { target: Some(target), observed: None, is_subscribed: true }
     }
 
-    /// Says beside the answer that the tenant is not subscribed to the event, so that nothing was run.
+    /// Says beside the answer that the tenant is not subscribed to the event, so that nothing was
+    /// run.
     pub fn mark_not_subscribed(&mut self) {
         self.is_subscribed = false;
     }
@@ -191,7 +194,8 @@ mod tests {
     #[test]
     fn an_answer_is_delivered_once() {
         let (answer_tx, answer_rx) = bounded(2);
-        Answer::callback(move |result| answer_tx.send(result).expect("room")).send(Ok(EncodedValue::null()));
+        Answer::callback(move |result| answer_tx.send(result).expect("room"))
+            .send(Ok(EncodedValue::null()));
         assert_eq!(answer_rx.recv(), Ok(Ok(EncodedValue::null())));
         assert!(answer_rx.recv().is_err());
     }

@@ -1,6 +1,7 @@
 //! A job for a tenant, its one answer, and the trait of all that takes jobs.
 //!
-//! What a runtime and a worker need of each other without knowing each other. No I/O; nothing here starts a thread.
+//! What a runtime and a worker need of each other without knowing each other. No I/O; nothing here
+//! starts a thread.
 
 pub mod busiest;
 mod job;

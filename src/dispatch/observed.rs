@@ -1,6 +1,8 @@
-//! What a job was, for who counts how jobs end: carried beside the answer, so that every answer is told of once.
+//! What a job was, for who counts how jobs end: carried beside the answer, so that every answer is
+//! told of once.
 //!
-//! Made where jobs enter a pool, in one allocation. Deliberately without a clock: who is told reads one.
+//! Made where jobs enter a pool, in one allocation. Deliberately without a clock: who is told reads
+//! one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,13 +12,14 @@ use super::Job;
 use crate::base::error::DispatchError;
 use crate::wire::data::TenantId;
 
-/// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer one is cut.
+/// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer
+/// one is cut.
 const NAME_BYTES: usize = 63;
 
 /// Is told how jobs end.
 pub trait Observer: Send + Sync {
-    /// A job was answered, or refused. Called once for each, before its waiter learns of it, on whichever thread has the
-    /// answer: it must not block.
+    /// A job was answered, or refused. Called once for each, before its waiter learns of it, on
+    /// whichever thread has the answer: it must not block.
     fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>);
 }
 
@@ -35,7 +38,8 @@ pub enum JobKind {
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [JobKind; 4] = [JobKind::Event, JobKind::EventNowait, JobKind::Script, JobKind::Drop];
+    pub const ALL: [JobKind; 4] =
+        [JobKind::Event, JobKind::EventNowait, JobKind::Script, JobKind::Drop];
 
     /// The kind of a job that is waited for.
     pub fn of(job: &Job) -> Self {
@@ -59,8 +63,8 @@ impl JobKind {
 
 /// A job whose end somebody is told of.
 ///
-/// Invariant: [`Observed::ended`] takes it, so it is told of once at most; an [`Answer`](super::Answer) that carries it sees to it that
-/// it is told of.
+/// Invariant: [`Observed::ended`] takes it, so it is told of once at most; an
+/// [`Answer`](super::Answer) that carries it sees to it that it is told of.
 #[derive(Clone)]
 pub struct Observed {
     observer: Arc<dyn Observer>,
@@ -75,13 +79,28 @@ pub struct Observed {
 
 impl Observed {
     /// A job that began at `since`; `name` is the event's or script's.
-    pub fn new(observer: Arc<dyn Observer>, tenant: TenantId, kind: JobKind, name: &str, since: Instant) -> Box<Self> {
-        let end = (0..=name.len().min(NAME_BYTES)).rfind(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    pub fn new(
+        observer: Arc<dyn Observer>,
+        tenant: TenantId,
+        kind: JobKind,
+        name: &str,
+        since: Instant,
+    ) -> Box<Self> {
+        let end =
+            (0..=name.len().min(NAME_BYTES)).rfind(|end| name.is_char_boundary(*end)).unwrap_or(0);
         let name = &name[..end];
         let mut bytes = [0; NAME_BYTES];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         // At most NAME_BYTES, which fit.
-        Box::new(Self { observer, tenant, kind, since, holds: None, name_len: name.len() as u8, name: bytes })
+        Box::new(Self {
+            observer,
+            tenant,
+            kind,
+            since,
+            holds: None,
+            name_len: name.len() as u8,
+            name: bytes,
+        })
     }
 
     /// Whose it is.
@@ -139,7 +158,13 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_between_characters() {
         let named = |name: &str| {
-            let job = Observed::new(Arc::new(Nobody), TenantId::Guild(1), JobKind::Event, name, Instant::now());
+            let job = Observed::new(
+                Arc::new(Nobody),
+                TenantId::Guild(1),
+                JobKind::Event,
+                name,
+                Instant::now(),
+            );
             job.name().to_owned()
         };
         assert_eq!(named("MESSAGE_CREATE"), "MESSAGE_CREATE");

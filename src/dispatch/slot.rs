@@ -1,8 +1,9 @@
-//! A place for one answer: whoever has it puts it in, on whichever thread, and the thread that asked waits for it there.
+//! A place for one answer: whoever has it puts it in, on whichever thread, and the thread that
+//! asked waits for it there.
 //!
-//! Not a channel, although one of length one would do: a channel begins each wait by giving the processor away several times
-//! (`sched_yield`), and on a machine whose processors are all busy that is a time slice of 4 ms each. A condition variable
-//! sleeps at once and is woken at once.
+//! Not a channel, although one of length one would do: a channel begins each wait by giving the
+//! processor away several times (`sched_yield`), and on a machine whose processors are all busy
+//! that is a time slice of 4 ms each. A condition variable sleeps at once and is woken at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -59,7 +60,8 @@ impl Slot {
     /// # Blocks
     /// Until it is, `until`, or [`Slot::give_up`].
     pub fn is_answered(&self, until: Instant) -> bool {
-        // That of a template with little to do comes before a thread that sleeps would have been woken.
+        // That of a template with little to do comes before a thread that sleeps would have been
+        // woken.
         WAITERS.wait(|| self.is_over.load(Ordering::Acquire));
         let mut state = self.lock();
         while state.answer.is_none() && !self.is_over.load(Ordering::Acquire) {
@@ -106,7 +108,8 @@ mod tests {
     fn an_answer_wakes_who_waits_and_is_taken_once() {
         let slot = Arc::new(Slot::default());
         let waiting = slot.clone();
-        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon()))
+            .expect("spawn");
         Answer::slot(slot.clone()).send(Ok(EncodedValue::null()));
         assert_eq!(waiter.join(), Some(true));
         assert!(slot.is_answered(soon()), "it is still there");
@@ -119,7 +122,8 @@ mod tests {
         assert!(!slot.is_answered(Instant::now()));
         assert!(!slot.is_answered(Instant::now() + Duration::from_millis(5)));
         let waiting = slot.clone();
-        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon())).expect("spawn");
+        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon()))
+            .expect("spawn");
         slot.give_up();
         assert_eq!(waiter.join(), Some(false));
         // What comes later is there nevertheless.

@@ -1,9 +1,9 @@
 //! The [`WorkerLike`] trait: what every kind of worker, and a pool of them, can do.
 //!
-//! Implemented by `WorkerThread` (VMs in this process), `WorkerThreadHandle` (one that can be started
-//! anew), `MesophyllServerConn` (a link), `WorkerProcessHandle` (a supervised process behind links),
-//! `WorkerPool` (all of a master's, by the sharding formula) and `AdmittingPool` (the same without
-//! banned tenants). Also makes the tickets of jobs. Calls come from any thread.
+//! Implemented by `WorkerThread` (VMs in this process), `WorkerThreadHandle` (one that can be
+//! started anew), `MesophyllServerConn` (a link), `WorkerProcessHandle` (a supervised process
+//! behind links), `WorkerPool` (all of a master's, by the sharding formula) and `AdmittingPool`
+//! (the same without banned tenants). Also makes the tickets of jobs. Calls come from any thread.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -16,7 +16,8 @@ use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Observed, Slot, Ti
 use crate::wire::data::{CreateEvent, TenantId};
 
 /// A worker, or a pool of workers.
-#[allow(clippy::len_without_is_empty)] // A pool is never empty: its configuration asks for at least one worker.
+// A pool is never empty: its configuration asks for at least one worker.
+#[allow(clippy::len_without_is_empty)]
 pub trait WorkerLike: Send + Sync {
     /// The worker's number; a pool answers 0.
     fn id(&self) -> usize;
@@ -24,13 +25,16 @@ pub trait WorkerLike: Send + Sync {
     /// How many workers it stands for.
     fn len(&self) -> usize;
 
-    /// Hands a job over and returns at once; `answer` gets the result, exactly once, on whichever thread has it.
+    /// Hands a job over and returns at once; `answer` gets the result, exactly once, on whichever
+    /// thread has it.
     ///
-    /// `deadline` says how long the job may wait for a worker that is not ready; who waits for the answer enforces it
-    /// from then on, with [`WorkerLike::cancel`]. `ticket` names the job; [`next_ticket`] makes one.
+    /// `deadline` says how long the job may wait for a worker that is not ready; who waits for the
+    /// answer enforces it from then on, with [`WorkerLike::cancel`]. `ticket` names the job;
+    /// [`next_ticket`] makes one.
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer);
 
-    /// Gives a job up: a queued one is dropped, a running one ends as cancelled, and its `Answer` no longer counts.
+    /// Gives a job up: a queued one is dropped, a running one ends as cancelled, and its `Answer`
+    /// no longer counts.
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
 
     /// Ends the worker at once and for good; what is pending is answered with an error.
@@ -39,7 +43,8 @@ pub trait WorkerLike: Send + Sync {
     /// Until a process was killed and waited for, or threads joined: seconds at most.
     fn kill(&self);
 
-    /// Hands an event over without waiting for its result. `observed` is told of its end, and of an error returned here, too.
+    /// Hands an event over without waiting for its result. `observed` is told of its end, and of an
+    /// error returned here, too.
     ///
     /// # Errors
     /// Why it was not taken.
@@ -64,7 +69,8 @@ pub trait WorkerLike: Send + Sync {
         self.submit_nowait(tenant, event, deadline, None)
     }
 
-    /// Starts a job and returns a handle to wait on, so that one thread can have thousands in flight.
+    /// Starts a job and returns a handle to wait on, so that one thread can have thousands in
+    /// flight.
     fn start(&self, tenant: TenantId, job: Job, deadline: Instant) -> PendingDispatch<'_, Self>
     where
         Self: Sized,
@@ -79,11 +85,17 @@ pub trait WorkerLike: Send + Sync {
     ///
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
-    fn dispatch_event(&self, tenant: TenantId, event: CreateEvent, deadline: Instant) -> DispatchResult {
+    fn dispatch_event(
+        &self,
+        tenant: TenantId,
+        event: CreateEvent,
+        deadline: Instant,
+    ) -> DispatchResult {
         start(self, tenant, Job::Dispatch(event), deadline).wait()
     }
 
-    /// Runs a script in the tenant's VM and waits for its result; blocks and errors as [`WorkerLike::dispatch_event`].
+    /// Runs a script in the tenant's VM and waits for its result; blocks and errors as
+    /// [`WorkerLike::dispatch_event`].
     ///
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
@@ -99,7 +111,8 @@ pub trait WorkerLike: Send + Sync {
         start(self, tenant, job, deadline).wait()
     }
 
-    /// Closes the tenant's VM and waits until that is done; blocks and errors as [`WorkerLike::dispatch_event`].
+    /// Closes the tenant's VM and waits until that is done; blocks and errors as
+    /// [`WorkerLike::dispatch_event`].
     ///
     /// # Errors
     /// Why it is not known to be closed; see [`DispatchError`].
@@ -128,16 +141,22 @@ pub fn start_as<W: WorkerLike + ?Sized>(
 ) -> PendingDispatch<'_, W> {
     let slot = Arc::new(Slot::default());
     worker.submit(tenant, ticket, job, deadline, Answer::slot(slot.clone()));
-    PendingDispatch { guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true }, slot, deadline }
+    PendingDispatch {
+        guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true },
+        slot,
+        deadline,
+    }
 }
 
-/// A ticket that no other job of this process has: random at the start of the process, and never the same again.
+/// A ticket that no other job of this process has: random at the start of the process, and never
+/// the same again.
 pub fn next_ticket() -> Ticket {
     static SEED: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     // The standard library seeds its hashers with the operating system's randomness.
     let seed = SEED.get_or_init(|| RandomState::new().build_hasher().finish());
-    // A bijection of u64 (the finalizer of splitmix64), so that distinct counts give distinct tickets.
+    // A bijection of u64 (the finalizer of splitmix64), so that distinct counts give distinct
+    // tickets.
     let mut mixed = seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -189,7 +208,8 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
         self.finish()
     }
 
-    /// Takes the answer, or gives the job up if it is not there; never blocks. For who has waited already.
+    /// Takes the answer, or gives the job up if it is not there; never blocks. For who has waited
+    /// already.
     ///
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
@@ -202,7 +222,9 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
             Cancelled::Waiting => Err(no_worker_in_time()),
             Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
             // The answer came between the look and here.
-            Cancelled::Unknown => self.slot.take().unwrap_or(Err(DispatchError::Deadline { sent: true })),
+            Cancelled::Unknown => {
+                self.slot.take().unwrap_or(Err(DispatchError::Deadline { sent: true }))
+            }
         }
     }
 

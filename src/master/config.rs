@@ -1,7 +1,8 @@
-//! Options turned into a checked configuration: what a pool, a worker or a client of the API runs with.
+//! Options turned into a checked configuration: what a pool, a worker or a client of the API runs
+//! with.
 //!
-//! Parsing words is `cli/args`; here a value gets its meaning, its default and an error that names its option. No I/O
-//! but for looking whether a directory is there.
+//! Parsing words is `cli/args`; here a value gets its meaning, its default and an error that names
+//! its option. No I/O but for looking whether a directory is there.
 
 mod values;
 
@@ -17,7 +18,9 @@ use crate::pool::Recycle;
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 
-pub use self::values::{SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong};
+pub use self::values::{
+    SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong,
+};
 use self::values::{amount, drain_timeout, size, text, without_scheme};
 
 /// How the pool's workers run.
@@ -132,7 +135,13 @@ impl RuntimeOptions {
             None => limits::VMS_MAX,
             Some((text, _)) => match text.parse() {
                 Ok(number) if (1..=VMS_OPTION_MAX).contains(&number) => number,
-                _ => return Err(wrong(options, "max-vms", &format!("is a number from 1 to {VMS_OPTION_MAX}"))),
+                _ => {
+                    return Err(wrong(
+                        options,
+                        "max-vms",
+                        &format!("is a number from 1 to {VMS_OPTION_MAX}"),
+                    ));
+                }
             },
         };
         Ok(Self {
@@ -200,10 +209,12 @@ pub trait Options {
     fn switch(&self, name: &str) -> bool;
 }
 
-/// Limit: a count that no machine of today wants more of; it bounds the threads that a typing error starts.
+/// Limit: a count that no machine of today wants more of; it bounds the threads that a typing error
+/// starts.
 const COUNT_MAX: usize = 1024;
 
-/// Limit: VMs that one worker may be told to have: more than the memory of any machine of today holds.
+/// Limit: VMs that one worker may be told to have: more than the memory of any machine of today
+/// holds.
 const VMS_OPTION_MAX: usize = 10_000_000;
 
 /// The events that tenants without a state are subscribed to (docs/options.md).
@@ -230,8 +241,13 @@ impl PoolDefaults {
     };
 
     /// Of `replay`: private to the run, subscribed to everything, quiet.
-    pub const REPLAY: Self =
-        Self { listen: "127.0.0.1:0", api: "off", store: "memory:", default_events: "*", log: "warn" };
+    pub const REPLAY: Self = Self {
+        listen: "127.0.0.1:0",
+        api: "off",
+        store: "memory:",
+        default_events: "*",
+        log: "warn",
+    };
 }
 
 impl PoolConfig {
@@ -239,7 +255,10 @@ impl PoolConfig {
     ///
     /// # Errors
     /// The first value that makes no sense.
-    pub fn from_options(options: &impl Options, defaults: PoolDefaults) -> Result<Self, ConfigError> {
+    pub fn from_options(
+        options: &impl Options,
+        defaults: PoolDefaults,
+    ) -> Result<Self, ConfigError> {
         let workers = count(options, "workers")?.unwrap_or_else(cpus);
         let mode = match text(options, "mode", "process-pool") {
             "process-pool" => Mode::ProcessPool,
@@ -251,10 +270,18 @@ impl PoolConfig {
         if mode == Mode::ThreadPool
             && let Some(name) = OF_PROCESSES.iter().find(given)
         {
-            return Err(wrong(options, name, "makes no sense with --mode thread-pool: threads are not supervised"));
+            return Err(wrong(
+                options,
+                name,
+                "makes no sense with --mode thread-pool: threads are not supervised",
+            ));
         }
         if external_workers && mode == Mode::ThreadPool {
-            return Err(wrong(options, "external-workers", "makes no sense with --mode thread-pool"));
+            return Err(wrong(
+                options,
+                "external-workers",
+                "makes no sense with --mode thread-pool",
+            ));
         }
         let api = match text(options, "api", defaults.api) {
             "off" => None,
@@ -264,7 +291,11 @@ impl PoolConfig {
         if mode == Mode::ProcessPool && listen.port() != 0 && api == Some(listen) {
             // The one that was given, if the other is the default.
             let name = if options.option("api").is_some() { "api" } else { "listen" };
-            return Err(wrong(options, name, "needs an address of its own: --listen and --api are the same"));
+            return Err(wrong(
+                options,
+                name,
+                "needs an address of its own: --listen and --api are the same",
+            ));
         }
         Ok(Self {
             mode,
@@ -288,15 +319,21 @@ impl PoolConfig {
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
             failures_a_minute: count(options, "failures-a-minute")?,
             failures_in_a_row: count(options, "failures-in-a-row")?,
-            quarantine_after: count(options, "quarantine-after")?.unwrap_or(limits::QUARANTINE_AFTER),
+            quarantine_after: count(options, "quarantine-after")?
+                .unwrap_or(limits::QUARANTINE_AFTER),
             recycle: recycle(options, mode == Mode::ProcessPool && !external_workers)?,
-            trusted_sources: options.options("trusted-source").into_iter().map(str::to_owned).collect(),
+            trusted_sources: options
+                .options("trusted-source")
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
         })
     }
 }
 
 /// Options about the supervision of worker processes.
-const OF_PROCESSES: [&str; 4] = ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row"];
+const OF_PROCESSES: [&str; 4] =
+    ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row"];
 
 impl WorkerConfig {
     /// Checks the options of a worker.
@@ -304,10 +341,12 @@ impl WorkerConfig {
     /// # Errors
     /// The first value that makes no sense or is missing.
     pub fn from_options(options: &impl Options) -> Result<Self, ConfigError> {
-        let missing = |name: &str| ConfigError { message: format!("--{name} is missing"), is_usage: true };
+        let missing =
+            |name: &str| ConfigError { message: format!("--{name} is missing"), is_usage: true };
         let workers = count(options, "workers")?.ok_or_else(|| missing("workers"))?;
         let (id, _) = options.option("id").ok_or_else(|| missing("id"))?;
-        let id: usize = id.parse().map_err(|_| wrong(options, "id", "is the worker's number, from 0"))?;
+        let id: usize =
+            id.parse().map_err(|_| wrong(options, "id", "is the worker's number, from 0"))?;
         if id >= workers {
             return Err(wrong(options, "id", "must be below --workers"));
         }
@@ -317,7 +356,11 @@ impl WorkerConfig {
         }
         if !names_a_listener(master) {
             // Else it would look for a master that it cannot find for ever.
-            return Err(wrong(options, "master", "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path"));
+            return Err(wrong(
+                options,
+                "master",
+                "is host:port, such as 10.0.0.1:7450, or unix: and an absolute path",
+            ));
         }
         let lifeline = match text(options, "lifeline", "none") {
             "stdin" => true,
@@ -343,7 +386,8 @@ impl WorkerConfig {
 /// It is not a level.
 pub fn level(options: &impl Options, default: &str) -> Result<log::LevelFilter, ConfigError> {
     let given = text(options, "log", default);
-    parse_level(given).ok_or_else(|| wrong(options, "log", "is off, error, warn, info, debug or trace"))
+    parse_level(given)
+        .ok_or_else(|| wrong(options, "log", "is off, error, warn, info, debug or trace"))
 }
 
 fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
@@ -355,7 +399,8 @@ fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
 }
 
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
-    let interval = span(options, "heartbeat-interval", Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS))?;
+    let interval =
+        span(options, "heartbeat-interval", Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS))?;
     // Below that a busy machine makes heartbeats late, and workers that are well are given up.
     if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&interval) {
         return Err(wrong(options, "heartbeat-interval", "is between 100ms and 5m"));
@@ -378,13 +423,21 @@ fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {
 
 /// `has_children`: there are processes that the master could start anew.
 fn recycle(options: &impl Options, has_children: bool) -> Result<Recycle, ConfigError> {
-    let given =
-        ["recycle-events", "recycle-memory", "recycle-age"].into_iter().find(|name| options.option(name).is_some());
+    let given = ["recycle-events", "recycle-memory", "recycle-age"]
+        .into_iter()
+        .find(|name| options.option(name).is_some());
     if let Some(name) = given.filter(|_| !has_children) {
         return Err(wrong(options, name, "makes no sense where the master starts no processes"));
     }
-    let age = options.option("recycle-age").map(|_| span(options, "recycle-age", Duration::ZERO)).transpose()?;
-    Ok(Recycle { events: amount(options, "recycle-events")?, memory_bytes: size(options, "recycle-memory")?, age })
+    let age = options
+        .option("recycle-age")
+        .map(|_| span(options, "recycle-age", Duration::ZERO))
+        .transpose()?;
+    Ok(Recycle {
+        events: amount(options, "recycle-events")?,
+        memory_bytes: size(options, "recycle-memory")?,
+        age,
+    })
 }
 
 fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
@@ -394,8 +447,15 @@ fn db_options(options: &impl Options) -> Result<DbOptions, ConfigError> {
         bytes: size(options, "quota-bytes")?.unwrap_or(default.bytes),
     };
     let purchase_url = options.option("purchase-url").map(|(url, _)| url.to_owned());
-    if purchase_url.as_ref().is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://"))) {
-        return Err(wrong(options, "purchase-url", "is a URL such as https://shop.example/{scope}/{key}/{version}"));
+    if purchase_url
+        .as_ref()
+        .is_some_and(|url| !(url.starts_with("https://") || url.starts_with("http://")))
+    {
+        return Err(wrong(
+            options,
+            "purchase-url",
+            "is a URL such as https://shop.example/{scope}/{key}/{version}",
+        ));
     }
     Ok(DbOptions { quota, purchase_url })
 }
@@ -404,7 +464,11 @@ fn events(options: &impl Options, default: &str) -> Result<BTreeSet<String>, Con
     let given = text(options, "default-events", default);
     let names: BTreeSet<String> = given.split(',').map(str::trim).map(str::to_owned).collect();
     if names.contains("") {
-        return Err(wrong(options, "default-events", "is a list of event names with commas between them, or *"));
+        return Err(wrong(
+            options,
+            "default-events",
+            "is a list of event names with commas between them, or *",
+        ));
     }
     Ok(names)
 }
@@ -469,8 +533,14 @@ mod tests {
             let error = pool(&options).expect_err("one address");
             assert!(error.is_usage && error.message.starts_with(named), "{}", error.message);
         }
-        assert!(pool(&[("listen", "127.0.0.1:0"), ("api", "127.0.0.1:0")]).is_ok(), "each gets a port of its own");
-        assert!(pool(&[("api", "127.0.0.1:7450"), ("mode", "thread-pool")]).is_ok(), "nothing else listens there");
+        assert!(
+            pool(&[("listen", "127.0.0.1:0"), ("api", "127.0.0.1:0")]).is_ok(),
+            "each gets a port of its own"
+        );
+        assert!(
+            pool(&[("api", "127.0.0.1:7450"), ("mode", "thread-pool")]).is_ok(),
+            "nothing else listens there"
+        );
     }
 
     #[test]
@@ -483,9 +553,15 @@ mod tests {
         assert_eq!(config.deadline, Duration::from_secs(35));
         assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
         assert_eq!(config.workers, cpus());
-        assert_eq!((config.store_options.connections, config.db_options), (7, DbOptions::default()));
+        assert_eq!(
+            (config.store_options.connections, config.db_options),
+            (7, DbOptions::default())
+        );
         assert_eq!(config.default_events.len(), 3);
-        assert_eq!((config.runtime.vm_idle, config.runtime.max_vms), (Duration::from_secs(900), 2500));
+        assert_eq!(
+            (config.runtime.vm_idle, config.runtime.max_vms),
+            (Duration::from_secs(900), 2500)
+        );
         let replay = PoolConfig::from_options(&Table(vec![]), PoolDefaults::REPLAY).expect("valid");
         assert_eq!((replay.api, replay.store.as_str(), replay.listen.port()), (None, "memory:", 0));
     }
@@ -525,11 +601,17 @@ mod tests {
 
     #[test]
     fn a_worker_must_know_its_place() {
-        let worker = |options: &[(&'static str, &'static str)]| WorkerConfig::from_options(&Table(options.to_vec()));
-        let config = worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
+        let worker = |options: &[(&'static str, &'static str)]| {
+            WorkerConfig::from_options(&Table(options.to_vec()))
+        };
+        let config =
+            worker(&[("id", "1"), ("workers", "2"), ("master", "localhost:7450")]).expect("valid");
         assert_eq!((config.id, config.workers, config.lifeline), (1, 2, false));
         assert!(worker(&[("id", "2"), ("workers", "2"), ("master", "localhost:7450")]).is_err());
         assert!(worker(&[("id", "1"), ("workers", "2"), ("master", "localhost")]).is_err());
-        assert_eq!(worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message, "--master is missing");
+        assert_eq!(
+            worker(&[("id", "0"), ("workers", "2")]).expect_err("no master").message,
+            "--master is missing"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What `/metrics` shows of a master, gathered from its layers: copies of what they count anyway. Asks nobody who could be slow;
-//! runs on the scrape's connection thread.
+//! What `/metrics` shows of a master, gathered from its layers: copies of what they count anyway.
+//! Asks nobody who could be slow; runs on the scrape's connection thread.
 
 use std::sync::Arc;
 
@@ -27,8 +27,13 @@ impl Layers {
             workers: self.operator.reports(),
             traffic: Some(self.traffic.clone()),
             quarantined: Some(self.operator.quarantine().len()),
-            output_lines_dropped: self.spawner.as_ref().map(|spawner| spawner.output_lines_dropped()),
-            links: server.map(|server| server.links().iter().map(link).collect()).unwrap_or_default(),
+            output_lines_dropped: self
+                .spawner
+                .as_ref()
+                .map(|spawner| spawner.output_lines_dropped()),
+            links: server
+                .map(|server| server.links().iter().map(link).collect())
+                .unwrap_or_default(),
             db_requests: server.map(db_requests).unwrap_or_default(),
             worker_http: server.map(MesophyllServer::http_stats),
         }

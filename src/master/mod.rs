@@ -1,7 +1,8 @@
-//! A whole master in one value: store, worker-facing server, pool of workers and internal API, in the order in which
-//! they depend on each other, and stopped in the reverse order.
+//! A whole master in one value: store, worker-facing server, pool of workers and internal API, in
+//! the order in which they depend on each other, and stopped in the reverse order.
 //!
-//! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit codes.
+//! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit
+//! codes.
 
 pub mod config;
 mod figures;
@@ -26,8 +27,9 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig};
 use crate::pool::process::supervisor::{Policy, State};
 use crate::pool::{
-    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner, Subscriptions, Traffic,
-    WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread, WorkerThreadHandle,
+    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner,
+    Subscriptions, Traffic, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
+    WorkerThreadHandle,
 };
 use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
@@ -35,10 +37,13 @@ use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::wire::data::sharding::worker_for;
 use figures::Layers;
 
-/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions it shares. Called again
-/// when that worker is started anew.
+/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions
+/// it shares. Called again when that worker is started anew.
 pub type MakeRuntime =
-    dyn Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + Send + Sync;
+    dyn Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + Send + Sync;
+
+/// A runtime, whichever it is.
+pub type MadeRuntime = Box<dyn TemplateRuntime>;
 
 /// Why no master could be started.
 #[derive(Debug)]
@@ -76,13 +81,14 @@ pub struct Master {
     traffic: Arc<Traffic>,
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
-    // Worker threads do not change and hold no sender: without this one their channel would be closed, and whoever waits
-    // on it for ever awake.
+    // Worker threads do not change and hold no sender: without this one their channel would be
+    // closed, and whoever waits on it for ever awake.
     _changes_tx: Sender<()>,
 }
 
 impl Master {
-    /// Starts everything; returns when the store is open and the listeners accept. Workers may still be starting.
+    /// Starts everything; returns when the store is open and the listeners accept. Workers may
+    /// still be starting.
     ///
     /// # Blocks
     /// Until the store is open; in thread-pool mode also until the tenant states are loaded.
@@ -95,9 +101,11 @@ impl Master {
         program: &Program,
         make_runtime: Arc<MakeRuntime>,
     ) -> Result<Self, MasterError> {
-        // Listeners first: a port in use is found before anything is started, and before the store is touched.
+        // Listeners first: a port in use is found before anything is started, and before the store
+        // is touched.
         let api_listener = config.api.map(listen).transpose()?;
-        let server_listener = (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
+        let server_listener =
+            (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
         let db = open_store(config)?;
         let (changes_tx, changes_rx) = bounded(1);
         let on_change_tx = changes_tx.clone();
@@ -110,16 +118,28 @@ impl Master {
             Some(listener) => {
                 let server = Arc::new(start_server(config, listener, &db)?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
-                let workers = start_processes(config, &server, &spawner, program, &quarantine, on_change)?;
+                let workers =
+                    start_processes(config, &server, &spawner, program, &quarantine, on_change)?;
                 (Some(server), Some(spawner), workers)
             }
             None => (None, None, start_threads(config, &db, &make_runtime, on_change)?),
         };
-        let operator = Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
-        let pool = WorkerPool::new(workers).ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
+        let operator =
+            Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
+        let pool = WorkerPool::new(workers)
+            .ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
         let pool = Arc::new(pool);
         let traffic = Arc::new(Traffic::new(config.workers));
-        let mut master = Self { db, server, pool, operator, traffic, api: None, changes_rx, _changes_tx: changes_tx };
+        let mut master = Self {
+            db,
+            server,
+            pool,
+            operator,
+            traffic,
+            api: None,
+            changes_rx,
+            _changes_tx: changes_tx,
+        };
         if let (Some(listener), Some(api)) = (api_listener, api) {
             let about = About {
                 mode: config.mode.as_str(),
@@ -135,15 +155,16 @@ impl Master {
                 server: master.server.clone(),
                 spawner,
             }));
-            let started = InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
-                .map_err(MasterError::Io)?;
+            let started =
+                InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
+                    .map_err(MasterError::Io)?;
             master.api = Some(started);
         }
         Ok(master)
     }
 
-    /// Checks what a start with this configuration would, as far as that goes without opening the store, keeping a port or
-    /// writing a file.
+    /// Checks what a start with this configuration would, as far as that goes without opening the
+    /// store, keeping a port or writing a file.
     ///
     /// # Errors
     /// Why it would not start.
@@ -158,7 +179,10 @@ impl Master {
         let ports = [config.api, Some(config.listen).filter(|_| config.mode == Mode::ProcessPool)];
         let _held = ports.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
         match &config.worker_tokens {
-            Some(path) if config.mode == Mode::ProcessPool && read_tokens(path, config.workers)?.is_none() => {
+            Some(path)
+                if config.mode == Mode::ProcessPool
+                    && read_tokens(path, config.workers)?.is_none() =>
+            {
                 needs_folder("--worker-tokens", path)
             }
             _ => Ok(()),
@@ -170,8 +194,8 @@ impl Master {
         self.server.as_ref().map(|server| server.local_addr())
     }
 
-    /// The address of a private Unix socket (`unix:PATH`) for workers of this host that others start, as those have that the
-    /// master starts; `None` in thread-pool mode.
+    /// The address of a private Unix socket (`unix:PATH`) for workers of this host that others
+    /// start, as those have that the master starts; `None` in thread-pool mode.
     ///
     /// # Errors
     /// There is no place for it; the port is always there.
@@ -210,8 +234,8 @@ impl Master {
         &self.changes_rx
     }
 
-    /// Why no worker is left, if each has failed: with the last cause that is known. One that was stopped on request
-    /// does not count as failed.
+    /// Why no worker is left, if each has failed: with the last cause that is known. One that was
+    /// stopped on request does not count as failed.
     pub fn given_up(&self) -> Option<String> {
         let reports = self.operator.reports();
         let is_over = reports.iter().all(|report| report.state == State::Failed);
@@ -221,18 +245,22 @@ impl Master {
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
-    /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes on.
+    /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes
+    ///    on.
     /// 2. Drain: requests that are under way may finish, for half of the time.
-    /// 3. Stop the workers: what they still have in flight (events that nobody waits for) may finish, to the same moment.
-    /// 4. They get TERM, and after a grace, or at the deadline, KILL; they are reaped. What is still pending fails.
+    /// 3. Stop the workers: what they still have in flight (events that nobody waits for) may
+    ///    finish, to the same moment.
+    /// 4. They get TERM, and after a grace, or at the deadline, KILL; they are reaped. What is
+    ///    still pending fails.
     /// 5. The worker-facing server closes the links; every thread is joined.
     /// 6. The store is closed, last.
     ///
     /// `progress` is told of each step as it begins.
     ///
     /// # Blocks
-    /// Until `deadline`, and a few seconds beyond it at most if a worker has to be killed; in the last step as long as the store
-    /// takes to close, which on a disk that hangs has no end: who cannot wait for it ends the process.
+    /// Until `deadline`, and a few seconds beyond it at most if a worker has to be killed; in the
+    /// last step as long as the store takes to close, which on a disk that hangs has no end: who
+    /// cannot wait for it ends the process.
     pub fn stop(self, deadline: Instant, progress: impl Fn(&'static str)) {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         progress("refusing and draining");
@@ -277,15 +305,18 @@ impl Readiness for Ready {
     }
 }
 
-/// What `--worker-program` names, if workers are started by it; absolute, as a name without a slash would be looked up
-/// in `PATH`.
+/// What `--worker-program` names, if workers are started by it; absolute, as a name without a slash
+/// would be looked up in `PATH`.
 ///
 /// # Errors
 /// It is no file that can be executed.
 pub fn worker_program(config: &PoolConfig) -> Result<Option<PathBuf>, MasterError> {
     let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
-    let Some(path) = config.worker_program.as_deref().filter(|_| starts_workers) else { return Ok(None) };
-    let wrong = |why: String| MasterError::Config(format!("--worker-program: {}: {why}", path.display()));
+    let Some(path) = config.worker_program.as_deref().filter(|_| starts_workers) else {
+        return Ok(None);
+    };
+    let wrong =
+        |why: String| MasterError::Config(format!("--worker-program: {}: {why}", path.display()));
     let program = Program::executable(path).map_err(|error| wrong(error.to_string()))?;
     Ok(Some(program))
 }
@@ -298,9 +329,10 @@ fn store_url(config: &PoolConfig) -> Result<StoreUrl, MasterError> {
 fn needs_folder(option: &str, path: &Path) -> Result<(), MasterError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
-        Some(folder) if !folder.is_dir() => {
-            Err(MasterError::Config(format!("{option}: there is no directory {}", folder.display())))
-        }
+        Some(folder) if !folder.is_dir() => Err(MasterError::Config(format!(
+            "{option}: there is no directory {}",
+            folder.display()
+        ))),
         _ => Ok(()),
     }
 }
@@ -316,19 +348,30 @@ fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {
     TcpListener::bind(address).map_err(|error| MasterError::Listen(address, error))
 }
 
-fn start_server(config: &PoolConfig, listener: TcpListener, db: &Arc<DbState>) -> Result<MesophyllServer, MasterError> {
+fn start_server(
+    config: &PoolConfig,
+    listener: TcpListener,
+    db: &Arc<DbState>,
+) -> Result<MesophyllServer, MasterError> {
     let tokens = match &config.worker_tokens {
         Some(path) => read_or_write_tokens(path, config.workers)?,
         None => (0..config.workers).map(|id| (id, random::token())).collect(),
     };
     if !config.listen.ip().is_loopback() {
-        log::warn!("--listen {}: not a loopback address, so the workers' tokens travel in clear", config.listen);
+        log::warn!(
+            "--listen {}: not a loopback address, so the workers' tokens travel in clear",
+            config.listen
+        );
     }
-    let server_config =
-        ServerConfig { heartbeat_interval: config.heartbeat_interval, ..ServerConfig::new(config.workers) };
-    MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| match error {
-        StartError::Idents(text) => MasterError::Config(format!("--worker-tokens: {text}")),
-        StartError::Io(error) => MasterError::Io(error),
+    let server_config = ServerConfig {
+        heartbeat_interval: config.heartbeat_interval,
+        ..ServerConfig::new(config.workers)
+    };
+    MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| {
+        match error {
+            StartError::Idents(text) => MasterError::Config(format!("--worker-tokens: {text}")),
+            StartError::Io(error) => MasterError::Io(error),
+        }
     })
 }
 
@@ -346,10 +389,13 @@ fn start_processes(
         drain_timeout: config.drain_timeout,
         failures_in_window: config.failures_a_minute.unwrap_or(default.failures_in_window),
         // At most as many as `config` takes for a count.
-        failures_in_a_row: config.failures_in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
+        failures_in_a_row: config
+            .failures_in_a_row
+            .map_or(default.failures_in_a_row, |count| count as u32),
         ..default
     };
-    let address = if config.external_workers { String::new() } else { address_for_children(server) };
+    let address =
+        if config.external_workers { String::new() } else { address_for_children(server) };
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
@@ -358,16 +404,23 @@ fn start_processes(
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
             spawner: spawner.clone(),
         });
-        let process =
-            ProcessConfig { worker_id, child, policy, recycle: config.recycle, quarantine: quarantine.clone() };
-        let worker = WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;
+        let process = ProcessConfig {
+            worker_id,
+            child,
+            policy,
+            recycle: config.recycle,
+            quarantine: quarantine.clone(),
+        };
+        let worker =
+            WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;
         server.observe(worker_id, &worker.observer());
         workers.push(worker);
     }
     Ok(workers)
 }
 
-/// Where the master's own workers connect: to its private socket, which costs less than the port, or else to the port.
+/// Where the master's own workers connect: to its private socket, which costs less than the port,
+/// or else to the port.
 fn address_for_children(server: &MesophyllServer) -> String {
     server.listen_locally().unwrap_or_else(|error| {
         log::warn!("no private socket for the workers, who use the port instead: {error}");
@@ -423,7 +476,8 @@ fn start_threads(
     let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
     let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
     let told = subscriptions.clone();
-    // As the worker-facing server does for processes: whoever set a state, the tenant's worker knows.
+    // As the worker-facing server does for processes: whoever set a state, the tenant's worker
+    // knows.
     db.on_tenant_state(Box::new(move |tenant, state| {
         told[worker_for(tenant, told.len())].put(tenant, state.clone());
     }));
@@ -434,12 +488,16 @@ fn start_threads(
         let make = move || -> io::Result<WorkerThread> {
             let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, workers_len));
             let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone())?;
-            let worker = WorkerThread::new(id, runtime, executors, subscriptions.clone(), tenant_db);
-            worker.load_tenant_states().map_err(|error| io::Error::other(format!("store: {error}")))?;
+            let worker =
+                WorkerThread::new(id, runtime, executors, subscriptions.clone(), tenant_db);
+            worker
+                .load_tenant_states()
+                .map_err(|error| io::Error::other(format!("store: {error}")))?;
             Ok(worker)
         };
-        let worker = WorkerThreadHandle::start(id, config.drain_timeout, Box::new(make), on_change.clone())
-            .map_err(MasterError::Io)?;
+        let worker =
+            WorkerThreadHandle::start(id, config.drain_timeout, Box::new(make), on_change.clone())
+                .map_err(MasterError::Io)?;
         workers.push(worker);
     }
     // Weak, because the workers hold the database.
@@ -484,35 +542,42 @@ fn read_tokens(path: &Path, workers: usize) -> Result<Option<Vec<(usize, String)
 }
 
 fn parse_tokens(text: &str, workers: usize) -> Result<Vec<(usize, String)>, String> {
-    // An editor may have put a byte order mark before it. serde_json's own error quotes what it found, which may be a token.
+    // An editor may have put a byte order mark before it. serde_json's own error quotes what it
+    // found, which may be a token.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tokens: BTreeMap<usize, String> =
-        serde_json::from_str(text).map_err(|_| r#"it is not JSON of the form {"0": "64 characters", …}"#.to_owned())?;
+    let tokens: BTreeMap<usize, String> = serde_json::from_str(text)
+        .map_err(|_| r#"it is not JSON of the form {"0": "64 characters", …}"#.to_owned())?;
     // As of a file that each was read from.
-    let tokens: BTreeMap<usize, String> = tokens.into_iter().map(|(id, token)| (id, token.trim().to_owned())).collect();
+    let tokens: BTreeMap<usize, String> =
+        tokens.into_iter().map(|(id, token)| (id, token.trim().to_owned())).collect();
     if !tokens.keys().copied().eq(0..workers) {
         return Err(format!("it must have the keys 0 to {}, one for each worker", workers - 1));
     }
-    if !tokens.values().all(|token| token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+    if !tokens
+        .values()
+        .all(|token| token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    {
         return Err("a token is 64 letters and digits".to_owned());
     }
     Ok(tokens.into_iter().collect())
 }
 
 fn write_tokens(path: &Path, tokens: &[(usize, String)]) -> io::Result<()> {
-    let map: BTreeMap<String, &String> = tokens.iter().map(|(id, token)| (id.to_string(), token)).collect();
+    let map: BTreeMap<String, &String> =
+        tokens.iter().map(|(id, token)| (id.to_string(), token)).collect();
     let text = serde_json::to_string_pretty(&map).map_err(io::Error::other)?;
     write_whole(path, |file| writeln!(file, "{text}"))
 }
 
-/// Writes a new file with mode 0600, whole or not at all: a full disk or a crash leaves no half of it, which the next start
-/// would refuse.
+/// Writes a new file with mode 0600, whole or not at all: a full disk or a crash leaves no half of
+/// it, which the next start would refuse.
 fn write_whole(path: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = Path::new(&name);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
-    let written = write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    let written =
+        write(&mut file).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
     if written.is_err() {
         // What cannot be removed either is no worse than what made this necessary.
         let _ = fs::remove_file(new);
@@ -548,7 +613,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("mesophyll-tokens-{}", std::process::id()));
         fs::create_dir(&folder).expect("a folder");
         let path = folder.join("tokens.json");
-        let full = write_whole(&path, |file| file.write_all(b"{\"0\": ").and(Err(io::ErrorKind::StorageFull.into())));
+        let full = write_whole(&path, |file| {
+            file.write_all(b"{\"0\": ").and(Err(io::ErrorKind::StorageFull.into()))
+        });
         assert_eq!(full.map_err(|error| error.kind()), Err(io::ErrorKind::StorageFull));
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 0);
         let written = read_or_write_tokens(&path, 2).expect("written");

@@ -1,7 +1,9 @@
-//! A connection over TCP or over a Unix socket, and what listens for either: what `http/` and `link/` run on.
+//! A connection over TCP or over a Unix socket, and what listens for either: what `http/` and
+//! `link/` run on.
 //!
-//! The two differ in how they are made and what they are called, and in nothing that is done with them. Deadlines are the
-//! business of whoever reads and writes; a stream is owned by one, who may lend it to others to shut it down.
+//! The two differ in how they are made and what they are called, and in nothing that is done with
+//! them. Deadlines are the business of whoever reads and writes; a stream is owned by one, who may
+//! lend it to others to shut it down.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -19,12 +21,16 @@ pub fn unix_path(address: &str) -> Option<&Path> {
     address.strip_prefix("unix:").map(Path::new)
 }
 
-/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who connects.
+/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who
+/// connects.
 pub fn names_a_listener(address: &str) -> bool {
     if let Some(path) = unix_path(address) {
         return path.is_absolute();
     }
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    let port = address
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .and_then(|(_, port)| port.parse().ok());
     port.is_some_and(|port: u16| port != 0)
 }
 
@@ -92,7 +98,12 @@ impl Stream {
     pub fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         let address = SocketAddrUnix::new(path)?;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -167,7 +178,8 @@ impl Stream {
         either!(self, stream => stream.set_write_timeout(timeout))
     }
 
-    /// Ends the connection for all handles, in one direction or both; frees whoever is blocked on it.
+    /// Ends the connection for all handles, in one direction or both; frees whoever is blocked on
+    /// it.
     ///
     /// # Errors
     /// The connection is gone.
@@ -249,8 +261,12 @@ impl Listener {
     /// Descriptors have run out, or the peer has gone already.
     pub fn accept(&self) -> io::Result<(Stream, Peer)> {
         let (stream, peer) = match self {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (stream.into(), peer.into()))?,
-            Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::from(stream), Peer::Unix))?,
+            Listener::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (stream.into(), peer.into()))?
+            }
+            Listener::Unix(listener) => {
+                listener.accept().map(|(stream, _)| (Stream::from(stream), Peer::Unix))?
+            }
         };
         // Not everywhere does a socket begin as blocking whatever its listener is.
         stream.set_nonblocking(false)?;
@@ -288,7 +304,10 @@ mod tests {
 
     impl Place {
         fn new(name: &str) -> Self {
-            let place = Self(std::env::temp_dir().join(format!("mesophyll-stream-{name}-{}", std::process::id())));
+            let place = Self(
+                std::env::temp_dir()
+                    .join(format!("mesophyll-stream-{name}-{}", std::process::id())),
+            );
             let _ = std::fs::remove_file(&place.0);
             place
         }
@@ -334,7 +353,10 @@ mod tests {
         assert_eq!(listener.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
         let ours = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect("a connection");
         let (theirs, peer) = listener.accept().expect("a peer");
-        assert_eq!((peer, peer.to_string(), peer.ip().is_loopback()), (Peer::Unix, "unix".to_owned(), true));
+        assert_eq!(
+            (peer, peer.to_string(), peer.ip().is_loopback()),
+            (Peer::Unix, "unix".to_owned(), true)
+        );
         theirs.set_nodelay().expect("nothing to do");
         (&ours).write_all(b"hello").expect("sent");
         // Blocking again, whatever its listener is: it waits for its timeout.
@@ -365,7 +387,8 @@ mod tests {
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         drop(listener);
-        let refused = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("nobody listens");
+        let refused =
+            Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("nobody listens");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     }
 }

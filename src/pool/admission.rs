@@ -1,10 +1,10 @@
-//! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is queued or sent, and so is what
-//! has no room in its tenant's queue, so that no worker has to refuse it later. Whatever is asked for is counted in
-//! [`Traffic`], refused or not.
+//! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is
+//! queued or sent, and so is what has no room in its tenant's queue, so that no worker has to
+//! refuse it later. Whatever is asked for is counted in [`Traffic`], refused or not.
 //!
-//! Deliberately in front of the pool and not in it: a worker on another host may be the async reference's, which knows of
-//! no bans. What was sent before a ban is ended by dropping the tenant, as the ban's route does. Owned by the master; calls
-//! come from any thread.
+//! Deliberately in front of the pool and not in it: a worker on another host may be the async
+//! reference's, which knows of no bans. What was sent before a ban is ended by dropping the tenant,
+//! as the ban's route does. Owned by the master; calls come from any thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub struct AdmittingPool {
 }
 
 impl AdmittingPool {
-    /// Puts the bans of `db` and the quarantine in front of `pool`; what it is asked for is counted in `traffic`.
+    /// Puts the bans of `db` and the quarantine in front of `pool`; what it is asked for is counted
+    /// in `traffic`.
     pub fn new(
         pool: Arc<dyn WorkerLike>,
         db: Arc<DbState>,
@@ -42,17 +43,25 @@ impl AdmittingPool {
         Observed::new(self.traffic.clone(), tenant, kind, name, Instant::now())
     }
 
-    /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event into a message takes
-    /// milliseconds, in which a ban and its drop may have gone by.
+    /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event
+    /// into a message takes milliseconds, in which a ban and its drop may have gone by.
     fn end_if_banned(&self, tenant: TenantId, deadline: Instant) {
         if self.db.standing(tenant) == Standing::Banned {
-            self.pool.submit(tenant, next_ticket(), Job::DropTenant, deadline, Answer::callback(|_| ()));
+            self.pool.submit(
+                tenant,
+                next_ticket(),
+                Job::DropTenant,
+                deadline,
+                Answer::callback(|_| ()),
+            );
         }
     }
 
     fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
         match self.db.standing(job.tenant()) {
-            Standing::Good if self.quarantine.holds(job.tenant()) => Err(DispatchError::Quarantined),
+            Standing::Good if self.quarantine.holds(job.tenant()) => {
+                Err(DispatchError::Quarantined)
+            }
             Standing::Good => self.traffic.admit(job, bytes),
             Standing::Banned => Err(DispatchError::Banned),
         }
@@ -74,7 +83,14 @@ impl WorkerLike for AdmittingPool {
         self.pool.len()
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    ) {
         let mut observed = self.observed(tenant, JobKind::of(&job), job.name());
         // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
         let is_drop = matches!(job, Job::DropTenant);
@@ -128,7 +144,8 @@ mod tests {
     use crate::store::memory::MemoryStore;
     use crate::wire::data::{EncodedJson, EncodedValue, EventData};
 
-    /// Answers everything and notes whose it was and what it is; bans its tenant if it has a database to do so.
+    /// Answers everything and notes whose it was and what it is; bans its tenant if it has a
+    /// database to do so.
     #[derive(Default)]
     struct Noting {
         seen: Mutex<Vec<(TenantId, JobKind)>>,
@@ -172,17 +189,25 @@ mod tests {
             observed: Option<Box<Observed>>,
         ) -> Result<(), DispatchError> {
             let observed = Some(observed.expect("the edge observes"));
-            self.submit(tenant, Ticket(1), Job::Dispatch(event), by, Answer::callback(|_| ()).observed(observed));
+            self.submit(
+                tenant,
+                Ticket(1),
+                Job::Dispatch(event),
+                by,
+                Answer::callback(|_| ()).observed(observed),
+            );
             Ok(())
         }
     }
 
     #[test]
     fn what_is_handed_over_during_a_ban_is_ended_after_it() {
-        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .expect("an empty store");
         let db = Arc::new(db);
         let noting = Arc::new(Noting { bans_in: Some(db.clone()), ..Noting::default() });
-        let pool = AdmittingPool::new(noting.clone(), db, Arc::default(), Arc::new(Traffic::new(1)));
+        let pool =
+            AdmittingPool::new(noting.clone(), db, Arc::default(), Arc::new(Traffic::new(1)));
         let by = Instant::now() + Duration::from_secs(60);
         for tenant in [1, 2].map(TenantId::Guild) {
             match tenant.snowflake() {
@@ -194,12 +219,17 @@ mod tests {
     }
 
     fn event() -> CreateEvent {
-        CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) }
+        CreateEvent {
+            name: "E".to_owned(),
+            author: None,
+            data: EventData::Json(EncodedJson::null()),
+        }
     }
 
     #[test]
     fn nothing_of_a_banned_tenant_reaches_a_worker_until_the_ban_is_lifted() {
-        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .expect("an empty store");
         let (db, noting) = (Arc::new(db), Arc::new(Noting::default()));
         let traffic = Arc::new(Traffic::new(1));
         let pool = AdmittingPool::new(noting.clone(), db.clone(), Arc::default(), traffic.clone());
@@ -218,30 +248,49 @@ mod tests {
         assert!(pool.dispatch_event(banned, event(), by).is_ok());
         assert_eq!(noting.take(), [(banned, JobKind::Event)]);
         let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
-        assert_eq!((counted(JobKind::Event, Outcome::Banned), counted(JobKind::Event, Outcome::Ok)), (1, 2));
-        assert_eq!((counted(JobKind::Script, Outcome::Banned), counted(JobKind::EventNowait, Outcome::Banned)), (1, 1));
+        assert_eq!(
+            (counted(JobKind::Event, Outcome::Banned), counted(JobKind::Event, Outcome::Ok)),
+            (1, 2)
+        );
+        assert_eq!(
+            (
+                counted(JobKind::Script, Outcome::Banned),
+                counted(JobKind::EventNowait, Outcome::Banned)
+            ),
+            (1, 1)
+        );
         assert_eq!((counted(JobKind::Drop, Outcome::Ok), traffic.workers()[0].total()), (1, 6));
     }
 
     #[test]
     fn nothing_of_a_quarantined_tenant_reaches_a_worker_until_it_is_lifted() {
-        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .expect("an empty store");
         let (noting, quarantine) = (Arc::new(Noting::default()), Arc::new(Quarantine::new(1)));
         let traffic = Arc::new(Traffic::new(1));
-        let pool = AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone(), traffic.clone());
+        let pool =
+            AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone(), traffic.clone());
         let (tenant, by) = (TenantId::Guild(1), Instant::now() + Duration::from_secs(60));
         quarantine.died(0, "killed by signal 11", &[tenant].into(), Instant::now());
         assert_eq!(pool.dispatch_event(tenant, event(), by), Err(DispatchError::Quarantined));
-        assert_eq!(pool.dispatch_event_nowait(tenant, event(), by), Err(DispatchError::Quarantined));
+        assert_eq!(
+            pool.dispatch_event_nowait(tenant, event(), by),
+            Err(DispatchError::Quarantined)
+        );
         assert_eq!(pool.run_script(tenant, "s", "", event(), by), Err(DispatchError::Quarantined));
         assert_eq!(noting.take(), []);
         quarantine.lift(tenant);
         assert!(pool.dispatch_event(tenant, event(), by).is_ok());
         assert!(pool.dispatch_event_nowait(tenant, event(), by).is_ok());
         let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
-        for (kind, refused) in [(JobKind::Event, 1), (JobKind::EventNowait, 1), (JobKind::Script, 1)] {
+        for (kind, refused) in
+            [(JobKind::Event, 1), (JobKind::EventNowait, 1), (JobKind::Script, 1)]
+        {
             assert_eq!(counted(kind, Outcome::Quarantined), refused, "{kind:?}");
         }
-        assert_eq!((counted(JobKind::EventNowait, Outcome::Ok), traffic.workers()[0].total()), (1, 5));
+        assert_eq!(
+            (counted(JobKind::EventNowait, Outcome::Ok), traffic.workers()[0].total()),
+            (1, 5)
+        );
     }
 }

@@ -17,12 +17,13 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// Asks which of these tenants have a VM on it; does not wait for the answer.
     fn ask_vms(&self, tenants: &[TenantId]) -> Vms;
 
-    /// When its supervision loop last came round, which it does every second at least; `None` for a worker without one.
+    /// When its supervision loop last came round, which it does every second at least; `None` for a
+    /// worker without one.
     fn supervised_at(&self) -> Option<Instant>;
 
-    /// Starts the worker anew: one that is ready answers first what it has in flight, while new dispatches wait; one that
-    /// failed, or was stopped, gets another chance. Does not wait for that; [`Managed::wait_restarted`] does, with the number
-    /// that this returns.
+    /// Starts the worker anew: one that is ready answers first what it has in flight, while new
+    /// dispatches wait; one that failed, or was stopped, gets another chance. Does not wait for
+    /// that; [`Managed::wait_restarted`] does, with the number that this returns.
     ///
     /// # Blocks
     /// Until it has begun, which is at once unless the machine stalls.
@@ -31,7 +32,8 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// See [`RestartError`].
     fn restart(&self, cause: Cause) -> Result<u64, RestartError>;
 
-    /// Waits until a worker that was to be restarted is ready again; `restarts` is what [`Managed::restart`] returned.
+    /// Waits until a worker that was to be restarted is ready again; `restarts` is what
+    /// [`Managed::restart`] returned.
     ///
     /// # Blocks
     /// Until it is ready, it is known not to be, or `deadline`.
@@ -40,7 +42,8 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// Why it is not ready.
     fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError>;
 
-    /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link is closed.
+    /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link
+    /// is closed.
     ///
     /// # Blocks
     /// Until it has ended; a few seconds at most.
@@ -55,7 +58,8 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// How long a restart may take before it counts as failed.
     fn restart_timeout(&self) -> Duration;
 
-    /// Ends the worker gracefully and for good: what is in flight may be answered until `drain_until`.
+    /// Ends the worker gracefully and for good: what is in flight may be answered until
+    /// `drain_until`.
     ///
     /// # Blocks
     /// Until it has ended, or `deadline`; true if it has.

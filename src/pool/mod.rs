@@ -1,9 +1,10 @@
 //! The kinds of workers and the pool over them.
 //!
-//! [`WorkerThread`]: tenants' VMs in this process. [`WorkerProcessHandle`]: a child process behind a link, with one
-//! supervision loop that carries out what the pure state machine in `process/supervisor` decides. [`WorkerPool`]: N of
-//! either; [`AdmittingPool`]: in front of it, for what the database and the quarantine have to say, and where
-//! [`Traffic`] is counted; [`Operator`]: beside it, for who looks after the workers.
+//! [`WorkerThread`]: tenants' VMs in this process. [`WorkerProcessHandle`]: a child process behind
+//! a link, with one supervision loop that carries out what the pure state machine in
+//! `process/supervisor` decides. [`WorkerPool`]: N of either; [`AdmittingPool`]: in front of it,
+//! for what the database and the quarantine have to say, and where [`Traffic`] is counted;
+//! [`Operator`]: beside it, for who looks after the workers.
 
 mod admission;
 mod managed;

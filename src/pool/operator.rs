@@ -1,4 +1,5 @@
-//! An operator's hand on all workers of a master: look, end, start anew, one or all; and the quarantine.
+//! An operator's hand on all workers of a master: look, end, start anew, one or all; and the
+//! quarantine.
 //!
 //! Owned by the master; called by the internal API and for signals, on any thread.
 
@@ -6,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::thread;
 use crate::wire::data::TenantId;
 
 use super::managed::Managed;
@@ -30,7 +32,11 @@ impl fmt::Debug for Operator {
 
 impl Operator {
     /// Over these workers, in order of their ids; `is_external`: somebody else starts them.
-    pub fn new(workers: Vec<Arc<dyn Managed>>, is_external: bool, quarantine: Arc<Quarantine>) -> Self {
+    pub fn new(
+        workers: Vec<Arc<dyn Managed>>,
+        is_external: bool,
+        quarantine: Arc<Quarantine>,
+    ) -> Self {
         Self { workers, is_external, quarantine, rolling: Rolling::default() }
     }
 
@@ -44,8 +50,8 @@ impl Operator {
         self.workers.get(id)
     }
 
-    /// Which of these tenants have a VM, as far as their workers say so in time. A worker that is away, does not answer or is of
-    /// another make has none that is known.
+    /// Which of these tenants have a VM, as far as their workers say so in time. A worker that is
+    /// away, does not answer or is of another make has none that is known.
     ///
     /// # Blocks
     /// Until all have answered, or `deadline`.
@@ -83,7 +89,10 @@ impl Operator {
 
     /// Whether the loop of each worker that has one has come round within the time.
     pub fn is_supervised(&self, within: Duration) -> bool {
-        self.workers.iter().filter_map(|worker| worker.supervised_at()).all(|at| at.elapsed() <= within)
+        self.workers
+            .iter()
+            .filter_map(|worker| worker.supervised_at())
+            .all(|at| at.elapsed() <= within)
     }
 
     /// Who may not run.
@@ -101,11 +110,12 @@ impl Operator {
         self.rolling.stop();
     }
 
-    /// Ends all workers gracefully and for good, all at once, so that the slowest decides how long it takes: what is in flight
-    /// may be answered until `drain_until`.
+    /// Ends all workers gracefully and for good, all at once, so that the slowest decides how long
+    /// it takes: what is in flight may be answered until `drain_until`.
     ///
     /// # Blocks
-    /// Until all have ended, or `deadline`; after that for some seconds more, if one has to be killed.
+    /// Until all have ended, or `deadline`; after that for some seconds more, if one has to be
+    /// killed.
     pub fn stop(&self, drain_until: Instant, deadline: Instant) {
         self.begin_stop();
         let stops: Vec<_> = self
@@ -114,7 +124,7 @@ impl Operator {
             .filter_map(|worker| {
                 let stopping = worker.clone();
                 let name = format!("stop-{}", worker.id());
-                let stop = crate::base::thread::spawn(name, move || stopping.stop(drain_until, deadline));
+                let stop = thread::spawn(name, move || stopping.stop(drain_until, deadline));
                 stop.map_err(
                     |error| log::error!(worker = worker.id(); "worker {}: no thread to stop it: {error}", worker.id()),
                 )

@@ -1,4 +1,5 @@
-//! Many workers behind one [`WorkerLike`]: a tenant's jobs go to the one worker that the sharding formula names.
+//! Many workers behind one [`WorkerLike`]: a tenant's jobs go to the one worker that the sharding
+//! formula names.
 //!
 //! Owns nothing but references to its workers; calls come from any thread.
 
@@ -43,7 +44,14 @@ impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
         self.workers.len()
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    ) {
         self.worker_of(tenant).submit(tenant, ticket, job, deadline, answer);
     }
 

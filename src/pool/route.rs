@@ -1,7 +1,9 @@
-//! Where a worker's dispatches go at the moment: to its link, into a bounded queue while it is away, or nowhere.
+//! Where a worker's dispatches go at the moment: to its link, into a bounded queue while it is
+//! away, or nowhere.
 //!
-//! Called from any thread; nothing here blocks. The supervision loop changes the route and expires what waits too long. An
-//! event that nobody waits for goes the same way as any other, so that it counts as in flight until it is answered.
+//! Called from any thread; nothing here blocks. The supervision loop changes the route and expires
+//! what waits too long. An event that nobody waits for goes the same way as any other, so that it
+//! counts as in flight until it is answered.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -14,13 +16,20 @@ use crate::dispatch::{Answer, Cancelled, Job, Ticket};
 use crate::protocol::{MesophyllServerConn, Unsent};
 use crate::wire::data::{Shares, TenantId};
 
-/// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing here blocks.
+/// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing
+/// here blocks.
 pub(super) trait Target: Clone {
     /// Sends a dispatch.
     ///
     /// # Errors
     /// It did not leave; see [`Unsent`].
-    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>>;
+    fn try_submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        answer: Answer,
+    ) -> Result<(), Box<Unsent>>;
 
     /// Gives up what it was sent.
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
@@ -30,7 +39,13 @@ pub(super) trait Target: Clone {
 }
 
 impl Target for MesophyllServerConn {
-    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+    fn try_submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        answer: Answer,
+    ) -> Result<(), Box<Unsent>> {
         MesophyllServerConn::try_submit(self, tenant, ticket, job, answer)
     }
 
@@ -50,7 +65,8 @@ pub(super) struct Router<T> {
 
 struct State<T> {
     route: Route<T>,
-    /// Where dispatches went last: what is in flight there can still be given up when new ones go elsewhere.
+    /// Where dispatches went last: what is in flight there can still be given up when new ones go
+    /// elsewhere.
     last_link: Option<T>,
     waiting: VecDeque<Waiting>,
     /// By what each of them weighs.
@@ -79,7 +95,12 @@ pub(super) struct Refused(pub(super) Answer, pub(super) DispatchError);
 
 impl<T: Target> Router<T> {
     pub(super) fn new() -> Self {
-        let state = State { route: Route::Queue, last_link: None, waiting: VecDeque::new(), shares: Shares::default() };
+        let state = State {
+            route: Route::Queue,
+            last_link: None,
+            waiting: VecDeque::new(),
+            shares: Shares::default(),
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -107,7 +128,8 @@ impl<T: Target> Router<T> {
             if let Some(conn) = conn {
                 waiting = match waiting.send(&conn)? {
                     None => return Ok(()),
-                    // The link has just ended or takes no more, and nothing left: it waits like any other.
+                    // The link has just ended or takes no more, and nothing left: it waits like any
+                    // other.
                     Some(unsent) => unsent,
                 };
             }
@@ -116,7 +138,8 @@ impl<T: Target> Router<T> {
             }
             waiting = match self.lock().wait(waiting)? {
                 None => return Ok(()),
-                // A link came up since: what has waited is on it already, so this one may go directly.
+                // A link came up since: what has waited is on it already, so this one may go
+                // directly.
                 Some(unsent) => unsent,
             };
         }
@@ -153,11 +176,12 @@ impl<T: Target> Router<T> {
         }
     }
 
-    /// Sends everything that waits over this connection, in order, and all that comes from now on. Should the link have
-    /// ended meanwhile, what did not leave waits on.
+    /// Sends everything that waits over this connection, in order, and all that comes from now on.
+    /// Should the link have ended meanwhile, what did not leave waits on.
     pub(super) fn to_link(&self, conn: T) {
         let refused = {
-            // Under the lock, so that nothing new overtakes what has waited; handing over does not block.
+            // Under the lock, so that nothing new overtakes what has waited; handing over does not
+            // block.
             let mut state = self.lock();
             let refused = state.hand_over(&conn);
             state.last_link = Some(conn.clone());
@@ -206,7 +230,9 @@ impl<T: Target> Router<T> {
     /// Ends what waits of a tenant that is dropped, as its worker would end it; the drop goes on to
     /// the worker, where more may run. Drops of the tenant that wait already wait on.
     fn end_dispatches(&self, tenant: TenantId) {
-        for waiting in self.take(|waiting| waiting.tenant == tenant && !matches!(waiting.job, Job::DropTenant)) {
+        for waiting in
+            self.take(|waiting| waiting.tenant == tenant && !matches!(waiting.job, Job::DropTenant))
+        {
             let dropped = "cancelled: the tenant was dropped".to_owned();
             waiting.answer.send(Err(DispatchError::Script(dropped)));
         }
@@ -222,7 +248,8 @@ impl<T: Target> Router<T> {
         if !state.waiting.iter().any(&which) {
             return VecDeque::new();
         }
-        let (taken, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting).into_iter().partition(which);
+        let (taken, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut state.waiting).into_iter().partition(which);
         state.waiting = kept;
         for waiting in &taken {
             state.shares.remove(Some(waiting.tenant), waiting.weight());
@@ -240,21 +267,32 @@ impl<T: Target> State<T> {
     /// Lets a dispatch wait; hands it back if it need not.
     fn wait(&mut self, waiting: Waiting) -> Result<Option<Waiting>, Refused> {
         match &self.route {
-            Route::Nobody(reason) => return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone()))),
+            Route::Nobody(reason) => {
+                return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone())));
+            }
             Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(waiting)),
             Route::Link(_) | Route::Queue => {}
         }
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(waiting.job, Job::DropTenant);
-        if !is_drop && !self.shares.has_room(waiting.tenant, waiting.weight(), limits::WAITING_FOR_WORKER_BYTES) {
-            let error = DispatchError::Busy("its worker is away, and too many dispatches wait for it".to_owned());
+        if !is_drop
+            && !self.shares.has_room(
+                waiting.tenant,
+                waiting.weight(),
+                limits::WAITING_FOR_WORKER_BYTES,
+            )
+        {
+            let error = DispatchError::Busy(
+                "its worker is away, and too many dispatches wait for it".to_owned(),
+            );
             return Err(Refused(waiting.answer, error));
         }
         self.push(waiting);
         Ok(None)
     }
 
-    /// Sends what waits; what has waited too long, or the link does not take, is returned, with the reason.
+    /// Sends what waits; what has waited too long, or the link does not take, is returned, with the
+    /// reason.
     fn hand_over(&mut self, conn: &T) -> Vec<Refused> {
         let mut refused = Vec::new();
         self.shares.clear();
@@ -292,7 +330,9 @@ impl Waiting {
         let Waiting { tenant, ticket, job, answer, deadline } = self;
         match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
             Ok(()) => Ok(None),
-            Err(Unsent::Ended(job, answer)) => Ok(Some(Waiting { tenant, ticket, job, answer, deadline })),
+            Err(Unsent::Ended(job, answer)) => {
+                Ok(Some(Waiting { tenant, ticket, job, answer, deadline }))
+            }
             Err(Unsent::Refused(answer, error)) => Err(Refused(answer, error)),
         }
     }
@@ -318,7 +358,13 @@ mod tests {
     struct Noting(Arc<Mutex<Vec<(Ticket, Answer)>>>);
 
     impl Target for Noting {
-        fn try_submit(&self, _: TenantId, ticket: Ticket, _: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+        fn try_submit(
+            &self,
+            _: TenantId,
+            ticket: Ticket,
+            _: Job,
+            answer: Answer,
+        ) -> Result<(), Box<Unsent>> {
             self.0.lock().expect("not poisoned").push((ticket, answer));
             Ok(())
         }
@@ -338,8 +384,14 @@ mod tests {
         let (answered_tx, answered_rx) = unbounded();
         let submit = |ticket, deadline| {
             let answered_tx = answered_tx.clone();
-            let answer = Answer::callback(move |result| answered_tx.send((ticket, result)).unwrap_or_default());
-            let event = CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) };
+            let answer = Answer::callback(move |result| {
+                answered_tx.send((ticket, result)).unwrap_or_default()
+            });
+            let event = CreateEvent {
+                name: "E".to_owned(),
+                author: None,
+                data: EventData::Json(EncodedJson::null()),
+            };
             router
                 .submit(TenantId::Guild(1), Ticket(ticket), Job::Dispatch(event), deadline, answer)
                 .expect("it waits");
@@ -348,7 +400,8 @@ mod tests {
         submit(2, Instant::now() + Duration::from_secs(600));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<Ticket> = noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
+        let taken: Vec<Ticket> =
+            noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
         assert_eq!(taken, [Ticket(2)]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
@@ -362,8 +415,12 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(600);
         let submit = |tenant, ticket, job| {
             let answered_tx = answered_tx.clone();
-            let answer = Answer::callback(move |result| answered_tx.send((ticket, result)).unwrap_or_default());
-            router.submit(tenant, Ticket(ticket), job, deadline, answer).map_err(|Refused(_, error)| error)
+            let answer = Answer::callback(move |result| {
+                answered_tx.send((ticket, result)).unwrap_or_default()
+            });
+            router
+                .submit(tenant, Ticket(ticket), job, deadline, answer)
+                .map_err(|Refused(_, error)| error)
         };
         let event = || {
             let data = EventData::Json(EncodedJson::null());
@@ -382,7 +439,8 @@ mod tests {
         assert!(ended.iter().all(|(_, result)| *result == dropped));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<Ticket> = noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
+        let taken: Vec<Ticket> =
+            noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
         assert_eq!(taken, [Ticket(0), Ticket(1_000_001), Ticket(1_000_002)]);
     }
 }

@@ -1,7 +1,8 @@
-//! Which tenants have a VM: asked of the workers on which they live, all at once, for so long as the asker has time.
+//! Which tenants have a VM: asked of the workers on which they live, all at once, for so long as
+//! the asker has time.
 //!
-//! Nothing is kept: a VM comes and goes with every event, and its worker is the one who knows. Blocks its caller, never a
-//! worker.
+//! Nothing is kept: a VM comes and goes with every event, and its worker is the one who knows.
+//! Blocks its caller, never a worker.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,7 +39,11 @@ impl Vms {
 ///
 /// # Blocks
 /// Until all workers that were asked have answered, or `deadline`.
-pub(super) fn have_vms(workers: &[Arc<dyn Managed>], tenants: &[TenantId], deadline: Instant) -> Vec<bool> {
+pub(super) fn have_vms(
+    workers: &[Arc<dyn Managed>],
+    tenants: &[TenantId],
+    deadline: Instant,
+) -> Vec<bool> {
     if workers.is_empty() {
         return vec![false; tenants.len()];
     }

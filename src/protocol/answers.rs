@@ -1,4 +1,5 @@
-//! How a dispatch's error travels: as the text of `{"Err": text}`, whose prefix is its kind (protocol.md, rule 8).
+//! How a dispatch's error travels: as the text of `{"Err": text}`, whose prefix is its kind
+//! (protocol.md, rule 8).
 //!
 //! Pure; used by both ends.
 
@@ -13,16 +14,23 @@ const BAD_INPUT: &str = "bad_input: ";
 pub(super) fn to_wire(error: &DispatchError) -> String {
     match error {
         DispatchError::Script(text) => format!("{SCRIPT}{text}"),
-        DispatchError::Busy(_) | DispatchError::NotSent(_) | DispatchError::NoWorker(_) => format!("{BUSY}{error}"),
+        DispatchError::Busy(_) | DispatchError::NotSent(_) | DispatchError::NoWorker(_) => {
+            format!("{BUSY}{error}")
+        }
         DispatchError::Deadline { .. } => format!("{DEADLINE}{error}"),
-        DispatchError::TooLarge { .. } | DispatchError::BadInput(_) => format!("{BAD_INPUT}{error}"),
-        // A worker does not know more than that it failed; an error without a prefix is a script error.
-        DispatchError::OutcomeUnknown(_) | DispatchError::Banned | DispatchError::Quarantined => error.to_string(),
+        DispatchError::TooLarge { .. } | DispatchError::BadInput(_) => {
+            format!("{BAD_INPUT}{error}")
+        }
+        // A worker does not know more than that it failed; an error without a prefix is a script
+        // error.
+        DispatchError::OutcomeUnknown(_) | DispatchError::Banned | DispatchError::Quarantined => {
+            error.to_string()
+        }
     }
 }
 
-/// The error in a text from a worker that announced itself as ours. What has no known prefix is a script error, so a
-/// template cannot forge a kind: its own text always follows `script: `.
+/// The error in a text from a worker that announced itself as ours. What has no known prefix is a
+/// script error, so a template cannot forge a kind: its own text always follows `script: `.
 pub(super) fn from_wire(text: String) -> DispatchError {
     if let Some(text) = text.strip_prefix(BUSY) {
         DispatchError::Busy(text.to_owned())

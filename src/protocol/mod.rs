@@ -1,5 +1,6 @@
-//! The protocol's two ends. The master's: [`MesophyllServer`] with a [`MesophyllServerConn`] for each worker. The
-//! worker's: [`MesophyllClient`] for dispatches, [`MesophyllDbClient`] for the database.
+//! The protocol's two ends. The master's: [`MesophyllServer`] with a [`MesophyllServerConn`] for
+//! each worker. The worker's: [`MesophyllClient`] for dispatches, [`MesophyllDbClient`] for the
+//! database.
 //!
 //! Rules are numbered as in docs/protocol.md ("Messages").
 

@@ -1,7 +1,9 @@
-//! Tenant VMs: what a worker needs of them ([`TemplateRuntime`]) and what they need of the database ([`TenantDb`]).
+//! Tenant VMs: what a worker needs of them ([`TemplateRuntime`]) and what they need of the database
+//! ([`TenantDb`]).
 //!
-//! Deliberately ignorant of links, processes and stores: a worker hands jobs in, answers come back through
-//! [`Answer`]s. The one implementation in the product is [`luau`]; tests bring a stand-in of their own.
+//! Deliberately ignorant of links, processes and stores: a worker hands jobs in, answers come back
+//! through [`Answer`]s. The one implementation in the product is [`luau`]; tests bring a stand-in
+//! of their own.
 
 #[cfg(feature = "luau")]
 pub mod luau;
@@ -13,23 +15,27 @@ use std::time::Duration;
 use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, Ticket};
 use crate::wire::data::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KvRecord, PartialGlobalKv, RuntimeFigures, Scopes, TenantId, TenantState,
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KvRecord, PartialGlobalKv, RuntimeFigures, Scopes,
+    TenantId, TenantState,
 };
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
 ///
-/// Calls come from a link's reader thread and never block. Events of one tenant start in the order of their `submit`s.
+/// Calls come from a link's reader thread and never block. Events of one tenant start in the order
+/// of their `submit`s.
 pub trait TemplateRuntime: Send + Sync {
     /// Takes a job; `answer` gets the result exactly once. Overload is answered `Busy` at once.
     ///
     /// Whether the tenant is subscribed to the event has been checked by the worker.
     fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer);
 
-    /// Gives a job up: a queued one is dropped, a running one ends as cancelled. Its answer, if it still comes, is an error.
+    /// Gives a job up: a queued one is dropped, a running one ends as cancelled. Its answer, if it
+    /// still comes, is an error.
     fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
 
-    /// A tenant's own template may have changed: events that are submitted from now on get the one that is stored. Those
-    /// that run finish with the one that they began with. A runtime whose tenants have none has nothing to do.
+    /// A tenant's own template may have changed: events that are submitted from now on get the one
+    /// that is stored. Those that run finish with the one that they began with. A runtime whose
+    /// tenants have none has nothing to do.
     fn template_changed(&self, _tenant: TenantId) {}
 
     /// As [`TemplateRuntime::template_changed`] for every tenant: changes may have been missed.
@@ -43,7 +49,8 @@ pub trait TemplateRuntime: Send + Sync {
         false
     }
 
-    /// Cancels everything, joins every thread and closes the VMs. Later submits are answered with an error.
+    /// Cancels everything, joins every thread and closes the VMs. Later submits are answered with
+    /// an error.
     ///
     /// # Blocks
     /// At most about a second: a running script is stopped by its interrupt.
@@ -69,14 +76,20 @@ pub struct RuntimeStats {
 
 /// The database as templates see it: every operation already bound to the tenant that runs.
 ///
-/// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell which.
-/// All of them block until the answer or the deadline of the transport, and are called from I/O threads only.
+/// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell
+/// which. All of them block until the answer or the deadline of the transport, and are called from
+/// I/O threads only.
 pub trait TenantDb: Send + Sync {
     /// The record with exactly these scopes.
     ///
     /// # Errors
     /// See [`DbError`]; as for every operation here.
-    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError>;
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+    ) -> Result<Option<KvRecord>, DbError>;
 
     /// All scopes of the tenant's records, sorted, distinct.
     ///
@@ -88,7 +101,13 @@ pub trait TenantDb: Send + Sync {
     ///
     /// # Errors
     /// See [`DbError`].
-    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError>;
+    fn kv_set(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+        value: EncodedValue,
+    ) -> Result<(), DbError>;
 
     /// Deletes a record; one that is not there is no error.
     ///
@@ -96,11 +115,17 @@ pub trait TenantDb: Send + Sync {
     /// See [`DbError`].
     fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError>;
 
-    /// The records whose scopes contain all of `scopes` and whose key matches the ILIKE pattern, ordered by key, scopes.
+    /// The records whose scopes contain all of `scopes` and whose key matches the ILIKE pattern,
+    /// ordered by key, scopes.
     ///
     /// # Errors
     /// See [`DbError`].
-    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError>;
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        pattern: String,
+    ) -> Result<Vec<KvRecord>, DbError>;
 
     /// The states of all tenants that belong to this worker.
     ///
@@ -118,7 +143,8 @@ pub trait TenantDb: Send + Sync {
     ///
     /// # Errors
     /// See [`DbError`].
-    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError>;
+    fn global_kv_find(&self, query: String, scope: String)
+    -> Result<Vec<PartialGlobalKv>, DbError>;
 
     /// One approved entry, as this tenant may see it.
     ///
@@ -139,7 +165,8 @@ pub trait TenantDb: Send + Sync {
     fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError>;
 }
 
-/// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with the runtime.
+/// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with
+/// the runtime.
 pub trait TenantStates: Send + Sync {
     /// The tenant's state, or the defaults as a state if it has none.
     fn get(&self, tenant: TenantId) -> Arc<TenantState>;

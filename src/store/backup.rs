@@ -1,8 +1,10 @@
-//! A store's contents as a stream: what a backup through a running master consists of, the same for every store.
+//! A store's contents as a stream: what a backup through a running master consists of, the same for
+//! every store.
 //!
-//! Frames, each a length of 4 bytes (highest first) and so many bytes of MessagePack: first what this is, then a frame for
-//! each tenant state, record, entry and purchase, last how many there were. A stream without that last frame is no backup.
-//! Pure but for the reader that it is given; any thread.
+//! Frames, each a length of 4 bytes (highest first) and so many bytes of MessagePack: first what
+//! this is, then a frame for each tenant state, record, entry and purchase, last how many there
+//! were. A stream without that last frame is no backup. Pure but for the reader that it is given;
+//! any thread.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -84,11 +86,15 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Totals { states, records, entries, purchases } = self;
-        write!(f, "{states} tenant states, {records} records, {entries} shop entries, {purchases} purchases")
+        write!(
+            f,
+            "{states} tenant states, {records} records, {entries} shop entries, {purchases} purchases"
+        )
     }
 }
 
-/// The frames of a backup, one by one. After an error of the store comes a frame that says so, and then nothing.
+/// The frames of a backup, one by one. After an error of the store comes a frame that says so, and
+/// then nothing.
 fn frames(export: Export) -> impl Iterator<Item = Vec<u8>> + Send {
     let mut export = export;
     let mut totals = Totals::default();
@@ -216,7 +222,9 @@ impl fmt::Display for StreamError {
         match self {
             StreamError::CutShort(Some(error)) => write!(f, "the backup was cut short: {error}"),
             StreamError::CutShort(None) => f.write_str("the backup was cut short"),
-            StreamError::Store(text) => write!(f, "the master's store failed in the middle: {text}"),
+            StreamError::Store(text) => {
+                write!(f, "the master's store failed in the middle: {text}")
+            }
             StreamError::Foreign => f.write_str("the answer is no backup that this version knows"),
         }
     }
@@ -263,7 +271,8 @@ impl<R: Read> FrameReader<R> {
     ///
     /// # Errors
     /// It is no backup, or not a whole one.
-    #[allow(clippy::should_implement_trait)] // An iterator of results invites to drop errors in adaptors.
+    // An iterator of results invites to drop errors in adaptors.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Exported>, StreamError> {
         if !self.has_begun {
             let frame = self.frame()?;
@@ -305,7 +314,11 @@ impl<R: Read> FrameReader<R> {
 fn check_head(frame: &[u8]) -> Result<(), StreamError> {
     let mut reader = Reader::new(frame);
     let is_ours = reader.item()? == Item::Array(2) && reader.item()? == Item::Str(NAME.as_bytes());
-    if is_ours && reader.item()? == Item::Unsigned(VERSION) { Ok(()) } else { Err(StreamError::Foreign) }
+    if is_ours && reader.item()? == Item::Unsigned(VERSION) {
+        Ok(())
+    } else {
+        Err(StreamError::Foreign)
+    }
 }
 
 fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
@@ -319,11 +332,15 @@ fn decode(frame: &[u8]) -> Result<Frame, StreamError> {
         b"state" => one(Exported::State {
             tenant: TenantId::decode(reader)?,
             stored: {
-                let standing = if bool::decode(reader)? { Standing::Banned } else { Standing::Good };
+                let standing =
+                    if bool::decode(reader)? { Standing::Banned } else { Standing::Good };
                 StoredState { standing, state: Option::<TenantState>::decode(reader)? }
             },
         }),
-        b"record" => one(Exported::Record { tenant: TenantId::decode(reader)?, record: KvRecord::decode(reader)? }),
+        b"record" => one(Exported::Record {
+            tenant: TenantId::decode(reader)?,
+            record: KvRecord::decode(reader)?,
+        }),
         b"entry" => one(Exported::Entry(GlobalEntry {
             partial: PartialGlobalKv::decode(reader)?,
             data: EncodedJson::decode(reader)?,
@@ -401,7 +418,11 @@ mod tests {
             },
             Exported::Record { tenant: TenantId::User(5), record },
             Exported::Entry(GlobalEntry { partial, data: EncodedJson::null() }),
-            Exported::Purchase { tenant: TenantId::Guild(7), at: place, when: at(1_700_000_000_123_456) },
+            Exported::Purchase {
+                tenant: TenantId::Guild(7),
+                at: place,
+                when: at(1_700_000_000_123_456),
+            },
         ]
     }
 
@@ -426,7 +447,10 @@ mod tests {
         assert_eq!(read_back, items);
         assert_eq!(totals, Totals { states: 2, records: 2, entries: 1, purchases: 1 });
         for length in 0..bytes.len() {
-            assert!(matches!(read(&bytes[..length]), Err(StreamError::CutShort(None))), "{length} bytes");
+            assert!(
+                matches!(read(&bytes[..length]), Err(StreamError::CutShort(None))),
+                "{length} bytes"
+            );
         }
         assert_eq!(read(&stream(Vec::new())).expect("empty, and whole").1, Totals::default());
     }

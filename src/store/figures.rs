@@ -1,4 +1,5 @@
-//! What a store tells of its inside, beyond how long its operations take: queues, commits, connections.
+//! What a store tells of its inside, beyond how long its operations take: queues, commits,
+//! connections.
 
 use crate::base::metrics::Buckets;
 

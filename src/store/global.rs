@@ -1,7 +1,9 @@
-//! The shop: immutable, versioned entries that tenants publish, staff reviews, and others read or buy.
+//! The shop: immutable, versioned entries that tenants publish, staff reviews, and others read or
+//! buy.
 //!
-//! An entry is named by key, version and scope and starts as `pending`; readers see what is `approved`. Here are its rules
-//! and what each side of it may do; keeping entries is the [`super::Store`]'s. Called from any thread.
+//! An entry is named by key, version and scope and starts as `pending`; readers see what is
+//! `approved`. Here are its rules and what each side of it may do; keeping entries is the
+//! [`super::Store`]'s. Called from any thread.
 
 use std::fmt::Write as _;
 
@@ -10,11 +12,12 @@ use super::rules::{check_json, check_pattern, refused, without_nul};
 use super::{DbState, FindLimits};
 use crate::base::error::DbError;
 use crate::base::limits::{
-    GLOBAL_KV_ENTRY_MAX_BYTES, GLOBAL_KV_KEY_MAX_BYTES, GLOBAL_KV_KEY_MIN_BYTES, GLOBAL_KV_OWNED_MAX,
-    GLOBAL_KV_REVIEW_MAX_BYTES, KV_SCOPE_MAX_BYTES,
+    GLOBAL_KV_ENTRY_MAX_BYTES, GLOBAL_KV_KEY_MAX_BYTES, GLOBAL_KV_KEY_MIN_BYTES,
+    GLOBAL_KV_OWNED_MAX, GLOBAL_KV_REVIEW_MAX_BYTES, KV_SCOPE_MAX_BYTES,
 };
 use crate::wire::data::{
-    CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
+    CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
+    TenantId, Timestamp,
 };
 
 /// The review state of an entry that readers see.
@@ -83,7 +86,11 @@ impl GlobalFilter {
     ///
     /// # Errors
     /// `Refused` by a rule.
-    pub fn new(review_state: Option<String>, scope: Option<String>, pattern: Option<&str>) -> Result<Self, DbError> {
+    pub fn new(
+        review_state: Option<String>,
+        scope: Option<String>,
+        pattern: Option<&str>,
+    ) -> Result<Self, DbError> {
         without_nul(review_state.as_deref().unwrap_or_default(), "a review state")?;
         check_global_scope(scope.as_deref().unwrap_or_default())?;
         Ok(Self { review_state, scope, pattern: check_pattern(pattern.unwrap_or("%"))? })
@@ -108,7 +115,8 @@ pub enum GlobalChange {
 
 fn check_global_key(key: &str) -> Result<(), DbError> {
     let is_long_enough = (GLOBAL_KV_KEY_MIN_BYTES..=GLOBAL_KV_KEY_MAX_BYTES).contains(&key.len());
-    let has_only_allowed = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let has_only_allowed =
+        key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if is_long_enough && has_only_allowed && !key.starts_with('.') && !key.ends_with('.') {
         return Ok(());
     }
@@ -179,7 +187,8 @@ pub fn check_op(op: &GlobalKeyValueOp, tenant: TenantId) -> Result<(), DbError> 
 }
 
 impl DbState {
-    /// The approved entries of a scope whose key matches, ordered by key, then version, without their long texts.
+    /// The approved entries of a scope whose key matches, ordered by key, then version, without
+    /// their long texts.
     ///
     /// # Errors
     /// `Refused` by a rule or because too many match; else see [`super::Store`].
@@ -193,7 +202,11 @@ impl DbState {
     ///
     /// # Errors
     /// `Refused` by a rule; else see [`super::Store`].
-    pub fn global_get(&self, reader: Option<TenantId>, at: &GlobalAddress) -> Result<Option<GlobalKv>, DbError> {
+    pub fn global_get(
+        &self,
+        reader: Option<TenantId>,
+        at: &GlobalAddress,
+    ) -> Result<Option<GlobalKv>, DbError> {
         at.check()?;
         let Some(entry) = self.store().global_get(at)? else { return Ok(None) };
         if entry.partial.review_state != APPROVED {
@@ -205,7 +218,10 @@ impl DbState {
             _ => !is_priced,
         };
         let data = if is_paid {
-            GlobalKvData::Value { data: entry.data, opaque: is_priced || !entry.partial.public_data }
+            GlobalKvData::Value {
+                data: entry.data,
+                opaque: is_priced || !entry.partial.public_data,
+            }
         } else {
             GlobalKvData::PurchaseRequired { purchase_url: self.purchase_url(at) }
         };
@@ -215,8 +231,8 @@ impl DbState {
     /// Publishes or deletes an entry of the tenant's own.
     ///
     /// # Errors
-    /// `Refused` by a rule or the quota; `Conflict`: it exists; `NotFound`: it does not; `Forbidden`: it is another's;
-    /// else see [`super::Store`].
+    /// `Refused` by a rule or the quota; `Conflict`: it exists; `NotFound`: it does not;
+    /// `Forbidden`: it is another's; else see [`super::Store`].
     pub fn global(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
         match op {
             GlobalKeyValueOp::Create { entry } => self.create(check_entry_of(entry, tenant)?),
@@ -239,7 +255,8 @@ impl DbState {
     }
 
     fn create(&self, entry: GlobalEntry) -> Result<(), DbError> {
-        let quota = super::Quota { records: GLOBAL_KV_OWNED_MAX, bytes: self.options().quota.bytes };
+        let quota =
+            super::Quota { records: GLOBAL_KV_OWNED_MAX, bytes: self.options().quota.bytes };
         self.store().global_create(entry, quota)
     }
 
@@ -250,11 +267,17 @@ impl DbState {
     pub fn global_change(&self, at: GlobalAddress, change: GlobalChange) -> Result<(), DbError> {
         at.check()?;
         match &change {
-            GlobalChange::Review(state) if state.is_empty() || state.len() > GLOBAL_KV_REVIEW_MAX_BYTES => {
-                return Err(refused(format!("a review state has 1 to {GLOBAL_KV_REVIEW_MAX_BYTES} bytes")));
+            GlobalChange::Review(state)
+                if state.is_empty() || state.len() > GLOBAL_KV_REVIEW_MAX_BYTES =>
+            {
+                return Err(refused(format!(
+                    "a review state has 1 to {GLOBAL_KV_REVIEW_MAX_BYTES} bytes"
+                )));
             }
             GlobalChange::Review(state) => without_nul(state, "a review state")?,
-            GlobalChange::Price(Some(price)) if *price < 0 => return Err(refused("a price is not negative")),
+            GlobalChange::Price(Some(price)) if *price < 0 => {
+                return Err(refused("a price is not negative"));
+            }
             GlobalChange::Price(_) => {}
         }
         self.store().global_change(at, change, Timestamp::now())
@@ -328,16 +351,25 @@ pub(super) fn not_found() -> DbError {
 }
 
 /// Checks that an entry is the tenant's own; without a tenant it is the staff that asks.
-pub(super) fn check_owner(entry: &PartialGlobalKv, tenant: Option<TenantId>) -> Result<(), DbError> {
+pub(super) fn check_owner(
+    entry: &PartialGlobalKv,
+    tenant: Option<TenantId>,
+) -> Result<(), DbError> {
     let Some(tenant) = tenant else { return Ok(()) };
-    if entry.owner_type == tenant.kind().as_str() && entry.owner_id == tenant.snowflake().to_string() {
+    if entry.owner_type == tenant.kind().as_str()
+        && entry.owner_id == tenant.snowflake().to_string()
+    {
         return Ok(());
     }
     Err(DbError::Forbidden("the entry belongs to somebody else".to_owned()))
 }
 
 /// Carries a staff's change out on an entry.
-pub(super) fn change(entry: &mut PartialGlobalKv, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+pub(super) fn change(
+    entry: &mut PartialGlobalKv,
+    change: GlobalChange,
+    now: Timestamp,
+) -> Result<(), DbError> {
     match change {
         GlobalChange::Review(state) => entry.review_state = state,
         GlobalChange::Price(Some(_)) if entry.owner_type != STAFF => {

@@ -1,6 +1,8 @@
-//! A store whose operations are counted and timed, whichever store it is: what [`DbState`](super::DbState) puts around its own.
+//! A store whose operations are counted and timed, whichever store it is: what
+//! [`DbState`](super::DbState) puts around its own.
 //!
-//! Deliberately below the rules: what they refuse never comes here. Written by whoever asks the store, read by anybody.
+//! Deliberately below the rules: what they refuse never comes here. Written by whoever asks the
+//! store, read by anybody.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,12 +10,15 @@ use std::time::{Duration, Instant};
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoreFigures, StoredState, Usage};
+use super::{
+    FindLimits, KvSet, Quota, Revision, Standing, Store, StoreFigures, StoredState, Usage,
+};
 use crate::base::error::DbError;
 use crate::base::metrics::{Buckets, Counter, Histogram};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 
-/// What a store is asked to do, as a label: one for each method of [`Store`] that asks or changes something.
+/// What a store is asked to do, as a label: one for each method of [`Store`] that asks or changes
+/// something.
 #[allow(missing_docs)] // Named like the methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -66,8 +71,17 @@ impl Operation {
 }
 
 /// What came of an operation, as labels: success, and each [`DbError`].
-pub const RESULTS: [&str; 9] =
-    ["ok", "refused", "forbidden", "conflict", "not_found", "busy", "unavailable", "outcome_unknown", "internal"];
+pub const RESULTS: [&str; 9] = [
+    "ok",
+    "refused",
+    "forbidden",
+    "conflict",
+    "not_found",
+    "busy",
+    "unavailable",
+    "outcome_unknown",
+    "internal",
+];
 
 /// The place among [`RESULTS`].
 fn place_of<T>(result: &Result<T, DbError>) -> usize {
@@ -129,7 +143,11 @@ impl Measured {
         &self.figures
     }
 
-    fn timed<T>(&self, operation: Operation, ask: impl FnOnce(&dyn Store) -> Result<T, DbError>) -> Result<T, DbError> {
+    fn timed<T>(
+        &self,
+        operation: Operation,
+        ask: impl FnOnce(&dyn Store) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
         let began = Instant::now();
         let result = ask(&*self.store);
         self.figures.note(operation, place_of(&result), began.elapsed());
@@ -150,7 +168,12 @@ impl Store for Measured {
         self.timed(Operation::SetTenantState, |store| store.set_tenant_state(tenant, state))
     }
 
-    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+    ) -> Result<Option<KvRecord>, DbError> {
         self.timed(Operation::KvGet, |store| store.kv_get(tenant, key, scopes))
     }
 
@@ -188,11 +211,20 @@ impl Store for Measured {
         self.timed(Operation::SetStanding, |store| store.set_standing(tenant, standing))
     }
 
-    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.timed(Operation::GlobalFind, |store| store.global_find(scope, pattern, limits))
     }
 
-    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_list(
+        &self,
+        filter: &GlobalFilter,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.timed(Operation::GlobalList, |store| store.global_list(filter, limits))
     }
 
@@ -208,11 +240,21 @@ impl Store for Measured {
         self.timed(Operation::GlobalDelete, |store| store.global_delete(at, owner))
     }
 
-    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+    fn global_change(
+        &self,
+        at: GlobalAddress,
+        change: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.timed(Operation::GlobalChange, |store| store.global_change(at, change, now))
     }
 
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+    fn global_purchase(
+        &self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.timed(Operation::GlobalPurchase, |store| store.global_purchase(tenant, at, now))
     }
 
@@ -240,7 +282,12 @@ mod tests {
 
     #[test]
     fn operations_stand_in_the_order_of_their_places() {
-        assert!(Operation::ALL.iter().enumerate().all(|(place, (operation, _))| *operation as usize == place));
+        assert!(
+            Operation::ALL
+                .iter()
+                .enumerate()
+                .all(|(place, (operation, _))| *operation as usize == place)
+        );
     }
 
     #[test]
@@ -251,7 +298,10 @@ mod tests {
         assert_eq!(measured.kv_get(TenantId::Guild(1), "k", &scopes), Ok(None));
         assert!(matches!(measured.global_delete(at, None), Err(DbError::NotFound(_))));
         assert_eq!(measured.operations().results(Operation::KvGet), [1, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(measured.operations().results(Operation::GlobalDelete), [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(
+            measured.operations().results(Operation::GlobalDelete),
+            [0, 0, 0, 0, 1, 0, 0, 0, 0]
+        );
         assert_eq!(measured.operations().took(Operation::GlobalDelete).count(), 1);
         assert_eq!(measured.operations().took(Operation::KvSet).count(), 0);
     }

@@ -1,8 +1,10 @@
-//! Where tenants' states and records are kept: the [`Store`] trait, its implementations, and [`DbState`] with the rules.
+//! Where tenants' states and records are kept: the [`Store`] trait, its implementations, and
+//! [`DbState`] with the rules.
 //!
-//! A store does what it is told, atomically and durably; what may be asked of it is decided before, in `rules.rs` and
-//! [`DbState`], so that all stores refuse alike. Stores read no clock and draw no random numbers: both come with the
-//! operation, so that equal operations give equal answers. Called from any thread.
+//! A store does what it is told, atomically and durably; what may be asked of it is decided before,
+//! in `rules.rs` and [`DbState`], so that all stores refuse alike. Stores read no clock and draw no
+//! random numbers: both come with the operation, so that equal operations give equal answers.
+//! Called from any thread.
 
 pub mod backup;
 mod figures;
@@ -32,20 +34,23 @@ use crate::base::error::DbError;
 use crate::base::limits::{
     KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
 };
-use crate::wire::data::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use pattern::Pattern;
 
 /// Keeps tenants' states and records.
 ///
-/// Acknowledged means synced: when a write returns `Ok`, the change outlives the process and the machine's power (but for
-/// `memory:`, whose whole contents end with the process). Every write is atomic. What callers pass has been checked
-/// against the rules.
+/// Acknowledged means synced: when a write returns `Ok`, the change outlives the process and the
+/// machine's power (but for `memory:`, whose whole contents end with the process). Every write is
+/// atomic. What callers pass has been checked against the rules.
 ///
 /// # Errors
-/// Of every operation: `Busy` and `Unavailable`, nothing was done · `OutcomeUnknown`, a write may have been made or not ·
-/// `Internal`, what is stored cannot be read. Others are named where they occur.
+/// Of every operation: `Busy` and `Unavailable`, nothing was done · `OutcomeUnknown`, a write may
+/// have been made or not · `Internal`, what is stored cannot be read. Others are named where they
+/// occur.
 ///
 /// # Blocks
 /// A read until the disk answers; a write until it is synced, at most `STORE_WRITE_TIMEOUT`.
@@ -72,7 +77,12 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// See [`Store`].
-    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError>;
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+    ) -> Result<Option<KvRecord>, DbError>;
 
     /// The scopes of all the tenant's records, sorted, distinct.
     ///
@@ -92,7 +102,8 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError>;
 
-    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then scopes.
+    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
+    /// scopes.
     ///
     /// # Errors
     /// See [`Store`]; `Refused` if there are more than `limits` allow.
@@ -122,18 +133,28 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError>;
 
-    /// The approved entries of a scope whose key matches, ordered by key, then version, without their long texts.
+    /// The approved entries of a scope whose key matches, ordered by key, then version, without
+    /// their long texts.
     ///
     /// # Errors
     /// See [`Store`]; `Refused` if there are more than `limits` allow.
-    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError>;
+    fn global_find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError>;
 
-    /// The entries that a filter lets through, whatever their review state, ordered by scope, then key, then version,
-    /// without their long texts.
+    /// The entries that a filter lets through, whatever their review state, ordered by scope, then
+    /// key, then version, without their long texts.
     ///
     /// # Errors
     /// See [`Store`]; `Refused` if there are more than `limits` allow.
-    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError>;
+    fn global_list(
+        &self,
+        filter: &GlobalFilter,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError>;
 
     /// One entry, whatever its review state.
     ///
@@ -157,13 +178,23 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// See [`Store`]; `NotFound`; `Refused` if this entry cannot have that.
-    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError>;
+    fn global_change(
+        &self,
+        at: GlobalAddress,
+        change: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError>;
 
     /// Notes that a tenant purchased an entry; a second time changes nothing.
     ///
     /// # Errors
     /// See [`Store`]; `NotFound`.
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError>;
+    fn global_purchase(
+        &self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError>;
 
     /// Whether a tenant purchased an entry.
     ///
@@ -185,7 +216,8 @@ pub trait Store: Send + Sync {
         StoreFigures::default()
     }
 
-    /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second call does nothing.
+    /// Finishes what was begun, releases the files and answers `Unavailable` from then on. A second
+    /// call does nothing.
     ///
     /// # Blocks
     /// Until the writes under way are synced.
@@ -213,7 +245,8 @@ pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
     open_with(url, StoreOptions::default())
 }
 
-/// Opens a store; a file that is not there yet is created, a database's tables must be there (see [`migrate`]).
+/// Opens a store; a file that is not there yet is created, a database's tables must be there (see
+/// [`migrate`]).
 ///
 /// # Blocks
 /// Until the store is ready to serve.
@@ -234,7 +267,8 @@ pub fn open_with(url: &StoreUrl, options: StoreOptions) -> Result<Arc<dyn Store>
     }
 }
 
-/// Checks that a store of this kind is built in and that its URL can be understood, without touching it.
+/// Checks that a store of this kind is built in and that its URL can be understood, without
+/// touching it.
 ///
 /// # Errors
 /// [`OpenError::NotBuilt`] or [`OpenError::BadUrl`].
@@ -278,9 +312,11 @@ pub fn migrate(url: &StoreUrl) -> Result<Migrated, OpenError> {
 const NOT_BUILT: OpenError =
     OpenError::NotBuilt("this program was built without the PostgreSQL store (feature `postgres`)");
 
-/// The place of a set among the sets of one tenant's state: a later one has a higher revision, as long as the store is open.
+/// The place of a set among the sets of one tenant's state: a later one has a higher revision, as
+/// long as the store is open.
 ///
-/// Two callers that set the same state learn here whose state was the last, which their own order of return does not say.
+/// Two callers that set the same state learn here whose state was the last, which their own order
+/// of return does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Revision(pub u64);
 
@@ -352,7 +388,8 @@ pub struct Usage {
 impl Usage {
     /// The usage after a record of `old` bytes (none: there was no record) was set to `new` bytes.
     ///
-    /// A tenant that is over its quota (it was lowered) may still replace records by ones that are no larger.
+    /// A tenant that is over its quota (it was lowered) may still replace records by ones that are
+    /// no larger.
     ///
     /// # Errors
     /// `Refused`: it would be more than the quota.
@@ -360,10 +397,16 @@ impl Usage {
         let records = self.records + u64::from(old.is_none());
         let bytes = (self.bytes + new).saturating_sub(old.unwrap_or(0));
         if records > quota.records && old.is_none() {
-            return Err(DbError::Refused(format!("a tenant has at most {} records", quota.records)));
+            return Err(DbError::Refused(format!(
+                "a tenant has at most {} records",
+                quota.records
+            )));
         }
         if bytes > quota.bytes && bytes > self.bytes {
-            return Err(DbError::Refused(format!("a tenant's records have at most {} bytes", quota.bytes)));
+            return Err(DbError::Refused(format!(
+                "a tenant's records have at most {} bytes",
+                quota.bytes
+            )));
         }
         Ok(Self { records, bytes })
     }
@@ -396,14 +439,20 @@ impl Default for FindLimits {
 }
 
 impl FindLimits {
-    /// What a record's id, times and lengths take in an answer, at most; so an answer within the limit is one in fact.
+    /// What a record's id, times and lengths take in an answer, at most; so an answer within the
+    /// limit is one in fact.
     const RECORD_OVERHEAD_BYTES: usize = 128;
 
     /// Counts one more record.
     ///
     /// # Errors
     /// `Refused`: it is one too many.
-    pub fn take(&mut self, key: &str, scopes: &[String], value_bytes: usize) -> Result<(), DbError> {
+    pub fn take(
+        &mut self,
+        key: &str,
+        scopes: &[String],
+        value_bytes: usize,
+    ) -> Result<(), DbError> {
         let scopes: usize = scopes.iter().map(String::len).sum();
         let bytes = key.len() + scopes + value_bytes + Self::RECORD_OVERHEAD_BYTES;
         match (self.records.checked_sub(1), self.bytes.checked_sub(bytes)) {
@@ -411,7 +460,9 @@ impl FindLimits {
                 *self = Self { records, bytes };
                 Ok(())
             }
-            _ => Err(DbError::Refused("too many records match: narrow the pattern or the scopes".to_owned())),
+            _ => Err(DbError::Refused(
+                "too many records match: narrow the pattern or the scopes".to_owned(),
+            )),
         }
     }
 }
@@ -422,7 +473,8 @@ impl FindLimits {
     /// # Errors
     /// `Refused`: it is one too many.
     pub fn take_entry(&mut self, entry: &PartialGlobalKv) -> Result<(), DbError> {
-        let texts = entry.scope.len() + entry.short.len() + entry.review_state.len() + entry.owner_id.len();
+        let texts =
+            entry.scope.len() + entry.short.len() + entry.review_state.len() + entry.owner_id.len();
         self.take(&entry.key, &[], texts + entry.public_metadata.as_bytes().len())
     }
 }
@@ -430,7 +482,9 @@ impl FindLimits {
 /// When a record was last set: `now`, but always later than before, whatever the clock does.
 fn touched(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
     match before {
-        Some(before) if before >= now => Timestamp::from_unix_micros(before.unix_micros() + 1).unwrap_or(before),
+        Some(before) if before >= now => {
+            Timestamp::from_unix_micros(before.unix_micros() + 1).unwrap_or(before)
+        }
         _ => now,
     }
 }

@@ -1,8 +1,10 @@
-//! Our own ILIKE: which keys a Find returns, the same on every store and whatever a server's locale says.
+//! Our own ILIKE: which keys a Find returns, the same on every store and whatever a server's locale
+//! says.
 //!
-//! A pattern becomes a small automaton whose states are the bits of a few machine words, so matching takes a fixed number
-//! of word operations for each character of a key: there is no backtracking that a pattern could drive. Deliberately
-//! without an escape character of the caller's choice. Pure; any thread.
+//! A pattern becomes a small automaton whose states are the bits of a few machine words, so
+//! matching takes a fixed number of word operations for each character of a key: there is no
+//! backtracking that a pattern could drive. Deliberately without an escape character of the
+//! caller's choice. Pure; any thread.
 
 use std::fmt;
 
@@ -11,14 +13,16 @@ use crate::base::limits::KV_PATTERN_MAX_BYTES;
 /// A word for every 64 states; a pattern of n characters has n + 1 states at most.
 const WORDS_MAX: usize = KV_PATTERN_MAX_BYTES / 64 + 1;
 
-/// A compiled pattern: `%` is any text, `_` any one character, a backslash takes the next character as it is.
+/// A compiled pattern: `%` is any text, `_` any one character, a backslash takes the next character
+/// as it is.
 ///
 /// Case does not matter, character by character: [`fold`].
 #[derive(Clone)]
 pub struct Pattern {
     /// States that go on to the next one with any character: those in front of a `_`.
     any: Box<[u64]>,
-    /// For each character of the pattern, in order of characters, the states that it moves on, `any` included.
+    /// For each character of the pattern, in order of characters, the states that it moves on,
+    /// `any` included.
     moves: Vec<(char, Box<[u64]>)>,
     /// States that stay with any character: those in front of a `%`.
     stays: Box<[u64]>,
@@ -39,8 +43,12 @@ pub enum PatternError {
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PatternError::TrailingBackslash => f.write_str("a pattern must not end in a lone backslash"),
-            PatternError::TooLong => write!(f, "a pattern has at most {KV_PATTERN_MAX_BYTES} bytes"),
+            PatternError::TrailingBackslash => {
+                f.write_str("a pattern must not end in a lone backslash")
+            }
+            PatternError::TooLong => {
+                write!(f, "a pattern has at most {KV_PATTERN_MAX_BYTES} bytes")
+            }
         }
     }
 }
@@ -124,7 +132,8 @@ impl Pattern {
         states[self.accept / 64] >> (self.accept % 64) & 1 == 1
     }
 
-    /// What the [`index_fold`] of every matching key starts with: where a store starts and ends its scan.
+    /// What the [`index_fold`] of every matching key starts with: where a store starts and ends its
+    /// scan.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -139,7 +148,10 @@ impl Pattern {
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pattern").field("states", &(self.accept + 1)).field("prefix", &self.prefix).finish()
+        f.debug_struct("Pattern")
+            .field("states", &(self.accept + 1))
+            .field("prefix", &self.prefix)
+            .finish()
     }
 }
 
@@ -161,8 +173,8 @@ fn elements(text: &str) -> Result<Vec<Element>, PatternError> {
     Ok(elements)
 }
 
-/// Case folding for matching: `char::to_lowercase` where that is one character; a character with a longer lower case
-/// stays as it is (protocol.md).
+/// Case folding for matching: `char::to_lowercase` where that is one character; a character with a
+/// longer lower case stays as it is (protocol.md).
 pub fn fold(char: char) -> char {
     let mut lower = char.to_lowercase();
     match (lower.next(), lower.next()) {
@@ -173,12 +185,16 @@ pub fn fold(char: char) -> char {
 
 const KELVIN_SIGN: char = '\u{212A}';
 
-/// A key as an index orders it, so that the keys of a [`Pattern::prefix`] lie together whatever their case.
+/// A key as an index orders it, so that the keys of a [`Pattern::prefix`] lie together whatever
+/// their case.
 ///
-/// Deliberately not [`fold`]: an index outlives the Unicode tables of the compiler that we were built with, so it folds
-/// the ASCII letters only, which will not change, and the one other character that folds to one of them.
+/// Deliberately not [`fold`]: an index outlives the Unicode tables of the compiler that we were
+/// built with, so it folds the ASCII letters only, which will not change, and the one other
+/// character that folds to one of them.
 pub fn index_fold(key: &str) -> String {
-    key.chars().map(|char| if char == KELVIN_SIGN { 'k' } else { char.to_ascii_lowercase() }).collect()
+    key.chars()
+        .map(|char| if char == KELVIN_SIGN { 'k' } else { char.to_ascii_lowercase() })
+        .collect()
 }
 
 /// The literals that a pattern starts with, as far as keys that match them have one index form.
@@ -193,7 +209,8 @@ fn literal_prefix(elements: &[Element]) -> String {
     prefix
 }
 
-/// Whether all characters that fold to this (folded) one have the same [`index_fold`]: ASCII, and what has no case.
+/// Whether all characters that fold to this (folded) one have the same [`index_fold`]: ASCII, and
+/// what has no case.
 fn has_one_index_form(char: char) -> bool {
     char.is_ascii() || char.to_uppercase().eq([char])
 }
@@ -212,8 +229,12 @@ mod tests {
             None => key.is_empty(),
             Some(('%', rest)) => (0..=key.len()).any(|skip| oracle(rest, &key[skip..])),
             Some(('_', rest)) => !key.is_empty() && oracle(rest, &key[1..]),
-            Some(('\\', rest)) => !key.is_empty() && fold(rest[0]) == fold(key[0]) && oracle(&rest[1..], &key[1..]),
-            Some((char, rest)) => !key.is_empty() && fold(*char) == fold(key[0]) && oracle(rest, &key[1..]),
+            Some(('\\', rest)) => {
+                !key.is_empty() && fold(rest[0]) == fold(key[0]) && oracle(&rest[1..], &key[1..])
+            }
+            Some((char, rest)) => {
+                !key.is_empty() && fold(*char) == fold(key[0]) && oracle(rest, &key[1..])
+            }
         }
     }
 
@@ -264,10 +285,17 @@ mod tests {
     #[test]
     fn a_trailing_lone_backslash_and_too_long_a_pattern_are_refused() {
         for pattern in ["\\", "abc\\", r"a\\\"] {
-            assert_eq!(Pattern::parse(pattern).err(), Some(PatternError::TrailingBackslash), "{pattern}");
+            assert_eq!(
+                Pattern::parse(pattern).err(),
+                Some(PatternError::TrailingBackslash),
+                "{pattern}"
+            );
         }
         assert!(Pattern::parse(&"_".repeat(KV_PATTERN_MAX_BYTES)).is_ok());
-        assert_eq!(Pattern::parse(&"_".repeat(KV_PATTERN_MAX_BYTES + 1)).err(), Some(PatternError::TooLong));
+        assert_eq!(
+            Pattern::parse(&"_".repeat(KV_PATTERN_MAX_BYTES + 1)).err(),
+            Some(PatternError::TooLong)
+        );
     }
 
     #[test]
@@ -282,12 +310,16 @@ mod tests {
         };
         for _ in 0..20_000 {
             let pattern: Vec<char> = (0..draw(8)).map(|_| alphabet[draw(7)]).collect();
-            let key: Vec<char> = (0..draw(8)).map(|_| ['a', 'A', 'b', '%', 'É', '\\'][draw(6)]).collect();
+            let key: Vec<char> =
+                (0..draw(8)).map(|_| ['a', 'A', 'b', '%', 'É', '\\'][draw(6)]).collect();
             let (text, key_text) = (String::from_iter(&pattern), String::from_iter(&key));
             let Ok(compiled) = Pattern::parse(&text) else { continue };
             let expected = oracle(&pattern, &key);
             assert_eq!(compiled.matches(&key_text), expected, "{text} {key_text}");
-            assert!(!expected || index_fold(&key_text).starts_with(compiled.prefix()), "{text} {key_text}");
+            assert!(
+                !expected || index_fold(&key_text).starts_with(compiled.prefix()),
+                "{text} {key_text}"
+            );
         }
     }
 
@@ -303,7 +335,8 @@ mod tests {
         }
     }
 
-    // Whatever the machine: a backtracking matcher needs more steps for one of these than there are atoms.
+    // Whatever the machine: a backtracking matcher needs more steps for one of these than there are
+    // atoms.
     #[test]
     fn bombs_do_not_explode() {
         let key = "a".repeat(512);

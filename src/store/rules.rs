@@ -1,7 +1,9 @@
-//! What may be asked of a store: the limits of protocol.md, checked before any work, with one text for each refusal.
+//! What may be asked of a store: the limits of protocol.md, checked before any work, with one text
+//! for each refusal.
 //!
-//! Used by [`super::DbState`] and, before anything is sent, by a worker's database client, so that a refusal is the same
-//! on both. Deliberately without quotas: those depend on what is stored. Pure; any thread.
+//! Used by [`super::DbState`] and, before anything is sent, by a worker's database client, so that
+//! a refusal is the same on both. Deliberately without quotas: those depend on what is stored.
+//! Pure; any thread.
 
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -18,7 +20,11 @@ pub(super) fn refused(why: impl Into<String>) -> DbError {
 }
 
 pub(super) fn without_nul(text: &str, what: &str) -> Result<(), DbError> {
-    if text.contains('\0') { Err(refused(format!("{what} must not contain the character NUL"))) } else { Ok(()) }
+    if text.contains('\0') {
+        Err(refused(format!("{what} must not contain the character NUL")))
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks a key.
@@ -37,7 +43,8 @@ pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
     key == "main" && matches!(scopes.as_slice(), [scope] if scope == "template")
 }
 
-/// Whether a record is that of its tenant's last errors, which is written whatever the tenant's quota says.
+/// Whether a record is that of its tenant's last errors, which is written whatever the tenant's
+/// quota says.
 pub(super) fn is_errors(key: &str, scopes: &Scopes) -> bool {
     key == ERRORS_KEY && matches!(scopes.as_slice(), [scope] if scope == ERRORS_SCOPE)
 }
@@ -51,7 +58,9 @@ pub fn check_scopes(scopes: &Scopes) -> Result<(), DbError> {
         return Err(refused("a record has at least one scope"));
     }
     if scopes.as_slice().iter().map(String::len).sum::<usize>() > KV_SCOPES_MAX_BYTES {
-        return Err(refused(format!("a record's scopes have at most {KV_SCOPES_MAX_BYTES} bytes together")));
+        return Err(refused(format!(
+            "a record's scopes have at most {KV_SCOPES_MAX_BYTES} bytes together"
+        )));
     }
     check_asked_scopes(scopes)
 }
@@ -90,7 +99,8 @@ pub fn check_value(value: &EncodedValue) -> Result<EncodedValue, DbError> {
     wire::pack::value::storable(value).map_err(refused)
 }
 
-/// Checks how many events a tenant's state names: a list of them before names that come twice fall together, too.
+/// Checks how many events a tenant's state names: a list of them before names that come twice fall
+/// together, too.
 ///
 /// # Errors
 /// `Refused`: too many.
@@ -101,19 +111,26 @@ pub fn check_event_count(count: usize) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted, no −0.0 in it.
+/// Checks a tenant's state and gives the form in which it is stored: keys of its data sorted, no
+/// −0.0 in it.
 ///
 /// # Errors
-/// `Refused`: too many events, a name that is too long, data that is too large or deep, or what jsonb cannot keep.
+/// `Refused`: too many events, a name that is too long, data that is too large or deep, or what
+/// jsonb cannot keep.
 pub fn check_tenant_state(state: &TenantState) -> Result<TenantState, DbError> {
     check_event_count(state.events.len())?;
     for name in &state.events {
         if name.len() > STATE_EVENT_NAME_MAX_BYTES {
-            return Err(refused(format!("an event's name has at most {STATE_EVENT_NAME_MAX_BYTES} bytes")));
+            return Err(refused(format!(
+                "an event's name has at most {STATE_EVENT_NAME_MAX_BYTES} bytes"
+            )));
         }
         without_nul(name, "an event's name")?;
     }
-    Ok(TenantState { events: state.events.clone(), data: check_json(&state.data, STATE_DATA_MAX_BYTES)? })
+    Ok(TenantState {
+        events: state.events.clone(),
+        data: check_json(&state.data, STATE_DATA_MAX_BYTES)?,
+    })
 }
 
 /// Checks plain JSON and gives the form in which it is stored: keys sorted, no −0.0.
@@ -132,7 +149,9 @@ pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<Encoded
             PlainToken::Array(_) | PlainToken::Object(_) => {
                 depth += 1;
                 if depth > VALUE_DEPTH_MAX {
-                    return Err(refused(format!("the data nests at most {VALUE_DEPTH_MAX} levels")));
+                    return Err(refused(format!(
+                        "the data nests at most {VALUE_DEPTH_MAX} levels"
+                    )));
                 }
             }
             PlainToken::End => depth = depth.saturating_sub(1),
@@ -189,8 +208,10 @@ mod tests {
 
     #[test]
     fn a_tenant_state_keeps_to_its_limits() {
-        let with = |events: BTreeSet<String>, data| check_tenant_state(&TenantState { events, data });
-        let names = |count: usize| (0..count).map(|number| number.to_string()).collect::<BTreeSet<_>>();
+        let with =
+            |events: BTreeSet<String>, data| check_tenant_state(&TenantState { events, data });
+        let names =
+            |count: usize| (0..count).map(|number| number.to_string()).collect::<BTreeSet<_>>();
         assert!(with(names(1024), EncodedJson::null()).is_ok());
         refusal(with(names(1025), EncodedJson::null()));
         refusal(with(["E".repeat(513)].into(), EncodedJson::null()));
@@ -219,7 +240,8 @@ mod tests {
             writer.text("a");
             writer.unsigned(2);
         });
-        let stored = check_tenant_state(&TenantState { events: BTreeSet::new(), data }).expect("within the limits");
+        let stored = check_tenant_state(&TenantState { events: BTreeSet::new(), data })
+            .expect("within the limits");
         assert_eq!(stored.data.as_bytes(), b"\x82\xa1a\x02\xa1b\x01");
     }
 

@@ -1,7 +1,9 @@
-//! [`DbState`]: the database as everybody above a store sees it, with the rules, the quotas and the tenant states at hand.
+//! [`DbState`]: the database as everybody above a store sees it, with the rules, the quotas and the
+//! tenant states at hand.
 //!
-//! Deliberately the same for a worker in this process and for one that asks over HTTP: whatever may be refused is refused
-//! here. What is about the shop is in `global.rs`. Owned by the master; called from any thread.
+//! Deliberately the same for a worker in this process and for one that asks over HTTP: whatever may
+//! be refused is refused here. What is about the shop is in `global.rs`. Owned by the master;
+//! called from any thread.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,11 +11,16 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::backup::Export;
 use super::measured::Measured;
 use super::states::{StateListener, States, TemplateListener};
-use super::{FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage, rules};
+use super::{
+    FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage,
+    rules,
+};
 use crate::base::error::DbError;
 use crate::base::random;
 use crate::wire::data::sharding::worker_for;
-use crate::wire::data::{EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp,
+};
 
 /// What an operator may change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,8 +87,14 @@ impl DbState {
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
         let store = Measured::new(store);
-        let states = store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        Ok(Self { store, options, states: States::new(states), template_listener: RwLock::default() })
+        let states =
+            store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        Ok(Self {
+            store,
+            options,
+            states: States::new(states),
+            template_listener: RwLock::default(),
+        })
     }
 
     pub(super) fn store(&self) -> &dyn Store {
@@ -105,7 +118,8 @@ impl DbState {
     /// Tells of a changed template, if that is what a write may have changed.
     fn tell_of_template(&self, tenant: TenantId, written: &Result<(), DbError>) {
         if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
-            && let Some(listener) = &*self.template_listener.read().unwrap_or_else(PoisonError::into_inner)
+            && let Some(listener) =
+                &*self.template_listener.read().unwrap_or_else(PoisonError::into_inner)
         {
             listener(tenant);
         }
@@ -114,7 +128,8 @@ impl DbState {
     /// The tenant's state, if it has one.
     ///
     /// # Blocks
-    /// On the store, if a write about the tenant had an unknown outcome and nobody has looked since.
+    /// On the store, if a write about the tenant had an unknown outcome and nobody has looked
+    /// since.
     pub fn tenant_state(&self, tenant: TenantId) -> Option<Arc<TenantState>> {
         self.states.settle_doubt(self.store(), tenant);
         self.states.get(tenant).state
@@ -158,7 +173,11 @@ impl DbState {
     /// See [`Store`].
     pub fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let have_records = self.store.kv_have_records(tenants)?.into_iter();
-        Ok(tenants.iter().zip(have_records).map(|(tenant, has)| has || self.tenant_state(*tenant).is_some()).collect())
+        Ok(tenants
+            .iter()
+            .zip(have_records)
+            .map(|(tenant, has)| has || self.tenant_state(*tenant).is_some())
+            .collect())
     }
 
     /// For staff: sets whether a tenant's dispatches are refused.
@@ -188,7 +207,9 @@ impl DbState {
     /// `Refused` by a rule; else see [`Store`].
     pub fn kv(&self, tenant: TenantId, op: KeyValueOp) -> Result<KvAnswer, DbError> {
         match op {
-            KeyValueOp::Get { scopes, key } => self.kv_get(tenant, &Scopes::new(scopes), &key).map(KvAnswer::Record),
+            KeyValueOp::Get { scopes, key } => {
+                self.kv_get(tenant, &Scopes::new(scopes), &key).map(KvAnswer::Record)
+            }
             KeyValueOp::ListScopes => self.kv_list_scopes(tenant).map(KvAnswer::Scopes),
             KeyValueOp::Set { scopes, key, value } => {
                 self.kv_set(tenant, Scopes::new(scopes), key, &value).map(|()| KvAnswer::Done)
@@ -206,7 +227,12 @@ impl DbState {
     ///
     /// # Errors
     /// `Refused` by a rule; else see [`Store`].
-    pub fn kv_get(&self, tenant: TenantId, scopes: &Scopes, key: &str) -> Result<Option<KvRecord>, DbError> {
+    pub fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        key: &str,
+    ) -> Result<Option<KvRecord>, DbError> {
         rules::check_key(key)?;
         rules::check_scopes(scopes)?;
         self.store.kv_get(tenant, key, scopes)
@@ -224,7 +250,13 @@ impl DbState {
     ///
     /// # Errors
     /// `Refused` by a rule or the quota; else see [`Store`].
-    pub fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: &EncodedValue) -> Result<(), DbError> {
+    pub fn kv_set(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+        value: &EncodedValue,
+    ) -> Result<(), DbError> {
         rules::check_key(&key)?;
         rules::check_scopes(&scopes)?;
         let value = rules::check_value(value)?;
@@ -256,11 +288,17 @@ impl DbState {
         written
     }
 
-    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then scopes.
+    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
+    /// scopes.
     ///
     /// # Errors
     /// `Refused` by a rule or because too many match; else see [`Store`].
-    pub fn kv_find(&self, tenant: TenantId, scopes: &Scopes, pattern: &str) -> Result<Vec<KvRecord>, DbError> {
+    pub fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: &Scopes,
+        pattern: &str,
+    ) -> Result<Vec<KvRecord>, DbError> {
         rules::check_asked_scopes(scopes)?;
         let pattern = rules::check_pattern(pattern)?;
         self.store.kv_find(tenant, scopes, &pattern, FindLimits::default())
@@ -313,7 +351,10 @@ mod tests {
     use crate::wire::data::EncodedJson;
 
     fn state(events: &[&str]) -> TenantState {
-        TenantState { events: events.iter().map(|name| (*name).to_owned()).collect(), data: EncodedJson::null() }
+        TenantState {
+            events: events.iter().map(|name| (*name).to_owned()).collect(),
+            data: EncodedJson::null(),
+        }
     }
 
     fn db() -> DbState {
@@ -324,7 +365,10 @@ mod tests {
     fn a_worker_owns_what_the_formula_gives_it() {
         let tenant = TenantId::Guild(5 << 22);
         assert_eq!(Caller { worker_id: 2, workers: 3 }.check_owns(tenant), Ok(()));
-        assert!(matches!(Caller { worker_id: 1, workers: 3 }.check_owns(tenant), Err(DbError::Forbidden(_))));
+        assert!(matches!(
+            Caller { worker_id: 1, workers: 3 }.check_owns(tenant),
+            Err(DbError::Forbidden(_))
+        ));
     }
 
     #[test]
@@ -367,7 +411,8 @@ mod tests {
         db.on_template(Box::new(move |tenant| hear.lock().expect("not poisoned").push(tenant)));
         let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
         let set = |key: &str, scopes: &[&str]| {
-            db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value).expect("set");
+            db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value)
+                .expect("set");
             std::mem::take(&mut *heard.lock().expect("not poisoned"))
         };
         assert_eq!(set("main", &["template"]), [tenant]);
@@ -385,7 +430,9 @@ mod tests {
         let options = DbOptions { quota, ..DbOptions::default() };
         let db = DbState::new(Arc::new(MemoryStore::new()), options).expect("an empty store");
         let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
-        let set = |key: &str, scope: &str| db.kv_set(tenant, Scopes::new([scope]), key.to_owned(), &value);
+        let set = |key: &str, scope: &str| {
+            db.kv_set(tenant, Scopes::new([scope]), key.to_owned(), &value)
+        };
         assert_eq!(set("a", "s"), Ok(()));
         assert!(matches!(set("b", "s"), Err(DbError::Refused(_))));
         assert_eq!(set("last", "#err"), Ok(()));
@@ -421,7 +468,9 @@ mod tests {
         assert_eq!(*workers[0].1, state(&["B"]), "a banned tenant is not started with its worker");
         let told = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&told);
-        db.on_tenant_state(Box::new(move |_, state| hear.lock().expect("not poisoned").push(state.clone())));
+        db.on_tenant_state(Box::new(move |_, state| {
+            hear.lock().expect("not poisoned").push(state.clone())
+        }));
         db.set_standing(with, Standing::Good).expect("lifted");
         assert_eq!(*told.lock().expect("not poisoned"), [starts]);
         db.set_tenant_state(with, &state(&["B"])).expect("set");

@@ -1,7 +1,8 @@
-//! The states of all tenants in memory, always those that the store acknowledged last, and who is told of changes.
+//! The states of all tenants in memory, always those that the store acknowledged last, and who is
+//! told of changes.
 //!
-//! Every dispatch and every starting worker asks for states, so they are not read from the store each time. Owned by
-//! [`super::DbState`]; called from any thread.
+//! Every dispatch and every starting worker asks for states, so they are not read from the store
+//! each time. Owned by [`super::DbState`]; called from any thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::{Revision, Standing, Store, StoredState};
 use crate::wire::data::{ON_STARTUP, TenantId, TenantState};
 
-/// Hears of every state that was set. Called in the order of the sets; must not block, and must not ask
-/// [`super::DbState`].
+/// Hears of every state that was set. Called in the order of the sets; must not block, and must not
+/// ask [`super::DbState`].
 pub type StateListener = Box<dyn Fn(TenantId, &TenantState) + Send + Sync>;
 
-/// Hears of every tenant whose own template may have changed, before who changed it is answered; must not block, and must
-/// not ask [`super::DbState`].
+/// Hears of every tenant whose own template may have changed, before who changed it is answered;
+/// must not block, and must not ask [`super::DbState`].
 pub type TemplateListener = Box<dyn Fn(TenantId) + Send + Sync>;
 
 /// All states.
@@ -23,13 +24,15 @@ pub type TemplateListener = Box<dyn Fn(TenantId) + Send + Sync>;
 pub(super) struct States {
     /// Read often; written only while [`States::listener`] is held.
     cached: RwLock<HashMap<TenantId, Cached>>,
-    /// Held while a change is published, so that the cache and the listener see changes in one order.
+    /// Held while a change is published, so that the cache and the listener see changes in one
+    /// order.
     listener: Mutex<Option<StateListener>>,
     doubts: Mutex<Doubts>,
     has_doubts: AtomicBool,
 }
 
-/// Tenants of which the store may hold something else than the cache does, after a write of unknown outcome.
+/// Tenants of which the store may hold something else than the cache does, after a write of unknown
+/// outcome.
 #[derive(Default)]
 struct Doubts {
     /// How many there ever were; each tenant carries the number of its last one.
@@ -46,7 +49,8 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    /// The state as the tenant's worker gets it: a banned tenant is not started with its worker, which knows of no bans.
+    /// The state as the tenant's worker gets it: a banned tenant is not started with its worker,
+    /// which knows of no bans.
     fn for_worker(&self) -> Option<Arc<TenantState>> {
         let state = self.state.as_ref()?;
         if self.standing == Standing::Good || !state.events.contains(ON_STARTUP) {
@@ -84,7 +88,10 @@ impl States {
     }
 
     /// The states of some tenants, all as they are at one moment.
-    pub(super) fn of(&self, wanted: impl Fn(TenantId) -> bool) -> Vec<(TenantId, Arc<TenantState>)> {
+    pub(super) fn of(
+        &self,
+        wanted: impl Fn(TenantId) -> bool,
+    ) -> Vec<(TenantId, Arc<TenantState>)> {
         let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
         let wanted = cached.iter().filter(|(tenant, _)| wanted(**tenant));
         wanted.filter_map(|(tenant, cached)| Some((*tenant, cached.for_worker()?))).collect()
@@ -96,12 +103,21 @@ impl States {
         let before = self.get(tenant);
         if before.state_revision < revision {
             let state = Some(Arc::new(state));
-            self.put(tenant, Cached { state, state_revision: revision, ..before }, listener.as_ref());
+            self.put(
+                tenant,
+                Cached { state, state_revision: revision, ..before },
+                listener.as_ref(),
+            );
         }
     }
 
     /// Makes a stored standing the one that counts, unless a later one does already.
-    pub(super) fn publish_standing(&self, tenant: TenantId, standing: Standing, revision: Revision) {
+    pub(super) fn publish_standing(
+        &self,
+        tenant: TenantId,
+        standing: Standing,
+        revision: Revision,
+    ) {
         let listener = self.lock_listener();
         let before = self.get(tenant);
         if before.standing_revision < revision {
@@ -137,7 +153,8 @@ impl States {
         self.settle_all(store, |_| true);
     }
 
-    /// The same of one tenant only, for who asks of no other: a dispatch waits for the store if its own tenant is in doubt.
+    /// The same of one tenant only, for who asks of no other: a dispatch waits for the store if its
+    /// own tenant is in doubt.
     ///
     /// # Blocks
     /// On the store, if the tenant is in doubt.
@@ -149,7 +166,8 @@ impl States {
         if !self.has_doubts.load(Ordering::Acquire) {
             return;
         }
-        let doubts: Vec<_> = self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
+        let doubts: Vec<_> =
+            self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
         for (tenant, number) in doubts.into_iter().filter(|(tenant, _)| is_asked(*tenant)) {
             let before = self.get(tenant).revisions();
             // Not yet open again: the next caller asks.
@@ -164,13 +182,18 @@ impl States {
         }
     }
 
-    /// Takes over what the store was found to hold, unless something was published since: that is later, or the same.
+    /// Takes over what the store was found to hold, unless something was published since: that is
+    /// later, or the same.
     fn settle(&self, tenant: TenantId, stored: StoredState, before: (Revision, Revision)) {
         let listener = self.lock_listener();
         let cached = self.get(tenant);
         if cached.revisions() == before {
             let state = stored.state.map(Arc::new);
-            self.put(tenant, Cached { state, standing: stored.standing, ..cached }, listener.as_ref());
+            self.put(
+                tenant,
+                Cached { state, standing: stored.standing, ..cached },
+                listener.as_ref(),
+            );
         }
     }
 
@@ -207,7 +230,10 @@ mod tests {
         assert_eq!(event(&states).as_deref(), Some("NEW"));
         states.publish_standing(TENANT, Standing::Banned, Revision(3));
         states.publish_standing(TENANT, Standing::Good, Revision(1));
-        assert_eq!((event(&states).as_deref(), states.get(TENANT).standing), (Some("NEW"), Standing::Banned));
+        assert_eq!(
+            (event(&states).as_deref(), states.get(TENANT).standing),
+            (Some("NEW"), Standing::Banned)
+        );
     }
 
     #[test]
@@ -216,14 +242,19 @@ mod tests {
         let states = States::default();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&heard);
-        states.listen(Box::new(move |_, state| hear.lock().expect("not poisoned").push(state.clone())));
+        states.listen(Box::new(move |_, state| {
+            hear.lock().expect("not poisoned").push(state.clone())
+        }));
         // It was made, and nobody heard of it.
         store.set_tenant_state(TENANT, state("MADE")).expect("set");
         store.set_standing(TENANT, Standing::Banned).expect("set");
         states.doubt(TENANT);
         assert_eq!(event(&states), None);
         states.settle_doubts(&store);
-        assert_eq!((event(&states).as_deref(), states.get(TENANT).standing), (Some("MADE"), Standing::Banned));
+        assert_eq!(
+            (event(&states).as_deref(), states.get(TENANT).standing),
+            (Some("MADE"), Standing::Banned)
+        );
         assert_eq!(*heard.lock().expect("not poisoned"), [state("MADE")]);
         // Settled once and for all.
         store.set_tenant_state(TENANT, state("LATER")).expect("set");
@@ -243,7 +274,10 @@ mod tests {
         states.settle_doubt(&store, TenantId::Guild(3));
         assert_eq!(states.get(TENANT).standing, Standing::Good);
         states.settle_doubt(&store, TENANT);
-        assert_eq!((states.get(TENANT).standing, states.get(other).standing), (Standing::Banned, Standing::Good));
+        assert_eq!(
+            (states.get(TENANT).standing, states.get(other).standing),
+            (Standing::Banned, Standing::Good)
+        );
         states.settle_doubts(&store);
         assert_eq!(states.get(other).standing, Standing::Banned);
     }

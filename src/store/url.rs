@@ -66,18 +66,29 @@ impl fmt::Display for StoreUrl {
 }
 
 /// The parameters of a database's URL that are no secret.
-const SHOWN_PARAMETERS: [&str; 8] =
-    ["host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout"];
+const SHOWN_PARAMETERS: [&str; 8] = [
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "dbname",
+    "sslmode",
+    "application_name",
+    "connect_timeout",
+];
 
-/// A store's URL for the operator, without the password in it, before the host or among the parameters.
-/// Nothing of where it leads, if it is in doubt what belongs to a password.
+/// A store's URL for the operator, without the password in it, before the host or among the
+/// parameters. Nothing of where it leads, if it is in doubt what belongs to a password.
 pub(crate) fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (user, place) = rest.split_once('@').map_or(("", rest), |(user, place)| (user, place));
     let hosts = place.split(['/', '?']).next().unwrap_or_default();
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let is_host = |host: &str| host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port));
-    if user.contains(['?', '/']) || rest.matches('@').count() > 1 || !hosts.split(',').all(is_host) {
+    let is_host = |host: &str| {
+        host.starts_with('[') || host.split_once(':').is_none_or(|(_, port)| is_port(port))
+    };
+    if user.contains(['?', '/']) || rest.matches('@').count() > 1 || !hosts.split(',').all(is_host)
+    {
         return format!("{scheme}://…");
     }
     let user = match user.split_once(':') {
@@ -85,7 +96,9 @@ pub(crate) fn masked(url: &str) -> String {
         None if user.is_empty() => String::new(),
         None => format!("{user}@"),
     };
-    let Some((place, parameters)) = place.split_once('?') else { return format!("{scheme}://{user}{place}") };
+    let Some((place, parameters)) = place.split_once('?') else {
+        return format!("{scheme}://{user}{place}");
+    };
     let parameters: Vec<_> = parameters.split('&').map(masked_parameter).collect();
     format!("{scheme}://{user}{place}?{}", parameters.join("&"))
 }
@@ -122,7 +135,8 @@ pub enum OpenError {
     },
     /// A table is missing in the database.
     NotMigrated(&'static str),
-    /// The URL is none, or asks for what cannot be had. It is never repeated, as it may hold a password.
+    /// The URL is none, or asks for what cannot be had. It is never repeated, as it may hold a
+    /// password.
     BadUrl(String),
     /// This program was built without that store.
     NotBuilt(&'static str),
@@ -135,7 +149,10 @@ impl fmt::Display for OpenError {
             OpenError::Locked => f.write_str("the store is in use by another process"),
             OpenError::Foreign(what) => write!(f, "this is not a store of ours: {what}"),
             OpenError::Newer { found, known } => {
-                write!(f, "the store has layout {found}, and this version of the program knows {known} at most")
+                write!(
+                    f,
+                    "the store has layout {found}, and this version of the program knows {known} at most"
+                )
             }
             OpenError::NotMigrated(table) => write!(
                 f,
@@ -158,7 +175,8 @@ mod tests {
         assert_eq!("memory:".parse(), Ok(StoreUrl::Memory));
         assert_eq!("redb:a:b/c.redb".parse(), Ok(StoreUrl::Redb("a:b/c.redb".into())));
         assert!(matches!("postgresql://x".parse(), Ok(StoreUrl::Postgres(_))));
-        for text in ["", "memory", "memory:x", "redb:", "redb", "postgres:x", "mysql://x", "REDB:x"] {
+        for text in ["", "memory", "memory:x", "redb:", "redb", "postgres:x", "mysql://x", "REDB:x"]
+        {
             assert_eq!(text.parse::<StoreUrl>(), Err(InvalidStoreUrl), "{text}");
         }
     }

@@ -2,7 +2,8 @@
 //! both, and takes memory for what is there only, where a channel with a bound makes all its places
 //! at once. A tenant has as much as [`Shares`] leaves it.
 //!
-//! Deliberately no waiting for room: who gets none tells its caller that the store is busy. Any thread.
+//! Deliberately no waiting for room: who gets none tells its caller that the store is busy. Any
+//! thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +24,12 @@ pub(super) struct Weight {
 impl Weights {
     /// Takes a share, if what its owner holds stays within the owner's part of `limit`; what is no
     /// tenant's may take all of it. One alone always fits, however large.
-    pub(super) fn take(&self, owner: Option<TenantId>, bytes: usize, limit: usize) -> Option<Weight> {
+    pub(super) fn take(
+        &self,
+        owner: Option<TenantId>,
+        bytes: usize,
+        limit: usize,
+    ) -> Option<Weight> {
         let mut shares = self.lock();
         let total = shares.total();
         let has_room = match owner {

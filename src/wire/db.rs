@@ -1,7 +1,8 @@
-//! What goes over `/db/kv`, `/db/tenant-states` and `/db/tenant-state`: operations, records and tenant states. Global KV
-//! is in [`super::global_kv`].
+//! What goes over `/db/kv`, `/db/tenant-states` and `/db/tenant-state`: operations, records and
+//! tenant states. Global KV is in [`super::global_kv`].
 //!
-//! Bodies are bounded by whoever reads them from a socket; the rules on keys and sizes are the store's.
+//! Bodies are bounded by whoever reads them from a socket; the rules on keys and sizes are the
+//! store's.
 
 use std::collections::HashMap;
 
@@ -94,7 +95,8 @@ impl Decode for KeyValueOp {
     }
 }
 
-/// Written in no particular order; see [`encode_tenant_states`] for a body that is made piece by piece.
+/// Written in no particular order; see [`encode_tenant_states`] for a body that is made piece by
+/// piece.
 impl Encode for HashMap<TenantId, TenantState> {
     fn encode(&self, writer: &mut Writer) {
         writer.map(self.len());
@@ -110,7 +112,8 @@ impl Decode for HashMap<TenantId, TenantState> {
         let Item::Map(len) = reader.item()? else {
             return Err(WireError::Invalid("expected a map of tenants"));
         };
-        // Limit: room for a hundred thousand tenants at once would be fine, for what a length claims it is not.
+        // Limit: room for a hundred thousand tenants at once would be fine, for what a length
+        // claims it is not.
         let mut states = HashMap::with_capacity(len.min(1024));
         for _ in 0..len {
             states.insert(TenantId::decode(reader)?, TenantState::decode(reader)?);
@@ -119,7 +122,8 @@ impl Decode for HashMap<TenantId, TenantState> {
     }
 }
 
-/// The answer to `/db/tenant-states` in pieces of about `piece_bytes`, so that a large one need not be in memory twice.
+/// The answer to `/db/tenant-states` in pieces of about `piece_bytes`, so that a large one need not
+/// be in memory twice.
 pub fn encode_tenant_states<S>(states: S, piece_bytes: usize) -> impl Iterator<Item = Vec<u8>>
 where
     S: ExactSizeIterator<Item = (TenantId, TenantState)>,
@@ -152,7 +156,8 @@ mod tests {
     fn tenant_states_in_pieces_are_one_map() {
         let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
         for count in [0, 1, 3, 100] {
-            let states: HashMap<_, _> = (0..count).map(|id| (TenantId::User(id), state.clone())).collect();
+            let states: HashMap<_, _> =
+                (0..count).map(|id| (TenantId::User(id), state.clone())).collect();
             let pieces: Vec<_> = encode_tenant_states(states.clone().into_iter(), 64).collect();
             assert!(pieces.iter().all(|piece| !piece.is_empty() && piece.len() < 128));
             assert_eq!(pieces.len() > 1, count > 3, "{count} states in {} pieces", pieces.len());

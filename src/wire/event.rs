@@ -1,4 +1,5 @@
-//! Tenants, events and tenant states on the wire: what messages and `/db/*` operations have in common.
+//! Tenants, events and tenant states on the wire: what messages and `/db/*` operations have in
+//! common.
 
 use super::WireError;
 use super::pack::reader::{Item, Reader};
@@ -41,7 +42,9 @@ fn write_decimal(mut number: u64, writer: &mut Writer) {
 fn snowflake(digits: &[u8]) -> Result<Option<u64>, WireError> {
     // Nineteen digits are no more than a u64 holds.
     if matches!(digits.len(), 1..=19) && digits.iter().all(u8::is_ascii_digit) {
-        return Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+        return Ok(Some(
+            digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')),
+        ));
     }
     Ok(utf8(digits)?.parse().ok())
 }
@@ -147,10 +150,27 @@ mod tests {
 
     #[test]
     fn snowflakes_are_read_and_written_as_rust_reads_and_writes_numbers() {
-        for text in ["0", "+5", "007", "", "+", "-1", " 1", "1 ", "1a", "9999999999999999999", "18446744073709551614"] {
+        for text in [
+            "0",
+            "+5",
+            "007",
+            "",
+            "+",
+            "-1",
+            " 1",
+            "1 ",
+            "1a",
+            "9999999999999999999",
+            "18446744073709551614",
+        ] {
             assert_eq!(snowflake(text.as_bytes()), Ok(text.parse().ok()), "{text:?}");
         }
-        for text in ["18446744073709551616", "00000000000000000000000001", "+9999999999999999999", "\u{665}"] {
+        for text in [
+            "18446744073709551616",
+            "00000000000000000000000001",
+            "+9999999999999999999",
+            "\u{665}",
+        ] {
             assert_eq!(snowflake(text.as_bytes()), Ok(text.parse().ok()), "{text:?}");
         }
         assert!(snowflake(b"\xff").is_err());

@@ -1,9 +1,10 @@
-//! A worker's figures on the wire, the last fields of a `Health` (docs/protocol.md): what its runtime has counted and
-//! what the system tells of its process.
+//! A worker's figures on the wire, the last fields of a `Health` (docs/protocol.md): what its
+//! runtime has counted and what the system tells of its process.
 //!
-//! Kinds go by name, and a histogram with as many buckets as its sender has. A reader passes over kinds that it does not
-//! know and histograms of another shape than its own, so that either side may be the newer one. Nothing is kept of what is
-//! not known, so what a peer sends decides nothing about what it takes in memory.
+//! Kinds go by name, and a histogram with as many buckets as its sender has. A reader passes over
+//! kinds that it does not know and histograms of another shape than its own, so that either side
+//! may be the newer one. Nothing is kept of what is not known, so what a peer sends decides nothing
+//! about what it takes in memory.
 
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ fn counts_of_ours(reader: &mut Reader<'_>) -> Result<Vec<u64>, WireError> {
     (0..len).map(|_| Decode::decode(reader)).collect()
 }
 
-/// Writes what there is of each kind: a list of arrays that begin with the kind's name. What is as at the beginning is left out.
+/// Writes what there is of each kind: a list of arrays that begin with the kind's name. What is as
+/// at the beginning is left out.
 fn write_kinds<K: FigureKind>(
     writer: &mut Writer,
     is_there: impl Fn(K) -> bool,
@@ -72,7 +74,8 @@ fn read_kinds<K: FigureKind>(
     mut read: impl FnMut(&mut Reader<'_>, K) -> Result<(), WireError>,
 ) -> Result<(), WireError> {
     for _ in 0..array(reader)? {
-        let len = array(reader)?.checked_sub(1).ok_or(WireError::Invalid("a figure without its kind"))?;
+        let len =
+            array(reader)?.checked_sub(1).ok_or(WireError::Invalid("a figure without its kind"))?;
         let kind = match reader.item()? {
             Item::Str(name) | Item::Bin(name) => K::of_name(name),
             _ => return Err(WireError::Invalid("a kind that is not text")),
@@ -170,8 +173,10 @@ impl Decode for RuntimeFigures {
                 13 => figures.busiest = busiest(reader)?,
                 14 => figures.busiest_us = Decode::decode(reader)?,
                 _ => read_kinds(reader, 2, |reader, call| {
-                    *figures.db_mut(call) =
-                        DbFigures { failed: Decode::decode(reader)?, took: Decode::decode(reader)? };
+                    *figures.db_mut(call) = DbFigures {
+                        failed: Decode::decode(reader)?,
+                        took: Decode::decode(reader)?,
+                    };
                     Ok(())
                 })?,
             }
@@ -181,10 +186,12 @@ impl Decode for RuntimeFigures {
     }
 }
 
-/// The busiest tenants, as many as a worker reports at most: by events and by time. What else a peer sends is skipped.
+/// The busiest tenants, as many as a worker reports at most: by events and by time. What else a
+/// peer sends is skipped.
 fn busiest(reader: &mut Reader<'_>) -> Result<Vec<(TenantId, u64, u64)>, WireError> {
     let len = array(reader)?;
-    let kept: Vec<_> = (0..len.min(2 * BUSIEST_TOLD)).map(|_| Decode::decode(reader)).collect::<Result<_, _>>()?;
+    let kept: Vec<_> =
+        (0..len.min(2 * BUSIEST_TOLD)).map(|_| Decode::decode(reader)).collect::<Result<_, _>>()?;
     (kept.len()..len).try_for_each(|_| skip_unknown(reader))?;
     Ok(kept)
 }
@@ -193,7 +200,9 @@ impl Encode for ProcessFigures {
     fn encode(&self, writer: &mut Writer) {
         writer.array(6);
         writer.unsigned(u64::try_from(self.cpu.as_micros()).unwrap_or(u64::MAX));
-        for number in [self.resident_bytes, self.open_fds, self.max_fds, self.threads, self.started_unix_ms] {
+        for number in
+            [self.resident_bytes, self.open_fds, self.max_fds, self.threads, self.started_unix_ms]
+        {
             writer.unsigned(number);
         }
     }
@@ -201,7 +210,8 @@ impl Encode for ProcessFigures {
 
 impl Decode for ProcessFigures {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 6] = ["cpu_us", "resident_bytes", "open_fds", "max_fds", "threads", "started_unix_ms"];
+        const FIELDS: [&str; 6] =
+            ["cpu_us", "resident_bytes", "open_fds", "max_fds", "threads", "started_unix_ms"];
         let mut figures = ProcessFigures::default();
         fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
             let number = u64::decode(reader)?;
@@ -286,7 +296,8 @@ mod tests {
     #[test]
     fn the_figures_of_a_worker_fit_into_a_few_kilobytes() {
         let mut figures = RuntimeFigures::default();
-        let all = Buckets::from_parts(vec![u64::MAX; LATENCY_BOUNDS_US.len() + 1], u64::MAX).expect("our shape");
+        let all = Buckets::from_parts(vec![u64::MAX; LATENCY_BOUNDS_US.len() + 1], u64::MAX)
+            .expect("our shape");
         (figures.running, figures.wall) = (all.clone(), all.clone());
         Budget::ALL.iter().for_each(|budget| *figures.budget_mut(*budget) = u64::MAX);
         DbCall::ALL.iter().for_each(|call| figures.db_mut(*call).took = all.clone());

@@ -4,10 +4,13 @@ use rmp::Marker;
 
 use super::WireError;
 use super::pack::reader::Reader;
-use super::pack::shape::{Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required};
+use super::pack::shape::{
+    Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required,
+};
 use super::pack::writer::Writer;
 use crate::wire::data::{
-    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
+    PublicGlobalKeyValueOp,
 };
 
 impl Encode for PartialGlobalKv {
@@ -31,8 +34,8 @@ impl Encode for PartialGlobalKv {
 
 impl Decode for PartialGlobalKv {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => key, version, owner_id, owner_type, price, short, public_metadata, scope, created_at,
-            last_updated_at, public_data, review_state, long);
+        read_fields!(reader => key, version, owner_id, owner_type, price, short, public_metadata,
+            scope, created_at, last_updated_at, public_data, review_state, long);
         Ok(Self {
             key,
             version,
@@ -77,7 +80,10 @@ impl Decode for GlobalKvData {
         }
         let len = array(reader)?;
         match (data_variant(reader)?, len) {
-            (0, 3) => Ok(GlobalKvData::Value { data: Decode::decode(reader)?, opaque: Decode::decode(reader)? }),
+            (0, 3) => Ok(GlobalKvData::Value {
+                data: Decode::decode(reader)?,
+                opaque: Decode::decode(reader)?,
+            }),
             (1, 2) => Ok(GlobalKvData::PurchaseRequired { purchase_url: Decode::decode(reader)? }),
             _ => Err(WireError::Invalid("a struct with the wrong number of fields")),
         }
@@ -91,15 +97,20 @@ fn data_variant(reader: &mut Reader<'_>) -> Result<usize, WireError> {
 
 fn data_by_name(reader: &mut Reader<'_>) -> Result<GlobalKvData, WireError> {
     let (mut variant, mut data, mut opaque, mut purchase_url) = (None, None, None, None);
-    fields(reader, &["type", "data", "opaque", "purchase_url"], FieldCount::Exact, |field, reader| {
-        match field {
-            0 => variant = Some(data_variant(reader)?),
-            1 => data = Some(Decode::decode(reader)?),
-            2 => opaque = Some(Decode::decode(reader)?),
-            _ => purchase_url = Some(Decode::decode(reader)?),
-        }
-        Ok(())
-    })?;
+    fields(
+        reader,
+        &["type", "data", "opaque", "purchase_url"],
+        FieldCount::Exact,
+        |field, reader| {
+            match field {
+                0 => variant = Some(data_variant(reader)?),
+                1 => data = Some(Decode::decode(reader)?),
+                2 => opaque = Some(Decode::decode(reader)?),
+                _ => purchase_url = Some(Decode::decode(reader)?),
+            }
+            Ok(())
+        },
+    )?;
     match variant {
         Some(0) => Ok(GlobalKvData::Value { data: required(data)?, opaque: required(opaque)? }),
         Some(_) => Ok(GlobalKvData::PurchaseRequired { purchase_url: required(purchase_url)? }),
@@ -138,7 +149,8 @@ impl Encode for CreateGlobalKv {
 
 impl Decode for CreateGlobalKv {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => key, version, short, public_metadata, scope, public_data, long, data);
+        read_fields!(reader => key, version, short, public_metadata, scope, public_data, long,
+            data);
         Ok(Self { key, version, short, public_metadata, scope, public_data, long, data })
     }
 }

@@ -10,8 +10,9 @@ use super::pack::plain;
 use super::pack::shape::{Decode, Encode};
 use super::pack::value;
 use crate::wire::data::{
-    CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KeyValueOp,
-    KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
+    CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
+    KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId,
+    TenantState,
 };
 
 const VECTORS: &str = include_str!("../../tests/data/wire/vectors.json");
@@ -58,13 +59,18 @@ fn reencode(kind: &str, bytes: &[u8]) -> Result<Vec<u8>, WireError> {
         "KhronosValue" => {
             let checked = through::<EncodedValue>(bytes)?;
             let tree = value::decode(&value::check(bytes.to_vec())?)?;
-            assert_eq!(value::encode(&tree).as_bytes(), checked, "the tree and the bytes must agree");
+            assert_eq!(
+                value::encode(&tree).as_bytes(),
+                checked,
+                "the tree and the bytes must agree"
+            );
             Ok(checked)
         }
         "InnerEventData" => {
             let mut data = EventData::from_bytes(bytes)?;
             if let EventData::Json(json) = &mut data {
-                // Json data keeps its sender's form; what the reference would write is its canonical form.
+                // Json data keeps its sender's form; what the reference would write is its
+                // canonical form.
                 assert_eq!(through::<EventData>(bytes), Ok(bytes.to_vec()));
                 *json = plain::canonical(json);
             }
@@ -139,7 +145,10 @@ fn the_bytes_that_the_documentation_shows_are_the_bytes_that_we_write() {
         ),
     ] {
         let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let line = documentation.lines().find(|line| line.trim_start().starts_with(shown)).expect("it is shown");
+        let line = documentation
+            .lines()
+            .find(|line| line.trim_start().starts_with(shown))
+            .expect("it is shown");
         assert_eq!(line.trim_start()[shown.len()..].trim(), hex.join(" "), "{shown}");
     }
 }

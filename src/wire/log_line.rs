@@ -1,8 +1,9 @@
-//! A line of the log, as JSON or as text: written from a record, and read again by the master where a
-//! worker printed it. Whatever is in the record, it is one line in which nothing acts on a terminal.
+//! A line of the log, as JSON or as text: written from a record, and read again by the master where
+//! a worker printed it. Whatever is in the record, it is one line in which nothing acts on a
+//! terminal.
 //!
-//! Pure: nothing here writes anywhere, or knows how a process logs. What a record says of a worker, a tenant or a request it
-//! says with the keys below, beside its message, which says it too.
+//! Pure: nothing here writes anywhere, or knows how a process logs. What a record says of a worker,
+//! a tenant or a request it says with the keys below, beside its message, which says it too.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +20,8 @@ use crate::wire::data::Timestamp;
 pub const WORKER: &str = "worker";
 /// The tenant that a record is about.
 pub const TENANT: &str = "tenant";
-/// The request that a record is about: its id in the internal API, or what a dispatch is called on its link.
+/// The request that a record is about: its id in the internal API, or what a dispatch is called on
+/// its link.
 pub const REQUEST_ID: &str = "request_id";
 
 // What a record has that tells what another process logged; any other has its own.
@@ -77,8 +79,15 @@ pub fn line(record: &Record<'_>, origin: Origin, now: Timestamp) -> Vec<u8> {
     }
     object.text(TARGET, said.target.as_deref().unwrap_or(record.target()), MEMBER_MAX_BYTES);
     let mut message = said.message.unwrap_or_else(|| record.args().to_string());
-    said.below.iter().flat_map(|below| below.lines()).for_each(|line| message += &format!("\n    {line}"));
-    object.text(MESSAGE, &message, origin.line_max_bytes().saturating_sub(object.0.len() + AROUND_A_MESSAGE));
+    said.below
+        .iter()
+        .flat_map(|below| below.lines())
+        .for_each(|line| message += &format!("\n    {line}"));
+    object.text(
+        MESSAGE,
+        &message,
+        origin.line_max_bytes().saturating_sub(object.0.len() + AROUND_A_MESSAGE),
+    );
     object.0.extend_from_slice(b"}\n");
     object.0
 }
@@ -109,21 +118,25 @@ pub fn text(record: &Record<'_>, now: Option<Timestamp>) -> Text {
     Text { time: time.unwrap_or_default(), target, message }
 }
 
-/// What a script said, as `guild:1: words` with the line's end, or what one said in a worker process, which comes as the
-/// worker logged it; `None` for any other record.
+/// What a script said, as `guild:1: words` with the line's end, or what one said in a worker
+/// process, which comes as the worker logged it; `None` for any other record.
 pub fn script_text(record: &Record<'_>) -> Option<String> {
     let mut said = Said::default();
     let _ = record.key_values().visit(&mut said);
-    let message = said.message.unwrap_or_else(|| format!("[{}] {}", record.target(), record.args()));
+    let message =
+        said.message.unwrap_or_else(|| format!("[{}] {}", record.target(), record.args()));
     let (tenant, words) = message.strip_prefix("[tenant/")?.split_once("] ")?;
-    let level = if record.level() <= Level::Warn { format!("{} ", record.level()) } else { String::new() };
+    let level =
+        if record.level() <= Level::Warn { format!("{} ", record.level()) } else { String::new() };
     Some(format!("{}\n", escape::one_line(&format!("{tenant}: {level}{words}"))))
 }
 
 /// The time with which a line of text begins, if it does, and what follows it.
 pub fn split_time(line: &str) -> (Option<&str>, &str) {
     match line.split_once(' ') {
-        Some((time, rest)) if time.len() == TIME_BYTES && time.parse::<Timestamp>().is_ok() => (Some(time), rest),
+        Some((time, rest)) if time.len() == TIME_BYTES && time.parse::<Timestamp>().is_ok() => {
+            (Some(time), rest)
+        }
         _ => (None, line),
     }
 }
@@ -134,7 +147,8 @@ const TIME_BYTES: usize = "2026-01-02T03:04:05.678901Z".len();
 /// RFC 3339 with six digits, always: lines sort as texts.
 fn microseconds(time: Timestamp) -> String {
     let micros = time.unix_micros();
-    let whole = Timestamp::from_unix_micros(micros - micros.rem_euclid(1_000_000)).unwrap_or(Timestamp::EPOCH);
+    let whole = Timestamp::from_unix_micros(micros - micros.rem_euclid(1_000_000))
+        .unwrap_or(Timestamp::EPOCH);
     format!("{}.{:06}Z", whole.to_string().trim_end_matches('Z'), micros.rem_euclid(1_000_000))
 }
 
@@ -219,7 +233,8 @@ impl Object {
     }
 }
 
-/// A line that a worker printed and that is one of a log in JSON. Which worker's, its reader knows better than the line.
+/// A line that a worker printed and that is one of a log in JSON. Which worker's, its reader knows
+/// better than the line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PrintedLine {
     /// When.
@@ -238,7 +253,8 @@ pub struct PrintedLine {
 }
 
 impl PrintedLine {
-    /// Reads a line without its end; `None` for one that is not ours, such as a panic's message, or half a line.
+    /// Reads a line without its end; `None` for one that is not ours, such as a panic's message, or
+    /// half a line.
     pub fn read(line: &str) -> Option<Self> {
         // As our own begin: what else prints JSON is not taken for a log.
         if !line.starts_with("{\"ts\":\"") {
@@ -273,7 +289,8 @@ mod tests {
         let now = Timestamp::from_unix_micros(1_709_210_096_000_120).expect("a time");
         let mut record = Record::builder();
         let record = record.level(Level::Warn).target("mesophyll::x").key_values(&pairs);
-        String::from_utf8(line(&record.args(format_args!("{message}")).build(), origin, now)).expect("UTF-8")
+        String::from_utf8(line(&record.args(format_args!("{message}")).build(), origin, now))
+            .expect("UTF-8")
     }
 
     fn parsed(line: &str) -> Json {
@@ -284,22 +301,39 @@ mod tests {
 
     #[test]
     fn a_line_has_a_time_an_origin_and_what_is_known_of_what_it_is_about() {
-        let about = [(WORKER, Value::from(1usize)), (TENANT, Value::from("guild:5")), (REQUEST_ID, Value::from("ab"))];
+        let about = [
+            (WORKER, Value::from(1usize)),
+            (TENANT, Value::from("guild:5")),
+            (REQUEST_ID, Value::from("ab")),
+        ];
         assert_eq!(
             write("worker 1 did", &about, MASTER),
             "{\"ts\":\"2024-02-29T12:34:56.000120Z\",\"level\":\"warn\",\"role\":\"master\",\"pid\":7,\"worker\":1,\
              \"tenant\":\"guild:5\",\"request_id\":\"ab\",\"target\":\"mesophyll::x\",\"message\":\"worker 1 did\"}\n"
         );
         let plain = parsed(&write("x", &[("colour", Value::from("red"))], WORKER_3));
-        assert_eq!((&plain["role"], &plain["pid"], &plain["worker"]), (&json!("worker"), &json!(8), &json!(3)));
+        assert_eq!(
+            (&plain["role"], &plain["pid"], &plain["worker"]),
+            (&json!("worker"), &json!(8), &json!(3))
+        );
         assert_eq!((plain.get("tenant"), plain.get("colour")), (None, None));
     }
 
     #[test]
     fn whatever_the_message_it_is_one_line_and_comes_back_as_it_was() {
         let all: String = (0..0x2100u32).filter_map(char::from_u32).collect();
-        for message in ["", "\"}\n{\"ts\":\"", "a\r\nb\0c\u{1b}[2J\u{9b}\u{2028}", "𝄞 ö \\ \\u0041", all.as_str()] {
-            assert!(parsed(&write(message, &[], MASTER))["message"] == json!(message), "{}", message.len());
+        for message in [
+            "",
+            "\"}\n{\"ts\":\"",
+            "a\r\nb\0c\u{1b}[2J\u{9b}\u{2028}",
+            "𝄞 ö \\ \\u0041",
+            all.as_str(),
+        ] {
+            assert!(
+                parsed(&write(message, &[], MASTER))["message"] == json!(message),
+                "{}",
+                message.len()
+            );
         }
     }
 
@@ -312,8 +346,10 @@ mod tests {
             let record = record.level(Level::Warn).target("x\n").key_values(&about);
             text(&record.args(format_args!("{message}")).build(), now)
         };
-        let escaped = "E\\nERROR forged \\u{1b}[31m\\u{202e}\\u{9b}2J\n    INFO  [x] y\n    \\u{1b}[2J";
-        let expected = Text { time: String::new(), target: "x\\n".to_owned(), message: escaped.to_owned() };
+        let escaped =
+            "E\\nERROR forged \\u{1b}[31m\\u{202e}\\u{9b}2J\n    INFO  [x] y\n    \\u{1b}[2J";
+        let expected =
+            Text { time: String::new(), target: "x\\n".to_owned(), message: escaped.to_owned() };
         assert_eq!(written(None), expected);
         let timed = written(Timestamp::from_unix_micros(1_709_210_096_000_120).ok());
         let time = "2024-02-29T12:34:56.000120Z";
@@ -322,7 +358,10 @@ mod tests {
         // One that a worker printed keeps the time that it had there.
         let earlier = [(TS, Value::from("2024-02-29T12:34:55.000000Z"))];
         let mut record = Record::builder();
-        let written = text(&record.key_values(&earlier).args(format_args!("a")).build(), Some(Timestamp::EPOCH));
+        let written = text(
+            &record.key_values(&earlier).args(format_args!("a")).build(),
+            Some(Timestamp::EPOCH),
+        );
         assert_eq!(written.time, "2024-02-29T12:34:55.000000Z ");
         for none in ["", "INFO  x", "2024-02-29T12:34:56Z x", "2024-02-30T12:34:56.000120Z x"] {
             assert_eq!(split_time(none), (None, none));
@@ -338,7 +377,10 @@ mod tests {
                 assert!(line.len() <= WORKER_OUTPUT_LINE_MAX_BYTES, "{}", line.len());
                 let read = PrintedLine::read(line.trim_end()).expect("whole");
                 let cut = read.message.strip_suffix('…').unwrap_or(&read.message);
-                assert!(message.starts_with(cut) && line.len() + 64 > WORKER_OUTPUT_LINE_MAX_BYTES.min(length));
+                assert!(
+                    message.starts_with(cut)
+                        && line.len() + 64 > WORKER_OUTPUT_LINE_MAX_BYTES.min(length)
+                );
             }
         }
         assert!(write(&"x".repeat(1 << 20), &[], MASTER).len() <= LOG_LINE_MAX_BYTES);
@@ -350,8 +392,14 @@ mod tests {
         let line = write("it \"ran\"", &about, WORKER_3);
         let line = line.trim_end();
         let read = PrintedLine::read(line).expect("ours");
-        assert_eq!((read.level, read.to_string().as_str()), (Level::Warn, "[mesophyll::x] it \"ran\""));
-        assert_eq!((read.tenant.as_deref(), read.request_id.as_deref()), (Some("guild:5"), Some("ab")));
+        assert_eq!(
+            (read.level, read.to_string().as_str()),
+            (Level::Warn, "[mesophyll::x] it \"ran\"")
+        );
+        assert_eq!(
+            (read.tenant.as_deref(), read.request_id.as_deref()),
+            (Some("guild:5"), Some("ab"))
+        );
         // Logged again it is as it was.
         let again = [
             (TS, Value::from(&*read.ts)),
@@ -364,7 +412,8 @@ mod tests {
             (MESSAGE, Value::from(&*read.message)),
         ];
         assert_eq!(write("worker 3 (pid 8): …", &again, MASTER).trim_end(), line);
-        let read = PrintedLine::read(write("a\n\nERROR b\u{1b}", &[], WORKER_3).trim_end()).expect("ours");
+        let read =
+            PrintedLine::read(write("a\n\nERROR b\u{1b}", &[], WORKER_3).trim_end()).expect("ours");
         assert_eq!(read.to_string(), "[mesophyll::x] a\\n\\nERROR b\\u{1b}");
         for end in 0..line.len() {
             assert_eq!(PrintedLine::read(line.get(..end).unwrap_or_default()), None, "half a line");

@@ -1,13 +1,16 @@
-//! What goes over a link: [`ServerMessage`] from the master, [`ClientMessage`] from a worker. One message is one binary
-//! frame.
+//! What goes over a link: [`ServerMessage`] from the master, [`ClientMessage`] from a worker. One
+//! message is one binary frame.
 //!
-//! The first four and the first two are the protocol's; the others are ours, and a peer that does not know them skips
-//! them, as [`Incoming::Unknown`] lets us skip what we do not know. Values are checked and copied, never built into trees.
+//! The first four and the first two are the protocol's; the others are ours, and a peer that does
+//! not know them skips them, as [`Incoming::Unknown`] lets us skip what we do not know. Values are
+//! checked and copied, never built into trees.
 
 use super::WireError;
 use super::event::event_len;
 use super::pack::reader::Reader;
-use super::pack::shape::{Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown};
+use super::pack::shape::{
+    Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown,
+};
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
@@ -72,7 +75,8 @@ pub enum ServerMessage {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
         level: String,
     },
-    /// Ours: which of these tenants have a VM. The answer is a `Buffer` of as many bytes as there are ids: 1 for one that has.
+    /// Ours: which of these tenants have a VM. The answer is a `Buffer` of as many bytes as there
+    /// are ids: 1 for one that has.
     LiveTenants {
         /// Names the answer.
         req_id: u64,
@@ -97,7 +101,8 @@ pub enum ClientMessage {
     Ready(Ready),
     /// Ours: how the worker is doing; sent beside each heartbeat.
     Health(Health),
-    /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null, follows.
+    /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null,
+    /// follows.
     NotSubscribed {
         /// Which request.
         req_id: u64,
@@ -122,7 +127,8 @@ pub struct Ready {
 /// How a worker is doing. Later versions may add fields at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
-    /// How long the executor that has been away longest has not come back to its loop, in milliseconds.
+    /// How long the executor that has been away longest has not come back to its loop, in
+    /// milliseconds.
     pub stalest_executor_ms: u64,
     /// Events that wait or run.
     pub in_flight: u64,
@@ -145,7 +151,8 @@ pub struct Health {
 pub enum Incoming<M> {
     /// One that we know.
     Message(M),
-    /// A variant that we do not know, by its name (cut to 64 characters): to be counted and skipped.
+    /// A variant that we do not know, by its name (cut to 64 characters): to be counted and
+    /// skipped.
     Unknown(String),
 }
 
@@ -167,7 +174,9 @@ impl ServerMessage {
         // What grows is an event; one allocation is enough for everything around it.
         let event_len = match self {
             ServerMessage::DispatchEvent { event, .. } => event_len(event),
-            ServerMessage::RunScript { name, code, event, .. } => name.len() + code.len() + event_len(event),
+            ServerMessage::RunScript { name, code, event, .. } => {
+                name.len() + code.len() + event_len(event)
+            }
             _ => 0,
         };
         let mut writer = Writer::with_capacity(event_len + 96);
@@ -183,7 +192,8 @@ impl ServerMessage {
         decode_message(bytes, &Self::VARIANTS, Self::read)
     }
 
-    /// Which request the bytes make, of those that do not decode, if it is one that is to be answered.
+    /// Which request the bytes make, of those that do not decode, if it is one that is to be
+    /// answered.
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
         request_in(bytes, &Self::VARIANTS, |variant| match variant {
             1 => &["id", "event", "req_id"],
@@ -263,7 +273,11 @@ impl ClientMessage {
 
     /// Which request the bytes answer, of those that do not decode.
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
-        request_in(bytes, &Self::VARIANTS, |variant| if variant == 0 { &["req_id", "result"] } else { &[] })
+        request_in(
+            bytes,
+            &Self::VARIANTS,
+            |variant| if variant == 0 { &["req_id", "result"] } else { &[] },
+        )
     }
 
     fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -296,22 +310,30 @@ fn decode_message<M>(
     }
     let mut reader = Reader::new(bytes);
     let envelope = Envelope::read(&mut reader)?;
-    let incoming = match envelope.name.find(variants).filter(|variant| !variants[*variant].is_empty()) {
-        Some(_) if !envelope.has_value => return Err(WireError::Invalid("a message without its fields")),
-        Some(variant) => Incoming::Message(read(variant, &mut reader)?),
-        None => {
-            if envelope.has_value {
-                skip_unknown(&mut reader)?;
+    let incoming =
+        match envelope.name.find(variants).filter(|variant| !variants[*variant].is_empty()) {
+            Some(_) if !envelope.has_value => {
+                return Err(WireError::Invalid("a message without its fields"));
             }
-            Incoming::Unknown(printable(envelope.name))
-        }
-    };
+            Some(variant) => Incoming::Message(read(variant, &mut reader)?),
+            None => {
+                if envelope.has_value {
+                    skip_unknown(&mut reader)?;
+                }
+                Incoming::Unknown(printable(envelope.name))
+            }
+        };
     reader.end()?;
     Ok(incoming)
 }
 
-/// Which request a message is about that does not decode, if it can be seen all the same: `fields_of` names a variant's.
-fn request_in(bytes: &[u8], variants: &[&str], fields_of: fn(usize) -> &'static [&'static str]) -> Option<u64> {
+/// Which request a message is about that does not decode, if it can be seen all the same:
+/// `fields_of` names a variant's.
+fn request_in(
+    bytes: &[u8],
+    variants: &[&str],
+    fields_of: fn(usize) -> &'static [&'static str],
+) -> Option<u64> {
     let mut reader = Reader::new(bytes.get(..bytes.len().min(MESSAGE_MAX_BYTES))?);
     let envelope = Envelope::read(&mut reader).ok().filter(|envelope| envelope.has_value)?;
     let names = fields_of(envelope.name.find(variants)?);
@@ -488,8 +510,16 @@ impl Encode for Health {
 
 impl Decode for Health {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 8] =
-            ["stalest_executor_ms", "in_flight", "vms", "events", "longest", "memory_bytes", "figures", "process"];
+        const FIELDS: [&str; 8] = [
+            "stalest_executor_ms",
+            "in_flight",
+            "vms",
+            "events",
+            "longest",
+            "memory_bytes",
+            "figures",
+            "process",
+        ];
         let mut health = Health::default();
         fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
             match field {
@@ -517,12 +547,23 @@ mod tests {
         let response = b"\x81\xb0DispatchResponse";
         let answer = |rest: &[u8]| [&response[..], rest].concat();
         // What a worker once sent: an integer that is none.
-        let wrong = answer(b"\x92\x07\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00");
-        for bytes in [&wrong, &answer(b"\x93\x07\xc0\xc1"), &answer(b"\x92\x07\x81"), &answer(b"\x91\xcc\x07")] {
+        let wrong =
+            answer(b"\x92\x07\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00");
+        for bytes in [
+            &wrong,
+            &answer(b"\x93\x07\xc0\xc1"),
+            &answer(b"\x92\x07\x81"),
+            &answer(b"\x91\xcc\x07"),
+        ] {
             assert!(ClientMessage::decode(bytes).is_err());
             assert_eq!(ClientMessage::request_of(bytes), Some(7), "{bytes:x?}");
         }
-        for bytes in [&answer(b"\x92\xa1x\xc0"), &answer(b""), &b"\x81\xa6Health\x91\x07".to_vec(), &b"\xc1".to_vec()] {
+        for bytes in [
+            &answer(b"\x92\xa1x\xc0"),
+            &answer(b""),
+            &b"\x81\xa6Health\x91\x07".to_vec(),
+            &b"\xc1".to_vec(),
+        ] {
             assert_eq!(ClientMessage::request_of(bytes), None, "{bytes:x?}");
         }
         let requests: [&[u8]; 4] = [

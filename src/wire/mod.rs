@@ -1,7 +1,9 @@
-//! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion that input can drive.
+//! Bytes ↔ messages, both ways, and the JSON form of values. Pure: no I/O, no clock, no recursion
+//! that input can drive.
 //!
-//! [`data`] is what travels. [`pack`] reads and writes MessagePack. What the protocol says (docs/protocol.md) is in
-//! [`message`] for links and in [`db`] and [`global_kv`] for the database. [`json`] turns data into text and back.
+//! [`data`] is what travels. [`pack`] reads and writes MessagePack. What the protocol says
+//! (docs/protocol.md) is in [`message`] for links and in [`db`] and [`global_kv`] for the database.
+//! [`json`] turns data into text and back.
 
 pub mod data;
 pub mod db;
@@ -45,7 +47,9 @@ impl fmt::Display for WireError {
             WireError::Truncated => f.write_str("the message is cut short"),
             WireError::Trailing => f.write_str("bytes follow the message"),
             WireError::TooDeep => f.write_str("the message nests too deep"),
-            WireError::TooLarge { bytes, limit } => write!(f, "{bytes} bytes are more than the {limit} allowed"),
+            WireError::TooLarge { bytes, limit } => {
+                write!(f, "{bytes} bytes are more than the {limit} allowed")
+            }
             WireError::Invalid(what) => f.write_str(what),
         }
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::json::{
-    canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json, value_to_json,
+    canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json,
+    value_to_json,
 };
 use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use super::pack::plain;
@@ -12,9 +13,9 @@ use super::pack::value::{check, decode, encode, storable};
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{
-    Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp, GlobalKv, Interval,
-    KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState,
-    Timestamp,
+    Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp,
+    GlobalKv, Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv,
+    PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState, Timestamp,
 };
 
 /// A small generator (splitmix64): the same numbers for the same seed, everywhere.
@@ -45,19 +46,29 @@ impl Random {
 
     fn text(&mut self) -> String {
         let len = self.pick(&[0, 1, 2, 3, 5, 8, 31, 32, 300]);
-        (0..len).map(|_| self.pick(&['a', 'z', '$', '"', '\\', '\n', '\u{1}', '/', 'é', '😀', '\u{7f}', '0'])).collect()
+        (0..len)
+            .map(|_| {
+                self.pick(&['a', 'z', '$', '"', '\\', '\n', '\u{1}', '/', 'é', '😀', '\u{7f}', '0'])
+            })
+            .collect()
     }
 
     fn float(&mut self) -> f64 {
         match self.below(4) {
-            0 => self.pick(&[0.0, 1.0, -1.5, 0.1, 1e300, 5e-324, f64::MAX, 1e15, 1e16, 1e21, -1e-7]),
+            0 => {
+                self.pick(&[0.0, 1.0, -1.5, 0.1, 1e300, 5e-324, f64::MAX, 1e15, 1e16, 1e21, -1e-7])
+            }
             1 => self.number() as f64,
-            _ => Some(f64::from_bits(self.next())).filter(|number| number.is_finite() && *number != 0.0).unwrap_or(2.5),
+            _ => Some(f64::from_bits(self.next()))
+                .filter(|number| number.is_finite() && *number != 0.0)
+                .unwrap_or(2.5),
         }
     }
 
     fn float32(&mut self) -> f32 {
-        Some(f32::from_bits(self.next() as u32)).filter(|number| number.is_finite() && *number != 0.0).unwrap_or(2.5)
+        Some(f32::from_bits(self.next() as u32))
+            .filter(|number| number.is_finite() && *number != 0.0)
+            .unwrap_or(2.5)
     }
 
     fn timestamp(&mut self) -> Timestamp {
@@ -65,7 +76,8 @@ impl Random {
     }
 
     fn interval(&mut self) -> Interval {
-        Interval::new(self.number() as i64 / 2000, self.below(1_000_000_000) as u32).expect("within bounds")
+        Interval::new(self.number() as i64 / 2000, self.below(1_000_000_000) as u32)
+            .expect("within bounds")
     }
 
     /// A value that every form can keep: finite, no −0.0, a `LazyStringMap` with sorted keys.
@@ -77,11 +89,15 @@ impl Random {
             2 => KhronosValue::UnsignedInteger(self.number()),
             3 => KhronosValue::Float(self.float()),
             4 => KhronosValue::Boolean(self.below(2) == 0),
-            5 => KhronosValue::Buffer((0..self.pick(&[0, 1, 2, 3, 4, 300])).map(|_| self.next() as u8).collect()),
+            5 => KhronosValue::Buffer(
+                (0..self.pick(&[0, 1, 2, 3, 4, 300])).map(|_| self.next() as u8).collect(),
+            ),
             6 => KhronosValue::Vector([self.float32(), self.float32(), self.float32()]),
             7 => KhronosValue::Timestamptz(self.timestamp()),
             8 => KhronosValue::Interval(self.interval()),
-            9 => KhronosValue::TimeZone(self.pick(&["UTC", "Europe/London", "Etc/GMT+12"]).to_owned()),
+            9 => KhronosValue::TimeZone(
+                self.pick(&["UTC", "Europe/London", "Etc/GMT+12"]).to_owned(),
+            ),
             10 => {
                 let pairs: std::collections::BTreeMap<_, _> =
                     (0..self.below(8)).map(|_| (self.text(), self.text())).collect();
@@ -92,7 +108,11 @@ impl Random {
             _ => {
                 let (len, text_keys) = (self.below(8), self.below(2) == 0);
                 let pair = |_| {
-                    let key = if text_keys { KhronosValue::Text(self.text()) } else { self.value(levels - 1) };
+                    let key = if text_keys {
+                        KhronosValue::Text(self.text())
+                    } else {
+                        self.value(levels - 1)
+                    };
                     (key, self.value(levels - 1))
                 };
                 KhronosValue::Map((0..len).map(pair).collect())
@@ -128,7 +148,9 @@ impl Random {
         for call in DbCall::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
             *figures.db_mut(*call) = DbFigures { failed: self.number(), took: self.buckets() };
         }
-        figures.busiest = (0..self.below(3)).map(|_| (TenantId::Guild(7), self.number(), self.number())).collect();
+        figures.busiest = (0..self.below(3))
+            .map(|_| (TenantId::Guild(7), self.number(), self.number()))
+            .collect();
         figures.busiest_us = self.number();
         figures
     }
@@ -163,7 +185,9 @@ impl Random {
             4 => Value::from(self.float()),
             5 => Value::from(self.text()),
             6 => (0..self.below(8)).map(|_| self.json(levels - 1)).collect(),
-            _ => Value::Object((0..self.below(8)).map(|_| (self.text(), self.json(levels - 1))).collect()),
+            _ => Value::Object(
+                (0..self.below(8)).map(|_| (self.text(), self.json(levels - 1))).collect(),
+            ),
         }
     }
 }
@@ -175,7 +199,9 @@ fn as_read_from_json(value: KhronosValue) -> KhronosValue {
             Ok(number) => KhronosValue::Integer(number),
             Err(_) => KhronosValue::UnsignedInteger(number),
         },
-        KhronosValue::List(values) => KhronosValue::List(values.into_iter().map(as_read_from_json).collect()),
+        KhronosValue::List(values) => {
+            KhronosValue::List(values.into_iter().map(as_read_from_json).collect())
+        }
         KhronosValue::Map(pairs) => {
             let pair = |(key, value)| (as_read_from_json(key), as_read_from_json(value));
             KhronosValue::Map(pairs.into_iter().map(pair).collect())
@@ -213,7 +239,8 @@ fn random_json_survives_messagepack() {
         assert_eq!(plain::check(encoded.as_bytes().to_vec()).as_ref(), Ok(&encoded), "seed {seed}");
         let back = json_from_encoded(&encoded).expect("plain");
         assert_eq!(event_data_from_json(back.as_bytes()).as_ref(), Ok(&encoded), "seed {seed}");
-        // serde_json sorts keys, and its numbers are the shortest, so the reference's form is what came in.
+        // serde_json sorts keys, and its numbers are the shortest, so the reference's form is what
+        // came in.
         assert_eq!(canonical(&encoded), encoded, "seed {seed}");
         assert!(super::pack::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
     }
@@ -239,7 +266,11 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
         assert_eq!(ClientMessage::decode(&message.encode()), client);
     }
     if let Ok(value) = check(bytes.to_vec()) {
-        assert_eq!(check(value.as_bytes().to_vec()).as_ref(), Ok(&value), "what is checked is canonical: {bytes:x?}");
+        assert_eq!(
+            check(value.as_bytes().to_vec()).as_ref(),
+            Ok(&value),
+            "what is checked is canonical: {bytes:x?}"
+        );
         assert_eq!(decode(&value).map(|tree| encode(&tree)), Ok(value.clone()), "{bytes:x?}");
         let json = value_to_json(&value).expect("JSON");
         assert!(value_from_json(json.as_bytes()).is_ok(), "{bytes:x?}: {json}");
@@ -277,8 +308,10 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
 
 fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
     // Heads, lengths and names are what decoders trip over.
-    const HEADS: [u8; 16] =
-        [0x80, 0x81, 0x90, 0x91, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc4, 0xcb, 0xd3, 0xdb, 0xdd, 0xdf, 0xff];
+    const HEADS: [u8; 16] = [
+        0x80, 0x81, 0x90, 0x91, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc4, 0xcb, 0xd3, 0xdb, 0xdd, 0xdf,
+        0xff,
+    ];
     for _ in 0..=random.below(4) {
         if bytes.is_empty() {
             return bytes.push(random.next() as u8);
@@ -305,7 +338,8 @@ fn damaged_messages_never_panic_and_never_decode_into_something_that_does_not_en
     let mut random = Random(1);
     let ours = [
         ClientMessage::Health(Random(5).health()).encode(),
-        ServerMessage::LiveTenants { req_id: 1 << 40, ids: (1..5).map(TenantId::Guild).collect() }.encode(),
+        ServerMessage::LiveTenants { req_id: 1 << 40, ids: (1..5).map(TenantId::Guild).collect() }
+            .encode(),
     ];
     for original in super::golden::all_inputs().into_iter().chain(ours) {
         for _ in 0..if original.len() > 600 { 20 } else { 200 } {
@@ -343,7 +377,8 @@ fn damaged_json_never_panics() {
 #[test]
 fn messages_of_our_own_come_back() {
     let (mut random, id) = (Random(3), TenantId::User(5));
-    let state = TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data: EncodedJson::null() };
+    let state =
+        TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data: EncodedJson::null() };
     for message in [
         ServerMessage::CancelDispatch { req_id: u64::MAX },
         ServerMessage::UpdateTenantState { id, state },
@@ -356,16 +391,19 @@ fn messages_of_our_own_come_back() {
     }
     for _ in 0..200 {
         let health = random.health();
-        let (version, executors, extensions) = (random.text(), random.number(), vec![random.text(), "x".to_owned()]);
+        let (version, executors, extensions) =
+            (random.text(), random.number(), vec![random.text(), "x".to_owned()]);
         let ready = Ready { version, executors, tenant_states: 3, live_tenants: true, extensions };
         let not_subscribed = ClientMessage::NotSubscribed { req_id: executors };
-        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready), not_subscribed] {
+        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready), not_subscribed]
+        {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
 }
 
-/// The fields of a message's one value, which is an array of at most 15, each as bytes; and what stands before them.
+/// The fields of a message's one value, which is an array of at most 15, each as bytes; and what
+/// stands before them.
 fn split(message: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut reader = super::pack::reader::Reader::new(message);
     let envelope = super::pack::shape::Envelope::read(&mut reader).expect("a message");
@@ -387,8 +425,11 @@ fn a_health_of_an_older_or_a_newer_worker_is_understood() {
         let health = Health { figures: Some(Box::new(random.figures())), ..random.health() };
         let (name, fields) = split(&ClientMessage::Health(health.clone()).encode());
         assert_eq!(fields.len(), 8);
-        let with = |fields: &[Vec<u8>]| [&name[..], &[0x90 + fields.len() as u8], &fields.concat()].concat();
-        let more: Vec<Vec<u8>> = fields.iter().cloned().chain([b"\x93\xc0\xa1x\x90".to_vec()]).collect();
+        let with = |fields: &[Vec<u8>]| {
+            [&name[..], &[0x90 + fields.len() as u8], &fields.concat()].concat()
+        };
+        let more: Vec<Vec<u8>> =
+            fields.iter().cloned().chain([b"\x93\xc0\xa1x\x90".to_vec()]).collect();
         let newer = ClientMessage::decode(&with(&more));
         assert_eq!(newer, Ok(Incoming::Message(ClientMessage::Health(health.clone()))));
         let older = ClientMessage::decode(&with(&fields[..6]));
@@ -400,7 +441,13 @@ fn a_health_of_an_older_or_a_newer_worker_is_understood() {
 #[test]
 fn the_ready_of_an_older_worker_announces_nothing_that_it_does_not_do() {
     let extensions = vec!["x".to_owned()];
-    let ready = Ready { version: "1".to_owned(), executors: 2, tenant_states: 3, live_tenants: true, extensions };
+    let ready = Ready {
+        version: "1".to_owned(),
+        executors: 2,
+        tenant_states: 3,
+        live_tenants: true,
+        extensions,
+    };
     let (name, fields) = split(&ClientMessage::Ready(ready.clone()).encode());
     let of = |count: usize| [&name[..], &[0x90 + count as u8], &fields[..count].concat()].concat();
     let decode = |bytes: &[u8]| ClientMessage::decode(bytes);

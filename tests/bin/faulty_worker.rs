@@ -1,8 +1,10 @@
-//! A worker that does wrong on purpose, in one way that its first argument names. The tests in `tests/it/faults/` start it in
-//! the place of `mesophyll worker`; it takes the same options. What it did it says on stdout, so that a test knows that the
-//! fault took place. Never part of a product.
+//! A worker that does wrong on purpose, in one way that its first argument names. The tests in
+//! `tests/it/faults/` start it in the place of `mesophyll worker`; it takes the same options. What
+//! it did it says on stdout, so that a test knows that the fault took place. Never part of a
+//! product.
 //!
-//! It speaks the protocol through the library's `wire/` where it behaves, and through bytes of its own where it does not.
+//! It speaks the protocol through the library's `wire/` where it behaves, and through bytes of its
+//! own where it does not.
 
 #![allow(clippy::print_stdout, reason = "a program, and what it prints is its interface")]
 
@@ -22,7 +24,8 @@ use tungstenite::{Message, WebSocket};
 
 type Done = Result<(), Box<dyn Error>>;
 
-/// How often it beats, unless its fault is that it does not: often enough for every master of the tests.
+/// How often it beats, unless its fault is that it does not: often enough for every master of the
+/// tests.
 const BEAT: Duration = Duration::from_millis(50);
 
 /// A test that waits for this worker's end has given up long before.
@@ -43,13 +46,17 @@ fn main() -> Done {
     let fault = args.fault.clone();
     match fault.as_str() {
         // "worker": started as what a master starts, it is one without a fault, of another version.
-        "none" | "worker" => serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request)),
+        "none" | "worker" => {
+            serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request))
+        }
         "garbage" => garbage(&args),
         "oversized" => oversized(&args),
         "huge-answers" => flood(&args, &unasked("x".repeat(15 << 20))),
         "unknown" => flood(&args, &frame(BINARY, b"\x81\xa7Unknown\x90").repeat(1000)),
         "unasked" => flood(&args, &unasked("nobody asked".to_owned()).repeat(1000)),
-        "ignores-questions" => serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request)),
+        "ignores-questions" => {
+            serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request))
+        }
         "twice" => serve(&mut Peer::ready(&args)?, &args, &mut twice),
         "two-connections" => two_connections(&args),
         "never-reads" => never_reads(&args),
@@ -146,7 +153,8 @@ impl Peer {
         // Only this fault claims to answer questions; no fault does.
         let live_tenants = args.fault == "ignores-questions";
         let version = "faulty".to_owned();
-        let ready = Ready { version, executors: 1, tenant_states: 0, live_tenants, extensions: Vec::new() };
+        let ready =
+            Ready { version, executors: 1, tenant_states: 0, live_tenants, extensions: Vec::new() };
         peer.send(&ClientMessage::Ready(ready))?;
         peer.send(&ClientMessage::Heartbeat)?;
         Ok(peer)
@@ -193,9 +201,11 @@ impl Peer {
             Err(error) => return Err(error),
         };
         Ok(match ServerMessage::decode(&message) {
-            Ok(Incoming::Message(ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) })) => {
-                Some(Request { tenant: id, name: event.name, req_id })
-            }
+            Ok(Incoming::Message(ServerMessage::DispatchEvent {
+                id,
+                event,
+                req_id: Some(req_id),
+            })) => Some(Request { tenant: id, name: event.name, req_id }),
             Ok(Incoming::Message(ServerMessage::LiveTenants { ids, .. })) => {
                 say(&format!("asked about {} tenants", ids.len()));
                 None
@@ -265,7 +275,8 @@ fn serve(
 fn garbage(args: &Args) -> Done {
     for round in 1.. {
         let mut peer = Peer::ready(args)?;
-        let garbage = (0..16u8).flat_map(|at| frame(BINARY, &[0xc1, at, 0xff])).collect::<Vec<u8>>();
+        let garbage =
+            (0..16u8).flat_map(|at| frame(BINARY, &[0xc1, at, 0xff])).collect::<Vec<u8>>();
         peer.send_raw(&garbage)?;
         say(&format!("garbage: round {round} closed with {}", peer.read_to_end()));
     }
@@ -281,7 +292,9 @@ fn oversized(args: &Args) -> Done {
             let _ = peer.send_raw(&[head(BINARY, 1 << 40), vec![b'x'; 1 << 20]].concat());
         } else {
             let piece = vec![b'x'; 1 << 20];
-            let _ = (0..20u8).try_for_each(|at| peer.send_raw(&frame(if at == 0 { 0x02 } else { 0x00 }, &piece)));
+            let _ = (0..20u8).try_for_each(|at| {
+                peer.send_raw(&frame(if at == 0 { 0x02 } else { 0x00 }, &piece))
+            });
         }
         say(&format!("oversized: round {round} closed with {}", peer.read_to_end()));
     }
@@ -294,7 +307,8 @@ fn flood(args: &Args, bytes: &[u8]) -> Done {
     let mut told = Instant::now();
     for count in 1u64.. {
         peer.send_raw(bytes)?;
-        // Each time, not each so many ms: a master that is slow to read has no more before it than the last lot.
+        // Each time, not each so many ms: a master that is slow to read has no more before it than
+        // the last lot.
         peer.send(&ClientMessage::Heartbeat)?;
         while let Some(request) = peer.next_request(Duration::from_millis(1))? {
             peer.answer(&request)?;
@@ -379,7 +393,9 @@ fn never_ready(args: &Args) -> Done {
         let mut peer = Peer::connect(args)?;
         let begun = Instant::now();
         say(&format!("never ready: round {round}"));
-        while peer.send(&ClientMessage::Health(Health::default())).is_ok() && begun.elapsed() < FOREVER {
+        while peer.send(&ClientMessage::Health(Health::default())).is_ok()
+            && begun.elapsed() < FOREVER
+        {
             pause(BEAT);
         }
         say(&format!("never ready: cut off after {} ms", begun.elapsed().as_millis()));
@@ -400,12 +416,22 @@ fn ready_late(args: &Args) -> Done {
     serve(&mut peer, args, &mut |peer, request| peer.answer(request))
 }
 
-/// Close frames of every kind, those that RFC 6455 forbids too, each on a link of its own; then a good worker.
+/// Close frames of every kind, those that RFC 6455 forbids too, each on a link of its own; then a
+/// good worker.
 fn odd_closes(args: &Args) -> Done {
-    let codes = [0, 999, 1000, 1001, 1002, 1004, 1005, 1006, 1007, 1011, 1015, 2999, 3000, 4001, 4999, 5000, 65535];
-    let mut payloads: Vec<Vec<u8>> = codes.iter().map(|code: &u16| code.to_be_bytes().to_vec()).collect();
+    let codes = [
+        0, 999, 1000, 1001, 1002, 1004, 1005, 1006, 1007, 1011, 1015, 2999, 3000, 4001, 4999, 5000,
+        65535,
+    ];
+    let mut payloads: Vec<Vec<u8>> =
+        codes.iter().map(|code: &u16| code.to_be_bytes().to_vec()).collect();
     // None, half a code, a reason that is no text, one that is too long for a control frame.
-    payloads.extend([vec![], vec![3], vec![3, 232, 0xff, 0xfe], [vec![3, 232], vec![b'x'; 200]].concat()]);
+    payloads.extend([
+        vec![],
+        vec![3],
+        vec![3, 232, 0xff, 0xfe],
+        [vec![3, 232], vec![b'x'; 200]].concat(),
+    ]);
     for payload in payloads {
         let mut peer = Peer::ready(args)?;
         peer.send_raw(&frame(CLOSE, &payload))?;
@@ -473,7 +499,8 @@ fn hangs(args: &Args) -> Done {
     }
 }
 
-/// Prints as fast as anybody takes it, on both of its outputs; its answers say how many lines that made.
+/// Prints as fast as anybody takes it, on both of its outputs; its answers say how many lines that
+/// made.
 fn floods_output(args: &Args) -> Done {
     let lines = Arc::new(AtomicU64::new(0));
     for at in 0..2 {
@@ -481,7 +508,11 @@ fn floods_output(args: &Args) -> Done {
         std::thread::spawn(move || {
             let text = format!("{}\n", "a line of a flood ".repeat(5)).repeat(100);
             let write = || {
-                if at == 0 { io::stdout().write_all(text.as_bytes()) } else { io::stderr().write_all(text.as_bytes()) }
+                if at == 0 {
+                    io::stdout().write_all(text.as_bytes())
+                } else {
+                    io::stderr().write_all(text.as_bytes())
+                }
             };
             while write().is_ok() {
                 lines.fetch_add(100, Ordering::Relaxed);

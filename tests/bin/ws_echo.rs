@@ -1,11 +1,17 @@
-//! A WebSocket peer that echoes every message, over the product's own `http/` and `link/`: same handshake, threads, limits
-//! and close. The conformance suite (tests/conformance/) talks to it, as a server and as a client. Never part of a product.
+//! A WebSocket peer that echoes every message, over the product's own `http/` and `link/`: same
+//! handshake, threads, limits and close. The conformance suite (tests/conformance/) talks to it, as
+//! a server and as a client. Never part of a product.
 //!
-//! `ws_echo server ADDRESS` prints the address that it listens at and serves until its stdin ends. `ws_echo client ADDRESS`
-//! connects to an Autobahn-like fuzzing server there, once for each of its cases. `--broken` makes a link
-//! that takes only short messages, for the proof that the suite sees a link that does not conform.
+//! `ws_echo server ADDRESS` prints the address that it listens at and serves until its stdin ends.
+//! `ws_echo client ADDRESS` connects to an Autobahn-like fuzzing server there, once for each of its
+//! cases. `--broken` makes a link that takes only short messages, for the proof that the suite sees
+//! a link that does not conform.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program, and what it prints is its interface")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program, and what it prints is its interface"
+)]
 
 use std::error::Error;
 use std::io::Read;
@@ -17,7 +23,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 use mesophyll::net::link::{
-    self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, Service, close_code,
+    self, CloseCause, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, Service,
+    close_code,
 };
 
 /// The longest cases send thousands of messages.
@@ -99,14 +106,16 @@ struct EchoRoutes {
 impl Handler for EchoRoutes {
     fn handle(&self, head: &RequestHead, _: &mut Body<'_>) -> Reply {
         let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
-        let headers = names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
+        let headers =
+            names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
         let upgrade = match link::accept(headers) {
             Ok(upgrade) => upgrade,
             Err(error) => return Response::text(426, &error.to_string()).into(),
         };
         let (limits, links) = (self.limits.clone(), Arc::clone(&self.links));
         Reply::Upgrade(Box::new(move |socket, already_read| {
-            let started = upgrade.start("echo", socket, already_read, &limits, |_| Echoer::default().service());
+            let started = upgrade
+                .start("echo", socket, already_read, &limits, |_| Echoer::default().service());
             let mut links = links.lock().expect("no panic while it was held");
             links.retain(|link| !link.is_finished());
             links.extend(started);
@@ -117,7 +126,12 @@ impl Handler for EchoRoutes {
 fn serve(address: &str, limits: LinkLimits) -> Result<(), Box<dyn Error>> {
     let links = Arc::default();
     let routes = EchoRoutes { limits, links: Arc::clone(&links) };
-    let server = HttpServer::start(TcpListener::bind(address)?, "echo", HttpLimits::default(), Arc::new(routes))?;
+    let server = HttpServer::start(
+        TcpListener::bind(address)?,
+        "echo",
+        HttpLimits::default(),
+        Arc::new(routes),
+    )?;
     println!("{}", server.local_addr());
     // Whoever started this holds the other end.
     std::io::stdin().read_to_end(&mut Vec::new())?;
@@ -126,12 +140,13 @@ fn serve(address: &str, limits: LinkLimits) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Runs the cases of a fuzzing server in the way that Autobahn defined: `/getCaseCount` sends their number as a text, then
-/// `/runCase?case=I` is a case each, and `/updateReports` ends the run.
+/// Runs the cases of a fuzzing server in the way that Autobahn defined: `/getCaseCount` sends their
+/// number as a text, then `/runCase?case=I` is a case each, and `/updateReports` ends the run.
 fn connect_to_each_case(address: &str, limits: &LinkLimits) -> Result<(), Box<dyn Error>> {
     let address: SocketAddr = address.parse()?;
     let (count_tx, count_rx) = crossbeam_channel::bounded(1);
-    let counting = open(address, "/getCaseCount", limits, (Box::new(Counter(count_tx)), Box::new(NoPulse)))?;
+    let counting =
+        open(address, "/getCaseCount", limits, (Box::new(Counter(count_tx)), Box::new(NoPulse)))?;
     let cases: u32 = count_rx.recv_timeout(CASE_TIMEOUT)?.trim().parse()?;
     counting.join();
     for case in 1..=cases {
@@ -148,9 +163,16 @@ fn connect_to_each_case(address: &str, limits: &LinkLimits) -> Result<(), Box<dy
     Ok(())
 }
 
-fn open(address: SocketAddr, path: &str, limits: &LinkLimits, service: Service) -> Result<Link, Box<dyn Error>> {
+fn open(
+    address: SocketAddr,
+    path: &str,
+    limits: &LinkLimits,
+    service: Service,
+) -> Result<Link, Box<dyn Error>> {
     let host = address.to_string();
-    Ok(link::connect("echo", &[address], &host, path, Duration::from_secs(10), limits, |_| service)?)
+    Ok(link::connect("echo", &[address], &host, path, Duration::from_secs(10), limits, |_| {
+        service
+    })?)
 }
 
 /// Takes the first text message.

@@ -1,4 +1,5 @@
-//! Backing up a running master's store: consistent while others write, in nobody's way, and whole or not there.
+//! Backing up a running master's store: consistent while others write, in nobody's way, and whole
+//! or not there.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -25,9 +26,14 @@ fn text(path: &Path) -> &str {
 fn prefix(store: &dyn Store, tenant: TenantId) -> u64 {
     let usage = store.kv_usage(tenant).expect("counted");
     for number in 0..usage.records {
-        let record = store.kv_get(tenant, &format!("k{number}"), &Scopes::new(["s"])).expect("read");
-        let record = record.unwrap_or_else(|| panic!("{} records, but no k{number}", usage.records));
-        assert_eq!(wire::pack::value::decode(&record.value), Ok(KhronosValue::Integer(number.cast_signed())));
+        let record =
+            store.kv_get(tenant, &format!("k{number}"), &Scopes::new(["s"])).expect("read");
+        let record =
+            record.unwrap_or_else(|| panic!("{} records, but no k{number}", usage.records));
+        assert_eq!(
+            wire::pack::value::decode(&record.value),
+            Ok(KhronosValue::Integer(number.cast_signed()))
+        );
     }
     usage.records
 }
@@ -39,7 +45,8 @@ fn a_backup_under_load_is_a_state_that_the_store_had() {
     master.wait_ready();
     master.command(&["tenant", "subscribe", "guild:9", "ECHO"]).expect(0, "");
     master.command(&["tenant", "ban", "user:9"]).expect(0, "");
-    let (stop, acknowledged) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; WRITERS as usize]);
+    let (stop, acknowledged) =
+        (AtomicBool::new(false), [const { AtomicU64::new(0) }; WRITERS as usize]);
     let backup = master.folder.path().join("backup.redb");
     let (before, after) = std::thread::scope(|scope| {
         for (writer, count) in acknowledged.iter().enumerate() {
@@ -55,11 +62,15 @@ fn a_backup_under_load_is_a_state_that_the_store_had() {
             });
         }
         let counts = || acknowledged.each_ref().map(|count| count.load(Ordering::SeqCst));
-        eventually("every writer has written", || counts().iter().all(|count| *count >= 20).then_some(()));
+        eventually("every writer has written", || {
+            counts().iter().all(|count| *count >= 20).then_some(())
+        });
         let before = counts();
         let finished = master.command(&["store", "backup", text(&backup)]);
         let after = counts();
-        eventually("the writers go on", || counts().iter().zip(after).all(|(now, then)| *now > then).then_some(()));
+        eventually("the writers go on", || {
+            counts().iter().zip(after).all(|(now, then)| *now > then).then_some(())
+        });
         stop.store(true, Ordering::SeqCst);
         finished.expect(0, "");
         assert!(finished.stdout[0].contains("2 tenant states, "), "{finished:?}");
@@ -83,12 +94,16 @@ fn a_backup_under_load_is_a_state_that_the_store_had() {
     let restored = Master::start_in(TempDir::new(), &["--workers", "1", "--store", &url]);
     restored.wait_ready();
     let shown = restored.command(&["tenant", "show", "guild:9"]);
-    assert!(shown.stdout.iter().any(|line| line.starts_with("events") && line.ends_with("ECHO")), "{shown:?}");
+    assert!(
+        shown.stdout.iter().any(|line| line.starts_with("events") && line.ends_with("ECHO")),
+        "{shown:?}"
+    );
     assert_eq!(restored.dispatch("user/9", "ECHO", "1").0, 403);
     assert_eq!(restored.command(&["kv", "get", "guild:0", "k5", "--scope", "s"]).stdout, ["5"]);
 }
 
-/// Passes on what is asked, and of the answer only so many bytes; then waits for the test, and closes.
+/// Passes on what is asked, and of the answer only so many bytes; then waits for the test, and
+/// closes.
 fn stalling_proxy(to: SocketAddr, bytes: usize) -> (SocketAddr, Receiver<()>, Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -135,8 +150,9 @@ fn large_store(path: &Path) {
     wait_until_free(path);
 }
 
-/// Waits until no process has a store's file locked: one that another test has forked meanwhile does until it executes its
-/// program, and one that was killed does until the last of its threads has gone, which may be after its first.
+/// Waits until no process has a store's file locked: one that another test has forked meanwhile
+/// does until it executes its program, and one that was killed does until the last of its threads
+/// has gone, which may be after its first.
 fn wait_until_free(path: &Path) {
     let file = std::fs::File::open(path).expect("a file");
     eventually("nothing holds the store", || file.try_lock().ok());
@@ -149,7 +165,8 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
     let folder = TempDir::new();
     let file = folder.path().join("store.redb");
     large_store(&file);
-    let master = Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
+    let master =
+        Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
     let folder = master.folder.path().to_owned();
     let (proxy, stalled_rx, go_tx) = stalling_proxy(master.api(), 8 << 20);
     let backup = folder.join("backup.redb");
@@ -159,9 +176,14 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
     stalled_rx.recv_timeout(DEADLINE).expect("it is in the middle");
     // Its reader stalls; nobody else does.
     master.command(&["kv", "set", "guild:1", "meanwhile", "1", "--scope", "s"]).expect(0, "");
-    assert_eq!(master.command(&["kv", "get", "guild:1", "meanwhile", "--scope", "s"]).stdout, ["1"]);
+    assert_eq!(
+        master.command(&["kv", "get", "guild:1", "meanwhile", "--scope", "s"]).stdout,
+        ["1"]
+    );
     let second = folder.join("second.redb");
-    master.command(&["store", "backup", text(&second)]).expect(1, "Busy (503): a backup is under way already");
+    master
+        .command(&["store", "backup", text(&second)])
+        .expect(1, "Busy (503): a backup is under way already");
     let pid = master.pid();
     master.running.signal(Signal::KILL);
     eventually("the master is gone", || is_gone(pid).then_some(()));
@@ -173,15 +195,22 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
         .expect("a folder")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
-    assert!(!names.iter().any(|name| name.starts_with("backup") || name.starts_with("second")), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name.starts_with("backup") || name.starts_with("second")),
+        "{names:?}"
+    );
     // What was acknowledged meanwhile is there, and another backup is whole.
     let Master { folder, .. } = master;
     wait_until_free(&file);
-    let again = Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
+    let again =
+        Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
     assert_eq!(again.command(&["kv", "get", "guild:1", "meanwhile", "--scope", "s"]).stdout, ["1"]);
     let finished = again.command(&["store", "backup", text(&backup)]);
     finished.expect(0, "");
-    assert!(finished.stdout[0].ends_with("0 tenant states, 321 records, 0 shop entries, 0 purchases"), "{finished:?}");
+    assert!(
+        finished.stdout[0].ends_with("0 tenant states, 321 records, 0 shop entries, 0 purchases"),
+        "{finished:?}"
+    );
     let check = run(&["store", "check", "--store", &format!("redb:{}", text(&backup))]);
     assert_eq!(check.stdout, ["nothing found"]);
 }
@@ -191,20 +220,25 @@ fn a_client_whose_disk_is_full_or_that_is_killed_costs_the_next_backup_nothing()
     let folder = TempDir::new();
     let file = folder.path().join("store.redb");
     large_store(&file);
-    let master = Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
+    let master =
+        Master::start_in(folder, &["--workers", "1", "--store", &format!("redb:{}", text(&file))]);
     let at = |name: &str| master.folder.path().join(name);
-    // Half way at most, whether the shell counts in 512 or in 1,024 bytes; the signal (SIGXFSZ) is no end.
-    let backup = mesophyll(&["store", "backup", text(&at("full.redb")), "--api", &master.api().to_string()]);
+    // Half way at most, whether the shell counts in 512 or in 1,024 bytes; the signal (SIGXFSZ) is
+    // no end.
+    let backup =
+        mesophyll(&["store", "backup", text(&at("full.redb")), "--api", &master.api().to_string()]);
     let mut limited = Command::new("sh");
     limited.args(["-c", r#"ulimit -f 32768; exec "$0" "$@""#]).arg(backup.get_program());
     limited.args(backup.get_args()).env("MESOPHYLL_INTERNAL_TOKEN", token(7));
     Running::start(limited).wait().expect(3, "full.redb: ");
     let names = std::fs::read_dir(master.folder.path()).expect("a folder");
-    let left =
-        names.filter(|entry| entry.as_ref().is_ok_and(|it| it.file_name().to_string_lossy().starts_with("full")));
+    let left = names.filter(|entry| {
+        entry.as_ref().is_ok_and(|it| it.file_name().to_string_lossy().starts_with("full"))
+    });
     assert_eq!(left.count(), 0, "nothing is left of it");
     let (proxy, stalled_rx, go_tx) = stalling_proxy(master.api(), 8 << 20);
-    let mut killed = mesophyll(&["store", "backup", text(&at("killed.redb")), "--api", &proxy.to_string()]);
+    let mut killed =
+        mesophyll(&["store", "backup", text(&at("killed.redb")), "--api", &proxy.to_string()]);
     killed.env("MESOPHYLL_INTERNAL_TOKEN", token(7));
     let running = Running::start(killed);
     stalled_rx.recv_timeout(DEADLINE).expect("it is in the middle");
@@ -216,7 +250,10 @@ fn a_client_whose_disk_is_full_or_that_is_killed_costs_the_next_backup_nothing()
         let finished = master.command(&["store", "backup", text(&at("killed.redb"))]);
         (finished.code() == 0).then_some(finished)
     });
-    assert!(finished.stdout[0].ends_with("0 tenant states, 320 records, 0 shop entries, 0 purchases"), "{finished:?}");
+    assert!(
+        finished.stdout[0].ends_with("0 tenant states, 320 records, 0 shop entries, 0 purchases"),
+        "{finished:?}"
+    );
 }
 
 #[test]
@@ -224,18 +261,25 @@ fn a_backup_that_cannot_be_made_is_told_before_anything_is_asked() {
     let folder = TempDir::new();
     let nobody = |args: &[&str]| -> Finished {
         let mut command = mesophyll(&[args, &["--api", "127.0.0.1:1"]].concat());
-        command.env("MESOPHYLL_INTERNAL_TOKEN", "1.2.3").env("MESOPHYLL_STORE", "redb:nowhere.redb");
+        command
+            .env("MESOPHYLL_INTERNAL_TOKEN", "1.2.3")
+            .env("MESOPHYLL_STORE", "redb:nowhere.redb");
         Running::start(command).wait()
     };
     let file = folder.path().join("taken.redb");
     std::fs::write(&file, "a diary").expect("written");
     nobody(&["store", "backup", text(&file)]).expect(3, "exists");
     assert_eq!(std::fs::read(&file).expect("read"), b"a diary");
-    nobody(&["store", "backup", text(&folder.path().join("no/such/folder.redb"))]).expect(3, "folder.redb: ");
+    nobody(&["store", "backup", text(&folder.path().join("no/such/folder.redb"))])
+        .expect(3, "folder.redb: ");
     let free = folder.path().join("free.redb");
     nobody(&["store", "backup", text(&free)]).expect(1, "no answer from http://127.0.0.1:1");
     run(&["store", "backup", text(&free)]).expect(3, "no token");
-    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing is left of any of it");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        1,
+        "nothing is left of any of it"
+    );
 }
 
 #[test]

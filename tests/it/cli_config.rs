@@ -1,4 +1,5 @@
-//! `--print-config` and `--check-config`: what a command would run with, looked at without running it.
+//! `--print-config` and `--check-config`: what a command would run with, looked at without running
+//! it.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -43,14 +44,24 @@ fn each_value_is_shown_with_where_it_comes_from_and_no_secret_is() {
     table.expect(0, "");
     let says = |name: &str| {
         let found = table.stdout.iter().find(|line| line.split_whitespace().next() == Some(name));
-        found.unwrap_or_else(|| panic!("{table:?}")).split_whitespace().collect::<Vec<_>>().join(" ")
+        found
+            .unwrap_or_else(|| panic!("{table:?}"))
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     assert_eq!(says("--workers"), "--workers 3 flag --workers");
-    assert_eq!(says("--store"), "--store postgres://me:***@db/x?password=*** environment MESOPHYLL_STORE");
+    assert_eq!(
+        says("--store"),
+        "--store postgres://me:***@db/x?password=*** environment MESOPHYLL_STORE"
+    );
     assert_eq!(says("--vm-idle"), "--vm-idle 15m environment MESOPHYLL_VM_IDLE");
     assert_eq!(says("--deadline"), "--deadline 35s default");
     assert_eq!(says("--reload"), "--reload on flag --reload");
-    assert_eq!(says("MESOPHYLL_API_SECRET"), "MESOPHYLL_API_SECRET set environment MESOPHYLL_API_SECRET");
+    assert_eq!(
+        says("MESOPHYLL_API_SECRET"),
+        "MESOPHYLL_API_SECRET set environment MESOPHYLL_API_SECRET"
+    );
     let columns: Vec<Option<usize>> = ["SOURCE", "flag --workers", "environment MESOPHYLL_VM_IDLE"]
         .iter()
         .map(|text| table.stdout.iter().find_map(|line| line.find(text)))
@@ -80,8 +91,14 @@ fn the_defaults_that_are_shown_are_those_that_apply() {
     let executors = shown(&run(&["master", "--workers", "1", "--print-config", "--json"]));
     assert_eq!(row(&executors, "executors"), (cpus.to_string().as_str(), "default"));
     let replay = shown(&run(&["replay", "--print-config", "--json", "--in-flight", "9"]));
-    assert_eq!((row(&replay, "in-flight"), row(&replay, "repeat")), (("9", "flag"), ("1", "default")));
-    assert_eq!((row(&replay, "store"), row(&replay, "api")), (("memory:", "default"), ("off", "default")));
+    assert_eq!(
+        (row(&replay, "in-flight"), row(&replay, "repeat")),
+        (("9", "flag"), ("1", "default"))
+    );
+    assert_eq!(
+        (row(&replay, "store"), row(&replay, "api")),
+        (("memory:", "default"), ("off", "default"))
+    );
     assert_eq!(row(&replay, "MESOPHYLL_API_SECRET"), ("not needed", "default"));
     let place = ["worker", "--id", "0", "--workers", "2", "--master", "h:1"];
     let worker = shown(&run(&[&place[..], &["--print-config", "--json"]].concat()));
@@ -94,7 +111,18 @@ fn a_port_in_use_makes_a_configuration_that_is_not_good() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let master = |listen: &str, api: &str, mode: &str| {
-        run(&["master", "--check-config", "--store", "memory:", "--listen", listen, "--api", api, "--mode", mode])
+        run(&[
+            "master",
+            "--check-config",
+            "--store",
+            "memory:",
+            "--listen",
+            listen,
+            "--api",
+            api,
+            "--mode",
+            mode,
+        ])
     };
     let (free, says) = ("127.0.0.1:0", format!("cannot listen on {address}: "));
     master(&address, free, "process-pool").expect(3, &says);
@@ -125,7 +153,10 @@ fn a_configuration_is_checked_without_touching_anything() {
         files.iter().for_each(|(name, text)| drop(write(&folder, name, text)));
         folder.to_str().expect("a plain path").to_owned()
     };
-    let broken = template("broken", &[("main.luau", "return require('lib')"), ("lib.luau", "local x = 1\nlocal =")]);
+    let broken = template(
+        "broken",
+        &[("main.luau", "return require('lib')"), ("lib.luau", "local x = 1\nlocal =")],
+    );
     let empty = template("empty", &[]);
     let linked = template("linked", &[]);
     std::os::unix::fs::symlink("/etc/passwd", format!("{linked}/main.luau")).expect("a link");
@@ -133,10 +164,21 @@ fn a_configuration_is_checked_without_touching_anything() {
     let pipe = format!("{piped}/x.luau");
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().expect("mkfifo").success());
     // What is only doubtful can be run.
-    let doubtful = template("doubtful", &[("main.luau", "return function(ctx) return unknwon end")]);
-    let base = ["master", "--check-config", "--workers", "1", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+    let doubtful =
+        template("doubtful", &[("main.luau", "return function(ctx) return unknwon end")]);
+    let base = [
+        "master",
+        "--check-config",
+        "--workers",
+        "1",
+        "--listen",
+        "127.0.0.1:0",
+        "--api",
+        "127.0.0.1:0",
+    ];
     let base = [&base[..], &["--store", &store]].concat();
-    let check = |args: &[&str], variables: &[(&str, &str)]| with(&[&base[..], args].concat(), variables);
+    let check =
+        |args: &[&str], variables: &[(&str, &str)]| with(&[&base[..], args].concat(), variables);
     for args in [
         &[][..],
         &["--worker-tokens", &text("good.json")],
@@ -161,8 +203,16 @@ fn a_configuration_is_checked_without_touching_anything() {
         (&["--templates", &empty], 3, ": main.luau: there is none"),
         (&["--templates", &linked], 3, ": main.luau: a link out of the template directory"),
         (&["--templates", &piped], 3, ": x.luau: not a regular file"),
-        (&["--worker-program", "/nowhere/mesophyll"], 3, "--worker-program: /nowhere/mesophyll: No such file"),
-        (&["--worker-program", "/"], 3, "--worker-program: /: it is no file that this user can execute"),
+        (
+            &["--worker-program", "/nowhere/mesophyll"],
+            3,
+            "--worker-program: /nowhere/mesophyll: No such file",
+        ),
+        (
+            &["--worker-program", "/"],
+            3,
+            "--worker-program: /: it is no file that this user can execute",
+        ),
         // Not looked up in `PATH`.
         (&["--worker-program", "sh"], 3, "--worker-program: sh: No such file"),
     ] {
@@ -195,17 +245,23 @@ fn a_configuration_is_checked_without_touching_anything() {
         .expect(0, "");
     }
     let misspelt = check(&[], &[("MESOPHYLL_WROKERS", "3")]);
-    misspelt.expect(0, "no command knows the variable MESOPHYLL_WROKERS; did you mean MESOPHYLL_WORKERS?");
+    misspelt.expect(
+        0,
+        "no command knows the variable MESOPHYLL_WROKERS; did you mean MESOPHYLL_WORKERS?",
+    );
     run(&["replay", "/nowhere.ndjson", "--check-config"]).expect(3, "/nowhere.ndjson: ");
     run(&["replay", "--check-config"]).expect(0, "");
     run(&["replay"]).expect(2, "replay takes one FILE");
-    let worker = ["worker", "--check-config", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"];
+    let worker =
+        ["worker", "--check-config", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"];
     run(&worker).expect(3, "MESOPHYLL_CLIENT_TOKEN is not set");
     with(&worker, &[("MESOPHYLL_CLIENT_TOKEN", "abc123")]).expect(0, "");
     let both = check(&["--print-config", "--json"], &[]);
     both.expect(0, "the configuration is good");
     assert!(shown(&both).len() > 30);
-    let left: Vec<_> =
-        std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|entry| entry.expect("one").file_name())
+        .collect();
     assert_eq!(left.len(), 2, "nothing was written: {left:?}");
 }

@@ -1,5 +1,5 @@
-//! The commands for tenants' data, as an operator types them, against a running master: what they print, what they change,
-//! and what they say when something is wrong.
+//! The commands for tenants' data, as an operator types them, against a running master: what they
+//! print, what they change, and what they say when something is wrong.
 
 use serde_json::{Value, json};
 
@@ -25,14 +25,20 @@ fn quiet(finished: &Finished) {
 fn a_script_runs_in_the_vm_of_its_tenant() {
     let master = Master::start(&[]);
     let folder = master.folder.path().to_owned();
-    let file = write(&folder, "sum.luau", "local ctx = ...\nreturn ctx:event().data.a + ctx:event().data.b\n");
+    let file = write(
+        &folder,
+        "sum.luau",
+        "local ctx = ...\nreturn ctx:event().data.a + ctx:event().data.b\n",
+    );
     let file = file.to_str().expect("a plain path");
     assert_eq!(line(&master.command(&["run-script", "guild:1", file, r#"{"a": 1, "b": 2}"#])), "3");
-    let with_json = master.command(&["run-script", "guild:1", file, r#"{"a": 1, "b": 2}"#, "--json"]);
+    let with_json =
+        master.command(&["run-script", "guild:1", file, r#"{"a": 1, "b": 2}"#, "--json"]);
     assert_eq!(line(&with_json), "3", "asking for JSON is no mistake where there is nothing else");
     let script = "local ctx = ...\nctx.KV:set('n', 5, {'s'})\nreturn {id = ctx.tenant.id, author = ctx:event().author}";
     let result: Value =
-        serde_json::from_str(line(&master.command_on(&["run-script", "user:9", "-"], script))).expect("JSON");
+        serde_json::from_str(line(&master.command_on(&["run-script", "user:9", "-"], script)))
+            .expect("JSON");
     assert_eq!(result["author"], json!("7"));
     assert_eq!(line(&master.command(&["kv", "get", "user:9", "n", "--scope", "s"])), "5");
     // Errors have the script's name and line.
@@ -44,8 +50,12 @@ fn a_script_runs_in_the_vm_of_its_tenant() {
     assert_eq!(line(&rude), r#""\u001b[2J\u009bx""#);
     let broken = write(&folder, "broken.luau", "\n\nlocal = 1\n");
     let broken = broken.to_str().expect("a plain path");
-    master.command(&["run-script", "guild:1", broken]).expect(1, "ScriptError (422): broken.luau:3:");
-    master.command_on(&["run-script", "guild:1", "-", "--name", "mine"], "error('no')").expect(1, "mine:1: no");
+    master
+        .command(&["run-script", "guild:1", broken])
+        .expect(1, "ScriptError (422): broken.luau:3:");
+    master
+        .command_on(&["run-script", "guild:1", "-", "--name", "mine"], "error('no')")
+        .expect(1, "mine:1: no");
     master.command(&["run-script", "guild:1", "/nowhere.luau"]).expect(3, "/nowhere.luau: ");
     let large = write(&folder, "large.luau", " ".repeat(192 * 1024 + 1));
     let large = large.to_str().expect("a plain path");
@@ -64,14 +74,19 @@ fn dropping_a_tenant_ends_what_it_has_running_and_keeps_its_data() {
     assert_eq!(master.dispatch("guild/1", "CALLS", "null"), (200, json!(1)));
     assert_eq!(master.dispatch("guild/1", "CALLS", "null"), (200, json!(2)));
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"dropped","seconds":25}"#));
+        let running = scope
+            .spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"dropped","seconds":25}"#));
         master.running.wait_stderr("waiting dropped");
         quiet(&master.command(&["drop-tenant", "guild:1"]));
         let (status, body) = running.join().expect("an answer");
         assert!(status >= 400, "{status} {body}");
     });
     assert_eq!(master.dispatch("guild/1", "CALLS", "null"), (200, json!(1)), "a new VM");
-    assert_eq!(line(&master.command(&["dispatch", "guild:1", "COUNT", "--json"])), "2", "the data stayed");
+    assert_eq!(
+        line(&master.command(&["dispatch", "guild:1", "COUNT", "--json"])),
+        "2",
+        "the data stayed"
+    );
     quiet(&master.command(&["drop-tenant", "guild:1", "--json"]));
 }
 
@@ -88,8 +103,12 @@ fn subscriptions_change_what_a_running_tenant_hears_at_once() {
         let said = master.command(&["tenant", "unsubscribe", "guild:1", "ECHO", "COUNT"]);
         assert_eq!(line(&said), "guild:1 is subscribed to BYTES");
         assert!(!hears("ECHO") && hears("BYTES"), "{mode}");
-        master.command(&["tenant", "unsubscribe", "guild:1", "NONE"]).expect(0, "it was not subscribed to NONE");
-        master.command(&["tenant", "subscribe", "guild:1"]).expect(2, "tenant takes show TENANT | subscribe");
+        master
+            .command(&["tenant", "unsubscribe", "guild:1", "NONE"])
+            .expect(0, "it was not subscribed to NONE");
+        master
+            .command(&["tenant", "subscribe", "guild:1"])
+            .expect(2, "tenant takes show TENANT | subscribe");
     }
 }
 
@@ -114,11 +133,14 @@ fn a_tenant_is_shown_and_banned() {
     assert_eq!((status, &body["code"]), (403, &json!("Banned")));
     master.command_on(&["run-script", "user:5", "-"], "return 1").expect(1, "Banned (403)");
     let shown: Value =
-        serde_json::from_str(line(&master.command(&["tenant", "show", "user:5", "--json"]))).expect("JSON");
+        serde_json::from_str(line(&master.command(&["tenant", "show", "user:5", "--json"])))
+            .expect("JSON");
     assert_eq!((&shown["banned"], &shown["usage"]["records"]), (&json!(true), &json!(1)));
     assert_eq!(line(&master.command(&["tenant", "unban", "user:5"])), "user:5 is in good standing");
     assert_eq!(master.dispatch("user/5", "ECHO", "1"), (200, json!(1)));
-    master.command(&["tenant", "show", "role:5"]).expect(2, "\"role:5\": a tenant is written guild:ID or user:ID");
+    master
+        .command(&["tenant", "show", "role:5"])
+        .expect(2, "\"role:5\": a tenant is written guild:ID or user:ID");
 }
 
 #[test]
@@ -128,18 +150,25 @@ fn a_tenant_gets_a_template_of_its_own_once_it_compiles() {
     let source = "-- mine: \"ü\"\nreturn function(ctx)\n\treturn 'own ' .. ctx:event().name\nend\n";
     let file = write(master.folder.path(), "own.luau", source);
     let file = file.to_str().expect("a plain path");
-    master.command(&["template", "show", "guild:1"]).expect(1, "guild:1 has no template of its own");
+    master
+        .command(&["template", "show", "guild:1"])
+        .expect(1, "guild:1 has no template of its own");
     quiet(&master.command(&["template", "set", "guild:1", file]));
     assert_eq!(master.dispatch("guild/1", "HELLO", "null"), (200, json!("own HELLO")));
     assert_eq!(master.dispatch("guild/2", "HELLO", "null"), (200, json!("guild HELLO")));
     let shown = master.command(&["template", "show", "guild:1"]);
     assert_eq!(shown.stdout.join("\n") + "\n", source);
     // What does not compile changes nothing.
-    let broken = master.command_on(&["template", "set", "guild:1", "-"], "return function(ctx)\n  return (\nend\n");
+    let broken = master.command_on(
+        &["template", "set", "guild:1", "-"],
+        "return function(ctx)\n  return (\nend\n",
+    );
     broken.expect(1, "stdin:3: ");
     broken.expect(1, "nothing was changed");
     let large = " ".repeat(192 * 1024 + 1);
-    master.command_on(&["template", "set", "guild:1", "-"], &large).expect(3, "stdin: it is larger than");
+    master
+        .command_on(&["template", "set", "guild:1", "-"], &large)
+        .expect(3, "stdin: it is larger than");
     let largest = format!("return 1{}", " ".repeat(192 * 1024 - 8));
     quiet(&master.command_on(&["template", "set", "guild:3", "-"], &largest));
     assert_eq!(master.command(&["template", "show", "guild:1"]).stdout.join("\n") + "\n", source);
@@ -154,21 +183,33 @@ fn a_tenant_gets_a_template_of_its_own_once_it_compiles() {
 fn records_are_read_and_changed_from_the_terminal() {
     let master = Master::start(&["--workers", "1"]);
     let kv = |args: &[&str]| master.command(&[&["kv"], args].concat());
-    quiet(&kv(&["set", "guild:1", "greeting", r#"{"text":"hi \u001b[2J"}"#, "--scope", "b", "--scope", "a"]));
+    quiet(&kv(&[
+        "set",
+        "guild:1",
+        "greeting",
+        r#"{"text":"hi \u001b[2J"}"#,
+        "--scope",
+        "b",
+        "--scope",
+        "a",
+    ]));
     quiet(&master.command_on(&["kv", "set", "guild:1", "big", "-", "--scope", "a"], "[1,\n2,3]"));
     assert_eq!(line(&kv(&["get", "guild:1", "big", "--scope", "a"])), "[1,2,3]");
-    let record: Value =
-        serde_json::from_str(line(&kv(&["get", "guild:1", "greeting", "--scope", "a", "--scope", "b", "--json"])))
-            .expect("JSON");
+    let record: Value = serde_json::from_str(line(&kv(&[
+        "get", "guild:1", "greeting", "--scope", "a", "--scope", "b", "--json",
+    ])))
+    .expect("JSON");
     assert_eq!((&record["key"], &record["scopes"]), (&json!("greeting"), &json!(["a", "b"])));
-    kv(&["get", "guild:1", "greeting", "--scope", "a"]).expect(1, "there is no such record; `kv find` shows");
+    kv(&["get", "guild:1", "greeting", "--scope", "a"])
+        .expect(1, "there is no such record; `kv find` shows");
     let found = kv(&["find", "guild:1", "%", "--scope", "a"]);
     found.expect(0, "");
     assert_eq!(found.stdout.len(), 3, "{found:?}");
     assert!(found.stdout[0].starts_with("KEY       SCOPES  UPDATED"), "{found:?}");
     assert!(found.stdout[2].starts_with("greeting  a,b"), "{found:?}");
     assert!(!found.stdout.join("").contains('\u{1b}'), "no escape reaches the terminal");
-    let found: Value = serde_json::from_str(line(&kv(&["find", "guild:1", "GREET%", "--json"]))).expect("JSON");
+    let found: Value =
+        serde_json::from_str(line(&kv(&["find", "guild:1", "GREET%", "--json"]))).expect("JSON");
     assert_eq!(found.as_array().map(Vec::len), Some(1));
     kv(&["find", "guild:1", "nothing%"]).expect(0, "no record matches");
     quiet(&kv(&["set", "guild:2", "negative", "-5", "--scope", "a"]));
@@ -197,14 +238,21 @@ fn the_shop_is_looked_after_from_the_terminal() {
     master.command_on(&["global-kv", "create", "-"], entry).expect(1, "Conflict (409)");
     let listed = shop(&["list", "--review-state", "pending"]);
     assert_eq!(listed.stdout.len(), 2, "{listed:?}");
-    assert!(listed.stdout[1].starts_with("tags   our.tag  1        staff:7  pending  -"), "{listed:?}");
+    assert!(
+        listed.stdout[1].starts_with("tags   our.tag  1        staff:7  pending  -"),
+        "{listed:?}"
+    );
     quiet(&shop(&["review", "tags", "our.tag", "1", "approved"]));
     quiet(&shop(&["price", "tags", "our.tag", "1", "500"]));
     quiet(&shop(&["purchase", "guild:1", "tags", "our.tag", "1"]));
     let read = "local ctx = ...\nreturn ctx.GlobalKV:get('our.tag', 1, 'tags').data.type";
     assert_eq!(line(&master.command_on(&["run-script", "guild:1", "-"], read)), "\"Value\"");
-    assert_eq!(line(&master.command_on(&["run-script", "guild:2", "-"], read)), "\"PurchaseRequired\"");
-    let got: Value = serde_json::from_str(line(&shop(&["get", "tags", "our.tag", "1"]))).expect("JSON");
+    assert_eq!(
+        line(&master.command_on(&["run-script", "guild:2", "-"], read)),
+        "\"PurchaseRequired\""
+    );
+    let got: Value =
+        serde_json::from_str(line(&shop(&["get", "tags", "our.tag", "1"]))).expect("JSON");
     assert_eq!(
         (&got["price"], &got["data"], &got["review_state"]),
         (&json!(500), &json!({"x": [1]}), &json!("approved"))
@@ -223,13 +271,17 @@ fn a_token_that_is_not_good_is_told_and_never_shown() {
     let master = Master::start(&["--workers", "1"]);
     let with = |token: &str| {
         let mut command = mesophyll(&["kv", "scopes", "guild:1"]);
-        command.env("MESOPHYLL_INTERNAL_TOKEN", token).env("MESOPHYLL_API", master.api().to_string());
+        command
+            .env("MESOPHYLL_INTERNAL_TOKEN", token)
+            .env("MESOPHYLL_API", master.api().to_string());
         let finished = Running::start(command).wait();
         assert!(token.is_empty() || !finished.stderr.contains(token), "{finished:?}");
         finished
     };
-    with("7.99999999999.abcdef")
-        .expect(1, "InvalidToken (401): the token is not valid; mesophyll token --user ID mints one");
+    with("7.99999999999.abcdef").expect(
+        1,
+        "InvalidToken (401): the token is not valid; mesophyll token --user ID mints one",
+    );
     with("").expect(3, "that is no token");
     with("a\nb").expect(3, "that is no token");
     with(&token(7)).expect(0, "");
@@ -247,7 +299,10 @@ fn a_closed_stdout_ends_a_command_quietly() {
         quiet(&master.command_on(&["kv", "set", "guild:1", &key, "-", "--scope", "s"], &value));
     }
     let mut command = std::process::Command::new("sh");
-    let find = format!("'{}' kv find guild:1 --json | head -c 1; exit $?", env!("CARGO_BIN_EXE_mesophyll"));
+    let find = format!(
+        "'{}' kv find guild:1 --json | head -c 1; exit $?",
+        env!("CARGO_BIN_EXE_mesophyll")
+    );
     command
         .args(["-c", &find])
         .env("MESOPHYLL_INTERNAL_TOKEN", token(7))

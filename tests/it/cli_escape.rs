@@ -1,5 +1,5 @@
-//! Texts from outside in the log and in what commands print: none of them makes a line of its own or
-//! reaches a terminal as a command.
+//! Texts from outside in the log and in what commands print: none of them makes a line of its own
+//! or reaches a terminal as a command.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +25,9 @@ fn assert_log(stderr: &str, has_time: bool) {
         assert!(!line.contains(is_obeyed), "{line:?}");
         let (time, rest) = split_time(line);
         let level = rest.split(' ').next().unwrap_or_default();
-        let is_line = time.is_some() == has_time && level.parse::<log::Level>().is_ok() && rest.contains(" [");
+        let is_line = time.is_some() == has_time
+            && level.parse::<log::Level>().is_ok()
+            && rest.contains(" [");
         assert!(is_line || line.starts_with("    "), "{line:?} of {stderr}");
     }
 }
@@ -78,7 +80,10 @@ fn what_a_command_prints_of_a_tenant_is_escaped() {
         assert!(!ended.stderr.contains(is_hidden), "{args:?}: {ended:?}");
         // Were it not for the escapes, this would be a line of the log.
         let forged = |text: &str| text.lines().any(|line| line.starts_with("ERROR"));
-        assert!(!forged(&ended.stderr) && !ended.stdout.iter().any(|line| forged(line)), "{args:?}: {ended:?}");
+        assert!(
+            !forged(&ended.stderr) && !ended.stdout.iter().any(|line| forged(line)),
+            "{args:?}: {ended:?}"
+        );
     }
     let input = format!(r#"{{"tenant":"guild:1","name":"{HOSTILE}","data":"{HOSTILE}"}}"#);
     let replayed = run_on(&["replay", "-", "--mode", "thread-pool"], input);

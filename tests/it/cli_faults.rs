@@ -1,6 +1,8 @@
-//! Input that is wrong and templates that misbehave, in the middle of a replay: each its own error, and the rest goes on.
+//! Input that is wrong and templates that misbehave, in the middle of a replay: each its own error,
+//! and the rest goes on.
 //!
-//! And processes that are killed: what was in flight is told apart from what was not, and nothing stays behind.
+//! And processes that are killed: what was in flight is told apart from what was not, and nothing
+//! stays behind.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,7 +22,9 @@ const ORPHANS_GONE: Duration = Duration::from_secs(5);
 
 /// A guild that lives on this worker.
 fn guild_on(worker: usize, workers: usize) -> String {
-    let id = (0..).map(|n| (n as u64) << 22 | 7).find(|id| worker_for(TenantId::Guild(*id), workers) == worker);
+    let id = (0..)
+        .map(|n| (n as u64) << 22 | 7)
+        .find(|id| worker_for(TenantId::Guild(*id), workers) == worker);
     format!("guild:{}", id.expect("some tenant lives there"))
 }
 
@@ -31,8 +35,15 @@ fn event(tenant: &str, name: &str, data: &str) -> Vec<u8> {
 /// Checks an error line: kind, whether it may have run, and a part of its message.
 fn expect_error(line: &Value, kind: &str, sent: bool, says: &str) {
     let error = &line["error"];
-    assert_eq!((error["kind"].as_str(), error["sent"].as_bool()), (Some(kind), Some(sent)), "{line}");
-    assert!(error["message"].as_str().is_some_and(|message| message.contains(says)), "{says:?} in {line}");
+    assert_eq!(
+        (error["kind"].as_str(), error["sent"].as_bool()),
+        (Some(kind), Some(sent)),
+        "{line}"
+    );
+    assert!(
+        error["message"].as_str().is_some_and(|message| message.contains(says)),
+        "{says:?} in {line}"
+    );
 }
 
 /// Replays bad lines, each followed by a good one of the same tenant.
@@ -42,11 +53,21 @@ fn replay_badly(mode: &str) {
     let bad: [(Vec<u8>, &str, bool, &str); 12] = [
         (br#"{"tenant":"guild:1","name":"#.to_vec(), "bad_input", false, "not an event in JSON"),
         (b"[]".to_vec(), "bad_input", false, "not an event in JSON"),
-        (b"{\"tenant\":\"guild:1\",\"name\":\"\xff\xfe\"}".to_vec(), "bad_input", false, "not an event in JSON"),
+        (
+            b"{\"tenant\":\"guild:1\",\"name\":\"\xff\xfe\"}".to_vec(),
+            "bad_input",
+            false,
+            "not an event in JSON",
+        ),
         (event("role:1", "ECHO", "1"), "bad_input", false, "role:1"),
         (event("guild:18446744073709551615", "ECHO", "1"), "bad_input", false, "tenant"),
         (event(tenant, "", "1"), "bad_input", false, "name"),
-        (event(tenant, "ECHO", &format!("{}1{}", "[".repeat(5000), "]".repeat(5000))), "bad_input", false, ""),
+        (
+            event(tenant, "ECHO", &format!("{}1{}", "[".repeat(5000), "]".repeat(5000))),
+            "bad_input",
+            false,
+            "",
+        ),
         (event(tenant, "ECHO", &large), "bad_input", false, "16777216"),
         (vec![b'x'; 40 << 20], "bad_input", false, "33554432"),
         (event(tenant, "FAIL", "1"), "script", true, "on purpose"),
@@ -60,18 +81,35 @@ fn replay_badly(mode: &str) {
         input.extend(event(tenant, "ECHO", "\"still here\""));
         input.push(b'\n');
     }
-    let args = ["replay", "-", "--mode", mode, "--workers", "1", "--templates", TEMPLATES, "--in-flight", "1"];
+    let args = [
+        "replay",
+        "-",
+        "--mode",
+        mode,
+        "--workers",
+        "1",
+        "--templates",
+        TEMPLATES,
+        "--in-flight",
+        "1",
+    ];
     let replayed = run_on(&args, input);
     replayed.expect(1, "24 events in ");
-    assert!(replayed.stderr.contains("failures: 12 (bad_input 9, script 3)"), "{}", replayed.stderr);
+    assert!(
+        replayed.stderr.contains("failures: 12 (bad_input 9, script 3)"),
+        "{}",
+        replayed.stderr
+    );
     let lines = replayed.json();
     assert_eq!(lines.len(), 24);
     for (at, (_, kind, sent, says)) in bad.iter().enumerate() {
         expect_error(&lines[2 * at], kind, *sent, says);
         assert_eq!(lines[2 * at + 1]["ok"], "still here", "after {:?}", lines[2 * at]);
     }
-    let told: Vec<&Value> =
-        lines.iter().filter(|line| line["error"]["kind"] == "bad_input" && line["tenant"].is_string()).collect();
+    let told: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["error"]["kind"] == "bad_input" && line["tenant"].is_string())
+        .collect();
     assert!(told.iter().all(|line| line["tenant"] == tenant && line["name"] == "ECHO"), "{told:?}");
 }
 
@@ -97,7 +135,8 @@ fn check_names_places_in_files_and_directories_also_as_json() {
     assert_eq!(found.stdout, [format!("main.luau:2:17: {says}")]);
     let found = run(&["check", "--templates", &at(""), "--json"]);
     found.expect(1, "one problem found");
-    let expected = serde_json::json!([{"file": "main.luau", "line": 2, "column": 17, "message": says}]);
+    let expected =
+        serde_json::json!([{"file": "main.luau", "line": 2, "column": 17, "message": says}]);
     assert_eq!(found.json(), [expected]);
     let found = run(&["check", &at("main.luau"), &at("words.luau"), "--templates", &at("")]);
     found.expect(1, "2 problems found");
@@ -123,9 +162,21 @@ fn tasks_that_a_replay_ends_are_counted_in_the_log() {
     write(folder.path(), "main.luau", template);
     let templates = folder.path().to_str().expect("a plain path");
     for mode in ["process-pool", "thread-pool"] {
-        let args = ["replay", "-", "--workers", "1", "--executors", "1", "--mode", mode, "--templates", templates];
+        let args = [
+            "replay",
+            "-",
+            "--workers",
+            "1",
+            "--executors",
+            "1",
+            "--mode",
+            mode,
+            "--templates",
+            templates,
+        ];
         let replayed = run_on(&args, event("guild:1", "E", "1"));
-        replayed.expect(0, "3 tasks that waited after the answer of their event end with the worker");
+        replayed
+            .expect(0, "3 tasks that waited after the answer of their event end with the worker");
         assert_eq!(replayed.json()[0]["ok"], "ok");
     }
 }
@@ -154,8 +205,10 @@ fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
     ] {
         let templates = folder.path().to_str().expect("a plain path");
         for mode in ["process-pool", "thread-pool"] {
-            let replayed =
-                run_on(&["replay", "-", "--workers", "1", "--templates", templates, "--mode", mode], input.clone());
+            let replayed = run_on(
+                &["replay", "-", "--workers", "1", "--templates", templates, "--mode", mode],
+                input.clone(),
+            );
             replayed.expect(1, "failures: 2 (script 2)");
             let lines = replayed.json();
             assert_eq!(lines.len(), 2);
@@ -171,12 +224,15 @@ fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
 #[test]
 fn an_answer_that_is_larger_than_a_message_is_an_error_and_no_more() {
     let folder = TempDir::new();
-    let lines =
-        [event("guild:1", "BIG", &format!(r#"{{"bytes":{}}}"#, 17 << 20)), event("guild:1", "BIG", r#"{"bytes":3}"#)];
+    let lines = [
+        event("guild:1", "BIG", &format!(r#"{{"bytes":{}}}"#, 17 << 20)),
+        event("guild:1", "BIG", r#"{"bytes":3}"#),
+    ];
     let input = write(folder.path(), "events.ndjson", lines.join(&b'\n'));
     let input = input.to_str().expect("a plain path");
     for mode in ["process-pool", "thread-pool"] {
-        let replayed = run(&["replay", input, "--workers", "1", "--templates", TEMPLATES, "--mode", mode]);
+        let replayed =
+            run(&["replay", input, "--workers", "1", "--templates", TEMPLATES, "--mode", mode]);
         replayed.expect(1, "failures: 1 (script 1)");
         let lines = replayed.json();
         expect_error(&lines[0], "script", true, "the result: the value is larger than");
@@ -206,7 +262,8 @@ fn a_worker_that_is_killed_loses_what_it_was_doing_and_nothing_else() {
     let (lost, kept) = (guild_on(0, 2), guild_on(1, 2));
     let mut input = String::new();
     for number in 0..4 {
-        // Those of the worker that lives end when the others are lost; they only have to be in flight meanwhile.
+        // Those of the worker that lives end when the others are lost; they only have to be in
+        // flight meanwhile.
         for (tenant, seconds) in [(&lost, 25.0), (&kept, 5.0)] {
             let data = format!(r#"{{"mark":{number},"seconds":{seconds}}}"#);
             input += &format!("{}\n", String::from_utf8_lossy(&event(tenant, "WAIT", &data)));
@@ -214,7 +271,8 @@ fn a_worker_that_is_killed_loses_what_it_was_doing_and_nothing_else() {
     }
     for number in 0..40 {
         let tenant = if number % 2 == 0 { &lost } else { &kept };
-        input += &format!("{}\n", String::from_utf8_lossy(&event(tenant, "ECHO", &number.to_string())));
+        input +=
+            &format!("{}\n", String::from_utf8_lossy(&event(tenant, "ECHO", &number.to_string())));
     }
     let running = replay_until_waiting(&["--in-flight", "8"], input, 8);
     let workers = workers_of(running.pid());
@@ -225,7 +283,11 @@ fn a_worker_that_is_killed_loses_what_it_was_doing_and_nothing_else() {
     assert_eq!(outcomes[..8], ["outcome_unknown", "ok"].repeat(4), "{replayed:?}");
     assert_eq!(outcomes[8..], ["ok"; 40], "{replayed:?}");
     let lines = replayed.json();
-    lines.iter().step_by(2).take(4).for_each(|line| expect_error(line, "outcome_unknown", true, "went away"));
+    lines
+        .iter()
+        .step_by(2)
+        .take(4)
+        .for_each(|line| expect_error(line, "outcome_unknown", true, "went away"));
     let numbers: Vec<u64> = lines.iter().filter_map(|line| line["line"].as_u64()).collect();
     assert_eq!(numbers, (1..=48).collect::<Vec<u64>>());
     replayed.expect(1, "workers: 2, restarts: 1");
@@ -269,7 +331,10 @@ fn a_replay_whose_workers_are_killed_at_random_loses_no_line() {
                 // One tenant's counts only grow, and skip no more than what may have run unseen.
                 let before = counts.insert(tenant.clone(), count).unwrap_or(0);
                 let unseen = unknown.remove(&tenant).unwrap_or(0);
-                assert!(count > before && count <= before + 1 + unseen, "{before} + 1 + {unseen} then {line}");
+                assert!(
+                    count > before && count <= before + 1 + unseen,
+                    "{before} + 1 + {unseen} then {line}"
+                );
             }
             None => {
                 expect_error(line, "outcome_unknown", true, "");
@@ -288,18 +353,23 @@ fn a_master_that_is_killed_leaves_no_worker_behind() {
     // One worker waits, the other is busy with a loop that nothing but its own limit ends.
     input += &format!("\n{}", String::from_utf8_lossy(&event(&guild_on(1, 2), "LOOP", "1")));
     let running = replay_until_waiting(&[], input, 1);
-    let workers =
-        eventually("both workers run", || Some(workers_of(running.pid())).filter(|workers| workers.len() == 2));
+    let workers = eventually("both workers run", || {
+        Some(workers_of(running.pid())).filter(|workers| workers.len() == 2)
+    });
     running.signal(Signal::KILL);
-    within(ORPHANS_GONE, "no worker is left", || workers.values().all(|pid| is_gone(*pid)).then_some(()));
+    within(ORPHANS_GONE, "no worker is left", || {
+        workers.values().all(|pid| is_gone(*pid)).then_some(())
+    });
     assert_eq!(running.wait().status.code(), None, "the signal ended it");
 }
 
-/// A replay that has one event in flight that takes long, three that are done, and more that have to wait.
+/// A replay that has one event in flight that takes long, three that are done, and more that have
+/// to wait.
 fn replay_that_hangs(args: &[&str]) -> Running {
     let wait = event(&guild_on(0, 2), "WAIT", r#"{"mark":0,"seconds":25}"#);
     // Each says when it runs.
-    let rest = "\n{\"tenant\":\"guild:1\",\"name\":\"WAIT\",\"data\":{\"mark\":1,\"seconds\":0}}".repeat(10);
+    let rest = "\n{\"tenant\":\"guild:1\",\"name\":\"WAIT\",\"data\":{\"mark\":1,\"seconds\":0}}"
+        .repeat(10);
     let input = String::from_utf8(wait).expect("UTF-8") + &rest;
     replay_until_waiting(&[&["--in-flight", "4"], args].concat(), input, 4)
 }
@@ -338,15 +408,23 @@ fn a_worker_that_is_frozen_is_ended_by_force_and_started_again() {
     master.wait_ready();
     let worker = workers_of(master.pid())[&0];
     std::thread::scope(|scope| {
-        let lost = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"one","seconds":25}"#));
+        let lost =
+            scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"one","seconds":25}"#));
         master.running.wait_stderr("waiting one");
         process::signal(worker, Signal::STOP);
         let (status, body) = lost.join().expect("an answer");
-        assert_eq!((status, body["code"].as_str(), body["sent"].as_bool()), (502, Some("OutcomeUnknown"), Some(true)));
+        assert_eq!(
+            (status, body["code"].as_str(), body["sent"].as_bool()),
+            (502, Some("OutcomeUnknown"), Some(true))
+        );
     });
     // What comes meanwhile waits for the worker, as long as its caller does.
     let (status, body) = master.dispatch_with("guild/1", "ECHO", "1", "?deadline_ms=300");
-    assert_eq!((status, body["code"].as_str(), body["sent"].as_bool()), (503, Some("NoWorker"), Some(false)), "{body}");
+    assert_eq!(
+        (status, body["code"].as_str(), body["sent"].as_bool()),
+        (503, Some("NoWorker"), Some(false)),
+        "{body}"
+    );
     assert_eq!(master.dispatch("guild/1", "ECHO", "2"), (200, Value::from(2)));
     assert!(is_gone(worker), "a stopped process takes no TERM, but KILL");
     master.running.wait_stderr("worker 0 missed its heartbeats");
@@ -367,9 +445,13 @@ fn an_operator_says_how_often_a_worker_may_fail() {
 fn give_up_after(kills: usize, options: &[&str]) {
     let master = Master::start(&[&["--workers", "1"], options].concat());
     for _ in 0..kills {
-        let worker = eventually("the worker is started", || workers_of(master.pid()).get(&0).copied());
+        let worker =
+            eventually("the worker is started", || workers_of(master.pid()).get(&0).copied());
         process::signal(worker, Signal::KILL);
         eventually("it is reaped", || is_gone(worker).then_some(()));
     }
-    master.running.wait().expect(5, "no worker is left: each has failed too often; worker 0: killed by signal 9");
+    master
+        .running
+        .wait()
+        .expect(5, "no worker is left: each has failed too often; worker 0: killed by signal 9");
 }

@@ -1,4 +1,5 @@
-//! A master whose internal API is flooded by callers that are slow in every way there is: it goes on answering the others.
+//! A master whose internal API is flooded by callers that are slow in every way there is: it goes
+//! on answering the others.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -55,7 +56,8 @@ fn answered(stream: &mut TcpStream) -> Option<u16> {
 
 #[test]
 fn a_thousand_slow_connections_leave_health_checks_and_others_their_answers() {
-    // Room for the sockets of both ends: the master inherits the limit, and ours come on top of those of the other tests.
+    // Room for the sockets of both ends: the master inherits the limit, and ours come on top of
+    // those of the other tests.
     descriptors();
     let master = Master::start(&[]);
     master.wait_ready();
@@ -73,15 +75,22 @@ fn a_thousand_slow_connections_leave_health_checks_and_others_their_answers() {
         assert_eq!(get(master.api(), "/livez").0, 200);
         assert_eq!(get(master.api(), "/readyz").0, 200);
     }
-    // The flood took place: so many of the callers wait for their tenant that the next are told to come again.
+    // The flood took place: so many of the callers wait for their tenant that the next are told to
+    // come again.
     let busy = eventually("a caller is told that the API is busy", || {
         let busy = slow.iter_mut().filter(|(kind, _)| *kind == Slow::Waits);
-        Some(busy.filter_map(|(_, stream)| answered(stream)).filter(|status| *status == 503).count()).filter(|n| *n > 0)
+        Some(
+            busy.filter_map(|(_, stream)| answered(stream)).filter(|status| *status == 503).count(),
+        )
+        .filter(|n| *n > 0)
     });
     assert!(busy < OF_EACH, "all {OF_EACH} were refused");
     drop(slow);
-    eventually("somebody else is served again", || (master.dispatch("guild/2", "ECHO", "1").0 == 200).then_some(()));
-    // A graceful stop would wait for those that wait; one more signal does not, unless it comes so soon that it counts as the same.
+    eventually("somebody else is served again", || {
+        (master.dispatch("guild/2", "ECHO", "1").0 == 200).then_some(())
+    });
+    // A graceful stop would wait for those that wait; one more signal does not, unless it comes so
+    // soon that it counts as the same.
     let Master { mut running, folder: _folder, .. } = master;
     eventually("the master has ended", || {
         running.signal(Signal::TERM);

@@ -1,4 +1,5 @@
-//! What a master and its workers log: the level while it runs, and lines of JSON, whoever prints and whatever is in them.
+//! What a master and its workers log: the level while it runs, and lines of JSON, whoever prints
+//! and whatever is in them.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -27,7 +28,9 @@ fn the_log_level_is_changed_while_it_runs_and_a_worker_that_starts_later_has_it_
 
     let killed = workers_of(master.pid())[&0];
     signal(killed, Signal::KILL);
-    let next = eventually("another one", || workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != killed));
+    let next = eventually("another one", || {
+        workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != killed)
+    });
     eventually("it has the level that it was not started with", || {
         let told = format!("(pid {next}): [mesophyll::mesophyll::client] the log level is info");
         master.running.stderr_so_far().contains(&told).then_some(())
@@ -36,7 +39,9 @@ fn the_log_level_is_changed_while_it_runs_and_a_worker_that_starts_later_has_it_
     let shown = master.command(&["log-level", "ERROR", "--json"]);
     assert_eq!(shown.json(), [serde_json::json!({ "level": "error" })]);
     master.running.wait_stderr("user 7 changes the log level from info to error");
-    master.command(&["log-level", "loud"]).expect(2, "a level is off, error, warn, info, debug or trace, not \"loud\"");
+    master
+        .command(&["log-level", "loud"])
+        .expect(2, "a level is off, error, warn, info, debug or trace, not \"loud\"");
     master.command(&["log-level", "info", "debug"]).expect(2, "log-level takes [LEVEL]");
     master.stop().0.expect(0, "");
 }
@@ -45,7 +50,10 @@ fn the_log_level_is_changed_while_it_runs_and_a_worker_that_starts_later_has_it_
 fn in_thread_pool_mode_there_is_one_level() {
     let master = Master::start(&["--mode", "thread-pool", "--log", "error"]);
     master.command(&["log-level", "debug"]).expect(0, "");
-    assert_eq!(get_with(master.api(), "/i/log-level", &token(7)), (200, r#"{"level":"debug"}"#.to_owned()));
+    assert_eq!(
+        get_with(master.api(), "/i/log-level", &token(7)),
+        (200, r#"{"level":"debug"}"#.to_owned())
+    );
     assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
     master.running.wait_stderr("/i/dispatch-event/guild/1");
     master.stop().0.expect(0, "");
@@ -60,7 +68,8 @@ fn a_level_that_changes_a_thousand_times_under_load_loses_no_dispatch_and_no_wor
         let dispatching = scope.spawn(|| {
             (0..300)
                 .filter(|number| {
-                    let (status, body) = master.dispatch(&format!("guild/{number}"), "ECHO", &number.to_string());
+                    let (status, body) =
+                        master.dispatch(&format!("guild/{number}"), "ECHO", &number.to_string());
                     (status, body) == (200, Value::from(*number))
                 })
                 .count()
@@ -73,11 +82,21 @@ fn a_level_that_changes_a_thousand_times_under_load_loses_no_dispatch_and_no_wor
         assert_eq!(dispatching.join().expect("joined"), 300);
     });
     assert_eq!(workers_of(master.pid()), workers, "nobody had to be started anew");
-    // The last one counts, for the workers too. They have said so much that a line may have been dropped: asked again.
+    // The last one counts, for the workers too. They have said so much that a line may have been
+    // dropped: asked again.
     for pid in workers.values() {
         eventually("the worker has the last one", || {
             for level in ["error", "info"] {
-                assert_eq!(put(master.api(), "/i/log-level", &token(7), &format!(r#"{{"level":"{level}"}}"#)).0, 204);
+                assert_eq!(
+                    put(
+                        master.api(),
+                        "/i/log-level",
+                        &token(7),
+                        &format!(r#"{{"level":"{level}"}}"#)
+                    )
+                    .0,
+                    204
+                );
             }
             let told = format!("(pid {pid}): [mesophyll::mesophyll::client] the log level is info");
             master.running.stderr_so_far().contains(&told).then_some(())
@@ -90,7 +109,8 @@ fn a_level_that_changes_a_thousand_times_under_load_loses_no_dispatch_and_no_wor
 fn log_of(finished: &Finished) -> Vec<Value> {
     let lines = finished.stderr.lines().map(|line| {
         assert!(!line.contains(|char: char| char.is_control()), "{line:?}");
-        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let value: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let ts = value["ts"].as_str().unwrap_or_default();
         assert!(ts.len() == "2026-01-02T03:04:05.678901Z".len() && ts.ends_with('Z'), "{line}");
         for name in ["level", "role", "target", "message"] {
@@ -103,7 +123,9 @@ fn log_of(finished: &Finished) -> Vec<Value> {
 }
 
 fn with_message<'l>(log: &'l [Value], text: &str) -> &'l Value {
-    let found = log.iter().find(|line| line["message"].as_str().is_some_and(|message| message.contains(text)));
+    let found = log
+        .iter()
+        .find(|line| line["message"].as_str().is_some_and(|message| message.contains(text)));
     found.unwrap_or_else(|| panic!("no {text:?} in {log:#?}"))
 }
 
@@ -112,8 +134,7 @@ fn each_line_of_a_log_in_json_says_whose_it_is_and_what_it_is_about() {
     let master = Master::start(&["--log-format", "json", "--log", "debug", "--workers", "1"]);
     master.wait_ready();
     let pid = workers_of(master.pid())[&0];
-    let script =
-        "local ctx = ... ctx.log:warn('a \"quoted\" \\\\ \\0 \\n ERROR forged', '\\xff\\xfe \\27[2J') return 1";
+    let script = "local ctx = ... ctx.log:warn('a \"quoted\" \\\\ \\0 \\n ERROR forged', '\\xff\\xfe \\27[2J') return 1";
     let script = script.replace("\\\\", "\\");
     master.command_on(&["run-script", "guild:5", "-"], &script).expect(0, "");
     master.command(&["dispatch", "guild:5", "FAIL"]).expect(1, "on purpose");
@@ -125,17 +146,26 @@ fn each_line_of_a_log_in_json_says_whose_it_is_and_what_it_is_about() {
     let log = log_of(&finished);
 
     let said = with_message(&log, "forged");
-    assert_eq!((&said["role"], &said["pid"], &said["worker"]), (&"worker".into(), &pid.into(), &0.into()));
+    assert_eq!(
+        (&said["role"], &said["pid"], &said["worker"]),
+        (&"worker".into(), &pid.into(), &0.into())
+    );
     assert_eq!(
         (&said["tenant"], &said["level"], &said["target"]),
         (&"guild:5".into(), &"warn".into(), &"tenant/guild:5".into())
     );
-    // The master's line about the request and the worker's line about what it ran go by the same name.
+    // The master's line about the request and the worker's line about what it ran go by the same
+    // name.
     let asked = with_message(&log, "POST /i/run-script/guild/5");
     assert_eq!((&asked["role"], &asked["pid"]), (&"master".into(), &master_pid.into()));
     assert_eq!((&asked["tenant"], &asked["request_id"]), (&"guild:5".into(), &said["request_id"]));
     assert_eq!(said["request_id"].as_str().map(str::len), Some(16), "{said}");
-    assert!(with_message(&log, "422 ScriptError")["message"].as_str().expect("text").contains("on purpose"));
+    assert!(
+        with_message(&log, "422 ScriptError")["message"]
+            .as_str()
+            .expect("text")
+            .contains("on purpose")
+    );
     assert_eq!(with_message(&log, "connected to the master")["worker"], 0);
     let died = with_message(&log, "killed by signal 9");
     assert_eq!((&died["role"], &died["worker"]), (&"master".into(), &0.into()));
@@ -150,7 +180,10 @@ fn lines_of_json_from_many_threads_and_processes_are_never_torn() {
             let master = &master;
             scope.spawn(move || {
                 for number in 0..50 {
-                    let data = format!(r#"{{"mark":"{thread}-{number} {}","seconds":0}}"#, "x".repeat(number * 40));
+                    let data = format!(
+                        r#"{{"mark":"{thread}-{number} {}","seconds":0}}"#,
+                        "x".repeat(number * 40)
+                    );
                     assert_eq!(master.dispatch(&format!("guild/{thread}"), "WAIT", &data).0, 200);
                 }
             });
@@ -158,7 +191,9 @@ fn lines_of_json_from_many_threads_and_processes_are_never_torn() {
     });
     let (finished, _) = master.stop();
     let log = log_of(&finished);
-    let said = log.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("waiting ")));
+    let said = log
+        .iter()
+        .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("waiting ")));
     assert_eq!(said.count(), 400, "each came, once");
 }
 
@@ -166,7 +201,8 @@ fn lines_of_json_from_many_threads_and_processes_are_never_torn() {
 fn why_a_master_ends_is_a_line_of_its_log_too() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let args = ["master", "--listen", &address, "--api", "off", "--store", "memory:", "--log-format"];
+    let args =
+        ["master", "--listen", &address, "--api", "off", "--store", "memory:", "--log-format"];
     let ended = run(&[&args[..], &["json"]].concat());
     ended.expect(3, "");
     let log = log_of(&ended);
@@ -181,8 +217,12 @@ fn a_replay_logs_in_json_too_and_its_results_stay_as_they_are() {
     let finished = run_on(&args, r#"{"tenant":"guild:1","name":"X","data":null}"#);
     assert_eq!((finished.code(), finished.json()[0]["line"].clone()), (0, Value::from(1)));
     let is_log = |line: &&str| line.starts_with('{');
-    let log: Vec<Value> =
-        finished.stderr.lines().filter(is_log).map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let log: Vec<Value> = finished
+        .stderr
+        .lines()
+        .filter(is_log)
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
     assert!(log.iter().all(|line| line["role"] == "replay"), "{log:?}");
     with_message(&log, "stopping");
 }

@@ -1,5 +1,5 @@
-//! `mesophyll master` as an operator and a service use it: its ready line, its API through real sockets, its stop, what it
-//! keeps in files and what it keeps to itself.
+//! `mesophyll master` as an operator and a service use it: its ready line, its API through real
+//! sockets, its stop, what it keeps in files and what it keeps to itself.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -12,10 +12,12 @@ use serde_json::Value;
 
 use crate::support::TempDir;
 use crate::support::binary::{
-    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token, try_post, write,
+    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token,
+    try_post, write,
 };
 use crate::support::process::{
-    self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, own_port, within, workers_of,
+    self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, own_port, within,
+    workers_of,
 };
 
 /// Runs `mesophyll dispatch` against a master.
@@ -62,10 +64,15 @@ fn an_event_that_is_under_way_at_the_stop_is_still_answered() {
         let master = Master::start(&["--mode", mode]);
         master.wait_ready();
         std::thread::scope(|scope| {
-            let answered = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"last","seconds":1}"#));
+            let answered = scope
+                .spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"last","seconds":1}"#));
             master.running.wait_stderr("waiting last");
             master.running.signal(Signal::TERM);
-            assert_eq!(answered.join().expect("an answer"), (200, Value::from("waited last")), "{mode}");
+            assert_eq!(
+                answered.join().expect("an answer"),
+                (200, Value::from("waited last")),
+                "{mode}"
+            );
         });
         master.running.wait().expect(0, "");
     }
@@ -78,7 +85,8 @@ fn an_event_that_outlives_the_stop_is_unknown_and_does_not_hold_it_up() {
         master.wait_ready();
         let workers = workers_of(master.pid());
         std::thread::scope(|scope| {
-            let unknown = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"long","seconds":25}"#));
+            let unknown = scope
+                .spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"long","seconds":25}"#));
             master.running.wait_stderr("waiting long");
             let before = Instant::now();
             master.running.signal(Signal::TERM);
@@ -115,7 +123,9 @@ fn a_second_signal_stops_at_once() {
         assert!(before.elapsed() < Duration::from_secs(20));
     });
     master.running.wait().expect(0, "stopping at once");
-    within(Duration::from_secs(5), "no worker is left", || workers.values().all(|pid| is_gone(*pid)).then_some(()));
+    within(Duration::from_secs(5), "no worker is left", || {
+        workers.values().all(|pid| is_gone(*pid)).then_some(())
+    });
 }
 
 #[test]
@@ -124,12 +134,18 @@ fn a_master_that_has_nothing_to_do_does_nothing() {
         let master = Master::start(&["--mode", mode]);
         master.wait_ready();
         assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
-        let processes: Vec<u32> = workers_of(master.pid()).into_values().chain([master.pid()]).collect();
+        let processes: Vec<u32> =
+            workers_of(master.pid()).into_values().chain([master.pid()]).collect();
         let ticks = || -> u64 { processes.iter().map(|pid| cpu_ticks(*pid)).sum() };
         let before = ticks();
-        // Not to wait for anything, but to watch: processor time does not grow because the machine is busy with others.
+        // Not to wait for anything, but to watch: processor time does not grow because the machine
+        // is busy with others.
         let _ = never::<()>().recv_timeout(Duration::from_secs(1));
-        assert!(ticks() - before < 20, "{mode}: {} ticks in a second of doing nothing", ticks() - before);
+        assert!(
+            ticks() - before < 20,
+            "{mode}: {} ticks in a second of doing nothing",
+            ticks() - before
+        );
     }
 }
 
@@ -145,7 +161,8 @@ fn a_hangup_does_not_end_a_master() {
 fn the_dispatch_command_acts_for_the_user_of_its_token() {
     let master = Master::start(&[]);
     let mint = |options: &[&str]| {
-        let mut mint = mesophyll(&[&["token", "--user", "42", "--expires", "5m"], options].concat());
+        let mut mint =
+            mesophyll(&[&["token", "--user", "42", "--expires", "5m"], options].concat());
         mint.env("MESOPHYLL_API_SECRET", SECRET);
         let minted = Running::start(mint).wait();
         minted.expect(0, "");
@@ -156,10 +173,15 @@ fn the_dispatch_command_acts_for_the_user_of_its_token() {
     let author = dispatch(&master, token, &["guild:1", "AUTHOR"]);
     author.expect(0, "");
     assert_eq!(author.stdout, [r#""42""#]);
-    assert_eq!(dispatch(&master, token, &["user:1", "ECHO", r#"{"a":[1,null]}"#]).stdout, [r#"{"a":[1,null]}"#]);
+    assert_eq!(
+        dispatch(&master, token, &["user:1", "ECHO", r#"{"a":[1,null]}"#]).stdout,
+        [r#"{"a":[1,null]}"#]
+    );
     dispatch(&master, token, &["user:1", "ECHO", "--author", "42"]).expect(0, "");
-    dispatch(&master, token, &["user:1", "ECHO", "--author", "43"]).expect(1, "mesophyll token --act-as-any");
-    let other = dispatch(&master, &mint(&["--act-as-any"]), &["user:1", "AUTHOR", "--author", "43"]);
+    dispatch(&master, token, &["user:1", "ECHO", "--author", "43"])
+        .expect(1, "mesophyll token --act-as-any");
+    let other =
+        dispatch(&master, &mint(&["--act-as-any"]), &["user:1", "AUTHOR", "--author", "43"]);
     other.expect(0, "");
     assert_eq!(other.stdout, [r#""43""#]);
     let nowait = dispatch(&master, token, &["user:1", "COUNT", "--nowait"]);
@@ -167,7 +189,11 @@ fn the_dispatch_command_acts_for_the_user_of_its_token() {
     assert_eq!(nowait.stdout, Vec::<String>::new());
     assert_eq!(dispatch(&master, token, &["user:1", "COUNT"]).stdout, ["2"]);
     dispatch(&master, token, &["user:1", "FAIL"]).expect(1, "ScriptError (422): ");
-    let late = dispatch(&master, token, &["user:1", "WAIT", r#"{"mark":1,"seconds":25}"#, "--deadline", "200ms"]);
+    let late = dispatch(
+        &master,
+        token,
+        &["user:1", "WAIT", r#"{"mark":1,"seconds":25}"#, "--deadline", "200ms"],
+    );
     late.expect(1, "Deadline (504): ");
     assert!(late.stderr.contains("it may have been done all the same"), "{late:?}");
     dispatch(&master, "42.9999999999.00", &["user:1", "ECHO"]).expect(1, "InvalidToken (401): ");
@@ -176,20 +202,32 @@ fn the_dispatch_command_acts_for_the_user_of_its_token() {
 #[test]
 fn the_api_answers_with_the_statuses_of_the_contract() {
     let master = Master::start(&[]);
-    let code = |(status, body): (u16, Value)| (status, body["code"].as_str().unwrap_or("none").to_owned());
+    let code =
+        |(status, body): (u16, Value)| (status, body["code"].as_str().unwrap_or("none").to_owned());
     assert_eq!(master.dispatch("guild/1", "AUTHOR", "null"), (200, Value::from("7")));
-    assert_eq!(master.dispatch("4194304", "ECHO", "\"short form\""), (200, Value::from("short form")));
-    assert_eq!(master.dispatch_with("user/1", "COUNT", "1", "?nowait=true"), (202, serde_json::json!({})));
+    assert_eq!(
+        master.dispatch("4194304", "ECHO", "\"short form\""),
+        (200, Value::from("short form"))
+    );
+    assert_eq!(
+        master.dispatch_with("user/1", "COUNT", "1", "?nowait=true"),
+        (202, serde_json::json!({}))
+    );
     assert_eq!(master.dispatch("user/1", "COUNT", "1"), (200, Value::from(2)));
     let wait = r#"{"mark":1,"seconds":25}"#;
-    assert_eq!(code(master.dispatch_with("user/1", "WAIT", wait, "?deadline_ms=200")), (504, "Deadline".to_owned()));
+    assert_eq!(
+        code(master.dispatch_with("user/1", "WAIT", wait, "?deadline_ms=200")),
+        (504, "Deadline".to_owned())
+    );
     assert_eq!(code(master.dispatch("user/1", "FAIL", "1")), (422, "ScriptError".to_owned()));
     assert_eq!(code(master.dispatch("role/1", "ECHO", "1")), (400, "BadRequest".to_owned()));
     assert_eq!(code(master.dispatch("user/1", "ECHO", "{")), (400, "BadRequest".to_owned()));
     let large = format!("{:?}", "x".repeat(20 << 20));
     assert_eq!(code(master.dispatch("user/1", "ECHO", &large)), (413, "TooLarge".to_owned()));
     let path = "/i/dispatch-event/guild/1";
-    for (given, expected) in [("", "InvalidToken"), ("1.2.3", "InvalidToken"), (&token(7)[1..], "InvalidToken")] {
+    for (given, expected) in
+        [("", "InvalidToken"), ("1.2.3", "InvalidToken"), (&token(7)[1..], "InvalidToken")]
+    {
         let (status, body) = post(master.api(), path, given, r#"{"name":"ECHO"}"#);
         assert_eq!((status, body.contains(expected)), (401, true), "{body}");
     }
@@ -208,7 +246,11 @@ fn the_dispatch_command_says_that_the_tenant_is_not_subscribed() {
         master.command(&["tenant", "subscribe", "guild:1", "ECHO"]).expect(0, "");
         let other = master.command(&["dispatch", "guild:1", "OTHER", "1"]);
         other.expect(0, "guild:1 is not subscribed to OTHER");
-        assert!(other.stderr.contains("mesophyll tenant subscribe guild:1 OTHER"), "{}", other.stderr);
+        assert!(
+            other.stderr.contains("mesophyll tenant subscribe guild:1 OTHER"),
+            "{}",
+            other.stderr
+        );
         assert_eq!(other.stdout, ["null"]);
         let echo = master.command(&["dispatch", "guild:1", "ECHO", "null"]);
         assert_eq!((echo.stdout, echo.stderr), (vec!["null".to_owned()], String::new()));
@@ -221,7 +263,11 @@ fn an_event_that_fails_while_nobody_waits_for_it_is_told_in_the_log() {
         let master = Master::start(&["--mode", mode]);
         assert_eq!(master.dispatch_with("guild/1", "FAIL", "1", "?nowait=true").0, 202);
         let line = master.running.wait_stderr("nobody waited for");
-        assert!(line.contains("worker 0: 1 events") && line.ends_with("the last one for guild:1: script"), "{line}");
+        assert!(
+            line.contains("worker 0: 1 events")
+                && line.ends_with("the last one for guild:1: script"),
+            "{line}"
+        );
     }
 }
 
@@ -233,7 +279,11 @@ fn an_event_as_large_as_a_message_may_be_passes_and_one_that_is_larger_does_not(
     assert_eq!((status, body), (200, Value::from(length)));
     let (status, _) = master.dispatch("guild/1", "BYTES", &format!("{:?}", "x".repeat(16 << 20)));
     assert_eq!(status, 413);
-    assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)), "the link is still up");
+    assert_eq!(
+        master.dispatch("guild/1", "ECHO", "1"),
+        (200, Value::from(1)),
+        "the link is still up"
+    );
 }
 
 #[test]
@@ -243,7 +293,8 @@ fn readiness_follows_the_workers() {
     std::fs::create_dir(&templates).expect("a folder");
     write(&templates, "main.luau", "return function() end");
     let templates_option = ["--templates", templates.to_str().expect("a plain path")];
-    // While its templates are away no worker can start, however often it is tried: so there is time to look.
+    // While its templates are away no worker can start, however often it is tried: so there is time
+    // to look.
     let patience = ["--workers", "1", "--failures-a-minute", "100", "--failures-in-a-row", "100"];
     let master = Master::start(&[&templates_option[..], &patience].concat());
     master.wait_ready();
@@ -259,9 +310,20 @@ fn readiness_follows_the_workers() {
 
 #[test]
 fn without_a_secret_a_token_is_printed_once() {
-    let args = ["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", "memory:", "--workers", "1"];
-    let running =
-        Running::start(mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat()));
+    let args = [
+        "master",
+        "--listen",
+        "127.0.0.1:0",
+        "--api",
+        "127.0.0.1:0",
+        "--store",
+        "memory:",
+        "--workers",
+        "1",
+    ];
+    let running = Running::start(mesophyll(
+        &[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat(),
+    ));
     let line = running.wait_stderr("no MESOPHYLL_API_SECRET");
     let token = line.rsplit(' ').next().expect("a token").to_owned();
     let ready: Value = serde_json::from_str(&running.next_line()).expect("a ready line");
@@ -280,7 +342,10 @@ fn what_templates_keep_survives_a_restart_of_the_master() {
     for round in 1..=3u64 {
         let master = Master::start_in(folder, &[]);
         for guild in [1u64, 1 << 22] {
-            assert_eq!(master.dispatch(&format!("guild/{guild}"), "COUNT", "1"), (200, Value::from(round)));
+            assert_eq!(
+                master.dispatch(&format!("guild/{guild}"), "COUNT", "1"),
+                (200, Value::from(round))
+            );
         }
         let (stopped, kept) = master.stop();
         stopped.expect(0, "");
@@ -307,7 +372,8 @@ fn what_was_acknowledged_survives_the_kill_of_a_master() {
 fn two_masters_do_not_share_a_store() {
     let master = Master::start_in(TempDir::new(), &["--workers", "1"]);
     let store = format!("redb:{}", master.folder.path().join("store.redb").display());
-    let second = run(&["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", &store]);
+    let second =
+        run(&["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", &store]);
     second.expect(4, "store: ");
     assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(1)));
 }
@@ -319,15 +385,27 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
     let file = file.to_str().expect("a plain path");
     // Its port is to be free again when it comes back to it.
     let listen = format!("127.0.0.1:{}", own_port());
-    let args = ["--external-workers", "--worker-tokens", file, "--workers", "2", "--listen", &listen];
+    let args =
+        ["--external-workers", "--worker-tokens", file, "--workers", "2", "--listen", &listen];
     let master = Master::start(&args);
     assert!(children_of(master.pid()).is_empty());
     assert_eq!(std::fs::metadata(file).expect("written").permissions().mode() & 0o777, 0o600);
     let text = std::fs::read_to_string(file).expect("readable");
     let tokens: Value = serde_json::from_str(&text).expect("JSON");
     let worker = |id: &str, workers: &str, token: &str| {
-        let args = ["worker", "--id", id, "--workers", workers, "--master", &listen, "--templates", TEMPLATES];
-        let mut command = mesophyll(&[&args[..], &["--default-events", "*", "--log", "info"]].concat());
+        let args = [
+            "worker",
+            "--id",
+            id,
+            "--workers",
+            workers,
+            "--master",
+            &listen,
+            "--templates",
+            TEMPLATES,
+        ];
+        let mut command =
+            mesophyll(&[&args[..], &["--default-events", "*", "--log", "info"]].concat());
         command.env("MESOPHYLL_CLIENT_TOKEN", token);
         Running::start(command)
     };
@@ -338,7 +416,9 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
     wrong.expect(3, "the master refuses this worker (401): wrong token");
     assert!(!wrong.stderr.contains(&token("1")) && !wrong.stderr.contains(&token("0")));
     worker("0", "3", &token("0")).wait().expect(3, "this master has 2 workers");
-    worker("7", "8", &token("0")).wait().expect(3, "the master refuses this worker (404): unknown worker id");
+    worker("7", "8", &token("0"))
+        .wait()
+        .expect(3, "the master refuses this worker (404): unknown worker id");
     let (status, _) = master.dispatch_with("guild/1", "ECHO", "1", "?deadline_ms=100");
     assert_eq!(status, 503);
 
@@ -355,7 +435,11 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
     assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(2)));
     second.signal(Signal::TERM);
     second.wait().expect(0, "");
-    assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, Value::from(3)), "the other one serves on");
+    assert_eq!(
+        master.dispatch("guild/1", "COUNT", "1"),
+        (200, Value::from(3)),
+        "the other one serves on"
+    );
 
     // One that was stopped is let in again, though nobody here starts its process.
     let staff = crate::support::binary::token(7);
@@ -384,11 +468,15 @@ fn a_worker_starts_with_the_allow_list_and_its_token_and_nobody_sees_a_token_in_
     for pid in workers.values() {
         let environment = environment(*pid);
         let allowed = ["PATH", "TZ", "LANG", "RUST_BACKTRACE", "MESOPHYLL_CLIENT_TOKEN"];
-        let names: Vec<&String> = environment.keys().filter(|name| !allowed.contains(&name.as_str())).collect();
+        let names: Vec<&String> =
+            environment.keys().filter(|name| !allowed.contains(&name.as_str())).collect();
         assert!(names.is_empty(), "{names:?}");
         let token = &environment["MESOPHYLL_CLIENT_TOKEN"];
         assert!(token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-        assert_eq!(environment.get("PATH").map(String::as_str), std::env::var("PATH").ok().as_deref());
+        assert_eq!(
+            environment.get("PATH").map(String::as_str),
+            std::env::var("PATH").ok().as_deref()
+        );
         secrets.push(token.clone());
     }
     assert_ne!(secrets[2], secrets[3]);
@@ -408,24 +496,53 @@ fn a_master_whose_log_nobody_reads_any_more_goes_on() {
 }
 
 fn nobody_reads_the_log(format: &str) {
-    let args = ["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", "memory:", "--workers", "1"];
+    let args = [
+        "master",
+        "--listen",
+        "127.0.0.1:0",
+        "--api",
+        "127.0.0.1:0",
+        "--store",
+        "memory:",
+        "--workers",
+        "1",
+    ];
     let mut command = mesophyll(
-        &[&args[..], &["--templates", TEMPLATES, "--default-events", "*", "--log", "debug", "--log-format", format]]
-            .concat(),
+        &[
+            &args[..],
+            &[
+                "--templates",
+                TEMPLATES,
+                "--default-events",
+                "*",
+                "--log",
+                "debug",
+                "--log-format",
+                format,
+            ],
+        ]
+        .concat(),
     );
     command.env("MESOPHYLL_API_SECRET", SECRET);
     let mut running = Running::start(command);
     let ready: Value = serde_json::from_str(&running.next_line()).expect("a ready line");
     let api = ready["api"].as_str().expect("an address").parse().expect("an address");
-    let ask =
-        |data: u64| post(api, "/i/dispatch-event/guild/1", &token(1), &format!(r#"{{"name":"ECHO","data":{data}}}"#));
+    let ask = |data: u64| {
+        post(
+            api,
+            "/i/dispatch-event/guild/1",
+            &token(1),
+            &format!(r#"{{"name":"ECHO","data":{data}}}"#),
+        )
+    };
     assert_eq!(ask(1), (200, "1".to_owned()));
     running.close_stderr();
     // Everything that logs: the link's threads, the supervisor, the API, the worker.
     let worker = workers_of(running.pid())[&0];
     process::signal(worker, Signal::KILL);
     // What is sent before the master notices may be lost with the worker.
-    let (_, body) = eventually("the next worker answers", || Some(ask(2)).filter(|(status, _)| *status == 200));
+    let (_, body) =
+        eventually("the next worker answers", || Some(ask(2)).filter(|(status, _)| *status == 200));
     assert_eq!(body, "2");
     running.signal(Signal::TERM);
     assert_eq!(running.wait().code(), 0);
@@ -444,16 +561,34 @@ fn a_banned_tenant_is_refused_before_anything_is_sent_in_a_replay_too() {
         let lines = r#"{"tenant":"guild:1","name":"ECHO","data":1}
 {"tenant":"user:1","name":"ECHO","data":2}
 "#;
-        let args = ["replay", "-", "--mode", mode, "--workers", "1", "--templates", TEMPLATES, "--store", &store];
+        let args = [
+            "replay",
+            "-",
+            "--mode",
+            mode,
+            "--workers",
+            "1",
+            "--templates",
+            TEMPLATES,
+            "--store",
+            &store,
+        ];
         let replayed = run_on(&args, lines);
         let results = replayed.json();
         assert_eq!((replayed.code(), results.len()), (1, 2), "{replayed:?}");
-        assert_eq!((&results[0]["error"]["kind"], &results[0]["error"]["sent"]), (&"refused".into(), &false.into()));
+        assert_eq!(
+            (&results[0]["error"]["kind"], &results[0]["error"]["sent"]),
+            (&"refused".into(), &false.into())
+        );
         assert_eq!(results[1]["ok"], 2);
     }
     let master = Master::start_in(folder, &[]);
     let (status, body) = master.dispatch("guild/1", "ECHO", "1");
-    assert_eq!((status, &body["code"], &body["sent"]), (403, &"Banned".into(), &false.into()), "{body}");
+    assert_eq!(
+        (status, &body["code"], &body["sent"]),
+        (403, &"Banned".into(), &false.into()),
+        "{body}"
+    );
     assert_eq!(master.dispatch_with("guild/1", "ECHO", "1", "?nowait=true").0, 403);
     assert_eq!(master.dispatch("user/1", "ECHO", "2"), (200, 2.into()));
     let refused = dispatch(&master, &token(7), &["guild:1", "ECHO"]);

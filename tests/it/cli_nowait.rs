@@ -1,5 +1,5 @@
-//! What 202 promises to a caller that does not wait: the event is in its tenant's queue, and it runs, or the master says that it
-//! did not.
+//! What 202 promises to a caller that does not wait: the event is in its tenant's queue, and it
+//! runs, or the master says that it did not.
 
 use mesophyll::base::limits::TENANT_UNANSWERED_MAX;
 use rustix::process::Signal;
@@ -11,14 +11,19 @@ use crate::support::process::{eventually, signal, workers_of};
 /// More than a tenant's queue takes.
 const POSTS: usize = TENANT_UNANSWERED_MAX + 150;
 
-/// Sends events that nobody waits for and that do not end before they are released; returns how many were taken.
+/// Sends events that nobody waits for and that do not end before they are released; returns how
+/// many were taken.
 fn post(master: &Master, tenant: &str, posts: usize) -> usize {
     let mut taken = 0;
     for _ in 0..posts {
-        let (status, body) = master.dispatch_with(tenant, "HOLD", r#"{"mark":"unseen"}"#, "?nowait=true");
+        let (status, body) =
+            master.dispatch_with(tenant, "HOLD", r#"{"mark":"unseen"}"#, "?nowait=true");
         match status {
             202 => taken += 1,
-            _ => assert_eq!((status, body["code"].as_str(), body["sent"].as_bool()), (503, Some("Busy"), Some(false))),
+            _ => assert_eq!(
+                (status, body["code"].as_str(), body["sent"].as_bool()),
+                (503, Some("Busy"), Some(false))
+            ),
         }
     }
     taken
@@ -26,8 +31,10 @@ fn post(master: &Master, tenant: &str, posts: usize) -> usize {
 
 /// How many events that nobody waited for have ended, and ended so.
 fn ended(master: &Master, outcome: &str) -> usize {
-    Scrape::of(master).sum("mesophyll_dispatches_total", &["kind=\"event_nowait\"", &format!("outcome=\"{outcome}\"")])
-        as usize
+    Scrape::of(master).sum(
+        "mesophyll_dispatches_total",
+        &["kind=\"event_nowait\"", &format!("outcome=\"{outcome}\"")],
+    ) as usize
 }
 
 #[test]
@@ -37,7 +44,11 @@ fn of_events_without_a_waiter_as_many_run_as_were_taken() {
         master.wait_ready();
         let (tenant, other) = ("guild/1", "guild/2");
         let taken = post(&master, tenant, POSTS);
-        assert_eq!((taken, ended(&master, "busy")), (TENANT_UNANSWERED_MAX, POSTS - taken), "{mode}");
+        assert_eq!(
+            (taken, ended(&master, "busy")),
+            (TENANT_UNANSWERED_MAX, POSTS - taken),
+            "{mode}"
+        );
         assert_eq!(master.dispatch(other, "ECHO", "1").0, 200, "another tenant's queue has room");
         master.release(tenant);
         eventually("they have run", || (ended(&master, "ok") == taken).then_some(()));
@@ -68,8 +79,12 @@ fn events_without_a_waiter_that_a_killed_worker_had_are_told() {
     let taken = post(&master, "guild/1", POSTS) + post(&master, "user/2", 37);
     assert_eq!(taken, TENANT_UNANSWERED_MAX + 37);
     signal(workers_of(master.pid())[&0], Signal::KILL);
-    for lost in [format!("{TENANT_UNANSWERED_MAX} events for guild:1"), "37 events for user:2".to_owned()] {
-        let line = master.running.wait_stderr(&format!("worker 0: {lost} that nobody waited for were lost: "));
+    for lost in
+        [format!("{TENANT_UNANSWERED_MAX} events for guild:1"), "37 events for user:2".to_owned()]
+    {
+        let line = master
+            .running
+            .wait_stderr(&format!("worker 0: {lost} that nobody waited for were lost: "));
         assert!(line.contains(" outcome_unknown"), "{line}");
     }
     assert_eq!((ended(&master, "outcome_unknown"), ended(&master, "ok")), (taken, 0));
@@ -79,5 +94,9 @@ fn events_without_a_waiter_that_a_killed_worker_had_are_told() {
     master.release("guild/1");
     eventually("they have run", || (ended(&master, "ok") == 10).then_some(()));
     let log = master.running.stderr_so_far();
-    assert_eq!(log.matches("that nobody waited for were lost").count(), 2, "one line a tenant: {log}");
+    assert_eq!(
+        log.matches("that nobody waited for were lost").count(),
+        2,
+        "one line a tenant: {log}"
+    );
 }

@@ -1,5 +1,5 @@
-//! Blocks of commands in the documents, as a reader pastes them: each runs to its end, and the first
-//! command that fails ends it.
+//! Blocks of commands in the documents, as a reader pastes them: each runs to its end, and the
+//! first command that fails ends it.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,13 +15,15 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 fn block(document: &str, heading: &str) -> String {
     let text = std::fs::read_to_string(Path::new(ROOT).join(document)).expect("there");
     let heading = format!("{heading}\n");
-    let (_, rest) = text.split_once(&heading).unwrap_or_else(|| panic!("no {heading:?} in {document}"));
+    let (_, rest) =
+        text.split_once(&heading).unwrap_or_else(|| panic!("no {heading:?} in {document}"));
     let (_, rest) = rest.split_once("\n```sh\n").expect("a block");
     rest.split_once("\n```").expect("its end").0.to_owned()
 }
 
-/// Runs a block in a folder of its own with the binary of the tests, at ports that are free, by a shell that ends at the
-/// first command that fails; `replaced` are the commands that a test cannot run.
+/// Runs a block in a folder of its own with the binary of the tests, at ports that are free, by a
+/// shell that ends at the first command that fails; `replaced` are the commands that a test cannot
+/// run.
 fn run_block(shell: &str, block: &str, replaced: &[(&str, &str)]) -> Finished {
     let folder = TempDir::new();
     let (listen, api) = (format!("127.0.0.1:{}", own_port()), format!("127.0.0.1:{}", own_port()));
@@ -49,7 +51,10 @@ fn the_quick_start_runs_as_one_block_in_any_shell() {
     let block = block("README.md", "# Mesophyll");
     for shell in ["sh", "bash"] {
         // What it builds is another binary; what it replays is here.
-        let replay = format!("{} replay {ROOT}/examples/events.ndjson --workers 2", env!("CARGO_BIN_EXE_mesophyll"));
+        let replay = format!(
+            "{} replay {ROOT}/examples/events.ndjson --workers 2",
+            env!("CARGO_BIN_EXE_mesophyll")
+        );
         let finished = run_block(shell, &block, &[("make run ", &replay)]);
         finished.expect(0, "failures: 0");
         let answer = r#"{"author":"ada","event":"MESSAGE_CREATE","messages":1,"reply":"you have written 1 message"}"#;
@@ -60,7 +65,10 @@ fn the_quick_start_runs_as_one_block_in_any_shell() {
 #[test]
 fn the_block_that_calls_the_api_with_curl_runs_to_its_end() {
     if Command::new("curl").arg("--version").output().is_err() {
-        return skipped("the_block_that_calls_the_api_with_curl_runs_to_its_end", "there is no curl");
+        return skipped(
+            "the_block_that_calls_the_api_with_curl_runs_to_its_end",
+            "there is no curl",
+        );
     }
     let block = block("docs/operations.md", "\n## The internal API") + "\nkill $! && wait $!\n";
     let finished = run_block("sh", &block, &[]);
@@ -73,13 +81,18 @@ fn the_block_that_calls_the_api_with_curl_runs_to_its_end() {
 fn the_block_of_the_worker_in_python_runs_to_its_end() {
     let name = "the_block_of_the_worker_in_python_runs_to_its_end";
     let Some(python) = std::env::var("MESOPHYLL_TEST_PYTHON").ok() else {
-        return skipped(name, "set MESOPHYLL_TEST_PYTHON to a Python that has the packages websockets and msgpack");
+        return skipped(
+            name,
+            "set MESOPHYLL_TEST_PYTHON to a Python that has the packages websockets and msgpack",
+        );
     };
     let block = block("README.md", "## Your own worker, in Python");
     let script = format!("{python} {ROOT}/examples/worker.py --master $MESOPHYLL_LISTEN");
     // No package is fetched by a test.
-    let packages =
-        [("python3 -m venv target/venv ", "true "), ("target/venv/bin/pip install websockets msgpack", "true")];
+    let packages = [
+        ("python3 -m venv target/venv ", "true "),
+        ("target/venv/bin/pip install websockets msgpack", "true"),
+    ];
     let here = [("target/venv/bin/python examples/worker.py", script.as_str())];
     let finished = run_block("bash", &block, &[&packages[..], &here].concat());
     finished.expect(0, "");

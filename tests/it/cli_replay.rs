@@ -1,4 +1,5 @@
-//! `mesophyll replay` on real events: the same results whatever runs them, in input order, with a summary.
+//! `mesophyll replay` on real events: the same results whatever runs them, in input order, with a
+//! summary.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +8,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::TempDir;
-use crate::support::binary::{Finished, RECORDED, Running, TEMPLATES, mesophyll, run, run_on, write};
+use crate::support::binary::{
+    Finished, RECORDED, Running, TEMPLATES, mesophyll, run, run_on, write,
+};
 
 /// A line without the time that it took, which is its last member.
 fn without_ms(line: &str) -> &str {
@@ -53,13 +56,16 @@ fn recorded_events_give_the_same_lines_in_both_modes_and_with_any_number_of_work
 
 #[test]
 fn events_in_flight_together_give_every_tenant_the_same_results_and_lines_in_input_order() {
-    let one_by_one = run(&["replay", RECORDED, "--workers", "2", "--in-flight", "1", "--repeat", "4"]);
-    let together = run(&["replay", RECORDED, "--workers", "2", "--in-flight", "64", "--repeat", "4"]);
+    let one_by_one =
+        run(&["replay", RECORDED, "--workers", "2", "--in-flight", "1", "--repeat", "4"]);
+    let together =
+        run(&["replay", RECORDED, "--workers", "2", "--in-flight", "64", "--repeat", "4"]);
     for replayed in [&one_by_one, &together] {
         replayed.expect(0, "88 events in ");
     }
     assert_eq!(results_by_tenant(&together), results_by_tenant(&one_by_one));
-    let numbers: Vec<u64> = together.json().iter().filter_map(|line| line["line"].as_u64()).collect();
+    let numbers: Vec<u64> =
+        together.json().iter().filter_map(|line| line["line"].as_u64()).collect();
     assert_eq!(numbers, (1..=22).cycle().take(88).collect::<Vec<u64>>());
 }
 
@@ -76,7 +82,8 @@ fn a_guild_of_thousands_of_members_travels_whole_and_its_members_are_counted() {
         })
         .collect();
     let data = json!({"id": "244567637332328449", "name": "Large", "members": members});
-    let line = format!(r#"{{"tenant":"guild:244567637332328449","name":"GUILD_CREATE","data":{data}}}"#);
+    let line =
+        format!(r#"{{"tenant":"guild:244567637332328449","name":"GUILD_CREATE","data":{data}}}"#);
     assert!(line.len() > 5 << 20, "{} bytes", line.len());
     for mode in ["process-pool", "thread-pool"] {
         let replayed = run_on(&["replay", "-", "--workers", "1", "--mode", mode], line.clone());
@@ -108,13 +115,17 @@ fn events_reach_the_template_as_they_are() {
         json!(true),
     ];
     for data in &data {
-        writeln!(input, r#"{{"tenant":"user:1","name":"ECHO","data":{data}}}"#).expect("a text grows");
+        writeln!(input, r#"{{"tenant":"user:1","name":"ECHO","data":{data}}}"#)
+            .expect("a text grows");
     }
     for mode in ["process-pool", "thread-pool"] {
-        let replayed =
-            run_on(&["replay", "-", "--workers", "1", "--mode", mode, "--templates", TEMPLATES], input.clone());
+        let replayed = run_on(
+            &["replay", "-", "--workers", "1", "--mode", mode, "--templates", TEMPLATES],
+            input.clone(),
+        );
         replayed.expect(0, "5 events in ");
-        let echoed: Vec<Value> = replayed.json().into_iter().map(|mut line| line["ok"].take()).collect();
+        let echoed: Vec<Value> =
+            replayed.json().into_iter().map(|mut line| line["ok"].take()).collect();
         assert_eq!(echoed, data, "{mode}");
     }
 }
@@ -131,7 +142,8 @@ fn an_input_without_events_is_replayed_with_success() {
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_replay_quietly() {
     let folder = TempDir::new();
-    let line = r#"{"tenant":"guild:1","name":"ECHO","data":"0123456789012345678901234567890123456789"}"#;
+    let line =
+        r#"{"tenant":"guild:1","name":"ECHO","data":"0123456789012345678901234567890123456789"}"#;
     let events = write(folder.path(), "events.ndjson", format!("{line}\n").repeat(5000));
     let script = r#"{ "$0" replay "$1" --templates "$2" --workers 1 2>&3; echo "exit code $?" >&3; } 3>&2 | head -n 1"#;
     let mut command = std::process::Command::new("sh");
@@ -139,7 +151,11 @@ fn a_reader_that_has_seen_enough_ends_the_replay_quietly() {
     let piped = Running::start(command).wait();
     assert_eq!(piped.stdout.len(), 1);
     assert!(piped.stderr.contains("exit code 0"), "{}", piped.stderr);
-    assert!(!piped.stderr.contains("panicked") && !piped.stderr.contains("mesophyll: "), "{}", piped.stderr);
+    assert!(
+        !piped.stderr.contains("panicked") && !piped.stderr.contains("mesophyll: "),
+        "{}",
+        piped.stderr
+    );
 }
 
 #[test]
@@ -148,7 +164,8 @@ fn results_come_out_and_signals_are_obeyed_while_the_input_is_silent() {
     let command = mesophyll(&["replay", "-", "--workers", "1", "--templates", TEMPLATES]);
     let (running, mut stdin) = Running::start_open(command);
     for number in 1..=2 {
-        writeln!(stdin, r#"{{"tenant":"guild:1","name":"ECHO","data":{number}}}"#).expect("it reads");
+        writeln!(stdin, r#"{{"tenant":"guild:1","name":"ECHO","data":{number}}}"#)
+            .expect("it reads");
         assert!(running.next_line().contains(&format!(r#""ok":{number},"#)));
     }
     running.signal(Signal::INT);
@@ -177,7 +194,10 @@ fn what_scripts_print_is_shown_in_both_modes_and_nothing_else() {
     let templates = folder.path().to_str().expect("a plain path").to_owned();
     let event = r#"{"tenant":"guild:1","name":"E","data":"x"}"#;
     let replay = |args: &[&str]| {
-        let replayed = run_on(&[&["replay", "-", "--workers", "1", "--templates", &templates], args].concat(), event);
+        let replayed = run_on(
+            &[&["replay", "-", "--workers", "1", "--templates", &templates], args].concat(),
+            event,
+        );
         replayed.expect(0, "1 events in ");
         replayed.stderr
     };
@@ -185,14 +205,26 @@ fn what_scripts_print_is_shown_in_both_modes_and_nothing_else() {
         let stderr = replay(&["--mode", mode]);
         for line in ["guild:1: one\t2\tx", "guild:1: WARN a\\nb"] {
             let shown = line.replace('\t', "\\t");
-            assert!(stderr.lines().any(|one| one == shown || one == line), "{mode}: {line:?} is not in {stderr}");
+            assert!(
+                stderr.lines().any(|one| one == shown || one == line),
+                "{mode}: {line:?} is not in {stderr}"
+            );
         }
         assert!(!stderr.contains("INFO") && !stderr.contains("guild:1: no"), "{mode}: {stderr}");
         let quiet = replay(&["--mode", mode, "--log", "warn"]);
-        assert!(!quiet.contains("guild:1: one") && quiet.contains("guild:1: WARN a"), "{mode}: {quiet}");
+        assert!(
+            !quiet.contains("guild:1: one") && quiet.contains("guild:1: WARN a"),
+            "{mode}: {quiet}"
+        );
         let all = replay(&["--mode", mode, "--log", "debug"]);
-        assert!(all.contains("guild:1: one") && all.contains("guild:1: no") && all.contains("INFO"), "{mode}: {all}");
+        assert!(
+            all.contains("guild:1: one") && all.contains("guild:1: no") && all.contains("INFO"),
+            "{mode}: {all}"
+        );
         let json = replay(&["--mode", mode, "--log", "info", "--log-format", "json"]);
-        assert!(json.contains(r#""tenant":"guild:1""#) && !json.contains("\nguild:1: "), "{mode}: {json}");
+        assert!(
+            json.contains(r#""tenant":"guild:1""#) && !json.contains("\nguild:1: "),
+            "{mode}: {json}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A start that cannot go on: a store that says nothing, a file that is none. It ends by itself, naming
-//! what it waited for, and by the first signal before that.
+//! A start that cannot go on: a store that says nothing, a file that is none. It ends by itself,
+//! naming what it waited for, and by the first signal before that.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use crate::support::binary::{Running, mesophyll, run};
 use crate::support::{DEADLINE, TempDir};
 
-/// A server that accepts and says nothing; sends a message for each connection that has sent something.
+/// A server that accepts and says nothing; sends a message for each connection that has sent
+/// something.
 fn silent_server() -> (SocketAddr, crossbeam_channel::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");

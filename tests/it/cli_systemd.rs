@@ -10,8 +10,8 @@ use crate::support::binary::{Master, Running, SECRET, TEMPLATES, get, mesophyll}
 use crate::support::process::signal;
 use crate::support::{DEADLINE, TempDir};
 
-/// The manager's end of the socket, and a thread that reads all that comes: a socket holds only a few messages, and those that come
-/// while it is full are lost.
+/// The manager's end of the socket, and a thread that reads all that comes: a socket holds only a
+/// few messages, and those that come while it is full are lost.
 struct Manager(Receiver<String>);
 
 impl Manager {
@@ -21,7 +21,10 @@ impl Manager {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length) = socket.recv(&mut buffer) {
-                if messages_tx.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).is_err() {
+                if messages_tx
+                    .send(String::from_utf8_lossy(&buffer[..length]).into_owned())
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -32,7 +35,10 @@ impl Manager {
     /// The next message with this line in it.
     fn wait_for(&self, line: &str) -> String {
         loop {
-            let message = self.0.recv_timeout(DEADLINE).unwrap_or_else(|error| panic!("no {line:?}: {error}"));
+            let message = self
+                .0
+                .recv_timeout(DEADLINE)
+                .unwrap_or_else(|error| panic!("no {line:?}: {error}"));
             if message.lines().any(|told| told.starts_with(line)) {
                 return message;
             }
@@ -40,11 +46,15 @@ impl Manager {
     }
 
     fn start_master(&self, notify_socket: &str, args: &[&str]) -> Master {
-        let mut all = vec!["master", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--store", "memory:"];
+        let mut all =
+            vec!["master", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--store", "memory:"];
         all.extend(["--workers", "2", "--templates", TEMPLATES]);
         all.extend(args);
         let mut command = mesophyll(&all);
-        command.env("MESOPHYLL_API_SECRET", SECRET).env("NOTIFY_SOCKET", notify_socket).env("WATCHDOG_USEC", "500000");
+        command
+            .env("MESOPHYLL_API_SECRET", SECRET)
+            .env("NOTIFY_SOCKET", notify_socket)
+            .env("WATCHDOG_USEC", "500000");
         Master::of(Running::start(command))
     }
 }

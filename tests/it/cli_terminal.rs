@@ -1,5 +1,5 @@
-//! The commands at a terminal: a watch that redraws, ends quietly and outlives its master; completions; the manual page; errors
-//! that say what to do next.
+//! The commands at a terminal: a watch that redraws, ends quietly and outlives its master;
+//! completions; the manual page; errors that say what to do next.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::support::TempDir;
-use crate::support::binary::{Finished, Master, Running, SECRET, mesophyll, post, run, token, write};
+use crate::support::binary::{
+    Finished, Master, Running, SECRET, mesophyll, post, run, token, write,
+};
 use crate::support::process::{children_of, eventually, is_gone, own_port};
 use crate::support::skip::skipped;
 
@@ -20,7 +22,9 @@ fn is_installed(program: &str) -> bool {
 /// A command against a master, not started yet.
 fn command_of(master: &Master, args: &[&str]) -> Command {
     let mut command = mesophyll(args);
-    command.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", master.api().to_string());
+    command
+        .env("MESOPHYLL_INTERNAL_TOKEN", token(7))
+        .env("MESOPHYLL_API", master.api().to_string());
     command
 }
 
@@ -30,7 +34,10 @@ fn a_watch_in_a_pipe_shows_one_table_after_the_other_and_ends_with_who_reads_or_
     master.wait_ready();
     let watch = Running::start(command_of(&master, &["workers", "--watch"]));
     for _ in 0..2 {
-        assert!(watch.wait_stdout("ID  STATE").starts_with("ID"), "plain, without a terminal's codes");
+        assert!(
+            watch.wait_stdout("ID  STATE").starts_with("ID"),
+            "plain, without a terminal's codes"
+        );
         watch.wait_stdout("0   ready");
     }
     watch.signal(Signal::INT);
@@ -38,10 +45,18 @@ fn a_watch_in_a_pipe_shows_one_table_after_the_other_and_ends_with_who_reads_or_
     assert_eq!((ended.code(), ended.stderr.as_str()), (0, ""));
 
     let mut shell = Command::new("bash");
-    shell.args(["-c", r#""$0" workers --watch | head -n 2; echo "${PIPESTATUS[0]}""#, env!("CARGO_BIN_EXE_mesophyll")]);
+    shell.args([
+        "-c",
+        r#""$0" workers --watch | head -n 2; echo "${PIPESTATUS[0]}""#,
+        env!("CARGO_BIN_EXE_mesophyll"),
+    ]);
     shell.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", master.api().to_string());
     let ended = Running::start(shell).wait();
-    assert_eq!((ended.stdout.len(), ended.stdout[2].as_str(), ended.stderr.as_str()), (3, "0", ""), "{ended:?}");
+    assert_eq!(
+        (ended.stdout.len(), ended.stdout[2].as_str(), ended.stderr.as_str()),
+        (3, "0", ""),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -55,8 +70,17 @@ fn a_watch_outlives_its_master_and_goes_on_with_the_next_one() {
     let says = watch.wait_stderr("no answer from ");
     assert!(says.ends_with("looking on"), "{says}");
     // At the same place, as a restarted one.
-    let mut next =
-        mesophyll(&["master", "--workers", "1", "--store", "memory:", "--listen", "127.0.0.1:0", "--api", &api]);
+    let mut next = mesophyll(&[
+        "master",
+        "--workers",
+        "1",
+        "--store",
+        "memory:",
+        "--listen",
+        "127.0.0.1:0",
+        "--api",
+        &api,
+    ]);
     next.env("MESOPHYLL_API_SECRET", SECRET);
     let next = Master::of(Running::start(next));
     assert_eq!(next.api().to_string(), api);
@@ -75,12 +99,19 @@ fn a_watch_outlives_its_master_and_goes_on_with_the_next_one() {
 #[test]
 fn a_watch_on_a_terminal_draws_over_what_it_drew() {
     if !is_installed("script") {
-        return skipped("a_watch_on_a_terminal_draws_over_what_it_drew", "install script (Debian: bsdutils)");
+        return skipped(
+            "a_watch_on_a_terminal_draws_over_what_it_drew",
+            "install script (Debian: bsdutils)",
+        );
     }
     let master = Master::start(&["--workers", "1"]);
     master.wait_ready();
     let mut script = Command::new("script");
-    script.args(["-qefc", &format!("{} workers --watch", env!("CARGO_BIN_EXE_mesophyll")), "/dev/null"]);
+    script.args([
+        "-qefc",
+        &format!("{} workers --watch", env!("CARGO_BIN_EXE_mesophyll")),
+        "/dev/null",
+    ]);
     script.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", master.api().to_string());
     // Its input stays open: at the end of that the terminal would be gone.
     let (watch, _stdin) = Running::start_open(script);
@@ -104,7 +135,10 @@ fn completed(folder: &Path, words: &[&str]) -> Vec<String> {
     let script = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(( $# - 1 )); \
                   compopt() { :; }; _mesophyll; printf '%s\\n' \"${COMPREPLY[@]}\"";
     let mut bash = Command::new("bash");
-    bash.args(["--norc", "-c", script, "bash"]).arg(folder.join("completions.bash")).args(words).current_dir(folder);
+    bash.args(["--norc", "-c", script, "bash"])
+        .arg(folder.join("completions.bash"))
+        .args(words)
+        .current_dir(folder);
     let ended = Running::start(bash).wait();
     ended.expect(0, "");
     assert_eq!(ended.stderr, "", "{words:?}");
@@ -126,7 +160,10 @@ fn bash_completes_commands_options_and_values() {
 
     let complete = |words: &[&str]| completed(folder.path(), words);
     assert_eq!(complete(&["mesophyll", "wor"]), ["worker", "workers"]);
-    assert_eq!(complete(&["mesophyll", "master", "--wor"]), ["--workers", "--worker-tokens", "--worker-program"]);
+    assert_eq!(
+        complete(&["mesophyll", "master", "--wor"]),
+        ["--workers", "--worker-tokens", "--worker-program"]
+    );
     assert_eq!(complete(&["mesophyll", "master", "--log", "d"]), ["debug"]);
     assert_eq!(complete(&["mesophyll", "master", "--log", "=", "d"]), ["debug"]);
     assert_eq!(complete(&["mesophyll", "master", "--log-format", "="]), ["text", "json"]);
@@ -139,14 +176,20 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(complete(&["mesophyll", "sing", "--"]), Vec::<String>::new());
     run(&["completions", "tcsh"]).expect(2, "completions takes bash | zsh | fish");
     for shell in ["zsh", "fish"] {
-        assert!(run(&["completions", shell]).stdout.iter().any(|line| line.contains("worker-tokens")), "{shell}");
+        assert!(
+            run(&["completions", shell]).stdout.iter().any(|line| line.contains("worker-tokens")),
+            "{shell}"
+        );
     }
 }
 
 #[test]
 fn the_manual_page_is_set_without_a_warning() {
     if !is_installed("groff") {
-        return skipped("the_manual_page_is_set_without_a_warning", "install groff (Debian: groff-base)");
+        return skipped(
+            "the_manual_page_is_set_without_a_warning",
+            "install groff (Debian: groff-base)",
+        );
     }
     let page = run(&["man"]);
     page.expect(0, "");
@@ -180,12 +223,15 @@ fn an_error_says_what_to_do_next() {
     let mut expired = mesophyll(&["token", "--user", "7", "--expires", "1s"]);
     expired.env("MESOPHYLL_API_SECRET", SECRET);
     let expired = Running::start(expired).wait().stdout.remove(0);
-    let refused =
-        eventually("it has expired", || Some(with_token(&expired, &["workers"])).filter(|ended| ended.code() == 1));
+    let refused = eventually("it has expired", || {
+        Some(with_token(&expired, &["workers"])).filter(|ended| ended.code() == 1)
+    });
     refused.expect(1, "expired");
     refused.expect(1, mints);
     master.command(&["tenant", "ban", "guild:1"]).expect(0, "");
-    master.command(&["dispatch", "guild:1", "E"]).expect(1, "mesophyll tenant unban TENANT lifts it");
+    master
+        .command(&["dispatch", "guild:1", "E"])
+        .expect(1, "mesophyll tenant unban TENANT lifts it");
     assert_eq!(post(master.api(), "/i/kill-worker", &token(7), "").0, 204);
     let nobody = master.command(&["dispatch", "guild:2", "E", "--deadline", "1s"]);
     nobody.expect(1, "NoWorker (503)");

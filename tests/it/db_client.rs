@@ -1,4 +1,5 @@
-//! A worker's database client on connections that die, masters that are not there and answers that make no sense.
+//! A worker's database client on connections that die, masters that are not there and answers that
+//! make no sense.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,14 +31,21 @@ enum Does {
 }
 
 fn ok(body: &[u8]) -> Does {
-    Does::Answers([format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat())
+    Does::Answers(
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body]
+            .concat(),
+    )
 }
 
 fn status(status: &str, headers: &str, body: &str) -> Does {
-    Does::Answers(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes())
+    Does::Answers(
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+            .into_bytes(),
+    )
 }
 
-/// A master that follows a script: one entry a request, whichever connection it comes on. Then it is gone.
+/// A master that follows a script: one entry a request, whichever connection it comes on. Then it
+/// is gone.
 struct Script {
     client: MesophyllDbClient,
     /// The request lines, as they come in.
@@ -48,7 +56,8 @@ struct Script {
 impl Script {
     fn new(does: impl Into<Vec<Does>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let client = MesophyllDbClient::new(&listener.local_addr().expect("bound").to_string(), 3, TOKEN);
+        let client =
+            MesophyllDbClient::new(&listener.local_addr().expect("bound").to_string(), 3, TOKEN);
         let (request_tx, requests) = mpsc::channel();
         let mut does = does.into().into_iter().peekable();
         let master = std::thread::spawn(move || {
@@ -58,7 +67,11 @@ impl Script {
                 let mut reader = BufReader::new(socket.try_clone().expect("cloned"));
                 while let Some(request) = read_request(&mut reader) {
                     request_tx.send(request).expect("the test listens");
-                    let goes_on = obey(&does.next().expect("no more requests than scripted"), &socket, &mut reader);
+                    let goes_on = obey(
+                        &does.next().expect("no more requests than scripted"),
+                        &socket,
+                        &mut reader,
+                    );
                     if !goes_on || does.peek().is_none() {
                         break;
                     }
@@ -118,7 +131,8 @@ fn get(client: &MesophyllDbClient) -> Result<(), DbError> {
 }
 
 fn set(client: &MesophyllDbClient) -> Result<(), DbError> {
-    let op = KeyValueOp::Set { scopes: vec!["s".to_owned()], key: "k".to_owned(), value: text("v") };
+    let op =
+        KeyValueOp::Set { scopes: vec!["s".to_owned()], key: "k".to_owned(), value: text("v") };
     client.kv_change(TENANT, &op)
 }
 
@@ -133,21 +147,29 @@ fn requests_name_the_worker_and_the_tenant() {
     assert_eq!(get(&script.client), Ok(()));
     assert_eq!(script.client.tenant_states().map(|states| states.len()), Ok(0));
     let requests: Vec<String> = script.requests.iter().take(2).collect();
-    assert_eq!(requests[0], format!("POST /db/kv?id=3&token={TOKEN}&tenant_type=guild&tenant_id=1 HTTP/1.1"));
+    assert_eq!(
+        requests[0],
+        format!("POST /db/kv?id=3&token={TOKEN}&tenant_type=guild&tenant_id=1 HTTP/1.1")
+    );
     assert_eq!(requests[1], format!("GET /db/tenant-states?id=3&token={TOKEN} HTTP/1.1"));
 }
 
 #[test]
 fn a_request_leaves_in_one_piece() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let client = MesophyllDbClient::new(&listener.local_addr().expect("bound").to_string(), 3, TOKEN);
+    let client =
+        MesophyllDbClient::new(&listener.local_addr().expect("bound").to_string(), 3, TOKEN);
     let asking = std::thread::spawn(move || set(&client));
     let (mut socket, _) = listener.accept().expect("a connection");
     let mut piece = [0; 4096];
     // What was sent by one call over loopback comes by one call.
     let got = socket.read(&mut piece).expect("a request");
-    let (head, body) = piece[..got].split_at(piece.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4);
-    assert!(String::from_utf8_lossy(head).contains(&format!("content-length: {}\r\n", body.len())), "{body:?}");
+    let (head, body) = piece[..got]
+        .split_at(piece.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4);
+    assert!(
+        String::from_utf8_lossy(head).contains(&format!("content-length: {}\r\n", body.len())),
+        "{body:?}"
+    );
     assert!(!body.is_empty());
     socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("answered");
     assert_eq!(asking.join().expect("answered"), Ok(()));
@@ -158,7 +180,8 @@ fn a_master_may_be_known_by_name() {
     let folder = TempDir::new();
     let db = open(Kept::InMemory, folder.path(), DbOptions::default());
     let server = serve(&db, 1);
-    let client = MesophyllDbClient::new(&format!("localhost:{}", server.local_addr().port()), 0, TOKEN);
+    let client =
+        MesophyllDbClient::new(&format!("localhost:{}", server.local_addr().port()), 0, TOKEN);
     for _ in 0..3 {
         set(&client).expect("set");
     }
@@ -226,7 +249,10 @@ fn a_refusal_of_the_second_attempt_says_nothing_about_the_first() {
 #[test]
 fn a_master_that_is_not_there_is_unavailable() {
     let address = format!("127.0.0.1:{}", own_port());
-    for client in [MesophyllDbClient::new(&address, 0, TOKEN), MesophyllDbClient::new("not an address", 0, TOKEN)] {
+    for client in [
+        MesophyllDbClient::new(&address, 0, TOKEN),
+        MesophyllDbClient::new("not an address", 0, TOKEN),
+    ] {
         for result in [get(&client), set(&client), publish(&client)] {
             assert!(matches!(result, Err(DbError::Unavailable(_))), "{result:?}");
         }
@@ -268,7 +294,10 @@ fn closing_frees_who_waits() {
     script.requests.recv_timeout(DEADLINE).expect("the request is under way");
     script.client.close();
     assert!(matches!(waiting.join().expect("freed"), Err(DbError::Unavailable(_))));
-    assert!(matches!(get(&script.client), Err(DbError::Unavailable(_))), "and nothing later goes out");
+    assert!(
+        matches!(get(&script.client), Err(DbError::Unavailable(_))),
+        "and nothing later goes out"
+    );
 }
 
 #[test]
@@ -278,7 +307,9 @@ fn neither_an_error_nor_debug_shows_the_token() {
     let leaky = status("500 Internal Server Error", "", "line one\r\nline two\n");
     let script = Script::new([leaky]);
     let answer = get(&script.client).expect_err("an error");
-    for text in [format!("{client:?}"), format!("{error:?} {error}"), format!("{answer:?} {answer}")] {
+    for text in
+        [format!("{client:?}"), format!("{error:?} {error}"), format!("{answer:?} {answer}")]
+    {
         assert!(!text.contains("VerySecret") && !text.contains("line two"), "{text}");
     }
 }

@@ -40,10 +40,20 @@ impl Master {
     }
 
     fn ask(&self, method: &str, target: &str, body: &[u8]) -> Answer {
-        let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let length = if method == "GET" {
+            String::new()
+        } else {
+            format!("Content-Length: {}\r\n", body.len())
+        };
         self.raw(
-            &[format!("{method} {target} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{length}\r\n").as_bytes(), body]
-                .concat(),
+            &[
+                format!(
+                    "{method} {target} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{length}\r\n"
+                )
+                .as_bytes(),
+                body,
+            ]
+            .concat(),
         )
     }
 
@@ -96,12 +106,14 @@ fn operations_answer_with_the_bytes_of_their_results() {
 fn a_state_set_by_one_request_is_seen_by_the_next() {
     let master = Master::new();
     let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
-    let answer = master.ask("POST", "/db/tenant-state?tenant_type=user&tenant_id=7", &state.to_bytes());
+    let answer =
+        master.ask("POST", "/db/tenant-state?tenant_type=user&tenant_id=7", &state.to_bytes());
     assert_eq!((answer.status, answer.body), (200, Vec::new()));
     let answer = master.ask("GET", "/db/tenant-states", b"");
     let chunk = answer.body.split(|byte| *byte == b'\n').nth(1).expect("a chunk");
-    let states =
-        std::collections::HashMap::<TenantId, TenantState>::from_bytes(chunk.strip_suffix(b"\r").expect("its end"));
+    let states = std::collections::HashMap::<TenantId, TenantState>::from_bytes(
+        chunk.strip_suffix(b"\r").expect("its end"),
+    );
     assert_eq!(states.expect("a map").get(&TenantId::User(7)), Some(&state));
 }
 
@@ -138,7 +150,8 @@ fn the_path_comes_before_the_method_before_the_tenant_before_the_body() {
 fn a_request_without_a_length_is_411() {
     let master = Master::new();
     let target = "/db/kv?tenant_type=guild&tenant_id=1";
-    let answer = master.raw(format!("POST {target} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").as_bytes());
+    let answer = master
+        .raw(format!("POST {target} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").as_bytes());
     assert_eq!(answer.status, 411);
 }
 

@@ -1,5 +1,5 @@
-//! A worker whose master is not what it should be: it answers with anything, or takes nothing. The worker stays small and
-//! calm, and ends when it is told to.
+//! A worker whose master is not what it should be: it answers with anything, or takes nothing. The
+//! worker stays small and calm, and ends when it is told to.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -26,7 +26,13 @@ fn worker(master: SocketAddr) -> MesophyllClient {
     let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&master, 0, &token)));
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
     let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db);
-    let config = ClientConfig { master, worker_id: 0, workers: 1, token, link_limits: LinkLimits::default() };
+    let config = ClientConfig {
+        master,
+        worker_id: 0,
+        workers: 1,
+        token,
+        link_limits: LinkLimits::default(),
+    };
     MesophyllClient::start(config, Arc::new(worker)).expect("a client")
 }
 
@@ -74,7 +80,9 @@ fn a_request_that_does_not_decode_is_answered_with_an_error() {
             b"\x81\xaaDropWorker\x92\x81\xa5Guild\xa1x\x03",
             b"\x81\xabLiveTenants\x92\x04\x01",
         ];
-        requests.into_iter().for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));
+        requests
+            .into_iter()
+            .for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));
         while let Ok(message) = link.read() {
             if let Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) =
                 ClientMessage::decode(&message.into_data())
@@ -86,7 +94,9 @@ fn a_request_that_does_not_decode_is_answered_with_an_error() {
     let client = worker(address);
     for request in 1..=4 {
         let (req_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
-        let is_told = result.as_ref().is_err_and(|text| text.starts_with("bad_input: the message does not decode: "));
+        let is_told = result
+            .as_ref()
+            .is_err_and(|text| text.starts_with("bad_input: the message does not decode: "));
         assert!(req_id == request && is_told, "{req_id}: {result:?}");
     }
     client.stop();
@@ -111,7 +121,11 @@ fn a_master_that_asks_for_answers_and_takes_none_does_not_hold_up_the_workers_st
     full_rx.recv_timeout(DEADLINE).expect("the worker reads");
     let before = Instant::now();
     client.stop();
-    assert!(before.elapsed() < limits::LINK_WRITE_TIMEOUT - Duration::from_secs(10), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < limits::LINK_WRITE_TIMEOUT - Duration::from_secs(10),
+        "{:?}",
+        before.elapsed()
+    );
 }
 
 #[test]

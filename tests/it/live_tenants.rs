@@ -1,4 +1,5 @@
-//! Guilds that `/i/guilds-exist` knows by their VM alone: with real workers of each kind, and with workers that do not answer.
+//! Guilds that `/i/guilds-exist` knows by their VM alone: with real workers of each kind, and with
+//! workers that do not answer.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -11,7 +12,8 @@ use crate::support::process::{eventually, is_gone, is_stopped, signal, workers_o
 
 /// The number of a guild that lives on this worker of two; another one for each `nth`.
 fn guild(worker: usize, nth: usize) -> u64 {
-    let on_worker = (1u64..).map(|n| n << 22).filter(|id| worker_for(TenantId::Guild(*id), 2) == worker);
+    let on_worker =
+        (1u64..).map(|n| n << 22).filter(|id| worker_for(TenantId::Guild(*id), 2) == worker);
     on_worker.clone().nth(nth).expect("guilds without end")
 }
 
@@ -76,8 +78,20 @@ fn with_workers_that_somebody_else_starts() {
     let workers: Vec<_> = ["0", "1"]
         .into_iter()
         .map(|id| {
-            let args = ["worker", "--id", id, "--workers", "2", "--master", &address, "--lifeline", "stdin"];
-            let mut worker = mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat());
+            let args = [
+                "worker",
+                "--id",
+                id,
+                "--workers",
+                "2",
+                "--master",
+                &address,
+                "--lifeline",
+                "stdin",
+            ];
+            let mut worker = mesophyll(
+                &[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat(),
+            );
             worker.env("MESOPHYLL_CLIENT_TOKEN", tokens[id].as_str().expect("a token"));
             Running::start_open(worker)
         })
@@ -99,9 +113,15 @@ fn a_worker_that_is_stopped_hides_its_own_vms_for_the_time_and_no_others() {
     signal(worker, Signal::STOP);
     eventually("it is stopped", || is_stopped(worker).then_some(()));
     assert_eq!(exist(&master, &guilds), [0, 1]);
-    // It is given up when it has been silent for fifteen seconds, which is far beyond the deadline of a question.
-    let workers: Value = serde_json::from_str(&get_with(master.api(), "/i/workers", &token(7)).1).expect("JSON");
-    assert_eq!((&workers[0]["state"], is_stopped(worker)), (&Value::from("ready"), true), "{workers}");
+    // It is given up when it has been silent for fifteen seconds, which is far beyond the deadline
+    // of a question.
+    let workers: Value =
+        serde_json::from_str(&get_with(master.api(), "/i/workers", &token(7)).1).expect("JSON");
+    assert_eq!(
+        (&workers[0]["state"], is_stopped(worker)),
+        (&Value::from("ready"), true),
+        "{workers}"
+    );
     signal(worker, Signal::CONT);
     eventually("it answers again", || (exist(&master, &guilds) == [1, 1]).then_some(()));
     // One that is gone is not asked.

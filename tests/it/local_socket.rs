@@ -1,5 +1,5 @@
-//! The private Unix socket between a master and the workers that it starts: that they use it and nothing else, that nobody else
-//! can, and that nothing is left of it.
+//! The private Unix socket between a master and the workers that it starts: that they use it and
+//! nothing else, that nobody else can, and that nothing is left of it.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,15 @@ use crate::support::{DEADLINE, Random, TempDir};
 
 /// A master that keeps its temporary files in this directory.
 fn start(temporary: &Path, workers: &str) -> Master {
-    let mut command = mesophyll(&["master", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--store", "memory:"]);
+    let mut command = mesophyll(&[
+        "master",
+        "--api",
+        "127.0.0.1:0",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        "memory:",
+    ]);
     command.args(["--templates", TEMPLATES, "--default-events", "*", "--workers", workers]);
     command.env("MESOPHYLL_API_SECRET", SECRET).env("TMPDIR", temporary);
     let master = Master::of(Running::start(command));
@@ -26,7 +34,10 @@ fn start(temporary: &Path, workers: &str) -> Master {
 }
 
 fn folders(temporary: &Path) -> Vec<PathBuf> {
-    fs::read_dir(temporary).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    fs::read_dir(temporary)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
 }
 
 /// What a worker was told of its master.
@@ -70,7 +81,9 @@ fn workers_of_a_master_have_its_socket_to_themselves_and_come_back_over_it() {
 
     let before = workers_of(master.pid());
     signal(before[&0], Signal::KILL);
-    eventually("another worker", || workers_of(master.pid()).get(&0).filter(|pid| **pid != before[&0]).copied());
+    eventually("another worker", || {
+        workers_of(master.pid()).get(&0).filter(|pid| **pid != before[&0]).copied()
+    });
     master.wait_ready();
     assert_eq!(socket_of(&master), socket);
     for guild in ["guild/1", "guild/4194304"] {
@@ -101,7 +114,9 @@ fn garbage_on_the_socket_hurts_nobody() {
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
         // A reset: it was closed with something unread. Never that the time was over.
-        assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+        assert!(
+            ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+        );
         String::from_utf8_lossy(&answer).chars().take(12).collect::<String>()
     };
     let mut random = Random::new(7);
@@ -138,8 +153,11 @@ fn the_next_master_removes_what_a_killed_one_left_and_nothing_of_a_running_one()
     let (left, kept) = (socket_of(&killed), socket_of(&running));
     assert!(left != kept);
     signal(killed.pid(), Signal::KILL);
-    // Its last thread lets go of the socket and the lock, perhaps after the process counts as ended.
-    eventually("its end", || (is_gone(killed.pid()) && UnixStream::connect(&left).is_err()).then_some(()));
+    // Its last thread lets go of the socket and the lock, perhaps after the process counts as
+    // ended.
+    eventually("its end", || {
+        (is_gone(killed.pid()) && UnixStream::connect(&left).is_err()).then_some(())
+    });
     eventually("its lock", || fs::File::open(left.parent()?).ok()?.try_lock().ok());
     assert!(left.exists(), "nobody was there to remove it");
     let next = start(temporary.path(), "1");
@@ -169,5 +187,6 @@ fn without_a_place_for_the_socket_workers_use_the_port() {
 fn a_worker_is_told_a_path_that_it_can_go_to_from_anywhere() {
     let worker = ["worker", "--id", "0", "--workers", "1", "--master"];
     run(&[&worker[..], &["unix:socket"]].concat()).expect(2, "unix: and an absolute path");
-    run(&[&worker[..], &["unix:/run/mesophyll/socket"]].concat()).expect(3, "MESOPHYLL_CLIENT_TOKEN is not set");
+    run(&[&worker[..], &["unix:/run/mesophyll/socket"]].concat())
+        .expect(3, "MESOPHYLL_CLIENT_TOKEN is not set");
 }

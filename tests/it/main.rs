@@ -1,4 +1,5 @@
-//! The integration tests: one binary, so that they link once. Each module is about one thing; `support` is what they share.
+//! The integration tests: one binary, so that they link once. Each module is about one thing;
+//! `support` is what they share.
 
 #[cfg(feature = "luau")]
 mod cli_backup;

@@ -58,12 +58,14 @@ impl Scrape {
         self.0.iter().filter(|(series, _)| is_meant(series)).map(|(_, value)| value).sum()
     }
 
-    /// Checks that nothing that only grows is less than it was; what workers tell begins anew with their process.
+    /// Checks that nothing that only grows is less than it was; what workers tell begins anew with
+    /// their process.
     fn expect_no_less_than(&self, before: &Scrape) {
         let grows = |series: &str| {
             let name = series.split('{').next().unwrap_or_default();
             let is_told = TOLD_BY_WORKERS.iter().any(|begin| name.starts_with(begin));
-            !is_told && ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end))
+            !is_told
+                && ["_total", "_bucket", "_sum", "_count"].iter().any(|end| name.ends_with(end))
         };
         for (series, was) in before.0.iter().filter(|(series, _)| grows(series)) {
             assert!(self.get(series) >= *was, "{series} was {was} and is {}", self.get(series));
@@ -91,10 +93,20 @@ fn mixed_load(master: &Master) -> Vec<([&'static str; 2], f64)> {
                     assert_eq!(master.dispatch("guild/9", "ECHO", "1").0, 403);
                 }
                 let waits = r#"{"mark":"x","seconds":20}"#;
-                assert_eq!(master.dispatch_with(&tenant(caller), "WAIT", waits, "?deadline_ms=20").0, 504);
+                assert_eq!(
+                    master.dispatch_with(&tenant(caller), "WAIT", waits, "?deadline_ms=20").0,
+                    504
+                );
                 let script = r#"{"name":"s","code":"return 1"}"#;
-                assert_eq!(post(master.api(), &format!("/i/run-script/user/{caller}"), &token(7), script).0, 200);
-                assert_eq!(post(master.api(), &format!("/i/drop-tenant/user/{caller}"), &token(7), "").0, 204);
+                assert_eq!(
+                    post(master.api(), &format!("/i/run-script/user/{caller}"), &token(7), script)
+                        .0,
+                    200
+                );
+                assert_eq!(
+                    post(master.api(), &format!("/i/drop-tenant/user/{caller}"), &token(7), "").0,
+                    204
+                );
             });
         }
     });
@@ -128,11 +140,13 @@ fn everything_is_counted_once(args: &[&str]) {
     assert_eq!(scrape.ended(&[]), total, "nothing besides");
     assert_eq!(scrape.sum("mesophyll_dispatch_duration_seconds_count", &[]), total);
     assert_eq!(scrape.sum("mesophyll_dispatches_in_flight", &[]), 0.0);
-    let deadlines = scrape.sum("mesophyll_dispatch_duration_seconds_bucket", &["kind=\"event\"", "le=\"0.01\""]);
+    let deadlines = scrape
+        .sum("mesophyll_dispatch_duration_seconds_bucket", &["kind=\"event\"", "le=\"0.01\""]);
     assert!(deadlines <= 300.0, "what met a deadline of 20 ms took longer than 10 ms");
     assert_eq!(scrape.get("mesophyll_workers{state=\"ready\"}"), 2.0);
     eventually("a worker has told how much memory it has", || {
-        let memory = Scrape::of(&master).find("mesophyll_worker_resident_memory_bytes{worker=\"1\"}");
+        let memory =
+            Scrape::of(&master).find("mesophyll_worker_resident_memory_bytes{worker=\"1\"}");
         memory.filter(|bytes| *bytes > 1e6)
     });
     master.stop().0.expect(0, "");
@@ -154,7 +168,8 @@ fn a_worker_that_is_killed_and_restarted_shows_in_the_figures_with_the_reasons()
     master.wait_ready();
     let worker = workers_of(master.pid())[&0];
     std::thread::scope(|scope| {
-        let lost = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"lost","seconds":25}"#).0);
+        let lost =
+            scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"lost","seconds":25}"#).0);
         master.running.wait_stderr("waiting lost");
         assert_eq!(Scrape::of(&master).get("mesophyll_dispatches_in_flight{worker=\"0\"}"), 1.0);
         signal(worker, Signal::KILL);
@@ -178,7 +193,10 @@ fn a_worker_that_is_killed_and_restarted_shows_in_the_figures_with_the_reasons()
     master.command(&["restart", "0"]).expect(0, "");
     master.command(&["restart", "--all"]).expect(0, "");
     let last = Scrape::of(&master);
-    assert_eq!((restarts(&last, "operator"), restarts(&last, "rolling"), restarts(&last, "death")), (1.0, 1.0, 1.0));
+    assert_eq!(
+        (restarts(&last, "operator"), restarts(&last, "rolling"), restarts(&last, "death")),
+        (1.0, 1.0, 1.0)
+    );
     assert_eq!(last.sum("mesophyll_worker_restarts_total", &[]), 3.0);
     last.expect_no_less_than(&after);
     master.stop().0.expect(0, "");
@@ -190,11 +208,23 @@ fn a_link_that_is_replaced_counts_on_where_the_older_one_ended() {
     let file = folder.path().join("tokens.json");
     let file = file.to_str().expect("a plain path");
     let master = Master::start(&["--external-workers", "--worker-tokens", file, "--workers", "1"]);
-    let tokens: Value = serde_json::from_str(&std::fs::read_to_string(file).expect("written")).expect("JSON");
+    let tokens: Value =
+        serde_json::from_str(&std::fs::read_to_string(file).expect("written")).expect("JSON");
     let listen = master.listen().to_string();
     let start_worker = || {
-        let args = ["worker", "--id", "0", "--workers", "1", "--master", &listen, "--templates", TEMPLATES];
-        let mut command = mesophyll(&[&args[..], &["--default-events", "*", "--log", "info"]].concat());
+        let args = [
+            "worker",
+            "--id",
+            "0",
+            "--workers",
+            "1",
+            "--master",
+            &listen,
+            "--templates",
+            TEMPLATES,
+        ];
+        let mut command =
+            mesophyll(&[&args[..], &["--default-events", "*", "--log", "info"]].concat());
         command.env("MESOPHYLL_CLIENT_TOKEN", tokens["0"].as_str().expect("a token"));
         Running::start(command)
     };
@@ -213,7 +243,8 @@ fn a_link_that_is_replaced_counts_on_where_the_older_one_ended() {
     assert_eq!(after.get("mesophyll_link_replacements_total{worker=\"0\"}"), 1.0);
     assert_eq!(after.get("mesophyll_link_connections_total{worker=\"0\"}"), 2.0);
     for direction in ["in", "out"] {
-        let series = format!("mesophyll_link_messages_total{{worker=\"0\",direction=\"{direction}\"}}");
+        let series =
+            format!("mesophyll_link_messages_total{{worker=\"0\",direction=\"{direction}\"}}");
         assert!(after.get(&series) > before.get(&series), "{series}");
     }
     after.expect_no_less_than(&before);
@@ -224,7 +255,8 @@ fn a_link_that_is_replaced_counts_on_where_the_older_one_ended() {
 #[test]
 fn what_was_done_shows_in_the_figures_of_each_layer() {
     let begun = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
-    let master = Master::start_in(TempDir::new(), &["--workers", "1", "--heartbeat-interval", "1s"]);
+    let master =
+        Master::start_in(TempDir::new(), &["--workers", "1", "--heartbeat-interval", "1s"]);
     master.wait_ready();
     let before = Scrape::of(&master);
     for count in 1..=5 {
@@ -237,22 +269,37 @@ fn what_was_done_shows_in_the_figures_of_each_layer() {
     });
     let grown = |series: &str| after.get(series) - before.get(series);
     for (operation, count) in [("kv_get", 5.0), ("kv_set", 5.0)] {
-        let requests = format!("mesophyll_db_requests_total{{operation=\"{operation}\",class=\"2xx\"}}");
+        let requests =
+            format!("mesophyll_db_requests_total{{operation=\"{operation}\",class=\"2xx\"}}");
         assert!(grown(&requests) >= count, "{requests}");
-        let stored = format!("mesophyll_store_operations_total{{operation=\"{operation}\",result=\"ok\"}}");
+        let stored =
+            format!("mesophyll_store_operations_total{{operation=\"{operation}\",result=\"ok\"}}");
         assert!(grown(&stored) >= count, "{stored}");
     }
-    assert_eq!(after.get("mesophyll_store_operation_duration_seconds_count{operation=\"kv_set\"}"), 5.0);
-    assert_eq!(after.get("mesophyll_store_commit_duration_seconds_count"), 5.0, "one after the other");
+    assert_eq!(
+        after.get("mesophyll_store_operation_duration_seconds_count{operation=\"kv_set\"}"),
+        5.0
+    );
+    assert_eq!(
+        after.get("mesophyll_store_commit_duration_seconds_count"),
+        5.0,
+        "one after the other"
+    );
     assert_eq!(after.get("mesophyll_store_commit_operations_total"), 5.0);
-    assert_eq!((grown("mesophyll_store_commit_failures_total"), grown("mesophyll_store_reopens_total")), (0.0, 0.0));
+    assert_eq!(
+        (grown("mesophyll_store_commit_failures_total"), grown("mesophyll_store_reopens_total")),
+        (0.0, 0.0)
+    );
     assert_eq!(grown("mesophyll_api_requests_total{status=\"401\"}"), 1.0);
     assert!(grown("mesophyll_api_requests_total{status=\"200\"}") >= 6.0);
     assert!(grown("mesophyll_http_requests_total{server=\"worker\"}") >= 10.0);
     assert!(after.get("mesophyll_http_connections{server=\"api\"}") >= 1.0, "the one that asks");
     let round_trips = after.get("mesophyll_link_round_trip_seconds_sum{worker=\"0\"}");
     assert!(round_trips > 0.0, "{round_trips}");
-    assert!((begun - 2.0..begun + 60.0).contains(&after.get("process_start_time_seconds")), "a tick is rounded down");
+    assert!(
+        (begun - 2.0..begun + 60.0).contains(&after.get("process_start_time_seconds")),
+        "a tick is rounded down"
+    );
     assert!(after.get("process_open_fds") > 5.0 && after.get("process_threads") > 5.0);
     assert!(after.get("process_resident_memory_bytes") < after.get("process_virtual_memory_bytes"));
     assert!(after.get("process_cpu_seconds_total") > 0.0);
@@ -265,14 +312,25 @@ fn what_was_done_shows_in_the_figures_of_each_layer() {
 fn expect_documented_labels(scrape: &Scrape) {
     let docs = include_str!("../../docs/operations.md");
     let cells = |row: &str| row.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    let rows: Vec<Vec<String>> = docs.lines().filter(|line| line.starts_with("| `")).map(cells).collect();
-    let named = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+    let rows: Vec<Vec<String>> =
+        docs.lines().filter(|line| line.starts_with("| `")).map(cells).collect();
+    let named =
+        |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     for series in scrape.0.keys() {
         let (name, labels) = series.trim_end_matches('}').split_once('{').unwrap_or((series, ""));
-        let labels = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
+        let labels = labels
+            .split("\",")
+            .filter_map(|label| label.split_once('='))
+            .map(|(name, _)| name.to_owned());
         let labels: BTreeSet<String> = labels.filter(|label| label != "le").collect();
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let row = rows.iter().find(|row| named(&row[1]).contains(family)).unwrap_or_else(|| panic!("{family}"));
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        let row = rows
+            .iter()
+            .find(|row| named(&row[1]).contains(family))
+            .unwrap_or_else(|| panic!("{family}"));
         assert_eq!(labels, named(&row[2]), "{series}");
     }
 }

@@ -1,5 +1,6 @@
-//! What is packaged for whoever watches: the alert rules and the dashboard name only figures that there are, each alert has its
-//! section in the documentation, and Prometheus' own `promtool` is content with all of it.
+//! What is packaged for whoever watches: the alert rules and the dashboard name only figures that
+//! there are, each alert has its section in the documentation, and Prometheus' own `promtool` is
+//! content with all of it.
 //!
 //! `MESOPHYLL_TEST_PROMTOOL` names that program; without it two tests are skipped, which they say.
 
@@ -35,7 +36,10 @@ fn expect_only_documented(text: &str) {
     let documented = documented();
     assert!(documented.len() > 40, "{documented:?}");
     for name in named(text) {
-        let family = ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let family = ["_bucket", "_count", "_sum"]
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .unwrap_or(name);
         assert!(documented.contains(name) || documented.contains(family), "there is no {name}");
     }
 }
@@ -70,7 +74,8 @@ fn every_alert_says_what_it_means_and_leads_to_its_section_and_every_section_has
     }
     let (_, sections) = DOCS.split_once("\n## Alerts\n").expect("a section");
     let sections = sections.split("\n## ").next().unwrap_or_default();
-    let described: Vec<&str> = sections.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let described: Vec<&str> =
+        sections.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(described, alerts, "in the order of the rules");
     for section in sections.split("\n### ").skip(1) {
         let words = section.replace('\n', " ");
@@ -85,14 +90,20 @@ fn the_dashboard_asks_the_chosen_source_for_something_in_every_panel() {
     let mut ids = BTreeSet::new();
     let mut rows = Vec::new();
     for panel in panels {
-        assert!(ids.insert(panel["id"].as_u64().expect("a number")), "an id is there twice: {panel}");
+        assert!(
+            ids.insert(panel["id"].as_u64().expect("a number")),
+            "an id is there twice: {panel}"
+        );
         let title = panel["title"].as_str().expect("a title");
         if panel["type"] == "row" {
             rows.push(title);
             continue;
         }
         let at = &panel["gridPos"];
-        assert!(at["x"].as_u64().zip(at["w"].as_u64()).is_some_and(|(x, w)| w > 0 && x + w <= 24), "{title}");
+        assert!(
+            at["x"].as_u64().zip(at["w"].as_u64()).is_some_and(|(x, w)| w > 0 && x + w <= 24),
+            "{title}"
+        );
         let targets = panel["targets"].as_array().expect("a list");
         assert!(!targets.is_empty(), "{title}");
         for target in targets {
@@ -101,7 +112,20 @@ fn the_dashboard_asks_the_chosen_source_for_something_in_every_panel() {
             assert!(!named(expr).is_empty() && expr.contains("$instance"), "{title}: {expr}");
         }
     }
-    assert_eq!(rows, ["Overview", "Traffic", "Latency", "Workers", "Links", "Store", "VMs", "Templates", "Processes"]);
+    assert_eq!(
+        rows,
+        [
+            "Overview",
+            "Traffic",
+            "Latency",
+            "Workers",
+            "Links",
+            "Store",
+            "VMs",
+            "Templates",
+            "Processes"
+        ]
+    );
 }
 
 /// Runs promtool in the repository's root; false if there is none, which was said then.
@@ -119,7 +143,11 @@ fn promtool(test: &str, args: &[&str], input: &str) -> bool {
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "promtool {args:?}: {said}");
     if args[0] == "check" && args[1] == "metrics" {
         assert_eq!(said, "", "it has advice");

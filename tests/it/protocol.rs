@@ -1,4 +1,5 @@
-//! A master's server and workers' clients over real sockets: correlation, deadlines, replacement, silence, garbage.
+//! A master's server and workers' clients over real sockets: correlation, deadlines, replacement,
+//! silence, garbage.
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
@@ -12,11 +13,13 @@ use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
-    ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer, MesophyllServerConn,
-    ServerConfig,
+    ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer,
+    MesophyllServerConn, ServerConfig,
 };
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
-use mesophyll::wire::data::{CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState};
+use mesophyll::wire::data::{
+    CreateEvent, EncodedJson, EventData, KhronosValue, TenantId, TenantState,
+};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::pack::value::decode;
 use tungstenite::{Message, WebSocket};
@@ -145,7 +148,8 @@ impl Worker {
         let address = master.server.local_addr().to_string();
         let (runtime, told_rx) = StandInRuntime::new();
         let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
-        let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&address, 0, &master.token())));
+        let db =
+            Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&address, 0, &master.token())));
         let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions.clone(), db);
         let config = ClientConfig {
             master: address,
@@ -163,7 +167,12 @@ impl Worker {
     }
 
     fn ended(&self) -> ClientEnd {
-        self.client.as_ref().expect("a client").ended_rx().recv_timeout(DEADLINE).expect("the client ends")
+        self.client
+            .as_ref()
+            .expect("a client")
+            .ended_rx()
+            .recv_timeout(DEADLINE)
+            .expect("the client ends")
     }
 }
 
@@ -206,8 +215,10 @@ fn text(text: &str) -> KhronosValue {
 fn answers_find_the_dispatches_that_they_belong_to() {
     let (_master, _worker, conn) = master_and_worker();
     let names: Vec<String> = (0..2000).map(|number| format!("EVENT_{number}")).collect();
-    let pending: Vec<_> =
-        names.iter().map(|name| start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named(name)), far())).collect();
+    let pending: Vec<_> = names
+        .iter()
+        .map(|name| start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named(name)), far()))
+        .collect();
     for (name, pending) in names.iter().zip(pending) {
         assert_eq!(decode(&pending.wait().expect("an answer")), Ok(text(name)));
     }
@@ -231,9 +242,11 @@ fn scripts_drops_and_errors_come_back_as_what_they_are() {
 fn an_event_of_ten_mebibytes_arrives_whole_and_one_that_is_too_large_is_not_sent() {
     let (_master, worker, conn) = master_and_worker();
     let json = |bytes: usize| {
-        mesophyll::wire::json::event_data_from_json(format!("\"{}\"", "x".repeat(bytes)).as_bytes()).expect("JSON")
+        mesophyll::wire::json::event_data_from_json(format!("\"{}\"", "x".repeat(bytes)).as_bytes())
+            .expect("JSON")
     };
-    let answer = conn.dispatch_event(TENANT, event("ECHO", json(10 << 20)), far()).expect("an answer");
+    let answer =
+        conn.dispatch_event(TENANT, event("ECHO", json(10 << 20)), far()).expect("an answer");
     assert_eq!(decode(&answer), Ok(KhronosValue::Integer((10 << 20) + 5)));
     let refused = conn.dispatch_event(TENANT, event("ECHO", json(20 << 20)), far());
     assert!(matches!(refused, Err(DispatchError::TooLarge { .. })), "{refused:?}");
@@ -244,7 +257,8 @@ fn an_event_of_ten_mebibytes_arrives_whole_and_one_that_is_too_large_is_not_sent
 #[test]
 fn a_deadline_ends_the_wait_and_cancels_the_event_at_the_worker() {
     let (_master, worker, conn) = master_and_worker();
-    let ended = conn.dispatch_event(TENANT, named("HOLD"), Instant::now() + Duration::from_millis(50));
+    let ended =
+        conn.dispatch_event(TENANT, named("HOLD"), Instant::now() + Duration::from_millis(50));
     assert_eq!(ended, Err(DispatchError::Deadline { sent: true }));
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
     assert!(matches!(worker.told(), Told::Cancelled(TENANT, Ticket(_))));
@@ -328,7 +342,8 @@ fn a_link_that_breaks_is_made_again_by_the_worker() {
 fn a_tenant_state_that_was_set_reaches_its_worker() {
     let (master, worker, conn) = master_and_worker();
     assert!(worker.subscriptions.wants(TENANT, "OTHER"));
-    let state = TenantState { events: BTreeSet::from(["ONLY".to_owned()]), data: EncodedJson::null() };
+    let state =
+        TenantState { events: BTreeSet::from(["ONLY".to_owned()]), data: EncodedJson::null() };
     master.db.set_tenant_state(TENANT, &state).expect("set");
     // The message went ahead of this dispatch on the same link.
     assert_eq!(dispatch(&conn, "ONLY"), Ok(text("ONLY")));
@@ -353,10 +368,14 @@ fn a_state_that_finds_no_room_ends_the_link_and_whoever_learns_of_that_may_ask_t
     conn.submit(TENANT, Ticket(1), Job::Dispatch(named("E")), far(), answer);
     let (db, filled) = (master.db.clone(), conn.clone());
     let filler = std::thread::spawn(move || {
-        let large = mesophyll::wire::json::event_data_from_json(format!("\"{}\"", "x".repeat(4 << 20)).as_bytes());
+        let large = mesophyll::wire::json::event_data_from_json(
+            format!("\"{}\"", "x".repeat(4 << 20)).as_bytes(),
+        );
         let large = large.expect("JSON");
         while !filled.is_closed() {
-            while filled.dispatch_event_nowait(TENANT, event("FILL", large.clone()), far()).is_ok() {}
+            while filled.dispatch_event_nowait(TENANT, event("FILL", large.clone()), far()).is_ok()
+            {
+            }
             db.set_tenant_state(TENANT, &state).expect("set");
         }
     });
@@ -385,7 +404,8 @@ fn a_peer_without_heartbeats_loses_its_link_and_other_traffic_does_not_save_it()
     let master = Master::start(Duration::from_millis(100));
     let mut peer = master.raw_peer();
     let chatter = std::thread::spawn(move || {
-        let answer = ClientMessage::DispatchResponse { req_id: 1, result: Err(String::new()) }.encode();
+        let answer =
+            ClientMessage::DispatchResponse { req_id: 1, result: Err(String::new()) }.encode();
         // Until the master hangs up.
         while peer.send(Message::binary(answer.clone())).is_ok() {
             std::thread::park_timeout(Duration::from_millis(10));
@@ -412,7 +432,8 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat_and_its_errors_are_script_
     else {
         panic!("a dispatch was expected")
     };
-    let answer = ClientMessage::DispatchResponse { req_id, result: Err("busy: not a kind here".to_owned()) };
+    let answer =
+        ClientMessage::DispatchResponse { req_id, result: Err("busy: not a kind here".to_owned()) };
     peer.send(Message::binary(answer.encode())).expect("sent");
     assert_eq!(pending.wait(), Err(DispatchError::Script("busy: not a kind here".to_owned())));
 }
@@ -446,13 +467,26 @@ fn an_answer_that_does_not_decode_ends_its_request_at_once() {
     let mut peer = master.raw_peer();
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
-    for rest in [&b"\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00"[..], b"\xc1", b"\x81\xa2Ok"] {
+    for rest in [
+        &b"\x81\xa2Ok\x81\xa7Integer\xcb\x40\x16\x00\x00\x00\x00\x00\x00"[..],
+        b"\xc1",
+        b"\x81\xa2Ok",
+    ] {
         let (answer_tx, answer_rx) = unbounded();
-        conn.submit(TENANT, Ticket(0x77), Job::Dispatch(named("E")), far(), Answer::channel(answer_tx));
+        conn.submit(
+            TENANT,
+            Ticket(0x77),
+            Job::Dispatch(named("E")),
+            far(),
+            Answer::channel(answer_tx),
+        );
         let answer = [&b"\x81\xb0DispatchResponse\x92\x77"[..], rest].concat();
         peer.send(Message::binary(answer)).expect("sent");
         let result = answer_rx.recv_timeout(DEADLINE).expect("an answer");
-        assert!(matches!(&result, Err(DispatchError::OutcomeUnknown(text)) if text.contains("decode")), "{result:?}");
+        assert!(
+            matches!(&result, Err(DispatchError::OutcomeUnknown(text)) if text.contains("decode")),
+            "{result:?}"
+        );
     }
     assert!(!conn.is_closed());
 }
@@ -475,7 +509,9 @@ fn refused_status(master: &Master, query: &str) -> u16 {
     let socket = TcpStream::connect(master.server.local_addr()).expect("connect");
     socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
     match tungstenite::client::client(master.url(query), socket) {
-        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => response.status().as_u16(),
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            response.status().as_u16()
+        }
         Ok(_) => 101,
         Err(error) => panic!("no HTTP answer: {error}"),
     }
@@ -522,7 +558,10 @@ fn a_worker_that_is_refused_ends_and_says_why() {
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
     let end = client.ended_rx().recv_timeout(DEADLINE).expect("it ends");
-    assert!(matches!(&end, ClientEnd::Refused(why) if why.contains("400") && why.contains("1 workers")), "{end:?}");
+    assert!(
+        matches!(&end, ClientEnd::Refused(why) if why.contains("400") && why.contains("1 workers")),
+        "{end:?}"
+    );
     client.stop();
 }
 
@@ -536,7 +575,10 @@ fn a_worker_of_ours_says_which_tenants_have_a_vm_and_is_asked_only_if_it_said_th
     assert_eq!(question.wait(Instant::now() + DEADLINE), Some(vec![true, false, true]));
     assert_eq!((conn.questions(), conn.late_answers()), (0, 0));
     drop(worker);
-    assert_eq!(conn.ask_vms(tenants.clone()).map(|question| question.wait(Instant::now() + DEADLINE)), None);
+    assert_eq!(
+        conn.ask_vms(tenants.clone()).map(|question| question.wait(Instant::now() + DEADLINE)),
+        None
+    );
     // One of another make says nothing of the kind.
     let mut peer = master.raw_peer();
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
@@ -573,7 +615,8 @@ fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_for
     assert_eq!(conn.questions(), 4);
     assert_eq!(late.wait(Instant::now()), None);
     assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
-    let yes = |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
+    let yes =
+        |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
     let mut answer = |req_id, result| {
         let message = ClientMessage::DispatchResponse { req_id, result };
         peer.send(Message::binary(message.encode())).expect("sent");

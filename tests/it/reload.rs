@@ -1,5 +1,5 @@
-//! Templates that change while events come: whoever changed them, however the news travels, no event is lost and none that
-//! comes after the change is acknowledged runs the old one.
+//! Templates that change while events come: whoever changed them, however the news travels, no
+//! event is lost and none that comes after the change is acknowledged runs the old one.
 
 use std::fs;
 use std::io::Write;
@@ -48,7 +48,10 @@ fn changes_while_events_come(args: &[&str]) {
                         let oldest = acknowledged.load(Ordering::SeqCst);
                         let number = answer(&master);
                         let newest = set.load(Ordering::SeqCst);
-                        assert!((oldest..=newest).contains(&number), "{number} is not in {oldest}..={newest}");
+                        assert!(
+                            (oldest..=newest).contains(&number),
+                            "{number} is not in {oldest}..={newest}"
+                        );
                         seen.push(number);
                     }
                     seen
@@ -64,7 +67,10 @@ fn changes_while_events_come(args: &[&str]) {
             set_template(&master, &returns(number));
             acknowledged.store(number, Ordering::SeqCst);
         }
-        seen = callers.into_iter().flat_map(|caller| caller.join().expect("no answer was wrong")).collect();
+        seen = callers
+            .into_iter()
+            .flat_map(|caller| caller.join().expect("no answer was wrong"))
+            .collect();
     });
     assert_eq!(seen.len() as u64, EVENTS);
     seen.sort_unstable();
@@ -92,12 +98,21 @@ fn a_change_that_comes_while_the_link_is_lost_is_not_missed() {
     let tokens = folder.path().join("tokens.json");
     let tokens = tokens.to_str().expect("a name in UTF-8");
     // A worker that nobody ends because it is silent.
-    let args = ["--external-workers", "--worker-tokens", tokens, "--workers", "1", "--heartbeat-interval", "1s"];
+    let args = [
+        "--external-workers",
+        "--worker-tokens",
+        tokens,
+        "--workers",
+        "1",
+        "--heartbeat-interval",
+        "1s",
+    ];
     let master = Master::start(&args);
     let text = fs::read_to_string(tokens).expect("written");
     let token: Value = serde_json::from_str(&text).expect("JSON");
     let listen = master.listen().to_string();
-    let args = ["worker", "--id", "0", "--workers", "1", "--master", &listen, "--templates", TEMPLATES];
+    let args =
+        ["worker", "--id", "0", "--workers", "1", "--master", &listen, "--templates", TEMPLATES];
     let mut command = mesophyll(&[&args[..], &["--default-events", "*"]].concat());
     command.env("MESOPHYLL_CLIENT_TOKEN", token["0"].as_str().expect("a token"));
     let worker = Running::start(command);
@@ -116,8 +131,8 @@ fn a_change_that_comes_while_the_link_is_lost_is_not_missed() {
     worker.wait().expect(0, "");
 }
 
-/// Dispatches all the time until `until` says that an answer is the one that was waited for; only what `may_be` allows is
-/// answered on the way.
+/// Dispatches all the time until `until` says that an answer is the one that was waited for; only
+/// what `may_be` allows is answered on the way.
 fn dispatches_until(master: &Master, may_be: impl Fn(&(u16, Value)) -> bool, until: &Value) {
     eventually("the change is picked up", || {
         let answered = master.dispatch("guild/1", "E", "null");
@@ -148,10 +163,14 @@ fn a_directory_is_watched(args: &[&str]) {
     let text = fs::File::options().write(true).open(&words).expect("there");
     (&text).write_all(b"return 'd'").expect("written");
     text.set_modified(time).expect("set back");
-    assert_eq!(fs::metadata(&words).and_then(|metadata| metadata.modified()).expect("a time"), time);
+    assert_eq!(
+        fs::metadata(&words).and_then(|metadata| metadata.modified()).expect("a time"),
+        time
+    );
     dispatches_until(&master, is_ok, &json!("a d"));
 
-    // One that does not compile, or lacks main.luau, changes nothing; the log says where, until it compiles.
+    // One that does not compile, or lacks main.luau, changes nothing; the log says where, until it
+    // compiles.
     file("words.luau", "\n\nreturn (");
     master.running.wait_stderr("words.luau:3: Expected");
     master.running.wait_stderr("the templates stay as they are until these compile");
@@ -192,7 +211,9 @@ fn events_that_run_while_the_template_changes_finish_as_they_began() {
     let slow = "ctx.KV:set('slow', 1, { 's' }) while not ctx.KV:get('release', { 'test' }) do task.wait(0.02) end";
     set_template(
         &master,
-        &format!("return function(ctx) if ctx:event().name == 'Slow' then {slow} end return 'old' end"),
+        &format!(
+            "return function(ctx) if ctx:event().name == 'Slow' then {slow} end return 'old' end"
+        ),
     );
     assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("old")));
     let is_over = AtomicBool::new(false);
@@ -204,7 +225,8 @@ fn events_that_run_while_the_template_changes_finish_as_they_began() {
         });
         eventually("the slow one is under way", || {
             let body = json!({"op": "get", "key": "slow", "scopes": ["s"]});
-            (post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).1 != "null").then_some(())
+            (post(master.api(), "/i/kv/guild/1", &token(7), &body.to_string()).1 != "null")
+                .then_some(())
         });
         set_template(&master, "return function() return 'new' end");
         assert_eq!(master.dispatch("guild/1", "E", "null"), (200, json!("new")));

@@ -1,5 +1,5 @@
-//! The status page in a browser, over a real master with two workers: what it shows, what its buttons do, by mouse and by keyboard,
-//! and what it says when nobody answers.
+//! The status page in a browser, over a real master with two workers: what it shows, what its
+//! buttons do, by mouse and by keyboard, and what it says when nobody answers.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,10 @@ impl Scene {
 
     fn sign_in(&mut self) {
         self.enter(&token(7));
-        self.browser.wait("the workers are there", "document.querySelectorAll('#workers tbody tr').length === 2");
+        self.browser.wait(
+            "the workers are there",
+            "document.querySelectorAll('#workers tbody tr').length === 2",
+        );
     }
 
     /// The text of one of a worker's cells, by its column.
@@ -57,7 +60,8 @@ impl Scene {
     }
 
     fn wait_state(&mut self, worker: usize, state: &str) {
-        self.browser.wait_text(&format!("#workers tr[data-key='{worker}'] [data-label='State']"), state);
+        self.browser
+            .wait_text(&format!("#workers tr[data-key='{worker}'] [data-label='State']"), state);
     }
 
     fn button(&mut self, label: &str) -> String {
@@ -69,7 +73,11 @@ impl Scene {
         self.browser.click(selector, 1);
         self.browser.wait("the question is asked", "document.getElementById('ask').open");
         assert_eq!(self.browser.text("#ask-title"), title);
-        assert_eq!(self.browser.evaluate("document.activeElement.id"), "ask-cancel", "nothing is done by mistake");
+        assert_eq!(
+            self.browser.evaluate("document.activeElement.id"),
+            "ask-cancel",
+            "nothing is done by mistake"
+        );
     }
 
     fn wait_closed(&mut self) {
@@ -83,7 +91,8 @@ impl Scene {
     }
 }
 
-/// Texts whose contrast with what lies behind them is too low, by the rule of WCAG; disabled buttons are excepted there, too.
+/// Texts whose contrast with what lies behind them is too low, by the rule of WCAG; disabled
+/// buttons are excepted there, too.
 const LOW_CONTRAST: &str = r#"(() => {
     const rgb = (text) => { const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number); return { r, g, b, a }; };
     const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -113,7 +122,8 @@ const NARROW_CELLS: &str = "[...document.querySelectorAll('tbody td, tbody th')]
     cell.textContent.trim() !== '' && cell.getClientRects().length > 0 && cell.getBoundingClientRect().width < 60)\
     .map((cell) => `${cell.dataset.label}: ${cell.textContent}`)";
 
-/// How many colours a picture has, and how light it is on the whole, from 0 to 255; counted by the page's own canvas.
+/// How many colours a picture has, and how light it is on the whole, from 0 to 255; counted by the
+/// page's own canvas.
 fn colours(browser: &mut Browser, picture: &str) -> (u64, f64) {
     let counted = browser.evaluate(&format!(
         r#"new Promise((done, fail) => {{
@@ -135,7 +145,8 @@ fn colours(browser: &mut Browser, picture: &str) -> (u64, f64) {
     (counted[0].as_u64().expect("a number"), counted[1].as_f64().expect("a number"))
 }
 
-/// Kills worker 0 while it runs an event of its tenant's, which is enough with `--quarantine-after 1`.
+/// Kills worker 0 while it runs an event of its tenant's, which is enough with `--quarantine-after
+/// 1`.
 fn quarantine(master: &Master) {
     master.wait_ready();
     let wait = r#"{"mark":"last","seconds":20}"#;
@@ -171,7 +182,9 @@ fn the_page_shows_workers_tenants_and_errors_and_runs_nothing_that_a_tenant_wrot
         assert_eq!(scene.master.dispatch(ON_WORKER[0], "ECHO", "1").0, 200);
         assert_eq!(scene.master.dispatch(ON_WORKER[1], "FAIL", "1").0, 422);
     }
-    let script = serde_json::json!({ "name": hostile, "code": "error('<b>bold</b>')", "data": null }).to_string();
+    let script =
+        serde_json::json!({ "name": hostile, "code": "error('<b>bold</b>')", "data": null })
+            .to_string();
     let path = format!("/i/run-script/{}", ON_WORKER[1]);
     assert_eq!(post(scene.master.api(), &path, &token(7), &script).0, 422);
     let browser = &mut scene.browser;
@@ -180,19 +193,28 @@ fn the_page_shows_workers_tenants_and_errors_and_runs_nothing_that_a_tenant_wrot
     browser.wait_text("#errors tbody", "<b>bold</b>");
     let shown = browser.text("#errors [data-label='Event']");
     assert_eq!(shown, "<img src=x onerror=document.title='owned'>⟨U+202E⟩⟨U+0007⟩");
-    assert_eq!(browser.evaluate("document.querySelectorAll('img, b, script:not([nonce])').length"), 0);
+    assert_eq!(
+        browser.evaluate("document.querySelectorAll('img, b, script:not([nonce])').length"),
+        0
+    );
     let folded = "[...document.querySelectorAll('#errors tbody tr')].some((row) => row.textContent.includes('FAIL') && \
         row.querySelector('[data-label=Times]').textContent === '20')";
     browser.wait("the same errors are one line", folded);
     // The window of the rates may have gone on since; whoever looks in time sees them.
-    for (worker, event, column) in [(0, "ECHO", "Events/s"), (0, "ECHO", "p50"), (1, "FAIL", "Failures/s")] {
+    for (worker, event, column) in
+        [(0, "ECHO", "Events/s"), (0, "ECHO", "p50"), (1, "FAIL", "Failures/s")]
+    {
         eventually("the rates are shown", || {
             scene.master.dispatch(ON_WORKER[worker], event, "1");
             let text = scene.cell(worker, column);
-            text.starts_with(|char: char| ('1'..='9').contains(&char) || text.starts_with("0.")).then_some(())
+            text.starts_with(|char: char| ('1'..='9').contains(&char) || text.starts_with("0."))
+                .then_some(())
         });
     }
-    scene.browser.wait("the charts have lines", "document.querySelectorAll('.chart path[d^=M]').length >= 6");
+    scene.browser.wait(
+        "the charts have lines",
+        "document.querySelectorAll('.chart path[d^=M]').length >= 6",
+    );
     scene.expect_no_problems();
 }
 
@@ -201,13 +223,29 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
     let test = "the_page_is_legible_in_both_schemes_and_on_a_phone";
     let Some(mut scene) = Scene::start(test, &[]) else { return };
     scene.sign_in();
-    scene.master.dispatch(ON_WORKER[0], "A_NAME_OF_AN_EVENT_THAT_IS_LONGER_THAN_ANY_THAT_DISCORD_HAS_SO_FAR", "1");
+    scene.master.dispatch(
+        ON_WORKER[0],
+        "A_NAME_OF_AN_EVENT_THAT_IS_LONGER_THAN_ANY_THAT_DISCORD_HAS_SO_FAR",
+        "1",
+    );
     scene.master.dispatch(ON_WORKER[1], "FAIL", "1");
     for number in 0..40 {
-        let script = format!(r#"{{"name":"script {number}","code":"error('on purpose {number}')"}}"#);
-        assert_eq!(post(scene.master.api(), &format!("/i/run-script/{}", ON_WORKER[1]), &token(7), &script).0, 422);
+        let script =
+            format!(r#"{{"name":"script {number}","code":"error('on purpose {number}')"}}"#);
+        assert_eq!(
+            post(
+                scene.master.api(),
+                &format!("/i/run-script/{}", ON_WORKER[1]),
+                &token(7),
+                &script
+            )
+            .0,
+            422
+        );
     }
-    scene.browser.wait("the errors are shown", "document.querySelectorAll('#errors tbody tr').length > 40");
+    scene
+        .browser
+        .wait("the errors are shown", "document.querySelectorAll('#errors tbody tr').length > 40");
     let mut light = Vec::new();
     for scheme in ["light", "dark"] {
         scene.browser.prefer(scheme);
@@ -215,7 +253,11 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
             scene.browser.resize(width, height);
             let scrolls = scene.browser.evaluate("document.scrollingElement.scrollWidth");
             assert_eq!(scrolls, width, "it scrolls sideways at {width} px");
-            assert_eq!(scene.browser.evaluate(LOW_CONTRAST), Value::Array(vec![]), "{scheme} {width}");
+            assert_eq!(
+                scene.browser.evaluate(LOW_CONTRAST),
+                Value::Array(vec![]),
+                "{scheme} {width}"
+            );
             let picture = scene.browser.picture();
             keep(&format!("{scheme}-{width}.png"), &picture);
             let (colours, lightness) = colours(&mut scene.browser, &picture);
@@ -226,10 +268,17 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
     for width in [390, 360] {
         scene.browser.resize(width, 844);
         assert_eq!(scene.browser.evaluate(NARROW_CELLS), Value::Array(vec![]), "{width}");
-        let height = scene.browser.evaluate("document.scrollingElement.scrollHeight").as_u64().expect("a number");
+        let height = scene
+            .browser
+            .evaluate("document.scrollingElement.scrollHeight")
+            .as_u64()
+            .expect("a number");
         assert!(height < 3000, "{height} px high at {width} px");
     }
-    assert!(light[0] > 200.0 && light[1] > 200.0 && light[2] < 60.0 && light[3] < 60.0, "{light:?}");
+    assert!(
+        light[0] > 200.0 && light[1] > 200.0 && light[2] < 60.0 && light[3] < 60.0,
+        "{light:?}"
+    );
     // The same of what is seen before, and of a question.
     scene.ask("#roll", "Restart all 2 workers, one by one?");
     assert_eq!(scene.browser.evaluate("document.scrollingElement.scrollWidth"), 360);
@@ -239,7 +288,10 @@ fn the_page_is_legible_in_both_schemes_and_on_a_phone() {
 
 #[test]
 fn a_page_just_opened_shows_the_minutes_before_it() {
-    let Some(mut scene) = Scene::start("a_page_just_opened_shows_the_minutes_before_it", &[]) else { return };
+    let Some(mut scene) = Scene::start("a_page_just_opened_shows_the_minutes_before_it", &[])
+    else {
+        return;
+    };
     assert_eq!(scene.master.dispatch(ON_WORKER[0], "ECHO", "1").0, 200);
     eventually("the master has kept three samples", || {
         let (_, body) = get_with(scene.master.api(), "/i/status?history", &token(7));
@@ -247,7 +299,8 @@ fn a_page_just_opened_shows_the_minutes_before_it() {
         (status["history"].as_array().expect("a list").len() >= 3).then_some(())
     });
     scene.sign_in();
-    // The chart is 300 wide for five minutes; a page without a past begins its line at the right edge.
+    // The chart is 300 wide for five minutes; a page without a past begins its line at the right
+    // edge.
     let first = "Number(document.querySelector('.chart path:not(.area)').getAttribute('d').match(/^M([\\d.]+)/)[1])";
     let begins = scene.browser.evaluate(first).as_f64().expect("a number");
     assert!(begins < 296.0, "it begins at {begins}");
@@ -256,7 +309,9 @@ fn a_page_just_opened_shows_the_minutes_before_it() {
 
 #[test]
 fn its_buttons_ask_first_and_do_it_once() {
-    let Some(mut scene) = Scene::start("its_buttons_ask_first_and_do_it_once", &["--quarantine-after", "1"]) else {
+    let Some(mut scene) =
+        Scene::start("its_buttons_ask_first_and_do_it_once", &["--quarantine-after", "1"])
+    else {
         return;
     };
     scene.sign_in();
@@ -268,11 +323,18 @@ fn its_buttons_ask_first_and_do_it_once() {
     scene.ask(&kill, "Kill worker 1?");
     scene.browser.press("Escape");
     scene.wait_closed();
-    assert_eq!(scene.browser.evaluate("document.activeElement.getAttribute('aria-label')"), "Kill worker 1");
+    assert_eq!(
+        scene.browser.evaluate("document.activeElement.getAttribute('aria-label')"),
+        "Kill worker 1"
+    );
     assert_eq!(workers_of(scene.master.pid()), before, "cancelled twice");
     scene.ask(&kill, "Kill worker 1?");
-    assert!(scene.browser.text("#ask-text").contains("fail at once"), "what happens to its tenants' events");
-    // The event of a closed dialog may come when the next question is asked already; that one is still answered.
+    assert!(
+        scene.browser.text("#ask-text").contains("fail at once"),
+        "what happens to its tenants' events"
+    );
+    // The event of a closed dialog may come when the next question is asked already; that one is
+    // still answered.
     let asked_again = scene.browser.evaluate(&format!(
         "new Promise((done) => {{ const ask = document.getElementById('ask'); \
          ask.addEventListener('close', () => done(ask.open), {{once: true}}); \
@@ -289,16 +351,26 @@ fn its_buttons_ask_first_and_do_it_once() {
     scene.ask(&start, "Start worker 1?");
     scene.browser.click("#ask-go", 1);
     scene.wait_state(1, "ready");
-    // A double click opens the dialog and answers nothing, also if its second half falls on the answer.
+    // A double click opens the dialog and answers nothing, also if its second half falls on the
+    // answer.
     scene.browser.click("#roll", 2);
-    scene.browser.evaluate("document.getElementById('ask-go').dispatchEvent(new MouseEvent('click', {detail: 2}))");
+    scene.browser.evaluate(
+        "document.getElementById('ask-go').dispatchEvent(new MouseEvent('click', {detail: 2}))",
+    );
     assert_eq!(scene.browser.evaluate("document.getElementById('ask').open"), true);
     assert_eq!(scene.browser.text("#ask-go"), "Restart all");
     // Whoever presses again and again restarts them once.
-    scene.browser.evaluate("for (let at = 0; at < 5; at++) document.getElementById('ask-go').click()");
+    scene
+        .browser
+        .evaluate("for (let at = 0; at < 5; at++) document.getElementById('ask-go').click()");
     scene.wait_closed();
     scene.browser.wait_text("#rolling", "Last rolling restart: 2 of 2 restarted");
-    let rolled = scene.browser.requests().iter().filter(|sent| sent["url"].to_string().contains("/i/rolling")).count();
+    let rolled = scene
+        .browser
+        .requests()
+        .iter()
+        .filter(|sent| sent["url"].to_string().contains("/i/rolling"))
+        .count();
     assert_eq!(rolled, 1);
     let after = workers_of(scene.master.pid());
     assert!([0, 1].iter().all(|id| after[id] != before[id]), "{before:?} {after:?}");
@@ -327,13 +399,21 @@ fn its_buttons_ask_first_and_do_it_once() {
     scene.ask(&drop, "Drop guild:8388608?");
     scene.browser.click("#ask-go", 1);
     scene.browser.wait_text("#notice", "guild:8388608 was dropped.");
-    assert_eq!(scene.master.dispatch(ON_WORKER[0], "CALLS", "1"), (200, 1.into()), "a new VM counts from one");
+    assert_eq!(
+        scene.master.dispatch(ON_WORKER[0], "CALLS", "1"),
+        (200, 1.into()),
+        "a new VM counts from one"
+    );
     scene.expect_no_problems();
 }
 
 #[test]
 fn the_keyboard_is_enough_and_the_token_is_in_memory_only() {
-    let Some(mut scene) = Scene::start("the_keyboard_is_enough_and_the_token_is_in_memory_only", &[]) else { return };
+    let Some(mut scene) =
+        Scene::start("the_keyboard_is_enough_and_the_token_is_in_memory_only", &[])
+    else {
+        return;
+    };
     scene.sign_in();
     let focused = |scene: &mut Scene| {
         let name = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()";
@@ -342,7 +422,11 @@ fn the_keyboard_is_enough_and_the_token_is_in_memory_only() {
     let mut seen = Vec::new();
     for _ in 0..6 {
         scene.browser.press("Tab");
-        assert_eq!(scene.browser.evaluate("document.activeElement.matches(':focus-visible')"), true, "{seen:?}");
+        assert_eq!(
+            scene.browser.evaluate("document.activeElement.matches(':focus-visible')"),
+            true,
+            "{seen:?}"
+        );
         let outline = "getComputedStyle(document.activeElement).outlineStyle";
         assert_eq!(scene.browser.evaluate(outline), "solid", "what has the focus shows it");
         seen.push(focused(&mut scene));
@@ -385,7 +469,11 @@ fn the_keyboard_is_enough_and_the_token_is_in_memory_only() {
     }
     scene.browser.click("#sign-out", 1);
     scene.browser.wait("the field is back", "document.activeElement.id === 'token'");
-    assert_eq!(scene.browser.evaluate("document.querySelectorAll('tbody tr').length"), 0, "nothing stays behind");
+    assert_eq!(
+        scene.browser.evaluate("document.querySelectorAll('tbody tr').length"),
+        0,
+        "nothing stays behind"
+    );
     let asked = scene.browser.requests().len();
     scene.browser.evaluate("new Promise((done) => setTimeout(done, 2500))");
     assert_eq!(scene.browser.requests().len(), asked, "nobody is asked any more");
@@ -394,19 +482,26 @@ fn the_keyboard_is_enough_and_the_token_is_in_memory_only() {
 
 #[test]
 fn a_master_that_does_not_answer_is_told_with_the_age_of_what_is_shown_and_found_again() {
-    let test = "a_master_that_does_not_answer_is_told_with_the_age_of_what_is_shown_and_found_again";
+    let test =
+        "a_master_that_does_not_answer_is_told_with_the_age_of_what_is_shown_and_found_again";
     let Some(mut scene) = Scene::start(test, &[]) else { return };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     // Long enough for a busy machine to show the workers before it has expired.
     let short = mint(&Secret::new(SECRET.as_bytes().to_vec()).expect("long enough"), 7, now + 15);
     scene.enter(&short);
-    scene.browser.wait("it is good for a moment", "document.querySelectorAll('#workers tbody tr').length === 2");
+    scene.browser.wait(
+        "it is good for a moment",
+        "document.querySelectorAll('#workers tbody tr').length === 2",
+    );
     scene.browser.wait_text("#gate-reason", "The token has expired.");
     scene.sign_in();
     scene.browser.wait_text("#link-state", "Live");
     signal(scene.master.pid(), Signal::STOP);
     scene.browser.wait_text("#link-state", "Connection lost");
-    scene.browser.wait("the age grows", "/is ([6-9]|1\\d) s old/.test(document.getElementById('lost').textContent)");
+    scene.browser.wait(
+        "the age grows",
+        "/is ([6-9]|1\\d) s old/.test(document.getElementById('lost').textContent)",
+    );
     let asked = "performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/i/status')).length";
     let before = scene.browser.evaluate(asked).as_u64().expect("a number");
     signal(scene.master.pid(), Signal::CONT);

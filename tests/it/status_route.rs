@@ -1,4 +1,5 @@
-//! `GET /i/status` of a real master, in both modes: the figures that the status page computes its rates from.
+//! `GET /i/status` of a real master, in both modes: the figures that the status page computes its
+//! rates from.
 
 use serde_json::{Value, json};
 
@@ -38,31 +39,49 @@ fn expect_figures(args: &[&str], mode: &str) {
     let outcomes: Vec<&Value> = workers.iter().map(|worker| &worker["outcomes"]).collect();
     assert_eq!(outcomes, [&json!({"ok": 3}), &json!({"script": 3})]);
     for worker in workers {
-        assert_eq!((worker["state"].as_str(), worker["in_flight"].as_u64()), (Some("ready"), Some(0)), "{worker}");
+        assert_eq!(
+            (worker["state"].as_str(), worker["in_flight"].as_u64()),
+            (Some("ready"), Some(0)),
+            "{worker}"
+        );
         let latency = &worker["latency"];
         assert_eq!(sum(&latency["counts"]), 3, "{worker}");
-        assert!(latency["counts"].as_array().is_some_and(|counts| counts.last() != Some(&json!(0))), "{worker}");
+        assert!(
+            latency["counts"].as_array().is_some_and(|counts| counts.last() != Some(&json!(0))),
+            "{worker}"
+        );
         assert!(latency["sum_us"].as_u64().is_some_and(|us| us > 0));
     }
     let tenants = after["busiest"]["tenants"].as_array().expect("a list");
     let mut named: Vec<(&str, u64)> = tenants
         .iter()
-        .map(|share| (share["tenant"].as_str().expect("text"), share["events"].as_u64().expect("a number")))
+        .map(|share| {
+            (share["tenant"].as_str().expect("text"), share["events"].as_u64().expect("a number"))
+        })
         .collect();
     named.sort_unstable();
     assert_eq!(named, [("guild:4194304", 3), ("guild:8388608", 3)]);
-    assert_eq!(after["busiest"]["us"], tenants.iter().filter_map(|share| share["us"].as_u64()).sum::<u64>());
-    let [error] = after["errors"].as_array().expect("a list").as_slice() else { panic!("{}", after["errors"]) };
-    for (member, value) in
-        [("tenant", json!("guild:4194304")), ("event", json!("FAIL")), ("kind", json!("script")), ("count", json!(3))]
-    {
+    assert_eq!(
+        after["busiest"]["us"],
+        tenants.iter().filter_map(|share| share["us"].as_u64()).sum::<u64>()
+    );
+    let [error] = after["errors"].as_array().expect("a list").as_slice() else {
+        panic!("{}", after["errors"])
+    };
+    for (member, value) in [
+        ("tenant", json!("guild:4194304")),
+        ("event", json!("FAIL")),
+        ("kind", json!("script")),
+        ("count", json!(3)),
+    ] {
         assert_eq!(error[member], value, "{error}");
     }
     // A second of waiting and next to no running.
     assert_eq!(master.dispatch("guild/8388608", "WAIT", r#"{"mark":"m","seconds":1}"#).0, 200);
     let busiest = eventually("the worker has told the running time", || {
         let busiest = status(&master)["busiest"].take();
-        let is_told = |share: &Value| share["tenant"] == "guild:8388608" && share["us"].as_u64() > Some(0);
+        let is_told =
+            |share: &Value| share["tenant"] == "guild:8388608" && share["us"].as_u64() > Some(0);
         busiest["tenants"].as_array()?.iter().any(is_told).then_some(busiest)
     });
     assert!(busiest["us"].as_u64().is_some_and(|us| us < 800_000), "waiting counts: {busiest}");
@@ -72,12 +91,18 @@ fn expect_figures(args: &[&str], mode: &str) {
         assert_eq!(status, 200, "{body}");
         let history: Value = serde_json::from_str::<Value>(&body).expect("JSON")["history"].take();
         let last = history.as_array()?.last()?.clone();
-        (last["events"] == 7 && last["failures"] == 3 && sum(&last["counts"]) == 7 && last["us"].as_u64() > Some(0))
-            .then_some(())
+        (last["events"] == 7
+            && last["failures"] == 3
+            && sum(&last["counts"]) == 7
+            && last["us"].as_u64() > Some(0))
+        .then_some(())
     });
     assert_eq!(get_with(master.api(), "/i/status?history=maybe", &token(7)).0, 400);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("on purpose")), "{error}");
-    assert!(!after.to_string().contains(master.folder.path().to_str().expect("a plain path")), "no path is told");
+    assert!(
+        !after.to_string().contains(master.folder.path().to_str().expect("a plain path")),
+        "no path is told"
+    );
 }
 
 #[test]
@@ -112,13 +137,23 @@ fn status_and_errors_are_told_at_a_terminal() {
     }
     let shown = master.command(&["status"]);
     shown.expect(0, "");
-    for says in ["store       memory", "workers     2 ready; 0 restarts", "dispatches  3: ok 1, script 2"] {
-        assert!(shown.stdout.iter().any(|line| line.trim_end() == says), "{says:?} is not in {shown:?}");
+    for says in
+        ["store       memory", "workers     2 ready; 0 restarts", "dispatches  3: ok 1, script 2"]
+    {
+        assert!(
+            shown.stdout.iter().any(|line| line.trim_end() == says),
+            "{says:?} is not in {shown:?}"
+        );
     }
-    assert!(shown.stdout.iter().any(|line| line.starts_with("errors      1 different; the last ")), "{shown:?}");
+    assert!(
+        shown.stdout.iter().any(|line| line.starts_with("errors      1 different; the last ")),
+        "{shown:?}"
+    );
     assert_eq!(master.command(&["status", "--json"]).json()[0]["master"]["store"], "memory");
     let all = master.command(&["errors"]);
-    let is_it = |line: &String| line.contains("  2      guild:4194304  FAIL: ") && line.contains("on purpose");
+    let is_it = |line: &String| {
+        line.contains("  2      guild:4194304  FAIL: ") && line.contains("on purpose")
+    };
     assert!(all.stdout.len() == 2 && is_it(&all.stdout[1]), "{all:?}");
     // They are kept within a second.
     let kept = eventually("both are kept", || {
@@ -139,7 +174,9 @@ fn errors_that_come_are_followed_once_each() {
     assert_eq!(master.dispatch("guild/5", "FAIL", "1").0, 422);
     for args in [&["errors", "--follow"][..], &["errors", "guild:5", "--follow"]] {
         let mut command = mesophyll(args);
-        command.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", master.api().to_string());
+        command
+            .env("MESOPHYLL_INTERNAL_TOKEN", token(7))
+            .env("MESOPHYLL_API", master.api().to_string());
         let following = Running::start(command);
         assert!(following.next_line().contains("FAIL"));
         assert_eq!(master.dispatch("guild/5", "FAIL", "2").0, 422);

@@ -1,12 +1,14 @@
-//! Many threads at one store: nothing that was acknowledged is lost, no quota is overrun, nothing waits for ever. Over
-//! PostgreSQL there are two masters on one database.
+//! Many threads at one store: nothing that was acknowledged is lost, no quota is overrun, nothing
+//! waits for ever. Over PostgreSQL there are two masters on one database.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use mesophyll::base::error::DbError;
 use mesophyll::store::{DbOptions, DbState, Quota, Standing};
-use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Scopes, TenantId, TenantState};
+use mesophyll::wire::data::{
+    CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Scopes, TenantId, TenantState,
+};
 
 use crate::support::Random;
 use crate::support::db::{Kept, Place, text};
@@ -19,7 +21,9 @@ const THREADS: u64 = 8;
 /// The masters that threads take turns to ask; the embedded stores have one master only.
 fn masters(kept: Kept, place: &Place, options: &DbOptions) -> Vec<Arc<DbState>> {
     let count = if matches!(kept, Kept::InMemory | Kept::InRedb) { 1 } else { 2 };
-    (0..count).map(|_| Arc::new(DbState::new(place.open(), options.clone()).expect("readable"))).collect()
+    (0..count)
+        .map(|_| Arc::new(DbState::new(place.open(), options.clone()).expect("readable")))
+        .collect()
 }
 
 fn scopes() -> Scopes {
@@ -36,7 +40,8 @@ fn on_each_thread(masters: &[Arc<DbState>], work: impl Fn(u64, &DbState) + Sync)
     });
 }
 
-/// Every thread changes the same few records; each record is in the end as one of the last writes left it.
+/// Every thread changes the same few records; each record is in the end as one of the last writes
+/// left it.
 fn writers_of_the_same_records_lose_nothing(kept: Kept) {
     let place = Place::new(kept);
     let masters = masters(kept, &place, &DbOptions::default());
@@ -46,10 +51,12 @@ fn writers_of_the_same_records_lose_nothing(kept: Kept) {
         let mut random = Random::new(thread + 1);
         for turn in 0..60 {
             let (tenant, key) = (random.one_of(&TENANTS), random.below(4));
-            let value =
-                (random.below(4) > 0).then(|| format!("{thread}.{turn} {}", "x".repeat(random.below(50) as usize)));
+            let value = (random.below(4) > 0)
+                .then(|| format!("{thread}.{turn} {}", "x".repeat(random.below(50) as usize)));
             match &value {
-                Some(value) => db.kv_set(tenant, scopes(), key.to_string(), &text(value)).expect("set"),
+                Some(value) => {
+                    db.kv_set(tenant, scopes(), key.to_string(), &text(value)).expect("set")
+                }
                 None => db.kv_delete(tenant, scopes(), key.to_string()).expect("deleted"),
             }
             last.lock().expect("a lock").entry((tenant, key)).or_default().insert(thread, value);
@@ -61,13 +68,23 @@ fn writers_of_the_same_records_lose_nothing(kept: Kept) {
             let mut bytes = 0;
             let found = db.kv_find(tenant, &scopes(), "%").expect("found");
             for key in 0..4 {
-                let is = found.iter().find(|record| record.key == key.to_string()).map(|record| record.value.clone());
+                let is = found
+                    .iter()
+                    .find(|record| record.key == key.to_string())
+                    .map(|record| record.value.clone());
                 bytes += is.as_ref().map_or(0, |value| value.as_bytes().len() as u64 + 2);
                 let may_be = &last[&(tenant, key)];
-                assert!(may_be.values().any(|value| value.as_deref().map(text) == is), "{tenant} {key}");
+                assert!(
+                    may_be.values().any(|value| value.as_deref().map(text) == is),
+                    "{tenant} {key}"
+                );
             }
             let usage = db.kv_usage(tenant).expect("counted");
-            assert_eq!((usage.records, usage.bytes), (found.len() as u64, bytes), "what is counted is what is there");
+            assert_eq!(
+                (usage.records, usage.bytes),
+                (found.len() as u64, bytes),
+                "what is counted is what is there"
+            );
         }
     }
 }
@@ -115,7 +132,8 @@ fn an_entry_is_made_once_by_many_at_once(kept: Kept) {
                 Err(other) => panic!("{other:?}"),
             }
             let events = [format!("{thread}.{version}")].into();
-            db.set_tenant_state(tenant, &TenantState { events, data: EncodedJson::null() }).expect("set");
+            db.set_tenant_state(tenant, &TenantState { events, data: EncodedJson::null() })
+                .expect("set");
             let standing = if version % 2 == 0 { Standing::Banned } else { Standing::Good };
             db.set_standing(tenant, standing).expect("set");
         }
@@ -129,8 +147,9 @@ fn an_entry_is_made_once_by_many_at_once(kept: Kept) {
         db.close();
         if kept != Kept::InMemory {
             let db = DbState::new(place.open(), DbOptions::default()).expect("readable");
-            let stored =
-                TENANTS.map(|tenant| (db.tenant_state(tenant).map(|state| state.events.clone()), db.standing(tenant)));
+            let stored = TENANTS.map(|tenant| {
+                (db.tenant_state(tenant).map(|state| state.events.clone()), db.standing(tenant))
+            });
             assert_eq!(at_hand, stored);
         }
     }

@@ -1,5 +1,5 @@
-//! A process that writes to the embedded store and says what was acknowledged is killed with -9, again and again; what it
-//! said is what the file holds.
+//! A process that writes to the embedded store and says what was acknowledged is killed with -9,
+//! again and again; what it said is what the file holds.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -40,7 +40,10 @@ fn scopes(number: u64) -> Scopes {
 /// Not a test of its own: the process to be killed. Without its variables there is nothing to do.
 #[test]
 fn the_process_that_is_killed() {
-    let (Ok(file), Ok(round)) = (std::env::var(FILE_VARIABLE), std::env::var(ROUND_VARIABLE)) else { return };
+    let (Ok(file), Ok(round)) = (std::env::var(FILE_VARIABLE), std::env::var(ROUND_VARIABLE))
+    else {
+        return;
+    };
     let round: u64 = round.parse().expect("a number");
     let db = open(Kept::InRedb, Path::new(&file), DbOptions::default());
     say("");
@@ -54,7 +57,10 @@ fn the_process_that_is_killed() {
 
 fn say(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout.flush()).expect("the parent listens");
+    stdout
+        .write_all(format!("{line}\n").as_bytes())
+        .and_then(|()| stdout.flush())
+        .expect("the parent listens");
 }
 
 fn write_for_ever(db: &DbState, writer: u64, round: u64) {
@@ -64,7 +70,8 @@ fn write_for_ever(db: &DbState, writer: u64, round: u64) {
         let value = round * 1_000_000 + turn;
         if number == STATE {
             say(&format!("try {writer} {number} {value}"));
-            let state = TenantState { events: [value.to_string()].into(), data: EncodedJson::null() };
+            let state =
+                TenantState { events: [value.to_string()].into(), data: EncodedJson::null() };
             db.set_tenant_state(tenant(writer), &state).expect("the disk works");
         } else if random.below(4) == 0 {
             say(&format!("try {writer} {number} 0"));
@@ -72,9 +79,13 @@ fn write_for_ever(db: &DbState, writer: u64, round: u64) {
         } else {
             say(&format!("try {writer} {number} {value}"));
             let padding = "x".repeat(random.below(6000) as usize);
-            let stored = KhronosValue::List(vec![KhronosValue::UnsignedInteger(value), KhronosValue::Text(padding)]);
+            let stored = KhronosValue::List(vec![
+                KhronosValue::UnsignedInteger(value),
+                KhronosValue::Text(padding),
+            ]);
             let stored = wire::pack::value::encode(&stored);
-            db.kv_set(tenant(writer), scopes(number), key(number), &stored).expect("the disk works");
+            db.kv_set(tenant(writer), scopes(number), key(number), &stored)
+                .expect("the disk works");
         }
         say(&format!("ack {writer}"));
     }
@@ -117,7 +128,11 @@ impl Expected {
             for number in 0..=KEYS {
                 let found = stored(db, writer, number);
                 let expected = self.acknowledged.get(&(writer, number)).copied().unwrap_or(0);
-                let tried = self.tried.get(&writer).filter(|(key, _)| *key == number).map(|(_, value)| *value);
+                let tried = self
+                    .tried
+                    .get(&writer)
+                    .filter(|(key, _)| *key == number)
+                    .map(|(_, value)| *value);
                 assert!(
                     found == expected || Some(found) == tried,
                     "writer {writer} key {number}: found {found}, acknowledged {expected}, tried {tried:?}"
@@ -133,10 +148,12 @@ impl Expected {
 fn stored(db: &DbState, writer: u64, number: u64) -> u64 {
     if number == STATE {
         let state = db.tenant_state(tenant(writer));
-        return state.map_or(0, |state| state.events.first().expect("one").parse().expect("a number"));
+        return state
+            .map_or(0, |state| state.events.first().expect("one").parse().expect("a number"));
     }
     let record = db.kv_get(tenant(writer), &scopes(number), &key(number)).expect("readable");
-    let value = record.map(|record| wire::pack::value::decode(&record.value).expect("what was written"));
+    let value =
+        record.map(|record| wire::pack::value::decode(&record.value).expect("what was written"));
     match value {
         None => 0,
         Some(KhronosValue::List(parts)) => match parts[..] {
@@ -152,7 +169,9 @@ fn check_counters(db: &DbState, tenant: TenantId) {
     let records = db.kv_find(tenant, &Scopes::default(), "%").expect("readable");
     let bytes = records
         .iter()
-        .map(|record| charge(&record.key, &Scopes::new(record.scopes.clone()), record.value.as_bytes().len()))
+        .map(|record| {
+            charge(&record.key, &Scopes::new(record.scopes.clone()), record.value.as_bytes().len())
+        })
         .sum();
     assert_eq!(db.kv_usage(tenant), Ok(Usage { records: records.len() as u64, bytes }));
     let scopes = Scopes::new(records.into_iter().flat_map(|record| record.scopes));
@@ -196,7 +215,8 @@ fn what_was_acknowledged_survives_kill_9() {
     let file = folder.path().join("store.redb");
     let mut random = Random::new(9);
     let mut expected = Expected::default();
-    let kills = std::env::var(KILLS_VARIABLE).map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let kills =
+        std::env::var(KILLS_VARIABLE).map_or(KILLS, |kills| kills.parse().expect("a number"));
     let mut in_the_middle = 0;
     for round in 1..=kills {
         write_and_kill(&file, round, random.below(60), &mut expected);

@@ -1,12 +1,14 @@
-//! Long random sequences of operations give equal answers from each durable store and from the plain one in memory, ids and
-//! times included, across closing and opening it.
+//! Long random sequences of operations give equal answers from each durable store and from the
+//! plain one in memory, ids and times included, across closing and opening it.
 
 use mesophyll::base::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
 use mesophyll::store::memory::MemoryStore;
 use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
-use mesophyll::wire::data::{EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use mesophyll::wire::data::{
+    EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 
 use crate::support::Random;
 use crate::support::db::{Kept, Place};
@@ -15,10 +17,25 @@ use crate::support::postgres::Locale;
 
 const TENANTS: [TenantId; 4] =
     [TenantId::Guild(0), TenantId::Guild(u64::MAX - 1), TenantId::User(0), TenantId::User(0xFFFF)];
-const KEYS: [&str; 14] =
-    ["a", "A", "aB", "ab", "abc", "a:1", "A:2", "é", "É", "\u{212A}elvin", "kelvin", "日本", "z", "~"];
+const KEYS: [&str; 14] = [
+    "a",
+    "A",
+    "aB",
+    "ab",
+    "abc",
+    "a:1",
+    "A:2",
+    "é",
+    "É",
+    "\u{212A}elvin",
+    "kelvin",
+    "日本",
+    "z",
+    "~",
+];
 const SCOPES: [&str; 5] = ["", "a", "aa", "b", "é"];
-const PATTERNS: [&str; 12] = ["%", "a%", "A_", "%b%", "K%", "é", "日%", "a:_", r"a\:%", "", "_", "%1"];
+const PATTERNS: [&str; 12] =
+    ["%", "a%", "A_", "%b%", "K%", "é", "日%", "a:_", r"a\:%", "", "_", "%1"];
 
 fn some_scopes(random: &mut Random) -> Scopes {
     let count = random.below(3);
@@ -53,7 +70,9 @@ fn some_json(random: &mut Random) -> EncodedJson {
         }
     }
     let data = wire::pack::plain::check(bytes).expect("plain JSON");
-    rules::check_tenant_state(&TenantState { events: Default::default(), data }).expect("within the rules").data
+    rules::check_tenant_state(&TenantState { events: Default::default(), data })
+        .expect("within the rules")
+        .data
 }
 
 /// Does one operation to both stores and compares what they answer.
@@ -66,7 +85,8 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             let set = KvSet {
                 key: key.to_owned(),
                 scopes,
-                value: rules::check_value(&wire::pack::value::encode(&some_value(random))).expect("within the rules"),
+                value: rules::check_value(&wire::pack::value::encode(&some_value(random)))
+                    .expect("within the rules"),
                 fresh_id: format!("id{turn}"),
                 // Now and then the clock goes back.
                 now: Timestamp::from_unix_micros((turn * 7 % 1000) as i64).expect("in range"),
@@ -75,10 +95,13 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             assert_eq!(tested.kv_set(tenant, set.clone()), expected.kv_set(tenant, set));
         }
         42..60 => {
-            let delete = |store: &dyn Store| store.kv_delete(tenant, key.to_owned(), scopes.clone());
+            let delete =
+                |store: &dyn Store| store.kv_delete(tenant, key.to_owned(), scopes.clone());
             assert_eq!(delete(tested), delete(expected));
         }
-        60..68 => assert_eq!(tested.kv_get(tenant, key, &scopes), expected.kv_get(tenant, key, &scopes)),
+        60..68 => {
+            assert_eq!(tested.kv_get(tenant, key, &scopes), expected.kv_get(tenant, key, &scopes))
+        }
         68..77 => {
             let pattern = rules::check_pattern(random.one_of(&PATTERNS)).expect("a pattern");
             let asked = if random.below(2) == 0 { Scopes::default() } else { scopes };
@@ -98,7 +121,10 @@ fn step(random: &mut Random, turn: u64, expected: &dyn Store, tested: &dyn Store
             let standing = random.one_of(&[Standing::Good, Standing::Banned]);
             let state = TenantState { events, data: some_json(random) };
             // Revisions are each store's own.
-            assert!(tested.set_standing(tenant, standing).is_ok() && expected.set_standing(tenant, standing).is_ok());
+            assert!(
+                tested.set_standing(tenant, standing).is_ok()
+                    && expected.set_standing(tenant, standing).is_ok()
+            );
             assert!(tested.set_tenant_state(tenant, state.clone()).is_ok());
             assert!(expected.set_tenant_state(tenant, state).is_ok());
             assert_eq!(tested.tenant_state(tenant), expected.tenant_state(tenant));
@@ -140,16 +166,26 @@ fn shop_step(random: &mut Random, expected: &dyn Store, tested: &dyn Store) {
             assert_eq!(purchase(tested), purchase(expected));
         }
         _ => {
-            let pattern = rules::check_pattern(random.one_of(&["%", "tag%", "TAG._", "_____"])).expect("a pattern");
-            let find = |store: &dyn Store| store.global_find(&at.scope, &pattern, FindLimits::default());
+            let pattern = rules::check_pattern(random.one_of(&["%", "tag%", "TAG._", "_____"]))
+                .expect("a pattern");
+            let find =
+                |store: &dyn Store| store.global_find(&at.scope, &pattern, FindLimits::default());
             assert_eq!(find(tested), find(expected));
             assert_eq!(tested.global_get(&at), expected.global_get(&at));
-            assert_eq!(tested.global_is_purchased(tenant, &at), expected.global_is_purchased(tenant, &at));
+            assert_eq!(
+                tested.global_is_purchased(tenant, &at),
+                expected.global_is_purchased(tenant, &at)
+            );
         }
     }
 }
 
-fn some_entry(random: &mut Random, tenant: TenantId, at: &GlobalAddress, now: Timestamp) -> GlobalEntry {
+fn some_entry(
+    random: &mut Random,
+    tenant: TenantId,
+    at: &GlobalAddress,
+    now: Timestamp,
+) -> GlobalEntry {
     let is_staff = random.below(3) == 0;
     let partial = PartialGlobalKv {
         key: at.key.clone(),
@@ -178,7 +214,9 @@ fn compare_all(expected: &dyn Store, tested: &dyn Store) {
     assert_eq!(states(tested), states(expected));
     let everything = rules::check_pattern("%").expect("a pattern");
     for tenant in TENANTS {
-        let find = |store: &dyn Store| store.kv_find(tenant, &Scopes::default(), &everything, FindLimits::default());
+        let find = |store: &dyn Store| {
+            store.kv_find(tenant, &Scopes::default(), &everything, FindLimits::default())
+        };
         assert_eq!(find(tested), find(expected));
         assert_eq!(tested.kv_usage(tenant), expected.kv_usage(tenant));
         assert_eq!(tested.kv_list_scopes(tenant), expected.kv_list_scopes(tenant));

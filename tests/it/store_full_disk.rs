@@ -1,8 +1,9 @@
-//! A master whose disk is full: writes get errors, nothing acknowledged is lost or damaged, and the same process serves again
-//! when there is room.
+//! A master whose disk is full: writes get errors, nothing acknowledged is lost or damaged, and the
+//! same process serves again when there is room.
 //!
-//! The disk is real; what is full is the process's own limit on the size of a file, which a test may change from outside
-//! without being root. A write over it is an error (EFBIG), as on a full disk, and not the end of the process (SIGXFSZ).
+//! The disk is real; what is full is the process's own limit on the size of a file, which a test
+//! may change from outside without being root. A write over it is an error (EFBIG), as on a full
+//! disk, and not the end of the process (SIGXFSZ).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -66,8 +67,10 @@ impl Small {
     }
 
     fn set(&self, key: &str, value: u64, padding: usize) -> Result<(), DbError> {
-        let value =
-            KhronosValue::List(vec![KhronosValue::UnsignedInteger(value), KhronosValue::Text("x".repeat(padding))]);
+        let value = KhronosValue::List(vec![
+            KhronosValue::UnsignedInteger(value),
+            KhronosValue::Text("x".repeat(padding)),
+        ]);
         let (scopes, value) = (vec!["s".to_owned()], wire::pack::value::encode(&value));
         self.client.kv_change(TENANT, &KeyValueOp::Set { scopes, key: key.to_owned(), value })
     }
@@ -87,8 +90,9 @@ impl Small {
     fn write_until_refused(&self, round: u64, written: &mut Written) -> Vec<DbError> {
         let before = &*written;
         let results: Vec<(Written, Vec<DbError>)> = std::thread::scope(|scope| {
-            let writers: Vec<_> =
-                (0..WRITERS).map(|writer| scope.spawn(move || self.write_one(writer, round, before))).collect();
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| scope.spawn(move || self.write_one(writer, round, before)))
+                .collect();
             writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
         });
         let mut errors = Vec::new();
@@ -104,7 +108,10 @@ impl Small {
         let (mut written, mut errors) = (Written::new(), Vec::new());
         for turn in 0.. {
             // New records and old ones.
-            let key = format!("{writer}:{}", if turn % 2 == 0 { random.below(20) } else { 100_000 * round + turn });
+            let key = format!(
+                "{writer}:{}",
+                if turn % 2 == 0 { random.below(20) } else { 100_000 * round + turn }
+            );
             let value = round * 1_000_000 + turn;
             match self.set(&key, value, random.below(60_000) as usize) {
                 Ok(()) => drop(written.insert(key, BTreeSet::from([Some(value)]))),
@@ -155,7 +162,8 @@ fn a_full_disk_gives_errors_and_service_resumes_when_there_is_room() {
             error => matches!(error, DbError::OutcomeUnknown(_)),
         };
         assert!(errors.iter().all(is_said), "{errors:?}");
-        // What is there can be read. (A store that is open again at once has nobody to tell that it is not.)
+        // What is there can be read. (A store that is open again at once has nobody to tell that it
+        // is not.)
         small.check(&written);
         small.limit(None);
         eventually("service resumes", || small.set("again", round, 0).ok());

@@ -1,4 +1,5 @@
-//! `mesophyll migrate`, and what a database must be to be opened: with the tables of an existing template-worker too.
+//! `mesophyll migrate`, and what a database must be to be opened: with the tables of an existing
+//! template-worker too.
 
 use std::process::Command;
 
@@ -60,7 +61,10 @@ fn a_template_workers_database_moves_into_a_file() {
     let schema = Schema::empty(Locale::Utf8);
     on(schema.url(), REFERENCE);
     store::migrate(&schema.store_url()).expect("migrated");
-    on(schema.url(), "INSERT INTO tenant_kv VALUES ('r7', '5', 'role', 'k', '{\"Integer\": 1}', '{c}')");
+    on(
+        schema.url(),
+        "INSERT INTO tenant_kv VALUES ('r7', '5', 'role', 'k', '{\"Integer\": 1}', '{c}')",
+    );
     let folder = TempDir::new();
     let file = folder.path().join("moved.redb");
     let store = store::open(&schema.store_url()).expect("opened");
@@ -76,7 +80,11 @@ fn a_template_workers_database_moves_into_a_file() {
     };
     // What cannot be read is not left out in silence.
     assert!(matches!(back_up(), Err(StreamError::Store(_))));
-    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing is left of it");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        0,
+        "nothing is left of it"
+    );
     on(schema.url(), "DELETE FROM tenant_kv WHERE id = 'r6'");
     let totals = back_up().expect("whole, without what belongs to no tenant");
     assert_eq!(totals, Totals { states: 2, records: 5, entries: 1, purchases: 0 });
@@ -84,7 +92,11 @@ fn a_template_workers_database_moves_into_a_file() {
     let moved = store::open(&StoreUrl::Redb(file)).expect("opened");
     let db = DbState::new(moved, DbOptions::default()).expect("readable");
     let before = open(&schema);
-    assert_eq!(find(&db, TENANT, &[]), find(&before, TENANT, &[]), "of several rows with one set the newest");
+    assert_eq!(
+        find(&db, TENANT, &[]),
+        find(&before, TENANT, &[]),
+        "of several rows with one set the newest"
+    );
     assert_eq!(db.tenant_state(TENANT), before.tenant_state(TENANT));
     assert_eq!(db.standing(TenantId::User(2)), Standing::Banned);
     let at = GlobalAddress { scope: "tags".to_owned(), key: "paid".to_owned(), version: 1 };
@@ -109,22 +121,36 @@ fn a_template_workers_database_is_used_as_it_is() {
     assert_eq!(data, r#"{"a":[1.0,"x"],"b":1e20}"#);
     assert_eq!(db.standing(TenantId::User(2)), Standing::Banned);
     // Scopes are sets.
-    let record = db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
+    let record =
+        db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
     assert_eq!((record.id.as_str(), &record.value), ("r1", &text("x")));
     assert_eq!(record.scopes, ["a", "b"]);
-    assert_eq!(record.created_at.map(|time| time.to_string()).as_deref(), Some("2026-01-02T03:04:05.123456Z"));
-    assert_eq!(record.last_updated_at.map(|time| time.to_string()).as_deref(), Some("2026-01-02T03:04:05.123457Z"));
+    assert_eq!(
+        record.created_at.map(|time| time.to_string()).as_deref(),
+        Some("2026-01-02T03:04:05.123456Z")
+    );
+    assert_eq!(
+        record.last_updated_at.map(|time| time.to_string()).as_deref(),
+        Some("2026-01-02T03:04:05.123457Z")
+    );
     // Of several rows with one set the newest is the record, everywhere.
     let three = wire::pack::value::encode(&KhronosValue::Integer(3));
-    assert_eq!(db.kv_get(TENANT, &Scopes::new(["b", "a"]), "twice").expect("got").expect("there").value, three);
+    assert_eq!(
+        db.kv_get(TENANT, &Scopes::new(["b", "a"]), "twice").expect("got").expect("there").value,
+        three
+    );
     let found = find(&db, TENANT, &["a"]);
     assert_eq!(found.iter().map(|record| record.id.as_str()).collect::<Vec<_>>(), ["r3", "r1"]);
     assert_eq!(db.kv_list_scopes(TENANT), Ok(["a", "b", "c"].map(str::to_owned).to_vec()));
     assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(3));
     // Written, and deleted for good.
     db.kv_set(TENANT, Scopes::new(["b", "a"]), "unsorted".to_owned(), &text("y")).expect("set");
-    let again = db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
-    assert_eq!((again.id, again.created_at, &again.value), (record.id, record.created_at, &text("y")));
+    let again =
+        db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
+    assert_eq!(
+        (again.id, again.created_at, &again.value),
+        (record.id, record.created_at, &text("y"))
+    );
     db.kv_delete(TENANT, Scopes::new(["a", "b"]), "twice".to_owned()).expect("deleted");
     assert_eq!(find(&db, TENANT, &["a"]).len(), 1, "no older row comes back");
     assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(2));
@@ -172,13 +198,15 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
     db.kv_delete(tenant, Scopes::new(["bad"]), "bad".to_owned()).expect("deleted");
     assert_eq!(get("bad"), Ok(None));
     db.kv_delete(tenant, Scopes::new(["null"]), "null".to_owned()).expect("deleted");
-    let found: Vec<String> = find(&db, tenant, &["s"]).into_iter().map(|record| record.key).collect();
+    let found: Vec<String> =
+        find(&db, tenant, &["s"]).into_iter().map(|record| record.key).collect();
     assert_eq!(found, ["k", "without an id"]);
     assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(2));
     // All of them are in a backup, too, once the template-worker's own unreadable row is mended.
     on(schema.url(), "UPDATE tenant_kv SET value = '\"Null\"' WHERE id = 'r6'");
     let exported = db.export().expect("begun").map(|one| one.expect("readable"));
-    let of_tenant = |one: &Exported| matches!(one, Exported::Record { tenant: of, .. } if *of == tenant);
+    let of_tenant =
+        |one: &Exported| matches!(one, Exported::Record { tenant: of, .. } if *of == tenant);
     assert_eq!(exported.filter(of_tenant).count(), 2);
     db.close();
 }
@@ -236,7 +264,10 @@ fn the_command_says_what_to_run_and_never_a_password() {
     let url = schema.url().replacen("postgres@", "postgres:hunter2@", 1);
     if cfg!(feature = "luau") {
         let (code, said) = run("master", &url);
-        assert!(code == Some(4) && said.contains("mesophyll migrate --store postgres://"), "{code:?} {said}");
+        assert!(
+            code == Some(4) && said.contains("mesophyll migrate --store postgres://"),
+            "{code:?} {said}"
+        );
     }
     let (code, said) = run("migrate", &url);
     assert!(code == Some(0) && said.contains("ready"), "{code:?} {said}");

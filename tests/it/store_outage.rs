@@ -19,8 +19,8 @@ use crate::support::skip::skipped;
 const TENANT: TenantId = TenantId::Guild(1);
 const WRITERS: usize = 4;
 
-/// How soon a caller must know that the server is away. A call that waits for a connection gives up after 5 s; the rest is for a
-/// machine that has other things to do, too.
+/// How soon a caller must know that the server is away. A call that waits for a connection gives up
+/// after 5 s; the rest is for a machine that has other things to do, too.
 const QUICKLY: Duration = Duration::from_secs(5 + 15);
 
 /// A cluster in a folder of its own.
@@ -46,7 +46,10 @@ impl Cluster {
             return None;
         }
         let data = cluster.data();
-        assert!(cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]));
+        assert!(cluster.run(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
+        ));
         cluster.start();
         Some(cluster)
     }
@@ -56,7 +59,11 @@ impl Cluster {
     }
 
     fn start(&self) {
-        let options = format!("-p {} -k {} -c listen_addresses=127.0.0.1", self.port, self.folder.path().display());
+        let options = format!(
+            "-p {} -k {} -c listen_addresses=127.0.0.1",
+            self.port,
+            self.folder.path().display()
+        );
         let log = self.folder.path().join("log").display().to_string();
         assert!(
             self.run("pg_ctl", &["start", "-w", "-D", &self.data(), "-l", &log, "-o", &options]),
@@ -65,7 +72,10 @@ impl Cluster {
     }
 
     fn stop(&self, mode: &str) {
-        assert!(self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", mode]), "the server stops");
+        assert!(
+            self.run("pg_ctl", &["stop", "-w", "-D", &self.data(), "-m", mode]),
+            "the server stops"
+        );
     }
 
     fn run(&self, program: &str, args: &[&str]) -> bool {
@@ -106,7 +116,8 @@ fn programs() -> Option<PathBuf> {
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let debian: BTreeSet<PathBuf> = installed.map(|version| version.path().join("bin")).collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let has_them = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
+    let has_them =
+        |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
     debian.into_iter().rev().chain(std::env::split_paths(&path)).find(has_them)
 }
 
@@ -123,7 +134,8 @@ fn set(db: &DbState, writer: usize, number: u64) -> Result<(), DbError> {
 }
 
 fn get(db: &DbState, writer: usize) -> u64 {
-    let record = db.kv_get(TENANT, &Scopes::new(["s"]), &writer.to_string()).expect("the server is there");
+    let record =
+        db.kv_get(TENANT, &Scopes::new(["s"]), &writer.to_string()).expect("the server is there");
     match record.map(|record| wire::pack::value::decode(&record.value).expect("a value")) {
         None => 0,
         Some(KhronosValue::Integer(number)) => number as u64,
@@ -149,7 +161,9 @@ fn write_until(db: &DbState, writer: usize, counted: &Counted, stop: &AtomicBool
 
 #[test]
 fn a_server_that_goes_and_comes_back_costs_no_acknowledged_write() {
-    let Some(cluster) = Cluster::start_new("a_server_that_goes_and_comes_back_costs_no_acknowledged_write") else {
+    let Some(cluster) =
+        Cluster::start_new("a_server_that_goes_and_comes_back_costs_no_acknowledged_write")
+    else {
         return;
     };
     store::migrate(&cluster.url()).expect("migrated");
@@ -179,8 +193,12 @@ fn a_server_that_goes_and_comes_back_costs_no_acknowledged_write() {
         drop(ended);
     });
     for (writer, counted) in counted.iter().enumerate() {
-        let (stored, acknowledged) = (get(&db, writer), counted.acknowledged.load(Ordering::SeqCst));
-        assert!(acknowledged <= stored && stored <= counted.begun.load(Ordering::SeqCst), "{acknowledged} {stored}");
+        let (stored, acknowledged) =
+            (get(&db, writer), counted.acknowledged.load(Ordering::SeqCst));
+        assert!(
+            acknowledged <= stored && stored <= counted.begun.load(Ordering::SeqCst),
+            "{acknowledged} {stored}"
+        );
     }
     assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(WRITERS as u64));
     cluster.stop("immediate");
@@ -209,13 +227,17 @@ fn unavailable(db: &DbState) -> bool {
 fn all_go_on(counted: &[Counted]) {
     for counted in counted {
         let from = counted.acknowledged.load(Ordering::SeqCst);
-        eventually("writes go on", || (counted.acknowledged.load(Ordering::SeqCst) > from + 20).then_some(()));
+        eventually("writes go on", || {
+            (counted.acknowledged.load(Ordering::SeqCst) > from + 20).then_some(())
+        });
     }
 }
 
 #[test]
 fn a_master_does_not_start_without_its_server() {
-    let Some(cluster) = Cluster::start_new("a_master_does_not_start_without_its_server") else { return };
+    let Some(cluster) = Cluster::start_new("a_master_does_not_start_without_its_server") else {
+        return;
+    };
     cluster.stop("fast");
     let begun = Instant::now();
     assert!(matches!(store::open(&cluster.url()), Err(store::OpenError::Unavailable(_))));

@@ -1,6 +1,8 @@
-//! Connections to PostgreSQL that break at a chosen moment: what may be tried again is, what may have been made is said so.
+//! Connections to PostgreSQL that break at a chosen moment: what may be tried again is, what may
+//! have been made is said so.
 //!
-//! Between the store and the real server stands a proxy that cuts a connection before or after a message with certain bytes.
+//! Between the store and the real server stands a proxy that cuts a connection before or after a
+//! message with certain bytes.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -37,7 +39,8 @@ enum Cut {
     Before(&'static [u8]),
     /// The server has acted on the message, and its answer is lost.
     AnswerTo(&'static [u8]),
-    /// From this message on nothing passes either way, and both ends stay open: a machine that hangs and goes on acknowledging.
+    /// From this message on nothing passes either way, and both ends stay open: a machine that
+    /// hangs and goes on acknowledging.
     Silence(&'static [u8]),
 }
 
@@ -130,7 +133,8 @@ fn join(client: TcpStream, server: TcpStream, wires: &Arc<Mutex<Wires>>) {
         socket.set_nodelay(true).expect("set");
         wires.lock().expect("a lock").open.push(socket.try_clone().expect("cloned"));
     }
-    let (from_client, to_server) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+    let (from_client, to_server) =
+        (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
     let asks = Arc::clone(wires);
     let is_silent = Arc::new(AtomicBool::new(false));
     let silences = Arc::clone(&is_silent);
@@ -138,7 +142,12 @@ fn join(client: TcpStream, server: TcpStream, wires: &Arc<Mutex<Wires>>) {
     std::thread::spawn(move || carry(server, client, None, &is_silent));
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>, is_silent: &AtomicBool) {
+fn carry(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    wires: Option<&Mutex<Wires>>,
+    is_silent: &AtomicBool,
+) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(got @ 1..) = from.read(&mut bytes) {
         let bytes = &bytes[..got];
@@ -147,7 +156,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wires: Option<&Mutex<Wires>>, i
             None => {}
             Some(Cut::Before(_)) => break,
             Some(Cut::AnswerTo(_)) => {
-                // Nothing comes back from now on; the message goes through, and so does the server's own end.
+                // Nothing comes back from now on; the message goes through, and so does the
+                // server's own end.
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.write_all(bytes);
                 let _ = to.shutdown(Shutdown::Write);
@@ -187,7 +197,8 @@ fn message(from: &mut TcpStream, has_type: bool) -> std::io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// Everything that the server says until it is ready for a query; it is in no transaction then if this ends with `I`.
+/// Everything that the server says until it is ready for a query; it is in no transaction then if
+/// this ends with `I`.
 fn until_ready(server: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut all = Vec::new();
     loop {
@@ -206,7 +217,8 @@ enum Order {
     TakingTurns,
 }
 
-/// The sessions of a pooler in transaction mode: after each transaction of a client they are any client's.
+/// The sessions of a pooler in transaction mode: after each transaction of a client they are any
+/// client's.
 struct Pool {
     server: String,
     idle: Mutex<VecDeque<TcpStream>>,
@@ -267,9 +279,12 @@ fn a_pooler_in_transaction_mode_is_found_out_at_the_start() {
     if schema.url().split('@').next().is_some_and(|user| user.matches(':').count() > 1) {
         return skipped(test, "the stand-in for a pooler signs in without a password");
     }
-    for (order, others) in
-        [(Order::LastUsedFirst, 0), (Order::LastUsedFirst, 3), (Order::TakingTurns, 0), (Order::TakingTurns, 3)]
-    {
+    for (order, others) in [
+        (Order::LastUsedFirst, 0),
+        (Order::LastUsedFirst, 3),
+        (Order::TakingTurns, 0),
+        (Order::TakingTurns, 3),
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = through(&schema, listener.local_addr().expect("bound"));
         let pool = Arc::new(Pool { server: host_of(&schema), idle: Mutex::default(), order });
@@ -280,13 +295,17 @@ fn a_pooler_in_transaction_mode_is_found_out_at_the_start() {
                 std::thread::spawn(move || pool.serve(client));
             }
         });
-        let mut clients: Vec<Client> = (0..others).map(|_| Client::connect(&url, NoTls).expect("it works")).collect();
+        let mut clients: Vec<Client> =
+            (0..others).map(|_| Client::connect(&url, NoTls).expect("it works")).collect();
         // As many sessions as clients were in a transaction at once.
-        clients.iter_mut().for_each(|client| client.batch_execute("BEGIN; SELECT 1").expect("begun"));
+        clients
+            .iter_mut()
+            .for_each(|client| client.batch_execute("BEGIN; SELECT 1").expect("begun"));
         clients.iter_mut().for_each(|client| client.batch_execute("COMMIT").expect("committed"));
         let url = StoreUrl::Postgres(url);
         for refused in [store::open(&url).err(), store::migrate(&url).err()] {
-            let refused = refused.unwrap_or_else(|| panic!("opened with {others} others")).to_string();
+            let refused =
+                refused.unwrap_or_else(|| panic!("opened with {others} others")).to_string();
             assert!(refused.contains("pool_mode=session"), "{refused}");
         }
     }
@@ -305,7 +324,8 @@ impl Proxied {
     fn new(connections: usize) -> Self {
         let schema = Schema::migrated(Locale::Utf8);
         let (proxy, url) = Proxy::before(&schema);
-        let store = store::open_with(&StoreUrl::Postgres(url), StoreOptions { connections }).expect("opened");
+        let store = store::open_with(&StoreUrl::Postgres(url), StoreOptions { connections })
+            .expect("opened");
         let db = DbState::new(store, DbOptions::default()).expect("readable");
         static COUNT: AtomicU64 = AtomicU64::new(1000);
         let tenant = TenantId::Guild(COUNT.fetch_add(2, Ordering::Relaxed));
@@ -317,7 +337,10 @@ impl Proxied {
     }
 
     fn get(&self, key: &str) -> Option<EncodedValue> {
-        self.db.kv_get(self.tenant, &Scopes::new(["s"]), key).expect("readable").map(|record| record.value)
+        self.db
+            .kv_get(self.tenant, &Scopes::new(["s"]), key)
+            .expect("readable")
+            .map(|record| record.value)
     }
 }
 
@@ -334,7 +357,8 @@ fn what_was_lost_before_the_commit_is_done_again_and_once() {
     }
     let it = Proxied::new(1);
     it.set("k", "before").expect("set");
-    // In the middle, where a statement is prepared that this connection has not used yet; and in the first message.
+    // In the middle, where a statement is prepared that this connection has not used yet; and in
+    // the first message.
     for (number, (cut, key)) in [
         (Cut::Before(b"UPDATE tenant_kv"), "k"),
         (Cut::AnswerTo(b"INSERT INTO tenant_kv"), "new"),
@@ -382,13 +406,18 @@ fn a_state_whose_commit_was_unknown_is_looked_up() {
         return;
     }
     let it = Proxied::new(1);
-    let state = |event: &str| TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() };
+    let state =
+        |event: &str| TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() };
     it.db.set_tenant_state(it.tenant, &state("OLD")).expect("set");
     it.proxy.cut(Cut::AnswerTo(COMMIT));
-    assert!(matches!(it.db.set_tenant_state(it.tenant, &state("NEW")), Err(DbError::OutcomeUnknown(_))));
+    assert!(matches!(
+        it.db.set_tenant_state(it.tenant, &state("NEW")),
+        Err(DbError::OutcomeUnknown(_))
+    ));
     eventually("it is what the server has", || {
         let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
-        let events: Vec<String> = direct.query_one("SELECT events FROM tenant_state", &[]).expect("a row").get(0);
+        let events: Vec<String> =
+            direct.query_one("SELECT events FROM tenant_state", &[]).expect("a row").get(0);
         (events == ["NEW"]).then_some(())
     });
     assert_eq!(it.db.tenant_state(it.tenant).map(|state| (*state).clone()), Some(state("NEW")));
@@ -402,11 +431,18 @@ fn a_ban_whose_commit_was_unknown_counts_once_the_server_has_it() {
     }
     let it = Proxied::new(1);
     it.proxy.cut(Cut::AnswerTo(COMMIT));
-    assert!(matches!(it.db.set_standing(it.tenant, Standing::Banned), Err(DbError::OutcomeUnknown(_))));
+    assert!(matches!(
+        it.db.set_standing(it.tenant, Standing::Banned),
+        Err(DbError::OutcomeUnknown(_))
+    ));
     assert_eq!(it.proxy.cuts(), 1);
     eventually("the server has it", || {
         let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
-        direct.query_one("SELECT banned FROM tenant_state", &[]).ok()?.get::<_, bool>(0).then_some(())
+        direct
+            .query_one("SELECT banned FROM tenant_state", &[])
+            .ok()?
+            .get::<_, bool>(0)
+            .then_some(())
     });
     // Nobody has asked of the tenant's state, or set it; a dispatch asks of nothing else.
     assert_eq!(it.db.standing(it.tenant), Standing::Banned);
@@ -471,7 +507,10 @@ fn a_statement_that_takes_too_long_is_unavailable_and_changes_nothing() {
     let begun = Instant::now();
     let error = it.set("k", "after").expect_err("the table is locked");
     assert!(matches!(error, DbError::Unavailable(_)), "{error:?}");
-    assert!(begun.elapsed() > Duration::from_secs(5), "it was the server's timeout, not another one");
+    assert!(
+        begun.elapsed() > Duration::from_secs(5),
+        "it was the server's timeout, not another one"
+    );
     holds.rollback().expect("rolled back");
     assert_eq!(it.get("k"), Some(text("before")));
     it.set("k", "after").expect("set");
@@ -494,7 +533,9 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
     }
     let it = Proxied::new(CONNECTIONS);
     let (loud, quiet) = (it.tenant, TenantId::Guild(it.tenant.snowflake() + 1));
-    let set = |tenant, key: &str, value: &str| it.db.kv_set(tenant, Scopes::new(["s"]), key.to_owned(), &text(value));
+    let set = |tenant, key: &str, value: &str| {
+        it.db.kv_set(tenant, Scopes::new(["s"]), key.to_owned(), &text(value))
+    };
     let get = |tenant, key: &str| {
         let record = it.db.kv_get(tenant, &Scopes::new(["s"]), key).expect("readable");
         record.map(|record| record.value)
@@ -516,7 +557,8 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
             });
         }
         eventually("the writers wait", || {
-            (begun.load(Ordering::SeqCst) == WRITERS && held_up_by(holder, &mut observer) > 0).then_some(())
+            (begun.load(Ordering::SeqCst) == WRITERS && held_up_by(holder, &mut observer) > 0)
+                .then_some(())
         });
         for number in 0..20_u32 {
             set(quiet, "meanwhile", &number.to_string()).expect("another tenant's write");

@@ -1,4 +1,5 @@
-//! A supervised child that is any program: what it gets, what becomes of its end, and of dispatches meanwhile.
+//! A supervised child that is any program: what it gets, what becomes of its end, and of dispatches
+//! meanwhile.
 //!
 //! The children are shell one-liners, so no link ever comes up: a worker as broken as can be.
 
@@ -29,14 +30,19 @@ use crate::support::{DEADLINE, TempDir};
 const TENANT: TenantId = TenantId::Guild(1);
 const TOKEN: &str = "the token of this worker";
 
-/// A master of one worker whose links last though the peers at their ends are silent: none of them here beats its heart.
+/// A master of one worker whose links last though the peers at their ends are silent: none of them
+/// here beats its heart.
 pub(crate) fn patient_server() -> ServerConfig {
     ServerConfig { heartbeat_interval: DEADLINE, ..ServerConfig::new(1) }
 }
 
 /// A policy that tries again at once.
 pub(crate) fn hasty() -> Policy {
-    Policy { backoff_min: Duration::from_millis(1), backoff_max: Duration::from_millis(2), ..Policy::default() }
+    Policy {
+        backoff_min: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(2),
+        ..Policy::default()
+    }
 }
 
 /// How to start a program as a worker.
@@ -63,12 +69,16 @@ fn event() -> CreateEvent {
 }
 
 fn dispatch(worker: &WorkerProcessHandle, patience: Duration) -> DispatchError {
-    worker.dispatch_event(TENANT, event(), Instant::now() + patience).expect_err("nobody is there to answer")
+    worker
+        .dispatch_event(TENANT, event(), Instant::now() + patience)
+        .expect_err("nobody is there to answer")
 }
 
 fn wait_for(worker: &WorkerProcessHandle, changes_rx: &Receiver<()>, state: State) {
     while worker.state() != state {
-        changes_rx.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("never {state}: {:?}", worker.report()));
+        changes_rx
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("never {state}: {:?}", worker.report()));
     }
 }
 
@@ -87,13 +97,16 @@ pub(crate) fn read(path: &Path) -> String {
 fn a_child_gets_its_token_and_the_allow_list_and_nothing_else() {
     let folder = TempDir::new();
     let file = folder.path().join("environment");
-    let script = format!("/usr/bin/env | sort > {0}.new; mv {0}.new {0}; exec sleep 600", file.display());
+    let script =
+        format!("/usr/bin/env | sort > {0}.new; mv {0}.new {0}; exec sleep 600", file.display());
     let (worker, _changes_rx) = worker(&script, hasty());
     let text = read(&file);
     // What a shell sets by itself.
     let own = ["PWD", "SHLVL", "_", "OLDPWD"];
     let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    let foreign = |name: &&str| !own.contains(name) && !["PATH", "TZ", "LANG", "RUST_BACKTRACE"].contains(name);
+    let foreign = |name: &&str| {
+        !own.contains(name) && !["PATH", "TZ", "LANG", "RUST_BACKTRACE"].contains(name)
+    };
     assert_eq!(names.into_iter().filter(foreign).collect::<Vec<_>>(), ["MESOPHYLL_CLIENT_TOKEN"]);
     assert!(text.contains(&format!("MESOPHYLL_CLIENT_TOKEN={TOKEN}\n")));
     worker.kill();
@@ -103,11 +116,15 @@ fn a_child_gets_its_token_and_the_allow_list_and_nothing_else() {
 fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_count() {
     let folder = TempDir::new();
     let file = folder.path().join("starts");
-    let (worker, changes_rx) = worker(&format!("echo start >> {}; exit 7", file.display()), hasty());
+    let (worker, changes_rx) =
+        worker(&format!("echo start >> {}; exit 7", file.display()), hasty());
     wait_for(&worker, &changes_rx, State::Failed);
     let report = worker.report();
     assert_eq!(std::fs::read_to_string(&file).expect("a file").lines().count(), 5);
-    assert_eq!((report.restarts.total(), report.last_exit.as_deref(), report.pid), (4, Some("exit code 7"), None));
+    assert_eq!(
+        (report.restarts.total(), report.last_exit.as_deref(), report.pid),
+        (4, Some("exit code 7"), None)
+    );
     let before = Instant::now();
     assert!(matches!(dispatch(&worker, DEADLINE), DispatchError::NoWorker(_)));
     let nowait = worker.dispatch_event_nowait(TENANT, event(), before + DEADLINE);
@@ -120,7 +137,9 @@ fn a_program_that_cannot_be_started_is_a_failure_like_any_other() {
     let child = child("/nowhere/mesophyll", &[]);
     let (changes_tx, changes_rx) = unbounded();
     let config = ProcessConfig::new(0, Some(child), hasty());
-    let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
+    let worker =
+        WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default())
+            .expect("a loop");
     wait_for(&worker, &changes_rx, State::Failed);
     let last_exit = worker.report().last_exit.expect("a reason");
     assert!(last_exit.starts_with("could not be started: "), "{last_exit}");
@@ -291,12 +310,20 @@ fn bytes_that_wait_for_a_worker_are_bounded_too() {
     let large = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES - 1024));
     let deadline = Instant::now() + DEADLINE;
     let event = || CreateEvent { name: "E".to_owned(), author: None, data: large.clone() };
-    let taken = (0..100).take_while(|_| worker.dispatch_event_nowait(TENANT, event(), deadline).is_ok()).count();
+    let taken = (0..100)
+        .take_while(|_| worker.dispatch_event_nowait(TENANT, event(), deadline).is_ok())
+        .count();
     assert_eq!(taken, limits::WAITING_FOR_WORKER_BYTES / 2 / limits::MESSAGE_MAX_BYTES);
     let nowait = worker.dispatch_event_nowait(TENANT, event(), deadline);
     assert!(matches!(nowait, Err(DispatchError::Busy(_))));
-    let other = CreateEvent { name: "E".to_owned(), author: None, data: EventData::RawValue("x".repeat(1 << 20)) };
-    worker.dispatch_event_nowait(TenantId::Guild(7), other, deadline).expect("room for another tenant");
+    let other = CreateEvent {
+        name: "E".to_owned(),
+        author: None,
+        data: EventData::RawValue("x".repeat(1 << 20)),
+    };
+    worker
+        .dispatch_event_nowait(TenantId::Guild(7), other, deadline)
+        .expect("room for another tenant");
     worker.kill();
 }
 
@@ -348,7 +375,13 @@ fn an_answer_to_what_has_waited_may_ask_the_worker_again() {
     });
     let mut large = event();
     large.data = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES));
-    external.worker.submit(TENANT, Ticket(1), Job::Dispatch(large), Instant::now() + DEADLINE, answer);
+    external.worker.submit(
+        TENANT,
+        Ticket(1),
+        Job::Dispatch(large),
+        Instant::now() + DEADLINE,
+        answer,
+    );
     let _peer = external.peer();
     let (result, waiting) = again_rx.recv_timeout(DEADLINE).expect("no lock is held");
     assert!(matches!(result, Err(DispatchError::TooLarge { .. })), "{result:?}");
@@ -361,7 +394,8 @@ fn a_link_that_comes_up_takes_all_that_has_waited() {
     let until = Instant::now() + DEADLINE;
     let mut taken = 0_usize;
     let large = EventData::RawValue("x".repeat(1024 * 1024));
-    let event = |name: usize| CreateEvent { name: name.to_string(), author: None, data: large.clone() };
+    let event =
+        |name: usize| CreateEvent { name: name.to_string(), author: None, data: large.clone() };
     while external.worker.dispatch_event_nowait(TENANT, event(taken), until).is_ok() {
         taken += 1;
     }
@@ -370,7 +404,9 @@ fn a_link_that_comes_up_takes_all_that_has_waited() {
     let mut next = 0;
     while next < taken {
         let message = peer.read().expect("a frame").into_data();
-        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { event, .. })) = ServerMessage::decode(&message) {
+        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { event, .. })) =
+            ServerMessage::decode(&message)
+        {
             assert_eq!(event.name, next.to_string());
             next += 1;
         }

@@ -1,5 +1,5 @@
-//! Supervision with the real binary: whose signals reach whom, what a death leaves behind, and what becomes of a worker that
-//! hangs or whose runtime breaks.
+//! Supervision with the real binary: whose signals reach whom, what a death leaves behind, and what
+//! becomes of a worker that hangs or whose runtime breaks.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,8 @@ use crate::support::binary::{Master, Running, SECRET, TEMPLATES, example, mesoph
 use crate::support::process::{eventually, is_gone, signal, within, workers_of};
 use crate::support::skip::skipped;
 
-/// A master with one worker, from a file of its own; what it starts as its worker can be exchanged while it runs.
+/// A master with one worker, from a file of its own; what it starts as its worker can be exchanged
+/// while it runs.
 struct Exchangeable {
     master: Master,
     folder: PathBuf,
@@ -29,17 +30,21 @@ impl Exchangeable {
         Self::start_as(false, args)
     }
 
-    /// `is_its_own`: the worker is the program that the master runs, whose file is `mesophyll` in the folder.
+    /// `is_its_own`: the worker is the program that the master runs, whose file is `mesophyll` in
+    /// the folder.
     fn start_as(is_its_own: bool, args: &[&str]) -> Self {
-        // A link to the binary, as a program that was just written may be busy; so it has to be in the same file system.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("exchangeable-{:016x}", random::u64()));
+        // A link to the binary, as a program that was just written may be busy; so it has to be in
+        // the same file system.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("exchangeable-{:016x}", random::u64()));
         fs::create_dir(&folder).expect("a new folder");
         let program = folder.join("mesophyll");
         fs::hard_link(env!("CARGO_BIN_EXE_mesophyll"), &program).expect("a link");
         let worker = folder.join("worker");
         fs::hard_link(&program, &worker).expect("a link");
         let exchanged = ["--worker-program", worker.to_str().expect("text")];
-        let like = mesophyll(&[&ONE_WORKER[..], if is_its_own { &[] } else { &exchanged }, args].concat());
+        let like =
+            mesophyll(&[&ONE_WORKER[..], if is_its_own { &[] } else { &exchanged }, args].concat());
         let mut command = Command::new(program);
         command.args(like.get_args()).env("MESOPHYLL_API_SECRET", SECRET);
         for (name, value) in like.get_envs().filter(|(_, value)| value.is_none()) {
@@ -53,8 +58,8 @@ impl Exchangeable {
 
     /// From now on the worker is what this line of shell starts; its arguments are `$@`.
     fn exchange(&self, line: &str) {
-        // Written by another process: a child that another test starts meanwhile would hold a file that this one writes, and a
-        // program that somebody may still write to cannot be started.
+        // Written by another process: a child that another test starts meanwhile would hold a file
+        // that this one writes, and a program that somebody may still write to cannot be started.
         let new = self.folder.join("new");
         let mut writes = Command::new("/bin/sh");
         writes.args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" > "$0""#]).arg(&new).arg(line);
@@ -93,21 +98,28 @@ const ONE_WORKER: [&str; 13] = [
     "*",
 ];
 
-/// The real worker's executors cannot be made to hang from outside, so one that says that its own does takes its place.
+/// The real worker's executors cannot be made to hang from outside, so one that says that its own
+/// does takes its place.
 #[test]
 fn the_log_says_in_what_a_worker_hangs_and_how_long_and_its_tenant_is_quarantined() {
     let exchangeable = Exchangeable::start(&["--hang-timeout", "1s"]);
     let master = &exchangeable.master;
-    exchangeable.exchange(&format!("shift; exec '{}' hangs \"$@\"", example("faulty_worker").display()));
+    exchangeable
+        .exchange(&format!("shift; exec '{}' hangs \"$@\"", example("faulty_worker").display()));
     let mut worker = 0;
     for _ in 0..3 {
         worker = exchangeable.worker_after(worker);
         let (status, body) = master.dispatch("guild/7", "STUCK", "1");
         assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
-        let line = master.running.wait_stderr("worker 0 hangs: an executor has not come back to its loop for ");
-        let (away, running) = line.split_once("; it has been running STUCK of guild:7 for ").expect(&line);
+        let line = master
+            .running
+            .wait_stderr("worker 0 hangs: an executor has not come back to its loop for ");
+        let (away, running) =
+            line.split_once("; it has been running STUCK of guild:7 for ").expect(&line);
         for time in [away, running] {
-            let seconds = time.strip_suffix(" s").and_then(|time| time.rsplit(' ').next()?.parse::<u64>().ok());
+            let seconds = time
+                .strip_suffix(" s")
+                .and_then(|time| time.rsplit(' ').next()?.parse::<u64>().ok());
             assert!(seconds.is_some_and(|seconds| seconds >= 1), "{line}");
         }
         let ended = format!(
@@ -120,8 +132,8 @@ fn the_log_says_in_what_a_worker_hangs_and_how_long_and_its_tenant_is_quarantine
     assert_eq!((status, body["code"].as_str()), (403, Some("Quarantined")), "{body}");
 }
 
-/// A library that makes the clock fail once, in the thread that interrupts scripts, when there is such a file: Rust's own
-/// library panics then.
+/// A library that makes the clock fail once, in the thread that interrupts scripts, when there is
+/// such a file: Rust's own library panics then.
 const BREAKS_CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -149,7 +161,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 /// Compiles it; `None` without a C compiler.
 fn clock_breaker(folder: &Path, test: &str) -> Option<PathBuf> {
     let (source, library) = (write(folder, "clock.c", BREAKS_CLOCK), folder.join("clock.so"));
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    let compiled =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
     match compiled {
         Ok(status) => assert!(status.success()),
         Err(_) => skipped(test, "it needs a C compiler: install gcc or clang"),
@@ -179,7 +192,10 @@ fn a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again() {
     assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
     fs::remove_file(&when).expect("removed");
     // In either order: what a worker prints and how it ended are told by different threads.
-    for told in ["the thread luau-tick has ended by a panic", &format!("worker 0 (pid {worker}) ended: exit code 70")] {
+    for told in [
+        "the thread luau-tick has ended by a panic",
+        &format!("worker 0 (pid {worker}) ended: exit code 70"),
+    ] {
         eventually(told, || master.running.stderr_so_far().contains(told).then_some(()));
     }
     assert!(is_gone(worker));
@@ -203,7 +219,10 @@ fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
         worker = exchangeable.worker_after(worker);
         assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
         // As it is called in `ps`, though it was started by a descriptor.
-        assert_eq!(fs::read_to_string(format!("/proc/{worker}/comm")).expect("it runs"), "mesophyll\n");
+        assert_eq!(
+            fs::read_to_string(format!("/proc/{worker}/comm")).expect("it runs"),
+            "mesophyll\n"
+        );
         fs::write(&file, "").expect("a file");
     }
 }
@@ -212,35 +231,59 @@ fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
 fn a_master_whose_workers_cannot_be_started_says_why_each_time_and_at_its_end() {
     let folder = TempDir::new();
     let program = folder.path().join("worker");
-    // Written by another process, as in `exchange`; it can be executed, but what it asks for is not there.
+    // Written by another process, as in `exchange`; it can be executed, but what it asks for is not
+    // there.
     let script = r#"printf '#!/nowhere/sh\n' > "$0" && chmod 755 "$0""#;
-    assert!(Command::new("/bin/sh").args(["-c", script]).arg(&program).status().expect("a shell").success());
+    assert!(
+        Command::new("/bin/sh")
+            .args(["-c", script])
+            .arg(&program)
+            .status()
+            .expect("a shell")
+            .success()
+    );
     let program = program.to_str().expect("a plain path");
-    let args = [&ONE_WORKER[..], &["--failures-a-minute", "2", "--worker-program", program]].concat();
+    let args =
+        [&ONE_WORKER[..], &["--failures-a-minute", "2", "--worker-program", program]].concat();
     let mut command = mesophyll(&args);
     command.env("MESOPHYLL_API_SECRET", SECRET);
     let ended = Running::start(command).wait();
     let why = format!("could not be started: {program}: No such file or directory (os error 2)");
-    let lines = |start: &str| ended.stderr.lines().filter(|line| line.contains(start) && line.contains(&why)).count();
-    assert_eq!((ended.code(), lines("WARN  [mesophyll::worker::supervision] worker 0 could")), (5, 2), "{ended:?}");
+    let lines = |start: &str| {
+        ended.stderr.lines().filter(|line| line.contains(start) && line.contains(&why)).count()
+    };
+    assert_eq!(
+        (ended.code(), lines("WARN  [mesophyll::worker::supervision] worker 0 could")),
+        (5, 2),
+        "{ended:?}"
+    );
     assert_eq!(
         lines("ERROR [mesophyll::worker::supervision] worker 0: its worker has failed too often"),
         1,
         "{ended:?}"
     );
     let last = ended.stderr.lines().last().expect("a line");
-    assert_eq!(last, format!("mesophyll: no worker is left: each has failed too often; worker 0: {why}"));
+    assert_eq!(
+        last,
+        format!("mesophyll: no worker is left: each has failed too often; worker 0: {why}")
+    );
 }
 
 #[test]
 fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
     let folder = TempDir::new();
-    let Some(library) = clock_breaker(folder.path(), "a_master_whose_own_runtime_breaks_ends_with_code_70") else {
+    let Some(library) =
+        clock_breaker(folder.path(), "a_master_whose_own_runtime_breaks_ends_with_code_70")
+    else {
         return;
     };
     let when = folder.path().join("now");
-    let mut command = mesophyll(&[&ONE_WORKER[..], &["--mode", "thread-pool", "--stop-timeout", "2s"]].concat());
-    command.env("MESOPHYLL_API_SECRET", SECRET).env("LD_PRELOAD", library).env("BREAKS_CLOCK_WHEN", &when);
+    let mut command =
+        mesophyll(&[&ONE_WORKER[..], &["--mode", "thread-pool", "--stop-timeout", "2s"]].concat());
+    command
+        .env("MESOPHYLL_API_SECRET", SECRET)
+        .env("LD_PRELOAD", library)
+        .env("BREAKS_CLOCK_WHEN", &when);
     let master = Master::of(Running::start(command));
     assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
     // Before that: afterwards there may be nobody left to take it.
@@ -252,13 +295,25 @@ fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
 /// Ctrl-C in a terminal: the whole foreground group gets it.
 #[test]
 fn an_interrupt_of_the_masters_process_group_lets_what_is_under_way_finish() {
-    let args = ["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--store", "memory:", "--workers", "1"];
-    let mut command = mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat());
+    let args = [
+        "master",
+        "--listen",
+        "127.0.0.1:0",
+        "--api",
+        "127.0.0.1:0",
+        "--store",
+        "memory:",
+        "--workers",
+        "1",
+    ];
+    let mut command =
+        mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat());
     command.env("MESOPHYLL_API_SECRET", SECRET).process_group(0);
     let master = Master::of(Running::start(command));
     master.wait_ready();
     std::thread::scope(|scope| {
-        let answered = scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"last","seconds":1}"#));
+        let answered =
+            scope.spawn(|| master.dispatch("guild/1", "WAIT", r#"{"mark":"last","seconds":1}"#));
         master.running.wait_stderr("waiting last");
         let group = Pid::from_raw(i32::try_from(master.pid()).expect("a pid")).expect("a pid");
         kill_process_group(group, Signal::INT).expect("it runs");
@@ -275,7 +330,9 @@ fn a_worker_that_is_stopped_dies_with_a_master_that_is_killed() {
     // A stopped process reads no stdin: only the system can end it.
     signal(workers[&0], Signal::STOP);
     signal(master.pid(), Signal::KILL);
-    within(Duration::from_secs(5), "no worker is left", || workers.values().all(|pid| is_gone(*pid)).then_some(()));
+    within(Duration::from_secs(5), "no worker is left", || {
+        workers.values().all(|pid| is_gone(*pid)).then_some(())
+    });
 }
 
 #[test]
@@ -285,7 +342,11 @@ fn the_death_of_a_worker_is_told_with_what_it_said_last() {
     let worker = workers_of(master.pid())[&0];
     master.running.wait_stderr(&format!("worker 0 (pid {worker}): "));
     signal(worker, Signal::KILL);
-    master.running.wait_stderr(&format!("worker 0 (pid {worker}) ended: killed by signal 9; the last"));
+    master
+        .running
+        .wait_stderr(&format!("worker 0 (pid {worker}) ended: killed by signal 9; the last"));
     master.running.wait_stderr("    INFO ");
-    eventually("it comes back", || workers_of(master.pid()).get(&0).filter(|pid| **pid != worker).copied());
+    eventually("it comes back", || {
+        workers_of(master.pid()).get(&0).filter(|pid| **pid != worker).copied()
+    });
 }

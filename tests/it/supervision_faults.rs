@@ -1,7 +1,7 @@
 //! Workers that hang, flap, fall silent or die in the middle: what their supervision makes of it.
 //!
-//! Each worker is two things here: a process that is ours to signal (a shell one-liner), and a link that the test itself holds, so
-//! that it can say whatever a broken worker might.
+//! Each worker is two things here: a process that is ours to signal (a shell one-liner), and a link
+//! that the test itself holds, so that it can say whatever a broken worker might.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::Job;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::pool::process::supervisor::{Cause, Policy, State};
-use mesophyll::pool::{Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport};
+use mesophyll::pool::{
+    Managed, ProcessConfig, Quarantine, Recycle, RestartError, WorkerProcessHandle, WorkerReport,
+};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData, TenantId};
@@ -71,7 +73,9 @@ impl Broken {
             if is_so(&report) {
                 return report;
             }
-            self.changes_rx.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("never {what}: {report:?}"));
+            self.changes_rx
+                .recv_timeout(DEADLINE)
+                .unwrap_or_else(|_| panic!("never {what}: {report:?}"));
         }
     }
 
@@ -84,7 +88,9 @@ impl Broken {
 
     /// As [`Broken::connect`], where the worker need not stay ready until somebody looks.
     fn link(&self) -> (Peer, u32) {
-        let pid = self.wait("started", |report| report.state == State::Starting && report.pid.is_some()).pid;
+        let pid = self
+            .wait("started", |report| report.state == State::Starting && report.pid.is_some())
+            .pid;
         let socket = TcpStream::connect(self.server.local_addr()).expect("connect");
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let token = self.server.get_token_for_worker(0).expect("a token");
@@ -97,7 +103,9 @@ impl Broken {
     /// Puts events of these tenants in flight: each has reached the worker, and none is answered.
     fn in_flight(&self, peer: &mut Peer, tenants: &[TenantId]) {
         for tenant in tenants {
-            self.worker.dispatch_event_nowait(*tenant, event("RUNS"), Instant::now() + DEADLINE).expect("sent");
+            self.worker
+                .dispatch_event_nowait(*tenant, event("RUNS"), Instant::now() + DEADLINE)
+                .expect("sent");
             peer.next_dispatch();
         }
     }
@@ -124,7 +132,11 @@ impl Peer {
             if let Ok(Incoming::Message(ServerMessage::DispatchEvent { id, event, req_id })) =
                 ServerMessage::decode(&message)
             {
-                return (id, event.name, req_id.expect("every event of a supervised worker is to be answered"));
+                return (
+                    id,
+                    event.name,
+                    req_id.expect("every event of a supervised worker is to be answered"),
+                );
             }
         }
     }
@@ -195,10 +207,16 @@ fn a_tenant_in_flight_at_three_deaths_is_quarantined_and_what_it_has_waiting_is_
         broken.in_flight(&mut peer, &tenants);
         assert!(!broken.quarantine.holds(CULPRIT));
         if round == 3 {
-            // With its link away, one more of its events waits for the worker when that dies for the last time.
+            // With its link away, one more of its events waits for the worker when that dies for
+            // the last time.
             peer.0.get_ref().shutdown(std::net::Shutdown::Both).expect("open");
             broken.wait("away", |report| report.state == State::Starting);
-            waits = Some(start(&*broken.worker, CULPRIT, Job::Dispatch(event("MORE")), Instant::now() + DEADLINE));
+            waits = Some(start(
+                &*broken.worker,
+                CULPRIT,
+                Job::Dispatch(event("MORE")),
+                Instant::now() + DEADLINE,
+            ));
             assert_eq!(broken.worker.report().waiting, 1);
         }
         signal(pid, Signal::KILL);
@@ -207,7 +225,10 @@ fn a_tenant_in_flight_at_three_deaths_is_quarantined_and_what_it_has_waiting_is_
     assert_eq!(waits.expect("it was started").wait(), Err(DispatchError::Quarantined));
     let list = broken.quarantine.list();
     assert_eq!(list.iter().map(|(tenant, _)| *tenant).collect::<Vec<_>>(), [CULPRIT]);
-    assert!(list[0].1.reason.contains("worker 0") && list[0].1.reason.contains("signal 9"), "{list:?}");
+    assert!(
+        list[0].1.reason.contains("worker 0") && list[0].1.reason.contains("signal 9"),
+        "{list:?}"
+    );
 }
 
 #[test]
@@ -237,7 +258,9 @@ fn a_link_that_comes_and_goes_while_its_process_lives_ends_the_worker_as_failed(
         broken.wait("noticed", |report| report.state != State::Ready);
         if broken.worker.report().pid != Some(pid) || links % 5 == 0 {
             broken.wait("ended", |report| report.pid != Some(pid));
-            broken.wait("starting or failed", |report| matches!(report.state, State::Starting | State::Failed));
+            broken.wait("starting or failed", |report| {
+                matches!(report.state, State::Starting | State::Failed)
+            });
         }
     }
     assert_eq!((links, broken.worker.report().restarts.total()), (25, 4));
@@ -251,10 +274,15 @@ fn a_link_that_comes_and_goes_while_its_process_lives_ends_the_worker_as_failed(
 
 #[test]
 fn a_process_that_lives_but_is_silent_is_ended() {
-    let server = ServerConfig { heartbeat_interval: Duration::from_millis(500), ..ServerConfig::new(1) };
+    let server =
+        ServerConfig { heartbeat_interval: Duration::from_millis(500), ..ServerConfig::new(1) };
     let broken = Broken::with(hasty(), Recycle::default(), server);
-    // It waits for the link, so that it is sent as soon as that is up, however soon this thread may look.
-    broken.worker.dispatch_event_nowait(CULPRIT, event("RUNS"), Instant::now() + DEADLINE).expect("it waits");
+    // It waits for the link, so that it is sent as soon as that is up, however soon this thread may
+    // look.
+    broken
+        .worker
+        .dispatch_event_nowait(CULPRIT, event("RUNS"), Instant::now() + DEADLINE)
+        .expect("it waits");
     let (mut peer, pid) = broken.link();
     peer.next_dispatch();
     let report = broken.wait("restarted", |report| report.restarts.total() == 1);
@@ -288,7 +316,10 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
     assert_eq!(second.wait(), Ok(EncodedValue::null()));
     assert_eq!(new.next_dispatch().1, "THIRD");
     broken.worker.wait_restarted(restarts, by).expect("it is ready");
-    assert_eq!(broken.worker.report().last_exit.as_deref(), Some("killed by signal 15 (rolling restart)"));
+    assert_eq!(
+        broken.worker.report().last_exit.as_deref(),
+        Some("killed by signal 15 (rolling restart)")
+    );
     old.wait_closed();
 }
 
@@ -302,7 +333,10 @@ fn a_restart_whose_new_process_fails_is_told() {
     // From now on no process of it gets anywhere.
     std::fs::write(&file, "").expect("a file");
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
-    let error = broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect_err("it is not ready");
+    let error = broken
+        .worker
+        .wait_restarted(restarts, Instant::now() + DEADLINE)
+        .expect_err("it is not ready");
     assert!(
         matches!(&error, RestartError::NotReady(text) if text.ends_with("its last process: exit code 7")),
         "{error}"
@@ -321,12 +355,19 @@ fn a_restart_is_refused_once_the_worker_ends_for_good() {
 
 #[test]
 fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
-    let health = |events, memory_bytes| ClientMessage::Health(Health { events, memory_bytes, ..Health::default() });
+    let health = |events, memory_bytes| {
+        ClientMessage::Health(Health { events, memory_bytes, ..Health::default() })
+    };
     let by_events = Recycle { events: Some(1000), ..Recycle::default() };
     let by_memory = Recycle { memory_bytes: Some(1 << 30), ..Recycle::default() };
     for (recycle, well, due, reason) in [
         (by_events, health(899, 1 << 40), health(1101, 0), "(recycled after 1101 events)"),
-        (by_memory, health(1 << 40, 1 << 29), health(0, 2 << 30), "(recycled at 2048 MiB of memory)"),
+        (
+            by_memory,
+            health(1 << 40, 1 << 29),
+            health(0, 2 << 30),
+            "(recycled at 2048 MiB of memory)",
+        ),
     ] {
         let broken = Broken::with(hasty(), recycle, patient_server());
         let (mut peer, _) = broken.connect();
@@ -335,7 +376,10 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
         assert_eq!(broken.worker.state(), State::Ready);
         peer.say(&due);
         let report = broken.wait("recycled", |report| report.restarts.total() == 1);
-        assert!(report.last_exit.as_deref().is_some_and(|exit| exit.ends_with(reason)), "{report:?}");
+        assert!(
+            report.last_exit.as_deref().is_some_and(|exit| exit.ends_with(reason)),
+            "{report:?}"
+        );
     }
     let by_age = Recycle { age: Some(Duration::from_millis(300)), ..Recycle::default() };
     let begun = Instant::now();
@@ -343,7 +387,9 @@ fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
     let (_peer, _) = broken.link();
     let report = broken.wait("recycled", |report| report.restarts.total() == 1);
     let exit = report.last_exit.as_deref().expect("it ended");
-    let age = exit.split_once("(recycled after ").and_then(|(_, age)| age.strip_suffix(" s)")?.parse::<u64>().ok());
+    let age = exit
+        .split_once("(recycled after ")
+        .and_then(|(_, age)| age.strip_suffix(" s)")?.parse::<u64>().ok());
     assert!(age.is_some_and(|age| age <= begun.elapsed().as_secs()), "{report:?}");
 }
 
@@ -352,7 +398,8 @@ fn a_worker_that_ignores_term_does_not_hold_up_its_restart() {
     let policy = Policy { term_grace: Duration::from_millis(200), ..hasty() };
     let folder = TempDir::new();
     let file = folder.path().join("ready");
-    // It waits for the end of its stdin, which the supervisor holds open. The link does not tell that the shell is as far as that.
+    // It waits for the end of its stdin, which the supervisor holds open. The link does not tell
+    // that the shell is as far as that.
     let script = format!("trap '' TERM; echo ready > {}; read nothing", file.display());
     let broken = Broken::of(&script, policy, Recycle::default(), patient_server());
     let (_peer, pid) = broken.connect();
@@ -370,10 +417,16 @@ fn a_worker_that_is_killed_or_stopped_while_it_starts_stays_away() {
     let pid = broken.wait("started", starting).pid.expect("it runs");
     broken.worker.kill_until_restart().expect("it is killed");
     assert!(is_gone(pid));
-    assert_eq!((broken.worker.state(), broken.worker.report().restarts.total()), (State::Stopped, 0));
+    assert_eq!(
+        (broken.worker.state(), broken.worker.report().restarts.total()),
+        (State::Stopped, 0)
+    );
     broken.worker.restart(Cause::Operator).expect("it is restarted");
     let pid = broken.wait("started again", starting).pid.expect("it runs");
-    assert!(broken.worker.stop(Instant::now() + DEADLINE, Instant::now() + DEADLINE), "nothing is in flight: no drain");
+    assert!(
+        broken.worker.stop(Instant::now() + DEADLINE, Instant::now() + DEADLINE),
+        "nothing is in flight: no drain"
+    );
     assert!(is_gone(pid));
 }
 
@@ -387,7 +440,10 @@ fn a_worker_that_failed_is_waited_for_when_it_is_restarted() {
         let restarts = broken.worker.restart(Cause::Operator).expect("it is restarted");
         // It is neither ready yet, nor failed any more.
         let at_once = broken.worker.wait_restarted(restarts, Instant::now());
-        assert!(matches!(&at_once, Err(RestartError::NotReady(text)) if text.contains("is starting")), "{at_once:?}");
+        assert!(
+            matches!(&at_once, Err(RestartError::NotReady(text)) if text.contains("is starting")),
+            "{at_once:?}"
+        );
         let (_peer, _) = broken.connect();
         broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect("it is ready");
         broken.worker.kill_until_restart().expect("it is killed");

@@ -1,6 +1,7 @@
 //! What workers print, and where it ends up: in the log, bounded, without ever holding a worker up.
 //!
-//! The workers are shell one-liners; the log is the test binary's own logger, which one of the tests makes hang.
+//! The workers are shell one-liners; the log is the test binary's own logger, which one of the
+//! tests makes hang.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -18,7 +19,8 @@ use crate::supervision::{child, hasty};
 use crate::support::process::{eventually, is_gone, signal};
 use crate::support::{DEADLINE, TempDir};
 
-/// Keeps what the library logs about workers; a line with the word `HANG` in it waits until the test lets go.
+/// Keeps what the library logs about workers; a line with the word `HANG` in it waits until the
+/// test lets go.
 struct Capture {
     lines: Mutex<Vec<String>>,
     gate_rx: Receiver<()>,
@@ -39,7 +41,10 @@ impl Log for Capture {
         if text.contains("HANG") {
             let _ = self.gate_rx.recv();
         }
-        let below = record.key_values().get(Key::from(BELOW)).map_or_else(String::new, |below| format!("\n{below}"));
+        let below = record
+            .key_values()
+            .get(Key::from(BELOW))
+            .map_or_else(String::new, |below| format!("\n{below}"));
         self.lines.lock().expect("not poisoned").push(format!("{} {text}{below}", record.level()));
     }
 
@@ -85,16 +90,29 @@ fn exists(file: &Path) -> Option<()> {
 fn both_outputs_reach_the_log_line_by_line_and_the_last_lines_are_told_with_the_death() {
     let script = "echo 'INFO  [x] ready'; echo to stderr >&2; i=1; while [ $i -le 60 ]; do echo line $i; i=$((i+1)); done; exit 9";
     let worker = worker(800, script, Policy { failures_in_window: 1, ..hasty() });
-    let end = eventually("its end is told", || logged(800).into_iter().find(|line| line.contains("exit code 9")));
-    let pid = end.split("(pid ").nth(1).and_then(|rest| rest.split(')').next()).expect("a pid").to_owned();
-    let lines = eventually("all lines are logged", || Some(logged(800)).filter(|lines| lines.len() >= 64));
-    for expected in
-        ["INFO worker 800 (pid P): [x] ready", "WARN worker 800 (pid P): to stderr", "WARN worker 800 (pid P): line 60"]
-    {
+    let end = eventually("its end is told", || {
+        logged(800).into_iter().find(|line| line.contains("exit code 9"))
+    });
+    let pid = end
+        .split("(pid ")
+        .nth(1)
+        .and_then(|rest| rest.split(')').next())
+        .expect("a pid")
+        .to_owned();
+    let lines =
+        eventually("all lines are logged", || Some(logged(800)).filter(|lines| lines.len() >= 64));
+    for expected in [
+        "INFO worker 800 (pid P): [x] ready",
+        "WARN worker 800 (pid P): to stderr",
+        "WARN worker 800 (pid P): line 60",
+    ] {
         let expected = expected.replace('P', &pid);
         assert!(lines.contains(&expected), "{expected:?} is not in {lines:?}");
     }
-    assert!(end.contains("the last 50 lines that it printed:\nline 11\n") && end.ends_with("\nline 60"), "{end}");
+    assert!(
+        end.contains("the last 50 lines that it printed:\nline 11\n") && end.ends_with("\nline 60"),
+        "{end}"
+    );
     worker.kill();
 }
 
@@ -102,14 +120,19 @@ fn both_outputs_reach_the_log_line_by_line_and_the_last_lines_are_told_with_the_
 fn a_worker_that_floods_its_output_is_not_held_up_and_does_not_fill_the_log() {
     let folder = TempDir::new();
     let done = folder.path().join("done");
-    let script = format!("yes flood | head -n 500000 >&2; echo x > {}; exec sleep 600", done.display());
+    let script =
+        format!("yes flood | head -n 500000 >&2; echo x > {}; exec sleep 600", done.display());
     let worker = worker(810, &script, hasty());
     eventually("it has printed all of it", || exists(&done));
     worker.kill();
     let lines = logged(810);
     let flood = lines.iter().filter(|line| line.ends_with(": flood")).count();
     assert!(flood >= limits::WORKER_OUTPUT_BURST as usize && flood < 250_000, "{flood} lines");
-    assert!(lines.iter().any(|line| line.contains("lines of its output were dropped")), "{:?}", lines.last());
+    assert!(
+        lines.iter().any(|line| line.contains("lines of its output were dropped")),
+        "{:?}",
+        lines.last()
+    );
 }
 
 #[test]
@@ -123,10 +146,16 @@ fn a_log_that_is_stuck_holds_up_no_worker() {
     );
     let worker = worker(820, &script, hasty());
     eventually("it has printed all of it", || exists(&done));
-    assert_eq!(logged(820).iter().filter(|line| line.contains("xxx")).count(), 0, "the log was stuck all the time");
+    assert_eq!(
+        logged(820).iter().filter(|line| line.contains("xxx")).count(),
+        0,
+        "the log was stuck all the time"
+    );
     let pid = worker.report().pid.expect("it runs");
     signal(pid, rustix::process::Signal::KILL);
-    eventually("it is restarted all the same", || (worker.report().restarts.total() > 0).then_some(()));
+    eventually("it is restarted all the same", || {
+        (worker.report().restarts.total() > 0).then_some(())
+    });
     assert!(is_gone(pid));
     drop(capture().gate_tx.lock().expect("not poisoned").take());
     worker.kill();
@@ -137,11 +166,16 @@ fn what_a_child_left_running_may_go_on_printing_and_holds_nothing_up() {
     let folder = TempDir::new();
     let file = folder.path().join("left");
     // The process that is left behind prints for ever into the socket that it inherited.
-    let script = format!("trap '' PIPE; while :; do echo noise || exit; done & echo $! > {}; exit 1", file.display());
+    let script = format!(
+        "trap '' PIPE; while :; do echo noise || exit; done & echo $! > {}; exit 1",
+        file.display()
+    );
     let (changes_tx, changes_rx) = unbounded();
     let policy = Policy { failures_in_window: 1, ..hasty() };
     let config = ProcessConfig::new(830, Some(child("/bin/sh", &["-c", &script])), policy);
-    let worker = WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default()).expect("a loop");
+    let worker =
+        WorkerProcessHandle::start(config, move || changes_tx.send(()).unwrap_or_default())
+            .expect("a loop");
     while worker.report().last_exit.is_none() {
         changes_rx.recv_timeout(DEADLINE).expect("its end is noticed");
     }

@@ -1,5 +1,5 @@
-//! Restarts, kills and stops by an operator, with the real binary: what they cost (nothing, where they can), and what becomes of
-//! them when something else goes wrong meanwhile.
+//! Restarts, kills and stops by an operator, with the real binary: what they cost (nothing, where
+//! they can), and what becomes of them when something else goes wrong meanwhile.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,9 @@ use crate::support::process::{eventually, is_gone, signal, within, workers_of};
 
 /// A guild that lives on this worker of two.
 fn guild_on(worker: usize) -> String {
-    let id = (0..).map(|n| (n as u64) << 22 | 7).find(|id| worker_for(TenantId::Guild(*id), 2) == worker);
+    let id = (0..)
+        .map(|n| (n as u64) << 22 | 7)
+        .find(|id| worker_for(TenantId::Guild(*id), 2) == worker);
     format!("guild/{}", id.expect("some tenant lives there"))
 }
 
@@ -39,9 +41,9 @@ fn operate(master: &Master, path: &str) -> (u16, String) {
     post(master.api(), path, &token(7), "")
 }
 
-/// Dispatches counting events as fast as they are answered, from several callers with tenants of their own, while `meanwhile`
-/// runs, which is told how many have been; checks that each tenant's counts are 1, 2, 3 and so on: none was lost, none ran
-/// twice.
+/// Dispatches counting events as fast as they are answered, from several callers with tenants of
+/// their own, while `meanwhile` runs, which is told how many have been; checks that each tenant's
+/// counts are 1, 2, 3 and so on: none was lost, none ran twice.
 fn under_load(master: &Master, meanwhile: impl FnOnce(&AtomicU64)) {
     let is_over = AtomicBool::new(false);
     let total = AtomicU64::new(0);
@@ -57,7 +59,10 @@ fn under_load(master: &Master, meanwhile: impl FnOnce(&AtomicU64)) {
                     assert_eq!(answer, (200, Value::from(count)), "{tenant}");
                     // One that nobody waits for counts, too.
                     if count.is_multiple_of(5) {
-                        assert_eq!(master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0, 202);
+                        assert_eq!(
+                            master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0,
+                            202
+                        );
                         count += 1;
                     }
                     total.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +92,9 @@ fn roll_at_least_three_times(master: &Master, events: &AtomicU64) {
     while rounds < 3 || events.load(Ordering::Relaxed) < 200 {
         rounds += 1;
         // The one before has said that it is done, and may still be about to end.
-        eventually("one may begin", || (operate(master, "/i/rolling-restart").0 == 202).then_some(()));
+        eventually("one may begin", || {
+            (operate(master, "/i/rolling-restart").0 == 202).then_some(())
+        });
         master.running.wait_stderr("the rolling restart is done");
     }
 }
@@ -99,9 +106,16 @@ fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
     let before = workers_of(master.pid());
     under_load(&master, |events| roll_at_least_three_times(&master, events));
     let after = workers_of(master.pid());
-    assert!(before.iter().all(|(id, pid)| is_gone(*pid) && after[id] != *pid), "{before:?} {after:?}");
+    assert!(
+        before.iter().all(|(id, pid)| is_gone(*pid) && after[id] != *pid),
+        "{before:?} {after:?}"
+    );
     for worker in workers(&master) {
-        assert_eq!((&worker["state"], worker["restarts"].as_u64() >= Some(3)), (&json!("ready"), true), "{worker}");
+        assert_eq!(
+            (&worker["state"], worker["restarts"].as_u64() >= Some(3)),
+            (&json!("ready"), true),
+            "{worker}"
+        );
         assert_eq!(worker["last_exit"], "exit code 0 (rolling restart)");
     }
     master.stop().0.expect(0, "");
@@ -113,7 +127,11 @@ fn a_rolling_restart_of_threads_under_load_loses_nothing_and_doubles_nothing() {
     master.wait_ready();
     under_load(&master, |events| roll_at_least_three_times(&master, events));
     for worker in workers(&master) {
-        assert_eq!((&worker["state"], worker["restarts"].as_u64() >= Some(3)), (&json!("ready"), true), "{worker}");
+        assert_eq!(
+            (&worker["state"], worker["restarts"].as_u64() >= Some(3)),
+            (&json!("ready"), true),
+            "{worker}"
+        );
     }
     master.stop().0.expect(0, "");
 }
@@ -128,7 +146,9 @@ fn recycling_under_load_loses_nothing_either() {
             master.running.wait_stderr("is recycled after");
         }
     });
-    let is_recycled = |worker: &Value| worker["last_exit"].as_str().is_some_and(|exit| exit.contains("recycled after"));
+    let is_recycled = |worker: &Value| {
+        worker["last_exit"].as_str().is_some_and(|exit| exit.contains("recycled after"))
+    };
     eventually("one has ended for that", || workers(&master).iter().any(is_recycled).then_some(()));
     master.wait_ready();
     master.stop().0.expect(0, "");
@@ -140,7 +160,8 @@ fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts()
     master.wait_ready();
     let tenant = guild_on(0);
     std::thread::scope(|scope| {
-        // It is under way until it is released, so that the first rolling restart has to wait all the time.
+        // It is under way until it is released, so that the first rolling restart has to wait all
+        // the time.
         let last = scope.spawn(|| master.dispatch(&tenant, "HOLD", r#"{"mark":"long"}"#));
         master.running.wait_stderr("waiting long");
         assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
@@ -148,7 +169,11 @@ fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts()
         master.running.signal(Signal::HUP);
         master.running.wait_stderr("no rolling restart: a rolling restart is under way");
         master.release(&tenant);
-        assert_eq!(last.join().expect("an answer"), (200, Value::from("waited long")), "it was let finish");
+        assert_eq!(
+            last.join().expect("an answer"),
+            (200, Value::from("waited long")),
+            "it was let finish"
+        );
     });
     master.running.wait_stderr("the rolling restart is done");
 
@@ -169,13 +194,15 @@ fn a_rolling_restart_stops_at_a_worker_that_does_not_come_back() {
     write(&templates, "main.luau", "return function(ctx) return ctx:event().name end");
     // It fails again and again until its templates are back, and is not to be given up meanwhile.
     let patience = ["--failures-a-minute", "100", "--failures-in-a-row", "100"];
-    let templates_option = ["--log", "info", "--templates", templates.to_str().expect("a plain path")];
+    let templates_option =
+        ["--log", "info", "--templates", templates.to_str().expect("a plain path")];
     let master = Master::start(&[&templates_option[..], &patience].concat());
     master.wait_ready();
     let before = workers_of(master.pid());
     std::fs::rename(&templates, &moved).expect("moved");
     let restart = command(&master, &["restart", "--all"]);
-    restart.expect(1, "the rolling restart stopped: worker 0 is dead; its last process: exit code 3");
+    restart
+        .expect(1, "the rolling restart stopped: worker 0 is dead; its last process: exit code 3");
     assert_eq!(workers_of(master.pid()).get(&1), before.get(&1), "the other one was left alone");
     assert_eq!(master.dispatch(&guild_on(1), "A", "1"), (200, Value::from("A")));
     std::fs::rename(&moved, &templates).expect("moved back");
@@ -214,9 +241,11 @@ fn a_worker_is_killed_stays_away_and_is_restarted() {
         rolled.expect(0, "worker 0 was left alone: it is stopped");
         command(&master, &["restart", "0"]).expect(0, "");
         assert_eq!(master.dispatch(&guild_on(0), "ECHO", "3"), (200, Value::from(3)), "{mode}");
-        for (path, status) in
-            [("/i/restart-worker/2", 404), ("/i/restart-worker/x", 400), ("/i/kill-worker/99999999999999999999", 400)]
-        {
+        for (path, status) in [
+            ("/i/restart-worker/2", 404),
+            ("/i/restart-worker/x", 400),
+            ("/i/kill-worker/99999999999999999999", 400),
+        ] {
             assert_eq!(operate(&master, path).0, status, "{path}");
         }
         master.stop().0.expect(0, "");
@@ -225,10 +254,19 @@ fn a_worker_is_killed_stays_away_and_is_restarted() {
 
 #[test]
 fn one_worker_that_cannot_be_killed_now_does_not_keep_the_others_from_it() {
-    let master =
-        Master::start(&["--mode", "thread-pool", "--log", "info", "--stop-timeout", "2s", "--drain-timeout", "5m"]);
+    let master = Master::start(&[
+        "--mode",
+        "thread-pool",
+        "--log",
+        "info",
+        "--stop-timeout",
+        "2s",
+        "--drain-timeout",
+        "5m",
+    ]);
     std::thread::scope(|scope| {
-        let answer = scope.spawn(|| master.dispatch(&guild_on(0), "WAIT", r#"{"mark":"draining","seconds":5}"#));
+        let answer = scope
+            .spawn(|| master.dispatch(&guild_on(0), "WAIT", r#"{"mark":"draining","seconds":5}"#));
         master.running.wait_stderr("waiting draining");
         assert_eq!(operate(&master, "/i/restart-worker/0").0, 202);
         let (status, body) = operate(&master, "/i/kill-worker");
@@ -243,8 +281,9 @@ fn the_table_of_workers_has_what_the_contract_says() {
     let master = Master::start(&["--log", "info", "--heartbeat-interval", "1s"]);
     master.wait_ready();
     assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1").0, 200);
-    let worker =
-        eventually("its health came in", || workers(&master).into_iter().next().filter(|worker| worker["vms"] == 1));
+    let worker = eventually("its health came in", || {
+        workers(&master).into_iter().next().filter(|worker| worker["vms"] == 1)
+    });
     assert_eq!(worker["pid"], workers_of(master.pid())[&0]);
     for number in ["uptime_s", "heartbeat_age_ms", "in_flight", "vms", "restarts"] {
         assert!(worker[number].is_u64(), "{number} in {worker}");
@@ -254,7 +293,10 @@ fn the_table_of_workers_has_what_the_contract_says() {
     table.expect(0, "");
     assert!(table.stdout[0].starts_with("ID  STATE  PID"), "{table:?}");
     assert_eq!(table.stdout.len(), 3);
-    assert_eq!(command(&master, &["workers", "--json"]).json()[0].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        command(&master, &["workers", "--json"]).json()[0].as_array().map(Vec::len),
+        Some(2)
+    );
     let api = master.api().to_string();
     let mut watch = mesophyll(&["workers", "--watch", "--api", &api]);
     watch.env("MESOPHYLL_INTERNAL_TOKEN", token(7));
@@ -273,9 +315,14 @@ fn in_flight(master: &Master, worker: usize, mark: &str) -> u32 {
     pid
 }
 
-/// Puts an event in flight that takes long, lets `meanwhile` do something to its worker's process, and returns what its
-/// caller got.
-fn while_in_flight(master: &Master, tenant: &str, mark: &str, meanwhile: impl FnOnce(u32)) -> (u16, Value) {
+/// Puts an event in flight that takes long, lets `meanwhile` do something to its worker's process,
+/// and returns what its caller got.
+fn while_in_flight(
+    master: &Master,
+    tenant: &str,
+    mark: &str,
+    meanwhile: impl FnOnce(u32),
+) -> (u16, Value) {
     std::thread::scope(|scope| {
         let data = format!(r#"{{"mark":"{mark}","seconds":25}}"#);
         let answer = scope.spawn(move || master.dispatch(tenant, "WAIT", &data));
@@ -297,7 +344,8 @@ fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_
         });
         assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
         eventually("its worker is ready again", || {
-            (workers(&master)[0]["state"] == "ready" && workers(&master)[0]["restarts"] == round).then_some(())
+            (workers(&master)[0]["state"] == "ready" && workers(&master)[0]["restarts"] == round)
+                .then_some(())
         });
     }
     let (status, body) = master.dispatch(&culprit, "ECHO", "1");
@@ -307,7 +355,11 @@ fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_
         "{body}"
     );
     assert_eq!(master.dispatch_with(&culprit, "ECHO", "1", "?nowait=true").0, 403);
-    assert_eq!(master.dispatch(neighbour, "ECHO", "1"), (200, Value::from(1)), "on the same worker");
+    assert_eq!(
+        master.dispatch(neighbour, "ECHO", "1"),
+        (200, Value::from(1)),
+        "on the same worker"
+    );
     let list = command(&master, &["quarantine", "list"]);
     assert!(list.stdout.len() == 2 && list.stdout[1].starts_with("guild:7"), "{list:?}");
     let shown = command(&master, &["tenant", "show", "guild:7"]);
@@ -334,7 +386,9 @@ fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() 
     // While the new one starts.
     let old = workers_of(master.pid())[&0];
     assert_eq!(operate(&master, "/i/rolling-restart").0, 202);
-    let new = eventually("the new one", || workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != old));
+    let new = eventually("the new one", || {
+        workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != old)
+    });
     signal(new, Signal::KILL);
     // It may have been ready by then.
     let report = eventually("it has ended", || {
@@ -342,14 +396,23 @@ fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() 
         let report: Value = serde_json::from_str(&body).expect("JSON");
         (report["running"] == false).then_some(report)
     });
-    let is_stopped = report["error"].as_str().is_some_and(|error| error.starts_with("worker 0 is dead"));
+    let is_stopped =
+        report["error"].as_str().is_some_and(|error| error.starts_with("worker 0 is dead"));
     assert!(is_stopped || report["restarted"] == json!([0, 1]), "{report}");
     master.wait_ready();
     // And one that succeeds, after all that.
     let rolled = command(&master, &["restart", "--all", "--json"]);
-    assert_eq!((rolled.code(), rolled.json()[0]["restarted"].clone()), (0, json!([0, 1])), "{rolled:?}");
+    assert_eq!(
+        (rolled.code(), rolled.json()[0]["restarted"].clone()),
+        (0, json!([0, 1])),
+        "{rolled:?}"
+    );
     let restarted = command(&master, &["restart", "1", "--json"]);
-    assert_eq!((restarted.code(), restarted.json()[0]["id"].clone()), (0, json!(1)), "{restarted:?}");
+    assert_eq!(
+        (restarted.code(), restarted.json()[0]["id"].clone()),
+        (0, json!(1)),
+        "{restarted:?}"
+    );
     assert_eq!(restarted.json()[0]["state"], "ready");
     assert_eq!(master.dispatch(&guild_on(0), "ECHO", "1"), (200, Value::from(1)));
     assert_eq!(master.dispatch(&guild_on(1), "ECHO", "2"), (200, Value::from(2)));
@@ -367,7 +430,11 @@ fn a_restart_waits_for_one_tenant_no_longer_than_it_may() {
             let cut_off = scope.spawn(|| master.dispatch(&slow, "HOLD", r#"{"mark":"long"}"#));
             master.running.wait_stderr("waiting long");
             assert_eq!(operate(&master, "/i/restart-worker/0").0, 202);
-            assert_eq!(master.dispatch(neighbour, "ECHO", "1"), (200, Value::from(1)), "{mode}: on the same worker");
+            assert_eq!(
+                master.dispatch(neighbour, "ECHO", "1"),
+                (200, Value::from(1)),
+                "{mode}: on the same worker"
+            );
             let (status, body) = cut_off.join().expect("an answer");
             let told = (status, body["code"].as_str(), body["sent"].as_bool());
             assert_eq!(told, (502, Some("OutcomeUnknown"), Some(true)), "{mode}: {body}");
@@ -418,7 +485,11 @@ fn a_stop_waits_for_events_that_nobody_waits_for() {
         stopped.expect(0, "");
         assert!(!stopped.stderr.contains("that nobody waited for"), "{stopped:?}");
         let master = Master::start_in(folder, &["--mode", mode, "--workers", "2"]);
-        assert_eq!(master.dispatch(&tenant, "COUNT", "1"), (200, Value::from(21)), "{mode}: each was done");
+        assert_eq!(
+            master.dispatch(&tenant, "COUNT", "1"),
+            (200, Value::from(21)),
+            "{mode}: each was done"
+        );
     }
 }
 
@@ -443,7 +514,9 @@ fn a_stop_does_not_wait_for_ever_for_a_worker_that_is_frozen() {
     let (stopped, _) = master.stop();
     stopped.expect(0, "ended: killed by signal 9");
     assert!(before.elapsed() < Duration::from_secs(30), "{:?}", before.elapsed());
-    within(Duration::from_secs(5), "no worker is left", || pids.values().all(|pid| is_gone(*pid)).then_some(()));
+    within(Duration::from_secs(5), "no worker is left", || {
+        pids.values().all(|pid| is_gone(*pid)).then_some(())
+    });
 }
 
 #[test]
@@ -455,10 +528,13 @@ fn a_stop_does_not_wait_for_peers_that_say_nothing_or_read_nothing() {
         socket
     };
     let path = "/i/dispatch-event/guild/1";
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Internal {}\r\n", token(7));
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Internal {}\r\n", token(7));
     let body = r#"{"name":"E","data":1}"#;
-    // Half a head, half a body, a whole request for a worker that never comes, and half a handshake.
-    let mut waits = connect(master.api(), &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+    // Half a head, half a body, a whole request for a worker that never comes, and half a
+    // handshake.
+    let mut waits =
+        connect(master.api(), &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
     let _others = [
         connect(master.api(), &head),
         connect(master.api(), &format!("{head}Content-Length: 100\r\n\r\n{{")),

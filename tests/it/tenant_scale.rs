@@ -1,7 +1,8 @@
-//! Many more tenants than a worker may have VMs, touched in turn: memory stays where the cap put it, and the last tenant is
-//! served as fast as the first.
+//! Many more tenants than a worker may have VMs, touched in turn: memory stays where the cap put
+//! it, and the last tenant is served as fast as the first.
 //!
-//! With `MESOPHYLL_SCALE_TENANTS` and `MESOPHYLL_SCALE_VMS` the figures are other ones, and are printed.
+//! With `MESOPHYLL_SCALE_TENANTS` and `MESOPHYLL_SCALE_VMS` the figures are other ones, and are
+//! printed.
 
 use std::io::Write as _;
 
@@ -25,7 +26,8 @@ impl Memory {
     fn of(pid: u32) -> Self {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
         let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
+            let line =
+                status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells it");
             line.trim().trim_end_matches(" kB").parse().expect("a number")
         };
         Self { mapped: kib("VmData:"), resident: kib("VmRSS:") }
@@ -44,18 +46,34 @@ fn memory_is_bounded_and_the_last_tenant_is_served_as_fast_as_the_first() {
     let tenants = figure("MESOPHYLL_SCALE_TENANTS", 6000);
     let vms = figure("MESOPHYLL_SCALE_VMS", 300);
     let folder = TempDir::new();
-    let template = "local kept = {} return function(ctx) kept[#kept + 1] = ctx:event().data return #kept end";
+    let template =
+        "local kept = {} return function(ctx) kept[#kept + 1] = ctx:event().data return #kept end";
     write(folder.path(), "main.luau", template);
     let (templates, max_vms) = (folder.path().to_str().expect("a name in UTF-8"), vms.to_string());
-    let replay = ["replay", "-", "--mode", "thread-pool", "--workers", "1", "--executors", "1", "--in-flight", "1"];
+    let replay = [
+        "replay",
+        "-",
+        "--mode",
+        "thread-pool",
+        "--workers",
+        "1",
+        "--executors",
+        "1",
+        "--in-flight",
+        "1",
+    ];
     let options = ["--templates", templates, "--max-vms", &max_vms];
     let (running, mut stdin) = Running::start_open(mesophyll(&[&replay[..], &options].concat()));
 
     let (mut times, mut memory) = (Vec::with_capacity(tenants), Vec::new());
     for number in 1..=tenants {
         // One at a time, so that the process is where its figures say, and there.
-        writeln!(stdin, r#"{{"tenant":"guild:{}","name":"E","data":{{"content":"hello"}}}}"#, (number - 1) << 22)
-            .expect("it reads");
+        writeln!(
+            stdin,
+            r#"{{"tenant":"guild:{}","name":"E","data":{{"content":"hello"}}}}"#,
+            (number - 1) << 22
+        )
+        .expect("it reads");
         let line: serde_json::Value = serde_json::from_str(&running.next_line()).expect("JSON");
         assert_eq!(line["ok"], 1, "{line}");
         times.push(line["ms"].as_f64().expect("a time"));
@@ -65,7 +83,8 @@ fn memory_is_bounded_and_the_last_tenant_is_served_as_fast_as_the_first() {
     }
     drop(stdin);
     running.wait().expect(0, "failures: 0");
-    let at = |wanted: usize| memory.iter().find(|(number, _)| *number >= wanted).expect("looked at").1;
+    let at =
+        |wanted: usize| memory.iter().find(|(number, _)| *number >= wanted).expect("looked at").1;
     let (start, full, last) = (at(1), at(vms), at(tenants - vms / 10));
     let most = memory.iter().map(|(_, memory)| memory.resident).max().expect("looked at");
     let each = |from: u64, to: u64| (to - from) as f64 / (vms - vms / 10) as f64;
@@ -81,8 +100,8 @@ fn memory_is_bounded_and_the_last_tenant_is_served_as_fast_as_the_first() {
     // Nothing stays of a VM that is closed: the next ones live in what it was mapped for.
     let growth = last.mapped.saturating_sub(full.mapped);
     assert!(growth < (full.mapped - start.mapped) / 4, "{growth} KiB more are mapped: {memory:?}");
-    // They touch other parts of it: a VM uses half of its pages, and not the same half as its predecessor. So what is
-    // resident grows towards what is mapped, and stays there.
+    // They touch other parts of it: a VM uses half of its pages, and not the same half as its
+    // predecessor. So what is resident grows towards what is mapped, and stays there.
     assert!(most < full.resident * 3, "{memory:?}");
     assert!(most.saturating_sub(at(tenants * 3 / 4).resident) < full.resident / 5, "{memory:?}");
     assert!(late < early * 5.0 + 5.0, "{early} ms at first, {late} ms at last");

@@ -1,5 +1,5 @@
-//! Who may import whom, and which file is the home of a third-party crate. The rules are the two tables; their texts are
-//! what a failure shows.
+//! Who may import whom, and which file is the home of a third-party crate. The rules are the two
+//! tables; their texts are what a failure shows.
 
 use std::fs;
 
@@ -22,14 +22,22 @@ const RULES: &[Rule] = &[
     Rule { who: "wire", may_use: &[], why: "bytes to messages and back: no I/O, no clock" },
     Rule { who: "net", may_use: &[], why: "it only names its rooms" },
     Rule { who: "net/stream", may_use: &[], why: "a connection does not know what goes over it" },
-    Rule { who: "net/http", may_use: &["net/stream"], why: "the HTTP server knows nothing of Mesophyll" },
+    Rule {
+        who: "net/http",
+        may_use: &["net/stream"],
+        why: "the HTTP server knows nothing of Mesophyll",
+    },
     Rule {
         who: "net/link",
         may_use: &["wire", "net/stream"],
         why: "a link carries messages and does not know who talks",
     },
     Rule { who: "store", may_use: &["wire"], why: "the store is below everything that asks it" },
-    Rule { who: "dispatch", may_use: &[], why: "a job knows neither where it runs nor how it gets there" },
+    Rule {
+        who: "dispatch",
+        may_use: &[],
+        why: "a job knows neither where it runs nor how it gets there",
+    },
     Rule {
         who: "runtime",
         may_use: &["wire", "dispatch"],
@@ -68,10 +76,15 @@ const RULES: &[Rule] = &[
     },
     Rule { who: "cli", may_use: &["*"], why: "" },
     Rule { who: "lib", may_use: &["*"], why: "" },
-    Rule { who: "main", may_use: &["cli"], why: "main parses, runs and maps the error to an exit code" },
+    Rule {
+        who: "main",
+        may_use: &["cli"],
+        why: "main parses, runs and maps the error to an exit code",
+    },
 ];
 
-/// A third-party crate, and the only files (or folders, with a slash at the end) of `src/` that may name it.
+/// A third-party crate, and the only files (or folders, with a slash at the end) of `src/` that may
+/// name it.
 struct Home {
     krate: &'static str,
     homes: &'static [&'static str],
@@ -147,7 +160,11 @@ fn rule_for(segments: &[&str]) -> Option<&'static Rule> {
 
 /// The segments of a file's module below `src/`.
 fn module(path: &str) -> Vec<&str> {
-    path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect()
+    path.trim_start_matches("src/")
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod")
+        .split('/')
+        .collect()
 }
 
 /// The rule of the room that a path leads to, if it leads to one of ours.
@@ -165,7 +182,10 @@ fn target(source: &Source, path: &CodePath) -> Option<&'static Rule> {
 
 fn problems_of_imports(source: &Source) -> Vec<String> {
     let Some(rule) = rule_for(&module(&source.path)) else {
-        return vec![format!("{}: this room has no import rule; enter it in tests/tidy/imports.rs", source.path)];
+        return vec![format!(
+            "{}: this room has no import rule; enter it in tests/tidy/imports.rs",
+            source.path
+        )];
     };
     let is_allowed = |other: &Rule| {
         let may_use = |name: &&str| *name == other.who || *name == "*";
@@ -178,7 +198,10 @@ fn problems_of_imports(source: &Source) -> Vec<String> {
         .map(|(path, other)| {
             let may = [COMMON, rule.may_use].concat().join(", ");
             let Rule { who, why, .. } = rule;
-            format!("{}:{}: {who} uses {}, but {why}; it may use {may}", source.path, path.line, other.who)
+            format!(
+                "{}:{}: {who} uses {}, but {why}; it may use {may}",
+                source.path, path.line, other.who
+            )
         })
         .collect()
 }
@@ -192,11 +215,16 @@ fn problems_of_homes(source: &Source) -> Vec<String> {
         .filter_map(|path| Some((path, HOMES.iter().find(|home| home.krate == path.segments[0])?)))
         .filter(|(_, home)| !shadowed(home.krate))
         .filter(|(_, home)| {
-            !home.homes.iter().any(|at| below == *at || (at.is_empty() || at.ends_with('/')) && below.starts_with(at))
+            !home.homes.iter().any(|at| {
+                below == *at || (at.is_empty() || at.ends_with('/')) && below.starts_with(at)
+            })
         })
         .map(|(path, home)| {
             let (krate, homes) = (home.krate, home.homes.join(", "));
-            format!("{}:{}: {krate} is used outside its home; only these may: {homes}", source.path, path.line)
+            format!(
+                "{}:{}: {krate} is used outside its home; only these may: {homes}",
+                source.path, path.line
+            )
         })
         .collect()
 }
@@ -222,7 +250,11 @@ fn folders_import_only_what_lies_below_them() {
 fn rules_name_only_what_stands_above_them() {
     for (place, rule) in RULES.iter().enumerate() {
         for may in rule.may_use.iter().filter(|may| **may != "*" && rule.who != "main") {
-            assert!(RULES[..place].iter().any(|above| above.who == *may), "{} may use {may}: a cycle?", rule.who);
+            assert!(
+                RULES[..place].iter().any(|above| above.who == *may),
+                "{} may use {may}: a cycle?",
+                rule.who
+            );
         }
     }
 }
@@ -236,12 +268,16 @@ fn every_third_party_crate_stays_in_its_home() {
 #[test]
 fn every_dependency_has_a_home_and_a_reason() {
     let homes: Vec<&str> = HOMES.iter().map(|home| home.krate).collect();
-    let reasons = fs::read_to_string(root().join("docs/dependencies.md")).expect("docs/dependencies.md is there");
+    let reasons = fs::read_to_string(root().join("docs/dependencies.md"))
+        .expect("docs/dependencies.md is there");
     let names = dependencies();
     let in_code: Vec<String> = names.iter().map(|name| name.replace('-', "_")).collect();
     assert_eq!(in_code, homes, "Cargo.toml's dependencies and HOMES differ");
     for name in names {
-        assert!(reasons.contains(&format!("`{name}`")), "docs/dependencies.md does not say why we depend on {name}");
+        assert!(
+            reasons.contains(&format!("`{name}`")),
+            "docs/dependencies.md does not say why we depend on {name}"
+        );
     }
 }
 
@@ -253,11 +289,23 @@ fn an_import_that_breaks_a_rule_is_found() {
         code: code.to_owned(),
         product: code.to_owned(),
     };
-    let wrong = source("src/wire/json/mod.rs", "use crate::{base, store::Store}; use super::super::net::link::Link;");
+    let wrong = source(
+        "src/wire/json/mod.rs",
+        "use crate::{base, store::Store}; use super::super::net::link::Link;",
+    );
     assert_eq!(problems_of_imports(&wrong).len(), 2);
-    let right = source("src/wire/json/mod.rs", "use super::reader::Reader; use crate::wire::data::TenantId;");
+    let right = source(
+        "src/wire/json/mod.rs",
+        "use super::reader::Reader; use crate::wire::data::TenantId;",
+    );
     assert!(problems_of_imports(&right).is_empty());
-    assert_eq!(problems_of_homes(&source("src/wire/json/mod.rs", "fn f() { rmp_serde::to_vec(&1) }")).len(), 1);
-    assert!(problems_of_homes(&source("src/wire/pack/codec.rs", "use rmp_serde::to_vec;")).is_empty());
+    assert_eq!(
+        problems_of_homes(&source("src/wire/json/mod.rs", "fn f() { rmp_serde::to_vec(&1) }"))
+            .len(),
+        1
+    );
+    assert!(
+        problems_of_homes(&source("src/wire/pack/codec.rs", "use rmp_serde::to_vec;")).is_empty()
+    );
     assert_eq!(problems_of_homes(&source("src/cli/x.rs", "use ureq::{Agent, Error};")).len(), 2);
 }

@@ -1,7 +1,7 @@
 //! Rust source as the rules see it: without comments, without what is in literals, without tests.
 //!
-//! A small scanner, not a parser: it knows just enough of the language to tell code from text. What it takes away it
-//! replaces with spaces, so that line numbers stay right.
+//! A small scanner, not a parser: it knows just enough of the language to tell code from text. What
+//! it takes away it replaces with spaces, so that line numbers stay right.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,9 @@ pub(crate) fn read_all(folder: &str) -> Vec<Source> {
     let tests: Vec<String> = sources.iter().flat_map(test_modules).collect();
     for source in &mut sources {
         // The module itself, or what is in its folder.
-        if tests.iter().any(|test| source.path == format!("{test}.rs") || source.path.starts_with(&format!("{test}/")))
-        {
+        if tests.iter().any(|test| {
+            source.path == format!("{test}.rs") || source.path.starts_with(&format!("{test}/"))
+        }) {
             source.product.clear();
         }
     }
@@ -60,7 +61,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 fn read(file: &Path) -> Source {
     let text = fs::read_to_string(file).expect("source is UTF-8");
-    let path = file.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/");
+    let path =
+        file.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/");
     let code = without_text(&text);
     let product = without_tests(&code);
     Source { path, text, code, product }
@@ -68,10 +70,11 @@ fn read(file: &Path) -> Source {
 
 /// The paths, without `.rs`, of the modules that a file declares under `#[cfg(test)]`.
 fn test_modules(source: &Source) -> Vec<String> {
-    let folder = match source.path.strip_suffix("/mod.rs").or_else(|| source.path.strip_suffix("/lib.rs")) {
-        Some(folder) => folder,
-        None => source.path.trim_end_matches(".rs"),
-    };
+    let folder =
+        match source.path.strip_suffix("/mod.rs").or_else(|| source.path.strip_suffix("/lib.rs")) {
+            Some(folder) => folder,
+            None => source.path.trim_end_matches(".rs"),
+        };
     let declared = source.code.split("#[cfg(test)]").skip(1);
     declared
         .filter_map(|rest| rest.trim_start().strip_prefix("mod ")?.split_once(';'))
@@ -92,7 +95,9 @@ pub(crate) fn without_text(text: &str) -> String {
             }
             b'/' if bytes.get(at + 1) == Some(&b'*') => end_of_comment(bytes, at),
             b'"' => end_of_string(bytes, at),
-            b'r' if !is_word(bytes, at.wrapping_sub(1)) || bytes.get(at.wrapping_sub(1)) == Some(&b'b') => {
+            b'r' if !is_word(bytes, at.wrapping_sub(1))
+                || bytes.get(at.wrapping_sub(1)) == Some(&b'b') =>
+            {
                 end_of_raw_string(bytes, at)
             }
             b'\'' => end_of_char(bytes, at),
@@ -181,7 +186,8 @@ fn without_tests(code: &str) -> String {
                 depth == 0 && matches!(byte, b';' | b'}' | b',') || depth < 0
             })
             .map_or(out.len() - start, |offset| MARK.len() + offset + 1);
-        let blank: String = out[start..start + length].chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
+        let blank: String =
+            out[start..start + length].chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
         out.replace_range(start..start + length, &blank);
     }
     out
@@ -216,7 +222,12 @@ pub(crate) fn paths(code: &str) -> Vec<CodePath> {
 }
 
 /// Reads one tree of a `use` and returns where it ended.
-fn use_tree(tokens: &[(&str, usize)], mut at: usize, prefix: &[String], found: &mut Vec<CodePath>) -> usize {
+fn use_tree(
+    tokens: &[(&str, usize)],
+    mut at: usize,
+    prefix: &[String],
+    found: &mut Vec<CodePath>,
+) -> usize {
     let mut segments = prefix.to_vec();
     while let Some((word, line)) = tokens.get(at) {
         match *word {
@@ -257,7 +268,8 @@ fn tokens(code: &str) -> Vec<(&str, usize)> {
     let mut tokens = Vec::new();
     let (mut rest, mut line) = (code, 1);
     while let Some(first) = rest.chars().next() {
-        let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let word =
+            rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         let length = match first {
             _ if word > 0 => word,
             ':' if rest.starts_with("::") => 2,
@@ -283,7 +295,9 @@ mod tests {
 
     #[test]
     fn text_is_not_code() {
-        let code = without_text("a /* b /* c */ d */ \"e\\\"f\" 'g' '\\'' r#\"h\"i\"# b\"j\" 'k: l // m\nn");
+        let code = without_text(
+            "a /* b /* c */ d */ \"e\\\"f\" 'g' '\\'' r#\"h\"i\"# b\"j\" 'k: l // m\nn",
+        );
         let words: Vec<&str> = code.split_whitespace().collect();
         assert_eq!(words, ["a", "b", "'k:", "l", "n"], "{code}");
         assert_eq!(code.lines().count(), 2);
@@ -301,7 +315,14 @@ mod tests {
         let code = "pub(crate) use crate::{a, b::{self, c as d}, e::*}; use std::fmt; f(x.y::<T>(crate::g::H::new()))";
         assert_eq!(
             found(code),
-            ["crate::a", "crate::b::self", "crate::b::c", "crate::e::*", "std::fmt", "crate::g::H::new"]
+            [
+                "crate::a",
+                "crate::b::self",
+                "crate::b::c",
+                "crate::e::*",
+                "std::fmt",
+                "crate::g::H::new"
+            ]
         );
     }
 }

@@ -1,4 +1,5 @@
-//! What a master process is asked to do and what it answers: a line each, over its stdin and stdout.
+//! What a master process is asked to do and what it answers: a line each, over its stdin and
+//! stdout.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -12,7 +13,8 @@ pub enum Size {
     Tiny,
     /// 60 pairs of texts, 2 KiB in all.
     TwoK,
-    /// The same; our master makes the bytes from a tree, and of the answer a tree, as the peer must.
+    /// The same; our master makes the bytes from a tree, and of the answer a tree, as the peer
+    /// must.
     TwoKTree,
     /// A text of 10 MiB.
     TenM,
@@ -31,7 +33,8 @@ pub enum Kind {
     Timed,
     /// Events that nobody waits for, until all of them have arrived.
     Nowait,
-    /// As `Timed`, while another tenant loops for ever; what is unanswered at the end counts with its age.
+    /// As `Timed`, while another tenant loops for ever; what is unanswered at the end counts with
+    /// its age.
     Noisy,
 }
 
@@ -57,7 +60,14 @@ macro_rules! words {
 }
 
 words!(Size, Tiny = "tiny", TwoK = "2k", TwoKTree = "2k_tree", TenM = "10m", Mixed = "mixed");
-words!(Kind, RoundTrip = "rtt", Flight = "flight", Timed = "timed", Nowait = "nowait", Noisy = "noisy");
+words!(
+    Kind,
+    RoundTrip = "rtt",
+    Flight = "flight",
+    Timed = "timed",
+    Nowait = "nowait",
+    Noisy = "noisy"
+);
 
 /// A turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +92,9 @@ impl FromStr for Load {
 
     fn from_str(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [kind, size, in_flight, tenants, ms] = words[..] else { return Err(format!("{line:?} is no load")) };
+        let [kind, size, in_flight, tenants, ms] = words[..] else {
+            return Err(format!("{line:?} is no load"));
+        };
         let number = |word: &str| word.parse::<u64>().map_err(|_| format!("{word} is no number"));
         Ok(Self {
             kind: kind.parse()?,
@@ -99,7 +111,8 @@ impl FromStr for Load {
 pub struct Outcome {
     /// Events that were answered (of `Nowait`: that arrived).
     pub done: u64,
-    /// From the first event to the end of the turn, or to the arrival of the last event if that is later.
+    /// From the first event to the end of the turn, or to the arrival of the last event if that is
+    /// later.
     pub seconds: f64,
     /// p50, p99, p99.9 and the longest, in µs; zeros if nothing was timed.
     pub times: [f64; 4],
@@ -130,16 +143,18 @@ impl FromStr for Outcome {
     fn from_str(line: &str) -> Result<Self, String> {
         let numbers: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
         match numbers.as_deref() {
-            Ok([done, seconds, p50, p99, p999, worst]) => {
-                Ok(Self { done: *done as u64, seconds: *seconds, times: [*p50, *p99, *p999, *worst] })
-            }
+            Ok([done, seconds, p50, p99, p999, worst]) => Ok(Self {
+                done: *done as u64,
+                seconds: *seconds,
+                times: [*p50, *p99, *p999, *worst],
+            }),
             _ => Err(line.to_owned()),
         }
     }
 }
 
-/// Answers each line of stdin with a line, until stdin ends. An error is a line too, which its reader cannot take for an
-/// answer.
+/// Answers each line of stdin with a line, until stdin ends. An error is a line too, which its
+/// reader cannot take for an answer.
 pub fn answer_lines(mut answer: impl FnMut(&str) -> Result<String, String>) -> Result<(), String> {
     for line in io::stdin().lock().lines() {
         let line = line.map_err(|error| error.to_string())?;
@@ -162,7 +177,13 @@ mod tests {
     fn loads_and_outcomes_read_back_what_they_print() {
         for kind in [Kind::RoundTrip, Kind::Flight, Kind::Timed, Kind::Nowait, Kind::Noisy] {
             for size in [Size::Tiny, Size::TwoK, Size::TwoKTree, Size::TenM, Size::Mixed] {
-                let load = Load { kind, size, in_flight: 64, tenants: 7, lasting: Duration::from_millis(1500) };
+                let load = Load {
+                    kind,
+                    size,
+                    in_flight: 64,
+                    tenants: 7,
+                    lasting: Duration::from_millis(1500),
+                };
                 assert_eq!(load.to_string().parse(), Ok(load));
             }
         }

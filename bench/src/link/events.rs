@@ -1,7 +1,8 @@
-//! What is sent in every case, in the form that each side's callers have: the same texts, the same tenants, the same order.
+//! What is sent in every case, in the form that each side's callers have: the same texts, the same
+//! tenants, the same order.
 
-use mesophyll::wire::data::{CreateEvent, EncodedValue, EventData, KhronosValue, TenantId};
 use mesophyll::wire;
+use mesophyll::wire::data::{CreateEvent, EncodedValue, EventData, KhronosValue, TenantId};
 
 use super::asked::{Kind, Load, Size};
 use crate::peer::types as peer;
@@ -44,7 +45,9 @@ impl Shape {
         let text = |text: &String| KhronosValue::Text(text.clone());
         match self {
             Shape::Text(only) => text(only),
-            Shape::Pairs(pairs) => KhronosValue::Map(pairs.iter().map(|(k, v)| (text(k), text(v))).collect()),
+            Shape::Pairs(pairs) => {
+                KhronosValue::Map(pairs.iter().map(|(k, v)| (text(k), text(v))).collect())
+            }
         }
     }
 
@@ -52,7 +55,9 @@ impl Shape {
         let text = |text: &String| peer::KhronosValue::Text(text.clone());
         match self {
             Shape::Text(only) => text(only),
-            Shape::Pairs(pairs) => peer::KhronosValue::Map(pairs.iter().map(|(k, v)| (text(k), text(v))).collect()),
+            Shape::Pairs(pairs) => {
+                peer::KhronosValue::Map(pairs.iter().map(|(k, v)| (text(k), text(v))).collect())
+            }
         }
     }
 }
@@ -74,7 +79,8 @@ impl Order {
     }
 
     fn shape(self, number: u64) -> usize {
-        // Mixed (splitmix64), so that large ones come neither in step with tenants nor with callers.
+        // Mixed (splitmix64), so that large ones come neither in step with tenants nor with
+        // callers.
         let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         match (mixed ^ (mixed >> 31)) % 100 {
             _ if !self.is_mixed => 0,
@@ -108,14 +114,20 @@ impl Ours {
     /// A fresh one, as `submit` keeps it.
     pub fn event(&self, number: u64) -> CreateEvent {
         let shape = self.order.shape(number);
-        let data = if self.from_trees { wire::pack::value::encode(&self.trees[shape]) } else { self.encoded[shape].clone() };
+        let data = if self.from_trees {
+            wire::pack::value::encode(&self.trees[shape])
+        } else {
+            self.encoded[shape].clone()
+        };
         CreateEvent { name: ECHO.to_owned(), author: None, data: EventData::KhronosValue(data) }
     }
 
     /// Takes an answer as a caller does.
     pub fn take(&self, answer: EncodedValue) -> Result<(), String> {
         if self.from_trees {
-            std::hint::black_box(wire::pack::value::decode(&answer).map_err(|error| error.to_string())?);
+            std::hint::black_box(
+                wire::pack::value::decode(&answer).map_err(|error| error.to_string())?,
+            );
         }
         Ok(())
     }
@@ -131,7 +143,8 @@ impl Ours {
     }
 }
 
-/// Events as callers of the peer have them: data as trees. Dispatching borrows them, so that nobody is charged for copies.
+/// Events as callers of the peer have them: data as trees. Dispatching borrows them, so that nobody
+/// is charged for copies.
 pub struct Theirs {
     order: Order,
     events: Vec<peer::CreateEvent>,
@@ -159,7 +172,9 @@ impl Theirs {
     pub fn is_echo(&self, number: u64, answer: &peer::KhronosValue) -> bool {
         let peer::EventData::KhronosValue(sent) = &self.event(number).data else { return false };
         match (sent, answer) {
-            (peer::KhronosValue::Map(sent), peer::KhronosValue::Map(answer)) => sent.len() == answer.len(),
+            (peer::KhronosValue::Map(sent), peer::KhronosValue::Map(answer)) => {
+                sent.len() == answer.len()
+            }
             (sent, answer) => sent == answer,
         }
     }
@@ -173,7 +188,13 @@ impl Theirs {
 
 /// The same as one message's bytes, for those who carry bytes only.
 pub fn message(size: Size) -> Vec<u8> {
-    let load = Load { kind: Kind::Flight, size, in_flight: 1, tenants: 1, lasting: std::time::Duration::ZERO };
+    let load = Load {
+        kind: Kind::Flight,
+        size,
+        in_flight: 1,
+        tenants: 1,
+        lasting: std::time::Duration::ZERO,
+    };
     let events = Ours::new(&load);
     let message = wire::message::ServerMessage::DispatchEvent {
         id: events.tenant(0),

@@ -1,8 +1,9 @@
-//! The least there is: two processes that send the same number of bytes to and fro, blocking, with nothing that looks at them.
+//! The least there is: two processes that send the same number of bytes to and fro, blocking, with
+//! nothing that looks at them.
 //!
-//! Over loopback TCP and over a Unix socket, and either with one hand-over between threads on each side (the asking side's reader
-//! gives the answer to its caller, the answering side's reader gives the question to an executor), which is what any link
-//! with many callers has, or without.
+//! Over loopback TCP and over a Unix socket, and either with one hand-over between threads on each
+//! side (the asking side's reader gives the answer to its caller, the answering side's reader gives
+//! the question to an executor), which is what any link with many callers has, or without.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -39,7 +40,12 @@ enum Answers {
 }
 
 impl PingPong {
-    pub fn start(over: Over, bytes: usize, has_hand_over: bool, folder: &Path) -> Result<Self, String> {
+    pub fn start(
+        over: Over,
+        bytes: usize,
+        has_hand_over: bool,
+        folder: &Path,
+    ) -> Result<Self, String> {
         let failed = |error: io::Error| format!("ping-pong: {error}");
         let path = folder.join(format!("{}.socket", mesophyll::base::random::u64()));
         let at = if over == Over::Unix { path.display().to_string() } else { "-".to_owned() };
@@ -53,13 +59,19 @@ impl PingPong {
             .map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let mut line = String::new();
-        stdout.map_or(Ok(0), |out| io::BufRead::read_line(&mut io::BufReader::new(out), &mut line)).map_err(failed)?;
+        stdout
+            .map_or(Ok(0), |out| io::BufRead::read_line(&mut io::BufReader::new(out), &mut line))
+            .map_err(failed)?;
         let (reader, sender) = match over {
             Over::Tcp => tcp_halves(TcpStream::connect(line.trim()).map_err(failed)?),
             Over::Unix => unix_halves(UnixStream::connect(&path).map_err(failed)?),
         }
         .map_err(failed)?;
-        let answers = if has_hand_over { Answers::Handed(hand_over(reader, bytes)) } else { Answers::Read(reader) };
+        let answers = if has_hand_over {
+            Answers::Handed(hand_over(reader, bytes))
+        } else {
+            Answers::Read(reader)
+        };
         let socket_path = (over == Over::Unix).then_some(path);
         Ok(Self { bytes, sender, answers, child, stdin, socket_path })
     }
@@ -73,8 +85,12 @@ impl PingPong {
         while now - begun < lasting {
             self.sender.write_all(&message).map_err(|error| error.to_string())?;
             match &mut self.answers {
-                Answers::Read(reader) => reader.read_exact(&mut buffer).map_err(|error| error.to_string())?,
-                Answers::Handed(handed) => buffer = handed.recv().map_err(|error| error.to_string())?,
+                Answers::Read(reader) => {
+                    reader.read_exact(&mut buffer).map_err(|error| error.to_string())?
+                }
+                Answers::Handed(handed) => {
+                    buffer = handed.recv().map_err(|error| error.to_string())?
+                }
             }
             let then = std::mem::replace(&mut now, Instant::now());
             times.push((now - then).as_nanos() as u64);

@@ -1,6 +1,7 @@
 //! A unary call by tonic: the other thing that one takes. The same bytes in a field of bytes.
 //!
-//! The service is written by hand: one method needs no protoc. One channel, so one HTTP/2 connection, as our link is one.
+//! The service is written by hand: one method needs no protoc. One channel, so one HTTP/2
+//! connection, as our link is one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -53,7 +54,9 @@ impl Service<Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(async move { Ok(server::Grpc::new(ProstCodec::default()).unary(Echo, request).await) })
+        Box::pin(
+            async move { Ok(server::Grpc::new(ProstCodec::default()).unary(Echo, request).await) },
+        )
     }
 }
 
@@ -73,15 +76,22 @@ impl Callee for Unary {
         let request = tonic::Request::new(self.event.clone());
         let reply = client.unary(request, PATH, ProstCodec::<Event, Event>::default()).await;
         let reply = reply.map_err(|error| error.to_string())?.into_inner();
-        if reply.data.len() == self.event.data.len() { Ok(()) } else { Err("the answer is no echo".to_owned()) }
+        if reply.data.len() == self.event.data.len() {
+            Ok(())
+        } else {
+            Err("the answer is no echo".to_owned())
+        }
     }
 }
 
 /// The process that asks the one at `address`.
 pub fn master(address: &str) -> Result<(), String> {
     let runtime = peer::runtime()?;
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    let channel = runtime.block_on(endpoint.tcp_nodelay(true).connect()).map_err(|error| error.to_string())?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+    let channel = runtime
+        .block_on(endpoint.tcp_nodelay(true).connect())
+        .map_err(|error| error.to_string())?;
     say("-")?;
     answer_lines(|line| {
         if line == "ready" {
@@ -102,7 +112,8 @@ pub fn worker() -> Result<(), String> {
     let address = free.local_addr().map_err(|error| error.to_string())?;
     drop(free);
     let _guard = runtime.enter();
-    let incoming = tonic::transport::server::TcpIncoming::bind(address).map_err(|error| error.to_string())?;
+    let incoming =
+        tonic::transport::server::TcpIncoming::bind(address).map_err(|error| error.to_string())?;
     let incoming = incoming.with_nodelay(Some(true));
     runtime.spawn(Server::builder().add_service(Echo).serve_with_incoming(incoming));
     say(&address.to_string())?;

@@ -43,7 +43,8 @@ impl Runner<'_> {
         Plan { rounds: self.plan.rounds.min(3), ..self.plan }
     }
 
-    /// Memory of a master and its workers, ready and idle: what each process has for itself and its share of the rest.
+    /// Memory of a master and its workers, ready and idle: what each process has for itself and its
+    /// share of the rest.
     fn idle(&mut self) -> Result<(), String> {
         let idle = |role: Role, side: Side, is_shared_out: bool| {
             let measure = move |_: usize, _: Duration| {
@@ -57,9 +58,12 @@ impl Runner<'_> {
             Contestant { role, measure: Box::new(measure) as _ }
         };
         let names = [("idle_memory", true), ("idle_memory_rss", false)];
-        for (name, is_shared_out) in names.into_iter().take(if self.plan.is_quick { 1 } else { 2 }) {
-            let contestants =
-                vec![idle(Role::Ours, Side::Ours, is_shared_out), idle(Role::Async, Side::Peer, is_shared_out)];
+        for (name, is_shared_out) in names.into_iter().take(if self.plan.is_quick { 1 } else { 2 })
+        {
+            let contestants = vec![
+                idle(Role::Ours, Side::Ours, is_shared_out),
+                idle(Role::Async, Side::Peer, is_shared_out),
+            ];
             self.case(name, 1, self.start_plan(), contestants)?;
         }
         Ok(())
@@ -67,7 +71,8 @@ impl Runner<'_> {
 
     fn starts(&mut self, database: &Database) -> Result<(), String> {
         for (states, suffix) in [(0, "0"), (STATES, "100k")] {
-            let (cold, again) = (format!("cold_start_{suffix}"), format!("restart_to_ready_{suffix}"));
+            let (cold, again) =
+                (format!("cold_start_{suffix}"), format!("restart_to_ready_{suffix}"));
             if !self.wants_any(&[&cold, &again]) {
                 continue;
             }
@@ -80,14 +85,16 @@ impl Runner<'_> {
                 };
                 Contestant { role, measure: Box::new(measure) as _ }
             };
-            let contestants = vec![cold_start(Role::Ours, Side::Ours), cold_start(Role::Async, Side::Peer)];
+            let contestants =
+                vec![cold_start(Role::Ours, Side::Ours), cold_start(Role::Async, Side::Peer)];
             self.case(&cold, 1, self.start_plan(), contestants)?;
             let restart = |role: Role, side: Side| {
                 let mut pair = Pair::start(spec(side, 1, Some(database)))?;
                 let measure = move |_: usize, _: Duration| Ok(ms(pair.restart()?));
                 Ok::<_, String>(Contestant { role, measure: Box::new(measure) as _ })
             };
-            let contestants = vec![restart(Role::Ours, Side::Ours)?, restart(Role::Async, Side::Peer)?];
+            let contestants =
+                vec![restart(Role::Ours, Side::Ours)?, restart(Role::Async, Side::Peer)?];
             self.case(&again, 1, self.start_plan(), contestants)?;
         }
         Ok(())

@@ -1,8 +1,10 @@
-//! The link part: dispatches from a master to its worker, ours beside the async peer, the floors and the outside choices.
+//! The link part: dispatches from a master to its worker, ours beside the async peer, the floors
+//! and the outside choices.
 //!
-//! Each contestant is a master process, with the load driver inside as callers call in-process, and its worker processes. What
-//! differs between the drivers is each style's own: ours is a thread that keeps so many in flight, whose answers come into one
-//! channel; the peer's is so many tasks that wait for one answer each.
+//! Each contestant is a master process, with the load driver inside as callers call in-process, and
+//! its worker processes. What differs between the drivers is each style's own: ours is a thread
+//! that keeps so many in flight, whose answers come into one channel; the peer's is so many tasks
+//! that wait for one answer each.
 
 pub mod asked;
 mod events;
@@ -56,7 +58,8 @@ pub fn run(
     life::run(&mut runner, left_out)
 }
 
-/// Does so many dispatches with a master and a worker of ours in this process: `lone_tiny`, `lone_2k` or `tiny_64`.
+/// Does so many dispatches with a master and a worker of ours in this process: `lone_tiny`,
+/// `lone_2k` or `tiny_64`.
 pub fn guarded(kind: &str, count: u64) -> Result<(), String> {
     let load = match kind {
         "lone_tiny" => load(Kind::RoundTrip, Size::Tiny, 1),
@@ -91,8 +94,9 @@ fn shared(side: Side, workers: usize, is_luau: bool) -> Result<Shared, String> {
 
 /// Who dispatches to an echo: new processes for each turn.
 ///
-/// Where the scheduler puts two processes on two processors, and with that what waking each other up costs them, is decided when they
-/// start, stays so, and differs by a factor of four: the rounds of one pair of processes would all be either.
+/// Where the scheduler puts two processes on two processors, and with that what waking each other
+/// up costs them, is decided when they start, stays so, and differs by a factor of four: the rounds
+/// of one pair of processes would all be either.
 struct Echoes {
     outside: Vec<(&'static str, Side)>,
     /// All processes of a contestant share a processor, where nobody is ever far away.
@@ -116,7 +120,13 @@ impl Echoes {
         Self { outside: Vec::new(), on_one_processor: true }
     }
 
-    fn fresh(&self, role: Role, side: Side, load: Load, figures: fn(Turn) -> Sample) -> Contestant<'static> {
+    fn fresh(
+        &self,
+        role: Role,
+        side: Side,
+        load: Load,
+        figures: fn(Turn) -> Sample,
+    ) -> Contestant<'static> {
         let spec = Spec { on_one_processor: self.on_one_processor, ..Spec::echo(side) };
         let measure = move |_: usize, lasting: Duration| {
             let mut pair = Pair::start(spec.clone())?;
@@ -132,16 +142,31 @@ impl Echoes {
     }
 
     /// And the outside choices, in one figure: what their servers cost is not seen.
-    fn all(&self, load: Load, figures: fn(Turn) -> Sample, outside: fn(Turn) -> Sample) -> Vec<Contestant<'static>> {
-        let outside = self.outside.iter().map(|(name, side)| self.fresh(Role::Other(name), *side, load, outside));
+    fn all(
+        &self,
+        load: Load,
+        figures: fn(Turn) -> Sample,
+        outside: fn(Turn) -> Sample,
+    ) -> Vec<Contestant<'static>> {
+        let outside = self
+            .outside
+            .iter()
+            .map(|(name, side)| self.fresh(Role::Other(name), *side, load, outside));
         self.both(load, figures).into_iter().chain(outside).collect()
     }
 }
 
 /// One that does turns like `load`, of whatever length it is told.
-fn contestant(role: Role, pair: &Shared, load: Load, figures: fn(Turn) -> Sample) -> Contestant<'static> {
+fn contestant(
+    role: Role,
+    pair: &Shared,
+    load: Load,
+    figures: fn(Turn) -> Sample,
+) -> Contestant<'static> {
     let pair = pair.clone();
-    let measure = move |_: usize, lasting: Duration| Ok(figures(pair.borrow_mut().run(&Load { lasting, ..load })?));
+    let measure = move |_: usize, lasting: Duration| {
+        Ok(figures(pair.borrow_mut().run(&Load { lasting, ..load })?))
+    };
     Contestant { role, measure: Box::new(measure) }
 }
 
@@ -218,13 +243,19 @@ impl Runner<'_> {
         self.over_unix(&echoes)?;
         let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
-            let contestants = echoes
-                .all(load(Kind::Flight, size, in_flight), throughput, |turn| vec![(Figure::Rate, rate(turn.outcome))]);
+            let contestants = echoes.all(load(Kind::Flight, size, in_flight), throughput, |turn| {
+                vec![(Figure::Rate, rate(turn.outcome))]
+            });
             self.case(&format!("dispatch_{size}"), in_flight, plan, contestants)?;
         }
         let contestants = echoes.both(load(Kind::Flight, Size::TwoKTree, 64), throughput);
         self.case("dispatch_2k_tree", 64, plan, contestants)?;
-        self.case("nowait_tiny", 1, plan, echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate))?;
+        self.case(
+            "nowait_tiny",
+            1,
+            plan,
+            echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate),
+        )?;
         let large = echoes.both(load(Kind::RoundTrip, Size::TenM, 1), |turn| half(turn.outcome));
         self.case("dispatch_10m", 1, plan, large)?;
         self.mixed(&echoes)
@@ -236,8 +267,11 @@ impl Runner<'_> {
             if !self.wants_any(&[&name]) {
                 continue;
             }
-            let mut contestants =
-                echoes.all(load(Kind::RoundTrip, size, 1), |turn| latencies(turn.outcome), |turn| half(turn.outcome));
+            let mut contestants = echoes.all(
+                load(Kind::RoundTrip, size, 1),
+                |turn| latencies(turn.outcome),
+                |turn| half(turn.outcome),
+            );
             for (role, over, has_hand_over) in [
                 (Role::Floor, Over::Tcp, true),
                 (Role::Other("vs_tcp_bare"), Over::Tcp, false),
@@ -254,29 +288,49 @@ impl Runner<'_> {
             }
             self.case(&name, 1, self.fresh_plan(Duration::ZERO), contestants)?;
         }
-        let contestants = echoes.both(load(Kind::RoundTrip, Size::TwoKTree, 1), |turn| latencies(turn.outcome));
+        let contestants =
+            echoes.both(load(Kind::RoundTrip, Size::TwoKTree, 1), |turn| latencies(turn.outcome));
         self.case("dispatch_rtt_2k_tree", 1, self.fresh_plan(Duration::ZERO), contestants)
     }
 
     /// As a master's own workers are connected, beside ours and the peer's over TCP.
     fn over_unix(&mut self, echoes: &Echoes) -> Result<(), String> {
-        let sides = [(Role::Ours, Side::OursUnix), (Role::Async, Side::Peer), (Role::Other("vs_tcp"), Side::Ours)];
-        let lone =
-            |(role, side)| echoes.fresh(role, side, load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome));
-        self.case("dispatch_rtt_tiny_unix", 1, self.fresh_plan(Duration::ZERO), sides.map(lone).into())?;
-        let flight = |(role, side)| echoes.fresh(role, side, load(Kind::Flight, Size::Tiny, 64), throughput);
-        self.case("dispatch_tiny_unix", 64, self.fresh_plan(FLIGHT_LASTING_MIN), sides.map(flight).into())
+        let sides = [
+            (Role::Ours, Side::OursUnix),
+            (Role::Async, Side::Peer),
+            (Role::Other("vs_tcp"), Side::Ours),
+        ];
+        let lone = |(role, side)| {
+            echoes
+                .fresh(role, side, load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome))
+        };
+        self.case(
+            "dispatch_rtt_tiny_unix",
+            1,
+            self.fresh_plan(Duration::ZERO),
+            sides.map(lone).into(),
+        )?;
+        let flight =
+            |(role, side)| echoes.fresh(role, side, load(Kind::Flight, Size::Tiny, 64), throughput);
+        self.case(
+            "dispatch_tiny_unix",
+            64,
+            self.fresh_plan(FLIGHT_LASTING_MIN),
+            sides.map(flight).into(),
+        )
     }
 
     /// What it is about is work alone: nobody waits for another processor to wake up.
     fn on_one_processor(&mut self) -> Result<(), String> {
         let echoes = Echoes::on_one_processor();
-        let round_trip = echoes.both(load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome));
+        let round_trip =
+            echoes.both(load(Kind::RoundTrip, Size::Tiny, 1), |turn| half(turn.outcome));
         self.case("one_processor_rtt_tiny", 1, self.fresh_plan(Duration::ZERO), round_trip)?;
         let plan = self.fresh_plan(FLIGHT_LASTING_MIN);
         for (size, in_flight) in [(Size::Tiny, 64), (Size::Tiny, 1024), (Size::TwoK, 64)] {
-            let contestants =
-                echoes.both(load(Kind::Flight, size, in_flight), |turn| vec![(Figure::Rate, rate(turn.outcome))]);
+            let contestants = echoes.both(load(Kind::Flight, size, in_flight), |turn| {
+                vec![(Figure::Rate, rate(turn.outcome))]
+            });
             self.case(&format!("one_processor_{size}"), in_flight, plan, contestants)?;
         }
         let nowait = echoes.both(load(Kind::Nowait, Size::Tiny, 1), only_rate);
@@ -286,12 +340,18 @@ impl Runner<'_> {
     /// For new processes in each turn, which have a warm-up of their own.
     fn fresh_plan(&self, lasting_min: Duration) -> Plan {
         let rounds = if self.plan.is_quick { 3 } else { self.plan.rounds };
-        Plan { rounds, lasting: self.plan.lasting.max(lasting_min), warm_up: Duration::ZERO, ..self.plan }
+        Plan {
+            rounds,
+            lasting: self.plan.lasting.max(lasting_min),
+            warm_up: Duration::ZERO,
+            ..self.plan
+        }
     }
 
     /// In the full run each side has a minute in all.
     fn mixed(&mut self, echoes: &Echoes) -> Result<(), String> {
-        let lasting = if self.plan.is_quick { Duration::from_millis(2500) } else { Duration::from_secs(12) };
+        let lasting =
+            if self.plan.is_quick { Duration::from_millis(2500) } else { Duration::from_secs(12) };
         let plan = Plan { lasting, warm_up: Duration::ZERO, ..self.plan };
         let load = Load { tenants: 1000, ..load(Kind::Timed, Size::Mixed, 64) };
         let figures = |turn: Turn| {
@@ -305,12 +365,15 @@ impl Runner<'_> {
     fn luau(&mut self) -> Result<(), String> {
         let plan = Plan { lasting: self.plan.lasting.max(FLIGHT_LASTING_MIN), ..self.plan };
         for workers in [1, 4] {
-            let names =
-                [(format!("luau_echo_w{workers}"), Size::Tiny), (format!("luau_echo_2k_w{workers}"), Size::TwoK)];
+            let names = [
+                (format!("luau_echo_w{workers}"), Size::Tiny),
+                (format!("luau_echo_2k_w{workers}"), Size::TwoK),
+            ];
             if !self.wants_any(&[&names[0].0, &names[1].0]) {
                 continue;
             }
-            let (ours, peer) = (shared(Side::Ours, workers, true)?, shared(Side::Peer, workers, true)?);
+            let (ours, peer) =
+                (shared(Side::Ours, workers, true)?, shared(Side::Peer, workers, true)?);
             for (name, size) in names.into_iter().take(if self.plan.is_quick { 1 } else { 2 }) {
                 let load = load(Kind::Flight, size, 64);
                 let contestants = vec![
@@ -323,17 +386,22 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// One tenant loops for ever, in the same worker as a hundred others. New processes for each turn, as a loop may last longer
-    /// than the turn that it was begun in.
+    /// One tenant loops for ever, in the same worker as a hundred others. New processes for each
+    /// turn, as a loop may last longer than the turn that it was begun in.
     fn noisy(&mut self) -> Result<(), String> {
-        // The full run's turns are longer than the loop may last; in a shorter one the peer's times are cut off at its end.
-        let lasting = if self.plan.is_quick { Duration::from_secs(2) } else { Duration::from_secs(12) };
+        // The full run's turns are longer than the loop may last; in a shorter one the peer's times
+        // are cut off at its end.
+        let lasting =
+            if self.plan.is_quick { Duration::from_secs(2) } else { Duration::from_secs(12) };
         let plan = Plan { lasting, rounds: self.plan.rounds.min(3), ..self.plan };
         let noisy = |role: Role, side: Side| {
             let measure = move |_: usize, lasting: Duration| {
                 let mut pair = Pair::start(Spec { is_luau: true, ..Spec::echo(side) })?;
                 // Every tenant's VM is there before the loop begins.
-                pair.run(&Load { lasting: Duration::from_millis(200), ..load(Kind::Flight, Size::Tiny, 16) })?;
+                pair.run(&Load {
+                    lasting: Duration::from_millis(200),
+                    ..load(Kind::Flight, Size::Tiny, 16)
+                })?;
                 let turn = pair.run(&Load { lasting, ..load(Kind::Noisy, Size::Tiny, 16) })?;
                 let [p50, p99, ..] = turn.outcome.times;
                 Ok(vec![(Figure::P50, p50), (Figure::P99, p99), (Figure::Rate, rate(turn.outcome))])

@@ -1,4 +1,5 @@
-//! Request and reply over a NATS server: what one takes if one does not want a link of one's own. The same bytes, by async-nats.
+//! Request and reply over a NATS server: what one takes if one does not want a link of one's own.
+//! The same bytes, by async-nats.
 
 use std::sync::Arc;
 
@@ -40,7 +41,11 @@ impl Callee for Requester {
     async fn call(&self, _: u64) -> Result<(), String> {
         let reply = self.client.request(self.subject.clone(), self.payload.clone()).await;
         let reply = reply.map_err(|error| error.to_string())?;
-        if reply.payload.len() == self.payload.len() { Ok(()) } else { Err("the answer is no echo".to_owned()) }
+        if reply.payload.len() == self.payload.len() {
+            Ok(())
+        } else {
+            Err("the answer is no echo".to_owned())
+        }
     }
 }
 
@@ -55,8 +60,10 @@ pub fn master() -> Result<(), String> {
             return Ok("ready".to_owned());
         }
         let load: Load = line.parse()?;
-        let payload = Bytes::from(message(if load.size == Size::Tiny { Size::Tiny } else { Size::TwoK }));
-        let requester = Arc::new(Requester { client: client.clone(), subject: subject.clone(), payload });
+        let payload =
+            Bytes::from(message(if load.size == Size::Tiny { Size::Tiny } else { Size::TwoK }));
+        let requester =
+            Arc::new(Requester { client: client.clone(), subject: subject.clone(), payload });
         runtime.block_on(tasks::drive(requester, load)).map(|outcome| outcome.to_string())
     })
 }
@@ -66,7 +73,8 @@ pub fn worker(role: &Role) -> Result<(), String> {
     let runtime = peer::runtime()?;
     let client = runtime.block_on(connect())?;
     let subject = role.token.clone();
-    let mut requests = runtime.block_on(client.subscribe(subject)).map_err(|error| error.to_string())?;
+    let mut requests =
+        runtime.block_on(client.subscribe(subject)).map_err(|error| error.to_string())?;
     // The server has taken it in.
     runtime.block_on(client.flush()).map_err(|error| error.to_string())?;
     runtime.spawn(async move {

@@ -1,8 +1,8 @@
-//! Our two processes: a whole `Master` whose workers are external, with the load driver inside, and a worker as the product has
-//! it, over an echo or over Luau.
+//! Our two processes: a whole `Master` whose workers are external, with the load driver inside, and
+//! a worker as the product has it, over an echo or over Luau.
 //!
-//! The echo runs on a thread of its own behind an inbox, as an executor does: a runtime that answered on the link's reader
-//! thread would leave out a hand-over that every real one has.
+//! The echo runs on a thread of its own behind an inbox, as an executor does: a runtime that
+//! answered on the link's reader thread would leave out a hand-over that every real one has.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::base::error::DispatchError;
-use mesophyll::net::link::LinkLimits;
-use mesophyll::master::Master;
-use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient};
-use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
-use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
-use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
-use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::base::spin::Spin;
+use mesophyll::dispatch::worker_like::{WorkerLike, next_ticket};
+use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
+use mesophyll::master::Master;
+use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
+use mesophyll::net::link::LinkLimits;
 use mesophyll::pool::process::supervisor::State;
 use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::dispatch::worker_like::{WorkerLike, next_ticket};
+use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient};
+use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
+use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};
 use super::events::Ours;
@@ -54,7 +54,10 @@ impl Options for Given {
 }
 
 /// A master and the tokens of its workers.
-pub(super) fn start_master(workers: usize, store: Option<&str>) -> Result<(Master, Vec<String>), String> {
+pub(super) fn start_master(
+    workers: usize,
+    store: Option<&str>,
+) -> Result<(Master, Vec<String>), String> {
     let tokens_file = TokensFile::new();
     let mut given = HashMap::from([
         ("workers", workers.to_string()),
@@ -62,10 +65,11 @@ pub(super) fn start_master(workers: usize, store: Option<&str>) -> Result<(Maste
         ("store", store.unwrap_or("memory:").to_owned()),
     ]);
     given.insert("deadline", "300s".to_owned());
-    let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY).map_err(|error| error.to_string())?;
+    let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
+        .map_err(|error| error.to_string())?;
     let no_runtime = Arc::new(|_, _, _| Err(std::io::Error::other("its workers are processes")));
-    let master =
-        Master::start(&config, None, &Program::at(Path::new("")), no_runtime).map_err(|error| error.to_string())?;
+    let master = Master::start(&config, None, &Program::at(Path::new("")), no_runtime)
+        .map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =
         serde_json::from_slice(&std::fs::read(&tokens_file.0).map_err(|error| error.to_string())?)
             .map_err(|error| error.to_string())?;
@@ -147,10 +151,15 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
         let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
-        let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&role.address, role.worker, &role.token)));
+        let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(
+            &role.address,
+            role.worker,
+            &role.token,
+        )));
         let runtime: Box<dyn TemplateRuntime> = if role.is_luau {
             let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
-            let config = LuauConfig { templates: TemplateSource::Files(files), ..LuauConfig::default() };
+            let config =
+                LuauConfig { templates: TemplateSource::Files(files), ..LuauConfig::default() };
             let started = LuauRuntime::start(config, db.clone(), subscriptions.clone());
             Box::new(started.map_err(|error| error.to_string())?)
         } else {
@@ -164,7 +173,8 @@ impl Worker {
             token: role.token.clone(),
             link_limits: LinkLimits::default(),
         };
-        let client = MesophyllClient::start(config, worker.clone()).map_err(|error| error.to_string())?;
+        let client =
+            MesophyllClient::start(config, worker.clone()).map_err(|error| error.to_string())?;
         Ok(Self { client, worker })
     }
 
@@ -286,7 +296,8 @@ impl TemplateRuntime for Echo {
     }
 }
 
-/// The load driver of a synchronous caller: one thread keeps so many in flight, and their answers come into one channel.
+/// The load driver of a synchronous caller: one thread keeps so many in flight, and their answers
+/// come into one channel.
 pub(super) struct Driver {
     pool: Arc<dyn WorkerLike>,
     events: Ours,
@@ -330,7 +341,8 @@ impl Driver {
         let deadline = Instant::now() + DEADLINE;
         for sent in 0..count + self.load.in_flight as u64 {
             if sent >= self.load.in_flight as u64 {
-                let answer = answers_rx.recv_deadline(deadline).map_err(|error| error.to_string())?;
+                let answer =
+                    answers_rx.recv_deadline(deadline).map_err(|error| error.to_string())?;
                 self.events.take(answer.map_err(|error| error.to_string())?)?;
             }
             if sent < count {
@@ -345,7 +357,11 @@ impl Driver {
     /// What comes back is what was sent.
     fn check(&mut self) -> Result<(), String> {
         let (number, answer) = (self.number, self.ask()?);
-        if self.events.is_echo(number, &answer) { Ok(()) } else { Err("the answer is no echo".to_owned()) }
+        if self.events.is_echo(number, &answer) {
+            Ok(())
+        } else {
+            Err("the answer is no echo".to_owned())
+        }
     }
 
     fn round_trips(&mut self) -> Result<Outcome, String> {
@@ -392,12 +408,20 @@ impl Driver {
         let is_noisy = self.load.kind == Kind::Noisy;
         let (answers_tx, answers_rx) = bounded(self.load.in_flight + 1);
         let pool = self.pool.clone();
-        let submit = |slot: usize, (tenant, event): (TenantId, mesophyll::wire::data::CreateEvent)| {
-            let answers_tx = answers_tx.clone();
-            // There is room for one answer of each slot.
-            let answer = Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));
-            pool.submit(tenant, next_ticket(), Job::Dispatch(event), Instant::now() + DEADLINE, answer);
-        };
+        let submit =
+            |slot: usize, (tenant, event): (TenantId, mesophyll::wire::data::CreateEvent)| {
+                let answers_tx = answers_tx.clone();
+                // There is room for one answer of each slot.
+                let answer =
+                    Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));
+                pool.submit(
+                    tenant,
+                    next_ticket(),
+                    Job::Dispatch(event),
+                    Instant::now() + DEADLINE,
+                    answer,
+                );
+            };
         if is_noisy {
             submit(LOOPING, Ours::looping());
             // The loop runs before anybody else comes.

@@ -1,5 +1,5 @@
-//! A contestant's processes as the benchmark sees them: a master with the load driver inside, its workers, what they are asked,
-//! and what the system tells of them.
+//! A contestant's processes as the benchmark sees them: a master with the load driver inside, its
+//! workers, what they are asked, and what the system tells of them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -51,7 +51,8 @@ pub struct Role {
     pub is_luau: bool,
 }
 
-/// Runs one of the processes: `link SIDE master WORKERS STORE ADDRESS` or `link SIDE worker ADDRESS TOKEN ID WORKERS KIND`.
+/// Runs one of the processes: `link SIDE master WORKERS STORE ADDRESS` or `link SIDE worker ADDRESS
+/// TOKEN ID WORKERS KIND`.
 pub fn run_process(args: &[&str]) -> Result<(), String> {
     let side = |name: &str| Side::ALL.into_iter().find(|side| side.name() == name);
     let number = |word: &str| word.parse::<usize>().map_err(|_| format!("{word} is no number"));
@@ -59,7 +60,9 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
         [name, "master", workers, store, address] => {
             let store = (*store != "-").then_some(*store);
             match side(name) {
-                Some(side @ (Side::Ours | Side::OursUnix)) => ours::master(number(workers)?, store, side),
+                Some(side @ (Side::Ours | Side::OursUnix)) => {
+                    ours::master(number(workers)?, store, side)
+                }
                 Some(Side::Peer) => theirs::master(number(workers)?, store),
                 Some(Side::Nats) => nats::master(),
                 Some(Side::Grpc) => grpc::master(address),
@@ -207,7 +210,8 @@ impl Pair {
         }
     }
 
-    /// Kills a worker, starts it again, and says how long it was from the start until the master knew it to be ready.
+    /// Kills a worker, starts it again, and says how long it was from the start until the master
+    /// knew it to be ready.
     pub fn restart(&mut self) -> Result<Duration, String> {
         drop(self.workers.pop());
         let line = self.master.ask("lost")?;
@@ -244,16 +248,25 @@ impl Process {
         let failed = |error: std::io::Error| format!("{args:?}: {error}");
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(pinned.then_some("pinned")).arg("link").args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(pinned.then_some("pinned"))
+            .arg("link")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => Ok(Self { child, stdin, stdout: BufReader::new(stdout) }),
+            (Some(stdin), Some(stdout)) => {
+                Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+            }
             _ => Err("a process without its pipes".to_owned()),
         }
     }
 
     fn ask(&mut self, line: &str) -> Result<String, String> {
-        writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush()).map_err(|error| error.to_string())?;
+        writeln!(self.stdin, "{line}")
+            .and_then(|()| self.stdin.flush())
+            .map_err(|error| error.to_string())?;
         self.line()
     }
 
@@ -273,9 +286,15 @@ impl Process {
     /// User and system time of all its threads so far.
     fn cpu_seconds(&self) -> f64 {
         let stat = self.proc("stat");
-        // After the name, which may have spaces: field 3 and on; utime and stime are the 14th and 15th.
+        // After the name, which may have spaces: field 3 and on; utime and stime are the 14th and
+        // 15th.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         ticks as f64 / TICKS_PER_SECOND
     }
 
@@ -289,7 +308,8 @@ impl Process {
 
     /// Lets the peak begin at what it has now.
     fn forget_peak(&self) {
-        // A kernel without it leaves the peak of its whole life, which is said by the figure itself.
+        // A kernel without it leaves the peak of its whole life, which is said by the figure
+        // itself.
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
     }
 }

@@ -1,4 +1,5 @@
-//! The load driver of everything asynchronous: so many tasks, each of which waits for its answer before it asks again.
+//! The load driver of everything asynchronous: so many tasks, each of which waits for its answer
+//! before it asks again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -60,7 +61,10 @@ async fn flight<C: Callee>(callee: Arc<C>, load: Load, is_timed: bool) -> Result
     collect(tasks, begun).await
 }
 
-async fn collect(mut tasks: JoinSet<Result<(u64, Vec<u64>), String>>, begun: Instant) -> Result<Outcome, String> {
+async fn collect(
+    mut tasks: JoinSet<Result<(u64, Vec<u64>), String>>,
+    begun: Instant,
+) -> Result<Outcome, String> {
     let (mut done, mut times) = (0, Vec::new());
     while let Some(task) = tasks.join_next().await {
         let (more, timed) = task.map_err(|error| error.to_string())??;

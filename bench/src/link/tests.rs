@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mesophyll::dispatch::worker_like::WorkerLike;
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, open};
-use mesophyll::dispatch::worker_like::WorkerLike;
 
 use super::asked::{Kind, Load, Size};
 use super::events::{Ours, Theirs};
@@ -21,7 +21,8 @@ use crate::serve::TOKEN;
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(60);
 
-const LOAD: Load = Load { kind: Kind::Flight, size: Size::TwoK, in_flight: 1, tenants: 7, lasting: SOON };
+const LOAD: Load =
+    Load { kind: Kind::Flight, size: Size::TwoK, in_flight: 1, tenants: 7, lasting: SOON };
 
 fn wait_until(is_so: impl Fn() -> bool) {
     let until = Instant::now() + SOON;
@@ -35,13 +36,20 @@ fn wait_until(is_so: impl Fn() -> bool) {
 fn the_peers_master_takes_a_worker_of_ours() {
     let runtime = runtime().expect("a runtime");
     let (master, address) = runtime.block_on(Master::start(1, TOKEN, None)).expect("a master");
-    let role = Role { address: address.to_string(), token: TOKEN.to_owned(), worker: 0, workers: 1, is_luau: false };
+    let role = Role {
+        address: address.to_string(),
+        token: TOKEN.to_owned(),
+        worker: 0,
+        workers: 1,
+        is_luau: false,
+    };
     let handled = Arc::new(AtomicU64::new(0));
     let worker = ours::Worker::start(&role, handled.clone()).expect("a worker");
     wait_until(|| master.is_ready());
     let events = Theirs::new(&LOAD);
     for number in 0..20 {
-        let answer = runtime.block_on(master.dispatch_event(events.tenant(number), events.event(number)));
+        let answer =
+            runtime.block_on(master.dispatch_event(events.tenant(number), events.event(number)));
         assert!(events.is_echo(number, &answer.expect("an answer")));
     }
     assert_eq!(handled.load(Ordering::Relaxed), 20);
@@ -54,17 +62,23 @@ fn our_master_takes_a_worker_of_the_peers() {
     let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let idents = vec![(0, TOKEN.to_owned())];
-    let server = MesophyllServer::new_with(listener, db, ServerConfig::new(1), idents).expect("a server");
+    let server =
+        MesophyllServer::new_with(listener, db, ServerConfig::new(1), idents).expect("a server");
     let runtime = runtime().expect("a runtime");
-    let config =
-        Config { master: server.local_addr().to_string(), worker: 0, token: TOKEN.to_owned(), reads_states: false };
+    let config = Config {
+        master: server.local_addr().to_string(),
+        worker: 0,
+        token: TOKEN.to_owned(),
+        reads_states: false,
+    };
     let handled = Arc::new(AtomicU64::new(0));
     runtime.spawn(run(config, Handler::Echo, handled.clone()));
     wait_until(|| server.get_connection(0).is_some());
     let conn = server.get_connection(0).expect("a connection");
     let events = Ours::new(&LOAD);
     for number in 0..20 {
-        let answer = conn.dispatch_event(events.tenant(number), events.event(number), Instant::now() + SOON);
+        let answer =
+            conn.dispatch_event(events.tenant(number), events.event(number), Instant::now() + SOON);
         assert!(events.is_echo(number, &answer.expect("an answer")));
     }
     assert_eq!(handled.load(Ordering::Relaxed), 20);

@@ -22,12 +22,21 @@ struct Pool {
 
 impl Callee for Pool {
     async fn call(&self, number: u64) -> Result<(), String> {
-        let answer = self.master.dispatch_event(self.events.tenant(number), self.events.event(number)).await?;
-        if self.events.is_echo(number, &answer) { Ok(()) } else { Err("the answer is no echo".to_owned()) }
+        let answer = self
+            .master
+            .dispatch_event(self.events.tenant(number), self.events.event(number))
+            .await?;
+        if self.events.is_echo(number, &answer) {
+            Ok(())
+        } else {
+            Err("the answer is no echo".to_owned())
+        }
     }
 
     async fn send(&self, number: u64) -> Result<(), String> {
-        self.master.dispatch_event_nowait(self.events.tenant(number), self.events.event(number)).await
+        self.master
+            .dispatch_event_nowait(self.events.tenant(number), self.events.event(number))
+            .await
     }
 
     async fn call_looping(&self) {
@@ -74,8 +83,12 @@ pub fn worker(role: &Role) -> Result<(), String> {
     let runtime = peer::runtime()?;
     let handled = Arc::new(AtomicU64::new(0));
     let handler = if role.is_luau { Handler::Luau(Vms::start()?) } else { Handler::Echo };
-    let config =
-        Config { master: role.address.clone(), worker: role.worker, token: role.token.clone(), reads_states: true };
+    let config = Config {
+        master: role.address.clone(),
+        worker: role.worker,
+        token: role.token.clone(),
+        reads_states: true,
+    };
     runtime.spawn(peer_worker::run(config, handler, handled.clone()));
     say("up")?;
     answer_lines(|_| Ok(handled.load(Ordering::Relaxed).to_string()))

@@ -1,4 +1,5 @@
-//! The peer's master: `/ws` for its workers, the dispatches that wait for them, and `/db/*`. Its callers are tasks.
+//! The peer's master: `/ws` for its workers, the dispatches that wait for them, and `/db/*`. Its
+//! callers are tasks.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,7 +66,11 @@ pub struct Ident {
 
 impl Master {
     /// Listens, and serves from now on.
-    pub async fn start(workers: usize, token: &str, store: Option<Store>) -> Result<(Self, SocketAddr), String> {
+    pub async fn start(
+        workers: usize,
+        token: &str,
+        store: Option<Store>,
+    ) -> Result<(Self, SocketAddr), String> {
         let shared = Arc::new(Shared {
             token: token.to_owned(),
             store,
@@ -88,8 +93,11 @@ impl Master {
 
     /// Whether every worker has sent a heartbeat.
     pub fn is_ready(&self) -> bool {
-        (0..self.shared.conns.len())
-            .all(|worker| self.shared.conn(worker).is_some_and(|conn| conn.heartbeat_at_ms.load(Ordering::Relaxed) > 0))
+        (0..self.shared.conns.len()).all(|worker| {
+            self.shared
+                .conn(worker)
+                .is_some_and(|conn| conn.heartbeat_at_ms.load(Ordering::Relaxed) > 0)
+        })
     }
 
     fn conn_of(&self, id: Id) -> Result<Arc<Conn>, String> {
@@ -139,7 +147,11 @@ impl Shared {
     }
 }
 
-async fn ws(State(shared): State<Arc<Shared>>, Query(ident): Query<Ident>, upgrade: WebSocketUpgrade) -> Response {
+async fn ws(
+    State(shared): State<Arc<Shared>>,
+    Query(ident): Query<Ident>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     if let Err(status) = shared.check(ident.id, &ident.token) {
         return status.into_response();
     }
@@ -188,7 +200,8 @@ impl Conn {
                 }
             }
             Ok(ClientMessage::Heartbeat {}) => {
-                self.heartbeat_at_ms.store((self.opened.elapsed().as_millis() as u64).max(1), Ordering::Relaxed);
+                self.heartbeat_at_ms
+                    .store((self.opened.elapsed().as_millis() as u64).max(1), Ordering::Relaxed);
             }
             // A variant of a newer worker, such as ours.
             Err(_) => {}

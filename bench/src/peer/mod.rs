@@ -1,10 +1,12 @@
-//! The async peer: the same protocol, the same messages, two processes, as one would write it with tokio.
+//! The async peer: the same protocol, the same messages, two processes, as one would write it with
+//! tokio.
 //!
-//! Deliberately what its own authors would choose: a multi-thread runtime with its default settings, axum for what listens,
-//! tokio-tungstenite and reqwest for what connects, a DashMap of oneshots for what is pending, a writer task that flushes once
-//! for all that is queued, a spawned task for each event, serde's derive for the bytes, sqlx for PostgreSQL. TCP_NODELAY is set
-//! on both sides of everything. It has what the figures need and no supervision, quotas, bans or limits, all of which cost us and
-//! not it.
+//! Deliberately what its own authors would choose: a multi-thread runtime with its default
+//! settings, axum for what listens, tokio-tungstenite and reqwest for what connects, a DashMap of
+//! oneshots for what is pending, a writer task that flushes once for all that is queued, a spawned
+//! task for each event, serde's derive for the bytes, sqlx for PostgreSQL. TCP_NODELAY is set on
+//! both sides of everything. It has what the figures need and no supervision, quotas, bans or
+//! limits, all of which cost us and not it.
 
 pub mod db;
 pub mod master;
@@ -32,7 +34,10 @@ pub const DEADLINE: Duration = Duration::from_secs(35);
 
 /// A tokio runtime with its default settings: as many threads as there are processors.
 pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 /// A message's bytes.

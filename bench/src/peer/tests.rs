@@ -1,10 +1,12 @@
-//! The peer is what it says: it speaks the same bytes, and each side of it works with the other side of ours.
+//! The peer is what it says: it speaks the same bytes, and each side of it works with the other
+//! side of ours.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types::{
-    ClientMessage, CreateEvent, EventData, Id, KeyValueOp, KhronosValue, KvRecord, ServerMessage, TenantState,
+    ClientMessage, CreateEvent, EventData, Id, KeyValueOp, KhronosValue, KvRecord, ServerMessage,
+    TenantState,
 };
 
 fn reencode(kind: &str, bytes: &[u8]) -> Option<Result<Vec<u8>, String>> {

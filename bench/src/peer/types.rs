@@ -1,7 +1,8 @@
-//! The protocol's types as a serde derive writes and reads them: trees, one pass over a message for each side that touches it.
+//! The protocol's types as a serde derive writes and reads them: trees, one pass over a message for
+//! each side that touches it.
 //!
-//! Compact rmp-serde, as docs/protocol.md says: structs are arrays, variants are maps of one. `tests.rs` holds them to the same
-//! golden bytes as the product.
+//! Compact rmp-serde, as docs/protocol.md says: structs are arrays, variants are maps of one.
+//! `tests.rs` holds them to the same golden bytes as the product.
 
 use chrono::{DateTime, Utc};
 use serde::de::{MapAccess, Visitor};

@@ -1,8 +1,10 @@
-//! The peer's tenants' VMs: one thread with a LocalSet for each worker, because a Luau state stays on its thread.
+//! The peer's tenants' VMs: one thread with a LocalSet for each worker, because a Luau state stays
+//! on its thread.
 //!
-//! As a service in this style has it: events of all tenants are local tasks of that thread, and a script that does not wait is
-//! not preempted; an interrupt ends it when its budget of running time, the same as ours, is used up. Each VM is sandboxed and
-//! has a limit of memory. The template is the one that our worker runs: it returns its event's data, and loops for ever on LOOP.
+//! As a service in this style has it: events of all tenants are local tasks of that thread, and a
+//! script that does not wait is not preempted; an interrupt ends it when its budget of running
+//! time, the same as ours, is used up. Each VM is sandboxed and has a limit of memory. The template
+//! is the one that our worker runs: it returns its event's data, and loops for ever on LOOP.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -55,7 +57,10 @@ impl Vms {
                 }
             });
         };
-        std::thread::Builder::new().name("vms".to_owned()).spawn(run).map_err(|error| error.to_string())?;
+        std::thread::Builder::new()
+            .name("vms".to_owned())
+            .spawn(run)
+            .map_err(|error| error.to_string())?;
         Ok(Self { tasks_tx })
     }
 
@@ -143,7 +148,8 @@ fn from_luau(value: Value) -> mlua::Result<KhronosValue> {
         Value::Number(number) => KhronosValue::Float(number),
         Value::String(text) => KhronosValue::Text(text.to_str()?.to_owned()),
         Value::Table(table) if table.raw_len() > 0 => {
-            let values: mlua::Result<Vec<_>> = table.sequence_values().map(|value| from_luau(value?)).collect();
+            let values: mlua::Result<Vec<_>> =
+                table.sequence_values().map(|value| from_luau(value?)).collect();
             KhronosValue::List(values?)
         }
         Value::Table(table) => {

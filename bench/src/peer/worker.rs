@@ -52,14 +52,17 @@ pub async fn run(config: Config, handler: Handler, handled: Arc<AtomicU64>) -> R
     let db = DbClient::new(&master, worker, &token)?;
     let states = if reads_states { db.tenant_states().await? } else { HashMap::new() };
     let url = format!("ws://{master}/ws?id={worker}&token={token}");
-    let limits =
-        WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX_BYTES)).max_frame_size(Some(MESSAGE_MAX_BYTES));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_MAX_BYTES))
+        .max_frame_size(Some(MESSAGE_MAX_BYTES));
     // The last argument is TCP_NODELAY.
     let connected = tokio_tungstenite::connect_async_with_config(url, Some(limits), true).await;
     let (socket, _) = connected.map_err(|error| error.to_string())?;
     let (sink, mut stream) = socket.split();
     let (queue_tx, queue_rx) = mpsc::channel(QUEUE_MESSAGES);
-    let sink = sink.with(|bytes| async { Ok::<_, tokio_tungstenite::tungstenite::Error>(Message::Binary(bytes)) });
+    let sink = sink.with(|bytes| async {
+        Ok::<_, tokio_tungstenite::tungstenite::Error>(Message::Binary(bytes))
+    });
     tokio::spawn(async move { write_queued(std::pin::pin!(sink), queue_rx).await });
     let interval_ms = Arc::new(AtomicU64::new(5000));
     tokio::spawn(heartbeats(queue_tx.clone(), interval_ms.clone()));
@@ -67,14 +70,17 @@ pub async fn run(config: Config, handler: Handler, handled: Arc<AtomicU64>) -> R
         let Message::Binary(bytes) = message else { continue };
         match rmp_serde::from_slice(&bytes) {
             Ok(ServerMessage::DispatchEvent { id, event, req_id }) => {
-                let (handler, queue_tx, handled) = (handler.clone(), queue_tx.clone(), handled.clone());
+                let (handler, queue_tx, handled) =
+                    (handler.clone(), queue_tx.clone(), handled.clone());
                 tokio::spawn(async move {
                     let result = handler.handle(id, event).await;
                     handled.fetch_add(1, Ordering::Relaxed);
                     answer(&queue_tx, req_id, result).await;
                 });
             }
-            Ok(ServerMessage::RunScript { req_id, .. } | ServerMessage::DropWorker { req_id, .. }) => {
+            Ok(
+                ServerMessage::RunScript { req_id, .. } | ServerMessage::DropWorker { req_id, .. },
+            ) => {
                 answer(&queue_tx, Some(req_id), Err("no part of the benchmark".to_owned())).await;
             }
             Ok(ServerMessage::Hello { heartbeat_interval_ms }) => {
@@ -88,7 +94,11 @@ pub async fn run(config: Config, handler: Handler, handled: Arc<AtomicU64>) -> R
     Ok(())
 }
 
-async fn answer(queue_tx: &mpsc::Sender<axum::body::Bytes>, req_id: Option<u64>, result: Result<KhronosValue, String>) {
+async fn answer(
+    queue_tx: &mpsc::Sender<axum::body::Bytes>,
+    req_id: Option<u64>,
+    result: Result<KhronosValue, String>,
+) {
     let Some(req_id) = req_id else { return };
     if let Ok(message) = to_bytes(&ClientMessage::DispatchResponse { req_id, result }) {
         let _ = queue_tx.send(message).await;

@@ -1,5 +1,6 @@
-//! The floor of an exchange over HTTP: the same bytes there and back on a kept-alive connection, by a client and a server of
-//! a few lines each, with a thread for each connection and blocking calls, and nothing that looks at what they say.
+//! The floor of an exchange over HTTP: the same bytes there and back on a kept-alive connection, by
+//! a client and a server of a few lines each, with a thread for each connection and blocking calls,
+//! and nothing that looks at what they say.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +18,8 @@ pub struct BareExchange {
 }
 
 impl BareExchange {
-    /// One whose messages have the bytes of those that a worker and the master at `address` exchange.
+    /// One whose messages have the bytes of those that a worker and the master at `address`
+    /// exchange.
     pub fn like(address: SocketAddr, op: Op) -> Result<Self, String> {
         let (tenant, op) = Picker::new(0).operation(op);
         let body = op.to_bytes();
@@ -45,7 +47,8 @@ impl BareExchange {
         socket.set_nodelay(true)?;
         let mut buffer = Buffer::new();
         Ok(Box::new(move || {
-            let asked = socket.write_all(&self.request).and_then(|()| buffer.message(&mut socket, |_| ()));
+            let asked =
+                socket.write_all(&self.request).and_then(|()| buffer.message(&mut socket, |_| ()));
             asked.map_err(|error| error.to_string())
         }))
     }

@@ -1,10 +1,11 @@
-//! What is in every database, and what callers ask of it: the same for us and for everybody we are compared with.
+//! What is in every database, and what callers ask of it: the same for us and for everybody we are
+//! compared with.
 
 use std::fmt;
 
-use mesophyll::wire::data::{EncodedValue, KeyValueOp, KhronosValue, Scopes, TenantId};
 use mesophyll::store::DbState;
 use mesophyll::wire;
+use mesophyll::wire::data::{EncodedValue, KeyValueOp, KhronosValue, Scopes, TenantId};
 
 /// Tenants of whom single records are read and written.
 pub const TENANTS: u64 = 16;
@@ -60,7 +61,10 @@ pub struct Picker {
 
 impl Picker {
     pub fn new(caller: usize) -> Self {
-        Self { random: (caller as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, value: text(TEXT_BYTES) }
+        Self {
+            random: (caller as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            value: text(TEXT_BYTES),
+        }
     }
 
     /// The next record: its tenant's number and its own.
@@ -76,7 +80,9 @@ impl Picker {
         let (tenant, record) = self.pick();
         let (key, scopes) = (key(record), vec![SCOPE.to_owned()]);
         match op {
-            Op::Set => (tenant_id(tenant), KeyValueOp::Set { scopes, key, value: self.value.clone() }),
+            Op::Set => {
+                (tenant_id(tenant), KeyValueOp::Set { scopes, key, value: self.value.clone() })
+            }
             Op::Get => (tenant_id(tenant), KeyValueOp::Get { scopes, key }),
             Op::Find => (FINDER, KeyValueOp::Find { scopes, query: "%".to_owned() }),
         }
@@ -100,7 +106,8 @@ pub fn fill(db: &DbState) -> Result<(), String> {
     const THREADS: u64 = 32;
     let set = |tenant, record: u64, bytes| {
         let scopes = Scopes::new([SCOPE]);
-        db.kv_set(tenant, scopes, key(record), &text(bytes)).map_err(|error| format!("cannot be filled: {error}"))
+        db.kv_set(tenant, scopes, key(record), &text(bytes))
+            .map_err(|error| format!("cannot be filled: {error}"))
     };
     std::thread::scope(|scope| {
         let fillers: Vec<_> = (0..THREADS)
@@ -115,6 +122,8 @@ pub fn fill(db: &DbState) -> Result<(), String> {
                 })
             })
             .collect();
-        fillers.into_iter().try_for_each(|filler| filler.join().map_err(|_| "a thread panicked".to_owned())?)
+        fillers
+            .into_iter()
+            .try_for_each(|filler| filler.join().map_err(|_| "a thread panicked".to_owned())?)
     })
 }

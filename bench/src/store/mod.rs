@@ -1,8 +1,10 @@
-//! The store part: set, get and find, in this process and over HTTP, on each store, beside what they stand on.
+//! The store part: set, get and find, in this process and over HTTP, on each store, beside what
+//! they stand on.
 //!
-//! *Direct* is `DbState`, as thread-pool mode has it. Otherwise it is a worker's `MesophyllDbClient` in this process and a
-//! master's `MesophyllServer` in another, over loopback TCP. A worker has eight threads for the database, so eight callers
-//! share a client, and 64 callers are eight workers.
+//! *Direct* is `DbState`, as thread-pool mode has it. Otherwise it is a worker's
+//! `MesophyllDbClient` in this process and a master's `MesophyllServer` in another, over loopback
+//! TCP. A worker has eight threads for the database, so eight callers share a client, and 64
+//! callers are eight workers.
 
 mod bare;
 pub mod contents;
@@ -15,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesophyll::protocol::MesophyllDbClient;
-use mesophyll::wire::data::KeyValueOp;
 use mesophyll::store::{self as product, DbOptions, DbState, StoreUrl};
+use mesophyll::wire::data::KeyValueOp;
 
 use crate::harness::{self, Case, Contestant, Plan, Role, Row, Sample};
 use crate::load::{self, Caller};
@@ -52,7 +54,8 @@ pub fn run(
         runner.embedded("memory", "memory:", "memory:", None)?;
     }
     let file = |name: &str| folder.join(name).display().to_string();
-    let (direct, served) = (format!("redb:{}", file("direct.redb")), format!("redb:{}", file("served.redb")));
+    let (direct, served) =
+        (format!("redb:{}", file("direct.redb")), format!("redb:{}", file("served.redb")));
     let plain = PlainRedb::new(&folder.join("plain.redb"))?;
     runner.embedded("redb", &direct, &served, Some(&plain))?;
     match Database::new()? {
@@ -73,7 +76,13 @@ struct Runner<'r> {
 }
 
 impl Runner<'_> {
-    fn embedded(&mut self, kept: &str, direct: &str, served: &str, plain: Option<&PlainRedb>) -> Result<(), String> {
+    fn embedded(
+        &mut self,
+        kept: &str,
+        direct: &str,
+        served: &str,
+        plain: Option<&PlainRedb>,
+    ) -> Result<(), String> {
         let names = names(kept);
         if !names.iter().any(|name| (self.wanted)(name)) {
             return Ok(());
@@ -82,9 +91,11 @@ impl Runner<'_> {
         for (op, callers) in self.every(self.direct_callers()) {
             let mut contestants = vec![ours(direct_callers(&db, op))];
             if let Some(plain) = plain {
-                contestants.push(floor(move |callers| plain.callers(op, Commit::LikeOurs, callers)));
+                contestants
+                    .push(floor(move |callers| plain.callers(op, Commit::LikeOurs, callers)));
                 if op == Op::Set {
-                    let measure = measured(move |callers| plain.callers(op, Commit::OnePhase, callers));
+                    let measure =
+                        measured(move |callers| plain.callers(op, Commit::OnePhase, callers));
                     contestants.push(Contestant { role: Role::Other("vs_one_phase"), measure });
                 }
             }
@@ -101,7 +112,8 @@ impl Runner<'_> {
         let db = open(database.url())?;
         for (op, callers) in self.every(self.direct_callers()) {
             let plain = PlainPostgres::new(database.url(), callers)?;
-            let contestants = vec![ours(direct_callers(&db, op)), floor(|callers| plain.callers(op, callers))];
+            let contestants =
+                vec![ours(direct_callers(&db, op)), floor(|callers| plain.callers(op, callers))];
             self.case(&format!("{op}_pg_direct"), callers, contestants)?;
         }
         db.close();
@@ -112,10 +124,16 @@ impl Runner<'_> {
         if self.plan.is_quick { &DIRECT_CALLERS_QUICK } else { &DIRECT_CALLERS }
     }
 
-    fn over_http(&mut self, kept: &str, url: &str, peer: Option<&PeerPostgres>) -> Result<(), String> {
+    fn over_http(
+        &mut self,
+        kept: &str,
+        url: &str,
+        peer: Option<&PeerPostgres>,
+    ) -> Result<(), String> {
         let server = Server::of_store(url)?;
         let address = server.address.to_string();
-        let numbers: &'static [usize] = if self.plan.is_quick { &HTTP_CALLERS_QUICK } else { &HTTP_CALLERS };
+        let numbers: &'static [usize] =
+            if self.plan.is_quick { &HTTP_CALLERS_QUICK } else { &HTTP_CALLERS };
         for (op, callers) in self.every(numbers) {
             let bare = BareExchange::like(server.address, op)?;
             let mut contestants = vec![ours(http_callers(&address, op))];
@@ -139,7 +157,12 @@ impl Runner<'_> {
         ops.flat_map(move |op| numbers.iter().map(move |callers| (op, *callers)))
     }
 
-    fn case(&mut self, name: &str, callers: usize, contestants: Vec<Contestant<'_>>) -> Result<(), String> {
+    fn case(
+        &mut self,
+        name: &str,
+        callers: usize,
+        contestants: Vec<Contestant<'_>>,
+    ) -> Result<(), String> {
         let mut case = Case { name: format!("kv_{name}"), callers, contestants };
         if (self.wanted)(&case.name) {
             eprintln!("{} with {callers}", case.name);
@@ -150,7 +173,10 @@ impl Runner<'_> {
 }
 
 fn names(kept: &str) -> Vec<String> {
-    Op::ALL.iter().flat_map(|op| [format!("kv_{op}_{kept}_direct"), format!("kv_{op}_{kept}")]).collect()
+    Op::ALL
+        .iter()
+        .flat_map(|op| [format!("kv_{op}_{kept}_direct"), format!("kv_{op}_{kept}")])
+        .collect()
 }
 
 fn measured<'c>(
@@ -170,12 +196,16 @@ fn floor<'c>(callers: impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c)
 fn open(url: &str) -> Result<Arc<DbState>, String> {
     let url: StoreUrl = url.parse().map_err(|_| format!("not a store: {url}"))?;
     let store = product::open(&url).map_err(|error| error.to_string())?;
-    let db = Arc::new(DbState::new(store, DbOptions::default()).map_err(|error| error.to_string())?);
+    let db =
+        Arc::new(DbState::new(store, DbOptions::default()).map_err(|error| error.to_string())?);
     contents::fill(&db)?;
     Ok(db)
 }
 
-fn direct_callers<'c>(db: &'c DbState, op: Op) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
+fn direct_callers<'c>(
+    db: &'c DbState,
+    op: Op,
+) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
     move |number| {
         Ok((0..number)
             .map(|caller| {
@@ -189,9 +219,13 @@ fn direct_callers<'c>(db: &'c DbState, op: Op) -> impl FnMut(usize) -> Result<Ve
     }
 }
 
-fn http_callers<'c>(address: &'c str, op: Op) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
-    let clients: Vec<_> =
-        (0..CALLERS_MAX.div_ceil(CALLERS_A_WORKER)).map(|_| MesophyllDbClient::new(address, 0, TOKEN)).collect();
+fn http_callers<'c>(
+    address: &'c str,
+    op: Op,
+) -> impl FnMut(usize) -> Result<Vec<Caller<'c>>, String> + 'c {
+    let clients: Vec<_> = (0..CALLERS_MAX.div_ceil(CALLERS_A_WORKER))
+        .map(|_| MesophyllDbClient::new(address, 0, TOKEN))
+        .collect();
     move |number| {
         Ok((0..number)
             .map(|caller| {
@@ -200,8 +234,12 @@ fn http_callers<'c>(address: &'c str, op: Op) -> impl FnMut(usize) -> Result<Vec
                 Box::new(move || {
                     let (tenant, op) = picker.operation(op);
                     match op {
-                        KeyValueOp::Get { scopes, key } => client.kv_get(tenant, scopes, key).map(drop),
-                        KeyValueOp::Find { scopes, query } => client.kv_find(tenant, scopes, query).map(drop),
+                        KeyValueOp::Get { scopes, key } => {
+                            client.kv_get(tenant, scopes, key).map(drop)
+                        }
+                        KeyValueOp::Find { scopes, query } => {
+                            client.kv_find(tenant, scopes, query).map(drop)
+                        }
                         op => client.kv_change(tenant, &op),
                     }
                     .map_err(|error| error.to_string())

@@ -1,4 +1,5 @@
-//! The async peer over PostgreSQL: its master in a process of its own, its callers tasks of one runtime here, with one client.
+//! The async peer over PostgreSQL: its master in a process of its own, its callers tasks of one
+//! runtime here, with one client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,12 +34,19 @@ impl PeerPostgres {
 
     /// Does a turn of so many callers.
     pub fn measure(&self, op: Op, callers: usize, lasting: Duration) -> Result<Sample, String> {
-        let load = Load { kind: Kind::Timed, size: Size::Tiny, in_flight: callers, tenants: 1, lasting };
-        let callee = Arc::new(Asking { client: self.client.clone(), op, text: "x".repeat(TEXT_BYTES) });
+        let load =
+            Load { kind: Kind::Timed, size: Size::Tiny, in_flight: callers, tenants: 1, lasting };
+        let callee =
+            Arc::new(Asking { client: self.client.clone(), op, text: "x".repeat(TEXT_BYTES) });
         let outcome = self.runtime.block_on(tasks::drive(callee, load))?;
         let [p50, p99, _, worst] = outcome.times;
         let rate = outcome.done as f64 / outcome.seconds;
-        Ok(vec![(Figure::Rate, rate), (Figure::P50, p50), (Figure::P99, p99), (Figure::Worst, worst)])
+        Ok(vec![
+            (Figure::Rate, rate),
+            (Figure::P50, p50),
+            (Figure::P99, p99),
+            (Figure::Worst, worst),
+        ])
     }
 }
 

@@ -1,7 +1,8 @@
-//! The baseline of the PostgreSQL store: plain prepared statements on connections of one's own, one statement each time.
+//! The baseline of the PostgreSQL store: plain prepared statements on connections of one's own, one
+//! statement each time.
 //!
-//! In the same database, in a table of the same shape. One caller has one connection; more callers share seven, as many as
-//! the store has. No quotas, no locks, no looking at what is replaced.
+//! In the same database, in a table of the same shape. One caller has one connection; more callers
+//! share seven, as many as the store has. No quotas, no locks, no looking at what is replaced.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use mesophyll::base::limits::POSTGRES_CONNECTIONS;
@@ -23,14 +24,17 @@ impl Database {
     /// None if no server was named.
     pub fn new() -> Result<Option<Self>, String> {
         let named = ["MESOPHYLL_BENCH_POSTGRES_URL", "MESOPHYLL_TEST_POSTGRES_URL"];
-        let Some(server) = named.into_iter().find_map(|name| std::env::var(name).ok()) else { return Ok(None) };
+        let Some(server) = named.into_iter().find_map(|name| std::env::var(name).ok()) else {
+            return Ok(None);
+        };
         let name = format!("mesophyll_bench_{:016x}", random::u64());
         let (scheme, rest) = server.split_once("://").ok_or("the server's URL is none")?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
         let url = format!("{scheme}://{authority}/{name}");
         run(&server, &format!("CREATE DATABASE {name}"))?;
         let database = Self { server, name, url };
-        let store: StoreUrl = database.url.parse().map_err(|_| "the server's URL is none".to_owned())?;
+        let store: StoreUrl =
+            database.url.parse().map_err(|_| "the server's URL is none".to_owned())?;
         migrate(&store).map_err(|error| error.to_string())?;
         run(
             &database.url,
@@ -75,7 +79,9 @@ impl Drop for Database {
 }
 
 fn run(url: &str, sql: &str) -> Result<(), String> {
-    Client::connect(url, NoTls).and_then(|mut client| client.batch_execute(sql)).map_err(|error| error.to_string())
+    Client::connect(url, NoTls)
+        .and_then(|mut client| client.batch_execute(sql))
+        .map_err(|error| error.to_string())
 }
 
 /// Connections that callers take turns with.
@@ -119,11 +125,14 @@ impl Connection {
                 let value = format!("{{\"Text\":\"{}\"}}", "x".repeat(contents::TEXT_BYTES));
                 self.client.execute(&self.set, &[&owner, &key, &&scopes[..], &value])
             }
-            Op::Get => Ok(self.client.query(&self.get, &[&owner, &key, &&scopes[..]])?.len() as u64),
+            Op::Get => {
+                Ok(self.client.query(&self.get, &[&owner, &key, &&scopes[..]])?.len() as u64)
+            }
             Op::Find => {
                 let owner = FINDER.snowflake().to_string();
                 let rows = self.client.query(&self.find, &[&owner, &&scopes[..]])?;
-                let texts: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+                let texts: Vec<(String, String)> =
+                    rows.iter().map(|row| (row.get(0), row.get(1))).collect();
                 Ok(texts.len() as u64 / FOUND)
             }
         }

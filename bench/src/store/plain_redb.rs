@@ -1,7 +1,9 @@
-//! The baseline of the embedded store: redb alone, one put for each transaction, durable, as one would write it first.
+//! The baseline of the embedded store: redb alone, one put for each transaction, durable, as one
+//! would write it first.
 //!
-//! The same number of rows of the same size; no quotas, no ids, no times, no counted scopes. Once with commits made as ours
-//! are (two phases and quick repair: docs/decisions/0002-redb-quick-repair.md), and once as redb makes them by itself.
+//! The same number of rows of the same size; no quotas, no ids, no times, no counted scopes. Once
+//! with commits made as ours are (two phases and quick repair:
+//! docs/decisions/0002-redb-quick-repair.md), and once as redb makes them by itself.
 
 use std::path::Path;
 
@@ -42,7 +44,9 @@ impl PlainRedb {
     }
 
     fn filled(path: &Path) -> Result<Self, redb::Error> {
-        let database = Database::builder().set_cache_size(mesophyll::base::limits::STORE_CACHE_BYTES).create(path)?;
+        let database = Database::builder()
+            .set_cache_size(mesophyll::base::limits::STORE_CACHE_BYTES)
+            .create(path)?;
         let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(TABLE)?;
@@ -59,11 +63,18 @@ impl PlainRedb {
         Ok(Self { database })
     }
 
-    pub fn callers(&self, op: Op, commit: Commit, number: usize) -> Result<Vec<Caller<'_>>, String> {
+    pub fn callers(
+        &self,
+        op: Op,
+        commit: Commit,
+        number: usize,
+    ) -> Result<Vec<Caller<'_>>, String> {
         Ok((0..number)
             .map(|caller| {
                 let mut picker = Picker::new(caller);
-                Box::new(move || self.operate(op, commit, &mut picker).map_err(|error| error.to_string())) as Caller<'_>
+                Box::new(move || {
+                    self.operate(op, commit, &mut picker).map_err(|error| error.to_string())
+                }) as Caller<'_>
             })
             .collect())
     }
@@ -72,7 +83,9 @@ impl PlainRedb {
         let (tenant, record) = picker.pick();
         match op {
             Op::Set => {
-                let (_, KeyValueOp::Set { value, .. }) = picker.operation(op) else { return Ok(()) };
+                let (_, KeyValueOp::Set { value, .. }) = picker.operation(op) else {
+                    return Ok(());
+                };
                 let value = [&[7; 46][..], value.as_bytes()].concat();
                 let mut transaction = self.database.begin_write()?;
                 transaction.set_quick_repair(commit == Commit::LikeOurs);
@@ -81,7 +94,8 @@ impl PlainRedb {
             }
             Op::Get => {
                 let table = self.database.begin_read()?.open_table(TABLE)?;
-                let found = table.get(&row(tenant, record)[..])?.map(|value| value.value().to_vec());
+                let found =
+                    table.get(&row(tenant, record)[..])?.map(|value| value.value().to_vec());
                 assert!(found.is_some(), "the table was filled");
             }
             Op::Find => {

@@ -4,8 +4,10 @@ use crate::base::metrics::{Counter, Exposition};
 use crate::net::http::HttpStats;
 
 /// The statuses that the internal API answers; any other is `other`.
-const STATUSES: [u16; 21] =
-    [200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 417, 422, 431, 500, 501, 502, 503, 504, 505];
+const STATUSES: [u16; 21] = [
+    200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 417, 422, 431, 500, 501, 502, 503,
+    504, 505,
+];
 
 /// How often each status was answered.
 #[derive(Debug, Default)]
@@ -25,7 +27,8 @@ impl Statuses {
 pub(super) type Servers = [(&'static str, Option<HttpStats>); 2];
 
 pub(super) fn show(exposition: &mut Exposition, statuses: Option<&Statuses>, servers: &Servers) {
-    let mut answered = exposition.counter("mesophyll_api_requests_total", "What the internal API answered, by status.");
+    let mut answered = exposition
+        .counter("mesophyll_api_requests_total", "What the internal API answered, by status.");
     if let Some(statuses) = statuses {
         for (status, count) in STATUSES.iter().zip(&statuses.known) {
             answered.sample(&[("status", &status.to_string())], count.get());
@@ -46,14 +49,20 @@ pub(super) fn show(exposition: &mut Exposition, statuses: Option<&Statuses>, ser
             }
         }
     };
-    count("mesophyll_http_connections_accepted_total", "Connections that got a place.", &|stats| stats.accepted);
-    count("mesophyll_http_connections_displaced_total", "Connections that made room for a newer one.", &|stats| {
-        stats.displaced
+    count("mesophyll_http_connections_accepted_total", "Connections that got a place.", &|stats| {
+        stats.accepted
     });
+    count(
+        "mesophyll_http_connections_displaced_total",
+        "Connections that made room for a newer one.",
+        &|stats| stats.displaced,
+    );
     count(
         "mesophyll_http_connections_refused_total",
         "Connections that were refused, as every place was busy.",
         &|stats| stats.refused,
     );
-    count("mesophyll_http_requests_total", "Requests that reached a handler.", &|stats| stats.requests);
+    count("mesophyll_http_requests_total", "Requests that reached a handler.", &|stats| {
+        stats.requests
+    });
 }

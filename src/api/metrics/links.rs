@@ -39,30 +39,45 @@ pub struct RequestFigures {
 pub(super) fn show(exposition: &mut Exposition, links: &[LinkFigures]) {
     let ids: Vec<String> = links.iter().map(|link| link.worker.to_string()).collect();
     let each = || links.iter().zip(&ids);
-    let mut family =
-        exposition.histogram("mesophyll_link_round_trip_seconds", "From a ping of the master's to the worker's pong.");
+    let mut family = exposition.histogram(
+        "mesophyll_link_round_trip_seconds",
+        "From a ping of the master's to the worker's pong.",
+    );
     for (link, id) in each() {
         family.buckets(&[("worker", id)], &link.round_trips);
     }
-    let mut labelled = |name, help, label, figures: &dyn Fn(&LinkFigures) -> Vec<(&'static str, u64)>| {
-        let mut family = exposition.counter(name, help);
-        for (link, id) in each() {
-            for (value, count) in figures(link) {
-                family.sample(&[("worker", id), (label, value)], count);
+    let mut labelled =
+        |name, help, label, figures: &dyn Fn(&LinkFigures) -> Vec<(&'static str, u64)>| {
+            let mut family = exposition.counter(name, help);
+            for (link, id) in each() {
+                for (value, count) in figures(link) {
+                    family.sample(&[("worker", id), (label, value)], count);
+                }
             }
-        }
-    };
-    labelled("mesophyll_link_messages_total", "Messages over the worker's links.", "direction", &|link| {
-        link.messages.to_vec()
+        };
+    labelled(
+        "mesophyll_link_messages_total",
+        "Messages over the worker's links.",
+        "direction",
+        &|link| link.messages.to_vec(),
+    );
+    labelled(
+        "mesophyll_link_bytes_total",
+        "Bytes over the worker's links, with framing.",
+        "direction",
+        &|link| link.bytes.to_vec(),
+    );
+    labelled("mesophyll_link_ends_total", "Links of the worker that ended.", "cause", &|link| {
+        link.ends.clone()
     });
-    labelled("mesophyll_link_bytes_total", "Bytes over the worker's links, with framing.", "direction", &|link| {
-        link.bytes.to_vec()
-    });
-    labelled("mesophyll_link_ends_total", "Links of the worker that ended.", "cause", &|link| link.ends.clone());
-    labelled("mesophyll_link_wrongs_total", "What the worker sent that it should not have.", "kind", &|link| {
-        link.wrongs.clone()
-    });
-    let mut connections = exposition.counter("mesophyll_link_connections_total", "Links of the worker that began.");
+    labelled(
+        "mesophyll_link_wrongs_total",
+        "What the worker sent that it should not have.",
+        "kind",
+        &|link| link.wrongs.clone(),
+    );
+    let mut connections =
+        exposition.counter("mesophyll_link_connections_total", "Links of the worker that began.");
     for (link, id) in each() {
         connections.sample(&[("worker", id)], link.connections);
     }
@@ -73,18 +88,21 @@ pub(super) fn show(exposition: &mut Exposition, links: &[LinkFigures]) {
     for (link, id) in each() {
         replacements.sample(&[("worker", id)], link.replacements);
     }
-    let mut messages = exposition.gauge("mesophyll_link_queue_messages", "Messages that wait to leave for the worker.");
+    let mut messages = exposition
+        .gauge("mesophyll_link_queue_messages", "Messages that wait to leave for the worker.");
     for (link, id) in each() {
         messages.sample(&[("worker", id)], link.queued.map_or(0, |(messages, _)| messages));
     }
-    let mut bytes = exposition.gauge("mesophyll_link_queue_bytes", "Bytes that wait to leave for the worker.");
+    let mut bytes =
+        exposition.gauge("mesophyll_link_queue_bytes", "Bytes that wait to leave for the worker.");
     for (link, id) in each() {
         bytes.sample(&[("worker", id)], link.queued.map_or(0, |(_, bytes)| bytes));
     }
 }
 
 pub(super) fn show_requests(exposition: &mut Exposition, requests: &[RequestFigures]) {
-    let mut answered = exposition.counter("mesophyll_db_requests_total", "Requests of workers to /db/*.");
+    let mut answered =
+        exposition.counter("mesophyll_db_requests_total", "Requests of workers to /db/*.");
     for request in requests {
         for (class, count) in &request.classes {
             answered.sample(&[("operation", request.operation), ("class", class)], count);

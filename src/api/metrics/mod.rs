@@ -1,8 +1,10 @@
-//! `GET /metrics`: what the layers have counted, in Prometheus' text format. Needs no token; the source rule holds.
+//! `GET /metrics`: what the layers have counted, in Prometheus' text format. Needs no token; the
+//! source rule holds.
 //!
-//! Each layer's families stand in a file of their own, and every family is begun on every scrape, also where there is nothing to
-//! show in it (a test compares them with docs/operations.md). A scrape copies counters that are kept anyway and asks nobody who
-//! might be slow. Like `/livez` it takes no place of those that wait for tenants, so it answers under a flood.
+//! Each layer's families stand in a file of their own, and every family is begun on every scrape,
+//! also where there is nothing to show in it (a test compares them with docs/operations.md). A
+//! scrape copies counters that are kept anyway and asks nobody who might be slow. Like `/livez` it
+//! takes no place of those that wait for tenants, so it answers under a flood.
 
 mod http;
 mod links;
@@ -58,7 +60,11 @@ struct Own<'a> {
     virtual_bytes: u64,
 }
 
-pub(super) fn metrics(api: &Api, _call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
+pub(super) fn metrics(
+    api: &Api,
+    _call: &Call<'_>,
+    _body: &mut Body<'_>,
+) -> Result<Response, ApiError> {
     let place = Scrape::begin(&api.scrapes, METRICS_SCRAPES_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let own = Own {
@@ -83,7 +89,11 @@ fn text(figures: &Figures, own: &Own<'_>) -> String {
     links::show_requests(&mut exposition, &figures.db_requests);
     let store_figures = own.db.map_or_else(StoreFigures::default, DbState::store_figures);
     store::show(&mut exposition, own.db.map(DbState::operations), &store_figures);
-    http::show(&mut exposition, own.statuses, &[("api", own.http), ("worker", figures.worker_http)]);
+    http::show(
+        &mut exposition,
+        own.statuses,
+        &[("api", own.http), ("worker", figures.worker_http)],
+    );
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }
@@ -94,7 +104,8 @@ fn build(exposition: &mut Exposition) {
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }
 
-/// One answer that is under way, of a route that has a number of its own for them: from its beginning until it has left.
+/// One answer that is under way, of a route that has a number of its own for them: from its
+/// beginning until it has left.
 #[derive(Debug)]
 pub(super) struct Scrape(Arc<AtomicUsize>);
 
@@ -128,10 +139,15 @@ mod tests {
         let docs = include_str!("../../../docs/operations.md");
         let rows = docs.lines().filter_map(|line| line.strip_prefix("| `"));
         let names = rows.map(|row| row.split('`').next().unwrap_or_default());
-        let documented: Vec<&str> =
-            names.filter(|name| name.starts_with("mesophyll_") || name.starts_with("process_")).collect();
+        let documented: Vec<&str> = names
+            .filter(|name| name.starts_with("mesophyll_") || name.starts_with("process_"))
+            .collect();
         let text = text(&Figures::default(), &Own::default());
-        assert_eq!(families(&text), documented, "in this order, too, which is how people look for them");
+        assert_eq!(
+            families(&text),
+            documented,
+            "in this order, too, which is how people look for them"
+        );
     }
 
     #[test]
@@ -150,8 +166,9 @@ mod tests {
     #[test]
     fn so_many_scrapes_are_under_way_at_once_and_no_more() {
         let count = Arc::default();
-        let mut scrapes: Vec<Scrape> =
-            (0..METRICS_SCRAPES_MAX).filter_map(|_| Scrape::begin(&count, METRICS_SCRAPES_MAX)).collect();
+        let mut scrapes: Vec<Scrape> = (0..METRICS_SCRAPES_MAX)
+            .filter_map(|_| Scrape::begin(&count, METRICS_SCRAPES_MAX))
+            .collect();
         assert_eq!(scrapes.len(), METRICS_SCRAPES_MAX);
         assert!(Scrape::begin(&count, METRICS_SCRAPES_MAX).is_none());
         scrapes.pop();

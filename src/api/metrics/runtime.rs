@@ -1,7 +1,8 @@
-//! Families about what goes on inside the workers, as each says with its health: events, templates' errors and budgets, their
-//! calls to the database, and the worker's process.
+//! Families about what goes on inside the workers, as each says with its health: events, templates'
+//! errors and budgets, their calls to the database, and the worker's process.
 //!
-//! A worker's counts begin at 0 with its process. One that has not said anything since, or is too old to, has no samples.
+//! A worker's counts begin at 0 with its process. One that has not said anything since, or is too
+//! old to, has no samples.
 
 use crate::base::metrics::{Buckets, Exposition};
 use crate::base::process_figures::ProcessFigures;
@@ -13,18 +14,22 @@ use crate::wire::message::Health;
 type Of<'a, T> = Vec<(String, &'a T)>;
 
 pub(super) fn show(exposition: &mut Exposition, workers: &[WorkerReport]) {
-    let told = workers.iter().filter_map(|worker| Some((worker.id.to_string(), worker.health.as_ref()?)));
+    let told =
+        workers.iter().filter_map(|worker| Some((worker.id.to_string(), worker.health.as_ref()?)));
     show_health(exposition, &told.collect());
 }
 
 fn show_health(exposition: &mut Exposition, workers: &Of<'_, Health>) {
-    let mut events = exposition.counter("mesophyll_worker_events_total", "Events that the worker has started.");
+    let mut events =
+        exposition.counter("mesophyll_worker_events_total", "Events that the worker has started.");
     for (id, health) in workers {
         events.sample(&[("worker", id)], health.events);
     }
-    let figures = workers.iter().filter_map(|(id, health)| Some((id.clone(), health.figures.as_deref()?)));
+    let figures =
+        workers.iter().filter_map(|(id, health)| Some((id.clone(), health.figures.as_deref()?)));
     show_figures(exposition, &figures.collect());
-    let processes = workers.iter().filter_map(|(id, health)| Some((id.clone(), health.process.as_ref()?)));
+    let processes =
+        workers.iter().filter_map(|(id, health)| Some((id.clone(), health.process.as_ref()?)));
     show_processes(exposition, &processes.collect());
 }
 
@@ -35,47 +40,69 @@ fn show_figures(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
             family.sample(&[("worker", id)], figure(figures));
         }
     };
-    now("mesophyll_worker_waiting_events", "Events that have come to the worker and not started.", |figures| {
-        figures.waiting_events
+    now(
+        "mesophyll_worker_waiting_events",
+        "Events that have come to the worker and not started.",
+        |figures| figures.waiting_events,
+    );
+    now("mesophyll_worker_coroutines", "Coroutines of events that have not ended.", |figures| {
+        figures.coroutines
     });
-    now("mesophyll_worker_coroutines", "Coroutines of events that have not ended.", |figures| figures.coroutines);
     let mut time = |name, help, figure: fn(&RuntimeFigures) -> &Buckets| {
         let mut family = exposition.histogram(name, help);
         for (id, figures) in workers {
             family.buckets(&[("worker", id)], figure(figures));
         }
     };
-    time("mesophyll_event_running_seconds", "Running time of each event that ended.", |figures| &figures.running);
-    time("mesophyll_event_wall_seconds", "Wall time of each event that ended, its tasks included.", |figures| {
-        &figures.wall
+    time("mesophyll_event_running_seconds", "Running time of each event that ended.", |figures| {
+        &figures.running
     });
+    time(
+        "mesophyll_event_wall_seconds",
+        "Wall time of each event that ended, its tasks included.",
+        |figures| &figures.wall,
+    );
     let mut count = |name, help, figure: fn(&RuntimeFigures) -> u64| {
         let mut family = exposition.counter(name, help);
         for (id, figures) in workers {
             family.sample(&[("worker", id)], figure(figures));
         }
     };
-    count("mesophyll_vms_evicted_total", "VMs that were closed because nothing ran in them.", |figures| {
-        figures.evicted_vms
+    count(
+        "mesophyll_vms_evicted_total",
+        "VMs that were closed because nothing ran in them.",
+        |figures| figures.evicted_vms,
+    );
+    count(
+        "mesophyll_vms_discarded_total",
+        "VMs that were thrown away with all that ran in them.",
+        |figures| figures.discarded_vms,
+    );
+    count(
+        "mesophyll_preemptions_total",
+        "Scripts' turns that ended before the script paused.",
+        |figures| figures.preemptions,
+    );
+    count("mesophyll_runtime_panics_total", "Panics while a tenant had its turn.", |figures| {
+        figures.panics
     });
-    count("mesophyll_vms_discarded_total", "VMs that were thrown away with all that ran in them.", |figures| {
-        figures.discarded_vms
-    });
-    count("mesophyll_preemptions_total", "Scripts' turns that ended before the script paused.", |figures| {
-        figures.preemptions
-    });
-    count("mesophyll_runtime_panics_total", "Panics while a tenant had its turn.", |figures| figures.panics);
-    count("mesophyll_script_errors_total", "Events, and tasks that they left, that ended with an error.", |figures| {
-        figures.script_errors
-    });
-    count("mesophyll_large_answers_total", "Results that were larger than a message may be.", |figures| {
-        figures.large_answers
-    });
-    count("mesophyll_script_log_lines_dropped_total", "Lines that scripts logged beyond what they may.", |figures| {
-        figures.dropped_log_lines
-    });
-    let mut exceeded =
-        exposition.counter("mesophyll_budgets_exceeded_total", "Bounds that templates exceeded, by kind.");
+    count(
+        "mesophyll_script_errors_total",
+        "Events, and tasks that they left, that ended with an error.",
+        |figures| figures.script_errors,
+    );
+    count(
+        "mesophyll_large_answers_total",
+        "Results that were larger than a message may be.",
+        |figures| figures.large_answers,
+    );
+    count(
+        "mesophyll_script_log_lines_dropped_total",
+        "Lines that scripts logged beyond what they may.",
+        |figures| figures.dropped_log_lines,
+    );
+    let mut exceeded = exposition
+        .counter("mesophyll_budgets_exceeded_total", "Bounds that templates exceeded, by kind.");
     for (id, figures) in workers {
         for budget in Budget::ALL {
             exceeded.sample(&[("worker", id), ("kind", budget.name())], figures.budget(*budget));
@@ -87,12 +114,17 @@ fn show_figures(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
 fn show_calls(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
     let calls = || {
         let of = |(id, figures): &'_ (String, &'_ RuntimeFigures)| {
-            DbCall::ALL.iter().map(|call| (id.clone(), call.name(), figures.db(*call).clone())).collect::<Vec<_>>()
+            DbCall::ALL
+                .iter()
+                .map(|call| (id.clone(), call.name(), figures.db(*call).clone()))
+                .collect::<Vec<_>>()
         };
         workers.iter().flat_map(of)
     };
-    let mut failed = exposition
-        .counter("mesophyll_template_db_call_failures_total", "Calls of templates to the database that failed.");
+    let mut failed = exposition.counter(
+        "mesophyll_template_db_call_failures_total",
+        "Calls of templates to the database that failed.",
+    );
     for (id, call, figures) in calls() {
         failed.sample(&[("worker", &id), ("operation", call)], figures.failed);
     }
@@ -107,8 +139,10 @@ fn show_calls(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
 }
 
 fn show_processes(exposition: &mut Exposition, workers: &Of<'_, ProcessFigures>) {
-    let mut cpu =
-        exposition.counter("mesophyll_worker_cpu_seconds_total", "Processor time that the worker's process has used.");
+    let mut cpu = exposition.counter(
+        "mesophyll_worker_cpu_seconds_total",
+        "Processor time that the worker's process has used.",
+    );
     for (id, process) in workers {
         cpu.sample(&[("worker", id)], process.cpu.as_secs_f64());
     }
@@ -118,13 +152,21 @@ fn show_processes(exposition: &mut Exposition, workers: &Of<'_, ProcessFigures>)
             family.sample(&[("worker", id)], figure(process));
         }
     };
-    now("mesophyll_worker_open_fds", "File descriptors that the worker's process has open.", |process| {
-        process.open_fds
-    });
-    now("mesophyll_worker_max_fds", "How many it may have open; 0 is without a limit.", |process| process.max_fds);
+    now(
+        "mesophyll_worker_open_fds",
+        "File descriptors that the worker's process has open.",
+        |process| process.open_fds,
+    );
+    now(
+        "mesophyll_worker_max_fds",
+        "How many it may have open; 0 is without a limit.",
+        |process| process.max_fds,
+    );
     now("mesophyll_worker_threads", "Threads of the worker's process.", |process| process.threads);
-    let mut started =
-        exposition.gauge("mesophyll_worker_start_time_seconds", "When the worker's process started, in Unix time.");
+    let mut started = exposition.gauge(
+        "mesophyll_worker_start_time_seconds",
+        "When the worker's process started, in Unix time.",
+    );
     for (id, process) in workers {
         started.sample(&[("worker", id)], process.started_unix_ms as f64 / 1e3);
     }
@@ -145,7 +187,9 @@ mod tests {
         let mut exposition = Exposition::default();
         show_health(&mut exposition, &vec![("0".to_owned(), &newer), ("1".to_owned(), &older)]);
         let text = exposition.into_text();
-        let samples = |part: &str| text.lines().filter(|line| !line.starts_with('#') && line.contains(part)).count();
+        let samples = |part: &str| {
+            text.lines().filter(|line| !line.starts_with('#') && line.contains(part)).count()
+        };
         for line in [
             "mesophyll_worker_events_total{worker=\"0\"} 9",
             "mesophyll_worker_events_total{worker=\"1\"} 8",

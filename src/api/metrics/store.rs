@@ -1,10 +1,17 @@
 //! Families about the store: what it was asked, and what it tells of its inside.
 
 use crate::base::metrics::Exposition;
-use crate::store::{EmbeddedFigures, Operation, OperationFigures, RESULTS, ServerFigures, StoreFigures};
+use crate::store::{
+    EmbeddedFigures, Operation, OperationFigures, RESULTS, ServerFigures, StoreFigures,
+};
 
-pub(super) fn show(exposition: &mut Exposition, operations: Option<&OperationFigures>, store: &StoreFigures) {
-    let mut ended = exposition.counter("mesophyll_store_operations_total", "Operations of the store, by result.");
+pub(super) fn show(
+    exposition: &mut Exposition,
+    operations: Option<&OperationFigures>,
+    store: &StoreFigures,
+) {
+    let mut ended = exposition
+        .counter("mesophyll_store_operations_total", "Operations of the store, by result.");
     if let Some(operations) = operations {
         for (operation, name) in Operation::ALL {
             for (result, count) in RESULTS.into_iter().zip(operations.results(operation)) {
@@ -69,7 +76,8 @@ fn show_server(exposition: &mut Exposition, server: Option<ServerFigures>) {
         "Connections to PostgreSQL now.",
         server.map(|server| server.connected),
     );
-    let mut connects = exposition.counter("mesophyll_postgres_connects_total", "Attempts to connect to PostgreSQL.");
+    let mut connects = exposition
+        .counter("mesophyll_postgres_connects_total", "Attempts to connect to PostgreSQL.");
     if let Some(server) = server {
         connects.sample(&[("result", "ok")], server.connects);
         connects.sample(&[("result", "error")], server.connect_failures);

@@ -12,12 +12,16 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
         .flat_map(|traffic| traffic.workers().iter().enumerate())
         .map(|(id, worker)| (id.to_string(), worker))
         .collect();
-    let mut ended =
-        exposition.counter("mesophyll_dispatches_total", "Jobs of tenants that ended, by kind and outcome.");
+    let mut ended = exposition
+        .counter("mesophyll_dispatches_total", "Jobs of tenants that ended, by kind and outcome.");
     for (id, worker) in &workers {
         for kind in JobKind::ALL {
             for outcome in Outcome::ALL {
-                let labels = [("worker", id.as_str()), ("kind", kind.as_str()), ("outcome", outcome.as_str())];
+                let labels = [
+                    ("worker", id.as_str()),
+                    ("kind", kind.as_str()),
+                    ("outcome", outcome.as_str()),
+                ];
                 ended.sample(&labels, worker.count(kind, outcome));
             }
         }
@@ -35,5 +39,9 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
             }
         }
     }
-    exposition.one_gauge("mesophyll_quarantined_tenants", "Tenants that are quarantined now.", figures.quarantined);
+    exposition.one_gauge(
+        "mesophyll_quarantined_tenants",
+        "Tenants that are quarantined now.",
+        figures.quarantined,
+    );
 }

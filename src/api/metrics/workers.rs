@@ -27,17 +27,21 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     each("mesophyll_worker_uptime_seconds", "Since when the worker runs.", &|worker| {
         worker.started.map(|started| started.elapsed().as_secs_f64())
     });
-    each("mesophyll_worker_heartbeat_age_seconds", "How long ago the worker's last heartbeat came.", &|worker| {
-        worker.heartbeat_age.map(|age| age.as_secs_f64())
-    });
+    each(
+        "mesophyll_worker_heartbeat_age_seconds",
+        "How long ago the worker's last heartbeat came.",
+        &|worker| worker.heartbeat_age.map(|age| age.as_secs_f64()),
+    );
     each(
         "mesophyll_dispatches_in_flight",
         "Dispatches that left for the worker and wait for their answers.",
         &|worker| Some(worker.in_flight as f64),
     );
-    each("mesophyll_dispatches_waiting", "Dispatches that wait for the worker to be ready.", &|worker| {
-        Some(worker.waiting as f64)
-    });
+    each(
+        "mesophyll_dispatches_waiting",
+        "Dispatches that wait for the worker to be ready.",
+        &|worker| Some(worker.waiting as f64),
+    );
     each("mesophyll_worker_vms", "VMs of tenants that are alive in the worker.", &|worker| {
         worker.health.as_ref().map(|health| health.vms as f64)
     });
@@ -51,8 +55,10 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
         "Lines that workers printed and that were not logged, as they came too fast.",
         figures.output_lines_dropped,
     );
-    let mut restarts =
-        exposition.counter("mesophyll_worker_restarts_total", "How often the worker was started again, and why.");
+    let mut restarts = exposition.counter(
+        "mesophyll_worker_restarts_total",
+        "How often the worker was started again, and why.",
+    );
     for (worker, id) in workers.iter().zip(&ids) {
         for cause in Cause::ALL {
             restarts.sample(&[("worker", id), ("reason", cause.as_str())], worker.restarts[cause]);

@@ -18,7 +18,10 @@ pub(in crate::cli) const COMMAND: Command = Command {
     about: "compile and lint templates without running them",
     options: &[&[
         OptionSpec::value("templates", "DIR", "the template directory, with main.luau"),
-        OptionSpec::switch("json", "print a list of {file, line, column, message}; 0 = the line or file as a whole"),
+        OptionSpec::switch(
+            "json",
+            "print a list of {file, line, column, message}; 0 = the line or file as a whole",
+        ),
     ]],
     examples: &[
         "mesophyll check --templates ./templates",
@@ -36,7 +39,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     if args.is_on("json") {
         output::print_json(&serde_json::to_string(&findings).expect("texts and numbers"))?;
     } else {
-        findings.iter().try_for_each(|finding| output::print(&escape::one_line(&finding.to_string())))?;
+        findings
+            .iter()
+            .try_for_each(|finding| output::print(&escape::one_line(&finding.to_string())))?;
     }
     match findings.len() {
         0 if args.is_on("json") => Ok(()),
@@ -50,14 +55,18 @@ fn run(args: &Args) -> Result<(), CliError> {
 #[cfg(feature = "luau")]
 fn findings(args: &Args) -> Result<Vec<Finding>, CliError> {
     let directory = args.get("templates").map(|(directory, _)| directory);
-    let unreadable = |error| CliError::config(format!("--templates {}: {error}", directory.unwrap_or_default()));
+    let unreadable =
+        |error| CliError::config(format!("--templates {}: {error}", directory.unwrap_or_default()));
     if args.positional.is_empty() {
-        let directory = directory.ok_or_else(|| CliError::usage("--templates or a file is missing"))?;
+        let directory =
+            directory.ok_or_else(|| CliError::usage("--templates or a file is missing"))?;
         return check(Path::new(directory)).map_err(unreadable);
     }
     let of_file = |name: &String| {
         if Path::new(name).is_dir() {
-            return Err(CliError::usage(format!("{name} is a directory; give it with --templates")));
+            return Err(CliError::usage(format!(
+                "{name} is a directory; give it with --templates"
+            )));
         }
         let source = words::file(name, SOURCE_MAX_BYTES)?;
         let shown = if name == "-" { "stdin" } else { name };

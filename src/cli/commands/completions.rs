@@ -1,4 +1,5 @@
-//! `mesophyll completions`: what a shell needs to complete our command lines, from the tables that parse them.
+//! `mesophyll completions`: what a shell needs to complete our command lines, from the tables that
+//! parse them.
 
 use std::fmt::Write;
 
@@ -60,8 +61,10 @@ impl Command {
     /// The words that may follow its name, as its usage has them: `show TENANT | clear TENANT`.
     fn subcommands(&self) -> Vec<&'static str> {
         let first = self.usage.split(" | ").filter_map(|way| way.split_whitespace().next());
-        let is_word =
-            |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-');
+        let is_word = |word: &&str| {
+            word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+                && !word.starts_with('-')
+        };
         first.filter(is_word).collect()
     }
 
@@ -132,7 +135,12 @@ fn bash() -> String {
             let _ = writeln!(text, "        --{}) {action} ;;", option.name);
         }
         let options = command.all_options().map(|option| format!("--{}", option.name));
-        let words = command.positional().into_iter().map(str::to_owned).chain(options).chain(["--help".to_owned()]);
+        let words = command
+            .positional()
+            .into_iter()
+            .map(str::to_owned)
+            .chain(options)
+            .chain(["--help".to_owned()]);
         let words = words.collect::<Vec<_>>().join(" ");
         let _ = writeln!(text, "        esac\n        words=\"{words}\"");
         if command.takes_a_file() && command.subcommands().is_empty() {
@@ -165,15 +173,26 @@ fi
 fn zsh() -> String {
     let mut text = ZSH_HEAD.to_owned();
     for command in COMMANDS {
-        let _ = writeln!(text, "        {}", single_quoted(&format!("{}:{}", command.name, command.about)));
+        let _ = writeln!(
+            text,
+            "        {}",
+            single_quoted(&format!("{}:{}", command.name, command.about))
+        );
     }
     text.push_str("    )\n    if (( CURRENT == 2 )); then\n        _describe -t commands command commands\n        return\n    fi\n");
-    text.push_str("    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $command in\n");
+    text.push_str(
+        "    local command=$words[2]\n    shift words\n    (( CURRENT-- ))\n    case $command in\n",
+    );
     for command in COMMANDS {
         let _ = writeln!(text, "    {})\n        _arguments \\", command.name);
         for option in command.all_options() {
             let star = if option.repeatable { "*" } else { "" };
-            let help = option.help.replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:");
+            let help = option
+                .help
+                .replace('\\', "\\\\")
+                .replace('[', "\\[")
+                .replace(']', "\\]")
+                .replace(':', "\\:");
             let value = option.value.map(|value| match candidates(value) {
                 Candidates::Files => format!(":{value}:_files"),
                 Candidates::Folders => format!(":{value}:_files -/"),
@@ -181,7 +200,8 @@ fn zsh() -> String {
                 Candidates::Unknown => format!(":{value}: "),
             });
             let equals = if option.value.is_some() { "=" } else { "" };
-            let spec = format!("{star}--{}{equals}[{help}]{}", option.name, value.unwrap_or_default());
+            let spec =
+                format!("{star}--{}{equals}[{help}]{}", option.name, value.unwrap_or_default());
             let _ = writeln!(text, "            {} \\", single_quoted(&spec));
         }
         text.push_str("            '--help[show its options and examples]' \\\n");
@@ -194,18 +214,28 @@ fn zsh() -> String {
             }
         };
         // An empty word would be an argument of its own.
-        let _ = writeln!(text, "            {}\n        ;;", if rest.is_empty() { "&& return" } else { &rest });
+        let _ = writeln!(
+            text,
+            "            {}\n        ;;",
+            if rest.is_empty() { "&& return" } else { &rest }
+        );
     }
     text + ZSH_TAIL
 }
 
 fn fish() -> String {
-    let mut text = "# Completions of mesophyll for fish, made by `mesophyll completions fish`.\n".to_owned();
+    let mut text =
+        "# Completions of mesophyll for fish, made by `mesophyll completions fish`.\n".to_owned();
     text.push_str("complete -c mesophyll -f\n");
     for command in COMMANDS {
         let about = single_quoted_for_fish(command.about);
-        let _ = writeln!(text, "complete -c mesophyll -n __fish_use_subcommand -a {} -d {about}", command.name);
-        let seen = format!("complete -c mesophyll -n '__fish_seen_subcommand_from {}'", command.name);
+        let _ = writeln!(
+            text,
+            "complete -c mesophyll -n __fish_use_subcommand -a {} -d {about}",
+            command.name
+        );
+        let seen =
+            format!("complete -c mesophyll -n '__fish_seen_subcommand_from {}'", command.name);
         for option in command.all_options() {
             let value = option.value.map(|value| match candidates(value) {
                 Candidates::Files => " -r -F".to_owned(),

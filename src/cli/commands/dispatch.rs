@@ -13,7 +13,11 @@ pub(in crate::cli) const COMMAND: Command = Command {
     options: &[
         &[
             OptionSpec::switch("nowait", "do not wait for the result"),
-            OptionSpec::value("author", "ID", "the event's author (default: the token's user; see token --act-as-any)"),
+            OptionSpec::value(
+                "author",
+                "ID",
+                "the event's author (default: the token's user; see token --act-as-any)",
+            ),
             DEADLINE,
             JSON,
         ],
@@ -38,10 +42,16 @@ fn run(args: &Args) -> Result<(), CliError> {
     let data = words::json("DATA", data)?;
     let client = ApiClient::new(args, deadline)?;
     let nowait = if args.is_on("nowait") { "&nowait=true" } else { "" };
-    let path = format!("{}?deadline_ms={}{nowait}", words::path("dispatch-event", tenant), deadline.as_millis());
-    let (name, author) = (words::quoted(event), args.get("author").map(|(author, _)| words::quoted(author)));
+    let path = format!(
+        "{}?deadline_ms={}{nowait}",
+        words::path("dispatch-event", tenant),
+        deadline.as_millis()
+    );
+    let (name, author) =
+        (words::quoted(event), args.get("author").map(|(author, _)| words::quoted(author)));
     let author = author.as_deref().map(|author| ("author", author));
-    let members: Vec<_> = [("name", name.as_str()), ("data", data.get())].into_iter().chain(author).collect();
+    let members: Vec<_> =
+        [("name", name.as_str()), ("data", data.get())].into_iter().chain(author).collect();
     let body = words::object(&members);
     let answer = client.post(&path, &body)?;
     if answer.is_unsubscribed {

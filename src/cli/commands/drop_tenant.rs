@@ -15,9 +15,12 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let [tenant] = args.positional.as_slice() else { return Err(CliError::usage("drop-tenant takes TENANT")) };
+    let [tenant] = args.positional.as_slice() else {
+        return Err(CliError::usage("drop-tenant takes TENANT"));
+    };
     let tenant = words::tenant(tenant)?;
     let deadline = words::deadline(args)?;
-    let path = format!("{}?deadline_ms={}", words::path("drop-tenant", tenant), deadline.as_millis());
+    let path =
+        format!("{}?deadline_ms={}", words::path("drop-tenant", tenant), deadline.as_millis());
     ApiClient::new(args, deadline)?.post_nothing(&path)?.success().map(drop)
 }

@@ -1,4 +1,5 @@
-//! `mesophyll errors`: the last errors of templates, of all tenants or as they are kept with one of them.
+//! `mesophyll errors`: the last errors of templates, of all tenants or as they are kept with one of
+//! them.
 
 use std::time::Duration;
 
@@ -22,8 +23,18 @@ pub(in crate::cli) const COMMAND: Command = Command {
     name: "errors",
     usage: "[TENANT] [--follow]",
     about: "show the last errors of a running master's templates, or those that are kept with one tenant",
-    options: &[&[OptionSpec::switch("follow", "go on with those that come, each second, until Ctrl-C"), JSON], CLIENT],
-    examples: &["mesophyll errors", "mesophyll errors guild:123", "mesophyll errors guild:123 --follow"],
+    options: &[
+        &[
+            OptionSpec::switch("follow", "go on with those that come, each second, until Ctrl-C"),
+            JSON,
+        ],
+        CLIENT,
+    ],
+    examples: &[
+        "mesophyll errors",
+        "mesophyll errors guild:123",
+        "mesophyll errors guild:123 --follow",
+    ],
     run,
 };
 
@@ -76,14 +87,19 @@ impl Source {
         };
         let mut answer: Value = understood(&text)?;
         let master = answer.pointer("/master/pid").cloned().unwrap_or_default();
-        let errors = answer.get_mut(member).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+        let errors = answer
+            .get_mut(member)
+            .and_then(Value::as_array_mut)
+            .map(std::mem::take)
+            .unwrap_or_default();
         Ok((master, errors))
     }
 
     /// Prints what there is, the oldest first, and then what comes.
     ///
     /// # Blocks
-    /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once.
+    /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was
+    /// there once.
     fn follow(&self, is_json: bool) -> Result<(), CliError> {
         end_quietly().map_err(|error| CliError::config(error.to_string()))?;
         let (mut seen, mut was_there, mut is_told) = (Vec::new(), false, false);
@@ -92,9 +108,15 @@ impl Source {
                 Ok((master, errors)) => {
                     let identity = |error: &Value| identity(self.tenant, &master, error);
                     (was_there, is_told) = (true, false);
-                    for error in errors.iter().rev().filter(|error| !seen.contains(&identity(error))) {
+                    for error in
+                        errors.iter().rev().filter(|error| !seen.contains(&identity(error)))
+                    {
                         let columns = self.row(error).map(|column| column.to_string()).join("  ");
-                        let line = if is_json { escape::json(&error.to_string()).into_owned() } else { columns };
+                        let line = if is_json {
+                            escape::json(&error.to_string()).into_owned()
+                        } else {
+                            columns
+                        };
                         if !output::print_on(&escape::one_line(&line))? {
                             return Ok(());
                         }
@@ -121,22 +143,25 @@ impl Source {
     }
 
     fn row(&self, error: &Value) -> [String; 4] {
-        let (event, message) = (text(&error["event"]), shortened(text(&error["message"]), MESSAGE_MAX_CHARS));
+        let (event, message) =
+            (text(&error["event"]), shortened(text(&error["message"]), MESSAGE_MAX_CHARS));
         match self.tenant {
             Some(_) => {
                 let (at, template) = (text(&error["at"]["$timestamp"]), text(&error["template"]));
                 [at.to_owned(), event.to_owned(), template.to_owned(), message]
             }
             None => {
-                let (ago, times) = (span(number(&error["last_s"])), number(&error["count"]).to_string());
+                let (ago, times) =
+                    (span(number(&error["last_s"])), number(&error["count"]).to_string());
                 [ago, times, text(&error["tenant"]).to_owned(), format!("{event}: {message}")]
             }
         }
     }
 }
 
-/// What tells an error from those that were printed: a record is written once, an error of the master's counts on. Each
-/// master numbers its errors from 1, so that the number alone says nothing after a restart.
+/// What tells an error from those that were printed: a record is written once, an error of the
+/// master's counts on. Each master numbers its errors from 1, so that the number alone says nothing
+/// after a restart.
 fn identity(tenant: Option<TenantId>, master: &Value, error: &Value) -> Value {
     if tenant.is_some() {
         return error.clone();
@@ -160,10 +185,16 @@ mod tests {
             error[name] = value;
             error
         };
-        assert_eq!(identity(None, &json!(1), &with("last_s", json!(9))), before, "it is only older");
+        assert_eq!(
+            identity(None, &json!(1), &with("last_s", json!(9))),
+            before,
+            "it is only older"
+        );
         assert_ne!(identity(None, &json!(2), &error), before, "of another process");
         // In a container each master is process 1.
-        for (name, value) in [("count", json!(2)), ("tenant", json!("guild:2")), ("message", json!("n"))] {
+        for (name, value) in
+            [("count", json!(2)), ("tenant", json!("guild:2")), ("message", json!("n"))]
+        {
             assert_ne!(identity(None, &json!(1), &with(name, value)), before, "{name}");
         }
     }

@@ -1,4 +1,5 @@
-//! `mesophyll global-kv`: the shop's side of the staff: what waits for a review, deciding about it, publishing, purchases.
+//! `mesophyll global-kv`: the shop's side of the staff: what waits for a review, deciding about it,
+//! publishing, purchases.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,11 @@ pub(in crate::cli) const COMMAND: Command = Command {
     about: "review, price, publish and remove the entries that tenants share, and note purchases",
     options: &[
         &[
-            OptionSpec::value("review-state", "STATE", "list: only entries in this state, such as pending"),
+            OptionSpec::value(
+                "review-state",
+                "STATE",
+                "list: only entries in this state, such as pending",
+            ),
             OptionSpec::value("scope", "S", "list: only entries of this scope"),
             JSON,
         ],
@@ -59,7 +64,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     match words[..] {
         ["list"] => list(args, None),
         ["list", pattern] => list(args, Some(pattern)),
-        ["get", scope, key, version] => output::print_json(&ask(args, "get", address(scope, key, version)?)?),
+        ["get", scope, key, version] => {
+            output::print_json(&ask(args, "get", address(scope, key, version)?)?)
+        }
         ["review", scope, key, version, state] => {
             let mut members = address(scope, key, version)?;
             members.push(("review_state", words::quoted(state)));
@@ -70,7 +77,9 @@ fn run(args: &Args) -> Result<(), CliError> {
             members.push(("price", price_of(price)?));
             ask(args, "price", members).map(drop)
         }
-        ["delete", scope, key, version] => ask(args, "delete", address(scope, key, version)?).map(drop),
+        ["delete", scope, key, version] => {
+            ask(args, "delete", address(scope, key, version)?).map(drop)
+        }
         ["create", file] => create(args, file),
         ["purchase", tenant, scope, key, version] => {
             let path = words::path("purchase", words::tenant(tenant)?);
@@ -88,14 +97,20 @@ fn ask(args: &Args, op: &str, members: Members) -> Result<String, CliError> {
 }
 
 fn send(args: &Args, path: &str, members: &[(&str, String)]) -> Result<String, CliError> {
-    let members: Vec<(&str, &str)> = members.iter().map(|(name, json)| (*name, json.as_str())).collect();
+    let members: Vec<(&str, &str)> =
+        members.iter().map(|(name, json)| (*name, json.as_str())).collect();
     ApiClient::new(args, DATA_DEADLINE)?.post(path, &words::object(&members))?.success()
 }
 
 fn address(scope: &str, key: &str, version: &str) -> Result<Members, CliError> {
-    let version: i32 =
-        version.parse().map_err(|_| CliError::usage(format!("VERSION is a whole number, not {version:?}")))?;
-    Ok(vec![("scope", words::quoted(scope)), ("key", words::quoted(key)), ("version", version.to_string())])
+    let version: i32 = version
+        .parse()
+        .map_err(|_| CliError::usage(format!("VERSION is a whole number, not {version:?}")))?;
+    Ok(vec![
+        ("scope", words::quoted(scope)),
+        ("key", words::quoted(key)),
+        ("version", version.to_string()),
+    ])
 }
 
 fn price_of(word: &str) -> Result<String, CliError> {
@@ -112,7 +127,8 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
         ("review_state", args.get("review-state").map(|(state, _)| state)),
         ("scope", args.get("scope").map(|(scope, _)| scope)),
     ];
-    let members = given.iter().filter_map(|(name, value)| Some((*name, words::quoted((*value)?)))).collect();
+    let members =
+        given.iter().filter_map(|(name, value)| Some((*name, words::quoted((*value)?)))).collect();
     let text = ask(args, "list", members)?;
     if args.is_on("json") {
         return output::print_json(&text);

@@ -18,7 +18,14 @@ pub(in crate::cli) const COMMAND: Command = Command {
     usage: "get TENANT KEY | set TENANT KEY VALUE | delete TENANT KEY | find TENANT [PATTERN] | scopes TENANT",
     about: "read and change a tenant's records; VALUE is JSON, '-' reads it from stdin",
     options: &[
-        &[OptionSpec::list("scope", "S", "a scope; get, set and delete want exactly a record's own"), JSON],
+        &[
+            OptionSpec::list(
+                "scope",
+                "S",
+                "a scope; get, set and delete want exactly a record's own",
+            ),
+            JSON,
+        ],
         CLIENT,
     ],
     examples: &[
@@ -53,7 +60,9 @@ fn run(args: &Args) -> Result<(), CliError> {
             let members = [key(name)?, exact(args)?, ("value", value_of(value)?)];
             ask(args, tenant, "set", &members).map(drop)
         }
-        ["delete", tenant, name] => ask(args, tenant, "delete", &[key(name)?, exact(args)?]).map(drop),
+        ["delete", tenant, name] => {
+            ask(args, tenant, "delete", &[key(name)?, exact(args)?]).map(drop)
+        }
         ["find", tenant] => find(args, tenant, "%"),
         ["find", tenant, pattern] => find(args, tenant, pattern),
         ["scopes", tenant] => scopes(args, &ask(args, tenant, "list_scopes", &[])?),
@@ -61,7 +70,12 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
-fn ask(args: &Args, tenant: &str, op: &str, members: &[(&str, String)]) -> Result<String, CliError> {
+fn ask(
+    args: &Args,
+    tenant: &str,
+    op: &str,
+    members: &[(&str, String)],
+) -> Result<String, CliError> {
     let tenant = words::tenant(tenant)?;
     let op = words::quoted(op);
     let mut all = vec![("op", op.as_str())];
@@ -74,7 +88,9 @@ fn ask(args: &Args, tenant: &str, op: &str, members: &[(&str, String)]) -> Resul
 fn exact(args: &Args) -> Result<(&'static str, String), CliError> {
     let scopes = args.all("scope");
     if scopes.is_empty() {
-        return Err(CliError::usage("--scope is missing: a record is addressed by its key and all of its scopes"));
+        return Err(CliError::usage(
+            "--scope is missing: a record is addressed by its key and all of its scopes",
+        ));
     }
     Ok(("scopes", words::list(&scopes)))
 }
@@ -87,14 +103,17 @@ fn value_of(word: &str) -> Result<String, CliError> {
 fn get(args: &Args, text: &str) -> Result<(), CliError> {
     let record: Option<Record> = understood(text)?;
     match record {
-        None => Err(CliError::failed("there is no such record; `kv find` shows which there are, with their scopes")),
+        None => Err(CliError::failed(
+            "there is no such record; `kv find` shows which there are, with their scopes",
+        )),
         Some(_) if args.is_on("json") => output::print_json(text),
         Some(record) => output::print_json(record.value.get()),
     }
 }
 
 fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
-    let members = [("pattern", words::quoted(pattern)), ("scopes", words::list(&args.all("scope")))];
+    let members =
+        [("pattern", words::quoted(pattern)), ("scopes", words::list(&args.all("scope")))];
     let text = ask(args, tenant, "find", &members)?;
     if args.is_on("json") {
         return output::print_json(&text);
@@ -107,7 +126,12 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
     let mut table = Table::new(&["KEY", "SCOPES", "UPDATED", "VALUE"]);
     for record in records {
         let updated = record.last_updated_at.unwrap_or_default();
-        table.row([record.key, record.scopes.join(","), updated, shortened(record.value.get(), SHOWN_VALUE_CHARS)]);
+        table.row([
+            record.key,
+            record.scopes.join(","),
+            updated,
+            shortened(record.value.get(), SHOWN_VALUE_CHARS),
+        ]);
     }
     output::print(&table.text())
 }

@@ -23,7 +23,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     let level = match args.positional.as_slice() {
         [] => None,
         [level] => Some(parse_level(level).ok_or_else(|| {
-            CliError::usage(format!("a level is off, error, warn, info, debug or trace, not {level:?}"))
+            CliError::usage(format!(
+                "a level is off, error, warn, info, debug or trace, not {level:?}"
+            ))
         })?),
         _ => return Err(CliError::usage(format!("log-level takes {}", COMMAND.usage))),
     };

@@ -12,7 +12,10 @@ pub(in crate::cli) const COMMAND: Command = Command {
     usage: "",
     about: "print the manual page, in roff",
     options: &[],
-    examples: &["mesophyll man | man -l -", "mesophyll man > /usr/local/share/man/man1/mesophyll.1"],
+    examples: &[
+        "mesophyll man | man -l -",
+        "mesophyll man > /usr/local/share/man/man1/mesophyll.1",
+    ],
     run,
 };
 
@@ -21,15 +24,24 @@ pub(in crate::cli) const EXIT_CODES: [(u8, &str); 7] = [
     (0, "success, a graceful stop included"),
     (1, "some event or request failed, or `check` found something"),
     (2, "wrong usage"),
-    (3, "bad configuration, input or token file; a port in use; built without what the command needs"),
-    (4, "the store is unavailable, lacks its tables, is not one of ours, or was written by a newer version"),
+    (
+        3,
+        "bad configuration, input or token file; a port in use; built without what the command needs",
+    ),
+    (
+        4,
+        "the store is unavailable, lacks its tables, is not one of ours, or was written by a newer version",
+    ),
     (5, "the supervisor gave up: no worker is left that has not failed"),
     (70, "a bug"),
 ];
 
-const DESCRIPTION: &str = "Mesophyll runs untrusted Luau templates for many tenants. One master supervises a pool of workers; every tenant (a Discord \
-guild or user, written guild:ID or user:ID) has a sandboxed Luau VM of its own on exactly one worker; the master dispatches events to tenants and gets an \
-answer to each; templates keep data in a durable store that they reach only through the master.";
+const DESCRIPTION: &str = "\
+    Mesophyll runs untrusted Luau templates for many tenants. One master supervises a pool of \
+    workers; every tenant (a Discord guild or user, written guild:ID or user:ID) has a sandboxed \
+    Luau VM of its own on exactly one worker; the master dispatches events to tenants and gets \
+    an answer to each; templates keep data in a durable store that they reach only through the \
+    master.";
 
 fn run(args: &Args) -> Result<(), CliError> {
     if let Some(extra) = args.positional.first() {
@@ -43,8 +55,11 @@ fn page() -> String {
     let mut page = format!(".TH MESOPHYLL 1 \"\" \"mesophyll {version}\" \"User Commands\"\n");
     section(&mut page, "NAME");
     // What is written to a text always fits.
-    let _ =
-        writeln!(page, "mesophyll \\- {}", roff("a master, its workers and the sandboxed Luau templates of tenants"));
+    let _ = writeln!(
+        page,
+        "mesophyll \\- {}",
+        roff("a master, its workers and the sandboxed Luau templates of tenants")
+    );
     section(&mut page, "SYNOPSIS");
     page.push_str(".B mesophyll\n\\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n");
     section(&mut page, "DESCRIPTION");
@@ -78,7 +93,9 @@ fn describe(page: &mut String, command: &Command) {
 }
 
 fn head(option: &OptionSpec) -> String {
-    option.value.map_or_else(|| format!("--{}", option.name), |value| format!("--{} {value}", option.name))
+    option
+        .value
+        .map_or_else(|| format!("--{}", option.name), |value| format!("--{} {value}", option.name))
 }
 
 fn section(page: &mut String, name: &str) {
@@ -94,7 +111,8 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", roff(text).replace('"', "\\(dq"))
 }
 
-/// A text that stands for itself: nothing in it is a request or an escape, and a dash can be copied into a shell.
+/// A text that stands for itself: nothing in it is a request or an escape, and a dash can be copied
+/// into a shell.
 fn roff(text: &str) -> String {
     let mut roff = String::with_capacity(text.len());
     for char in text.chars() {
@@ -122,9 +140,17 @@ mod tests {
     fn every_command_option_and_secret_is_in_the_page() {
         let page = page();
         for command in COMMANDS {
-            assert!(page.contains(&format!(".SS \"mesophyll {}", roff(command.name))), "{}", command.name);
+            assert!(
+                page.contains(&format!(".SS \"mesophyll {}", roff(command.name))),
+                "{}",
+                command.name
+            );
             for option in command.options.iter().copied().flatten() {
-                assert!(page.contains(&format!(".B {}\n", quoted(&head(option)))), "--{}", option.name);
+                assert!(
+                    page.contains(&format!(".B {}\n", quoted(&head(option)))),
+                    "--{}",
+                    option.name
+                );
             }
         }
         assert!(SECRETS.iter().all(|(variable, _)| page.contains(variable)));

@@ -23,7 +23,8 @@ use crate::cli::parse::look::{self, LOOK};
 use crate::cli::parse::pool_options::{PLACES, POOL, WORKER_SIDE};
 use crate::cli::{CliError, Command};
 
-/// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a worker.
+/// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a
+/// worker.
 const LAST_GRACE: Duration = Duration::from_secs(15);
 
 /// A supervision loop comes round every second; one that has not for so long hangs.
@@ -41,13 +42,20 @@ pub(in crate::cli) const COMMAND: Command = Command {
         POOL,
         WORKER_SIDE,
         &[
-            OptionSpec::switch("external-workers", "start no worker process; somebody else starts them"),
+            OptionSpec::switch(
+                "external-workers",
+                "start no worker process; somebody else starts them",
+            ),
             OptionSpec::value(
                 "worker-tokens",
                 "FILE",
                 "the workers' tokens; written with fresh ones if it does not exist",
             ),
-            OptionSpec::value("worker-program", "PATH", "what is started as a worker (default: this program)"),
+            OptionSpec::value(
+                "worker-program",
+                "PATH",
+                "what is started as a worker (default: this program)",
+            ),
         ],
         LOOK,
     ],
@@ -78,8 +86,10 @@ fn run(args: &Args) -> Result<(), CliError> {
     let program = program.map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(args, &config)?;
     let (broken_tx, broken_rx) = bounded(1);
-    let master = Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
-    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    let master =
+        Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    // Not before: until something reads them, a signal is to end the process, whatever the start
+    // waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     output::print(&ready_line(&master, &config))?;
     let mut service = ServiceManager::from_environment();
@@ -93,7 +103,9 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// The one line on stdout (README.md), with its keys in the order in which the contract shows them.
 fn ready_line(master: &Master, config: &PoolConfig) -> String {
     // An address needs no escapes.
-    let or_null = |address: Option<SocketAddr>| address.map_or("null".to_owned(), |address| format!("\"{address}\""));
+    let or_null = |address: Option<SocketAddr>| {
+        address.map_or("null".to_owned(), |address| format!("\"{address}\""))
+    };
     format!(
         "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}}}",
         or_null(master.listen_addr()),
@@ -147,7 +159,9 @@ fn wait(
 /// What the service manager is told of.
 fn look(master: &Master) -> Seen {
     let reports = master.reports();
-    let count = |is_counted: fn(State) -> bool| reports.iter().filter(|report| is_counted(report.state)).count();
+    let count = |is_counted: fn(State) -> bool| {
+        reports.iter().filter(|report| is_counted(report.state)).count()
+    };
     let rolling = master.operator().rolling();
     Seen {
         ready: count(|state| state == State::Ready),
@@ -158,8 +172,9 @@ fn look(master: &Master) -> Seen {
     }
 }
 
-/// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their lifelines. So does a stop
-/// that hangs: a store on a disk that does not answer cannot be closed. What was acknowledged is safe all the same.
+/// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their
+/// lifelines. So does a stop that hangs: a store on a disk that does not answer cannot be closed.
+/// What was acknowledged is safe all the same.
 pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
     let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
     let operator = Arc::clone(master.operator());

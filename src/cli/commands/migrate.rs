@@ -11,7 +11,11 @@ pub(in crate::cli) const COMMAND: Command = Command {
     name: "migrate",
     usage: "--store postgres://USER:PASSWORD@HOST/DATABASE",
     about: "create or upgrade the tables of a PostgreSQL database",
-    options: &[&[OptionSpec::value("store", "URL", "the database; tables of a template-worker are used as they are")]],
+    options: &[&[OptionSpec::value(
+        "store",
+        "URL",
+        "the database; tables of a template-worker are used as they are",
+    )]],
     examples: &[
         "mesophyll migrate --store postgres://mesophyll@127.0.0.1/mesophyll",
         "MESOPHYLL_STORE=postgres://mesophyll:PASSWORD@db.internal/mesophyll mesophyll migrate",
@@ -21,10 +25,13 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 fn run(args: &Args) -> Result<(), CliError> {
     if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}; the database is given with --store")));
+        return Err(CliError::usage(format!(
+            "unexpected {extra:?}; the database is given with --store"
+        )));
     }
     let (url, _) = args.get("store").ok_or_else(|| CliError::usage("--store is missing"))?;
-    let url: StoreUrl = url.parse().map_err(|error| CliError::config(format!("--store: {error}")))?;
+    let url: StoreUrl =
+        url.parse().map_err(|error| CliError::config(format!("--store: {error}")))?;
     if !matches!(url, StoreUrl::Postgres(_)) {
         return Err(CliError::config("--store: only a postgres:// database has tables to migrate"));
     }

@@ -53,7 +53,9 @@ fn list(args: &Args) -> Result<(), CliError> {
 
 fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
     let id = words::tenant(tenant)?;
-    ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&words::path("quarantine/lift", id))?.success()?;
+    ApiClient::new(args, DATA_DEADLINE)?
+        .post_nothing(&words::path("quarantine/lift", id))?
+        .success()?;
     if args.is_on("json") {
         return output::print_json(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
     }

@@ -1,6 +1,8 @@
-//! `mesophyll replay`: a private master and pool, every event of an NDJSON file, one result line an event, in order.
+//! `mesophyll replay`: a private master and pool, every event of an NDJSON file, one result line an
+//! event, in order.
 //!
-//! The main thread dispatches and prints; up to `--in-flight` events are under way at once. `replay_input` reads.
+//! The main thread dispatches and prints; up to `--in-flight` events are under way at once.
+//! `replay_input` reads.
 
 mod input;
 mod line;
@@ -67,8 +69,9 @@ pub(in crate::cli) const COMMAND: Command = Command {
 /// How long to wait where nothing has a deadline.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Limit: with so many bytes of lines under way no more are read, however few the lines are: what waits for a worker that
-/// is still starting, or for its link, is bounded too, and an event beyond that would be refused as `busy`.
+/// Limit: with so many bytes of lines under way no more are read, however few the lines are: what
+/// waits for a worker that is still starting, or for its link, is bounded too, and an event beyond
+/// that would be refused as `busy`.
 const WINDOW_BYTES: usize = MESSAGE_MAX_BYTES;
 
 /// The exit code of a replay that a second signal ended at once.
@@ -104,9 +107,14 @@ fn run(args: &Args) -> Result<(), CliError> {
     environment::log_unknown();
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
-    let master =
-        Master::start(&config, api_config(args, &config)?, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
-    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    let master = Master::start(
+        &config,
+        api_config(args, &config)?,
+        &program,
+        Arc::new(runtime_maker(&config, broken_tx)),
+    )?;
+    // Not before: until something reads them, a signal is to end the process, whatever the start
+    // waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
     output::tell(&writes_to(&master, &config, args.ignored()));
     let mut replay = Replay::new(&master, &config, in_flight, &signals, broken_rx);
@@ -127,7 +135,8 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
-/// Starts the log. Where no level is asked for it has what scripts print, and of all else what is amiss.
+/// Starts the log. Where no level is asked for it has what scripts print, and of all else what is
+/// amiss.
 fn start_log(args: &Args, config: &mut PoolConfig) {
     let others = config.log;
     if config.log_format == LogFormat::Json {
@@ -187,7 +196,8 @@ struct Replay<'m> {
     window_bytes: usize,
     signals: &'m Signals,
     broken_rx: Receiver<String>,
-    /// Why no more lines are read, other than the end of the input; and until when what is under way is waited for.
+    /// Why no more lines are read, other than the end of the input; and until when what is under
+    /// way is waited for.
     stopped: Option<Stop>,
     give_up_at: Option<Instant>,
     summary: Summary,
@@ -241,10 +251,12 @@ impl<'m> Replay<'m> {
         }
     }
 
-    /// Dispatches every line of the input and prints every result, as soon as those of all lines before it are printed.
+    /// Dispatches every line of the input and prints every result, as soon as those of all lines
+    /// before it are printed.
     ///
     /// # Blocks
-    /// Until all is done. What wakes it: a line, the oldest line's answer or deadline, a signal, a change of a worker.
+    /// Until all is done. What wakes it: a line, the oldest line's answer or deadline, a signal, a
+    /// change of a worker.
     fn run(&mut self, input: &Input) -> Result<(), Stop> {
         let mut is_reading = true;
         loop {
@@ -297,7 +309,8 @@ impl<'m> Replay<'m> {
         let deadline = started + self.deadline;
         let (answer_tx, answer_rx) = bounded(1);
         // Room for the one answer.
-        let answer = Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
+        let answer =
+            Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
         self.pool.submit(tenant, ticket, Job::Dispatch(event), deadline, answer);
         let outcome = Outcome::Waiting(Waiting { ticket, tenant, answer_rx, deadline });
         self.window.push_back(Line { number, bytes, about, started, outcome });
@@ -319,13 +332,18 @@ impl<'m> Replay<'m> {
     /// When something is to be done though nothing happens.
     fn next_time(&self) -> Instant {
         let deadline = self.oldest().map(|oldest| oldest.deadline);
-        [deadline, self.give_up_at].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LONG)
+        [deadline, self.give_up_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + LONG)
     }
 
-    /// The first one asks for an end in order: no more lines are read, what is under way may finish. The second one, or
-    /// the end of the patience, gives up what is under way.
+    /// The first one asks for an end in order: no more lines are read, what is under way may
+    /// finish. The second one, or the end of the patience, gives up what is under way.
     fn on_signal(&mut self, signal: Option<Signal>) {
-        // A signal thread that ended counts as a signal: without it nothing else would end a replay that waits.
+        // A signal thread that ended counts as a signal: without it nothing else would end a replay
+        // that waits.
         if signal == Some(Signal::HangUp) {
             return;
         }
@@ -385,7 +403,8 @@ impl Waiting {
     /// Gives the event up, because of its deadline or because the replay stops.
     fn give_up(&self, pool: &dyn WorkerLike, is_stopping: bool) -> DispatchResult {
         let cancelled = pool.cancel(self.tenant, self.ticket);
-        // What is cancelled is answered by that; only of what was not found the result may have come just now.
+        // What is cancelled is answered by that; only of what was not found the result may have
+        // come just now.
         if cancelled == Cancelled::Unknown
             && let Ok((result, _)) = self.answer_rx.try_recv()
         {
@@ -394,10 +413,12 @@ impl Waiting {
         Err(match (cancelled, is_stopping) {
             (Cancelled::Waiting, false) => no_worker_in_time(),
             (Cancelled::Sent | Cancelled::Unknown, false) => DispatchError::Deadline { sent: true },
-            (Cancelled::Waiting, true) => DispatchError::NotSent("the replay was stopped".to_owned()),
-            (Cancelled::Sent | Cancelled::Unknown, true) => {
-                DispatchError::OutcomeUnknown("the replay was stopped before an answer came".to_owned())
+            (Cancelled::Waiting, true) => {
+                DispatchError::NotSent("the replay was stopped".to_owned())
             }
+            (Cancelled::Sent | Cancelled::Unknown, true) => DispatchError::OutcomeUnknown(
+                "the replay was stopped before an answer came".to_owned(),
+            ),
         })
     }
 }

@@ -1,4 +1,5 @@
-//! `mesophyll restart`: starts one worker anew, or all of them one after the other, and waits until that is done.
+//! `mesophyll restart`: starts one worker anew, or all of them one after the other, and waits until
+//! that is done.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,8 @@ fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
-    let of = |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
+    let of =
+        |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
     let before = of(fetch(client)?.1);
     // A worker that somebody else starts has no restarts, but can have been stopped.
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
@@ -77,7 +79,10 @@ fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
                 };
             }
             state @ ("failed" | "dead") if worker.restarts > before => {
-                let exit = worker.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
+                let exit = worker
+                    .last_exit
+                    .map(|exit| format!("; its last process: {exit}"))
+                    .unwrap_or_default();
                 return Err(CliError::failed(format!("worker {id} is {state}{exit}")));
             }
             state if Instant::now() > until => {
@@ -129,7 +134,9 @@ fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     for id in &rolling.skipped {
         output::tell(&format!("worker {id} was left alone: it is stopped"));
     }
-    rolling.error.map_or(Ok(()), |error| Err(CliError::failed(format!("the rolling restart stopped: {error}"))))
+    rolling.error.map_or(Ok(()), |error| {
+        Err(CliError::failed(format!("the rolling restart stopped: {error}")))
+    })
 }
 
 fn pause() {

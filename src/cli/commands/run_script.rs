@@ -15,7 +15,11 @@ pub(in crate::cli) const COMMAND: Command = Command {
     usage: "TENANT FILE [DATA] [OPTIONS]",
     about: "run a Luau file ('-': stdin) in a tenant's VM and print its result as JSON",
     options: &[
-        &[DEADLINE, OptionSpec::value("name", "NAME", "name shown in errors (default: the file's)"), JSON],
+        &[
+            DEADLINE,
+            OptionSpec::value("name", "NAME", "name shown in errors (default: the file's)"),
+            JSON,
+        ],
         CLIENT,
     ],
     examples: &[
@@ -36,14 +40,23 @@ fn run(args: &Args) -> Result<(), CliError> {
     let deadline = words::deadline(args)?;
     let client = ApiClient::new(args, deadline)?;
     let code = words::file(file, SOURCE_MAX_BYTES)?;
-    let of_file = || Path::new(file).file_name().map_or("script".into(), |name| name.to_string_lossy().into_owned());
+    let of_file = || {
+        Path::new(file)
+            .file_name()
+            .map_or("script".into(), |name| name.to_string_lossy().into_owned())
+    };
     let name = match args.get("name") {
         Some((name, _)) => name.to_owned(),
         None if file == "-" => "stdin".to_owned(),
         None => of_file(),
     };
-    let body = words::object(&[("name", &words::quoted(&name)), ("code", &words::quoted(&code)), ("data", data.get())]);
-    let path = format!("{}?deadline_ms={}", words::path("run-script", tenant), deadline.as_millis());
+    let body = words::object(&[
+        ("name", &words::quoted(&name)),
+        ("code", &words::quoted(&code)),
+        ("data", data.get()),
+    ]);
+    let path =
+        format!("{}?deadline_ms={}", words::path("run-script", tenant), deadline.as_millis());
     let result = client.post(&path, &body)?.success()?;
     output::print_json(&result)
 }

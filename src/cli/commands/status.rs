@@ -46,8 +46,18 @@ fn table(status: &Value) -> String {
         ("master", master(status)),
         ("store", text(&status["master"]["store"]).to_owned()),
         ("workers", workers(&status["workers"])),
-        ("tenants", format!("{} VMs, {} quarantined", total(status, "vms"), list(&status["quarantine"]).len())),
-        ("under way", format!("{}, {} waiting", total(status, "in_flight"), total(status, "waiting"))),
+        (
+            "tenants",
+            format!(
+                "{} VMs, {} quarantined",
+                total(status, "vms"),
+                list(&status["quarantine"]).len()
+            ),
+        ),
+        (
+            "under way",
+            format!("{}, {} waiting", total(status, "in_flight"), total(status, "waiting")),
+        ),
         ("dispatches", outcomes(&status["workers"])),
         ("busiest", busiest(&status["busiest"])),
         ("errors", errors(&status["errors"])),
@@ -58,7 +68,12 @@ fn table(status: &Value) -> String {
 
 fn master(status: &Value) -> String {
     let (about, up) = (&status["master"], span(number(&status["at_ms"]) / 1000));
-    format!("{}, pid {}, {}, up {up}", text(&about["version"]), number(&about["pid"]), text(&about["mode"]))
+    format!(
+        "{}, pid {}, {}, up {up}",
+        text(&about["version"]),
+        number(&about["pid"]),
+        text(&about["mode"])
+    )
 }
 
 /// How many are in which state, and how often they were started anew.
@@ -70,7 +85,8 @@ fn workers(workers: &Value) -> String {
             None => states.push((state, 1)),
         }
     }
-    let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let states: Vec<String> =
+        states.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let restarts: u64 = list(workers).iter().map(|worker| number(&worker["restarts"])).sum();
     format!("{}; {restarts} restarts", states.join(", "))
 }
@@ -78,7 +94,9 @@ fn workers(workers: &Value) -> String {
 /// How many jobs ended, and how.
 fn outcomes(workers: &Value) -> String {
     let mut all: Vec<(&str, u64)> = Vec::new();
-    for (name, count) in list(workers).iter().filter_map(|worker| worker["outcomes"].as_object()).flatten() {
+    for (name, count) in
+        list(workers).iter().filter_map(|worker| worker["outcomes"].as_object()).flatten()
+    {
         match all.iter_mut().find(|(known, _)| known == name) {
             Some((_, sum)) => *sum += number(count),
             None => all.push((name, number(count))),
@@ -91,7 +109,8 @@ fn outcomes(workers: &Value) -> String {
 
 fn busiest(busiest: &Value) -> String {
     let tenants = list(&busiest["tenants"]).iter().take(TENANTS_MAX);
-    let tenants = tenants.map(|share| format!("{} {}", text(&share["tenant"]), number(&share["events"])));
+    let tenants =
+        tenants.map(|share| format!("{} {}", text(&share["tenant"]), number(&share["events"])));
     let tenants: Vec<String> = tenants.collect();
     match tenants.as_slice() {
         [] => "nobody".to_owned(),
@@ -102,7 +121,8 @@ fn busiest(busiest: &Value) -> String {
 fn errors(errors: &Value) -> String {
     let Some(last) = list(errors).first() else { return "none of late".to_owned() };
     let message = shortened(text(&last["message"]), MESSAGE_MAX_CHARS);
-    let (ago, tenant, event) = (span(number(&last["last_s"])), text(&last["tenant"]), text(&last["event"]));
+    let (ago, tenant, event) =
+        (span(number(&last["last_s"])), text(&last["tenant"]), text(&last["event"]));
     format!("{} different; the last {ago} ago: {tenant} {event}: {message}", list(errors).len())
 }
 

@@ -1,5 +1,5 @@
-//! `mesophyll store`: checking the file of the embedded store, and backing up a store: any running master's, or a file that
-//! no master has open.
+//! `mesophyll store`: checking the file of the embedded store, and backing up a store: any running
+//! master's, or a file that no master has open.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,9 +22,17 @@ pub(in crate::cli) const COMMAND: Command = Command {
     options: &[
         &[
             // The variable is the master's own setting: beside it, the master has that store open.
-            OptionSpec::value("store", "URL", "redb:PATH, not open in a master (check's default: redb:mesophyll.redb)")
-                .flag_only(),
-            OptionSpec::value("deadline", "D", "how long a backup from a master may take (default: 1h)"),
+            OptionSpec::value(
+                "store",
+                "URL",
+                "redb:PATH, not open in a master (check's default: redb:mesophyll.redb)",
+            )
+            .flag_only(),
+            OptionSpec::value(
+                "deadline",
+                "D",
+                "how long a backup from a master may take (default: 1h)",
+            ),
         ],
         CLIENT,
     ],
@@ -43,7 +51,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     logging::init(log::LevelFilter::Warn, LogFormat::Text, "store", None);
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     match words[..] {
-        ["check"] => run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?),
+        ["check"] => {
+            run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?)
+        }
         ["backup", to] => match args.get("store") {
             Some((url, _)) => copy(&file(url)?, Path::new(to)),
             None => download(args, Path::new(to)),
@@ -69,7 +79,11 @@ fn run_check(path: &Path) -> Result<(), CliError> {
     for finding in &findings {
         output::print(&escape::one_line(finding))?;
     }
-    if findings.is_empty() { output::print("nothing found") } else { Err(CliError::failed("the store is not well")) }
+    if findings.is_empty() {
+        output::print("nothing found")
+    } else {
+        Err(CliError::failed("the store is not well"))
+    }
 }
 
 fn cannot_open(path: &Path, error: &OpenError) -> CliError {
@@ -87,7 +101,8 @@ fn copy(path: &Path, to: &Path) -> Result<(), CliError> {
 fn download(args: &Args, to: &Path) -> Result<(), CliError> {
     let client = ApiClient::new(args, span(args, "deadline", BACKUP_DEADLINE)?)?;
     let unwritten = |error: RestoreError| CliError::config(format!("{}: {error}", to.display()));
-    let broken = |error: StreamError| CliError::failed(format!("{error}; {} was not written", to.display()));
+    let broken =
+        |error: StreamError| CliError::failed(format!("{error}; {} was not written", to.display()));
     // First, so that nothing is asked for that has no place.
     let mut restore = Restore::begin(to).map_err(unwritten)?;
     let mut frames = FrameReader::new(client.download("/i/store-backup")?);

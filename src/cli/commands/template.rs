@@ -1,4 +1,5 @@
-//! `mesophyll template`: a tenant's own template, which is a record of the tenant's: key `main`, scope `template`.
+//! `mesophyll template`: a tenant's own template, which is a record of the tenant's: key `main`,
+//! scope `template`.
 
 use serde_json::Value;
 
@@ -53,7 +54,9 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     let text = ask(args, tenant, &[("op", r#""get""#)])?;
     let record: Value = understood(&text)?;
     match &record["value"] {
-        _ if record.is_null() => Err(CliError::failed(format!("{tenant} has no template of its own"))),
+        _ if record.is_null() => {
+            Err(CliError::failed(format!("{tenant} has no template of its own")))
+        }
         _ if args.is_on("json") => output::print_json(&text),
         // As it was set, to the last byte.
         Value::String(source) => output::print_exactly(source),
@@ -66,7 +69,9 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
 fn check(file: &str, source: &str) -> Result<(), CliError> {
     match crate::runtime::luau::check_source(file, source.as_bytes()) {
         None => Ok(()),
-        Some(finding) => Err(CliError::failed(format!("{finding}\nnothing was changed: it does not compile"))),
+        Some(finding) => {
+            Err(CliError::failed(format!("{finding}\nnothing was changed: it does not compile")))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `mesophyll tenant`: what a tenant has and is subscribed to, and whether it is banned.
 //!
-//! A change of subscriptions reads the state and puts it back: of two at the same moment one may be lost.
+//! A change of subscriptions reads the state and puts it back: of two at the same moment one may be
+//! lost.
 
 use std::collections::BTreeSet;
 
@@ -92,7 +93,9 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
     };
     let (subscribed, data) = match &shown.state {
         Some(state) => (events(&state.events), state.data.get()),
-        None => (format!("{} (by default: it has no state)", events(&shown.default_events)), "none"),
+        None => {
+            (format!("{} (by default: it has no state)", events(&shown.default_events)), "none")
+        }
     };
     let (usage, quota) = (&shown.usage, &shown.quota);
     output::print(&format!(
@@ -113,7 +116,11 @@ fn show(args: &Args, tenant: &str) -> Result<(), CliError> {
 }
 
 /// Changes the events of a tenant's state by those of the command line.
-fn change(args: &Args, tenant: &str, by: impl Fn(&mut BTreeSet<String>, &str)) -> Result<(), CliError> {
+fn change(
+    args: &Args,
+    tenant: &str,
+    by: impl Fn(&mut BTreeSet<String>, &str),
+) -> Result<(), CliError> {
     let id = words::tenant(tenant)?;
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     let (_, shown) = shown(&client, tenant)?;
@@ -128,12 +135,16 @@ fn change(args: &Args, tenant: &str, by: impl Fn(&mut BTreeSet<String>, &str)) -
     if args.is_on("json") {
         return output::print_json(&body);
     }
-    let events =
-        if events.is_empty() { "no events".to_owned() } else { escape::one_line(&events.join(", ")).into_owned() };
+    let events = if events.is_empty() {
+        "no events".to_owned()
+    } else {
+        escape::one_line(&events.join(", ")).into_owned()
+    };
     output::print(&format!("{id} is subscribed to {events}"))
 }
 
-/// What a tenant without a state starts from. A state names its events; there is none that means every event.
+/// What a tenant without a state starts from. A state names its events; there is none that means
+/// every event.
 fn defaults(events: BTreeSet<String>, tenant: &str) -> BTreeSet<String> {
     let named: BTreeSet<String> = events.iter().filter(|name| *name != "*").cloned().collect();
     if named.len() < events.len() {
@@ -153,5 +164,8 @@ fn ban(args: &Args, tenant: &str, is_banned: bool) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&body);
     }
-    output::print(&format!("{tenant} {}", if is_banned { "is banned" } else { "is in good standing" }))
+    output::print(&format!(
+        "{tenant} {}",
+        if is_banned { "is banned" } else { "is in good standing" }
+    ))
 }

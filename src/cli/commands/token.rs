@@ -17,7 +17,10 @@ pub(in crate::cli) const COMMAND: Command = Command {
     about: "mint an internal API token",
     options: &[&[
         OptionSpec::value("user", "ID", "Discord id of the user that the caller acts for"),
-        OptionSpec::switch("act-as-any", "the caller may name any user as an event's author, as a gateway has to"),
+        OptionSpec::switch(
+            "act-as-any",
+            "the caller may name any user as an event's author, as a gateway has to",
+        ),
         OptionSpec::value("expires", "D", "how long it is good for (default: 24h)"),
     ]],
     examples: &[
@@ -36,10 +39,13 @@ fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::usage(format!("unexpected {extra:?}")));
     }
     let (user, _) = args.get("user").ok_or_else(|| CliError::usage("--user is missing"))?;
-    let user: u64 = user.parse().map_err(|_| wrong(args, "user", "is a Discord id, a decimal number"))?;
+    let user: u64 =
+        user.parse().map_err(|_| wrong(args, "user", "is a Discord id, a decimal number"))?;
     let good_for = span(args, "expires", Duration::from_secs(86_400))?;
     let secret = secret_from_environment()?.ok_or_else(|| {
-        CliError::config(format!("{SECRET_VARIABLE} is not set; a token needs the secret that the master has"))
+        CliError::config(format!(
+            "{SECRET_VARIABLE} is not set; a token needs the secret that the master has"
+        ))
     })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mint = if args.is_on("act-as-any") { mint_acting } else { mint };
@@ -58,5 +64,8 @@ pub(in crate::cli) fn secret_from_environment() -> Result<Option<Secret>, CliErr
         let why = "it begins or ends with white space, such as the line end of a file: remove that";
         return Err(CliError::config(format!("{SECRET_VARIABLE}: {why}")));
     }
-    bytes.map(Secret::new).transpose().map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}")))
+    bytes
+        .map(Secret::new)
+        .transpose()
+        .map_err(|error| CliError::config(format!("{SECRET_VARIABLE}: {error}")))
 }

@@ -1,7 +1,7 @@
 //! `mesophyll worker`: one worker process. The master starts these; on another host a person does.
 //!
-//! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or when the master
-//! refuses it.
+//! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or
+//! when the master refuses it.
 
 use std::io;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::dispatch::worker_like::WorkerLike;
+use crate::master::MadeRuntime;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
@@ -34,13 +35,23 @@ pub(in crate::cli) const COMMAND: Command = Command {
         &[
             OptionSpec::value("id", "I", "this worker's number, from 0"),
             OptionSpec::value("workers", "N", "how many workers the master has"),
-            OptionSpec::value("master", "ADDR", "the master's worker-facing address, host:port; or unix:PATH"),
-            OptionSpec::value("lifeline", "stdin", "end when stdin ends, which is when the master does"),
+            OptionSpec::value(
+                "master",
+                "ADDR",
+                "the master's worker-facing address, host:port; or unix:PATH",
+            ),
+            OptionSpec::value(
+                "lifeline",
+                "stdin",
+                "end when stdin ends, which is when the master does",
+            ),
         ],
         WORKER_SIDE,
         LOOK,
     ],
-    examples: &["MESOPHYLL_CLIENT_TOKEN=… mesophyll worker --id 0 --workers 2 --master 10.0.0.1:7450"],
+    examples: &[
+        "MESOPHYLL_CLIENT_TOKEN=… mesophyll worker --id 0 --workers 2 --master 10.0.0.1:7450",
+    ],
     run,
 };
 
@@ -58,7 +69,8 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
-    // A master starts its workers by a descriptor, whose number would be the name in `ps` and `top`.
+    // A master starts its workers by a descriptor, whose number would be the name in `ps` and
+    // `top`.
     let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
@@ -73,8 +85,13 @@ fn run(args: &Args) -> Result<(), CliError> {
     let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
     let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
         .map_err(|error| CliError::config(format!("templates: {error}")))?;
-    let worker =
-        Arc::new(WorkerThread::new(config.id, runtime, config.runtime.executors as u64, subscriptions, db.clone()));
+    let worker = Arc::new(WorkerThread::new(
+        config.id,
+        runtime,
+        config.runtime.executors as u64,
+        subscriptions,
+        db.clone(),
+    ));
     let client = ClientConfig {
         master: config.master.clone(),
         worker_id: config.id,
@@ -82,11 +99,14 @@ fn run(args: &Args) -> Result<(), CliError> {
         token,
         link_limits: LinkLimits::default(),
     };
-    // Not before: until something reads them, a signal is to end the process, whatever the start waits for.
+    // Not before: until something reads them, a signal is to end the process, whatever the start
+    // waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    let client = MesophyllClient::start(client, worker.clone()).map_err(|error| CliError::config(error.to_string()))?;
+    let client = MesophyllClient::start(client, worker.clone())
+        .map_err(|error| CliError::config(error.to_string()))?;
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
-    // First what others may be waiting in: a database call must not hold up the threads that are joined next.
+    // First what others may be waiting in: a database call must not hold up the threads that are
+    // joined next.
     db.close();
     client.stop();
     worker.kill();
@@ -95,13 +115,17 @@ fn run(args: &Args) -> Result<(), CliError> {
 
 /// This worker's token.
 fn token() -> Result<String, CliError> {
-    let given = std::env::var_os(TOKEN_VARIABLE)
-        .ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE} is not set: a worker needs its token")))?;
+    let given = std::env::var_os(TOKEN_VARIABLE).ok_or_else(|| {
+        CliError::config(format!("{TOKEN_VARIABLE} is not set: a worker needs its token"))
+    })?;
     // It is part of a URL, which the error of a later request could not name without it.
-    let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_token = |token: &String| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
     // As of a file that it was read from.
     let token = given.into_string().ok().map(|token| token.trim().to_owned()).filter(is_token);
-    token.ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE}: a token is letters and digits")))
+    token
+        .ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE}: a token is letters and digits")))
 }
 
 fn wait(
@@ -123,7 +147,8 @@ fn wait(
                 Err(_) => Err(CliError::bug("the thread client has ended by a panic")),
             },
             recv(signals.received_rx()) -> signal => match signal {
-                // Ctrl-C in the master's terminal reaches its workers too; the master says when they end.
+                // Ctrl-C in the master's terminal reaches its workers too; the master says when
+                // they end.
                 Ok(Signal::Interrupt) if has_master => {}
                 Ok(Signal::HangUp) => {}
                 _ => return Ok(()),
@@ -143,7 +168,9 @@ pub(super) fn need_luau() -> Result<(), CliError> {
     if cfg!(feature = "luau") {
         Ok(())
     } else {
-        Err(CliError::config("this binary was built without Luau; build it with the feature luau (a C++ compiler)"))
+        Err(CliError::config(
+            "this binary was built without Luau; build it with the feature luau (a C++ compiler)",
+        ))
     }
 }
 
@@ -165,16 +192,18 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
     })
 }
 
-/// Whether a runtime has something to run with these templates. It would start without; but who asks before a start wants
-/// to know.
+/// Whether a runtime has something to run with these templates. It would start without; but who
+/// asks before a start wants to know.
 ///
 /// # Errors
 /// They cannot be read, or do not compile.
 #[cfg(feature = "luau")]
 pub(in crate::cli) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
     let Some(directory) = directory else { return Ok(()) };
-    let wrong = |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
-    let findings = crate::runtime::luau::check(directory).map_err(|error| wrong(error.to_string()))?;
+    let wrong =
+        |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
+    let findings =
+        crate::runtime::luau::check(directory).map_err(|error| wrong(error.to_string()))?;
     let broken = findings.iter().filter(|finding| finding.is_fatal).map(ToString::to_string);
     let broken: Vec<String> = broken.collect();
     if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
@@ -195,11 +224,12 @@ struct RuntimePlan {
     broken_tx: Sender<String>,
 }
 
-/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of them is broken.
+/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of
+/// them is broken.
 pub(super) fn runtime_maker(
     config: &PoolConfig,
     broken_tx: Sender<String>,
-) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<Box<dyn TemplateRuntime>> + use<> {
+) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + use<> {
     let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
     move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
 }
@@ -225,7 +255,8 @@ fn start_runtime(
         on_broken,
         ..LuauConfig::default()
     };
-    let runtime = LuauRuntime::start(config, db, subscriptions).map_err(|error| io::Error::other(error.to_string()))?;
+    let runtime = LuauRuntime::start(config, db, subscriptions)
+        .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Box::new(runtime))
 }
 

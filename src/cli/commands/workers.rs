@@ -22,7 +22,10 @@ pub(in crate::cli) const COMMAND: Command = Command {
     name: "workers",
     usage: "[--watch]",
     about: "show the workers of a running master",
-    options: &[&[OptionSpec::switch("watch", "show them anew each second, until Ctrl-C"), JSON], CLIENT],
+    options: &[
+        &[OptionSpec::switch("watch", "show them anew each second, until Ctrl-C"), JSON],
+        CLIENT,
+    ],
     examples: &["mesophyll workers", "mesophyll workers --watch", "mesophyll workers --json"],
     run,
 };
@@ -56,12 +59,15 @@ fn run(args: &Args) -> Result<(), CliError> {
     watch(&client, is_json)
 }
 
-/// Shows the workers over and over: a terminal shows the newest table at its top, a file or a pipe gets one after the other.
+/// Shows the workers over and over: a terminal shows the newest table at its top, a file or a pipe
+/// gets one after the other.
 ///
 /// # Blocks
-/// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there once: it may be restarted.
+/// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there
+/// once: it may be restarted.
 fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
-    // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long time.
+    // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long
+    // time.
     end_quietly().map_err(|error| CliError::config(error.to_string()))?;
     let mut screen = Screen { is_terminal: output::is_terminal(), is_drawn: false };
     let (mut was_there, mut is_told) = (false, false);
@@ -69,7 +75,11 @@ fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
         let is_read = match fetch(client) {
             Ok((text, workers)) => {
                 (was_there, is_told) = (true, false);
-                screen.show(&if is_json { escape::json(&text).into_owned() } else { table(&workers) })?
+                screen.show(&if is_json {
+                    escape::json(&text).into_owned()
+                } else {
+                    table(&workers)
+                })?
             }
             Err(error) if was_there && error.may_pass() => {
                 if !std::mem::replace(&mut is_told, true) {
@@ -93,7 +103,8 @@ struct Screen {
 }
 
 impl Screen {
-    /// Shows a text, on a terminal over the one before, line by line so that nothing flickers; false if nobody reads any more.
+    /// Shows a text, on a terminal over the one before, line by line so that nothing flickers;
+    /// false if nobody reads any more.
     fn show(&mut self, text: &str) -> Result<bool, CliError> {
         if !self.is_terminal {
             return output::print_on(text);
@@ -141,7 +152,11 @@ fn table(workers: &[Worker]) -> String {
             or_dash(worker.pid.map(|pid| pid.to_string())),
             or_dash(worker.version.clone()),
             or_dash(worker.uptime_s.map(span)),
-            or_dash(worker.heartbeat_age_ms.map(|ms| format!("{}.{} s ago", ms / 1000, ms % 1000 / 100))),
+            or_dash(
+                worker
+                    .heartbeat_age_ms
+                    .map(|ms| format!("{}.{} s ago", ms / 1000, ms % 1000 / 100)),
+            ),
             worker.in_flight.to_string(),
             worker.waiting.to_string(),
             worker.vms.to_string(),
@@ -170,7 +185,9 @@ mod tests {
 
     #[test]
     fn a_span_is_told_in_two_units() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h")] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h")]
+        {
             assert_eq!(span(seconds), text);
         }
     }

@@ -1,4 +1,5 @@
-//! What the commands that talk to a running master share: its address, their token, one HTTP exchange.
+//! What the commands that talk to a running master share: its address, their token, one HTTP
+//! exchange.
 
 use std::io::Read;
 use std::time::Duration;
@@ -17,7 +18,11 @@ use crate::cli::parse::words::without_bom;
 pub(in crate::cli) const CLIENT: &[OptionSpec] = &[
     OptionSpec::value("api", "ADDR", "the master's internal API (default: 127.0.0.1:7451)")
         .with_variable("MESOPHYLL_MASTER_API"),
-    OptionSpec::value("token-file", "FILE", "file with the token (default: MESOPHYLL_INTERNAL_TOKEN)"),
+    OptionSpec::value(
+        "token-file",
+        "FILE",
+        "file with the token (default: MESOPHYLL_INTERNAL_TOKEN)",
+    ),
 ];
 
 /// The variable with the token, where there is no `--token-file`.
@@ -122,15 +127,21 @@ impl ApiClient {
         request: ureq::RequestBuilder<ureq::typestate::WithBody>,
         body: &str,
     ) -> Result<ApiAnswer, CliError> {
-        let request = request.header("Authorization", self.authorization()).content_type("application/json");
+        let request =
+            request.header("Authorization", self.authorization()).content_type("application/json");
         self.read(request.send(body).map_err(|error| self.unreachable(&error))?)
     }
 
     fn read(&self, mut response: ureq::http::Response<ureq::Body>) -> Result<ApiAnswer, CliError> {
         let status = response.status().as_u16();
-        let is_unsubscribed = response.headers().get("Mesophyll-Subscribed").is_some_and(|value| value == "false");
+        let is_unsubscribed =
+            response.headers().get("Mesophyll-Subscribed").is_some_and(|value| value == "false");
         let body = response.body_mut().with_config().limit(CLIENT_REPLY_MAX_BYTES).read_to_string();
-        Ok(ApiAnswer { status, is_unsubscribed, body: body.map_err(|error| self.unreachable(&error))? })
+        Ok(ApiAnswer {
+            status,
+            is_unsubscribed,
+            body: body.map_err(|error| self.unreachable(&error))?,
+        })
     }
 
     fn url(&self, path: &str) -> String {
@@ -143,8 +154,10 @@ impl ApiClient {
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
         let base = &self.base;
-        CliError::failed(format!("no answer from {base}: {error}; is a master running there? --api says where"))
-            .passing()
+        CliError::failed(format!(
+            "no answer from {base}: {error}; is a master running there? --api says where"
+        ))
+        .passing()
     }
 }
 
@@ -152,15 +165,22 @@ impl ApiClient {
 fn refused(status: u16, body: &str) -> CliError {
     let error: Value = serde_json::from_str(body).unwrap_or_else(|_| json!({}));
     let code = error["code"].as_str().unwrap_or("?");
-    let message = error["message"].as_str().unwrap_or("no message; is that the internal API of a master?");
-    let sent = if error["sent"].as_bool() == Some(true) { " (it may have been done all the same)" } else { "" };
+    let message =
+        error["message"].as_str().unwrap_or("no message; is that the internal API of a master?");
+    let sent = if error["sent"].as_bool() == Some(true) {
+        " (it may have been done all the same)"
+    } else {
+        ""
+    };
     let text = format!("{code} ({status}): {message}{sent}");
     match code {
         "NoAuthToken" | "InvalidToken" => CliError::failed(format!(
             "{text}; mesophyll token --user ID mints one, with the master's MESOPHYLL_API_SECRET"
         )),
         "Banned" => CliError::failed(format!("{text}; mesophyll tenant unban TENANT lifts it")),
-        "Quarantined" => CliError::failed(format!("{text}; mesophyll quarantine list says why, lift TENANT lifts it")),
+        "Quarantined" => CliError::failed(format!(
+            "{text}; mesophyll quarantine list says why, lift TENANT lifts it"
+        )),
         "NoWorker" => CliError::failed(format!("{text}; mesophyll workers shows them")).passing(),
         "Busy" => CliError::failed(format!("{text}; try again")).passing(),
         "Unavailable" => CliError::failed(format!("{text}; the master's log says more")).passing(),

@@ -1,4 +1,5 @@
-//! Reads that another thread can end: of a stdin on which nothing comes, whose other end is another process's.
+//! Reads that another thread can end: of a stdin on which nothing comes, whose other end is another
+//! process's.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,13 +16,15 @@ pub(in crate::cli) struct Interruptible<'w> {
 
 impl Read for Interruptible<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut waited = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(self.woken, PollFlags::IN)];
+        let mut waited =
+            [PollFd::new(&self.file, PollFlags::IN), PollFd::new(self.woken, PollFlags::IN)];
         while let Err(error) = poll(&mut waited, None) {
             if error != Errno::INTR {
                 return Err(error.into());
             }
         }
-        // The other end is never written to: any event on it is its end, and the input is at its end then.
+        // The other end is never written to: any event on it is its end, and the input is at its
+        // end then.
         if waited[1].revents().is_empty() { self.file.read(buffer) } else { Ok(0) }
     }
 }

@@ -1,7 +1,9 @@
-//! The lifeline of a worker: its stdin, whose other end the master holds and never writes to. It ends with the master.
+//! The lifeline of a worker: its stdin, whose other end the master holds and never writes to. It
+//! ends with the master.
 //!
-//! On Linux the worker also asks the system to be killed when the master dies, which reaches it even while it is stopped.
-//! A thread of its own (`lifeline`) reads it, owned by [`Lifeline`], which wakes and joins it when it is dropped.
+//! On Linux the worker also asks the system to be killed when the master dies, which reaches it
+//! even while it is stopped. A thread of its own (`lifeline`) reads it, owned by [`Lifeline`],
+//! which wakes and joins it when it is dropped.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -47,7 +49,8 @@ impl Lifeline {
             let mut waste = [0; 64];
             while matches!(stdin.read(&mut waste), Ok(len) if len > 0) {}
             drop(cut_tx);
-            // Whatever hangs now, no worker outlives its master: this ends the process if `run` does not.
+            // Whatever hangs now, no worker outlives its master: this ends the process if `run`
+            // does not.
             if done_rx.recv_timeout(LAST_GRACE) == Err(RecvTimeoutError::Timeout) {
                 std::process::exit(1);
             }
@@ -66,10 +69,12 @@ impl Lifeline {
     }
 }
 
-/// Asks for KILL when the master's thread that started this process ends, which it does with the master only.
+/// Asks for KILL when the master's thread that started this process ends, which it does with the
+/// master only.
 ///
 /// # Errors
-/// The master is gone already. (One that went even before this process looked is noticed by the end of stdin.)
+/// The master is gone already. (One that went even before this process looked is noticed by the end
+/// of stdin.)
 #[cfg(target_os = "linux")]
 fn die_with_parent() -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};

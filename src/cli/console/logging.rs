@@ -1,4 +1,5 @@
-//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can read ends nothing.
+//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can
+//! read ends nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
@@ -21,26 +22,35 @@ use crate::wire::log_line::{self, Origin};
 
 use super::output;
 
-/// How long nothing is logged after a line that could not be written, such as to a pipe that its reader has closed.
+/// How long nothing is logged after a line that could not be written, such as to a pipe that its
+/// reader has closed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How the targets of our own records begin; every other crate's begin with its name.
 const OURS: [&str; 2] = ["mesophyll", "tenant/"];
 
-/// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command (and this worker, if it is
-/// one). A second call changes the level only.
-pub(in crate::cli) fn init(level: LevelFilter, format: LogFormat, role: &'static str, worker: Option<usize>) {
+/// Starts logging at a level, which `log::set_max_level` changes while it runs, as this command
+/// (and this worker, if it is one). A second call changes the level only.
+pub(in crate::cli) fn init(
+    level: LevelFilter,
+    format: LogFormat,
+    role: &'static str,
+    worker: Option<usize>,
+) {
     start(
         level,
         match format {
-            LogFormat::Text => Form::Text { writer: text_writer(), has_time: !is_journal(), scripts: None },
+            LogFormat::Text => {
+                Form::Text { writer: text_writer(), has_time: !is_journal(), scripts: None }
+            }
             LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
         },
     );
 }
 
-/// As [`init`] in text, for a person who tries templates: what scripts print stands without what a log has before it.
-/// `others`: of what no script said no more than this level, as long as the level is not changed while it runs.
+/// As [`init`] in text, for a person who tries templates: what scripts print stands without what a
+/// log has before it. `others`: of what no script said no more than this level, as long as the
+/// level is not changed while it runs.
 pub(in crate::cli) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
     let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
     start(level, Form::Text { writer: text_writer(), has_time: !is_journal(), scripts });
@@ -63,7 +73,8 @@ fn text_writer() -> SimpleLogger {
 /// Whether there is a log in JSON. Written once, before anything is logged.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Logs why a command ends, if that would be a line of text among those of JSON; false if it did not.
+/// Logs why a command ends, if that would be a line of text among those of JSON; false if it did
+/// not.
 pub(in crate::cli) fn takes_last_error(text: &str) -> bool {
     let takes = IS_JSON.load(Ordering::Relaxed) && log::log_enabled!(Level::Error);
     if takes {
@@ -72,11 +83,16 @@ pub(in crate::cli) fn takes_last_error(text: &str) -> bool {
     takes
 }
 
-/// Logs a panic, with a backtrace where RUST_BACKTRACE asks for one; without a log it is said as it is.
+/// Logs a panic, with a backtrace where RUST_BACKTRACE asks for one; without a log it is said as it
+/// is.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let at = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
-    let text = format!("thread {} panicked{at}: {}", thread.name().unwrap_or("?"), panic_message(panic.payload()));
+    let text = format!(
+        "thread {} panicked{at}: {}",
+        thread.name().unwrap_or("?"),
+        panic_message(panic.payload())
+    );
     let backtrace = Backtrace::capture();
     let is_captured = backtrace.status() == BacktraceStatus::Captured;
     let below = if is_captured { backtrace.to_string() } else { String::new() };
@@ -87,11 +103,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Whether stderr is the journal's, which has a time for each line: systemd.exec(5) has `JOURNAL_STREAM`,
-/// and why the name alone does not tell.
+/// Whether stderr is the journal's, which has a time for each line: systemd.exec(5) has
+/// `JOURNAL_STREAM`, and why the name alone does not tell.
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let stderr = io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
+    let stderr =
+        io::stderr().as_fd().try_clone_to_owned().and_then(|stderr| File::from(stderr).metadata());
     stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
@@ -112,20 +129,24 @@ struct Scripts {
 }
 
 impl Scripts {
-    /// The line of what a script printed, `Some("")` for what is not shown; `None` for a line like any other.
+    /// The line of what a script printed, `Some("")` for what is not shown; `None` for a line like
+    /// any other.
     fn line(&self, record: &Record<'_>) -> Option<String> {
         match log_line::script_text(record) {
             Some(line) => Some(if self.is_terminal { format!("\r\x1b[K{line}") } else { line }),
-            None => (record.level() > self.others && log::max_level() == self.level).then(String::new),
+            None => {
+                (record.level() > self.others && log::max_level() == self.level).then(String::new)
+            }
         }
     }
 }
 
 impl Sink for Form {
-    /// Other crates log what they handle, which is tenants' values and tokens, at their finer levels; a
-    /// level that is set for the log of this program does not reach them.
+    /// Other crates log what they handle, which is tenants' values and tokens, at their finer
+    /// levels; a level that is set for the log of this program does not reach them.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= Level::Warn || OURS.iter().any(|ours| metadata.target().starts_with(ours))
+        metadata.level() <= Level::Warn
+            || OURS.iter().any(|ours| metadata.target().starts_with(ours))
     }
 
     fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool {
@@ -133,7 +154,8 @@ impl Sink for Form {
             return true;
         }
         let (now, begin) = (Timestamp::now(), if begins_anew { "\n" } else { "" });
-        // Whatever is said is made into text before the lock, as its making may take locks of its own.
+        // Whatever is said is made into text before the lock, as its making may take locks of its
+        // own.
         match self {
             Form::Json(origin) => {
                 let line = log_line::line(record, *origin, now);
@@ -157,8 +179,8 @@ impl Sink for Form {
 }
 
 thread_local! {
-    /// Whether this thread writes a line. Where that panics, as a broken stderr makes it, the hook would log the panic, whose
-    /// line would panic in turn, which ends the process.
+    /// Whether this thread writes a line. Where that panics, as a broken stderr makes it, the hook
+    /// would log the panic, whose line would panic in turn, which ends the process.
     static IS_WRITING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -166,12 +188,13 @@ thread_local! {
 trait Sink: Send + Sync {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool;
 
-    /// Writes a line; false, or a panic, if that failed. `begins_anew`: the line before may have been written in part.
+    /// Writes a line; false, or a panic, if that failed. `begins_anew`: the line before may have
+    /// been written in part.
     fn write(&self, record: &Record<'_>, begins_anew: bool) -> bool;
 }
 
-/// A logger whose failure is no panic, not even where a value that is logged panics: it would end whichever thread had
-/// something to say: the supervisor, a link, the one that stops the master.
+/// A logger whose failure is no panic, not even where a value that is logged panics: it would end
+/// whichever thread had something to say: the supervisor, a link, the one that stops the master.
 struct Steady<S> {
     inner: S,
     failed_at: Mutex<Option<Instant>>,
@@ -194,8 +217,9 @@ impl<S: Sink> Log for Steady<S> {
 
     fn log(&self, record: &Record<'_>) {
         let failed_at = self.failed_at();
-        // After a failure it is tried again, as a stderr may be full for a moment only; but not for each line, as each
-        // failure may be a panic that is caught, which costs milliseconds where a backtrace is wanted.
+        // After a failure it is tried again, as a stderr may be full for a moment only; but not for
+        // each line, as each failure may be a panic that is caught, which costs milliseconds where
+        // a backtrace is wanted.
         if failed_at.is_some_and(|at| at.elapsed() < PAUSE) || IS_WRITING.replace(true) {
             return;
         }
@@ -268,7 +292,8 @@ mod tests {
     }
 
     /// What it writes logs in its turn, as the hook of a panic does.
-    static INNER: Steady<Echo> = Steady { inner: Echo(AtomicU32::new(0)), failed_at: Mutex::new(None) };
+    static INNER: Steady<Echo> =
+        Steady { inner: Echo(AtomicU32::new(0)), failed_at: Mutex::new(None) };
 
     struct Echo(AtomicU32);
 
@@ -294,18 +319,23 @@ mod tests {
     #[test]
     fn other_crates_are_not_heard_below_warn_at_any_level() {
         let form = Form::Text { writer: text_writer(), has_time: true, scripts: None };
-        let heard = |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
+        let heard =
+            |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
         for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {
             assert!(heard(ours, Level::Trace), "{ours}");
         }
-        for other in ["tokio_postgres::connection", "tungstenite", "ureq_proto::client", "redb", ""] {
+        for other in ["tokio_postgres::connection", "tungstenite", "ureq_proto::client", "redb", ""]
+        {
             assert!(heard(other, Level::Warn) && !heard(other, Level::Info), "{other}");
         }
     }
 
     #[test]
     fn the_first_line_after_a_failure_begins_anew_and_the_others_do_not() {
-        let logger = Steady { inner: Well::default(), failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)) };
+        let logger = Steady {
+            inner: Well::default(),
+            failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)),
+        };
         let record = Record::builder().args(format_args!("a line")).build();
         (0..3).for_each(|_| logger.log(&record));
         assert_eq!(*logger.inner.0.lock().expect("no panic under it"), [true, false, false]);

@@ -1,7 +1,7 @@
 //! What commands print. A closed stdout (`| head`) ends a command quietly.
 //!
-//! Nothing leaves here with a character in it that a terminal obeys, but a tenant's template that is
-//! written to a file or a pipe as it is.
+//! Nothing leaves here with a character in it that a terminal obeys, but a tenant's template that
+//! is written to a file or a pipe as it is.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -17,7 +17,8 @@ pub(in crate::cli) fn print(text: &str) -> Result<(), CliError> {
     print_on(text).map(drop)
 }
 
-/// Prints a text and a line end; false if stdout is closed, which ends a command that prints over and over.
+/// Prints a text and a line end; false if stdout is closed, which ends a command that prints over
+/// and over.
 ///
 /// # Errors
 /// stdout is broken in another way than being closed.
@@ -41,7 +42,8 @@ pub(in crate::cli) fn print_json(json: &str) -> Result<(), CliError> {
     print(&escape::json(json.trim_end()))
 }
 
-/// Prints a text of a tenant's as it is, without a line end of its own; on a terminal it is escaped.
+/// Prints a text of a tenant's as it is, without a line end of its own; on a terminal it is
+/// escaped.
 ///
 /// # Errors
 /// stdout is broken in another way than being closed.

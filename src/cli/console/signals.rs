@@ -16,8 +16,9 @@ use crate::base::thread::{self, OwnedThread};
 /// Limit: signals that wait to be looked at; more of them say nothing new.
 const WAITING_MAX: usize = 16;
 
-/// The same signal again within this time is the same wish: `timeout` sends its signal to the process and then to the
-/// group that the process is in, and a second signal means that a graceful stop is to be cut short.
+/// The same signal again within this time is the same wish: `timeout` sends its signal to the
+/// process and then to the group that the process is in, and a second signal means that a graceful
+/// stop is to be cut short.
 const ECHO: Duration = Duration::from_millis(50);
 
 /// What a signal asks for.
@@ -73,17 +74,22 @@ impl Signals {
     }
 }
 
-/// Makes a limit on the size of files an error of the write that meets it (EFBIG, as of a full disk), where by default the
-/// signal ends the process. A handler that does nothing, as one that is inherited would reach every child.
+/// Makes a limit on the size of files an error of the write that meets it (EFBIG, as of a full
+/// disk), where by default the signal ends the process. A handler that does nothing, as one that is
+/// inherited would reach every child.
 pub(in crate::cli) fn outlive_file_limits() -> io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
-/// Lets TERM, INT and HUP end this process at once and as a success, whatever it does then: for a command whose user says
-/// with them that there is no more to see.
+/// Lets TERM, INT and HUP end this process at once and as a success, whatever it does then: for a
+/// command whose user says with them that there is no more to see.
 pub(in crate::cli) fn end_quietly() -> io::Result<()> {
     for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            0,
+            Arc::new(AtomicBool::new(true)),
+        )?;
     }
     Ok(())
 }

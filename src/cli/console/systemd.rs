@@ -1,8 +1,9 @@
-//! What the service manager is told, as sd_notify(3) has it: ready, reloading, stopping, alive. Without `NOTIFY_SOCKET` in the
-//! environment, nothing is.
+//! What the service manager is told, as sd_notify(3) has it: ready, reloading, stopping, alive.
+//! Without `NOTIFY_SOCKET` in the environment, nothing is.
 //!
-//! What to say is decided by [`Progress`], which is pure; [`ServiceManager`] sends it. Owned by the main thread; never blocks: a
-//! message that the socket does not take is one that the manager does not read.
+//! What to say is decided by [`Progress`], which is pure; [`ServiceManager`] sends it. Owned by the
+//! main thread; never blocks: a message that the socket does not take is one that the manager does
+//! not read.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -92,7 +93,8 @@ impl ServiceManager {
                 None
             }
         });
-        let watchdog = watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
+        let watchdog =
+            watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
         Self { socket, watchdog, progress: Progress::default() }
     }
 
@@ -108,7 +110,8 @@ impl ServiceManager {
     /// Tells what is new.
     pub(in crate::cli) fn tell(&mut self, seen: impl FnOnce() -> Seen) {
         if self.socket.is_some()
-            && let Some(message) = self.progress.message(seen(), self.watchdog.is_some(), monotonic_us())
+            && let Some(message) =
+                self.progress.message(seen(), self.watchdog.is_some(), monotonic_us())
         {
             self.send(&message);
         }
@@ -147,7 +150,8 @@ fn open(path: &OsStr) -> std::io::Result<(UnixDatagram, SocketAddr)> {
 
 /// The time within which the manager wants to hear of this process.
 fn watchdog(usec: Option<OsString>, pid: Option<OsString>, own_pid: u32) -> Option<Duration> {
-    let is_ours = pid.is_none_or(|pid| pid.to_str().and_then(|pid| pid.parse().ok()) == Some(own_pid));
+    let is_ours =
+        pid.is_none_or(|pid| pid.to_str().and_then(|pid| pid.parse().ok()) == Some(own_pid));
     let usec: u64 = usec?.to_str()?.parse().ok()?;
     (is_ours && usec > 0).then(|| Duration::from_micros(usec))
 }
@@ -162,7 +166,8 @@ fn monotonic_us() -> u64 {
 mod tests {
     use super::*;
 
-    const STARTING: Seen = Seen { ready: 0, wanted: 2, rolls: 0, is_rolling: false, is_supervised: true };
+    const STARTING: Seen =
+        Seen { ready: 0, wanted: 2, rolls: 0, is_rolling: false, is_supervised: true };
     const READY: Seen = Seen { ready: 2, ..STARTING };
 
     fn told(progress: &mut Progress, seen: Seen) -> String {
@@ -173,13 +178,20 @@ mod tests {
     fn ready_is_told_once_and_not_before_all_workers_are() {
         let mut progress = Progress::default();
         assert_eq!(told(&mut progress, STARTING), "STATUS=0 of 2 workers ready");
-        assert_eq!(told(&mut progress, Seen { ready: 1, ..STARTING }), "STATUS=1 of 2 workers ready");
+        assert_eq!(
+            told(&mut progress, Seen { ready: 1, ..STARTING }),
+            "STATUS=1 of 2 workers ready"
+        );
         assert_eq!(told(&mut progress, READY), "READY=1\nSTATUS=2 of 2 workers ready");
         assert_eq!(told(&mut progress, READY), "");
         assert_eq!(told(&mut progress, Seen { ready: 1, ..READY }), "STATUS=1 of 2 workers ready");
         let mut none = Progress::default();
         let all_failed = Seen { wanted: 0, ..STARTING };
-        assert_eq!(told(&mut none, all_failed), "STATUS=0 of 0 workers ready", "nothing that runs is ready");
+        assert_eq!(
+            told(&mut none, all_failed),
+            "STATUS=0 of 0 workers ready",
+            "nothing that runs is ready"
+        );
     }
 
     #[test]
@@ -190,7 +202,10 @@ mod tests {
         assert_eq!(told(&mut progress, rolling), "RELOADING=1\nMONOTONIC_USEC=7");
         assert_eq!(told(&mut progress, rolling), "");
         assert_eq!(told(&mut progress, Seen { is_rolling: false, ..rolling }), "READY=1");
-        assert_eq!(told(&mut progress, Seen { rolls: 2, ..READY }), "RELOADING=1\nMONOTONIC_USEC=7\nREADY=1");
+        assert_eq!(
+            told(&mut progress, Seen { rolls: 2, ..READY }),
+            "RELOADING=1\nMONOTONIC_USEC=7\nREADY=1"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Tables for people: columns as wide as they need to be, and no character in them that a terminal would obey.
+//! Tables for people: columns as wide as they need to be, and no character in them that a terminal
+//! would obey.
 
 use crate::base::escape;
 
@@ -14,18 +15,25 @@ impl Table {
 
     /// Adds a row of as many cells as the head has.
     pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| escape::one_line(&cell).into_owned()).collect());
+        self.rows
+            .push(cells.into_iter().map(|cell| escape::one_line(&cell).into_owned()).collect());
     }
 
     /// The whole of it, without a line end behind the last row.
     pub(in crate::cli) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let line = |row: &Vec<String>| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             cells.join("  ").trim_end().to_owned()
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -1,5 +1,5 @@
-//! The internal API's configuration for the commands that serve it: its secret and whom it answers. And the check of all that such
-//! a command is configured with.
+//! The internal API's configuration for the commands that serve it: its secret and whom it answers.
+//! And the check of all that such a command is configured with.
 
 use crate::api::token::{Secret, mint};
 use crate::api::{ApiConfig, Cidr};
@@ -20,7 +20,10 @@ const FOR_EVER: u64 = 253_370_764_800;
 ///
 /// # Errors
 /// The secret is too short, or a trusted source is no network.
-pub(in crate::cli) fn api_config(args: &Args, config: &PoolConfig) -> Result<Option<ApiConfig>, CliError> {
+pub(in crate::cli) fn api_config(
+    args: &Args,
+    config: &PoolConfig,
+) -> Result<Option<ApiConfig>, CliError> {
     if config.api.is_none() {
         return Ok(None);
     }
@@ -64,10 +67,13 @@ pub(in crate::cli) fn check_pool(args: &Args, config: &PoolConfig) -> Result<(),
     check_templates(config.runtime.templates.as_deref())
 }
 
-/// A secret for this master's lifetime, with a token for user 0 that is printed once (docs/operations.md).
+/// A secret for this master's lifetime, with a token for user 0 that is printed once
+/// (docs/operations.md).
 fn fresh_secret() -> Secret {
     let secret = Secret::random();
     let token = mint(&secret, 0, FOR_EVER);
-    output::tell(&format!("no MESOPHYLL_API_SECRET: this token is good for user 0 until the master stops: {token}"));
+    output::tell(&format!(
+        "no MESOPHYLL_API_SECRET: this token is good for user 0 until the master stops: {token}"
+    ));
     secret
 }

@@ -1,7 +1,8 @@
-//! Command lines, in plain values: flags, switches and what stands alone. Nothing here knows what an option means.
+//! Command lines, in plain values: flags, switches and what stands alone. Nothing here knows what
+//! an option means.
 //!
-//! An option comes from its flag, else from its variable, which is `MESOPHYLL_<OPTION>` for most, else from a line of the
-//! configuration file, else it is absent and its default applies.
+//! An option comes from its flag, else from its variable, which is `MESOPHYLL_<OPTION>` for most,
+//! else from a line of the configuration file, else it is absent and its default applies.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -137,7 +138,9 @@ pub(crate) struct Args {
 
 /// A dash alone is stdin, and with a digit behind it a negative number: no option begins like that.
 fn looks_like_an_option(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(|char: char| char.is_ascii_digit()))
+    word.strip_prefix('-').is_some_and(|rest| {
+        !rest.is_empty() && !rest.starts_with(|char: char| char.is_ascii_digit())
+    })
 }
 
 fn usage(message: String) -> ConfigError {
@@ -159,13 +162,15 @@ fn unknown_option(name: &str, specs: &[&[OptionSpec]]) -> ConfigError {
     })
 }
 
-/// A word that somebody gave, for a message: no longer than it helps, and nothing in it that a terminal would obey.
+/// A word that somebody gave, for a message: no longer than it helps, and nothing in it that a
+/// terminal would obey.
 pub(in crate::cli) fn shown(word: &str) -> String {
     escape::one_line(&shortened(word, SHOWN_CHARS)).into_owned()
 }
 
 impl Args {
-    /// Reads a command line, without the program and the command, against the options that the command has.
+    /// Reads a command line, without the program and the command, against the options that the
+    /// command has.
     ///
     /// # Errors
     /// What is wrong with the line, or a variable that is no text.
@@ -190,7 +195,11 @@ impl Args {
         }
         // Who asks for help needs no environment that is in order.
         if !args.help {
-            specs.iter().copied().flatten().try_for_each(|spec| args.take_variable(spec, &environment))?;
+            specs
+                .iter()
+                .copied()
+                .flatten()
+                .try_for_each(|spec| args.take_variable(spec, &environment))?;
         }
         Ok(args)
     }
@@ -205,11 +214,19 @@ impl Args {
             return Ok(());
         }
         if matches!(spec.elsewhere, Elsewhere::Nowhere) {
-            self.ignored.extend(Some(variable(spec.name)).filter(|variable| environment(variable).is_some()));
+            self.ignored.extend(
+                Some(variable(spec.name)).filter(|variable| environment(variable).is_some()),
+            );
         }
-        let set = spec.variables().into_iter().find_map(|variable| Some((environment(&variable)?, variable)));
+        let set = spec
+            .variables()
+            .into_iter()
+            .find_map(|variable| Some((environment(&variable)?, variable)));
         let Some((value, variable)) = set else { return Ok(()) };
-        let no_text = |_| ConfigError { message: format!("{variable}: its value is not UTF-8 text"), is_usage: false };
+        let no_text = |_| ConfigError {
+            message: format!("{variable}: its value is not UTF-8 text"),
+            is_usage: false,
+        };
         let value = value.into_string().map_err(no_text)?;
         let is_usage = spec.value.is_none();
         let wrong = |rule| ConfigError { message: format!("{variable} {rule}"), is_usage };
@@ -218,15 +235,23 @@ impl Args {
         if values.is_empty() {
             self.empty.insert(spec.name, source.clone());
         }
-        self.values.insert(spec.name, values.into_iter().map(|value| (value, source.clone())).collect());
+        self.values
+            .insert(spec.name, values.into_iter().map(|value| (value, source.clone())).collect());
         Ok(())
     }
 
-    /// Takes an option from a line of a configuration file, if neither the command line nor the environment has it.
+    /// Takes an option from a line of a configuration file, if neither the command line nor the
+    /// environment has it.
     ///
     /// # Errors
     /// What is wrong with the value, as the rest of a sentence about the option.
-    pub(crate) fn take_line(&mut self, spec: &OptionSpec, value: &str, path: &str, line: usize) -> Result<(), String> {
+    pub(crate) fn take_line(
+        &mut self,
+        spec: &OptionSpec,
+        value: &str,
+        path: &str,
+        line: usize,
+    ) -> Result<(), String> {
         let values = given_as_text(spec, value)?;
         if matches!(spec.elsewhere, Elsewhere::Nowhere) {
             self.ignored.push(format!("{path}:{line}: {}", spec.name));
@@ -237,7 +262,9 @@ impl Args {
         }
         let before = self.values.entry(spec.name).or_default();
         match before.first() {
-            Some((_, Source::File { .. })) if !spec.repeatable => return Err("is given twice".to_owned()),
+            Some((_, Source::File { .. })) if !spec.repeatable => {
+                return Err("is given twice".to_owned());
+            }
             Some((_, Source::Flag | Source::Environment(_))) => return Ok(()),
             _ => {}
         }
@@ -266,7 +293,9 @@ impl Args {
             (None, None) => ON.to_owned(),
             (None, Some(_)) => return Err(usage(format!("{name} takes no value"))),
             (Some(_), Some(value)) => value,
-            (Some(what), None) => rest.next().ok_or_else(|| usage(format!("{name} needs a value: {name} {what}")))?,
+            (Some(what), None) => {
+                rest.next().ok_or_else(|| usage(format!("{name} needs a value: {name} {what}")))?
+            }
         };
         let values = self.values.entry(spec.name).or_default();
         if !values.is_empty() && !spec.repeatable {
@@ -311,11 +340,13 @@ impl Args {
 const ON: &str = "true";
 const OFF: &str = "false";
 
-/// The values of an option that one text holds which is no flag: a switch's word, or a list with commas.
+/// The values of an option that one text holds which is no flag: a switch's word, or a list with
+/// commas.
 fn given_as_text(spec: &OptionSpec, text: &str) -> Result<Vec<String>, String> {
     if spec.value.is_none() {
-        let is_on = parse_switch(text)
-            .ok_or_else(|| format!("is true or false (or yes or no, on or off, 1 or 0), not {:?}", shown(text)))?;
+        let is_on = parse_switch(text).ok_or_else(|| {
+            format!("is true or false (or yes or no, on or off, 1 or 0), not {:?}", shown(text))
+        })?;
         return Ok(vec![if is_on { ON } else { OFF }.to_owned()]);
     }
     if !spec.repeatable {
@@ -344,8 +375,9 @@ mod tests {
     ];
 
     fn parse(line: &[&str], environment: &[(&str, &str)]) -> Result<Args, ConfigError> {
-        let lookup =
-            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let lookup = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
         Args::parse(line.iter().map(|word| (*word).to_owned()), &[SPECS], lookup)
     }
 
@@ -354,7 +386,10 @@ mod tests {
         let args = parse(&["--workers", "2"], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
         assert_eq!(args.get("workers"), Some(("2", &Source::Flag)));
         let args = parse(&[], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("3", &Source::Environment("MESOPHYLL_WORKERS".into()))));
+        assert_eq!(
+            args.get("workers"),
+            Some(("3", &Source::Environment("MESOPHYLL_WORKERS".into())))
+        );
     }
 
     #[test]
@@ -372,13 +407,24 @@ mod tests {
 
     #[test]
     fn lists_are_collected_and_others_may_not_repeat() {
-        assert_eq!(parse(&["--scope", "a", "--scope", "b"], &[]).expect("valid").all("scope"), ["a", "b"]);
-        assert_eq!(parse(&[], &[("MESOPHYLL_SCOPE", "a, b")]).expect("valid").all("scope"), ["a", "b"]);
+        assert_eq!(
+            parse(&["--scope", "a", "--scope", "b"], &[]).expect("valid").all("scope"),
+            ["a", "b"]
+        );
+        assert_eq!(
+            parse(&[], &[("MESOPHYLL_SCOPE", "a, b")]).expect("valid").all("scope"),
+            ["a", "b"]
+        );
         assert!(parse(&["--workers", "1", "--workers", "2"], &[]).is_err());
-        assert!(parse(&[], &[("MESOPHYLL_SCOPE", "")]).expect("an empty list").all("scope").is_empty());
+        assert!(
+            parse(&[], &[("MESOPHYLL_SCOPE", "")]).expect("an empty list").all("scope").is_empty()
+        );
         for list in ["a,,b", "a,", ","] {
             let error = parse(&[], &[("MESOPHYLL_SCOPE", list)]).expect_err(list);
-            assert!(!error.is_usage && error.message.starts_with("MESOPHYLL_SCOPE is a list"), "{error}");
+            assert!(
+                !error.is_usage && error.message.starts_with("MESOPHYLL_SCOPE is a list"),
+                "{error}"
+            );
         }
     }
 
@@ -398,9 +444,10 @@ mod tests {
     #[test]
     fn a_switch_in_the_environment_takes_words_and_no_others() {
         let nowait = |text: &str| parse(&[], &[("MESOPHYLL_NOWAIT", text)]);
-        for (word, is_on) in [("true", true), ("yes", true), ("on", true), ("1", true), ("false", false)]
-            .into_iter()
-            .chain([("no", false), ("off", false), ("0", false)])
+        for (word, is_on) in
+            [("true", true), ("yes", true), ("on", true), ("1", true), ("false", false)]
+                .into_iter()
+                .chain([("no", false), ("off", false), ("0", false)])
         {
             for word in [word.to_owned(), word.to_uppercase()] {
                 let args = nowait(&word).unwrap_or_else(|error| panic!("{word}: {error}"));
@@ -410,10 +457,19 @@ mod tests {
         }
         for word in ["", "2", "y", "enabled", " true", "nö"] {
             let error = nowait(word).expect_err(word);
-            assert!(error.is_usage && error.message.starts_with("MESOPHYLL_NOWAIT is true or false"), "{error}");
+            assert!(
+                error.is_usage && error.message.starts_with("MESOPHYLL_NOWAIT is true or false"),
+                "{error}"
+            );
         }
-        assert!(parse(&["--nowait"], &[("MESOPHYLL_NOWAIT", "maybe")]).expect("the flag counts").is_on("nowait"));
-        assert!(parse(&["--help"], &[("MESOPHYLL_NOWAIT", "maybe")]).expect("help needs nothing").help);
+        assert!(
+            parse(&["--nowait"], &[("MESOPHYLL_NOWAIT", "maybe")])
+                .expect("the flag counts")
+                .is_on("nowait")
+        );
+        assert!(
+            parse(&["--help"], &[("MESOPHYLL_NOWAIT", "maybe")]).expect("help needs nothing").help
+        );
     }
 
     #[test]
@@ -442,8 +498,14 @@ mod tests {
             Args::parse(line.iter().map(|word| (*word).to_owned()), &[SPECS], lookup)
         };
         let error = parse(&[]).expect_err("it counts");
-        assert_eq!((error.message.as_str(), error.is_usage), ("MESOPHYLL_WORKERS: its value is not UTF-8 text", false));
-        assert_eq!(parse(&["--workers", "2"]).expect("a flag goes first").get("workers"), Some(("2", &Source::Flag)));
+        assert_eq!(
+            (error.message.as_str(), error.is_usage),
+            ("MESOPHYLL_WORKERS: its value is not UTF-8 text", false)
+        );
+        assert_eq!(
+            parse(&["--workers", "2"]).expect("a flag goes first").get("workers"),
+            Some(("2", &Source::Flag))
+        );
     }
 
     #[test]
@@ -458,7 +520,13 @@ mod tests {
         assert_eq!(message("--sing"), "unknown option --sing; --help lists the options");
         assert_eq!(message("--\u{1b}[2J"), "unknown option --\\u{1b}[2J; --help lists the options");
         assert!(message(&format!("--{}", "x".repeat(1 << 20))).len() < 200);
-        assert_eq!(parse(&["--workers"], &[]).expect_err("no value").message, "--workers needs a value: --workers N");
-        assert_eq!(parse(&["--nowait=1"], &[]).expect_err("a value").message, "--nowait takes no value");
+        assert_eq!(
+            parse(&["--workers"], &[]).expect_err("no value").message,
+            "--workers needs a value: --workers N"
+        );
+        assert_eq!(
+            parse(&["--nowait=1"], &[]).expect_err("a value").message,
+            "--nowait takes no value"
+        );
     }
 }

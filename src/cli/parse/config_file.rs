@@ -1,4 +1,5 @@
-//! The configuration file (`--config FILE`): one `option = value` a line. Flags and variables count before it.
+//! The configuration file (`--config FILE`): one `option = value` a line. Flags and variables count
+//! before it.
 
 use crate::base::limits::CONFIG_FILE_MAX_BYTES;
 use crate::base::nearest::related;
@@ -9,13 +10,15 @@ use super::look::LOOK;
 use super::words;
 use crate::cli::{COMMANDS, CliError, Command};
 
-/// Takes what the command line and the environment leave open from the file that they name, if they name one.
+/// Takes what the command line and the environment leave open from the file that they name, if they
+/// name one.
 ///
 /// # Blocks
 /// Until the file is read.
 ///
 /// # Errors
-/// The file cannot be read, or a line of it is no `option = value` of any command that takes such a file.
+/// The file cannot be read, or a line of it is no `option = value` of any command that takes such a
+/// file.
 pub(in crate::cli) fn apply(args: &mut Args, command: &Command) -> Result<(), CliError> {
     let Some((path, _)) = args.get("config") else { return Ok(()) };
     let path = path.to_owned();
@@ -30,15 +33,19 @@ fn take(args: &mut Args, command: &Command, path: &str, text: &str) -> Result<()
             continue;
         }
         // The line is not shown: it may be a secret.
-        let (name, value) = line.split_once('=').ok_or_else(|| wrong("a line is option = value".to_owned()))?;
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| wrong("a line is option = value".to_owned()))?;
         let (name, value) = (name.trim(), value.trim());
         if value.starts_with(['"', '\'']) {
             return Err(wrong(format!("{}: a value stands without quotes", shown(name))));
         }
         let spec = known().find(|spec| spec.name == name).ok_or_else(|| wrong(unknown(name)))?;
         // One file may serve all commands: what another one knows does not matter here.
-        if let Some(own) = command.options.iter().copied().flatten().find(|own| own.name == spec.name) {
-            args.take_line(own, value, path, number).map_err(|error| wrong(format!("{name} {error}")))?;
+        if let Some(own) =
+            command.options.iter().copied().flatten().find(|own| own.name == spec.name)
+        {
+            args.take_line(own, value, path, number)
+                .map_err(|error| wrong(format!("{name} {error}")))?;
         }
     }
     Ok(())
@@ -71,7 +78,9 @@ fn unknown(name: &str) -> String {
     }
     match related(plain, known().map(|spec| spec.name)) {
         Some(near) => format!("unknown option {}; did you mean {near}?", shown(name)),
-        None => format!("unknown option {}; mesophyll master --help lists the options", shown(name)),
+        None => {
+            format!("unknown option {}; mesophyll master --help lists the options", shown(name))
+        }
     }
 }
 
@@ -112,17 +121,35 @@ mod tests {
     fn a_line_that_says_nothing_is_named_with_its_place() {
         for (text, says) in [
             ("\nwrokers = 1", "x.conf:2: unknown option wrokers; did you mean workers?"),
-            ("MESOPHYLL_WORKERS = 1", "x.conf:1: unknown option MESOPHYLL_WORKERS; did you mean workers?"),
-            ("--default_events = *", "x.conf:1: unknown option --default_events; did you mean default-events?"),
-            ("sing = 1", "x.conf:1: unknown option sing; mesophyll master --help lists the options"),
+            (
+                "MESOPHYLL_WORKERS = 1",
+                "x.conf:1: unknown option MESOPHYLL_WORKERS; did you mean workers?",
+            ),
+            (
+                "--default_events = *",
+                "x.conf:1: unknown option --default_events; did you mean default-events?",
+            ),
+            (
+                "sing = 1",
+                "x.conf:1: unknown option sing; mesophyll master --help lists the options",
+            ),
             ("workers 3", "x.conf:1: a line is option = value"),
             ("workers = 1\nworkers = 2", "x.conf:2: workers is given twice"),
-            ("reload = maybe", "x.conf:1: reload is true or false (or yes or no, on or off, 1 or 0), not \"maybe\""),
+            (
+                "reload = maybe",
+                "x.conf:1: reload is true or false (or yes or no, on or off, 1 or 0), not \"maybe\"",
+            ),
             ("trusted-source = a,,b", "x.conf:1: trusted-source is a list with commas"),
             ("store = \"redb:x\"", "x.conf:1: store: a value stands without quotes"),
             ("print-config = yes", "x.conf:1: --print-config is for the command line"),
-            ("api-secret = hunter2", "x.conf:1: secrets do not belong in this file: set MESOPHYLL_API_SECRET"),
-            ("MESOPHYLL_CLIENT_TOKEN=hunter2", "x.conf:1: secrets do not belong in this file: set MESOPHYLL_CLIENT"),
+            (
+                "api-secret = hunter2",
+                "x.conf:1: secrets do not belong in this file: set MESOPHYLL_API_SECRET",
+            ),
+            (
+                "MESOPHYLL_CLIENT_TOKEN=hunter2",
+                "x.conf:1: secrets do not belong in this file: set MESOPHYLL_CLIENT",
+            ),
         ] {
             let error = master(&[], text).expect_err(text);
             assert!(error.code() == 3 && error.to_string().starts_with(says), "{error}");
@@ -133,7 +160,8 @@ mod tests {
     #[test]
     fn a_replay_takes_no_place_from_a_file_and_knows_it() {
         let replay = &crate::cli::commands::replay::COMMAND;
-        let args = read(replay, &[], "store = redb:live.redb\napi = 127.0.0.1:1\nworkers = 2").expect("valid");
+        let args = read(replay, &[], "store = redb:live.redb\napi = 127.0.0.1:1\nworkers = 2")
+            .expect("valid");
         assert_eq!((args.get("store"), args.get("api")), (None, None));
         assert_eq!(args.ignored(), ["x.conf:1: store", "x.conf:2: api"]);
         assert!(args.get("workers").is_some());

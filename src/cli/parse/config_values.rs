@@ -1,6 +1,8 @@
-//! What a checked configuration comes to, option by option, as texts that the same options would take.
+//! What a checked configuration comes to, option by option, as texts that the same options would
+//! take.
 //!
-//! A test holds these lists against the options of the commands: a new option cannot be forgotten here.
+//! A test holds these lists against the options of the commands: a new option cannot be forgotten
+//! here.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +21,9 @@ const NEVER: &str = "never";
 /// The values of what `master` and `replay` run with.
 pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
     let (policy, recycle, quota) = (Policy::default(), config.recycle, &config.db_options.quota);
-    let in_a_row = config.failures_in_a_row.map_or(policy.failures_in_a_row.to_string(), |count| count.to_string());
+    let in_a_row = config
+        .failures_in_a_row
+        .map_or(policy.failures_in_a_row.to_string(), |count| count.to_string());
     let mut values = vec![
         ("mode", mode(config.mode).to_owned()),
         ("workers", config.workers.to_string()),
@@ -35,7 +39,10 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("stop-timeout", span(config.stop_timeout)),
         ("drain-timeout", span(config.drain_timeout)),
         ("hang-timeout", span(config.hang_timeout)),
-        ("failures-a-minute", config.failures_a_minute.unwrap_or(policy.failures_in_window).to_string()),
+        (
+            "failures-a-minute",
+            config.failures_a_minute.unwrap_or(policy.failures_in_window).to_string(),
+        ),
         ("failures-in-a-row", in_a_row),
         ("quarantine-after", config.quarantine_after.to_string()),
         ("recycle-events", recycle.events.map_or(NEVER.to_owned(), |events| events.to_string())),
@@ -44,7 +51,10 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
         ("trusted-source", list(config.trusted_sources.iter())),
         ("external-workers", switch(config.external_workers)),
         ("worker-tokens", config.worker_tokens.as_deref().map_or("made at start".to_owned(), path)),
-        ("worker-program", config.worker_program.as_deref().map_or("this program".to_owned(), path)),
+        (
+            "worker-program",
+            config.worker_program.as_deref().map_or("this program".to_owned(), path),
+        ),
         ("default-events", list(config.default_events.iter())),
         ("log", config.log.as_str().to_lowercase()),
         ("log-format", config.log_format.as_str().to_owned()),
@@ -102,7 +112,8 @@ fn list<'t>(items: impl Iterator<Item = &'t String>) -> String {
 fn span(span: Duration) -> String {
     let ms = span.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
-    let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
+    let (size, unit) =
+        units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
     format!("{}{unit}", ms / size)
 }
 

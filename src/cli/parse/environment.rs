@@ -1,4 +1,5 @@
-//! The environment variables with our prefix: which there are, and a warning for each that no command knows.
+//! The environment variables with our prefix: which there are, and a warning for each that no
+//! command knows.
 //!
 //! A value is never shown: it may be a secret under a misspelt name.
 
@@ -26,8 +27,8 @@ pub(in crate::cli) const SECRETS: [(&str, &str); 3] = [
 /// What the tests and benchmarks of this project read: not for a command, and no mistake either.
 const OF_THE_TESTS: [&str; 4] = ["TEST_", "BENCH_", "SCALE_", "MEASURE"];
 
-/// Limit: so many unknown variables are named, the others are counted. More is no slip of a finger, and each costs a look at
-/// every known name.
+/// Limit: so many unknown variables are named, the others are counted. More is no slip of a finger,
+/// and each costs a look at every known name.
 const NAMED_MAX: usize = 20;
 
 /// Says at the terminal which variables are not known; for commands that have no log.
@@ -64,7 +65,10 @@ fn warnings(names: impl Iterator<Item = OsString>) -> Vec<String> {
     let named = unknown.iter().take(NAMED_MAX).map(|name| warning(name, &known));
     let mut lines: Vec<String> = named.collect();
     if unknown.len() > NAMED_MAX {
-        lines.push(format!("{} more variables {PREFIX}… that no command knows", unknown.len() - NAMED_MAX));
+        lines.push(format!(
+            "{} more variables {PREFIX}… that no command knows",
+            unknown.len() - NAMED_MAX
+        ));
     }
     lines
 }
@@ -73,8 +77,12 @@ fn warning(name: &[u8], known: &[String]) -> String {
     let text = OsStr::from_bytes(name).to_string_lossy();
     let variable = format!("{PREFIX}{}", shown(&text));
     match related(&text, known.iter().map(String::as_str)) {
-        Some(near) => format!("no command knows the variable {variable}; did you mean {PREFIX}{near}?"),
-        None => format!("no command knows the variable {variable}; mesophyll COMMAND --help lists what there is"),
+        Some(near) => {
+            format!("no command knows the variable {variable}; did you mean {PREFIX}{near}?")
+        }
+        None => format!(
+            "no command knows the variable {variable}; mesophyll COMMAND --help lists what there is"
+        ),
     }
 }
 
@@ -96,11 +104,15 @@ mod tests {
         );
         assert_eq!(
             of(&["MESOPHYLL_API_SECRTE"]),
-            ["no command knows the variable MESOPHYLL_API_SECRTE; did you mean MESOPHYLL_API_SECRET?"]
+            [
+                "no command knows the variable MESOPHYLL_API_SECRTE; did you mean MESOPHYLL_API_SECRET?"
+            ]
         );
         assert_eq!(
             of(&["MESOPHYLL_MOONSHINE"]),
-            ["no command knows the variable MESOPHYLL_MOONSHINE; mesophyll COMMAND --help lists what there is"]
+            [
+                "no command knows the variable MESOPHYLL_MOONSHINE; mesophyll COMMAND --help lists what there is"
+            ]
         );
     }
 
@@ -110,20 +122,23 @@ mod tests {
         let names: Vec<String> = options.flat_map(OptionSpec::variables).collect();
         assert!(names.len() > 40, "{names:?}");
         assert_eq!(warnings(names.iter().map(OsString::from)), Vec::<String>::new());
-        let secrets = ["MESOPHYLL_INTERNAL_TOKEN", "MESOPHYLL_API_SECRET", "MESOPHYLL_CLIENT_TOKEN"];
+        let secrets =
+            ["MESOPHYLL_INTERNAL_TOKEN", "MESOPHYLL_API_SECRET", "MESOPHYLL_CLIENT_TOKEN"];
         assert_eq!(of(&secrets), Vec::<String>::new());
         assert_eq!(of(&["MESOPHYLL_TEST_POSTGRES_URL", "MESOPHYLL_BENCH_X"]), Vec::<String>::new());
     }
 
     #[test]
     fn names_without_end_or_number_cost_a_few_short_lines() {
-        let many: Vec<OsString> = (0..10_000).map(|number| format!("MESOPHYLL_X{number:05}").into()).collect();
+        let many: Vec<OsString> =
+            (0..10_000).map(|number| format!("MESOPHYLL_X{number:05}").into()).collect();
         let lines = warnings(many.into_iter());
         assert_eq!(lines.len(), NAMED_MAX + 1);
         assert_eq!(lines[NAMED_MAX], "9980 more variables MESOPHYLL_… that no command knows");
         let long = of(&[&format!("MESOPHYLL_{}", "W".repeat(1 << 20))]);
         assert!(long[0].len() < 300, "{}", long[0].len());
-        let strange = warnings([OsString::from_vec(b"MESOPHYLL_\xff\x1b[2J\nERROR x".to_vec())].into_iter());
+        let strange =
+            warnings([OsString::from_vec(b"MESOPHYLL_\xff\x1b[2J\nERROR x".to_vec())].into_iter());
         assert!(!strange[0].contains(|char: char| char.is_control()), "{strange:?}");
     }
 }

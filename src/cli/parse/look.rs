@@ -1,5 +1,5 @@
-//! `--config`, `--check-config` and `--print-config`: the configuration as a whole. The latter two look at what a command
-//! would run with, without running it.
+//! `--config`, `--check-config` and `--print-config`: the configuration as a whole. The latter two
+//! look at what a command would run with, without running it.
 
 use serde::Serialize;
 
@@ -12,9 +12,19 @@ use crate::cli::{CliError, Command};
 
 /// The options about all others.
 pub(in crate::cli) const LOOK: &[OptionSpec] = &[
-    OptionSpec::value("config", "FILE", "options, one `option = value` a line; flags and variables go before it"),
-    OptionSpec::switch("check-config", "check all that can be checked without starting, and end: exit code 0, 2 or 3"),
-    OptionSpec::switch("print-config", "print each option with its value and where that comes from, and end"),
+    OptionSpec::value(
+        "config",
+        "FILE",
+        "options, one `option = value` a line; flags and variables go before it",
+    ),
+    OptionSpec::switch(
+        "check-config",
+        "check all that can be checked without starting, and end: exit code 0, 2 or 3",
+    ),
+    OptionSpec::switch(
+        "print-config",
+        "print each option with its value and where that comes from, and end",
+    ),
     OptionSpec::switch("json", "with --print-config: as JSON"),
 ];
 
@@ -62,7 +72,11 @@ pub(in crate::cli) fn report(
     environment::tell_unknown();
     if args.is_on("print-config") {
         let shown: Vec<Shown> = shown(args, command, values, secrets);
-        if args.is_on("json") { output::print_json(&json(&shown))? } else { output::print(&table(&shown))? }
+        if args.is_on("json") {
+            output::print_json(&json(&shown))?
+        } else {
+            output::print(&table(&shown))?
+        }
     }
     if args.is_on("check-config") {
         check()?;
@@ -74,7 +88,8 @@ pub(in crate::cli) fn report(
 }
 
 fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretState]) -> Vec<Shown> {
-    let options = command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
+    let options =
+        command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
     let options = options.map(|option| {
         let source = args.source(option.name);
         let place = match source {
@@ -129,7 +144,9 @@ fn table(shown: &[Shown]) -> String {
         let source = match *source {
             "flag" => format!("flag {name}"),
             "environment" => format!("environment {variable}"),
-            "file" => format!("file {}:{}", file.as_deref().unwrap_or_default(), line.unwrap_or_default()),
+            "file" => {
+                format!("file {}:{}", file.as_deref().unwrap_or_default(), line.unwrap_or_default())
+            }
             other => other.to_owned(),
         };
         table.row([name, value.clone(), source]);
@@ -138,8 +155,10 @@ fn table(shown: &[Shown]) -> String {
 }
 
 fn json(shown: &[Shown]) -> String {
-    // Texts always have a JSON form. One a line, for people who read JSON and for programs that read lines.
-    let lines: Vec<String> = shown.iter().map(|one| serde_json::to_string(one).unwrap_or_default()).collect();
+    // Texts always have a JSON form. One a line, for people who read JSON and for programs that
+    // read lines.
+    let lines: Vec<String> =
+        shown.iter().map(|one| serde_json::to_string(one).unwrap_or_default()).collect();
     format!("[\n{}\n]", lines.join(",\n"))
 }
 
@@ -150,7 +169,8 @@ mod tests {
     use crate::master::config::{PoolConfig, PoolDefaults, WorkerConfig};
 
     fn parse(command: &Command, line: &[&str]) -> Args {
-        Args::parse(line.iter().map(|word| (*word).to_owned()), command.options, |_| None).expect("valid")
+        Args::parse(line.iter().map(|word| (*word).to_owned()), command.options, |_| None)
+            .expect("valid")
     }
 
     #[test]
@@ -164,15 +184,26 @@ mod tests {
         let worker = (worker, of_worker(&WorkerConfig::from_options(&args).expect("valid")));
         let mut replay = pool(&crate::cli::commands::replay::COMMAND, PoolDefaults::REPLAY);
         replay.1.extend(crate::cli::commands::replay::own_values(1, 1));
-        for (command, values) in [pool(&crate::cli::commands::master::COMMAND, PoolDefaults::MASTER), replay, worker] {
-            for option in command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option)) {
+        for (command, values) in
+            [pool(&crate::cli::commands::master::COMMAND, PoolDefaults::MASTER), replay, worker]
+        {
+            for option in
+                command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option))
+            {
                 let value = values.iter().find(|(name, _)| *name == option.name);
-                let value = value.unwrap_or_else(|| panic!("{}: --{} has no value to show", command.name, option.name));
+                let value = value.unwrap_or_else(|| {
+                    panic!("{}: --{} has no value to show", command.name, option.name)
+                });
                 assert!(!value.1.is_empty(), "{}: --{}", command.name, option.name);
             }
-            let is_option =
-                |name: &str| command.has_option(name) || crate::cli::commands::master::COMMAND.has_option(name);
-            assert!(values.iter().all(|(name, _)| is_option(name)), "{}: a value of no option", command.name);
+            let is_option = |name: &str| {
+                command.has_option(name) || crate::cli::commands::master::COMMAND.has_option(name)
+            };
+            assert!(
+                values.iter().all(|(name, _)| is_option(name)),
+                "{}: a value of no option",
+                command.name
+            );
         }
     }
 }

@@ -6,32 +6,60 @@ use super::args::OptionSpec;
 pub(in crate::cli) const WORKER_SIDE: &[OptionSpec] = &[
     OptionSpec::value("templates", "DIR", "template directory with main.luau (default: built in)"),
     OptionSpec::switch("reload", "watch the template directory and pick up what changes in it"),
-    OptionSpec::value("default-events", "LIST", "what tenants without a state are subscribed to; * = everything"),
-    OptionSpec::value("executors", "E", "executor threads in each worker (default: CPUs / workers)"),
-    OptionSpec::value("vm-idle", "D", "a tenant's VM in which nothing ran for so long is closed (default: 15m)"),
+    OptionSpec::value(
+        "default-events",
+        "LIST",
+        "what tenants without a state are subscribed to; * = everything",
+    ),
+    OptionSpec::value(
+        "executors",
+        "E",
+        "executor threads in each worker (default: CPUs / workers)",
+    ),
+    OptionSpec::value(
+        "vm-idle",
+        "D",
+        "a tenant's VM in which nothing ran for so long is closed (default: 15m)",
+    ),
     OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 2500)"),
     OptionSpec::value("log", "LEVEL", "off, error, warn, info, debug or trace; logs go to stderr"),
     OptionSpec::value("log-format", "F", "text (default) or json: an object a line, for programs"),
 ];
 
-const LISTEN: OptionSpec = OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one");
-const API: OptionSpec = OptionSpec::value("api", "ADDR", "internal API; port 0 picks one; off = none");
-const STORE: OptionSpec = OptionSpec::value("store", "URL", "redb:PATH, postgres://… or memory: (gone at exit)");
+const LISTEN: OptionSpec =
+    OptionSpec::value("listen", "ADDR", "worker-facing port; port 0 picks one");
+const API: OptionSpec =
+    OptionSpec::value("api", "ADDR", "internal API; port 0 picks one; off = none");
+const STORE: OptionSpec =
+    OptionSpec::value("store", "URL", "redb:PATH, postgres://… or memory: (gone at exit)");
 
 /// Where a master is found, and where it keeps its data.
 pub(in crate::cli) const PLACES: &[OptionSpec] = &[LISTEN, API, STORE];
 
-/// The same for a private master, which must not take the places of one that runs beside it: a variable that is set for
-/// that one does not count.
-pub(in crate::cli) const PRIVATE_PLACES: &[OptionSpec] = &[LISTEN.flag_only(), API.flag_only(), STORE.flag_only()];
+/// The same for a private master, which must not take the places of one that runs beside it: a
+/// variable that is set for that one does not count.
+pub(in crate::cli) const PRIVATE_PLACES: &[OptionSpec] =
+    &[LISTEN.flag_only(), API.flag_only(), STORE.flag_only()];
 
 /// What both kinds of pool have besides.
 pub(in crate::cli) const POOL: &[OptionSpec] = &[
     OptionSpec::value("mode", "M", "process-pool (default) or thread-pool"),
-    OptionSpec::value("workers", "N", "worker processes, or worker threads (default: number of CPUs)"),
-    OptionSpec::value("max-db-connections", "N", "connections to PostgreSQL, a thread each (default: 7)"),
+    OptionSpec::value(
+        "workers",
+        "N",
+        "worker processes, or worker threads (default: number of CPUs)",
+    ),
+    OptionSpec::value(
+        "max-db-connections",
+        "N",
+        "connections to PostgreSQL, a thread each (default: 7)",
+    ),
     OptionSpec::value("quota-records", "N", "records that each tenant may have (default: 10000)"),
-    OptionSpec::value("quota-bytes", "SIZE", "bytes of keys, scopes and values for each tenant (default: 64MiB)"),
+    OptionSpec::value(
+        "quota-bytes",
+        "SIZE",
+        "bytes of keys, scopes and values for each tenant (default: 64MiB)",
+    ),
     OptionSpec::value(
         "purchase-url",
         "URL",
@@ -40,13 +68,49 @@ pub(in crate::cli) const POOL: &[OptionSpec] = &[
     OptionSpec::value("deadline", "D", "default deadline of a dispatch (default: 35s)"),
     OptionSpec::value("heartbeat-interval", "D", "sent to workers in Hello (default: 5s)"),
     OptionSpec::value("stop-timeout", "D", "time for a graceful stop (default: 30s)"),
-    OptionSpec::value("drain-timeout", "D", "what a restarted worker runs may take so long to end (default: 5s)"),
-    OptionSpec::value("hang-timeout", "D", "an executor away from its loop for so long hangs (default: 30s)"),
-    OptionSpec::value("failures-a-minute", "N", "failures of a worker within a minute that give it up (default: 5)"),
-    OptionSpec::value("failures-in-a-row", "N", "failures of a worker in a row that give it up (default: 10)"),
-    OptionSpec::value("quarantine-after", "N", "deaths of workers that quarantine a tenant in flight (default: 3)"),
-    OptionSpec::value("recycle-events", "N", "start a worker anew after about so many events (default: never)"),
-    OptionSpec::value("recycle-memory", "SIZE", "start a worker anew at about so much memory (default: never)"),
-    OptionSpec::value("recycle-age", "D", "start a worker anew at about such an age (default: never)"),
-    OptionSpec::list("trusted-source", "CIDR", "source besides loopback that the internal API answers"),
+    OptionSpec::value(
+        "drain-timeout",
+        "D",
+        "what a restarted worker runs may take so long to end (default: 5s)",
+    ),
+    OptionSpec::value(
+        "hang-timeout",
+        "D",
+        "an executor away from its loop for so long hangs (default: 30s)",
+    ),
+    OptionSpec::value(
+        "failures-a-minute",
+        "N",
+        "failures of a worker within a minute that give it up (default: 5)",
+    ),
+    OptionSpec::value(
+        "failures-in-a-row",
+        "N",
+        "failures of a worker in a row that give it up (default: 10)",
+    ),
+    OptionSpec::value(
+        "quarantine-after",
+        "N",
+        "deaths of workers that quarantine a tenant in flight (default: 3)",
+    ),
+    OptionSpec::value(
+        "recycle-events",
+        "N",
+        "start a worker anew after about so many events (default: never)",
+    ),
+    OptionSpec::value(
+        "recycle-memory",
+        "SIZE",
+        "start a worker anew at about so much memory (default: never)",
+    ),
+    OptionSpec::value(
+        "recycle-age",
+        "D",
+        "start a worker anew at about such an age (default: never)",
+    ),
+    OptionSpec::list(
+        "trusted-source",
+        "CIDR",
+        "source besides loopback that the internal API answers",
+    ),
 ];

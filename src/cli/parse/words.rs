@@ -1,5 +1,5 @@
-//! What stands on the command lines of several commands: tenants, files, JSON, deadlines; each with the error that says what
-//! to write instead.
+//! What stands on the command lines of several commands: tenants, files, JSON, deadlines; each with
+//! the error that says what to write instead.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,10 +15,12 @@ use super::args::{Args, OptionSpec};
 use crate::cli::CliError;
 
 /// How long a command waits for a tenant.
-pub(in crate::cli) const DEADLINE: OptionSpec = OptionSpec::value("deadline", "D", "how long to wait (default: 35s)");
+pub(in crate::cli) const DEADLINE: OptionSpec =
+    OptionSpec::value("deadline", "D", "how long to wait (default: 35s)");
 
 /// Answers as the API gives them, for programs.
-pub(in crate::cli) const JSON: OptionSpec = OptionSpec::switch("json", "print JSON, as the API answers it");
+pub(in crate::cli) const JSON: OptionSpec =
+    OptionSpec::switch("json", "print JSON, as the API answers it");
 
 /// The tenant that a word names.
 pub(in crate::cli) fn tenant(word: &str) -> Result<TenantId, CliError> {
@@ -42,7 +44,8 @@ pub(in crate::cli) fn deadline(args: &Args) -> Result<Duration, CliError> {
 /// Text that goes on as it is, once it is known to be JSON.
 pub(in crate::cli) fn json(what: &str, text: &str) -> Result<Box<RawValue>, CliError> {
     RawValue::from_string(text.trim().to_owned()).map_err(|error| {
-        let hint = if looks_like_bare_text(text) { r#"; a text needs its quotes: '"text"'"# } else { "" };
+        let hint =
+            if looks_like_bare_text(text) { r#"; a text needs its quotes: '"text"'"# } else { "" };
         CliError::usage(format!("{what} is not JSON: {error}{hint}"))
     })
 }
@@ -67,7 +70,8 @@ pub(in crate::cli) fn file(name: &str, max_bytes: usize) -> Result<String, CliEr
     };
     let mut bytes = Vec::new();
     let room = max_bytes as u64 + 1;
-    read.and_then(|file| file.take(room).read_to_end(&mut bytes)).map_err(|error| failed(error.to_string()))?;
+    read.and_then(|file| file.take(room).read_to_end(&mut bytes))
+        .map_err(|error| failed(error.to_string()))?;
     if bytes.len() > max_bytes {
         return Err(failed(format!("it is larger than {max_bytes} bytes")));
     }
@@ -82,7 +86,8 @@ pub(in crate::cli) fn without_bom(text: &str) -> &str {
 
 /// An object of JSON from members that are JSON already.
 pub(in crate::cli) fn object(members: &[(&str, &str)]) -> String {
-    let members: Vec<String> = members.iter().map(|(name, json)| format!("{}:{json}", quoted(name))).collect();
+    let members: Vec<String> =
+        members.iter().map(|(name, json)| format!("{}:{json}", quoted(name))).collect();
     format!("{{{}}}", members.join(","))
 }
 

@@ -1,4 +1,5 @@
-//! What the value of one option means, whichever option it is: spans of time, numbers, addresses, words.
+//! What the value of one option means, whichever option it is: spans of time, numbers, addresses,
+//! words.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -32,12 +33,15 @@ fn parse_span_or_zero(text: &str) -> Option<Duration> {
 ///
 /// # Errors
 /// It is not a span of time.
-pub fn span(options: &impl Options, name: &str, default: Duration) -> Result<Duration, ConfigError> {
+pub fn span(
+    options: &impl Options,
+    name: &str,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
     match options.option(name) {
         None => Ok(default),
-        Some((text, _)) => {
-            parse_span(text).ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h"))
-        }
+        Some((text, _)) => parse_span(text)
+            .ok_or_else(|| wrong(options, name, "is a span of time such as 500ms, 35s, 2m or 24h")),
     }
 }
 
@@ -56,7 +60,11 @@ pub(super) fn drain_timeout(options: &impl Options) -> Result<Duration, ConfigEr
 ///
 /// # Errors
 /// It names none.
-pub fn address(options: &impl Options, name: &str, default: &str) -> Result<SocketAddr, ConfigError> {
+pub fn address(
+    options: &impl Options,
+    name: &str,
+    default: &str,
+) -> Result<SocketAddr, ConfigError> {
     let given = without_scheme(options, name, default)?;
     let mut addresses = given.to_socket_addrs().ok().into_iter().flatten();
     addresses.next().ok_or_else(|| wrong(options, name, ADDRESS_RULE))
@@ -66,7 +74,11 @@ pub fn address(options: &impl Options, name: &str, default: &str) -> Result<Sock
 ///
 /// # Errors
 /// It is none.
-pub fn host_and_port<'o>(options: &'o impl Options, name: &str, default: &'o str) -> Result<&'o str, ConfigError> {
+pub fn host_and_port<'o>(
+    options: &'o impl Options,
+    name: &str,
+    default: &'o str,
+) -> Result<&'o str, ConfigError> {
     let given = without_scheme(options, name, default)?;
     let is_one = names_a_listener(given) && !given.contains(['/', '@']);
     is_one.then_some(given).ok_or_else(|| wrong(options, name, ADDRESS_RULE))
@@ -82,9 +94,15 @@ pub(super) fn without_scheme<'o>(
 ) -> Result<&'o str, ConfigError> {
     let given = text(options, name, default);
     if given.starts_with("https:") || given.starts_with("tls:") {
-        return Err(wrong(options, name, "is HOST:PORT or http://HOST:PORT, as there is no TLS here"));
+        return Err(wrong(
+            options,
+            name,
+            "is HOST:PORT or http://HOST:PORT, as there is no TLS here",
+        ));
     }
-    Ok(given.strip_prefix("http://").map_or(given, |given| given.strip_suffix('/').unwrap_or(given)))
+    Ok(given
+        .strip_prefix("http://")
+        .map_or(given, |given| given.strip_suffix('/').unwrap_or(given)))
 }
 
 /// Reads a log level.
@@ -135,14 +153,18 @@ fn parse_size(text: &str) -> Option<u64> {
     let unit = SIZE_UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
     let (number, bytes) = unit.unwrap_or((text, 1));
     // A sign is none of a number's digits here.
-    let number: u64 = number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)?.parse().ok()?;
+    let number: u64 =
+        number.bytes().all(|byte| byte.is_ascii_digit()).then_some(number)?.parse().ok()?;
     number.checked_mul(bytes)
 }
 
 /// The error of an option whose value breaks a rule.
 pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
     let (given, from_flag) = options.option(name).unwrap_or_default();
-    ConfigError { message: format!("{} {rule}, not {given:?}", options.named(name)), is_usage: from_flag }
+    ConfigError {
+        message: format!("{} {rule}, not {given:?}", options.named(name)),
+        is_usage: from_flag,
+    }
 }
 
 #[cfg(test)]
@@ -151,10 +173,27 @@ mod tests {
 
     #[test]
     fn sizes_may_have_a_unit() {
-        for (text, bytes) in [("1", 1), ("65536", 65_536), ("512KiB", 1 << 19), ("64MiB", 1 << 26), ("2GiB", 1 << 31)] {
+        for (text, bytes) in [
+            ("1", 1),
+            ("65536", 65_536),
+            ("512KiB", 1 << 19),
+            ("64MiB", 1 << 26),
+            ("2GiB", 1 << 31),
+        ] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for text in ["", "MiB", "-1", "+1", "1.5GiB", "64 MiB", "64mib", "64MB", "64M", "18446744073709551615KiB"] {
+        for text in [
+            "",
+            "MiB",
+            "-1",
+            "+1",
+            "1.5GiB",
+            "64 MiB",
+            "64mib",
+            "64MB",
+            "64M",
+            "18446744073709551615KiB",
+        ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }
@@ -163,7 +202,17 @@ mod tests {
     fn spans_have_a_unit() {
         assert_eq!(parse_span("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse_span("24h"), Some(Duration::from_secs(86_400)));
-        for text in ["", "5", "s", "-5s", "0s", "5 s", "5w", "99999999999999999999s", "18446744073709551615d"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "0s",
+            "5 s",
+            "5w",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert_eq!(parse_span(text), None, "{text}");
         }
     }

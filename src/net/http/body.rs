@@ -1,7 +1,7 @@
 //! A request's body, read when the handler asks for it and never before.
 //!
-//! The handler sees [`Body`]; where its bytes come from is a [`BodySource`], one per framing. Used on the connection's
-//! thread while its handler runs.
+//! The handler sees [`Body`]; where its bytes come from is a [`BodySource`], one per framing. Used
+//! on the connection's thread while its handler runs.
 
 use std::fmt;
 
@@ -52,12 +52,17 @@ impl std::error::Error for BodyError {}
 
 /// Where a body's bytes come from.
 pub(super) trait BodySource {
-    /// How many bytes the peer announced, none if the body comes in chunks; `None` if it should have and did not.
+    /// How many bytes the peer announced, none if the body comes in chunks; `None` if it should
+    /// have and did not.
     fn announced(&self) -> Option<u64>;
 
-    /// Reads all announced bytes, which the caller has found to be few enough, or all chunks, if they are: `room` is asked before
-    /// they take so many bytes of memory.
-    fn read(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError>;
+    /// Reads all announced bytes, which the caller has found to be few enough, or all chunks, if
+    /// they are: `room` is asked before they take so many bytes of memory.
+    fn read(
+        &mut self,
+        max_bytes: usize,
+        room: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Vec<u8>, BodyError>;
 }
 
 /// The body of the request that is being handled.
@@ -80,7 +85,8 @@ impl<'a> Body<'a> {
         Self { source: Source::Bytes(bytes) }
     }
 
-    /// How many bytes are to come, before anything is read; 0 of a body in chunks, as nobody knows it.
+    /// How many bytes are to come, before anything is read; 0 of a body in chunks, as nobody knows
+    /// it.
     ///
     /// # Errors
     /// The method has a body and no length was given.
@@ -91,8 +97,8 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Reads the whole body, at most `max_bytes`; a second call finds it empty. Invites a peer that waits for
-    /// `100 Continue` to send it.
+    /// Reads the whole body, at most `max_bytes`; a second call finds it empty. Invites a peer that
+    /// waits for `100 Continue` to send it.
     ///
     /// # Blocks
     /// Until it is there, or the server's deadline for bodies.
@@ -103,11 +109,16 @@ impl<'a> Body<'a> {
         self.read_within(max_bytes, &mut |_| true)
     }
 
-    /// As [`Body::read_to_end`]; `room` is asked before a body in chunks takes so many bytes of memory, and may say no.
+    /// As [`Body::read_to_end`]; `room` is asked before a body in chunks takes so many bytes of
+    /// memory, and may say no.
     ///
     /// # Errors
     /// See [`BodyError`].
-    pub fn read_within(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError> {
+    pub fn read_within(
+        &mut self,
+        max_bytes: usize,
+        room: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Vec<u8>, BodyError> {
         if self.announced_bytes()? > max_bytes as u64 {
             return Err(BodyError::TooLarge);
         }

@@ -1,7 +1,8 @@
-//! A request's body in chunks (RFC 9112, 7.1): sizes in hexadecimal, extensions that are skipped, trailers that are thrown away.
+//! A request's body in chunks (RFC 9112, 7.1): sizes in hexadecimal, extensions that are skipped,
+//! trailers that are thrown away.
 //!
-//! Strict where leniency has been used for request smuggling: lines end with CR LF, a size has digits only. What the peer says
-//! of a chunk's size is believed when its bytes arrive.
+//! Strict where leniency has been used for request smuggling: lines end with CR LF, a size has
+//! digits only. What the peer says of a chunk's size is believed when its bytes arrive.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -12,8 +13,8 @@ use crate::base::limits::{HTTP_CHUNK_LINE_MAX_BYTES, HTTP_HEAD_MAX_BYTES};
 /// Room for a body grows by this as bytes arrive, however large a chunk is said to be.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// Reads chunks off a connection. What has been read ahead is consumed when there is need for more, or at the end: a chunk of a
-/// byte would otherwise move all that is behind it.
+/// Reads chunks off a connection. What has been read ahead is consumed when there is need for more,
+/// or at the end: a chunk of a byte would otherwise move all that is behind it.
 pub(super) struct Chunks<'w> {
     wire: &'w mut Wire,
     at: usize,
@@ -25,11 +26,17 @@ impl<'w> Chunks<'w> {
         Self { wire, at: 0, deadline }
     }
 
-    /// Reads all chunks, at most `max_bytes` in all; `room` is asked before the body takes so much memory.
+    /// Reads all chunks, at most `max_bytes` in all; `room` is asked before the body takes so much
+    /// memory.
     ///
     /// # Errors
-    /// `InvalidData`: they are malformed. `OutOfMemory`: they are too large. `ResourceBusy`: there is no room. Else the socket's.
-    pub(super) fn read(mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> io::Result<Vec<u8>> {
+    /// `InvalidData`: they are malformed. `OutOfMemory`: they are too large. `ResourceBusy`: there
+    /// is no room. Else the socket's.
+    pub(super) fn read(
+        mut self,
+        max_bytes: usize,
+        room: &mut dyn FnMut(u64) -> bool,
+    ) -> io::Result<Vec<u8>> {
         let (mut body, mut granted) = (Vec::new(), 0);
         loop {
             let size = size_of_chunk(&self.line()?)?;
@@ -99,7 +106,11 @@ impl<'w> Chunks<'w> {
                 body.resize(start + STEP_BYTES, 0);
                 let got = self.wire.read(&mut body[start..], self.deadline);
                 body.truncate(start + *got.as_ref().unwrap_or(&0));
-                size -= if got? == 0 { return Err(ErrorKind::UnexpectedEof.into()) } else { body.len() - start };
+                size -= if got? == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                } else {
+                    body.len() - start
+                };
                 continue;
             }
             grow(body, part.len(), granted);
@@ -140,6 +151,7 @@ fn is_header(mut line: Vec<u8>) -> bool {
 fn size_of_chunk(line: &[u8]) -> io::Result<usize> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
     let is_size = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_hexdigit);
-    let text = std::str::from_utf8(digits).ok().filter(|_| is_size).ok_or(ErrorKind::InvalidData)?;
+    let text =
+        std::str::from_utf8(digits).ok().filter(|_| is_size).ok_or(ErrorKind::InvalidData)?;
     usize::from_str_radix(text, 16).map_err(|_| ErrorKind::InvalidData.into())
 }

@@ -1,7 +1,8 @@
 //! One HTTP/1.1 connection: request after request, in order, until either side has had enough.
 //!
-//! Runs on the connection's own thread, which the server owns and joins. Everything that blocks here is a read or write
-//! of the socket, with a deadline; its wake-up is the server's `shutdown` on the socket.
+//! Runs on the connection's own thread, which the server owns and joins. Everything that blocks
+//! here is a read or write of the socket, with a deadline; its wake-up is the server's `shutdown`
+//! on the socket.
 
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,8 @@ use super::server::Shared;
 use super::socket::Socket;
 use crate::net::stream::{Peer, Stream};
 
-/// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much costs little.
+/// Room for a body grows from here by doubling, as bytes arrive: a peer that merely announces much
+/// costs little.
 const BODY_STEP_BYTES: usize = 1024 * 1024;
 
 /// What is left of a body in chunks until its end was seen: more than is ever thrown away.
@@ -62,7 +64,13 @@ enum After {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Socket, peer: Peer, id: u64, slot: Arc<Slot>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        peer: Peer,
+        id: u64,
+        slot: Arc<Slot>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();
         Self { wire: Wire { socket, buffer, filled: 0 }, peer, id, slot, shared }
     }
@@ -100,14 +108,21 @@ impl Connection {
         let length = loop {
             match finder.find(self.wire.data()) {
                 Ok(Some(length)) => break length,
-                Ok(None) if self.wire.is_full() => return Next::Refused(Refusal::new(431, "the head is too large")),
-                // It is slow from here on. That it may have been displaced shows when it is read from.
-                Ok(None) if has_begun && self.slot.has_arrived() => drop(self.enter(Doing::Waiting)),
+                Ok(None) if self.wire.is_full() => {
+                    return Next::Refused(Refusal::new(431, "the head is too large"));
+                }
+                // It is slow from here on. That it may have been displaced shows when it is read
+                // from.
+                Ok(None) if has_begun && self.slot.has_arrived() => {
+                    let _ = self.enter(Doing::Waiting);
+                }
                 Ok(None) => {}
                 Err(refusal) => return Next::Refused(refusal),
             }
             match self.wire.fill(deadline) {
-                Ok(0) if has_begun => return Next::Refused(Refusal::new(400, "the head is cut short")),
+                Ok(0) if has_begun => {
+                    return Next::Refused(Refusal::new(400, "the head is cut short"));
+                }
                 Err(error) if has_begun && error.kind() == ErrorKind::TimedOut => {
                     return Next::Refused(Refusal::new(408, "the head took too long"));
                 }
@@ -130,7 +145,8 @@ impl Connection {
     /// Has one request answered.
     fn exchange(&mut self, head: &RequestHead, framing: Framing) -> After {
         let handler = Arc::clone(&self.shared.handler);
-        let has_length = framing.length.is_some() || framing.is_chunked || !head.method().expects_body();
+        let has_length =
+            framing.length.is_some() || framing.is_chunked || !head.method().expects_body();
         let mut body = PeerBody {
             wire: &mut self.wire,
             timeout: self.shared.limits.body_timeout,
@@ -140,8 +156,10 @@ impl Connection {
             awaits_invitation: framing.expects_continue,
             is_broken: false,
         };
-        let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
-        let (unread, is_broken, awaits_invitation) = (body.left, body.is_broken, body.awaits_invitation);
+        let reply =
+            catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
+        let (unread, is_broken, awaits_invitation) =
+            (body.left, body.is_broken, body.awaits_invitation);
         let response = match reply {
             Ok(Reply::Response(response)) => response,
             Ok(Reply::Upgrade(_)) if unread > 0 || is_broken => {
@@ -167,7 +185,8 @@ impl Connection {
             || self.shared.registry.is_stopping();
         let is_head = head.method() == super::Method::Head;
         let idle_timeout = self.shared.limits.idle_timeout;
-        let how = ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0, idle_timeout };
+        let how =
+            ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0, idle_timeout };
         let timeout = self.shared.limits.write_timeout;
         let (deadline, is_unhurried) = (Instant::now() + timeout, response.is_unhurried());
         self.enter(Doing::Writing);
@@ -180,7 +199,8 @@ impl Connection {
             slot.enter(Doing::Writing, registry.now_us());
             Instant::now() + timeout
         };
-        let is_written = response::write(&mut self.wire.socket, response, how, &mut deadline).is_ok();
+        let is_written =
+            response::write(&mut self.wire.socket, response, how, &mut deadline).is_ok();
         if !is_written || !self.enter(Doing::Waiting) {
             return After::Gone;
         }
@@ -210,16 +230,19 @@ impl Connection {
         }
         log::debug!("refused {}: {} {}", self.peer, refusal.status, refusal.text);
         let deadline = Instant::now() + self.shared.limits.write_timeout;
-        if self.enter(Doing::Writing) && self.write_refusal(refusal, deadline) && self.enter(Doing::Waiting) {
+        if self.enter(Doing::Writing)
+            && self.write_refusal(refusal, deadline)
+            && self.enter(Doing::Waiting)
+        {
             self.linger();
         }
     }
 
-    /// Ends a connection that was displaced while it waited: a peer that said nothing is told nothing, but one whose
-    /// request is on its way learns that it was not answered.
+    /// Ends a connection that was displaced while it waited: a peer that said nothing is told
+    /// nothing, but one whose request is on its way learns that it was not answered.
     fn make_room(mut self) {
-        // What has arrived is read without waiting, since this side's receiving end is shut down: closing a socket with
-        // unread bytes would take the answer with it.
+        // What has arrived is read without waiting, since this side's receiving end is shut down:
+        // closing a socket with unread bytes would take the answer with it.
         let deadline = Instant::now() + FAREWELL_TIMEOUT;
         while !self.wire.is_full() && matches!(self.wire.fill(deadline), Ok(1..)) {}
         if self.wire.filled > 0 {
@@ -235,7 +258,8 @@ impl Connection {
     fn write_refusal(&mut self, refusal: Refusal, deadline: Instant) -> bool {
         let response = self.worded(refusal);
         let idle_timeout = self.shared.limits.idle_timeout;
-        let how = ResponseFraming { closes: true, is_head: false, is_http_1_0: false, idle_timeout };
+        let how =
+            ResponseFraming { closes: true, is_head: false, is_http_1_0: false, idle_timeout };
         response::write(&mut self.wire.socket, response, how, &mut || deadline).is_ok()
     }
 
@@ -243,8 +267,8 @@ impl Connection {
         self.slot.enter(doing, self.shared.registry.now_us())
     }
 
-    /// Closes so that the peer gets to read the last answer: a socket that is closed while bytes arrive resets the
-    /// connection, and the peer's kernel throws away what the peer has not read.
+    /// Closes so that the peer gets to read the last answer: a socket that is closed while bytes
+    /// arrive resets the connection, and the peer's kernel throws away what the peer has not read.
     fn linger(mut self) {
         self.wire.socket.finish_writing();
         let deadline = Instant::now() + self.shared.limits.linger_timeout;
@@ -323,10 +347,15 @@ impl BodySource for PeerBody<'_> {
         self.has_length.then_some(if self.is_chunked { 0 } else { self.left })
     }
 
-    fn read(&mut self, max_bytes: usize, room: &mut dyn FnMut(u64) -> bool) -> Result<Vec<u8>, BodyError> {
+    fn read(
+        &mut self,
+        max_bytes: usize,
+        room: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Vec<u8>, BodyError> {
         let deadline = Instant::now() + self.timeout;
         let read = if self.is_chunked && self.left == UNKNOWN {
-            self.invite(deadline).and_then(|()| Chunks::new(self.wire, deadline).read(max_bytes, room))
+            self.invite(deadline)
+                .and_then(|()| Chunks::new(self.wire, deadline).read(max_bytes, room))
         } else {
             self.read_all(deadline)
         };
@@ -352,7 +381,8 @@ impl PeerBody<'_> {
     }
 
     fn read_all(&mut self, deadline: Instant) -> io::Result<Vec<u8>> {
-        let total = usize::try_from(self.left).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
+        let total =
+            usize::try_from(self.left).map_err(|_| io::Error::from(ErrorKind::OutOfMemory))?;
         self.invite(deadline)?;
         let early = total.min(self.wire.filled);
         let mut body = self.wire.data()[..early].to_vec();

@@ -1,7 +1,9 @@
-//! The `Date` header, which RFC 9110 asks of every server with a clock. Pure: the time is passed in.
+//! The `Date` header, which RFC 9110 asks of every server with a clock. Pure: the time is passed
+//! in.
 
 const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// A point in time as `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(super) fn imf_fixdate(unix_seconds: u64) -> String {
@@ -17,11 +19,13 @@ pub(super) fn imf_fixdate(unix_seconds: u64) -> String {
     )
 }
 
-/// Year, month from 0 and day from 1. Howard Hinnant's algorithm: years that start in March end with the leap day.
+/// Year, month from 0 and day from 1. Howard Hinnant's algorithm: years that start in March end
+/// with the leap day.
 fn civil_from_days(days_since_1970: u64) -> (u64, usize, u64) {
     let days = days_since_1970 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;

@@ -1,7 +1,9 @@
-//! A request's head: finding its end, taking it apart, and the rules on framing. Pure: bytes in, a request or a refusal out.
+//! A request's head: finding its end, taking it apart, and the rules on framing. Pure: bytes in, a
+//! request or a refusal out.
 //!
-//! `httparse` splits the lines; this file adds what it leaves to its user, which is everything that decides where a
-//! request ends. Deliberately stricter than RFC 9112 allows wherever leniency has been used for request smuggling.
+//! `httparse` splits the lines; this file adds what it leaves to its user, which is everything that
+//! decides where a request ends. Deliberately stricter than RFC 9112 allows wherever leniency has
+//! been used for request smuggling.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -60,7 +62,8 @@ impl Method {
         }
     }
 
-    /// Whether a request of this method without a length lacks something, rather than having no body.
+    /// Whether a request of this method without a length lacks something, rather than having no
+    /// body.
     pub(super) fn expects_body(self) -> bool {
         matches!(self, Method::Post | Method::Put | Method::Patch)
     }
@@ -131,7 +134,8 @@ impl RequestHead {
         self.target.query.pairs()
     }
 
-    /// The first header of this name (any case), without surrounding blanks; `None` also if it is not UTF-8.
+    /// The first header of this name (any case), without surrounding blanks; `None` also if it is
+    /// not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.header_values(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
@@ -187,13 +191,16 @@ pub(super) struct EndFinder {
 }
 
 impl EndFinder {
-    /// The length of the head at the start of `bytes`, once it is there. `bytes` only ever grows between calls.
+    /// The length of the head at the start of `bytes`, once it is there. `bytes` only ever grows
+    /// between calls.
     pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         while let Some(&byte) = bytes.get(self.seen) {
             let before = self.seen.checked_sub(1).map(|at| bytes[at]);
             match (before, byte) {
                 (Some(b'\r'), b'\n') => {}
-                (Some(b'\r'), _) | (_, b'\n') => return Err(Refusal::new(400, "a line must end with CR LF")),
+                (Some(b'\r'), _) | (_, b'\n') => {
+                    return Err(Refusal::new(400, "a line must end with CR LF"));
+                }
                 (_, 0) => return Err(Refusal::new(400, "the head has a NUL")),
                 _ => {}
             }
@@ -209,7 +216,8 @@ impl EndFinder {
 /// Takes a whole head apart, its final empty line included, and applies every rule on framing.
 ///
 /// # Errors
-/// What to answer instead; the connection closes after it, since nobody can say where the next request starts.
+/// What to answer instead; the connection closes after it, since nobody can say where the next
+/// request starts.
 pub(super) fn parse(
     raw: Vec<u8>,
     peer: Peer,
@@ -219,7 +227,9 @@ pub(super) fn parse(
     let mut slots = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut slots[..headers_max.min(HTTP_HEADERS_MAX)]);
     let complete = request.parse(&raw).map_err(|error| refusal_of(error, &raw))?;
-    let (Some(method), Some(raw_target), Some(version)) = (request.method, request.path, request.version) else {
+    let (Some(method), Some(raw_target), Some(version)) =
+        (request.method, request.path, request.version)
+    else {
         return Err(MALFORMED);
     };
     if complete != httparse::Status::Complete(raw.len()) {
@@ -232,7 +242,11 @@ pub(super) fn parse(
         let at = part.as_ptr() as usize - start;
         at..at + part.len()
     };
-    let headers = request.headers.iter().map(|header| (range(header.name.as_bytes()), range(header.value))).collect();
+    let headers = request
+        .headers
+        .iter()
+        .map(|header| (range(header.name.as_bytes()), range(header.value)))
+        .collect();
     let head = RequestHead { method, target, raw, headers, peer };
     let framing = framing(&head, version == 0, takes_chunks)?;
     Ok((head, framing))
@@ -243,7 +257,9 @@ const MALFORMED: Refusal = Refusal::new(400, "the head is malformed");
 fn refusal_of(error: httparse::Error, raw: &[u8]) -> Refusal {
     match error {
         httparse::Error::TooManyHeaders => Refusal::new(431, "too many headers"),
-        httparse::Error::Version if names_a_version(raw) => Refusal::new(505, "only HTTP/1.1 is spoken here"),
+        httparse::Error::Version if names_a_version(raw) => {
+            Refusal::new(505, "only HTTP/1.1 is spoken here")
+        }
         _ => MALFORMED,
     }
 }
@@ -267,10 +283,18 @@ fn framing(head: &RequestHead, is_http_1_0: bool, takes_chunks: bool) -> Result<
     let is_chunked = match codings[..] {
         [] => false,
         [_, ..] if !takes_chunks => {
-            return Err(Refusal::new(411, "Transfer-Encoding is not accepted, send a Content-Length"));
+            return Err(Refusal::new(
+                411,
+                "Transfer-Encoding is not accepted, send a Content-Length",
+            ));
         }
         [coding] if coding.eq_ignore_ascii_case(b"chunked") && !has_length && !is_http_1_0 => true,
-        _ => return Err(Refusal::new(400, "the Transfer-Encoding is chunked, alone and without a Content-Length")),
+        _ => {
+            return Err(Refusal::new(
+                400,
+                "the Transfer-Encoding is chunked, alone and without a Content-Length",
+            ));
+        }
     };
     if SINGLE.iter().any(|name| head.header_values(name).nth(1).is_some()) {
         return Err(Refusal::new(400, "a header that must be single is repeated"));
@@ -288,7 +312,9 @@ fn framing(head: &RequestHead, is_http_1_0: bool, takes_chunks: bool) -> Result<
         None => false,
         Some(_) if is_http_1_0 => false,
         Some(expectation) if expectation.eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => return Err(Refusal::new(417, "the only expectation that is met is 100-continue")),
+        Some(_) => {
+            return Err(Refusal::new(417, "the only expectation that is met is 100-continue"));
+        }
     };
     let closes = is_http_1_0 || head.header_has_token("connection", "close");
     Ok(Framing { length, is_chunked, expects_continue, closes, is_http_1_0 })

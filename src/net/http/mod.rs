@@ -1,13 +1,16 @@
-//! A small, strict, blocking HTTP/1.1 server: a thread per connection, a deadline for every phase, a bound on everything.
+//! A small, strict, blocking HTTP/1.1 server: a thread per connection, a deadline for every phase,
+//! a bound on everything.
 //!
-//! Knows nothing of Mesophyll. Framing (`connection`, `head`, `body`, `response`) stays apart from what is asked for
-//! ([`Handler`], [`router`]), so that HTTP/2 can join as another framing under the same handlers. Deliberately without
-//! TLS and compression: each is an attack surface that the callers here do not need.
+//! Knows nothing of Mesophyll. Framing (`connection`, `head`, `body`, `response`) stays apart from
+//! what is asked for ([`Handler`], [`router`]), so that HTTP/2 can join as another framing under
+//! the same handlers. Deliberately without TLS and compression: each is an attack surface that the
+//! callers here do not need.
 //!
-//! Request smuggling needs two parties that disagree on where a request ends. Here a request's length is a single
-//! `Content-Length` of digits or nothing, or, where a server takes them, chunks (`chunks`); whatever leaves room for a second reading
-//! (a length beside chunks or given twice, another Transfer-Encoding, a bare line feed, a folded header) is refused, and after any
-//! refusal the connection is closed.
+//! Request smuggling needs two parties that disagree on where a request ends. Here a request's
+//! length is a single `Content-Length` of digits or nothing, or, where a server takes them, chunks
+//! (`chunks`); whatever leaves room for a second reading (a length beside chunks or given twice,
+//! another Transfer-Encoding, a bare line feed, a folded header) is refused, and after any refusal
+//! the connection is closed.
 
 mod body;
 mod chunks;
@@ -28,17 +31,18 @@ pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
 use crate::net::stream::Peer;
 
-/// Decides what a request is answered. Called on the connection's own thread, one request of a connection at a time.
+/// Decides what a request is answered. Called on the connection's own thread, one request of a
+/// connection at a time.
 pub trait Handler: Send + Sync {
     /// Answers a request. The body has not been read: check first, then ask for it.
     ///
     /// # Blocks
-    /// As long as the handler likes; a handler that waits has a wake-up of its own, since a server's shutdown can end
-    /// its socket but not the handler.
+    /// As long as the handler likes; a handler that waits has a wake-up of its own, since a
+    /// server's shutdown can end its socket but not the handler.
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply;
 
-    /// How to word the refusal of something that never became a request, such as a malformed head. The connection is
-    /// closed after it. Called on the acceptor's thread too: it must not block.
+    /// How to word the refusal of something that never became a request, such as a malformed head.
+    /// The connection is closed after it. Called on the acceptor's thread too: it must not block.
     fn refuse(&self, refusal: &Refusal, _peer: Peer) -> Response {
         Response::text(refusal.status, refusal.text)
     }

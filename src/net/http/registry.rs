@@ -1,7 +1,9 @@
-//! Who is connected: the table of one server's connections, its bound, and making room when it is full.
+//! Who is connected: the table of one server's connections, its bound, and making room when it is
+//! full.
 //!
-//! Invariant: an entry lives exactly as long as its connection's thread does its work; the thread removes it as its last
-//! act and leaves its own handle behind to be joined. Used by the acceptor, by every connection's thread and by shutdown.
+//! Invariant: an entry lives exactly as long as its connection's thread does its work; the thread
+//! removes it as its last act and leaves its own handle behind to be joined. Used by the acceptor,
+//! by every connection's thread and by shutdown.
 
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -12,25 +14,30 @@ use std::time::{Duration, Instant};
 use crate::base::thread::OwnedThread;
 use crate::net::stream::Stream;
 
-/// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is ample.
+/// How long the acceptor waits for a displaced connection to leave: it was only reading, so this is
+/// ample.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the acceptor waits for a connection's thread to find out whether a whole request has arrived.
+/// How long the acceptor waits for a connection's thread to find out whether a whole request has
+/// arrived.
 const ARRIVAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Ended threads that are joined later: joining the very last one would wait for it to be scheduled, at every accept.
+/// Ended threads that are joined later: joining the very last one would wait for it to be
+/// scheduled, at every accept.
 const ENDED_KEPT: usize = 8;
 
-/// What one connection is doing and since when, without a lock: several of these a request are on the hot path.
+/// What one connection is doing and since when, without a lock: several of these a request are on
+/// the hot path.
 ///
-/// Invariant: a connection whose request a handler has begun to answer is never displaced before the answer is made, and
-/// a displaced one never begins.
+/// Invariant: a connection whose request a handler has begun to answer is never displaced before
+/// the answer is made, and a displaced one never begins.
 pub(super) struct Slot(AtomicU64);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
-    /// Its peer has sent something that its thread has not read yet, a whole request perhaps: never displaced.
+    /// Its peer has sent something that its thread has not read yet, a whole request perhaps: never
+    /// displaced.
     Arrived,
     /// It waits for bytes of its peer: displaced at need.
     Waiting,
@@ -104,8 +111,8 @@ struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<u64, Entry>,
-    /// Threads that have done their work. Bound: the connections there were when the last one was admitted, and twice
-    /// [`ENDED_KEPT`].
+    /// Threads that have done their work. Bound: the connections there were when the last one was
+    /// admitted, and twice [`ENDED_KEPT`].
     ended: Vec<OwnedThread>,
     next_id: u64,
 }
@@ -173,7 +180,9 @@ impl Registry {
             displaced |= makes_room;
             let patience = match makes_room {
                 true => left,
-                false if table.entries.values().any(|entry| entry.slot.has_arrived()) => left.min(ARRIVAL_PAUSE),
+                false if table.entries.values().any(|entry| entry.slot.has_arrived()) => {
+                    left.min(ARRIVAL_PAUSE)
+                }
                 false => Duration::ZERO,
             };
             if patience.is_zero() {
@@ -209,13 +218,14 @@ impl Registry {
         }
     }
 
-    /// Ends one connection if any may be, and waits until it has left, or for `time` (or the stop): for when descriptors
-    /// ran out. True if one was ended.
+    /// Ends one connection if any may be, and waits until it has left, or for `time` (or the stop):
+    /// for when descriptors ran out. True if one was ended.
     pub(super) fn displace_or_pause(&self, time: Duration) -> bool {
         let table = self.lock();
         let before = table.entries.len();
         let displaced = self.displace_in(&table);
-        let goes_on = |table: &mut Table| !(self.is_stopping() || displaced && table.entries.len() < before);
+        let goes_on =
+            |table: &mut Table| !(self.is_stopping() || displaced && table.entries.len() < before);
         drop(self.changed.wait_timeout_while(table, time, goes_on));
         displaced
     }
@@ -240,7 +250,8 @@ impl Registry {
     /// Waits until every connection has left; false at the deadline.
     pub(super) fn wait_empty(&self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.lock(), left, |table| !table.entries.is_empty());
+        let waited =
+            self.changed.wait_timeout_while(self.lock(), left, |table| !table.entries.is_empty());
         waited.unwrap_or_else(PoisonError::into_inner).0.entries.is_empty()
     }
 
@@ -258,8 +269,8 @@ impl Registry {
         }
     }
 
-    /// Ends the connection that has been waiting longest for its peer, or else the one that has been writing longest to a peer
-    /// that does not read; false if there is neither.
+    /// Ends the connection that has been waiting longest for its peer, or else the one that has
+    /// been writing longest to a peer that does not read; false if there is neither.
     fn displace_in(&self, table: &Table) -> bool {
         let stalled_us = self.now_us().saturating_sub(self.stalled_after.as_micros() as u64);
         loop {
@@ -268,7 +279,9 @@ impl Registry {
                 (Doing::Writing, since_us) if since_us <= stalled_us => Some((1, since_us, entry)),
                 _ => None,
             });
-            let Some((kind, since_us, entry)) = candidates.min_by_key(|(kind, since_us, _)| (*kind, *since_us)) else {
+            let Some((kind, since_us, entry)) =
+                candidates.min_by_key(|(kind, since_us, _)| (*kind, *since_us))
+            else {
                 return false;
             };
             // If it went on at this moment, the next one is it.

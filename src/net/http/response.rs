@@ -9,16 +9,17 @@ use super::date::imf_fixdate;
 use super::socket::Socket;
 use crate::net::stream::Stream;
 
-/// Chunks are gathered to at least this much before they are written: a system call a record would cost more than the
-/// record.
+/// Chunks are gathered to at least this much before they are written: a system call a record would
+/// cost more than the record.
 const GATHER_BYTES: usize = 64 * 1024;
 
 /// A handler's decision.
 pub enum Reply {
     /// An answer.
     Response(Response),
-    /// The connection speaks another protocol from here on. The callback gets the socket, without timeouts, and the bytes
-    /// already read behind the head; it writes the 101 itself and returns soon. The socket is no longer the server's.
+    /// The connection speaks another protocol from here on. The callback gets the socket, without
+    /// timeouts, and the bytes already read behind the head; it writes the 101 itself and returns
+    /// soon. The socket is no longer the server's.
     Upgrade(Box<dyn FnOnce(Stream, Vec<u8>) + Send>),
 }
 
@@ -64,7 +65,15 @@ impl Response {
     /// An answer with a body.
     pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         let body = ResponseBody::Bytes(body);
-        Self { status, content_type, headers: Vec::new(), body, closes: false, unhurried: false, held: None }
+        Self {
+            status,
+            content_type,
+            headers: Vec::new(),
+            body,
+            closes: false,
+            unhurried: false,
+            held: None,
+        }
     }
 
     /// An answer without a body.
@@ -93,7 +102,10 @@ impl Response {
         content_type: &'static str,
         chunks: impl Iterator<Item = Vec<u8>> + Send + 'static,
     ) -> Self {
-        Self { body: ResponseBody::Chunked(Box::new(chunks)), ..Self::new(status, content_type, Vec::new()) }
+        Self {
+            body: ResponseBody::Chunked(Box::new(chunks)),
+            ..Self::new(status, content_type, Vec::new())
+        }
     }
 
     /// Adds a header.
@@ -114,7 +126,8 @@ impl Response {
         self
     }
 
-    /// Gives each piece of the body the time that the whole of an answer has otherwise: for bodies without a bound.
+    /// Gives each piece of the body the time that the whole of an answer has otherwise: for bodies
+    /// without a bound.
     pub fn unhurried(mut self) -> Self {
         self.unhurried = true;
         self
@@ -144,11 +157,13 @@ pub(super) struct ResponseFraming {
     pub(super) is_head: bool,
     /// The peer knows no chunks: the end of the connection ends the body.
     pub(super) is_http_1_0: bool,
-    /// How long the connection is kept for a next request, if it does not end: said, so that a peer does not use it later.
+    /// How long the connection is kept for a next request, if it does not end: said, so that a peer
+    /// does not use it later.
     pub(super) idle_timeout: Duration,
 }
 
-/// Writes an answer whole; what it holds is released when this returns. `deadline` is asked before each piece is written.
+/// Writes an answer whole; what it holds is released when this returns. `deadline` is asked before
+/// each piece is written.
 ///
 /// # Errors
 /// The peer is gone or did not take a piece by its deadline; the connection is lost.
@@ -168,13 +183,20 @@ pub(super) fn write(
         }
         ResponseBody::Bytes(bytes) => socket.write_all(&head, &bytes, deadline()),
         ResponseBody::Chunked(_) if framing.is_head => socket.write_all(&head, &[], deadline()),
-        ResponseBody::Chunked(chunks) => write_chunks(socket, head, chunks, framing.is_http_1_0, deadline),
+        ResponseBody::Chunked(chunks) => {
+            write_chunks(socket, head, chunks, framing.is_http_1_0, deadline)
+        }
     }
 }
 
 /// A last answer as bytes, for a peer that gets no thread; a chunked body is left out.
 pub(super) fn full_text(response: Response) -> Vec<u8> {
-    let framing = ResponseFraming { closes: true, is_head: false, is_http_1_0: true, idle_timeout: Duration::ZERO };
+    let framing = ResponseFraming {
+        closes: true,
+        is_head: false,
+        is_http_1_0: true,
+        idle_timeout: Duration::ZERO,
+    };
     let mut text = head_text(&response, framing).into_bytes();
     if let ResponseBody::Bytes(bytes) = response.body {
         text.extend_from_slice(&bytes);
@@ -187,12 +209,18 @@ fn head_text(response: &Response, framing: ResponseFraming) -> String {
     let status = response.status;
     let mut head = String::with_capacity(256);
     // Writing into a String cannot fail.
-    let _ = write!(head, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", reason(status), imf_fixdate(unix_seconds));
+    let _ = write!(
+        head,
+        "HTTP/1.1 {status} {}\r\nDate: {}\r\n",
+        reason(status),
+        imf_fixdate(unix_seconds)
+    );
     if !response.content_type.is_empty() {
         let _ = write!(head, "Content-Type: {}\r\n", response.content_type);
     }
     for (name, value) in &response.headers {
-        // A value with a line break in it would be a header, or an answer, of somebody else's making.
+        // A value with a line break in it would be a header, or an answer, of somebody else's
+        // making.
         let value: String = value.chars().filter(|char| !char.is_control()).collect();
         let _ = write!(head, "{name}: {value}\r\n");
     }

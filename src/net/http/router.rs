@@ -9,7 +9,8 @@ use super::Method;
 pub struct Route<H> {
     /// The method; a GET route answers HEAD too.
     pub method: Method,
-    /// The path, such as `/i/workers/{id}`: a segment in braces matches any one segment that is not empty.
+    /// The path, such as `/i/workers/{id}`: a segment in braces matches any one segment that is not
+    /// empty.
     pub pattern: &'static str,
     /// What it leads to.
     pub handler: H,
@@ -107,14 +108,21 @@ mod tests {
 
     #[test]
     fn unknown_paths_lead_nowhere() {
-        for path in ["/", "/livez/", "/Livez", "/i/kill", "/i/kill/", "/i/kill/7/8", "/i/state/guild", "/i"] {
+        for path in
+            ["/", "/livez/", "/Livez", "/i/kill", "/i/kill/", "/i/kill/7/8", "/i/state/guild", "/i"]
+        {
             assert_eq!(lead(Method::Get, path), Err(String::new()), "{path}");
         }
     }
 
     #[test]
     fn names_in_braces_get_their_segments() {
-        let Found::Route(_, params) = find(&ROUTES, Method::Put, "/i/state/guild/7") else { panic!("no route") };
-        assert_eq!((params.get("kind"), params.get("id"), params.get("x")), (Some("guild"), Some("7"), None));
+        let Found::Route(_, params) = find(&ROUTES, Method::Put, "/i/state/guild/7") else {
+            panic!("no route")
+        };
+        assert_eq!(
+            (params.get("kind"), params.get("id"), params.get("x")),
+            (Some("guild"), Some("7"), None)
+        );
     }
 }

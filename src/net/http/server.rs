@@ -1,9 +1,10 @@
-//! The server: its listeners, an acceptor thread for each, and a thread per connection, all of them owned and joined here.
+//! The server: its listeners, an acceptor thread for each, and a thread per connection, all of them
+//! owned and joined here.
 //!
-//! A connection gets a place, and a thread, when its peer says something; until then the acceptor keeps it. When every
-//! place is taken, it displaces the one that has been waiting longest for its peer, so that a thousand connections that
-//! say nothing or half of a head cannot keep out one that speaks. Only when every place is answering a request is a new
-//! one refused with 503.
+//! A connection gets a place, and a thread, when its peer says something; until then the acceptor
+//! keeps it. When every place is taken, it displaces the one that has been waiting longest for its
+//! peer, so that a thousand connections that say nothing or half of a head cannot keep out one that
+//! speaks. Only when every place is answering a request is a new one refused with 503.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -24,7 +25,8 @@ use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
 use crate::net::stream::{Listener, Peer, Stream};
 
-/// How long the acceptor waits after an error of `accept` that would come again at once, such as too many open files.
+/// How long the acceptor waits after an error of `accept` that would come again at once, such as
+/// too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Limit: refused connections whose peers may still be reading; the oldest is closed for a new one.
@@ -153,7 +155,8 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Starts to serve a listener. `name` starts the names of the threads; at most 6 bytes of it are seen.
+    /// Starts to serve a listener. `name` starts the names of the threads; at most 6 bytes of it
+    /// are seen.
     ///
     /// # Errors
     /// The listener is unusable, or there is no thread for it.
@@ -168,7 +171,8 @@ impl HttpServer {
         let shared = Arc::new(Shared { limits, handler, registry, counters: Counters::default() });
         let (wake, woken) = UnixStream::pair()?;
         let (name, woken) = (name.chars().take(6).collect(), Arc::new(woken));
-        let server = HttpServer { shared, name, local_addr, acceptors: Mutex::default(), wake, woken };
+        let server =
+            HttpServer { shared, name, local_addr, acceptors: Mutex::default(), wake, woken };
         server.listen(Listener::Tcp(listener), "accept")?;
         Ok(server)
     }
@@ -214,8 +218,8 @@ impl HttpServer {
         HttpWatch(Arc::downgrade(&self.shared))
     }
 
-    /// Stops accepting, closes every connection that waits for its peer, and lets requests under way be answered; true
-    /// if all were before the deadline. The port is free afterwards.
+    /// Stops accepting, closes every connection that waits for its peer, and lets requests under
+    /// way be answered; true if all were before the deadline. The port is free afterwards.
     ///
     /// # Blocks
     /// Until the last request was answered, or `deadline`.
@@ -227,18 +231,23 @@ impl HttpServer {
         self.shared.registry.wait_empty(deadline)
     }
 
-    /// Drains until the deadline, then closes every socket and joins every thread. A second call does nothing.
+    /// Drains until the deadline, then closes every socket and joins every thread. A second call
+    /// does nothing.
     ///
     /// # Blocks
-    /// Until `deadline`, and beyond it for as long as a handler that is still running takes: whoever made it wait must
-    /// end its wait.
+    /// Until `deadline`, and beyond it for as long as a handler that is still running takes:
+    /// whoever made it wait must end its wait.
     pub fn shutdown(&self, deadline: Instant) {
         let mut is_empty = self.drain(deadline);
         while !is_empty {
             self.shared.registry.shut_down_all();
             is_empty = self.shared.registry.wait_empty(Instant::now() + WARN_EVERY);
             if !is_empty {
-                log::warn!("{}: {} handlers are still running", self.local_addr, self.shared.registry.open());
+                log::warn!(
+                    "{}: {} handlers are still running",
+                    self.local_addr,
+                    self.shared.registry.open()
+                );
             }
         }
         self.shared.registry.join_ended(0);
@@ -300,11 +309,15 @@ impl Acceptor {
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.warn(&format!("cannot accept connections: {error}"));
-                    // Most likely descriptors ran out: one that is closed helps, and the pause keeps us from spinning.
+                    // Most likely descriptors ran out: one that is closed helps, and the pause
+                    // keeps us from spinning.
                     self.refused.clear();
                     self.silent.pop_front();
                     let displaced = self.shared.registry.displace_or_pause(ACCEPT_PAUSE);
-                    self.shared.counters.displaced.fetch_add(u64::from(displaced), Ordering::Relaxed);
+                    self.shared
+                        .counters
+                        .displaced
+                        .fetch_add(u64::from(displaced), Ordering::Relaxed);
                 }
             }
         }
@@ -317,14 +330,22 @@ impl Acceptor {
     fn wait(&mut self) -> Vec<(Stream, Peer)> {
         let patience = self.shared.limits.head_timeout;
         let left = self.silent.front().map(|(since, ..)| patience.saturating_sub(since.elapsed()));
-        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-        let mut waited = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&*self.woken, PollFlags::IN)];
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let mut waited = vec![
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&*self.woken, PollFlags::IN),
+        ];
         waited.extend(self.silent.iter().map(|(_, stream, _)| PollFd::new(stream, PollFlags::IN)));
         // A signal, if it fails.
         let _ = poll(&mut waited, left.as_ref());
         let speaks: Vec<bool> = waited[2..].iter().map(|one| !one.revents().is_empty()).collect();
         let mut spoken = Vec::new();
-        for ((since, stream, peer), speaks) in std::mem::take(&mut self.silent).into_iter().zip(speaks) {
+        for ((since, stream, peer), speaks) in
+            std::mem::take(&mut self.silent).into_iter().zip(speaks)
+        {
             if speaks {
                 spoken.push((stream, peer));
             } else if since.elapsed() < patience {
@@ -334,8 +355,8 @@ impl Acceptor {
         spoken
     }
 
-    /// Keeps a new connection until its peer says something. It needs no thread for that, so there is room for many; of
-    /// too many the oldest is told to come again.
+    /// Keeps a new connection until its peer says something. It needs no thread for that, so there
+    /// is room for many; of too many the oldest is told to come again.
     fn keep(&mut self, stream: Stream, peer: Peer) {
         self.silent.push_back((Instant::now(), stream, peer));
         if self.silent.len() > self.shared.limits.silent
@@ -348,7 +369,8 @@ impl Acceptor {
     }
 
     fn admit(&mut self, stream: Stream, peer: Peer) {
-        // Without it a small response can wait 40 ms for an acknowledgement. It fails only if the peer has gone.
+        // Without it a small response can wait 40 ms for an acknowledgement. It fails only if the
+        // peer has gone.
         let _ = stream.set_nodelay();
         let stream = Arc::new(stream);
         let shared = &self.shared;
@@ -369,8 +391,12 @@ impl Acceptor {
             Err(reason) => {
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 match reason {
-                    NotAdmitted::Full => self.warn("every connection is busy: new ones are refused"),
-                    NotAdmitted::NoThread(error) => self.warn(&format!("no thread for a connection: {error}")),
+                    NotAdmitted::Full => {
+                        self.warn("every connection is busy: new ones are refused")
+                    }
+                    NotAdmitted::NoThread(error) => {
+                        self.warn(&format!("no thread for a connection: {error}"))
+                    }
                 }
                 if let Ok(stream) = Arc::try_unwrap(stream) {
                     self.refuse(stream, peer);
@@ -379,11 +405,12 @@ impl Acceptor {
         }
     }
 
-    /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's request unread, it would
-    /// take the answer with it.
+    /// Answers 503 without blocking, and keeps the socket a while: closed at once with the peer's
+    /// request unread, it would take the answer with it.
     fn refuse(&mut self, mut stream: Stream, peer: Peer) {
         let response = self.shared.handler.refuse(&TOO_MANY, peer);
-        let is_written = stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
+        let is_written =
+            stream.set_nonblocking(true).and_then(|()| stream.write_all(&full_text(response)));
         if is_written.is_ok() && stream.shutdown(Shutdown::Write).is_ok() {
             if self.refused.len() >= REFUSED_KEPT {
                 self.refused.pop_front();

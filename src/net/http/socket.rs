@@ -1,8 +1,8 @@
 //! A socket whose every read and write ends by a given instant, however the peer dribbles.
 //!
-//! A socket's own timeouts bound one call: a peer that sends a byte in each never trips them. So what is left of the
-//! deadline is computed anew before each call. Owned by one connection's thread; the server keeps a reference, only to
-//! shut the socket down.
+//! A socket's own timeouts bound one call: a peer that sends a byte in each never trips them. So
+//! what is left of the deadline is computed anew before each call. Owned by one connection's
+//! thread; the server keeps a reference, only to shut the socket down.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::net::stream::Stream;
 /// A connection with deadlines.
 pub(super) struct Socket {
     stream: Arc<Stream>,
-    // The timeouts that the kernel has now: setting one costs a system call, so one that serves is left alone.
+    // The timeouts that the kernel has now: setting one costs a system call, so one that serves is
+    // left alone.
     read_armed: Option<Duration>,
     write_armed: Option<Duration>,
 }
@@ -50,8 +51,14 @@ impl Socket {
     /// Until all is handed to the kernel or `deadline`; the wake-up is `shutdown` on the socket.
     ///
     /// # Errors
-    /// `TimedOut` at the deadline, else what the socket says. Part may have been written: the connection is lost.
-    pub(super) fn write_all(&mut self, first: &[u8], second: &[u8], deadline: Instant) -> io::Result<()> {
+    /// `TimedOut` at the deadline, else what the socket says. Part may have been written: the
+    /// connection is lost.
+    pub(super) fn write_all(
+        &mut self,
+        first: &[u8],
+        second: &[u8],
+        deadline: Instant,
+    ) -> io::Result<()> {
         let mut slices = [IoSlice::new(first), IoSlice::new(second)];
         let mut rest = &mut slices[..];
         IoSlice::advance_slices(&mut rest, 0); // drops empty slices at the front
@@ -93,7 +100,8 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Whether a timeout that is set already will do: not past the deadline, and not so short that we would spin.
+/// Whether a timeout that is set already will do: not past the deadline, and not so short that we
+/// would spin.
 fn serves(armed: Option<Duration>, left: Duration) -> bool {
     armed.is_some_and(|armed| armed <= left && armed >= left / 2)
 }

@@ -1,8 +1,9 @@
 //! The request target: a path and a query, decoded once and strictly. Pure.
 //!
-//! The absolute form (`http://host/path`) means the same as its path, as RFC 9112 (3.2.2) wants: its host goes before the
-//! Host header, and we serve one site. Deliberately refused: the authority form, `*`, empty and dot segments, encoded slashes,
-//! control characters and anything that is not UTF-8, so that no two parties can read one target in two ways.
+//! The absolute form (`http://host/path`) means the same as its path, as RFC 9112 (3.2.2) wants:
+//! its host goes before the Host header, and we serve one site. Deliberately refused: the authority
+//! form, `*`, empty and dot segments, encoded slashes, control characters and anything that is not
+//! UTF-8, so that no two parties can read one target in two ways.
 
 use std::ops::Range;
 
@@ -76,7 +77,8 @@ pub(super) fn parse(raw: &str) -> Result<Target, &'static str> {
     Ok(Target { path, query: Query::parse(query)? })
 }
 
-/// What comes behind scheme and host, if there are any: it begins with a slash, or of an absolute form with a query or not at all.
+/// What comes behind scheme and host, if there are any: it begins with a slash, or of an absolute
+/// form with a query or not at all.
 fn without_host(raw: &str) -> Result<&str, &'static str> {
     if raw.starts_with('/') {
         return Ok(raw);
@@ -103,13 +105,20 @@ enum Plus {
 }
 
 /// Appends the decoded form of `raw`.
-fn decode(raw: &str, allowed: fn(u8) -> bool, plus: Plus, decoded: &mut Vec<u8>) -> Result<(), &'static str> {
+fn decode(
+    raw: &str,
+    allowed: fn(u8) -> bool,
+    plus: Plus,
+    decoded: &mut Vec<u8>,
+) -> Result<(), &'static str> {
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
         let byte = match (byte, plus) {
             (b'%', _) => {
                 let digits = (bytes.next().and_then(hex_digit), bytes.next().and_then(hex_digit));
-                let (Some(high), Some(low)) = digits else { return Err("the target has a bad percent-encoding") };
+                let (Some(high), Some(low)) = digits else {
+                    return Err("the target has a bad percent-encoding");
+                };
                 high << 4 | low
             }
             (b'+', Plus::IsSpace) => b' ',
@@ -162,9 +171,20 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_in_order() {
-        let target = parse("/ws?id=1&token=a%26b+c&&verbose&x=%E2%82%AC&id=2&a=b=c").expect("a good target");
+        let target =
+            parse("/ws?id=1&token=a%26b+c&&verbose&x=%E2%82%AC&id=2&a=b=c").expect("a good target");
         let pairs: Vec<_> = target.query.pairs().collect();
-        assert_eq!(pairs, [("id", "1"), ("token", "a&b c"), ("verbose", ""), ("x", "€"), ("id", "2"), ("a", "b=c")]);
+        assert_eq!(
+            pairs,
+            [
+                ("id", "1"),
+                ("token", "a&b c"),
+                ("verbose", ""),
+                ("x", "€"),
+                ("id", "2"),
+                ("a", "b=c")
+            ]
+        );
     }
 
     #[test]

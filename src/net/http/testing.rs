@@ -1,4 +1,5 @@
-//! A client for tests of servers: it says what it is told to, byte by byte, and waits for nothing longer than its patience.
+//! A client for tests of servers: it says what it is told to, byte by byte, and waits for nothing
+//! longer than its patience.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -101,7 +102,11 @@ impl Client {
                 let taken: Vec<u8> = self.rest.drain(..at + end.len()).collect();
                 return String::from_utf8(taken).expect("text");
             }
-            assert!(self.fill() > 0, "the server closed after {:?}", String::from_utf8_lossy(&self.rest));
+            assert!(
+                self.fill() > 0,
+                "the server closed after {:?}",
+                String::from_utf8_lossy(&self.rest)
+            );
         }
     }
 
@@ -120,7 +125,8 @@ impl Client {
 
     fn fill(&mut self) -> usize {
         let mut buffer = [0; 65_536];
-        let got = self.stream.read(&mut buffer).expect("bytes or an end before the test's patience ends");
+        let got =
+            self.stream.read(&mut buffer).expect("bytes or an end before the test's patience ends");
         self.rest.extend_from_slice(&buffer[..got]);
         got
     }

@@ -1,7 +1,8 @@
-//! Frames as they leave: a header and a payload, masked where the role asks for it (RFC 6455, 5.2 and 5.3).
+//! Frames as they leave: a header and a payload, masked where the role asks for it (RFC 6455, 5.2
+//! and 5.3).
 //!
-//! Only the writing half is here, and it is short because we never send a message in pieces. What comes in is tungstenite's affair,
-//! with all that a peer can do wrong there.
+//! Only the writing half is here, and it is short because we never send a message in pieces. What
+//! comes in is tungstenite's affair, with all that a peer can do wrong there.
 
 use tungstenite::protocol::Role;
 use tungstenite::protocol::frame::FrameHeader;
@@ -46,7 +47,12 @@ pub(super) fn append(frames: &mut Vec<u8>, kind: FrameKind, key: Option<Key>, pa
 }
 
 /// Appends the header of a frame whose payload follows, masked already if there is a key.
-pub(super) fn append_header(frames: &mut Vec<u8>, kind: FrameKind, key: Option<Key>, payload_bytes: usize) {
+pub(super) fn append_header(
+    frames: &mut Vec<u8>,
+    kind: FrameKind,
+    key: Option<Key>,
+    payload_bytes: usize,
+) {
     let header = FrameHeader { opcode: kind.opcode(), mask: key, ..FrameHeader::default() };
     // Writing into memory does not fail.
     let _ = header.format(payload_bytes as u64, frames);
@@ -67,7 +73,8 @@ pub(super) fn mask(payload: &mut [u8], key: Key) {
     }
 }
 
-/// Where the keys of one side come from: a server has none, a client a new one for each frame, which nobody can foresee.
+/// Where the keys of one side come from: a server has none, a client a new one for each frame,
+/// which nobody can foresee.
 #[derive(Debug)]
 pub(super) struct Keys {
     random: Option<Box<[Key; KEYS_AT_ONCE]>>,
@@ -109,10 +116,13 @@ mod tests {
                 mask(&mut masked, key.unwrap_or_default());
                 whole.extend(masked);
                 assert_eq!(bytes, whole);
-                let frame = FrameSocket::new(&bytes[..]).read(None).expect("in order").expect("whole");
+                let frame =
+                    FrameSocket::new(&bytes[..]).read(None).expect("in order").expect("whole");
                 assert_eq!((frame.header().mask, frame.header().is_final), (key, true));
                 let mut read = frame.payload().to_vec();
-                read.iter_mut().zip(key.unwrap_or_default().iter().cycle()).for_each(|(byte, key)| *byte ^= key);
+                read.iter_mut()
+                    .zip(key.unwrap_or_default().iter().cycle())
+                    .for_each(|(byte, key)| *byte ^= key);
                 assert_eq!(read, payload);
             }
         }
@@ -122,7 +132,8 @@ mod tests {
     fn a_client_has_a_new_key_for_each_frame_and_a_server_none() {
         assert_eq!(Keys::new(Role::Server).next(), None);
         let mut keys = Keys::new(Role::Client);
-        let all: std::collections::HashSet<_> = (0..3 * KEYS_AT_ONCE).map(|_| keys.next().expect("a key")).collect();
+        let all: std::collections::HashSet<_> =
+            (0..3 * KEYS_AT_ONCE).map(|_| keys.next().expect("a key")).collect();
         // Of 1,536 keys of 32 bits hardly two are the same.
         assert!(all.len() > 3 * KEYS_AT_ONCE - 10, "{}", all.len());
     }

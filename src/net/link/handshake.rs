@@ -1,7 +1,8 @@
 //! The opening handshake of a link, either side.
 //!
-//! The accepting side gets a request that the HTTP layer has read already; the connecting side keeps the handshake's own
-//! object as its reader, because a frame may have arrived glued to the 101 reply.
+//! The accepting side gets a request that the HTTP layer has read already; the connecting side
+//! keeps the handshake's own object as its reader, because a frame may have arrived glued to the
+//! 101 reply.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -52,7 +53,9 @@ pub struct Upgrade {
 ///
 /// # Errors
 /// What is missing; answer 400 (or 426).
-pub fn accept<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Result<Upgrade, UpgradeError> {
+pub fn accept<'h>(
+    headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+) -> Result<Upgrade, UpgradeError> {
     let mut request = Request::builder().method("GET").uri("/ws").version(http::Version::HTTP_11);
     for (name, value) in headers {
         request = request.header(name, value);
@@ -109,7 +112,9 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::Unreachable(what) => write!(f, "cannot connect: {what}"),
-            ConnectError::Refused(status, text) => write!(f, "refused with status {status}: {text}"),
+            ConnectError::Refused(status, text) => {
+                write!(f, "refused with status {status}: {text}")
+            }
         }
     }
 }
@@ -122,7 +127,8 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Connects to `ws://{host}{path_and_query}` at the first of `addresses` that accepts, and starts the link.
+/// Connects to `ws://{host}{path_and_query}` at the first of `addresses` that accepts, and starts
+/// the link.
 ///
 /// # Blocks
 /// Until the handshake is done, `timeout` at most.
@@ -143,10 +149,12 @@ pub fn connect(
     connect_over(name, socket, host, path_and_query, deadline, limits, serve)
 }
 
-/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, and starts the link.
+/// Asks for `ws://{host}{path_and_query}` over a connection that was just made, and starts the
+/// link.
 ///
 /// # Blocks
-/// Until the handshake is done or the deadline; `shutdown(Both)` of another handle on the socket ends it.
+/// Until the handshake is done or the deadline; `shutdown(Both)` of another handle on the socket
+/// ends it.
 ///
 /// # Errors
 /// See [`ConnectError`]. Never carries the query, which holds a token.
@@ -166,13 +174,14 @@ pub fn connect_over(
     let stream = ReadHalf::with_deadline(socket, deadline);
     let url = format!("ws://{host}{path_and_query}");
     let (mut websocket, _) =
-        tungstenite::client::client_with_config(url, stream, Some(config(limits))).map_err(connect_error)?;
+        tungstenite::client::client_with_config(url, stream, Some(config(limits)))
+            .map_err(connect_error)?;
     websocket.get_mut().clear_deadline()?;
     Ok(super::start(name, Upgraded { websocket, role: Role::Client }, limits, serve)?)
 }
 
-/// Connects to the first of these addresses that accepts; each gets an equal part of the time. A name often has an address of
-/// either IP version, and a master listens on one.
+/// Connects to the first of these addresses that accepts; each gets an equal part of the time. A
+/// name often has an address of either IP version, and a master listens on one.
 ///
 /// # Blocks
 /// `timeout` at most.
@@ -199,14 +208,19 @@ fn connect_error(error: tungstenite::HandshakeError<ClientHandshake<ReadHalf>>) 
             return ConnectError::Refused(response.status().as_u16(), first_line(body));
         }
         tungstenite::HandshakeError::Failure(Error::Io(error)) => error.to_string(),
-        tungstenite::HandshakeError::Failure(Error::Url(_)) => "the master's address is malformed".to_owned(),
+        tungstenite::HandshakeError::Failure(Error::Url(_)) => {
+            "the master's address is malformed".to_owned()
+        }
         tungstenite::HandshakeError::Failure(_) => "the peer does not speak WebSocket".to_owned(),
-        tungstenite::HandshakeError::Interrupted(_) => "no answer to the handshake in time".to_owned(),
+        tungstenite::HandshakeError::Interrupted(_) => {
+            "no answer to the handshake in time".to_owned()
+        }
     };
     ConnectError::Unreachable(text)
 }
 
-/// So much of a peer's text as fits into a log line or onto a terminal, and nothing that either would obey.
+/// So much of a peer's text as fits into a log line or onto a terminal, and nothing that either
+/// would obey.
 fn first_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let line = text.lines().next().unwrap_or_default();

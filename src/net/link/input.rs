@@ -1,7 +1,9 @@
-//! What has come in on a link and was not looked at yet, and the common case of what it can be: a whole binary message.
+//! What has come in on a link and was not looked at yet, and the common case of what it can be: a
+//! whole binary message.
 //!
-//! Such a message is handed over where it lies. Everything else (pieces of messages, control frames, text, what does not fit the
-//! buffer, what breaks the protocol) is left to tungstenite, one frame at a time, so that it never holds what comes after.
+//! Such a message is handed over where it lies. Everything else (pieces of messages, control
+//! frames, text, what does not fit the buffer, what breaks the protocol) is left to tungstenite,
+//! one frame at a time, so that it never holds what comes after.
 
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
@@ -59,7 +61,8 @@ impl Input {
 
     /// The handshake is done: what is unread begins with a frame.
     pub(super) fn expect_frames(&mut self, role: Role, max_bytes: usize) {
-        self.frames = Some(Frames { is_masked: role == Role::Server, max_bytes, rest: 0, in_pieces: false });
+        self.frames =
+            Some(Frames { is_masked: role == Role::Server, max_bytes, rest: 0, in_pieces: false });
     }
 
     /// Reads once, behind what is unread; says how much. Nothing if there is no room.
@@ -75,7 +78,9 @@ impl Input {
 
     /// The next message, if it is there and whole.
     pub(super) fn whole_message(&mut self) -> Option<&[u8]> {
-        let Some(Next::Whole(payload, key)) = self.frames.as_ref().map(|frames| frames.next(self.bytes())) else {
+        let Some(Next::Whole(payload, key)) =
+            self.frames.as_ref().map(|frames| frames.next(self.bytes()))
+        else {
             return None;
         };
         let payload = self.unread.start + payload.start..self.unread.start + payload.end;
@@ -212,7 +217,10 @@ mod tests {
     fn whole_messages_are_handed_over_unmasked_however_they_come_in() {
         for (role, key) in [(Role::Client, None), (Role::Server, KEY)] {
             let messages: Vec<Vec<u8>> = (0..200).map(|len| vec![len as u8; len * 7]).collect();
-            let bytes: Vec<u8> = messages.iter().flat_map(|message| frame(FrameKind::Binary, key, message)).collect();
+            let bytes: Vec<u8> = messages
+                .iter()
+                .flat_map(|message| frame(FrameKind::Binary, key, message))
+                .collect();
             for piece in [1, 13, 5000, BUFFER_BYTES] {
                 let (mut input, mut read) = (input(role), Vec::new());
                 for mut piece in bytes.chunks(piece) {
@@ -236,7 +244,8 @@ mod tests {
             frame(FrameKind::Ping, KEY, b"12345678"),
             frame(FrameKind::Text, KEY, b"a text that is longer than the buffer"),
             frame(FrameKind::Close, KEY, b""),
-            // A frame that is not masked, one with a reserved bit, and one that is larger than the buffer.
+            // A frame that is not masked, one with a reserved bit, and one that is larger than the
+            // buffer.
             frame(FrameKind::Binary, None, b"plain"),
             b"\xc2\x81\0\0\0\0x".to_vec(),
             frame(FrameKind::Binary, KEY, &vec![7; BUFFER_BYTES]),
@@ -262,7 +271,8 @@ mod tests {
         first[0] &= 0x7f;
         let mut last = frame(FrameKind::Binary, KEY, b"two");
         last[0] = 0x80;
-        let (ping, message) = (frame(FrameKind::Ping, KEY, b"?"), frame(FrameKind::Binary, KEY, b"after"));
+        let (ping, message) =
+            (frame(FrameKind::Ping, KEY, b"?"), frame(FrameKind::Binary, KEY, b"after"));
         fill(&mut input, &[&first[..], &ping, &last, &message].concat());
         for frame in [&first, &ping, &last] {
             assert_eq!(input.whole_message(), None);

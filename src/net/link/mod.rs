@@ -1,12 +1,15 @@
-//! One WebSocket connection, either side: handshake, a reader/writer pair of threads, pending requests.
+//! One WebSocket connection, either side: handshake, a reader/writer pair of threads, pending
+//! requests.
 //!
-//! A link moves whole binary messages and knows nothing of what they mean. Its reader thread reads, decodes frames and
-//! calls the [`LinkHandler`]; its writer thread coalesces what is queued into one write and runs the link's clock (the
-//! [`Pulse`]). A message that is alone on its way is written by who sends it, if nobody else writes
-//! ([`LinkSender::send_alone`]). Who made the link joins both threads with [`Link::join`].
+//! A link moves whole binary messages and knows nothing of what they mean. Its reader thread reads,
+//! decodes frames and calls the [`LinkHandler`]; its writer thread coalesces what is queued into
+//! one write and runs the link's clock (the [`Pulse`]). A message that is alone on its way is
+//! written by who sends it, if nobody else writes ([`LinkSender::send_alone`]). Who made the link
+//! joins both threads with [`Link::join`].
 //!
-//! One tungstenite object for both directions would let a blocked read hold up every write, so it only reads: what it wants to say
-//! (pong, close reply) goes through the queue like everything else, and the queue says whose turn it is to write.
+//! One tungstenite object for both directions would let a blocked read hold up every write, so it
+//! only reads: what it wants to say (pong, close reply) goes through the queue like everything
+//! else, and the queue says whose turn it is to write.
 
 mod frames;
 mod handshake;
@@ -18,7 +21,9 @@ mod reader;
 mod stats;
 mod writer;
 
-pub use handshake::{ConnectError, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp};
+pub use handshake::{
+    ConnectError, Upgrade, UpgradeError, accept, connect, connect_over, connect_tcp,
+};
 pub use pending::{Pending, Registered};
 pub use queue::SendError;
 pub use stats::LinkStats;
@@ -74,7 +79,9 @@ pub enum CloseCause {
 impl fmt::Display for CloseCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CloseCause::ClosedByPeer(code) => write!(f, "the peer closed the link with code {code}"),
+            CloseCause::ClosedByPeer(code) => {
+                write!(f, "the peer closed the link with code {code}")
+            }
             CloseCause::ClosedByUs(code) => write!(f, "the link was closed with code {code}"),
             CloseCause::Broken(what) => write!(f, "the link broke: {what}"),
             CloseCause::Silent => f.write_str("the peer gave no sign of life"),
@@ -139,7 +146,8 @@ impl Default for LinkLimits {
     }
 }
 
-/// A running link: the duty to join its threads. Everything else is done through its [`LinkSender`].
+/// A running link: the duty to join its threads. Everything else is done through its
+/// [`LinkSender`].
 #[must_use = "dropping a Link aborts it and joins its threads"]
 #[derive(Debug)]
 pub struct Link {
@@ -214,12 +222,14 @@ impl LinkSender {
     /// Queues a binary message that is no tenant's; never blocks.
     ///
     /// # Errors
-    /// The link has ended, its queue is full, or the message is larger than a message may be. Nothing was sent.
+    /// The link has ended, its queue is full, or the message is larger than a message may be.
+    /// Nothing was sent.
     pub fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
         self.push(FrameKind::Binary, None, message)
     }
 
-    /// As [`LinkSender::send`], for a tenant's message: it finds room in what the tenant has of the queue.
+    /// As [`LinkSender::send`], for a tenant's message: it finds room in what the tenant has of the
+    /// queue.
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
@@ -227,8 +237,9 @@ impl LinkSender {
         self.push(FrameKind::Binary, Some(tenant), message)
     }
 
-    /// As [`LinkSender::send_for`], but writes the message on the caller's thread if nothing is before it: for one that nothing
-    /// will be sent along with, as it saves waking the writer. Never blocks either.
+    /// As [`LinkSender::send_for`], but writes the message on the caller's thread if nothing is
+    /// before it: for one that nothing will be sent along with, as it saves waking the writer.
+    /// Never blocks either.
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
@@ -236,7 +247,9 @@ impl LinkSender {
         if message.len() > limits::LINK_ALONE_MAX_BYTES {
             return self.send_for(tenant, message);
         }
-        let Some(turn) = self.shared.queue.callers_turn()? else { return self.send_for(tenant, message) };
+        let Some(turn) = self.shared.queue.callers_turn()? else {
+            return self.send_for(tenant, message);
+        };
         let written = {
             let mut outlet = self.outlet();
             let mut frame = outlet.buffer();
@@ -248,7 +261,8 @@ impl LinkSender {
             Ok(Progress::Done) => {}
             Ok(Progress::Stuck) => turn.leave_rest_to_writer(),
             Err(error) => {
-                // At most a part of it left, which is no message to the peer. Before the turn ends, so that nobody sends the rest.
+                // At most a part of it left, which is no message to the peer. Before the turn ends,
+                // so that nobody sends the rest.
                 self.abort(CloseCause::Broken(error.to_string()));
                 drop(turn);
                 return Err(SendError::Closed);
@@ -268,7 +282,8 @@ impl LinkSender {
         Instant::now() + self.shared.limits.write_timeout
     }
 
-    /// Queues a text message, which no worker and no master understands: for other peers, such as a test of conformance.
+    /// Queues a text message, which no worker and no master understands: for other peers, such as a
+    /// test of conformance.
     ///
     /// # Errors
     /// As those of [`LinkSender::send`].
@@ -276,7 +291,12 @@ impl LinkSender {
         self.push(FrameKind::Text, None, text.into_bytes())
     }
 
-    fn push(&self, kind: FrameKind, owner: Option<TenantId>, payload: Vec<u8>) -> Result<(), SendError> {
+    fn push(
+        &self,
+        kind: FrameKind,
+        owner: Option<TenantId>,
+        payload: Vec<u8>,
+    ) -> Result<(), SendError> {
         let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
         if bytes > limit {
             return Err(SendError::TooLarge { bytes, limit });
@@ -284,11 +304,13 @@ impl LinkSender {
         self.shared.queue.push(kind, owner, payload)
     }
 
-    /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of one ping at a time.
+    /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of
+    /// one ping at a time.
     pub fn ping(&self) {
         let now_us = self.now_us().max(1);
         let pinged_at_us = &self.shared.pinged_at_us;
-        let is_timed = pinged_at_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let is_timed =
+            pinged_at_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // A queue that is full or closed makes a sign of life needless.
         let number = if is_timed { now_us } else { 0 };
         let queued = self.shared.queue.push(FrameKind::Ping, None, number.to_be_bytes().to_vec());
@@ -297,7 +319,8 @@ impl LinkSender {
         }
     }
 
-    /// How long ago the ping was queued that this is the answer to; `None` for any other pong, such as one nobody asked for.
+    /// How long ago the ping was queued that this is the answer to; `None` for any other pong, such
+    /// as one nobody asked for.
     fn on_pong(&self, payload: &[u8]) -> Option<Duration> {
         let at_us = u64::from_be_bytes(payload.try_into().ok()?);
         if at_us == 0 {
@@ -344,7 +367,8 @@ impl LinkSender {
 
     /// When the last byte came in.
     pub fn received_at(&self) -> Instant {
-        self.shared.epoch + Duration::from_millis(self.shared.received_at_ms.load(Ordering::Relaxed))
+        self.shared.epoch
+            + Duration::from_millis(self.shared.received_at_ms.load(Ordering::Relaxed))
     }
 
     /// How many bytes have come in.
@@ -381,7 +405,8 @@ impl fmt::Debug for LinkSender {
     }
 }
 
-/// Starts the two threads of a link over a connection whose handshake is done: `{name}-rd` and `{name}-wr`.
+/// Starts the two threads of a link over a connection whose handshake is done: `{name}-rd` and
+/// `{name}-wr`.
 fn start(
     name: &str,
     upgraded: handshake::Upgraded,

@@ -1,7 +1,8 @@
 //! Where a link's bytes leave: frames go into the socket, as many in one write as there are.
 //!
-//! The writer thread uses it for what is queued, and a caller for a lone message; the queue says whose turn it is, so nobody
-//! waits for the lock around it. What the socket does not take is kept, and leaves first with the next flush.
+//! The writer thread uses it for what is queued, and a caller for a lone message; the queue says
+//! whose turn it is, so nobody waits for the lock around it. What the socket does not take is kept,
+//! and leaves first with the next flush.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -48,7 +49,13 @@ impl Outlet {
     /// Over this socket; a write that gets nowhere comes back after `look`.
     pub(super) fn new(socket: Arc<Stream>, look: Duration) -> io::Result<Self> {
         socket.set_write_timeout(Some(look))?;
-        Ok(Self { socket, stats: Arc::default(), kept: VecDeque::new(), left: 0, spare: Vec::new() })
+        Ok(Self {
+            socket,
+            stats: Arc::default(),
+            kept: VecDeque::new(),
+            left: 0,
+            spare: Vec::new(),
+        })
     }
 
     /// From now on counts in these figures.
@@ -56,7 +63,8 @@ impl Outlet {
         self.stats = stats;
     }
 
-    /// Takes frames to leave with the next flush, and after what is kept; empties `frames`. So many of them are messages.
+    /// Takes frames to leave with the next flush, and after what is kept; empties `frames`. So many
+    /// of them are messages.
     pub(super) fn keep(&mut self, frames: &mut VecDeque<Vec<u8>>, messages: usize) {
         self.stats.sent_messages.add(messages as u64);
         self.kept.append(frames);
@@ -90,16 +98,23 @@ impl Outlet {
                         self.stats.sent_bytes.add(written as u64);
                         self.left += written;
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Progress::Stuck),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Ok(Progress::Stuck);
+                    }
                     Err(error) => return Err(error),
                 }
-                // A peer that drains a byte at a time must not keep the writer from looking at its clock.
+                // A peer that drains a byte at a time must not keep the writer from looking at its
+                // clock.
                 if self.left < len {
                     return Ok(Progress::Stuck);
                 }
             }
             self.left = 0;
-            self.spare = self.kept.pop_front().filter(|spare| spare.capacity() <= SPARE_BYTES).unwrap_or_default();
+            self.spare = self
+                .kept
+                .pop_front()
+                .filter(|spare| spare.capacity() <= SPARE_BYTES)
+                .unwrap_or_default();
             self.spare.clear();
         }
         Ok(Progress::Done)
@@ -107,8 +122,8 @@ impl Outlet {
 }
 
 fn write(socket: &Stream, bytes: &[u8], patience: Patience, more: bool) -> io::Result<usize> {
-    // Without NOSIGNAL, as std has it too, a peer that has gone would be a SIGPIPE. With MORE, the header of a large message does not
-    // wake the peer before the message is there.
+    // Without NOSIGNAL, as std has it too, a peer that has gone would be a SIGPIPE. With MORE, the
+    // header of a large message does not wake the peer before the message is there.
     let mut flags = SendFlags::NOSIGNAL;
     flags.set(SendFlags::DONTWAIT, patience == Patience::None);
     flags.set(SendFlags::MORE, more);

@@ -1,6 +1,7 @@
 //! The requests of a link that wait for an answer: pure, no I/O, no clock.
 //!
-//! Invariant: `register` and `close` take the same lock, so nobody slips in after the sweep; the first cause sticks.
+//! Invariant: `register` and `close` take the same lock, so nobody slips in after the sweep; the
+//! first cause sticks.
 
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard};
@@ -40,7 +41,10 @@ pub enum Registered<T> {
 impl<T> Pending<T> {
     /// Room for `max` requests.
     pub fn new(max: usize) -> Self {
-        Self { state: Mutex::new(State { waiting: IdMap::default(), closed: None, sealed: false }), max }
+        Self {
+            state: Mutex::new(State { waiting: IdMap::default(), closed: None, sealed: false }),
+            max,
+        }
     }
 
     /// Adds a request, before its bytes leave.
@@ -69,19 +73,22 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Removes a request: its answer came, or nobody wants it any more. `None`: unknown, so the answer is too late.
+    /// Removes a request: its answer came, or nobody wants it any more. `None`: unknown, so the
+    /// answer is too late.
     pub fn take(&self, id: u64) -> Option<T> {
         self.lock().waiting.remove(&id)
     }
 
-    /// Ends it: no request is taken any more, and all that wait are handed over with the first cause given.
+    /// Ends it: no request is taken any more, and all that wait are handed over with the first
+    /// cause given.
     pub fn close(&self, cause: CloseCause) -> (Vec<T>, CloseCause) {
         let mut state = self.lock();
         let cause = state.closed.get_or_insert(cause).clone();
         (state.waiting.drain().map(|(_, waiter)| waiter).collect(), cause)
     }
 
-    /// Takes no more requests; those that wait go on waiting. Once none waits after this, nothing is under way.
+    /// Takes no more requests; those that wait go on waiting. Once none waits after this, nothing
+    /// is under way.
     pub fn seal(&self) {
         self.lock().sealed = true;
     }

@@ -1,15 +1,19 @@
-//! What waits to leave on a link: bounded in messages and bytes, never blocking those who add, woken once a batch.
+//! What waits to leave on a link: bounded in messages and bytes, never blocking those who add,
+//! woken once a batch.
 //!
-//! A tenant's messages have room as [`Shares`] has it. A part of the room is for small messages only, and another part for
-//! those that are no tenant's, such as the error that takes the place of a result without room: it always fits.
+//! A tenant's messages have room as [`Shares`] has it. A part of the room is for small messages
+//! only, and another part for those that are no tenant's, such as the error that takes the place of
+//! a result without room: it always fits.
 //!
-//! A worker's large answers leave one at a time, behind whatever small ones have come meanwhile: an answer belongs to its
-//! request and to no place in a row, and a small one is not to wait for other tenants' megabytes. Everything else leaves in
-//! the order in which it came, as a master's requests have to.
+//! A worker's large answers leave one at a time, behind whatever small ones have come meanwhile: an
+//! answer belongs to its request and to no place in a row, and a small one is not to wait for other
+//! tenants' megabytes. Everything else leaves in the order in which it came, as a master's requests
+//! have to.
 //!
-//! A queue of our own rather than a channel, because the writer takes everything that waits at once, and because the
-//! byte bound and the end of the link must be decided under the same lock as the adding. What waits are frames already: small
-//! messages share a buffer, so that a batch of them is one write and no allocation each.
+//! A queue of our own rather than a channel, because the writer takes everything that waits at
+//! once, and because the byte bound and the end of the link must be decided under the same lock as
+//! the adding. What waits are frames already: small messages share a buffer, so that a batch of
+//! them is one write and no allocation each.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +25,8 @@ use tungstenite::protocol::Role;
 use super::frames::{self, FrameKind, Key, Keys};
 use crate::wire::data::{Shares, TenantId};
 
-/// A payload up to here is small: it is copied into a buffer that it shares with others. A larger one is not copied.
+/// A payload up to here is small: it is copied into a buffer that it shares with others. A larger
+/// one is not copied.
 const JOINED_BYTES: usize = 16 * 1024;
 
 /// A buffer with so much in it takes no more: what one write carries, about.
@@ -30,7 +35,8 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// Of large answers so many bytes leave together, and one at least.
 const LARGE_TOGETHER_BYTES: usize = 1024 * 1024;
 
-/// Limit: bytes of replies (pongs) that wait; more are dropped, as a peer that does not read them has no use for them.
+/// Limit: bytes of replies (pongs) that wait; more are dropped, as a peer that does not read them
+/// has no use for them.
 const REPLIES_BYTES: usize = 64 * 1024;
 
 /// Why a message was not taken; nothing of it was sent.
@@ -72,7 +78,8 @@ pub(super) enum Taken {
     Nothing,
     /// What is in the batch is the last that is to leave, with a close of this code after it.
     Closing(u16),
-    /// The peer has ended the link: what is in the batch are replies of the protocol, and is the last that leaves.
+    /// The peer has ended the link: what is in the batch are replies of the protocol, and is the
+    /// last that leaves.
     Finishing,
     /// Write nothing more.
     Aborted,
@@ -197,11 +204,22 @@ impl OutQueue {
             is_unflushed: false,
         };
         let is_worker = role == Role::Client;
-        Self { state: Mutex::new(state), changed: Condvar::new(), max_messages, max_bytes, is_worker }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            max_messages,
+            max_bytes,
+            is_worker,
+        }
     }
 
     /// Queues a message, this tenant's or nobody's, or a ping.
-    pub(super) fn push(&self, kind: FrameKind, owner: Option<TenantId>, mut payload: Vec<u8>) -> Result<(), SendError> {
+    pub(super) fn push(
+        &self,
+        kind: FrameKind,
+        owner: Option<TenantId>,
+        mut payload: Vec<u8>,
+    ) -> Result<(), SendError> {
         let bytes = payload.len();
         let mut state = self.lock();
         self.has_room(&state, owner, bytes)?;
@@ -242,14 +260,21 @@ impl OutQueue {
         }
     }
 
-    fn has_room(&self, state: &State, owner: Option<TenantId>, bytes: usize) -> Result<(), SendError> {
+    fn has_room(
+        &self,
+        state: &State,
+        owner: Option<TenantId>,
+        bytes: usize,
+    ) -> Result<(), SendError> {
         if state.end != End::Open {
             return Err(SendError::Closed);
         }
         let reserve = self.max_bytes / 4;
         let has_room = match owner {
             Some(_) if state.waiting >= self.max_messages => false,
-            Some(tenant) if bytes > JOINED_BYTES => state.bytes.has_room(tenant, bytes, self.max_bytes),
+            Some(tenant) if bytes > JOINED_BYTES => {
+                state.bytes.has_room(tenant, bytes, self.max_bytes)
+            }
             Some(tenant) => state.bytes.has_room(tenant, bytes, self.max_bytes + reserve),
             None => state.bytes.total().bytes + bytes <= self.max_bytes + 2 * reserve,
         };
@@ -274,7 +299,8 @@ impl OutQueue {
         if state.end != End::Open {
             return Err(SendError::Closed);
         }
-        // Nor before the writer, if its pulse is due: callers in turn could keep it from that for long.
+        // Nor before the writer, if its pulse is due: callers in turn could keep it from that for
+        // long.
         if state.turn != Turn::Nobody || state.writer_wants_turn || state.has_work() {
             return Ok(None);
         }
@@ -303,7 +329,8 @@ impl OutQueue {
         self.changed.notify_one();
     }
 
-    /// The reader will read no more: ends the queue, unless it has ended, and frees a writer that waits for this.
+    /// The reader will read no more: ends the queue, unless it has ended, and frees a writer that
+    /// waits for this.
     pub(super) fn reader_done(&self) {
         self.lock().reader_done = true;
         self.end(End::Finishing);
@@ -327,11 +354,12 @@ impl OutQueue {
         (state.waiting, state.bytes.total().bytes)
     }
 
-    /// What the writer is to do; until it comes back, it is its turn to write. What it is to write is put into `batch`, which must be
-    /// empty.
+    /// What the writer is to do; until it comes back, it is its turn to write. What it is to write
+    /// is put into `batch`, which must be empty.
     ///
     /// # Blocks
-    /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does not block.
+    /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does
+    /// not block.
     pub(super) fn take(&self, until: Instant, batch: &mut Batch) -> Taken {
         let mut state = self.wait_for_turn(self.lock());
         if state.spare.capacity() == 0 {
@@ -394,7 +422,8 @@ impl OutQueue {
         self.changed.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0
     }
 
-    // A panic while the lock was held cannot leave the queue half changed, so poison means nothing here.
+    // A panic while the lock was held cannot leave the queue half changed, so poison means nothing
+    // here.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -403,7 +432,10 @@ impl OutQueue {
 impl State {
     /// Something is to be written.
     fn has_something(&self) -> bool {
-        !self.batch.frames.is_empty() || !self.large.is_empty() || !self.replies.is_empty() || self.is_unflushed
+        !self.batch.frames.is_empty()
+            || !self.large.is_empty()
+            || !self.replies.is_empty()
+            || self.is_unflushed
     }
 
     fn has_work(&self) -> bool {
@@ -412,7 +444,8 @@ impl State {
 
     /// The buffer for the next frame.
     fn joinable(&mut self) -> &mut Vec<u8> {
-        let is_joinable = self.is_joinable && self.batch.frames.back().is_some_and(|last| last.len() < BUFFER_BYTES);
+        let is_joinable = self.is_joinable
+            && self.batch.frames.back().is_some_and(|last| last.len() < BUFFER_BYTES);
         if !is_joinable {
             self.batch.frames.push_back(std::mem::take(&mut self.spare));
             self.is_joinable = true;
@@ -422,7 +455,8 @@ impl State {
         &mut self.batch.frames[last]
     }
 
-    /// Everything for the writer, who also flushes; of large answers no more than so many bytes, or one.
+    /// Everything for the writer, who also flushes; of large answers no more than so many bytes, or
+    /// one.
     fn drain(&mut self, batch: &mut Batch, large_bytes: usize) {
         (self.is_unflushed, self.is_joinable) = (false, false);
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);
@@ -441,7 +475,8 @@ impl State {
         self.bytes.clear();
         self.large.iter().for_each(|large| self.bytes.add(Some(large.tenant), large.payload.len()));
         if !self.replies.is_empty() {
-            // A peer may ask for a pong and then for more, and take it that the answers come in that order.
+            // A peer may ask for a pong and then for more, and take it that the answers come in
+            // that order.
             batch.frames.push_front(std::mem::take(&mut self.replies));
         }
     }

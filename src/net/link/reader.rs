@@ -1,4 +1,5 @@
-//! The reading half of a link: one thread that reads, decodes frames and hands messages to the handler.
+//! The reading half of a link: one thread that reads, decodes frames and hands messages to the
+//! handler.
 //!
 //! It runs no user code and blocks on nothing but its socket, whose wake-up is `shutdown(Both)`.
 
@@ -16,8 +17,8 @@ use super::{CloseCause, LinkHandler, LinkSender, LinkStats, close_code};
 use crate::base::thread::{self, OwnedThread};
 use crate::net::stream::Stream;
 
-/// The stream under the reader's WebSocket object: it reads from the socket; what is written goes to the writer's
-/// queue once there is one (before, during the handshake, it goes to the socket).
+/// The stream under the reader's WebSocket object: it reads from the socket; what is written goes
+/// to the writer's queue once there is one (before, during the handshake, it goes to the socket).
 #[derive(Debug)]
 pub(super) struct ReadHalf {
     socket: Stream,
@@ -73,8 +74,9 @@ impl ReadHalf {
         Ok(len)
     }
 
-    /// Reads and forgets until the connection ends, so that a close frame of ours is not lost to a reset, which the
-    /// kernel sends when a socket is closed with unread bytes in it. The writer bounds how long this takes.
+    /// Reads and forgets until the connection ends, so that a close frame of ours is not lost to a
+    /// reset, which the kernel sends when a socket is closed with unread bytes in it. The writer
+    /// bounds how long this takes.
     fn drain(&mut self) {
         let mut waste = [0; 4096];
         while matches!(self.socket.read(&mut waste), Ok(len) if len > 0) {}
@@ -130,7 +132,8 @@ pub(super) fn spawn(
     thread::spawn(format!("{name}-rd"), move || run(&link, websocket, handler))
 }
 
-/// Tells the writer that the reader has ended, however it did: also by a panic in the handler's last call.
+/// Tells the writer that the reader has ended, however it did: also by a panic in the handler's
+/// last call.
 struct Done<'l>(&'l LinkSender);
 
 impl Drop for Done<'_> {
@@ -145,7 +148,8 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
     let ended = match catch_unwind(reading) {
         Ok(ended) => ended,
         Err(panic) => {
-            // A bug ends this link only, and whoever waits for an answer over it is told as at any other end.
+            // A bug ends this link only, and whoever waits for an answer over it is told as at any
+            // other end.
             let cause = link.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
             handler.on_closed(&cause);
             resume_unwind(panic);
@@ -161,8 +165,13 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
     }
 }
 
-/// Reads until the link ends; returns how. `ClosedByUs`: this side ends it, and the peer is still to be told.
-fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handler: &mut dyn LinkHandler) -> CloseCause {
+/// Reads until the link ends; returns how. `ClosedByUs`: this side ends it, and the peer is still
+/// to be told.
+fn read_until_end(
+    link: &LinkSender,
+    websocket: &mut WebSocket<ReadHalf>,
+    handler: &mut dyn LinkHandler,
+) -> CloseCause {
     loop {
         if let Err(code) = read_whole_messages(link, websocket.get_mut(), handler) {
             return CloseCause::ClosedByUs(code);
@@ -189,7 +198,9 @@ fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handle
             Ok(Message::Frame(_)) => Ok(()),
             Ok(Message::Close(frame)) => {
                 hand_over_reply(websocket);
-                return CloseCause::ClosedByPeer(frame.map_or(close_code::NONE_GIVEN, |frame| frame.code.into()));
+                return CloseCause::ClosedByPeer(
+                    frame.map_or(close_code::NONE_GIVEN, |frame| frame.code.into()),
+                );
             }
             Err(error) => return cause_of(error),
         };
@@ -202,7 +213,11 @@ fn read_until_end(link: &LinkSender, websocket: &mut WebSocket<ReadHalf>, handle
 /// Hands over messages as long as they come in whole; what comes then is for tungstenite.
 ///
 /// Blocks: until something else comes.
-fn read_whole_messages(link: &LinkSender, half: &mut ReadHalf, handler: &mut dyn LinkHandler) -> Result<(), u16> {
+fn read_whole_messages(
+    link: &LinkSender,
+    half: &mut ReadHalf,
+    handler: &mut dyn LinkHandler,
+) -> Result<(), u16> {
     loop {
         while let Some(message) = half.input.whole_message() {
             half.stats.received_messages.inc();
@@ -222,7 +237,8 @@ fn read_whole_messages(link: &LinkSender, half: &mut ReadHalf, handler: &mut dyn
     }
 }
 
-/// Lets tungstenite's own reply (a pong, a close) leave now; it would wait for the next read, which may block long.
+/// Lets tungstenite's own reply (a pong, a close) leave now; it would wait for the next read, which
+/// may block long.
 fn hand_over_reply(websocket: &mut WebSocket<ReadHalf>) {
     // For a close this reports the end of the connection, which is what it is.
     let _ = websocket.flush();
@@ -232,11 +248,15 @@ fn hand_over_reply(websocket: &mut WebSocket<ReadHalf>) {
 
 fn cause_of(error: Error) -> CloseCause {
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => CloseCause::ClosedByPeer(close_code::NORMAL),
+        Error::ConnectionClosed | Error::AlreadyClosed => {
+            CloseCause::ClosedByPeer(close_code::NORMAL)
+        }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
             CloseCause::Broken("the connection ended".to_owned())
         }
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCause::ClosedByUs(close_code::TOO_LARGE),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            CloseCause::ClosedByUs(close_code::TOO_LARGE)
+        }
         Error::Protocol(_) => CloseCause::ClosedByUs(close_code::PROTOCOL),
         Error::Utf8(_) => CloseCause::ClosedByUs(close_code::UNDECODABLE),
         other => CloseCause::Broken(other.to_string()),

@@ -74,7 +74,10 @@ fn read_upgrade(socket: &mut TcpStream) -> String {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).expect("text");
-    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:")).expect("a key");
+    let line = head
+        .lines()
+        .find(|line| line.to_ascii_lowercase().starts_with("sec-websocket-key:"))
+        .expect("a key");
     line.split_once(':').expect("a value").1.trim().to_owned()
 }
 
@@ -96,12 +99,23 @@ fn accept_with(
         ("sec-websocket-key", key.as_bytes()),
     ];
     let upgrade = accept(headers.into_iter()).expect("an upgrade");
-    (upgrade.start("test-s", socket.into(), Vec::new(), limits, |_| service).expect("a link"), seen_rx)
+    (
+        upgrade.start("test-s", socket.into(), Vec::new(), limits, |_| service).expect("a link"),
+        seen_rx,
+    )
 }
 
 fn connect_link(address: SocketAddr) -> (Link, Receiver<Seen>) {
     let (service, seen_rx) = recorder();
-    let link = connect("test-c", &[address], "localhost", "/ws?id=0", WAIT, &LinkLimits::default(), |_| service);
+    let link = connect(
+        "test-c",
+        &[address],
+        "localhost",
+        "/ws?id=0",
+        WAIT,
+        &LinkLimits::default(),
+        |_| service,
+    );
     (link.expect("a link"), seen_rx)
 }
 
@@ -134,8 +148,10 @@ fn messages_of_any_size_travel_both_ways_in_order() {
     let client = std::thread::spawn(move || connect_link(address));
     let (server, server_seen) = accept_link(&listener, &LinkLimits::default());
     let (client, client_seen) = client.join().expect("the client");
-    let messages: Vec<Vec<u8>> =
-        [0, 1, 125, 126, 65_535, 65_536, limits::MESSAGE_MAX_BYTES].iter().map(|len| vec![b'x'; *len]).collect();
+    let messages: Vec<Vec<u8>> = [0, 1, 125, 126, 65_535, 65_536, limits::MESSAGE_MAX_BYTES]
+        .iter()
+        .map(|len| vec![b'x'; *len])
+        .collect();
     for message in &messages {
         server.sender().send(message.clone()).expect("room");
         client.sender().send(message.clone()).expect("room");
@@ -164,16 +180,27 @@ fn a_message_larger_than_the_limit_is_refused_before_it_is_sent() {
 fn of_a_names_addresses_one_that_answers_is_enough() {
     let (listener, address) = listener();
     // An address where nobody listens, because its listener has gone.
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("an address");
     let client = std::thread::spawn(move || {
         let (service, _seen_rx) = recorder();
-        connect("test-c", &[nobody, address], "localhost", "/ws", WAIT, &LinkLimits::default(), |_| service)
+        connect(
+            "test-c",
+            &[nobody, address],
+            "localhost",
+            "/ws",
+            WAIT,
+            &LinkLimits::default(),
+            |_| service,
+        )
     });
     let (server, _seen_rx) = accept_link(&listener, &LinkLimits::default());
     drop(client.join().expect("the client").expect("a link"));
     server.join();
     let (service, _seen_rx) = recorder();
-    let none = connect("test-c", &[], "localhost", "/ws", WAIT, &LinkLimits::default(), |_| service);
+    let none =
+        connect("test-c", &[], "localhost", "/ws", WAIT, &LinkLimits::default(), |_| service);
     assert!(matches!(none, Err(ConnectError::Unreachable(_))));
 }
 
@@ -226,7 +253,10 @@ fn a_ping_is_answered_while_messages_leave() {
 fn a_peer_that_closes_gets_its_close_answered() {
     let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
     peer.close(None).expect("a close");
-    assert!(matches!(peer.read(), Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed)));
+    assert!(matches!(
+        peer.read(),
+        Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed)
+    ));
     assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::ClosedByPeer(close_code::NONE_GIVEN)));
     link.join();
 }
@@ -254,9 +284,15 @@ fn close_code_after(bytes: &[u8], limits: &LinkLimits) -> (CloseCode, CloseCause
 #[test]
 fn a_peer_that_breaks_the_protocol_is_told_so() {
     // An unmasked frame, a reserved bit, a reserved opcode, a control frame in pieces.
-    for bytes in [&b"\x82\x01x"[..], b"\xf2\x81\0\0\0\0x", b"\x83\x81\0\0\0\0x", b"\x09\x81\0\0\0\0x"] {
+    for bytes in
+        [&b"\x82\x01x"[..], b"\xf2\x81\0\0\0\0x", b"\x83\x81\0\0\0\0x", b"\x09\x81\0\0\0\0x"]
+    {
         let (code, cause) = close_code_after(bytes, &LinkLimits::default());
-        assert_eq!((code, cause), (CloseCode::Protocol, CloseCause::ClosedByUs(close_code::PROTOCOL)), "{bytes:x?}");
+        assert_eq!(
+            (code, cause),
+            (CloseCode::Protocol, CloseCause::ClosedByUs(close_code::PROTOCOL)),
+            "{bytes:x?}"
+        );
     }
 }
 
@@ -292,8 +328,11 @@ fn what_the_handler_refuses_closes_with_its_code_though_the_peer_keeps_sending()
 
 #[test]
 fn a_peer_that_does_not_read_fills_the_queue_and_then_loses_the_link() {
-    let limits =
-        LinkLimits { queue_bytes: 8 * 1024 * 1024, write_timeout: Duration::from_millis(400), ..LinkLimits::default() };
+    let limits = LinkLimits {
+        queue_bytes: 8 * 1024 * 1024,
+        write_timeout: Duration::from_millis(400),
+        ..LinkLimits::default()
+    };
     let (link, seen_rx, peer) = link_and_peer(&limits);
     let mut refused = None;
     for _ in 0..1000 {
@@ -316,7 +355,9 @@ fn a_peer_that_drains_a_byte_at_a_time_loses_the_link_too() {
     let (stop_tx, stop_rx) = crossbeam_channel::bounded::<()>(0);
     let dribble = std::thread::spawn(move || {
         let mut byte = [0];
-        while stop_rx.recv_timeout(Duration::from_millis(10)) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+        while stop_rx.recv_timeout(Duration::from_millis(10))
+            == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        {
             let _ = peer.get_mut().read(&mut byte);
         }
     });
@@ -348,12 +389,15 @@ fn the_pulse_goes_on_while_the_peer_takes_nothing() {
     let is_told = Arc::new(AtomicBool::new(false));
     let pulse = Impatient(is_told.clone(), 0);
     let limits = LinkLimits { write_timeout: 10 * WAIT, ..LinkLimits::default() };
-    let (link, seen_rx, peer) =
-        link_and_peer_with(&limits, ((Box::new(Recorder(seen_tx, Arc::default())), Box::new(pulse)), seen_rx));
+    let (link, seen_rx, peer) = link_and_peer_with(
+        &limits,
+        ((Box::new(Recorder(seen_tx, Arc::default())), Box::new(pulse)), seen_rx),
+    );
     for _ in 0..4 {
         link.sender().send(vec![0; limits::MESSAGE_MAX_BYTES]).expect("room");
     }
-    // More than a socket holds: between two beats the writer has come to where it waits for the peer.
+    // More than a socket holds: between two beats the writer has come to where it waits for the
+    // peer.
     is_told.store(true, Ordering::SeqCst);
     assert_eq!(next(&seen_rx), Seen::Closed(CloseCause::Silent));
     link.join();
@@ -423,12 +467,27 @@ fn a_refused_handshake_tells_status_and_text_and_a_silent_peer_times_out() {
         listener.accept().expect("accept").0
     });
     let (service, _seen) = recorder();
-    let refused = connect("t", &[address], "localhost", "/ws?token=secret", WAIT, &LinkLimits::default(), |_| service);
+    let refused = connect(
+        "t",
+        &[address],
+        "localhost",
+        "/ws?token=secret",
+        WAIT,
+        &LinkLimits::default(),
+        |_| service,
+    );
     assert_eq!(refused.expect_err("refused"), ConnectError::Refused(401, "wrong token".to_owned()));
     let (service, _seen) = recorder();
     let timeout = Duration::from_millis(100);
-    let silent =
-        connect("t", &[address], "localhost", "/ws?token=secret", timeout, &LinkLimits::default(), |_| service);
+    let silent = connect(
+        "t",
+        &[address],
+        "localhost",
+        "/ws?token=secret",
+        timeout,
+        &LinkLimits::default(),
+        |_| service,
+    );
     let error = silent.expect_err("no answer").to_string();
     assert!(!error.contains("secret"), "{error}");
     drop(server.join().expect("the server"));
@@ -445,7 +504,10 @@ fn requests_that_are_no_upgrade_are_refused() {
     assert!(accept(good.iter().map(|(name, value)| (*name, value.as_bytes()))).is_ok());
     for missing in 0..good.len() {
         let headers = good.iter().enumerate().filter(|(place, _)| *place != missing);
-        assert!(accept(headers.map(|(_, (name, value))| (*name, value.as_bytes()))).is_err(), "{missing}");
+        assert!(
+            accept(headers.map(|(_, (name, value))| (*name, value.as_bytes()))).is_err(),
+            "{missing}"
+        );
     }
 }
 
@@ -480,7 +542,8 @@ fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
     wait_for_pong(&mut peer);
     assert_eq!(stats.round_trips.snapshot().count(), 2, "the next one is timed again");
     assert_eq!((stats.received_messages.get(), stats.sent_messages.get()), (2, 1));
-    // Two messages of 10 bytes and six pongs, masked; a message of 1000 bytes and three pings, which are not.
+    // Two messages of 10 bytes and six pongs, masked; a message of 1000 bytes and three pings,
+    // which are not.
     assert_eq!(stats.received_bytes.get(), 2 * 16 + (6 + 14 + 14) + 3 * 14);
     // What has left is counted then, perhaps after the peer has read it.
     link.sender().close(close_code::NORMAL);

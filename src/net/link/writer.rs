@@ -1,7 +1,9 @@
-//! A link's writer thread: takes what is queued and hands it to the outlet, and runs the link's clock.
+//! A link's writer thread: takes what is queued and hands it to the outlet, and runs the link's
+//! clock.
 //!
-//! What is queued leaves in one write where it fits. A batch has a total deadline, because a socket's write timeout is
-//! per call: a peer that drains a byte at a time never trips it. A partial write kills the link.
+//! What is queued leaves in one write where it fits. A batch has a total deadline, because a
+//! socket's write timeout is per call: a peer that drains a byte at a time never trips it. A
+//! partial write kills the link.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,28 +17,36 @@ use crate::base::thread::{self, OwnedThread};
 /// How long a peer gets to answer a close before the socket is shut.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// How often a write that does not get on looks at the clock: the link's pulse must not stand still with it, or a peer that
-/// takes nothing would be given as long as a batch may take before its silence is noticed.
+/// How often a write that does not get on looks at the clock: the link's pulse must not stand still
+/// with it, or a peer that takes nothing would be given as long as a batch may take before its
+/// silence is noticed.
 const STALL_LOOK: Duration = Duration::from_millis(100);
 
-/// How often a write to this link looks at the clock: a quarter of its deadline at least, so that it is overrun by that at most.
+/// How often a write to this link looks at the clock: a quarter of its deadline at least, so that
+/// it is overrun by that at most.
 pub(super) fn look(write_timeout: Duration) -> Duration {
     (write_timeout / 4).clamp(Duration::from_millis(1), STALL_LOOK)
 }
 
 /// Starts the writer thread.
-pub(super) fn spawn(name: &str, link: LinkSender, pulse: Box<dyn Pulse>) -> io::Result<OwnedThread> {
+pub(super) fn spawn(
+    name: &str,
+    link: LinkSender,
+    pulse: Box<dyn Pulse>,
+) -> io::Result<OwnedThread> {
     let clock = Clock { link: link.clone(), pulse, next_beat: Instant::now() };
     let writer = Writer { link: link.clone(), clock };
     thread::spawn_watched(
         format!("{name}-wr"),
         move || {
-            // Or the first message would be written alone, before its sender gets to the second one.
+            // Or the first message would be written alone, before its sender gets to the second
+            // one.
             thread::give_way();
             writer.run();
         },
         move |_| {
-            // Whatever ended the writer: nothing can leave any more, so the reader must not wait either.
+            // Whatever ended the writer: nothing can leave any more, so the reader must not wait
+            // either.
             link.abort(CloseCause::Broken("the writer ended".to_owned()));
         },
     )
@@ -78,7 +88,8 @@ impl Writer {
                     continue;
                 }
                 Taken::Closing(code) => {
-                    let goodbye = self.write(&mut batch).and_then(|()| self.write_close(code, &mut batch));
+                    let goodbye =
+                        self.write(&mut batch).and_then(|()| self.write_close(code, &mut batch));
                     if goodbye.is_ok() {
                         self.link.shared.queue.wait_for_reader(Instant::now() + CLOSE_GRACE);
                     }
@@ -105,7 +116,11 @@ impl Writer {
         let mut outlet = link.outlet();
         let deadline = link.write_deadline();
         outlet.keep(&mut batch.frames, std::mem::take(&mut batch.messages));
-        while outlet.flush(Patience::Waits).map_err(|error| CloseCause::Broken(error.to_string()))? == Progress::Stuck {
+        while outlet
+            .flush(Patience::Waits)
+            .map_err(|error| CloseCause::Broken(error.to_string()))?
+            == Progress::Stuck
+        {
             if Instant::now() >= deadline {
                 return Err(CloseCause::SlowPeer);
             }
@@ -118,7 +133,12 @@ impl Writer {
 
     fn write_close(&mut self, code: u16, batch: &mut Batch) -> Result<(), CloseCause> {
         let mut frame = Vec::new();
-        frames::append(&mut frame, FrameKind::Close, self.link.shared.queue.next_key(), &code.to_be_bytes());
+        frames::append(
+            &mut frame,
+            FrameKind::Close,
+            self.link.shared.queue.next_key(),
+            &code.to_be_bytes(),
+        );
         batch.frames.push_back(frame);
         self.write(batch)
     }

@@ -1,11 +1,14 @@
 //! Which tenant brings its worker down, and tenants that are not to do so again.
 //!
-//! Nobody can tell from outside which of the events in flight killed a process. So each death counts against every tenant
-//! that was in flight, and after some deaths within a window those with the highest count are looked at: one that stands out is
-//! quarantined; if several are level, one more death decides between them or takes them all, unless they are many: then
-//! it is the worker that is broken. A worker that hangs says itself which tenant's event it hangs in. (docs/decisions/0009.)
+//! Nobody can tell from outside which of the events in flight killed a process. So each death
+//! counts against every tenant that was in flight, and after some deaths within a window those with
+//! the highest count are looked at: one that stands out is quarantined; if several are level, one
+//! more death decides between them or takes them all, unless they are many: then it is the worker
+//! that is broken. A worker that hangs says itself which tenant's event it hangs in.
+//! (docs/decisions/0009.)
 //!
-//! In memory: a new master starts without quarantines. Called by supervision loops and whoever dispatches; nothing blocks.
+//! In memory: a new master starts without quarantines. Called by supervision loops and whoever
+//! dispatches; nothing blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +27,8 @@ struct Blame {
 }
 
 impl Blame {
-    /// A worker died, or hung, with events of these tenants in flight. Returns who is to be quarantined.
+    /// A worker died, or hung, with events of these tenants in flight. Returns who is to be
+    /// quarantined.
     fn died(&mut self, tenants: &BTreeSet<TenantId>, now: Instant) -> Vec<TenantId> {
         self.forget(now, tenants.len());
         for tenant in tenants {
@@ -32,7 +36,8 @@ impl Blame {
         }
         let count = |tenant: &TenantId| self.deaths.get(tenant).map_or(0, VecDeque::len);
         let most = tenants.iter().map(count).max().unwrap_or(0);
-        let suspects: Vec<TenantId> = tenants.iter().copied().filter(|tenant| count(tenant) == most).collect();
+        let suspects: Vec<TenantId> =
+            tenants.iter().copied().filter(|tenant| count(tenant) == most).collect();
         let is_sure = suspects.len() == 1 && most >= self.after;
         let is_last_resort = suspects.len() <= limits::QUARANTINE_AT_ONCE_MAX && most > self.after;
         if !is_sure && !is_last_resort {
@@ -44,18 +49,23 @@ impl Blame {
         suspects
     }
 
-    /// Forgets what is older than the window, and what was longest ago if there is no room for so many more.
+    /// Forgets what is older than the window, and what was longest ago if there is no room for so
+    /// many more.
     fn forget(&mut self, now: Instant, room: usize) {
         self.deaths.retain(|_, deaths| {
-            while deaths.front().is_some_and(|at| now.saturating_duration_since(*at) > self.window) {
+            while deaths.front().is_some_and(|at| now.saturating_duration_since(*at) > self.window)
+            {
                 deaths.pop_front();
             }
             !deaths.is_empty()
         });
         let too_many = (self.deaths.len() + room).saturating_sub(limits::SUSPECTS_MAX);
         if too_many > 0 {
-            let mut by_age: Vec<(Option<Instant>, TenantId)> =
-                self.deaths.iter().map(|(tenant, deaths)| (deaths.back().copied(), *tenant)).collect();
+            let mut by_age: Vec<(Option<Instant>, TenantId)> = self
+                .deaths
+                .iter()
+                .map(|(tenant, deaths)| (deaths.back().copied(), *tenant))
+                .collect();
             by_age.sort_unstable();
             for (_, tenant) in by_age.into_iter().take(too_many) {
                 self.deaths.remove(&tenant);
@@ -106,8 +116,15 @@ impl Quarantine {
         self.count.load(Ordering::Acquire) > 0 && self.lock().quarantined.contains_key(&tenant)
     }
 
-    /// Notes that a worker died, or hung, with these tenants' events in flight; returns who is quarantined for it now.
-    pub fn died(&self, worker_id: usize, how: &str, tenants: &BTreeSet<TenantId>, now: Instant) -> Vec<TenantId> {
+    /// Notes that a worker died, or hung, with these tenants' events in flight; returns who is
+    /// quarantined for it now.
+    pub fn died(
+        &self,
+        worker_id: usize,
+        how: &str,
+        tenants: &BTreeSet<TenantId>,
+        now: Instant,
+    ) -> Vec<TenantId> {
         let mut state = self.lock();
         let culprits = state.blame.died(tenants, now);
         for tenant in &culprits {
@@ -161,7 +178,11 @@ mod tests {
         tenants.into_iter().collect()
     }
 
-    fn died(quarantine: &Quarantine, tenants: impl IntoIterator<Item = TenantId>, second: u64) -> Vec<TenantId> {
+    fn died(
+        quarantine: &Quarantine,
+        tenants: impl IntoIterator<Item = TenantId>,
+        second: u64,
+    ) -> Vec<TenantId> {
         use std::sync::OnceLock;
         static START: OnceLock<Instant> = OnceLock::new();
         let now = *START.get_or_init(Instant::now) + Duration::from_secs(second);
@@ -195,7 +216,9 @@ mod tests {
 
     #[test]
     fn when_several_are_level_one_more_death_decides() {
-        for (last, expected) in [(vec![CULPRIT], vec![CULPRIT]), (vec![CULPRIT, INNOCENT], vec![CULPRIT, INNOCENT])] {
+        for (last, expected) in
+            [(vec![CULPRIT], vec![CULPRIT]), (vec![CULPRIT, INNOCENT], vec![CULPRIT, INNOCENT])]
+        {
             let quarantine = Quarantine::default();
             for second in 0..3 {
                 assert_eq!(died(&quarantine, [CULPRIT, INNOCENT], second), []);

@@ -1,11 +1,13 @@
-//! The last errors of dispatches, for whoever looks after a master: the same ones folded into one with a count, and of a bounded
-//! number and size.
+//! The last errors of dispatches, for whoever looks after a master: the same ones folded into one
+//! with a count, and of a bounded number and size.
 //!
-//! When there is no room, an entry of the largest crowd goes first: the tenant with most entries, or the text that stands in
-//! most of them. So neither a noisy tenant nor an outage that hits everybody pushes all others out.
+//! When there is no room, an entry of the largest crowd goes first: the tenant with most entries,
+//! or the text that stands in most of them. So neither a noisy tenant nor an outage that hits
+//! everybody pushes all others out.
 //!
-//! Noted on whichever thread has the error, which never waits here: one that comes while the lock is held is not noted.
-//! Owned by the pool's `Traffic`. A tenant's author has another record, in the tenant's own data.
+//! Noted on whichever thread has the error, which never waits here: one that comes while the lock
+//! is held is not noted. Owned by the pool's `Traffic`. A tenant's author has another record, in
+//! the tenant's own data.
 
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -52,8 +54,16 @@ struct Kept {
 }
 
 impl RecentErrors {
-    /// Notes an error; `kind` is its name in metrics. The event's name is kept as it is: who observes a job has cut it.
-    pub fn note(&self, tenant: TenantId, event: &str, kind: &'static str, error: &DispatchError, now: Instant) {
+    /// Notes an error; `kind` is its name in metrics. The event's name is kept as it is: who
+    /// observes a job has cut it.
+    pub fn note(
+        &self,
+        tenant: TenantId,
+        event: &str,
+        kind: &'static str,
+        error: &DispatchError,
+        now: Instant,
+    ) {
         let mut kept = match self.kept.try_lock() {
             Ok(kept) => kept,
             // Entries are moved and replaced whole.
@@ -71,10 +81,20 @@ impl RecentErrors {
 }
 
 impl Kept {
-    fn note(&mut self, tenant: TenantId, event: &str, kind: &'static str, message: String, now: Instant) {
+    fn note(
+        &mut self,
+        tenant: TenantId,
+        event: &str,
+        kind: &'static str,
+        message: String,
+        now: Instant,
+    ) {
         let text = self.text(kind, &message);
         let same = |(entry, of): &(RecentError, u64)| {
-            *of == text && entry.tenant == tenant && entry.event == event && entry.message == message
+            *of == text
+                && entry.tenant == tenant
+                && entry.event == event
+                && entry.message == message
         };
         let entry = match self.entries.iter().rposition(same) {
             Some(place) => {
@@ -89,7 +109,16 @@ impl Kept {
                 }
                 self.noted += 1;
                 let event = event.to_owned();
-                RecentError { id: self.noted, tenant, event, kind, message, count: 1, first: now, last: now }
+                RecentError {
+                    id: self.noted,
+                    tenant,
+                    event,
+                    kind,
+                    message,
+                    count: 1,
+                    first: now,
+                    last: now,
+                }
             }
         };
         self.entries.push((entry, text));
@@ -106,7 +135,8 @@ impl Kept {
 
     fn make_room(&mut self) {
         let crowd = |(entry, text): &(RecentError, u64)| {
-            let of_tenant = self.entries.iter().filter(|(other, _)| other.tenant == entry.tenant).count();
+            let of_tenant =
+                self.entries.iter().filter(|(other, _)| other.tenant == entry.tenant).count();
             let of_text = self.entries.iter().filter(|(_, other)| other == text).count();
             of_tenant.max(of_text)
         };
@@ -165,8 +195,15 @@ mod tests {
         errors.note(guild(2), "A", "script", &script("x"), now);
         errors.note(guild(1), "A", "script", &script("x"), later);
         errors.note(guild(1), "B", "script", &script("x"), later);
-        let seen: Vec<_> = errors.list().into_iter().map(|entry| (entry.tenant, entry.event, entry.count)).collect();
-        assert_eq!(seen, [(guild(1), "B".into(), 1), (guild(1), "A".into(), 2), (guild(2), "A".into(), 1)]);
+        let seen: Vec<_> = errors
+            .list()
+            .into_iter()
+            .map(|entry| (entry.tenant, entry.event, entry.count))
+            .collect();
+        assert_eq!(
+            seen,
+            [(guild(1), "B".into(), 1), (guild(1), "A".into(), 2), (guild(2), "A".into(), 1)]
+        );
         let folded = &errors.list()[1];
         assert_eq!((folded.id, folded.first, folded.last), (1, now, later));
     }
@@ -193,7 +230,13 @@ mod tests {
             errors.note(guild(number), "E", "script", &script(format!("of {number}")), now);
         }
         for number in 0..5_000 {
-            errors.note(guild(number), "E", "no_worker", &DispatchError::NoWorker("it is away".into()), now);
+            errors.note(
+                guild(number),
+                "E",
+                "no_worker",
+                &DispatchError::NoWorker("it is away".into()),
+                now,
+            );
         }
         let kept = errors.list();
         assert_eq!(kept.iter().filter(|entry| entry.kind == "script").count(), 10);

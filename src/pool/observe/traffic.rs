@@ -1,9 +1,11 @@
-//! What the pool was asked for and how it ended, by worker: counts by kind and outcome, and how long it took.
+//! What the pool was asked for and how it ended, by worker: counts by kind and outcome, and how
+//! long it took.
 //!
-//! Every job passes here twice: where it enters ([`AdmittingPool`](crate::pool::AdmittingPool)) it gets an [`Observed`], and where it ends,
-//! in whichever layer, that calls [`Traffic::ended`], with tenant, name, error and duration in hand. Owned by the master; written
-//! from whichever thread has an answer. The locks there (a worker's unanswered jobs, the busiest
-//! tenants, the last errors) are held for a few steps in memory, never across something that blocks.
+//! Every job passes here twice: where it enters ([`AdmittingPool`](crate::pool::AdmittingPool)) it
+//! gets an [`Observed`], and where it ends, in whichever layer, that calls [`Traffic::ended`], with
+//! tenant, name, error and duration in hand. Owned by the master; written from whichever thread has
+//! an answer. The locks there (a worker's unanswered jobs, the busiest tenants, the last errors)
+//! are held for a few steps in memory, never across something that blocks.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -130,11 +132,15 @@ impl WorkerTraffic {
         let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         let held = unanswered.held(tenant).pieces;
         if held >= TENANT_UNANSWERED_MAX {
-            return Err(DispatchError::Busy(format!("{held} events of this tenant are not answered yet")));
+            return Err(DispatchError::Busy(format!(
+                "{held} events of this tenant are not answered yet"
+            )));
         }
         let is_full = held + unanswered.total().pieces >= PENDING_MAX;
         if is_full || !unanswered.has_room(tenant, bytes, UNANSWERED_BYTES) {
-            return Err(DispatchError::Busy("its worker has as much to do as it may have".to_owned()));
+            return Err(DispatchError::Busy(
+                "its worker has as much to do as it may have".to_owned(),
+            ));
         }
         unanswered.add(Some(tenant), bytes);
         Ok(())
@@ -183,12 +189,16 @@ impl Traffic {
         &self.workers[worker_for(tenant, self.workers.len())]
     }
 
-    /// Admits a job of so many bytes, if its worker has room for it: then the worker will take it. It takes its room until it has
-    /// ended.
+    /// Admits a job of so many bytes, if its worker has room for it: then the worker will take it.
+    /// It takes its room until it has ended.
     ///
     /// # Errors
     /// `Busy`: too much of this tenant, or of all, is unanswered.
-    pub(in crate::pool) fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
+    pub(in crate::pool) fn admit(
+        &self,
+        job: &mut Observed,
+        bytes: usize,
+    ) -> Result<(), DispatchError> {
         self.worker_of(job.tenant()).admit(job.tenant(), bytes)?;
         job.hold(bytes);
         Ok(())
@@ -238,10 +248,12 @@ mod tests {
         let traffic = Arc::new(Traffic::new(1));
         let (greedy, other) = (TenantId::Guild(1), TenantId::User(1));
         let admit = |tenant, bytes| {
-            let mut job = Observed::new(traffic.clone(), tenant, JobKind::Event, "E", Instant::now());
+            let mut job =
+                Observed::new(traffic.clone(), tenant, JobKind::Event, "E", Instant::now());
             traffic.admit(&mut job, bytes).map(|()| job)
         };
-        let fill = |tenant, bytes| std::iter::from_fn(|| admit(tenant, bytes).ok()).collect::<Vec<_>>();
+        let fill =
+            |tenant, bytes| std::iter::from_fn(|| admit(tenant, bytes).ok()).collect::<Vec<_>>();
         let mut small = fill(greedy, 100);
         assert_eq!(small.len(), TENANT_UNANSWERED_MAX);
         assert!(admit(greedy, 0).is_err());
@@ -272,9 +284,11 @@ mod tests {
         assert_eq!((traffic.workers()[0].total(), traffic.workers()[1].total()), (2, 1));
         assert_eq!(traffic.workers()[0].took(JobKind::Event).count(), 1);
         let busiest: Vec<_> = traffic.busiest().report(9, Instant::now()).tenants;
-        let events = |tenant| busiest.iter().find(|share| share.tenant == tenant).map(|share| share.events);
+        let events =
+            |tenant| busiest.iter().find(|share| share.tenant == tenant).map(|share| share.events);
         assert_eq!((events(first), events(second)), (Some(2), Some(1)));
-        let errors: Vec<_> = traffic.errors().list().into_iter().map(|error| (error.tenant, error.kind)).collect();
+        let errors: Vec<_> =
+            traffic.errors().list().into_iter().map(|error| (error.tenant, error.kind)).collect();
         assert_eq!(errors, [(second, "outcome_unknown"), (first, "busy")]);
     }
 }

@@ -1,7 +1,9 @@
-//! Answers of events that nobody waits for: a failure is told to the operator, since nobody else learns of it.
+//! Answers of events that nobody waits for: a failure is told to the operator, since nobody else
+//! learns of it.
 //!
-//! What was lost, so that it did not run or may not have, is collected for a moment and logged in one line a tenant: when a
-//! worker dies, thousands may be lost at once. Whatever ran and failed is its author's concern, and is counted here.
+//! What was lost, so that it did not run or may not have, is collected for a moment and logged in
+//! one line a tenant: when a worker dies, thousands may be lost at once. Whatever ran and failed is
+//! its author's concern, and is counted here.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +45,8 @@ impl Unseen {
         Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Mutex::default() }))
     }
 
-    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the operator and `observed`.
+    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the
+    /// operator and `observed`.
     ///
     /// # Errors
     /// Why the router did not take it; nothing was sent.
@@ -64,7 +67,11 @@ impl Unseen {
     }
 
     /// The answer of such an event.
-    pub(in crate::pool) fn answer(&self, tenant: TenantId, observed: Option<Box<Observed>>) -> Answer {
+    pub(in crate::pool) fn answer(
+        &self,
+        tenant: TenantId,
+        observed: Option<Box<Observed>>,
+    ) -> Answer {
         let failures = self.0.clone();
         let answer = Answer::callback(move |result| match result {
             Ok(_) => {}
@@ -75,9 +82,11 @@ impl Unseen {
     }
 
     /// Logs what was lost, if it has been collected for long enough. For what comes round every few
-    /// seconds: a supervision loop, or, for a worker in this process, those that ask for its report.
+    /// seconds: a supervision loop, or, for a worker in this process, those that ask for its
+    /// report.
     pub(in crate::pool) fn log_lost(&self, now: Instant) {
-        self.0.log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
+        self.0
+            .log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
     }
 
     /// Whether losses are collected that are not logged yet.
@@ -133,7 +142,8 @@ impl Failures {
         let worker_id = self.worker_id;
         for (tenant, kinds) in tenants {
             let count: u64 = kinds.values().sum();
-            let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            let kinds: Vec<_> =
+                kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             log::warn!(worker = worker_id, tenant:% = tenant;
                 "worker {worker_id}: {count} events for {tenant} that nobody waited for were lost: {}", kinds.join(", ")
             );

@@ -1,9 +1,10 @@
 //! One child process: how it is started, signalled and waited for.
 //!
-//! Owned by its worker's supervision loop, the only thread that signals or reaps it; so a pid is never signalled after it
-//! was waited for. A thread of its own (`watch-I`) reads what it prints and waits for its end, and is joined when the child is
-//! reaped. Stdout and stderr are one socket, so that our end can be shut down: a process that the child left behind may hold
-//! the other end for ever.
+//! Owned by its worker's supervision loop, the only thread that signals or reaps it; so a pid is
+//! never signalled after it was waited for. A thread of its own (`watch-I`) reads what it prints
+//! and waits for its end, and is joined when the child is reaped. Stdout and stderr are one socket,
+//! so that our end can be shut down: a process that the child left behind may hold the other end
+//! for ever.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -26,7 +27,8 @@ use super::output::Lines;
 use super::spawner::Spawner;
 use crate::base::thread::{self, OwnedThread};
 
-/// The variables that a worker gets from the master's environment: nothing that could hold a secret of the master.
+/// The variables that a worker gets from the master's environment: nothing that could hold a secret
+/// of the master.
 const ENVIRONMENT: [&str; 4] = ["PATH", "TZ", "LANG", "RUST_BACKTRACE"];
 
 /// The variable in which a worker gets its token.
@@ -58,8 +60,8 @@ impl Program {
         Ok(program)
     }
 
-    /// The program that this process runs, also when its file is replaced or removed: a master and its workers are of one
-    /// version. (Elsewhere than on Linux, what is there by then.)
+    /// The program that this process runs, also when its file is replaced or removed: a master and
+    /// its workers are of one version. (Elsewhere than on Linux, what is there by then.)
     ///
     /// # Errors
     /// The system does not say what runs.
@@ -108,12 +110,13 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts the process. `on_end` is called, on the watching thread, when it has ended and is to be reaped; without a
-    /// `pidfd` (before Linux 5.3, and elsewhere) when it has closed its output.
+    /// Starts the process. `on_end` is called, on the watching thread, when it has ended and is to
+    /// be reaped; without a `pidfd` (before Linux 5.3, and elsewhere) when it has closed its
+    /// output.
     ///
-    /// It gets a process group of its own, so that Ctrl-C in a terminal reaches the master only, which drains before it ends
-    /// its workers. Its stdin stays open as long as the process is held here: `--lifeline stdin` makes it end when the
-    /// master goes.
+    /// It gets a process group of its own, so that Ctrl-C in a terminal reaches the master only,
+    /// which drains before it ends its workers. Its stdin stays open as long as the process is held
+    /// here: `--lifeline stdin` makes it end when the master goes.
     ///
     /// # Blocks
     /// Until it runs; see [`Spawner::spawn`].
@@ -132,15 +135,22 @@ impl Child {
         let (output, childs_output) = UnixStream::pair()?;
         let read_end = output.try_clone()?;
         let childs_stdout = childs_output.try_clone()?;
-        command.stdin(Stdio::piped()).stdout(OwnedFd::from(childs_stdout)).stderr(OwnedFd::from(childs_output));
-        let named =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", spec.program.path.display()));
+        command
+            .stdin(Stdio::piped())
+            .stdout(OwnedFd::from(childs_stdout))
+            .stderr(OwnedFd::from(childs_output));
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", spec.program.path.display()))
+        };
         let process = spec.spawner.spawn(command).map_err(named)?;
         // From here on, dropping it ends and reaps the process.
-        let mut child = Self { process, is_reaped: false, output, watch: None, _spawner: spec.spawner.clone() };
+        let mut child =
+            Self { process, is_reaped: false, output, watch: None, _spawner: spec.spawner.clone() };
         let lines = spec.spawner.output().lines(worker_id, child.pid());
         let pidfd = pid_of(&child.process).and_then(open_pidfd);
-        child.watch = Some(thread::spawn(format!("watch-{worker_id}"), move || watch(read_end, pidfd, lines, on_end))?);
+        child.watch = Some(thread::spawn(format!("watch-{worker_id}"), move || {
+            watch(read_end, pidfd, lines, on_end)
+        })?);
         Ok(child)
     }
 
@@ -157,7 +167,8 @@ impl Child {
 
     /// Asks the process to end.
     pub(super) fn terminate(&self) {
-        // Not reaped, so the pid is still this process's. It cannot fail but for a process that has just ended.
+        // Not reaped, so the pid is still this process's. It cannot fail but for a process that has
+        // just ended.
         if !self.is_reaped
             && let Some(pid) = pid_of(&self.process)
         {

@@ -1,7 +1,8 @@
 //! A worker in a process of its own (or somebody else's), as the rest of the master sees it.
 //!
-//! Its supervision loop (`super-I`, in `supervision`) keeps the process running. Dispatches do not pass through the loop: they
-//! take the [`Router`] straight to the link. Calls come from any thread.
+//! Its supervision loop (`super-I`, in `supervision`) keeps the process running. Dispatches do not
+//! pass through the loop: they take the [`Router`] straight to the link. Calls come from any
+//! thread.
 
 use std::fmt;
 use std::io;
@@ -30,8 +31,9 @@ use crate::pool::observe::unseen::Unseen;
 use crate::pool::route::Router;
 use crate::pool::vms::Vms;
 
-/// Limit: notes waiting for the loop. There are a handful for each connection and child; a link whose note finds no room
-/// is closed, and its worker connects again. Their places are made at once, for each worker.
+/// Limit: notes waiting for the loop. There are a handful for each connection and child; a link
+/// whose note finds no room is closed, and its worker connects again. Their places are made at
+/// once, for each worker.
 const NOTES_MAX: usize = 64;
 
 /// Limit: for the loop to take an operator's wish. It never blocks for long.
@@ -93,15 +95,20 @@ pub enum RestartError {
     External,
     /// The master stops, or nobody supervises the worker any more.
     Ending,
-    /// It was not ready again: it failed, an operator stopped it, or it took too long. The text says which.
+    /// It was not ready again: it failed, an operator stopped it, or it took too long. The text
+    /// says which.
     NotReady(String),
 }
 
 impl fmt::Display for RestartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RestartError::External => f.write_str("somebody else starts this worker, and has to restart it"),
-            RestartError::Ending => f.write_str("the master stops, or this worker's supervision has ended"),
+            RestartError::External => {
+                f.write_str("somebody else starts this worker, and has to restart it")
+            }
+            RestartError::Ending => {
+                f.write_str("the master stops, or this worker's supervision has ended")
+            }
             RestartError::NotReady(text) => f.write_str(text),
         }
     }
@@ -165,12 +172,15 @@ pub(super) enum Note {
 }
 
 impl WorkerProcessHandle {
-    /// Starts the supervision loop, which starts the process. `on_change` is called whenever the worker's state
-    /// changed, on the loop's thread; it must not block.
+    /// Starts the supervision loop, which starts the process. `on_change` is called whenever the
+    /// worker's state changed, on the loop's thread; it must not block.
     ///
     /// # Errors
     /// The operating system refused a thread.
-    pub fn start(config: ProcessConfig, on_change: impl Fn() + Send + Sync + 'static) -> io::Result<Arc<Self>> {
+    pub fn start(
+        config: ProcessConfig,
+        on_change: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<Arc<Self>> {
         let (notes_tx, notes_rx) = bounded(NOTES_MAX);
         let kind = if config.child.is_some() { Kind::Child } else { Kind::External };
         let supervisor = Supervisor::new(kind, config.policy);
@@ -217,7 +227,8 @@ impl WorkerProcessHandle {
         let (taken_tx, taken_rx) = bounded(0);
         let note = Note::Wish(event, taken_tx);
         self.shared.notes_tx.send_timeout(note, NOTE_TIMEOUT).map_err(|_| RestartError::Ending)?;
-        // So that whoever looks at the worker afterwards sees what became of the wish and not what was before it.
+        // So that whoever looks at the worker afterwards sees what became of the wish and not what
+        // was before it.
         let _ = taken_rx.recv_timeout(NOTE_TIMEOUT);
         Ok(())
     }
@@ -225,7 +236,8 @@ impl WorkerProcessHandle {
     fn end(&self, event: Event, deadline: Instant) -> bool {
         self.shared.is_ending.store(true, Ordering::SeqCst);
         let (gone_tx, gone_rx) = bounded(0);
-        // A loop that has ended drops the note, and with it the sender: then the process is gone already.
+        // A loop that has ended drops the note, and with it the sender: then the process is gone
+        // already.
         let _ = self.shared.notes_tx.send_deadline(Note::End(event, gone_tx), deadline);
         let gone = matches!(gone_rx.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected));
         if gone {
@@ -282,8 +294,14 @@ impl Managed for WorkerProcessHandle {
         match status.state {
             State::Ready if status.restarts.total() > restarts => Ok(()),
             state => {
-                let last_exit = status.last_exit.map(|exit| format!("; its last process: {exit}")).unwrap_or_default();
-                Err(RestartError::NotReady(format!("worker {} is {state}{last_exit}", self.shared.id)))
+                let last_exit = status
+                    .last_exit
+                    .map(|exit| format!("; its last process: {exit}"))
+                    .unwrap_or_default();
+                Err(RestartError::NotReady(format!(
+                    "worker {} is {state}{last_exit}",
+                    self.shared.id
+                )))
             }
         }
     }
@@ -318,7 +336,14 @@ impl WorkerLike for WorkerProcessHandle {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    ) {
         self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
     }
 
@@ -406,7 +431,11 @@ impl Shared {
             if is_so(&status) || left.is_zero() {
                 return status.clone();
             }
-            status = self.status_changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+            status = self
+                .status_changed
+                .wait_timeout(status, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -423,14 +452,19 @@ impl Shared {
             return None;
         }
         let running = match &health.longest {
-            Some((tenant, event, ms)) => format!("it has been running {event} of {tenant} for {} s", ms / 1000),
+            Some((tenant, event, ms)) => {
+                format!("it has been running {event} of {tenant} for {} s", ms / 1000)
+            }
             None => "nothing of a tenant's runs there".to_owned(),
         };
-        Some(format!("an executor has not come back to its loop for {} s; {running}", stale.as_secs()))
+        Some(format!(
+            "an executor has not come back to its loop for {} s; {running}",
+            stale.as_secs()
+        ))
     }
 
-    /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker any more; its process was
-    /// killed and reaped with what the loop owned.
+    /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker
+    /// any more; its process was killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
         self.publish(|status| status.looked_at = None);
         if let ThreadExit::Panicked(_) = exit {
@@ -449,7 +483,9 @@ impl Shared {
     fn note(&self, note: Note) {
         match self.notes_tx.try_send(note) {
             Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Note::Look)) => {}
-            Err(TrySendError::Full(Note::Connected(conn) | Note::Ready(conn))) => conn.close(close_code::GOING_AWAY),
+            Err(TrySendError::Full(Note::Connected(conn) | Note::Ready(conn))) => {
+                conn.close(close_code::GOING_AWAY)
+            }
             // The loop looks after the child and a closed link at its next turn anyway.
             Err(TrySendError::Full(_)) => {
                 log::warn!(worker = self.id; "worker {}: its supervision falls behind", self.id)
@@ -471,7 +507,8 @@ impl LinkObserver for Shared {
         let asks = {
             let mut status = self.status();
             // That of an earlier process says nothing about this one.
-            if status.conn.as_ref().is_none_or(|current| current.generation() != conn.generation()) {
+            if status.conn.as_ref().is_none_or(|current| current.generation() != conn.generation())
+            {
                 return;
             }
             let hangs = self.hangs(&health).is_some();
@@ -486,7 +523,8 @@ impl LinkObserver for Shared {
     fn disconnected(&self, conn: &MesophyllServerConn, cause: &CloseCause) {
         let in_flight = conn.in_flight_events();
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        // The end of a replaced link may be told after that of its successor, and says nothing about it.
+        // The end of a replaced link may be told after that of its successor, and says nothing
+        // about it.
         if lost.as_ref().is_none_or(|(of, _)| *of < conn.generation()) {
             *lost = Some((conn.generation(), in_flight));
         }

@@ -1,8 +1,9 @@
 //! What workers print: line by line into the master's log, with the worker's number and pid.
 //!
-//! A worker is never to wait for our log. So its output is drained always, by its own watch (`watch-I`, see `child`), and
-//! handed to one thread for all workers (`wk-log`) that does the writing. Lines that come faster than the bound, or while the log
-//! itself is stuck, are counted and dropped. The last ones are kept, dropped or not, to be shown with the worker's death.
+//! A worker is never to wait for our log. So its output is drained always, by its own watch
+//! (`watch-I`, see `child`), and handed to one thread for all workers (`wk-log`) that does the
+//! writing. Lines that come faster than the bound, or while the log itself is stuck, are counted
+//! and dropped. The last ones are kept, dropped or not, to be shown with the worker's death.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +19,8 @@ use crate::base::metrics::Counter;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::log_line::{self, PrintedLine};
 
-/// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last [`Lines`] is gone.
+/// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last
+/// [`Lines`] is gone.
 #[derive(Debug)]
 pub(super) struct OutputLog {
     // In this order: the thread's wake-up before it is joined.
@@ -78,7 +80,8 @@ fn write(lines_rx: &Receiver<Line>) {
 }
 
 impl Line {
-    /// Logs it as the worker's own, with the time and the fields that it had there, for a log that has fields.
+    /// Logs it as the worker's own, with the time and the fields that it had there, for a log that
+    /// has fields.
     fn log(&self) {
         let Self { worker_id, pid, level, text, ts, printed } = self;
         let mut about = vec![
@@ -92,8 +95,12 @@ impl Line {
                 (log_line::TARGET, Value::from(&*printed.target)),
                 (log_line::MESSAGE, Value::from(&*printed.message)),
             ]);
-            about.extend(printed.tenant.as_deref().map(|tenant| (log_line::TENANT, Value::from(tenant))));
-            about.extend(printed.request_id.as_deref().map(|id| (log_line::REQUEST_ID, Value::from(id))));
+            about.extend(
+                printed.tenant.as_deref().map(|tenant| (log_line::TENANT, Value::from(tenant))),
+            );
+            about.extend(
+                printed.request_id.as_deref().map(|id| (log_line::REQUEST_ID, Value::from(id))),
+            );
         } else {
             // Whose it is stands beside it.
             about.push((log_line::MESSAGE, Value::from(&**text)));
@@ -102,7 +109,8 @@ impl Line {
         if *level <= log::max_level() {
             let mut record = Record::builder();
             let record = record.level(*level).target(module_path!()).key_values(&about);
-            log::logger().log(&record.args(format_args!("worker {worker_id} (pid {pid}): {text}")).build());
+            log::logger()
+                .log(&record.args(format_args!("worker {worker_id} (pid {pid}): {text}")).build());
         }
     }
 }
@@ -130,7 +138,8 @@ impl Lines {
     /// Takes in what was read.
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            let (text, ends) =
+                piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
             let room = limits::WORKER_OUTPUT_LINE_MAX_BYTES - self.line.len();
             self.is_cut |= text.len() > room;
             self.line.extend_from_slice(&text[..text.len().min(room)]);
@@ -194,14 +203,20 @@ impl Lines {
     }
 
     /// Hands a line over; false if there is no room for it.
-    fn is_sent(&self, level: Level, text: String, ts: Option<String>, printed: Option<Box<PrintedLine>>) -> bool {
+    fn is_sent(
+        &self,
+        level: Level,
+        text: String,
+        ts: Option<String>,
+        printed: Option<Box<PrintedLine>>,
+    ) -> bool {
         let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, ts, printed };
         self.lines_tx.len() < self.room && self.lines_tx.send(line).is_ok()
     }
 }
 
-/// The level of a line of a worker's own log, and what follows; anything else is something that should not happen, such as
-/// a panic's message.
+/// The level of a line of a worker's own log, and what follows; anything else is something that
+/// should not happen, such as a panic's message.
 fn level(line: &str) -> (Level, &str) {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     let is_level = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
@@ -222,7 +237,8 @@ struct Rate {
 impl Rate {
     fn admits(&mut self, now: Instant) -> bool {
         let gained = self.since.map_or(f64::INFINITY, |since| {
-            now.saturating_duration_since(since).as_secs_f64() * f64::from(limits::WORKER_OUTPUT_LINES_PER_SECOND)
+            now.saturating_duration_since(since).as_secs_f64()
+                * f64::from(limits::WORKER_OUTPUT_LINES_PER_SECOND)
         });
         self.since = Some(now);
         self.saved = (self.saved + gained).min(f64::from(limits::WORKER_OUTPUT_BURST));
@@ -243,7 +259,12 @@ mod tests {
     fn lines(room: usize) -> (Lines, Receiver<Line>) {
         let (lines_tx, lines_rx) = unbounded();
         let dropped = Arc::default();
-        let log = OutputLog { lines_tx, room, dropped, _thread: thread::spawn("none", || ()).expect("spawn") };
+        let log = OutputLog {
+            lines_tx,
+            room,
+            dropped,
+            _thread: thread::spawn("none", || ()).expect("spawn"),
+        };
         (log.lines(3, 77), lines_rx)
     }
 
@@ -258,7 +279,10 @@ mod tests {
         for piece in ["INFO  [x] a", "b\nDEBUG c\nthread 'x' pan", "icked\n\nERRORS d\nlast"] {
             lines.push(piece.as_bytes(), now);
         }
-        assert_eq!(texts(&lines_rx), ["INFO [x] ab", "DEBUG c", "WARN thread 'x' panicked", "WARN ", "WARN ERRORS d"]);
+        assert_eq!(
+            texts(&lines_rx),
+            ["INFO [x] ab", "DEBUG c", "WARN thread 'x' panicked", "WARN ", "WARN ERRORS d"]
+        );
         assert_eq!(lines.finish(now).back().map(String::as_str), Some("last"));
         assert_eq!(texts(&lines_rx), ["WARN last"]);
     }
@@ -269,7 +293,10 @@ mod tests {
         lines.push(b"2026-01-02T03:04:05.678901Z ERROR [x] a\nERROR [x] b\n", Instant::now());
         let sent: Vec<Line> = lines_rx.try_iter().collect();
         assert_eq!((sent[0].level, sent[0].text.as_str()), (Level::Error, "[x] a"));
-        assert_eq!((sent[0].ts.as_deref(), &sent[1].ts), (Some("2026-01-02T03:04:05.678901Z"), &None));
+        assert_eq!(
+            (sent[0].ts.as_deref(), &sent[1].ts),
+            (Some("2026-01-02T03:04:05.678901Z"), &None)
+        );
     }
 
     #[test]
@@ -277,14 +304,27 @@ mod tests {
         let (mut lines, lines_rx) = lines(100);
         let now = Instant::now();
         let line = r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"debug","role":"worker","pid":1,"worker":9,"tenant":"guild:5","target":"tenant/guild:5","message":"a\nb"}"#;
-        lines.push(format!("{line}\n{{\"ts\":\"x\"}}\n{}", &line[..line.len() - 10]).as_bytes(), now);
+        lines.push(
+            format!("{line}\n{{\"ts\":\"x\"}}\n{}", &line[..line.len() - 10]).as_bytes(),
+            now,
+        );
         let tail = lines.finish(now);
         let sent: Vec<Line> = lines_rx.try_iter().collect();
-        assert_eq!((sent[0].level, sent[0].text.as_str()), (Level::Debug, "[tenant/guild:5] a\\nb"));
+        assert_eq!(
+            (sent[0].level, sent[0].text.as_str()),
+            (Level::Debug, "[tenant/guild:5] a\\nb")
+        );
         let printed = sent[0].printed.as_ref().expect("understood");
-        assert_eq!((printed.tenant.as_deref(), printed.message.as_str()), (Some("guild:5"), "a\nb"));
+        assert_eq!(
+            (printed.tenant.as_deref(), printed.message.as_str()),
+            (Some("guild:5"), "a\nb")
+        );
         assert_eq!((sent[1].level, &sent[1].printed), (Level::Warn, &None));
-        assert_eq!((sent[2].level, &sent[2].printed), (Level::Warn, &None), "killed in the middle of a line");
+        assert_eq!(
+            (sent[2].level, &sent[2].printed),
+            (Level::Warn, &None),
+            "killed in the middle of a line"
+        );
         assert!(sent[2].text.starts_with("{\"ts\":\"2026-"));
         assert_eq!(tail[0], "DEBUG [tenant/guild:5] a\\nb", "for people");
     }
@@ -311,11 +351,15 @@ mod tests {
         let burst = limits::WORKER_OUTPUT_BURST as usize;
         assert_eq!(texts(&lines_rx).len(), burst);
         lines.push(b"INFO later\n", start + Duration::from_secs(1));
-        let said = format!("WARN {} lines of its output were dropped: too many at once", 100_000 - burst);
+        let said =
+            format!("WARN {} lines of its output were dropped: too many at once", 100_000 - burst);
         assert_eq!(lines.dropped_in_all.get(), 100_000 - burst as u64);
         assert_eq!(texts(&lines_rx), [said, "INFO later".to_owned()]);
         let tail = lines.finish(start);
-        assert_eq!((tail.len(), tail[0].as_str()), (limits::WORKER_OUTPUT_TAIL_LINES, "INFO 99951"));
+        assert_eq!(
+            (tail.len(), tail[0].as_str()),
+            (limits::WORKER_OUTPUT_TAIL_LINES, "INFO 99951")
+        );
     }
 
     #[test]

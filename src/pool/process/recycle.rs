@@ -1,13 +1,15 @@
-//! When a worker that is well is started anew all the same: after so many events, at so much memory, at such an age. Pure.
+//! When a worker that is well is started anew all the same: after so many events, at so much
+//! memory, at such an age. Pure.
 //!
-//! Each process has limits of its own, up to a tenth more or less, so that workers that started together do not end together.
+//! Each process has limits of its own, up to a tenth more or less, so that workers that started
+//! together do not end together.
 
 use std::time::Duration;
 
 use crate::wire::message::Health;
 
-/// Limit: a process younger than this is not recycled for its memory. What a worker needs to be ready at all would otherwise start
-/// the next one at once, for ever, if the limit is below it.
+/// Limit: a process younger than this is not recycled for its memory. What a worker needs to be
+/// ready at all would otherwise start the next one at once, for ever, if the limit is below it.
 const MEMORY_SETTLES: Duration = Duration::from_secs(10);
 
 /// Limits after which a worker is recycled; none by default.
@@ -78,8 +80,12 @@ mod tests {
 
     #[test]
     fn limits_are_spread_by_a_tenth() {
-        let recycle = Recycle { events: Some(1000), memory_bytes: None, age: Some(Duration::from_secs(100)) };
-        assert_eq!((recycle.spread(0.0).events, recycle.spread(1.0).events), (Some(900), Some(1100)));
+        let recycle =
+            Recycle { events: Some(1000), memory_bytes: None, age: Some(Duration::from_secs(100)) };
+        assert_eq!(
+            (recycle.spread(0.0).events, recycle.spread(1.0).events),
+            (Some(900), Some(1100))
+        );
         assert_eq!(recycle.spread(0.5).age, Some(Duration::from_secs(100)));
     }
 }

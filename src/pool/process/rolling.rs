@@ -1,7 +1,9 @@
-//! Rolling restarts: the workers are started anew one after the other, each when the one before is ready again.
+//! Rolling restarts: the workers are started anew one after the other, each when the one before is
+//! ready again.
 //!
 //! A thread of its own (`rolling`) while one is under way, owned by [`Rolling`]. It blocks in
-//! [`Managed::wait_restarted`]; its wake-ups are the worker's changes, among them that it ends for good.
+//! [`Managed::wait_restarted`]; its wake-ups are the worker's changes, among them that it ends for
+//! good.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +82,8 @@ impl Rolling {
             if report.is_running {
                 return Err(RollError::UnderWay);
             }
-            *report = RollReport { is_running: true, number: report.number + 1, ..RollReport::default() };
+            *report =
+                RollReport { is_running: true, number: report.number + 1, ..RollReport::default() };
         }
         let shared = self.shared.clone();
         let ended = self.shared.clone();

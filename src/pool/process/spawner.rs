@@ -1,8 +1,10 @@
-//! Starts the worker processes, all of them from one thread (`spawner`) that lives as long as the master.
+//! Starts the worker processes, all of them from one thread (`spawner`) that lives as long as the
+//! master.
 //!
-//! On Linux a child that asked for it gets a signal when the *thread* that started it ends (`PR_SET_PDEATHSIG`). A worker
-//! asks for KILL, so whatever becomes of the loop that supervises it, it must not be the loop that starts it. Owned by
-//! every [`ChildSpec`](crate::pool::ChildSpec) together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
+//! On Linux a child that asked for it gets a signal when the *thread* that started it ends
+//! (`PR_SET_PDEATHSIG`). A worker asks for KILL, so whatever becomes of the loop that supervises
+//! it, it must not be the loop that starts it. Owned by every [`ChildSpec`](crate::pool::ChildSpec)
+//! together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
 //! process takes it, or goes, within [`SPAWN_TIMEOUT`].
 
 use std::io;
@@ -15,7 +17,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::output::OutputLog;
 use crate::base::thread::{self, OwnedThread};
 
-/// Limit: for starting a process. The system forks in milliseconds; a supervision loop is not to hang on one that does not.
+/// Limit: for starting a process. The system forks in milliseconds; a supervision loop is not to
+/// hang on one that does not.
 const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The thread that starts processes, and the one that logs what they print.
@@ -55,7 +58,9 @@ impl Spawner {
         // Without room: a process is handed over to somebody who waits for it, or it is not.
         let (started_tx, started_rx) = bounded(0);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "starting a process takes too long");
-        self.requests_tx.send_timeout(Request { command, started_tx }, SPAWN_TIMEOUT).map_err(|_| late())?;
+        self.requests_tx
+            .send_timeout(Request { command, started_tx }, SPAWN_TIMEOUT)
+            .map_err(|_| late())?;
         started_rx.recv_timeout(SPAWN_TIMEOUT).unwrap_or_else(|_| Err(late()))
     }
 

@@ -1,7 +1,8 @@
-//! The supervision loop of one worker (`super-I`): feeds the state machine in `supervisor` with what happened to the child
-//! and its link, and carries out what it decides.
+//! The supervision loop of one worker (`super-I`): feeds the state machine in `supervisor` with
+//! what happened to the child and its link, and carries out what it decides.
 //!
-//! The one thread that signals and reaps the child. Owned by the worker's handle, which joins it; its wake-up is a note.
+//! The one thread that signals and reaps the child. Owned by the worker's handle, which joins it;
+//! its wake-up is a note.
 
 use std::collections::BTreeSet;
 use std::process::ExitStatus;
@@ -20,12 +21,13 @@ use super::child::{Child, ChildSpec, describe};
 use super::handle::{Note, Shared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
-/// Between the end of a child's output and its being reaped, where nothing else tells of its end; a child that closed its
-/// output but lives is looked at again after this.
+/// Between the end of a child's output and its being reaped, where nothing else tells of its end; a
+/// child that closed its output but lives is looked at again after this.
 const REAP_PAUSE: Duration = Duration::from_millis(20);
 
-/// The loop comes round at least this often. It shows that it lives; and a dispatch that began to wait while it slept is tidied up
-/// after soon enough, as its caller enforces its deadline by itself.
+/// The loop comes round at least this often. It shows that it lives; and a dispatch that began to
+/// wait while it slept is tidied up after soon enough, as its caller enforces its deadline by
+/// itself.
 const ROUND: Duration = Duration::from_secs(1);
 
 /// Between two looks at whether a worker that drains has answered everything.
@@ -78,7 +80,8 @@ impl Supervision {
         }
     }
 
-    /// Blocks: until a note, the next deadline, or the end of a round; ends when the worker has ended for good.
+    /// Blocks: until a note, the next deadline, or the end of a round; ends when the worker has
+    /// ended for good.
     pub(super) fn run(mut self) {
         self.step(Event::Tick);
         loop {
@@ -94,7 +97,10 @@ impl Supervision {
             self.shared.router.expire(Instant::now());
             self.shared.unseen.log_lost(Instant::now());
             self.step(Event::Tick);
-            if !self.waiting_for_end.is_empty() && self.child.is_none() && !self.supervisor.is_draining() {
+            if !self.waiting_for_end.is_empty()
+                && self.child.is_none()
+                && !self.supervisor.is_draining()
+            {
                 return;
             }
         }
@@ -106,7 +112,10 @@ impl Supervision {
         let drain = self.supervisor.is_draining().then(|| now + DRAIN_PAUSE);
         let expire = self.shared.router.expire(now);
         let age = if self.supervisor.state() == State::Ready { self.recycled_at() } else { None };
-        [self.supervisor.due(), reap, drain, expire, age].into_iter().flatten().fold(now + ROUND, Instant::min)
+        [self.supervisor.due(), reap, drain, expire, age]
+            .into_iter()
+            .flatten()
+            .fold(now + ROUND, Instant::min)
     }
 
     fn recycled_at(&self) -> Option<Instant> {
@@ -118,7 +127,8 @@ impl Supervision {
         match note {
             Note::Connected(conn) => {
                 // Notes of two connections may cross; only the newest counts.
-                if self.conn.as_ref().is_none_or(|current| current.generation() < conn.generation()) {
+                if self.conn.as_ref().is_none_or(|current| current.generation() < conn.generation())
+                {
                     self.generation = conn.generation();
                     self.conn = Some(conn);
                     self.step(Event::Connected);
@@ -146,8 +156,12 @@ impl Supervision {
     fn tell_wish(&self, event: &Event) {
         let id = self.shared.id;
         match event {
-            Event::Restart(why) => log::info!(worker = id; "worker {id} is restarted: {}", why.text),
-            Event::Kill => log::info!(worker = id; "worker {id} is killed, and stays stopped until it is restarted"),
+            Event::Restart(why) => {
+                log::info!(worker = id; "worker {id} is restarted: {}", why.text)
+            }
+            Event::Kill => {
+                log::info!(worker = id; "worker {id} is killed, and stays stopped until it is restarted")
+            }
             _ => {}
         }
     }
@@ -167,7 +181,9 @@ impl Supervision {
     /// What the worker did when it was last heard of.
     fn doing(&self) -> String {
         match self.shared.status().health.as_ref().and_then(|health| health.longest.as_ref()) {
-            Some((tenant, event, ms)) => format!("; it was last seen running {event} of {tenant} for {ms} ms"),
+            Some((tenant, event, ms)) => {
+                format!("; it was last seen running {event} of {tenant} for {ms} ms")
+            }
             None => String::new(),
         }
     }
@@ -234,7 +250,8 @@ impl Supervision {
         };
         let in_flight = self.in_flight();
         self.tell_end(&how, &in_flight);
-        // The end of one that was told to end says nothing of what it ran, nor does one that ended by its own will.
+        // The end of one that was told to end says nothing of what it ran, nor does one that ended
+        // by its own will.
         if !self.supervisor.was_told_to_end() && !is_success {
             self.blame(&how, in_flight.into_iter().map(|event| event.tenant).collect());
         }
@@ -250,7 +267,8 @@ impl Supervision {
         in_flight
     }
 
-    /// Notes a death, or a hang, against these tenants; who is quarantined for it has nothing left that waits.
+    /// Notes a death, or a hang, against these tenants; who is quarantined for it has nothing left
+    /// that waits.
     fn blame(&self, how: &str, tenants: BTreeSet<TenantId>) {
         let culprits = self.shared.quarantine.died(self.shared.id, how, &tenants, Instant::now());
         if !culprits.is_empty() {
@@ -258,7 +276,8 @@ impl Supervision {
         }
     }
 
-    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it did and said last.
+    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it did
+    /// and said last.
     fn tell_end(&mut self, how: &str, in_flight: &[InFlight]) {
         let Some(child) = self.child.take() else { return };
         let (id, pid) = (self.shared.id, child.pid());
@@ -316,8 +335,10 @@ impl Supervision {
             Action::Spawn => self.spawn(),
             Action::Terminate => {
                 // The others were told as they were noticed.
-                let fault =
-                    self.supervisor.fault().filter(|why| matches!(why.cause, Cause::NotReady | Cause::LinksLost));
+                let fault = self
+                    .supervisor
+                    .fault()
+                    .filter(|why| matches!(why.cause, Cause::NotReady | Cause::LinksLost));
                 if let Some(why) = fault {
                     log::warn!(worker = self.shared.id; "worker {} is ended: {}", self.shared.id, why.text);
                 }
@@ -343,8 +364,14 @@ impl Supervision {
             Action::RouteToQueue => self.shared.router.to_queue(),
             Action::RouteToNobody(reason) => {
                 let id = self.shared.id;
-                match self.supervisor.last_exit().filter(|_| self.supervisor.state() == State::Failed) {
-                    Some(how) => log::error!(worker = id; "worker {id}: {reason}; the last time: {how}"),
+                match self
+                    .supervisor
+                    .last_exit()
+                    .filter(|_| self.supervisor.state() == State::Failed)
+                {
+                    Some(how) => {
+                        log::error!(worker = id; "worker {id}: {reason}; the last time: {how}")
+                    }
                     None => log::debug!(worker = id; "worker {id}: {reason}"),
                 }
                 self.shared.router.to_nobody(&reason);
@@ -358,8 +385,10 @@ impl Supervision {
         self.child_ended = false;
         let spawn = self.spawns;
         let notes_tx = self.shared.notes_tx();
-        // Blocks only while the loop is behind by 64 notes; the loop joins this thread only after the note.
-        let on_end = move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
+        // Blocks only while the loop is behind by 64 notes; the loop joins this thread only after
+        // the note.
+        let on_end =
+            move || drop(notes_tx.send_timeout(Note::ChildEnded(spawn), Duration::from_secs(1)));
         match Child::spawn(spec, self.shared.id, on_end) {
             Ok(child) => {
                 log::info!(worker = self.shared.id; "worker {} started as pid {}", self.shared.id, child.pid());
@@ -414,7 +443,8 @@ fn jitter() -> f64 {
     // 53 bits are what an f64 holds exactly.
     (random::u64() >> 11) as f64 / (1u64 << 53) as f64
 }
-/// Counts the ends of links, so that a peer that connects and goes a thousand times a second does not fill the log.
+/// Counts the ends of links, so that a peer that connects and goes a thousand times a second does
+/// not fill the log.
 #[derive(Debug, Default)]
 struct LinkEnds {
     since: Option<Instant>,

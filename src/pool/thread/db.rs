@@ -1,7 +1,8 @@
-//! [`WorkerDb`]: the database as a worker's tenants see it, in this process or over HTTP, with nothing to tell which.
+//! [`WorkerDb`]: the database as a worker's tenants see it, in this process or over HTTP, with
+//! nothing to tell which.
 //!
-//! Over HTTP the rules are checked here before anything is sent, so that a refusal costs no round trip and reads the same;
-//! the master checks them again. Called from a worker's I/O threads.
+//! Over HTTP the rules are checked here before anything is sent, so that a refusal costs no round
+//! trip and reads the same; the master checks them again. Called from a worker's I/O threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use crate::runtime::TenantDb;
 use crate::store::global::{GlobalAddress, check_op};
 use crate::store::{Caller, DbState, rules};
 use crate::wire::data::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState,
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, Scopes,
+    TenantId, TenantState,
 };
 
 /// A worker's way to the database.
@@ -35,8 +37,8 @@ impl WorkerDb {
         WorkerDb::Mesophyll(client)
     }
 
-    /// Ends what is under way to the master with an error, and everything later. A store in this process goes on: it is
-    /// not only this worker's.
+    /// Ends what is under way to the master with an error, and everything later. A store in this
+    /// process goes on: it is not only this worker's.
     pub fn close(&self) {
         match self {
             WorkerDb::Direct(..) => {}
@@ -46,7 +48,12 @@ impl WorkerDb {
 }
 
 impl TenantDb for WorkerDb {
-    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+    ) -> Result<Option<KvRecord>, DbError> {
         match self {
             WorkerDb::Direct(db, caller) => {
                 caller.check_owns(tenant)?;
@@ -70,7 +77,13 @@ impl TenantDb for WorkerDb {
         }
     }
 
-    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError> {
+    fn kv_set(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+        value: EncodedValue,
+    ) -> Result<(), DbError> {
         match self {
             WorkerDb::Direct(db, caller) => {
                 caller.check_owns(tenant)?;
@@ -99,7 +112,12 @@ impl TenantDb for WorkerDb {
         }
     }
 
-    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError> {
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        pattern: String,
+    ) -> Result<Vec<KvRecord>, DbError> {
         match self {
             WorkerDb::Direct(db, caller) => {
                 caller.check_owns(tenant)?;
@@ -129,11 +147,17 @@ impl TenantDb for WorkerDb {
                 caller.check_owns(tenant)?;
                 db.set_tenant_state(tenant, &state)
             }
-            WorkerDb::Mesophyll(client) => client.set_tenant_state(tenant, &rules::check_tenant_state(&state)?),
+            WorkerDb::Mesophyll(client) => {
+                client.set_tenant_state(tenant, &rules::check_tenant_state(&state)?)
+            }
         }
     }
 
-    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_kv_find(
+        &self,
+        query: String,
+        scope: String,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         match self {
             WorkerDb::Direct(db, _) => db.global_find(&query, &scope),
             WorkerDb::Mesophyll(client) => {

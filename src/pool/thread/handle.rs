@@ -1,8 +1,10 @@
-//! A worker in this process, as the rest of the master sees it: one that can be drained, ended and started anew.
+//! A worker in this process, as the rest of the master sees it: one that can be drained, ended and
+//! started anew.
 //!
-//! Nobody can restart a thread from outside; but a [`WorkerThread`] can be told to end, and another be made in its place. Meanwhile
-//! dispatches wait as they do for a worker process. A thread of its own (`anew-I`) does that, owned by the handle; it
-//! blocks on what is in flight and on the old worker's end, which have deadlines, and ends early when the handle does.
+//! Nobody can restart a thread from outside; but a [`WorkerThread`] can be told to end, and another
+//! be made in its place. Meanwhile dispatches wait as they do for a worker process. A thread of its
+//! own (`anew-I`) does that, owned by the handle; it blocks on what is in flight and on the old
+//! worker's end, which have deadlines, and ends early when the handle does.
 
 use std::fmt;
 use std::io;
@@ -80,7 +82,8 @@ struct GateState {
 }
 
 impl WorkerThreadHandle {
-    /// Makes the worker. When it is restarted, what it has in flight may take `drain_timeout` to be answered. `on_change` is called whenever its state changed; it must not block.
+    /// Makes the worker. When it is restarted, what it has in flight may take `drain_timeout` to be
+    /// answered. `on_change` is called whenever its state changed; it must not block.
     ///
     /// # Blocks
     /// As `make` does: until its tenant states are loaded.
@@ -117,7 +120,8 @@ impl WorkerThreadHandle {
         Ok(Arc::new(Self { shared, anew: Mutex::new(None) }))
     }
 
-    /// A tenant's own template may have changed. One that is being started reads templates when they are needed.
+    /// A tenant's own template may have changed. One that is being started reads templates when
+    /// they are needed.
     pub fn reload_template(&self, tenant: TenantId) {
         let gate = self.shared.status().gate.clone();
         if let Some(gate) = gate {
@@ -132,7 +136,8 @@ impl Managed for WorkerThreadHandle {
         self.shared.unseen.log_lost(Instant::now());
         let status = self.shared.status().clone();
         // What it says of its process is the master's own, which nobody shall count twice.
-        let health = status.gate.as_ref().map(|gate| Health { process: None, ..gate.0.worker.health() });
+        let health =
+            status.gate.as_ref().map(|gate| Health { process: None, ..gate.0.worker.health() });
         WorkerReport {
             id: self.shared.id,
             state: status.state,
@@ -150,7 +155,9 @@ impl Managed for WorkerThreadHandle {
 
     fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
         let gate = self.shared.status().gate.clone();
-        gate.map_or(Vms::Unknown, |gate| Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect()))
+        gate.map_or(Vms::Unknown, |gate| {
+            Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect())
+        })
     }
 
     fn supervised_at(&self) -> Option<Instant> {
@@ -198,13 +205,22 @@ impl Managed for WorkerThreadHandle {
             if left.is_zero() {
                 break;
             }
-            status = self.shared.status_changed.wait_timeout(status, left).unwrap_or_else(PoisonError::into_inner).0;
+            status = self
+                .shared
+                .status_changed
+                .wait_timeout(status, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         if status.state == State::Ready && status.restarts.total() > restarts {
             return Ok(());
         }
-        let last_exit = status.last_exit.clone().map(|exit| format!("; {exit}")).unwrap_or_default();
-        Err(RestartError::NotReady(format!("worker {} is {}{last_exit}", self.shared.id, status.state)))
+        let last_exit =
+            status.last_exit.clone().map(|exit| format!("; {exit}")).unwrap_or_default();
+        Err(RestartError::NotReady(format!(
+            "worker {} is {}{last_exit}",
+            self.shared.id, status.state
+        )))
     }
 
     fn kill_until_restart(&self) -> Result<(), RestartError> {
@@ -253,7 +269,14 @@ impl WorkerLike for WorkerThreadHandle {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    ) {
         self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
     }
 
@@ -308,7 +331,8 @@ impl Shared {
         status.gate.clone()
     }
 
-    /// Blocks: until nothing is in flight, the old worker has ended and the new one is made; see the constants.
+    /// Blocks: until nothing is in flight, the old worker has ended and the new one is made; see
+    /// the constants.
     fn replace(&self, gate: Option<Gate>, cause: Cause) {
         if let Some(gate) = gate {
             gate.seal();
@@ -384,7 +408,8 @@ impl Gate {
         self.lock().is_sealed = true;
     }
 
-    /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which it looks now and then.
+    /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which
+    /// it looks now and then.
     fn wait_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
         while state.in_flight > 0 {
@@ -408,7 +433,13 @@ impl Gate {
 }
 
 impl Target for Gate {
-    fn try_submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) -> Result<(), Box<Unsent>> {
+    fn try_submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        answer: Answer,
+    ) -> Result<(), Box<Unsent>> {
         {
             let mut state = self.lock();
             if state.is_sealed {
@@ -479,14 +510,20 @@ mod tests {
     fn a_loss_in_this_process_is_logged_when_a_report_is_due() {
         let make = || {
             let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
-            let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store");
+            let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+                .expect("an empty store");
             let db = Arc::new(WorkerDb::direct(Arc::new(db), 0, 1));
             let worker = WorkerThread::new(0, Box::new(Full), 1, subscriptions, db);
             worker.load_tenant_states().expect("states");
             Ok(worker)
         };
-        let handle = WorkerThreadHandle::start(0, Duration::ZERO, Box::new(make), || ()).expect("it starts");
-        let event = CreateEvent { name: "E".to_owned(), author: None, data: EventData::Json(EncodedJson::null()) };
+        let handle =
+            WorkerThreadHandle::start(0, Duration::ZERO, Box::new(make), || ()).expect("it starts");
+        let event = CreateEvent {
+            name: "E".to_owned(),
+            author: None,
+            data: EventData::Json(EncodedJson::null()),
+        };
         handle.submit_nowait(TenantId::Guild(1), event, Instant::now(), None).expect("it is taken");
         assert!(handle.shared.unseen.has_lost());
         let until = Instant::now() + Duration::from_secs(30);

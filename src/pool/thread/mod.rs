@@ -1,4 +1,5 @@
-//! Workers that are threads of this process: in the master with `--mode thread-pool`, and in every worker process.
+//! Workers that are threads of this process: in the master with `--mode thread-pool`, and in every
+//! worker process.
 
 pub(super) mod db;
 pub(super) mod handle;

@@ -1,9 +1,10 @@
-//! `OnStartup`: an event for every tenant that is subscribed to it, when the worker has read its tenant states for the
-//! first time.
+//! `OnStartup`: an event for every tenant that is subscribed to it, when the worker has read its
+//! tenant states for the first time.
 //!
-//! Nobody waits for the answers. However many tenants there are, a few of these events are under way at once, so that
-//! others find room beside them. One that takes its time keeps its place for a moment only, so that templates that wait
-//! cannot hold the next tenants up. Runs on a thread of its own that the [`crate::pool::WorkerThread`] joins.
+//! Nobody waits for the answers. However many tenants there are, a few of these events are under
+//! way at once, so that others find room beside them. One that takes its time keeps its place for a
+//! moment only, so that templates that wait cannot hold the next tenants up. Runs on a thread of
+//! its own that the [`crate::pool::WorkerThread`] joins.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -13,7 +14,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::base::error::DispatchError;
-use crate::base::limits::{STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX};
+use crate::base::limits::{
+    STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX,
+};
 use crate::base::thread::{OwnedThread, spawn};
 use crate::dispatch::worker_like::next_ticket;
 use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
@@ -27,7 +30,8 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// When nothing is due.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The events of one start. Dropping it ends the rest and joins the thread; what is under way is the runtime's.
+/// The events of one start. Dropping it ends the rest and joins the thread; what is under way is
+/// the runtime's.
 #[derive(Debug)]
 pub(super) struct Startup {
     wanted: Wanted,
@@ -51,7 +55,8 @@ impl Startup {
         if waiting.is_empty() {
             return Ok(None);
         }
-        let wanted: Wanted = Arc::new(Mutex::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
+        let wanted: Wanted =
+            Arc::new(Mutex::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
         let (stop_tx, stop_rx) = bounded(0);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
         let run = Run {
@@ -101,7 +106,8 @@ struct Run {
 }
 
 impl Run {
-    /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of `stop_rx` ends it.
+    /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of
+    /// `stop_rx` ends it.
     fn run(mut self, done_rx: &Receiver<(Ticket, DispatchResult)>, stop_rx: &Receiver<()>) {
         loop {
             let now = Instant::now();
@@ -131,7 +137,8 @@ impl Run {
     }
 
     fn may_send(&self) -> bool {
-        let has_room = self.places.len() < STARTUP_PLACES && self.under_way.len() < STARTUP_UNDER_WAY_MAX;
+        let has_room =
+            self.places.len() < STARTUP_PLACES && self.under_way.len() < STARTUP_UNDER_WAY_MAX;
         has_room && self.resume_at.is_none()
     }
 
@@ -207,13 +214,15 @@ mod tests {
         let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
         for number in 0..tenants {
             let events = [ON_STARTUP.to_owned()].into();
-            subscriptions.put(TenantId::Guild(number), TenantState { events, data: EncodedJson::null() });
+            subscriptions
+                .put(TenantId::Guild(number), TenantState { events, data: EncodedJson::null() });
         }
         let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
         subscriptions.put(TenantId::User(1), state);
         let (events_tx, events_rx) = crossbeam_channel::unbounded();
-        let startup =
-            Startup::start(0, Arc::new(Held { events_tx }), subscriptions).expect("a thread").expect("tenants");
+        let startup = Startup::start(0, Arc::new(Held { events_tx }), subscriptions)
+            .expect("a thread")
+            .expect("tenants");
         (startup, events_rx)
     }
 
@@ -235,7 +244,9 @@ mod tests {
     #[test]
     fn templates_that_take_their_time_do_not_hold_the_others_up() {
         let (startup, events_rx) = start(STARTUP_PLACES as u64 * 3);
-        let held: Vec<_> = (0..STARTUP_PLACES * 3).map(|_| events_rx.recv_timeout(SOON).expect("an event")).collect();
+        let held: Vec<_> = (0..STARTUP_PLACES * 3)
+            .map(|_| events_rx.recv_timeout(SOON).expect("an event"))
+            .collect();
         // And none of them holds up the end.
         drop(startup);
         drop(held);
@@ -258,9 +269,16 @@ mod tests {
     #[test]
     fn a_tenant_that_is_dropped_gets_none_any_more() {
         let (startup, events_rx) = start(STARTUP_PLACES as u64 + 8);
-        let mut held: Vec<_> = (0..STARTUP_PLACES).map(|_| events_rx.recv_timeout(SOON).expect("an event")).collect();
-        let told = |held: &[(TenantId, CreateEvent, Answer)], tenant| held.iter().any(|(other, ..)| *other == tenant);
-        let later = (0..).map(TenantId::Guild).filter(|tenant| !told(&held, *tenant)).take(7).collect::<Vec<_>>();
+        let mut held: Vec<_> =
+            (0..STARTUP_PLACES).map(|_| events_rx.recv_timeout(SOON).expect("an event")).collect();
+        let told = |held: &[(TenantId, CreateEvent, Answer)], tenant| {
+            held.iter().any(|(other, ..)| *other == tenant)
+        };
+        let later = (0..)
+            .map(TenantId::Guild)
+            .filter(|tenant| !told(&held, *tenant))
+            .take(7)
+            .collect::<Vec<_>>();
         later[..6].iter().for_each(|tenant| startup.forget(*tenant));
         let busy = held.pop().expect("one of them");
         startup.forget(busy.0);

@@ -1,7 +1,9 @@
-//! A worker in this process: tenants' VMs behind a [`TemplateRuntime`], with the subscriptions that filter their events.
+//! A worker in this process: tenants' VMs behind a [`TemplateRuntime`], with the subscriptions that
+//! filter their events.
 //!
-//! The same in a worker process (behind a `MesophyllClient`) and in thread-pool mode (behind the pool). Owns the
-//! runtime; calls come from a link's reader thread or from callers' threads, and none of them blocks but `kill`.
+//! The same in a worker process (behind a `MesophyllClient`) and in thread-pool mode (behind the
+//! pool). Owns the runtime; calls come from a link's reader thread or from callers' threads, and
+//! none of them blocks but `kill`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -15,7 +17,9 @@ use crate::dispatch::worker_like::{WorkerLike, next_ticket};
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
-use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
+use crate::wire::data::{
+    CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState,
+};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -34,8 +38,8 @@ pub struct Subscriptions {
 #[derive(Debug, Default)]
 struct States {
     current: HashMap<TenantId, Arc<TenantState>>,
-    /// While all states are being read: what was pushed meanwhile. It is newer than what the reading brings, which may
-    /// have left the database before.
+    /// While all states are being read: what was pushed meanwhile. It is newer than what the
+    /// reading brings, which may have left the database before.
     pushed: Option<HashMap<TenantId, Arc<TenantState>>>,
 }
 
@@ -61,16 +65,21 @@ impl Subscriptions {
         named.map(|(tenant, _)| *tenant).collect()
     }
 
-    /// Reads all states anew with `read`; what is pushed meanwhile goes before what was read. Returns how many there are.
+    /// Reads all states anew with `read`; what is pushed meanwhile goes before what was read.
+    /// Returns how many there are.
     ///
     /// # Errors
     /// Those of `read`; then the states stay as they are.
-    fn reload<E>(&self, read: impl FnOnce() -> Result<HashMap<TenantId, TenantState>, E>) -> Result<u64, E> {
+    fn reload<E>(
+        &self,
+        read: impl FnOnce() -> Result<HashMap<TenantId, TenantState>, E>,
+    ) -> Result<u64, E> {
         self.write().pushed = Some(HashMap::new());
         let states = read();
         let mut held = self.write();
         let pushed = held.pushed.take();
-        held.current = states?.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
+        held.current =
+            states?.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
         held.current.extend(pushed.into_iter().flatten());
         Ok(held.current.len() as u64)
     }
@@ -115,8 +124,8 @@ pub struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// A worker over a runtime that runs already, sharing `subscriptions` with it. It answers `busy` until
-    /// [`LocalWorker::load_tenant_states`] has succeeded once.
+    /// A worker over a runtime that runs already, sharing `subscriptions` with it. It answers
+    /// `busy` until [`LocalWorker::load_tenant_states`] has succeeded once.
     pub fn new(
         id: usize,
         runtime: Box<dyn TemplateRuntime>,
@@ -125,7 +134,16 @@ impl WorkerThread {
         db: Arc<dyn TenantDb>,
     ) -> Self {
         let (startup, runtime, unseen) = (Mutex::default(), Arc::from(runtime), Unseen::new(id));
-        Self { id, startup, runtime, subscriptions, db, executors, is_loaded: AtomicBool::new(false), unseen }
+        Self {
+            id,
+            startup,
+            runtime,
+            subscriptions,
+            db,
+            executors,
+            is_loaded: AtomicBool::new(false),
+            unseen,
+        }
     }
 
     fn startup(&self) -> MutexGuard<'_, Option<Startup>> {
@@ -144,7 +162,9 @@ impl WorkerThread {
 
     fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, mut answer: Answer) {
         if !self.is_loaded.load(Ordering::Acquire) {
-            return answer.send(Err(DispatchError::Busy("the worker is still loading the tenant states".to_owned())));
+            return answer.send(Err(DispatchError::Busy(
+                "the worker is still loading the tenant states".to_owned(),
+            )));
         }
         match &job {
             Job::Dispatch(event) if !self.subscriptions.wants(tenant, &event.name) => {
@@ -170,7 +190,14 @@ impl WorkerLike for WorkerThread {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        _deadline: Instant,
+        answer: Answer,
+    ) {
         self.run(tenant, ticket, job, answer);
     }
 
@@ -225,7 +252,8 @@ impl LocalWorker for WorkerThread {
 
     fn health(&self) -> Health {
         let (stats, process) = (self.runtime.stats(), ProcessFigures::read());
-        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let ms =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Health {
             stalest_executor_ms: ms(stats.stalest_executor),
             in_flight: stats.in_flight,
@@ -270,10 +298,12 @@ mod tests {
     fn a_state_that_is_pushed_while_all_are_read_is_not_overwritten_by_an_older_one() {
         let subscriptions = Subscriptions::new(names(&["*"]));
         let tenant = TenantId::Guild(1);
-        let state = |event: &str| TenantState { events: names(&[event]), data: EncodedJson::null() };
+        let state =
+            |event: &str| TenantState { events: names(&[event]), data: EncodedJson::null() };
         let read = || {
             // The answer has left the database with the old state when the new one is pushed.
-            let answer = HashMap::from([(tenant, state("OLD")), (TenantId::Guild(2), state("OTHER"))]);
+            let answer =
+                HashMap::from([(tenant, state("OLD")), (TenantId::Guild(2), state("OTHER"))]);
             subscriptions.put(tenant, state("NEW"));
             Ok::<_, ()>(answer)
         };
@@ -281,7 +311,10 @@ mod tests {
         assert!(subscriptions.wants(tenant, "NEW"));
         assert!(!subscriptions.wants(tenant, "OLD"));
         // The next reading is newer than that push.
-        assert_eq!(subscriptions.reload(|| Ok::<_, ()>(HashMap::from([(tenant, state("NEWER"))]))), Ok(1));
+        assert_eq!(
+            subscriptions.reload(|| Ok::<_, ()>(HashMap::from([(tenant, state("NEWER"))]))),
+            Ok(1)
+        );
         assert!(subscriptions.wants(tenant, "NEWER"));
     }
 

@@ -1,7 +1,8 @@
 //! One worker's connection, as the master sees it: dispatches go out, correlated answers come back.
 //!
-//! A [`MesophyllServerConn`] is a cheap clone that owns nothing: dropping one closes nothing (the reference closed the
-//! connection here, three times over). The threads belong to the server's `Link`.
+//! A [`MesophyllServerConn`] is a cheap clone that owns nothing: dropping one closes nothing (the
+//! reference closed the connection here, three times over). The threads belong to the server's
+//! `Link`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,8 @@ use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
 use crate::net::link::{
-    CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError, close_code,
+    CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
+    close_code,
 };
 use crate::net::stream::Peer;
 use crate::wire::WireError;
@@ -23,11 +25,12 @@ use super::ledger::Ledger;
 use super::question::{Asker, VmQuestion};
 use crate::protocol::answers;
 
-/// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster counts as a sign of
-/// life, because a heartbeat cannot overtake it (rule 2).
+/// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster
+/// counts as a sign of life, because a heartbeat cannot overtake it (rule 2).
 const SLOW_FRAME_BYTES: u64 = 256 * 1024;
 
-/// What the owner of a worker is told of its connection, from the link's threads: none of these may block.
+/// What the owner of a worker is told of its connection, from the link's threads: none of these may
+/// block.
 pub trait LinkObserver: Send + Sync {
     /// A worker connected, and replaced an older connection if there was one.
     fn connected(&self, conn: &MesophyllServerConn);
@@ -97,7 +100,12 @@ pub(crate) enum Unsent {
 }
 
 impl MesophyllServerConn {
-    pub(super) fn new(worker_id: usize, generation: u64, link: LinkSender, ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(
+        worker_id: usize,
+        generation: u64,
+        link: LinkSender,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 worker_id,
@@ -146,8 +154,8 @@ impl MesophyllServerConn {
         events
     }
 
-    /// Takes no more dispatches; those that are in flight go on. Once none is after this, none of the worker's events is
-    /// under way.
+    /// Takes no more dispatches; those that are in flight go on. Once none is after this, none of
+    /// the worker's events is under way.
     pub(crate) fn seal(&self) {
         self.inner.pending.seal();
     }
@@ -173,19 +181,20 @@ impl MesophyllServerConn {
         self.inner.ledger.late_answers.count()
     }
 
-    /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it connects.
+    /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it
+    /// connects.
     pub fn update_tenant_state(&self, tenant: TenantId, state: &TenantState) {
         self.push(&ServerMessage::UpdateTenantState { id: tenant, state: state.clone() });
     }
 
-    /// Tells the worker that a tenant's own template may have changed. Lost with the link: a worker that connects doubts
-    /// all that it has.
+    /// Tells the worker that a tenant's own template may have changed. Lost with the link: a worker
+    /// that connects doubts all that it has.
     pub fn reload_template(&self, tenant: TenantId) {
         self.push(&ServerMessage::ReloadTemplate { id: tenant });
     }
 
-    /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older worker, or one of another make,
-    /// would not answer.
+    /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older
+    /// worker, or one of another make, would not answer.
     pub fn ask_vms(&self, tenants: Vec<TenantId>) -> Option<VmQuestion> {
         if !self.inner.answers_questions.load(Ordering::Relaxed) {
             return None;
@@ -194,7 +203,10 @@ impl MesophyllServerConn {
         let req_id = question.req_id();
         match self.inner.questions.register(req_id, asker) {
             Registered::Waiting(_) => {}
-            Registered::Closed(..) | Registered::Sealed(_) | Registered::Full(_) | Registered::Duplicate(_) => {
+            Registered::Closed(..)
+            | Registered::Sealed(_)
+            | Registered::Full(_)
+            | Registered::Duplicate(_) => {
                 return None;
             }
         }
@@ -213,8 +225,8 @@ impl MesophyllServerConn {
         self.inner.questions.len()
     }
 
-    /// Tells the worker how much to log. If the link is full it stays as it is until the next change or the next link: no
-    /// reason to end one.
+    /// Tells the worker how much to log. If the link is full it stays as it is until the next
+    /// change or the next link: no reason to end one.
     pub(super) fn set_log_level(&self, level: log::LevelFilter) {
         let message = ServerMessage::SetLogLevel { level: level.as_str().to_lowercase() };
         let _ = self.inner.link.send(message.encode());
@@ -223,15 +235,15 @@ impl MesophyllServerConn {
     /// Sends what the worker must not miss while the link lasts.
     fn push(&self, message: &ServerMessage) {
         if let Err(SendError::Full) = self.inner.link.send(message.encode()) {
-            // The worker would run on with what is old: let it connect again and read everything. What is pending is
-            // failed by the link's own thread: the database tells of changes under a lock, and an answer runs the code
-            // of others.
+            // The worker would run on with what is old: let it connect again and read everything.
+            // What is pending is failed by the link's own thread: the database tells of changes
+            // under a lock, and an answer runs the code of others.
             self.inner.link.abort(CloseCause::SlowPeer);
         }
     }
 
-    /// As `submit`, but leaves it to the caller to answer a job that did not leave: it may hold a lock, and an answer runs
-    /// the code of others.
+    /// As `submit`, but leaves it to the caller to answer a job that did not leave: it may hold a
+    /// lock, and an answer runs the code of others.
     ///
     /// # Errors
     /// The job or its answer; see [`Unsent`].
@@ -255,12 +267,14 @@ impl MesophyllServerConn {
                 return Err(Box::new(Unsent::Ended(job, waiting.answer)));
             }
             Registered::Full(waiting) | Registered::Duplicate(waiting) => {
-                let text = format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
+                let text =
+                    format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
                 return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
             }
         };
         let message = to_message(tenant, req_id, job);
-        // Alone, it is sooner there if no other thread has to be woken for it; among others, they share a write.
+        // Alone, it is sooner there if no other thread has to be woken for it; among others, they
+        // share a write.
         let is_alone = waiting <= 1;
         let encoded = message.encode();
         let link = &self.inner.link;
@@ -274,8 +288,12 @@ impl MesophyllServerConn {
         let Err(error) = sent else { return Ok(()) };
         // `None`: the link's end has answered it already.
         match (self.inner.pending.take(req_id), error) {
-            (Some(waiting), SendError::Closed) => Err(Box::new(Unsent::Ended(into_job(message), waiting.answer))),
-            (Some(waiting), error) => Err(Box::new(Unsent::Refused(waiting.answer, not_sent(error)))),
+            (Some(waiting), SendError::Closed) => {
+                Err(Box::new(Unsent::Ended(into_job(message), waiting.answer)))
+            }
+            (Some(waiting), error) => {
+                Err(Box::new(Unsent::Refused(waiting.answer, not_sent(error))))
+            }
             (None, _) => Ok(()),
         }
     }
@@ -322,15 +340,21 @@ impl MesophyllServerConn {
 fn not_sent(error: SendError) -> DispatchError {
     match error {
         SendError::Closed => DispatchError::NotSent("the worker's link has ended".to_owned()),
-        SendError::Full => DispatchError::Busy("too much waits to be sent to the worker".to_owned()),
+        SendError::Full => {
+            DispatchError::Busy("too much waits to be sent to the worker".to_owned())
+        }
         SendError::TooLarge { bytes, limit } => DispatchError::TooLarge { bytes, limit },
     }
 }
 
 fn to_message(tenant: TenantId, req_id: u64, job: Job) -> ServerMessage {
     match job {
-        Job::Dispatch(event) => ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(req_id) },
-        Job::RunScript { name, code, event } => ServerMessage::RunScript { id: tenant, name, code, event, req_id },
+        Job::Dispatch(event) => {
+            ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(req_id) }
+        }
+        Job::RunScript { name, code, event } => {
+            ServerMessage::RunScript { id: tenant, name, code, event, req_id }
+        }
         Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id },
     }
 }
@@ -353,7 +377,14 @@ impl WorkerLike for MesophyllServerConn {
         1
     }
 
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, _deadline: Instant, answer: Answer) {
+    fn submit(
+        &self,
+        tenant: TenantId,
+        ticket: Ticket,
+        job: Job,
+        _deadline: Instant,
+        answer: Answer,
+    ) {
         match self.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
             Ok(()) => {}
             Err(Unsent::Ended(_, answer)) => answer.send(Err(not_sent(SendError::Closed))),
@@ -364,8 +395,12 @@ impl WorkerLike for MesophyllServerConn {
     fn cancel(&self, _tenant: TenantId, ticket: Ticket) -> Cancelled {
         match self.inner.pending.take(ticket.0) {
             Some(waiting) => {
-                // A link that is full or closed cannot cancel; the script's own wall limit ends the event then.
-                let _ = self.inner.link.send(ServerMessage::CancelDispatch { req_id: ticket.0 }.encode());
+                // A link that is full or closed cannot cancel; the script's own wall limit ends the
+                // event then.
+                let _ = self
+                    .inner
+                    .link
+                    .send(ServerMessage::CancelDispatch { req_id: ticket.0 }.encode());
                 waiting.answer.send(Err(DispatchError::Deadline { sent: true }));
                 Cancelled::Sent
             }
@@ -396,7 +431,11 @@ impl WorkerLike for MesophyllServerConn {
 
 impl std::fmt::Debug for MesophyllServerConn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "MesophyllServerConn(worker {}, generation {})", self.inner.worker_id, self.inner.generation)
+        write!(
+            f,
+            "MesophyllServerConn(worker {}, generation {})",
+            self.inner.worker_id, self.inner.generation
+        )
     }
 }
 
@@ -418,7 +457,10 @@ impl ConnHandler {
         match message {
             ClientMessage::DispatchResponse { req_id, result } => self.on_response(req_id, result),
             ClientMessage::NotSubscribed { req_id } => {
-                self.conn.inner.pending.change(req_id, |waiting| waiting.answer.mark_not_subscribed());
+                self.conn
+                    .inner
+                    .pending
+                    .change(req_id, |waiting| waiting.answer.mark_not_subscribed());
             }
             ClientMessage::Heartbeat => {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
@@ -445,7 +487,8 @@ impl ConnHandler {
             ready.executors,
             ready.tenant_states
         );
-        // Only a link's first Ready counts. Not in the log but at debug: a peer may connect as often as it likes.
+        // Only a link's first Ready counts. Not in the log but at debug: a peer may connect as
+        // often as it likes.
         let _ = self.conn.inner.version.set(version);
         self.on_ready();
     }
@@ -469,12 +512,13 @@ impl ConnHandler {
             return;
         };
         let is_ours = self.conn.inner.is_ours.load(Ordering::Relaxed);
-        waiting
-            .answer
-            .send(result.map_err(|text| if is_ours { answers::from_wire(text) } else { DispatchError::Script(text) }));
+        waiting.answer.send(result.map_err(|text| {
+            if is_ours { answers::from_wire(text) } else { DispatchError::Script(text) }
+        }));
     }
 
-    /// An answer that cannot be read is one all the same: its caller need not wait for its deadline.
+    /// An answer that cannot be read is one all the same: its caller need not wait for its
+    /// deadline.
     fn on_garbled_response(&self, req_id: u64, error: &WireError) {
         self.conn.inner.questions.take(req_id);
         if let Some(waiting) = self.conn.inner.pending.take(req_id) {
@@ -542,7 +586,8 @@ pub(super) struct ConnPulse {
     /// Of all links of this worker, of which the others have ended.
     messages_before: u64,
     due: Instant,
-    /// When the last heartbeat had come that this thread knows of, and how late it has been itself since then.
+    /// When the last heartbeat had come that this thread knows of, and how late it has been itself
+    /// since then.
     heartbeat_before: u64,
     late: Duration,
 }
@@ -559,14 +604,16 @@ impl Pulse for ConnPulse {
         if std::mem::replace(&mut self.heartbeat_before, heartbeat) != heartbeat {
             self.late = Duration::ZERO;
         }
-        // A machine that stalls stalls this side too, and its peers: after that they have as much time as before it.
+        // A machine that stalls stalls this side too, and its peers: after that they have as much
+        // time as before it.
         self.late += now.saturating_duration_since(self.due);
         let patience = self.interval * limits::HEARTBEATS_MISSED_MAX + self.late;
         if self.conn.heartbeat_age() > patience && !is_mid_frame {
             log::warn!(worker = self.conn.id(); "worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
         }
-        // Every peer must answer it, whatever it is made of: that is how the link's round trips are timed.
+        // Every peer must answer it, whatever it is made of: that is how the link's round trips are
+        // timed.
         link.ping();
         self.due = now + self.interval;
         self.due

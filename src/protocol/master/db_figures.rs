@@ -1,6 +1,8 @@
-//! What workers ask of `/db/*`: counts by operation and class of status, and how long it took until the answer was made.
+//! What workers ask of `/db/*`: counts by operation and class of status, and how long it took until
+//! the answer was made.
 //!
-//! Owned by the server; written by the connections' threads. What the store does of it is counted in `store/`.
+//! Owned by the server; written by the connections' threads. What the store does of it is counted
+//! in `store/`.
 
 use std::time::Duration;
 
@@ -113,7 +115,12 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_by_the_class_of_its_status() {
-        assert!(DbRequest::ALL.iter().enumerate().all(|(place, (request, _))| *request as usize == place));
+        assert!(
+            DbRequest::ALL
+                .iter()
+                .enumerate()
+                .all(|(place, (request, _))| *request as usize == place)
+        );
         let figures = DbFigures::default();
         for status in [200, 204, 400, 422, 422, 500, 503] {
             figures.note(DbRequest::KvSet, status, Duration::from_millis(1));

@@ -1,7 +1,9 @@
-//! The master's answers to `/db/*`: bytes to operations, operations to [`DbState`], results and errors to bytes.
+//! The master's answers to `/db/*`: bytes to operations, operations to [`DbState`], results and
+//! errors to bytes.
 //!
-//! Who asks has been established before: [`super`]'s server checks id and token. Then the tenant, then the body, then the
-//! rules. Deliberately without rules of its own. Runs on the connection's thread.
+//! Who asks has been established before: [`super`]'s server checks id and token. Then the tenant,
+//! then the body, then the rules. Deliberately without rules of its own. Runs on the connection's
+//! thread.
 
 use std::time::Instant;
 
@@ -11,12 +13,15 @@ use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::net::http::{Body, BodyError, Method, Reply, RequestHead, Response};
 use crate::store::global::GlobalAddress;
 use crate::store::{Caller, DbState, KvAnswer};
-use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState};
+use crate::wire::data::{
+    GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState,
+};
 use crate::wire::db::encode_tenant_states;
 use crate::wire::pack::shape::{Decode, Encode};
 
-/// Says which [`DbError`] an answer is, because one status stands for several: our own workers tell `Busy` from
-/// `Unavailable` and `OutcomeUnknown` from `Internal` by it. A peer that does not know it goes by the status.
+/// Says which [`DbError`] an answer is, because one status stands for several: our own workers tell
+/// `Busy` from `Unavailable` and `OutcomeUnknown` from `Internal` by it. A peer that does not know
+/// it goes by the status.
 pub const ERROR_HEADER: &str = "Mesophyll-Error";
 
 const PATHS: [(&str, Method); 5] = [
@@ -51,7 +56,8 @@ pub fn handle(
         Some((_, method)) if *method != head.method() => {
             Response::text(405, "method not allowed").with_header("Allow", method.as_str())
         }
-        Some((path, _)) => answer(db, caller, path, head, body, &mut request).unwrap_or_else(Failure::into_response),
+        Some((path, _)) => answer(db, caller, path, head, body, &mut request)
+            .unwrap_or_else(Failure::into_response),
     };
     figures.note(request, response.status, began.elapsed());
     response.into()
@@ -103,7 +109,11 @@ fn answer(
     }
 }
 
-fn public_global_kv(db: &DbState, caller: Caller, op: PublicGlobalKeyValueOp) -> Result<Response, Failure> {
+fn public_global_kv(
+    db: &DbState,
+    caller: Caller,
+    op: PublicGlobalKeyValueOp,
+) -> Result<Response, Failure> {
     let answer = match op {
         PublicGlobalKeyValueOp::Find { query, scope } => db.global_find(&query, &scope)?.to_bytes(),
         PublicGlobalKeyValueOp::Get { key, version, scope, id } => {
@@ -117,15 +127,21 @@ fn public_global_kv(db: &DbState, caller: Caller, op: PublicGlobalKeyValueOp) ->
 
 /// All states of the worker's tenants, made while they are sent: they may be many.
 fn tenant_states(db: &DbState, caller: Caller) -> Response {
-    let states = db.tenant_states(caller).into_iter().map(|(tenant, state)| (tenant, (*state).clone()));
-    Response::chunked(200, "application/octet-stream", encode_tenant_states(states, TENANT_STATES_PIECE_BYTES))
+    let states =
+        db.tenant_states(caller).into_iter().map(|(tenant, state)| (tenant, (*state).clone()));
+    Response::chunked(
+        200,
+        "application/octet-stream",
+        encode_tenant_states(states, TENANT_STATES_PIECE_BYTES),
+    )
 }
 
 fn tenant_of(head: &RequestHead, caller: Caller) -> Result<TenantId, Failure> {
     let (Some(kind), Some(id)) = (head.query("tenant_type"), head.query("tenant_id")) else {
         return Err(Failure::Malformed("tenant_type and tenant_id are missing".to_owned()));
     };
-    let tenant = TenantId::from_parts(kind, id).map_err(|error| Failure::Malformed(error.to_string()))?;
+    let tenant =
+        TenantId::from_parts(kind, id).map_err(|error| Failure::Malformed(error.to_string()))?;
     caller.check_owns(tenant)?;
     Ok(tenant)
 }
@@ -184,7 +200,8 @@ pub(in crate::protocol) fn error_of(status: u16, kind: Option<&str>, text: Strin
         (Some("busy"), _) => DbError::Busy(text),
         (Some("unavailable"), _) | (None, 503) => DbError::Unavailable(text),
         (Some("outcome-unknown"), _) => DbError::OutcomeUnknown(text),
-        // Not the caller's doing: the worker's own id, token or request was wrong, or the master is at its wits' end.
+        // Not the caller's doing: the worker's own id, token or request was wrong, or the master is
+        // at its wits' end.
         _ => DbError::Internal(format!("the master answered {status}: {text}")),
     }
 }

@@ -1,7 +1,8 @@
-//! What is counted of one worker over all its links: what it does wrong, what its links have moved, how they began and ended.
+//! What is counted of one worker over all its links: what it does wrong, what its links have moved,
+//! how they began and ended.
 //!
-//! One for each worker id, kept as long as the server, so that nothing is lost or told anew when a link is replaced. Written by the
-//! links' threads, read by anybody.
+//! One for each worker id, kept as long as the server, so that nothing is lost or told anew when a
+//! link is replaced. Written by the links' threads, read by anybody.
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ impl Ledger {
         self.ends[end as usize].get()
     }
 
-    /// Messages that do not decode, messages of unknown kinds, and answers that nobody waited for, or not any more.
+    /// Messages that do not decode, messages of unknown kinds, and answers that nobody waited for,
+    /// or not any more.
     pub fn wrongs(&self) -> [(&'static str, u64); 3] {
         [
             ("undecodable", self.undecodable.count()),

@@ -1,10 +1,13 @@
-//! The Unix socket on which a master's own workers reach it: in a directory of its own that nobody else can enter.
+//! The Unix socket on which a master's own workers reach it: in a directory of its own that nobody
+//! else can enter.
 //!
-//! Owned by the server, which removes it at its end. A master that was killed cannot; the next one of the same user does.
+//! Owned by the server, which removes it at its end. A master that was killed cannot; the next one
+//! of the same user does.
 //!
-//! Invariant: a master holds a shared lock on its directory as long as it lives, and the system lets go of it then. So whoever
-//! gets the lock for itself has found a directory without a master. `systemd-tmpfiles`, which tidies up after some days, asks
-//! in the same way, and leaves what is locked.
+//! Invariant: a master holds a shared lock on its directory as long as it lives, and the system
+//! lets go of it then. So whoever gets the lock for itself has found a directory without a master.
+//! `systemd-tmpfiles`, which tidies up after some days, asks in the same way, and leaves what is
+//! locked.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -17,8 +20,8 @@ use crate::base::random;
 /// How the names of the directories begin.
 const PREFIX: &str = "mesophyll-local-";
 
-/// Of their random rest: a name that somebody has taken on purpose would only send the workers to the port. The whole path of a
-/// socket has 107 bytes at most.
+/// Of their random rest: a name that somebody has taken on purpose would only send the workers to
+/// the port. The whole path of a socket has 107 bytes at most.
 const RANDOM_CHARS: usize = 16;
 
 /// The socket's name in its directory.
@@ -40,12 +43,18 @@ impl LocalSocket {
     pub(super) fn bind(place: &Path) -> io::Result<(UnixListener, Self)> {
         let folder = place.join(format!("{PREFIX}{}", &random::token()[..RANDOM_CHARS]));
         if folder.to_str().is_none() || !folder.is_absolute() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the directory for temporary files has no plain path"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "the directory for temporary files has no plain path",
+            ));
         }
-        // With the mode, and not given it afterwards, when somebody may be inside. A umask can only take more away.
+        // With the mode, and not given it afterwards, when somebody may be inside. A umask can only
+        // take more away.
         DirBuilder::new().mode(0o700).create(&folder)?;
-        // If another master tidies up between the two, it has the lock, or the directory is gone: then there is no socket.
-        let lock = File::open(&folder).and_then(|lock| lock.try_lock_shared().map(|()| lock).map_err(io::Error::from));
+        // If another master tidies up between the two, it has the lock, or the directory is gone:
+        // then there is no socket.
+        let lock = File::open(&folder)
+            .and_then(|lock| lock.try_lock_shared().map(|()| lock).map_err(io::Error::from));
         let lock = lock.inspect_err(|_| remove(&folder))?;
         let socket = Self { folder, _lock: lock };
         // From here on, dropping it removes the directory.
@@ -81,8 +90,13 @@ fn remove(folder: &Path) {
 
 /// Removes the directories of this user's masters that are no more.
 fn remove_abandoned(place: &Path, own: &Path) {
-    let (Ok(entries), Ok(own_metadata)) = (fs::read_dir(place), fs::symlink_metadata(own)) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+    let (Ok(entries), Ok(own_metadata)) = (fs::read_dir(place), fs::symlink_metadata(own)) else {
+        return;
+    };
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+    {
         let folder = entry.path();
         // Not through a link: that would be another's directory.
         let is_ours = fs::symlink_metadata(&folder)
@@ -112,7 +126,8 @@ mod tests {
 
     impl Place {
         fn new(name: &str) -> Self {
-            let place = std::env::temp_dir().join(format!("mesophyll-{name}-{:016x}", random::u64()));
+            let place =
+                std::env::temp_dir().join(format!("mesophyll-{name}-{:016x}", random::u64()));
             fs::create_dir(&place).expect("a directory");
             Self(place)
         }
@@ -144,7 +159,8 @@ mod tests {
     fn what_a_killed_master_left_is_removed_and_nothing_else() {
         let place = Place::new("abandoned");
         let running = LocalSocket::bind(&place.0).expect("a socket");
-        // As a kill leaves them: one with its socket, one that had none yet, one in which somebody has put a file.
+        // As a kill leaves them: one with its socket, one that had none yet, one in which somebody
+        // has put a file.
         let folder = |name: &str| {
             let folder = place.0.join(format!("{PREFIX}{name}"));
             fs::create_dir(&folder).expect("a directory");
@@ -155,7 +171,8 @@ mod tests {
         fs::write(odd.join(NAME), "no socket").expect("a file");
         let elsewhere = Place::new("elsewhere");
         drop(UnixListener::bind(elsewhere.0.join(NAME)).expect("a socket"));
-        std::os::unix::fs::symlink(&elsewhere.0, place.0.join(format!("{PREFIX}link"))).expect("a link");
+        std::os::unix::fs::symlink(&elsewhere.0, place.0.join(format!("{PREFIX}link")))
+            .expect("a link");
         let (_listener, own) = LocalSocket::bind(&place.0).expect("a socket");
         for gone in [&killed, &unborn] {
             assert!(!gone.exists(), "{}", gone.display());
@@ -168,14 +185,17 @@ mod tests {
     #[test]
     fn a_place_that_will_not_do_is_left_as_it_was() {
         let place = Place::new("long");
-        let path_bytes = place.0.join(format!("{PREFIX}{}/{NAME}", "x".repeat(RANDOM_CHARS))).as_os_str().len();
+        let path_bytes =
+            place.0.join(format!("{PREFIX}{}/{NAME}", "x".repeat(RANDOM_CHARS))).as_os_str().len();
         let mut refused = 0;
         // Across the border, which is at 107.
         for bytes in 100..115 {
             let long = place.0.join("x".repeat(bytes - path_bytes - 1));
             fs::create_dir(&long).expect("a directory");
             match LocalSocket::bind(&long) {
-                Ok((_listener, socket)) => drop(Stream::connect_unix(&socket.path(), PATIENCE).expect("a connection")),
+                Ok((_listener, socket)) => {
+                    drop(Stream::connect_unix(&socket.path(), PATIENCE).expect("a connection"))
+                }
                 Err(_) => refused += 1,
             }
             assert_eq!(fs::read_dir(&long).expect("a directory").count(), 0, "{bytes}");

@@ -1,7 +1,9 @@
-//! What a master asks a worker that is no job: which tenants have a VM there. Not seen by templates, and nothing that runs.
+//! What a master asks a worker that is no job: which tenants have a VM there. Not seen by
+//! templates, and nothing that runs.
 //!
-//! A question is answered like a dispatch and waits apart from those. Its answer counts only in time: whoever asked gives a
-//! deadline, and what is not known by then is not known. Answers come on the link's reader thread, which never blocks.
+//! A question is answered like a dispatch and waits apart from those. Its answer counts only in
+//! time: whoever asked gives a deadline, and what is not known by then is not known. Answers come
+//! on the link's reader thread, which never blocks.
 
 use std::time::Instant;
 
@@ -37,8 +39,8 @@ impl VmQuestion {
         self.req_id
     }
 
-    /// Waits for the answer: for each tenant, in the order in which they were asked for, whether it has a VM. Nothing if it did
-    /// not come, or makes no sense.
+    /// Waits for the answer: for each tenant, in the order in which they were asked for, whether it
+    /// has a VM. Nothing if it did not come, or makes no sense.
     ///
     /// # Blocks
     /// Until the answer, the link's end, or `deadline`.

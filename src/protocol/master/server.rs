@@ -1,7 +1,9 @@
-//! The master's end: one port, and a private Unix socket beside it where that is wanted, for `/ws` and `/db/*`, the workers' tokens, and their connections by worker id.
+//! The master's end: one port, and a private Unix socket beside it where that is wanted, for `/ws`
+//! and `/db/*`, the workers' tokens, and their connections by worker id.
 //!
-//! Requests run on the HTTP layer's connection threads; a link's two threads belong to the [`Link`]s kept here and are
-//! joined at the latest by [`MesophyllServer::shutdown`]. What a worker's process does is its supervisor's business.
+//! Requests run on the HTTP layer's connection threads; a link's two threads belong to the
+//! [`Link`]s kept here and are joined at the latest by [`MesophyllServer::shutdown`]. What a
+//! worker's process does is its supervisor's business.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -15,7 +17,9 @@ use log::LevelFilter;
 
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::net::http::{Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response};
+use crate::net::http::{
+    Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
+};
 use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
 use crate::net::stream::Stream;
 use crate::store::DbState;
@@ -26,7 +30,9 @@ use crate::wire::message::ServerMessage;
 use super::conn::{ConnHandler, ConnPulse};
 use super::ledger::{Ledger, LinkReport};
 use super::local_socket::LocalSocket;
-use crate::protocol::{DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes};
+use crate::protocol::{
+    DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
+};
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
 const REPLACEMENTS_A_MINUTE_MAX: usize = 5;
@@ -59,7 +65,8 @@ impl ServerConfig {
 /// Why no server could be started.
 #[derive(Debug)]
 pub enum StartError {
-    /// An id in the list of idents is not below the number of workers, is there twice, or is missing.
+    /// An id in the list of idents is not below the number of workers, is there twice, or is
+    /// missing.
     Idents(String),
     /// The operating system refused a thread or the listener.
     Io(io::Error),
@@ -92,8 +99,8 @@ struct Shared {
     db: Arc<DbState>,
     db_figures: DbFigures,
     state: Mutex<State>,
-    /// How much workers log, once somebody has changed it. Locked before `state`, and while it is told: of two changes at once
-    /// every worker hears the same one last.
+    /// How much workers log, once somebody has changed it. Locked before `state`, and while it is
+    /// told: of two changes at once every worker hears the same one last.
     log_level: Mutex<Option<LevelFilter>>,
     stopping: AtomicBool,
 }
@@ -112,7 +119,11 @@ impl MesophyllServer {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn new(listener: TcpListener, db: Arc<DbState>, config: ServerConfig) -> Result<Self, StartError> {
+    pub fn new(
+        listener: TcpListener,
+        db: Arc<DbState>,
+        config: ServerConfig,
+    ) -> Result<Self, StartError> {
         let idents = (0..config.workers).map(|id| (id, random::token())).collect();
         Self::new_with(listener, db, config, idents)
     }
@@ -130,8 +141,10 @@ impl MesophyllServer {
         let count = idents.len();
         let tokens: BTreeMap<usize, String> = idents.into_iter().collect();
         if count != config.workers || !tokens.keys().copied().eq(0..config.workers) {
-            let text =
-                format!("there must be one token for each worker from 0 to {}", config.workers.saturating_sub(1));
+            let text = format!(
+                "there must be one token for each worker from 0 to {}",
+                config.workers.saturating_sub(1)
+            );
             return Err(StartError::Idents(text));
         }
         let http_limits = config.http_limits.clone();
@@ -158,7 +171,8 @@ impl MesophyllServer {
             }
         }));
         let handler = Arc::new(Routes { shared: shared.clone() });
-        let http = HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
+        let http =
+            HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
         Ok(Self { shared, http, local_socket: Mutex::new(None) })
     }
 
@@ -167,8 +181,9 @@ impl MesophyllServer {
         self.http.local_addr()
     }
 
-    /// Listens on a Unix socket too, unless it does already, which nobody but this user (and root) can open; returns its address,
-    /// for workers of this host. It lives until the shutdown. Also removes what masters that were killed left behind.
+    /// Listens on a Unix socket too, unless it does already, which nobody but this user (and root)
+    /// can open; returns its address, for workers of this host. It lives until the shutdown. Also
+    /// removes what masters that were killed left behind.
     ///
     /// # Errors
     /// The directory for temporary files is not usable for it. The port is, as before.
@@ -218,7 +233,8 @@ impl MesophyllServer {
         self.shared.lock().connections.get(&worker_id).cloned()
     }
 
-    /// Changes how much is logged, in this process and in every worker, those included that connect later.
+    /// Changes how much is logged, in this process and in every worker, those included that connect
+    /// later.
     pub fn set_log_level(&self, level: LevelFilter) {
         let mut current = self.shared.lock_log_level();
         *current = Some(level);
@@ -227,14 +243,16 @@ impl MesophyllServer {
         connections.iter().for_each(|conn| conn.set_log_level(level));
     }
 
-    /// From now on tells `observer` about the connections of a worker, at once about the one that there is.
+    /// From now on tells `observer` about the connections of a worker, at once about the one that
+    /// there is.
     pub fn observe(&self, worker_id: usize, observer: &Arc<dyn LinkObserver>) {
         let current = {
             let mut state = self.shared.lock();
             state.observers.insert(worker_id, Arc::downgrade(observer));
             state.connections.get(&worker_id).cloned()
         };
-        // A connection that was made before anybody watched knows no observer: let it connect again.
+        // A connection that was made before anybody watched knows no observer: let it connect
+        // again.
         if let Some(conn) = current {
             conn.close(close_code::GOING_AWAY);
         }
@@ -243,8 +261,8 @@ impl MesophyllServer {
     /// Refuses new connections, closes all links and joins every thread.
     ///
     /// # Blocks
-    /// Until `deadline` at most; a peer that does not answer a close is cut off after a second, one that does not take what
-    /// was queued for it at the deadline.
+    /// Until `deadline` at most; a peer that does not answer a close is cut off after a second, one
+    /// that does not take what was queued for it at the deadline.
     pub fn shutdown(&self, deadline: Instant) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let (connections, links) = {
@@ -287,9 +305,12 @@ impl Shared {
 
     /// Checks a request's worker id and token, in the protocol's order.
     fn authenticate(&self, head: &RequestHead) -> Result<usize, Response> {
-        let id = head.query("id").filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
-        let id =
-            id.and_then(|id| id.parse::<usize>().ok()).ok_or_else(|| Response::text(400, "malformed worker id"))?;
+        let id = head
+            .query("id")
+            .filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
+        let id = id
+            .and_then(|id| id.parse::<usize>().ok())
+            .ok_or_else(|| Response::text(400, "malformed worker id"))?;
         let token = self.tokens.get(&id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
         let given = head.query("token").unwrap_or_default();
         if !random::constant_time_eq(token.as_bytes(), given.as_bytes()) {
@@ -302,14 +323,18 @@ impl Shared {
         if let Some(workers) = head.query("workers")
             && workers.parse() != Ok(self.config.workers)
         {
-            let text = format!("this master has {} workers; start every worker with that number", self.config.workers);
+            let text = format!(
+                "this master has {} workers; start every worker with that number",
+                self.config.workers
+            );
             return Reply::Response(Response::text(400, &text));
         }
         if self.stopping.load(Ordering::SeqCst) {
             return Reply::Response(Response::text(503, "the master is stopping"));
         }
         let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
-        let headers = names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
+        let headers =
+            names.into_iter().filter_map(|name| Some((name, head.header(name)?.as_bytes())));
         match link::accept(headers) {
             Ok(upgrade) => {
                 let shared = self.clone();
@@ -318,18 +343,33 @@ impl Shared {
                 }))
             }
             Err(error) => {
-                let response = Response::text(426, &format!("this is a WebSocket endpoint: {error}"));
-                Reply::Response(response.with_header("Upgrade", "websocket").with_header("Sec-WebSocket-Version", "13"))
+                let response =
+                    Response::text(426, &format!("this is a WebSocket endpoint: {error}"));
+                Reply::Response(
+                    response
+                        .with_header("Upgrade", "websocket")
+                        .with_header("Sec-WebSocket-Version", "13"),
+                )
             }
         }
     }
 
-    fn start_link(self: &Arc<Self>, worker_id: usize, upgrade: link::Upgrade, socket: Stream, read: Vec<u8>) {
+    fn start_link(
+        self: &Arc<Self>,
+        worker_id: usize,
+        upgrade: link::Upgrade,
+        socket: Stream,
+        read: Vec<u8>,
+    ) {
         let name = format!("link-{worker_id}");
-        let started = upgrade.start(&name, socket, read, &self.config.link_limits, |link| self.serve(worker_id, link));
+        let started = upgrade.start(&name, socket, read, &self.config.link_limits, |link| {
+            self.serve(worker_id, link)
+        });
         match started {
             Ok(link) => self.keep(link),
-            Err(error) => log::warn!(worker = worker_id; "worker {worker_id}: its link could not be started: {error}"),
+            Err(error) => {
+                log::warn!(worker = worker_id; "worker {worker_id}: its link could not be started: {error}")
+            }
         }
     }
 
@@ -341,12 +381,17 @@ impl Shared {
         let _ = link.send(ServerMessage::Hello { heartbeat_interval_ms }.encode());
         let (conn, older, observer) = {
             let mut state = self.lock();
-            // Counted under the lock: of two that connect at once, the one that stays must be the one with the higher
-            // number, or its owner would take it for the one that was replaced.
+            // Counted under the lock: of two that connect at once, the one that stays must be the
+            // one with the higher number, or its owner would take it for the one that was replaced.
             state.generations += 1;
             let ledger = self.ledgers.get(&worker_id).cloned().unwrap_or_default();
             ledger.connections.inc();
-            let conn = MesophyllServerConn::new(worker_id, state.generations, link.clone(), ledger.clone());
+            let conn = MesophyllServerConn::new(
+                worker_id,
+                state.generations,
+                link.clone(),
+                ledger.clone(),
+            );
             let older = state.connections.insert(worker_id, conn.clone());
             if older.is_some() {
                 ledger.replacements.inc();
@@ -360,13 +405,15 @@ impl Shared {
         if let Some(observer) = &observer {
             observer.connected(&conn);
         }
-        // After the connection was entered: a change that came before this is read here, one that comes later finds it.
+        // After the connection was entered: a change that came before this is read here, one that
+        // comes later finds it.
         if let Some(level) = *self.lock_log_level() {
             conn.set_log_level(level);
         }
         let shared = self.clone();
         let on_closed = Box::new(move |conn: &MesophyllServerConn| shared.forget(conn));
-        let handler = ConnHandler { conn: conn.clone(), observer, on_closed, undecodable_in_a_row: 0 };
+        let handler =
+            ConnHandler { conn: conn.clone(), observer, on_closed, undecodable_in_a_row: 0 };
         (Box::new(handler), Box::new(ConnPulse::new(conn, interval)))
     }
 
@@ -374,7 +421,8 @@ impl Shared {
     fn keep(&self, link: Link) {
         let ended: Vec<Link> = {
             let mut state = self.lock();
-            let (ended, running) = std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
+            let (ended, running) =
+                std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
             state.links = running;
             state.links.push(link);
             ended
@@ -400,7 +448,12 @@ impl Shared {
 }
 
 impl State {
-    fn note_replacement(&mut self, id: usize, newer: &MesophyllServerConn, older: Option<&MesophyllServerConn>) {
+    fn note_replacement(
+        &mut self,
+        id: usize,
+        newer: &MesophyllServerConn,
+        older: Option<&MesophyllServerConn>,
+    ) {
         let now = Instant::now();
         let recent = self.replacements.entry(id).or_default();
         while recent.front().is_some_and(|at| now.duration_since(*at) > Duration::from_secs(60)) {
@@ -427,7 +480,9 @@ impl Handler for Routes {
             return Reply::Response(Response::text(404, "no such endpoint"));
         }
         if let Some(allowed) = wrong_method(head) {
-            return Reply::Response(Response::text(405, "method not allowed").with_header("Allow", allowed));
+            return Reply::Response(
+                Response::text(405, "method not allowed").with_header("Allow", allowed),
+            );
         }
         let worker_id = match self.shared.authenticate(head) {
             Ok(worker_id) => worker_id,

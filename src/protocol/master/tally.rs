@@ -1,7 +1,8 @@
 //! Counts what a peer does wrong and says when to tell of it: at once, then at most once a minute.
 //!
-//! One tally outlives the links of a worker, because a peer that does wrong loses its link, connects and does it again: told
-//! once for each link it would fill the log. It does no logging itself. Used from the links' reader threads.
+//! One tally outlives the links of a worker, because a peer that does wrong loses its link,
+//! connects and does it again: told once for each link it would fill the log. It does no logging
+//! itself. Used from the links' reader threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,5 @@
-//! How long a client waits before it connects again (docs/protocol.md, rule 5). It only reckons: the client waits, on its own thread.
+//! How long a client waits before it connects again (docs/protocol.md, rule 5). It only reckons:
+//! the client waits, on its own thread.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use crate::net::link::{CloseCause, close_code};
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A link that the master closes before it is this old was not wanted: an operator has stopped this worker.
+/// A link that the master closes before it is this old was not wanted: an operator has stopped this
+/// worker.
 const UNWANTED_BEFORE: Duration = Duration::from_secs(1);
 
 /// The longest that the next pause may be.
@@ -21,8 +23,8 @@ impl Backoff {
         Self(BACKOFF_MIN)
     }
 
-    /// Begins anew after a link that served, but not after one that the master did not want: coming back to it at once would
-    /// only be noise.
+    /// Begins anew after a link that served, but not after one that the master did not want: coming
+    /// back to it at once would only be noise.
     pub(super) fn after_link(&mut self, cause: Option<&CloseCause>, age: Duration) {
         let closed_by_master = cause == Some(&CloseCause::ClosedByPeer(close_code::GOING_AWAY));
         if !closed_by_master || age >= UNWANTED_BEFORE {

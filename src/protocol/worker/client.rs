@@ -1,7 +1,9 @@
-//! The worker's end: connects, obeys Hello, heartbeats, hands requests to its worker and sends every answer once.
+//! The worker's end: connects, obeys Hello, heartbeats, hands requests to its worker and sends
+//! every answer once.
 //!
-//! One thread (`client`) connects, announces the worker and waits for the link to end; then it connects again, with
-//! exponential backoff and full jitter. The link's own threads do everything in between.
+//! One thread (`client`) connects, announces the worker and waits for the link to end; then it
+//! connects again, with exponential backoff and full jitter. The link's own threads do everything
+//! in between.
 
 use std::fmt;
 use std::net::{Shutdown, ToSocketAddrs};
@@ -17,7 +19,8 @@ use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
 use crate::net::link::{
-    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError, close_code,
+    self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError,
+    close_code,
 };
 use crate::net::stream::{Stream, unix_path};
 use crate::wire::WireError;
@@ -38,14 +41,15 @@ const EXTENSIONS: [&str; 1] = ["subscribed"];
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a link gets to say goodbye when the client is stopped: what is queued, a close and the master's own close. A
-/// master that takes nothing does not hold up the worker's end for as long as a batch may take.
+/// How long a link gets to say goodbye when the client is stopped: what is queued, a close and the
+/// master's own close. A master that takes nothing does not hold up the worker's end for as long as
+/// a batch may take.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// What a worker behind a [`MesophyllClient`] can do besides running jobs.
 pub trait LocalWorker: WorkerLike {
-    /// Reads the states of all tenants of this worker from the database; returns how many. Called at each connect, so that
-    /// what was not told while there was no link is learnt.
+    /// Reads the states of all tenants of this worker from the database; returns how many. Called
+    /// at each connect, so that what was not told while there was no link is learnt.
     ///
     /// # Blocks
     /// Until the database answered or its client's timeouts passed.
@@ -114,7 +118,8 @@ pub struct MesophyllClient {
 struct Control {
     stop_tx: Mutex<Option<Sender<()>>>,
     link: Mutex<Option<LinkSender>>,
-    /// Of the handshake that is under way: a master that accepts and then says nothing must not hold up a stop.
+    /// Of the handshake that is under way: a master that accepts and then says nothing must not
+    /// hold up a stop.
     handshake: Mutex<Option<Stream>>,
 }
 
@@ -140,8 +145,14 @@ impl MesophyllClient {
             link: Mutex::new(None),
             handshake: Mutex::new(None),
         });
-        let run =
-            Run { config, worker, control: control.clone(), stop_rx, backoff: Backoff::new(), wrongs: Arc::default() };
+        let run = Run {
+            config,
+            worker,
+            control: control.clone(),
+            stop_rx,
+            backoff: Backoff::new(),
+            wrongs: Arc::default(),
+        };
         let thread = thread::spawn("client", move || {
             let end = run.run();
             // Room for the one value that is ever sent.
@@ -159,7 +170,8 @@ impl MesophyllClient {
     /// Closes the link, stops connecting and joins the thread.
     ///
     /// # Blocks
-    /// Two seconds at most while a link says goodbye, or until a master accepts that is just being connected to.
+    /// Two seconds at most while a link says goodbye, or until a master accepts that is just being
+    /// connected to.
     pub fn stop(self) -> Option<ClientEnd> {
         drop(lock(&self.control.stop_tx).take());
         self.control.end_handshake();
@@ -199,7 +211,9 @@ impl Run {
                     }
                 }
                 Err(ConnectError::Refused(status @ (400 | 401 | 404), text)) => {
-                    return ClientEnd::Refused(format!("the master refuses this worker ({status}): {text}"));
+                    return ClientEnd::Refused(format!(
+                        "the master refuses this worker ({status}): {text}"
+                    ));
                 }
                 Err(error) => log::warn!("master {}: {error}", self.config.master),
             }
@@ -218,7 +232,10 @@ impl Run {
             self.control.end_handshake();
         }
         let session = Arc::new(Session::default());
-        let query = format!("/ws?id={}&token={}&workers={}", config.worker_id, config.token, config.workers);
+        let query = format!(
+            "/ws?id={}&token={}&workers={}",
+            config.worker_id, config.token, config.workers
+        );
         let serve = |_: &LinkSender| -> link::Service {
             let handler = ClientHandler {
                 worker: self.worker.clone(),
@@ -231,7 +248,15 @@ impl Run {
             let pulse = ClientPulse::new(self.worker.clone(), session.clone());
             (Box::new(handler), Box::new(pulse))
         };
-        let link = link::connect_over("master", socket, host, &query, deadline, &config.link_limits, serve);
+        let link = link::connect_over(
+            "master",
+            socket,
+            host,
+            &query,
+            deadline,
+            &config.link_limits,
+            serve,
+        );
         *lock(&self.control.handshake) = None;
         Ok((link?, session))
     }
@@ -267,8 +292,9 @@ impl Run {
 
     /// Loads the tenant states and says Ready; false if the link ended first.
     ///
-    /// The first heartbeat waits for this (see [`ClientPulse::may_beat`]): a master takes a heartbeat without a Ready for a
-    /// reference worker's, and would dispatch to a worker that cannot filter yet.
+    /// The first heartbeat waits for this (see [`ClientPulse::may_beat`]): a master takes a
+    /// heartbeat without a Ready for a reference worker's, and would dispatch to a worker that
+    /// cannot filter yet.
     fn announce(&self, link: &LinkSender, session: &Session) -> bool {
         let mut pause = BACKOFF_MIN;
         let tenant_states = loop {
@@ -282,14 +308,19 @@ impl Run {
             pause = (pause * 2).min(BACKOFF_MAX);
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let (executors, extensions) = (self.worker.executors(), EXTENSIONS.map(str::to_owned).to_vec());
+        let (executors, extensions) =
+            (self.worker.executors(), EXTENSIONS.map(str::to_owned).to_vec());
         let ready = Ready { version, executors, tenant_states, live_tenants: true, extensions };
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;
         }
         session.is_ready.store(true, Ordering::SeqCst);
         link.beat_now();
-        log::info!("connected to the master as worker {} of {}", self.config.worker_id, self.config.workers);
+        log::info!(
+            "connected to the master as worker {} of {}",
+            self.config.worker_id,
+            self.config.workers
+        );
         true
     }
 
@@ -308,8 +339,8 @@ impl Run {
     }
 }
 
-/// A connection to a master, what to call its host, and by when the handshake must be done. The time for that begins when the
-/// name has been looked up, for which the system takes its own.
+/// A connection to a master, what to call its host, and by when the handshake must be done. The
+/// time for that begins when the name has been looked up, for which the system takes its own.
 fn open(master: &str) -> Result<(Stream, &str, Instant), ConnectError> {
     let deadline = || Instant::now() + CONNECT_TIMEOUT;
     if let Some(path) = unix_path(master) {
@@ -333,7 +364,11 @@ struct Session {
 impl Default for Session {
     fn default() -> Self {
         let (is_ready, has_said_hello) = Default::default();
-        Self { interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS), is_ready, has_said_hello }
+        Self {
+            interval_ms: AtomicU64::new(MESOPHYLL_DEFAULT_HEARTBEAT_MS),
+            is_ready,
+            has_said_hello,
+        }
     }
 }
 
@@ -374,18 +409,24 @@ impl ClientHandler {
             ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) } => {
                 self.submit(link, id, req_id, Job::Dispatch(event));
             }
-            ServerMessage::DispatchEvent { id, event, req_id: None } => self.submit_nowait(id, event),
+            ServerMessage::DispatchEvent { id, event, req_id: None } => {
+                self.submit_nowait(id, event)
+            }
             ServerMessage::RunScript { id, name, code, event, req_id } => {
                 self.submit(link, id, req_id, Job::RunScript { name, code, event });
             }
-            ServerMessage::DropWorker { id, req_id } => self.submit(link, id, req_id, Job::DropTenant),
+            ServerMessage::DropWorker { id, req_id } => {
+                self.submit(link, id, req_id, Job::DropTenant)
+            }
             ServerMessage::CancelDispatch { req_id } => {
                 let tenant = lock(&self.in_flight).get(&req_id).copied();
                 if let Some(tenant) = tenant {
                     self.worker.cancel(tenant, Ticket(req_id));
                 }
             }
-            ServerMessage::UpdateTenantState { id, state } => self.worker.update_tenant_state(id, state),
+            ServerMessage::UpdateTenantState { id, state } => {
+                self.worker.update_tenant_state(id, state)
+            }
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
             ServerMessage::LiveTenants { req_id, ids } => {
@@ -404,7 +445,8 @@ impl ClientHandler {
         let is_told = self.session.has_said_hello.load(Ordering::Relaxed);
         let answer = Answer::callback_told(move |result, is_subscribed| {
             if !is_subscribed && is_told {
-                // Before the answer, and on the same link, so that it arrives before it. Without room the answer is enough.
+                // Before the answer, and on the same link, so that it arrives before it. Without
+                // room the answer is enough.
                 let _ = link.send_for(tenant, ClientMessage::NotSubscribed { req_id }.encode());
             }
             let is_alone = {
@@ -444,22 +486,32 @@ fn set_log_level(level: &str) {
     }
 }
 
-/// Sends an answer. One that does not fit into a message, or beside what waits of its tenant already, becomes an error, for
-/// which there is room: a link never ends because of answers.
-fn send_answer(link: &LinkSender, tenant: TenantId, req_id: u64, result: DispatchResult, is_alone: bool) {
+/// Sends an answer. One that does not fit into a message, or beside what waits of its tenant
+/// already, becomes an error, for which there is room: a link never ends because of answers.
+fn send_answer(
+    link: &LinkSender,
+    tenant: TenantId,
+    req_id: u64,
+    result: DispatchResult,
+    is_alone: bool,
+) {
     let result = result.map_err(|error| answers::to_wire(&error));
     let message = ClientMessage::DispatchResponse { req_id, result }.encode();
-    let sent = if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
+    let sent =
+        if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
     let Err(error) = sent else { return };
     let text = match error {
         SendError::TooLarge { bytes, limit } => {
             format!("the result is too large: {bytes} bytes of at most {limit}")
         }
-        SendError::Full => "the result was dropped: too much of this tenant's waits to be sent".to_owned(),
+        SendError::Full => {
+            "the result was dropped: too much of this tenant's waits to be sent".to_owned()
+        }
         SendError::Closed => return,
     };
     let result = Err(answers::to_wire(&DispatchError::Script(text)));
-    // Without room for a hundred thousand of these the master reads nothing, and the writer soon ends the link.
+    // Without room for a hundred thousand of these the master reads nothing, and the writer soon
+    // ends the link.
     let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
 }
 
@@ -469,13 +521,16 @@ impl LinkHandler for ClientHandler {
             Ok(Incoming::Message(message)) => self.on_server_message(link, message),
             Ok(Incoming::Unknown(variant)) => {
                 if let Some(count) = self.wrongs.unknown.note(Instant::now()) {
-                    log::info!("{count} messages of the master of unknown kinds, the last {variant:?}");
+                    log::info!(
+                        "{count} messages of the master of unknown kinds, the last {variant:?}"
+                    );
                 }
             }
             Err(error) => {
                 // Somebody waits for its answer.
                 if let Some(req_id) = ServerMessage::request_of(message) {
-                    let error = DispatchError::BadInput(format!("the message does not decode: {error}"));
+                    let error =
+                        DispatchError::BadInput(format!("the message does not decode: {error}"));
                     let result = Err(answers::to_wire(&error));
                     let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
                 }
@@ -491,7 +546,8 @@ impl LinkHandler for ClientHandler {
     }
 
     fn on_closed(&mut self, _cause: &CloseCause) {
-        // What runs goes on: its effects count, and the master has told its callers that the outcome is unknown.
+        // What runs goes on: its effects count, and the master has told its callers that the
+        // outcome is unknown.
     }
 }
 
@@ -502,7 +558,8 @@ struct ClientPulse {
     connected_at: Instant,
     sent_at: Option<Instant>,
     due: Instant,
-    /// When the master was last heard of as far as this thread knows, and how late it has been itself since then.
+    /// When the master was last heard of as far as this thread knows, and how late it has been
+    /// itself since then.
     received_before: Instant,
     late: Duration,
 }
@@ -514,8 +571,9 @@ impl ClientPulse {
         Self { worker, session, connected_at: now, sent_at: None, due: now, received_before, late }
     }
 
-    /// Heartbeats start with Ready. If the tenant states take so long that the master would give the link up, they start
-    /// without it: dispatches that come then are answered `busy`, which is better than never getting ready.
+    /// Heartbeats start with Ready. If the tenant states take so long that the master would give
+    /// the link up, they start without it: dispatches that come then are answered `busy`, which is
+    /// better than never getting ready.
     fn may_beat(&self, now: Instant, interval: Duration) -> bool {
         self.session.is_ready.load(Ordering::SeqCst)
             || now >= self.connected_at + interval * (limits::HEARTBEATS_MISSED_MAX - 1)
@@ -530,7 +588,8 @@ impl Pulse for ClientPulse {
         if std::mem::replace(&mut self.received_before, received) != received {
             self.late = Duration::ZERO;
         }
-        // A machine that stalls stalls this side too, and the master: after that it has as much time as before it.
+        // A machine that stalls stalls this side too, and the master: after that it has as much
+        // time as before it.
         self.late += now.saturating_duration_since(self.due);
         if silent >= interval * limits::HEARTBEATS_MISSED_MAX + self.late {
             log::warn!("the master has been silent for {silent:?}");

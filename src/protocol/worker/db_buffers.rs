@@ -1,7 +1,9 @@
-//! The buffers of a connection of the database client, under ureq: as large as what its requests and answers have needed.
+//! The buffers of a connection of the database client, under ureq: as large as what its requests
+//! and answers have needed.
 //!
-//! ureq's own have 128 KiB each from the first request on, which a worker that keeps nine connections has to pay for though a
-//! request and its answer have a few hundred bytes. Used by the I/O thread that has the connection.
+//! ureq's own have 128 KiB each from the first request on, which a worker that keeps nine
+//! connections has to pay for though a request and its answer have a few hundred bytes. Used by the
+//! I/O thread that has the connection.
 
 use ureq::unversioned::transport::Buffers;
 

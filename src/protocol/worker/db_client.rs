@@ -1,9 +1,10 @@
 //! A worker's way to the database: `/db/*` of the master over kept-alive HTTP connections.
 //!
-//! Deliberately without rules and without a cache: `WorkerDb` checks rules before it asks, and the master checks them again.
-//! What changes nothing when it is done twice is tried a second time if its connection proved dead; nothing else is. The
-//! token is in every request's query, so no error and no Debug of ours ever prints a URL. Called from a worker's I/O
-//! threads; [`MesophyllDbClient::close`] frees those that wait.
+//! Deliberately without rules and without a cache: `WorkerDb` checks rules before it asks, and the
+//! master checks them again. What changes nothing when it is done twice is tried a second time if
+//! its connection proved dead; nothing else is. The token is in every request's query, so no error
+//! and no Debug of ours ever prints a URL. Called from a worker's I/O threads;
+//! [`MesophyllDbClient::close`] frees those that wait.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -14,13 +15,15 @@ use ureq::{Agent, Error, Timeout};
 use super::db_transport::{DbConnector, MasterAddress};
 use crate::base::error::DbError;
 use crate::base::limits::{
-    DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS, DB_REPLY_MAX_BYTES,
-    DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT, DB_STATES_MAX_BYTES,
+    DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS,
+    DB_REPLY_MAX_BYTES, DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT,
+    DB_STATES_MAX_BYTES,
 };
 use crate::net::stream::unix_path;
 use crate::protocol::db_routes::{ERROR_HEADER, error_of};
 use crate::wire::data::{
-    GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId, TenantState,
+    GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
+    TenantId, TenantState,
 };
 use crate::wire::pack::shape::{Decode, Encode};
 
@@ -76,7 +79,9 @@ impl MesophyllDbClient {
             // Never through what HTTP_PROXY says: the token would travel there.
             .proxy(None)
             .user_agent("")
-            .timeout_global(Some(DB_CONNECT_TIMEOUT + DB_SEND_TIMEOUT + DB_RESPONSE_TIMEOUT + DB_BODY_TIMEOUT))
+            .timeout_global(Some(
+                DB_CONNECT_TIMEOUT + DB_SEND_TIMEOUT + DB_RESPONSE_TIMEOUT + DB_BODY_TIMEOUT,
+            ))
             .timeout_resolve(Some(DB_CONNECT_TIMEOUT))
             .timeout_connect(Some(DB_CONNECT_TIMEOUT))
             .timeout_send_request(Some(DB_SEND_TIMEOUT))
@@ -102,7 +107,8 @@ impl MesophyllDbClient {
     /// The states of all tenants that belong to this worker.
     ///
     /// # Blocks
-    /// As every operation here: until the answer, at most the sum of the phases' deadlines in `limits.rs`.
+    /// As every operation here: until the answer, at most the sum of the phases' deadlines in
+    /// `limits.rs`.
     ///
     /// # Errors
     /// See [`DbError`]; as for every operation here.
@@ -129,7 +135,12 @@ impl MesophyllDbClient {
     ///
     /// # Errors
     /// See [`DbError`].
-    pub fn kv_get(&self, tenant: TenantId, scopes: Vec<String>, key: String) -> Result<Option<KvRecord>, DbError> {
+    pub fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: Vec<String>,
+        key: String,
+    ) -> Result<Option<KvRecord>, DbError> {
         self.ask(&Request::kv(tenant, &KeyValueOp::Get { scopes, key }, Repeat::Read))
     }
 
@@ -147,7 +158,12 @@ impl MesophyllDbClient {
     ///
     /// # Errors
     /// See [`DbError`].
-    pub fn kv_find(&self, tenant: TenantId, scopes: Vec<String>, query: String) -> Result<Vec<KvRecord>, DbError> {
+    pub fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: Vec<String>,
+        query: String,
+    ) -> Result<Vec<KvRecord>, DbError> {
         self.ask(&Request::kv(tenant, &KeyValueOp::Find { scopes, query }, Repeat::Read))
     }
 
@@ -163,7 +179,11 @@ impl MesophyllDbClient {
     ///
     /// # Errors
     /// See [`DbError`].
-    pub fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+    pub fn global_kv_find(
+        &self,
+        query: String,
+        scope: String,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.ask(&Request::public(&PublicGlobalKeyValueOp::Find { query, scope }))
     }
 
@@ -178,7 +198,12 @@ impl MesophyllDbClient {
         version: i32,
         scope: String,
     ) -> Result<Option<GlobalKv>, DbError> {
-        self.ask(&Request::public(&PublicGlobalKeyValueOp::Get { key, version, scope, id: Some(tenant) }))
+        self.ask(&Request::public(&PublicGlobalKeyValueOp::Get {
+            key,
+            version,
+            scope,
+            id: Some(tenant),
+        }))
     }
 
     /// Publishes or deletes an entry of the tenant's own.
@@ -226,7 +251,11 @@ impl MesophyllDbClient {
         let status = response.status().as_u16();
         let is_ok = status == 200;
         let limit = if is_ok { request.reply_max_bytes } else { DB_ERROR_MAX_BYTES };
-        let kind = response.headers().get(ERROR_HEADER).and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+        let kind = response
+            .headers()
+            .get(ERROR_HEADER)
+            .and_then(|kind| kind.to_str().ok())
+            .map(str::to_owned);
         let body = response.body_mut().with_config().limit(limit).read_to_vec();
         if is_ok {
             return body.map(Ok).map_err(|error| Lost::of(&error));
@@ -239,15 +268,31 @@ impl MesophyllDbClient {
         let mut url = format!("{}{}{}", self.base, request.path, self.ident);
         if let Some(tenant) = request.tenant {
             // Writing into a String cannot fail.
-            let _ = write!(url, "&tenant_type={}&tenant_id={}", tenant.kind().as_str(), tenant.snowflake());
+            let _ = write!(
+                url,
+                "&tenant_type={}&tenant_id={}",
+                tenant.kind().as_str(),
+                tenant.snowflake()
+            );
         }
         url
     }
 }
 
 impl Request {
-    fn post(path: &'static str, tenant: Option<TenantId>, body: &impl Encode, repeat: Repeat) -> Self {
-        Self { path, tenant, body: Some(body.to_bytes()), repeat, reply_max_bytes: DB_REPLY_MAX_BYTES }
+    fn post(
+        path: &'static str,
+        tenant: Option<TenantId>,
+        body: &impl Encode,
+        repeat: Repeat,
+    ) -> Self {
+        Self {
+            path,
+            tenant,
+            body: Some(body.to_bytes()),
+            repeat,
+            reply_max_bytes: DB_REPLY_MAX_BYTES,
+        }
     }
 
     fn kv(tenant: TenantId, op: &KeyValueOp, repeat: Repeat) -> Self {
@@ -279,17 +324,24 @@ impl Lost {
                 | ErrorKind::BrokenPipe => Lost::Dead,
                 _ => Lost::Broken,
             },
-            Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) | Error::Protocol(_) => Lost::Unreadable,
+            Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) | Error::Protocol(_) => {
+                Lost::Unreadable
+            }
             _ => Lost::Broken,
         }
     }
 
     fn into_error(self, repeat: Repeat) -> DbError {
         match (self, repeat) {
-            (Lost::Unreadable, Repeat::Read) => DbError::Internal("the master's answer cannot be read".to_owned()),
-            (Lost::NotSent, _) | (_, Repeat::Read) => DbError::Unavailable("the master cannot be reached".to_owned()),
+            (Lost::Unreadable, Repeat::Read) => {
+                DbError::Internal("the master's answer cannot be read".to_owned())
+            }
+            (Lost::NotSent, _) | (_, Repeat::Read) => {
+                DbError::Unavailable("the master cannot be reached".to_owned())
+            }
             _ => DbError::OutcomeUnknown(
-                "the connection to the master broke: the change may have been made or not".to_owned(),
+                "the connection to the master broke: the change may have been made or not"
+                    .to_owned(),
             ),
         }
     }
@@ -301,7 +353,8 @@ fn one_line(body: &[u8]) -> String {
     text.lines().next().unwrap_or_default().chars().filter(|char| !char.is_control()).collect()
 }
 
-/// Appends a query value; a token of ours has nothing to encode, but one from a file may be anything.
+/// Appends a query value; a token of ours has nothing to encode, but one from a file may be
+/// anything.
 fn push_encoded(url: &mut String, value: &str) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() {

@@ -1,9 +1,10 @@
-//! The connections of a worker's database client, under ureq: a request leaves in one piece, and its answer costs one
-//! read.
+//! The connections of a worker's database client, under ureq: a request leaves in one piece, and
+//! its answer costs one read.
 //!
-//! ureq's own connections send head and body apart, which wakes the master twice, and ask the kernel six things about a
-//! connection before they use it again: in all 12 system calls where 4 do. Which request is on which connection, and for how
-//! long, stays ureq's business. Runs on the I/O thread that asks; `close` of the client shuts the sockets down.
+//! ureq's own connections send head and body apart, which wakes the master twice, and ask the
+//! kernel six things about a connection before they use it again: in all 12 system calls where 4
+//! do. Which request is on which connection, and for how long, stays ureq's business. Runs on the
+//! I/O thread that asks; `close` of the client shuts the sockets down.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,7 +16,9 @@ use rustix::net::{RecvFlags, recv};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, Transport,
+};
 use ureq::{Error, Timeout};
 
 use super::db_buffers::DbBuffers;
@@ -26,8 +29,9 @@ use crate::net::stream::{Stream, unix_path};
 
 /// Where the master is.
 ///
-/// ureq asks before each request, also when it has a connection, and to keep the deadline its own resolver starts a thread
-/// each time, which costs more than the rest of a request. So a numeric address is never looked up, and a name seldom.
+/// ureq asks before each request, also when it has a connection, and to keep the deadline its own
+/// resolver starts a thread each time, which costs more than the rest of a request. So a numeric
+/// address is never looked up, and a name seldom.
 #[derive(Debug)]
 pub(super) struct MasterAddress {
     /// It is a path, which needs none.
@@ -41,17 +45,30 @@ impl MasterAddress {
     /// `HOST:PORT` or `unix:PATH`; nothing is looked up yet.
     pub(super) fn new(master: &str) -> Self {
         let is_unix = unix_path(master).is_some();
-        Self { is_unix, numeric: master.parse().ok(), by_name: DefaultResolver::default(), found: Mutex::new(None) }
+        Self {
+            is_unix,
+            numeric: master.parse().ok(),
+            by_name: DefaultResolver::default(),
+            found: Mutex::new(None),
+        }
     }
 
     fn found_lately(&self) -> Option<ResolvedSocketAddrs> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.as_ref().filter(|(at, _)| at.elapsed() < DB_ADDRESS_AGE).map(|(_, addresses)| addresses.clone())
+        found
+            .as_ref()
+            .filter(|(at, _)| at.elapsed() < DB_ADDRESS_AGE)
+            .map(|(_, addresses)| addresses.clone())
     }
 }
 
 impl Resolver for MasterAddress {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
         if self.is_unix {
             return Ok(self.empty());
         }
@@ -64,7 +81,8 @@ impl Resolver for MasterAddress {
             return Ok(addresses);
         }
         let addresses = self.by_name.resolve(uri, config, timeout)?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), addresses.clone()));
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), addresses.clone()));
         Ok(addresses)
     }
 }
@@ -72,7 +90,8 @@ impl Resolver for MasterAddress {
 /// Makes connections.
 #[derive(Debug)]
 pub(super) struct DbConnector {
-    /// Where the master's Unix socket is; else connections are made to the address that was resolved.
+    /// Where the master's Unix socket is; else connections are made to the address that was
+    /// resolved.
     path: Option<PathBuf>,
 }
 
@@ -97,13 +116,24 @@ impl DbConnector {
 impl Connector<()> for DbConnector {
     type Out = DbConnection;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<DbConnection>, Error> {
-        let stream = Arc::new(self.open(&details.addrs, left(details.timeout, DB_CONNECT_TIMEOUT)?)?);
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<DbConnection>, Error> {
+        let stream =
+            Arc::new(self.open(&details.addrs, left(details.timeout, DB_CONNECT_TIMEOUT)?)?);
         stream.set_nodelay()?;
         let handle: Weak<dyn ShutdownHandle> = Arc::downgrade(&stream) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(handle)?;
         let buffers = DbBuffers::default();
-        Ok(Some(DbConnection { stream, buffers, outgoing: Vec::new(), read_armed: None, write_armed: None }))
+        Ok(Some(DbConnection {
+            stream,
+            buffers,
+            outgoing: Vec::new(),
+            read_armed: None,
+            write_armed: None,
+        }))
     }
 }
 
@@ -125,7 +155,9 @@ fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream,
         let share = left / u32::try_from(addresses.len() - number).unwrap_or(1).max(1);
         match TcpStream::connect_timeout(address, share) {
             Ok(stream) => return Ok(stream),
-            Err(error) if error.kind() == ErrorKind::TimedOut => failed = Error::Timeout(Timeout::Connect),
+            Err(error) if error.kind() == ErrorKind::TimedOut => {
+                failed = Error::Timeout(Timeout::Connect)
+            }
             Err(error) => failed = error.into(),
         }
     }
@@ -139,7 +171,8 @@ pub(super) struct DbConnection {
     buffers: DbBuffers,
     /// What is to be sent with what comes next.
     outgoing: Vec<u8>,
-    // The timeouts that the kernel has now: setting one costs a system call, so one that serves is left alone.
+    // The timeouts that the kernel has now: setting one costs a system call, so one that serves is
+    // left alone.
     read_armed: Option<Duration>,
     write_armed: Option<Duration>,
 }
@@ -198,7 +231,8 @@ impl Transport for DbConnection {
         }
     }
 
-    /// Whether it can take another request: nothing is unsent, and the master neither said anything unasked nor left.
+    /// Whether it can take another request: nothing is unsent, and the master neither said anything
+    /// unasked nor left.
     fn is_open(&mut self) -> bool {
         let peeked = recv(&*self.stream, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT);
         self.outgoing.is_empty() && peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
@@ -221,8 +255,13 @@ fn left(timeout: NextTimeout, otherwise: Duration) -> Result<Duration, Error> {
     if left.is_zero() { Err(Error::Timeout(timeout.reason)) } else { Ok(left) }
 }
 
-/// Sets a timeout, unless the one that is set will do: not past the deadline, and not so short that we would spin.
-fn arm(armed: &mut Option<Duration>, left: Duration, set: impl FnOnce(Duration) -> io::Result<()>) -> io::Result<()> {
+/// Sets a timeout, unless the one that is set will do: not past the deadline, and not so short that
+/// we would spin.
+fn arm(
+    armed: &mut Option<Duration>,
+    left: Duration,
+    set: impl FnOnce(Duration) -> io::Result<()>,
+) -> io::Result<()> {
     if armed.is_none_or(|armed| armed > left || armed < left / 2) {
         set(left)?;
         *armed = Some(left);

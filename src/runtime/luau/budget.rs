@@ -1,6 +1,7 @@
 //! What one event has used of its budgets, and why an event is doomed.
 //!
-//! Plain data, owned by the event and shared with the callbacks of the VM that runs it. What checks time is `control`.
+//! Plain data, owned by the event and shared with the callbacks of the VM that runs it. What checks
+//! time is `control`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,7 +11,8 @@ use super::config::LuauLimits;
 use crate::dispatch::Ticket;
 use crate::wire::data::Budget;
 
-/// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does brings it back.
+/// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does
+/// brings it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doom {
     /// It ran for too long.
@@ -81,7 +83,11 @@ pub(super) struct Span(pub(super) Duration);
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
-        if millis.is_multiple_of(1000) { write!(f, "{} s", millis / 1000) } else { write!(f, "{millis} ms") }
+        if millis.is_multiple_of(1000) {
+            write!(f, "{} s", millis / 1000)
+        } else {
+            write!(f, "{millis} ms")
+        }
     }
 }
 
@@ -107,7 +113,13 @@ pub(super) struct Meter {
 
 impl Meter {
     /// A fresh meter for an event that starts now.
-    pub(super) fn new(event: u64, ticket: Ticket, now: Instant, limits: &LuauLimits, used: Duration) -> Self {
+    pub(super) fn new(
+        event: u64,
+        ticket: Ticket,
+        now: Instant,
+        limits: &LuauLimits,
+        used: Duration,
+    ) -> Self {
         Self {
             event,
             ticket,
@@ -129,14 +141,16 @@ impl Meter {
     /// Counts a coroutine that starts.
     ///
     /// # Errors
-    /// Too many have been started. (Of too many alive the caller learns from [`Meter::live`]: some may be garbage.)
+    /// Too many have been started. (Of too many alive the caller learns from [`Meter::live`]: some
+    /// may be garbage.)
     pub(super) fn spawn(&self, limits: &LuauLimits) -> Result<(), Doom> {
         self.spawns.set(self.spawns.get() + 1);
         self.live.set(self.live.get() + 1);
         if self.spawns.get() > limits.spawns { Err(Doom::Spawns(limits.spawns)) } else { Ok(()) }
     }
 
-    /// Counts a coroutine that ended. One that another event started may end in this one, hence no underflow.
+    /// Counts a coroutine that ended. One that another event started may end in this one, hence no
+    /// underflow.
     pub(super) fn end(&self) {
         self.live.set(self.live.get().saturating_sub(1));
     }
@@ -151,8 +165,9 @@ impl Meter {
         self.live.get() >= self.count_at.get()
     }
 
-    /// Corrects [`Meter::live`] after a collection. The next one is due when a quarter of the limit more seem alive: an
-    /// event that keeps just below the limit would have one for each coroutine that it makes.
+    /// Corrects [`Meter::live`] after a collection. The next one is due when a quarter of the limit
+    /// more seem alive: an event that keeps just below the limit would have one for each coroutine
+    /// that it makes.
     pub(super) fn set_live(&self, live: usize, limit: usize) {
         self.live.set(live);
         self.count_at.set((live + limit / 4).max(limit + 1));
@@ -164,6 +179,10 @@ impl Meter {
     /// There have been too many.
     pub(super) fn host_call(&self, limits: &LuauLimits) -> Result<(), Doom> {
         self.host_calls.set(self.host_calls.get() + 1);
-        if self.host_calls.get() > limits.host_calls { Err(Doom::HostCalls(limits.host_calls)) } else { Ok(()) }
+        if self.host_calls.get() > limits.host_calls {
+            Err(Doom::HostCalls(limits.host_calls))
+        } else {
+            Ok(())
+        }
     }
 }

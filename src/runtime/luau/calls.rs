@@ -1,4 +1,5 @@
-//! The calls that wait, on the tenant's side: time, tasks, and the database with the locks of its records.
+//! The calls that wait, on the tenant's side: time, tasks, and the database with the locks of its
+//! records.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -36,7 +37,9 @@ impl Tenant {
         match op {
             Op::Wait => self.call_wait(core, id, args.first()),
             Op::Spawn => self.call_spawn(id, event, args),
-            Op::KvUpdateSet => self.call_update_set(core, &vm, id, args.first().unwrap_or(&Value::Nil)),
+            Op::KvUpdateSet => {
+                self.call_update_set(core, &vm, id, args.first().unwrap_or(&Value::Nil))
+            }
             Op::KvUpdateDrop => {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
@@ -69,7 +72,8 @@ impl Tenant {
         self.wait(core, id, Wait::Time { timer, since: Some(now) });
     }
 
-    /// The new task runs at once, above the one that spawned it; that one goes on when the new one waits.
+    /// The new task runs at once, above the one that spawned it; that one goes on when the new one
+    /// waits.
     fn call_spawn(&mut self, id: u64, event: u64, mut args: Vec<Value>) {
         let thread = match args.first() {
             Some(Value::Thread(thread)) => thread.clone(),
@@ -109,16 +113,27 @@ impl Tenant {
 
     /// Starts a call of the running task, or has it wait for its record's lock.
     fn begin(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge) {
-        let Some((record, mode)) = call.lock.clone() else { return self.start_call(core, id, call, charge, None) };
+        let Some((record, mode)) = call.lock.clone() else {
+            return self.start_call(core, id, call, charge, None);
+        };
         match self.locks.acquire(&record, mode, id) {
             Some(lease) => self.start_call(core, id, call, charge, Some(lease)),
             None => self.wait(core, id, Wait::Lock(record, call, charge)),
         }
     }
 
-    fn start_call(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge, lease: Option<u64>) {
+    fn start_call(
+        &mut self,
+        core: &mut Core,
+        id: u64,
+        call: Call,
+        charge: Charge,
+        lease: Option<u64>,
+    ) {
         let asked = call.asked;
-        if let Ok(turn) = self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge) {
+        if let Ok(turn) =
+            self.start_io(core, IoPurpose::Task { task: id, lease, asked }, call.work, charge)
+        {
             self.wait(core, id, Wait::Io(call.reply, turn));
             return;
         }
@@ -140,7 +155,8 @@ impl Tenant {
         if !matches!(output, IoOutput::NotBegun) {
             core.gauges.db_called(asked, output.is_failure());
         }
-        let waited = self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
+        let waited =
+            self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
         let reply = match waited {
             Some(Wait::Io(reply, _)) => reply,
             other => {
@@ -151,7 +167,9 @@ impl Tenant {
         };
         match (&reply, lease) {
             // The lock stays until the update's second half.
-            (Reply::UpdateValue(record), Some(lease)) if matches!(&output, IoOutput::Record(Ok(_))) => {
+            (Reply::UpdateValue(record), Some(lease))
+                if matches!(&output, IoOutput::Record(Ok(_))) =>
+            {
                 let update = Update { lease, record: record.clone() };
                 if let Some(task) = self.tasks.get_mut(id) {
                     task.updating = Some(update);
@@ -163,7 +181,13 @@ impl Tenant {
     }
 
     /// The queue of the I/O threads was full when a task's operation came to its turn.
-    pub(super) fn call_refused(&mut self, core: &mut Core, id: u64, lease: Option<u64>, asked: Asked) {
+    pub(super) fn call_refused(
+        &mut self,
+        core: &mut Core,
+        id: u64,
+        lease: Option<u64>,
+        asked: Asked,
+    ) {
         core.gauges.db_called(asked, true);
         if let Some(lease) = lease {
             self.release(core, lease);
@@ -182,10 +206,12 @@ impl Tenant {
         let mut granted = VecDeque::from(granted);
         while let Some((id, lease)) = granted.pop_front() {
             let (call, charge) = match self.tasks.get_mut(id) {
-                Some(Task { wait: wait @ Wait::Lock(..), .. }) => match std::mem::replace(wait, Wait::Nothing) {
-                    Wait::Lock(_, call, charge) => (call, charge),
-                    _ => continue,
-                },
+                Some(Task { wait: wait @ Wait::Lock(..), .. }) => {
+                    match std::mem::replace(wait, Wait::Nothing) {
+                        Wait::Lock(_, call, charge) => (call, charge),
+                        _ => continue,
+                    }
+                }
                 _ => {
                     granted.extend(self.locks.release(lease));
                     continue;
@@ -230,7 +256,6 @@ impl Tenant {
     }
 }
 
-const NO_ROOM: &str =
-    "not enough memory for the call: what waits outside the VM counts too; let earlier calls end first";
+const NO_ROOM: &str = "not enough memory for the call: what waits outside the VM counts too; let earlier calls end first";
 
 const BUSY: &str = "the worker has too many database operations waiting; try again later";

@@ -1,6 +1,8 @@
-//! What a Luau runtime can be told: how many executors, which templates, and the limits of one event and one VM.
+//! What a Luau runtime can be told: how many executors, which templates, and the limits of one
+//! event and one VM.
 //!
-//! Plain data. The defaults are those of `limits.rs`; options of the command line override a few of them.
+//! Plain data. The defaults are those of `limits.rs`; options of the command line override a few of
+//! them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,8 +25,8 @@ pub struct LuauConfig {
     pub reload: bool,
     /// A VM in which nothing has run for so long is closed.
     pub vm_idle: Duration,
-    /// VMs alive at once, shared evenly among the executors, each of which may have one at least; one more takes the place
-    /// of the one that has been idle longest.
+    /// VMs alive at once, shared evenly among the executors, each of which may have one at least;
+    /// one more takes the place of the one that has been idle longest.
     pub max_vms: usize,
     /// Limits of one event and one VM.
     pub limits: LuauLimits,
@@ -32,8 +34,9 @@ pub struct LuauConfig {
     pub on_broken: OnBroken,
 }
 
-/// Told, on a thread of the runtime that has just ended by a panic, that nothing can be relied on any more: without its
-/// ticker no script is interrupted, without an executor its tenants' events fail. Whoever owns the process ends it.
+/// Told, on a thread of the runtime that has just ended by a panic, that nothing can be relied on
+/// any more: without its ticker no script is interrupted, without an executor its tenants' events
+/// fail. Whoever owns the process ends it.
 #[derive(Clone)]
 pub struct OnBroken(pub Arc<dyn Fn(String) + Send + Sync>);
 
@@ -76,7 +79,8 @@ impl Default for LuauConfig {
     }
 }
 
-/// Where templates come from. They are read and compiled at the start, and again if a watched directory changes.
+/// Where templates come from. They are read and compiled at the start, and again if a watched
+/// directory changes.
 #[derive(Debug, Clone)]
 pub enum TemplateSource {
     /// The templates in this binary.
@@ -108,7 +112,8 @@ pub struct LuauLimits {
     pub spawns: usize,
     /// Waiting calls (database and time) of one event.
     pub host_calls: usize,
-    /// A running coroutine is preempted after this. Zero preempts it at every third chance, which only tests want.
+    /// A running coroutine is preempted after this. Zero preempts it at every third chance, which
+    /// only tests want.
     pub slice: Duration,
     /// Where Luau cannot yield an event ends after this.
     pub unyieldable: Duration,
@@ -146,7 +151,12 @@ mod tests {
         let on_broken = OnBroken(Arc::new(move |why| why_tx.send(why).unwrap_or_default()));
         spawn_watched("calm", || (), on_broken.watch("calm")).expect("spawn").join();
         assert!(why_rx.is_empty());
-        spawn_watched("tick", || panic!("on purpose"), on_broken.watch("tick")).expect("spawn").join();
-        assert_eq!(why_rx.try_recv().as_deref(), Ok("the thread tick has ended by a panic: on purpose"));
+        spawn_watched("tick", || panic!("on purpose"), on_broken.watch("tick"))
+            .expect("spawn")
+            .join();
+        assert_eq!(
+            why_rx.try_recv().as_deref(),
+            Ok("the thread tick has ended by a panic: on purpose")
+        );
     }
 }

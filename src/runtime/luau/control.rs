@@ -1,9 +1,10 @@
 //! The interrupt: how a running script is preempted, stopped, and kept within its memory.
 //!
-//! One [`Control`] an executor, shared with the interrupt callbacks of all its VMs, because only one of them runs at a
-//! time. Luau calls the interrupt at loop edges and calls. It can yield there, unless a metamethod, a comparator or a
-//! gsub callback is on the stack: a yield that is asked for there is silently ignored. So the control counts: asked and
-//! not resumed since means that the script is at such a place, and only an error stops it there.
+//! One [`Control`] an executor, shared with the interrupt callbacks of all its VMs, because only
+//! one of them runs at a time. Luau calls the interrupt at loop edges and calls. It can yield
+//! there, unless a metamethod, a comparator or a gsub callback is on the stack: a yield that is
+//! asked for there is silently ignored. So the control counts: asked and not resumed since means
+//! that the script is at such a place, and only an error stops it there.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,8 +35,9 @@ pub(super) struct Control {
     asked: Cell<bool>,
     /// When that was, by the clock and by the processor time of the thread.
     asked_at: Cell<(Instant, Duration)>,
-    /// The state of a die, for tests: with slices of nothing, one interrupt in three yields. (Every one would mean that
-    /// a coroutine inside another never moves: the interrupt comes before the instruction, and again after the yield.)
+    /// The state of a die, for tests: with slices of nothing, one interrupt in three yields. (Every
+    /// one would mean that a coroutine inside another never moves: the interrupt comes before the
+    /// instruction, and again after the yield.)
     die: Cell<u32>,
     interrupts: Cell<u32>,
     doom: Cell<Option<Doom>>,
@@ -107,7 +109,8 @@ impl Control {
     pub(super) fn interrupt(&self, lua: &Lua, pace: &Pace) -> mlua::Result<VmState> {
         let count = self.interrupts.get().wrapping_add(1);
         self.interrupts.set(count);
-        // Memory is looked at more often than the clock: large blocks can be allocated faster than ticks come.
+        // Memory is looked at more often than the clock: large blocks can be allocated faster than
+        // ticks come.
         let is_over = count.is_multiple_of(INTERRUPTS_BETWEEN_CHECKS) && pace.is_over(lua);
         if is_over || self.asked.get() || self.tick.has_signal() {
             return self.decide(lua, pace, is_over);
@@ -126,7 +129,8 @@ impl Control {
             if let Some(doom) = self.judge(lua, pace, now, ignored) {
                 self.set_doom(doom);
             } else if signal == Signal::Due && !ignored && !is_over && self.has_just_begun(now) {
-                // Ticks come at their own pace: a turn that has only just begun is left alone until the next one.
+                // Ticks come at their own pace: a turn that has only just begun is left alone until
+                // the next one.
                 return Ok(VmState::Continue);
             }
             if !ignored {
@@ -135,8 +139,8 @@ impl Control {
         }
         self.asked.set(true);
         match self.doom.get() {
-            // A script may catch the error and go on: then yields and errors take turns, so that it ends at the next
-            // interrupt where it can yield, and gets nowhere where it cannot.
+            // A script may catch the error and go on: then yields and errors take turns, so that it
+            // ends at the next interrupt where it can yield, and gets nowhere where it cannot.
             Some(doom) if ignored && !self.raised.get() => {
                 self.raised.set(true);
                 Err(mlua::Error::runtime(doom))
@@ -152,8 +156,8 @@ impl Control {
         now - self.turn_started.get() < self.limits.slice / 2
     }
 
-    /// Whether a yield has been asked for in vain for so long. The processor time is looked at too, because the limit is
-    /// short and the machine may be busy with others.
+    /// Whether a yield has been asked for in vain for so long. The processor time is looked at too,
+    /// because the limit is short and the machine may be busy with others.
     fn is_stuck(&self, now: Instant) -> bool {
         let (clock, processor) = self.asked_at.get();
         now - clock >= self.limits.unyieldable && cpu_time() - processor >= self.limits.unyieldable
@@ -177,7 +181,8 @@ impl Control {
         } else if ignored && !limits.slice.is_zero() && self.is_stuck(now) {
             Some(Doom::Unyieldable(limits.unyieldable))
         } else {
-            // With more than its limit it is preempted like any other, and collected before it goes on.
+            // With more than its limit it is preempted like any other, and collected before it goes
+            // on.
             pace.check(lua);
             None
         }

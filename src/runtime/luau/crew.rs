@@ -1,9 +1,9 @@
-//! Threads that do what comes in, and that are there only while there is something to do: a job that finds no thread free
-//! starts one, up to a bound, and one that has had nothing to do for a while ends. A runtime whose templates ask for nothing
-//! has none.
+//! Threads that do what comes in, and that are there only while there is something to do: a job
+//! that finds no thread free starts one, up to a bound, and one that has had nothing to do for a
+//! while ends. A runtime whose templates ask for nothing has none.
 //!
-//! Owned by who made it, who stops it. A thread that ends by itself leaves its handle behind, which the next start or the stop
-//! joins. Deliberately knows nothing of what a job is.
+//! Owned by who made it, who stops it. A thread that ends by itself leaves its handle behind, which
+//! the next start or the stop joins. Deliberately knows nothing of what a job is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,8 @@ impl<J: Send + 'static> Crew<J> {
     /// Queues a job of a tenant, and starts a thread for it if none is free.
     ///
     /// # Errors
-    /// The queue is full, the crew has been stopped, or the operating system refused the first thread: the job comes back.
+    /// The queue is full, the crew has been stopped, or the operating system refused the first
+    /// thread: the job comes back.
     pub(super) fn submit(&self, tenant: TenantId, job: J) -> Result<(), J> {
         let shared = &self.shared;
         let mut state = shared.lock();
@@ -126,7 +127,8 @@ impl<J: Send + 'static> Crew<J> {
     pub(super) fn finish(&self) {
         let mut state = self.shared.lock();
         state.is_stopping = true;
-        let (threads, ended) = (std::mem::take(&mut state.threads), std::mem::take(&mut state.ended));
+        let (threads, ended) =
+            (std::mem::take(&mut state.threads), std::mem::take(&mut state.ended));
         drop(state);
         self.shared.changed.notify_all();
         threads.into_values().chain(ended).for_each(|thread| thread.join().unwrap_or_default());
@@ -177,7 +179,8 @@ impl<J> Shared<J> {
                 return;
             }
             state.waiting += 1;
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
         }
     }
@@ -271,7 +274,9 @@ mod tests {
             eventually(|| done.load(Ordering::SeqCst) == round);
             eventually(|| crew.threads() == 0);
         }
-        eventually(|| crew.shared.lock().ended.iter().all(|thread| thread.wait_until(Instant::now())));
+        eventually(|| {
+            crew.shared.lock().ended.iter().all(|thread| thread.wait_until(Instant::now()))
+        });
         crew.submit(TENANT, 0).expect("room");
         assert!(crew.shared.lock().ended.is_empty(), "those that had ended were joined");
         crew.finish();

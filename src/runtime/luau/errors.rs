@@ -1,9 +1,11 @@
-//! The last errors of each tenant, kept in its records under the scope `#err`, which scripts can read and not write.
+//! The last errors of each tenant, kept in its records under the scope `#err`, which scripts can
+//! read and not write.
 //!
-//! An executor notes an error and goes on: nothing here delays an answer. What a tenant's errors of a second come to is
-//! written together, by one thread, so that a storm of errors is one write a second for its tenant and one operation at
-//! a time for the database; there is no such thread while there are no errors. What finds no room is counted and dropped;
-//! records are for people, and people look at the newest.
+//! An executor notes an error and goes on: nothing here delays an answer. What a tenant's errors of
+//! a second come to is written together, by one thread, so that a storm of errors is one write a
+//! second for its tenant and one operation at a time for the database; there is no such thread
+//! while there are no errors. What finds no room is counted and dropped; records are for people,
+//! and people look at the newest.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,8 +16,8 @@ use super::crew::Crew;
 use super::script_error::cut;
 use crate::base::error::DbError;
 use crate::base::limits::{
-    ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES, ERROR_RECORDS_FLUSH,
-    ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
+    ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES,
+    ERROR_RECORDS_FLUSH, ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
 use crate::base::thread::panic_message;
 use crate::runtime::TenantDb;
@@ -49,12 +51,16 @@ impl Noted {
             event: kept(event, NAME_MAX_BYTES),
             at: Timestamp::now(),
             message: kept(&message.join("\n"), ERROR_RECORD_MAX_BYTES),
-            traceback: traceback.iter().map(|line| kept(line.trim_start(), 2 * NAME_MAX_BYTES)).collect(),
+            traceback: traceback
+                .iter()
+                .map(|line| kept(line.trim_start(), 2 * NAME_MAX_BYTES))
+                .collect(),
         }
     }
 
     fn bytes(&self) -> usize {
-        let traceback: usize = self.traceback.iter().map(|line| line.len() + size_of::<String>()).sum();
+        let traceback: usize =
+            self.traceback.iter().map(|line| line.len() + size_of::<String>()).sum();
         size_of::<Self>() + self.template.len() + self.event.len() + self.message.len() + traceback
     }
 
@@ -90,7 +96,8 @@ struct State {
     /// Limit: `ERROR_RECORDS_BYTES` of all, `ERROR_RECORDS_KEPT` of each tenant, the newest last.
     noted: HashMap<TenantId, VecDeque<Noted>>,
     bytes: usize,
-    /// When each of them is to be written; in the order of the times, but for those that are tried again.
+    /// When each of them is to be written; in the order of the times, but for those that are tried
+    /// again.
     due: VecDeque<(Instant, TenantId)>,
     dropped: u64,
     /// The writer is at it, or about to be.
@@ -105,7 +112,10 @@ impl State {
             if self.bytes + error.bytes() > ERROR_RECORDS_BYTES {
                 self.dropped += 1;
                 if self.dropped.is_power_of_two() {
-                    log::warn!("{} errors of templates were not recorded: there are too many", self.dropped);
+                    log::warn!(
+                        "{} errors of templates were not recorded: there are too many",
+                        self.dropped
+                    );
                 }
                 continue;
             }
@@ -144,7 +154,10 @@ impl ErrorLog {
             if let Err(payload) = catch_unwind(writing) {
                 // The next error starts it anew.
                 noted.lock().is_writing = false;
-                log::error!("writing the errors of templates panicked: {}", panic_message(payload.as_ref()));
+                log::error!(
+                    "writing the errors of templates panicked: {}",
+                    panic_message(payload.as_ref())
+                );
             }
         });
         Self { shared, writer }
@@ -187,7 +200,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next tenant whose errors are to be written, and they. Nothing: none are left, or it is over.
+    /// The next tenant whose errors are to be written, and they. Nothing: none are left, or it is
+    /// over.
     ///
     /// Blocks: until they are due; closing the log wakes it.
     fn next(&self) -> Option<(TenantId, VecDeque<Noted>)> {
@@ -202,7 +216,11 @@ impl Shared {
                     return Some((tenant, errors));
                 }
                 Some((due, _)) => {
-                    state = self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self
+                        .changed
+                        .wait_timeout(state, due - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
                 None => {
                     state.is_writing = false;
@@ -229,7 +247,9 @@ fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<
         Ok(()) => {}
         // It was not written, and may be later.
         Err(DbError::Busy(_) | DbError::Unavailable(_)) => shared.put_back(tenant, kept),
-        Err(error) => log::warn!(tenant:% = tenant; "the errors of {tenant} were not recorded: {error}"),
+        Err(error) => {
+            log::warn!(tenant:% = tenant; "the errors of {tenant} were not recorded: {error}")
+        }
     }
 }
 
@@ -244,7 +264,12 @@ fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Resul
     };
     let newest_first = errors.into_iter().rev().map(Noted::into_value);
     let list = newest_first.chain(before).take(ERROR_RECORDS_KEPT).collect();
-    db.kv_set(tenant, scopes(), ERRORS_KEY.to_owned(), wire::pack::value::encode(&KhronosValue::List(list)))
+    db.kv_set(
+        tenant,
+        scopes(),
+        ERRORS_KEY.to_owned(),
+        wire::pack::value::encode(&KhronosValue::List(list)),
+    )
 }
 
 #[cfg(test)]
@@ -271,7 +296,8 @@ mod tests {
     #[test]
     fn a_storm_keeps_the_newest_of_each_tenant_and_a_bound_in_all() {
         let mut state = State::default();
-        let (now, error) = (Instant::now(), |number: usize| Noted::new("main", "E", &format!("{number}")));
+        let (now, error) =
+            (Instant::now(), |number: usize| Noted::new("main", "E", &format!("{number}")));
         state.add(TENANT, (0..1000).map(error), now);
         assert_eq!((state.due.len(), state.noted[&TENANT].len()), (1, ERROR_RECORDS_KEPT));
         assert_eq!(state.noted[&TENANT].back().expect("some").message, "999");

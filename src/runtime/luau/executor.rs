@@ -1,7 +1,8 @@
 //! One executor: the thread that runs some of the tenants, fairly.
 //!
-//! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a slice; who is next is up to
-//! the `lanes`. Owns its tenants and their VMs, which never leave its thread. Wake-ups: its inbox.
+//! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a
+//! slice; who is next is up to the `lanes`. Owns its tenants and their VMs, which never leave its
+//! thread. Wake-ups: its inbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +77,8 @@ impl Core {
         self.errors.note(tenant, template, event, text);
     }
 
-    /// Notes for a template's author that an event exceeded a budget; that it ends for another reason is no error of theirs.
+    /// Notes for a template's author that an event exceeded a budget; that it ends for another
+    /// reason is no error of theirs.
     pub(super) fn note_doom(&self, tenant: TenantId, template: &str, event: &str, doom: Doom) {
         if let Some(budget) = doom.budget() {
             self.gauges.exceeded(budget);
@@ -84,7 +86,8 @@ impl Core {
         }
     }
 
-    /// A script's seconds as a duration: what is no time is none, and what outlasts every event is just that.
+    /// A script's seconds as a duration: what is no time is none, and what outlasts every event is
+    /// just that.
     pub(super) fn time(&self, seconds: f64) -> Duration {
         let longest = self.limits().wall * 2;
         Duration::try_from_secs_f64(seconds)
@@ -117,8 +120,9 @@ struct Place {
     shown: Load,
 }
 
-/// What a turn took by the processor time of this thread: on a busy machine the clock shows other threads' time too, and
-/// nobody shall be blamed for that. Asking for it costs as much as a small turn, so it is asked for seldom.
+/// What a turn took by the processor time of this thread: on a busy machine the clock shows other
+/// threads' time too, and nobody shall be blamed for that. Asking for it costs as much as a small
+/// turn, so it is asked for seldom.
 struct Stopwatch {
     at: Instant,
     processor: Duration,
@@ -144,13 +148,34 @@ impl Stopwatch {
 
 /// Runs an executor until it is told to stop.
 pub(super) fn run(parts: ExecutorParts) {
-    let ExecutorParts { limits, max_vms, vm_idle, mailbox, io, shelf, errors, states, gauges, tick, stopping } = parts;
+    let ExecutorParts {
+        limits,
+        max_vms,
+        vm_idle,
+        mailbox,
+        io,
+        shelf,
+        errors,
+        states,
+        gauges,
+        tick,
+        stopping,
+    } = parts;
     // Whatever ends this thread: nobody may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
     let lanes = Lanes::new(limits.slice);
     let control = Control::new(limits, tick.clone(), stopping.clone());
-    let core =
-        Core { control, timers: Timers::default(), mailbox, io, shelf, errors, states, gauges, answered: Vec::new() };
+    let core = Core {
+        control,
+        timers: Timers::default(),
+        mailbox,
+        io,
+        shelf,
+        errors,
+        states,
+        gauges,
+        answered: Vec::new(),
+    };
     let mut executor = Executor {
         core,
         tenants: HashMap::new(),
@@ -221,7 +246,9 @@ impl Executor {
             Message::Cancel { tenant, ticket } => {
                 self.with_tenant(tenant, |tenant, core| tenant.cancel(core, ticket));
             }
-            Message::Template { tenant } => self.with_tenant(tenant, |tenant, core| tenant.template_changed(core)),
+            Message::Template { tenant } => {
+                self.with_tenant(tenant, |tenant, core| tenant.template_changed(core))
+            }
             Message::Io(done) => {
                 if let Some(place) = self.tenants.get_mut(&done.tenant) {
                     place.usage.charge(Instant::now(), done.processor);
@@ -231,7 +258,8 @@ impl Executor {
         }
     }
 
-    /// Does something with a tenant, outside its turn, and sees to it that it gets one if it needs one.
+    /// Does something with a tenant, outside its turn, and sees to it that it gets one if it needs
+    /// one.
     fn with_tenant(&mut self, id: TenantId, act: impl FnOnce(&mut Tenant, &mut Core)) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         let core = &mut self.core;
@@ -268,7 +296,8 @@ impl Executor {
         }
     }
 
-    /// Sees to it that a tenant that needs a VM may make one, and notes whether the one that it has is idle.
+    /// Sees to it that a tenant that needs a VM may make one, and notes whether the one that it has
+    /// is idle.
     fn seat(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         let (has, wants) = (place.tenant.vm.is_some(), place.tenant.wants_vm(&self.core));
@@ -277,15 +306,21 @@ impl Executor {
             Seat::None if wants => self.find_seat(id),
             Seat::InLine(_) if !wants => self.leave_seat(id),
             Seat::Busy { .. } | Seat::Idle { .. } if !has && !wants => self.leave_seat(id),
-            Seat::Busy { .. } if is_idle && (place.tenant.is_asked() || !self.seats.line_is_empty()) => {
+            Seat::Busy { .. }
+                if is_idle && (place.tenant.is_asked() || !self.seats.line_is_empty()) =>
+            {
                 self.evict(id);
                 // Somebody else's turn; what it was asked to leave waiting stands in line too.
                 if self.tenants.get(&id).is_some_and(|place| place.tenant.wants_vm(&self.core)) {
                     self.find_seat(id);
                 }
             }
-            Seat::Busy { taken } if is_idle => place.seat = self.seats.make_idle(id, taken, Instant::now()),
-            Seat::Idle { taken, idle } if !is_idle => place.seat = self.seats.make_busy(taken, idle),
+            Seat::Busy { taken } if is_idle => {
+                place.seat = self.seats.make_idle(id, taken, Instant::now())
+            }
+            Seat::Idle { taken, idle } if !is_idle => {
+                place.seat = self.seats.make_busy(taken, idle)
+            }
             _ => {}
         }
     }
@@ -329,7 +364,8 @@ impl Executor {
         }
     }
 
-    /// Closes a VM in which nothing runs; what is left of the tenant goes with its next step, or now.
+    /// Closes a VM in which nothing runs; what is left of the tenant goes with its next step, or
+    /// now.
     fn close_vm(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         place.tenant.evict(&mut self.core);
@@ -355,7 +391,8 @@ impl Executor {
         self.leave_seat(id);
     }
 
-    /// Closes VMs that have been idle for too long, and refuses what has waited for one for too long.
+    /// Closes VMs that have been idle for too long, and refuses what has waited for one for too
+    /// long.
     fn look_after_seats(&mut self, now: Instant) {
         for _ in 0..VM_CLOSES_MAX {
             let Some(idle) = self.seats.idle_since(self.vm_idle, now) else { break };
@@ -381,10 +418,11 @@ impl Executor {
         self.watch.start(started, slice);
         core.control.start_turn(started, turn.gives_way);
         let ran = loop {
-            let step = catch_unwind(AssertUnwindSafe(|| tenant.step(core))).unwrap_or_else(|payload| {
-                after_panic(tenant, core, payload.as_ref());
-                Step::Done
-            });
+            let step =
+                catch_unwind(AssertUnwindSafe(|| tenant.step(core))).unwrap_or_else(|payload| {
+                    after_panic(tenant, core, payload.as_ref());
+                    Step::Done
+                });
             let ran = started.elapsed();
             if step != Step::Done || ran >= slice {
                 break ran;
@@ -402,7 +440,9 @@ impl Executor {
         self.tick.idle();
         let left: usize = self.tenants.values().map(|place| place.tenant.tasks_left()).sum();
         if left > 0 {
-            log::warn!("{left} tasks that waited after the answer of their event end with the worker");
+            log::warn!(
+                "{left} tasks that waited after the answer of their event end with the worker"
+            );
         }
         for place in self.tenants.values_mut() {
             place.tenant.drop_all(&mut self.core, Doom::Stopping);

@@ -1,7 +1,7 @@
 //! What an executor is doing and has done, for whoever asks from another thread.
 //!
-//! Written by the executor, read for health reports and metrics. Cheap to write: an addition that nobody else makes, or a
-//! lock that is the executor's own and nearly never contended.
+//! Written by the executor, read for health reports and metrics. Cheap to write: an addition that
+//! nobody else makes, or a lock that is the executor's own and nearly never contended.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,8 @@ use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
 /// The figures of one executor.
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
-    /// VMs alive, by tenant: while a template changes one may have two. Touched when a VM is made and when it ends.
+    /// VMs alive, by tenant: while a template changes one may have two. Touched when a VM is made
+    /// and when it ends.
     vms: Mutex<HashMap<TenantId, u32>>,
     waiting_events: AtomicU64,
     coroutines: AtomicU64,
@@ -184,7 +185,9 @@ impl Gauges {
         sum.wall.add(&self.wall.snapshot());
         let busiest = self.busiest.report(BUSIEST_TOLD, Instant::now());
         let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        sum.busiest.extend(busiest.tenants.iter().map(|share| (share.tenant, share.events, us(share.took))));
+        sum.busiest.extend(
+            busiest.tenants.iter().map(|share| (share.tenant, share.events, us(share.took))),
+        );
         sum.busiest_us += us(busiest.took);
         for (budget, counted) in Budget::ALL.iter().zip(&self.budgets) {
             *sum.budget_mut(*budget) += counted.get();
@@ -224,7 +227,11 @@ impl Gauges {
     /// What runs, and for how long without a pause.
     pub(super) fn running(&self, now: Instant) -> Option<(TenantId, String, Duration)> {
         let running = self.lock().running.clone()?;
-        Some((running.tenant, running.event.to_string(), now.saturating_duration_since(running.since)))
+        Some((
+            running.tenant,
+            running.event.to_string(),
+            now.saturating_duration_since(running.since),
+        ))
     }
 
     // Plain values change under these locks, so poison means nothing.

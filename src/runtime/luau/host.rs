@@ -1,7 +1,8 @@
 //! The host's side of a VM: what the prelude can call that does not wait.
 //!
-//! One [`Host`] a VM, shared with the callbacks of that VM. What a callback wants done to tasks it leaves as an
-//! [`Action`], because the tasks belong to the tenant, which is busy resuming one of them just then.
+//! One [`Host`] a VM, shared with the callbacks of that VM. What a callback wants done to tasks it
+//! leaves as an [`Action`], because the tasks belong to the tenant, which is busy resuming one of
+//! them just then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -139,19 +140,20 @@ impl Host {
     /// The text of an error that ended a coroutine; of what is no text, its value.
     pub(super) fn describe(&self, lua: &Lua, error: &mlua::Error) -> String {
         let thrown = self.thrown.take().filter(|value| script_error::is_of(error, value));
-        let value = thrown.map(|value| match value_from_luau(lua, &value, SCRIPT_ERROR_VALUE_MAX_BYTES) {
-            _ if value.is_nil() => Ok("nil".to_owned()),
-            Ok(encoded) => value_to_json(&encoded).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        });
+        let value =
+            thrown.map(|value| match value_from_luau(lua, &value, SCRIPT_ERROR_VALUE_MAX_BYTES) {
+                _ if value.is_nil() => Ok("nil".to_owned()),
+                Ok(encoded) => value_to_json(&encoded).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            });
         script_error::describe(error, value)
     }
 
-    /// Loads compiled code as a function with globals of its own. Only code that we compiled gets here: bytecode is not
-    /// checked by Luau.
+    /// Loads compiled code as a function with globals of its own. Only code that we compiled gets
+    /// here: bytecode is not checked by Luau.
     ///
-    /// Luau looks names up once, when code is loaded, and may do so only if nobody else can change them afterwards: hence
-    /// no two chunks share a table of globals.
+    /// Luau looks names up once, when code is loaded, and may do so only if nobody else can change
+    /// them afterwards: hence no two chunks share a table of globals.
     ///
     /// # Errors
     /// It did not compile; the text says why. Or memory does not suffice.
@@ -161,7 +163,10 @@ impl Host {
             let globals = lua.create_table()?;
             globals.set_metatable(self.globals_metatable.borrow().clone())?;
             globals.set_safeenv(true);
-            let chunk = lua.load(&code[..]).set_name(format!("={}", compiled.name)).set_mode(ChunkMode::Binary);
+            let chunk = lua
+                .load(&code[..])
+                .set_name(format!("={}", compiled.name))
+                .set_mode(ChunkMode::Binary);
             chunk.set_environment(globals).into_function()
         };
         load().map_err(|error| {
@@ -177,7 +182,8 @@ impl Host {
             let program = self.program.borrow().clone();
             return self.load(lua, &program.ok_or("there is no template")?);
         }
-        let compiled = self.templates.module(name).ok_or_else(|| format!("there is no module \"{name}\""))?;
+        let compiled =
+            self.templates.module(name).ok_or_else(|| format!("there is no module \"{name}\""))?;
         self.load(lua, compiled)
     }
 
@@ -232,7 +238,8 @@ impl Host {
         Ok(table)
     }
 
-    /// Counts a coroutine that the running event makes: the event's number, and whether too many seem to be alive.
+    /// Counts a coroutine that the running event makes: the event's number, and whether too many
+    /// seem to be alive.
     fn spawned(&self) -> (u64, bool) {
         let meter = self.meter.borrow();
         let Some(meter) = &*meter else { return (0, false) };
@@ -246,7 +253,8 @@ impl Host {
     /// Why a call cannot wait for so long, if it cannot: the running event ends before.
     fn beyond(&self, seconds: f64, call: &str) -> Option<String> {
         let deadline = self.meter.borrow().as_ref()?.wall_deadline;
-        let (limit, left) = (self.control.limits().wall, deadline.saturating_duration_since(Instant::now()));
+        let (limit, left) =
+            (self.control.limits().wall, deadline.saturating_duration_since(Instant::now()));
         if seconds > limit.as_secs_f64() {
             Some(format!("{call}: {seconds} s is longer than an event may live ({})", Span(limit)))
         } else if seconds > left.as_secs_f64() {
@@ -299,7 +307,8 @@ impl Host {
         Ok(())
     }
 
-    /// The text of an error of the host; any other value as it is. (A panic does not get here: mlua passes it on.)
+    /// The text of an error of the host; any other value as it is. (A panic does not get here: mlua
+    /// passes it on.)
     fn error_text(&self, lua: &Lua, value: Value) -> mlua::Result<Value> {
         let Value::Error(error) = value else { return Ok(value) };
         if script_error::is_out_of_memory(&error) {
@@ -329,22 +338,35 @@ impl Host {
         table.raw_set("spawned", self.function(lua, |host, _, ()| Ok(host.spawned()))?)?;
         table.raw_set("ended", self.function(lua, |host, _, event: u64| host.ended(event))?)?;
         table.raw_set("collect", lua.create_function(|lua, ()| lua.gc_collect())?)?;
-        table.raw_set("recounted", self.function(lua, |host, _, live: usize| host.recounted(live))?)?;
-        let is_task = |host: &Host, _: &Lua, co: Thread| Ok(co.to_pointer().addr() == host.task.get());
+        table.raw_set(
+            "recounted",
+            self.function(lua, |host, _, live: usize| host.recounted(live))?,
+        )?;
+        let is_task =
+            |host: &Host, _: &Lua, co: Thread| Ok(co.to_pointer().addr() == host.task.get());
         table.raw_set("is_task", self.function(lua, is_task)?)?;
         let delay = |host: &Host, _: &Lua, (seconds, thread, args): (f64, Thread, MultiValue)| {
             host.act(Action::Delay { seconds, thread, args })
         };
         table.raw_set("delay", self.function(lua, delay)?)?;
-        let beyond = |host: &Host, _: &Lua, (seconds, call): (f64, String)| Ok(host.beyond(seconds, &call));
+        let beyond =
+            |host: &Host, _: &Lua, (seconds, call): (f64, String)| Ok(host.beyond(seconds, &call));
         table.raw_set("beyond", self.function(lua, beyond)?)?;
-        table.raw_set("cancel", self.function(lua, |host, _, thread: Thread| host.act(Action::Cancel(thread)))?)
+        table.raw_set(
+            "cancel",
+            self.function(lua, |host, _, thread: Thread| host.act(Action::Cancel(thread)))?,
+        )
     }
 
     fn add_script_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
         table.raw_set("out_of_memory", self.function(lua, |host, _, ()| host.out_of_memory())?)?;
-        table.raw_set("error_text", self.function(lua, |host, lua, value: Value| host.error_text(lua, value))?)?;
-        let log = |host: &Host, _: &Lua, (level, text): (String, mlua::LuaString)| host.write_log(&level, &text);
+        table.raw_set(
+            "error_text",
+            self.function(lua, |host, lua, value: Value| host.error_text(lua, value))?,
+        )?;
+        let log = |host: &Host, _: &Lua, (level, text): (String, mlua::LuaString)| {
+            host.write_log(&level, &text)
+        };
         table.raw_set("log", self.function(lua, log)?)?;
         let thrown = |host: &Host, _: &Lua, value: Value| {
             *host.thrown.borrow_mut() = Some(value);
@@ -358,14 +380,18 @@ impl Host {
         table.raw_set("freeze", lua.create_function(freeze)?)?;
         let resolve = |host: &Host, lua: &Lua, Name(name): Name| {
             // 0 is this callback, 1 the prelude's `require`, 2 who called that.
-            let from = lua.inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
+            let from = lua
+                .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
             let from = from.flatten().unwrap_or_default();
             or_why(lua, host.templates.resolve(from.trim_end_matches(".luau"), &name))
         };
         table.raw_set("resolve", self.function(lua, resolve)?)?;
         let module = |host: &Host, lua: &Lua, name: String| or_why(lua, host.module(lua, &name));
         table.raw_set("module", self.function(lua, module)?)?;
-        table.raw_set("event", self.function(lua, |host, lua, id: u64| or_why(lua, host.event(lua, id)))?)?;
+        table.raw_set(
+            "event",
+            self.function(lua, |host, lua, id: u64| or_why(lua, host.event(lua, id)))?,
+        )?;
         let tenant_state = |host: &Host, lua: &Lua, ()| or_why(lua, host.tenant_state(lua));
         table.raw_set("tenant_state", self.function(lua, tenant_state)?)?;
         table.raw_set("stats", self.function(lua, |host, lua, ()| host.stats(lua))?)

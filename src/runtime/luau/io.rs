@@ -1,9 +1,11 @@
-//! The threads that do what blocks: database operations of templates on a few threads, and compiling scripts on one,
-//! because that is all work and no waiting, and must not take the processor from the executors.
+//! The threads that do what blocks: database operations of templates on a few threads, and
+//! compiling scripts on one, because that is all work and no waiting, and must not take the
+//! processor from the executors.
 //!
-//! One small pool a runtime, shared by its executors, whose threads are there only while there is something to do. The
-//! result of a job goes back to the inbox of the executor that asked, which resumes the coroutine that waits. Deliberately
-//! knows nothing of Luau. What is still queued when the runtime stops is not run.
+//! One small pool a runtime, shared by its executors, whose threads are there only while there is
+//! something to do. The result of a job goes back to the inbox of the executor that asked, which
+//! resumes the coroutine that waits. Deliberately knows nothing of Luau. What is still queued when
+//! the runtime stops is not run.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,8 +18,8 @@ use super::outside::Charge;
 use super::templates::Compiled;
 use crate::base::error::DbError;
 use crate::base::limits::{
-    CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES, KV_VALUE_MAX_BYTES,
-    SOURCE_MAX_BYTES,
+    CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES,
+    KV_VALUE_MAX_BYTES, SOURCE_MAX_BYTES,
 };
 use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
@@ -158,9 +160,11 @@ impl IoPurpose {
                 DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind => KV_FIND_MAX_BYTES,
                 DbCall::Get => KV_VALUE_MAX_BYTES,
                 DbCall::GlobalGet => DB_BODY_MAX_BYTES,
-                DbCall::Set | DbCall::Delete | DbCall::GlobalCreate | DbCall::GlobalDelete | DbCall::SetTenantState => {
-                    0
-                }
+                DbCall::Set
+                | DbCall::Delete
+                | DbCall::GlobalCreate
+                | DbCall::GlobalDelete
+                | DbCall::SetTenantState => 0,
             },
         };
         CALL_BYTES + 2 * answer
@@ -178,7 +182,14 @@ fn record_bytes(record: &KvRecord) -> usize {
 }
 
 fn entry_bytes(entry: &PartialGlobalKv) -> usize {
-    let texts = [&entry.key, &entry.owner_id, &entry.owner_type, &entry.short, &entry.scope, &entry.review_state];
+    let texts = [
+        &entry.key,
+        &entry.owner_id,
+        &entry.owner_type,
+        &entry.short,
+        &entry.scope,
+        &entry.review_state,
+    ];
     let texts = texts.into_iter().chain(&entry.long).map(String::len).sum::<usize>();
     size_of::<PartialGlobalKv>() + texts + entry.public_metadata.as_bytes().len()
 }
@@ -213,13 +224,16 @@ impl IoPool {
     /// Queues a job.
     ///
     /// # Errors
-    /// The queue is full, the pool has been stopped, or there is no thread to be had: the job comes back.
+    /// The queue is full, the pool has been stopped, or there is no thread to be had: the job comes
+    /// back.
     pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
-        let crew = if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts } else { &self.jobs };
+        let crew =
+            if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts } else { &self.jobs };
         crew.submit(job.tenant, job)
     }
 
-    /// Lets what is queued go, and joins the threads. The executors, which queue it, have ended before.
+    /// Lets what is queued go, and joins the threads. The executors, which queue it, have ended
+    /// before.
     ///
     /// # Blocks
     /// Until the operations under way have returned.

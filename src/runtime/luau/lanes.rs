@@ -1,12 +1,14 @@
 //! Whose turn it is: the lanes in which an executor's tenants wait.
 //!
-//! Who has of late taken more than a small share of the time waits in the heavy lane, everybody else in the light one.
-//! While both have work the light one gets three quarters of the time. So ten tenants that loop cost the others a quarter
-//! of the time and no more, and while nobody light has work they use what is left, and give way when work comes.
+//! Who has of late taken more than a small share of the time waits in the heavy lane, everybody
+//! else in the light one. While both have work the light one gets three quarters of the time. So
+//! ten tenants that loop cost the others a quarter of the time and no more, and while nobody light
+//! has work they use what is left, and give way when work comes.
 //!
-//! A turn of someone who holds the executor for many slices where nothing can interrupt (a comparator that loops) cannot
-//! give way. Who has done that is rude for a while: the rude get their turns one at a time, and after one that took too
-//! long, none of them gets another for ten times as long, if there is anybody light. Plain data, driven by the executor.
+//! A turn of someone who holds the executor for many slices where nothing can interrupt (a
+//! comparator that loops) cannot give way. Who has done that is rude for a while: the rude get
+//! their turns one at a time, and after one that took too long, none of them gets another for ten
+//! times as long, if there is anybody light. Plain data, driven by the executor.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,8 +18,9 @@ use crate::wire::data::TenantId;
 /// For each unit of time that the heavy lane gets, the light one gets so many before the next.
 const LIGHT_SHARE: u32 = 3;
 
-/// For each unit of time of a rude turn, the rude rest for so many. Each such turn holds up whoever has an event under way: with ten
-/// it is one event in a hundred of a hundred busy tenants, with five it was two.
+/// For each unit of time of a rude turn, the rude rest for so many. Each such turn holds up whoever
+/// has an event under way: with ten it is one event in a hundred of a hundred busy tenants, with
+/// five it was two.
 const REST_SHARE: u32 = 10;
 
 /// A turn that took so many slices is rude.
@@ -41,7 +44,8 @@ pub(super) struct Usage {
     /// What it runs flows in, a small share of all time flows out.
     level: Duration,
     at: Instant,
-    /// It has had work ever since it used up a turn: how little it got since says nothing about what it wants.
+    /// It has had work ever since it used up a turn: how little it got since says nothing about
+    /// what it wants.
     is_hungry: bool,
     rude_until: Option<Instant>,
 }
@@ -112,7 +116,8 @@ pub(super) struct Lanes {
     owed: Duration,
     /// The rude one that stands in the heavy lane.
     rude_turn: Option<TenantId>,
-    /// None of the rude gets a turn before the first of these: the end of their rest, or nobody else being there.
+    /// None of the rude gets a turn before the first of these: the end of their rest, or nobody
+    /// else being there.
     rest_until: Option<Instant>,
     quiet_at: Instant,
 }
@@ -157,7 +162,11 @@ impl Lanes {
 
     /// When somebody can have a turn who cannot now.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.rude.is_empty() { None } else { self.rest_until.map(|until| until.min(self.quiet_at)) }
+        if self.rude.is_empty() {
+            None
+        } else {
+            self.rest_until.map(|until| until.min(self.quiet_at))
+        }
     }
 
     /// Gives the next tenant its turn.
@@ -221,7 +230,8 @@ mod tests {
                 continue;
             }
             let turn = lanes.next().expect("there is one");
-            let index = takes.iter().position(|(id, ..)| tenant(*id) == turn.tenant).expect("one of them");
+            let index =
+                takes.iter().position(|(id, ..)| tenant(*id) == turn.tenant).expect("one of them");
             let (id, standing, takes) = takes[index];
             now += takes;
             got[index] += takes;
@@ -239,7 +249,10 @@ mod tests {
         let light = (got[0] + got[1]).as_secs_f64();
         assert!((7.4..7.6).contains(&light), "{got:?}");
         assert!(got[0].abs_diff(got[1]) <= SLICE, "{got:?}");
-        assert!(got[2..].iter().all(|got| got.abs_diff(Duration::from_millis(250)) <= 2 * SLICE), "{got:?}");
+        assert!(
+            got[2..].iter().all(|got| got.abs_diff(Duration::from_millis(250)) <= 2 * SLICE),
+            "{got:?}"
+        );
     }
 
     #[test]

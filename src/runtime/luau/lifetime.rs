@@ -1,5 +1,5 @@
-//! When a tenant's VM is made and how it ends: closed while nothing runs in it, left to what runs in it because a template
-//! changed, or thrown away with what runs.
+//! When a tenant's VM is made and how it ends: closed while nothing runs in it, left to what runs
+//! in it because a template changed, or thrown away with what runs.
 //!
 //! Part of a tenant, on its executor, which says who may have a VM (`seats`).
 
@@ -21,7 +21,8 @@ impl Tenant {
         self.vm.is_none() && self.is_startable(core)
     }
 
-    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and nothing may start in it.
+    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and
+    /// nothing may start in it.
     pub(super) fn is_idle(&self, core: &Core) -> bool {
         let is_unused = self.vm.as_ref().is_some_and(is_unused);
         is_unused && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
@@ -42,7 +43,14 @@ impl Tenant {
     }
 
     pub(super) fn make_vm(&mut self, core: &mut Core) -> Result<(), String> {
-        let host = Host::new(self.id, &core.control, &self.templates, &core.states, &self.log, &self.outside);
+        let host = Host::new(
+            self.id,
+            &core.control,
+            &self.templates,
+            &core.states,
+            &self.log,
+            &self.outside,
+        );
         match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
             Ok(Ok(vm)) => {
                 self.vm = Some(Rc::new(LiveVm::new(self.id, vm, &core.gauges)));
@@ -89,7 +97,8 @@ impl Tenant {
     /// Throws a VM away, with everything that runs in it: `why` is what the callers are told.
     pub(super) fn discard_vm(&mut self, core: &mut Core, vm: &Rc<LiveVm>, why: &str) {
         log::info!(tenant:% = self.id; "the VM of {} was discarded: {why}", self.id);
-        let error = DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
+        let error =
+            DispatchError::Script(format!("ended, because the tenant's VM was discarded: {why}"));
         let runs_in_it = self.events.iter().filter(|(_, event)| Rc::ptr_eq(&event.vm, vm));
         let events: Vec<u64> = runs_in_it.map(|(id, _)| *id).collect();
         events.iter().for_each(|event| self.end_life(*event));
@@ -119,7 +128,9 @@ impl Tenant {
     pub(super) fn drop_all(&mut self, core: &mut Core, doom: Doom) {
         let (waiting, under_way) = self.calls();
         if waiting + under_way > 0 {
-            let calls = format!("{waiting} calls that waited, which are not made, and at most {under_way} under way");
+            let calls = format!(
+                "{waiting} calls that waited, which are not made, and at most {under_way} under way"
+            );
             log::info!(tenant:% = self.id; "{} ended with {calls}", self.id);
         }
         let events: Vec<u64> = self.events.keys().copied().collect();

@@ -1,7 +1,8 @@
 //! A VM that is counted while it is alive, however it ends.
 //!
-//! Shared by its tenant, as long as new events start in it, and by the events that run in it: when a template changes,
-//! those finish in the VM in which they began, and it goes with the last of them.
+//! Shared by its tenant, as long as new events start in it, and by the events that run in it: when
+//! a template changes, those finish in the VM in which they began, and it goes with the last of
+//! them.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,9 +1,11 @@
-//! The locks of a tenant's KV records: what makes `KV:update` one step, and puts the operations on one record in order.
+//! The locks of a tenant's KV records: what makes `KV:update` one step, and puts the operations on
+//! one record in order.
 //!
-//! An update, set or delete has its record to itself; reads share it; everybody else waits in line, so that operations
-//! on a record happen in the order in which scripts asked for them. A lock belongs to a lease rather than to a task: a
-//! write that is under way keeps its record locked even if the task that asked for it is gone. Nobody can hold two,
-//! because the function of an update may not wait; so there is no deadlock. Pure data, one a tenant.
+//! An update, set or delete has its record to itself; reads share it; everybody else waits in line,
+//! so that operations on a record happen in the order in which scripts asked for them. A lock
+//! belongs to a lease rather than to a task: a write that is under way keeps its record locked even
+//! if the task that asked for it is gone. Nobody can hold two, because the function of an update
+//! may not wait; so there is no deadlock. Pure data, one a tenant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -103,7 +105,9 @@ impl Locks {
     fn admit(&mut self, record: &RecordKey) -> Vec<(u64, u64)> {
         let mut admitted = Vec::new();
         let Some(held) = self.held.get_mut(record) else { return Vec::new() };
-        while let Some((task, mode)) = held.line.front().copied().filter(|(_, mode)| held.admits(*mode)) {
+        while let Some((task, mode)) =
+            held.line.front().copied().filter(|(_, mode)| held.admits(*mode))
+        {
             held.line.pop_front();
             held.enter(mode);
             admitted.push((task, mode));

@@ -1,7 +1,9 @@
-//! An executor's inbox: jobs, cancellations and results of I/O, from any thread; taken out a batch at a time.
+//! An executor's inbox: jobs, cancellations and results of I/O, from any thread; taken out a batch
+//! at a time.
 //!
-//! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants everything at once for
-//! one lock, and `cancel` must know which tickets are under way. The executor owns what it takes out.
+//! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants
+//! everything at once for one lock, and `cancel` must know which tickets are under way. The
+//! executor owns what it takes out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,13 +47,14 @@ pub(super) struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for each operation under way;
-    // one change for each tenant.
+    // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for
+    // each operation under way; one change for each tenant.
     queue: VecDeque<Message>,
     jobs: usize,
     /// Tenants whose changed template is told of in the queue.
     changed: HashSet<TenantId>,
-    /// Tickets that have no answer yet, as far as the executor has said, with the size of their jobs.
+    /// Tickets that have no answer yet, as far as the executor has said, with the size of their
+    /// jobs.
     under_way: HashMap<Ticket, usize>,
     /// Limit: `jobs_max_bytes`, or one job of any size; the sum of the sizes in `under_way`.
     bytes: usize,
@@ -112,7 +115,8 @@ impl Mailbox {
         }
     }
 
-    /// Delivers the result of an operation; never refused, because operations under way are bounded.
+    /// Delivers the result of an operation; never refused, because operations under way are
+    /// bounded.
     pub(super) fn done(&self, done: IoDone) {
         let state = self.lock();
         if !state.closed {
@@ -130,21 +134,31 @@ impl Mailbox {
         self.take_from(&mut state, into);
     }
 
-    /// As [`Mailbox::take`], but waits until there is something, the inbox is closed, or `deadline` has passed.
+    /// As [`Mailbox::take`], but waits until there is something, the inbox is closed, or `deadline`
+    /// has passed.
     ///
     /// # Blocks
     /// Until then.
-    pub(super) fn wait(&self, deadline: Option<Instant>, into: &mut VecDeque<Message>, answered: &mut Vec<Ticket>) {
+    pub(super) fn wait(
+        &self,
+        deadline: Option<Instant>,
+        into: &mut VecDeque<Message>,
+        answered: &mut Vec<Ticket>,
+    ) {
         self.lock().forget(answered);
         // A closed inbox and a deadline are noticed below: both can wait that long.
         EXECUTORS.wait(|| self.filled.load(Ordering::Acquire));
         let mut state = self.lock();
         state.waiting = true;
         while state.queue.is_empty() && !state.closed {
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            state = match deadline
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+            {
                 None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => break,
-                Some(left) => self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => {
+                    self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
             };
         }
         state.waiting = false;
@@ -222,7 +236,10 @@ mod tests {
         Mailbox::new(ticks[0].clone())
     }
 
-    fn submit(mailbox: &Mailbox, number: u64) -> crossbeam_channel::Receiver<crate::dispatch::DispatchResult> {
+    fn submit(
+        mailbox: &Mailbox,
+        number: u64,
+    ) -> crossbeam_channel::Receiver<crate::dispatch::DispatchResult> {
         let (answer_tx, answer_rx) = bounded(1);
         mailbox.submit(TENANT, Ticket(number), Job::DropTenant, Answer::channel(answer_tx));
         answer_rx
@@ -253,7 +270,12 @@ mod tests {
             let data = EventData::RawValue("x".repeat(bytes));
             let event = CreateEvent { name: String::new(), author: None, data };
             let (answer_tx, answer_rx) = bounded(1);
-            mailbox.submit(TENANT, Ticket(number), Job::Dispatch(event), Answer::channel(answer_tx));
+            mailbox.submit(
+                TENANT,
+                Ticket(number),
+                Job::Dispatch(event),
+                Answer::channel(answer_tx),
+            );
             answer_rx
         };
         let is_busy = |answer_rx: &crossbeam_channel::Receiver<crate::dispatch::DispatchResult>| {
@@ -261,7 +283,10 @@ mod tests {
         };
         let alone = submit(0, 101);
         let beside = submit(1, 1);
-        assert!(alone.is_empty() && is_busy(&beside), "one may be of any size, but has no company then");
+        assert!(
+            alone.is_empty() && is_busy(&beside),
+            "one may be of any size, but has no company then"
+        );
         let mut taken = VecDeque::new();
         mailbox.take(&mut taken, &mut Vec::new());
         assert!(is_busy(&submit(2, 1)), "being taken out is not being answered");

@@ -1,9 +1,9 @@
 //! Keeps a VM's live data within its limit and its garbage within reason.
 //!
-//! The allocator's own limit ([`peak_bytes`]) is above the VM's: Luau has no emergency collection, so an allocation
-//! that fails at the limit fails although most of the memory may be garbage. A VM with more than its limit in all stops
-//! and is collected, in steps that leave room for other tenants; what is alive afterwards is what counts. Runs on the
-//! VM's executor.
+//! The allocator's own limit ([`peak_bytes`]) is above the VM's: Luau has no emergency collection,
+//! so an allocation that fails at the limit fails although most of the memory may be garbage. A VM
+//! with more than its limit in all stops and is collected, in steps that leave room for other
+//! tenants; what is alive afterwards is what counts. Runs on the VM's executor.
 //!
 //! What the tenant's calls have outside the VM (`outside`) counts as if it were in it.
 
@@ -17,13 +17,15 @@ use mlua::state::{GcIncParams, GcMode};
 use super::outside::Outside;
 use crate::base::limits::{CALLS_FREE_BYTES, VM_IDLE_MEMORY_BYTES, VM_MEMORY_PEAK_FACTOR};
 
-/// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h, LUA_GCSETGOAL).
+/// The collector's settings as (goal, step multiplier) in percent; they belong together (lua.h,
+/// LUA_GCSETGOAL).
 const SOFT: (i32, i32) = (200, 200);
 /// Above half of the limit: with four fifths of it alive the collector still keeps up by itself.
 const HARD: (i32, i32) = (125, 500);
 
-/// A call that is refused has the VM collected if it grew by one in so many parts of its limit since the last time, so
-/// that a script that is refused in a loop does not pay for a collection each time.
+/// A call that is refused has the VM collected if it grew by one in so many parts of its limit
+/// since the last time, so that a script that is refused in a loop does not pay for a collection
+/// each time.
 const GREW_SHARE: usize = 16;
 
 /// Or if so many times what that collection took have passed: garbage may come without growth.
@@ -40,7 +42,8 @@ pub(super) struct Pace {
     limit: usize,
     outside: Arc<Outside>,
     hard: Cell<bool>,
-    /// When the VM may be collected again for a call that is refused though it has not grown, and what was alive then.
+    /// When the VM may be collected again for a call that is refused though it has not grown, and
+    /// what was alive then.
     collected: Cell<Option<(Instant, usize)>>,
 }
 
@@ -59,8 +62,8 @@ impl Pace {
         self.used(lua) > self.limit
     }
 
-    /// Whether there is room for a call with so large arguments: what is small needs none, and garbage that is in the way
-    /// of another is collected.
+    /// Whether there is room for a call with so large arguments: what is small needs none, and
+    /// garbage that is in the way of another is collected.
     pub(super) fn has_room(&self, lua: &Lua, bytes: usize) -> bool {
         let outside = self.outside.of_scripts() + bytes;
         let is_small = outside <= CALLS_FREE_BYTES;
@@ -68,7 +71,8 @@ impl Pace {
         is_small || fits() || (outside <= self.limit && self.collect_again(lua) && fits())
     }
 
-    /// Collects everything, unless it was done of late and there is hardly any garbage since; whether it was done.
+    /// Collects everything, unless it was done of late and there is hardly any garbage since;
+    /// whether it was done.
     fn collect_again(&self, lua: &Lua) -> bool {
         let (started, used) = (Instant::now(), lua.used_memory());
         if let Some((again_at, alive)) = self.collected.get()
@@ -80,7 +84,8 @@ impl Pace {
             return false;
         }
         Self::collect(lua);
-        self.collected.set(Some((Instant::now() + started.elapsed() * REST_SHARE, lua.used_memory())));
+        self.collected
+            .set(Some((Instant::now() + started.elapsed() * REST_SHARE, lua.used_memory())));
         true
     }
 
@@ -88,13 +93,16 @@ impl Pace {
         lua.used_memory() + self.outside.of_scripts()
     }
 
-    /// Looks at the VM's memory and sets the collector's pace; whether there is more than the limit in all.
+    /// Looks at the VM's memory and sets the collector's pace; whether there is more than the limit
+    /// in all.
     pub(super) fn check(&self, lua: &Lua) -> bool {
         let used = self.used(lua);
         let hard = used > self.limit / 2;
         if self.hard.replace(hard) != hard {
             let (goal, step) = if hard { HARD } else { SOFT };
-            lua.gc_set_mode(GcMode::Incremental(GcIncParams::default().goal(goal).step_multiplier(step)));
+            lua.gc_set_mode(GcMode::Incremental(
+                GcIncParams::default().goal(goal).step_multiplier(step),
+            ));
             if hard {
                 // The threshold of the pause was set by the soft goal: this starts a cycle now.
                 let _ = lua.gc_step();
@@ -105,8 +113,9 @@ impl Pace {
 
     /// Collects everything at once, where work cannot be left half done.
     pub(super) fn collect(lua: &Lua) {
-        // Twice: the first may merely finish a cycle that began before the garbage was made. It fails only where memory
-        // for an error message is short, and then the memory used says so too.
+        // Twice: the first may merely finish a cycle that began before the garbage was made. It
+        // fails only where memory for an error message is short, and then the memory used says so
+        // too.
         let _ = lua.gc_collect().and_then(|()| lua.gc_collect());
     }
 }
@@ -124,9 +133,11 @@ pub(super) struct Collection {
 /// Why a VM is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It has nothing else to do, and one large event shall not stay for as long as its tenant is quiet.
+    /// It has nothing else to do, and one large event shall not stay for as long as its tenant is
+    /// quiet.
     Idle,
-    /// It has more than its limit, because of this event: nothing runs in it until it is known how much is alive.
+    /// It has more than its limit, because of this event: nothing runs in it until it is known how
+    /// much is alive.
     Over(u64),
 }
 

@@ -6,14 +6,19 @@
 //!              ticker ─┘  └──────────────────────── result ───────────────────────────────┘
 //! ```
 //!
-//! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `running`, `calls` and `task` are one tenant's events and coroutines.
-//! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and `memory` what it judges.
+//! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `running`, `calls` and
+//!   `task` are one tenant's events and coroutines.
+//! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and
+//!   `memory` what it judges.
 //! * `seats` says which tenants may have a VM, and whose is closed when there are too many.
-//! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what `ctx` does with the
-//!   database, on the threads of `io`; `convert` takes values in and out; `locks` makes `KV:update` one step.
-//! * `templates` reads, compiles and checks them; its `lexer`, `walk` and `names` are what `check` knows of Luau.
+//! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what
+//!   `ctx` does with the database, on the threads of `io`; `convert` takes values in and out;
+//!   `locks` makes `KV:update` one step.
+//! * `templates` reads, compiles and checks them; its `lexer`, `walk` and `names` are what `check`
+//!   knows of Luau.
 //!
-//! Scripts are hostile by assumption: docs/templates.md says what they may rely on, and each limit is in `limits.rs`.
+//! Scripts are hostile by assumption: docs/templates.md says what they may rely on, and each limit
+//! is in `limits.rs`.
 
 mod api;
 mod budget;
@@ -85,7 +90,9 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Templates(error) => write!(f, "the template directory cannot be read: {error}"),
+            StartError::Templates(error) => {
+                write!(f, "the template directory cannot be read: {error}")
+            }
             StartError::Thread(error) => write!(f, "no thread could be started: {error}"),
         }
     }
@@ -112,27 +119,51 @@ struct Handle {
 }
 
 impl LuauRuntime {
-    /// Reads and compiles the templates and starts the threads. A template that does not compile is a script error of
-    /// its dispatches, not a reason not to start.
+    /// Reads and compiles the templates and starts the threads. A template that does not compile is
+    /// a script error of its dispatches, not a reason not to start.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(config: LuauConfig, db: Arc<dyn TenantDb>, states: Arc<dyn TenantStates>) -> Result<Self, StartError> {
+    pub fn start(
+        config: LuauConfig,
+        db: Arc<dyn TenantDb>,
+        states: Arc<dyn TenantStates>,
+    ) -> Result<Self, StartError> {
         vm::prepare();
-        let LuauConfig { executors, thread_prefix, templates: source, reload, vm_idle, max_vms, limits, on_broken } =
-            config;
+        let LuauConfig {
+            executors,
+            thread_prefix,
+            templates: source,
+            reload,
+            vm_idle,
+            max_vms,
+            limits,
+            on_broken,
+        } = config;
         // Before the reading, so that a change while it reads is a change.
-        let look = if let TemplateSource::Directory(directory) = &source { Look::at(directory).ok() } else { None };
-        let templates = Templates::load(&source, limits.source_bytes).map_err(StartError::Templates)?;
+        let look = if let TemplateSource::Directory(directory) = &source {
+            Look::at(directory).ok()
+        } else {
+            None
+        };
+        let templates =
+            Templates::load(&source, limits.source_bytes).map_err(StartError::Templates)?;
         let shelf = Arc::new(Shelf::new(templates));
         let count = executors.max(1);
-        let (ticker, ticks) = Ticker::start_watched(&format!("{thread_prefix}-tick"), count, limits.slice, &on_broken)
-            .map_err(StartError::Thread)?;
+        let (ticker, ticks) = Ticker::start_watched(
+            &format!("{thread_prefix}-tick"),
+            count,
+            limits.slice,
+            &on_broken,
+        )
+        .map_err(StartError::Thread)?;
         let io = IoPool::new(&thread_prefix, &db);
         let errors = ErrorLog::new(format!("{thread_prefix}-err"), db);
         let stopping = Arc::new(AtomicBool::new(false));
-        let executors =
-            ticks.iter().map(|tick| Handle { mailbox: Arc::new(Mailbox::new(tick.clone())), gauges: Arc::default() });
+        let executors = ticks.iter().map(|tick| Handle {
+            mailbox: Arc::new(Mailbox::new(tick.clone())),
+            gauges: Arc::default(),
+        });
         let executors = executors.collect();
         // From here on whatever was started is stopped by the drop of the runtime.
         let threads = Mutex::default();
@@ -167,7 +198,8 @@ impl LuauRuntime {
         }
         if let (true, TemplateSource::Directory(directory)) = (reload, source) {
             let name = format!("{thread_prefix}-watch");
-            let watch = Watch::start(name, directory, look, limits.source_bytes, shelf).map_err(StartError::Thread)?;
+            let watch = Watch::start(name, directory, look, limits.source_bytes, shelf)
+                .map_err(StartError::Thread)?;
             runtime.watch = Some(watch);
         }
         Ok(runtime)
@@ -217,9 +249,18 @@ impl TemplateRuntime for LuauRuntime {
         RuntimeStats {
             vms: gauges().map(|gauges| gauges.vms()).sum(),
             events: gauges().map(|gauges| gauges.events()).sum(),
-            in_flight: self.executors.iter().map(|executor| executor.mailbox.under_way() as u64).sum(),
-            stalest_executor: gauges().map(|gauges| gauges.away_for(now)).max().unwrap_or(Duration::ZERO),
-            longest: gauges().filter_map(|gauges| gauges.running(now)).max_by_key(|(_, _, running)| *running),
+            in_flight: self
+                .executors
+                .iter()
+                .map(|executor| executor.mailbox.under_way() as u64)
+                .sum(),
+            stalest_executor: gauges()
+                .map(|gauges| gauges.away_for(now))
+                .max()
+                .unwrap_or(Duration::ZERO),
+            longest: gauges()
+                .filter_map(|gauges| gauges.running(now))
+                .max_by_key(|(_, _, running)| *running),
             figures,
         }
     }
@@ -233,7 +274,8 @@ impl TemplateRuntime for LuauRuntime {
         self.stopping.store(true, Ordering::Relaxed);
         // 2. Idle executors wake; later jobs are refused.
         self.executors.iter().for_each(|executor| executor.mailbox.close());
-        // 3. The executors answer what is left and close the VMs. Ticks come from here too: it may be the ticker that is broken.
+        // 3. The executors answer what is left and close the VMs. Ticks come from here too: it may
+        //    be the ticker that is broken.
         let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
             while !thread.wait_until(Instant::now() + STOP_TICK) {

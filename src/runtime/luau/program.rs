@@ -1,5 +1,5 @@
-//! Which code a tenant runs: its template, loaded when an event needs it and again when it may have changed, and scripts,
-//! which are compiled one after the other.
+//! Which code a tenant runs: its template, loaded when an event needs it and again when it may have
+//! changed, and scripts, which are compiled one after the other.
 //!
 //! Part of a tenant, on its executor; reading and compiling happens on the I/O threads.
 
@@ -24,7 +24,8 @@ impl Tenant {
 
     /// The templates, or what is known of the tenant's own, may be out of date.
     pub(super) fn look_for_changes(&mut self, core: &mut Core) {
-        // First the edition: templates that come right after it are looked at once too often, and never too seldom.
+        // First the edition: templates that come right after it are looked at once too often, and
+        // never too seldom.
         let edition = core.shelf.edition();
         if std::mem::replace(&mut self.edition, edition) == edition {
             return;
@@ -48,7 +49,9 @@ impl Tenant {
         let (tenant, limit) = (self.id, core.limits().source_bytes);
         let work: IoWork = Box::new(move |db| {
             let record = db.kv_get(tenant, Scopes::new(["template"]), MAIN.to_owned());
-            IoOutput::Program(record.map(|record| record.map(|record| own_template(&record, limit))))
+            IoOutput::Program(
+                record.map(|record| record.map(|record| own_template(&record, limit))),
+            )
         });
         let charge = self.outside.charge(Held::Call, 0);
         if self.start_io(core, IoPurpose::Program(self.last_load), work, charge).is_err() {
@@ -64,7 +67,10 @@ impl Tenant {
             IoOutput::Program(Ok(Some(own))) => own,
             IoOutput::Program(Ok(None)) => self.templates.main(),
             IoOutput::Program(Err(error)) => return self.program_failed(core, &error),
-            _ => return self.program_failed(core, &DbError::Internal("it could not be read".to_owned())),
+            _ => {
+                return self
+                    .program_failed(core, &DbError::Internal("it could not be read".to_owned()));
+            }
         };
         if self.vm.as_ref().is_some_and(|vm| vm.host.runs_another(&program)) {
             self.retire();
@@ -74,7 +80,8 @@ impl Tenant {
 
     pub(super) fn program_failed(&mut self, core: &mut Core, error: &DbError) {
         self.program = Program::Unknown;
-        let refusal = DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
+        let refusal =
+            DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
         for waiting in std::mem::take(&mut self.waiting) {
             if matches!(waiting.code, Code::Template) {
                 core.answer(waiting.ticket, waiting.answer, Err(refusal.clone()));
@@ -84,21 +91,26 @@ impl Tenant {
         }
     }
 
-    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the others' from theirs, and
-    /// when the one before it has started, as bytecode is larger than its source.
+    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the
+    /// others' from theirs, and when the one before it has started, as bytecode is larger than its
+    /// source.
     pub(super) fn compile_next(&mut self, core: &mut Core) {
-        let is_next = |waiting: &Waiting| matches!(waiting.code, Code::Compiling(_) | Code::Script(..));
+        let is_next =
+            |waiting: &Waiting| matches!(waiting.code, Code::Compiling(_) | Code::Script(..));
         while !self.waiting.iter().any(is_next) {
             let is_source = |waiting: &&mut Waiting| matches!(waiting.code, Code::Source(..));
             let Some(waiting) = self.waiting.iter_mut().find(is_source) else { return };
             self.last_script += 1;
             let number = self.last_script;
-            let Code::Source(name, code) = std::mem::replace(&mut waiting.code, Code::Compiling(number)) else {
+            let Code::Source(name, code) =
+                std::mem::replace(&mut waiting.code, Code::Compiling(number))
+            else {
                 return;
             };
             let limit = core.limits().source_bytes;
-            let work: IoWork =
-                Box::new(move |_| IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit)));
+            let work: IoWork = Box::new(move |_| {
+                IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit))
+            });
             let charge = self.outside.charge(Held::Call, 0);
             if self.start_io(core, IoPurpose::Script(number), work, charge).is_err() {
                 self.refuse_script(core, number);
@@ -106,11 +118,18 @@ impl Tenant {
         }
     }
 
-    pub(super) fn script_compiled(&mut self, core: &mut Core, number: u64, output: IoOutput, took: Duration) {
+    pub(super) fn script_compiled(
+        &mut self,
+        core: &mut Core,
+        number: u64,
+        output: IoOutput,
+        took: Duration,
+    ) {
         match output {
             IoOutput::Script(compiled) => {
-                let is_it = |waiting: &&mut Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-                if let Some(waiting) = self.waiting.iter_mut().find(is_it) {
+                let is_it =
+                    |code: &Code| matches!(code, Code::Compiling(other) if *other == number);
+                if let Some(waiting) = self.waiting.iter_mut().find(|one| is_it(&one.code)) {
                     waiting.code = Code::Script(compiled, took);
                 }
             }
@@ -120,8 +139,11 @@ impl Tenant {
     }
 
     pub(super) fn refuse_script(&mut self, core: &mut Core, number: u64) {
-        let is_it = |waiting: &Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-        if let Some(waiting) = self.waiting.iter().position(is_it).and_then(|index| self.waiting.remove(index)) {
+        let is_it =
+            |waiting: &Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
+        if let Some(waiting) =
+            self.waiting.iter().position(is_it).and_then(|index| self.waiting.remove(index))
+        {
             let busy = "the worker has too much to do to compile the script".to_owned();
             core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
         }

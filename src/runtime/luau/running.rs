@@ -50,13 +50,15 @@ impl Tenant {
             Outcome::Failed(error) => Some(vm.host.describe(&vm.lua, error)),
             _ => None,
         };
-        // The answer is part of the handler's running time, and must not outlive what it was made from.
+        // The answer is part of the handler's running time, and must not outlive what it was made
+        // from.
         let result = match &outcome {
             Outcome::Finished(value) if is_handler => Some(encode(vm, value, &core.gauges)),
             _ if is_handler => failed.clone().map(|text| Err(DispatchError::Script(text))),
             _ => None,
         };
-        let out_of_memory = matches!(&outcome, Outcome::Failed(error) if script_error::is_out_of_memory(error));
+        let out_of_memory =
+            matches!(&outcome, Outcome::Failed(error) if script_error::is_out_of_memory(error));
         if out_of_memory {
             core.control.set_doom(Doom::Memory(core.limits().memory_bytes));
         } else if vm.host.pace.check(&vm.lua) {
@@ -82,7 +84,8 @@ impl Tenant {
         step
     }
 
-    /// Ends an event that exceeded a budget; one that exceeded the VM's memory takes the VM with it.
+    /// Ends an event that exceeded a budget; one that exceeded the VM's memory takes the VM with
+    /// it.
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
             self.note_doom(core, event, doom);
@@ -152,7 +155,8 @@ impl Tenant {
         self.end_event_without_tasks(core, event);
     }
 
-    /// A task yielded by itself: it is no longer the executor's, until something wakes it. A handler stays the event's.
+    /// A task yielded by itself: it is no longer the executor's, until something wakes it. A
+    /// handler stays the event's.
     fn park(&mut self, core: &mut Core, id: u64) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         if task.updating.is_some() {
@@ -184,7 +188,8 @@ impl Tenant {
         let Some(event) = self.events.get_mut(&event_id) else { return };
         event.running_since = None;
         if event.wall.is_none() {
-            event.wall = Some(core.timers.add(event.meter.wall_deadline, self.id, Due::Wall(event_id)));
+            event.wall =
+                Some(core.timers.add(event.meter.wall_deadline, self.id, Due::Wall(event_id)));
         }
     }
 
@@ -282,7 +287,8 @@ impl Tenant {
         }
     }
 
-    /// Makes a coroutine a task of an event, or takes up a handler that yielded by itself; not one that waits.
+    /// Makes a coroutine a task of an event, or takes up a handler that yielded by itself; not one
+    /// that waits.
     pub(super) fn adopt(&mut self, event: u64, thread: Thread, next: Next) -> Option<u64> {
         if let Some(id) = self.tasks.of_thread(&thread) {
             let task = self.tasks.get_mut(id).filter(|task| matches!(task.wait, Wait::Parked))?;

@@ -1,7 +1,8 @@
-//! What a template's author sees of an error: the message with name and line, and a short traceback of script frames.
+//! What a template's author sees of an error: the message with name and line, and a short traceback
+//! of script frames.
 //!
-//! Never an address, a path of the host, or a frame of ours. mlua hands errors over as texts with a traceback glued on;
-//! this takes them apart.
+//! Never an address, a path of the host, or a frame of ours. mlua hands errors over as texts with a
+//! traceback glued on; this takes them apart.
 
 use std::fmt::Write;
 
@@ -13,8 +14,8 @@ pub(super) const HOST_CHUNK: &str = "[host]";
 /// Luau's own text for a failed allocation.
 pub(super) const OUT_OF_MEMORY: &str = "not enough memory";
 
-/// The text of an error that ended a coroutine: message, then a line for each script frame. `value`: what was raised, as
-/// JSON, if it is no text, or why it cannot be shown.
+/// The text of an error that ended a coroutine: message, then a line for each script frame.
+/// `value`: what was raised, as JSON, if it is no text, or why it cannot be shown.
 pub(super) fn describe(error: &mlua::Error, value: Option<Result<String, String>>) -> String {
     let parts = Parts::of(error);
     let frames: Vec<String> = parts.frames().collect();
@@ -40,7 +41,8 @@ pub(super) fn describe(error: &mlua::Error, value: Option<Result<String, String>
     text
 }
 
-/// The text of an error of ours as a script that caught it sees it: the message with the position that raised it.
+/// The text of an error of ours as a script that caught it sees it: the message with the position
+/// that raised it.
 pub(super) fn caught(error: &mlua::Error) -> String {
     let parts = Parts::of(error);
     let message = clean(&parts.message);
@@ -56,15 +58,18 @@ fn place(frame: &str) -> Option<&str> {
     frame.strip_prefix("in ").and_then(|frame| frame.split(' ').next())
 }
 
-/// Whether an error is this value, raised as it is. A table that tells its text by itself is not asked again: it is the
-/// script's.
+/// Whether an error is this value, raised as it is. A table that tells its text by itself is not
+/// asked again: it is the script's.
 pub(super) fn is_of(error: &mlua::Error, value: &mlua::Value) -> bool {
-    let tells =
-        |metatable: mlua::Table| !metatable.raw_get("__tostring").is_ok_and(|tells: mlua::Value| tells.is_nil());
+    let tells = |metatable: mlua::Table| {
+        !metatable.raw_get("__tostring").is_ok_and(|tells: mlua::Value| tells.is_nil())
+    };
     let is_told = value.as_table().and_then(mlua::Table::metatable).is_some_and(tells);
     let message = Parts::of(error).message;
     // mlua has a text of its own for null.
-    !is_told && (value.is_null() && message.contains("userdata") || value.to_string().is_ok_and(|text| text == message))
+    !is_told
+        && (value.is_null() && message.contains("userdata")
+            || value.to_string().is_ok_and(|text| text == message))
 }
 
 /// Whether memory was what an error was about.
@@ -91,32 +96,44 @@ impl Parts {
                 Self { traceback: traceback.clone(), ..inner }
             }
             mlua::Error::RuntimeError(text) => match text.rsplit_once("\nstack traceback:") {
-                Some((message, traceback)) => {
-                    Self { message: shown(message), traceback: traceback.to_owned(), positioned: true }
-                }
+                Some((message, traceback)) => Self {
+                    message: shown(message),
+                    traceback: traceback.to_owned(),
+                    positioned: true,
+                },
                 None => Self { message: shown(text), traceback: String::new(), positioned: false },
             },
-            mlua::Error::MemoryError(_) => {
-                Self { message: OUT_OF_MEMORY.to_owned(), traceback: String::new(), positioned: false }
-            }
+            mlua::Error::MemoryError(_) => Self {
+                message: OUT_OF_MEMORY.to_owned(),
+                traceback: String::new(),
+                positioned: false,
+            },
             mlua::Error::BadArgument { cause, .. } => Self::of(cause),
-            other => Self { message: other.to_string(), traceback: String::new(), positioned: false },
+            other => {
+                Self { message: other.to_string(), traceback: String::new(), positioned: false }
+            }
         }
     }
 
     /// Frames of scripts as `in main.luau:12 function 'f'`.
     fn frames(&self) -> impl Iterator<Item = String> {
-        let lines =
-            self.traceback.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "stack traceback:");
+        let lines = self
+            .traceback
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && *line != "stack traceback:");
         lines.filter(|line| !is_ours(line)).map(|line| match line.split_once(": in ") {
-            Some((place, function)) if function.starts_with("function '") => format!("in {place} {function}"),
+            Some((place, function)) if function.starts_with("function '") => {
+                format!("in {place} {function}")
+            }
             Some((place, _)) => format!("in {place}"),
             None => line.to_owned(),
         })
     }
 }
 
-/// As much of a message as is ever shown, and a little: a script may throw a text as large as the VM.
+/// As much of a message as is ever shown, and a little: a script may throw a text as large as the
+/// VM.
 fn shown(message: &str) -> String {
     cut(message, 2 * SCRIPT_ERROR_MAX_BYTES).to_owned()
 }
@@ -125,7 +142,8 @@ fn is_ours(frame: &str) -> bool {
     frame.starts_with("[C]") || frame.starts_with(&format!("{HOST_CHUNK}:"))
 }
 
-/// Takes positions of ours from the front of a message, and the address from a value that was thrown as it is.
+/// Takes positions of ours from the front of a message, and the address from a value that was
+/// thrown as it is.
 fn clean(message: &str) -> String {
     let message = match message.strip_prefix(HOST_CHUNK).and_then(|rest| rest.strip_prefix(':')) {
         Some(rest) => rest.split_once(": ").map_or(rest, |(_, message)| message),
@@ -133,7 +151,8 @@ fn clean(message: &str) -> String {
     };
     match message.rsplit_once(": 0x") {
         Some((kind, address))
-            if !kind.contains([':', '\n']) && address.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+            if !kind.contains([':', '\n'])
+                && address.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
         {
             format!("an error that is not text but a {kind}")
         }
@@ -165,22 +184,31 @@ mod tests {
         let error = runtime(
             "main.luau:3: boom\nstack traceback:\n\tmain.luau:3: in function 'deep'\n\t[C]: in ?\n\tmain.luau:9: in ?\n\t[host]:12: in ?",
         );
-        assert_eq!(describe(&error, None), "main.luau:3: boom\n  in main.luau:3 function 'deep'\n  in main.luau:9");
+        assert_eq!(
+            describe(&error, None),
+            "main.luau:3: boom\n  in main.luau:3 function 'deep'\n  in main.luau:9"
+        );
     }
 
     #[test]
     fn a_long_traceback_is_cut() {
-        let frames: String = (0..20).map(|line| format!("\n\tmain.luau:{line}: in function 'f'")).collect();
-        let text = describe(&runtime(&format!("main.luau:1: boom\nstack traceback:{frames}")), None);
+        let frames: String =
+            (0..20).map(|line| format!("\n\tmain.luau:{line}: in function 'f'")).collect();
+        let text =
+            describe(&runtime(&format!("main.luau:1: boom\nstack traceback:{frames}")), None);
         assert_eq!(text.lines().count(), SCRIPT_ERROR_FRAMES + 2);
         assert!(text.ends_with("… and 12 more"), "{text}");
     }
 
     #[test]
     fn neither_addresses_nor_our_own_positions_are_shown() {
-        assert_eq!(describe(&runtime("table: 0x00007f1234567890"), None), "an error that is not text but a table");
+        assert_eq!(
+            describe(&runtime("table: 0x00007f1234567890"), None),
+            "an error that is not text but a table"
+        );
         assert_eq!(describe(&runtime("[host]:12: attempt to yield"), None), "attempt to yield");
-        let traceback = "\nstack traceback:\n\t[C]: in ?\n\t[host]:12: in function 'find'\n\tmain.luau:3: in ?";
+        let traceback =
+            "\nstack traceback:\n\t[C]: in ?\n\t[host]:12: in function 'find'\n\tmain.luau:3: in ?";
         let error = runtime(&format!("[host]:12: malformed pattern{traceback}"));
         assert_eq!(describe(&error, None), "main.luau:3: malformed pattern\n  in main.luau:3");
     }

@@ -1,6 +1,8 @@
-//! What scripts log: `print` and `ctx.log`, to the log of the process, under a target of the tenant's own.
+//! What scripts log: `print` and `ctx.log`, to the log of the process, under a target of the
+//! tenant's own.
 //!
-//! Bounded in size and rate, because a tenant decides what it logs and how often. One a tenant, on its executor.
+//! Bounded in size and rate, because a tenant decides what it logs and how often. One a tenant, on
+//! its executor.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use log::Level;
 use super::gauges::Gauges;
 use super::script_error::cut;
 use crate::base::escape;
-use crate::base::limits::{SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND};
+use crate::base::limits::{
+    SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND,
+};
 use crate::dispatch::Ticket;
 use crate::wire::data::TenantId;
 
@@ -33,7 +37,8 @@ struct Allowance {
 
 impl Allowance {
     fn take(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.counted).as_secs_f64() * f64::from(SCRIPT_LOG_LINES_PER_SECOND);
+        let gained = now.saturating_duration_since(self.counted).as_secs_f64()
+            * f64::from(SCRIPT_LOG_LINES_PER_SECOND);
         self.lines = (self.lines + gained).min(f64::from(SCRIPT_LOG_BURST));
         self.counted = now;
         let has_one = self.lines >= 1.0;
@@ -49,13 +54,17 @@ impl ScriptLog {
         Self {
             tenant,
             target: format!("tenant/{tenant}"),
-            allowance: RefCell::new(Allowance { lines: f64::from(SCRIPT_LOG_BURST), counted: Instant::now() }),
+            allowance: RefCell::new(Allowance {
+                lines: f64::from(SCRIPT_LOG_BURST),
+                counted: Instant::now(),
+            }),
             dropped: Cell::new(0),
             gauges: gauges.clone(),
         }
     }
 
-    /// Logs a line, if the tenant has not logged too much of late. `ticket`: of the event that it is about.
+    /// Logs a line, if the tenant has not logged too much of late. `ticket`: of the event that it
+    /// is about.
     pub(super) fn write(&self, level: Level, ticket: Option<Ticket>, text: &str) {
         if !log::log_enabled!(target: &self.target, level) {
             return;
@@ -79,7 +88,8 @@ impl ScriptLog {
     }
 }
 
-/// The text cut to size, with its control characters escaped: a script must not be able to write a line of its own.
+/// The text cut to size, with its control characters escaped: a script must not be able to write a
+/// line of its own.
 fn one_line(text: &str) -> String {
     let shown = cut(text, SCRIPT_LOG_LINE_MAX_BYTES);
     let mut line = escape::one_line(shown).into_owned();

@@ -1,9 +1,11 @@
-//! Which tenants of an executor may have a VM: the cap, who is idle, and who waits for a VM of their own.
+//! Which tenants of an executor may have a VM: the cap, who is idle, and who waits for a VM of
+//! their own.
 //!
-//! A tenant takes a seat before its VM is made and gives it back when the VM is closed. At the cap the tenant that has
-//! been idle longest loses its VM; if none is idle, who needs one stands in line, and the tenant that has had its VM for
-//! longest starts nothing new until it has given it up, so that a tenant that is never idle cannot keep the others out.
-//! Everything is O(log n). Pure bookkeeping: who uses it closes the VMs and says what time it is.
+//! A tenant takes a seat before its VM is made and gives it back when the VM is closed. At the cap
+//! the tenant that has been idle longest loses its VM; if none is idle, who needs one stands in
+//! line, and the tenant that has had its VM for longest starts nothing new until it has given it
+//! up, so that a tenant that is never idle cannot keep the others out. Everything is O(log n). Pure
+//! bookkeeping: who uses it closes the VMs and says what time it is.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -80,7 +82,8 @@ impl Seats {
         self.line.is_empty()
     }
 
-    /// Stands in line; also says who is to give its VM up for it as soon as what runs in it has ended.
+    /// Stands in line; also says who is to give its VM up for it as soon as what runs in it has
+    /// ended.
     pub(super) fn join(&mut self, tenant: TenantId, now: Instant) -> (Seat, Option<TenantId>) {
         let number = self.next();
         self.line.insert(number, (tenant, now));
@@ -200,7 +203,10 @@ mod tests {
         seats.leave(a);
         assert!(matches!(seats.admit(), Some((B, _))));
         assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(5)), None);
-        assert_eq!(seats.due(Duration::MAX, Duration::from_secs(5)), Some(now + Duration::from_secs(6)));
+        assert_eq!(
+            seats.due(Duration::MAX, Duration::from_secs(5)),
+            Some(now + Duration::from_secs(6))
+        );
         assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(6)), Some(C));
         seats.leave(b);
         assert!(seats.line_is_empty());

@@ -1,4 +1,5 @@
-//! The coroutines of a tenant that its executor resumes: handlers of events, and what `task` started.
+//! The coroutines of a tenant that its executor resumes: handlers of events, and what `task`
+//! started.
 //!
 //! Plain bookkeeping: who runs them, and what becomes of what they yield, is in `tenant`.
 
@@ -78,7 +79,8 @@ impl Tasks {
     pub(super) fn add(&mut self, thread: Thread, event: u64, next: Next) -> u64 {
         self.last += 1;
         self.by_thread.insert(thread.to_pointer().addr(), self.last);
-        self.by_id.insert(self.last, Task { thread, event, next, wait: Wait::Nothing, updating: None });
+        self.by_id
+            .insert(self.last, Task { thread, event, next, wait: Wait::Nothing, updating: None });
         self.last
     }
 

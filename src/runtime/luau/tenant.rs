@@ -1,9 +1,9 @@
 //! One tenant on its executor: the events that wait and run, and the VM they run in.
 //!
-//! Events start in the order in which they came and interleave only where they wait: a coroutine that is preempted goes
-//! on before any other of its tenant, so a script needs no locks of its own. Which tenant's turn it is, is the
-//! executor's business (`executor`); how a coroutine is resumed and what becomes of what it yields is in `running`, and
-//! what calls do, in `calls`.
+//! Events start in the order in which they came and interleave only where they wait: a coroutine
+//! that is preempted goes on before any other of its tenant, so a script needs no locks of its own.
+//! Which tenant's turn it is, is the executor's business (`executor`); how a coroutine is resumed
+//! and what becomes of what it yields is in `running`, and what calls do, in `calls`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{self, Rc};
@@ -39,13 +39,14 @@ pub(super) struct Tenant {
     pub(super) last_script: u64,
     pub(super) program: Program,
     pub(super) last_load: u64,
-    /// The templates that it runs with, and the edition of the shelf when it last looked for others.
+    /// The templates that it runs with, and the edition of the shelf when it last looked for
+    /// others.
     pub(super) templates: Arc<Templates>,
     pub(super) edition: u64,
     /// What new events start in. Those that run in an older one hold it themselves.
     pub(super) vm: Option<Rc<LiveVm>>,
-    /// Limit: one VM in which events finish with an older template. While there is one, a second that is outdated starts
-    /// nothing more and is replaced when what runs in it has ended.
+    /// Limit: one VM in which events finish with an older template. While there is one, a second
+    /// that is outdated starts nothing more and is replaced when what runs in it has ended.
     pub(super) retired: rc::Weak<LiveVm>,
     /// The executor has a seat for its VM.
     pub(super) may_make_vm: bool,
@@ -67,7 +68,8 @@ pub(super) struct Tenant {
     calls_under_way: usize,
     /// The most that the results of what is under way may take.
     reserved: usize,
-    /// What waits for its turn, by the number of that. Limit: one a task, one a waiting script and one for the program.
+    /// What waits for its turn, by the number of that. Limit: one a task, one a waiting script and
+    /// one for the program.
     io_backlog: BTreeMap<u64, IoJob>,
     last_turn: u64,
     pub(super) collection: Collection,
@@ -112,7 +114,8 @@ pub(super) struct Event {
     pub(super) vm: Rc<LiveVm>,
     /// What its data takes, which stays for as long as it does.
     _data: Charge,
-    /// Work for it that has not begun when this is gone is not begun any more, nor is any that is asked for later.
+    /// Work for it that has not begun when this is gone is not begun any more, nor is any that is
+    /// asked for later.
     life: Option<Arc<()>>,
     /// Gone when the handler has returned.
     answer: Option<Answer>,
@@ -180,12 +183,24 @@ impl Tenant {
         }
         match job {
             Job::Dispatch(event) => {
-                self.waiting.push_back(Waiting { ticket, answer, event, code: Code::Template, life: Arc::default() });
+                self.waiting.push_back(Waiting {
+                    ticket,
+                    answer,
+                    event,
+                    code: Code::Template,
+                    life: Arc::default(),
+                });
                 self.want_program(core);
             }
             Job::RunScript { name, code, event } => {
                 let code = Code::Source(script_name(&name), code);
-                self.waiting.push_back(Waiting { ticket, answer, event, code, life: Arc::default() });
+                self.waiting.push_back(Waiting {
+                    ticket,
+                    answer,
+                    event,
+                    code,
+                    life: Arc::default(),
+                });
                 self.compile_next(core);
             }
             Job::DropTenant => {
@@ -195,8 +210,8 @@ impl Tenant {
         }
     }
 
-    /// Those that start in the next turn do not wait, and those that are answered count for nothing, though tasks that they left
-    /// may run: it is as the master counts them.
+    /// Those that start in the next turn do not wait, and those that are answered count for
+    /// nothing, though tasks that they left may run: it is as the master counts them.
     fn is_full(&self, core: &Core) -> bool {
         let limits = core.limits();
         let unanswered = || self.events.values().filter(|event| event.answer.is_some()).count();
@@ -211,7 +226,9 @@ impl Tenant {
                 core.answer(ticket, waiting.answer, Err(DispatchError::Deadline { sent: false }));
             }
             self.compile_next(core);
-        } else if let Some(id) = self.events.iter().find(|(_, event)| event.ticket == ticket).map(|(id, _)| *id) {
+        } else if let Some(id) =
+            self.events.iter().find(|(_, event)| event.ticket == ticket).map(|(id, _)| *id)
+        {
             self.kill_event(core, id, Doom::Cancelled);
         }
     }
@@ -233,7 +250,8 @@ impl Tenant {
     /// Something that an I/O thread did for this tenant is done.
     pub(super) fn io_done(&mut self, core: &mut Core, done: IoDone) {
         self.io_under_way = self.io_under_way.saturating_sub(1);
-        self.calls_under_way = self.calls_under_way.saturating_sub(usize::from(done.purpose.is_call()));
+        self.calls_under_way =
+            self.calls_under_way.saturating_sub(usize::from(done.purpose.is_call()));
         self.reserved = self.reserved.saturating_sub(done.purpose.result_max());
         self.start_backlog(core);
         match done.purpose {
@@ -257,12 +275,18 @@ impl Tenant {
 
     /// Whether there is something to do in a turn.
     pub(super) fn has_work(&self, core: &Core) -> bool {
-        !self.running.is_empty() || !self.ready.is_empty() || self.can_start(core) || self.collection.why().is_some()
+        !self.running.is_empty()
+            || !self.ready.is_empty()
+            || self.can_start(core)
+            || self.collection.why().is_some()
     }
 
     /// Whether nothing is left of it that anybody could miss.
     pub(super) fn is_gone(&self) -> bool {
-        self.vm.is_none() && self.events.is_empty() && self.waiting.is_empty() && self.io_under_way == 0
+        self.vm.is_none()
+            && self.events.is_empty()
+            && self.waiting.is_empty()
+            && self.io_under_way == 0
     }
 
     /// Does one thing: resumes a coroutine, or starts an event, or collects a little garbage.
@@ -273,7 +297,8 @@ impl Tenant {
         if let Some(task) = self.running.last() {
             return self.resume(core, *task);
         }
-        // In turn, so that neither a flood of events nor tasks that keep each other busy can hold the others up.
+        // In turn, so that neither a flood of events nor tasks that keep each other busy can hold
+        // the others up.
         if self.can_start(core) && (self.start_next || self.ready.is_empty()) {
             self.start_next = false;
             self.start_event(core);
@@ -287,7 +312,8 @@ impl Tenant {
         if self.collection.why().is_some() { self.collect(core, None) } else { Step::Idle }
     }
 
-    /// Collects a little. An event that made this necessary pays for it, and ends if too much is alive in the end.
+    /// Collects a little. An event that made this necessary pays for it, and ends if too much is
+    /// alive in the end.
     fn collect(&mut self, core: &mut Core, because_of: Option<u64>) -> Step {
         let because_of_vm = because_of.and_then(|id| self.events.get(&id)).map(|event| &event.vm);
         let Some(vm) = because_of_vm.or(self.vm.as_ref()).cloned() else {
@@ -321,10 +347,13 @@ impl Tenant {
         is_ready && self.events.len() < core.limits().tenant_running && self.has_room_for_data(core)
     }
 
-    /// Whether the data of the next event has room beside that of those that run, or one is alone. (Of what waits the master
-    /// admits only so much.)
+    /// Whether the data of the next event has room beside that of those that run, or one is alone.
+    /// (Of what waits the master admits only so much.)
     fn has_room_for_data(&self, core: &Core) -> bool {
-        let (held, next) = (self.outside.of(Held::Event), self.waiting.front().map_or(0, |next| next.event.bytes()));
+        let (held, next) = (
+            self.outside.of(Held::Event),
+            self.waiting.front().map_or(0, |next| next.event.bytes()),
+        );
         held == 0 || held + next <= core.limits().memory_bytes
     }
 
@@ -347,7 +376,8 @@ impl Tenant {
         let Some(vm) = self.vm.clone() else { return };
         self.last_event += 1;
         let id = self.last_event;
-        let compiling = if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
+        let compiling =
+            if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
         let meter = Rc::new(Meter::new(id, ticket, Instant::now(), core.limits(), compiling));
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
@@ -388,9 +418,11 @@ impl Tenant {
         let (function, args) = match (code, &self.program) {
             (Code::Script(compiled, _), _) => {
                 core.control.forget_doom();
-                let chunk = vm.host.load(&vm.lua, compiled).map_err(|problem| match core.control.doom() {
-                    Some(_) => Start::Memory,
-                    None => Start::Script(problem),
+                let chunk = vm.host.load(&vm.lua, compiled).map_err(|problem| {
+                    match core.control.doom() {
+                        Some(_) => Start::Memory,
+                        None => Start::Script(problem),
+                    }
                 })?;
                 (&vm.start_script, (event, chunk).into_lua_multi(&vm.lua))
             }
@@ -406,7 +438,8 @@ impl Tenant {
         Ok(self.tasks.add(thread, event, Next::Values(args)))
     }
 
-    /// Notes an error of an event for the template's author, whether or not somebody waits for its answer.
+    /// Notes an error of an event for the template's author, whether or not somebody waits for its
+    /// answer.
     pub(super) fn note_error(&self, core: &Core, event: u64, text: &str) {
         if let Some(event) = self.events.get(&event) {
             core.note_error(self.id, &event.template, &event.name, text);
@@ -449,14 +482,16 @@ impl Tenant {
         }
     }
 
-    /// From now on no I/O thread begins anything for an event: before it is answered, as its caller may look then.
+    /// From now on no I/O thread begins anything for an event: before it is answered, as its caller
+    /// may look then.
     pub(super) fn end_life(&mut self, id: u64) {
         if let Some(event) = self.events.get_mut(&id) {
             event.life = None;
         }
     }
 
-    /// Ends an event now: its coroutines are never resumed again, so nothing in them can prevent it.
+    /// Ends an event now: its coroutines are never resumed again, so nothing in them can prevent
+    /// it.
     pub(super) fn kill_event(&mut self, core: &mut Core, id: u64, doom: Doom) {
         let Some(event) = self.events.get(&id) else { return };
         if event.answer.is_none() && doom.budget().is_some() {
@@ -470,7 +505,8 @@ impl Tenant {
         self.end_event(core, id);
     }
 
-    /// Hands work to an I/O thread, at once or when others of this tenant are done: the number of its turn, if it waits.
+    /// Hands work to an I/O thread, at once or when others of this tenant are done: the number of
+    /// its turn, if it waits.
     ///
     /// # Errors
     /// The queue of the I/O threads is full.
@@ -482,7 +518,8 @@ impl Tenant {
         charge: Charge,
     ) -> Result<Option<u64>, ()> {
         let owner = self.owner(purpose);
-        let job = IoJob { reply_to: core.mailbox.clone(), tenant: self.id, owner, purpose, work, charge };
+        let job =
+            IoJob { reply_to: core.mailbox.clone(), tenant: self.id, owner, purpose, work, charge };
         if !self.io_backlog.is_empty() || !self.may_start_io(core, purpose) {
             self.last_turn += 1;
             self.io_backlog.insert(self.last_turn, job);
@@ -497,19 +534,24 @@ impl Tenant {
             // It is for all that wait.
             IoPurpose::Program(_) => return None,
             IoPurpose::Script(number) => {
-                let is_it = |waiting: &&Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-                self.waiting.iter().find(is_it).map(|waiting| &waiting.life)
+                let is_it =
+                    |code: &Code| matches!(code, Code::Compiling(other) if *other == number);
+                self.waiting.iter().find(|one| is_it(&one.code)).map(|waiting| &waiting.life)
             }
-            IoPurpose::Task { task, .. } => {
-                self.tasks.get(task).and_then(|task| self.events.get(&task.event)).and_then(|event| event.life.as_ref())
-            }
+            IoPurpose::Task { task, .. } => self
+                .tasks
+                .get(task)
+                .and_then(|task| self.events.get(&task.event))
+                .and_then(|event| event.life.as_ref()),
         };
         Some(life.map(Arc::downgrade).unwrap_or_default())
     }
 
     /// Throws away what waits for this turn, and gives its lock back.
     pub(super) fn forget_io(&mut self, core: &mut Core, turn: u64) {
-        if let Some(IoJob { purpose: IoPurpose::Task { lease: Some(lease), .. }, .. }) = self.io_backlog.remove(&turn) {
+        if let Some(IoJob { purpose: IoPurpose::Task { lease: Some(lease), .. }, .. }) =
+            self.io_backlog.remove(&turn)
+        {
             self.release(core, lease);
         }
     }
@@ -520,8 +562,8 @@ impl Tenant {
         (waiting, self.calls_under_way.min(IO_THREADS))
     }
 
-    /// Whether a job may start beside those that are under way: there is room for the largest result that it may have, or
-    /// there is no other result, on its way or not taken.
+    /// Whether a job may start beside those that are under way: there is room for the largest
+    /// result that it may have, or there is no other result, on its way or not taken.
     fn may_start_io(&self, core: &Core, purpose: IoPurpose) -> bool {
         let result_max = purpose.result_max();
         let has_room = || {
@@ -559,7 +601,10 @@ impl Tenant {
     fn io_refused(&mut self, core: &mut Core, purpose: IoPurpose) {
         match purpose {
             IoPurpose::Program(_) => {
-                self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
+                self.program_failed(
+                    core,
+                    &DbError::Busy("the worker has too much to do".to_owned()),
+                );
             }
             IoPurpose::Script(number) => {
                 self.refuse_script(core, number);
@@ -580,7 +625,9 @@ enum Start {
 pub(super) fn dispatch_error(doom: Doom) -> DispatchError {
     match doom {
         Doom::Cancelled => DispatchError::Deadline { sent: true },
-        Doom::Stopping => DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned()),
+        Doom::Stopping => {
+            DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned())
+        }
         doom => DispatchError::Script(doom.to_string()),
     }
 }

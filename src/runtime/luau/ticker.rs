@@ -1,8 +1,11 @@
-//! Signals to a running script: one thread that tells busy executors, once a slice, that it is time to let another tenant
-//! run; and whoever brings work says so too, if the executor would rather do that.
+//! Signals to a running script: one thread that tells busy executors, once a slice, that it is time
+//! to let another tenant run; and whoever brings work says so too, if the executor would rather do
+//! that.
 //!
-//! An interrupt that reads the clock makes an empty loop seven times slower; one that loads a signal which somebody else
-//! sets, only 2.4 times. Deliberately knows nothing of tenants and budgets. Owned by the runtime, which joins the thread. Its wake-ups: an executor that gets busy while it is parked, and [`Ticker::stop`].
+//! An interrupt that reads the clock makes an empty loop seven times slower; one that loads a
+//! signal which somebody else sets, only 2.4 times. Deliberately knows nothing of tenants and
+//! budgets. Owned by the runtime, which joins the thread. Its wake-ups: an executor that gets busy
+//! while it is parked, and [`Ticker::stop`].
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -77,8 +80,11 @@ impl Ticker {
             stopped: Mutex::new(false),
             wake: Condvar::new(),
         });
-        let ticks =
-            shared.executors.iter().map(|flags| Tick { flags: flags.clone(), shared: shared.clone() }).collect();
+        let ticks = shared
+            .executors
+            .iter()
+            .map(|flags| Tick { flags: flags.clone(), shared: shared.clone() })
+            .collect();
         let ticking = shared.clone();
         let run = move || ticking.run(slice.max(Duration::from_micros(20)));
         let thread = spawn_watched(name, run, on_broken.watch(name))?;
@@ -87,7 +93,11 @@ impl Ticker {
 
     /// As [`Ticker::start_watched`], for tests that would notice themselves.
     #[cfg(test)]
-    pub(super) fn start(name: &str, executors: usize, slice: Duration) -> io::Result<(Self, Vec<Tick>)> {
+    pub(super) fn start(
+        name: &str,
+        executors: usize,
+        slice: Duration,
+    ) -> io::Result<(Self, Vec<Tick>)> {
         Self::start_watched(name, executors, slice, &OnBroken::default())
     }
 
@@ -107,7 +117,8 @@ impl Ticker {
 }
 
 impl Tick {
-    /// Whether there is a signal. One relaxed load: this is what runs at every loop edge of every script.
+    /// Whether there is a signal. One relaxed load: this is what runs at every loop edge of every
+    /// script.
     #[inline]
     pub(super) fn has_signal(&self) -> bool {
         self.flags.signal.load(Ordering::Relaxed) != 0
@@ -137,11 +148,12 @@ impl Tick {
 
     /// The executor has work: it wants ticks.
     pub(super) fn busy(&self) {
-        // With the ticker's `parked` then `busy` in the other order (both sequentially consistent), one of the two sees
-        // the other.
+        // With the ticker's `parked` then `busy` in the other order (both sequentially consistent),
+        // one of the two sees the other.
         self.flags.busy.store(true, Ordering::SeqCst);
         if self.shared.parked.load(Ordering::SeqCst) {
-            // Under the lock, so that the notification cannot fall between the ticker's last look and its wait.
+            // Under the lock, so that the notification cannot fall between the ticker's last look
+            // and its wait.
             let _stopped = lock(&self.shared.stopped);
             self.shared.wake.notify_all();
         }
@@ -167,7 +179,8 @@ impl Shared {
                 idle_for = Duration::ZERO;
                 continue;
             }
-            stopped = self.wake.wait_timeout(stopped, slice).unwrap_or_else(PoisonError::into_inner).0;
+            stopped =
+                self.wake.wait_timeout(stopped, slice).unwrap_or_else(PoisonError::into_inner).0;
             let mut is_busy = false;
             for flags in self.executors.iter().filter(|flags| flags.busy.load(Ordering::SeqCst)) {
                 flags.signal.fetch_or(DUE, Ordering::Relaxed);

@@ -1,7 +1,8 @@
-//! What an executor has to do later: wake tasks that wait for time, and end events whose wall time is over.
+//! What an executor has to do later: wake tasks that wait for time, and end events whose wall time
+//! is over.
 //!
-//! Sorted by time, and removed when no longer needed: with a heap whose entries are merely ignored, the 30 s of every
-//! short event would pile up. Pure: who uses it says what time it is.
+//! Sorted by time, and removed when no longer needed: with a heap whose entries are merely ignored,
+//! the 30 s of every short event would pile up. Pure: who uses it says what time it is.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,7 +1,8 @@
 //! The jobs that wait for a thread, by tenant: tenants take turns, and none has all threads.
 //!
-//! Some threads take only jobs of tenants that have less than their share of threads, so that however long the jobs of one
-//! tenant are, one of another seldom waits for them. Pure data, driven by the `crew`.
+//! Some threads take only jobs of tenants that have less than their share of threads, so that
+//! however long the jobs of one tenant are, one of another seldom waits for them. Pure data, driven
+//! by the `crew`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -37,7 +38,10 @@ impl<J> Turns<J> {
 
     /// Adds a job behind those of its tenant.
     pub(super) fn push(&mut self, tenant: TenantId, job: J) {
-        let jobs = self.tenants.entry(tenant).or_insert_with(|| Jobs { waiting: VecDeque::new(), under_way: 0 });
+        let jobs = self
+            .tenants
+            .entry(tenant)
+            .or_insert_with(|| Jobs { waiting: VecDeque::new(), under_way: 0 });
         if jobs.waiting.is_empty() {
             self.order.push_back(tenant);
         }
@@ -45,12 +49,13 @@ impl<J> Turns<J> {
         self.waiting += 1;
     }
 
-    /// Where the next job is in `order`: of a tenant that has less than its share of threads, which is a quarter and kept
-    /// free for such tenants, or else of any.
+    /// Where the next job is in `order`: of a tenant that has less than its share of threads, which
+    /// is a quarter and kept free for such tenants, or else of any.
     fn next(&self) -> Option<usize> {
         let share = (self.threads / 4).max(1);
         let is_ample = self.under_way + share < self.threads;
-        let has_less = |tenant: &TenantId| self.tenants.get(tenant).is_some_and(|jobs| jobs.under_way < share);
+        let has_less =
+            |tenant: &TenantId| self.tenants.get(tenant).is_some_and(|jobs| jobs.under_way < share);
         self.order.iter().position(has_less).or((is_ample && !self.order.is_empty()).then_some(0))
     }
 
@@ -122,7 +127,9 @@ mod tests {
     #[test]
     fn tenants_take_turns_and_each_has_its_jobs_in_order() {
         let mut turns = Turns::new(1);
-        [(A, 1), (A, 2), (A, 3), (B, 4), (C, 5), (B, 6)].into_iter().for_each(|(tenant, job)| turns.push(tenant, job));
+        [(A, 1), (A, 2), (A, 3), (B, 4), (C, 5), (B, 6)]
+            .into_iter()
+            .for_each(|(tenant, job)| turns.push(tenant, job));
         let mut order = Vec::new();
         while let Some((tenant, job)) = turns.begin() {
             turns.ended(tenant);

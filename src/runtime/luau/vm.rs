@@ -1,8 +1,9 @@
 //! One tenant's Luau VM: made, closed off, and ready to start events.
 //!
-//! Only the libraries that templates may use are opened; the rest of the base library is removed or replaced by the
-//! prelude; then globals and libraries become read-only, and each chunk of code gets a table of its own for what it
-//! writes. Belongs to one tenant, lives on its executor's thread.
+//! Only the libraries that templates may use are opened; the rest of the base library is removed or
+//! replaced by the prelude; then globals and libraries become read-only, and each chunk of code
+//! gets a table of its own for what it writes. Belongs to one tenant, lives on its executor's
+//! thread.
 
 use std::rc::Rc;
 use std::sync::{Once, OnceLock};
@@ -26,7 +27,8 @@ const PRELUDE: &str = concat!(
     include_str!("prelude/ctx.luau"),
 );
 
-/// What of Luau and mlua a script must not have: other environments, code from text, and what shows the host.
+/// What of Luau and mlua a script must not have: other environments, code from text, and what shows
+/// the host.
 const REMOVED: [&str; 6] = ["getfenv", "setfenv", "loadstring", "newproxy", "gcinfo", "require"];
 
 /// A VM.
@@ -43,8 +45,9 @@ pub(super) struct Vm {
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Without this fix of Luau's own, which is not yet on by default, a table whose growth fails at the memory limit
-        // may be left with a size that is not its size. Scripts can bring that about at will.
+        // Without this fix of Luau's own, which is not yet on by default, a table whose growth
+        // fails at the memory limit may be left with a size that is not its size. Scripts can bring
+        // that about at will.
         if Lua::set_fflag("LuauTableRobustOom", true).is_err() {
             log::debug!("this Luau no longer has the flag LuauTableRobustOom");
         }
@@ -72,7 +75,8 @@ impl Vm {
         }
         globals.raw_set("null", Value::NULL)?;
         values::install(&lua, &globals)?;
-        let prelude = lua.load(prelude()).set_name(format!("={HOST_CHUNK}")).set_mode(ChunkMode::Binary);
+        let prelude =
+            lua.load(prelude()).set_name(format!("={HOST_CHUNK}")).set_mode(ChunkMode::Binary);
         let (start, start_script) = prelude.call(host.table(&lua)?)?;
         host.set_globals(&lua, &globals)?;
         lua.sandbox(true)?;

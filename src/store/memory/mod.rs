@@ -1,7 +1,8 @@
 //! The store that is gone at exit: `memory:`, and the oracle that the others are tested against.
 //!
-//! Deliberately plain: maps behind one lock, every Find a walk over all of a tenant's records, nothing that is clever
-//! enough to be wrong. Owned by whoever opened it; called from any thread; never blocks but for the lock.
+//! Deliberately plain: maps behind one lock, every Find a walk over all of a tenant's records,
+//! nothing that is clever enough to be wrong. Owned by whoever opened it; called from any thread;
+//! never blocks but for the lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,9 +12,13 @@ mod shop;
 use super::backup::{Export, Exported};
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::{FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched};
+use super::{
+    FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
+};
 use crate::base::error::DbError;
-use crate::wire::data::{EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 use shop::Shop;
 
 /// A store in memory.
@@ -102,16 +107,24 @@ impl Store for MemoryStore {
         Ok(contents.revision)
     }
 
-    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+    ) -> Result<Option<KvRecord>, DbError> {
         let contents = self.read()?;
-        let record = contents.records.get(&tenant).and_then(|records| records.by_key.get(key)?.get(scopes));
+        let record =
+            contents.records.get(&tenant).and_then(|records| records.by_key.get(key)?.get(scopes));
         Ok(record.map(|record| record.answer(key, scopes)))
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
         let contents = self.read()?;
-        let sets = contents.records.get(&tenant).into_iter().flat_map(|records| records.by_key.values());
-        let scopes: BTreeSet<&String> = sets.flat_map(BTreeMap::keys).flat_map(Scopes::as_slice).collect();
+        let sets =
+            contents.records.get(&tenant).into_iter().flat_map(|records| records.by_key.values());
+        let scopes: BTreeSet<&String> =
+            sets.flat_map(BTreeMap::keys).flat_map(Scopes::as_slice).collect();
         Ok(scopes.into_iter().cloned().collect())
     }
 
@@ -138,7 +151,8 @@ impl Store for MemoryStore {
         let Some(records) = contents.records.get_mut(&tenant) else { return Ok(()) };
         let Some(sets) = records.by_key.get_mut(&key) else { return Ok(()) };
         if let Some(old) = sets.remove(&scopes) {
-            records.usage = records.usage.after_delete(charge(&key, &scopes, old.value.as_bytes().len()));
+            records.usage =
+                records.usage.after_delete(charge(&key, &scopes, old.value.as_bytes().len()));
         }
         if sets.is_empty() {
             records.by_key.remove(&key);
@@ -158,7 +172,9 @@ impl Store for MemoryStore {
     ) -> Result<Vec<KvRecord>, DbError> {
         let contents = self.read()?;
         let mut found = Vec::new();
-        for (key, sets) in contents.records.get(&tenant).into_iter().flat_map(|records| &records.by_key) {
+        for (key, sets) in
+            contents.records.get(&tenant).into_iter().flat_map(|records| &records.by_key)
+        {
             if !pattern.matches(key) {
                 continue;
             }
@@ -179,11 +195,20 @@ impl Store for MemoryStore {
         Ok(tenants.iter().map(|tenant| contents.records.contains_key(tenant)).collect())
     }
 
-    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read()?.shop.find(scope, pattern, limits)
     }
 
-    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_list(
+        &self,
+        filter: &GlobalFilter,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read()?.shop.list(filter, limits)
     }
 
@@ -199,11 +224,21 @@ impl Store for MemoryStore {
         self.write()?.shop.delete(&at, owner)
     }
 
-    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+    fn global_change(
+        &self,
+        at: GlobalAddress,
+        change: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write()?.shop.change(&at, change, now)
     }
 
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+    fn global_purchase(
+        &self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write()?.shop.purchase(tenant, at, now)
     }
 
@@ -215,8 +250,9 @@ impl Store for MemoryStore {
     fn export(&self) -> Result<Export, DbError> {
         let contents = self.read()?;
         let states = contents.states.iter();
-        let mut all: Vec<Exported> =
-            states.map(|(tenant, stored)| Exported::State { tenant: *tenant, stored: stored.clone() }).collect();
+        let mut all: Vec<Exported> = states
+            .map(|(tenant, stored)| Exported::State { tenant: *tenant, stored: stored.clone() })
+            .collect();
         for (tenant, records) in &contents.records {
             for (key, sets) in &records.by_key {
                 let records = sets.iter().map(|(scopes, record)| record.answer(key, scopes));

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::base::error::DbError;
 use crate::store::backup::Exported;
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists,
+    not_found,
 };
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
@@ -28,7 +29,10 @@ impl Shop {
         let mut found = Vec::new();
         for entry in self.entries.values() {
             let partial = &entry.partial;
-            if partial.scope == scope && partial.review_state == APPROVED && pattern.matches(&partial.key) {
+            if partial.scope == scope
+                && partial.review_state == APPROVED
+                && pattern.matches(&partial.key)
+            {
                 let partial = PartialGlobalKv { long: None, ..partial.clone() };
                 limits.take_entry(&partial)?;
                 found.push(partial);
@@ -37,7 +41,11 @@ impl Shop {
         Ok(found)
     }
 
-    pub(super) fn list(&self, filter: &GlobalFilter, mut limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    pub(super) fn list(
+        &self,
+        filter: &GlobalFilter,
+        mut limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let mut found = Vec::new();
         for entry in self.entries.values().filter(|entry| filter.lets_through(&entry.partial)) {
             let partial = PartialGlobalKv { long: None, ..entry.partial.clone() };
@@ -63,27 +71,40 @@ impl Shop {
 
     /// What the owner of this entry has in all.
     fn usage(&self, of: &PartialGlobalKv) -> Usage {
-        let owned = self
-            .entries
-            .values()
-            .filter(|entry| entry.partial.owner_id == of.owner_id && entry.partial.owner_type == of.owner_type);
+        let owned = self.entries.values().filter(|entry| {
+            entry.partial.owner_id == of.owner_id && entry.partial.owner_type == of.owner_type
+        });
         owned.fold(Usage::default(), |usage, entry| Usage {
             records: usage.records + 1,
             bytes: usage.bytes + entry.charge(),
         })
     }
 
-    pub(super) fn delete(&mut self, at: &GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
+    pub(super) fn delete(
+        &mut self,
+        at: &GlobalAddress,
+        owner: Option<TenantId>,
+    ) -> Result<(), DbError> {
         check_owner(&self.entries.get(at).ok_or_else(not_found)?.partial, owner)?;
         self.entries.remove(at);
         Ok(())
     }
 
-    pub(super) fn change(&mut self, at: &GlobalAddress, by: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+    pub(super) fn change(
+        &mut self,
+        at: &GlobalAddress,
+        by: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         change(&mut self.entries.get_mut(at).ok_or_else(not_found)?.partial, by, now)
     }
 
-    pub(super) fn purchase(&mut self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+    pub(super) fn purchase(
+        &mut self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         if !self.entries.contains_key(&at) {
             return Err(not_found());
         }

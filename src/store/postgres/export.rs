@@ -1,8 +1,10 @@
-//! Everything in a PostgreSQL store, read in one transaction on a connection of its own, a few rows at a time.
+//! Everything in a PostgreSQL store, read in one transaction on a connection of its own, a few rows
+//! at a time.
 //!
-//! Of its own, because a backup takes as long as its reader does, and the store's threads have others to serve. Each step is
-//! a statement that goes on behind the last row by the table's primary key, so none runs into the statement timeout. Rows
-//! of no tenant, which are none of ours, are left out. Runs on the thread that asks for the next row.
+//! Of its own, because a backup takes as long as its reader does, and the store's threads have
+//! others to serve. Each step is a statement that goes on behind the last row by the table's
+//! primary key, so none runs into the statement timeout. Rows of no tenant, which are none of ours,
+//! are left out. Runs on the thread that asks for the next row.
 
 use std::collections::VecDeque;
 
@@ -22,10 +24,12 @@ const STATES: &str = "SELECT events::text[], data::text, banned, data = $1::text
      FROM tenant_state WHERE (owner_id, owner_type) > ($2::text, $3::text) ORDER BY owner_id, owner_type LIMIT 256";
 
 /// Few at a time: a value may be large.
-const RECORDS: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
+const RECORDS: &str =
+    "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
      FROM tenant_kv WHERE id > $1::text ORDER BY id LIMIT 64";
 
-/// The row to begin with: an id may be any text, so the empty one, which all others are behind, may be one too.
+/// The row to begin with: an id may be any text, so the empty one, which all others are behind, may
+/// be one too.
 const FIRST_RECORD: &str =
     "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, owner_type, owner_id
      FROM tenant_kv ORDER BY id LIMIT 1";
@@ -52,10 +56,16 @@ impl Behind {
         let none = String::new;
         match self {
             Behind::State { .. } => Behind::Record { id: None },
-            Behind::Record { .. } => Behind::Entry { key: none(), version: i32::MIN, scope: none() },
-            Behind::Entry { .. } => {
-                Behind::Purchase { kind: none(), id: none(), key: none(), version: i32::MIN, scope: none() }
+            Behind::Record { .. } => {
+                Behind::Entry { key: none(), version: i32::MIN, scope: none() }
             }
+            Behind::Entry { .. } => Behind::Purchase {
+                kind: none(),
+                id: none(),
+                key: none(),
+                version: i32::MIN,
+                scope: none(),
+            },
             Behind::Purchase { .. } | Behind::Everything => Behind::Everything,
         }
     }
@@ -91,7 +101,9 @@ impl PostgresExport {
                 Behind::State { id, kind } => self.session.query(STATES, &[&NO_STATE, id, kind])?,
                 Behind::Record { id: None } => self.session.query(FIRST_RECORD, &[])?,
                 Behind::Record { id: Some(id) } => self.session.query(RECORDS, &[id])?,
-                Behind::Entry { key, version, scope } => self.session.query(ENTRIES, &[key, version, scope])?,
+                Behind::Entry { key, version, scope } => {
+                    self.session.query(ENTRIES, &[key, version, scope])?
+                }
                 Behind::Purchase { kind, id, key, version, scope } => {
                     let params: Params<'_> = &[kind, id, key, version, scope];
                     self.session.query(PURCHASES, params)?
@@ -147,7 +159,8 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
         Behind::Record { .. } => match tenant(6, 7)? {
             Some(tenant) => {
                 let record = scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
-                    // Who is to mend or delete it has to find it; an id says nothing of what is in it.
+                    // Who is to mend or delete it has to find it; an id says nothing of what is in
+                    // it.
                     let id: &str = row.try_get(0).unwrap_or_default();
                     log::error!("postgres: there is no backup: the row {id:?} of tenant_kv cannot be read");
                 })?;
@@ -158,7 +171,11 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
         Behind::Entry { .. } => Some(Exported::Entry(entry(row)?)),
         Behind::Purchase { .. } => match tenant(0, 1)? {
             Some(tenant) => {
-                let at = GlobalAddress { scope: row.try_get(4)?, key: row.try_get(2)?, version: row.try_get(3)? };
+                let at = GlobalAddress {
+                    scope: row.try_get(4)?,
+                    key: row.try_get(2)?,
+                    version: row.try_get(3)?,
+                };
                 Some(Exported::Purchase { tenant, at, when: timestamp(row.try_get(5)?)? })
             }
             None => None,

@@ -1,9 +1,10 @@
-//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations from one bounded queue, in
-//! which tenants take turns.
+//! The PostgreSQL store: a fixed number of threads, each with a connection, that take operations
+//! from one bounded queue, in which tenants take turns.
 //!
-//! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one that has not begun by
-//! then is not carried out. The tables are those of an existing template-worker (protocol.md), which may write to them too.
-//! Deliberately without TLS: the server is on this machine or in the same private network. Owned by whoever opened it;
+//! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one
+//! that has not begun by then is not carried out. The tables are those of an existing
+//! template-worker (protocol.md), which may write to them too. Deliberately without TLS: the server
+//! is on this machine or in the same private network. Owned by whoever opened it;
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod export;
@@ -29,8 +30,8 @@ use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::{Weight, Weights};
 use super::{
-    FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures, StoreOptions,
-    StoredState, Usage,
+    FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
+    StoreOptions, StoredState, Usage,
 };
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
@@ -235,15 +236,24 @@ impl Store for PostgresStore {
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(Who::Tenant(tenant), bytes, move |session| states::set(session, tenant, &state, &revisions))
+        self.write(Who::Tenant(tenant), bytes, move |session| {
+            states::set(session, tenant, &state, &revisions)
+        })
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write(Who::Tenant(tenant), 0, move |session| states::set_standing(session, tenant, standing, &revisions))
+        self.write(Who::Tenant(tenant), 0, move |session| {
+            states::set_standing(session, tenant, standing, &revisions)
+        })
     }
 
-    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+    ) -> Result<Option<KvRecord>, DbError> {
         let (key, scopes) = (key.to_owned(), scopes.clone());
         self.read(Who::Tenant(tenant), move |session| records::get(session, tenant, &key, &scopes))
     }
@@ -253,11 +263,15 @@ impl Store for PostgresStore {
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), move |session| records::set(session, tenant, &set))?
+        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), move |session| {
+            records::set(session, tenant, &set)
+        })?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, move |session| records::delete(session, tenant, &key, &scopes))
+        self.write(Who::Tenant(tenant), 0, move |session| {
+            records::delete(session, tenant, &key, &scopes)
+        })
     }
 
     fn kv_find(
@@ -268,7 +282,9 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<KvRecord>, DbError> {
         let (scopes, pattern) = (scopes.clone(), pattern.clone());
-        self.read(Who::Tenant(tenant), move |session| records::find(session, tenant, &scopes, &pattern, limits))
+        self.read(Who::Tenant(tenant), move |session| {
+            records::find(session, tenant, &scopes, &pattern, limits)
+        })
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
@@ -280,12 +296,21 @@ impl Store for PostgresStore {
         self.read(Who::Everybody, move |session| records::have_any(session, &tenants))
     }
 
-    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let (scope, pattern) = (scope.to_owned(), pattern.clone());
         self.read(Who::Everybody, move |session| shop::find(session, &scope, &pattern, limits))
     }
 
-    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_list(
+        &self,
+        filter: &GlobalFilter,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
         self.read(Who::Everybody, move |session| shop::list(session, &filter, limits))
     }
@@ -297,7 +322,8 @@ impl Store for PostgresStore {
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
         let partial = &entry.partial;
-        let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id).map_or(Who::Everybody, Who::Tenant);
+        let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id)
+            .map_or(Who::Everybody, Who::Tenant);
         // An entry fits into a request's body.
         let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
         self.write(who, bytes, move |session| shop::create(session, &entry, quota))?
@@ -308,11 +334,21 @@ impl Store for PostgresStore {
         self.write(who, 0, move |session| shop::delete(session, &at, owner))
     }
 
-    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+    fn global_change(
+        &self,
+        at: GlobalAddress,
+        change: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write(Who::Everybody, 0, move |session| shop::alter(session, &at, &change, now))
     }
 
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+    fn global_purchase(
+        &self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write(Who::Tenant(tenant), 0, move |session| shop::purchase(session, tenant, &at, now))
     }
 
@@ -339,13 +375,17 @@ impl Store for PostgresStore {
 
     fn close(&self) {
         self.queue.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let deadline = Instant::now() + STORE_WRITE_TIMEOUT;
         for thread in threads {
             if thread.wait_until(deadline) {
                 thread.join();
             } else {
-                log::error!("{}: the server does not answer; left to the end of the process", thread.name());
+                log::error!(
+                    "{}: the server does not answer; left to the end of the process",
+                    thread.name()
+                );
                 std::mem::forget(thread);
             }
         }

@@ -1,9 +1,10 @@
-//! The queue of operations for PostgreSQL: a lane for each tenant's writes and one for its reads, which take turns.
+//! The queue of operations for PostgreSQL: a lane for each tenant's writes and one for its reads,
+//! which take turns.
 //!
-//! Writes of one tenant wait for each other in the database, by its lock. So that they do not hold every connection while
-//! they do, only one of them has a connection at a time, and the others wait here, in their order; nor do a tenant's reads
-//! take them all. Deliberately knows nothing of connections. Owned by [`super::PostgresStore`]; callers push, the threads
-//! of `worker.rs` take.
+//! Writes of one tenant wait for each other in the database, by its lock. So that they do not hold
+//! every connection while they do, only one of them has a connection at a time, and the others wait
+//! here, in their order; nor do a tenant's reads take them all. Deliberately knows nothing of
+//! connections. Owned by [`super::PostgresStore`]; callers push, the threads of `worker.rs` take.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -78,7 +79,12 @@ impl Queue {
     pub(super) fn new(threads: usize) -> Self {
         // One is the writer's, and one is left to the others.
         let reads_at_once = threads.saturating_sub(2).max(1);
-        Self { inner: Mutex::default(), changed: Condvar::new(), closed: Condvar::new(), reads_at_once }
+        Self {
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            closed: Condvar::new(),
+            reads_at_once,
+        }
     }
 
     /// Puts an operation at the end of its lane.
@@ -175,7 +181,11 @@ impl Queue {
     }
 }
 
-fn wait<'q>(on: &Condvar, inner: MutexGuard<'q, Inner>, until: Option<Instant>) -> MutexGuard<'q, Inner> {
+fn wait<'q>(
+    on: &Condvar,
+    inner: MutexGuard<'q, Inner>,
+    until: Option<Instant>,
+) -> MutexGuard<'q, Inner> {
     match until {
         None => on.wait(inner).unwrap_or_else(PoisonError::into_inner),
         Some(until) => {
@@ -285,7 +295,11 @@ mod tests {
 
     impl Bench {
         fn new(threads: usize) -> Self {
-            Self { queue: Queue::new(threads), finished: Arc::default(), is_wanted: Arc::new(AtomicBool::new(true)) }
+            Self {
+                queue: Queue::new(threads),
+                finished: Arc::default(),
+                is_wanted: Arc::new(AtomicBool::new(true)),
+            }
         }
 
         fn push(&self, who: Who, access: Access, number: u64) -> Result<(), NotTaken> {
@@ -317,7 +331,10 @@ mod tests {
             assert!(bench.take().is_none(), "another of its writes is under way");
             drop(turn);
         }
-        assert!(bench.take().is_none() && bench.queue.lock().lanes.is_empty(), "nothing is left behind");
+        assert!(
+            bench.take().is_none() && bench.queue.lock().lanes.is_empty(),
+            "nothing is left behind"
+        );
     }
 
     #[test]
@@ -342,7 +359,8 @@ mod tests {
         }
         bench.push(QUIET, Access::Read, 100).expect("room");
         bench.push(Who::Everybody, Access::Read, 200).expect("room");
-        let order: Vec<u64> = (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
+        let order: Vec<u64> =
+            (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
         assert_eq!(order, [0, 100, 200, 1, 2]);
     }
 

@@ -1,8 +1,9 @@
 //! Tenants' records in PostgreSQL.
 //!
-//! Other programs write to these tables too, with scopes in whatever order: a record's scopes are compared as a set, and of
-//! several rows with one set the newest is the record. Which keys match is decided by our own matcher, so that no answer
-//! depends on the server's locale; the server only leaves out rows that cannot match. Runs on the threads of `worker.rs`.
+//! Other programs write to these tables too, with scopes in whatever order: a record's scopes are
+//! compared as a set, and of several rows with one set the newest is the record. Which keys match
+//! is decided by our own matcher, so that no answer depends on the server's locale; the server only
+//! leaves out rows that cannot match. Runs on the threads of `worker.rs`.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,8 +23,8 @@ const GET: &str = "SELECT id, key, value::text, scopes::text[], created_at, last
      WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND scopes @> $4::text[] AND scopes <@ $4::text[]
      ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1";
 
-/// The records that a Find may answer, newest first. The keys are folded as `pattern::index_fold` does: ASCII only, which is
-/// what the locale C means in every encoding, and the Kelvin sign.
+/// The records that a Find may answer, newest first. The keys are folded as `pattern::index_fold`
+/// does: ASCII only, which is what the locale C means in every encoding, and the Kelvin sign.
 const FIND: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at FROM (
          SELECT * FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2 AND scopes @> $3::text[]
              AND starts_with(replace(lower(key COLLATE \"C\"), $4, 'k'), $5)
@@ -73,7 +74,8 @@ pub(super) fn have_any(session: &mut Session, tenants: &[TenantId]) -> Result<Ve
     Ok(tenants.iter().map(|tenant| known.contains(tenant)).collect())
 }
 
-/// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then scopes.
+/// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
+/// scopes.
 pub(super) fn find(
     session: &mut Session,
     tenant: TenantId,
@@ -94,7 +96,9 @@ pub(super) fn find(
         // The newest came first.
         if seen.insert((key.to_owned(), has.clone())) {
             let record = record(row, has)?;
-            limits.take(&record.key, &record.scopes, record.value.as_bytes().len()).map_err(Fault::Answer)?;
+            limits
+                .take(&record.key, &record.scopes, record.value.as_bytes().len())
+                .map_err(Fault::Answer)?;
             found.push(record);
         }
         Ok(())
@@ -105,7 +109,11 @@ pub(super) fn find(
 }
 
 /// Creates or replaces a record; a refusal is a value, see [`usage::add`].
-pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Result<Result<(), DbError>, Fault> {
+pub(super) fn set(
+    session: &mut Session,
+    tenant: TenantId,
+    set: &KvSet,
+) -> Result<Result<(), DbError>, Fault> {
     let owner = Owner::from(tenant);
     let jsonb = to_jsonb(&set.value).map_err(|error| Fault::Answer(unreadable(&error)))?;
     session.transaction(Some(owner.lock()), |session| {
@@ -120,7 +128,15 @@ pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Resul
             session.execute(
                 "INSERT INTO tenant_kv (id, owner_type, owner_id, key, value, scopes, created_at, last_updated_at)
                  VALUES ($1, $2, $3, $4, $5::text::jsonb, $6::text[], $7, $7)",
-                &[&set.fresh_id, &owner.kind, &owner.id, &set.key, &jsonb, &set.scopes.as_slice(), &now],
+                &[
+                    &set.fresh_id,
+                    &owner.kind,
+                    &owner.id,
+                    &set.key,
+                    &jsonb,
+                    &set.scopes.as_slice(),
+                    &now,
+                ],
             )?;
             return Ok(Ok(()));
         };
@@ -134,7 +150,12 @@ pub(super) fn set(session: &mut Session, tenant: TenantId, set: &KvSet) -> Resul
 }
 
 /// Deletes a record, and with it what it had outlived: older rows with the same set of scopes.
-pub(super) fn delete(session: &mut Session, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<(), Fault> {
+pub(super) fn delete(
+    session: &mut Session,
+    tenant: TenantId,
+    key: &str,
+    scopes: &Scopes,
+) -> Result<(), Fault> {
     let owner = Owner::from(tenant);
     session.transaction(Some(owner.lock()), |session| {
         let Some(old) = old(session, &owner, key, scopes)? else { return Ok(()) };
@@ -155,18 +176,26 @@ struct Old {
     last_updated_at: Option<Timestamp>,
 }
 
-/// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be deleted.
-fn old(session: &mut Session, owner: &Owner, key: &str, scopes: &Scopes) -> Result<Option<Old>, Fault> {
+/// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be
+/// deleted.
+fn old(
+    session: &mut Session,
+    owner: &Owner,
+    key: &str,
+    scopes: &Scopes,
+) -> Result<Option<Old>, Fault> {
     let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
     let old = |row: Row| {
         let charge = charge(key, scopes, value_bytes(&row)?);
-        let last_updated_at = row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
+        let last_updated_at =
+            row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
         Ok(Old { id: row.try_get(0)?, charge, last_updated_at })
     };
     row.map(old).transpose()
 }
 
-/// How long the value of a row with the columns of [`GET`] is; one that is none of ours takes its place all the same.
+/// How long the value of a row with the columns of [`GET`] is; one that is none of ours takes its
+/// place all the same.
 fn value_bytes(row: &Row) -> Result<usize, Fault> {
     let text = value_text(row)?;
     Ok(from_jsonb(text.as_bytes()).map_or(text.len(), |value| value.as_bytes().len()))
@@ -186,14 +215,18 @@ pub(super) fn usage(session: &mut Session, tenant: TenantId) -> Result<Usage, Fa
 fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     let mut seen: HashSet<(String, Scopes)> = HashSet::new();
     let mut usage = Usage::default();
-    session.each(FIND, &[&owner.kind, &owner.id, &(&[] as &[String]), &KELVIN_SIGN, &""], |row| {
-        let (key, scopes) = (row.try_get::<_, String>(1)?, scopes_of(row)?);
-        let bytes = charge(&key, &scopes, value_bytes(row)?);
-        if seen.insert((key, scopes)) {
-            usage = Usage { records: usage.records + 1, bytes: usage.bytes + bytes };
-        }
-        Ok(())
-    })?;
+    session.each(
+        FIND,
+        &[&owner.kind, &owner.id, &(&[] as &[String]), &KELVIN_SIGN, &""],
+        |row| {
+            let (key, scopes) = (row.try_get::<_, String>(1)?, scopes_of(row)?);
+            let bytes = charge(&key, &scopes, value_bytes(row)?);
+            if seen.insert((key, scopes)) {
+                usage = Usage { records: usage.records + 1, bytes: usage.bytes + bytes };
+            }
+            Ok(())
+        },
+    )?;
     Ok(usage)
 }
 
@@ -218,7 +251,11 @@ pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
 /// A time as the `postgres` crate takes it, to the microsecond.
 pub(super) fn system_time(time: Timestamp) -> SystemTime {
     let micros = Duration::from_micros(time.unix_micros().unsigned_abs());
-    let time = if time.unix_micros() < 0 { UNIX_EPOCH.checked_sub(micros) } else { UNIX_EPOCH.checked_add(micros) };
+    let time = if time.unix_micros() < 0 {
+        UNIX_EPOCH.checked_sub(micros)
+    } else {
+        UNIX_EPOCH.checked_add(micros)
+    };
     time.unwrap_or(UNIX_EPOCH)
 }
 

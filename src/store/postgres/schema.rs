@@ -1,7 +1,8 @@
 //! The tables: making them, upgrading them, and checking that they are there.
 //!
-//! An existing database of a template-worker is used as it is: its tables are left alone, and what only we need is in tables
-//! of our own. Everything happens in one transaction. Runs on the thread that opens or migrates.
+//! An existing database of a template-worker is used as it is: its tables are left alone, and what
+//! only we need is in tables of our own. Everything happens in one transaction. Runs on the thread
+//! that opens or migrates.
 
 use super::session::{Fault, Session, config};
 use crate::store::{Migrated, OpenError};
@@ -23,7 +24,8 @@ const TABLES: &[(&str, &str)] = &[
     ("mesophyll_layout", "version"),
 ];
 
-/// Nothing here touches a table that exists. (protocol.md, "Tables in PostgreSQL"; the last two are ours.)
+/// Nothing here touches a table that exists. (protocol.md, "Tables in PostgreSQL"; the last two are
+/// ours.)
 const CREATE: &str = r"
 CREATE TABLE IF NOT EXISTS tenant_state (
     owner_id text NOT NULL, owner_type text NOT NULL, events text[] NOT NULL DEFAULT '{}',
@@ -59,7 +61,8 @@ const MIGRATION_LOCK: i64 = 0x006D_6573_6F70_6879;
 /// Creates the tables that are missing, in one transaction.
 ///
 /// # Blocks
-/// Until the server is done: for as long as it takes to make an index over the records that are there.
+/// Until the server is done: for as long as it takes to make an index over the records that are
+/// there.
 ///
 /// # Errors
 /// Why it could not; see [`OpenError`].
@@ -92,7 +95,8 @@ fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, 
 /// Connects for the first time.
 pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
     let session = Session::connect(config);
-    let mut session = session.map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))?;
+    let mut session =
+        session.map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))?;
     if is_shared(&mut session, config).map_err(failed)? {
         let why = "a pooler stands before the server and gives each transaction another session (PgBouncer with \
                    pool_mode=transaction or statement); what is set and prepared for a session would be lost: use \
@@ -105,8 +109,9 @@ pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
 /// How often a session asks which process serves it; a pooler may take turns between a few.
 const POOLER_ASKS: u32 = 3;
 
-/// Whether others may get the process that serves a session. While another connection is in a transaction, whichever process
-/// it was given, this session's must be its own, and the same as before.
+/// Whether others may get the process that serves a session. While another connection is in a
+/// transaction, whichever process it was given, this session's must be its own, and the same as
+/// before.
 fn is_shared(session: &mut Session, config: &postgres::Config) -> Result<bool, Fault> {
     let before = session.process()?;
     // Where there is room for one connection only, there is nothing to compare with.
@@ -175,6 +180,8 @@ fn failed(fault: Fault) -> OpenError {
         Fault::Answer(error) => format!("PostgreSQL: {error}"),
         Fault::Conflict => "PostgreSQL: another transaction is in the way".to_owned(),
         Fault::Lost => "PostgreSQL: the connection was lost".to_owned(),
-        Fault::Unknown => "PostgreSQL: the connection was lost during the commit; run it again".to_owned(),
+        Fault::Unknown => {
+            "PostgreSQL: the connection was lost during the commit; run it again".to_owned()
+        }
     })
 }

@@ -1,8 +1,10 @@
-//! One connection to PostgreSQL: its settings, its prepared statements, its transactions, and what an error of it means.
+//! One connection to PostgreSQL: its settings, its prepared statements, its transactions, and what
+//! an error of it means.
 //!
-//! What matters about an error is whether the change may have been made. Everything before the COMMIT was sent is undone by
-//! the server, whatever happened; of everything after, only the server's own word counts. Owned by one thread of
-//! `worker.rs`, on which everything here runs; the migration has one of its own.
+//! What matters about an error is whether the change may have been made. Everything before the
+//! COMMIT was sent is undone by the server, whatever happened; of everything after, only the
+//! server's own word counts. Owned by one thread of `worker.rs`, on which everything here runs; the
+//! migration has one of its own.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -43,7 +45,8 @@ pub(super) enum Fault {
     Answer(DbError),
     /// Another transaction was in the way; nothing was changed, and it may be tried again.
     Conflict,
-    /// The connection was lost before a commit was sent: nothing was changed, and it may be tried again.
+    /// The connection was lost before a commit was sent: nothing was changed, and it may be tried
+    /// again.
     Lost,
     /// The commit was sent, and whether it was made is not known.
     Unknown,
@@ -67,9 +70,15 @@ impl fmt::Display for NoSession {
         match self {
             NoSession::Refused(error) => f.write_str(&describe(error)),
             NoSession::Silent(time) => {
-                write!(f, "the connection is accepted, but no answer came within {} s", time.as_secs())
+                write!(
+                    f,
+                    "the connection is accepted, but no answer came within {} s",
+                    time.as_secs()
+                )
             }
-            NoSession::Held => write!(f, "{POSTGRES_HELD_MAX} earlier attempts still wait for an answer"),
+            NoSession::Held => {
+                write!(f, "{POSTGRES_HELD_MAX} earlier attempts still wait for an answer")
+            }
             NoSession::Io(error) => error.fmt(f),
         }
     }
@@ -78,7 +87,8 @@ impl fmt::Display for NoSession {
 /// Threads that were left in connecting.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// One side of an attempt that is left by its caller: when its thread has ended, too, it is held no more.
+/// One side of an attempt that is left by its caller: when its thread has ended, too, it is held no
+/// more.
 struct Left(Arc<AtomicBool>);
 
 impl Drop for Left {
@@ -95,8 +105,8 @@ fn probes() -> MutexGuard<'static, Probes> {
     PROBES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Attempts while as many threads are held as may be: those held may never end though the server answers again. The
-/// pauses double, so that even a night of silence holds only a few threads more.
+/// Attempts while as many threads are held as may be: those held may never end though the server
+/// answers again. The pauses double, so that even a night of silence holds only a few threads more.
 #[derive(Debug)]
 struct Probes {
     /// When the next attempt may be made; `None`: at any time, as the last one was answered.
@@ -134,8 +144,9 @@ impl Probes {
 }
 
 impl Session {
-    /// Connects, on a thread of its own (`store-dial`): the `postgres` crate gives no handle on a connection before it
-    /// is made, so a thread whose server says nothing can only be left to the end of that connection.
+    /// Connects, on a thread of its own (`store-dial`): the `postgres` crate gives no handle on a
+    /// connection before it is made, so a thread whose server says nothing can only be left to the
+    /// end of that connection.
     ///
     /// # Blocks
     /// Until the session can be used, at most the time of [`time_to_connect`].
@@ -160,7 +171,9 @@ impl Session {
                 probes().answered();
                 session.map_err(NoSession::Refused)
             }
-            Err(RecvTimeoutError::Disconnected) => Err(NoSession::Io(io::Error::other("connecting panicked"))),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(NoSession::Io(io::Error::other("connecting panicked")))
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let held = HELD.fetch_add(1, Ordering::Relaxed) + 1;
                 drop(Left(is_over));
@@ -210,13 +223,21 @@ impl Session {
     }
 
     /// The rows of a statement.
-    pub(super) fn query(&mut self, sql: &'static str, params: Params<'_>) -> Result<Vec<Row>, Fault> {
+    pub(super) fn query(
+        &mut self,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Fault> {
         let statement = self.prepared(sql)?;
         Ok(self.client.query(&statement, params)?)
     }
 
     /// The first row of a statement.
-    pub(super) fn first(&mut self, sql: &'static str, params: Params<'_>) -> Result<Option<Row>, Fault> {
+    pub(super) fn first(
+        &mut self,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, Fault> {
         Ok(self.query(sql, params)?.into_iter().next())
     }
 
@@ -237,13 +258,15 @@ impl Session {
 
     /// Runs a transaction, alone among those that take the same lock (if it is to take one).
     ///
-    /// Its reads see what was committed before the lock was got, which is why the lock is a statement of its own.
+    /// Its reads see what was committed before the lock was got, which is why the lock is a
+    /// statement of its own.
     pub(super) fn transaction<T>(
         &mut self,
         lock: Option<i64>,
         body: impl FnOnce(&mut Self) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let lock = lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
+        let lock =
+            lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
         self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))
             .and_then(|()| body(self))
             .inspect_err(|_| self.roll_back())
@@ -254,18 +277,25 @@ impl Session {
         if self.client.is_closed() {
             return Err(Fault::Lost);
         }
-        self.client.batch_execute("COMMIT").map_err(|error| match error.code().map(|code| code.code()) {
-            // The server refused to commit: a serialization failure, a deadlock, a deferred constraint.
-            Some(code) if code.starts_with("40") && code != "40003" => Fault::Conflict,
-            Some(code) if code.starts_with("23") => Fault::Conflict,
-            _ => {
-                log::warn!("postgres: whether a commit was made is not known: {}", describe(&error));
-                Fault::Unknown
+        self.client.batch_execute("COMMIT").map_err(|error| {
+            match error.code().map(|code| code.code()) {
+                // The server refused to commit: a serialization failure, a deadlock, a deferred
+                // constraint.
+                Some(code) if code.starts_with("40") && code != "40003" => Fault::Conflict,
+                Some(code) if code.starts_with("23") => Fault::Conflict,
+                _ => {
+                    log::warn!(
+                        "postgres: whether a commit was made is not known: {}",
+                        describe(&error)
+                    );
+                    Fault::Unknown
+                }
             }
         })
     }
 
-    /// After an error, of which nothing must stay; a connection on which that fails is not used again.
+    /// After an error, of which nothing must stay; a connection on which that fails is not used
+    /// again.
     fn roll_back(&mut self) {
         self.is_broken = self.client.is_closed() || self.client.batch_execute("ROLLBACK").is_err();
     }
@@ -292,14 +322,19 @@ impl From<postgres::Error> for Fault {
             return Fault::Answer(unreadable(&describe(&error)));
         };
         match code.as_str() {
-            // Serialization failure, deadlock, lock timeout; a row that another program made at the same moment.
+            // Serialization failure, deadlock, lock timeout; a row that another program made at the
+            // same moment.
             "40001" | "40P01" | "55P03" | "23505" => Fault::Conflict,
-            // The server shuts down or crashed, or closed the connection for being idle; a pooler lost our statements, or
-            // a migration made them void.
+            // The server shuts down or crashed, or closed the connection for being idle; a pooler
+            // lost our statements, or a migration made them void.
             "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "26000" | "0A000" => Fault::Lost,
             code if code.starts_with("08") => Fault::Lost,
-            "57014" => Fault::Answer(DbError::Unavailable("the database did not answer in time".to_owned())),
-            "54000" => refused("the key and the scopes are together too long for the database's index"),
+            "57014" => Fault::Answer(DbError::Unavailable(
+                "the database did not answer in time".to_owned(),
+            )),
+            "54000" => {
+                refused("the key and the scopes are together too long for the database's index")
+            }
             "22003" => refused("the number is too large for the database's column"),
             // Out of memory, disk or connections; read-only, which is what a standby is.
             code if code.starts_with("53") || code == "25006" || code == "58030" => {
@@ -339,20 +374,23 @@ pub(super) fn describe(error: &postgres::Error) -> String {
     }
 }
 
-/// How long connecting may take as a whole: what the URL allows for each host, and then for its greeting. (Of a name with
-/// several addresses all share it.)
+/// How long connecting may take as a whole: what the URL allows for each host, and then for its
+/// greeting. (Of a name with several addresses all share it.)
 fn time_to_connect(config: &Config) -> Duration {
     let each = config.get_connect_timeout().copied().unwrap_or(POSTGRES_CONNECT_TIMEOUT);
     let hosts = config.get_hosts().len().max(1);
-    each.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX)).saturating_add(POSTGRES_GREETING_TIMEOUT)
+    each.saturating_mul(u32::try_from(hosts).unwrap_or(u32::MAX))
+        .saturating_add(POSTGRES_GREETING_TIMEOUT)
 }
 
 /// Reads a URL, and fills in what it leaves open.
 ///
 /// # Errors
-/// It is none, or asks for what is not built in. Its text is never repeated: it may hold a password.
+/// It is none, or asks for what is not built in. Its text is never repeated: it may hold a
+/// password.
 pub(super) fn config(url: &str) -> Result<Config, OpenError> {
-    let mut config: Config = url.parse().map_err(|error| OpenError::BadUrl(not_understood(url, &error)))?;
+    let mut config: Config =
+        url.parse().map_err(|error| OpenError::BadUrl(not_understood(url, &error)))?;
     if config.get_ssl_mode() == postgres::config::SslMode::Require {
         let why = "sslmode=require: connections with TLS are not built in; sslmode=disable and sslmode=prefer are";
         return Err(OpenError::BadUrl(why.to_owned()));
@@ -365,20 +403,26 @@ pub(super) fn config(url: &str) -> Result<Config, OpenError> {
     }
     // A server that vanished without a word is noticed by its silence.
     config.tcp_user_timeout(POSTGRES_SILENCE_MAX);
-    config.keepalives_idle(POSTGRES_SILENCE_MAX / 2).keepalives_interval(Duration::from_secs(1)).keepalives_retries(3);
+    config
+        .keepalives_idle(POSTGRES_SILENCE_MAX / 2)
+        .keepalives_interval(Duration::from_secs(1))
+        .keepalives_retries(3);
     Ok(config)
 }
 
-/// Why a URL cannot be read, with the name of the parameter. Values are never repeated; and as a password may hold a `?`,
-/// a name only if it is one where parameters stand.
+/// Why a URL cannot be read, with the name of the parameter. Values are never repeated; and as a
+/// password may hold a `?`, a name only if it is one where parameters stand.
 fn not_understood(url: &str, error: &postgres::Error) -> String {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
     let (what, name) = cause.split_once('`').unwrap_or_default();
     let name = name.trim_end_matches('`');
-    let parameters = url.rsplit('@').next().and_then(|place| place.split_once('?')).map_or("", |(_, rest)| rest);
+    let parameters =
+        url.rsplit('@').next().and_then(|place| place.split_once('?')).map_or("", |(_, rest)| rest);
     let is_parameter = parameters.split('&').any(|one| one.split('=').next() == Some(name));
     match (name, is_parameter) {
-        ("sslmode", _) => "sslmode is disable or prefer: connections with TLS are not built in".to_owned(),
+        ("sslmode", _) => {
+            "sslmode is disable or prefer: connections with TLS are not built in".to_owned()
+        }
         (name, true) => format!("{}{name}", what.replace("option", "parameter")),
         ("port" | "host" | "hostaddr", false) => format!("{}{name}", what.replace("option ", "")),
         _ => "it is no URL that PostgreSQL understands".to_owned(),
@@ -396,7 +440,10 @@ mod tests {
                 "postgres://h/d?sslmode=verify-full",
                 "sslmode is disable or prefer: connections with TLS are not built in",
             ),
-            ("postgres://h/d?sslmode=require", "sslmode=require: connections with TLS are not built in"),
+            (
+                "postgres://h/d?sslmode=require",
+                "sslmode=require: connections with TLS are not built in",
+            ),
             ("postgres://h/d?sslrootcert=x", "unknown parameter sslrootcert"),
             ("postgres://h/d?connect_timeout=soon", "invalid value for parameter connect_timeout"),
             ("postgres://h:99999/d", "invalid value for port"),
@@ -450,8 +497,17 @@ mod tests {
     fn connecting_has_a_bound_as_a_whole() {
         let time = |url| time_to_connect(&config(url).expect("a URL"));
         assert_eq!(time("postgres://h/d"), POSTGRES_CONNECT_TIMEOUT + POSTGRES_GREETING_TIMEOUT);
-        assert_eq!(time("postgres://h/d?connect_timeout=7"), Duration::from_secs(7) + POSTGRES_GREETING_TIMEOUT);
-        assert_eq!(time("postgres://h,i/d?connect_timeout=7"), Duration::from_secs(14) + POSTGRES_GREETING_TIMEOUT);
-        assert!(time("postgres://h/d?connect_timeout=9223372036854775807") > Duration::from_secs(1 << 40));
+        assert_eq!(
+            time("postgres://h/d?connect_timeout=7"),
+            Duration::from_secs(7) + POSTGRES_GREETING_TIMEOUT
+        );
+        assert_eq!(
+            time("postgres://h,i/d?connect_timeout=7"),
+            Duration::from_secs(14) + POSTGRES_GREETING_TIMEOUT
+        );
+        assert!(
+            time("postgres://h/d?connect_timeout=9223372036854775807")
+                > Duration::from_secs(1 << 40)
+        );
     }
 }

@@ -15,7 +15,8 @@ use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
 use crate::wire::pack::plain::canonical;
 
-/// Everything of an entry but its long text and its data; a price is int or bigint, by who made the table.
+/// Everything of an entry but its long text and its data; a price is int or bigint, by who made the
+/// table.
 macro_rules! partial {
     () => {
         "SELECT key, version, owner_id, owner_type, price::bigint, short, public_metadata::text, scope, created_at, \
@@ -24,8 +25,10 @@ macro_rules! partial {
 }
 
 /// One entry.
-const GET: &str =
-    concat!(partial!(), ", long, data::text FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3");
+const GET: &str = concat!(
+    partial!(),
+    ", long, data::text FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3"
+);
 
 /// The approved entries of a scope whose key matches, ordered by key, then version.
 pub(super) fn find(
@@ -89,10 +92,16 @@ pub(super) fn get(session: &mut Session, at: &GlobalAddress) -> Result<Option<Gl
 }
 
 /// Creates an entry; a refusal is a value, see [`usage::add`].
-pub(super) fn create(session: &mut Session, entry: &GlobalEntry, quota: Quota) -> Result<Result<(), DbError>, Fault> {
+pub(super) fn create(
+    session: &mut Session,
+    entry: &GlobalEntry,
+    quota: Quota,
+) -> Result<Result<(), DbError>, Fault> {
     let partial = &entry.partial;
     let owner = owner_of(partial);
-    let json = |json: &EncodedJson| plain_to_jsonb(json).map_err(|error| Fault::Answer(unreadable(&error)));
+    let json = |json: &EncodedJson| {
+        plain_to_jsonb(json).map_err(|error| Fault::Answer(unreadable(&error)))
+    };
     let (metadata, data) = (json(&partial.public_metadata)?, json(&entry.data)?);
     session.transaction(Some(owner.lock()), |session| {
         if get(session, &GlobalAddress::of(partial))?.is_some() {
@@ -129,7 +138,11 @@ pub(super) fn create(session: &mut Session, entry: &GlobalEntry, quota: Quota) -
 }
 
 /// Deletes an entry of a tenant's own, or anybody's if there is no tenant.
-pub(super) fn delete(session: &mut Session, at: &GlobalAddress, tenant: Option<TenantId>) -> Result<(), Fault> {
+pub(super) fn delete(
+    session: &mut Session,
+    at: &GlobalAddress,
+    tenant: Option<TenantId>,
+) -> Result<(), Fault> {
     let owner = match tenant {
         Some(tenant) => Owner::from(tenant),
         None => owner_of(&get(session, at)?.ok_or(Fault::Answer(not_found()))?.partial),
@@ -151,7 +164,12 @@ pub(super) fn delete(session: &mut Session, at: &GlobalAddress, tenant: Option<T
 }
 
 /// Changes what staff may change about an entry.
-pub(super) fn alter(session: &mut Session, at: &GlobalAddress, by: &GlobalChange, now: Timestamp) -> Result<(), Fault> {
+pub(super) fn alter(
+    session: &mut Session,
+    at: &GlobalAddress,
+    by: &GlobalChange,
+    now: Timestamp,
+) -> Result<(), Fault> {
     session.transaction(None, |session| {
         let locked = session.query(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR UPDATE",
@@ -204,7 +222,11 @@ pub(super) fn purchase(
 }
 
 /// Whether a tenant purchased an entry.
-pub(super) fn is_purchased(session: &mut Session, tenant: TenantId, at: &GlobalAddress) -> Result<bool, Fault> {
+pub(super) fn is_purchased(
+    session: &mut Session,
+    tenant: TenantId,
+    at: &GlobalAddress,
+) -> Result<bool, Fault> {
     let owner = Owner::from(tenant);
     let row = session.first(
         "SELECT 1 FROM global_kv_purchases
@@ -222,7 +244,10 @@ fn owner_of(partial: &PartialGlobalKv) -> Owner {
 fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     let mut usage = Usage::default();
     session.each(
-        concat!(partial!(), ", long, data::text FROM global_kv WHERE owner_type = $1 AND owner_id = $2"),
+        concat!(
+            partial!(),
+            ", long, data::text FROM global_kv WHERE owner_type = $1 AND owner_id = $2"
+        ),
         &[&owner.kind, &owner.id],
         |row| {
             usage = Usage { records: usage.records + 1, bytes: usage.bytes + entry(row)?.charge() };

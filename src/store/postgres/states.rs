@@ -1,7 +1,8 @@
 //! Tenant states and bans in PostgreSQL.
 //!
-//! A tenant may be banned without ever having had a state, but its row has one: such a row holds [`NO_STATE`] as its data
-//! until a state is set, by us or by another program. Runs on the threads of `worker.rs`.
+//! A tenant may be banned without ever having had a state, but its row has one: such a row holds
+//! [`NO_STATE`] as its data until a state is set, by us or by another program. Runs on the threads
+//! of `worker.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,7 +85,8 @@ pub(super) fn set_standing(
     })
 }
 
-/// Drawn under the tenant's lock, which is kept until the commit: so revisions are in the order of the commits.
+/// Drawn under the tenant's lock, which is kept until the commit: so revisions are in the order of
+/// the commits.
 fn next(revisions: &AtomicU64) -> Revision {
     Revision(revisions.fetch_add(1, Ordering::SeqCst) + 1)
 }

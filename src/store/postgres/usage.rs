@@ -1,8 +1,10 @@
-//! How much of a quota each owner uses: a counted row of ours, kept in the same transaction as what it counts.
+//! How much of a quota each owner uses: a counted row of ours, kept in the same transaction as what
+//! it counts.
 //!
-//! Adding up a tenant's records for each write would read all of them. So they are added up once, when there is no row yet,
-//! and again before a refusal if the row is older than a minute: other programs may write to these tables and know nothing
-//! of it. Invariant: a row is read and written only under the owner's lock.
+//! Adding up a tenant's records for each write would read all of them. So they are added up once,
+//! when there is no row yet, and again before a refusal if the row is older than a minute: other
+//! programs may write to these tables and know nothing of it. Invariant: a row is read and written
+//! only under the owner's lock.
 
 use super::session::{Fault, Session};
 use crate::base::error::DbError;
@@ -17,15 +19,16 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// The lock that makes this owner's writers take turns, here and in other masters on the same database.
+    /// The lock that makes this owner's writers take turns, here and in other masters on the same
+    /// database.
     ///
-    /// Two owners with the same number wait for each other, which is all that happens. (FNV-1a: the number must be the
-    /// same in every version of this program.)
+    /// Two owners with the same number wait for each other, which is all that happens. (FNV-1a: the
+    /// number must be the same in every version of this program.)
     pub(super) fn lock(&self) -> i64 {
         let name = format!("mesophyll {} {}", self.kind, self.id);
-        let hash = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         hash.cast_signed()
     }
 }
@@ -64,7 +67,11 @@ pub(super) struct Counted {
 pub(super) type Count = fn(&mut Session, &Owner) -> Result<Usage, Fault>;
 
 /// The usage as it is kept, if it is.
-pub(super) fn kept(session: &mut Session, owner: &Owner, area: Area) -> Result<Option<Counted>, Fault> {
+pub(super) fn kept(
+    session: &mut Session,
+    owner: &Owner,
+    area: Area,
+) -> Result<Option<Counted>, Fault> {
     let row = session.first(
         "SELECT records, bytes, counted_at < now() - interval '1 minute' FROM mesophyll_usage
          WHERE owner_type = $1 AND owner_id = $2 AND area = $3",
@@ -76,7 +83,12 @@ pub(super) fn kept(session: &mut Session, owner: &Owner, area: Area) -> Result<O
 }
 
 /// The usage, counted if it is not kept.
-pub(super) fn of(session: &mut Session, owner: &Owner, area: Area, count: Count) -> Result<Counted, Fault> {
+pub(super) fn of(
+    session: &mut Session,
+    owner: &Owner,
+    area: Area,
+    count: Count,
+) -> Result<Counted, Fault> {
     match kept(session, owner, area)? {
         Some(counted) => Ok(counted),
         None => anew(session, owner, count),
@@ -87,9 +99,11 @@ fn anew(session: &mut Session, owner: &Owner, count: Count) -> Result<Counted, F
     Ok(Counted { usage: count(session, owner)?, is_new: true, is_old: false })
 }
 
-/// Keeps the usage after a record of `old` bytes was set to `new`, or says why that would be too much.
+/// Keeps the usage after a record of `old` bytes was set to `new`, or says why that would be too
+/// much.
 ///
-/// The refusal is a value, so that what was counted for it is committed, and not counted again for the next one.
+/// The refusal is a value, so that what was counted for it is committed, and not counted again for
+/// the next one.
 pub(super) fn add(
     session: &mut Session,
     owner: &Owner,
@@ -111,18 +125,37 @@ pub(super) fn add(
 }
 
 /// Keeps the usage after a record of `old` bytes was deleted.
-pub(super) fn subtract(session: &mut Session, owner: &Owner, area: Area, count: Count, old: u64) -> Result<(), Fault> {
+pub(super) fn subtract(
+    session: &mut Session,
+    owner: &Owner,
+    area: Area,
+    count: Count,
+    old: u64,
+) -> Result<(), Fault> {
     let counted = of(session, owner, area, count)?;
     keep_as(session, owner, area, counted.usage.after_delete(old), counted.is_new)
 }
 
-fn keep_as(session: &mut Session, owner: &Owner, area: Area, usage: Usage, is_new: bool) -> Result<(), Fault> {
+fn keep_as(
+    session: &mut Session,
+    owner: &Owner,
+    area: Area,
+    usage: Usage,
+    is_new: bool,
+) -> Result<(), Fault> {
     session.execute(
         "INSERT INTO mesophyll_usage AS kept (owner_type, owner_id, area, records, bytes, counted_at)
          VALUES ($1, $2, $3, $4, $5, now())
          ON CONFLICT (owner_type, owner_id, area) DO UPDATE SET records = EXCLUDED.records, bytes = EXCLUDED.bytes,
              counted_at = CASE WHEN $6 THEN EXCLUDED.counted_at ELSE kept.counted_at END",
-        &[&owner.kind, &owner.id, &area.as_str(), &signed(usage.records), &signed(usage.bytes), &is_new],
+        &[
+            &owner.kind,
+            &owner.id,
+            &area.as_str(),
+            &signed(usage.records),
+            &signed(usage.bytes),
+            &is_new,
+        ],
     )?;
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! The threads that talk to PostgreSQL: each owns a connection and takes the next operation from `queue.rs`.
+//! The threads that talk to PostgreSQL: each owns a connection and takes the next operation from
+//! `queue.rs`.
 //!
-//! While the server is away operations are answered `Unavailable` at once, and one thread at a time tries to connect, with
-//! growing pauses. An operation is tried again only if it is known to have changed nothing. Which operation comes next is
-//! the queue's business; that writes of one tenant take turns is a lock's in the database too, for other masters on it.
-//! The threads are owned and joined by [`super::PostgresStore`]; what wakes them is the end of the queue.
+//! While the server is away operations are answered `Unavailable` at once, and one thread at a time
+//! tries to connect, with growing pauses. An operation is tried again only if it is known to have
+//! changed nothing. Which operation comes next is the queue's business; that writes of one tenant
+//! take turns is a lock's in the database too, for other masters on it. The threads are owned and
+//! joined by [`super::PostgresStore`]; what wakes them is the end of the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +57,8 @@ struct Down {
     why: String,
 }
 
-/// Whether a cause is to be logged: once, but another one again, as a server may refuse connections and then passwords.
+/// Whether a cause is to be logged: once, but another one again, as a server may refuse connections
+/// and then passwords.
 fn is_news(down: Option<&Down>, why: &str) -> bool {
     down.is_none_or(|down| down.why != why)
 }
@@ -71,7 +74,13 @@ enum Turn {
 impl Shared {
     pub(super) fn new(config: Config) -> Self {
         let (connects, connect_failures) = Default::default();
-        Self { config, connected: AtomicUsize::new(0), connects, connect_failures, down: Mutex::new(None) }
+        Self {
+            config,
+            connected: AtomicUsize::new(0),
+            connects,
+            connect_failures,
+            down: Mutex::new(None),
+        }
     }
 
     pub(super) fn figures(&self) -> ServerFigures {
@@ -146,7 +155,8 @@ impl Worker {
     /// Serves until the queue is closed and everything in it is answered.
     ///
     /// # Blocks
-    /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement; connecting has a bound, too.
+    /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement; connecting
+    /// has a bound, too.
     pub(super) fn run(mut self, first: Option<Session>) {
         self.keep(first);
         let queue = Arc::clone(&self.queue);
@@ -181,7 +191,8 @@ impl Worker {
             }
             Turn::NotBefore(until) => until,
         };
-        // If others are connected, they serve: too many connections for the server is no reason to refuse.
+        // If others are connected, they serve: too many connections for the server is no reason to
+        // refuse.
         let others_serve = self.shared.connected.load(Ordering::Relaxed) > 0;
         if others_serve && !queue.is_closed_by(until) {
             return Then::Go;
@@ -219,7 +230,8 @@ impl Worker {
         job.finish(Err(DbError::Busy(why.to_owned())));
     }
 
-    /// Connects anew; true if that succeeded. While the server is known to be away only [`Worker::wait_for_server`] tries.
+    /// Connects anew; true if that succeeded. While the server is known to be away only
+    /// [`Worker::wait_for_server`] tries.
     fn connect(&mut self) -> bool {
         self.keep(None);
         match Session::connect(&self.shared.config) {
@@ -258,7 +270,12 @@ mod tests {
     fn each_cause_of_an_outage_is_logged_once() {
         let shared = Shared::new(Config::new());
         let mut told = Vec::new();
-        let causes = [NoSession::Held, NoSession::Held, NoSession::Silent(Duration::from_secs(8)), NoSession::Held];
+        let causes = [
+            NoSession::Held,
+            NoSession::Held,
+            NoSession::Silent(Duration::from_secs(8)),
+            NoSession::Held,
+        ];
         for why in causes {
             told.push(is_news(shared.lock().as_ref(), &why.to_string()));
             shared.set_down(&why);

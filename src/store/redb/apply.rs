@@ -1,13 +1,15 @@
-//! What each write does to the tables: the one place that changes them, quota counters and scope counts included.
+//! What each write does to the tables: the one place that changes them, quota counters and scope
+//! counts included.
 //!
-//! Invariant: an operation decides before it changes anything, so a refused one leaves its batch's transaction as it was.
-//! Runs on the store's writer thread.
+//! Invariant: an operation decides before it changes anything, so a refused one leaves its batch's
+//! transaction as it was. Runs on the store's writer thread.
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
 use super::layout::{
-    KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes, tenant_key,
+    KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
+    tenant_key,
 };
 use super::shop::{ShopOp, ShopTables};
 use crate::base::error::DbError;
@@ -33,7 +35,8 @@ impl Op {
         OVERHEAD
             + match self {
                 Op::SetState { state, .. } => {
-                    state.data.as_bytes().len() + state.events.iter().map(|name| name.len() + 32).sum::<usize>()
+                    state.data.as_bytes().len()
+                        + state.events.iter().map(|name| name.len() + 32).sum::<usize>()
                 }
                 Op::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
                 Op::KvDelete { key, .. } => key.len(),
@@ -59,7 +62,8 @@ impl Op {
 pub(super) enum Done {
     /// There was nothing to do.
     Nothing,
-    /// The change is in the transaction; of the transaction's states it is the one with this revision.
+    /// The change is in the transaction; of the transaction's states it is the one with this
+    /// revision.
     Changed(Revision),
 }
 
@@ -102,7 +106,9 @@ impl<'t> Tables<'t> {
     /// Carries one operation out; `revision` is its place among all.
     pub(super) fn apply(&mut self, op: Op, revision: Revision) -> Applied {
         match op {
-            Op::SetState { tenant, state } => self.change_state(tenant, revision, |stored| stored.state = Some(state)),
+            Op::SetState { tenant, state } => {
+                self.change_state(tenant, revision, |stored| stored.state = Some(state))
+            }
             Op::SetStanding { tenant, standing } => {
                 self.change_state(tenant, revision, |stored| stored.standing = standing)
             }
@@ -112,8 +118,8 @@ impl<'t> Tables<'t> {
         }
     }
 
-    /// Puts something of a backup in. A database of another program may hold two records with one set of scopes, in
-    /// different orders: the newer stays.
+    /// Puts something of a backup in. A database of another program may hold two records with one
+    /// set of scopes, in different orders: the newer stays.
     pub(super) fn restore(&mut self, one: Exported) -> Result<Result<(), DbError>, Fault> {
         match one {
             Exported::State { tenant, stored } => {
@@ -122,11 +128,17 @@ impl<'t> Tables<'t> {
             }
             Exported::Record { tenant, record } => self.restore_record(tenant, &record),
             Exported::Entry(entry) => self.shop()?.restore(&entry),
-            Exported::Purchase { tenant, at, when } => self.shop()?.restore_purchase(tenant, &at, when).map(Ok),
+            Exported::Purchase { tenant, at, when } => {
+                self.shop()?.restore_purchase(tenant, &at, when).map(Ok)
+            }
         }
     }
 
-    fn restore_record(&mut self, tenant: TenantId, from: &KvRecord) -> Result<Result<(), DbError>, Fault> {
+    fn restore_record(
+        &mut self,
+        tenant: TenantId,
+        from: &KvRecord,
+    ) -> Result<Result<(), DbError>, Fault> {
         let scopes = Scopes::new(from.scopes.iter());
         let old = match self.old_record(&kv_key(tenant, &from.key, &scopes))? {
             Ok(old) => old,
@@ -153,7 +165,12 @@ impl<'t> Tables<'t> {
         Ok(self.shop.insert(shop))
     }
 
-    fn change_state(&mut self, tenant: TenantId, revision: Revision, change: impl FnOnce(&mut StoredState)) -> Applied {
+    fn change_state(
+        &mut self,
+        tenant: TenantId,
+        revision: Revision,
+        change: impl FnOnce(&mut StoredState),
+    ) -> Applied {
         let row = tenant_key(tenant);
         let old = self.states.get(&row[..])?.map(|old| state_from_bytes(old.value())).transpose();
         let mut stored = match old {
@@ -176,7 +193,8 @@ impl<'t> Tables<'t> {
             last_updated_at: touched(old.as_ref().map(|old| old.last_updated_at), set.now),
             value: set.value.as_bytes(),
         };
-        let put = self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)?;
+        let put =
+            self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)?;
         Ok(put.map(|()| Done::Changed(revision)))
     }
 
@@ -192,10 +210,11 @@ impl<'t> Tables<'t> {
         let row = kv_key(tenant, key, scopes);
         let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
         let before = self.usage(tenant)?;
-        let usage = match before.after_set(old_charge, charge(key, scopes, record.value.len()), quota) {
-            Ok(usage) => usage,
-            Err(refused) => return Ok(Err(refused)),
-        };
+        let usage =
+            match before.after_set(old_charge, charge(key, scopes, record.value.len()), quota) {
+                Ok(usage) => usage,
+                Err(refused) => return Ok(Err(refused)),
+            };
         self.kv.insert(&row[..], &record.to_bytes()[..])?;
         if usage != before {
             self.set_usage(tenant, usage)?;
@@ -210,7 +229,13 @@ impl<'t> Tables<'t> {
         Ok(Ok(()))
     }
 
-    fn kv_delete(&mut self, tenant: TenantId, key: &str, scopes: &Scopes, revision: Revision) -> Applied {
+    fn kv_delete(
+        &mut self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+        revision: Revision,
+    ) -> Applied {
         let row = kv_key(tenant, key, scopes);
         let old = match self.old_record(&row)? {
             Ok(Some(old)) => old,

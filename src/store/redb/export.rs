@@ -1,7 +1,7 @@
 //! Everything in the embedded store, read from one snapshot, a few rows at a time.
 //!
-//! A snapshot keeps nobody waiting: writes go on, and only the pages that they replace stay in the file until it is dropped.
-//! Runs on the thread that asks for the next row.
+//! A snapshot keeps nobody waiting: writes go on, and only the pages that they replace stay in the
+//! file until it is dropped. Runs on the thread that asks for the next row.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use redb::{ReadTransaction, TableDefinition, Value};
 
 use super::apply::unreadable;
-use super::layout::{GLOBAL, KV, PURCHASES, Record, STATES, parse_kv_key, split_tenant, state_from_bytes};
+use super::layout::{
+    GLOBAL, KV, PURCHASES, Record, STATES, parse_kv_key, split_tenant, state_from_bytes,
+};
 use super::{Fault, Shared, shop};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_READ_BYTES;
@@ -115,7 +117,8 @@ fn state(key: &[u8], value: &[u8]) -> Result<Exported, WireError> {
 fn record(row: &[u8], value: &[u8]) -> Result<Exported, WireError> {
     let (tenant, _) = split_tenant(row)?;
     let (key, scopes) = parse_kv_key(row)?;
-    let record = Record::from_bytes(value)?.answer(key, scopes.into_iter().map(str::to_owned).collect());
+    let record =
+        Record::from_bytes(value)?.answer(key, scopes.into_iter().map(str::to_owned).collect());
     Ok(Exported::Record { tenant, record })
 }
 
@@ -125,6 +128,7 @@ fn entry(_: &[u8], value: &[u8]) -> Result<Exported, WireError> {
 
 fn purchase(row: &[u8], micros: i64) -> Result<Exported, WireError> {
     let (tenant, at) = shop::parse_purchase_row(row)?;
-    let when = Timestamp::from_unix_micros(micros).map_err(|_| WireError::Invalid("a purchase without its time"))?;
+    let when = Timestamp::from_unix_micros(micros)
+        .map_err(|_| WireError::Invalid("a purchase without its time"))?;
     Ok(Exported::Purchase { tenant, at, when })
 }

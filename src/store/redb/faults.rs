@@ -1,4 +1,5 @@
-//! Tests of the embedded store on a disk that forgets what was not synced, fails, stalls and panics on purpose.
+//! Tests of the embedded store on a disk that forgets what was not synced, fails, stalls and panics
+//! on purpose.
 //!
 //! The disk is redb's `StorageBackend` in memory; everything above it is the product's own code.
 
@@ -92,7 +93,8 @@ impl Disk {
         Ok(())
     }
 
-    /// What is there after a power failure: all that was synced, and of the rest any part of it, in any order kept.
+    /// What is there after a power failure: all that was synced, and of the rest any part of it, in
+    /// any order kept.
     fn after_crash(&self, random: &mut Random, survives_percent: u64) -> Disk {
         let state = self.state();
         let mut bytes = state.durable.clone();
@@ -127,7 +129,8 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.fault()?;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let from = state.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let from =
+            state.current.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(from);
         Ok(())
     }
@@ -150,7 +153,10 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(Change::Write(usize::try_from(offset).map_err(io::Error::other)?, data.to_vec()))
+        self.change(Change::Write(
+            usize::try_from(offset).map_err(io::Error::other)?,
+            data.to_vec(),
+        ))
     }
 }
 
@@ -207,10 +213,14 @@ fn get(store: &RedbStore, tenant: TenantId, key: &str) -> Option<u64> {
 /// The counters say what a count says.
 fn check_counters(store: &RedbStore, tenant: TenantId) {
     let everything = rules::check_pattern("%").expect("a pattern");
-    let records = store.kv_find(tenant, &Scopes::default(), &everything, FindLimits::default()).expect("readable");
+    let records = store
+        .kv_find(tenant, &Scopes::default(), &everything, FindLimits::default())
+        .expect("readable");
     let bytes = records
         .iter()
-        .map(|record| charge(&record.key, &Scopes::new(record.scopes.clone()), record.value.as_bytes().len()))
+        .map(|record| {
+            charge(&record.key, &Scopes::new(record.scopes.clone()), record.value.as_bytes().len())
+        })
         .sum();
     let usage = Usage { records: records.len() as u64, bytes };
     assert_eq!(store.kv_usage(tenant), Ok(usage));
@@ -245,10 +255,16 @@ impl Key {
     /// What is stored is the last acknowledged turn, or a later one that was begun.
     fn check(&self, store: &RedbStore, acknowledged: u64, begun: u64) {
         match get(store, self.tenant, &self.name) {
-            Some(turn) => assert!((acknowledged..=begun).contains(&turn), "{acknowledged} <= {turn} <= {begun}"),
+            Some(turn) => assert!(
+                (acknowledged..=begun).contains(&turn),
+                "{acknowledged} <= {turn} <= {begun}"
+            ),
             None => {
                 let deleted = (acknowledged..=begun).any(Self::is_delete);
-                assert!(deleted, "{acknowledged} was acknowledged, nothing up to {begun} deleted it");
+                assert!(
+                    deleted,
+                    "{acknowledged} was acknowledged, nothing up to {begun} deleted it"
+                );
             }
         }
     }
@@ -289,9 +305,13 @@ fn a_power_failure_loses_nothing_that_was_acknowledged() {
         if round >= 40 && lost_something && keys.iter().all(enough) {
             break;
         }
-        assert!(lost_something || Instant::now() < deadline, "no crash came in the middle of anything");
+        assert!(
+            lost_something || Instant::now() < deadline,
+            "no crash came in the middle of anything"
+        );
         assert!(Instant::now() < deadline, "the writers get nowhere");
-        let acknowledged: Vec<u64> = keys.iter().map(|key| key.acknowledged.load(Ordering::SeqCst)).collect();
+        let acknowledged: Vec<u64> =
+            keys.iter().map(|key| key.acknowledged.load(Ordering::SeqCst)).collect();
         // Nothing of the unsynced, some of it, all of it.
         let crashed = disk.after_crash(&mut random, [0, 50, 90, 100][round % 4]);
         lost_something |= crashed.state().durable != disk.state().current;
@@ -317,9 +337,15 @@ fn a_failing_disk_gives_errors_and_service_resumes_by_itself() {
         disk.set(|state| state.fails = true);
         for key in keys.iter() {
             let error = key.write_next(&store).expect_err("the disk fails");
-            assert!(matches!(error, DbError::Unavailable(_) | DbError::OutcomeUnknown(_)), "{error:?}");
+            assert!(
+                matches!(error, DbError::Unavailable(_) | DbError::OutcomeUnknown(_)),
+                "{error:?}"
+            );
         }
-        assert!(matches!(store.kv_get(TenantId::Guild(0), "Key0", &Scopes::new(["s"])), Err(DbError::Unavailable(_))));
+        assert!(matches!(
+            store.kv_get(TenantId::Guild(0), "Key0", &Scopes::new(["s"])),
+            Err(DbError::Unavailable(_))
+        ));
         disk.set(|state| state.fails = false);
         let deadline = Instant::now() + DEADLINE;
         while keys[0].write_next(&store).is_err() {
@@ -327,7 +353,11 @@ fn a_failing_disk_gives_errors_and_service_resumes_by_itself() {
             std::thread::yield_now();
         }
         for key in keys.iter() {
-            key.check(&store, key.acknowledged.load(Ordering::SeqCst), key.begun.load(Ordering::SeqCst));
+            key.check(
+                &store,
+                key.acknowledged.load(Ordering::SeqCst),
+                key.begun.load(Ordering::SeqCst),
+            );
         }
     }
     assert!(disk.state().faults >= 10);
@@ -339,7 +369,8 @@ fn a_failing_disk_gives_errors_and_service_resumes_by_itself() {
 fn a_failing_read_reopens_the_store_too() {
     let disk = Disk::default();
     let store = start(&disk);
-    // More than redb's cache must hold for certain: what is read comes from the disk again after a reopen.
+    // More than redb's cache must hold for certain: what is read comes from the disk again after a
+    // reopen.
     store.kv_set(TenantId::Guild(1), set("k", number(1))).expect("the disk works");
     disk.set(|state| state.fails = true);
     // Makes the store reopen, so that its cache is empty.
@@ -376,7 +407,9 @@ fn writes_that_wait_share_one_commit_and_reads_wait_for_nothing() {
     let tenant = TenantId::Guild(1);
     store.kv_set(tenant, set("k", number(0))).expect("the disk works");
     disk.set(|state| state.stalls = true);
-    let submit = |key: &str, value| store.submit(Op::KvSet { tenant, set: set(key, number(value)) }).expect("room");
+    let submit = |key: &str, value| {
+        store.submit(Op::KvSet { tenant, set: set(key, number(value)) }).expect("room")
+    };
     let first = submit("k", 1);
     // Wait until the writer has taken it: then it is in its sync, or about to be.
     let deadline = Instant::now() + DEADLINE;
@@ -385,7 +418,11 @@ fn writes_that_wait_share_one_commit_and_reads_wait_for_nothing() {
         std::thread::yield_now();
     }
     let rest: Vec<_> = (0..500).map(|number| submit(&format!("k{number}"), number)).collect();
-    assert_eq!(get(&store, tenant, "k"), Some(0), "a read sees the last commit while the next one syncs");
+    assert_eq!(
+        get(&store, tenant, "k"),
+        Some(0),
+        "a read sees the last commit while the next one syncs"
+    );
     assert!(first.try_recv().is_err(), "nothing is acknowledged before it is synced");
     let syncs_before = disk.state().syncs;
     disk.set(|state| state.stalls = false);
@@ -405,8 +442,10 @@ fn a_full_queue_is_busy_at_once() {
     let tenant = TenantId::Guild(1);
     disk.set(|state| state.stalls = true);
     let delete = || Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
-    let large =
-        || Op::KvSet { tenant, set: set("k", wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)))) };
+    let large = || Op::KvSet {
+        tenant,
+        set: set("k", wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)))),
+    };
     // One commit stalls with what it took; the queue then holds so many and no more.
     let stalled = store.submit(large()).expect("room");
     let mut waiting = Vec::new();
@@ -465,8 +504,11 @@ fn a_refused_write_changes_nothing_and_its_batch_goes_on() {
     store.kv_set(tenant, tiny.clone()).expect("within the quota");
     disk.set(|state| state.stalls = true);
     let first = store.submit(Op::KvSet { tenant, set: tiny.clone() }).expect("room");
-    let refused = store.submit(Op::KvSet { tenant, set: KvSet { key: "b".to_owned(), ..tiny.clone() } }).expect("room");
-    let last = store.submit(Op::KvSet { tenant, set: KvSet { value: number(7), ..tiny } }).expect("room");
+    let refused = store
+        .submit(Op::KvSet { tenant, set: KvSet { key: "b".to_owned(), ..tiny.clone() } })
+        .expect("room");
+    let last =
+        store.submit(Op::KvSet { tenant, set: KvSet { value: number(7), ..tiny } }).expect("room");
     disk.set(|state| state.stalls = false);
     assert!(matches!(first.recv_timeout(DEADLINE), Ok(Ok(Done::Changed(_)))));
     assert!(matches!(refused.recv_timeout(DEADLINE), Ok(Err(DbError::Refused(_)))));
@@ -481,10 +523,16 @@ fn closing_finishes_what_waits_and_then_nothing_is_served() {
     let store = start(&disk);
     let tenant = TenantId::Guild(1);
     let answers: Vec<_> = (0..100)
-        .map(|turn| store.submit(Op::KvSet { tenant, set: set(&format!("k{turn}"), number(turn)) }).expect("room"))
+        .map(|turn| {
+            store
+                .submit(Op::KvSet { tenant, set: set(&format!("k{turn}"), number(turn)) })
+                .expect("room")
+        })
         .collect();
     store.close();
-    assert!(answers.into_iter().all(|answer| matches!(answer.try_recv(), Ok(Ok(Done::Changed(_))))));
+    assert!(
+        answers.into_iter().all(|answer| matches!(answer.try_recv(), Ok(Ok(Done::Changed(_)))))
+    );
     assert!(matches!(store.kv_usage(tenant), Err(DbError::Unavailable(_))));
     assert!(matches!(store.kv_set(tenant, set("k", number(1))), Err(DbError::Unavailable(_))));
     store.close();

@@ -1,8 +1,9 @@
-//! What the embedded store's file looks like: its tables, and how keys and records are written in them.
+//! What the embedded store's file looks like: its tables, and how keys and records are written in
+//! them.
 //!
-//! Keys are bytes whose order is the order of a scan. Texts in them end with a zero byte, which no text of ours contains
-//! and which sorts before everything else, so a shorter text comes before a longer one that it starts. A change of any of
-//! this needs a new [`SCHEMA`]. Pure; any thread.
+//! Keys are bytes whose order is the order of a scan. Texts in them end with a zero byte, which no
+//! text of ours contains and which sorts before everything else, so a shorter text comes before a
+//! longer one that it starts. A change of any of this needs a new [`SCHEMA`]. Pure; any thread.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -15,8 +16,9 @@
 //! | `global_kv_usage` | owner type, 0, owner id | entries, their bytes |
 //! | `global_kv_purchases` | tenant, scope, 0, key, 0, version | when, in µs since 1970 |
 //!
-//! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A version is 4 bytes,
-//! highest first, counted from the lowest there is. What a row of the shop's looks like is in `shop.rs`.
+//! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A
+//! version is 4 bytes, highest first, counted from the lowest there is. What a row of the shop's
+//! looks like is in `shop.rs`.
 
 use std::ops::Range;
 
@@ -49,16 +51,19 @@ pub(super) const KV: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("t
 pub(super) const SCOPES: TableDefinition<'_, &[u8], u64> = TableDefinition::new("tenant_scopes");
 
 /// What counts against a tenant's quota: records and bytes.
-pub(super) const USAGE: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("tenant_usage");
+pub(super) const USAGE: TableDefinition<'_, &[u8], (u64, u64)> =
+    TableDefinition::new("tenant_usage");
 
 /// Global entries.
 pub(super) const GLOBAL: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("global_kv");
 
 /// What counts against the quota of an owner of global entries.
-pub(super) const GLOBAL_USAGE: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("global_kv_usage");
+pub(super) const GLOBAL_USAGE: TableDefinition<'_, &[u8], (u64, u64)> =
+    TableDefinition::new("global_kv_usage");
 
 /// Who purchased what, and when.
-pub(super) const PURCHASES: TableDefinition<'_, &[u8], i64> = TableDefinition::new("global_kv_purchases");
+pub(super) const PURCHASES: TableDefinition<'_, &[u8], i64> =
+    TableDefinition::new("global_kv_purchases");
 
 const TENANT_BYTES: usize = 9;
 
@@ -129,8 +134,8 @@ pub(super) fn tenant_range(tenant: TenantId, prefix: &str) -> Range<Vec<u8>> {
 /// The keys that start with `start`.
 pub(super) fn prefix_range(start: Vec<u8>) -> Range<Vec<u8>> {
     let mut end = start.clone();
-    // The first key past them: the last byte that can grow, grown. A tenant's first byte is 0 or 1, and no byte of a text
-    // is 255, so there is always one.
+    // The first key past them: the last byte that can grow, grown. A tenant's first byte is 0 or 1,
+    // and no byte of a text is 255, so there is always one.
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
@@ -250,7 +255,9 @@ mod tests {
 
     #[test]
     fn rows_of_one_index_form_are_ordered_by_key_then_scopes() {
-        let row = |key: &str, scopes: &[&str]| kv_key(TenantId::Guild(1), key, &Scopes::new(scopes.iter().copied()));
+        let row = |key: &str, scopes: &[&str]| {
+            kv_key(TenantId::Guild(1), key, &Scopes::new(scopes.iter().copied()))
+        };
         let ordered = [
             row("a", &["a"]),
             row("a", &["a", "b"]),
@@ -264,11 +271,27 @@ mod tests {
 
     #[test]
     fn a_tenants_rows_lie_together_even_at_the_end_of_the_numbers() {
-        for tenant in [TenantId::Guild(0), TenantId::Guild(u64::MAX - 1), TenantId::User(0), TenantId::User(255)] {
+        for tenant in [
+            TenantId::Guild(0),
+            TenantId::Guild(u64::MAX - 1),
+            TenantId::User(0),
+            TenantId::User(255),
+        ] {
             let range = tenant_range(tenant, "");
-            assert!(range.contains(&kv_key(tenant, "\u{10FFFF}", &Scopes::new(["\u{10FFFF}"]))), "{tenant}");
-            for other in [TenantId::Guild(1), TenantId::User(1), TenantId::User(256), TenantId::User(u64::MAX - 1)] {
-                assert!(!range.contains(&kv_key(other, "k", &Scopes::new(["s"]))), "{tenant} {other}");
+            assert!(
+                range.contains(&kv_key(tenant, "\u{10FFFF}", &Scopes::new(["\u{10FFFF}"]))),
+                "{tenant}"
+            );
+            for other in [
+                TenantId::Guild(1),
+                TenantId::User(1),
+                TenantId::User(256),
+                TenantId::User(u64::MAX - 1),
+            ] {
+                assert!(
+                    !range.contains(&kv_key(other, "k", &Scopes::new(["s"]))),
+                    "{tenant} {other}"
+                );
             }
             assert_eq!(split_tenant(&tenant_key(tenant)), Ok((tenant, &[][..])));
         }
@@ -277,9 +300,13 @@ mod tests {
     #[test]
     fn a_record_and_a_state_give_back_what_they_hold() {
         let at = |micros| Timestamp::from_unix_micros(micros).expect("in range");
-        let record = Record { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
+        let record =
+            Record { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
         assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
-        let state = TenantState { events: ["A".to_owned()].into(), data: crate::wire::data::EncodedJson::null() };
+        let state = TenantState {
+            events: ["A".to_owned()].into(),
+            data: crate::wire::data::EncodedJson::null(),
+        };
         for stored in [
             StoredState { state: Some(state.clone()), standing: Standing::Banned },
             StoredState { state: Some(state), standing: Standing::Good },

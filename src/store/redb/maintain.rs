@@ -1,7 +1,9 @@
-//! What an operator does with a store's file while no master has it open: checking it, and copying it.
+//! What an operator does with a store's file while no master has it open: checking it, and copying
+//! it.
 //!
-//! Deliberately no mending: redb makes good what a crash left, and a row that contradicts another is a bug to be looked at.
-//! Runs on the thread of the command; the file's lock keeps a master out meanwhile.
+//! Deliberately no mending: redb makes good what a crash left, and a row that contradicts another
+//! is a bug to be looked at. Runs on the thread of the command; the file's lock keeps a master out
+//! meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -12,8 +14,8 @@ use std::path::{Path, PathBuf};
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::layout::{
-    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, Record, SCOPES, STATES, USAGE, parse_kv_key, scope_key, split_tenant,
-    state_from_bytes, tenant_key,
+    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, Record, SCOPES, STATES, USAGE, parse_kv_key, scope_key,
+    split_tenant, state_from_bytes, tenant_key,
 };
 use super::open::{FileSource, Source, builder, database_error, private_file};
 use super::{Fault, shop};
@@ -61,7 +63,8 @@ pub fn backup(path: &Path, to: &Path) -> Result<(), BackupError> {
     let database = FileSource::new(path).open().map_err(BackupError::Open)?;
     database.close().map_err(|error| BackupError::Open(database_error(error)))?;
     // Keeps writers out.
-    let reading = builder().open_read_only(path).map_err(|error| BackupError::Open(database_error(error)))?;
+    let reading =
+        builder().open_read_only(path).map_err(|error| BackupError::Open(database_error(error)))?;
     let copied = copy(path, to).map_err(BackupError::Copy);
     drop(reading);
     copied
@@ -95,7 +98,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     copied
 }
 
-/// What a file is called until it is complete; in the same folder, so that it can be put in its place.
+/// What a file is called until it is complete; in the same folder, so that it can be put in its
+/// place.
 pub(super) fn unfinished(to: &Path) -> PathBuf {
     let mut unfinished = to.as_os_str().to_owned();
     unfinished.push(format!(".new-{}", std::process::id()));
@@ -107,11 +111,13 @@ pub(super) fn put_in_place(unfinished: &Path, to: &Path) -> io::Result<()> {
     // Fails if there is a file: a backup never takes another's place.
     fs::hard_link(unfinished, to)?;
     fs::remove_file(unfinished)?;
-    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// What rows say of themselves, counted by kind of finding: rows hold tenants' data, which is not to be printed.
+/// What rows say of themselves, counted by kind of finding: rows hold tenants' data, which is not
+/// to be printed.
 #[derive(Default)]
 struct Findings(BTreeMap<&'static str, u64>);
 
@@ -129,7 +135,8 @@ fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, Fault> {
     look_at_entries(snapshot, &mut findings)?;
     for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
         let (tenant, state) = row?;
-        let is_well = split_tenant(tenant.value()).is_ok() && state_from_bytes(state.value()).is_ok();
+        let is_well =
+            split_tenant(tenant.value()).is_ok() && state_from_bytes(state.value()).is_ok();
         findings.check(is_well, "tenant states cannot be read");
     }
     for row in snapshot.open_table(PURCHASES)?.range::<&[u8]>(..)? {
@@ -149,7 +156,10 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
             findings.check(false, "records cannot be read");
             continue;
         };
-        findings.check(wire::pack::value::check(record.value.to_vec()).is_ok(), "records hold no value");
+        findings.check(
+            wire::pack::value::check(record.value.to_vec()).is_ok(),
+            "records hold no value",
+        );
         let has = Scopes::new(has);
         let counted = usage.entry(tenant_key(tenant).to_vec()).or_default();
         counted.records += 1;
@@ -163,8 +173,10 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
         let (tenant, kept) = row?;
         let (records, bytes) = kept.value();
         let is_well = usage.get(tenant.value()) == Some(&Usage { records, bytes });
-        findings
-            .check(is_well && seen.insert(tenant.value().to_vec()), "tenants' usage is not what their records take");
+        findings.check(
+            is_well && seen.insert(tenant.value().to_vec()),
+            "tenants' usage is not what their records take",
+        );
     }
     findings.check(seen.len() == usage.len(), "tenants' usage is missing");
     let mut listed = 0;
@@ -184,7 +196,8 @@ fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
         match shop::from_bytes(row?.1.value()) {
             Ok(entry) => {
                 let counted = usage.entry(shop::owner_row(&entry.partial)).or_default();
-                *counted = Usage { records: counted.records + 1, bytes: counted.bytes + entry.charge() };
+                *counted =
+                    Usage { records: counted.records + 1, bytes: counted.bytes + entry.charge() };
             }
             Err(_) => findings.check(false, "global entries cannot be read"),
         }
@@ -215,7 +228,10 @@ mod tests {
 
     impl TestFile {
         fn new(name: &str) -> Self {
-            let file = Self(std::env::temp_dir().join(format!("mesophyll-maintain-{}-{name}", std::process::id())));
+            let file = Self(
+                std::env::temp_dir()
+                    .join(format!("mesophyll-maintain-{}-{name}", std::process::id())),
+            );
             let store = RedbStore::open(&file.0).expect("a new store");
             let set = KvSet {
                 key: "k".to_owned(),
@@ -244,15 +260,21 @@ mod tests {
         let copy = TestFile(file.0.with_extension("copy"));
         backup(&file.0, &copy.0).expect("copied");
         assert_eq!(check(&copy.0), Ok(Vec::new()));
-        let (is, was) = (RedbStore::open(&copy.0).expect("opened"), RedbStore::open(&file.0).expect("opened"));
+        let (is, was) =
+            (RedbStore::open(&copy.0).expect("opened"), RedbStore::open(&file.0).expect("opened"));
         let get = |store: &RedbStore| store.kv_get(TENANT, "k", &Scopes::new(["s"])).expect("got");
         assert_eq!(get(&is), get(&was));
         assert!(get(&is).is_some());
-        assert!(matches!(backup(&file.0, &copy.0), Err(BackupError::Open(OpenError::Locked))), "a master has it");
+        assert!(
+            matches!(backup(&file.0, &copy.0), Err(BackupError::Open(OpenError::Locked))),
+            "a master has it"
+        );
         was.close();
         is.close();
         let again = backup(&file.0, &copy.0);
-        assert!(matches!(again, Err(BackupError::Copy(error)) if error.kind() == io::ErrorKind::AlreadyExists));
+        let kind = |error: io::Error| error.kind();
+        let Err(BackupError::Copy(error)) = again else { panic!("{again:?}") };
+        assert_eq!(kind(error), io::ErrorKind::AlreadyExists);
     }
 
     #[test]
@@ -260,8 +282,16 @@ mod tests {
         let file = TestFile::new("contradiction");
         let database = FileSource::new(&file.0).open().expect("opened");
         let transaction = database.begin_write().expect("begun");
-        transaction.open_table(USAGE).expect("there").insert(&tenant_key(TENANT)[..], (2, 3)).expect("set");
-        transaction.open_table(STATES).expect("there").insert(&b"\x07"[..], &b"?"[..]).expect("set");
+        transaction
+            .open_table(USAGE)
+            .expect("there")
+            .insert(&tenant_key(TENANT)[..], (2, 3))
+            .expect("set");
+        transaction
+            .open_table(STATES)
+            .expect("there")
+            .insert(&b"\x07"[..], &b"?"[..])
+            .expect("set");
         transaction.commit().expect("committed");
         drop(database);
         let expected = [

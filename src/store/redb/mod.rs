@@ -2,9 +2,10 @@
 //!
 //! Writes go through a bounded queue to the writer, which commits them in groups. Reads run on the
 //! caller's thread, each on a snapshot, and wait for no write; after an error of the disk they fail
-//! until the writer has opened the file anew. Deliberately one database for all tenants: a commit is
-//! what costs, and tenants share it. The caller that opened it owns it, and [`RedbStore::close`] ends
-//! and joins the writer. [`backup`], [`check`] and [`Restore`] work on a file that no master has open.
+//! until the writer has opened the file anew. Deliberately one database for all tenants: a commit
+//! is what costs, and tenants share it. The caller that opened it owns it, and [`RedbStore::close`]
+//! ends and joins the writer. [`backup`], [`check`] and [`Restore`] work on a file that no master
+//! has open.
 
 mod apply;
 mod export;
@@ -29,8 +30,8 @@ use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::weight::{Weight, Weights};
 use super::{
-    EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
-    StoredState, Usage,
+    EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
+    StoreFigures, StoredState, Usage,
 };
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
@@ -40,8 +41,8 @@ use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState
 use apply::{Done, Op, unreadable};
 use export::RedbExport;
 use layout::{
-    KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant, state_from_bytes,
-    tenant_key, tenant_range,
+    KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant,
+    state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
 use shop::ShopOp;
@@ -99,8 +100,18 @@ impl RedbStore {
         let (queue_tx, queue_rx) = unbounded();
         // One report is enough: the writer reopens, and what was reported before is void then.
         let (fault_tx, fault_rx) = bounded(1);
-        let shared = Arc::new(Shared { database: RwLock::new(Some(database)), fault_tx, commits: Commits::default() });
-        let writer = Writer { shared: Arc::clone(&shared), source, queue_rx, fault_rx, revision: Revision::default() };
+        let shared = Arc::new(Shared {
+            database: RwLock::new(Some(database)),
+            fault_tx,
+            commits: Commits::default(),
+        });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            source,
+            queue_rx,
+            fault_rx,
+            revision: Revision::default(),
+        };
         let thread = thread::spawn("store-writer", move || writer.run())
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(Self {
@@ -123,7 +134,8 @@ impl RedbStore {
     fn submit(&self, op: Op) -> Result<Receiver<Result<Done, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
         let owner = op.owner();
-        let weight = self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let weight =
+            self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let queue_tx = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner);
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
@@ -133,7 +145,10 @@ impl RedbStore {
     }
 
     /// Reads on a snapshot.
-    fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, Fault>) -> Result<T, DbError> {
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, Fault>,
+    ) -> Result<T, DbError> {
         self.shared
             .begin_read()
             .and_then(|snapshot| read(&snapshot))
@@ -212,8 +227,8 @@ impl Store for RedbStore {
             let mut states = Vec::new();
             for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
                 let (tenant, state) = row?;
-                let parsed =
-                    split_tenant(tenant.value()).and_then(|(tenant, _)| Ok((tenant, state_from_bytes(state.value())?)));
+                let parsed = split_tenant(tenant.value())
+                    .and_then(|(tenant, _)| Ok((tenant, state_from_bytes(state.value())?)));
                 match parsed {
                     Ok(state) => states.push(state),
                     Err(error) => return Ok(Err(unreadable(&error))),
@@ -226,7 +241,10 @@ impl Store for RedbStore {
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
         self.read(|snapshot| {
             let row = snapshot.open_table(STATES)?.get(&tenant_key(tenant)[..])?;
-            Ok(row.map(|row| state_from_bytes(row.value())).transpose().map_err(|error| unreadable(&error)))
+            Ok(row
+                .map(|row| state_from_bytes(row.value()))
+                .transpose()
+                .map_err(|error| unreadable(&error)))
         })
     }
 
@@ -238,13 +256,20 @@ impl Store for RedbStore {
         self.write(Op::SetStanding { tenant, standing }).map(Done::revision)
     }
 
-    fn kv_get(&self, tenant: TenantId, key: &str, scopes: &Scopes) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        key: &str,
+        scopes: &Scopes,
+    ) -> Result<Option<KvRecord>, DbError> {
         self.read(|snapshot| {
             let Some(row) = snapshot.open_table(KV)?.get(&kv_key(tenant, key, scopes)[..])? else {
                 return Ok(Ok(None));
             };
             let record = Record::from_bytes(row.value());
-            Ok(record.map(|record| Some(record.answer(key, scopes.as_slice().to_vec()))).map_err(|e| unreadable(&e)))
+            Ok(record
+                .map(|record| Some(record.answer(key, scopes.as_slice().to_vec())))
+                .map_err(|e| unreadable(&e)))
         })
     }
 
@@ -252,7 +277,9 @@ impl Store for RedbStore {
         self.read(|snapshot| {
             let range = tenant_range(tenant, "");
             let mut scopes = Vec::new();
-            for row in snapshot.open_table(SCOPES)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
+            for row in
+                snapshot.open_table(SCOPES)?.range::<&[u8]>(&range.start[..]..&range.end[..])?
+            {
                 match parse_scope_key(row?.0.value()) {
                     Ok(scope) => scopes.push(scope.to_owned()),
                     Err(error) => return Ok(Err(unreadable(&error))),
@@ -289,7 +316,8 @@ impl Store for RedbStore {
                 }
             }
             // Rows come in the order of the index form; answers in that of the key itself.
-            found.sort_by(|left, right| (&left.key, &left.scopes).cmp(&(&right.key, &right.scopes)));
+            found
+                .sort_by(|left, right| (&left.key, &left.scopes).cmp(&(&right.key, &right.scopes)));
             Ok(Ok(found))
         })
     }
@@ -310,11 +338,20 @@ impl Store for RedbStore {
         })
     }
 
-    fn global_find(&self, scope: &str, pattern: &Pattern, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_find(
+        &self,
+        scope: &str,
+        pattern: &Pattern,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read(|snapshot| shop::find(snapshot, scope, pattern, limits))
     }
 
-    fn global_list(&self, filter: &GlobalFilter, limits: FindLimits) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_list(
+        &self,
+        filter: &GlobalFilter,
+        limits: FindLimits,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.read(|snapshot| shop::list(snapshot, filter, limits))
     }
 
@@ -330,11 +367,21 @@ impl Store for RedbStore {
         self.write(Op::Shop(ShopOp::Delete { at, owner })).map(drop)
     }
 
-    fn global_change(&self, at: GlobalAddress, change: GlobalChange, now: Timestamp) -> Result<(), DbError> {
+    fn global_change(
+        &self,
+        at: GlobalAddress,
+        change: GlobalChange,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write(Op::Shop(ShopOp::Change { at, change, now })).map(drop)
     }
 
-    fn global_purchase(&self, tenant: TenantId, at: GlobalAddress, now: Timestamp) -> Result<(), DbError> {
+    fn global_purchase(
+        &self,
+        tenant: TenantId,
+        at: GlobalAddress,
+        now: Timestamp,
+    ) -> Result<(), DbError> {
         self.write(Op::Shop(ShopOp::Purchase { tenant, at, now })).map(drop)
     }
 
@@ -347,7 +394,12 @@ impl Store for RedbStore {
     }
 
     fn figures(&self) -> StoreFigures {
-        let waiting = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
+        let waiting = self
+            .queue_tx
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map_or(0, Sender::len);
         let bytes = self.queue_bytes.total().bytes;
         let commits = &self.shared.commits;
         StoreFigures {

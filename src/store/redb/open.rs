@@ -1,8 +1,9 @@
 //! Opening a store's file: creating it whole or not at all, and leaving alone what is not ours.
 //!
-//! A file that was not closed (power, kill -9) is made good by redb while it opens, in milliseconds whatever its size,
-//! because every commit is made for quick repair (docs/decisions/0002-redb-quick-repair.md). Runs on the thread that opens
-//! the store, and on the store's writer after an I/O error.
+//! A file that was not closed (power, kill -9) is made good by redb while it opens, in milliseconds
+//! whatever its size, because every commit is made for quick repair
+//! (docs/decisions/0002-redb-quick-repair.md). Runs on the thread that opens the store, and on the
+//! store's writer after an I/O error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -11,11 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, TableError, TableHandle,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, TableError,
+    TableHandle, WriteTransaction,
 };
 
-use super::layout::{GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE};
+use super::layout::{
+    GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE,
+};
 use crate::base::limits::STORE_CACHE_BYTES;
 use crate::store::OpenError;
 
@@ -26,7 +29,8 @@ pub(super) trait Source: Send {
     /// Opens it for the first time, and makes it if it is not there.
     fn open(&self) -> Result<Database, OpenError>;
 
-    /// Opens it again after an error. What is not there any more is not made anew: that would be a loss in silence.
+    /// Opens it again after an error. What is not there any more is not made anew: that would be a
+    /// loss in silence.
     fn reopen(&self) -> Result<Database, OpenError>;
 }
 
@@ -75,8 +79,9 @@ pub(super) fn builder() -> Builder {
 
 /// Makes the kernel read the file from the disk again.
 ///
-/// When a sync fails, Linux keeps the pages that it could not write in its cache and takes them for written. A database
-/// that is opened over them sees a commit that the disk does not have, and builds on it.
+/// When a sync fails, Linux keeps the pages that it could not write in its cache and takes them for
+/// written. A database that is opened over them sees a commit that the disk does not have, and
+/// builds on it.
 fn forget_what_is_cached(path: &Path) -> Result<(), OpenError> {
     let file = File::open(path).map_err(unavailable)?;
     #[cfg(target_os = "linux")]
@@ -85,7 +90,8 @@ fn forget_what_is_cached(path: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// redb may panic over a file that was changed behind its back; for us that is a store that cannot be opened.
+/// redb may panic over a file that was changed behind its back; for us that is a store that cannot
+/// be opened.
 fn guarded<T>(open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
     catch_unwind(AssertUnwindSafe(open))
         .unwrap_or_else(|_| Err(OpenError::Unavailable("the file is damaged".to_owned())))
@@ -95,7 +101,8 @@ fn unavailable(error: impl std::fmt::Display) -> OpenError {
     OpenError::Unavailable(error.to_string())
 }
 
-/// Makes an empty store beside its place and puts it there when it is complete, so that no crash leaves half of one.
+/// Makes an empty store beside its place and puts it there when it is complete, so that no crash
+/// leaves half of one.
 fn create(path: &Path) -> Result<(), OpenError> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".new-{}", std::process::id()));
@@ -108,7 +115,8 @@ fn create(path: &Path) -> Result<(), OpenError> {
     let _ = fs::remove_file(&unfinished);
     made?;
     // The name must be on the disk before anything in the file is acknowledged.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(unavailable)
 }
 
@@ -130,8 +138,9 @@ fn look_before(path: &Path) -> Result<(), OpenError> {
     if is_empty_or_redb(path)? {
         match builder().open_read_only(path) {
             Ok(database) => check_schema(&database.begin_read().map_err(unavailable)?).map(drop),
-            // It was not closed, and redb makes it good only as it opens it for writing. Should it then turn out to be
-            // another program's, nothing was lost: that program's redb would have done the same.
+            // It was not closed, and redb makes it good only as it opens it for writing. Should it
+            // then turn out to be another program's, nothing was lost: that program's redb would
+            // have done the same.
             Err(DatabaseError::RepairAborted) => Ok(()),
             // An empty file, such as mktemp makes: it becomes a store.
             Err(_) if fs::metadata(path).map_err(unavailable)?.len() == 0 => Ok(()),
@@ -228,9 +237,13 @@ fn check_tables(transaction: &ReadTransaction) -> Result<(), OpenError> {
 
 pub(super) fn database_error(error: DatabaseError) -> OpenError {
     match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => OpenError::Locked,
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::Locked
+        }
         DatabaseError::UpgradeRequired(_) => OpenError::Foreign("it is in an old format of redb"),
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() == ErrorKind::InvalidData =>
+        {
             OpenError::Foreign("it is not a database of redb")
         }
         error => unavailable(error),
@@ -253,7 +266,8 @@ mod tests {
         fn new() -> Self {
             static COUNT: AtomicU64 = AtomicU64::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("mesophyll-open-{}-{number}", std::process::id()));
+            let path = std::env::temp_dir()
+                .join(format!("mesophyll-open-{}-{number}", std::process::id()));
             fs::create_dir(&path).expect("a new folder");
             Self(path)
         }
@@ -331,11 +345,18 @@ mod tests {
         let folder = Folder::new();
         let database = open(&folder.file()).expect("made");
         let transaction = database.begin_write().expect("begun");
-        transaction.open_table(META).expect("opened").insert(SCHEMA_KEY, SCHEMA + 1).expect("inserted");
+        transaction
+            .open_table(META)
+            .expect("opened")
+            .insert(SCHEMA_KEY, SCHEMA + 1)
+            .expect("inserted");
         transaction.commit().expect("committed");
         drop(database);
         let before = fs::read(folder.file()).expect("read");
-        assert_eq!(open(&folder.file()).err(), Some(OpenError::Newer { found: SCHEMA + 1, known: SCHEMA }));
+        assert_eq!(
+            open(&folder.file()).err(),
+            Some(OpenError::Newer { found: SCHEMA + 1, known: SCHEMA })
+        );
         assert!(fs::read(folder.file()).expect("read") == before, "the file changed");
     }
 

@@ -1,7 +1,9 @@
-//! A new store's file made from a backup's stream: whole, synced and in its place, or not there at all.
+//! A new store's file made from a backup's stream: whole, synced and in its place, or not there at
+//! all.
 //!
-//! What it holds is taken as it is: quotas and rules were another store's business. Runs on the thread of the command; the
-//! file has another name until it is complete, so that no master can open half of one.
+//! What it holds is taken as it is: quotas and rules were another store's business. Runs on the
+//! thread of the command; the file has another name until it is complete, so that no master can
+//! open half of one.
 
 use std::fs;
 use std::io;
@@ -78,7 +80,13 @@ impl Restore {
         // What a process with our number left, if it was killed.
         let _ = fs::remove_file(&unfinished);
         private_file(&unfinished).map_err(RestoreError::File)?;
-        let mut restore = Self { database: None, unfinished, to: to.to_owned(), waiting: Vec::new(), waiting_bytes: 0 };
+        let mut restore = Self {
+            database: None,
+            unfinished,
+            to: to.to_owned(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        };
         let database = builder().create(&restore.unfinished).map_err(database_error)?;
         prepare(&database)?;
         restore.database = Some(database);
@@ -116,7 +124,9 @@ impl Restore {
 
     fn flush(&mut self) -> Result<(), RestoreError> {
         self.waiting_bytes = 0;
-        let (Some(database), waiting) = (&self.database, std::mem::take(&mut self.waiting)) else { return Ok(()) };
+        let (Some(database), waiting) = (&self.database, std::mem::take(&mut self.waiting)) else {
+            return Ok(());
+        };
         let transaction = database.begin_write().map_err(Fault::from)?;
         {
             let mut tables = Tables::open(&transaction)?;
@@ -143,7 +153,9 @@ fn bytes_of(one: &Exported) -> usize {
     let value = |value: &EncodedValue| value.as_bytes().len();
     OVERHEAD
         + match one {
-            Exported::State { stored, .. } => stored.state.as_ref().map_or(0, |state| state.data.as_bytes().len()),
+            Exported::State { stored, .. } => {
+                stored.state.as_ref().map_or(0, |state| state.data.as_bytes().len())
+            }
             Exported::Record { record, .. } => record.key.len() + value(&record.value),
             Exported::Entry(entry) => usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2),
             Exported::Purchase { .. } => 0,

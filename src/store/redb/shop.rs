@@ -1,15 +1,19 @@
 //! Global entries in the embedded store: their rows, what writes do to them, and how they are read.
 //!
-//! Writes run on the store's writer thread, as those of `apply.rs`, and keep to its invariant: decide before changing.
+//! Writes run on the store's writer thread, as those of `apply.rs`, and keep to its invariant:
+//! decide before changing.
 
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
 use super::apply::{Applied, Done, unreadable};
-use super::layout::{GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text};
+use super::layout::{
+    GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
+};
 use crate::base::error::DbError;
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists,
+    not_found,
 };
 use crate::store::pattern::{Pattern, index_fold};
 use crate::store::{FindLimits, Quota, Revision, Usage};
@@ -34,7 +38,9 @@ impl ShopOp {
     pub(super) fn bytes(&self) -> usize {
         match self {
             // An entry fits into a request's body.
-            ShopOp::Create { entry, .. } => usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2),
+            ShopOp::Create { entry, .. } => {
+                usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2)
+            }
             ShopOp::Delete { .. } | ShopOp::Change { .. } | ShopOp::Purchase { .. } => 0,
         }
     }
@@ -90,7 +96,11 @@ impl<'t> ShopTables<'t> {
         Ok(Ok(()))
     }
 
-    fn delete(&mut self, at: &GlobalAddress, owner: Option<TenantId>) -> Result<Result<(), DbError>, Fault> {
+    fn delete(
+        &mut self,
+        at: &GlobalAddress,
+        owner: Option<TenantId>,
+    ) -> Result<Result<(), DbError>, Fault> {
         let row = entry_row(at);
         let entry = match self.entry(&row)? {
             Ok(entry) => entry,
@@ -105,7 +115,12 @@ impl<'t> ShopTables<'t> {
         Ok(Ok(()))
     }
 
-    fn change(&mut self, at: &GlobalAddress, by: GlobalChange, now: Timestamp) -> Result<Result<(), DbError>, Fault> {
+    fn change(
+        &mut self,
+        at: &GlobalAddress,
+        by: GlobalChange,
+        now: Timestamp,
+    ) -> Result<Result<(), DbError>, Fault> {
         let row = entry_row(at);
         let mut entry = match self.entry(&row)? {
             Ok(entry) => entry,
@@ -118,7 +133,12 @@ impl<'t> ShopTables<'t> {
         Ok(Ok(()))
     }
 
-    fn purchase(&mut self, tenant: TenantId, at: &GlobalAddress, now: Timestamp) -> Result<Result<(), DbError>, Fault> {
+    fn purchase(
+        &mut self,
+        tenant: TenantId,
+        at: &GlobalAddress,
+        now: Timestamp,
+    ) -> Result<Result<(), DbError>, Fault> {
         if self.entries.get(&entry_row(at)[..])?.is_none() {
             return Ok(Err(not_found()));
         }
@@ -201,7 +221,8 @@ fn matching(
     if !pattern.matches(key_of(row).map_err(|error| unreadable(&error))?) {
         return Ok(None);
     }
-    let entry = PartialGlobalKv::decode(&mut Reader::new(entry)).map_err(|error| unreadable(&error))?;
+    let entry =
+        PartialGlobalKv::decode(&mut Reader::new(entry)).map_err(|error| unreadable(&error))?;
     if entry.review_state != APPROVED {
         return Ok(None);
     }
@@ -244,7 +265,11 @@ pub(super) fn get(
 }
 
 /// Whether a tenant purchased an entry.
-pub(super) fn is_purchased(snapshot: &ReadTransaction, tenant: TenantId, at: &GlobalAddress) -> Result<bool, Fault> {
+pub(super) fn is_purchased(
+    snapshot: &ReadTransaction,
+    tenant: TenantId,
+    at: &GlobalAddress,
+) -> Result<bool, Fault> {
     Ok(snapshot.open_table(PURCHASES)?.get(&purchase_row(tenant, at)[..])?.is_some())
 }
 
@@ -263,7 +288,9 @@ fn entry_row(at: &GlobalAddress) -> Vec<u8> {
 fn key_of(row: &[u8]) -> Result<&str, WireError> {
     let (names, _) = row.split_last_chunk::<4>().ok_or(WireError::Truncated)?;
     let mut names = names.split(|byte| *byte == 0).skip(1);
-    let (Some(indexed), Some(exact)) = (names.next(), names.next()) else { return Err(WireError::Truncated) };
+    let (Some(indexed), Some(exact)) = (names.next(), names.next()) else {
+        return Err(WireError::Truncated);
+    };
     text(if exact.is_empty() { indexed } else { exact })
 }
 
@@ -282,9 +309,14 @@ pub(super) fn parse_purchase_row(row: &[u8]) -> Result<(TenantId, GlobalAddress)
     let (tenant, rest) = split_tenant(row)?;
     let (names, version) = rest.split_last_chunk::<4>().ok_or(WireError::Truncated)?;
     let mut names = names.split(|byte| *byte == 0);
-    let (Some(scope), Some(key)) = (names.next(), names.next()) else { return Err(WireError::Truncated) };
+    let (Some(scope), Some(key)) = (names.next(), names.next()) else {
+        return Err(WireError::Truncated);
+    };
     let version = i32::from_be_bytes(*version).wrapping_add(i32::MIN);
-    Ok((tenant, GlobalAddress { scope: text(scope)?.to_owned(), key: text(key)?.to_owned(), version }))
+    Ok((
+        tenant,
+        GlobalAddress { scope: text(scope)?.to_owned(), key: text(key)?.to_owned(), version },
+    ))
 }
 
 /// So that versions sort as numbers, negative ones too.

@@ -1,9 +1,10 @@
-//! The store's one writer: takes the writes that wait, makes them one durable commit, then answers them all.
+//! The store's one writer: takes the writes that wait, makes them one durable commit, then answers
+//! them all.
 //!
-//! A lone write commits at once; while a commit syncs, others gather for the next. An error of the disk ends the
-//! database: redb answers nothing until it is reopened, which the writer does by itself, with growing pauses; callers
-//! get `Unavailable` meanwhile. Owned and joined by [`super::RedbStore`]; its wake-ups are the end of its queue and
-//! the faults that readers report.
+//! A lone write commits at once; while a commit syncs, others gather for the next. An error of the
+//! disk ends the database: redb answers nothing until it is reopened, which the writer does by
+//! itself, with growing pauses; callers get `Unavailable` meanwhile. Owned and joined by
+//! [`super::RedbStore`]; its wake-ups are the end of its queue and the faults that readers report.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -45,14 +46,17 @@ enum Next {
 }
 
 impl Writer {
-    /// Serves until the queue's other end is gone and everything in it is answered; then closes the database.
+    /// Serves until the queue's other end is gone and everything in it is answered; then closes the
+    /// database.
     ///
     /// # Blocks
     /// On the queue, and on the disk.
     pub(super) fn run(mut self) {
         while self.serve_once() == Next::Go {}
         if let Some(Err(error)) = self.shared.take_database().map(close) {
-            log::warn!("the store was not closed well, it will be made good when it opens: {error}");
+            log::warn!(
+                "the store was not closed well, it will be made good when it opens: {error}"
+            );
         }
     }
 
@@ -65,8 +69,9 @@ impl Writer {
             recv(self.fault_rx) -> _ => return self.reopen("a read failed"),
         };
         let batch = self.gather(first);
-        // A panic is a bug, redb's or ours, and has left a transaction unfinished: the same remedy as for a bad disk.
-        // Whoever waits for the batch learns from its dropped answers that the outcome is unknown.
+        // A panic is a bug, redb's or ours, and has left a transaction unfinished: the same remedy
+        // as for a bad disk. Whoever waits for the batch learns from its dropped answers that the
+        // outcome is unknown.
         match catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
             Ok(Ok(())) => Next::Go,
             Ok(Err(fault)) => self.reopen(&fault.to_string()),
@@ -96,7 +101,8 @@ impl Writer {
             Err(Failed::BeforeCommit(_)) => |_| Err(unavailable()),
             Err(Failed::InCommit(_)) => |done| match done {
                 Ok(Done::Changed(_)) => Err(unknown()),
-                // What changes nothing is not made undone by a lost commit, but it may have looked at it.
+                // What changes nothing is not made undone by a lost commit, but it may have looked
+                // at it.
                 Ok(Done::Nothing) | Err(_) => Err(unavailable()),
             },
         };
@@ -159,7 +165,8 @@ impl Writer {
         }
     }
 
-    /// Closes the database and opens it again, however long that takes; answers everybody `Unavailable` meanwhile.
+    /// Closes the database and opens it again, however long that takes; answers everybody
+    /// `Unavailable` meanwhile.
     fn reopen(&mut self, why: &str) -> Next {
         log::error!("the store failed and is reopened: {why}");
         // It says the error again; the file is made good by the next open.
@@ -224,5 +231,7 @@ pub(super) fn unavailable() -> DbError {
 }
 
 pub(super) fn unknown() -> DbError {
-    DbError::OutcomeUnknown("the store failed while it made the change: it may have been made or not".to_owned())
+    DbError::OutcomeUnknown(
+        "the store failed while it made the change: it may have been made or not".to_owned(),
+    )
 }

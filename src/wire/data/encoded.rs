@@ -1,14 +1,16 @@
-//! Values that travel as bytes: checked once where they enter, decoded only by the side that looks inside.
+//! Values that travel as bytes: checked once where they enter, decoded only by the side that looks
+//! inside.
 //!
-//! A 2-KiB value costs more to turn into a tree and back than the whole round trip around it, so a master never
-//! decodes an event's data or a result. The functions that look inside are in `wire/`.
+//! A 2-KiB value costs more to turn into a tree and back than the whole round trip around it, so a
+//! master never decodes an event's data or a result. The functions that look inside are in `wire/`.
 
 use std::fmt;
 
 /// The MessagePack encoding of one `KhronosValue`.
 ///
-/// Invariant: the bytes are exactly one value in its canonical form (protocol.md: "Encoding"), of which equal values have
-/// equal bytes; only `wire/` makes them, or code that writes `wire::walk::Token`s, or reads back what they made.
+/// Invariant: the bytes are exactly one value in its canonical form (protocol.md: "Encoding"), of
+/// which equal values have equal bytes; only `wire/` makes them, or code that writes
+/// `wire::walk::Token`s, or reads back what they made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedValue(Vec<u8>);
 

@@ -2,7 +2,8 @@
 
 use super::{EncodedJson, EncodedValue};
 
-/// The event that a worker sends, by itself and without an author, to tenants that are subscribed to it when it starts.
+/// The event that a worker sends, by itself and without an author, to tenants that are subscribed
+/// to it when it starts.
 pub const ON_STARTUP: &str = "OnStartup";
 
 /// An event for a tenant's template.

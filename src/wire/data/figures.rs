@@ -1,7 +1,8 @@
 //! What a worker's runtime has counted since it started, as its master sees it.
 //!
-//! Plain copies of the runtime's own counters, of one moment; no tenant is in them. Kinds have names, which are labels of
-//! metrics and what goes over the wire, so that both sides may know kinds that the other does not.
+//! Plain copies of the runtime's own counters, of one moment; no tenant is in them. Kinds have
+//! names, which are labels of metrics and what goes over the wire, so that both sides may know
+//! kinds that the other does not.
 
 use super::TenantId;
 use crate::base::metrics::Buckets;
@@ -93,16 +94,19 @@ kinds! {
 pub struct DbFigures {
     /// How many failed, for whatever reason.
     pub failed: u64,
-    /// How long they took, as the template sees it: waiting for the record's lock and for a thread included.
+    /// How long they took, as the template sees it: waiting for the record's lock and for a thread
+    /// included.
     pub took: Buckets,
 }
 
 /// What a runtime has counted since it started, and two counts of this moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuntimeFigures {
-    /// VMs that were closed because nothing had run in them for long, or others needed their places.
+    /// VMs that were closed because nothing had run in them for long, or others needed their
+    /// places.
     pub evicted_vms: u64,
-    /// VMs that were thrown away with all that ran in them: their memory was used up, or something in them panicked.
+    /// VMs that were thrown away with all that ran in them: their memory was used up, or something
+    /// in them panicked.
     pub discarded_vms: u64,
     /// Events that have come and not started, now.
     pub waiting_events: u64,
@@ -125,8 +129,8 @@ pub struct RuntimeFigures {
     /// How often each [`Budget`] was exceeded.
     budgets: [u64; Budget::ALL.len()],
     db: [DbFigures; DbCall::ALL.len()],
-    /// The tenants with most running time, or most events, in the last minutes: how many events, and their running time in
-    /// microseconds.
+    /// The tenants with most running time, or most events, in the last minutes: how many events,
+    /// and their running time in microseconds.
     pub busiest: Vec<(TenantId, u64, u64)>,
     /// The running time of all tenants in those minutes.
     pub busiest_us: u64,

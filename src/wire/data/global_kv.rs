@@ -80,7 +80,8 @@ pub struct CreateGlobalKv {
     pub data: EncodedJson,
 }
 
-/// What `/db/public-global-kv` can be asked. Answers: Find → list of [`PartialGlobalKv`] · Get → [`GlobalKv`] or nil.
+/// What `/db/public-global-kv` can be asked. Answers: Find → list of [`PartialGlobalKv`] · Get →
+/// [`GlobalKv`] or nil.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublicGlobalKeyValueOp {
     /// The approved entries of a scope whose key matches.

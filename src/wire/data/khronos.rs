@@ -1,13 +1,15 @@
 //! The typed value that templates exchange with the world, in its convenient form.
 //!
-//! Hot paths carry [`super::EncodedValue`] instead; this form is for the edge of the API and for tests.
+//! Hot paths carry [`super::EncodedValue`] instead; this form is for the edge of the API and for
+//! tests.
 
 use super::Timestamp;
 
 /// A typed value: everything a template can receive, return or store.
 ///
-/// Limit: cloning, comparing and dropping recurse. What was decoded nests at most 1,023 levels, for which a stack of
-/// 768 KiB is enough in a debug build (measured); whoever builds deeper ones by hand needs a larger stack.
+/// Limit: cloning, comparing and dropping recurse. What was decoded nests at most 1,023 levels, for
+/// which a stack of 768 KiB is enough in a debug build (measured); whoever builds deeper ones by
+/// hand needs a larger stack.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KhronosValue {
     /// UTF-8 text.
@@ -40,7 +42,8 @@ pub enum KhronosValue {
     Null,
 }
 
-/// A signed span of time: `secs` rounded down, plus `nanos` in 0..=999,999,999, so −0.5 s is (−1, 500,000,000).
+/// A signed span of time: `secs` rounded down, plus `nanos` in 0..=999,999,999, so −0.5 s is (−1,
+/// 500,000,000).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval {
     secs: i64,

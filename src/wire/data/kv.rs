@@ -2,13 +2,15 @@
 
 use super::{EncodedValue, Timestamp};
 
-/// The scope of a tenant's last errors, which its worker writes; scripts can read it, as every scope that begins with `#`.
+/// The scope of a tenant's last errors, which its worker writes; scripts can read it, as every
+/// scope that begins with `#`.
 pub const ERRORS_SCOPE: &str = "#err";
 
 /// The key of the record that has them: a list, the newest first.
 pub const ERRORS_KEY: &str = "last";
 
-/// A set of scopes: sorted by bytes, without duplicates. Together with the tenant and the key it addresses a record.
+/// A set of scopes: sorted by bytes, without duplicates. Together with the tenant and the key it
+/// addresses a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Scopes(Vec<String>);
 
@@ -54,7 +56,8 @@ pub struct KvRecord {
     pub last_updated_at: Option<Timestamp>,
 }
 
-/// What `/db/kv` can be asked. Answers: Get → record or nil · ListScopes → texts · Find → records · Set, Delete → nothing.
+/// What `/db/kv` can be asked. Answers: Get → record or nil · ListScopes → texts · Find → records ·
+/// Set, Delete → nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyValueOp {
     /// The record with exactly these scopes.

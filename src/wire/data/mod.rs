@@ -1,7 +1,8 @@
-//! What travels between a master, its workers, its stores and its callers. Pure data: no I/O, no clock, no bytes.
+//! What travels between a master, its workers, its stores and its callers. Pure data: no I/O, no
+//! clock, no bytes.
 //!
-//! Deliberately without encoders: the MessagePack and JSON forms are in the rest of `wire/`, rules of the store in
-//! `store/`.
+//! Deliberately without encoders: the MessagePack and JSON forms are in the rest of `wire/`, rules
+//! of the store in `store/`.
 
 mod encoded;
 mod event;
@@ -20,7 +21,8 @@ pub use encoded::{EncodedJson, EncodedValue};
 pub use event::{CreateEvent, EventData, ON_STARTUP};
 pub use figures::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures};
 pub use global_kv::{
-    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, PublicGlobalKeyValueOp,
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
+    PublicGlobalKeyValueOp,
 };
 pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};

@@ -1,13 +1,16 @@
-//! Which worker runs a tenant: the one formula that the pool, the ownership check and the tenant-state filter share.
+//! Which worker runs a tenant: the one formula that the pool, the ownership check and the
+//! tenant-state filter share.
 //!
-//! Deliberately nothing else: a second copy of it somewhere would sooner or later disagree. Pure; any thread.
+//! Deliberately nothing else: a second copy of it somewhere would sooner or later disagree. Pure;
+//! any thread.
 
 use crate::wire::data::TenantId;
 
 /// The number of the worker that a tenant belongs to, out of `workers` (protocol.md, "Routing").
 ///
-/// The low 22 bits of a snowflake count within a millisecond and name the machine that made it, so they say nothing
-/// about the tenant; the bits above are a time, which spreads tenants evenly. Guilds and users are alike.
+/// The low 22 bits of a snowflake count within a millisecond and name the machine that made it, so
+/// they say nothing about the tenant; the bits above are a time, which spreads tenants evenly.
+/// Guilds and users are alike.
 ///
 /// # Panics
 /// `workers` is 0, which no configuration allows.

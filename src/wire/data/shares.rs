@@ -1,7 +1,8 @@
 //! How much each tenant holds of a bound that all tenants have in common. Pure.
 //!
-//! The rule: a tenant may hold as much as it leaves free for the others. One that is alone holds a half at most, two hold a
-//! third each; and however many take all they can get, a tenant that holds nothing finds room for something.
+//! The rule: a tenant may hold as much as it leaves free for the others. One that is alone holds a
+//! half at most, two hold a third each; and however many take all they can get, a tenant that holds
+//! nothing finds room for something.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -11,7 +12,8 @@ use super::TenantId;
 /// A map by ids: of requests, of tenants.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
-/// Hashes ids. Requests' are made at random, and tenants' are Discord's: to mix their bits is enough.
+/// Hashes ids. Requests' are made at random, and tenants' are Discord's: to mix their bits is
+/// enough.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct IdHasher(u64);
 
@@ -27,7 +29,8 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // The golden ratio, as Fibonacci hashing has it. The map uses the upper bits and the lower ones.
+        // The golden ratio, as Fibonacci hashing has it. The map uses the upper bits and the lower
+        // ones.
         let mixed = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = mixed ^ (mixed >> 32);
     }
@@ -137,7 +140,11 @@ mod tests {
         shares.remove(None, 200);
         shares.add(None, 200);
         assert!(!shares.held.contains_key(&tenant(1)), "nothing is kept of one that holds nothing");
-        assert_eq!(take_all(&mut shares, TenantId::User(1), 10), 270, "a user of that number is another tenant");
+        assert_eq!(
+            take_all(&mut shares, TenantId::User(1), 10),
+            270,
+            "a user of that number is another tenant"
+        );
         shares.clear();
         assert_eq!((shares.total(), shares.held.len()), (Held::default(), 0));
     }

@@ -22,8 +22,8 @@ impl TenantKind {
     }
 }
 
-/// A tenant: written `guild:123` by people, `{"Guild": "123"}` on the wire. The number is a Discord snowflake;
-/// `u64::MAX` is not one.
+/// A tenant: written `guild:123` by people, `{"Guild": "123"}` on the wire. The number is a Discord
+/// snowflake; `u64::MAX` is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TenantId {
     /// A guild's snowflake.
@@ -38,7 +38,9 @@ pub struct ParseTenantIdError;
 
 impl fmt::Display for ParseTenantIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tenant is written guild:ID or user:ID, with ID a decimal number below 2^64-1")
+        f.write_str(
+            "a tenant is written guild:ID or user:ID, with ID a decimal number below 2^64-1",
+        )
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::EncodedJson;
 
-/// A tenant's subscriptions and its own data. A tenant without one has the worker's default subscriptions.
+/// A tenant's subscriptions and its own data. A tenant without one has the worker's default
+/// subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantState {
     /// Names of the events that start the tenant's template; every other event answers null.

@@ -1,4 +1,5 @@
-//! A point in time, as text: RFC 3339 with the quirks of the async reference's own library, which is the one used here.
+//! A point in time, as text: RFC 3339 with the quirks of the async reference's own library, which
+//! is the one used here.
 //!
 //! The only file that knows `chrono`.
 
@@ -42,14 +43,16 @@ impl Timestamp {
 
     /// Now, to the microsecond: what PostgreSQL keeps, so that every store answers the same.
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let micros = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
         Self::from_unix_micros(micros).unwrap_or(Self(DateTime::UNIX_EPOCH))
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// The wire's form: a fraction of exactly 3, 6 or 9 digits or none, `Z`, years outside 0..=9999 signed.
+    /// The wire's form: a fraction of exactly 3, 6 or 9 digits or none, `Z`, years outside 0..=9999
+    /// signed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; PLAIN_MAX_BYTES];
         match plain_text(&self.0, &mut text) {
@@ -64,12 +67,16 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let plain = plain_time(text.as_bytes()).map(Ok);
-        plain.unwrap_or_else(|| text.parse()).map(Self).map_err(|_: chrono::ParseError| InvalidTimestamp)
+        plain
+            .unwrap_or_else(|| text.parse())
+            .map(Self)
+            .map_err(|_: chrono::ParseError| InvalidTimestamp)
     }
 }
 
-// Every record has two times, so a Find over a thousand records writes and reads two thousand. The library's way takes
-// half of the whole Find; what follows does the form that they nearly all have, and leaves the rest to the library.
+// Every record has two times, so a Find over a thousand records writes and reads two thousand. The
+// library's way takes half of the whole Find; what follows does the form that they nearly all have,
+// and leaves the rest to the library.
 
 /// `2024-02-29T12:34:56.123456789Z`
 const PLAIN_MAX_BYTES: usize = 30;
@@ -79,7 +86,8 @@ const PLAIN_FORM: &[u8; 19] = b"dddd-dd-ddTdd:dd:dd";
 
 /// The text of a time in a year of four digits, unless it is in a leap second.
 fn plain_text<'t>(time: &DateTime<Utc>, text: &'t mut [u8; PLAIN_MAX_BYTES]) -> Option<&'t str> {
-    let (year, nanos) = (u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?, time.nanosecond());
+    let (year, nanos) =
+        (u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?, time.nanosecond());
     let digits = match nanos {
         0 => 0,
         1_000_000_000.. => return None,
@@ -89,9 +97,13 @@ fn plain_text<'t>(time: &DateTime<Utc>, text: &'t mut [u8; PLAIN_MAX_BYTES]) -> 
     };
     text[..PLAIN_FORM.len()].copy_from_slice(PLAIN_FORM);
     write_digits(&mut text[0..4], year);
-    for (at, number) in
-        [(5, time.month()), (8, time.day()), (11, time.hour()), (14, time.minute()), (17, time.second())]
-    {
+    for (at, number) in [
+        (5, time.month()),
+        (8, time.day()),
+        (11, time.hour()),
+        (14, time.minute()),
+        (17, time.second()),
+    ] {
         write_digits(&mut text[at..at + 2], number);
     }
     let mut end = PLAIN_FORM.len();
@@ -114,21 +126,34 @@ fn write_digits(text: &mut [u8], mut number: u32) {
 /// The time of such a text; none if it is any other, or no time at all.
 fn plain_time(text: &[u8]) -> Option<DateTime<Utc>> {
     let (main, rest) = text.split_first_chunk::<19>()?;
-    let has_form =
-        main.iter().zip(PLAIN_FORM).all(|(is, form)| if *form == b'd' { is.is_ascii_digit() } else { is == form });
+    let has_form = main
+        .iter()
+        .zip(PLAIN_FORM)
+        .all(|(is, form)| if *form == b'd' { is.is_ascii_digit() } else { is == form });
     if !has_form {
         return None;
     }
     let nanos = match rest.strip_suffix(b"Z")? {
         [] => 0,
-        [b'.', digits @ ..] if matches!(digits.len(), 3 | 6 | 9) && digits.iter().all(u8::is_ascii_digit) => {
+        [b'.', digits @ ..]
+            if matches!(digits.len(), 3 | 6 | 9) && digits.iter().all(u8::is_ascii_digit) =>
+        {
             number(digits) * 10_u32.pow(9 - digits.len() as u32)
         }
         _ => return None,
     };
-    let date = NaiveDate::from_ymd_opt(number(&main[..4]) as i32, number(&main[5..7]), number(&main[8..10]))?;
+    let date = NaiveDate::from_ymd_opt(
+        number(&main[..4]) as i32,
+        number(&main[5..7]),
+        number(&main[8..10]),
+    )?;
     // None in a leap second, which the library takes in some places.
-    let time = date.and_hms_nano_opt(number(&main[11..13]), number(&main[14..16]), number(&main[17..19]), nanos)?;
+    let time = date.and_hms_nano_opt(
+        number(&main[11..13]),
+        number(&main[14..16]),
+        number(&main[17..19]),
+        nanos,
+    )?;
     Some(time.and_utc())
 }
 
@@ -154,11 +179,16 @@ mod tests {
         for turn in 0..50_000 {
             // Two thousand years before year 0, and as many after 9999.
             let secs = draw(450_000_000_000) - 130_000_000_000;
-            let nanos = [0, 1, 1000, 1_000_000, 999_000_000, 1_000_000_000, draw(2_000_000_000)][turn % 7] as u32;
+            let nanos = [0, 1, 1000, 1_000_000, 999_000_000, 1_000_000_000, draw(2_000_000_000)]
+                [turn % 7] as u32;
             let Some(time) = DateTime::from_timestamp(secs, nanos) else { continue };
             let text = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
             assert_eq!(Timestamp(time).to_string(), text);
-            assert_eq!(text.parse(), Ok(Timestamp(text.parse().expect("the library's own"))), "{text}");
+            assert_eq!(
+                text.parse(),
+                Ok(Timestamp(text.parse().expect("the library's own"))),
+                "{text}"
+            );
             plain += u32::from(plain_time(text.as_bytes()).is_some());
         }
         assert!(plain > 10_000, "{plain}");
@@ -168,17 +198,26 @@ mod tests {
     fn what_is_nearly_a_time_is_judged_by_the_library() {
         let time = "2024-02-29T12:34:56.123456Z";
         for at in 0..time.len() {
-            for by in [&b""[..], b"0", b"9", b"6", b"Z", b".", b"-", b" ", b":", b"+", "é".as_bytes()] {
+            for by in
+                [&b""[..], b"0", b"9", b"6", b"Z", b".", b"-", b" ", b":", b"+", "é".as_bytes()]
+            {
                 let text = [&time.as_bytes()[..at], by, &time.as_bytes()[at + 1..]].concat();
                 let text = std::str::from_utf8(&text).expect("text");
-                let library = text.parse::<DateTime<Utc>>().map(Timestamp).map_err(|_| InvalidTimestamp);
+                let library =
+                    text.parse::<DateTime<Utc>>().map(Timestamp).map_err(|_| InvalidTimestamp);
                 assert_eq!(text.parse(), library, "{text}");
             }
         }
-        for text in
-            ["", "Z", "2023-02-29T00:00:00Z", "2016-12-31T23:59:60Z", "2016-12-31T23:59:60.5Z", "2024-01-01T24:00:00Z"]
-        {
-            let library = text.parse::<DateTime<Utc>>().map(Timestamp).map_err(|_| InvalidTimestamp);
+        for text in [
+            "",
+            "Z",
+            "2023-02-29T00:00:00Z",
+            "2016-12-31T23:59:60Z",
+            "2016-12-31T23:59:60.5Z",
+            "2024-01-01T24:00:00Z",
+        ] {
+            let library =
+                text.parse::<DateTime<Utc>>().map(Timestamp).map_err(|_| InvalidTimestamp);
             assert_eq!(text.parse(), library, "{text}");
         }
     }

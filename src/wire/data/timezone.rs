@@ -1,8 +1,10 @@
-//! The names of the IANA time zones: what a `TimeZone` value may hold. The names only; nobody here converts times.
+//! The names of the IANA time zones: what a `TimeZone` value may hold. The names only; nobody here
+//! converts times.
 
 use std::sync::OnceLock;
 
-/// One name a line, sorted by bytes: the zones and links of tzdata 2025b, without its placeholder `Factory`.
+/// One name a line, sorted by bytes: the zones and links of tzdata 2025b, without its placeholder
+/// `Factory`.
 const NAMES: &str = include_str!("timezones.txt");
 
 /// Whether a text is the name of a time zone, such as `Europe/London`; letter case counts.
@@ -24,7 +26,14 @@ mod tests {
 
     #[test]
     fn zones_and_links_are_known() {
-        for name in ["UTC", "Europe/London", "America/Argentina/ComodRivadavia", "Etc/GMT+12", "GB-Eire", "EST"] {
+        for name in [
+            "UTC",
+            "Europe/London",
+            "America/Argentina/ComodRivadavia",
+            "Etc/GMT+12",
+            "GB-Eire",
+            "EST",
+        ] {
             assert!(is_known(name), "{name}");
         }
     }

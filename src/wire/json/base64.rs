@@ -1,4 +1,5 @@
-//! Base64 with the standard alphabet and padding (RFC 4648), for buffers in JSON. Too small to depend on a crate for.
+//! Base64 with the standard alphabet and padding (RFC 4648), for buffers in JSON. Too small to
+//! depend on a crate for.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -76,7 +77,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["A", "AA", "AAA", "AA=A", "A===", "====", "AA==AAAA", "Zh==", "Zm9=", "A-_A", "AA\n="] {
+        for text in
+            ["A", "AA", "AAA", "AA=A", "A===", "====", "AA==AAAA", "Zh==", "Zm9=", "A-_A", "AA\n="]
+        {
             assert_eq!(decode(text), None, "{text:?}");
         }
     }

@@ -1,7 +1,9 @@
-//! The JSON form of a `KhronosValue` that PostgreSQL stores as jsonb: what serde makes of the reference's type.
+//! The JSON form of a `KhronosValue` that PostgreSQL stores as jsonb: what serde makes of the
+//! reference's type.
 //!
-//! An object with the variant's name around each value, as on the wire. What is read may have been written by others, and
-//! has been through jsonb, which prints numbers in full and has an order of its own for keys.
+//! An object with the variant's name around each value, as on the wire. What is read may have been
+//! written by others, and has been through jsonb, which prints numbers in full and has an order of
+//! its own for keys.
 
 use super::json_text;
 use super::reader::{JsonError, JsonReader, JsonToken};
@@ -12,7 +14,8 @@ use crate::wire::pack::build::Builder;
 use crate::wire::pack::storable::sorted;
 use crate::wire::pack::walk::{Token, Walk};
 
-/// The JSON that is stored. NaN and infinities become null, which does not read back: see [`crate::wire::pack::value::storable`].
+/// The JSON that is stored. NaN and infinities become null, which does not read back: see
+/// [`crate::wire::pack::value::storable`].
 ///
 /// # Errors
 /// None for a value that was checked where it entered.
@@ -37,9 +40,11 @@ pub fn to_jsonb(value: &EncodedValue) -> Result<String, JsonError> {
     }
 }
 
-/// Plain JSON as text from which jsonb gives back the same numbers: floats without an exponent and with a point.
+/// Plain JSON as text from which jsonb gives back the same numbers: floats without an exponent and
+/// with a point.
 ///
-/// jsonb keeps numbers as decimals. It would print a float that was written as 1e16 without a point, as a whole number.
+/// jsonb keeps numbers as decimals. It would print a float that was written as 1e16 without a
+/// point, as a whole number.
 ///
 /// # Errors
 /// None for bytes that were checked where they entered.
@@ -133,7 +138,9 @@ pub fn from_jsonb(text: &[u8]) -> Result<EncodedValue, JsonError> {
                 reader.close()?;
             }
             (JsonToken::BeginArray, Some(Open::Pairs)) => open.push(Open::Pair(0)),
-            (JsonToken::End, _) | (_, Some(Open::Pairs)) => return Err(reader.error("expected pairs")),
+            (JsonToken::End, _) | (_, Some(Open::Pairs)) => {
+                return Err(reader.error("expected pairs"));
+            }
             (_, within) => {
                 if let Some(Open::Pair(values)) = within {
                     *values += 1;
@@ -175,7 +182,9 @@ fn read_value(
         }
         "LazyStringMap" => {
             let pairs = reader.string_map()?;
-            builder.string_map(&sorted(pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))))?;
+            builder.string_map(&sorted(
+                pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())),
+            ))?;
         }
         "Buffer" => builder.leaf(&Token::Buffer(octets(reader)?.as_slice().into()))?,
         "Text" => builder.leaf(&Token::Text(&reader.text()?))?,
@@ -192,7 +201,9 @@ fn read_small(variant: &str, reader: &mut JsonReader<'_>) -> Result<Token<'stati
         "Integer" => Token::Integer(reader.integer()?),
         "UnsignedInteger" => match reader.token()? {
             JsonToken::Unsigned(number) => Token::UnsignedInteger(number),
-            JsonToken::Integer(number) if number >= 0 => Token::UnsignedInteger(number.unsigned_abs()),
+            JsonToken::Integer(number) if number >= 0 => {
+                Token::UnsignedInteger(number.unsigned_abs())
+            }
             _ => return Err(reader.error("expected a whole number from zero on")),
         },
         "Float" => Token::Float(reader.float()?),
@@ -266,7 +277,8 @@ mod tests {
 
     #[test]
     fn the_reference_s_jsonb_is_written_and_read() {
-        let cases: Vec<serde_json::Value> = serde_json::from_str(JSONB).expect("the test data is JSON");
+        let cases: Vec<serde_json::Value> =
+            serde_json::from_str(JSONB).expect("the test data is JSON");
         assert_eq!(cases.len(), 18);
         for case in cases {
             let field = |name: &str| case[name].as_str().expect("a text field");
@@ -291,14 +303,21 @@ mod tests {
             (r#"{"Null": null}"#, Null),
             (
                 r#"{"LazyStringMap": {"b": "1", "aa": "2"}}"#,
-                LazyStringMap(vec![("aa".to_owned(), "2".to_owned()), ("b".to_owned(), "1".to_owned())]),
+                LazyStringMap(vec![
+                    ("aa".to_owned(), "2".to_owned()),
+                    ("b".to_owned(), "1".to_owned()),
+                ]),
             ),
             (
                 r#" { "Map" : [ [ {"List": [{"List": []}, "Null"]}, {"Map": []} ] ] } "#,
                 Map(vec![(List(vec![List(vec![]), Null]), Map(vec![]))]),
             ),
         ] {
-            assert_eq!(from_jsonb(json.as_bytes()).map(|read| decode(&read)), Ok(Ok(value)), "{json}");
+            assert_eq!(
+                from_jsonb(json.as_bytes()).map(|read| decode(&read)),
+                Ok(Ok(value)),
+                "{json}"
+            );
         }
     }
 
@@ -355,13 +374,19 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_as_on_the_wire() {
-        let nested = |open: &str, close: &str, depth| open.repeat(depth) + "\"Null\"" + &close.repeat(depth);
-        for (open, close, levels) in [(r#"{"List":["#, "]}", 1023), (r#"{"Map":[["Null","#, "]]}", 511)] {
+        let nested =
+            |open: &str, close: &str, depth| open.repeat(depth) + "\"Null\"" + &close.repeat(depth);
+        for (open, close, levels) in
+            [(r#"{"List":["#, "]}", 1023), (r#"{"Map":[["Null","#, "]]}", 511)]
+        {
             let json = nested(open, close, levels);
             let value = from_jsonb(json.as_bytes()).expect("not too deep");
             assert_eq!(to_jsonb(&value).as_deref(), Ok(json.as_str()));
             for depth in [levels + 1, 100_000] {
-                assert_eq!(from_jsonb(nested(open, close, depth).as_bytes()), Err(JsonError::TooDeep));
+                assert_eq!(
+                    from_jsonb(nested(open, close, depth).as_bytes()),
+                    Err(JsonError::TooDeep)
+                );
             }
         }
     }

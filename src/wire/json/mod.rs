@@ -1,7 +1,9 @@
-//! JSON text ↔ plain MessagePack (an event's or a tenant state's data), and the JSON forms of a `KhronosValue`: the
-//! `$`-tagged one of interfaces ([`value_to_json`]) and the one that PostgreSQL stores ([`to_jsonb`]).
+//! JSON text ↔ plain MessagePack (an event's or a tenant state's data), and the JSON forms of a
+//! `KhronosValue`: the `$`-tagged one of interfaces ([`value_to_json`]) and the one that PostgreSQL
+//! stores ([`to_jsonb`]).
 //!
-//! Text is streamed into MessagePack and back; nothing is built into a tree, and nothing recurses. Pure.
+//! Text is streamed into MessagePack and back; nothing is built into a tree, and nothing recurses.
+//! Pure.
 
 mod base64;
 mod jsonb;
@@ -43,8 +45,12 @@ pub fn event_data_from_json(text: &[u8]) -> Result<EncodedJson, JsonError> {
             JsonToken::Unsigned(number) => writer.unsigned(number),
             JsonToken::Float(number) => writer.f64(number),
             JsonToken::Text(text) | JsonToken::Key(text) => writer.text(&text),
-            JsonToken::BeginArray => open.push(Level { head: writer.open(), len: 0, is_object: false }),
-            JsonToken::BeginObject => open.push(Level { head: writer.open(), len: 0, is_object: true }),
+            JsonToken::BeginArray => {
+                open.push(Level { head: writer.open(), len: 0, is_object: false })
+            }
+            JsonToken::BeginObject => {
+                open.push(Level { head: writer.open(), len: 0, is_object: true })
+            }
             JsonToken::End => match open.pop() {
                 Some(level) if level.is_object => writer.close_map(level.head, level.len),
                 Some(level) => writer.close_array(level.head, level.len),
@@ -71,7 +77,10 @@ pub fn json_from_encoded(json: &EncodedJson) -> Result<String, JsonError> {
 }
 
 /// As [`json_from_encoded`], with floats written as the caller likes.
-pub(super) fn json_text(json: &EncodedJson, write_float: impl Fn(f64, &mut JsonWriter)) -> Result<String, JsonError> {
+pub(super) fn json_text(
+    json: &EncodedJson,
+    write_float: impl Fn(f64, &mut JsonWriter),
+) -> Result<String, JsonError> {
     let mut out = JsonWriter::with_capacity(json.as_bytes().len() * 2);
     let mut walk = PlainWalk::new(json);
     // The bracket that ends each open container.
@@ -144,26 +153,39 @@ mod tests {
             canonical_of(r#"{"b":1,"a":{"d":1,"c":[{"f":0,"e":0}]}}"#),
             r#"{"a":{"c":[{"e":0,"f":0}],"d":1},"b":1}"#
         );
-        assert_eq!(canonical_of(r#"{"a":1,"b":2,"a":3,"a":{"y":1,"x":2}}"#), r#"{"a":{"x":2,"y":1},"b":2}"#);
+        assert_eq!(
+            canonical_of(r#"{"a":1,"b":2,"a":3,"a":{"y":1,"x":2}}"#),
+            r#"{"a":{"x":2,"y":1},"b":2}"#
+        );
         assert_eq!(canonical_of(r#"[{},[],{"é":1,"z":1,"":0}]"#), r#"[{},[],{"":0,"z":1,"é":1}]"#);
         let keys: Vec<_> = (0..100).rev().map(|key| format!("\"{key:03}\":1")).collect();
         let sorted: Vec<_> = keys.iter().rev().cloned().collect();
-        assert_eq!(canonical_of(&format!("{{{}}}", keys.join(","))), format!("{{{}}}", sorted.join(",")));
+        assert_eq!(
+            canonical_of(&format!("{{{}}}", keys.join(","))),
+            format!("{{{}}}", sorted.join(","))
+        );
     }
 
     #[test]
     fn what_json_has_no_number_for_becomes_null() {
         let encoded =
-            plain::check(vec![0x92, 0xca, 0x7f, 0xc0, 0, 0, 0xcb, 0x7f, 0xf0, 0, 0, 0, 0, 0, 0]).expect("plain");
+            plain::check(vec![0x92, 0xca, 0x7f, 0xc0, 0, 0, 0xcb, 0x7f, 0xf0, 0, 0, 0, 0, 0, 0])
+                .expect("plain");
         assert_eq!(json_from_encoded(&encoded).as_deref(), Ok("[null,null]"));
         assert_eq!(canonical(&encoded).as_bytes(), [0x92, 0xc0, 0xc0]);
     }
 
     #[test]
     fn what_json_cannot_express_is_refused() {
-        for bytes in
-            [&[0xc4, 0][..], &[0xd4, 0, 0], &[0x81, 1, 1], &[0x81, 0xc4, 1, b'a', 1], &[0xa1, 0xff], &[0xc1], &[]]
-        {
+        for bytes in [
+            &[0xc4, 0][..],
+            &[0xd4, 0, 0],
+            &[0x81, 1, 1],
+            &[0x81, 0xc4, 1, b'a', 1],
+            &[0xa1, 0xff],
+            &[0xc1],
+            &[],
+        ] {
             assert!(plain::check(bytes.to_vec()).is_err(), "{bytes:x?}");
         }
         assert!(plain::check(vec![0xc0, 0xc0]).is_err());

@@ -1,7 +1,7 @@
 //! Reads JSON text, one token at a time.
 //!
-//! Deliberately not serde_json: this one does not recurse, keeps the order and duplicates of keys, rounds numbers
-//! correctly, and lets text become MessagePack without anything in between. Pure.
+//! Deliberately not serde_json: this one does not recurse, keeps the order and duplicates of keys,
+//! rounds numbers correctly, and lets text become MessagePack without anything in between. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,8 @@ use crate::wire::WireError;
 use crate::wire::data::timezone;
 use crate::wire::data::{Interval, Timestamp};
 
-/// Why a JSON text, or the value it should become, is not right. Its text is for the caller who sent it.
+/// Why a JSON text, or the value it should become, is not right. Its text is for the caller who
+/// sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JsonError {
     /// The text is not JSON.
@@ -229,7 +230,11 @@ impl<'a> JsonReader<'a> {
     /// Reads the name of a time zone.
     pub(crate) fn time_zone(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let name = self.text()?;
-        if timezone::is_known(&name) { Ok(name) } else { Err(self.error("not the name of a time zone")) }
+        if timezone::is_known(&name) {
+            Ok(name)
+        } else {
+            Err(self.error("not the name of a time zone"))
+        }
     }
 
     /// Reads an object of texts.
@@ -286,7 +291,11 @@ impl<'a> JsonReader<'a> {
         Ok(token)
     }
 
-    fn begin(&mut self, token: JsonToken<'a>, expects: Expects) -> Result<JsonToken<'a>, JsonError> {
+    fn begin(
+        &mut self,
+        token: JsonToken<'a>,
+        expects: Expects,
+    ) -> Result<JsonToken<'a>, JsonError> {
         if self.open.len() >= self.depth_max {
             return Err(JsonError::TooDeep);
         }
@@ -432,10 +441,16 @@ impl<'a> JsonReader<'a> {
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 4).ok_or_else(|| self.error("it ends too early"))?;
+        let digits = self
+            .text
+            .as_bytes()
+            .get(self.at..self.at + 4)
+            .ok_or_else(|| self.error("it ends too early"))?;
         let mut number = 0;
         for digit in digits {
-            let digit = char::from(*digit).to_digit(16).ok_or_else(|| self.error("expected four hex digits"))?;
+            let digit = char::from(*digit)
+                .to_digit(16)
+                .ok_or_else(|| self.error("expected four hex digits"))?;
             number = number * 16 + digit;
         }
         self.at += 4;
@@ -490,8 +505,17 @@ null nul nulll null null true false t n f
 
     #[test]
     fn it_agrees_with_serde_json_on_what_is_json() {
-        let controls =
-            ["\"\n\"", "\"\u{7f}\"", "\"\u{1f}\"", "\"\0\"", "1\u{c}", "\u{feff}1", "\t\r\n 1\t\r\n ", "1\0", ""];
+        let controls = [
+            "\"\n\"",
+            "\"\u{7f}\"",
+            "\"\u{1f}\"",
+            "\"\0\"",
+            "1\u{c}",
+            "\u{feff}1",
+            "\t\r\n 1\t\r\n ",
+            "1\0",
+            "",
+        ];
         // Each line as a text too: most are several values in a row.
         let mut judged = 0;
         for text in TEXTS.split_ascii_whitespace().chain(TEXTS.lines()).chain(controls) {
@@ -530,7 +554,13 @@ null nul nulll null null true false t n f
     #[test]
     fn numbers_are_rounded_correctly() {
         // serde_json, as it is configured here, may round to a neighbour.
-        for text in ["0.1", "2.2250738585072014e-308", "5e-324", "1.7976931348623157e308", "123456789.12345679e-15"] {
+        for text in [
+            "0.1",
+            "2.2250738585072014e-308",
+            "5e-324",
+            "1.7976931348623157e308",
+            "123456789.12345679e-15",
+        ] {
             let expected = format!("Float({:?})", text.parse::<f64>().expect("a number"));
             assert_eq!(tokens(text.as_bytes()), Ok(vec![expected]));
         }

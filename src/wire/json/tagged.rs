@@ -1,7 +1,8 @@
-//! The JSON form of a `KhronosValue` at interfaces: what JSON has is written as JSON, the rest as an object with one key
-//! that starts with `$` (docs/operations.md: "The internal API").
+//! The JSON form of a `KhronosValue` at interfaces: what JSON has is written as JSON, the rest as
+//! an object with one key that starts with `$` (docs/operations.md: "The internal API").
 //!
-//! Reading and writing take two passes each: what a map or an object has to become depends on all its keys.
+//! Reading and writing take two passes each: what a map or an object has to become depends on all
+//! its keys.
 
 use super::base64;
 use super::reader::{JsonError, JsonReader, JsonToken};
@@ -13,7 +14,8 @@ use crate::wire::pack::walk::{Token, Walk};
 
 /// A value as JSON text.
 ///
-/// An `UnsignedInteger` within the range of `Integer` is written the same, and reads back as `Integer`.
+/// An `UnsignedInteger` within the range of `Integer` is written the same, and reads back as
+/// `Integer`.
 ///
 /// # Errors
 /// None for a value that was checked where it entered.
@@ -155,11 +157,15 @@ fn write_float(number: f64, out: &mut JsonWriter) {
 
 /// As short as a number of 4 bytes can be, and not as long as the same number of 8 bytes.
 fn write_float32(number: f32, out: &mut JsonWriter) {
-    if number.is_finite() { out.display(format_args!("{number:?}")) } else { write_float(number.into(), out) }
+    if number.is_finite() {
+        out.display(format_args!("{number:?}"))
+    } else {
+        write_float(number.into(), out)
+    }
 }
 
-/// For each `Map`, in the order in which they begin, whether it is written as an object: its keys are texts, none comes
-/// twice, and it could not be taken for a tag.
+/// For each `Map`, in the order in which they begin, whether it is written as an object: its keys
+/// are texts, none comes twice, and it could not be taken for a tag.
 fn maps_that_are_objects(value: &EncodedValue) -> Result<Vec<bool>, JsonError> {
     let mut answers = Vec::new();
     // The keys of each open map and the place of its answer; nothing for a list.
@@ -197,7 +203,8 @@ fn maps_that_are_objects(value: &EncodedValue) -> Result<Vec<bool>, JsonError> {
 
 /// The value of a JSON text: what [`value_to_json`] writes, and any other JSON.
 ///
-/// Whole numbers become `Integer`, above its range `UnsignedInteger`, beyond that `Float`; objects become `Map`.
+/// Whole numbers become `Integer`, above its range `UnsignedInteger`, beyond that `Float`; objects
+/// become `Map`.
 ///
 /// # Errors
 /// The text is not JSON, nests too deep, or has an object whose only key is an unknown tag.
@@ -219,13 +226,20 @@ pub fn value_from_json(text: &[u8]) -> Result<EncodedValue, JsonError> {
                 reader.close()?;
             }
             (JsonToken::BeginArray, Some(Read::Pairs)) => open.push(Read::Pair(0)),
-            (JsonToken::End, _) | (_, Some(Read::Pairs)) => return Err(reader.error("expected [key, value]")),
+            (JsonToken::End, _) | (_, Some(Read::Pairs)) => {
+                return Err(reader.error("expected [key, value]"));
+            }
             (_, within) => {
                 if let Some(Read::Pair(values)) = within {
                     *values += 1;
                 }
-                let is_tag = token == JsonToken::BeginObject && tags.binary_search(&reader.position()).is_ok();
-                let opened = if is_tag { read_tag(&mut reader, &mut builder) } else { read_plain(token, &mut builder) };
+                let is_tag = token == JsonToken::BeginObject
+                    && tags.binary_search(&reader.position()).is_ok();
+                let opened = if is_tag {
+                    read_tag(&mut reader, &mut builder)
+                } else {
+                    read_plain(token, &mut builder)
+                };
                 open.extend(opened?);
             }
         }
@@ -233,7 +247,8 @@ pub fn value_from_json(text: &[u8]) -> Result<EncodedValue, JsonError> {
     Ok(builder.finish()?)
 }
 
-/// A `$map` takes three brackets for two levels of a value; how deep the value is, is the builder's business.
+/// A `$map` takes three brackets for two levels of a value; how deep the value is, is the builder's
+/// business.
 const JSON_DEPTH_MAX: usize = 2 * WIRE_DEPTH_MAX;
 
 /// What the innermost bracket of the text belongs to.
@@ -287,17 +302,23 @@ fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option
         "$timezone" => builder.leaf(&Token::TimeZone(&reader.time_zone()?))?,
         "$string_map" => {
             let pairs = reader.string_map()?;
-            let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
+            let pairs: Vec<_> =
+                pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
             builder.string_map(&pairs)?;
         }
         "$float" => builder.leaf(&Token::Float(reader.named_float()?))?,
-        _ => return Err(reader.error("an unknown tag; write an object with such a key as {\"$map\": [[key, value]]}")),
+        _ => {
+            return Err(reader.error(
+                "an unknown tag; write an object with such a key as {\"$map\": [[key, value]]}",
+            ));
+        }
     }
     reader.close()?;
     Ok(None)
 }
 
-/// Where the objects begin whose only key starts with `$`: the positions behind their brackets, in order.
+/// Where the objects begin whose only key starts with `$`: the positions behind their brackets, in
+/// order.
 fn objects_that_are_tags(text: &[u8]) -> Result<Vec<usize>, JsonError> {
     let mut reader = JsonReader::new(text, JSON_DEPTH_MAX)?;
     // For each open object its position and what its keys let expect; nothing for an array.
@@ -309,7 +330,11 @@ fn objects_that_are_tags(text: &[u8]) -> Result<Vec<usize>, JsonError> {
             JsonToken::BeginArray => open.push(None),
             JsonToken::Key(key) => {
                 if let Some(Some((_, keys))) = open.last_mut() {
-                    *keys = if *keys == Keys::None && key.starts_with('$') { Keys::OneTag } else { Keys::Others };
+                    *keys = if *keys == Keys::None && key.starts_with('$') {
+                        Keys::OneTag
+                    } else {
+                        Keys::Others
+                    };
                 }
             }
             JsonToken::End => {
@@ -345,14 +370,18 @@ mod tests {
     }
 
     fn read(json: &str) -> Result<KhronosValue, JsonError> {
-        value_from_json(json.as_bytes()).map(|value| decode(&value).expect("what was read is a value"))
+        value_from_json(json.as_bytes())
+            .map(|value| decode(&value).expect("what was read is a value"))
     }
 
     #[test]
     fn each_value_has_the_form_that_the_interface_promises_and_reads_back() {
         let time: Timestamp = "2024-02-29T12:34:56.123456789Z".parse().expect("a time");
         let zone = TimeZone("Europe/London".to_owned());
-        let strings = LazyStringMap(vec![("b".to_owned(), "1".to_owned()), ("a".to_owned(), "\"".to_owned())]);
+        let strings = LazyStringMap(vec![
+            ("b".to_owned(), "1".to_owned()),
+            ("a".to_owned(), "\"".to_owned()),
+        ]);
         for (value, json) in [
             (Null, "null"),
             (Boolean(true), "true"),
@@ -372,12 +401,21 @@ mod tests {
             (Vector([1.0, 0.1, -2.5]), r#"{"$vector":[1.0,0.1,-2.5]}"#),
             (Vector([f32::INFINITY, 0.0, 0.0]), r#"{"$vector":[{"$float":"inf"},0.0,0.0]}"#),
             (Map(vec![(Integer(1), Null)]), r#"{"$map":[[1,null]]}"#),
-            (Map(vec![(text("a"), Null), (text("a"), Null)]), r#"{"$map":[["a",null],["a",null]]}"#),
+            (
+                Map(vec![(text("a"), Null), (text("a"), Null)]),
+                r#"{"$map":[["a",null],["a",null]]}"#,
+            ),
             (Map(vec![(text("$x"), Null)]), r#"{"$map":[["$x",null]]}"#),
             (Map(vec![(text("$x"), Null), (text("y"), Null)]), r#"{"$x":null,"y":null}"#),
-            (Map(vec![(List(vec![]), Map(vec![(Null, Null)]))]), r#"{"$map":[[[],{"$map":[[null,null]]}]]}"#),
+            (
+                Map(vec![(List(vec![]), Map(vec![(Null, Null)]))]),
+                r#"{"$map":[[[],{"$map":[[null,null]]}]]}"#,
+            ),
             (Timestamptz(time), r#"{"$timestamp":"2024-02-29T12:34:56.123456789Z"}"#),
-            (Interval(Span::new(-1, 500_000_000).expect("a span")), r#"{"$interval":[-1,500000000]}"#),
+            (
+                Interval(Span::new(-1, 500_000_000).expect("a span")),
+                r#"{"$interval":[-1,500000000]}"#,
+            ),
             (zone, r#"{"$timezone":"Europe/London"}"#),
             (strings, r#"{"$string_map":{"b":"1","a":"\""}}"#),
         ] {
@@ -395,10 +433,19 @@ mod tests {
             (" [ 1 , 2.0e0 ] ", List(vec![Integer(1), Float(2.0)])),
             ("5", Integer(5)),
             ("18446744073709551616", Float(18_446_744_073_709_551_616.0)),
-            (r#"{"$map":[],"x":1}"#, Map(vec![(text("$map"), List(vec![])), (text("x"), Integer(1))])),
-            (r#"{"x":1,"$map":[]}"#, Map(vec![(text("x"), Integer(1)), (text("$map"), List(vec![]))])),
+            (
+                r#"{"$map":[],"x":1}"#,
+                Map(vec![(text("$map"), List(vec![])), (text("x"), Integer(1))]),
+            ),
+            (
+                r#"{"x":1,"$map":[]}"#,
+                Map(vec![(text("x"), Integer(1)), (text("$map"), List(vec![]))]),
+            ),
             (r#"{"\u0024float":"inf"}"#, Float(f64::INFINITY)),
-            (r#"{"$string_map":{"$x":"y"}}"#, LazyStringMap(vec![("$x".to_owned(), "y".to_owned())])),
+            (
+                r#"{"$string_map":{"$x":"y"}}"#,
+                LazyStringMap(vec![("$x".to_owned(), "y".to_owned())]),
+            ),
             (
                 r#"[{"$vector":[{"$float":"inf"},1,2]},{"a":{"$map":[]}}]"#,
                 List(vec![Vector([f32::INFINITY, 1.0, 2.0]), Map(vec![(text("a"), Map(vec![]))])]),
@@ -440,13 +487,19 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_as_on_the_wire() {
-        let nested = |open: &str, close: &str, depth| open.repeat(depth) + "1" + &close.repeat(depth);
-        for (open, close, levels) in [("[", "]", 1023), (r#"{"a":"#, "}", 511), (r#"{"$map":[[0,"#, "]]}", 511)] {
+        let nested =
+            |open: &str, close: &str, depth| open.repeat(depth) + "1" + &close.repeat(depth);
+        for (open, close, levels) in
+            [("[", "]", 1023), (r#"{"a":"#, "}", 511), (r#"{"$map":[[0,"#, "]]}", 511)]
+        {
             let json = nested(open, close, levels);
             let value = value_from_json(json.as_bytes()).expect("not too deep");
             assert_eq!(value_to_json(&value).as_deref(), Ok(json.as_str()));
             for depth in [levels + 1, 100_000] {
-                assert_eq!(value_from_json(nested(open, close, depth).as_bytes()), Err(JsonError::TooDeep));
+                assert_eq!(
+                    value_from_json(nested(open, close, depth).as_bytes()),
+                    Err(JsonError::TooDeep)
+                );
             }
         }
     }

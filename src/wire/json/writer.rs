@@ -3,7 +3,8 @@
 use std::fmt;
 use std::fmt::Write;
 
-/// A JSON text under construction. Commas come by themselves; that brackets match is its caller's business.
+/// A JSON text under construction. Commas come by themselves; that brackets match is its caller's
+/// business.
 #[derive(Debug)]
 pub(crate) struct JsonWriter {
     out: String,
@@ -44,7 +45,9 @@ impl JsonWriter {
         self.separate();
         self.out.push('"');
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|byte| byte == b'"' || byte == b'\\' || byte < 0x20) {
+        while let Some(at) =
+            rest.bytes().position(|byte| byte == b'"' || byte == b'\\' || byte < 0x20)
+        {
             self.out.push_str(&rest[..at]);
             self.escape(rest.as_bytes()[at]);
             rest = &rest[at + 1..];
@@ -66,9 +69,14 @@ impl JsonWriter {
         }
     }
 
-    /// A number, with a point or an exponent so that it reads back as a float; null for what JSON has no number for.
+    /// A number, with a point or an exponent so that it reads back as a float; null for what JSON
+    /// has no number for.
     pub(crate) fn float(&mut self, number: f64) {
-        if number.is_finite() { self.display(format_args!("{number:?}")) } else { self.display("null") }
+        if number.is_finite() {
+            self.display(format_args!("{number:?}"))
+        } else {
+            self.display("null")
+        }
     }
 
     /// A whole number, true, false or null: anything that prints as JSON.

@@ -1,7 +1,7 @@
 //! Builds a `KhronosValue` on its bytes, token by token: the mirror of [`super::walk`].
 //!
-//! For whoever has values in another form (JSON, Luau) and does not know beforehand how long a map or list will be. What
-//! comes out is canonical, and nests no deeper than anybody decodes.
+//! For whoever has values in another form (JSON, Luau) and does not know beforehand how long a map
+//! or list will be. What comes out is canonical, and nests no deeper than anybody decodes.
 
 use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};
@@ -67,7 +67,9 @@ impl Builder {
     /// It does not belong there, or nests too deep.
     pub fn leaf(&mut self, leaf: &Token<'_>) -> Result<(), WireError> {
         let levels = match leaf {
-            Token::Map(_) | Token::List(_) | Token::End => return Err(WireError::Invalid("not a leaf")),
+            Token::Map(_) | Token::List(_) | Token::End => {
+                return Err(WireError::Invalid("not a leaf"));
+            }
             Token::Buffer(_) | Token::Vector(_) | Token::Interval(_) | Token::LazyStringMap(_) => 1,
             _ => 0,
         };
@@ -207,7 +209,9 @@ mod tests {
 
     #[test]
     fn it_builds_as_deep_as_anybody_decodes_and_no_deeper() {
-        for (leaf, depth) in [(Token::Null, WIRE_DEPTH_MAX - 1), (Token::Vector([0.0; 3]), WIRE_DEPTH_MAX - 2)] {
+        for (leaf, depth) in
+            [(Token::Null, WIRE_DEPTH_MAX - 1), (Token::Vector([0.0; 3]), WIRE_DEPTH_MAX - 2)]
+        {
             let mut builder = Builder::new();
             (0..depth).for_each(|_| builder.begin_list().expect("not too deep"));
             builder.leaf(&leaf).expect("not too deep");
@@ -216,7 +220,10 @@ mod tests {
             assert!(value::check(bytes).is_ok());
             let mut deeper = Builder::new();
             (0..depth).for_each(|_| deeper.begin_list().expect("not too deep"));
-            assert_eq!(deeper.begin_list().and_then(|()| deeper.leaf(&leaf)), Err(WireError::TooDeep));
+            assert_eq!(
+                deeper.begin_list().and_then(|()| deeper.leaf(&leaf)),
+                Err(WireError::TooDeep)
+            );
         }
         let mut maps = Builder::new();
         let pairs = std::iter::from_fn(|| {

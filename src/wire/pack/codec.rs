@@ -1,7 +1,8 @@
 //! Rust types of others ↔ plain MessagePack, through serde: the one home of rmp-serde.
 //!
-//! For callers of the library who have their event data in types of their own, or in `serde_json::Value`. Deliberately not
-//! for anything of the protocol: those types have encoders of their own.
+//! For callers of the library who have their event data in types of their own, or in
+//! `serde_json::Value`. Deliberately not for anything of the protocol: those types have encoders of
+//! their own.
 
 use std::fmt;
 
@@ -16,7 +17,8 @@ use crate::wire::data::EncodedJson;
 /// Why a type and plain MessagePack do not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CodecError {
-    /// The type serializes into something that JSON does not have: bytes, a key that is not text, too deep.
+    /// The type serializes into something that JSON does not have: bytes, a key that is not text,
+    /// too deep.
     NotPlain(WireError),
     /// What serde or the type said.
     Serde(String),
@@ -35,12 +37,14 @@ impl std::error::Error for CodecError {}
 
 /// A value of one's own as event data; structs become objects by field name.
 ///
-/// serde recurses: a value that nests thousands of levels deep overflows the stack of whoever built it.
+/// serde recurses: a value that nests thousands of levels deep overflows the stack of whoever built
+/// it.
 ///
 /// # Errors
 /// It does not serialize, or not into what JSON can express.
 pub fn from_serde<T: Serialize + ?Sized>(value: &T) -> Result<EncodedJson, CodecError> {
-    let bytes = rmp_serde::to_vec_named(value).map_err(|error| CodecError::Serde(error.to_string()))?;
+    let bytes =
+        rmp_serde::to_vec_named(value).map_err(|error| CodecError::Serde(error.to_string()))?;
     plain::check(bytes).map_err(CodecError::NotPlain)
 }
 
@@ -53,7 +57,8 @@ pub fn to_serde<T: DeserializeOwned>(json: &EncodedJson) -> Result<T, CodecError
     rmp_serde::from_slice(json.as_bytes()).map_err(|error| CodecError::Serde(error.to_string()))
 }
 
-/// serde recurses with its input, and frames are large in debug builds: so the depth is known before it starts.
+/// serde recurses with its input, and frames are large in debug builds: so the depth is known
+/// before it starts.
 fn check_depth(json: &EncodedJson) -> Result<(), WireError> {
     let mut depth = 0;
     let mut walk = PlainWalk::new(json);
@@ -86,7 +91,10 @@ mod tests {
     fn a_type_of_one_s_own_is_an_object_and_comes_back() {
         let message = Message { content: "hi".to_owned(), author: Some(5), scores: vec![1.0, 2.5] };
         let encoded = from_serde(&message).expect("plain");
-        assert_eq!(json_from_encoded(&encoded).as_deref(), Ok(r#"{"content":"hi","author":5,"scores":[1.0,2.5]}"#));
+        assert_eq!(
+            json_from_encoded(&encoded).as_deref(),
+            Ok(r#"{"content":"hi","author":5,"scores":[1.0,2.5]}"#)
+        );
         assert_eq!(to_serde(&encoded), Ok(message));
     }
 
@@ -106,7 +114,9 @@ mod tests {
 
     #[test]
     fn depth_is_checked_before_serde_recurses() {
-        let nested = |depth| event_data_from_json(("[".repeat(depth) + &"]".repeat(depth)).as_bytes()).expect("JSON");
+        let nested = |depth| {
+            event_data_from_json(("[".repeat(depth) + &"]".repeat(depth)).as_bytes()).expect("JSON")
+        };
         assert!(to_serde::<serde_json::Value>(&nested(SERDE_DEPTH_MAX)).is_ok());
         let deeper = to_serde::<serde_json::Value>(&nested(SERDE_DEPTH_MAX + 1));
         assert_eq!(deeper, Err(CodecError::NotPlain(WireError::TooDeep)));

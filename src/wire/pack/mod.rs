@@ -1,8 +1,9 @@
 //! MessagePack: values and JSON data as bytes, checked, walked and built.
 //!
-//! [`reader`] and [`writer`] are the primitives. On them stand [`shape`], the forms of structs and enums, and two pairs of
-//! walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s) and [`plain`] for JSON data, with `skim` for
-//! the bulk of either. [`codec`] is for users' own types.
+//! [`reader`] and [`writer`] are the primitives. On them stand [`shape`], the forms of structs and
+//! enums, and two pairs of walker and checker: [`walk`]/[`value`] for typed values (in [`token`]s)
+//! and [`plain`] for JSON data, with `skim` for the bulk of either. [`codec`] is for users' own
+//! types.
 
 pub mod build;
 pub mod codec;

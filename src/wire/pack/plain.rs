@@ -1,8 +1,9 @@
-//! Plain JSON as MessagePack: what an event's data or a tenant state's data is. Checked and walked over, never built into
-//! a tree.
+//! Plain JSON as MessagePack: what an event's data or a tenant state's data is. Checked and walked
+//! over, never built into a tree.
 //!
-//! The sender's key order and header widths are kept: the data of an event is copied as it came. [`canonical`] is for
-//! whoever needs one form. Nothing here recurses: open containers are on stacks that `WIRE_DEPTH_MAX` bounds.
+//! The sender's key order and header widths are kept: the data of an event is copied as it came.
+//! [`canonical`] is for whoever needs one form. Nothing here recurses: open containers are on
+//! stacks that `WIRE_DEPTH_MAX` bounds.
 
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Encode, utf8};
@@ -15,7 +16,8 @@ use crate::wire::data::EncodedJson;
 /// Takes bytes as plain JSON.
 ///
 /// # Errors
-/// They are not one value that JSON can express: a bin or ext, a key that is not text, nested too deep.
+/// They are not one value that JSON can express: a bin or ext, a key that is not text, nested too
+/// deep.
 pub fn check(bytes: Vec<u8>) -> Result<EncodedJson, WireError> {
     let mut walk = PlainWalk::over(Reader::new(&bytes));
     walk.finish()?;
@@ -86,7 +88,8 @@ impl<'a> PlainWalk<'a> {
     ///
     /// # Errors
     /// The bytes there are no plain value.
-    #[allow(clippy::should_implement_trait)] // An iterator of results invites to drop errors in adaptors.
+    // An iterator of results invites to drop errors in adaptors.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<PlainToken<'a>>, WireError> {
         match self.open.last_mut() {
             None if self.started => return Ok(None),
@@ -155,7 +158,9 @@ impl<'a> PlainWalk<'a> {
                 self.descend(Level { left: len * 2, is_object: true })?;
                 PlainToken::Object(len)
             }
-            Item::Bin(_) | Item::Ext => return Err(WireError::Invalid("bytes where JSON was expected")),
+            Item::Bin(_) | Item::Ext => {
+                return Err(WireError::Invalid("bytes where JSON was expected"));
+            }
         })
     }
 
@@ -184,13 +189,15 @@ impl Decode for EncodedJson {
     }
 }
 
-/// The form in which the reference would write it: keys sorted by bytes, of a key that comes twice the last value, the
-/// shortest numbers and lengths, 8-byte floats, and null for what JSON has no number for.
+/// The form in which the reference would write it: keys sorted by bytes, of a key that comes twice
+/// the last value, the shortest numbers and lengths, 8-byte floats, and null for what JSON has no
+/// number for.
 pub fn canonical(json: &EncodedJson) -> EncodedJson {
     rewritten(json, |number| number)
 }
 
-/// The form in which a store keeps it: canonical, and −0.0 is 0.0, as PostgreSQL's numbers know no other zero.
+/// The form in which a store keeps it: canonical, and −0.0 is 0.0, as PostgreSQL's numbers know no
+/// other zero.
 pub fn storable(json: &EncodedJson) -> EncodedJson {
     // Adding zero makes 0.0 of -0.0 and leaves everything else.
     rewritten(json, |number| number + 0.0)

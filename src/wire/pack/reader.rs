@@ -1,13 +1,15 @@
 //! Reads MessagePack from a slice, one item at a time: the primitive under every decoder of ours.
 //!
-//! Deliberately not serde: a serde decoder recurses with its input and cannot say where a value's bytes lie, which is
-//! what lets values travel undecoded. Nothing here recurses or allocates by a length that the input merely claims.
+//! Deliberately not serde: a serde decoder recurses with its input and cannot say where a value's
+//! bytes lie, which is what lets values travel undecoded. Nothing here recurses or allocates by a
+//! length that the input merely claims.
 
 use rmp::Marker;
 
 use crate::wire::WireError;
 
-/// A position in MessagePack bytes, and whether everything so far was as [`super::writer::Writer`] would write it.
+/// A position in MessagePack bytes, and whether everything so far was as [`super::writer::Writer`]
+/// would write it.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -52,7 +54,8 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// Whether everything read so far was in its one canonical form. If so, bytes can be copied instead of written anew.
+    /// Whether everything read so far was in its one canonical form. If so, bytes can be copied
+    /// instead of written anew.
     pub fn is_canonical(&self) -> bool {
         self.canonical
     }
@@ -62,7 +65,8 @@ impl<'a> Reader<'a> {
         self.canonical = false;
     }
 
-    /// Goes on where `rest` begins, behind what somebody else has looked at and found to be as it should.
+    /// Goes on where `rest` begins, behind what somebody else has looked at and found to be as it
+    /// should.
     pub(super) fn go_on_at(&mut self, rest: &'a [u8]) {
         self.rest = rest;
     }
@@ -89,8 +93,8 @@ impl<'a> Reader<'a> {
         self.rest.first().map(|byte| Marker::from_u8(*byte)).ok_or(WireError::Truncated)
     }
 
-    /// Reads the name of an enum's variant that has a value, where it stands in its canonical form: the quick way to
-    /// what [`Reader::item`] would find in two steps.
+    /// Reads the name of an enum's variant that has a value, where it stands in its canonical form:
+    /// the quick way to what [`Reader::item`] would find in two steps.
     #[inline]
     pub(crate) fn short_variant(&mut self) -> Option<&'a [u8]> {
         let [0x81, head @ 0xa0..=0xbf, rest @ ..] = self.rest else {
@@ -112,7 +116,8 @@ impl<'a> Reader<'a> {
         Some(text)
     }
 
-    /// Reads the head of an array of at most 15 items: the quick way to what [`Reader::item`] would find.
+    /// Reads the head of an array of at most 15 items: the quick way to what [`Reader::item`] would
+    /// find.
     #[inline]
     pub(crate) fn short_array(&mut self) -> Option<usize> {
         let [head @ 0x90..=0x9f, rest @ ..] = self.rest else {
@@ -160,21 +165,36 @@ impl<'a> Reader<'a> {
             Marker::False => Item::Boolean(false),
             Marker::FixPos(number) => Item::Unsigned(number.into()),
             Marker::FixNeg(number) => Item::Negative(number.into()),
-            Marker::U8 => self.bytes().map(|bytes| self.unsigned(u8::from_be_bytes(bytes), 0x80))?,
-            Marker::U16 => self.bytes().map(|bytes| self.unsigned(u16::from_be_bytes(bytes), 0x100))?,
-            Marker::U32 => self.bytes().map(|bytes| self.unsigned(u32::from_be_bytes(bytes), 0x1_0000))?,
-            Marker::U64 => self.bytes().map(|bytes| self.unsigned(u64::from_be_bytes(bytes), 0x1_0000_0000))?,
+            Marker::U8 => {
+                self.bytes().map(|bytes| self.unsigned(u8::from_be_bytes(bytes), 0x80))?
+            }
+            Marker::U16 => {
+                self.bytes().map(|bytes| self.unsigned(u16::from_be_bytes(bytes), 0x100))?
+            }
+            Marker::U32 => {
+                self.bytes().map(|bytes| self.unsigned(u32::from_be_bytes(bytes), 0x1_0000))?
+            }
+            Marker::U64 => {
+                self.bytes().map(|bytes| self.unsigned(u64::from_be_bytes(bytes), 0x1_0000_0000))?
+            }
             Marker::I8 => self.bytes().map(|bytes| self.signed(i8::from_be_bytes(bytes), -0x20))?,
-            Marker::I16 => self.bytes().map(|bytes| self.signed(i16::from_be_bytes(bytes), i8::MIN.into()))?,
-            Marker::I32 => self.bytes().map(|bytes| self.signed(i32::from_be_bytes(bytes), i16::MIN.into()))?,
-            Marker::I64 => self.bytes().map(|bytes| self.signed(i64::from_be_bytes(bytes), i32::MIN.into()))?,
+            Marker::I16 => {
+                self.bytes().map(|bytes| self.signed(i16::from_be_bytes(bytes), i8::MIN.into()))?
+            }
+            Marker::I32 => {
+                self.bytes().map(|bytes| self.signed(i32::from_be_bytes(bytes), i16::MIN.into()))?
+            }
+            Marker::I64 => {
+                self.bytes().map(|bytes| self.signed(i64::from_be_bytes(bytes), i32::MIN.into()))?
+            }
             Marker::F32 => Item::F32(f32::from_be_bytes(self.bytes()?)),
             Marker::F64 => Item::F64(f64::from_be_bytes(self.bytes()?)),
             Marker::FixStr(len) => Item::Str(self.take(len.into())?),
             Marker::Str8 => self.len8(0x20).and_then(|len| self.take(len)).map(Item::Str)?,
             Marker::Str16 => self.len16(0x100).and_then(|len| self.take(len)).map(Item::Str)?,
             Marker::Str32 => self.len32(0x1_0000).and_then(|len| self.take(len)).map(Item::Str)?,
-            // No encoder of ours writes bin or ext, so whoever accepts one notes that; their lengths do not matter.
+            // No encoder of ours writes bin or ext, so whoever accepts one notes that; their
+            // lengths do not matter.
             Marker::Bin8 => self.len8(0).and_then(|len| self.take(len)).map(Item::Bin)?,
             Marker::Bin16 => self.len16(0).and_then(|len| self.take(len)).map(Item::Bin)?,
             Marker::Bin32 => self.len32(0).and_then(|len| self.take(len)).map(Item::Bin)?,
@@ -267,7 +287,8 @@ impl<'a> Reader<'a> {
         Item::Unsigned(number)
     }
 
-    // `fits`: the least number that a shorter form holds. From zero on, the unsigned forms are the shortest.
+    // `fits`: the least number that a shorter form holds. From zero on, the unsigned forms are the
+    // shortest.
     fn signed(&mut self, number: impl Into<i64>, fits: i64) -> Item<'a> {
         let number = number.into();
         self.canonical &= number < fits;
@@ -277,8 +298,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    // Every item takes at least a byte, so a length that claims more than what is left is refused before anyone
-    // allocates by it.
+    // Every item takes at least a byte, so a length that claims more than what is left is refused
+    // before anyone allocates by it.
     fn array(&self, len: usize) -> Result<Item<'a>, WireError> {
         if len > self.rest.len() { Err(WireError::Truncated) } else { Ok(Item::Array(len)) }
     }

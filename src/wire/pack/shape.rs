@@ -1,8 +1,10 @@
-//! The shapes that structs, enums and options have on the wire, read as leniently as the async reference reads them.
+//! The shapes that structs, enums and options have on the wire, read as leniently as the async
+//! reference reads them.
 //!
-//! A struct comes as an array of its fields or as a map by field name; an enum as `{variant: value}` or a bare variant; a
-//! name as str or bin, or as its index. Only the first of each is what we write (protocol.md: "Encoding"), and only that
-//! keeps a [`Reader`] canonical. Pure; nothing here recurses except over the fixed nesting of our own types.
+//! A struct comes as an array of its fields or as a map by field name; an enum as `{variant:
+//! value}` or a bare variant; a name as str or bin, or as its index. Only the first of each is what
+//! we write (protocol.md: "Encoding"), and only that keeps a [`Reader`] canonical. Pure; nothing
+//! here recurses except over the fixed nesting of our own types.
 
 use std::collections::BTreeSet;
 
@@ -109,10 +111,17 @@ impl<'a> Envelope<'a> {
     }
 
     /// The place of a variant, all of which have a value.
-    pub(crate) fn variant_with_value(reader: &mut Reader<'a>, names: &[&str]) -> Result<usize, WireError> {
+    pub(crate) fn variant_with_value(
+        reader: &mut Reader<'a>,
+        names: &[&str],
+    ) -> Result<usize, WireError> {
         let envelope = Self::read(reader)?;
         let index = envelope.name.find(names).ok_or(WireError::Invalid("unknown variant"))?;
-        if envelope.has_value { Ok(index) } else { Err(WireError::Invalid("a variant without its value")) }
+        if envelope.has_value {
+            Ok(index)
+        } else {
+            Err(WireError::Invalid("a variant without its value"))
+        }
     }
 }
 
@@ -121,11 +130,13 @@ impl<'a> Envelope<'a> {
 pub(crate) enum FieldCount {
     /// Exactly those that are named.
     Exact,
-    /// Any number: further ones are skipped, and the reader of the struct has defaults for missing ones.
+    /// Any number: further ones are skipped, and the reader of the struct has defaults for missing
+    /// ones.
     Any,
 }
 
-/// Reads a struct: calls `read` with the place of each field that is there, in the order in which they come.
+/// Reads a struct: calls `read` with the place of each field that is there, in the order in which
+/// they come.
 pub(crate) fn fields<'a>(
     reader: &mut Reader<'a>,
     names: &[&str],
@@ -176,8 +187,8 @@ fn fields_by_name<'a>(
 
 /// Passes over something that a newer peer added.
 pub(crate) fn skip_unknown(reader: &mut Reader<'_>) -> Result<(), WireError> {
-    // An enum's map does not count as a level for the reference, so a value of WIRE_DEPTH_MAX levels has up to twice
-    // as many containers.
+    // An enum's map does not count as a level for the reference, so a value of WIRE_DEPTH_MAX
+    // levels has up to twice as many containers.
     reader.skip(2 * WIRE_DEPTH_MAX).map(drop)
 }
 
@@ -190,7 +201,8 @@ pub(crate) fn required<T: Decode>(field: Option<T>) -> Result<T, WireError> {
 macro_rules! read_fields {
     ($reader:expr => $($field:ident),+) => {
         let reader: &mut $crate::wire::pack::reader::Reader<'_> = $reader;
-        // As nearly everybody writes it: one field after the other, without asking for the place of each.
+        // As nearly everybody writes it: one field after the other, without asking for the place of
+        // each.
         let ($($field,)+) = if reader.short_array_of([$(stringify!($field)),+].len()) {
             ($({
                 let $field = $crate::wire::pack::shape::Decode::decode(reader)?;
@@ -278,9 +290,8 @@ impl Decode for u64 {
 impl Decode for i64 {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         match reader.item()? {
-            Item::Unsigned(number) => {
-                i64::try_from(number).map_err(|_| WireError::Invalid("a whole number that is too large"))
-            }
+            Item::Unsigned(number) => i64::try_from(number)
+                .map_err(|_| WireError::Invalid("a whole number that is too large")),
             Item::Negative(number) => Ok(number),
             _ => Err(WireError::Invalid("expected a whole number")),
         }
@@ -289,7 +300,9 @@ impl Decode for i64 {
 
 impl Decode for i32 {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        i64::decode(reader)?.try_into().map_err(|_| WireError::Invalid("a whole number that is too large"))
+        i64::decode(reader)?
+            .try_into()
+            .map_err(|_| WireError::Invalid("a whole number that is too large"))
     }
 }
 
@@ -381,7 +394,8 @@ impl<T: Encode> Encode for Vec<T> {
 impl<T: Decode> Decode for Vec<T> {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let len = array(reader)?;
-        // Limit: an item in memory may be a hundred times its least encoding, so room is not made by the claim alone.
+        // Limit: an item in memory may be a hundred times its least encoding, so room is not made
+        // by the claim alone.
         let mut items = Vec::with_capacity(len.min(64));
         for _ in 0..len {
             items.push(T::decode(reader)?);

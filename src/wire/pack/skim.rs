@@ -1,8 +1,9 @@
-//! The quick way over what needs no second look: leaves of values and of JSON as nearly every encoder writes them, which is what
-//! most of a message consists of.
+//! The quick way over what needs no second look: leaves of values and of JSON as nearly every
+//! encoder writes them, which is what most of a message consists of.
 //!
-//! Each function passes over what is beyond doubt and stops at the rest, at which the walks then look, and of which they complain. So
-//! nothing is accepted here that a walk would not accept, and nothing refused.
+//! Each function passes over what is beyond doubt and stops at the rest, at which the walks then
+//! look, and of which they complain. So nothing is accepted here that a walk would not accept, and
+//! nothing refused.
 
 use super::reader::Reader;
 use super::shape::{Decode, utf8};
@@ -29,10 +30,12 @@ const fn high_bits() -> [[u64; 4]; 32] {
 fn is_ascii(window: &[u8; 32], len: u8) -> bool {
     let (words, _) = window.as_chunks::<8>();
     let masks = HIGH_BITS[usize::from(len & 0x1f)].iter();
-    words.iter().zip(masks).fold(0, |high, (word, mask)| high | u64::from_le_bytes(*word) & mask) == 0
+    words.iter().zip(masks).fold(0, |high, (word, mask)| high | u64::from_le_bytes(*word) & mask)
+        == 0
 }
 
-/// Passes over a str of at most 31 bytes of ASCII, behind which there is as much as there mostly is: so one look at bounds will do.
+/// Passes over a str of at most 31 bytes of ASCII, behind which there is as much as there mostly
+/// is: so one look at bounds will do.
 #[inline(always)]
 fn short_ascii(at: &[u8]) -> Option<&[u8]> {
     let [head @ 0xa0..=0xbf, rest @ ..] = at else { return None };
@@ -51,7 +54,8 @@ fn short_text(at: &[u8]) -> Option<&[u8]> {
     (is_ascii || utf8(text).is_ok()).then_some(behind)
 }
 
-/// What a `Text` of at most 31 bytes begins with, but for the five bits of its length, and which bits those are.
+/// What a `Text` of at most 31 bytes begins with, but for the five bits of its length, and which
+/// bits those are.
 const TEXT: u64 = u64::from_le_bytes(*b"\x81\xa4Text\xa0\0");
 const TEXT_BITS: u64 = u64::from_le_bytes(*b"\xff\xff\xff\xff\xff\xff\xe0\0");
 
@@ -93,7 +97,8 @@ fn canonical<T: Decode>(at: &[u8]) -> Option<&[u8]> {
     reader.is_canonical().then_some(reader.rest())
 }
 
-/// Passes over leaves of a `List`, as many as come and at most `left`, which says how many are left then.
+/// Passes over leaves of a `List`, as many as come and at most `left`, which says how many are left
+/// then.
 pub(super) fn leaves<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
     while *left > 0
         && let Some(behind) = leaf(at)
@@ -103,7 +108,8 @@ pub(super) fn leaves<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
     at
 }
 
-/// Passes over pairs of leaves of a `Map`, and over the key before a value that is none. `left` counts keys and values; a key comes next.
+/// Passes over pairs of leaves of a `Map`, and over the key before a value that is none. `left`
+/// counts keys and values; a key comes next.
 pub(super) fn pairs<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
     while *left > 0
         && let Some(key) = at.strip_prefix(b"\x92")
@@ -203,8 +209,14 @@ pub(in crate::wire) mod tests {
     fn texts_of_every_length_are_judged_alike_wherever_they_have_what_is_no_ascii() {
         for len in 0..=33 {
             for at in 0..len {
-                for bad in ["\u{7f}".as_bytes(), b"\x80", b"\xff", "é".as_bytes(), "😀".as_bytes(), b"\xed\xa0\x80"]
-                {
+                for bad in [
+                    "\u{7f}".as_bytes(),
+                    b"\x80",
+                    b"\xff",
+                    "é".as_bytes(),
+                    "😀".as_bytes(),
+                    b"\xed\xa0\x80",
+                ] {
                     let mut text = vec![b'x'; len];
                     let end = len.min(at + bad.len());
                     text[at..end].copy_from_slice(&bad[..end - at]);
@@ -216,7 +228,11 @@ pub(in crate::wire) mod tests {
     }
 
     fn judge_text(text: &[u8]) {
-        let head = if text.len() < 32 { vec![0xa0 | text.len() as u8] } else { vec![0xd9, text.len() as u8] };
+        let head = if text.len() < 32 {
+            vec![0xa0 | text.len() as u8]
+        } else {
+            vec![0xd9, text.len() as u8]
+        };
         let plain = [&head[..], text].concat();
         let leaf = [b"\x81\xa4Text", &plain[..]].concat();
         for behind in [0, 1, 24, 31, 32, 40] {
@@ -224,7 +240,9 @@ pub(in crate::wire) mod tests {
             same_judgement(&[&leaf[..], &behind].concat());
             same_judgement(&[b"\x81\xa4List\x92", &leaf[..], b"\xa4Null", &behind].concat());
             same_judgement(&[b"\x81\xa3Map\x91\x92", &leaf[..], &leaf, &behind].concat());
-            same_judgement(&[b"\x81\xa3Map\x91\x92", &leaf[..], b"\x81\xa4List\x90", &behind].concat());
+            same_judgement(
+                &[b"\x81\xa3Map\x91\x92", &leaf[..], b"\x81\xa4List\x90", &behind].concat(),
+            );
             same_judgement(&[b"\x92", &plain[..], &plain, &behind].concat());
             same_judgement(&[b"\x81", &plain[..], &plain, &behind].concat());
             same_judgement(&[b"\x81", &plain[..], b"\x91\xc0", &behind].concat());
@@ -242,7 +260,9 @@ pub(in crate::wire) mod tests {
                         same_judgement(&[b"\x91", &number[..]].concat());
                         same_judgement(&[b"\x81\xa1x", &number[..]].concat());
                         same_judgement(&[b"\x81\xa4List\x91", &variant[..], &number].concat());
-                        same_judgement(&[b"\x81\xa3Map\x91\x92", &variant[..], &number, b"\xa4Null"].concat());
+                        same_judgement(
+                            &[b"\x81\xa3Map\x91\x92", &variant[..], &number, b"\xa4Null"].concat(),
+                        );
                     }
                 }
             }

@@ -1,4 +1,5 @@
-//! The store's rules on a value (protocol.md: "KV semantics"): what both stores can keep and give back unchanged.
+//! The store's rules on a value (protocol.md: "KV semantics"): what both stores can keep and give
+//! back unchanged.
 
 use super::build::Builder;
 use super::walk::{StringPairs, Token, Walk};
@@ -10,7 +11,8 @@ const TOO_DEEP: &str = "the value nests deeper than 32 levels";
 const NUL: &str = "a text of the value has a NUL character";
 const NOT_FINITE: &str = "a number of the value is not finite";
 
-/// The value as a store keeps it, in which −0.0 is 0.0 and a `LazyStringMap` is sorted, with the last of equal keys.
+/// The value as a store keeps it, in which −0.0 is 0.0 and a `LazyStringMap` is sorted, with the
+/// last of equal keys.
 ///
 /// # Errors
 /// Which rule forbids it: too large, too deep, NUL in a text, a number that is not finite.
@@ -52,7 +54,11 @@ fn check_text(text: &str) -> Result<(), &'static str> {
 }
 
 fn number_keeps(number: f64) -> Result<bool, &'static str> {
-    if number.is_finite() { Ok(number != 0.0 || number.is_sign_positive()) } else { Err(NOT_FINITE) }
+    if number.is_finite() {
+        Ok(number != 0.0 || number.is_sign_positive())
+    } else {
+        Err(NOT_FINITE)
+    }
 }
 
 fn string_map_keeps(pairs: StringPairs<'_>) -> Result<bool, &'static str> {
@@ -70,7 +76,9 @@ fn rebuilt(value: &EncodedValue) -> Result<EncodedValue, WireError> {
         match token {
             // Adding zero makes 0.0 of -0.0 and leaves everything else.
             Token::Float(number) => builder.leaf(&Token::Float(number + 0.0))?,
-            Token::Vector(numbers) => builder.leaf(&Token::Vector(numbers.map(|number| number + 0.0)))?,
+            Token::Vector(numbers) => {
+                builder.leaf(&Token::Vector(numbers.map(|number| number + 0.0)))?
+            }
             Token::LazyStringMap(pairs) => builder.string_map(&sorted(pairs))?,
             other => builder.token(&other)?,
         }
@@ -78,8 +86,11 @@ fn rebuilt(value: &EncodedValue) -> Result<EncodedValue, WireError> {
     builder.finish()
 }
 
-/// A `LazyStringMap` in the order in which a store gives it back: jsonb keeps neither order nor duplicates.
-pub(crate) fn sorted<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+/// A `LazyStringMap` in the order in which a store gives it back: jsonb keeps neither order nor
+/// duplicates.
+pub(crate) fn sorted<'a>(
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Vec<(&'a str, &'a str)> {
     pairs.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
 }
 
@@ -91,7 +102,9 @@ fn broken(_: WireError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::data::KhronosValue::{self, Float, LazyStringMap, List, Map, Null, Text, Vector};
+    use crate::wire::data::KhronosValue::{
+        self, Float, LazyStringMap, List, Map, Null, Text, Vector,
+    };
     use crate::wire::pack::value::{decode, encode};
 
     fn nested(levels: usize) -> KhronosValue {
@@ -102,7 +115,9 @@ mod tests {
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> KhronosValue {
-        LazyStringMap(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        LazyStringMap(
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        )
     }
 
     #[test]
@@ -126,7 +141,14 @@ mod tests {
     fn what_is_within_the_rules_is_kept() {
         let largest = Text("x".repeat(256 * 1024 - 11));
         assert_eq!(encode(&largest).as_bytes().len(), 256 * 1024);
-        for value in [Null, nested(32), largest, Float(0.1), Vector([1.0, 0.0, -2.5]), pairs(&[("a", ""), ("b", "")])] {
+        for value in [
+            Null,
+            nested(32),
+            largest,
+            Float(0.1),
+            Vector([1.0, 0.0, -2.5]),
+            pairs(&[("a", ""), ("b", "")]),
+        ] {
             let encoded = encode(&value);
             assert_eq!(storable(&encoded), Ok(encoded));
         }

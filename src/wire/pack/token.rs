@@ -1,6 +1,7 @@
 //! The parts that a `KhronosValue` is read and written in, and how each of them is written.
 //!
-//! [`super::walk`] reads them, [`super::build`] takes them; they borrow from the message and allocate nothing.
+//! [`super::walk`] reads them, [`super::build`] takes them; they borrow from the message and
+//! allocate nothing.
 
 use super::reader::{Item, Reader};
 use super::shape::text;
@@ -65,7 +66,8 @@ impl Token<'_> {
         }
     }
 
-    /// Writes it in its canonical form: a leaf whole, of a `Map` or `List` the beginning. Nothing for [`Token::End`].
+    /// Writes it in its canonical form: a leaf whole, of a `Map` or `List` the beginning. Nothing
+    /// for [`Token::End`].
     ///
     /// Who writes a map puts `writer.array(2)` before each of its keys: the head of the pair.
     pub fn write(&self, writer: &mut Writer) {
@@ -124,7 +126,10 @@ impl Token<'_> {
 }
 
 /// Writes a `LazyStringMap`.
-pub(crate) fn write_string_map<'s>(pairs: impl ExactSizeIterator<Item = (&'s str, &'s str)>, writer: &mut Writer) {
+pub(crate) fn write_string_map<'s>(
+    pairs: impl ExactSizeIterator<Item = (&'s str, &'s str)>,
+    writer: &mut Writer,
+) {
     writer.encoded(b"\x81\xadLazyStringMap");
     writer.map(pairs.len());
     for (key, value) in pairs {
@@ -170,7 +175,9 @@ impl Octets<'_> {
         writer.array(self.len);
         match &self.source {
             Source::Bin(bytes) => bytes.iter().for_each(|byte| writer.unsigned((*byte).into())),
-            Source::Items(_) => self.to_vec().iter().for_each(|byte| writer.unsigned((*byte).into())),
+            Source::Items(_) => {
+                self.to_vec().iter().for_each(|byte| writer.unsigned((*byte).into()))
+            }
         }
     }
 
@@ -190,7 +197,8 @@ impl Octets<'_> {
             Source::Bin(bytes) => bytes.to_vec(),
             Source::Items(items) => {
                 let mut items = items.clone();
-                // Every byte takes at least one in the message, so this room is no larger than the message.
+                // Every byte takes at least one in the message, so this room is no larger than the
+                // message.
                 let mut bytes = Vec::with_capacity(self.len);
                 bytes.extend((0..self.len).map_while(|_| octet(&mut items).ok()));
                 bytes
@@ -207,7 +215,8 @@ fn octet(reader: &mut Reader<'_>) -> Result<u8, WireError> {
     }
 }
 
-/// The pairs of a `LazyStringMap`, still as they lie in the message. Iterates over them in their order.
+/// The pairs of a `LazyStringMap`, still as they lie in the message. Iterates over them in their
+/// order.
 #[derive(Debug, Clone)]
 pub struct StringPairs<'a> {
     /// Behind the head of the map; the pairs have been checked.

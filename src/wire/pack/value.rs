@@ -1,8 +1,9 @@
-//! `KhronosValue` ↔ its bytes: the tree form, and the bytes alone, checked and brought into their canonical form.
+//! `KhronosValue` ↔ its bytes: the tree form, and the bytes alone, checked and brought into their
+//! canonical form.
 //!
-//! Values travel as [`EncodedValue`]s, which are canonical: whoever looks inside one (a [`Walk`]) finds one form only. A
-//! value that comes in another form is written anew, once, where it enters. Nothing here recurses: open containers are
-//! on stacks that `WIRE_DEPTH_MAX` bounds.
+//! Values travel as [`EncodedValue`]s, which are canonical: whoever looks inside one (a [`Walk`])
+//! finds one form only. A value that comes in another form is written anew, once, where it enters.
+//! Nothing here recurses: open containers are on stacks that `WIRE_DEPTH_MAX` bounds.
 
 use super::reader::Reader;
 use super::shape::{Decode, Encode};
@@ -16,7 +17,8 @@ pub use super::storable::storable;
 
 /// The bytes of a value.
 ///
-/// A value that was built by hand and nests deeper than `WIRE_DEPTH_MAX` is encoded too, but nobody decodes it.
+/// A value that was built by hand and nests deeper than `WIRE_DEPTH_MAX` is encoded too, but nobody
+/// decodes it.
 pub fn encode(value: &KhronosValue) -> EncodedValue {
     let mut writer = Writer::default();
     write(value, &mut writer);
@@ -80,7 +82,8 @@ fn write_anew(reader: Reader<'_>) -> Result<EncodedValue, WireError> {
         if is_key {
             writer.array(2);
         }
-        // Not through a Builder: the lengths are known, and filling them in afterwards would move what stands behind.
+        // Not through a Builder: the lengths are known, and filling them in afterwards would move
+        // what stands behind.
         token.write(&mut writer);
     }
 }
@@ -136,7 +139,10 @@ fn write_leaf(value: &KhronosValue, writer: &mut Writer) {
         KhronosValue::Interval(span) => Token::Interval(*span),
         KhronosValue::TimeZone(name) => Token::TimeZone(name),
         KhronosValue::LazyStringMap(pairs) => {
-            return write_string_map(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())), writer);
+            return write_string_map(
+                pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())),
+                writer,
+            );
         }
         KhronosValue::Null => Token::Null,
         KhronosValue::Map(_) | KhronosValue::List(_) => return,
@@ -154,7 +160,8 @@ fn tree(walk: &mut Walk<'_>) -> Result<KhronosValue, WireError> {
     let mut open: Vec<Unfinished> = Vec::new();
     while let Some(token) = walk.next()? {
         let value = match token {
-            // Limit: a value in memory is several times its least encoding, so room is not made by the claim alone.
+            // Limit: a value in memory is several times its least encoding, so room is not made by
+            // the claim alone.
             Token::List(len) => {
                 open.push(Unfinished::List(Vec::with_capacity(len.min(64))));
                 continue;
@@ -195,9 +202,9 @@ fn tree_leaf(token: Token<'_>) -> KhronosValue {
         Token::Timestamptz(time) => KhronosValue::Timestamptz(time),
         Token::Interval(span) => KhronosValue::Interval(span),
         Token::TimeZone(name) => KhronosValue::TimeZone(name.to_owned()),
-        Token::LazyStringMap(pairs) => {
-            KhronosValue::LazyStringMap(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-        }
+        Token::LazyStringMap(pairs) => KhronosValue::LazyStringMap(
+            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        ),
         Token::Null | Token::Map(_) | Token::List(_) | Token::End => KhronosValue::Null,
     }
 }
@@ -225,7 +232,8 @@ mod tests {
             assert_eq!(tree.clone(), tree);
             assert!(format!("{tree:?}").contains("Null"));
         };
-        let thread = std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(work).expect("a thread");
+        let thread =
+            std::thread::Builder::new().stack_size(2 * 1024 * 1024).spawn(work).expect("a thread");
         thread.join().expect("no overflow");
     }
 

@@ -1,7 +1,8 @@
-//! Walks a `KhronosValue` on its bytes, token by token: the one place that knows how each variant is written.
+//! Walks a `KhronosValue` on its bytes, token by token: the one place that knows how each variant
+//! is written.
 //!
-//! Everything that looks inside a value stands on it: checks, trees, JSON, Luau. It builds nothing and does not recurse:
-//! open containers are on a stack of its own, bounded by `WIRE_DEPTH_MAX`.
+//! Everything that looks inside a value stands on it: checks, trees, JSON, Luau. It builds nothing
+//! and does not recurse: open containers are on a stack of its own, bounded by `WIRE_DEPTH_MAX`.
 
 use super::reader::{Item, Reader};
 use super::shape::{Decode, Envelope, Name, array, text, text_from_str};
@@ -53,7 +54,9 @@ impl Variant {
     fn of(name: Name<'_>) -> Option<Self> {
         match name {
             Name::Text(name) => Self::named(name),
-            Name::Index(index) => usize::try_from(index).ok().and_then(|index| VARIANTS.get(index).copied()),
+            Name::Index(index) => {
+                usize::try_from(index).ok().and_then(|index| VARIANTS.get(index).copied())
+            }
         }
     }
 
@@ -84,7 +87,8 @@ impl Variant {
 pub struct Walk<'a> {
     reader: Reader<'a>,
     open: Vec<Level>,
-    /// Levels as the reference counts them: arrays and maps, but not the map around an enum's value.
+    /// Levels as the reference counts them: arrays and maps, but not the map around an enum's
+    /// value.
     depth: usize,
     started: bool,
 }
@@ -123,7 +127,8 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// The bytes there are no value.
-    #[allow(clippy::should_implement_trait)] // An iterator of results invites to drop errors in adaptors.
+    // An iterator of results invites to drop errors in adaptors.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Token<'a>>, WireError> {
         match self.open.last_mut() {
             None if self.started => return Ok(None),
@@ -143,7 +148,8 @@ impl<'a> Walk<'a> {
         self.value().map(Some)
     }
 
-    /// Whether the innermost open container is a map, and no pair of it has been begun and not completed.
+    /// Whether the innermost open container is a map, and no pair of it has been begun and not
+    /// completed.
     pub fn is_between_pairs(&self) -> bool {
         self.open.last().is_some_and(|level| level.is_map && level.left % 2 == 0)
     }
@@ -186,7 +192,8 @@ impl<'a> Walk<'a> {
     fn value(&mut self) -> Result<Token<'a>, WireError> {
         let reader = &mut self.reader;
         let envelope = Envelope::read(reader)?;
-        let variant = Variant::of(envelope.name).ok_or(WireError::Invalid("not a variant of a value"))?;
+        let variant =
+            Variant::of(envelope.name).ok_or(WireError::Invalid("not a variant of a value"))?;
         if !envelope.has_value && variant != Variant::Null {
             return Err(WireError::Invalid("a variant without its value"));
         }
@@ -271,7 +278,9 @@ impl<'a> Walk<'a> {
             _ => return Err(WireError::Invalid("expected seconds and nanoseconds")),
         };
         let nanos = u32::try_from(nanos).ok();
-        nanos.and_then(|nanos| Interval::new(secs, nanos)).ok_or(WireError::Invalid("a span of time out of bounds"))
+        nanos
+            .and_then(|nanos| Interval::new(secs, nanos))
+            .ok_or(WireError::Invalid("a span of time out of bounds"))
     }
 
     fn string_map(&mut self) -> Result<StringPairs<'a>, WireError> {
@@ -344,5 +353,9 @@ fn timestamp(reader: &mut Reader<'_>) -> Result<Timestamp, WireError> {
 
 fn time_zone<'a>(reader: &mut Reader<'a>) -> Result<&'a str, WireError> {
     let name = text_from_str(reader)?;
-    if timezone::is_known(name) { Ok(name) } else { Err(WireError::Invalid("not the name of a time zone")) }
+    if timezone::is_known(name) {
+        Ok(name)
+    } else {
+        Err(WireError::Invalid("not the name of a time zone"))
+    }
 }

@@ -1,4 +1,5 @@
-//! Writes MessagePack in its shortest forms into a `Vec`: the primitive under every encoder of ours.
+//! Writes MessagePack in its shortest forms into a `Vec`: the primitive under every encoder of
+//! ours.
 
 use rmp::encode;
 
@@ -111,7 +112,8 @@ impl Writer {
         self.bytes.split_off(at)
     }
 
-    /// Starts a container whose length is not known yet; [`Writer::close_array`] or [`Writer::close_map`] puts its head.
+    /// Starts a container whose length is not known yet; [`Writer::close_array`] or
+    /// [`Writer::close_map`] puts its head.
     pub fn open(&mut self) -> Open {
         let at = self.bytes.len();
         // Room for the shortest head, which is what most containers need.
@@ -145,7 +147,8 @@ impl Writer {
 
     /// `write` fills a head in and returns how much room it left.
     ///
-    /// A head of more than a byte moves what stands behind it: once for each container of more than 15 items.
+    /// A head of more than a byte moves what stands behind it: once for each container of more than
+    /// 15 items.
     fn put_head(&mut self, open: Open, write: impl FnOnce(&mut [u8]) -> usize) {
         let mut head = [0; 5];
         let unused = write(&mut head);

@@ -1,4 +1,5 @@
-//! Callers of the internal API, who check each answer, and the ledger in which they write what they got.
+//! Callers of the internal API, who check each answer, and the ledger in which they write what they
+//! got.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -95,7 +96,12 @@ impl Ledger {
     /// A worker is about to be killed: what is under way there is written down.
     pub(crate) fn note_kill(&self, worker: usize) {
         let mut books = self.lock();
-        let calls = books.under_way.iter().filter(|(_, at)| **at == worker).map(|(call, _)| *call).collect();
+        let calls = books
+            .under_way
+            .iter()
+            .filter(|(_, at)| **at == worker)
+            .map(|(call, _)| *call)
+            .collect();
         books.kills.push(Kill { calls, has_hit: false });
     }
 
@@ -119,7 +125,8 @@ impl Ledger {
             // Writing into a String cannot fail.
             let _ = write!(text, ", {kind} {count}");
         }
-        let acknowledged: usize = books.accounts.values().map(|account| account.acknowledged.len()).sum();
+        let acknowledged: usize =
+            books.accounts.values().map(|account| account.acknowledged.len()).sum();
         let unknown: u64 = books.accounts.values().map(|account| account.unknown).sum();
         let _ = write!(
             text,
@@ -143,7 +150,12 @@ impl Ledger {
             wrong.push(format!("and {} more", books.wrongs - wrong.len() as u64));
         }
         for late in books.late.iter().filter(|late| late.by(clock) > LATE_MAX).take(WRONGS_TOLD) {
-            wrong.push(format!("{} with a deadline of {:?} came {:?} late", late.what, late.deadline, late.by(clock)));
+            wrong.push(format!(
+                "{} with a deadline of {:?} came {:?} late",
+                late.what,
+                late.deadline,
+                late.by(clock)
+            ));
         }
         for (tenant, account) in &books.accounts {
             let stored = site.stored_count(*tenant);
@@ -215,7 +227,9 @@ fn ask(random: &mut Random) -> Asked {
         9..=15 => {
             let data = match random.below(3) {
                 0 => Value::from("x".repeat(random.below(30_000) as usize)),
-                1 => serde_json::json!({ "number": random.next() >> 12, "list": [1, null, "three", 4.5] }),
+                1 => {
+                    serde_json::json!({ "number": random.next() >> 12, "list": [1, null, "three", 4.5] })
+                }
                 _ => Value::from(random.next() >> 12),
             };
             Asked { name: "ECHO", expected: Some(data.clone()), data, deadline }
@@ -224,7 +238,12 @@ fn ask(random: &mut Random) -> Asked {
             let mark = random.below(1_000_000);
             let seconds = random.below(800) as f64 / 1000.0;
             let data = serde_json::json!({ "mark": mark, "seconds": seconds });
-            Asked { name: "WAIT", data, deadline, expected: Some(Value::from(format!("waited {mark}"))) }
+            Asked {
+                name: "WAIT",
+                data,
+                deadline,
+                expected: Some(Value::from(format!("waited {mark}"))),
+            }
         }
         _ => Asked { name: "FAIL", data: Value::Null, deadline, expected: Some(Value::Null) },
     }

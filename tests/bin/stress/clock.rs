@@ -1,7 +1,8 @@
-//! How late this machine is by itself, and when the master was made to stand still: neither is the master's doing, so both
-//! are taken off what a caller waited beyond its deadline.
+//! How late this machine is by itself, and when the master was made to stand still: neither is the
+//! master's doing, so both are taken off what a caller waited beyond its deadline.
 //!
-//! A thread wants to wake up every ten milliseconds. What it oversleeps is what any thread here may oversleep.
+//! A thread wants to wake up every ten milliseconds. What it oversleeps is what any thread here may
+//! oversleep.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,7 +42,8 @@ impl Clock {
         self.gaps.lock().expect("no panic under this lock").push((since, Instant::now()));
     }
 
-    /// How much of a time does not count. To be asked later than that: a gap is known when it is over.
+    /// How much of a time does not count. To be asked later than that: a gap is known when it is
+    /// over.
     pub(crate) fn lost_between(&self, begun: Instant, ended: Instant) -> Duration {
         let mut gaps: Vec<_> = self.gaps.lock().expect("no panic under this lock").clone();
         gaps.sort_unstable();

@@ -1,12 +1,18 @@
-//! `make stress`: a real master under everything at once, by a seed. Callers check each answer while workers are killed, stopped and
-//! restarted, links break, and the master or its store stands still; in the end the books must balance. Not a test of
-//! `make test`: it takes as long as it is told to, and wants the machine for itself.
+//! `make stress`: a real master under everything at once, by a seed. Callers check each answer
+//! while workers are killed, stopped and restarted, links break, and the master or its store stands
+//! still; in the end the books must balance. Not a test of `make test`: it takes as long as it is
+//! told to, and wants the machine for itself.
 //!
-//! `stress BINARY`, with STRESS_SECONDS (60), STRESS_SEED (of the day), STRESS_WORKERS (4), STRESS_TENANTS (64),
-//! STRESS_CALLERS (24). With MESOPHYLL_TEST_POSTGRES_URL in STRESS_STORE=postgres the store is a database of its own there, which
-//! is locked now and then; else it is an embedded one, which stands still with the master only.
+//! `stress BINARY`, with STRESS_SECONDS (60), STRESS_SEED (of the day), STRESS_WORKERS (4),
+//! STRESS_TENANTS (64), STRESS_CALLERS (24). With MESOPHYLL_TEST_POSTGRES_URL in
+//! STRESS_STORE=postgres the store is a database of its own there, which is locked now and then;
+//! else it is an embedded one, which stands still with the master only.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program, and what it prints is its interface")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program, and what it prints is its interface"
+)]
 
 mod callers;
 mod clock;
@@ -84,7 +90,11 @@ fn main() -> ExitCode {
     for wrong in &wrong {
         println!("WRONG: {wrong}");
     }
-    println!("{} (STRESS_SEED={})", if wrong.is_empty() { "all is well" } else { "FAILED" }, plan.seed);
+    println!(
+        "{} (STRESS_SEED={})",
+        if wrong.is_empty() { "all is well" } else { "FAILED" },
+        plan.seed
+    );
     ExitCode::from(u8::from(!wrong.is_empty()))
 }
 

@@ -1,7 +1,7 @@
 //! Everything that happens to the master and its workers meanwhile, by the seed.
 //!
-//! A worker that fails five times in a minute is given up, which is right and would end the run early: so each worker has a
-//! budget of what ends its process. What a worker survives has none.
+//! A worker that fails five times in a minute is given up, which is right and would end the run
+//! early: so each worker has a budget of what ends its process. What a worker survives has none.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use super::process::signal;
 use super::random::Random;
 use super::site::Site;
 
-/// Deaths of one worker within [`WINDOW`]: below the five that make it failed, with one to spare for a storm.
+/// Deaths of one worker within [`WINDOW`]: below the five that make it failed, with one to spare
+/// for a storm.
 const DEATHS_MAX: usize = 3;
 const WINDOW: Duration = Duration::from_secs(65);
 
@@ -110,7 +111,9 @@ impl<'a> Mischief<'a> {
     /// The workers that may still die without being given up.
     fn mortal(&mut self) -> Vec<usize> {
         let now = Instant::now();
-        self.deaths.iter_mut().for_each(|deaths| deaths.retain(|at| now.duration_since(*at) < WINDOW));
+        self.deaths
+            .iter_mut()
+            .for_each(|deaths| deaths.retain(|at| now.duration_since(*at) < WINDOW));
         (0..self.workers).filter(|worker| self.deaths[*worker].len() < DEATHS_MAX).collect()
     }
 
@@ -197,7 +200,8 @@ impl<'a> Mischief<'a> {
     }
 
     pub(crate) fn summary(&self) -> String {
-        let done: Vec<String> = self.done.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        let done: Vec<String> =
+            self.done.iter().map(|(what, count)| format!("{what} {count}")).collect();
         let mut faults: BTreeMap<Fault, u64> = BTreeMap::new();
         for (fault, count) in self.site.proxies.iter().flat_map(|proxy| proxy.happened()) {
             *faults.entry(fault).or_default() += count;
@@ -211,7 +215,9 @@ impl<'a> Mischief<'a> {
 
     pub(crate) fn check(&self) -> Vec<String> {
         match self.ledger.kills() {
-            (_, 0) => vec!["no kill hit a worker with events in flight: this run says nothing".to_owned()],
+            (_, 0) => {
+                vec!["no kill hit a worker with events in flight: this run says nothing".to_owned()]
+            }
             _ => Vec::new(),
         }
     }

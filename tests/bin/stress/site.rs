@@ -1,7 +1,9 @@
-//! The master under stress: its folder, its store, its workers behind a proxy each, and what Linux says of it.
+//! The master under stress: its folder, its store, its workers behind a proxy each, and what Linux
+//! says of it.
 //!
-//! The master is the real binary and starts its workers itself. So that they come through proxies all the same, it runs from a
-//! link to the binary, whose place a script takes once it runs: the script starts the same binary with another `--master`.
+//! The master is the real binary and starts its workers itself. So that they come through proxies
+//! all the same, it runs from a link to the binary, whose place a script takes once it runs: the
+//! script starts the same binary with another `--master`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +26,8 @@ use super::{DEADLINE, Plan};
 
 const SECRET: &str = "a secret of the stress, 32 bytes or more";
 
-/// How soon a master that is idle has let go of what it had for its peers: idle connections last a minute.
+/// How soon a master that is idle has let go of what it had for its peers: idle connections last a
+/// minute.
 const QUIET: Duration = Duration::from_secs(90);
 
 pub(crate) struct Site {
@@ -55,9 +58,25 @@ impl Site {
         let log = fs::File::create(folder.join("master.log")).expect("a log");
         let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/templates");
         let mut command = Command::new(&link);
-        command.args(["master", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0", "--default-events", "*"]);
-        command.args(["--templates", templates, "--workers", &plan.workers.to_string(), "--store", &store]);
-        // Silence is noticed after six seconds. Tenants are in flight at many kills, none of which is their doing.
+        command.args([
+            "master",
+            "--listen",
+            "127.0.0.1:0",
+            "--api",
+            "127.0.0.1:0",
+            "--default-events",
+            "*",
+        ]);
+        command.args([
+            "--templates",
+            templates,
+            "--workers",
+            &plan.workers.to_string(),
+            "--store",
+            &store,
+        ]);
+        // Silence is noticed after six seconds. Tenants are in flight at many kills, none of which
+        // is their doing.
         command.args(["--heartbeat-interval", "2s", "--quarantine-after", "1024", "--log", "info"]);
         command.args(["--recycle-events", "2000"]);
         command.env("MESOPHYLL_API_SECRET", SECRET).stdout(Stdio::piped()).stderr(log);
@@ -66,9 +85,11 @@ impl Site {
         let stdout = process.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("a ready line");
         let ready: Value = serde_json::from_str(&line).expect("a ready line");
-        let address = |of: &str| ready[of].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        let address =
+            |of: &str| ready[of].as_str().and_then(|text| text.parse().ok()).expect("an address");
         let listen: SocketAddr = address("listen");
-        let proxies: Vec<Chaos> = (0..plan.workers).map(|id| Chaos::start(listen, plan.seed + id as u64)).collect();
+        let proxies: Vec<Chaos> =
+            (0..plan.workers).map(|id| Chaos::start(listen, plan.seed + id as u64)).collect();
         put_script(&link, &plan.binary, &proxies);
         let secret = Secret::new(SECRET.as_bytes().to_vec()).expect("long enough");
         let token = format!("Internal {}", mint(&secret, 7, u64::MAX / 2));
@@ -93,7 +114,10 @@ impl Site {
     }
 
     fn is_ready(&self) -> bool {
-        self.agent().get(format!("http://{}/readyz", self.api)).call().is_ok_and(|answer| answer.status() == 200)
+        self.agent()
+            .get(format!("http://{}/readyz", self.api))
+            .call()
+            .is_ok_and(|answer| answer.status() == 200)
     }
 
     /// The worker's process.
@@ -117,7 +141,8 @@ impl Site {
     ) -> Result<(u16, Value), String> {
         let path = format!("/i/dispatch-event/guild/{tenant}?deadline_ms={}", deadline.as_millis());
         let body = serde_json::json!({ "name": name, "data": data }).to_string();
-        let request = agent.post(format!("http://{}{path}", self.api)).header("Authorization", &self.token);
+        let request =
+            agent.post(format!("http://{}{path}", self.api)).header("Authorization", &self.token);
         let mut response = request.send(&body).map_err(|error| error.to_string())?;
         let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
         let value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
@@ -126,8 +151,10 @@ impl Site {
 
     /// A tenant's counter as it is in the store.
     pub(crate) fn stored_count(&self, tenant: u64) -> u64 {
-        let ask = || self.dispatch(&self.agent(), tenant, "COUNT", &Value::Null, Duration::from_secs(10));
-        let counted = eventually("a last count", || ask().ok().filter(|(status, _)| *status == 200));
+        let ask =
+            || self.dispatch(&self.agent(), tenant, "COUNT", &Value::Null, Duration::from_secs(10));
+        let counted =
+            eventually("a last count", || ask().ok().filter(|(status, _)| *status == 200));
         // It counted itself.
         counted.1.as_u64().unwrap_or(0) - 1
     }
@@ -171,7 +198,12 @@ impl Site {
         if status.code() != Some(0) {
             wrong.push(format!("the master ended with {status}"));
         }
-        wrong.extend(workers.values().filter(|pid| !is_gone(**pid)).map(|pid| format!("worker {pid} was left behind")));
+        wrong.extend(
+            workers
+                .values()
+                .filter(|pid| !is_gone(**pid))
+                .map(|pid| format!("worker {pid} was left behind")),
+        );
         let log = fs::read_to_string(self.folder.join("master.log")).unwrap_or_default();
         wrong.extend(log.lines().filter(|line| line.contains("panicked")).map(str::to_owned));
         let said = |text: &str| log.matches(text).count();
@@ -201,8 +233,11 @@ impl Drop for Site {
 
 /// Puts a script in the binary's place that starts a worker with its proxy as the master.
 fn put_script(place: &Path, binary: &Path, proxies: &[Chaos]) {
-    let cases: String =
-        proxies.iter().enumerate().map(|(id, proxy)| format!("    {id}) proxy={} ;;\n", proxy.address())).collect();
+    let cases: String = proxies
+        .iter()
+        .enumerate()
+        .map(|(id, proxy)| format!("    {id}) proxy={} ;;\n", proxy.address()))
+        .collect();
     let script = format!(
         "#!/bin/sh\nfor word do\n  shift\n  if [ \"$last\" = --id ]; then case $word in\n{cases}  esac; fi\n  \
          if [ \"$last\" = --master ]; then word=$proxy; fi\n  set -- \"$@\" \"$word\"\n  last=$word\ndone\nexec '{}' \"$@\"\n",
@@ -235,7 +270,8 @@ impl Facts {
             *threads.entry(kind).or_default() += 1;
         }
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
         let all: Vec<u32> = all_children(pid);
         let running = children_of(pid).len();
         Self {
@@ -253,9 +289,12 @@ impl Facts {
 
     /// Whether there is no more of anything that is counted; memory has a check of its own.
     fn is_within(&self, before: &Facts) -> bool {
-        // A connection to PostgreSQL is made when it is wanted first, and is a socket and what its private runtime needs.
+        // A connection to PostgreSQL is made when it is wanted first, and is a socket and what its
+        // private runtime needs.
         let fds_max = before.fds + 4 * before.threads.get("store-pg-").copied().unwrap_or(0);
-        self.thread_count() <= before.thread_count() && self.fds <= fds_max && self.children == before.children
+        self.thread_count() <= before.thread_count()
+            && self.fds <= fds_max
+            && self.children == before.children
     }
 
     /// What has grown.
@@ -264,9 +303,13 @@ impl Facts {
         if !after.is_within(before) || after.zombies > 0 {
             wrong.push(format!("something was left in the master: {before:?}, then {after:?}"));
         }
-        // The allocator keeps what it once needed; a leak would be many times as much in so many calls.
+        // The allocator keeps what it once needed; a leak would be many times as much in so many
+        // calls.
         if after.resident_kib > warm.resident_kib * 3 / 2 + 64 * 1024 {
-            wrong.push(format!("memory grew: {} KiB, then {} KiB", warm.resident_kib, after.resident_kib));
+            wrong.push(format!(
+                "memory grew: {} KiB, then {} KiB",
+                warm.resident_kib, after.resident_kib
+            ));
         }
         wrong
     }
@@ -289,8 +332,13 @@ impl fmt::Display for Facts {
 /// The children of a process, those that wait to be reaped too.
 fn all_children(parent: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).expect("it runs");
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+    let lists =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 /// A database of the run's own on the tests' PostgreSQL server.
@@ -303,11 +351,15 @@ pub(crate) struct Database {
 #[cfg(feature = "postgres")]
 impl Database {
     fn new(binary: &Path) -> Self {
-        let server = std::env::var("MESOPHYLL_TEST_POSTGRES_URL").expect("STRESS_STORE=postgres needs a server");
+        let server = std::env::var("MESOPHYLL_TEST_POSTGRES_URL")
+            .expect("STRESS_STORE=postgres needs a server");
         let name = format!("mesophyll_stress_{}", std::process::id());
         on(&server, &format!("CREATE DATABASE {name}"));
         let url = format!("{}/{name}", server.trim_end_matches('/'));
-        let migrated = Command::new(binary).args(["migrate", "--store", &url]).status().expect("the binary starts");
+        let migrated = Command::new(binary)
+            .args(["migrate", "--store", &url])
+            .status()
+            .expect("the binary starts");
         assert!(migrated.success(), "no tables");
         Self { server, name, url }
     }
@@ -317,7 +369,9 @@ impl Database {
         let seconds = time.as_secs_f64();
         on(
             &self.url,
-            &format!("BEGIN; LOCK TABLE tenant_kv IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds}); COMMIT"),
+            &format!(
+                "BEGIN; LOCK TABLE tenant_kv IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({seconds}); COMMIT"
+            ),
         );
     }
 }
@@ -331,7 +385,10 @@ impl Drop for Database {
 
 #[cfg(feature = "postgres")]
 fn on(url: &str, sql: &str) {
-    postgres::Client::connect(url, postgres::NoTls).expect("a connection").batch_execute(sql).expect("valid SQL");
+    postgres::Client::connect(url, postgres::NoTls)
+        .expect("a connection")
+        .batch_execute(sql)
+        .expect("valid SQL");
 }
 
 #[cfg(not(feature = "postgres"))]

@@ -1,5 +1,6 @@
-//! Links that break: a proxy between a real master and real workers that delays, stalls, throttles, cuts and corrupts what
-//! passes on `/ws` and `/db`, by a seed. Every dispatch has one outcome, nothing acknowledged is lost, and calm heals it all.
+//! Links that break: a proxy between a real master and real workers that delays, stalls, throttles,
+//! cuts and corrupts what passes on `/ws` and `/db`, by a seed. Every dispatch has one outcome,
+//! nothing acknowledged is lost, and calm heals it all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -63,13 +64,26 @@ impl Workers {
 fn master_behind_a_proxy(seed: u64) -> (Master, Workers) {
     let folder = TempDir::new();
     let tokens = ["a".repeat(64), "b".repeat(64)];
-    let file = write(folder.path(), "tokens.json", format!(r#"{{"0": "{}", "1": "{}"}}"#, tokens[0], tokens[1]));
+    let file = write(
+        folder.path(),
+        "tokens.json",
+        format!(r#"{{"0": "{}", "1": "{}"}}"#, tokens[0], tokens[1]),
+    );
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     let file = file.display().to_string();
-    let args = ["--external-workers", "--worker-tokens", &file, "--workers", "2", "--heartbeat-interval", "1s"];
+    let args = [
+        "--external-workers",
+        "--worker-tokens",
+        &file,
+        "--workers",
+        "2",
+        "--heartbeat-interval",
+        "1s",
+    ];
     let master = Master::start_in(folder, &args);
     let chaos = Chaos::start(master.listen(), seed);
-    let running = (0..2).map(|id| Mutex::new(Workers::start_worker(&chaos, id, &tokens[id]))).collect();
+    let running =
+        (0..2).map(|id| Mutex::new(Workers::start_worker(&chaos, id, &tokens[id]))).collect();
     let workers = Workers { chaos, running, tokens };
     master.wait_ready();
     (master, workers)
@@ -120,8 +134,8 @@ fn call(master: &Master, mut random: Random, done: &AtomicBool, tally: &Mutex<Ta
     }
 }
 
-/// Runs eight callers while the weather changes, four times at least and until `is_enough` has happened, however few bytes pass on a
-/// busy machine; then waits until all is well again.
+/// Runs eight callers while the weather changes, four times at least and until `is_enough` has
+/// happened, however few bytes pass on a busy machine; then waits until all is well again.
 fn storm(
     faults: &'static [Fault],
     seed: u64,
@@ -135,7 +149,9 @@ fn storm(
             scope.spawn(move || call(master, Random::new(seed + 100 + caller), done, tally));
         }
         let (begun, mut rounds) = (Instant::now(), 0);
-        let had_enough = || is_enough(&workers.chaos.happened(), &tally.lock().expect("no panic under this lock"));
+        let had_enough = || {
+            is_enough(&workers.chaos.happened(), &tally.lock().expect("no panic under this lock"))
+        };
         while rounds < 4 || !had_enough() && begun.elapsed() < 2 * DEADLINE {
             rounds += 1;
             workers.chaos.storm(Storm { faults, every_bytes: 60_000, most: u64::MAX });
@@ -166,8 +182,12 @@ fn storm(
 #[test]
 fn links_that_break_lose_nothing_that_was_acknowledged_and_double_nothing() {
     let seed = 5;
-    let felt = |tally: &Tally| tally.kinds.contains_key("ok") && tally.kinds.contains_key("OutcomeUnknown");
-    let is_enough = |happened: &BTreeMap<Fault, u64>, tally: &Tally| happened.len() == BREAKING.len() && felt(tally);
+    let felt = |tally: &Tally| {
+        tally.kinds.contains_key("ok") && tally.kinds.contains_key("OutcomeUnknown")
+    };
+    let is_enough = |happened: &BTreeMap<Fault, u64>, tally: &Tally| {
+        happened.len() == BREAKING.len() && felt(tally)
+    };
     let (master, workers, tally) = storm(BREAKING, seed, is_enough);
     let happened = workers.chaos.happened();
     assert!(BREAKING.iter().all(|fault| happened.contains_key(fault)), "{happened:?}");
@@ -190,8 +210,11 @@ fn links_that_break_lose_nothing_that_was_acknowledged_and_double_nothing() {
 #[test]
 fn bytes_that_change_on_the_way_leave_no_dispatch_without_an_outcome() {
     let felt = |tally: &Tally| tally.kinds.contains_key("ok") && tally.kinds.len() > 1;
-    let often = |happened: &BTreeMap<Fault, u64>| happened.get(&Fault::Corrupt).is_some_and(|times| *times > 10);
-    let (_master, workers, tally) = storm(&[Fault::Corrupt], 7, |happened, tally| often(happened) && felt(tally));
+    let often = |happened: &BTreeMap<Fault, u64>| {
+        happened.get(&Fault::Corrupt).is_some_and(|times| *times > 10)
+    };
+    let (_master, workers, tally) =
+        storm(&[Fault::Corrupt], 7, |happened, tally| often(happened) && felt(tally));
     let happened = workers.chaos.happened();
     assert!(often(&happened), "{happened:?}");
     assert!(felt(&tally), "no fault was felt: {:?}", tally.kinds);

@@ -1,5 +1,5 @@
-//! Clients by the thousand: connections that say nothing, half a request, or a byte now and then, first on one port and then on the
-//! other. Workers and dispatches go on meanwhile.
+//! Clients by the thousand: connections that say nothing, half a request, or a byte now and then,
+//! first on one port and then on the other. Workers and dispatches go on meanwhile.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -24,10 +24,12 @@ const RESERVED: u64 = 4000;
 /// Threads that open them.
 const CLIENTS: u64 = 8;
 
-/// Real events that must be served while connections come as fast as they can, and as many when none comes any more.
+/// Real events that must be served while connections come as fast as they can, and as many when
+/// none comes any more.
 const SERVED: u64 = 20;
 
-/// What the clients of a flood have done, and what became of those who came with real events meanwhile.
+/// What the clients of a flood have done, and what became of those who came with real events
+/// meanwhile.
 #[derive(Default)]
 struct Flood {
     opened: AtomicU64,
@@ -43,8 +45,8 @@ impl Flood {
         self.answered.load(Ordering::SeqCst)
     }
 
-    /// Opens connections of each kind, so many and until enough real events were served, and keeps that many; then sends a byte for
-    /// each slow one now and then.
+    /// Opens connections of each kind, so many and until enough real events were served, and keeps
+    /// that many; then sends a byte for each slow one now and then.
     fn client(&self, address: SocketAddr, count: u64) {
         let slow = b"GET /livez HTTP/1.1\r\nHost: x\r\nA-Header: of many, many, many, many, many, many letters";
         let until = Instant::now() + DEADLINE;
@@ -54,7 +56,8 @@ impl Flood {
                 break;
             }
             let socket = TcpStream::connect(address);
-            // A master that is behind with accepting refuses nobody; this machine may run out of ports.
+            // A master that is behind with accepting refuses nobody; this machine may run out of
+            // ports.
             let Ok(mut socket) = socket else { break };
             self.opened.fetch_add(1, Ordering::SeqCst);
             // Whoever was displaced meanwhile cannot write.
@@ -82,8 +85,9 @@ impl Flood {
     }
 }
 
-/// Counts again and again, a new connection each time, until told to stop and served often enough since the last connection came;
-/// says how often it was answered and refused since then. Whoever finds the port full may be refused; all others must be served.
+/// Counts again and again, a new connection each time, until told to stop and served often enough
+/// since the last connection came; says how often it was answered and refused since then. Whoever
+/// finds the port full may be refused; all others must be served.
 fn count(master: &Master, flood: &Flood, done: &AtomicBool) -> (u64, u64) {
     let until = Instant::now() + 2 * DEADLINE;
     let mut settled = None;
@@ -92,12 +96,18 @@ fn count(master: &Master, flood: &Flood, done: &AtomicBool) -> (u64, u64) {
         if settled.is_none() && flood.settled.load(Ordering::SeqCst) == CLIENTS {
             settled = Some(so_far);
         }
-        let since = settled.map_or((0, 0), |(answered, refused)| (so_far.0 - answered, so_far.1 - refused));
+        let since =
+            settled.map_or((0, 0), |(answered, refused)| (so_far.0 - answered, so_far.1 - refused));
         let is_enough = done.load(Ordering::SeqCst) && since.0 >= SERVED;
         if is_enough || Instant::now() > until {
             return since;
         }
-        let answer = try_post(master.api(), "/i/dispatch-event/guild/1", &token(7), r#"{"name":"COUNT","data":null}"#);
+        let answer = try_post(
+            master.api(),
+            "/i/dispatch-event/guild/1",
+            &token(7),
+            r#"{"name":"COUNT","data":null}"#,
+        );
         match answer {
             Ok((200, count)) => {
                 let answered = flood.answered.fetch_add(1, Ordering::SeqCst) + 1;
@@ -109,7 +119,8 @@ fn count(master: &Master, flood: &Flood, done: &AtomicBool) -> (u64, u64) {
                 flood.refused.fetch_add(1, Ordering::SeqCst);
             }
             Ok((status, body)) => panic!("{status}: {body}"),
-            // The connection ended before a word of an answer: it was displaced before its request was read.
+            // The connection ended before a word of an answer: it was displaced before its request
+            // was read.
             Err(_) => drop(flood.refused.fetch_add(1, Ordering::SeqCst)),
         }
     }
@@ -123,21 +134,29 @@ fn flood(address_of: fn(&Master) -> SocketAddr) {
     let master = Master::start(&["--workers", "2"]);
     master.wait_ready();
     let workers = workers_of(master.pid());
-    let (before, lines) = (memory_peak(master.pid()), master.running.stderr_so_far().lines().count());
+    let (before, lines) =
+        (memory_peak(master.pid()), master.running.stderr_so_far().lines().count());
     let (flood, done) = (Flood::default(), AtomicBool::new(false));
     let (answered, refused) = std::thread::scope(|scope| {
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|_| scope.spawn(|| flood.client(address_of(&master), connections / CLIENTS))).collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| flood.client(address_of(&master), connections / CLIENTS)))
+            .collect();
         let counting = scope.spawn(|| count(&master, &flood, &done));
         clients.into_iter().for_each(|client| client.join().expect("a client"));
         done.store(true, Ordering::SeqCst);
         counting.join().expect("it counts")
     });
     let opened = flood.opened.load(Ordering::SeqCst);
-    assert!(opened > 4 * HTTP_CONNECTIONS_MAX as u64 && opened >= connections * 9 / 10, "{opened} of {connections}");
+    assert!(
+        opened > 4 * HTTP_CONNECTIONS_MAX as u64 && opened >= connections * 9 / 10,
+        "{opened} of {connections}"
+    );
     let while_they_came = flood.answered() - answered;
     assert!(while_they_came >= SERVED, "{while_they_came} were served while connections came");
-    assert!(answered >= SERVED && answered > refused, "{answered} served, {refused} refused when none came any more");
+    assert!(
+        answered >= SERVED && answered > refused,
+        "{answered} served, {refused} refused when none came any more"
+    );
     assert_eq!(workers_of(master.pid()), workers, "a worker was lost");
     let grown = memory_peak(master.pid()).saturating_sub(before);
     // A thread for each of the connections that may be there at once.

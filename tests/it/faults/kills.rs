@@ -1,5 +1,5 @@
-//! kill -9 of a master under load, again and again on one store: no worker is left, no acknowledged write is lost, and the next
-//! start serves soon.
+//! kill -9 of a master under load, again and again on one store: no worker is left, no acknowledged
+//! write is lost, and the next start serves soon.
 //!
 //! Five rounds; STRESS_MASTER_KILLS says otherwise, which `make stress` does.
 
@@ -44,7 +44,12 @@ fn guild(tenant: u64) -> String {
 }
 
 /// Counts until nobody answers.
-fn count_until_the_end(master: &Master, mut random: Random, accounts: &Accounts, answered: &AtomicU64) {
+fn count_until_the_end(
+    master: &Master,
+    mut random: Random,
+    accounts: &Accounts,
+    answered: &AtomicU64,
+) {
     let token = token(7);
     loop {
         let tenant = random.below(TENANTS);
@@ -69,7 +74,11 @@ fn count_until_the_end(master: &Master, mut random: Random, accounts: &Accounts,
 }
 
 /// Counts, and kills the master in the middle; returns how long its workers lived on.
-fn kill_under_load(master: Master, random: &mut Random, accounts: &Accounts) -> (TempDir, Duration) {
+fn kill_under_load(
+    master: Master,
+    random: &mut Random,
+    accounts: &Accounts,
+) -> (TempDir, Duration) {
     let answered = AtomicU64::new(0);
     let workers = workers_of(master.pid());
     assert_eq!(workers.len(), 2);
@@ -80,17 +89,22 @@ fn kill_under_load(master: Master, random: &mut Random, accounts: &Accounts) -> 
             let (master, answered) = (&master, &answered);
             scope.spawn(move || count_until_the_end(master, random, accounts, answered));
         }
-        eventually("some counts are acknowledged", || (answered.load(Ordering::SeqCst) >= at_least).then_some(()));
+        eventually("some counts are acknowledged", || {
+            (answered.load(Ordering::SeqCst) >= at_least).then_some(())
+        });
         master.running.signal(Signal::KILL);
         Instant::now()
     });
-    within(ORPHANS_GONE, "no worker is left", || workers.values().all(|pid| is_gone(*pid)).then_some(()));
+    within(ORPHANS_GONE, "no worker is left", || {
+        workers.values().all(|pid| is_gone(*pid)).then_some(())
+    });
     (master.folder, killed.elapsed())
 }
 
 #[test]
 fn a_master_that_is_killed_under_load_leaves_no_worker_and_loses_nothing_and_the_next_one_serves() {
-    let rounds = std::env::var("STRESS_MASTER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let rounds =
+        std::env::var("STRESS_MASTER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let mut random = Random::new(20);
     let accounts = Accounts::default();
     let (mut starts, mut ends) = (Duration::ZERO, Duration::ZERO);
@@ -105,18 +119,27 @@ fn a_master_that_is_killed_under_load_leaves_no_worker_and_loses_nothing_and_the
         assert_eq!(master.dispatch(&guild(1), "ECHO", "1"), (200, Value::from(1)));
         let took = started.elapsed();
         (starts, ends) = (starts.max(took), ends.max(ended));
-        told(&format!("round {round}: its workers were gone after {ended:?}, the next one served after {took:?}"));
+        told(&format!(
+            "round {round}: its workers were gone after {ended:?}, the next one served after {took:?}"
+        ));
         for (tenant, account) in &mut *accounts.lock().expect("no panic under this lock") {
             let (status, count) = master.dispatch(&guild(*tenant), "COUNT", "null");
             assert_eq!(status, 200, "{count}");
             let count = count.as_u64().expect("a count");
-            let (sum, last) = (account.acknowledged.len() as u64, account.acknowledged.last().copied().unwrap_or(0));
+            let (sum, last) = (
+                account.acknowledged.len() as u64,
+                account.acknowledged.last().copied().unwrap_or(0),
+            );
             let (stored, unknown) = (count - 1, account.unknown);
-            assert!(last <= stored && sum <= stored && stored <= sum + unknown, "{stored}: {last}, {sum} + {unknown}");
+            assert!(
+                last <= stored && sum <= stored && stored <= sum + unknown,
+                "{stored}: {last}, {sum} + {unknown}"
+            );
             assert!(account.acknowledged.insert(count), "{count} was acknowledged before");
         }
     }
-    let acknowledged: usize = accounts.lock().expect("a lock").values().map(|account| account.acknowledged.len()).sum();
+    let acknowledged: usize =
+        accounts.lock().expect("a lock").values().map(|account| account.acknowledged.len()).sum();
     told(&format!(
         "{rounds} masters killed, {acknowledged} counts acknowledged and there; worst: {ends:?}, {starts:?}"
     ));

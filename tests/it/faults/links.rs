@@ -1,5 +1,5 @@
-//! What a worker may do to its link: garbage, too much, nothing, the same twice. The worker is somebody else's (external), so
-//! that nothing but the link can end it.
+//! What a worker may do to its link: garbage, too much, nothing, the same twice. The worker is
+//! somebody else's (external), so that nothing but the link can end it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -44,7 +44,8 @@ fn messages_that_are_too_large_are_cut_off_before_they_take_memory() {
         outcomes
     });
     expect_kinds(&outcomes, &["OutcomeUnknown", "NoWorker", "Deadline"]);
-    // One message of the largest size, read into a buffer that doubles, and what the allocator keeps of it.
+    // One message of the largest size, read into a buffer that doubles, and what the allocator
+    // keeps of it.
     scene.expect_calm(128, 60, "closed with code 1009");
 }
 
@@ -63,7 +64,8 @@ fn large_answers_that_nobody_asked_for_take_one_message_of_memory() {
 fn wait_flood(scene: &Scene, bytes: u64) {
     loop {
         let line = scene.wait_fault("flood: ");
-        let sent: u64 = line.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number");
+        let sent: u64 =
+            line.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number");
         if sent >= bytes {
             return;
         }
@@ -95,7 +97,10 @@ fn answers_that_nobody_asked_for_are_dropped_and_those_that_somebody_did_are_not
     });
     for (at, (kind, value)) in outcomes.iter().enumerate() {
         assert_eq!(kind, "ok", "{value}");
-        assert!(value.as_str().is_some_and(|text| text.starts_with(&format!("EVENT_{at} of "))), "{value}");
+        assert!(
+            value.as_str().is_some_and(|text| text.starts_with(&format!("EVENT_{at} of "))),
+            "{value}"
+        );
     }
     scene.expect_calm(64, 20, "");
 }
@@ -110,7 +115,10 @@ fn of_several_answers_the_first_one_counts() {
     });
     for (at, (kind, value)) in outcomes.iter().enumerate() {
         assert_eq!(kind, "ok", "{value}");
-        assert!(value.as_str().is_some_and(|text| text.starts_with(&format!("EVENT_{at} of "))), "{value}");
+        assert!(
+            value.as_str().is_some_and(|text| text.starts_with(&format!("EVENT_{at} of "))),
+            "{value}"
+        );
     }
     scene.expect_calm(64, 20, "");
 }
@@ -136,7 +144,9 @@ fn a_worker_that_reads_nothing_fills_a_bounded_queue_and_loses_its_link() {
     let large = format!("\"{}\"", "x".repeat(4 << 20));
     let outcomes = scene.meanwhile(|| {
         scene.wait_fault("reading nothing");
-        eventually("it is ready", || (scene.dispatch("FIRST", "1", SOON).0 == "Deadline").then_some(()));
+        eventually("it is ready", || {
+            (scene.dispatch("FIRST", "1", SOON).0 == "Deadline").then_some(())
+        });
         let mut outcomes = Vec::new();
         // Twelve times 4 MiB at once, until they have been refused for want of room.
         while !kinds(&outcomes).contains("Busy") {
@@ -242,7 +252,10 @@ fn what_a_worker_died_with_has_an_unknown_outcome_each() {
     assert!(count("OutcomeUnknown") >= 5, "{outcomes:?}");
     assert_eq!(count("OutcomeUnknown") + count("NoWorker"), 8, "{outcomes:?}");
     let text = outcomes.iter().find(|(kind, _)| kind == "OutcomeUnknown").map(|(_, text)| text);
-    assert!(text.and_then(Value::as_str).is_some_and(|text| text.contains("went away")), "{outcomes:?}");
+    assert!(
+        text.and_then(Value::as_str).is_some_and(|text| text.contains("went away")),
+        "{outcomes:?}"
+    );
     scene.expect_calm(64, 20, "");
 }
 

@@ -1,5 +1,6 @@
-//! Faults on purpose, with the real binary: workers that misbehave, clients that flood, links that break, a master that is
-//! killed. Each test proves that its fault took place, and that nobody else noticed.
+//! Faults on purpose, with the real binary: workers that misbehave, clients that flood, links that
+//! break, a master that is killed. Each test proves that its fault took place, and that nobody else
+//! noticed.
 
 mod chaos;
 mod clients;

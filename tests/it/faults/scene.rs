@@ -38,8 +38,8 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// Starts all three; returns when the good worker answers. Whoever is silent for long is cut off, but not the worker that a
-    /// busy machine holds up.
+    /// Starts all three; returns when the good worker answers. Whoever is silent for long is cut
+    /// off, but not the worker that a busy machine holds up.
     pub(super) fn start(fault: &str) -> Self {
         Self::with_heartbeats(fault, "5s")
     }
@@ -52,15 +52,28 @@ impl Scene {
         let file = write(folder.path(), "tokens.json", text);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("a mode");
         let file = file.display().to_string();
-        let args = ["--external-workers", "--worker-tokens", &file, "--workers", "2", "--heartbeat-interval", interval];
+        let args = [
+            "--external-workers",
+            "--worker-tokens",
+            &file,
+            "--workers",
+            "2",
+            "--heartbeat-interval",
+            interval,
+        ];
         let master = Master::start_in(folder, &[&args[..], &["--store", "memory:"]].concat());
         let address = master.listen().to_string();
-        let options = |id| ["--id", id, "--workers", "2", "--master", &address, "--lifeline", "stdin"];
-        let mut good =
-            mesophyll(&[&["worker"], &options("0")[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat());
+        let options =
+            |id| ["--id", id, "--workers", "2", "--master", &address, "--lifeline", "stdin"];
+        let mut good = mesophyll(
+            &[&["worker"], &options("0")[..], &["--templates", TEMPLATES, "--default-events", "*"]]
+                .concat(),
+        );
         good.env("MESOPHYLL_CLIENT_TOKEN", &tokens[0]);
         let (good, good_stdin) = Running::start_open(good);
-        eventually("the good worker answers", || (master.dispatch(&guild_on(0), "ECHO", "0").0 == 200).then_some(()));
+        eventually("the good worker answers", || {
+            (master.dispatch(&guild_on(0), "ECHO", "0").0 == 200).then_some(())
+        });
         let (memory_before, lines_before) = (memory_peak(master.pid()), log_lines(&master));
         let mut faulty = std::process::Command::new(example("faulty_worker"));
         faulty.arg(fault).args(options("1")).env("MESOPHYLL_CLIENT_TOKEN", &tokens[1]);
@@ -90,10 +103,17 @@ impl Scene {
     }
 
     /// Dispatches many events at once to the faulty worker; one outcome for each.
-    pub(super) fn dispatch_many(&self, count: usize, data: &str, deadline: Duration) -> Vec<Outcome> {
+    pub(super) fn dispatch_many(
+        &self,
+        count: usize,
+        data: &str,
+        deadline: Duration,
+    ) -> Vec<Outcome> {
         std::thread::scope(|scope| {
             let waits: Vec<_> = (0..count)
-                .map(|at| scope.spawn(move || self.dispatch(&format!("EVENT_{at}"), data, deadline)))
+                .map(|at| {
+                    scope.spawn(move || self.dispatch(&format!("EVENT_{at}"), data, deadline))
+                })
                 .collect();
             waits.into_iter().map(|wait| wait.join().expect("an outcome")).collect()
         })
@@ -124,8 +144,8 @@ impl Scene {
         log_lines(&self.master) - self.lines_before
     }
 
-    /// Checks what every fault must leave: a master that is not larger than this by more than `mib`, and a log that a person
-    /// can read, with `says` in it once.
+    /// Checks what every fault must leave: a master that is not larger than this by more than
+    /// `mib`, and a log that a person can read, with `says` in it once.
     pub(super) fn expect_calm(&self, mib: u64, lines: usize, says: &str) {
         let grown = memory_peak(self.master.pid()).saturating_sub(self.memory_before);
         assert!(grown <= mib * KIB, "the master grew by {grown} KiB");

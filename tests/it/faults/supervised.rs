@@ -1,5 +1,6 @@
-//! What a worker may do to whoever started it: end at once, end in the middle, not end, print without end. The worker is a
-//! supervised child beside a good one, behind a server and a pool as in a master.
+//! What a worker may do to whoever started it: end at once, end in the middle, not end, print
+//! without end. The worker is a supervised child beside a good one, behind a server and a pool as
+//! in a master.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::WorkerLike;
 use mesophyll::pool::process::supervisor::{Policy, State};
 use mesophyll::pool::{
-    ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle, WorkerReport,
+    ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerPool, WorkerProcessHandle,
+    WorkerReport,
 };
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
@@ -30,7 +32,8 @@ struct Supervised {
 
 impl Supervised {
     fn start(fault: &str, policy: Policy) -> Self {
-        // Fifteen seconds of silence: nobody here is silent, but for a while where the machine has too much to do.
+        // Fifteen seconds of silence: nobody here is silent, but for a while where the machine has
+        // too much to do.
         Self::with_heartbeats(fault, policy, Duration::from_secs(5))
     }
 
@@ -48,8 +51,12 @@ impl Supervised {
             let args = [fault, "--id", &id, "--master", &master, "--lifeline", "stdin"];
             let token = server.get_token_for_worker(worker_id).expect("a token").to_owned();
             let args = args.iter().map(Into::into).collect();
-            let child =
-                ChildSpec { program: Program::at(&example("faulty_worker")), args, token, spawner: spawner.clone() };
+            let child = ChildSpec {
+                program: Program::at(&example("faulty_worker")),
+                args,
+                token,
+                spawner: spawner.clone(),
+            };
             let config = ProcessConfig::new(worker_id, Some(child), policy);
             let worker = WorkerProcessHandle::start(config, || {}).expect("a loop");
             server.observe(worker_id, &worker.observer());
@@ -69,8 +76,17 @@ impl Supervised {
         self.faulty().report()
     }
 
-    fn dispatch(&self, worker: usize, name: &str, patience: Duration) -> Result<KhronosValue, DispatchError> {
-        let event = CreateEvent { name: name.to_owned(), author: None, data: EventData::Json(EncodedJson::null()) };
+    fn dispatch(
+        &self,
+        worker: usize,
+        name: &str,
+        patience: Duration,
+    ) -> Result<KhronosValue, DispatchError> {
+        let event = CreateEvent {
+            name: name.to_owned(),
+            author: None,
+            data: EventData::Json(EncodedJson::null()),
+        };
         let result = self.pool.dispatch_event(tenant_on(worker), event, Instant::now() + patience);
         result.map(|value| decode(&value).expect("a value"))
     }
@@ -81,7 +97,11 @@ impl Supervised {
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
-                    assert_eq!(self.dispatch(0, "ASKED", DEADLINE), Ok(answer(0, "ASKED")), "the good worker");
+                    assert_eq!(
+                        self.dispatch(0, "ASKED", DEADLINE),
+                        Ok(answer(0, "ASKED")),
+                        "the good worker"
+                    );
                 }
             });
             let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
@@ -115,7 +135,12 @@ fn answer(worker: usize, name: &str) -> KhronosValue {
 
 fn hasty() -> Policy {
     let millis = Duration::from_millis;
-    Policy { backoff_min: millis(1), backoff_max: millis(2), term_grace: millis(300), ..Policy::default() }
+    Policy {
+        backoff_min: millis(1),
+        backoff_max: millis(2),
+        term_grace: millis(300),
+        ..Policy::default()
+    }
 }
 
 /// A worker that never gets as far as a link ends as failed, and what waited for it with it.
@@ -155,11 +180,14 @@ fn a_worker_that_is_never_ready_is_ended_again_and_again_and_fails() {
 
 #[test]
 fn a_worker_that_beats_and_gets_nowhere_is_ended_with_what_it_hung_in() {
-    let supervised = Supervised::start("hangs", Policy { hang_timeout: Duration::from_secs(1), ..hasty() });
+    let supervised =
+        Supervised::start("hangs", Policy { hang_timeout: Duration::from_secs(1), ..hasty() });
     supervised.meanwhile(|| {
         let outcome = supervised.dispatch(1, "STUCK", DEADLINE);
         assert!(matches!(outcome, Err(DispatchError::OutcomeUnknown(_))), "{outcome:?}");
-        eventually("it is started again", || (supervised.report().restarts.total() == 1).then_some(()));
+        eventually("it is started again", || {
+            (supervised.report().restarts.total() == 1).then_some(())
+        });
     });
     let last_exit = supervised.report().last_exit.expect("a reason");
     assert!(last_exit.contains("STUCK"), "{last_exit}");
@@ -173,14 +201,22 @@ fn a_worker_that_crashes_on_an_event_is_started_again_and_the_event_is_not_sent_
         for restarts in 1..=2 {
             let outcome = supervised.dispatch(1, "DEADLY", DEADLINE);
             assert!(matches!(outcome, Err(DispatchError::OutcomeUnknown(_))), "{outcome:?}");
-            eventually("it is started again", || (supervised.report().restarts.total() == restarts).then_some(()));
+            eventually("it is started again", || {
+                (supervised.report().restarts.total() == restarts).then_some(())
+            });
             supervised.wait_state(State::Ready);
             let report = supervised.report();
             // An event that was sent again would have killed the new process, too.
-            assert_eq!((report.restarts.total(), report.in_flight, report.waiting), (restarts, 0, 0), "{report:?}");
+            assert_eq!(
+                (report.restarts.total(), report.in_flight, report.waiting),
+                (restarts, 0, 0),
+                "{report:?}"
+            );
         }
     });
-    assert!(supervised.report().last_exit.is_some_and(|exit| exit.starts_with("killed by signal 6")));
+    assert!(
+        supervised.report().last_exit.is_some_and(|exit| exit.starts_with("killed by signal 6"))
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The head of an HTTP request: what is taken keeps the rules of docs/protocol.md, whatever was sent.
+//! The head of an HTTP request: what is taken keeps the rules of docs/protocol.md, whatever was
+//! sent.
 
 use std::net::SocketAddr;
 
@@ -23,7 +24,10 @@ pub(super) fn http_head(bytes: &[u8]) {
         lines
             .iter()
             .skip(1)
-            .filter(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes())))
+            .filter(|line| {
+                line.get(..name.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+            })
             .count()
     };
     assert_eq!(named("transfer-encoding:"), 0, "framing that we do not speak");

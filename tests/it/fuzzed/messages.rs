@@ -1,8 +1,9 @@
-//! Messages of links and bodies of the database: what decodes can be written, and reads the same again.
+//! Messages of links and bodies of the database: what decodes can be written, and reads the same
+//! again.
 
 use mesophyll::wire::data::{
-    CreateEvent, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId,
-    TenantState,
+    CreateEvent, GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv,
+    PublicGlobalKeyValueOp, TenantId, TenantState,
 };
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use mesophyll::wire::pack::shape::{Decode, Encode};
@@ -12,7 +13,9 @@ pub(super) fn server_message(bytes: &[u8]) {
     let _ = ServerMessage::request_of(bytes);
     let Ok(Incoming::Message(message)) = ServerMessage::decode(bytes) else { return };
     let written = message.encode();
-    let Ok(Incoming::Message(read)) = ServerMessage::decode(&written) else { panic!("cannot read {message:?} again") };
+    let Ok(Incoming::Message(read)) = ServerMessage::decode(&written) else {
+        panic!("cannot read {message:?} again")
+    };
     assert_eq!(read.encode(), written);
 }
 
@@ -21,7 +24,9 @@ pub(super) fn client_message(bytes: &[u8]) {
     let _ = ClientMessage::request_of(bytes);
     let Ok(Incoming::Message(message)) = ClientMessage::decode(bytes) else { return };
     let written = message.encode();
-    let Ok(Incoming::Message(read)) = ClientMessage::decode(&written) else { panic!("cannot read {message:?} again") };
+    let Ok(Incoming::Message(read)) = ClientMessage::decode(&written) else {
+        panic!("cannot read {message:?} again")
+    };
     assert_eq!(read.encode(), written);
 }
 

@@ -1,7 +1,9 @@
-//! What must hold for any input: one check for each decoder and each model, with the inputs that fuzzing once found interesting.
+//! What must hold for any input: one check for each decoder and each model, with the inputs that
+//! fuzzing once found interesting.
 //!
-//! `make fuzz` drives the same checks with inputs of its own (fuzz/); `make test` runs the ones kept in tests/data/fuzz/, of which
-//! `make fuzz` starts too. So what fuzzing finds becomes a test by putting its file there.
+//! `make fuzz` drives the same checks with inputs of its own (fuzz/); `make test` runs the ones
+//! kept in tests/data/fuzz/, of which `make fuzz` starts too. So what fuzzing finds becomes a test
+//! by putting its file there.
 
 mod head;
 mod messages;
@@ -31,7 +33,8 @@ const CHECKS: &[(&str, Check)] = &[
 fn every_input_that_fuzzing_found_holds() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz");
     for (name, check) in CHECKS {
-        let inputs = fs::read_dir(root.join(name)).unwrap_or_else(|error| panic!("tests/data/fuzz/{name}: {error}"));
+        let inputs = fs::read_dir(root.join(name))
+            .unwrap_or_else(|error| panic!("tests/data/fuzz/{name}: {error}"));
         let mut count = 0;
         for input in inputs {
             let path = input.expect("an entry").path();
@@ -47,7 +50,8 @@ fn every_input_that_fuzzing_found_holds() {
 #[test]
 fn every_check_has_a_fuzz_target_and_every_target_a_check() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
-    let files = fs::read_dir(root).expect("the targets").map(|entry| entry.expect("an entry").file_name());
+    let files =
+        fs::read_dir(root).expect("the targets").map(|entry| entry.expect("an entry").file_name());
     let mut targets: Vec<String> =
         files.map(|name| name.to_string_lossy().trim_end_matches(".rs").to_owned()).collect();
     targets.sort_unstable();

@@ -1,4 +1,5 @@
-//! The map of pending requests against a model: nobody is lost, nobody answered twice, the first cause sticks.
+//! The map of pending requests against a model: nobody is lost, nobody answered twice, the first
+//! cause sticks.
 
 use std::collections::BTreeMap;
 

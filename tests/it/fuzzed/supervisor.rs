@@ -1,9 +1,12 @@
-//! The supervisor's steps under any events at any times: no process twice, no signal to one that is gone, no worker that is waited
-//! for for ever, and dispatches go to the link exactly while it is ready.
+//! The supervisor's steps under any events at any times: no process twice, no signal to one that is
+//! gone, no worker that is waited for for ever, and dispatches go to the link exactly while it is
+//! ready.
 
 use std::time::{Duration, Instant};
 
-use mesophyll::pool::process::supervisor::{Action, Cause, Event, Kind, Policy, State, Supervisor, Why};
+use mesophyll::pool::process::supervisor::{
+    Action, Cause, Event, Kind, Policy, State, Supervisor, Why,
+};
 
 /// Where dispatches go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +26,20 @@ struct World {
     route: Route,
 }
 
-/// The first byte says whose the worker is; two bytes each are a step: what happens, and how much later.
+/// The first byte says whose the worker is; two bytes each are a step: what happens, and how much
+/// later.
 pub(super) fn supervisor(bytes: &[u8]) {
     let Some((first, steps)) = bytes.split_first() else { return };
     let kind = if first % 4 == 0 { Kind::External } else { Kind::Child };
     let supervisor = Supervisor::new(kind, Policy::default());
-    let mut world = World { supervisor, kind, now: Instant::now(), has_process: false, spawns: 0, route: Route::Queue };
+    let mut world = World {
+        supervisor,
+        kind,
+        now: Instant::now(),
+        has_process: false,
+        spawns: 0,
+        route: Route::Queue,
+    };
     for step in steps.chunks_exact(2) {
         world.wait(step[1]);
         let Some(event) = world.event(step[0]) else { continue };
@@ -66,7 +77,8 @@ impl World {
     }
 
     fn step(&mut self, event: Event, jitter: f64) {
-        let is_tick_in_time = event == Event::Tick && self.supervisor.due().is_some_and(|due| due <= self.now);
+        let is_tick_in_time =
+            event == Event::Tick && self.supervisor.due().is_some_and(|due| due <= self.now);
         if matches!(event, Event::Exited(_) | Event::SpawnFailed(_)) {
             self.has_process = false;
         }
@@ -76,14 +88,17 @@ impl World {
         }
         let state = self.supervisor.state();
         let due = self.supervisor.due();
-        let told =
-            format!("{was} → {event:?} → {state}, due {:?}", due.map(|due| due.saturating_duration_since(self.now)));
+        let told = format!(
+            "{was} → {event:?} → {state}, due {:?}",
+            due.map(|due| due.saturating_duration_since(self.now))
+        );
         assert_eq!(self.route == Route::Link, state == State::Ready, "{told}");
         if matches!(state, State::Failed | State::Stopped) {
             assert_eq!(self.route, Route::Nobody, "{told}");
         }
         assert!(
-            self.supervisor.restarts().total() + 1 >= self.spawns && self.supervisor.restarts().total() <= self.spawns,
+            self.supervisor.restarts().total() + 1 >= self.spawns
+                && self.supervisor.restarts().total() <= self.spawns,
             "{told}"
         );
         if is_tick_in_time {
@@ -104,7 +119,9 @@ impl World {
                 self.has_process = true;
                 self.spawns += 1;
             }
-            Action::Terminate | Action::Kill => assert!(self.has_process, "{action:?} of a process that is gone"),
+            Action::Terminate | Action::Kill => {
+                assert!(self.has_process, "{action:?} of a process that is gone")
+            }
             Action::CloseLink => {}
             Action::RouteToLink => self.route = Route::Link,
             Action::RouteToQueue => self.route = Route::Queue,

@@ -1,4 +1,5 @@
-//! Values in their three forms (MessagePack, JSON text, PostgreSQL's jsonb), and the patterns that look for keys.
+//! Values in their three forms (MessagePack, JSON text, PostgreSQL's jsonb), and the patterns that
+//! look for keys.
 
 use mesophyll::store::pattern::{Pattern, fold};
 use mesophyll::wire::json::{
@@ -73,7 +74,11 @@ pub(super) fn pattern(bytes: &[u8]) {
     };
     let elements: Vec<char> = pattern.chars().collect();
     let key_chars: Vec<char> = key.chars().collect();
-    assert_eq!(compiled.matches(key), simple_match(&elements, &key_chars), "{pattern:?} on {key:?}");
+    assert_eq!(
+        compiled.matches(key),
+        simple_match(&elements, &key_chars),
+        "{pattern:?} on {key:?}"
+    );
 }
 
 /// Row by row over the pattern: which prefixes of the key it matches so far.
@@ -85,11 +90,16 @@ fn simple_match(pattern: &[char], key: &[char]) -> bool {
         let mut next = vec![false; key.len() + 1];
         match pattern[at] {
             '%' => {
-                let first = reached.iter().position(|is_reached| *is_reached).unwrap_or(key.len() + 1);
+                let first =
+                    reached.iter().position(|is_reached| *is_reached).unwrap_or(key.len() + 1);
                 next.iter_mut().skip(first).for_each(|is_reached| *is_reached = true);
             }
             char => {
-                let literal = if char == '\\' { Some(pattern[at + 1]) } else { Some(char).filter(|char| *char != '_') };
+                let literal = if char == '\\' {
+                    Some(pattern[at + 1])
+                } else {
+                    Some(char).filter(|char| *char != '_')
+                };
                 at += usize::from(char == '\\');
                 for (place, key_char) in key.iter().enumerate() {
                     let is_equal = literal.is_none_or(|literal| fold(literal) == fold(*key_char));

@@ -12,10 +12,12 @@ fn a_drop_finds_room_on_a_link_that_is_full_for_its_tenant() {
     let (answer_tx, answer_rx) = unbounded();
     let submit = |ticket, job| {
         let answer_tx = answer_tx.clone();
-        let answer = Answer::callback(move |result| answer_tx.send((ticket, result)).unwrap_or_default());
+        let answer =
+            Answer::callback(move |result| answer_tx.send((ticket, result)).unwrap_or_default());
         conn.submit(TENANT, Ticket(ticket), job, far(), answer);
     };
-    // The peer reads nothing, so that what does not fit into the socket's buffers stays in the queue.
+    // The peer reads nothing, so that what does not fit into the socket's buffers stays in the
+    // queue.
     let data = format!("\"{}\"", "x".repeat(60_000));
     let data = mesophyll::wire::json::event_data_from_json(data.as_bytes()).expect("JSON");
     let mut last = 0;
@@ -24,7 +26,10 @@ fn a_drop_finds_room_on_a_link_that_is_full_for_its_tenant() {
         submit(last, Job::Dispatch(event("FILL", data.clone())));
     }
     let (refused, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
-    assert!(refused == last && matches!(result, Err(DispatchError::Busy(_))), "{refused} of {last}: {result:?}");
+    assert!(
+        refused == last && matches!(result, Err(DispatchError::Busy(_))),
+        "{refused} of {last}: {result:?}"
+    );
     submit(last + 1, Job::DropTenant);
     assert_eq!(answer_rx.try_recv().ok(), None, "the drop waits for the worker");
 }

@@ -1,11 +1,13 @@
-//! A worker says that a tenant is not subscribed to an event, to masters that may know what that means.
+//! A worker says that a tenant is not subscribed to an event, to masters that may know what that
+//! means.
 
 use super::*;
 
 #[test]
 fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
     let master = Master::start(Duration::from_secs(5));
-    let state = TenantState { events: BTreeSet::from(["ONLY".to_owned()]), data: EncodedJson::null() };
+    let state =
+        TenantState { events: BTreeSet::from(["ONLY".to_owned()]), data: EncodedJson::null() };
     master.db.set_tenant_state(TENANT, &state).expect("set");
     let worker = Worker::start(&master);
     let conn = master.wait_ready();
@@ -18,8 +20,13 @@ fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
     drop(worker);
     // By hand: one that says so of a request that is not pending disturbs no other.
     let mut peer = master.raw_peer();
-    let mut say = |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
-    let ready = Ready { version: "ours".to_owned(), extensions: vec!["subscribed".to_owned()], ..Ready::default() };
+    let mut say =
+        |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
+    let ready = Ready {
+        version: "ours".to_owned(),
+        extensions: vec!["subscribed".to_owned()],
+        ..Ready::default()
+    };
     say(ClientMessage::Ready(ready));
     let conn = master.wait_ready();
     let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
@@ -31,9 +38,13 @@ fn a_worker_says_that_a_tenant_is_not_subscribed_before_it_answers() {
             break req_id.expect("one that is waited for");
         }
     };
-    let mut say = |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
+    let mut say =
+        |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
     say(ClientMessage::NotSubscribed { req_id: req_id ^ 1 });
-    say(ClientMessage::DispatchResponse { req_id, result: Ok(mesophyll::wire::data::EncodedValue::null()) });
+    say(ClientMessage::DispatchResponse {
+        req_id,
+        result: Ok(mesophyll::wire::data::EncodedValue::null()),
+    });
     pending.wait().expect("an answer");
     assert!(!slot.is_unsubscribed());
 }
@@ -54,14 +65,20 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
     let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
-    while !matches!(ClientMessage::decode(&next_message(&mut peer)), Ok(Incoming::Message(ClientMessage::Ready(_)))) {}
+    while !matches!(
+        ClientMessage::decode(&next_message(&mut peer)),
+        Ok(Incoming::Message(ClientMessage::Ready(_)))
+    ) {}
     let ask = |peer: &mut WebSocket<TcpStream>, req_id: u64| {
-        let message = ServerMessage::DispatchEvent { id: TENANT, event: named("E"), req_id: Some(req_id) };
+        let message =
+            ServerMessage::DispatchEvent { id: TENANT, event: named("E"), req_id: Some(req_id) };
         peer.send(Message::binary(message.encode())).expect("sent");
         let mut seen = Vec::new();
         loop {
             match ClientMessage::decode(&next_message(peer)) {
-                Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result })) if id == req_id => {
+                Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result }))
+                    if id == req_id =>
+                {
                     assert_eq!(result, Ok(mesophyll::wire::data::EncodedValue::null()));
                     break seen;
                 }

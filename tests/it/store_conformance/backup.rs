@@ -16,7 +16,9 @@ every_database! {
 }
 
 /// Everything there is, in an order of its own.
-fn all(store: impl Iterator<Item = Result<Exported, mesophyll::base::error::DbError>>) -> Vec<String> {
+fn all(
+    store: impl Iterator<Item = Result<Exported, mesophyll::base::error::DbError>>,
+) -> Vec<String> {
     let mut all: Vec<String> = store.map(|one| format!("{:?}", one.expect("readable"))).collect();
     all.sort();
     all
@@ -35,8 +37,9 @@ fn values(state: &DbState) -> Vec<Vec<u8>> {
 }
 
 fn fill(db: &TestDb) {
-    let data = mesophyll::wire::pack::plain::check(b"\x81\xa1a\xcb?\xf8\x00\x00\x00\x00\x00\x00".to_vec())
-        .expect("plain JSON");
+    let data =
+        mesophyll::wire::pack::plain::check(b"\x81\xa1a\xcb?\xf8\x00\x00\x00\x00\x00\x00".to_vec())
+            .expect("plain JSON");
     let state = TenantState { events: ["A".to_owned(), "B".to_owned()].into(), data };
     db.state.set_tenant_state(TENANT, &state).expect("set");
     db.state.set_standing(TENANT, Standing::Banned).expect("banned");
@@ -48,7 +51,9 @@ fn fill(db: &TestDb) {
     db.put("KEY 1", &["t", "s"], "another case");
     db.put("key 1", &["s", "t"], "set again");
     db.delete("key 2", &["s", "t"]);
-    db.tenants.kv_set(OTHER, super::scopes(&["#x"]), "ключ".to_owned(), text("\u{10ffff}")).expect("set");
+    db.tenants
+        .kv_set(OTHER, super::scopes(&["#x"]), "ключ".to_owned(), text("\u{10ffff}"))
+        .expect("set");
     let entry = |key: &str, version| CreateGlobalKv {
         key: key.to_owned(),
         version,
@@ -60,12 +65,20 @@ fn fill(db: &TestDb) {
         data: EncodedJson::null(),
     };
     for version in [-1, 1, 2] {
-        db.tenants.global_kv(TENANT, GlobalKeyValueOp::Create { entry: entry("a.tag", version) }).expect("published");
+        db.tenants
+            .global_kv(TENANT, GlobalKeyValueOp::Create { entry: entry("a.tag", version) })
+            .expect("published");
     }
     db.state.add_staff_entry("someone", entry("a.thing", 1)).expect("published");
-    let at = |key: &str, version| GlobalAddress { scope: "tags".to_owned(), key: key.to_owned(), version };
+    let at = |key: &str, version| GlobalAddress {
+        scope: "tags".to_owned(),
+        key: key.to_owned(),
+        version,
+    };
     db.state.global_change(at("a.thing", 1), GlobalChange::Price(Some(500))).expect("priced");
-    db.state.global_change(at("a.thing", 1), GlobalChange::Review("approved".to_owned())).expect("reviewed");
+    db.state
+        .global_change(at("a.thing", 1), GlobalChange::Review("approved".to_owned()))
+        .expect("reviewed");
     db.state.global_purchase(OTHER, at("a.thing", 1)).expect("purchased");
     db.state.global_purchase(TENANT, at("a.tag", -1)).expect("purchased");
     db.state.global_remove(at("a.tag", -1)).expect("removed; its purchase stays");
@@ -85,14 +98,21 @@ fn a_backup_holds_everything(kept: Kept, door: Door) {
     assert_eq!(frames.seen(), Totals { states: 2, records: 302, entries: 3, purchases: 2 });
     assert!(!file.exists(), "not before it is whole");
     restore.finish().expect("finished");
-    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "and nothing beside it");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        1,
+        "and nothing beside it"
+    );
     assert_eq!(check(&file), Ok(Vec::new()));
     let restored = RedbStore::open(&file).expect("opened");
     assert_eq!(all(restored.export().expect("begun")), all(db.state.export().expect("begun")));
     assert_eq!(restored.kv_usage(TENANT), db.state.kv_usage(TENANT));
     assert_eq!(restored.kv_list_scopes(TENANT), db.state.kv_list_scopes(TENANT));
     restored.close();
-    let restored = DbState::new(std::sync::Arc::new(RedbStore::open(&file).expect("opened")), Default::default());
+    let restored = DbState::new(
+        std::sync::Arc::new(RedbStore::open(&file).expect("opened")),
+        Default::default(),
+    );
     let restored = restored.expect("readable");
     assert_eq!(values(&restored), values(&db.state));
     assert_eq!((restored.standing(TENANT), restored.tenant_state(OTHER)), (Standing::Banned, None));

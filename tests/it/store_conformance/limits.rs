@@ -107,7 +107,8 @@ fn what_jsonb_cannot_keep_is_refused(kept: Kept, door: Door) {
     ] {
         refusal(db.set("k", &["s"], wire::pack::value::encode(&value)));
     }
-    db.set("k", &["s"], wire::pack::value::encode(&V::Buffer(vec![0, 1]))).expect("bytes are not text");
+    db.set("k", &["s"], wire::pack::value::encode(&V::Buffer(vec![0, 1])))
+        .expect("bytes are not text");
 }
 
 fn patterns_at_and_over_the_limit(kept: Kept, door: Door) {
@@ -138,7 +139,9 @@ fn the_quota_of_records_is_exact(kept: Kept, door: Door) {
     refusal(db.set("3", &["a"], text("v")));
     refusal(db.set("2", &["b"], text("v")));
     db.put("2", &["a"], "replacing is no new record");
-    db.tenants.kv_set(OTHER, scopes(&["a"]), "1".to_owned(), text("v")).expect("another tenant's quota is another");
+    db.tenants
+        .kv_set(OTHER, scopes(&["a"]), "1".to_owned(), text("v"))
+        .expect("another tenant's quota is another");
     db.delete("1", &["b"]);
     db.put("3", &["a"], "v");
     refusal(db.set("4", &["a"], text("v")));
@@ -181,14 +184,18 @@ fn a_find_answers_up_to_16_mib(kept: Kept, door: Door) {
     assert_eq!(db.found("large:1%", &["s"]).len(), 11);
 }
 
-/// Scopes count against the quota like everything else; there is no other limit on listing them, whatever the door.
+/// Scopes count against the quota like everything else; there is no other limit on listing them,
+/// whatever the door.
 #[test]
 fn as_many_scopes_are_listed_as_the_quota_has_room_for() {
     for door in [Door::Direct, Door::Http] {
         let db = TestDb::new(Kept::InMemory, door);
         for number in 0..10_000 {
-            let of: Vec<String> = (0..4).map(|part| format!("{number}:{part}:{}", "s".repeat(480))).collect();
-            db.state.kv_set(TENANT, Scopes::new(of), "k".to_owned(), &text("v")).expect("within the quota");
+            let of: Vec<String> =
+                (0..4).map(|part| format!("{number}:{part}:{}", "s".repeat(480))).collect();
+            db.state
+                .kv_set(TENANT, Scopes::new(of), "k".to_owned(), &text("v"))
+                .expect("within the quota");
         }
         let listed = db.tenants.kv_list_scopes(TENANT).expect("listed");
         assert_eq!(listed.len(), 40_000, "{door:?}");

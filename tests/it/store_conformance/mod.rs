@@ -1,5 +1,5 @@
-//! What every database must do, whatever store it is over and whatever door it is reached through. Each case runs once
-//! for each of them, on a new database.
+//! What every database must do, whatever store it is over and whatever door it is reached through.
+//! Each case runs once for each of them, on a new database.
 
 use mesophyll::base::error::DbError;
 use mesophyll::store::{DbOptions, Quota};
@@ -17,15 +17,20 @@ macro_rules! every_database {
         every_database!(@ redb_over_http, Kept::InRedb, Http, $($case),*);
         every_database!(@ redb_over_http_unchecked, Kept::InRedb, Unchecked, $($case),*);
         #[cfg(feature = "postgres")]
-        every_database!(@ postgres_in_c_direct, Kept::Postgres(Locale::C), Direct, $($case),*);
+        every_database!(@ postgres_in_c_direct, Kept::Postgres(Locale::C), Direct,
+            $($case),*);
         #[cfg(feature = "postgres")]
-        every_database!(@ postgres_in_utf8_direct, Kept::Postgres(Locale::Utf8), Direct, $($case),*);
+        every_database!(@ postgres_in_utf8_direct, Kept::Postgres(Locale::Utf8), Direct,
+            $($case),*);
         #[cfg(feature = "postgres")]
-        every_database!(@ postgres_in_c_over_http, Kept::Postgres(Locale::C), Http, $($case),*);
+        every_database!(@ postgres_in_c_over_http, Kept::Postgres(Locale::C), Http,
+            $($case),*);
         #[cfg(feature = "postgres")]
-        every_database!(@ postgres_in_utf8_over_http, Kept::Postgres(Locale::Utf8), Http, $($case),*);
+        every_database!(@ postgres_in_utf8_over_http, Kept::Postgres(Locale::Utf8), Http,
+            $($case),*);
         #[cfg(feature = "postgres")]
-        every_database!(@ postgres_over_http_unchecked, Kept::Postgres(Locale::Utf8), Unchecked, $($case),*);
+        every_database!(@ postgres_over_http_unchecked, Kept::Postgres(Locale::Utf8), Unchecked,
+            $($case),*);
     };
     (@ $name:ident, $kept:expr, $door:ident, $($case:ident),*) => {
         mod $name {
@@ -88,6 +93,10 @@ impl TestDb {
     }
 
     fn found(&self, pattern: &str, of: &[&str]) -> Vec<(String, Vec<String>)> {
-        self.find(pattern, of).expect("found").into_iter().map(|record| (record.key, record.scopes)).collect()
+        self.find(pattern, of)
+            .expect("found")
+            .into_iter()
+            .map(|record| (record.key, record.scopes))
+            .collect()
     }
 }

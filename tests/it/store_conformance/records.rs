@@ -2,7 +2,9 @@
 
 use mesophyll::base::error::DbError;
 use mesophyll::wire;
-use mesophyll::wire::data::{EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp};
+use mesophyll::wire::data::{
+    EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp,
+};
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::db::{Door, Kept, TestDb, refusal, text};
@@ -37,7 +39,11 @@ fn what_was_set_is_got(kept: Kept, door: Door) {
     assert_eq!(record.created_at, record.last_updated_at);
     let created = record.created_at.expect("a time");
     assert!(before <= created && created <= after);
-    assert_eq!(Timestamp::from_unix_micros(created.unix_micros()), Ok(created), "to the microsecond, no finer");
+    assert_eq!(
+        Timestamp::from_unix_micros(created.unix_micros()),
+        Ok(created),
+        "to the microsecond, no finer"
+    );
     assert_eq!(db.find("key", &["a"]), Ok(vec![record]), "a find gives the same record");
     assert_eq!(db.get("key", &["a", "b"]), None, "keys have a case");
 }
@@ -125,7 +131,9 @@ fn a_find_asks_for_scopes_to_be_contained_and_answers_in_order(kept: Kept, door:
     let expect = |pattern: &str, asked: &[&str], expected: &[(&str, &[&str])]| {
         let expected: Vec<(String, Vec<String>)> = expected
             .iter()
-            .map(|(key, of)| ((*key).to_owned(), of.iter().map(|scope| (*scope).to_owned()).collect()))
+            .map(|(key, of)| {
+                ((*key).to_owned(), of.iter().map(|scope| (*scope).to_owned()).collect())
+            })
             .collect();
         assert_eq!(db.found(pattern, asked), expected, "{pattern} {asked:?}");
     };
@@ -216,7 +224,8 @@ fn patterns_mean_the_same_everywhere(kept: Kept, door: Door) {
     ] {
         let mut expected: Vec<&str> = expected.to_vec();
         expected.sort_unstable();
-        let found: Vec<String> = db.found(pattern, &["s"]).into_iter().map(|(key, _)| key).collect();
+        let found: Vec<String> =
+            db.found(pattern, &["s"]).into_iter().map(|(key, _)| key).collect();
         assert_eq!(found, expected, "{pattern}");
     }
     for pattern in ["\\", "a\\", r"a\\\"] {
@@ -245,8 +254,13 @@ fn tenants_do_not_see_each_other(kept: Kept, door: Door) {
     db.delete("k", &["s"]);
     let theirs = db.tenants.kv_find(OTHER, Scopes::default(), "%".to_owned()).expect("found");
     assert_eq!(theirs.len(), 2);
-    for neighbour in [TenantId::Guild(175_928_847_299_117_062), TenantId::Guild(175_928_847_299_117_064)] {
-        assert_eq!(db.tenants.kv_find(neighbour, Scopes::default(), "%".to_owned()), Ok(Vec::new()));
+    for neighbour in
+        [TenantId::Guild(175_928_847_299_117_062), TenantId::Guild(175_928_847_299_117_064)]
+    {
+        assert_eq!(
+            db.tenants.kv_find(neighbour, Scopes::default(), "%".to_owned()),
+            Ok(Vec::new())
+        );
     }
 }
 
@@ -297,7 +311,8 @@ fn every_kind_of_value_comes_back_byte_by_byte(kept: Kept, door: Door) {
 fn the_golden_values_come_back_byte_by_byte(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
     let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../../data/wire/vectors.json")).expect("the golden vectors are JSON");
+        serde_json::from_str(include_str!("../../data/wire/vectors.json"))
+            .expect("the golden vectors are JSON");
     let mut stored = 0;
     for vector in vectors.as_array().expect("a list") {
         if vector["type"] != "KhronosValue" {
@@ -314,7 +329,9 @@ fn the_golden_values_come_back_byte_by_byte(kept: Kept, door: Door) {
                 assert_eq!(db.value("k", &["s"]), Some(value), "{}", vector["name"]);
                 stored += 1;
             }
-            Err(error) => assert!(matches!(error, DbError::Refused(_)), "{}: {error:?}", vector["name"]),
+            Err(error) => {
+                assert!(matches!(error, DbError::Refused(_)), "{}: {error:?}", vector["name"])
+            }
         }
     }
     assert!(stored > 50, "{stored}");
@@ -341,7 +358,9 @@ fn many_threads_lose_no_update(kept: Kept, door: Door) {
             scope.spawn(move || {
                 for turn in 0..12 {
                     let key = format!("{thread}:{turn}");
-                    db.tenants.kv_set(TENANT, scopes(&["s"]), key.clone(), text(&key)).expect("set");
+                    db.tenants
+                        .kv_set(TENANT, scopes(&["s"]), key.clone(), text(&key))
+                        .expect("set");
                     if turn % 3 == 0 {
                         db.tenants.kv_delete(TENANT, scopes(&["s"]), key).expect("deleted");
                     }
@@ -357,7 +376,8 @@ fn many_threads_lose_no_update(kept: Kept, door: Door) {
 
 fn tenants_are_known_by_a_state_or_a_record(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
-    let known = || db.state.are_known(&[TENANT, OTHER, TENANT, TenantId::Guild(1)]).expect("looked up");
+    let known =
+        || db.state.are_known(&[TENANT, OTHER, TENANT, TenantId::Guild(1)]).expect("looked up");
     assert_eq!(known(), [false; 4]);
     db.put("k", &["s"], "v");
     assert_eq!(known(), [true, false, true, false], "a user is not the guild of its number");

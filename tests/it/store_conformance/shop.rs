@@ -27,7 +27,8 @@ fn entry(key: &str, version: i32) -> CreateGlobalKv {
         key: key.to_owned(),
         version,
         short: "one line".to_owned(),
-        public_metadata: wire::pack::plain::check(b"\x82\xa1b\x01\xa1a\x02".to_vec()).expect("plain JSON"),
+        public_metadata: wire::pack::plain::check(b"\x82\xa1b\x01\xa1a\x02".to_vec())
+            .expect("plain JSON"),
         scope: "tags".to_owned(),
         public_data: true,
         long: Some("many lines".to_owned()),
@@ -41,20 +42,26 @@ impl TestDb {
     }
 
     fn unpublish(&self, tenant: TenantId, key: &str, version: i32) -> Result<(), DbError> {
-        let op = GlobalKeyValueOp::Delete { key: key.to_owned(), version, scope: "tags".to_owned() };
+        let op =
+            GlobalKeyValueOp::Delete { key: key.to_owned(), version, scope: "tags".to_owned() };
         self.tenants.global_kv(tenant, op)
     }
 
     fn review(&self, key: &str, version: i32, state: &str) {
-        self.state.global_change(at(key, version), GlobalChange::Review(state.to_owned())).expect("reviewed");
+        self.state
+            .global_change(at(key, version), GlobalChange::Review(state.to_owned()))
+            .expect("reviewed");
     }
 
     fn read(&self, key: &str, version: i32) -> Option<GlobalKv> {
-        self.tenants.global_kv_get(TENANT, key.to_owned(), version, "tags".to_owned()).expect("read")
+        self.tenants
+            .global_kv_get(TENANT, key.to_owned(), version, "tags".to_owned())
+            .expect("read")
     }
 
     fn browse(&self, pattern: &str) -> Vec<(String, i32)> {
-        let found = self.tenants.global_kv_find(pattern.to_owned(), "tags".to_owned()).expect("found");
+        let found =
+            self.tenants.global_kv_find(pattern.to_owned(), "tags".to_owned()).expect("found");
         found.into_iter().map(|entry| (entry.key, entry.version)).collect()
     }
 }
@@ -72,16 +79,39 @@ fn an_entry_is_seen_once_it_is_approved(kept: Kept, door: Door) {
     assert_eq!((db.read("My.Tags", 2), db.browse("%")), (None, Vec::new()));
     db.review("My.Tags", 2, "approved");
     let got = db.read("My.Tags", 2).expect("approved");
-    let PartialGlobalKv { key, version, owner_id, owner_type, price, short, public_metadata, scope, .. } = &got.partial;
-    assert_eq!((key.as_str(), *version, scope.as_str(), short.as_str()), ("My.Tags", 2, "tags", "one line"));
-    assert_eq!((owner_type.as_str(), owner_id.as_str(), *price), ("guild", "175928847299117063", None));
+    let PartialGlobalKv {
+        key,
+        version,
+        owner_id,
+        owner_type,
+        price,
+        short,
+        public_metadata,
+        scope,
+        ..
+    } = &got.partial;
+    assert_eq!(
+        (key.as_str(), *version, scope.as_str(), short.as_str()),
+        ("My.Tags", 2, "tags", "one line")
+    );
+    assert_eq!(
+        (owner_type.as_str(), owner_id.as_str(), *price),
+        ("guild", "175928847299117063", None)
+    );
     assert_eq!(public_metadata.as_bytes(), b"\x82\xa1a\x02\xa1b\x01", "keys are sorted");
-    assert_eq!((got.partial.review_state.as_str(), got.partial.long.as_deref()), ("approved", Some("many lines")));
+    assert_eq!(
+        (got.partial.review_state.as_str(), got.partial.long.as_deref()),
+        ("approved", Some("many lines"))
+    );
     assert!(got.partial.public_data && got.partial.created_at >= before);
     assert!(got.partial.last_updated_at > got.partial.created_at);
     assert_eq!(got.data, GlobalKvData::Value { data: entry("x", 1).data, opaque: false });
     let found = db.tenants.global_kv_find("my%".to_owned(), "tags".to_owned()).expect("found");
-    assert_eq!(found, [PartialGlobalKv { long: None, ..got.partial }], "lists leave the long text out");
+    assert_eq!(
+        found,
+        [PartialGlobalKv { long: None, ..got.partial }],
+        "lists leave the long text out"
+    );
     assert_eq!(db.read("my.tags", 2), None, "keys have a case");
     assert_eq!(db.read("My.Tags", 1), None);
     assert_eq!(db.tenants.global_kv_find("%".to_owned(), "other".to_owned()), Ok(Vec::new()));
@@ -94,7 +124,8 @@ fn an_entry_is_made_once_and_deleted_by_its_owner(kept: Kept, door: Door) {
         assert!(matches!(db.publish(tenant, entry("abc", 1)), Err(DbError::Conflict(_))));
     }
     db.publish(OTHER, entry("abc", 2)).expect("another version is another entry");
-    db.publish(OTHER, CreateGlobalKv { scope: "other".to_owned(), ..entry("abc", 1) }).expect("another scope too");
+    db.publish(OTHER, CreateGlobalKv { scope: "other".to_owned(), ..entry("abc", 1) })
+        .expect("another scope too");
     assert!(
         matches!(db.unpublish(OTHER, "abc", 1), Err(DbError::Forbidden(_))),
         "a user is not the guild of its number"
@@ -111,23 +142,49 @@ fn staff_sees_and_removes_any_entry(kept: Kept, door: Door) {
     for (key, version) in [("tag.b", 2), ("tag.b", 1), ("Tag.a", 1), ("other", 1)] {
         db.publish(TENANT, entry(key, version)).expect("published");
     }
-    db.publish(OTHER, CreateGlobalKv { scope: "more".to_owned(), ..entry("tag.b", 1) }).expect("published");
+    db.publish(OTHER, CreateGlobalKv { scope: "more".to_owned(), ..entry("tag.b", 1) })
+        .expect("published");
     db.review("other", 1, "approved");
     db.state.add_staff_entry("someone", entry("staff", 1)).expect("published");
     let list = |state: Option<&str>, scope: Option<&str>, pattern: Option<&str>| {
-        let filter = GlobalFilter::new(state.map(str::to_owned), scope.map(str::to_owned), pattern).expect("a filter");
+        let filter = GlobalFilter::new(state.map(str::to_owned), scope.map(str::to_owned), pattern)
+            .expect("a filter");
         let listed = db.state.global_list(&filter).expect("listed");
         assert!(listed.iter().all(|entry| entry.long.is_none()), "lists leave the long text out");
-        listed.into_iter().map(|entry| format!("{} {} {}", entry.scope, entry.key, entry.version)).collect::<Vec<_>>()
+        listed
+            .into_iter()
+            .map(|entry| format!("{} {} {}", entry.scope, entry.key, entry.version))
+            .collect::<Vec<_>>()
     };
-    let all = ["more tag.b 1", "tags Tag.a 1", "tags other 1", "tags staff 1", "tags tag.b 1", "tags tag.b 2"];
+    let all = [
+        "more tag.b 1",
+        "tags Tag.a 1",
+        "tags other 1",
+        "tags staff 1",
+        "tags tag.b 1",
+        "tags tag.b 2",
+    ];
     assert_eq!(list(None, None, None), all);
     assert_eq!(list(Some("approved"), None, None), ["tags other 1"]);
-    assert_eq!(list(Some("pending"), Some("tags"), Some("TAG%")), ["tags Tag.a 1", "tags tag.b 1", "tags tag.b 2"]);
+    assert_eq!(
+        list(Some("pending"), Some("tags"), Some("TAG%")),
+        ["tags Tag.a 1", "tags tag.b 1", "tags tag.b 2"]
+    );
     assert_eq!(list(Some("Pending"), None, None), Vec::<String>::new());
-    let whole = db.state.global_entry(&at("tag.b", 2)).expect("read").expect("pending, and seen all the same");
-    assert_eq!((whole.partial.long.as_deref(), whole.data), (Some("many lines"), entry("x", 1).data));
-    for removed in [at("tag.b", 2), at("staff", 1), GlobalAddress { scope: "more".to_owned(), ..at("tag.b", 1) }] {
+    let whole = db
+        .state
+        .global_entry(&at("tag.b", 2))
+        .expect("read")
+        .expect("pending, and seen all the same");
+    assert_eq!(
+        (whole.partial.long.as_deref(), whole.data),
+        (Some("many lines"), entry("x", 1).data)
+    );
+    for removed in [
+        at("tag.b", 2),
+        at("staff", 1),
+        GlobalAddress { scope: "more".to_owned(), ..at("tag.b", 1) },
+    ] {
         assert_eq!(db.state.global_remove(removed.clone()), Ok(()));
         assert_eq!(db.state.global_entry(&removed), Ok(None));
         assert!(matches!(db.state.global_remove(removed), Err(DbError::NotFound(_))));
@@ -138,13 +195,19 @@ fn staff_sees_and_removes_any_entry(kept: Kept, door: Door) {
 
 fn entries_are_found_by_pattern_in_order_of_key_and_version(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
-    for (key, version) in [("tag.a", 10), ("tag.a", 2), ("tag.a", -1), ("Tag.B", 1), ("tagaa", 1), ("other", 1)] {
+    for (key, version) in
+        [("tag.a", 10), ("tag.a", 2), ("tag.a", -1), ("Tag.B", 1), ("tagaa", 1), ("other", 1)]
+    {
         db.publish(TENANT, entry(key, version)).expect("published");
         db.review(key, version, "approved");
     }
-    let owned =
-        |found: &[(&str, i32)]| found.iter().map(|(key, version)| ((*key).to_owned(), *version)).collect::<Vec<_>>();
-    assert_eq!(db.browse("TAG._"), owned(&[("Tag.B", 1), ("tag.a", -1), ("tag.a", 2), ("tag.a", 10)]));
+    let owned = |found: &[(&str, i32)]| {
+        found.iter().map(|(key, version)| ((*key).to_owned(), *version)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        db.browse("TAG._"),
+        owned(&[("Tag.B", 1), ("tag.a", -1), ("tag.a", 2), ("tag.a", 10)])
+    );
     assert_eq!(db.browse("%r"), owned(&[("other", 1)]));
     assert_eq!(db.browse("%").len(), 6);
     assert_eq!(db.browse("tagaa"), owned(&[("tagaa", 1)]));
@@ -168,21 +231,32 @@ fn what_has_a_price_is_read_by_who_paid(kept: Kept, door: Door) {
     assert_eq!((got.partial.price, got.partial.owner_type.as_str()), (Some(500), "staff"));
     assert_eq!(got.data, GlobalKvData::PurchaseRequired { purchase_url: url.clone() });
     db.state.global_purchase(OTHER, at("theirs", 7)).expect("purchased");
-    assert_eq!(db.read("theirs", 7).expect("approved").data, GlobalKvData::PurchaseRequired { purchase_url: url });
+    assert_eq!(
+        db.read("theirs", 7).expect("approved").data,
+        GlobalKvData::PurchaseRequired { purchase_url: url }
+    );
     db.state.global_purchase(TENANT, at("theirs", 7)).expect("purchased");
     db.state.global_purchase(TENANT, at("theirs", 7)).expect("twice is once");
     let paid = GlobalKvData::Value { data: entry("x", 1).data, opaque: true };
-    assert_eq!(db.read("theirs", 7).expect("approved").data, paid, "paid for, and not to be copied");
+    assert_eq!(
+        db.read("theirs", 7).expect("approved").data,
+        paid,
+        "paid for, and not to be copied"
+    );
     db.state.global_change(at("theirs", 7), GlobalChange::Price(None)).expect("free");
     let free = GlobalKvData::Value { data: entry("x", 1).data, opaque: false };
     assert_eq!(db.read("theirs", 7).expect("approved").data, free);
-    assert!(matches!(db.state.global_purchase(TENANT, at("nothing", 1)), Err(DbError::NotFound(_))));
+    assert!(matches!(
+        db.state.global_purchase(TENANT, at("nothing", 1)),
+        Err(DbError::NotFound(_))
+    ));
     assert!(matches!(db.unpublish(TENANT, "theirs", 7), Err(DbError::Forbidden(_))));
 }
 
 fn data_that_is_not_public_is_opaque(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
-    db.publish(TENANT, CreateGlobalKv { public_data: false, long: None, ..entry("abc", 1) }).expect("published");
+    db.publish(TENANT, CreateGlobalKv { public_data: false, long: None, ..entry("abc", 1) })
+        .expect("published");
     db.review("abc", 1, "approved");
     let got = db.read("abc", 1).expect("approved");
     assert_eq!(got.data, GlobalKvData::Value { data: entry("x", 1).data, opaque: true });
@@ -233,12 +307,14 @@ fn entries_at_and_over_the_limit(kept: Kept, door: Door) {
 fn the_quota_of_entries_is_exact(kept: Kept, door: Door) {
     // The number of entries has a limit of its own; their bytes are as many as those of records.
     let db = TestDb::with(kept, door, quota(Quota { records: 1, bytes: 300 }), 1);
-    let charge = |key: &str| key.len() + "tags".len() + "one line".len() + "many lines".len() + 7 + 4;
+    let charge =
+        |key: &str| key.len() + "tags".len() + "one line".len() + "many lines".len() + 7 + 4;
     db.publish(TENANT, entry("abc", 1)).expect("published");
     let long = |bytes: usize| "x".repeat(bytes - charge("abd") + "many lines".len());
     let rest = 300 - charge("abc");
     refusal(db.publish(TENANT, CreateGlobalKv { long: Some(long(rest + 1)), ..entry("abd", 1) }));
-    db.publish(TENANT, CreateGlobalKv { long: Some(long(rest)), ..entry("abd", 1) }).expect("exactly the quota");
+    db.publish(TENANT, CreateGlobalKv { long: Some(long(rest)), ..entry("abd", 1) })
+        .expect("exactly the quota");
     refusal(db.publish(TENANT, entry("abe", 1)));
     db.publish(OTHER, entry("abe", 1)).expect("another owner's quota is another");
     db.unpublish(TENANT, "abd", 1).expect("deleted");

@@ -7,7 +7,9 @@ use mesophyll::base::error::DbError;
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::{DbOptions, DbState, Usage};
 use mesophyll::wire;
-use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState};
+use mesophyll::wire::data::{
+    CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState,
+};
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::TempDir;
@@ -47,13 +49,21 @@ fn negative_zero_in_plain_json_is_stored_as_zero(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
     // As 8 bytes, as 4, and in an object.
     let json = |sign: u8| {
-        let bytes =
-            [&[0x93, 0xcb, sign][..], &[0; 7], &[0x81, 0xa1, b'z', 0xcb, sign], &[0; 7], b"\xcb\xbf\xf8", &[0; 6]];
+        let bytes = [
+            &[0x93, 0xcb, sign][..],
+            &[0; 7],
+            &[0x81, 0xa1, b'z', 0xcb, sign],
+            &[0; 7],
+            b"\xcb\xbf\xf8",
+            &[0; 6],
+        ];
         wire::pack::plain::check(bytes.concat()).expect("plain JSON")
     };
     let short = wire::pack::plain::check(vec![0xca, 0x80, 0, 0, 0]).expect("plain JSON");
     let zero = wire::pack::plain::check([&[0xcb][..], &[0; 8]].concat()).expect("plain JSON");
-    let set = |tenant, data| db.tenants.set_tenant_state(tenant, TenantState { events: BTreeSet::new(), data });
+    let set = |tenant, data| {
+        db.tenants.set_tenant_state(tenant, TenantState { events: BTreeSet::new(), data })
+    };
     set(TENANT, json(0x80)).expect("set");
     set(OTHER, short.clone()).expect("set");
     let states = db.tenants.tenant_states().expect("listed");
@@ -74,14 +84,19 @@ fn negative_zero_in_plain_json_is_stored_as_zero(kept: Kept, door: Door) {
     db.tenants.global_kv(TENANT, GlobalKeyValueOp::Create { entry }).expect("published");
     let at = GlobalAddress { scope: "tags".to_owned(), key: "zero".to_owned(), version: 1 };
     db.state.global_change(at, GlobalChange::Review("approved".to_owned())).expect("reviewed");
-    let got = db.tenants.global_kv_get(TENANT, "zero".to_owned(), 1, "tags".to_owned()).expect("read").expect("there");
+    let got = db
+        .tenants
+        .global_kv_get(TENANT, "zero".to_owned(), 1, "tags".to_owned())
+        .expect("read")
+        .expect("there");
     assert_eq!(got.partial.public_metadata, json(0));
     assert_eq!(got.data, GlobalKvData::Value { data: zero, opaque: false });
 }
 
 fn tenant_states_at_and_over_the_limit(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
-    let names = |count: usize| (0..count).map(|number| format!("EVENT_{number}")).collect::<BTreeSet<_>>();
+    let names =
+        |count: usize| (0..count).map(|number| format!("EVENT_{number}")).collect::<BTreeSet<_>>();
     let set = |events, data: Vec<u8>| {
         let data = wire::pack::plain::check(data).expect("plain JSON");
         db.tenants.set_tenant_state(TENANT, TenantState { events, data })
@@ -96,7 +111,9 @@ fn tenant_states_at_and_over_the_limit(kept: Kept, door: Door) {
     refusal(set(names(0), b"\x81\xa1\0\xc0".to_vec()));
     refusal(set(names(0), [&[0xcb][..], &f64::NAN.to_be_bytes()].concat()));
     refusal(set(names(0), [&[0xcb][..], &f64::INFINITY.to_be_bytes()].concat()));
-    let large = |bytes: usize| [&[0xdb][..], &(bytes as u32 - 5).to_be_bytes(), &vec![b'x'; bytes - 5]].concat();
+    let large = |bytes: usize| {
+        [&[0xdb][..], &(bytes as u32 - 5).to_be_bytes(), &vec![b'x'; bytes - 5]].concat()
+    };
     set(names(0), large(256 * 1024)).expect("at the limit");
     refusal(set(names(0), large(256 * 1024 + 1)));
     assert_eq!(db.tenants.tenant_states().map(|states| states[&TENANT].events.len()), Ok(0));
@@ -106,7 +123,11 @@ fn a_worker_gets_the_states_of_its_own_tenants(kept: Kept, door: Door) {
     let db = TestDb::with(kept, door, DbOptions::default(), 3);
     let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
     for number in 0..30_u64 {
-        let tenant = if number % 2 == 0 { TenantId::Guild(number << 22) } else { TenantId::User(number << 22) };
+        let tenant = if number % 2 == 0 {
+            TenantId::Guild(number << 22)
+        } else {
+            TenantId::User(number << 22)
+        };
         db.state.set_tenant_state(tenant, &state).expect("set");
     }
     let states = db.tenants.tenant_states().expect("listed");
@@ -118,14 +139,17 @@ fn the_tenants_of_other_workers_are_forbidden(kept: Kept, door: Door) {
     let db = TestDb::with(kept, door, DbOptions::default(), 2);
     let foreign = TenantId::Guild(1 << 22);
     let state = TenantState { events: BTreeSet::new(), data: EncodedJson::null() };
-    let forbidden = |result: Result<(), DbError>| assert!(matches!(result, Err(DbError::Forbidden(_))), "{result:?}");
+    let forbidden = |result: Result<(), DbError>| {
+        assert!(matches!(result, Err(DbError::Forbidden(_))), "{result:?}")
+    };
     forbidden(db.tenants.kv_get(foreign, scopes(&["s"]), "k".to_owned()).map(drop));
     forbidden(db.tenants.kv_set(foreign, scopes(&["s"]), "k".to_owned(), text("v")));
     forbidden(db.tenants.kv_delete(foreign, scopes(&["s"]), "k".to_owned()));
     forbidden(db.tenants.kv_find(foreign, scopes(&["s"]), "%".to_owned()).map(drop));
     forbidden(db.tenants.kv_list_scopes(foreign).map(drop));
     forbidden(db.tenants.set_tenant_state(foreign, state));
-    let op = GlobalKeyValueOp::Delete { key: "abc".to_owned(), version: 1, scope: "tags".to_owned() };
+    let op =
+        GlobalKeyValueOp::Delete { key: "abc".to_owned(), version: 1, scope: "tags".to_owned() };
     forbidden(db.tenants.global_kv(foreign, op));
     forbidden(db.tenants.global_kv_get(foreign, "abc".to_owned(), 1, "tags".to_owned()).map(drop));
     assert_eq!(db.state.kv_usage(foreign), Ok(Usage::default()));

@@ -1,6 +1,7 @@
 //! The built binary as its users see it: started, fed, read, signalled, and gone with the test.
 //!
-//! Every wait has a deadline that only a hang meets; what the process said goes into the failure's message.
+//! Every wait has a deadline that only a hang meets; what the process said goes into the failure's
+//! message.
 
 // Without Luau there are fewer tests, and some of this has no use.
 #![cfg_attr(not(feature = "luau"), allow(dead_code))]
@@ -33,7 +34,10 @@ pub(crate) const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples
 pub(crate) fn example(name: &str) -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_mesophyll"));
     let path = binary.parent().expect("a folder").join("examples").join(name);
-    assert!(path.exists(), "`cargo test` builds it unless told which target; `cargo build --example {name}` does, too");
+    assert!(
+        path.exists(),
+        "`cargo test` builds it unless told which target; `cargo build --example {name}` does, too"
+    );
     path
 }
 
@@ -84,7 +88,10 @@ impl Finished {
 
     /// The lines of stdout as JSON.
     pub(crate) fn json(&self) -> Vec<Value> {
-        self.stdout.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}"))).collect()
+        self.stdout
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}")))
+            .collect()
     }
 
     /// Checks how it ended and what it said about that.
@@ -146,7 +153,8 @@ impl Running {
     pub(crate) fn wait_stderr(&self, text: &str) -> String {
         loop {
             let line = self.stderr.next();
-            let line = line.unwrap_or_else(|| panic!("no {text:?} on stderr: {}", self.stderr.so_far()));
+            let line =
+                line.unwrap_or_else(|| panic!("no {text:?} on stderr: {}", self.stderr.so_far()));
             if line.contains(text) {
                 return line;
             }
@@ -301,7 +309,8 @@ impl Master {
     /// A master that was just started, with [`SECRET`].
     pub(crate) fn of(running: Running) -> Self {
         let line = running.next_line();
-        let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line: {line:?}"));
+        let ready =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("no ready line: {line:?}"));
         Self { running, line, ready, folder: TempDir::new() }
     }
 
@@ -310,7 +319,10 @@ impl Master {
     }
 
     fn address(&self, of: &str) -> SocketAddr {
-        self.ready[of].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{}", self.ready))
+        self.ready[of]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("{}", self.ready))
     }
 
     /// The internal API.
@@ -334,9 +346,16 @@ impl Master {
     }
 
     /// As [`Master::dispatch`], with a query.
-    pub(crate) fn dispatch_with(&self, tenant: &str, name: &str, data: &str, query: &str) -> (u16, Value) {
+    pub(crate) fn dispatch_with(
+        &self,
+        tenant: &str,
+        name: &str,
+        data: &str,
+        query: &str,
+    ) -> (u16, Value) {
         let path = format!("/i/dispatch-event/{tenant}{query}");
-        let (status, body) = post(self.api(), &path, &token(7), &format!(r#"{{"name":"{name}","data":{data}}}"#));
+        let (status, body) =
+            post(self.api(), &path, &token(7), &format!(r#"{{"name":"{name}","data":{data}}}"#));
         (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{status}: {body:?}")))
     }
 
@@ -355,7 +374,9 @@ impl Master {
     /// As [`Master::command`], with this input.
     pub(crate) fn command_on(&self, args: &[&str], input: &str) -> Finished {
         let mut command = mesophyll(args);
-        command.env("MESOPHYLL_INTERNAL_TOKEN", token(7)).env("MESOPHYLL_API", self.api().to_string());
+        command
+            .env("MESOPHYLL_INTERNAL_TOKEN", token(7))
+            .env("MESOPHYLL_API", self.api().to_string());
         Running::start_on(command, input).wait()
     }
 
@@ -380,7 +401,9 @@ pub(crate) fn get(api: SocketAddr, path: &str) -> (u16, String) {
 
 /// A GET with a token: status and body.
 pub(crate) fn get_with(api: SocketAddr, path: &str, token: &str) -> (u16, String) {
-    let request = agent().get(format!("http://{api}{path}")).header("Authorization", format!("Internal {token}"));
+    let request = agent()
+        .get(format!("http://{api}{path}"))
+        .header("Authorization", format!("Internal {token}"));
     read(request.call().unwrap_or_else(|error| panic!("GET {path}: {error}")))
 }
 
@@ -390,14 +413,23 @@ pub(crate) fn post(api: SocketAddr, path: &str, token: &str, body: &str) -> (u16
 }
 
 /// As [`post`], where there may be nobody to answer.
-pub(crate) fn try_post(api: SocketAddr, path: &str, token: &str, body: &str) -> Result<(u16, String), ureq::Error> {
-    let request = agent().post(format!("http://{api}{path}")).header("Authorization", format!("Internal {token}"));
+pub(crate) fn try_post(
+    api: SocketAddr,
+    path: &str,
+    token: &str,
+    body: &str,
+) -> Result<(u16, String), ureq::Error> {
+    let request = agent()
+        .post(format!("http://{api}{path}"))
+        .header("Authorization", format!("Internal {token}"));
     request.send(body).map(read)
 }
 
 /// A PUT with a token: status and body.
 pub(crate) fn put(api: SocketAddr, path: &str, token: &str, body: &str) -> (u16, String) {
-    let request = agent().put(format!("http://{api}{path}")).header("Authorization", format!("Internal {token}"));
+    let request = agent()
+        .put(format!("http://{api}{path}"))
+        .header("Authorization", format!("Internal {token}"));
     read(request.send(body).unwrap_or_else(|error| panic!("PUT {path}: {error}")))
 }
 

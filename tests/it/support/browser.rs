@@ -1,4 +1,5 @@
-//! A headless Chromium of a test's own, driven over the DevTools protocol: one tab, what it complains of, keys, pictures.
+//! A headless Chromium of a test's own, driven over the DevTools protocol: one tab, what it
+//! complains of, keys, pictures.
 //!
 //! Every wait has a deadline. `MESOPHYLL_TEST_CHROMIUM` names the program.
 
@@ -40,10 +41,24 @@ impl Browser {
         let folder = TempDir::new();
         let mut command = Command::new(program);
         command.env("TMPDIR", folder.path());
-        // Without a sandbox of its own, which root cannot have; it loads nothing but the page under test.
-        command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-        command.args(["--remote-debugging-port=0", "--force-device-scale-factor=1", "--hide-scrollbars", "--lang=en"]);
-        command.arg(format!("--user-data-dir={}", folder.path().join("profile").display())).arg("about:blank");
+        // Without a sandbox of its own, which root cannot have; it loads nothing but the page under
+        // test.
+        command.args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ]);
+        command.args([
+            "--remote-debugging-port=0",
+            "--force-device-scale-factor=1",
+            "--hide-scrollbars",
+            "--lang=en",
+        ]);
+        command
+            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+            .arg("about:blank");
         let running = Running::start(command);
         let line = running.wait_stderr("DevTools listening on ws://");
         let url = line.split(' ').next_back().expect("a URL").trim().to_owned();
@@ -52,9 +67,13 @@ impl Browser {
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         let socket = tungstenite::client::client(url.as_str(), socket).expect("a handshake").0;
         let (session, calls, events) = Default::default();
-        let mut browser = Self { socket, session, calls, events, _running: running, _folder: folder };
+        let mut browser =
+            Self { socket, session, calls, events, _running: running, _folder: folder };
         let target = browser.call("Target.createTarget", json!({"url": "about:blank"}));
-        let attached = browser.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}));
+        let attached = browser.call(
+            "Target.attachToTarget",
+            json!({"targetId": target["targetId"], "flatten": true}),
+        );
         browser.session = attached["sessionId"].as_str().expect("a session").to_owned();
         for domain in ["Page", "Runtime", "Log", "Network"] {
             browser.call(&format!("{domain}.enable"), json!({}));
@@ -71,7 +90,8 @@ impl Browser {
         }
         self.socket.send(Message::text(call.to_string())).expect("the browser listens");
         loop {
-            let message = self.socket.read().unwrap_or_else(|error| panic!("no answer to {method}: {error}"));
+            let message =
+                self.socket.read().unwrap_or_else(|error| panic!("no answer to {method}: {error}"));
             let Message::Text(text) = message else { continue };
             let mut message: Value = serde_json::from_str(&text).expect("JSON");
             if message["id"] == self.calls {
@@ -86,7 +106,10 @@ impl Browser {
     pub(crate) fn open(&mut self, url: &str) {
         let gone = self.call("Page.navigate", json!({"url": url}));
         assert!(gone.get("errorText").is_none(), "{gone}");
-        self.wait("the page is there", &format!("document.readyState === 'complete' && location.href === '{url}'"));
+        self.wait(
+            "the page is there",
+            &format!("document.readyState === 'complete' && location.href === '{url}'"),
+        );
     }
 
     /// The value of an expression in the page; of a promise, what it comes to.
@@ -111,13 +134,16 @@ impl Browser {
 
     /// Waits until the text of an element contains this.
     pub(crate) fn wait_text(&mut self, selector: &str, text: &str) {
-        let expression = format!("document.querySelector({selector:?})?.textContent.includes({text:?})");
+        let expression =
+            format!("document.querySelector({selector:?})?.textContent.includes({text:?})");
         self.wait(&format!("{text:?} in {selector}"), &expression);
     }
 
-    /// Clicks where an element is, so often in a row, as a mouse does: whatever covers it gets the click.
+    /// Clicks where an element is, so often in a row, as a mouse does: whatever covers it gets the
+    /// click.
     pub(crate) fn click(&mut self, selector: &str, times: u32) {
-        // The page goes on living: what is at a place may have moved by the time that the mouse is there.
+        // The page goes on living: what is at a place may have moved by the time that the mouse is
+        // there.
         self.evaluate(&format!(
             "(() => {{ if (!window.hits) document.addEventListener('click', (event) => {{ \
              if (event.target.closest?.(window.hits.selector)) window.hits.count++; }}, true); \
@@ -139,7 +165,8 @@ impl Browser {
         for count in 1..=times {
             for kind in ["mousePressed", "mouseReleased"] {
                 let (x, y) = (&place[0], &place[1]);
-                let event = json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": count});
+                let event =
+                    json!({"type": kind, "x": x, "y": y, "button": "left", "clickCount": count});
                 self.call("Input.dispatchMouseEvent", event);
             }
         }
@@ -188,8 +215,8 @@ impl Browser {
         picture["data"].as_str().expect("a picture").to_owned()
     }
 
-    /// Errors and warnings of the page so far: exceptions, lines of the console, violations of its policy. That a request was
-    /// answered with an error, or not at all, is a matter of the test.
+    /// Errors and warnings of the page so far: exceptions, lines of the console, violations of its
+    /// policy. That a request was answered with an error, or not at all, is a matter of the test.
     pub(crate) fn problems(&mut self) -> Vec<String> {
         // Whatever happened before this answer has been told before it.
         self.evaluate("0");
@@ -204,7 +231,8 @@ impl Browser {
     /// The addresses that the page has asked for so far, with their headers.
     pub(crate) fn requests(&mut self) -> Vec<Value> {
         self.evaluate("0");
-        let sent = self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        let sent =
+            self.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
         sent.map(|event| event["params"]["request"].clone()).collect()
     }
 
@@ -216,11 +244,15 @@ impl Browser {
             let id = event["params"]["requestId"].as_str().unwrap_or_default();
             match event["method"].as_str() {
                 Some("Network.requestWillBeSent")
-                    if event["params"]["request"]["url"].as_str().is_some_and(|url| url.ends_with(end)) =>
+                    if event["params"]["request"]["url"]
+                        .as_str()
+                        .is_some_and(|url| url.ends_with(end)) =>
                 {
                     under_way.insert(id);
                 }
-                Some("Network.loadingFinished" | "Network.loadingFailed") => drop(under_way.remove(id)),
+                Some("Network.loadingFinished" | "Network.loadingFailed") => {
+                    under_way.remove(id);
+                }
                 _ => {}
             }
             most = most.max(under_way.len());
@@ -231,8 +263,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Asked to close it takes all its processes with it, and closes this socket as one of the last things; killed it would leave
-        // some of them writing into its folder for a moment.
+        // Asked to close it takes all its processes with it, and closes this socket as one of the
+        // last things; killed it would leave some of them writing into its folder for a moment.
         let _ = self.socket.get_ref().set_read_timeout(Some(CLOSING));
         let _ = self.socket.send(Message::text(r#"{"id":0,"method":"Browser.close"}"#));
         while self.socket.read().is_ok() {}

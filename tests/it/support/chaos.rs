@@ -1,8 +1,10 @@
-//! A proxy between workers and their master that breaks connections on purpose, by a seed: for the tests and `make stress`.
+//! A proxy between workers and their master that breaks connections on purpose, by a seed: for the
+//! tests and `make stress`.
 //!
-//! Two threads for each connection carry its bytes, one each way. In calm weather nothing happens to them; in a storm each
-//! thread picks its next fault and after how many bytes it comes. What a fault has swallowed never arrives later: like
-//! TCP, a connection loses its end and never its middle.
+//! Two threads for each connection carry its bytes, one each way. In calm weather nothing happens
+//! to them; in a storm each thread picks its next fault and after how many bytes it comes. What a
+//! fault has swallowed never arrives later: like TCP, a connection loses its end and never its
+//! middle.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -37,7 +39,8 @@ pub(crate) enum Fault {
 pub(crate) const BREAKING: &[Fault] =
     &[Fault::Delay, Fault::Stall, Fault::Throttle, Fault::Cut, Fault::Reset, Fault::HalfClose];
 
-/// The faults to come, about how many bytes of one way pass between two, and how many there may be in all.
+/// The faults to come, about how many bytes of one way pass between two, and how many there may be
+/// in all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Storm {
     pub(crate) faults: &'static [Fault],
@@ -79,7 +82,8 @@ impl Chaos {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { state, calmed: Condvar::new(), stopping: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { state, calmed: Condvar::new(), stopping: AtomicBool::new(false) });
         let accepting = Arc::clone(&shared);
         let acceptor = std::thread::spawn(move || accepting.accept(&listener, target, seed));
         Self { address, shared, acceptor: Some(acceptor) }
@@ -136,9 +140,13 @@ impl Shared {
             let Ok(far) = TcpStream::connect(target) else { continue };
             let connection = Arc::new(Connection { near, far, is_reset: AtomicBool::new(false) });
             for is_back in [false, true] {
-                let random = Random::new(seed.wrapping_mul(31).wrapping_add(2 * number + u64::from(is_back)));
+                let random = Random::new(
+                    seed.wrapping_mul(31).wrapping_add(2 * number + u64::from(is_back)),
+                );
                 let (shared, connection) = (Arc::clone(self), Arc::clone(&connection));
-                pumps.push(std::thread::spawn(move || Pump { shared, random, connection, is_back, next: None }.run()));
+                pumps.push(std::thread::spawn(move || {
+                    Pump { shared, random, connection, is_back, next: None }.run()
+                }));
             }
             let mut state = self.lock();
             state.open.retain(|connection| connection.strong_count() > 0);
@@ -240,7 +248,9 @@ impl Pump {
             return None;
         };
         let random = &mut self.random;
-        let next = self.next.get_or_insert_with(|| (random.one_of(storm.faults), random.below(2 * storm.every_bytes)));
+        let next = self.next.get_or_insert_with(|| {
+            (random.one_of(storm.faults), random.below(2 * storm.every_bytes))
+        });
         if next.1 >= len {
             return None;
         }
@@ -250,8 +260,8 @@ impl Pump {
         self.next.take()
     }
 
-    /// Does what this fault is, to the bytes that come next, and says how many of them it has carried; `None`: this way has
-    /// ended.
+    /// Does what this fault is, to the bytes that come next, and says how many of them it has
+    /// carried; `None`: this way has ended.
     fn strike(&mut self, fault: Fault, rest: &mut [u8]) -> Option<usize> {
         match fault {
             Fault::Delay => self.shared.hold(Duration::from_millis(self.random.below(200))),

@@ -1,5 +1,5 @@
-//! The database behind every door that a worker may have: in this process, over HTTP, and over HTTP without the worker's
-//! own checks, each over every store.
+//! The database behind every door that a worker may have: in this process, over HTTP, and over HTTP
+//! without the worker's own checks, each over every store.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -15,8 +15,8 @@ use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
 use mesophyll::wire::data::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, Scopes, TenantId,
-    TenantState,
+    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv,
+    Scopes, TenantId, TenantState,
 };
 
 #[cfg(feature = "postgres")]
@@ -109,7 +109,8 @@ impl TestDb {
     pub(crate) fn with(kept: Kept, door: Door, options: DbOptions, workers: usize) -> Self {
         let place = Place::new(kept);
         let store = place.open();
-        let state = Arc::new(DbState::new(Arc::clone(&store), options).expect("a new store is readable"));
+        let state =
+            Arc::new(DbState::new(Arc::clone(&store), options).expect("a new store is readable"));
         let server = (door != Door::Direct).then(|| serve(&state, workers));
         let client = || {
             let address = server.as_ref().expect("not Direct").local_addr();
@@ -160,7 +161,12 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
 struct Unchecked(MesophyllDbClient);
 
 impl TenantDb for Unchecked {
-    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+    ) -> Result<Option<KvRecord>, DbError> {
         self.0.kv_get(tenant, scopes.into_vec(), key)
     }
 
@@ -168,7 +174,13 @@ impl TenantDb for Unchecked {
         self.0.kv_list_scopes(tenant)
     }
 
-    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError> {
+    fn kv_set(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+        value: EncodedValue,
+    ) -> Result<(), DbError> {
         self.0.kv_change(tenant, &KeyValueOp::Set { scopes: scopes.into_vec(), key, value })
     }
 
@@ -176,7 +188,12 @@ impl TenantDb for Unchecked {
         self.0.kv_change(tenant, &KeyValueOp::Delete { scopes: scopes.into_vec(), key })
     }
 
-    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError> {
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        pattern: String,
+    ) -> Result<Vec<KvRecord>, DbError> {
         self.0.kv_find(tenant, scopes.into_vec(), pattern)
     }
 
@@ -188,7 +205,11 @@ impl TenantDb for Unchecked {
         self.0.set_tenant_state(tenant, &state)
     }
 
-    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_kv_find(
+        &self,
+        query: String,
+        scope: String,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.0.global_kv_find(query, scope)
     }
 

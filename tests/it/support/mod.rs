@@ -1,4 +1,5 @@
-//! What the integration tests share: folders of their own, random numbers that repeat, databases behind every door.
+//! What the integration tests share: folders of their own, random numbers that repeat, databases
+//! behind every door.
 
 pub(crate) mod binary;
 #[cfg(feature = "luau")]
@@ -19,7 +20,8 @@ pub(crate) use random::Random;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a test waits for something that must happen. Far longer than it takes, so that only a hang meets it.
+/// How long a test waits for something that must happen. Far longer than it takes, so that only a
+/// hang meets it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A folder of a test's own, gone with it.
@@ -29,7 +31,8 @@ pub(crate) struct TempDir(PathBuf);
 impl TempDir {
     pub(crate) fn new() -> Self {
         // Not by the process's number: one that was killed has left its folders behind.
-        let path = std::env::temp_dir().join(format!("mesophyll-it-{:016x}", mesophyll::base::random::u64()));
+        let path = std::env::temp_dir()
+            .join(format!("mesophyll-it-{:016x}", mesophyll::base::random::u64()));
         std::fs::create_dir(&path).expect("a new folder");
         Self(path)
     }

@@ -1,6 +1,8 @@
-//! PostgreSQL for tests: databases of their own on the server that `MESOPHYLL_TEST_POSTGRES_URL` names, gone with the tests.
+//! PostgreSQL for tests: databases of their own on the server that `MESOPHYLL_TEST_POSTGRES_URL`
+//! names, gone with the tests.
 //!
-//! Making a database takes its time, so tests that run at once share one for each locale; each has a schema of its own.
+//! Making a database takes its time, so tests that run at once share one for each locale; each has
+//! a schema of its own.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -35,8 +37,8 @@ pub(crate) struct Schema {
     _place: Place,
 }
 
-/// Limit: schemas at once. A test opens up to 17 connections (two stores, its own), and a server takes a hundred unless somebody has
-/// told it otherwise, however many tests run at once.
+/// Limit: schemas at once. A test opens up to 17 connections (two stores, its own), and a server
+/// takes a hundred unless somebody has told it otherwise, however many tests run at once.
 const SCHEMAS_MAX: usize = 4;
 
 /// One of so many schemas that there may be at once.
@@ -45,11 +47,14 @@ struct Place;
 static SCHEMAS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 impl Place {
-    /// Waits until there is one. The tests that have them end without another; the only one that has two needs no more than that.
+    /// Waits until there is one. The tests that have them end without another; the only one that
+    /// has two needs no more than that.
     fn take() -> Self {
         let (count, freed) = &SCHEMAS;
         let count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = freed.wait_while(count, |count| *count >= SCHEMAS_MAX).unwrap_or_else(PoisonError::into_inner);
+        let mut count = freed
+            .wait_while(count, |count| *count >= SCHEMAS_MAX)
+            .unwrap_or_else(PoisonError::into_inner);
         *count += 1;
         Self
     }
@@ -71,7 +76,9 @@ pub(crate) fn is_there(test: &str) -> bool {
     if !is_there {
         skipped(
             test,
-            &format!("it needs a PostgreSQL server: set {VARIABLE}, for example to postgres://postgres@127.0.0.1"),
+            &format!(
+                "it needs a PostgreSQL server: set {VARIABLE}, for example to postgres://postgres@127.0.0.1"
+            ),
         );
     }
     is_there
@@ -108,7 +115,8 @@ impl Schema {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let place = Place::take();
         let database = {
-            let mut shared = DATABASES[locale as usize].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared =
+                DATABASES[locale as usize].lock().unwrap_or_else(PoisonError::into_inner);
             shared.upgrade().unwrap_or_else(|| {
                 let database = Arc::new(Database::new(locale));
                 *shared = Arc::downgrade(&database);

@@ -1,6 +1,7 @@
 //! Other processes as Linux shows them: children, command lines, environments, signals.
 //!
-//! Waiting for what has no event of its own is done here and nowhere else: look, and look again until a deadline.
+//! Waiting for what has no event of its own is done here and nowhere else: look, and look again
+//! until a deadline.
 
 // Without Luau there are fewer tests, and some of this has no use.
 #![cfg_attr(not(feature = "luau"), allow(dead_code))]
@@ -34,8 +35,9 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> O
     }
 }
 
-/// Whether no such process runs any more; one that only waits to be reaped does not. Threads have numbers of the same kind, and
-/// there are so many of them that one may soon have that of a process that has gone.
+/// Whether no such process runs any more; one that only waits to be reaped does not. Threads have
+/// numbers of the same kind, and there are so many of them that one may soon have that of a process
+/// that has gone.
 pub(crate) fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X')) || is_thread(pid)
 }
@@ -43,7 +45,10 @@ pub(crate) fn is_gone(pid: u32) -> bool {
 /// Whether a number is that of a thread, and not of its process.
 fn is_thread(number: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
-    status.lines().find_map(|line| line.strip_prefix("Tgid:")).is_some_and(|of| of.trim() != number.to_string())
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Tgid:"))
+        .is_some_and(|of| of.trim() != number.to_string())
 }
 
 /// Whether a process is stopped by a signal.
@@ -56,7 +61,10 @@ pub(crate) fn workers_of(master: u32) -> BTreeMap<usize, u32> {
     let mut workers = BTreeMap::new();
     for pid in children_of(master) {
         let line = command_line(pid);
-        let id = line.iter().position(|word| word == "--id").and_then(|at| line.get(at + 1)?.parse().ok());
+        let id = line
+            .iter()
+            .position(|word| word == "--id")
+            .and_then(|at| line.get(at + 1)?.parse().ok());
         if let Some(id) = id {
             workers.insert(id, pid);
         }
@@ -81,7 +89,9 @@ pub(crate) fn environment(pid: u32) -> BTreeMap<String, String> {
     let variables = nul_separated(&format!("/proc/{pid}/environ"));
     variables
         .into_iter()
-        .filter_map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .filter_map(|line| {
+            line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        })
         .collect()
 }
 
@@ -90,7 +100,12 @@ pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let after_name = text.rsplit_once(')').expect("a name").1;
     // utime and stime are the fields 14 and 15; the name is the second.
-    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+    after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum()
 }
 
 /// The most memory that a process has had at once, in KiB.
@@ -106,8 +121,8 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// Lets this process, and those that it starts, have as many descriptors as they may; says how many that is. All tests share them,
-/// so nobody sets less.
+/// Lets this process, and those that it starts, have as many descriptors as they may; says how many
+/// that is. All tests share them, so nobody sets less.
 pub(crate) fn descriptors() -> u64 {
     static MOST: OnceLock<u64> = OnceLock::new();
     *MOST.get_or_init(|| {
@@ -118,14 +133,16 @@ pub(crate) fn descriptors() -> u64 {
     })
 }
 
-/// A port of the test's own, at which nobody listens yet. Below those that Linux gives away by itself, to a connection or to who
-/// asks for any port: so nobody else gets it while the test has nobody there.
+/// A port of the test's own, at which nobody listens yet. Below those that Linux gives away by
+/// itself, to a connection or to who asks for any port: so nobody else gets it while the test has
+/// nobody there.
 pub(crate) fn own_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Not every run begins at the same one.
     let begin = (std::process::id() % 1000) as u16 * 10;
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut ports = std::iter::repeat_with(|| 20_000 + (begin + NEXT.fetch_add(1, Ordering::SeqCst)) % 10_000);
+    let mut ports =
+        std::iter::repeat_with(|| 20_000 + (begin + NEXT.fetch_add(1, Ordering::SeqCst)) % 10_000);
     ports.by_ref().take(10_000).find(is_free).expect("a free port")
 }
 

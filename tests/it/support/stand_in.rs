@@ -19,8 +19,9 @@ pub(crate) enum Told {
     Shutdown,
 }
 
-/// `ECHO` answers the size of its data, `FAIL` a script error, `BUSY` that it is busy, `HOLD` nothing until it is
-/// cancelled or released, `BIG` a result of 17 MiB, everything else its own name.
+/// `ECHO` answers the size of its data, `FAIL` a script error, `BUSY` that it is busy, `HOLD`
+/// nothing until it is cancelled or released, `BIG` a result of 17 MiB, everything else its own
+/// name.
 pub(crate) struct StandInRuntime {
     told_tx: Sender<Told>,
     held: Mutex<HashMap<Ticket, Answer>>,

@@ -1,7 +1,8 @@
-//! A replay's input as numbered lines, read by a thread of its own (`input`): a silent stdin must hold up neither the
-//! results of events that were read before nor a signal.
+//! A replay's input as numbered lines, read by a thread of its own (`input`): a silent stdin must
+//! hold up neither the results of events that were read before nor a signal.
 //!
-//! Owned by the replay, which joins the thread; what wakes it from a read that blocks is the other end of a socket pair.
+//! Owned by the replay, which joins the thread; what wakes it from a read that blocks is the other
+//! end of a socket pair.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -16,7 +17,8 @@ use crate::base::thread::{self, OwnedThread};
 use super::line::LINE_MAX_BYTES;
 use crate::cli::console::interruptible::Interruptible;
 
-/// Limit: lines that are read but not dispatched; each may be large, and two are enough to keep both threads busy.
+/// Limit: lines that are read but not dispatched; each may be large, and two are enough to keep
+/// both threads busy.
 const LINES_AHEAD: usize = 2;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -71,7 +73,11 @@ fn opener(path: &str) -> impl Fn() -> io::Result<File> + Send + 'static {
 }
 
 /// Sends every line of a file that has any text; false if nobody wants more.
-fn send_lines(file: io::Result<File>, woken: &UnixStream, lines_tx: &Sender<io::Result<InputLine>>) -> bool {
+fn send_lines(
+    file: io::Result<File>,
+    woken: &UnixStream,
+    lines_tx: &Sender<io::Result<InputLine>>,
+) -> bool {
     let mut number = 0;
     let mut text = Vec::new();
     let mut input = match file {
@@ -94,13 +100,16 @@ fn send_lines(file: io::Result<File>, woken: &UnixStream, lines_tx: &Sender<io::
                 return false;
             }
         }
-        if !text.trim_ascii().is_empty() && lines_tx.send(Ok(InputLine { number, text: text.clone() })).is_err() {
+        if !text.trim_ascii().is_empty()
+            && lines_tx.send(Ok(InputLine { number, text: text.clone() })).is_err()
+        {
             return false;
         }
     }
 }
 
-/// Reads a line without its end; of one that is too long only the beginning, and the rest is skipped. False at the end.
+/// Reads a line without its end; of one that is too long only the beginning, and the rest is
+/// skipped. False at the end.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     let mut any = false;
@@ -168,8 +177,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mesophyll-input-{}", std::process::id()));
         std::fs::write(&path, "\u{feff}a\n \n\nb").expect("a file");
         let input = Input::open(path.to_str().expect("a plain path"), 2).expect("opens");
-        let lines: Vec<(u64, Vec<u8>)> =
-            input.lines_rx().iter().map(|line| line.map(|line| (line.number, line.text)).expect("reads")).collect();
+        let lines: Vec<(u64, Vec<u8>)> = input
+            .lines_rx()
+            .iter()
+            .map(|line| line.map(|line| (line.number, line.text)).expect("reads"))
+            .collect();
         std::fs::remove_file(&path).expect("removed");
         let round = [(1, b"a".to_vec()), (4, b"b".to_vec())];
         assert_eq!(lines, [round.clone(), round].concat());

@@ -1,4 +1,5 @@
-//! One line of a replay's input: `{"tenant":"guild:123","name":"MESSAGE_CREATE","author":"456","data":{…}}`. Pure.
+//! One line of a replay's input:
+//! `{"tenant":"guild:123","name":"MESSAGE_CREATE","author":"456","data":{…}}`. Pure.
 
 use std::borrow::Cow;
 
@@ -6,11 +7,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::base::error::DispatchError;
-use crate::base::limits::{API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES};
+use crate::base::limits::{
+    API_BODY_MAX_BYTES, EVENT_ENVELOPE_BYTES, EVENT_NAME_MAX_BYTES, MESSAGE_MAX_BYTES,
+};
 use crate::wire::data::{CreateEvent, EncodedJson, EventData, TenantId};
 use crate::wire::json::event_data_from_json;
 
-/// Limit: one line: an event of the largest size, written as JSON text, like a body of the internal API.
+/// Limit: one line: an event of the largest size, written as JSON text, like a body of the internal
+/// API.
 pub(super) const LINE_MAX_BYTES: usize = API_BODY_MAX_BYTES;
 
 /// An event to dispatch.
@@ -42,17 +46,20 @@ struct Fields<'a> {
 
 /// Reads a line.
 pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
-    let refused = |message: String| Refused { about: None, error: DispatchError::BadInput(message) };
+    let refused =
+        |message: String| Refused { about: None, error: DispatchError::BadInput(message) };
     if line.len() > LINE_MAX_BYTES {
         return Err(Refused {
             about: None,
             error: DispatchError::TooLarge { bytes: line.len(), limit: LINE_MAX_BYTES },
         });
     }
-    let fields: Fields<'_> =
-        serde_json::from_slice(line).map_err(|error| refused(format!("not an event in JSON: {error}")))?;
-    let tenant: TenantId =
-        fields.tenant.parse().map_err(|error| refused(format!("tenant {:?}: {error}", fields.tenant)))?;
+    let fields: Fields<'_> = serde_json::from_slice(line)
+        .map_err(|error| refused(format!("not an event in JSON: {error}")))?;
+    let tenant: TenantId = fields
+        .tenant
+        .parse()
+        .map_err(|error| refused(format!("tenant {:?}: {error}", fields.tenant)))?;
     let name = fields.name.into_owned();
     if name.is_empty() || name.len() > EVENT_NAME_MAX_BYTES {
         return Err(refused(format!("the name must have 1 to {EVENT_NAME_MAX_BYTES} bytes")));
@@ -64,7 +71,11 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
         })?,
         None => EncodedJson::null(),
     };
-    let event = CreateEvent { name, author: fields.author.map(Cow::into_owned), data: EventData::Json(data) };
+    let event = CreateEvent {
+        name,
+        author: fields.author.map(Cow::into_owned),
+        data: EventData::Json(data),
+    };
     let bytes = event.bytes() + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {
         let error = DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES };
@@ -83,7 +94,9 @@ mod tests {
         assert_eq!(event.tenant, TenantId::Guild(1));
         assert_eq!(event.event.author, None);
         assert_eq!(event.event.data, EventData::Json(EncodedJson::null()));
-        let event = parse(br#"{"data":{"a":[1,2.5]},"author":"9","name":"\u0041","tenant":"user:2"}"#).expect("valid");
+        let event =
+            parse(br#"{"data":{"a":[1,2.5]},"author":"9","name":"\u0041","tenant":"user:2"}"#)
+                .expect("valid");
         assert_eq!(event.event.name, "A");
         assert_eq!(event.event.author.as_deref(), Some("9"));
     }

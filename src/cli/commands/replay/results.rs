@@ -1,4 +1,5 @@
-//! What a replay prints while it runs: a line a result on stdout, and a progress line on a terminal's stderr.
+//! What a replay prints while it runs: a line a result on stdout, and a progress line on a
+//! terminal's stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// A result as it is printed, which an answer that has no JSON form is not.
 pub(super) fn as_json(result: DispatchResult) -> Result<String, DispatchError> {
     result.and_then(|value| {
-        value_to_json(&value).map_err(|error| DispatchError::Script(format!("the result has no JSON form: {error}")))
+        value_to_json(&value)
+            .map_err(|error| DispatchError::Script(format!("the result has no JSON form: {error}")))
     })
 }
 
@@ -29,7 +31,10 @@ pub(super) fn result_line(
 ) -> String {
     let mut text = format!("{{\"line\":{number}");
     if let Some((tenant, name)) = about {
-        text.push_str(&format!(",\"tenant\":\"{tenant}\",\"name\":{}", serde_json::Value::from(name.as_str())));
+        text.push_str(&format!(
+            ",\"tenant\":\"{tenant}\",\"name\":{}",
+            serde_json::Value::from(name.as_str())
+        ));
     }
     match result {
         Ok(json) => {
@@ -39,7 +44,9 @@ pub(super) fn result_line(
         Err(error) => {
             let message = serde_json::Value::from(error.to_string());
             let (kind, sent) = (error.kind(), error.sent());
-            text.push_str(&format!(",\"error\":{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}"));
+            text.push_str(&format!(
+                ",\"error\":{{\"kind\":\"{kind}\",\"sent\":{sent},\"message\":{message}}}"
+            ));
         }
     }
     text.push_str(&format!(",\"ms\":{:.2}}}\n", took.as_secs_f64() * 1000.0));

@@ -1,4 +1,5 @@
-//! What a replay says at its end, on stderr: events, failures by kind, rate, latencies, workers and restarts.
+//! What a replay says at its end, on stderr: events, failures by kind, rate, latencies, workers and
+//! restarts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +21,12 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), events: 0, failures: BTreeMap::new(), latencies: Latencies::default() }
+        Self {
+            started: Instant::now(),
+            events: 0,
+            failures: BTreeMap::new(),
+            latencies: Latencies::default(),
+        }
     }
 
     pub(super) fn note(&mut self, error: Option<&DispatchError>, took: Duration) {
@@ -42,13 +48,24 @@ impl Summary {
     }
 
     pub(super) fn print(&self, master: &Master, config: &PoolConfig) {
-        let mut lines =
-            vec![format!("{} events in {:.2?}: {:.0} events/s", self.events, self.started.elapsed(), self.rate())];
-        let kinds: Vec<String> = self.failures.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        let mut lines = vec![format!(
+            "{} events in {:.2?}: {:.0} events/s",
+            self.events,
+            self.started.elapsed(),
+            self.rate()
+        )];
+        let kinds: Vec<String> =
+            self.failures.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let kinds =
+            if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
         lines.push(format!("failures: {}{kinds}", self.failures()));
         let ms = |quantile: f64| self.latencies.quantile_ms(quantile);
-        lines.push(format!("latency: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms", ms(0.5), ms(0.99), ms(1.0)));
+        lines.push(format!(
+            "latency: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            ms(0.5),
+            ms(0.99),
+            ms(1.0)
+        ));
         let restarts: u64 = master.reports().iter().map(|report| report.restarts.total()).sum();
         lines.push(format!("workers: {}, restarts: {restarts}", config.workers));
         output::tell(&lines.join("\n"));
@@ -59,8 +76,9 @@ impl Summary {
     }
 }
 
-/// Latencies in buckets a twentieth of a power of two wide: within 4 % of the truth, in bounded memory however long a
-/// replay runs; the smallest and the largest are kept exactly, and no quantile lies beyond them.
+/// Latencies in buckets a twentieth of a power of two wide: within 4 % of the truth, in bounded
+/// memory however long a replay runs; the smallest and the largest are kept exactly, and no
+/// quantile lies beyond them.
 #[derive(Debug)]
 struct Latencies {
     buckets: Vec<u64>,
@@ -127,8 +145,16 @@ mod tests {
         for ms in 1..=1000 {
             latencies.note(Duration::from_millis(ms));
         }
-        assert!((480.0..520.0).contains(&latencies.quantile_ms(0.5)), "{}", latencies.quantile_ms(0.5));
-        assert!((950.0..1030.0).contains(&latencies.quantile_ms(0.99)), "{}", latencies.quantile_ms(0.99));
+        assert!(
+            (480.0..520.0).contains(&latencies.quantile_ms(0.5)),
+            "{}",
+            latencies.quantile_ms(0.5)
+        );
+        assert!(
+            (950.0..1030.0).contains(&latencies.quantile_ms(0.99)),
+            "{}",
+            latencies.quantile_ms(0.99)
+        );
         assert_eq!(latencies.quantile_ms(1.0), 1000.0);
         assert_eq!(Latencies::default().quantile_ms(0.5), 0.0);
     }

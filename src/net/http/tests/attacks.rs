@@ -1,8 +1,10 @@
-//! Requests that are none, or that two parties could read in two ways: each is refused, and the connection closed.
+//! Requests that are none, or that two parties could read in two ways: each is refused, and the
+//! connection closed.
 
 use super::support::{patient, serve};
 
-/// What is sent after the first line and the Host header, if anything; and the status that must come.
+/// What is sent after the first line and the Host header, if anything; and the status that must
+/// come.
 const REFUSED: &[(&str, u16)] = &[
     // The request line.
     ("\r\n\r\n", 400),
@@ -82,16 +84,31 @@ const REFUSED: &[(&str, u16)] = &[
     ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
     ("POST /echo HTTP/1.1\r\nHost: x\r\ntransfer-encoding: identity\r\n\r\n", 411),
     ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\r\nContent-Length: 1\r\n\r\na", 411),
-    ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n5c\r\n", 411),
-    ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\n5c\r\n", 411),
-    ("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding\t: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n", 400),
-    ("POST /echo HTTP/1.1\r\nHost: x\r\nX: a\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n", 400),
+    (
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n5c\r\n",
+        411,
+    ),
+    (
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\nContent-Length: 4\r\n\r\n5c\r\n",
+        411,
+    ),
+    (
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding\t: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n",
+        400,
+    ),
+    (
+        "POST /echo HTTP/1.1\r\nHost: x\r\nX: a\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n",
+        400,
+    ),
     ("GET /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
     ("POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
     // Expectations.
     ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: tea\r\n\r\na", 417),
     ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect:\r\n\r\na", 417),
-    ("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue, tea\r\n\r\na", 417),
+    (
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue, tea\r\n\r\na",
+        417,
+    ),
 ];
 
 #[test]
@@ -114,7 +131,8 @@ fn a_head_may_be_exactly_as_large_as_the_limit() {
     let fixture = serve(patient());
     let around = "GET /hello HTTP/1.1\r\nHost: x\r\nA: \r\n\r\n".len();
     for (size, status) in [(16_384, 200), (16_385, 431), (20_000, 431), (200_000, 431)] {
-        let request = format!("GET /hello HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(size - around));
+        let request =
+            format!("GET /hello HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(size - around));
         let answer = fixture.ask(request.as_bytes());
         assert_eq!((answer.status, answer.closes()), (status, status != 200), "{size}");
     }
@@ -128,7 +146,8 @@ fn a_head_may_be_exactly_as_large_as_the_limit() {
 fn more_headers_than_the_limit_are_refused() {
     let fixture = serve(patient());
     for (headers, status) in [(63, 200), (64, 431)] {
-        let request = format!("GET /hello HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(headers));
+        let request =
+            format!("GET /hello HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(headers));
         assert_eq!(fixture.ask(request.as_bytes()).status, status, "{headers}");
     }
 }
@@ -138,7 +157,10 @@ fn a_request_behind_a_refused_body_is_never_served() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
     let inner = "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
-    client.send(format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n{inner}{inner}").as_bytes());
+    client.send(
+        format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n{inner}{inner}")
+            .as_bytes(),
+    );
     assert_eq!(client.answer().status, 413);
     client.finish_writing();
     assert_eq!(client.until_end(), b"");
@@ -160,7 +182,11 @@ fn garbage_of_every_kind_gets_a_refusal_or_silence_and_harms_nobody() {
             seed ^= seed >> 7;
             seed ^= seed << 17;
             let byte = (seed >> 32) as u8;
-            garbage.push(if round % 2 == 0 { byte } else { b"\r\n: aA1%/\0"[usize::from(byte) % 10] });
+            garbage.push(if round % 2 == 0 {
+                byte
+            } else {
+                b"\r\n: aA1%/\0"[usize::from(byte) % 10]
+            });
         }
         let mut client = fixture.connect();
         client.send(&garbage);

@@ -18,15 +18,25 @@ fn chunks_arrive_whole_and_the_connection_is_kept() {
         ("0\r\n\r\n".to_owned(), ""),
         ("2\r\nhi\r\n0\r\n\r\n".to_owned(), "hi"),
         ("00000002\r\nhi\r\n1;a=b;c=\"d\"\r\n!\r\n000\r\n\r\n".to_owned(), "hi!"),
-        ("A\r\n\r\n\r\n\r\n\r\n\r\n\r\n0\r\nTrailer: x\r\nHost: y\r\n\r\n".to_owned(), "\r\n\r\n\r\n\r\n\r\n"),
+        (
+            "A\r\n\r\n\r\n\r\n\r\n\r\n\r\n0\r\nTrailer: x\r\nHost: y\r\n\r\n".to_owned(),
+            "\r\n\r\n\r\n\r\n\r\n",
+        ),
         (format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len()), &large),
         (format!("{}0\r\n\r\n", "1\r\nx\r\n".repeat(20_000)), &large[..20_000]),
     ] {
         client.send(format!("{HEAD}{body}").as_bytes());
         let answer = client.answer();
-        assert_eq!((answer.status, answer.text() == text, answer.closes()), (200, true, false), "{:.40}", body);
+        assert_eq!(
+            (answer.status, answer.text() == text, answer.closes()),
+            (200, true, false),
+            "{:.40}",
+            body
+        );
     }
-    for byte in format!("{HEAD}2\r\nhi\r\n0\r\na: b\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n").bytes() {
+    for byte in
+        format!("{HEAD}2\r\nhi\r\n0\r\na: b\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n").bytes()
+    {
         client.send(&[byte]);
     }
     assert_eq!((client.answer().text(), client.answer().text()), ("hi", "hello\n"));

@@ -24,7 +24,8 @@ fn pipelined_requests_are_answered_in_order() {
     let mut client = fixture.connect();
     let mut all = Vec::new();
     for number in 0..50 {
-        let request = format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{number:02}");
+        let request =
+            format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{number:02}");
         all.extend_from_slice(request.as_bytes());
         all.extend_from_slice(b"HEAD /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     }
@@ -40,7 +41,9 @@ fn a_request_may_arrive_byte_by_byte() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
     client.stream.set_nodelay().expect("a socket");
-    for byte in b"\r\nPOST /echo?x=1 HTTP/1.1\r\nhOsT: x\r\nA:\r\nB:  b\t \r\ncontent-length:5\r\n\r\nhello" {
+    for byte in
+        b"\r\nPOST /echo?x=1 HTTP/1.1\r\nhOsT: x\r\nA:\r\nB:  b\t \r\ncontent-length:5\r\n\r\nhello"
+    {
         client.send(&[*byte]);
     }
     assert_eq!(client.answer().text(), "hello");
@@ -73,7 +76,10 @@ fn a_204_has_neither_body_nor_length() {
     let mut client = fixture.connect();
     client.send(b"GET /empty HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = client.answer();
-    assert_eq!((answer.status, answer.header("content-length"), answer.header("content-type")), (204, None, None));
+    assert_eq!(
+        (answer.status, answer.header("content-length"), answer.header("content-type")),
+        (204, None, None)
+    );
     assert_eq!(client.answer().status, 200);
 }
 
@@ -83,16 +89,20 @@ fn chunks_are_framed_for_1_1_and_plain_for_1_0() {
     let answer = fixture.ask(b"GET /chunked HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!((answer.text(), answer.header("transfer-encoding")), ("aaaaaa", Some("chunked")));
     let answer = fixture.ask(b"GET /chunked HTTP/1.0\r\n\r\n");
-    assert_eq!((answer.text(), answer.header("transfer-encoding"), answer.closes()), ("aaaaaa", None, true));
+    assert_eq!(
+        (answer.text(), answer.header("transfer-encoding"), answer.closes()),
+        ("aaaaaa", None, true)
+    );
 }
 
 #[test]
 fn a_well_framed_request_that_is_answered_400_keeps_its_connection() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
-    for request in
-        ["GET /bad HTTP/1.1\r\nHost: x\r\n\r\n", "PUT /bad HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"]
-    {
+    for request in [
+        "GET /bad HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PUT /bad HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi",
+    ] {
         client.send(request.as_bytes());
         let answer = client.answer();
         assert_eq!((answer.status, answer.closes()), (400, false), "{request}");
@@ -127,7 +137,9 @@ fn bodies_arrive_whole_whatever_their_size() {
     let mut client = fixture.connect();
     for size in [0, 1, 16_383, 16_384, 16_385, 100_000, 1024 * 1024] {
         let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
-        client.send(format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n").as_bytes());
+        client.send(
+            format!("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n").as_bytes(),
+        );
         client.send(&body);
         let answer = client.answer();
         assert_eq!(answer.status, 200, "{size}");
@@ -146,7 +158,9 @@ fn a_large_answer_arrives_whole() {
 fn continue_is_said_when_the_handler_asks_for_the_body() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
-    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n");
+    client.send(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n",
+    );
     assert_eq!(client.answer().status, 100);
     client.send(b"hello");
     let answer = client.answer();
@@ -156,10 +170,13 @@ fn continue_is_said_when_the_handler_asks_for_the_body() {
 #[test]
 fn continue_is_not_said_when_the_handler_does_not_want_the_body() {
     let fixture = serve(patient());
-    for (path, length, status) in [("/nothing", "5", 404), ("/echo", "2000000", 413), ("/hello", "5", 200)] {
+    for (path, length, status) in
+        [("/nothing", "5", 404), ("/echo", "2000000", 413), ("/hello", "5", 200)]
+    {
         let mut client = fixture.connect();
-        let head =
-            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        );
         client.send(head.as_bytes());
         let answer = client.answer();
         assert_eq!((answer.status, answer.closes()), (status, true), "{path}");
@@ -172,9 +189,13 @@ fn continue_is_not_said_when_the_handler_does_not_want_the_body() {
 fn continue_is_not_said_when_there_is_nothing_to_wait_for() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
-    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n");
+    client.send(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert_eq!(client.answer().status, 200);
-    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi");
+    client.send(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi",
+    );
     assert_eq!(client.answer().text(), "hi");
 }
 
@@ -214,10 +235,16 @@ fn a_header_cannot_be_split_by_its_value() {
 fn an_upgrade_gets_the_socket_and_the_bytes_behind_the_head() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
-    client.send(b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\nearly");
-    let (stream, mut early) = fixture.upgraded_rx.recv_timeout(super::support::PATIENCE).expect("the upgrade");
+    client.send(
+        b"GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\nearly",
+    );
+    let (stream, mut early) =
+        fixture.upgraded_rx.recv_timeout(super::support::PATIENCE).expect("the upgrade");
     let crate::net::stream::Stream::Tcp(mut stream) = stream else { panic!("it came by TCP") };
-    assert_eq!((stream.read_timeout().expect("a socket"), stream.write_timeout().expect("a socket")), (None, None));
+    assert_eq!(
+        (stream.read_timeout().expect("a socket"), stream.write_timeout().expect("a socket")),
+        (None, None)
+    );
     client.send(b" late");
     client.finish_writing();
     std::io::Read::read_to_end(&mut stream, &mut early).expect("the rest");
@@ -225,7 +252,8 @@ fn an_upgrade_gets_the_socket_and_the_bytes_behind_the_head() {
     // It no longer takes a place, and the end of the server is not its end.
     fixture.wait_until("the place is free", |stats| stats.open == 0);
     fixture.server.shutdown(std::time::Instant::now());
-    std::io::Write::write_all(&mut stream, b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello").expect("a socket");
+    std::io::Write::write_all(&mut stream, b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello")
+        .expect("a socket");
     assert!(client.head().starts_with("HTTP/1.1 101 "));
     assert_eq!(client.exactly(5), b"hello");
 }

@@ -1,4 +1,5 @@
-//! Deadlines, caps, shutdown: each shown with a peer that provokes it, and limits short enough to wait for.
+//! Deadlines, caps, shutdown: each shown with a peer that provokes it, and limits short enough to
+//! wait for.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -10,10 +11,12 @@ use super::support::{Client, PATIENCE, pace, patient, serve, soon};
 use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 use crate::net::stream::Stream;
 
-/// Long enough for a client on a busy machine to connect and say something, where it is the server's patience.
+/// Long enough for a client on a busy machine to connect and say something, where it is the
+/// server's patience.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// Sends a byte now and then until the server has had enough: a server whose timeouts are per read never has.
+/// Sends a byte now and then until the server has had enough: a server whose timeouts are per read
+/// never has.
 fn dribble(stream: &Stream, byte: u8) {
     let mut stream = stream.try_clone().expect("a descriptor");
     let deadline = soon();
@@ -32,7 +35,8 @@ fn a_head_that_dribbles_gets_408() {
     let mut client = fixture.connect();
     client.send(b"GET /hello HTTP/1.1\r\nA: ");
     dribble(&client.stream, b'a');
-    // The reset that ends the dribbling may have overtaken the answer, so look at a peer that stops, too.
+    // The reset that ends the dribbling may have overtaken the answer, so look at a peer that
+    // stops, too.
     let mut client = fixture.connect();
     client.send(b"GET /hello HTTP/1.1\r\nA: ");
     let answer = client.answer();
@@ -313,7 +317,8 @@ fn a_server_on_every_address_is_woken_by_its_shutdown_too() {
         }
     }
     let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
-    let server = HttpServer::start(listener, "everywhere", patient(), Arc::new(Nothing)).expect("the server starts");
+    let server = HttpServer::start(listener, "everywhere", patient(), Arc::new(Nothing))
+        .expect("the server starts");
     server.shutdown(soon());
     assert!(TcpListener::bind(server.local_addr()).is_ok(), "the port is free");
 }
@@ -324,7 +329,8 @@ fn a_unix_socket_is_another_door_to_the_same_server() {
     let path = std::env::temp_dir().join(format!("mesophyll-http-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     fixture.server.listen_unix(UnixListener::bind(&path).expect("a socket")).expect("a listener");
-    let connect = || Client::over(Stream::connect_unix(&path, PATIENCE).expect("the server accepts"));
+    let connect =
+        || Client::over(Stream::connect_unix(&path, PATIENCE).expect("the server accepts"));
     let mut client = connect();
     for _ in 0..2 {
         client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");

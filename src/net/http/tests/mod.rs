@@ -1,4 +1,5 @@
-//! The server against real sockets and raw bytes: what it accepts, what it refuses, and what it does when peers misbehave.
+//! The server against real sockets and raw bytes: what it accepts, what it refuses, and what it
+//! does when peers misbehave.
 
 mod attacks;
 mod chunks;

@@ -48,7 +48,9 @@ impl Handler for Paths {
                 Err(error) => Response::text(error.status(), &error.to_string()).into(),
             },
             "/query" => Response::text(200, head.query("a").unwrap_or("none")).into(),
-            "/chunked" => Response::chunked(200, "text/plain", (0..3).map(|n| vec![b'a'; n * 2])).into(),
+            "/chunked" => {
+                Response::chunked(200, "text/plain", (0..3).map(|n| vec![b'a'; n * 2])).into()
+            }
             // Pauses before its last piece for longer than an answer may take in the tests of that.
             "/slow" | "/unhurried" => {
                 let pieces = (0..2).map(|number| {
@@ -81,7 +83,8 @@ impl Handler for Paths {
 
 /// A server and the ends of its handler's channels.
 pub(super) struct Fixture {
-    /// Dropped or sent to: `/wait` goes on. First, so that a test that fails does not wait for its server.
+    /// Dropped or sent to: `/wait` goes on. First, so that a test that fails does not wait for its
+    /// server.
     pub(super) go_tx: Sender<()>,
     pub(super) server: HttpServer,
     /// Something for each request that entered `/wait`.
@@ -124,7 +127,8 @@ impl Fixture {
         assert_eq!(answer.text().lines().count(), 1, "{request:?}");
     }
 
-    /// Asks until there is a place: a connection whose answer has just arrived is still writing for a moment.
+    /// Asks until there is a place: a connection whose answer has just arrived is still writing for
+    /// a moment.
     pub(super) fn ask_until_served(&self) {
         let deadline = soon();
         while self.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status != 200 {
@@ -133,7 +137,11 @@ impl Fixture {
     }
 
     /// Waits until a figure of the server is as it should be.
-    pub(super) fn wait_until(&self, what: &str, is_so: impl Fn(crate::net::http::HttpStats) -> bool) {
+    pub(super) fn wait_until(
+        &self,
+        what: &str,
+        is_so: impl Fn(crate::net::http::HttpStats) -> bool,
+    ) {
         let deadline = soon();
         while !is_so(self.server.stats()) {
             assert!(Instant::now() < deadline, "{what}: {:?}", self.server.stats());

@@ -25,7 +25,9 @@ fn take(queue: &OutQueue, until: Instant) -> (Taken, Vec<usize>) {
 fn lengths(batch: &Batch) -> Vec<usize> {
     let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
     let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
-    std::iter::from_fn(|| socket.read(None).expect("whole frames")).map(|frame| frame.payload().len()).collect()
+    std::iter::from_fn(|| socket.read(None).expect("whole frames"))
+        .map(|frame| frame.payload().len())
+        .collect()
 }
 
 #[test]
@@ -66,7 +68,9 @@ fn a_full_queue_refuses_at_once_by_messages_and_by_bytes() {
     let by_messages = queue(1, 100);
     push(&by_messages, 1).expect("room");
     assert_eq!(push(&by_messages, 1), Err(SendError::Full));
-    by_messages.push(FrameKind::Binary, None, vec![7]).expect("what is no tenant's is not numbered");
+    by_messages
+        .push(FrameKind::Binary, None, vec![7])
+        .expect("what is no tenant's is not numbered");
     let by_bytes = queue(10, 8 * JOINED_BYTES);
     let large = JOINED_BYTES + 1;
     (0..3).for_each(|_| push(&by_bytes, large).expect("room"));
@@ -96,9 +100,15 @@ fn a_workers_small_answers_leave_before_its_large_ones() {
     let push = |owner: Option<u64>, bytes| {
         queue.push(FrameKind::Binary, owner.map(TenantId::Guild), vec![7; bytes]).expect("room");
     };
-    [(Some(1), large), (Some(1), large + 1), (Some(2), small), (Some(1), JOINED_BYTES + 1), (None, large)]
-        .into_iter()
-        .for_each(|(owner, bytes)| push(owner, bytes));
+    [
+        (Some(1), large),
+        (Some(1), large + 1),
+        (Some(2), small),
+        (Some(1), JOINED_BYTES + 1),
+        (None, large),
+    ]
+    .into_iter()
+    .for_each(|(owner, bytes)| push(owner, bytes));
     let mut batch = Batch::default();
     assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
     assert_eq!((lengths(&batch), batch.messages), (vec![small, large, large], 3));
@@ -173,7 +183,10 @@ fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
     assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1]));
     assert!(queue.callers_turn().expect("open").is_none(), "the writer's");
     assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
-    assert!(queue.callers_turn().expect("open").is_none(), "the writer runs its pulse, and may write");
+    assert!(
+        queue.callers_turn().expect("open").is_none(),
+        "the writer runs its pulse, and may write"
+    );
     queue.close(1000);
     assert!(queue.callers_turn().is_err());
 }
@@ -191,7 +204,8 @@ fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
     let queue = std::sync::Arc::new(queue(8, 100));
     let turn = queue.callers_turn().expect("open").expect("free");
     let writers_queue = queue.clone();
-    let writer = crate::base::thread::spawn("writer", move || take(&writers_queue, Instant::now())).expect("spawn");
+    let writer = crate::base::thread::spawn("writer", move || take(&writers_queue, Instant::now()))
+        .expect("spawn");
     while !queue.lock().writer_wants_turn {
         std::thread::yield_now();
     }

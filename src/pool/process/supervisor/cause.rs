@@ -1,4 +1,5 @@
-//! Why workers are started again, in a few words that can be counted; the text beside them is for people.
+//! Why workers are started again, in a few words that can be counted; the text beside them is for
+//! people.
 
 use std::ops::Index;
 

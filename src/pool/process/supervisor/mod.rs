@@ -1,8 +1,8 @@
-//! What to do about a worker: a pure state machine, `step(event, now) → actions`. No I/O, no clock, no
-//! threads.
+//! What to do about a worker: a pure state machine, `step(event, now) → actions`. No I/O, no clock,
+//! no threads.
 //!
-//! The loop in `supervision` feeds it what happened and carries out what it decides. One machine serves a child process and
-//! an external worker alike; the latter is never spawned or signalled.
+//! The loop in `supervision` feeds it what happened and carries out what it decides. One machine
+//! serves a child process and an external worker alike; the latter is never spawned or signalled.
 
 mod cause;
 mod policy;
@@ -38,7 +38,8 @@ pub enum Event {
     Drained,
     /// The process ended; the text says how.
     Exited(String),
-    /// The worker is to be started anew, for this reason; one that is ready answers first what it has in flight.
+    /// The worker is to be started anew, for this reason; one that is ready answers first what it
+    /// has in flight.
     Restart(Why),
     /// The worker is to end at once, and stay away until it is restarted.
     Kill,
@@ -77,7 +78,8 @@ pub enum State {
     Connected,
     /// It takes dispatches.
     Ready,
-    /// It takes no more dispatches: it answers what it has in flight, and then its process is ended.
+    /// It takes no more dispatches: it answers what it has in flight, and then its process is
+    /// ended.
     Draining,
     /// Its process has ended; the next start is due later.
     Dead,
@@ -89,8 +91,15 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 7] =
-        [State::Starting, State::Connected, State::Ready, State::Draining, State::Dead, State::Failed, State::Stopped];
+    pub const ALL: [State; 7] = [
+        State::Starting,
+        State::Connected,
+        State::Ready,
+        State::Draining,
+        State::Dead,
+        State::Failed,
+        State::Stopped,
+    ];
 
     /// The word of docs/api.md.
     pub fn as_str(self) -> &'static str {
@@ -212,7 +221,8 @@ impl Supervisor {
         self.why.as_ref()
     }
 
-    /// Whether it waits for what is in flight: then nothing new may be sent, and [`Event::Drained`] is wanted.
+    /// Whether it waits for what is in flight: then nothing new may be sent, and [`Event::Drained`]
+    /// is wanted.
     pub fn is_draining(&self) -> bool {
         self.ending == Ending::Drain
     }
@@ -225,7 +235,9 @@ impl Supervisor {
     /// When the next [`Event::Tick`] is wanted.
     pub fn due(&self) -> Option<Instant> {
         match (self.state, self.ready_since) {
-            (State::Ready, Some(since)) if self.failures_in_a_row > 0 => Some(since + self.policy.stable_after),
+            (State::Ready, Some(since)) if self.failures_in_a_row > 0 => {
+                Some(since + self.policy.stable_after)
+            }
             _ => self.due,
         }
     }
@@ -278,7 +290,8 @@ impl Supervisor {
             }
             (_, Ending::Drain) => self.drained(now),
             (_, Ending::Term | Ending::Kill) if self.alive => {
-                // TERM was not enough. Once more later, should even this not end it (an uninterruptible sleep).
+                // TERM was not enough. Once more later, should even this not end it (an
+                // uninterruptible sleep).
                 self.ending = Ending::Kill;
                 self.due = Some(now + self.policy.term_grace);
                 vec![Action::Kill]
@@ -338,7 +351,8 @@ impl Supervisor {
             return self.drained(now);
         }
         if self.is_draining() {
-            // Nothing of it is in flight any more. If its process has died, which is a failure, that is known in a moment.
+            // Nothing of it is in flight any more. If its process has died, which is a failure,
+            // that is known in a moment.
             let soon = now + LAST_MOMENT;
             self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
             return vec![];
@@ -348,7 +362,8 @@ impl Supervisor {
         }
         note(&mut self.link_losses, now, self.policy.window);
         if self.kind == Kind::Child && self.link_losses.len() >= self.policy.link_losses_in_window {
-            let text = format!("its link was lost {} times in a short time", self.link_losses.len());
+            let text =
+                format!("its link was lost {} times in a short time", self.link_losses.len());
             self.why = Some(Why::new(Cause::LinksLost, text));
             return self.terminate(Then::Fail, now);
         }
@@ -358,8 +373,8 @@ impl Supervisor {
         vec![Action::RouteToQueue]
     }
 
-    /// A child that lives must be ready again soon, and an earlier deadline for that stays; an external worker may come
-    /// back whenever it likes.
+    /// A child that lives must be ready again soon, and an earlier deadline for that stays; an
+    /// external worker may come back whenever it likes.
     fn due_to_be_ready(&mut self, now: Instant) {
         if self.kind == Kind::Child {
             self.due.get_or_insert(now + self.policy.relink_timeout);
@@ -387,7 +402,11 @@ impl Supervisor {
             return vec![Action::RouteToQueue, Action::CloseLink];
         }
         self.why = Some(Why::new(Cause::Hang, why));
-        let then = if self.is_draining() { std::mem::replace(&mut self.then, Then::Fail) } else { Then::Fail };
+        let then = if self.is_draining() {
+            std::mem::replace(&mut self.then, Then::Fail)
+        } else {
+            Then::Fail
+        };
         self.terminate(then, now)
     }
 
@@ -409,14 +428,16 @@ impl Supervisor {
         }
         match self.state {
             State::Ready => {
-                (self.state, self.ending, self.then) = (State::Draining, Ending::Drain, Then::Again(reason));
+                (self.state, self.ending, self.then) =
+                    (State::Draining, Ending::Drain, Then::Again(reason));
                 self.ready_since = None;
                 self.due = Some(now + self.policy.drain_timeout);
                 vec![Action::RouteToQueue]
             }
             State::Starting | State::Connected => self.terminate(Then::Again(reason), now),
             State::Draining | State::Stopped if self.alive => {
-                // One that is ended for its own fault is started again anyway, and counts as what it is.
+                // One that is ended for its own fault is started again anyway, and counts as what
+                // it is.
                 if self.then == Then::Stay {
                     self.then = Then::Again(reason);
                 }

@@ -1,4 +1,5 @@
-//! The numbers by which the state machine decides: when to restart, how long to wait, when to give up. Pure data.
+//! The numbers by which the state machine decides: when to restart, how long to wait, when to give
+//! up. Pure data.
 
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use crate::base::limits;
 pub struct Policy {
     /// From the start of a process to its being ready.
     pub boot_timeout: Duration,
-    /// How long a running process may be without a link, or with one and not ready, before it is ended.
+    /// How long a running process may be without a link, or with one and not ready, before it is
+    /// ended.
     pub relink_timeout: Duration,
-    /// So many losses of the link within [`Policy::window`] end the process, which lives all the while.
+    /// So many losses of the link within [`Policy::window`] end the process, which lives all the
+    /// while.
     pub link_losses_in_window: usize,
     /// An executor that has not come back to its loop for so long makes the worker unhealthy.
     pub hang_timeout: Duration,

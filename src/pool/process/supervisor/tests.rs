@@ -1,4 +1,5 @@
-//! The state machine, driven through years in a millisecond: its rules one by one, and its invariants under random events.
+//! The state machine, driven through years in a millisecond: its rules one by one, and its
+//! invariants under random events.
 
 use super::*;
 
@@ -71,7 +72,8 @@ fn five_failures_within_a_minute_make_it_failed_until_an_operator_restarts_it() 
     assert!(matches!(last.as_slice(), [Action::RouteToNobody(_)]));
     assert_eq!(supervisor.state(), State::Failed);
     assert_eq!(supervisor.step(Event::Tick, at(now, 3_600_000), 0.0), []);
-    let restart = supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), now, 0.0);
+    let restart =
+        supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), now, 0.0);
     assert_eq!(restart, [Action::RouteToQueue, Action::Spawn]);
     become_ready(&mut supervisor, now);
     // Its failures are forgotten.
@@ -99,7 +101,10 @@ fn a_worker_that_is_not_ready_in_time_gets_term_then_kill() {
     let mut supervisor = Supervisor::new(Kind::Child, Policy::default());
     supervisor.step(Event::Tick, start, 0.0);
     supervisor.step(Event::Connected, at(start, 10), 0.0);
-    assert_eq!(supervisor.step(Event::Tick, at(start, 30_000), 0.0), [Action::RouteToQueue, Action::Terminate]);
+    assert_eq!(
+        supervisor.step(Event::Tick, at(start, 30_000), 0.0),
+        [Action::RouteToQueue, Action::Terminate]
+    );
     assert_eq!(supervisor.step(Event::Tick, at(start, 34_999), 0.0), []);
     assert_eq!(supervisor.step(Event::Tick, at(start, 35_000), 0.0), [Action::Kill]);
     supervisor.step(Event::Exited("killed by signal 9".to_owned()), at(start, 35_001), 0.0);
@@ -126,7 +131,11 @@ fn a_link_that_comes_and_goes_ends_the_process_and_in_the_end_the_worker() {
         let mut actions = supervisor.step(Event::Disconnected, now, 0.0);
         if actions.contains(&Action::Terminate) {
             actions = supervisor.step(Event::Exited("exit code 0".to_owned()), now, 0.0);
-            assert!(supervisor.last_exit().is_some_and(|exit| exit.contains("its link was lost 5 times")));
+            assert!(
+                supervisor
+                    .last_exit()
+                    .is_some_and(|exit| exit.contains("its link was lost 5 times"))
+            );
         }
         if let (State::Dead, Some(due)) = (supervisor.state(), supervisor.due()) {
             now = due;
@@ -163,9 +172,10 @@ fn a_link_that_comes_and_goes_without_getting_ready_does_not_put_the_boot_timeou
 #[test]
 fn a_worker_that_hangs_or_is_silent_gets_term_then_kill_and_comes_back() {
     let start = Instant::now();
-    for (event, why) in
-        [(Event::Unhealthy("it runs X".to_owned()), "(it runs X)"), (Event::Silent, "(it missed its heartbeats)")]
-    {
+    for (event, why) in [
+        (Event::Unhealthy("it runs X".to_owned()), "(it runs X)"),
+        (Event::Silent, "(it missed its heartbeats)"),
+    ] {
         let mut supervisor = ready_child(start);
         assert_eq!(supervisor.step(event, start, 0.0), [Action::RouteToQueue, Action::Terminate]);
         assert!(supervisor.was_told_to_end());
@@ -186,9 +196,15 @@ fn a_restart_drains_ends_and_starts_at_once_and_is_no_failure() {
             [Action::RouteToQueue]
         );
         assert_eq!((supervisor.state(), supervisor.is_draining()), (State::Draining, true));
-        assert_eq!(supervisor.step(Event::Drained, start, 0.0), [Action::RouteToQueue, Action::Terminate]);
+        assert_eq!(
+            supervisor.step(Event::Drained, start, 0.0),
+            [Action::RouteToQueue, Action::Terminate]
+        );
         supervisor.step(Event::Disconnected, start, 0.0);
-        assert_eq!(supervisor.step(Event::Exited("exit code 0".to_owned()), start, 0.0), [Action::Spawn]);
+        assert_eq!(
+            supervisor.step(Event::Exited("exit code 0".to_owned()), start, 0.0),
+            [Action::Spawn]
+        );
         assert_eq!(supervisor.last_exit(), Some("exit code 0 (rolling)"));
         assert_eq!(supervisor.restarts().total(), round + 1);
         become_ready(&mut supervisor, start);
@@ -201,7 +217,10 @@ fn a_worker_that_does_not_drain_is_ended_after_the_drain_timeout() {
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     assert_eq!(supervisor.due(), Some(at(start, 5000)));
-    assert_eq!(supervisor.step(Event::Tick, at(start, 5000), 0.0), [Action::RouteToQueue, Action::Terminate]);
+    assert_eq!(
+        supervisor.step(Event::Tick, at(start, 5000), 0.0),
+        [Action::RouteToQueue, Action::Terminate]
+    );
     // A stop that comes meanwhile has a time of its own.
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
@@ -216,13 +235,19 @@ fn a_worker_that_dies_while_it_drains_for_a_restart_has_failed() {
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     // Its link ends with it, and may be noticed first.
     assert_eq!(supervisor.step(Event::Disconnected, start, 0.0), []);
-    assert_eq!(supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0), [Action::RouteToQueue]);
+    assert_eq!(
+        supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0),
+        [Action::RouteToQueue]
+    );
     assert_eq!((supervisor.state(), supervisor.due()), (State::Dead, Some(at(start, 500))));
     // One whose link ended, and that lives, is ended soon.
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);
     supervisor.step(Event::Disconnected, start, 0.0);
-    assert_eq!(supervisor.step(Event::Tick, at(start, 1000), 0.0), [Action::RouteToQueue, Action::Terminate]);
+    assert_eq!(
+        supervisor.step(Event::Tick, at(start, 1000), 0.0),
+        [Action::RouteToQueue, Action::Terminate]
+    );
 }
 
 #[test]
@@ -234,12 +259,19 @@ fn a_kill_keeps_it_away_until_it_is_restarted() {
     supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0);
     assert_eq!(supervisor.state(), State::Stopped);
     assert_eq!(supervisor.step(Event::Tick, at(start, 99_000_000), 0.0), []);
-    let restart = supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), start, 0.0);
+    let restart =
+        supervisor.step(Event::Restart(Why::new(Cause::Operator, "by an operator")), start, 0.0);
     assert_eq!(restart, [Action::RouteToQueue, Action::Spawn]);
     // A restart that comes before the killed process was reaped waits for that.
     supervisor.step(Event::Kill, start, 0.0);
-    assert_eq!(supervisor.step(Event::Restart(Why::new(Cause::Operator, "again")), start, 0.0), [Action::RouteToQueue]);
-    assert_eq!(supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0), [Action::Spawn]);
+    assert_eq!(
+        supervisor.step(Event::Restart(Why::new(Cause::Operator, "again")), start, 0.0),
+        [Action::RouteToQueue]
+    );
+    assert_eq!(
+        supervisor.step(Event::Exited("killed by signal 9".to_owned()), start, 0.0),
+        [Action::Spawn]
+    );
 }
 
 #[test]
@@ -279,7 +311,8 @@ fn an_external_worker_is_never_spawned_or_signalled() {
     ];
     for (step, event) in events.into_iter().enumerate() {
         let actions = supervisor.step(event, at(start, 40_000 * step as u64), 0.0);
-        let touches = |action: &Action| matches!(action, Action::Spawn | Action::Terminate | Action::Kill);
+        let touches =
+            |action: &Action| matches!(action, Action::Spawn | Action::Terminate | Action::Kill);
         assert!(!actions.iter().any(touches), "{actions:?}");
     }
     assert_eq!(supervisor.state(), State::Stopped);
@@ -326,7 +359,11 @@ impl World {
 
     fn check(&self, supervisor: &Supervisor) {
         let state = supervisor.state();
-        assert_eq!(self.route == Route::Link, state == State::Ready, "only a ready worker gets dispatches");
+        assert_eq!(
+            self.route == Route::Link,
+            state == State::Ready,
+            "only a ready worker gets dispatches"
+        );
         match state {
             State::Failed | State::Stopped => assert_eq!(self.route, Route::Nobody),
             // One that stops refuses, one that restarts lets wait.
@@ -363,8 +400,12 @@ fn random_event(random: &mut u64, world: &World, now: Instant) -> Event {
         12..=13 => Event::Drained,
         14 => Event::Restart(Why::new(Cause::Rolling, text)),
         15 if (*random >> 32).is_multiple_of(4) => Event::Kill,
-        16 if (*random >> 32).is_multiple_of(4) => Event::Stop { drain_until: now + Duration::from_secs(3) },
-        17..=20 if world.alive && (world.signalled || (*random >> 32).is_multiple_of(4)) => Event::Exited(text),
+        16 if (*random >> 32).is_multiple_of(4) => {
+            Event::Stop { drain_until: now + Duration::from_secs(3) }
+        }
+        17..=20 if world.alive && (world.signalled || (*random >> 32).is_multiple_of(4)) => {
+            Event::Exited(text)
+        }
         _ => Event::Tick,
     }
 }
@@ -375,7 +416,8 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
     for seed in 1..=400u64 {
         let kind = if seed.is_multiple_of(5) { Kind::External } else { Kind::Child };
         let mut supervisor = Supervisor::new(kind, Policy::default());
-        let mut world = World { kind, alive: false, signalled: false, route: Route::Queue, put_down: false };
+        let mut world =
+            World { kind, alive: false, signalled: false, route: Route::Queue, put_down: false };
         let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let mut now = Instant::now();
         for action in supervisor.step(Event::Tick, now, 0.5) {
@@ -400,12 +442,17 @@ fn whatever_happens_in_whatever_order_the_rules_hold() {
         }
         // Left alone, a process that is not ready ends: by itself or by force.
         for _ in 0..5 {
-            let Some(due) = supervisor.due().filter(|_| supervisor.state() != State::Ready) else { break };
+            let Some(due) = supervisor.due().filter(|_| supervisor.state() != State::Ready) else {
+                break;
+            };
             for action in supervisor.step(Event::Tick, due, 0.5) {
                 world.obey(&action);
             }
         }
-        assert!(!world.alive || world.signalled || supervisor.state() == State::Ready, "{supervisor:?}");
+        assert!(
+            !world.alive || world.signalled || supervisor.state() == State::Ready,
+            "{supervisor:?}"
+        );
     }
     assert_eq!(reached.len(), 7, "all states were reached: {reached:?}");
 }
@@ -422,7 +469,9 @@ fn a_restart_is_counted_with_the_reason_why_the_worker_ended() {
         (Cause::Hang, vec![hang.clone()]),
         (
             Cause::LinksLost,
-            std::iter::repeat_n([Event::Disconnected, Event::Connected, Event::Ready], 5).flatten().collect(),
+            std::iter::repeat_n([Event::Disconnected, Event::Connected, Event::Ready], 5)
+                .flatten()
+                .collect(),
         ),
         (Cause::Operator, vec![asked(Cause::Operator), Event::Drained]),
         (Cause::Rolling, vec![asked(Cause::Rolling), Event::Drained]),
@@ -438,7 +487,11 @@ fn a_restart_is_counted_with_the_reason_why_the_worker_ended() {
         }
         supervisor.step(Event::Exited("killed".to_owned()), start, 0.0);
         supervisor.step(Event::Tick, later, 0.0);
-        assert_eq!((supervisor.restarts()[cause], supervisor.restarts().total()), (1, 1), "{cause:?} {supervisor:?}");
+        assert_eq!(
+            (supervisor.restarts()[cause], supervisor.restarts().total()),
+            (1, 1),
+            "{cause:?} {supervisor:?}"
+        );
     }
     let mut supervisor = Supervisor::new(Kind::Child, Policy::default());
     supervisor.step(Event::Tick, start, 0.0);

@@ -33,7 +33,8 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     let address = listener.local_addr().expect("an address");
     let (read_tx, read_rx) = bounded::<()>(0);
     let master = std::thread::spawn(move || {
-        let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
+        let mut peer =
+            tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");
         // It reads nothing until everything has been answered.
         let _ = read_rx.recv_timeout(WAIT);
         let mut answers = Vec::new();
@@ -49,7 +50,8 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     });
     let limits = LinkLimits { queue_bytes: 4 << 20, ..LinkLimits::default() };
     let service: link::Service = (Box::new(Quiet), Box::new(Quiet));
-    let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service).expect("a link");
+    let link = link::connect("test", &[address], "localhost", "/ws", WAIT, &limits, |_| service)
+        .expect("a link");
     let mut text = vec![0xdb, 0, 0x10, 0, 0];
     text.resize(5 + (1 << 20), b'x');
     let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
@@ -67,12 +69,18 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     // Large ones leave behind small ones.
     answers.sort_by_key(|(req_id, _)| *req_id);
     link.join();
-    assert_eq!(answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(), (0..1040).collect::<Vec<_>>());
+    assert_eq!(
+        answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(),
+        (0..1040).collect::<Vec<_>>()
+    );
     let is_dropped = |(_, result): &(u64, Result<(), String>)| {
         result.as_ref().is_err_and(|text| text.starts_with("script: the result was dropped"))
     };
     let (greedys, others) = answers.split_at(40);
-    assert!(greedys.iter().filter(|answer| is_dropped(answer)).count() > 0, "the link had room for all of it");
+    assert!(
+        greedys.iter().filter(|answer| is_dropped(answer)).count() > 0,
+        "the link had room for all of it"
+    );
     assert!(greedys.iter().all(|answer| answer.1.is_ok() || is_dropped(answer)));
     assert!(others.iter().all(|(_, result)| result.is_ok()));
 }

@@ -8,13 +8,16 @@ use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
 use crate::runtime::luau::io::IoOutput;
-use crate::wire::data::{CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId};
+use crate::wire::data::{
+    CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId,
+};
 
 /// What one field of a new entry may take: all of them together must fit into a request.
 const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
 
 /// What a new entry has.
-const FIELDS: [&str; 8] = ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
+const FIELDS: [&str; 8] =
+    ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
 
 pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
@@ -27,14 +30,18 @@ pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
-    let work = move |db: &dyn TenantDb| IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope)));
+    let work = move |db: &dyn TenantDb| {
+        IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope)))
+    };
     Ok(Call::new(DbCall::GlobalGet, Reply::Entry, bytes, work))
 }
 
 pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let table = args.table(0, "the entry")?;
     only_fields(table, "the entry", &FIELDS)?;
-    let field = |name: &str| -> Result<Value, CallError> { Ok(table.raw_get(name).map_err(ConvertError::from)?) };
+    let field = |name: &str| -> Result<Value, CallError> {
+        Ok(table.raw_get(name).map_err(ConvertError::from)?)
+    };
     let long = match field("long")? {
         Value::Nil => None,
         long => Some(text(&long, "long", FIELD_MAX_BYTES)?),
@@ -42,7 +49,9 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
     let public_data = match field("public_data")? {
         Value::Nil => false,
         Value::Boolean(public) => public,
-        other => return refuse(format!("public_data must be a boolean, not {}", super::kind(&other))),
+        other => {
+            return refuse(format!("public_data must be a boolean, not {}", super::kind(&other)));
+        }
     };
     let entry = CreateGlobalKv {
         key: text(&field("key")?, "key", KV_KEY_MAX_BYTES)?,
@@ -54,7 +63,10 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         long,
         data: json_from_luau(args.lua, &field("data")?, FIELD_MAX_BYTES)?,
     };
-    let texts = entry.key.len() + entry.short.len() + entry.scope.len() + entry.long.as_ref().map_or(0, String::len);
+    let texts = entry.key.len()
+        + entry.short.len()
+        + entry.scope.len()
+        + entry.long.as_ref().map_or(0, String::len);
     let bytes = texts + entry.public_metadata.as_bytes().len() + entry.data.as_bytes().len();
     Ok(change(tenant, DbCall::GlobalCreate, bytes, GlobalKeyValueOp::Create { entry }))
 }
@@ -62,7 +74,12 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
-    Ok(change(tenant, DbCall::GlobalDelete, bytes, GlobalKeyValueOp::Delete { key, version, scope }))
+    Ok(change(
+        tenant,
+        DbCall::GlobalDelete,
+        bytes,
+        GlobalKeyValueOp::Delete { key, version, scope },
+    ))
 }
 
 fn change(tenant: TenantId, call: DbCall, bytes: usize, op: GlobalKeyValueOp) -> Call {
@@ -75,7 +92,10 @@ fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {
 }
 
 /// An entry without its data.
-pub(super) fn partial(to_luau: &mut ToLuau<'_>, entry: &PartialGlobalKv) -> Result<Table, ConvertError> {
+pub(super) fn partial(
+    to_luau: &mut ToLuau<'_>,
+    entry: &PartialGlobalKv,
+) -> Result<Table, ConvertError> {
     let lua = to_luau.lua();
     let table = to_luau.table(0, 14)?;
     for (name, value) in [
@@ -103,7 +123,10 @@ pub(super) fn partial(to_luau: &mut ToLuau<'_>, entry: &PartialGlobalKv) -> Resu
 }
 
 /// An entry with its data, or nil.
-pub(super) fn entry(to_luau: &mut ToLuau<'_>, entry: Option<&GlobalKv>) -> Result<Value, ConvertError> {
+pub(super) fn entry(
+    to_luau: &mut ToLuau<'_>,
+    entry: Option<&GlobalKv>,
+) -> Result<Value, ConvertError> {
     let Some(entry) = entry else { return Ok(Value::Nil) };
     let data = to_luau.table(0, 3)?;
     match &entry.data {

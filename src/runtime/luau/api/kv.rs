@@ -3,7 +3,9 @@
 use mlua::{IntoLua, Lua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
-use crate::base::limits::{KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES};
+use crate::base::limits::{
+    KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES,
+};
 use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
@@ -56,7 +58,12 @@ pub(in crate::runtime::luau) fn update_set(
     Ok(Call { lock: None, ..set_record(lua, tenant, record, value)? })
 }
 
-fn set_record(lua: &Lua, tenant: TenantId, record: RecordKey, value: &Value) -> Result<Call, CallError> {
+fn set_record(
+    lua: &Lua,
+    tenant: TenantId,
+    record: RecordKey,
+    value: &Value,
+) -> Result<Call, CallError> {
     let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
     let ((key, scopes), bytes) = (record.clone(), value.as_bytes().len());
     let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value));
@@ -81,11 +88,16 @@ pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError>
 }
 
 pub(super) fn list_scopes(tenant: TenantId) -> Call {
-    Call::new(DbCall::ListScopes, Reply::Scopes, 0, move |db| IoOutput::Scopes(db.kv_list_scopes(tenant)))
+    Call::new(DbCall::ListScopes, Reply::Scopes, 0, move |db| {
+        IoOutput::Scopes(db.kv_list_scopes(tenant))
+    })
 }
 
 /// `value, exists`
-pub(super) fn value(to_luau: &mut ToLuau<'_>, record: Option<&KvRecord>) -> Result<Vec<Value>, ConvertError> {
+pub(super) fn value(
+    to_luau: &mut ToLuau<'_>,
+    record: Option<&KvRecord>,
+) -> Result<Vec<Value>, ConvertError> {
     let value = record.map(|record| to_luau.value(&record.value)).transpose()?;
     Ok(vec![value.unwrap_or(Value::Nil), Value::Boolean(record.is_some())])
 }
@@ -132,14 +144,16 @@ fn key(args: &Args<'_>) -> Result<String, CallError> {
     args.text(0, "the key", KV_KEY_MAX_BYTES)
 }
 
-/// A list of scopes. Whether it has too many is for the store to say; here it only is of bounded size.
+/// A list of scopes. Whether it has too many is for the store to say; here it only is of bounded
+/// size.
 fn scopes(value: &Value) -> Result<Scopes, CallError> {
     Ok(Scopes::new(texts(value, "the scopes", 2 * KV_SCOPES_MAX, "a scope", KV_SCOPE_MAX_BYTES)?))
 }
 
 /// Scopes under which a script may write.
 fn writable(scopes: Scopes) -> Result<Scopes, CallError> {
-    let read_only = |scope: &&String| scope.starts_with(WORKER_SCOPE_PREFIX) || *scope == TEMPLATE_SCOPE;
+    let read_only =
+        |scope: &&String| scope.starts_with(WORKER_SCOPE_PREFIX) || *scope == TEMPLATE_SCOPE;
     match scopes.as_slice().iter().find(read_only) {
         Some(scope) => refuse(format!("the scope \"{scope}\" is read-only to scripts")),
         None => Ok(scopes),

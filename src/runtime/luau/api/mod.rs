@@ -1,7 +1,9 @@
-//! The calls of `ctx` that go to the database: from what a script gave to work for an I/O thread, and back.
+//! The calls of `ctx` that go to the database: from what a script gave to work for an I/O thread,
+//! and back.
 //!
-//! A call is checked and its values are converted on the executor, at once: a script that changes a table after
-//! `KV:set` does not change what is set. Rules of the store are the store's; here are the rules of scripts.
+//! A call is checked and its values are converted on the executor, at once: a script that changes a
+//! table after `KV:set` does not change what is set. Rules of the store are the store's; here are
+//! the rules of scripts.
 
 mod global_kv;
 mod kv;
@@ -118,15 +120,23 @@ pub(super) fn prepare(
         Op::GlobalCreate => global_kv::create(tenant, &args),
         Op::GlobalDelete => global_kv::delete(tenant, &args),
         Op::SetTenantState => tenant_state::set(tenant, &args, states),
-        Op::Wait | Op::Spawn | Op::KvUpdateSet | Op::KvUpdateDrop => refuse("not a call to the database"),
+        Op::Wait | Op::Spawn | Op::KvUpdateSet | Op::KvUpdateDrop => {
+            refuse("not a call to the database")
+        }
     }
 }
 
-/// Turns what came of a call into what the script is resumed with: `true, results…` or `false, message`.
+/// Turns what came of a call into what the script is resumed with: `true, results…` or `false,
+/// message`.
 ///
 /// # Errors
 /// Memory does not suffice even for a message.
-pub(super) fn reply(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> mlua::Result<MultiValue> {
+pub(super) fn reply(
+    lua: &Lua,
+    host: &Host,
+    reply: &Reply,
+    output: IoOutput,
+) -> mlua::Result<MultiValue> {
     match results(lua, host, reply, output) {
         Ok(values) => (true, values).into_lua_multi(lua),
         Err(message) => (false, message).into_lua_multi(lua),
@@ -147,12 +157,15 @@ fn results(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> Result<Mu
         (Reply::Records, IoOutput::Records(records)) => {
             list(&mut to_luau, &records.map_err(failed)?, kv::record).map(one)
         }
-        (Reply::Scopes, IoOutput::Scopes(scopes)) => list_of_texts(&mut to_luau, &scopes.map_err(failed)?).map(one),
+        (Reply::Scopes, IoOutput::Scopes(scopes)) => {
+            list_of_texts(&mut to_luau, &scopes.map_err(failed)?).map(one)
+        }
         (Reply::Entries, IoOutput::Entries(entries)) => {
             list(&mut to_luau, &entries.map_err(failed)?, global_kv::partial).map(one)
         }
         (Reply::Entry, IoOutput::Entry(entry)) => {
-            global_kv::entry(&mut to_luau, (*entry).map_err(failed)?.as_ref()).map(|value| vec![value])
+            global_kv::entry(&mut to_luau, (*entry).map_err(failed)?.as_ref())
+                .map(|value| vec![value])
         }
         // A panic on the I/O thread: it is in the log.
         _ => return Err("the operation failed for an internal reason".to_owned()),
@@ -223,7 +236,10 @@ fn text(value: &Value, what: &str, max_bytes: usize) -> Result<String, CallError
     let bytes = text.as_bytes();
     // Before it is copied: a string may be as large as the VM.
     if bytes.len() > max_bytes {
-        return refuse(format!("{what} has {} bytes; at most {max_bytes} are allowed", bytes.len()));
+        return refuse(format!(
+            "{what} has {} bytes; at most {max_bytes} are allowed",
+            bytes.len()
+        ));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(text.to_owned()),
@@ -231,8 +247,15 @@ fn text(value: &Value, what: &str, max_bytes: usize) -> Result<String, CallError
     }
 }
 
-/// A list of at most so many texts, each of at most so many bytes. `what` is what the list is called, `item` a text of it.
-fn texts(value: &Value, what: &str, max: usize, item: &str, max_bytes: usize) -> Result<Vec<String>, CallError> {
+/// A list of at most so many texts, each of at most so many bytes. `what` is what the list is
+/// called, `item` a text of it.
+fn texts(
+    value: &Value,
+    what: &str,
+    max: usize,
+    item: &str,
+    max_bytes: usize,
+) -> Result<Vec<String>, CallError> {
     let Value::Table(table) = value else {
         return refuse(format!("{what} must be a list of strings, not {}", kind(value)));
     };
@@ -241,7 +264,10 @@ fn texts(value: &Value, what: &str, max: usize, item: &str, max_bytes: usize) ->
         return refuse(format!("{what} must be a list of at most {max} strings, not of {len}"));
     }
     if !is_list(table, len)? {
-        return refuse(format!("{what} must be a list of strings, without {}", why_no_list(table, len)?));
+        return refuse(format!(
+            "{what} must be a list of strings, without {}",
+            why_no_list(table, len)?
+        ));
     }
     let item = |index| text(&table.raw_get(index).map_err(ConvertError::from)?, item, max_bytes);
     (1..=len).map(item).collect()
@@ -249,7 +275,8 @@ fn texts(value: &Value, what: &str, max: usize, item: &str, max_bytes: usize) ->
 
 /// Refuses a table that has other fields than these.
 fn only_fields(table: &Table, what: &str, fields: &[&str]) -> Result<(), CallError> {
-    let belongs = |key: &Value| key.as_string().is_some_and(|key| fields.iter().any(|field| key == field));
+    let belongs =
+        |key: &Value| key.as_string().is_some_and(|key| fields.iter().any(|field| key == field));
     match stray_key(table, belongs)? {
         None => Ok(()),
         Some(key) => refuse(format!("{what} cannot have {key}; it has {}", fields.join(", "))),
@@ -259,7 +286,9 @@ fn only_fields(table: &Table, what: &str, fields: &[&str]) -> Result<(), CallErr
 fn version(value: &Value) -> Result<i32, CallError> {
     match value.as_i32() {
         Some(version) => Ok(version),
-        None => refuse(format!("the version must be a whole number of 32 bits, not {}", kind(value))),
+        None => {
+            refuse(format!("the version must be a whole number of 32 bits, not {}", kind(value)))
+        }
     }
 }
 

@@ -12,20 +12,29 @@ use crate::runtime::luau::convert::{ConvertError, json_from_luau};
 use crate::runtime::luau::io::IoOutput;
 use crate::wire::data::{DbCall, TenantId, TenantState};
 
-pub(super) fn set(tenant: TenantId, args: &Args<'_>, states: &Arc<dyn TenantStates>) -> Result<Call, CallError> {
+pub(super) fn set(
+    tenant: TenantId,
+    args: &Args<'_>,
+    states: &Arc<dyn TenantStates>,
+) -> Result<Call, CallError> {
     let table = args.table(0, "the tenant state")?;
-    let field = |name: &str| -> Result<Value, CallError> { Ok(table.raw_get(name).map_err(ConvertError::from)?) };
+    let field = |name: &str| -> Result<Value, CallError> {
+        Ok(table.raw_get(name).map_err(ConvertError::from)?)
+    };
     only_fields(table, "the tenant state", &["events", "data"])?;
     let name = "an event's name";
-    let events = texts(&field("events")?, "events", TENANT_EVENTS_MAX, name, TENANT_EVENT_NAME_MAX_BYTES)?;
+    let events =
+        texts(&field("events")?, "events", TENANT_EVENTS_MAX, name, TENANT_EVENT_NAME_MAX_BYTES)?;
     let events = events.into_iter().collect::<BTreeSet<_>>();
     let data = json_from_luau(args.lua, &field("data")?, DB_BODY_MAX_BYTES / 2)?;
     // The names are kept as they are and, like the data, copied when they are stored.
-    let bytes = 2 * (events.iter().map(|name| name.len() + 64).sum::<usize>() + data.as_bytes().len());
+    let bytes =
+        2 * (events.iter().map(|name| name.len() + 64).sum::<usize>() + data.as_bytes().len());
     let (state, states) = (TenantState { events, data }, states.clone());
     Ok(Call::new(DbCall::SetTenantState, Reply::Nothing, bytes, move |db| {
         let done = db.set_tenant_state(tenant, state.clone());
-        // Here and not when the script goes on: it may be gone by then, and what was stored is what counts.
+        // Here and not when the script goes on: it may be gone by then, and what was stored is what
+        // counts.
         if done.is_ok() {
             states.put(tenant, state);
         }

@@ -1,8 +1,8 @@
 //! Luau values → bytes, as typed values or as plain JSON.
 //!
-//! Tables are read raw: of metatables only the mark of a list counts. A table with keys 1..n is a list, any other a map,
-//! whose text keys are written in the order of their bytes: what a script returns does not depend on the history of its
-//! tables.
+//! Tables are read raw: of metatables only the mark of a list counts. A table with keys 1..n is a
+//! list, any other a map, whose text keys are written in the order of their bytes: what a script
+//! returns does not depend on the history of its tables.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -35,7 +35,8 @@ pub(in crate::runtime::luau) fn value_from_luau(
 /// Writes a value as plain JSON, at most `limit` bytes.
 ///
 /// # Errors
-/// See [`ConvertErrorKind`]; and JSON has no buffers, vectors, times, NaN, nor keys other than text.
+/// See [`ConvertErrorKind`]; and JSON has no buffers, vectors, times, NaN, nor keys other than
+/// text.
 pub(in crate::runtime::luau) fn json_from_luau(
     lua: &Lua,
     value: &Value,
@@ -80,8 +81,8 @@ struct Entry {
     bytes: Range<usize>,
 }
 
-/// Items of a table that were written as those of a list before another key came: a map takes them over, as
-/// what they hold would be written anew for each table around them.
+/// Items of a table that were written as those of a list before another key came: a map takes them
+/// over, as what they hold would be written anew for each table around them.
 #[derive(Default)]
 struct Items {
     bytes: Vec<u8>,
@@ -137,17 +138,23 @@ impl<'l> Encoder<'l> {
             Value::Nil => self.leaf(&Token::Null),
             Value::LightUserData(_) if value.is_null() => self.leaf(&Token::Null),
             Value::Boolean(value) => self.leaf(&Token::Boolean(*value)),
-            Value::Integer(_) | Value::Number(_) => self.leaf(&number_token(number(value).unwrap_or_default())),
+            Value::Integer(_) | Value::Number(_) => {
+                self.leaf(&number_token(number(value).unwrap_or_default()))
+            }
             Value::String(text) => self.string(&text.as_bytes()),
             Value::Buffer(buffer) => {
                 // Before it is copied, as for a string.
                 self.check_size(buffer.len())?;
                 self.bytes(&buffer.to_vec())
             }
-            Value::Vector(vector) => self.leaf(&Token::Vector([vector.x(), vector.y(), vector.z()])),
+            Value::Vector(vector) => {
+                self.leaf(&Token::Vector([vector.x(), vector.y(), vector.z()]))
+            }
             Value::UserData(data) => self.userdata(data),
             Value::Table(table) => self.nested(table),
-            other => Err(ConvertError::unsupported(format!("a {} cannot leave Luau", other.type_name()))),
+            other => {
+                Err(ConvertError::unsupported(format!("a {} cannot leave Luau", other.type_name())))
+            }
         }
     }
 
@@ -195,7 +202,11 @@ impl<'l> Encoder<'l> {
     }
 
     fn check_size(&self, more: usize) -> Result<(), ConvertError> {
-        if self.writer.len() + more <= self.limit { Ok(()) } else { Err(ConvertErrorKind::TooLarge(self.limit).into()) }
+        if self.writer.len() + more <= self.limit {
+            Ok(())
+        } else {
+            Err(ConvertErrorKind::TooLarge(self.limit).into())
+        }
     }
 
     fn nested(&mut self, table: &Table) -> Result<(), ConvertError> {
@@ -206,7 +217,8 @@ impl<'l> Encoder<'l> {
         if self.open.len() >= VALUE_DEPTH_MAX {
             return Err(ConvertErrorKind::TooDeep.into());
         }
-        let is_marked = table.metatable().is_some_and(|metatable| metatable.to_pointer() == self.lists);
+        let is_marked =
+            table.metatable().is_some_and(|metatable| metatable.to_pointer() == self.lists);
         let copy = if self.open.is_empty() { None } else { self.copy_of_shared(table)? };
         self.open.push(pointer);
         self.table(copy.as_ref().unwrap_or(table), is_marked)?;
@@ -216,8 +228,8 @@ impl<'l> Encoder<'l> {
 
     /// A copy without empty slots of a table that is met for more than the third time.
     ///
-    /// Going through the empty slots of all tables of a VM takes milliseconds, which is bounded by its memory; but a
-    /// value can have one table in it millions of times.
+    /// Going through the empty slots of all tables of a VM takes milliseconds, which is bounded by
+    /// its memory; but a value can have one table in it millions of times.
     fn copy_of_shared(&mut self, table: &Table) -> Result<Option<Table>, ConvertError> {
         let times = self.met.entry(table.to_pointer()).or_default();
         *times += u8::from(*times <= CONVERT_WALKS_MAX);
@@ -250,7 +262,10 @@ impl<'l> Encoder<'l> {
         if is_list(table, len)? {
             self.rest_of_list(table, ends.len(), len)
         } else if is_marked {
-            Err(ConvertError::unsupported(format!("a list cannot have {}", why_no_list(table, len)?)))
+            Err(ConvertError::unsupported(format!(
+                "a list cannot have {}",
+                why_no_list(table, len)?
+            )))
         } else {
             ends.iter_mut().for_each(|end| *end -= start);
             let written = Items { bytes: self.writer.split_off(start), ends };
@@ -258,7 +273,8 @@ impl<'l> Encoder<'l> {
         }
     }
 
-    /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it grew in odd ways.
+    /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it
+    /// grew in odd ways.
     fn list(&mut self, table: &Table, len: usize) -> Result<bool, ConvertError> {
         self.list_head(len);
         self.ends.push(self.writer.len());
@@ -305,7 +321,8 @@ impl<'l> Encoder<'l> {
             entries.push(Entry { rank, bytes: from..self.writer.len() - start });
             Ok(true)
         })?;
-        // The head tells the number of entries, which is known only now; moving them lets them be sorted too.
+        // The head tells the number of entries, which is known only now; moving them lets them be
+        // sorted too.
         let body = self.writer.split_off(start);
         match self.form {
             Form::Typed => Token::Map(entries.len()).write(&mut self.writer),
@@ -329,14 +346,17 @@ impl<'l> Encoder<'l> {
                     (Ok(text), Form::Plain) => self.writer.text(text),
                     (Ok(text), Form::Typed) => Token::Text(text).write(&mut self.writer),
                     (Err(_), Form::Typed) => return self.bytes(&bytes).map(|()| Rank::Other),
-                    (Err(_), Form::Plain) => return Err(ConvertError::unsupported("a key that is not UTF-8")),
+                    (Err(_), Form::Plain) => {
+                        return Err(ConvertError::unsupported("a key that is not UTF-8"));
+                    }
                 }
                 let end = self.writer.len() - start;
                 Ok(Rank::Text(end - bytes.len()..end))
             }
-            _ if self.form == Form::Plain => {
-                Err(ConvertError::unsupported(format!("JSON has no keys of type {}", key.type_name())))
-            }
+            _ if self.form == Form::Plain => Err(ConvertError::unsupported(format!(
+                "JSON has no keys of type {}",
+                key.type_name()
+            ))),
             Value::Integer(_) | Value::Number(_) => {
                 let number = number(key).unwrap_or_default();
                 self.leaf(&number_token(number)).map(|()| Rank::Number(number))
@@ -363,9 +383,17 @@ fn plain_leaf(token: &Token<'_>, writer: &mut Writer) -> Result<(), ConvertError
         Token::UnsignedInteger(number) => writer.unsigned(*number),
         Token::Float(number) if number.is_finite() => writer.f64(*number),
         Token::Text(text) => writer.text(text),
-        Token::Float(_) => return Err(ConvertError::unsupported("JSON has no NaN and no infinity")),
-        Token::Buffer(_) => return Err(ConvertError::unsupported("JSON has no buffers, and text is UTF-8")),
-        _ => return Err(ConvertError::unsupported("JSON has no vectors, timestamps, intervals and time zones")),
+        Token::Float(_) => {
+            return Err(ConvertError::unsupported("JSON has no NaN and no infinity"));
+        }
+        Token::Buffer(_) => {
+            return Err(ConvertError::unsupported("JSON has no buffers, and text is UTF-8"));
+        }
+        _ => {
+            return Err(ConvertError::unsupported(
+                "JSON has no vectors, timestamps, intervals and time zones",
+            ));
+        }
     }
     Ok(())
 }
@@ -381,7 +409,10 @@ pub(in crate::runtime::luau) fn is_list(table: &Table, len: usize) -> Result<boo
 }
 
 /// What keeps a table of so many items from being a list.
-pub(in crate::runtime::luau) fn why_no_list(table: &Table, len: usize) -> Result<String, ConvertError> {
+pub(in crate::runtime::luau) fn why_no_list(
+    table: &Table,
+    len: usize,
+) -> Result<String, ConvertError> {
     let is_index = |key: &Value| key.as_usize().is_some_and(|index| (1..=len).contains(&index));
     Ok(match stray_key(table, is_index)? {
         Some(key) => format!("the key {key} beside {len} items"),
@@ -389,8 +420,8 @@ pub(in crate::runtime::luau) fn why_no_list(table: &Table, len: usize) -> Result
     })
 }
 
-/// A key of a table that does not belong there, as a path shows it: the least, as the order in which keys come differs
-/// from VM to VM, of the first few.
+/// A key of a table that does not belong there, as a path shows it: the least, as the order in
+/// which keys come differs from VM to VM, of the first few.
 pub(in crate::runtime::luau) fn stray_key(
     table: &Table,
     belongs: impl Fn(&Value) -> bool,

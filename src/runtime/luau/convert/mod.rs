@@ -1,9 +1,10 @@
 //! Values between bytes and Luau, directly: no tree in between (docs/templates.md).
 //!
-//! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values. Both bound their depth,
-//! and what they allocate before they allocate it. Nothing can interrupt them: the first is bounded by the size of its
-//! input, the second by that of its output and of the VM, through which it goes a few times. `values` has the kinds that Luau
-//! lacks. Runs on executors; owned by nobody.
+//! `to_luau` builds Luau values from a walk over bytes, `from_luau` writes bytes from Luau values.
+//! Both bound their depth, and what they allocate before they allocate it. Nothing can interrupt
+//! them: the first is bounded by the size of its input, the second by that of its output and of the
+//! VM, through which it goes a few times. `values` has the kinds that Luau lacks. Runs on
+//! executors; owned by nobody.
 
 mod from_luau;
 mod to_luau;
@@ -13,7 +14,9 @@ use std::fmt;
 
 use mlua::{Lua, Table, Value};
 
-pub(super) use self::from_luau::{is_list, json_from_luau, stray_key, value_from_luau, why_no_list};
+pub(super) use self::from_luau::{
+    is_list, json_from_luau, stray_key, value_from_luau, why_no_list,
+};
 pub(super) use self::to_luau::{ToLuau, whole};
 use crate::base::limits::VALUE_DEPTH_MAX;
 use crate::wire::WireError;
@@ -33,8 +36,8 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 /// The name in a VM's registry of the metatable that marks its lists.
 const LISTS: &str = "lists";
 
-/// Makes the metatable that marks a VM's lists: read-only and empty, so that it changes nothing of what a list does.
-/// `table.clone` copies it, as it has no `__metatable`.
+/// Makes the metatable that marks a VM's lists: read-only and empty, so that it changes nothing of
+/// what a list does. `table.clone` copies it, as it has no `__metatable`.
 pub(super) fn install_lists(lua: &Lua) -> mlua::Result<Table> {
     let lists = lua.create_table()?;
     lists.set_readonly(true);
@@ -111,7 +114,9 @@ impl From<mlua::Error> for ConvertError {
 impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            ConvertErrorKind::TooDeep => write!(f, "the value nests deeper than {VALUE_DEPTH_MAX} levels"),
+            ConvertErrorKind::TooDeep => {
+                write!(f, "the value nests deeper than {VALUE_DEPTH_MAX} levels")
+            }
             ConvertErrorKind::Cycle => f.write_str("the value contains itself"),
             ConvertErrorKind::TooLarge(limit) => {
                 write!(f, "the value is larger than {} KiB once encoded", limit / 1024)

@@ -1,7 +1,8 @@
 //! Bytes → Luau values.
 //!
-//! While it works, the VM's allocator has no limit: with one, mlua guards every string and table by a protected call
-//! that costs more than the string. Instead the memory is looked at before each container and every few items.
+//! While it works, the VM's allocator has no limit: with one, mlua guards every string and table by
+//! a protected call that costs more than the string. Instead the memory is looked at before each
+//! container and every few items.
 
 use mlua::{IntoLua, Lua, Table, Value};
 
@@ -63,7 +64,10 @@ impl<'l> ToLuau<'l> {
     ///
     /// # Errors
     /// See [`ConvertErrorKind`].
-    pub(in crate::runtime::luau) fn value(&mut self, value: &EncodedValue) -> Result<Value, ConvertError> {
+    pub(in crate::runtime::luau) fn value(
+        &mut self,
+        value: &EncodedValue,
+    ) -> Result<Value, ConvertError> {
         let mut walk = Walk::new(value);
         match walk.next()? {
             None | Some(Token::Null | Token::End) => Ok(Value::Nil),
@@ -75,7 +79,10 @@ impl<'l> ToLuau<'l> {
     ///
     /// # Errors
     /// See [`ConvertErrorKind`].
-    pub(in crate::runtime::luau) fn json(&mut self, json: &EncodedJson) -> Result<Value, ConvertError> {
+    pub(in crate::runtime::luau) fn json(
+        &mut self,
+        json: &EncodedJson,
+    ) -> Result<Value, ConvertError> {
         let mut walk = PlainWalk::new(json);
         match walk.next()? {
             None | Some(PlainToken::Null | PlainToken::End | PlainToken::Key(_)) => Ok(Value::Nil),
@@ -87,7 +94,10 @@ impl<'l> ToLuau<'l> {
     ///
     /// # Errors
     /// See [`ConvertErrorKind`].
-    pub(in crate::runtime::luau) fn json_text(&mut self, text: &str) -> Result<Value, ConvertError> {
+    pub(in crate::runtime::luau) fn json_text(
+        &mut self,
+        text: &str,
+    ) -> Result<Value, ConvertError> {
         let not_json = |_| ConvertErrorKind::Wire(WireError::Invalid("its text is not JSON"));
         self.json(&event_data_from_json(text.as_bytes()).map_err(not_json)?)
     }
@@ -96,9 +106,15 @@ impl<'l> ToLuau<'l> {
     ///
     /// # Errors
     /// There is none.
-    pub(in crate::runtime::luau) fn table(&mut self, items: usize, fields: usize) -> Result<Table, ConvertError> {
-        // A length may claim as many items as the input has bytes, in each of its levels: checked before allocating.
-        let bytes = items.saturating_mul(ITEM_BYTES).saturating_add(fields.saturating_mul(NODE_BYTES));
+    pub(in crate::runtime::luau) fn table(
+        &mut self,
+        items: usize,
+        fields: usize,
+    ) -> Result<Table, ConvertError> {
+        // A length may claim as many items as the input has bytes, in each of its levels: checked
+        // before allocating.
+        let bytes =
+            items.saturating_mul(ITEM_BYTES).saturating_add(fields.saturating_mul(NODE_BYTES));
         self.room(bytes)?;
         Ok(self.lua.create_table_with_capacity(items, fields)?)
     }
@@ -157,7 +173,12 @@ impl<'l> ToLuau<'l> {
         table
     }
 
-    fn plain(&mut self, walk: &mut PlainWalk<'_>, token: PlainToken<'_>, depth: usize) -> Result<Value, ConvertError> {
+    fn plain(
+        &mut self,
+        walk: &mut PlainWalk<'_>,
+        token: PlainToken<'_>,
+        depth: usize,
+    ) -> Result<Value, ConvertError> {
         Ok(match token {
             PlainToken::Null | PlainToken::End | PlainToken::Key(_) => Value::NULL,
             PlainToken::Boolean(value) => Value::Boolean(value),
@@ -170,14 +191,20 @@ impl<'l> ToLuau<'l> {
         })
     }
 
-    fn array(&mut self, walk: &mut PlainWalk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+    fn array(
+        &mut self,
+        walk: &mut PlainWalk<'_>,
+        len: usize,
+        depth: usize,
+    ) -> Result<Table, ConvertError> {
         check_depth(depth)?;
         let table = self.list(len)?;
         for index in 1..=len {
             self.count()?;
             let Some(token) = walk.next()? else { break };
             match token {
-                // The text goes onto Luau's stack without a handle of its own: most items are texts.
+                // The text goes onto Luau's stack without a handle of its own: most items are
+                // texts.
                 PlainToken::Text(text) => {
                     self.room(text.len())?;
                     table.raw_seti(index, text)?;
@@ -189,7 +216,12 @@ impl<'l> ToLuau<'l> {
         Ok(self.finish(table))
     }
 
-    fn object(&mut self, walk: &mut PlainWalk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+    fn object(
+        &mut self,
+        walk: &mut PlainWalk<'_>,
+        len: usize,
+        depth: usize,
+    ) -> Result<Table, ConvertError> {
         check_depth(depth)?;
         let table = self.table(0, len)?;
         for _ in 0..len {
@@ -202,7 +234,9 @@ impl<'l> ToLuau<'l> {
                     table.raw_set(key, text)?;
                 }
                 token => {
-                    let value = self.plain(walk, token, depth + 1).map_err(|error| error.at(|| field(key)))?;
+                    let value = self
+                        .plain(walk, token, depth + 1)
+                        .map_err(|error| error.at(|| field(key)))?;
                     table.raw_set(key, value)?;
                 }
             }
@@ -211,7 +245,12 @@ impl<'l> ToLuau<'l> {
         Ok(self.finish(table))
     }
 
-    fn typed(&mut self, walk: &mut Walk<'_>, token: &Token<'_>, depth: usize) -> Result<Value, ConvertError> {
+    fn typed(
+        &mut self,
+        walk: &mut Walk<'_>,
+        token: &Token<'_>,
+        depth: usize,
+    ) -> Result<Value, ConvertError> {
         let lua = self.lua;
         Ok(match token {
             Token::Null | Token::End => Value::NULL,
@@ -243,7 +282,12 @@ impl<'l> ToLuau<'l> {
         })
     }
 
-    fn typed_list(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+    fn typed_list(
+        &mut self,
+        walk: &mut Walk<'_>,
+        len: usize,
+        depth: usize,
+    ) -> Result<Table, ConvertError> {
         check_depth(depth)?;
         let table = self.list(len)?;
         for index in 1..=len {
@@ -255,14 +299,21 @@ impl<'l> ToLuau<'l> {
         Ok(self.finish(table))
     }
 
-    fn map(&mut self, walk: &mut Walk<'_>, len: usize, depth: usize) -> Result<Table, ConvertError> {
+    fn map(
+        &mut self,
+        walk: &mut Walk<'_>,
+        len: usize,
+        depth: usize,
+    ) -> Result<Table, ConvertError> {
         check_depth(depth)?;
         let table = self.table(0, len)?;
         for _ in 0..len {
             self.count()?;
             let Some(key) = walk.next()? else { break };
             if matches!(key, Token::Float(number) if number.is_nan()) {
-                return Err(ConvertError::unsupported("a map with the key NaN, which no Luau table can have"));
+                return Err(ConvertError::unsupported(
+                    "a map with the key NaN, which no Luau table can have",
+                ));
             }
             let key = self.typed(walk, &key, depth + 1)?;
             let Some(token) = walk.next()? else { break };

@@ -1,9 +1,13 @@
-//! The kinds of value that Luau lacks: 64-bit integers, points in time, spans of time and time zones.
+//! The kinds of value that Luau lacks: 64-bit integers, points in time, spans of time and time
+//! zones.
 //!
-//! Small immutable userdata with the operators that make sense and one constructor table each (`integer`, `timestamp`,
-//! `interval`, `timezone`). Their metatables cost nothing in a VM that never meets one.
+//! Small immutable userdata with the operators that make sense and one constructor table each
+//! (`integer`, `timestamp`, `interval`, `timezone`). Their metatables cost nothing in a VM that
+//! never meets one.
 
-use mlua::{FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
+use mlua::{
+    FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value,
+};
 
 use super::{EXACT_MAX, number};
 use crate::base::limits::SCRIPT_NAME_MAX_BYTES;
@@ -39,7 +43,9 @@ impl FromLua for Name {
             && text.as_bytes().len() > SCRIPT_NAME_MAX_BYTES
         {
             let bytes = text.as_bytes().len();
-            return refuse(format!("a text of {bytes} bytes; at most {SCRIPT_NAME_MAX_BYTES} are allowed here"));
+            return refuse(format!(
+                "a text of {bytes} bytes; at most {SCRIPT_NAME_MAX_BYTES} are allowed here"
+            ));
         }
         String::from_lua(value, lua).map(Self)
     }
@@ -66,13 +72,18 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
         Err(_) => refuse("not an RFC 3339 date and time"),
     })?;
     let from = lua.create_function(|_, seconds: f64| Time::from_seconds(seconds))?;
-    globals.raw_set("timestamp", constructors(&[("now", now), ("parse", parse), ("from", from)])?)?;
+    globals
+        .raw_set("timestamp", constructors(&[("now", now), ("parse", parse), ("from", from)])?)?;
 
     let from = lua.create_function(|_, seconds: f64| Span::from_seconds(seconds))?;
     globals.raw_set("interval", constructors(&[("from", from)])?)?;
 
     let from = lua.create_function(|_, Name(name): Name| {
-        if timezone::is_known(&name) { Ok(Zone(name)) } else { refuse("not the name of an IANA time zone") }
+        if timezone::is_known(&name) {
+            Ok(Zone(name))
+        } else {
+            refuse("not the name of an IANA time zone")
+        }
     })?;
     globals.raw_set("timezone", constructors(&[("from", from)])?)
 }
@@ -99,7 +110,9 @@ impl Wide {
         let wide = value.as_userdata().and_then(|data| data.borrow::<Wide>().ok());
         match (wide, number(value)) {
             (Some(wide), _) => Ok(*wide),
-            (None, Some(number)) if number.trunc() == number && number.abs() <= EXACT_MAX as f64 => {
+            (None, Some(number))
+                if number.trunc() == number && number.abs() <= EXACT_MAX as f64 =>
+            {
                 Ok(Wide::Signed(number as i64))
             }
             _ => refuse("a 64-bit integer goes together with integers only"),
@@ -129,7 +142,11 @@ impl Wide {
 }
 
 /// Adds an operator whose operands may be a wide integer and a number, either way round.
-fn operator<M: UserDataMethods<Wide>>(methods: &mut M, name: MetaMethod, apply: fn(i128, i128) -> Option<i128>) {
+fn operator<M: UserDataMethods<Wide>>(
+    methods: &mut M,
+    name: MetaMethod,
+    apply: fn(i128, i128) -> Option<i128>,
+) {
     methods.add_meta_function(name, move |_, (left, right): (Value, Value)| {
         let (left, right) = (Wide::operand(&left)?, Wide::operand(&right)?);
         Wide::result(left, right, apply(left.value(), right.value()))
@@ -157,9 +174,15 @@ impl UserData for Wide {
         methods.add_meta_method(MetaMethod::Unm, |_, wide, ()| {
             Wide::result(*wide, Wide::Signed(0), wide.value().checked_neg())
         });
-        methods.add_meta_method(MetaMethod::Eq, |_, wide, other: Wide| Ok(wide.value() == other.value()));
-        methods.add_meta_method(MetaMethod::Lt, |_, wide, other: Wide| Ok(wide.value() < other.value()));
-        methods.add_meta_method(MetaMethod::Le, |_, wide, other: Wide| Ok(wide.value() <= other.value()));
+        methods.add_meta_method(MetaMethod::Eq, |_, wide, other: Wide| {
+            Ok(wide.value() == other.value())
+        });
+        methods.add_meta_method(MetaMethod::Lt, |_, wide, other: Wide| {
+            Ok(wide.value() < other.value())
+        });
+        methods.add_meta_method(MetaMethod::Le, |_, wide, other: Wide| {
+            Ok(wide.value() <= other.value())
+        });
         methods.add_meta_method(MetaMethod::ToString, |_, wide, ()| Ok(wide.value().to_string()));
         methods.add_meta_function(MetaMethod::Concat, |lua, (left, right): (Value, Value)| {
             let mut joined = Vec::new();
@@ -217,13 +240,18 @@ impl UserData for Time {
         methods.add_meta_method(MetaMethod::Eq, |_, time, other: Time| Ok(*time == other));
         methods.add_meta_method(MetaMethod::Lt, |_, time, other: Time| Ok(*time < other));
         methods.add_meta_method(MetaMethod::Le, |_, time, other: Time| Ok(*time <= other));
-        methods.add_meta_method(MetaMethod::Add, |_, time, span: Span| time.moved(Some(span.micros())));
-        methods.add_meta_method(MetaMethod::Sub, |lua, time, other: Value| match Time::from_lua(other.clone(), lua) {
-            Ok(other) => {
-                let micros = i128::from(time.0.unix_micros()) - i128::from(other.0.unix_micros());
-                Span::from_micros(micros)?.into_lua(lua)
+        methods.add_meta_method(MetaMethod::Add, |_, time, span: Span| {
+            time.moved(Some(span.micros()))
+        });
+        methods.add_meta_method(MetaMethod::Sub, |lua, time, other: Value| {
+            match Time::from_lua(other.clone(), lua) {
+                Ok(other) => {
+                    let micros =
+                        i128::from(time.0.unix_micros()) - i128::from(other.0.unix_micros());
+                    Span::from_micros(micros)?.into_lua(lua)
+                }
+                Err(_) => time.moved(Some(-Span::from_lua(other, lua)?.micros()))?.into_lua(lua),
             }
-            Err(_) => time.moved(Some(-Span::from_lua(other, lua)?.micros()))?.into_lua(lua),
         });
     }
 }
@@ -240,7 +268,11 @@ impl FromLua for Time {
 impl Span {
     fn from_seconds(seconds: f64) -> Math<Self> {
         let micros = (seconds * 1e6).round();
-        if micros.is_finite() { Self::from_micros(micros as i128) } else { refuse("not a span of time") }
+        if micros.is_finite() {
+            Self::from_micros(micros as i128)
+        } else {
+            refuse("not a span of time")
+        }
     }
 
     fn from_micros(micros: i128) -> Math<Self> {
@@ -268,14 +300,18 @@ impl UserData for Span {
     }
 
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_meta_method(MetaMethod::ToString, |_, span, ()| Ok(format!("{}s", span.seconds())));
+        methods.add_meta_method(MetaMethod::ToString, |_, span, ()| {
+            Ok(format!("{}s", span.seconds()))
+        });
         methods.add_meta_method(MetaMethod::Eq, |_, span, other: Span| Ok(*span == other));
         methods.add_meta_method(MetaMethod::Lt, |_, span, other: Span| Ok(*span < other));
         methods.add_meta_method(MetaMethod::Le, |_, span, other: Span| Ok(*span <= other));
-        methods
-            .add_meta_method(MetaMethod::Add, |_, span, other: Span| Span::from_micros(span.micros() + other.micros()));
-        methods
-            .add_meta_method(MetaMethod::Sub, |_, span, other: Span| Span::from_micros(span.micros() - other.micros()));
+        methods.add_meta_method(MetaMethod::Add, |_, span, other: Span| {
+            Span::from_micros(span.micros() + other.micros())
+        });
+        methods.add_meta_method(MetaMethod::Sub, |_, span, other: Span| {
+            Span::from_micros(span.micros() - other.micros())
+        });
         methods.add_meta_method(MetaMethod::Unm, |_, span, ()| Span::from_micros(-span.micros()));
     }
 }

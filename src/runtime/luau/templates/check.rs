@@ -35,8 +35,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Compiles every `.luau` file of a directory, follows what they require, and looks for globals and members of `ctx` that
-/// there are none of. Nothing is executed.
+/// Compiles every `.luau` file of a directory, follows what they require, and looks for globals and
+/// members of `ctx` that there are none of. Nothing is executed.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -46,47 +46,82 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     let mut findings = files.findings;
     let exists = |module: &str| files.files.iter().any(|file| file.module == module);
     if !exists(MAIN) {
-        let message = "there is none: tenants without a template of their own have nothing to run".to_owned();
-        findings.push(Finding { file: MAIN_FILE.to_owned(), line: 0, column: 0, message, is_fatal: true });
+        let message =
+            "there is none: tenants without a template of their own have nothing to run".to_owned();
+        findings.push(Finding {
+            file: MAIN_FILE.to_owned(),
+            line: 0,
+            column: 0,
+            message,
+            is_fatal: true,
+        });
     }
-    let found = files.files.iter().flat_map(|file| of_source(&file.name, &file.module, &file.text, &exists));
+    let found = files
+        .files
+        .iter()
+        .flat_map(|file| of_source(&file.name, &file.module, &file.text, &exists));
     findings.extend(found);
     findings.sort();
     Ok(findings)
 }
 
-/// Checks a file as a tenant's own template, or as a script, which says so by `local ctx = ...`. What it requires is looked
-/// for in `directory`, if there is one. Nothing is executed.
+/// Checks a file as a tenant's own template, or as a script, which says so by `local ctx = ...`.
+/// What it requires is looked for in `directory`, if there is one. Nothing is executed.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn check_file(file: &str, source: &[u8], directory: Option<&Path>) -> io::Result<Vec<Finding>> {
     vm::prepare();
-    let read = |directory: &Path| source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES);
+    let read = |directory: &Path| {
+        source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)
+    };
     let files = directory.map(read).transpose()?;
-    let is_in = |files: &source::Files, module: &str| files.files.iter().any(|file| file.module == module);
-    let mut findings = of_source(file, MAIN, source, &|module| files.as_ref().is_none_or(|files| is_in(files, module)));
+    let is_in =
+        |files: &source::Files, module: &str| files.files.iter().any(|file| file.module == module);
+    let mut findings = of_source(file, MAIN, source, &|module| {
+        files.as_ref().is_none_or(|files| is_in(files, module))
+    });
     findings.sort();
     Ok(findings)
 }
 
 /// What is wrong with a source that is this module.
-fn of_source(file: &str, module: &str, source: &[u8], exists: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+fn of_source(
+    file: &str,
+    module: &str,
+    source: &[u8],
+    exists: &dyn Fn(&str) -> bool,
+) -> Vec<Finding> {
     if let Some(problem) = check_source(file, source) {
         return vec![problem];
     }
-    let finding =
-        |At { line, column }, message| Finding { file: file.to_owned(), line, column, message, is_fatal: false };
+    let finding = |At { line, column }, message| Finding {
+        file: file.to_owned(),
+        line,
+        column,
+        message,
+        is_fatal: false,
+    };
     let seen = walk(without_head(source), module == MAIN);
-    let required = seen.requires.into_iter().filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
+    let required = seen
+        .requires
+        .into_iter()
+        .filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
     seen.findings.into_iter().chain(required).map(|(at, message)| finding(at, message)).collect()
 }
 
-/// Why a template that a tenant is to have of its own does not compile, if it does not. Nothing is executed.
+/// Why a template that a tenant is to have of its own does not compile, if it does not. Nothing is
+/// executed.
 pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
     vm::prepare();
     let problem = compile(source, SOURCE_MAX_BYTES).err()?;
-    Some(Finding { file: file.to_owned(), line: problem.line, column: 0, message: problem.message, is_fatal: true })
+    Some(Finding {
+        file: file.to_owned(),
+        line: problem.line,
+        column: 0,
+        message: problem.message,
+        is_fatal: true,
+    })
 }
 
 #[cfg(test)]
@@ -101,7 +136,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let path = std::env::temp_dir().join(format!("mesophyll-check-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("mesophyll-check-{}-{name}", std::process::id()));
             for (name, text) in files {
                 let file = path.join(name);
                 fs::create_dir_all(file.parent().expect("in a folder")).expect("make the folder");
@@ -126,7 +162,10 @@ mod tests {
         let sound = Scratch::new(
             "sound",
             &[
-                ("main.luau", "local words = require('lib/words')\nreturn function(ctx) return words end"),
+                (
+                    "main.luau",
+                    "local words = require('lib/words')\nreturn function(ctx) return words end",
+                ),
                 ("lib/words.luau", "-- require('nothing')\nreturn require './more'"),
                 ("lib/more.luau", "return { text = \"require('nothing')\" }"),
                 ("readme.txt", "not Luau"),
@@ -149,9 +188,15 @@ mod tests {
         );
         let findings = faulty.findings();
         assert_eq!(findings.len(), 5, "{findings:#?}");
-        assert_eq!(findings[0], "lib/a.luau:3:16: cannot require \"nowhere\": there is no such module");
+        assert_eq!(
+            findings[0],
+            "lib/a.luau:3:16: cannot require \"nowhere\": there is no such module"
+        );
         assert_eq!(findings[1], "lib/b.luau:1:16: cannot require \"../main\": a name has no ..");
-        assert_eq!(findings[2], "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled");
+        assert_eq!(
+            findings[2],
+            "lib/big.luau: the source has 196609 bytes; at most 192 KiB are compiled"
+        );
         assert!(findings[3].starts_with("lib/c.luau:2: Expected identifier"), "{}", findings[3]);
         assert!(findings[4].starts_with("main.luau: there is none"), "{}", findings[4]);
     }
@@ -194,7 +239,10 @@ mod tests {
             let findings = check_file("mine.luau", source.as_bytes(), directory).expect("readable");
             findings.iter().map(Finding::to_string).collect::<Vec<_>>()
         };
-        assert_eq!(found("return {}", None), ["mine.luau:1:1: the template must return function(ctx), not a table"]);
+        assert_eq!(
+            found("return {}", None),
+            ["mine.luau:1:1: the template must return function(ctx), not a table"]
+        );
         assert_eq!(found("local ctx = ... return { ctx.tenant.id }", None), Vec::<String>::new());
         assert_eq!(found("return function(c) return c.kv end", None).len(), 1);
         assert!(found("return (", None)[0].starts_with("mine.luau:1: Expected"));
@@ -217,7 +265,10 @@ mod tests {
     #[test]
     fn a_pipe_is_not_waited_for() {
         let folder = Scratch::new("pipe", &[("main.luau", "return print")]);
-        let made = std::process::Command::new("mkfifo").arg(folder.0.join("pipe.luau")).status().expect("mkfifo");
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.0.join("pipe.luau"))
+            .status()
+            .expect("mkfifo");
         assert!(made.success());
         assert_eq!(folder.findings(), ["pipe.luau: not a regular file; it was not loaded"]);
     }
@@ -226,9 +277,14 @@ mod tests {
     #[test]
     fn a_link_out_of_the_directory_is_not_followed() {
         let outside = Scratch::new("outside", &[("secret.luau", "return 'secret'")]);
-        let inside = Scratch::new("inside", &[("main.luau", "return require('leak')"), ("same.luau", "return 1")]);
-        std::os::unix::fs::symlink(outside.0.join("secret.luau"), inside.0.join("leak.luau")).expect("link");
-        std::os::unix::fs::symlink(inside.0.join("same.luau"), inside.0.join("inner.luau")).expect("link");
+        let inside = Scratch::new(
+            "inside",
+            &[("main.luau", "return require('leak')"), ("same.luau", "return 1")],
+        );
+        std::os::unix::fs::symlink(outside.0.join("secret.luau"), inside.0.join("leak.luau"))
+            .expect("link");
+        std::os::unix::fs::symlink(inside.0.join("same.luau"), inside.0.join("inner.luau"))
+            .expect("link");
         assert_eq!(
             inside.findings(),
             [

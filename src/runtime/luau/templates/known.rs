@@ -1,4 +1,5 @@
-//! What templates find when they start: globals, libraries, and the members of `ctx`. A test compares the lists with a VM.
+//! What templates find when they start: globals, libraries, and the members of `ctx`. A test
+//! compares the lists with a VM.
 
 /// Something whose members are known.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,8 +96,8 @@ static LIBRARIES: [Known; 13] = [
     fields(
         "bit32",
         &[
-            "arshift", "band", "bnot", "bor", "btest", "bxor", "byteswap", "countlz", "countrz", "extract", "lrotate",
-            "lshift", "replace", "rrotate", "rshift",
+            "arshift", "band", "bnot", "bor", "btest", "bxor", "byteswap", "countlz", "countrz",
+            "extract", "lrotate", "lshift", "replace", "rrotate", "rshift",
         ],
     ),
     fields(
@@ -130,7 +131,10 @@ static LIBRARIES: [Known; 13] = [
             "writeu8",
         ],
     ),
-    fields("coroutine", &["close", "create", "isyieldable", "resume", "running", "status", "wrap", "yield"]),
+    fields(
+        "coroutine",
+        &["close", "create", "isyieldable", "resume", "running", "status", "wrap", "yield"],
+    ),
     fields("integer", &["from", "parse"]),
     fields("interval", &["from"]),
     fields(
@@ -185,15 +189,15 @@ static LIBRARIES: [Known; 13] = [
     fields(
         "string",
         &[
-            "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "pack", "packsize", "rep",
-            "reverse", "split", "sub", "unpack", "upper",
+            "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "pack",
+            "packsize", "rep", "reverse", "split", "sub", "unpack", "upper",
         ],
     ),
     fields(
         "table",
         &[
-            "clear", "clone", "concat", "create", "find", "foreach", "foreachi", "freeze", "getn", "insert",
-            "isfrozen", "maxn", "move", "pack", "remove", "sort", "unpack",
+            "clear", "clone", "concat", "create", "find", "foreach", "foreachi", "freeze", "getn",
+            "insert", "isfrozen", "maxn", "move", "pack", "remove", "sort", "unpack",
         ],
     ),
     fields("task", &["cancel", "defer", "delay", "spawn", "wait"]),
@@ -242,7 +246,9 @@ pub(in crate::runtime::luau) fn instead(global: &str) -> Option<&'static str> {
         "os" => "timestamp.now() tells the time",
         "ctx" => "ctx is what the template's function is called with",
         "loadstring" | "load" | "loadfile" | "dofile" => "code comes from modules, by require",
-        "getfenv" | "setfenv" | "newproxy" | "debug" | "io" | "package" => "it is not there for templates",
+        "getfenv" | "setfenv" | "newproxy" | "debug" | "io" | "package" => {
+            "it is not there for templates"
+        }
         _ => return None,
     })
 }

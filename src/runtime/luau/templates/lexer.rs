@@ -1,7 +1,7 @@
 //! Luau's tokens, with their places.
 //!
-//! For sources that the compiler has accepted: it does not judge, and whatever it is given, it ends. Comments are left
-//! out. Runs wherever templates are checked.
+//! For sources that the compiler has accepted: it does not judge, and whatever it is given, it
+//! ends. Comments are left out. Runs wherever templates are checked.
 
 /// Where a token begins, from 1 on; a character is one column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,14 +29,15 @@ pub(super) enum Token<'a> {
 
 /// Signs, those first that begin with others.
 const SIGNS: [&str; 48] = [
-    "...", "..=", "//=", "..", "::", "->", "==", "~=", "<=", ">=", "//", "+=", "-=", "*=", "/=", "%=", "^=", "+", "-",
-    "*", "/", "%", "^", "#", "<", ">", "=", "(", ")", "{", "}", "[", "]", ";", ":", ",", ".", "?", "|", "&", "@", "!",
-    "~", "$", "\\", "'", "\"", "`",
+    "...", "..=", "//=", "..", "::", "->", "==", "~=", "<=", ">=", "//", "+=", "-=", "*=", "/=",
+    "%=", "^=", "+", "-", "*", "/", "%", "^", "#", "<", ">", "=", "(", ")", "{", "}", "[", "]",
+    ";", ":", ",", ".", "?", "|", "&", "@", "!", "~", "$", "\\", "'", "\"", "`",
 ];
 
 /// All tokens of a source, each with its place.
 pub(super) fn tokens(source: &[u8]) -> Vec<(At, Token<'_>)> {
-    let mut lexer = Lexer { rest: source, at: At { line: 1, column: 1 }, interpolations: Vec::new() };
+    let mut lexer =
+        Lexer { rest: source, at: At { line: 1, column: 1 }, interpolations: Vec::new() };
     let mut tokens = Vec::new();
     while let Some(token) = lexer.next() {
         tokens.push(token);
@@ -73,11 +74,17 @@ impl<'a> Lexer<'a> {
                 b'}' if self.interpolations.last() == Some(&0) => {
                     self.take(1);
                     self.interpolations.pop();
-                    if self.interpolated().1 { Token::InterpolationMiddle } else { Token::InterpolationEnd }
+                    if self.interpolated().1 {
+                        Token::InterpolationMiddle
+                    } else {
+                        Token::InterpolationEnd
+                    }
                 }
                 byte if byte.is_ascii_digit() => self.number(),
                 b'.' if self.rest.get(1).is_some_and(u8::is_ascii_digit) => self.number(),
-                byte if is_word(byte) => Token::Word(std::str::from_utf8(self.take_while(is_word)).unwrap_or_default()),
+                byte if is_word(byte) => {
+                    Token::Word(std::str::from_utf8(self.take_while(is_word)).unwrap_or_default())
+                }
                 _ => match self.sign() {
                     Some(sign) => Token::Sign(sign),
                     // White space, or what no source has outside of strings.
@@ -110,7 +117,10 @@ impl<'a> Lexer<'a> {
     fn number(&mut self) -> Token<'a> {
         let is_hex = self.rest.starts_with(b"0x") || self.rest.starts_with(b"0X");
         let is_digit = |byte| is_word(byte) || byte == b'.';
-        while self.take_while(is_digit).last().is_some_and(|last| !is_hex && matches!(last, b'e' | b'E'))
+        while self
+            .take_while(is_digit)
+            .last()
+            .is_some_and(|last| !is_hex && matches!(last, b'e' | b'E'))
             && matches!(self.rest.first(), Some(b'+' | b'-'))
         {
             self.take(1);
@@ -125,7 +135,8 @@ impl<'a> Lexer<'a> {
         Token::Text(text)
     }
 
-    /// The text of a backtick string up to its end or to an expression in it; whether it is an expression.
+    /// The text of a backtick string up to its end or to an expression in it; whether it is an
+    /// expression.
     fn interpolated(&mut self) -> (&'a [u8], bool) {
         let text = self.until(|byte| byte == b'`' || byte == b'{');
         let goes_on = self.take(1) == b"{";
@@ -146,7 +157,11 @@ impl<'a> Lexer<'a> {
         let mut end = vec![b'='; level + 2];
         end[0] = b']';
         end[level + 1] = b']';
-        let len = self.rest.windows(end.len()).position(|window| window == end).unwrap_or(self.rest.len());
+        let len = self
+            .rest
+            .windows(end.len())
+            .position(|window| window == end)
+            .unwrap_or(self.rest.len());
         let text = self.take(len);
         self.take(end.len());
         Some(text)
@@ -166,7 +181,9 @@ impl<'a> Lexer<'a> {
             let escaped = &self.rest[len + 1..];
             len += 1 + match escaped {
                 [b'u', b'{', ..] | [b'\r', b'\n', ..] => 2,
-                [b'z', white @ ..] => 1 + white.iter().take_while(|byte| byte.is_ascii_whitespace()).count(),
+                [b'z', white @ ..] => {
+                    1 + white.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+                }
                 [_, ..] => 1,
                 [] => 0,
             };
@@ -226,29 +243,51 @@ mod tests {
     #[test]
     fn comments_are_left_out_and_strings_are_one_token() {
         assert_eq!(shown("a -- b\nc --[[ d\n ]] e --[==[ ]] ]==] f"), "a c e f");
-        assert_eq!(shown(r#"'a\'b' "c\\" [[d]] [=[]]]=] t[1]"#), r#"'a\'b' 'c\\' 'd' ']]' t [ 0 ]"#);
+        assert_eq!(
+            shown(r#"'a\'b' "c\\" [[d]] [=[]]]=] t[1]"#),
+            r#"'a\'b' 'c\\' 'd' ']]' t [ 0 ]"#
+        );
         assert_eq!(shown("'a\\z \n b' c '\\\nd'"), "'a\\z \n b' c '\\\nd'");
     }
 
     #[test]
     fn code_inside_a_backtick_string_is_code() {
-        assert_eq!(shown("`a{b}c{ {d} }` `e` `\\u{1F600}\\{x`"), "`{ b }{ { d } }` 'e' '\\u{1F600}\\{x'");
+        assert_eq!(
+            shown("`a{b}c{ {d} }` `e` `\\u{1F600}\\{x`"),
+            "`{ b }{ { d } }` 'e' '\\u{1F600}\\{x'"
+        );
         assert_eq!(shown("`{`{x}`}` y"), "`{ `{ x }` }` y");
     }
 
     #[test]
     fn lines_and_columns_are_counted() {
-        let lines: Vec<_> =
-            tokens(b"a\n'x\\\ny'\n--[[\n]] b `\n{c}\n` d").into_iter().map(|(at, _)| (at.line, at.column)).collect();
+        let lines: Vec<_> = tokens(b"a\n'x\\\ny'\n--[[\n]] b `\n{c}\n` d")
+            .into_iter()
+            .map(|(at, _)| (at.line, at.column))
+            .collect();
         assert_eq!(lines, [(1, 1), (2, 1), (5, 4), (5, 6), (6, 2), (6, 3), (7, 3)]);
-        let columns: Vec<_> = tokens("\t'äö🎉' x".as_bytes()).into_iter().map(|(at, _)| at.column).collect();
+        let columns: Vec<_> =
+            tokens("\t'äö🎉' x".as_bytes()).into_iter().map(|(at, _)| at.column).collect();
         assert_eq!(columns, [2, 8]);
     }
 
     #[test]
     fn a_source_that_ends_in_the_middle_is_no_trouble() {
-        for source in ["require('", "--[[ x", "[==[", "`{", "`{{", "`x", "'\\", "require", "-", "[", "'\\z", "}", "1e"]
-        {
+        for source in [
+            "require('",
+            "--[[ x",
+            "[==[",
+            "`{",
+            "`{{",
+            "`x",
+            "'\\",
+            "require",
+            "-",
+            "[",
+            "'\\z",
+            "}",
+            "1e",
+        ] {
             assert!(tokens(source.as_bytes()).len() <= 3, "{source}");
         }
         assert_eq!(shown("\u{feff}a ä"), "a");

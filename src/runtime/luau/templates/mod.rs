@@ -1,8 +1,10 @@
-//! Templates and the modules that they require: read and compiled once, shared by all VMs as bytecode.
+//! Templates and the modules that they require: read and compiled once, shared by all VMs as
+//! bytecode.
 //!
-//! Scripts never touch the file system: `require` looks names up in what was loaded, so there is no path to climb out of
-//! and no file that changes under a running script. Compiling happens on the thread that starts the runtime, on the one
-//! that watches the directory (`watch`) and, for scripts and tenants' own templates, on I/O threads: it cannot be interrupted.
+//! Scripts never touch the file system: `require` looks names up in what was loaded, so there is no
+//! path to climb out of and no file that changes under a running script. Compiling happens on the
+//! thread that starts the runtime, on the one that watches the directory (`watch`) and, for scripts
+//! and tenants' own templates, on I/O threads: it cannot be interrupted.
 
 mod check;
 pub(super) mod known;
@@ -49,7 +51,8 @@ impl fmt::Debug for Compiled {
 impl Compiled {
     /// Compiles source text. `limit`: how many bytes it may have.
     pub(super) fn from_source(name: &str, source: &[u8], limit: usize) -> Self {
-        let code = compile(source, limit).map(Arc::from).map_err(|problem| Arc::from(problem.at(name)));
+        let code =
+            compile(source, limit).map(Arc::from).map_err(|problem| Arc::from(problem.at(name)));
         Self { name: Arc::from(name), code }
     }
 
@@ -75,8 +78,8 @@ impl Problem {
     }
 }
 
-/// A source without the byte order mark that some editors write before it, and without a first line `#!…`, of which the line's
-/// end stays: the others keep their numbers.
+/// A source without the byte order mark that some editors write before it, and without a first line
+/// `#!…`, of which the line's end stays: the others keep their numbers.
 fn without_head(source: &[u8]) -> &[u8] {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     if !source.starts_with(b"#!") {
@@ -88,7 +91,11 @@ fn without_head(source: &[u8]) -> &[u8] {
 
 fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
     if source.len() > limit {
-        let message = format!("the source has {} bytes; at most {} KiB are compiled", source.len(), limit / 1024);
+        let message = format!(
+            "the source has {} bytes; at most {} KiB are compiled",
+            source.len(),
+            limit / 1024
+        );
         return Err(Problem { line: 0, message });
     }
     let source = without_head(source);
@@ -100,7 +107,10 @@ fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
             other => other.to_string(),
         };
         // The compiler writes "12: message".
-        match text.split_once(": ").map(|(line, message)| (line.trim_start_matches(':').parse(), message)) {
+        match text
+            .split_once(": ")
+            .map(|(line, message)| (line.trim_start_matches(':').parse(), message))
+        {
             Some((Ok(line), message)) => Problem { line, message: message.to_owned() },
             _ => Problem { line: 0, message: text },
         }
@@ -114,7 +124,8 @@ pub(super) struct Templates {
 }
 
 impl Templates {
-    /// Reads and compiles everything. What does not compile is a script error later; here it is only logged.
+    /// Reads and compiles everything. What does not compile is a script error later; here it is
+    /// only logged.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -156,14 +167,17 @@ impl Templates {
     }
 }
 
-/// The full name of the module that `name` means in the module `from`: `./x` is beside it, any other from the top.
+/// The full name of the module that `name` means in the module `from`: `./x` is beside it, any
+/// other from the top.
 fn resolve(exists: impl Fn(&str) -> bool, from: &str, name: &str) -> Result<String, String> {
     let refuse = |why: &str| Err(format!("cannot require \"{name}\": {why}"));
     if name.is_empty() || name.contains(['\\', ':', '\0']) {
         return refuse("not the name of a module");
     }
     if name.starts_with('/') {
-        return refuse("modules are found in the template directory only, so a name does not start with /");
+        return refuse(
+            "modules are found in the template directory only, so a name does not start with /",
+        );
     }
     if name.starts_with('@') {
         return refuse("there are no aliases");
@@ -223,7 +237,10 @@ mod tests {
             let refusal = resolved("lib/words", name).expect_err(name);
             assert!(refusal.starts_with("cannot require"), "{refusal}");
         }
-        assert_eq!(resolved("main", "words.luau"), Err("cannot require \"words.luau\": leave .luau out".to_owned()));
+        assert_eq!(
+            resolved("main", "words.luau"),
+            Err("cannot require \"words.luau\": leave .luau out".to_owned())
+        );
     }
 
     #[test]

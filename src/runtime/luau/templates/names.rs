@@ -1,8 +1,10 @@
-//! What the names of a source mean, as far as that can be told without running it; and what is wrong with them.
+//! What the names of a source mean, as far as that can be told without running it; and what is
+//! wrong with them.
 //!
-//! Knows nothing of grammar: `walk` says what comes when. It follows locals, and what of `ctx` and of the libraries they
-//! stand for; where it cannot be sure it says nothing. So a variable that is assigned to, or whose members are, is
-//! nobody's but the script's: whatever was found about it is withdrawn.
+//! Knows nothing of grammar: `walk` says what comes when. It follows locals, and what of `ctx` and
+//! of the libraries they stand for; where it cannot be sure it says nothing. So a variable that is
+//! assigned to, or whose members are, is nobody's but the script's: whatever was found about it is
+//! withdrawn.
 
 use std::collections::HashSet;
 
@@ -62,7 +64,8 @@ impl Value<'_> {
         matches!(self.shape, Shape::Data | Shape::Field | Shape::Held)
     }
 
-    /// What a type cast leaves of it: the event's data stays what it is, all else is what the cast says.
+    /// What a type cast leaves of it: the event's data stays what it is, all else is what the cast
+    /// says.
     pub(super) fn cast(self) -> Self {
         if self.is_data() { self } else { Self::default() }
     }
@@ -153,7 +156,8 @@ impl<'a> Names<'a> {
         self.values.push(value);
     }
 
-    /// A variable begins that holds what a template's function gets, or seems to by its name alone (`is_guess`).
+    /// A variable begins that holds what a template's function gets, or seems to by its name alone
+    /// (`is_guess`).
     pub(super) fn declare_ctx(&mut self, name: &'a str, is_guess: bool) {
         let root = Root::Local(self.values.len());
         if is_guess {
@@ -206,7 +210,13 @@ impl<'a> Names<'a> {
     }
 
     /// A member is asked for, with a dot or (`is_method`) with a colon.
-    pub(super) fn member(&mut self, at: At, of: Value<'a>, name: &'a str, is_method: bool) -> Value<'a> {
+    pub(super) fn member(
+        &mut self,
+        at: At,
+        of: Value<'a>,
+        name: &'a str,
+        is_method: bool,
+    ) -> Value<'a> {
         if of.is_data() && !is_method {
             let path = format!("{}.{name}", of.path);
             return Value { shape: Shape::Field, path, ..of };
@@ -221,7 +231,9 @@ impl<'a> Names<'a> {
             Kind::Methods if is_method => Shape::Called(known, index),
             Kind::Methods => Shape::Method(known, index),
             Kind::Fields if *known == known::CTX && name == "event" => Shape::Event,
-            Kind::Fields if *known == known::CTX => known::ctx_member(name).map_or(Shape::Unknown, Shape::Known),
+            Kind::Fields if *known == known::CTX => {
+                known::ctx_member(name).map_or(Shape::Unknown, Shape::Known)
+            }
             Kind::Fields if *known == known::EVENT && name == "data" => Shape::Data,
             Kind::Fields => Shape::Unknown,
         };
@@ -229,25 +241,39 @@ impl<'a> Names<'a> {
     }
 
     /// Something is called: what it returns.
-    pub(super) fn call(&mut self, at: At, called: Value<'a>, arguments: &Arguments<'a>) -> Value<'a> {
+    pub(super) fn call(
+        &mut self,
+        at: At,
+        called: Value<'a>,
+        arguments: &Arguments<'a>,
+    ) -> Value<'a> {
         let first = arguments.values.first();
         match called.shape {
             Shape::Event => return Value { shape: Shape::Known(&known::EVENT), ..called },
-            Shape::Method(known, index) if first.is_none_or(|first| first.shape != Shape::Known(known)) => {
-                let message = format!("call it with a colon: {}:{}(…)", known.name, known.members[index]);
+            Shape::Method(known, index)
+                if first.is_none_or(|first| first.shape != Shape::Known(known)) =>
+            {
+                let message =
+                    format!("call it with a colon: {}:{}(…)", known.name, known.members[index]);
                 self.problem(at, message, called);
             }
             Shape::Called(known, index) => {
                 let parameters = known::parameters(known, index);
                 let count = arguments.values.len();
                 let is_scopes = |(parameter, value): &(&&str, &Value<'a>)| {
-                    **parameter == "scopes" && matches!(value.shape, Shape::Literal(kind) if kind != "a table")
+                    **parameter == "scopes"
+                        && matches!(value.shape, Shape::Literal(kind) if kind != "a table")
                 };
-                let call = format!("{}:{}({})", known.name, known.members[index], parameters.join(", "));
+                let call =
+                    format!("{}:{}({})", known.name, known.members[index], parameters.join(", "));
                 if count < parameters.len() && !arguments.is_open {
                     let missing = parameters[count..].join(" and ");
                     self.problem(at, format!("{missing} missing: {call}"), called);
-                } else if parameters.iter().zip(&arguments.values).any(|argument| is_scopes(&argument)) {
+                } else if parameters
+                    .iter()
+                    .zip(&arguments.values)
+                    .any(|argument| is_scopes(&argument))
+                {
                     self.problem(at, format!("scopes are a list of strings: {call}"), called);
                 }
             }
@@ -260,13 +286,15 @@ impl<'a> Names<'a> {
     pub(super) fn test(&mut self, at: At, value: &Value<'a>) {
         if value.shape == Shape::Field {
             let message =
-                "a field of the event may be null, which counts as true; value(…) gives nil for it".to_owned();
+                "a field of the event may be null, which counts as true; value(…) gives nil for it"
+                    .to_owned();
             let kind = ProblemKind::Null(value.path.clone());
             self.problems.push(Problem { at, message, rests_on: value.rests_on.clone(), kind });
         }
     }
 
-    /// A value is compared with something, or asked for its type: the source knows that it may be null.
+    /// A value is compared with something, or asked for its type: the source knows that it may be
+    /// null.
     pub(super) fn settle(&mut self, value: &Value<'a>) {
         if value.is_data() {
             self.settled.insert(value.path.clone());
@@ -276,15 +304,27 @@ impl<'a> Names<'a> {
     /// The source returns this.
     pub(super) fn returned(&mut self, at: At, value: Value<'a>, is_template: bool) {
         let message = match value.shape {
-            Shape::Literal(kind) if is_template => format!("the template must return function(ctx), not {kind}"),
+            Shape::Literal(kind) if is_template => {
+                format!("the template must return function(ctx), not {kind}")
+            }
             Shape::Literal("nil") => "a module must return something".to_owned(),
             _ => return,
         };
-        self.problems.push(Problem { at, message, rests_on: value.rests_on, kind: ProblemKind::Return });
+        self.problems.push(Problem {
+            at,
+            message,
+            rests_on: value.rests_on,
+            kind: ProblemKind::Return,
+        });
     }
 
     fn problem(&mut self, at: At, message: String, value: Value<'a>) {
-        self.problems.push(Problem { at, message, rests_on: value.rests_on, kind: ProblemKind::Member });
+        self.problems.push(Problem {
+            at,
+            message,
+            rests_on: value.rests_on,
+            kind: ProblemKind::Member,
+        });
     }
 
     /// What is wrong, and where.
@@ -304,11 +344,14 @@ impl<'a> Names<'a> {
             }
         });
         let sure = problems.into_iter().filter(|problem| match &problem.kind {
-            ProblemKind::Return => !is_script && problem.rests_on.iter().all(|root| !assigned.contains(root)),
+            ProblemKind::Return => {
+                !is_script && problem.rests_on.iter().all(|root| !assigned.contains(root))
+            }
             ProblemKind::Null(path) if settled.contains(path) => false,
             _ => problem.rests_on.iter().all(|root| !changed.contains(root)),
         });
-        let mut findings: Vec<_> = unknown.chain(sure.map(|problem| (problem.at, problem.message))).collect();
+        let mut findings: Vec<_> =
+            unknown.chain(sure.map(|problem| (problem.at, problem.message))).collect();
         findings.sort();
         findings.dedup();
         findings

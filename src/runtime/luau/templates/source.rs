@@ -1,7 +1,8 @@
 //! Reads a template source: the files in this binary, a directory, or files that were given.
 //!
-//! Runs once, at the start or in `check`. A symbolic link is followed only to a file inside the directory, and what is
-//! read is a regular file of bounded size, so that nothing outside can be read through a template directory.
+//! Runs once, at the start or in `check`. A symbolic link is followed only to a file inside the
+//! directory, and what is read is a regular file of bounded size, so that nothing outside can be
+//! read through a template directory.
 
 use std::fs;
 use std::io::{self, Read};
@@ -65,7 +66,9 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
     let mut files = Files::default();
     match source {
         TemplateSource::BuiltIn => {
-            BUILT_IN.iter().for_each(|(name, text)| files.add((*name).to_owned(), text.as_bytes().to_vec()));
+            BUILT_IN
+                .iter()
+                .for_each(|(name, text)| files.add((*name).to_owned(), text.as_bytes().to_vec()));
         }
         TemplateSource::Files(given) => {
             given.iter().for_each(|(name, text)| files.add(name.clone(), text.as_bytes().to_vec()));
@@ -75,8 +78,9 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
             walk(&mut files, &root, &root, "", source_limit)?;
             if let Some(first) = files.left_out.first() {
                 let count = files.left_out.len();
-                let message =
-                    format!("more than {TEMPLATE_FILES_MAX} modules: {count} were not loaded, from {first} on");
+                let message = format!(
+                    "more than {TEMPLATE_FILES_MAX} modules: {count} were not loaded, from {first} on"
+                );
                 files.finding(".", message);
             }
         }
@@ -84,15 +88,24 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
     Ok(files)
 }
 
-/// Whether a file of this name is a module. What editors leave beside one (`.#x.luau`, `#x.luau`, `.x.luau`) is none.
+/// Whether a file of this name is a module. What editors leave beside one (`.#x.luau`, `#x.luau`,
+/// `.x.luau`) is none.
 pub(super) fn is_module(file_name: &str) -> bool {
     file_name.ends_with(".luau") && !file_name.starts_with(['.', '#'])
 }
 
-fn walk(files: &mut Files, root: &Path, folder: &Path, prefix: &str, source_limit: usize) -> io::Result<()> {
+fn walk(
+    files: &mut Files,
+    root: &Path,
+    folder: &Path,
+    prefix: &str,
+    source_limit: usize,
+) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     // main.luau first: a tenant may do without any other module.
-    entries.sort_by_key(|entry| (!(prefix.is_empty() && entry.file_name() == MAIN_FILE), entry.file_name()));
+    entries.sort_by_key(|entry| {
+        (!(prefix.is_empty() && entry.file_name() == MAIN_FILE), entry.file_name())
+    });
     for entry in entries {
         let Ok(file_name) = entry.file_name().into_string() else { continue };
         let name = format!("{prefix}{file_name}");
@@ -103,7 +116,9 @@ fn walk(files: &mut Files, root: &Path, folder: &Path, prefix: &str, source_limi
             }
             if name.matches('/').count() >= TEMPLATE_FOLDERS_DEEP {
                 files.finding(&name, "folders nest too deep; it was not looked into");
-            } else if let Err(error) = walk(files, root, &entry.path(), &format!("{name}/"), source_limit) {
+            } else if let Err(error) =
+                walk(files, root, &entry.path(), &format!("{name}/"), source_limit)
+            {
                 files.finding(&name, error.to_string());
             }
         } else if is_module(&file_name) {

@@ -1,9 +1,11 @@
-//! `--reload`: watches a template directory, on a thread of its own, and puts what changed on the shelf.
+//! `--reload`: watches a template directory, on a thread of its own, and puts what changed on the
+//! shelf.
 //!
-//! It looks at names, sizes, times and inodes every now and then, which works on every file system and needs no package.
-//! A directory counts as changed when it differs from what was loaded and has been the same for two looks, so that a copy
-//! that is under way is not taken for a template. One that cannot be read, or has a module that does not compile where
-//! all did before, changes nothing.
+//! It looks at names, sizes, times and inodes every now and then, which works on every file system
+//! and needs no package. A directory counts as changed when it differs from what was loaded and has
+//! been the same for two looks, so that a copy that is under way is not taken for a template. One
+//! that cannot be read, or has a module that does not compile where all did before, changes
+//! nothing.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,7 +28,8 @@ pub(in crate::runtime::luau) struct Watch {
 }
 
 impl Watch {
-    /// Watches a directory whose templates, as they are on the shelf, were read when `seen` was true of it.
+    /// Watches a directory whose templates, as they are on the shelf, were read when `seen` was
+    /// true of it.
     ///
     /// # Errors
     /// The operating system refused a thread.
@@ -38,7 +41,14 @@ impl Watch {
         shelf: Arc<Shelf>,
     ) -> io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
-        let watch = Watching { directory, source_limit, shelf, loaded: seen, before: seen, is_readable: true };
+        let watch = Watching {
+            directory,
+            source_limit,
+            shelf,
+            loaded: seen,
+            before: seen,
+            is_readable: true,
+        };
         let thread = spawn(thread_name, move || watch.run(&stop_rx))?;
         Ok(Self { running: Mutex::new(Some((stop_tx, thread))) })
     }
@@ -81,10 +91,13 @@ impl Watching {
     }
 
     fn load(&mut self, look: Look) {
-        match Templates::load(&TemplateSource::Directory(self.directory.clone()), self.source_limit) {
+        match Templates::load(&TemplateSource::Directory(self.directory.clone()), self.source_limit)
+        {
             // What is wrong is in the log already, with file and line.
             Ok(templates) if templates.is_broken() && !self.shelf.current().is_broken() => {
-                log::warn!("the templates stay as they are until these compile and have a main.luau");
+                log::warn!(
+                    "the templates stay as they are until these compile and have a main.luau"
+                );
                 self.loaded = Some(look);
             }
             Ok(templates) => {
@@ -101,7 +114,9 @@ impl Watching {
         if let Some(error) = error
             && self.is_readable
         {
-            log::warn!("the template directory cannot be read, and the templates stay as they are: {error}");
+            log::warn!(
+                "the template directory cannot be read, and the templates stay as they are: {error}"
+            );
         }
         self.is_readable = error.is_none();
     }
@@ -138,7 +153,8 @@ fn look(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<(
             name.hash(hasher);
             // Of what a link points to, because that is what is read.
             if let Ok(metadata) = fs::metadata(entry.path()) {
-                (metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()).hash(hasher);
+                (metadata.len(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+                    .hash(hasher);
                 // Nothing that writes can set this one back, as it can the time of the content.
                 (metadata.ctime(), metadata.ctime_nsec()).hash(hasher);
             }

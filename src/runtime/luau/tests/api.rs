@@ -86,15 +86,20 @@ fn scopes_of_the_worker_and_the_template_are_read_only() {
     let world = World::new();
     world.db.put(TENANT, "main", &["template"], r#""return function() end""#);
     for scopes in ["{ 'template' }", "{ 'a', '#err' }", "{ '#' }"] {
-        for call in
-            ["set('main', 1, SCOPES)", "delete('main', SCOPES)", "update('main', SCOPES, function() return 1 end)"]
-        {
+        for call in [
+            "set('main', 1, SCOPES)",
+            "delete('main', SCOPES)",
+            "update('main', SCOPES, function() return 1 end)",
+        ] {
             let call = call.replace("SCOPES", scopes);
             let error = world.err(&format!("local ctx = ... ctx.KV:{call}"));
             assert!(error.contains("is read-only to scripts"), "{error}");
         }
     }
-    assert_eq!(world.ok("local ctx = ... return ctx.KV:get('main', { 'template' })"), r#""return function() end""#);
+    assert_eq!(
+        world.ok("local ctx = ... return ctx.KV:get('main', { 'template' })"),
+        r#""return function() end""#
+    );
     assert_eq!(world.ok("local ctx = ... return #ctx.KV:find('%', { 'template' })"), "1");
 }
 
@@ -111,7 +116,10 @@ fn what_the_store_refuses_is_an_error_at_the_line_of_the_call() {
         return { ok, err }";
     assert_eq!(world.ok(code), r#"[false,"test:2: too many records"]"#);
     world.db.fail_with(None);
-    assert_eq!(world.ok("local ctx = ... return ctx.KV:update('k', { 's' }, function() return 1 end)"), "1");
+    assert_eq!(
+        world.ok("local ctx = ... return ctx.KV:update('k', { 's' }, function() return 1 end)"),
+        "1"
+    );
 }
 
 #[test]
@@ -133,8 +141,9 @@ fn the_function_of_an_update_may_not_wait() {
         "coroutine.wrap(function() task.wait() end)()",
         "ctx.KV:update('k', { 's' }, function() return 1 end)",
     ] {
-        let error =
-            world.err(&format!("local ctx = ... ctx.KV:update('k', {{ 's' }}, function() {wait} return 1 end)"));
+        let error = world.err(&format!(
+            "local ctx = ... ctx.KV:update('k', {{ 's' }}, function() {wait} return 1 end)"
+        ));
         assert!(error.contains("the function given to KV:update may not wait"), "{wait}: {error}");
         assert_eq!(world.db.value(TENANT, "k", &["s"]), None);
     }
@@ -149,38 +158,61 @@ fn the_function_of_an_update_may_not_wait() {
 
 #[test]
 fn an_update_that_fails_lets_the_next_one_go_on() {
-    let world = World::with_limits(LuauLimits { wall: std::time::Duration::from_secs(2), ..LuauLimits::default() });
+    let world = World::with_limits(LuauLimits {
+        wall: std::time::Duration::from_secs(2),
+        ..LuauLimits::default()
+    });
     for (code, expected) in [
         ("ctx.KV:update('k', { 's' }, function() error('no') end)", "test:1: no"),
-        ("ctx.KV:update('k', { 's' }, function() end)", "test:1: the function given to KV:update returned nothing"),
-        ("ctx.KV:update('k', { 's' }, function() return print end)", "test:1: a function cannot leave Luau"),
-        ("ctx.KV:update('k', { 's' }, function() local ctx = nil return ctx.x end)", "test:1: attempt to index nil"),
+        (
+            "ctx.KV:update('k', { 's' }, function() end)",
+            "test:1: the function given to KV:update returned nothing",
+        ),
+        (
+            "ctx.KV:update('k', { 's' }, function() return print end)",
+            "test:1: a function cannot leave Luau",
+        ),
+        (
+            "ctx.KV:update('k', { 's' }, function() local ctx = nil return ctx.x end)",
+            "test:1: attempt to index nil",
+        ),
     ] {
         let error = world.err(&format!("local ctx = ... {code}"));
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(
-            world.ok("local ctx = ... return ctx.KV:update('k', { 's' }, function() return null end)"),
+            world.ok(
+                "local ctx = ... return ctx.KV:update('k', { 's' }, function() return null end)"
+            ),
             "{\"$x\":0}".replace("{\"$x\":0}", "null")
         );
     }
     // One that is killed inside its function gives the record back too.
-    let looping =
-        world.submit_script(TENANT, "local ctx = ... ctx.KV:update('k', { 's' }, function() while true do end end)");
-    let next =
-        world.submit_script(TENANT, "local ctx = ... return ctx.KV:update('k', { 's' }, function() return 7 end)");
+    let looping = world.submit_script(
+        TENANT,
+        "local ctx = ... ctx.KV:update('k', { 's' }, function() while true do end end)",
+    );
+    let next = world.submit_script(
+        TENANT,
+        "local ctx = ... return ctx.KV:update('k', { 's' }, function() return 7 end)",
+    );
     assert!(looping.text().expect_err("it loops").starts_with("budget exceeded"));
     assert!(
         next.text().is_err_and(|error| error.starts_with("budget exceeded"))
             || world.db.value(TENANT, "k", &["s"]).is_some()
     );
-    assert_eq!(world.ok("local ctx = ... return ctx.KV:update('k', { 's' }, function() return 8 end)"), "8");
+    assert_eq!(
+        world.ok("local ctx = ... return ctx.KV:update('k', { 's' }, function() return 8 end)"),
+        "8"
+    );
 }
 
 #[test]
 fn operations_on_a_record_happen_in_the_order_of_the_calls() {
     let world = World::new();
     world.db.close_gate();
-    let set = |n: u32| world.submit_script(TENANT, &format!("local ctx = ... ctx.KV:set('k', {n}, {{ 's' }})"));
+    let set = |n: u32| {
+        world.submit_script(TENANT, &format!("local ctx = ... ctx.KV:set('k', {n}, {{ 's' }})"))
+    };
     let get = || world.submit_script(TENANT, "local ctx = ... return ctx.KV:get('k', { 's' })");
     let order: Vec<(Pending, Option<u32>)> =
         (1..=20).flat_map(|n| [(set(n), None), (get(), Some(n)), (get(), Some(n))]).collect();
@@ -210,8 +242,7 @@ fn a_killed_writer_keeps_its_record_until_its_write_is_done() {
 fn one_tenant_cannot_fill_the_io_threads() {
     let world = World::new();
     world.db.close_gate();
-    let code =
-        "local ctx = ... for i = 1, 500 do task.spawn(function() ctx.KV:get('k' .. i, { 's' }) end) end return 1";
+    let code = "local ctx = ... for i = 1, 500 do task.spawn(function() ctx.KV:get('k' .. i, { 's' }) end) end return 1";
     assert_eq!(world.ok(code), "1");
     world.db.wait_for_waiting(IO_THREADS * 3 / 4);
     let code = "local ctx = ... return select(2, ctx.KV:get('k', { 's' }))";
@@ -244,14 +275,23 @@ fn the_shop_is_searched_read_and_published_to() {
          \"owner_type\":\"guild\",\"public_data\":true,\"public_metadata\":{\"size\":7},\"review_state\":\"approved\",\
          \"scope\":\"things\",\"short\":\"a hat\",\"version\":1},{\"opaque\":true,\"type\":\"Value\"},true]"
     );
-    let other =
-        world.submit_script(TenantId::Guild(2), "local ctx = ... return ctx.GlobalKV:get('priced', 1, 'things').data");
-    assert_eq!(other.text().as_deref(), Ok(r#"{"purchase_url":"https://shop/priced","type":"PurchaseRequired"}"#));
+    let other = world.submit_script(
+        TenantId::Guild(2),
+        "local ctx = ... return ctx.GlobalKV:get('priced', 1, 'things').data",
+    );
+    assert_eq!(
+        other.text().as_deref(),
+        Ok(r#"{"purchase_url":"https://shop/priced","type":"PurchaseRequired"}"#)
+    );
     assert_eq!(
         world.ok("local ctx = ... ctx.GlobalKV:delete('hat', 1, 'things') return #ctx.GlobalKV:find('%', 'things')"),
         "2"
     );
-    assert!(world.err("local ctx = ... ctx.GlobalKV:delete('hat', 1, 'things')").starts_with("test:1: no such entry"));
+    assert!(
+        world
+            .err("local ctx = ... ctx.GlobalKV:delete('hat', 1, 'things')")
+            .starts_with("test:1: no such entry")
+    );
     for (entry, expected) in [
         ("{}", "key must be a string, not nil"),
         ("{ key = 'k', version = 1.5 }", "the version must be a whole number of 32 bits"),
@@ -260,8 +300,14 @@ fn the_shop_is_searched_read_and_published_to() {
             "{ key = 'k', version = 1, short = 's', scope = 'x', data = { [1.5] = 1 } }",
             "JSON has no keys of type number",
         ),
-        ("{ key = 'k', version = 1, short = 's', scope = 'x', data = buffer.create(1) }", "JSON has no buffers"),
-        ("{ key = 'k', version = 1, short = 's', scope = 'x', public_data = 1 }", "public_data must be a boolean"),
+        (
+            "{ key = 'k', version = 1, short = 's', scope = 'x', data = buffer.create(1) }",
+            "JSON has no buffers",
+        ),
+        (
+            "{ key = 'k', version = 1, short = 's', scope = 'x', public_data = 1 }",
+            "public_data must be a boolean",
+        ),
         ("1", "the entry must be a table"),
     ] {
         let error = world.err(&format!("local ctx = ... ctx.GlobalKV:create({entry})"));
@@ -276,21 +322,35 @@ fn a_tenant_s_state_is_read_and_set() {
         local before = ctx.Runtime:gettenantstate()
         ctx.Runtime:settenantstate{ events = { 'B', 'A', 'B' }, data = { n = 1, deep = { null } } }
         return { before, ctx.Runtime:gettenantstate() }";
-    assert_eq!(world.ok(code), r#"[{"events":["DEFAULT"]},{"data":{"deep":[null],"n":1},"events":["A","B"]}]"#);
+    assert_eq!(
+        world.ok(code),
+        r#"[{"events":["DEFAULT"]},{"data":{"deep":[null],"n":1},"events":["A","B"]}]"#
+    );
     let state: Arc<TenantState> = world.states.get(TENANT);
     assert_eq!(state.events.iter().map(String::as_str).collect::<Vec<_>>(), ["A", "B"]);
     world.db.fail_with(Some(DbError::Unavailable("away".to_owned())));
     assert!(
-        world.err("local ctx = ... ctx.Runtime:settenantstate{ events = {}, data = nil }").starts_with("test:1: away")
+        world
+            .err("local ctx = ... ctx.Runtime:settenantstate{ events = {}, data = nil }")
+            .starts_with("test:1: away")
     );
     assert_eq!(world.states.get(TENANT), state);
     for (argument, expected) in [
         ("", "the tenant state must be a table, not nil"),
         ("{}", "events must be a list of strings, not nil"),
         ("{ events = { 1 } }", "an event's name must be a string"),
-        ("{ events = { MESSAGE_CREATE = true } }", "events must be a list of strings, without the key .MESSAGE_CREATE"),
-        ("{ events = { 'A', x = 1 } }", "events must be a list of strings, without the key .x beside 1 items"),
-        ("{ events = { 'A', nil, 'C' } }", "events must be a list of strings, without gaps between its items"),
+        (
+            "{ events = { MESSAGE_CREATE = true } }",
+            "events must be a list of strings, without the key .MESSAGE_CREATE",
+        ),
+        (
+            "{ events = { 'A', x = 1 } }",
+            "events must be a list of strings, without the key .x beside 1 items",
+        ),
+        (
+            "{ events = { 'A', nil, 'C' } }",
+            "events must be a list of strings, without gaps between its items",
+        ),
         ("{ events = { 'A', null } }", "an event's name must be a string, not null"),
         ("{ events = null }", "events must be a list of strings, not null"),
         ("{ events = {}, event = 1 }", "the tenant state cannot have .event; it has events, data"),
@@ -308,9 +368,18 @@ fn scopes_that_are_no_list_of_texts_are_an_error() {
     let world = World::new();
     for (scopes, expected) in [
         ("{ s = true }", "the scopes must be a list of strings, without the key .s beside 0 items"),
-        ("{ 's', x = 1 }", "the scopes must be a list of strings, without the key .x beside 1 items"),
-        ("{ [3] = 's' }", "the scopes must be a list of strings, without the key [3] beside 0 items"),
-        ("{ 's', nil, 't' }", "the scopes must be a list of strings, without gaps between its items"),
+        (
+            "{ 's', x = 1 }",
+            "the scopes must be a list of strings, without the key .x beside 1 items",
+        ),
+        (
+            "{ [3] = 's' }",
+            "the scopes must be a list of strings, without the key [3] beside 0 items",
+        ),
+        (
+            "{ 's', nil, 't' }",
+            "the scopes must be a list of strings, without gaps between its items",
+        ),
         ("{ null }", "a scope must be a string, not null"),
         ("null", "the scopes must be a list of strings, not null"),
         ("table.create(21, 's')", "the scopes must be a list of at most 20 strings, not of 21"),

@@ -1,4 +1,5 @@
-//! Scripts that want to hurt: each ends with an error of its own, and the tenant works again at its next event.
+//! Scripts that want to hurt: each ends with an error of its own, and the tenant works again at its
+//! next event.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,10 @@ fn a_script_that_loops_ends() {
 fn pcall_cannot_save_a_script_that_loops() {
     exceeds(RUNNING, "while true do pcall(function() while true do end end) end");
     exceeds(RUNNING, "pcall(function() while true do end end) return 'saved'");
-    exceeds(RUNNING, "xpcall(function() while true do end end, function() while true do end end) return 'saved'");
+    exceeds(
+        RUNNING,
+        "xpcall(function() while true do end end, function() while true do end end) return 'saved'",
+    );
     exceeds(RUNNING, "local function f() pcall(f) while true do end end f()");
     exceeds(RUNNING, "while true do xpcall(error, function() error('again') end) end");
 }
@@ -60,7 +64,10 @@ fn pcall_cannot_save_a_script_that_loops() {
 #[test]
 fn coroutines_cannot_save_a_script_that_loops() {
     exceeds(RUNNING, "coroutine.wrap(function() while true do end end)() return 'saved'");
-    exceeds(RUNNING, "coroutine.resume(coroutine.create(function() while true do end end)) return 'saved'");
+    exceeds(
+        RUNNING,
+        "coroutine.resume(coroutine.create(function() while true do end end)) return 'saved'",
+    );
     exceeds(RUNNING, "task.spawn(function() while true do end end) return 'saved'");
     exceeds(
         RUNNING,
@@ -71,7 +78,10 @@ fn coroutines_cannot_save_a_script_that_loops() {
 #[test]
 fn a_task_that_loops_after_the_answer_ends_too() {
     let world = World::with_limits(tight());
-    assert_eq!(world.ok("task.defer(function() while true do end end) return 'answered'"), r#""answered""#);
+    assert_eq!(
+        world.ok("task.defer(function() while true do end end) return 'answered'"),
+        r#""answered""#
+    );
     eventually(|| world.runtime.stats().longest.is_none());
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
 }
@@ -80,11 +90,23 @@ fn a_task_that_loops_after_the_answer_ends_too() {
 fn loops_where_luau_cannot_yield_end_sooner() {
     exceeds(UNYIELDABLE, "table.sort({ 1, 2, 3 }, function() while true do end end)");
     exceeds(UNYIELDABLE, "string.gsub('abc', '%w', function() while true do end end)");
-    exceeds(UNYIELDABLE, "return setmetatable({}, { __index = function() while true do end end }).x");
-    exceeds(UNYIELDABLE, "return setmetatable({}, { __add = function() while true do end end }) + 1");
-    exceeds(UNYIELDABLE, "return tostring(setmetatable({}, { __tostring = function() while true do end end }))");
+    exceeds(
+        UNYIELDABLE,
+        "return setmetatable({}, { __index = function() while true do end end }).x",
+    );
+    exceeds(
+        UNYIELDABLE,
+        "return setmetatable({}, { __add = function() while true do end end }) + 1",
+    );
+    exceeds(
+        UNYIELDABLE,
+        "return tostring(setmetatable({}, { __tostring = function() while true do end end }))",
+    );
     exceeds(UNYIELDABLE, "xpcall(error, function() while true do end end)");
-    exceeds(UNYIELDABLE, "table.sort({ 1, 2, 3 }, function() coroutine.wrap(function() while true do end end)() end)");
+    exceeds(
+        UNYIELDABLE,
+        "table.sort({ 1, 2, 3 }, function() coroutine.wrap(function() while true do end end)() end)",
+    );
 }
 
 #[test]
@@ -103,7 +125,10 @@ fn pcall_inside_a_comparator_cannot_save_it() {
 
 #[test]
 fn an_honest_sort_may_take_longer_than_a_slice() {
-    let world = World::with_limits(LuauLimits { slice: Duration::from_micros(200), ..LuauLimits::default() });
+    let world = World::with_limits(LuauLimits {
+        slice: Duration::from_micros(200),
+        ..LuauLimits::default()
+    });
     let code = "
         local list = {}
         for i = 1, 3000 do list[i] = (i * 7919) % 3001 end
@@ -117,7 +142,10 @@ fn an_honest_sort_may_take_longer_than_a_slice() {
 
 #[test]
 fn patterns_that_take_for_ever_end() {
-    exceeds(UNYIELDABLE, "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 41))");
+    exceeds(
+        UNYIELDABLE,
+        "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 41))",
+    );
     exceeds(UNYIELDABLE, "return string.match(string.rep('a', 50000), '.-.-.-.-b')");
     exceeds(UNYIELDABLE, "return string.gsub(string.rep('x', 100000), '(.-)(.-)(.-)y', '')");
 }
@@ -126,7 +154,10 @@ fn patterns_that_take_for_ever_end() {
 fn builtins_that_could_run_for_minutes_are_stopped_like_any_loop() {
     // Each of these would keep the builtin busy for minutes, without an interrupt.
     let long = "local a = string.rep('a', 2 ^ 21)";
-    exceeds(RUNNING, &format!("{long} return string.find(a, string.sub(a, 1, 2 ^ 20) .. 'b', 1, true)"));
+    exceeds(
+        RUNNING,
+        &format!("{long} return string.find(a, string.sub(a, 1, 2 ^ 20) .. 'b', 1, true)"),
+    );
     exceeds(RUNNING, &format!("{long} return string.find(a, string.sub(a, 1, 2 ^ 20) .. 'b')"));
     exceeds(RUNNING, &format!("{long} return #string.split(a, string.sub(a, 1, 2 ^ 20) .. 'b')"));
     exceeds(
@@ -137,7 +168,10 @@ fn builtins_that_could_run_for_minutes_are_stopped_like_any_loop() {
             table.sort(list)"
         ),
     );
-    let error = attack(tight(), "local t = {} for i = 0, 30 do t[2 ^ i] = 1 end return table.move(t, 1, 2 ^ 30, 2)");
+    let error = attack(
+        tight(),
+        "local t = {} for i = 0, 30 do t[2 ^ i] = 1 end return table.move(t, 1, 2 ^ 30, 2)",
+    );
     assert!(error.starts_with("test:1: too many elements to move"), "{error}");
 }
 
@@ -185,7 +219,10 @@ fn long_names_are_refused_before_anything_is_made() {
     let long = "local long = string.rep('a/', 2 ^ 23)";
     for call in ["require", "integer.parse", "timestamp.parse", "timezone.from"] {
         let error = world.ok(&format!("{long} return select(2, pcall({call}, long))"));
-        assert!(error.contains("a text of 16777216 bytes; at most 512 are allowed"), "{call}: {error}");
+        assert!(
+            error.contains("a text of 16777216 bytes; at most 512 are allowed"),
+            "{call}: {error}"
+        );
         // One that is just not too long is looked at.
         let error = world.ok(&format!("return select(2, pcall({call}, string.rep('a', 512)))"));
         assert!(!error.contains("bytes"), "{call}: {error}");
@@ -201,7 +238,8 @@ fn long_names_are_refused_before_anything_is_made() {
         "ctx.GlobalKV:delete('key', 1, long)",
         "ctx.Runtime:settenantstate({ events = { long } })",
     ] {
-        let code = format!("local ctx = ... {long} return select(2, pcall(function() return {call} end))");
+        let code =
+            format!("local ctx = ... {long} return select(2, pcall(function() return {call} end))");
         let error = world.ok(&code);
         assert!(error.contains("has 16777216 bytes; at most"), "{call}: {error}");
     }
@@ -228,12 +266,27 @@ fn memory_has_an_end_however_it_is_eaten() {
 #[test]
 fn pcall_cannot_hide_that_memory_ran_out() {
     exceeds(MEMORY, "pcall(string.rep, 'x', 2 ^ 30) return 'saved'");
-    exceeds(MEMORY, "xpcall(string.rep, function() return 'handled' end, 'x', 2 ^ 30) return 'saved'");
-    exceeds(MEMORY, "pcall(function() local t = {} while true do t[#t + 1] = {} end end) return 'saved'");
-    exceeds(MEMORY, "coroutine.resume(coroutine.create(function() return string.rep('x', 2 ^ 30) end)) return 'saved'");
-    exceeds(MEMORY, "pcall(coroutine.wrap(function() return string.rep('x', 2 ^ 30) end)) return 'saved'");
+    exceeds(
+        MEMORY,
+        "xpcall(string.rep, function() return 'handled' end, 'x', 2 ^ 30) return 'saved'",
+    );
+    exceeds(
+        MEMORY,
+        "pcall(function() local t = {} while true do t[#t + 1] = {} end end) return 'saved'",
+    );
+    exceeds(
+        MEMORY,
+        "coroutine.resume(coroutine.create(function() return string.rep('x', 2 ^ 30) end)) return 'saved'",
+    );
+    exceeds(
+        MEMORY,
+        "pcall(coroutine.wrap(function() return string.rep('x', 2 ^ 30) end)) return 'saved'",
+    );
     exceeds(MEMORY, "task.spawn(function() return string.rep('x', 2 ^ 30) end) return 'saved'");
-    exceeds(MEMORY, "while true do pcall(function() local t = {} while true do t[#t + 1] = {} end end) end");
+    exceeds(
+        MEMORY,
+        "while true do pcall(function() local t = {} while true do t[#t + 1] = {} end end) end",
+    );
 }
 
 #[test]
@@ -270,7 +323,10 @@ fn garbage_does_not_count_as_memory() {
 fn deep_recursion_is_an_error_and_no_more() {
     let error = attack(tight(), "local function f(n) return 1 + f(n + 1) end return f(1)");
     assert!(error.contains("stack overflow"), "{error}");
-    let error = attack(tight(), "local f f = coroutine.wrap(function() return coroutine.wrap(f)() end) return f()");
+    let error = attack(
+        tight(),
+        "local f f = coroutine.wrap(function() return coroutine.wrap(f)() end) return f()",
+    );
     assert!(!error.is_empty());
     let code = "local function nest(n) return coroutine.wrap(function() return nest(n + 1) end)() end return nest(1)";
     let error = attack(LuauLimits { running: SOON, wall: SOON, ..tight() }, code);
@@ -287,14 +343,26 @@ fn too_many_coroutines_end_the_event() {
         "local all = {} for i = 1, 2000 do all[i] = coroutine.create(print) end return #all",
     );
     exceeds("more than 1024 live coroutines", "for i = 1, 2000 do task.delay(50, print) end");
-    exceeds("more than 10000 coroutines started", "for i = 1, 20000 do task.defer(function() end) task.wait() end");
+    exceeds(
+        "more than 10000 coroutines started",
+        "for i = 1, 20000 do task.defer(function() end) task.wait() end",
+    );
     exceeds(
         "more than 1024 live coroutines",
         "local f f = function() task.defer(f) task.defer(f) end f() task.wait(50)",
     );
-    exceeds("more than 10000 coroutines started", "local f f = function() task.defer(f) end f() task.wait(50)");
-    exceeds("more than 1024 live coroutines", "local f f = function() task.spawn(f) end f() task.wait(50)");
-    exceeds("more than 10000 coroutines started", "while true do pcall(coroutine.create, print) end");
+    exceeds(
+        "more than 10000 coroutines started",
+        "local f f = function() task.defer(f) end f() task.wait(50)",
+    );
+    exceeds(
+        "more than 1024 live coroutines",
+        "local f f = function() task.spawn(f) end f() task.wait(50)",
+    );
+    exceeds(
+        "more than 10000 coroutines started",
+        "while true do pcall(coroutine.create, print) end",
+    );
 }
 
 #[test]
@@ -319,7 +387,10 @@ fn a_script_that_waits_for_ever_ends_with_its_wall_time() {
         "while true do task.wait() end",
     ] {
         let error = world.err(code);
-        assert!(error.starts_with("budget exceeded: more than 200 ms of wall time"), "{error}\n{code}");
+        assert!(
+            error.starts_with("budget exceeded: more than 200 ms of wall time"),
+            "{error}\n{code}"
+        );
     }
 }
 
@@ -328,7 +399,10 @@ fn errors_of_every_kind_reach_the_caller_as_text() {
     let world = World::new();
     for (code, expected) in [
         ("error({})", "test:1: error value: {}\n"),
-        ("error({ code = 1, of = { 'a', null } })", r#"test:1: error value: {"code":1,"of":["a",null]}"#),
+        (
+            "error({ code = 1, of = { 'a', null } })",
+            r#"test:1: error value: {"code":1,"of":["a",null]}"#,
+        ),
         ("error(nil)", "test:1: error value: nil\n"),
         ("error(true)", "test:1: error value: true\n"),
         ("error(null)", "test:1: error value: null\n"),
@@ -337,10 +411,22 @@ fn errors_of_every_kind_reach_the_caller_as_text() {
         ("local function f() error({ code = 2 }) end\nf()", r#"test:1: error value: {"code":2}"#),
         ("pcall(error, { code = 1 }) error({ code = 2 }, 2)", r#"test:1: error value: {"code":2}"#),
         ("local _, e = pcall(error, { code = 3 }) error(e)", r#"test:1: error value: {"code":3}"#),
-        ("coroutine.wrap(function() error({ code = 4 }) end)()", r#"test:1: error value: {"code":4}"#),
-        ("error(print)", "test:1: an error that is not text but a function; a function cannot leave Luau"),
-        ("local t = {} t.t = t error(t)", "test:1: an error that is not text but a table; the value contains itself"),
-        ("error({ string.rep('x', 5000) })", "test:1: an error that is not text but a table; the value is larger than"),
+        (
+            "coroutine.wrap(function() error({ code = 4 }) end)()",
+            r#"test:1: error value: {"code":4}"#,
+        ),
+        (
+            "error(print)",
+            "test:1: an error that is not text but a function; a function cannot leave Luau",
+        ),
+        (
+            "local t = {} t.t = t error(t)",
+            "test:1: an error that is not text but a table; the value contains itself",
+        ),
+        (
+            "error({ string.rep('x', 5000) })",
+            "test:1: an error that is not text but a table; the value is larger than",
+        ),
         ("pcall(error, {}) error('nil', 0)", "nil"),
         ("pcall(error, {}) error(5)", "test:1: 5"),
         ("error('text', 1)", "test:1: text"),
@@ -354,12 +440,18 @@ fn errors_of_every_kind_reach_the_caller_as_text() {
         world.ok("local t = { code = 1 } local ok, e = pcall(error, t) return { ok, e == t, e }"),
         r#"[false,true,{"code":1}]"#
     );
-    assert!(world.err("error(setmetatable({}, { __tostring = function() return 'told' end }))").starts_with("told"));
-    let inside = world.err("error(setmetatable({}, { __tostring = function() error('in __tostring') end }))");
+    assert!(
+        world
+            .err("error(setmetatable({}, { __tostring = function() return 'told' end }))")
+            .starts_with("told")
+    );
+    let inside = world
+        .err("error(setmetatable({}, { __tostring = function() error('in __tostring') end }))");
     assert!(inside.contains("in __tostring"), "{inside}");
-    let loops =
-        World::with_limits(tight()).err("error(setmetatable({}, { __tostring = function() while true do end end }))");
-    // Which limit ends it first, that of a place that cannot yield or that of running time, is up to the machine's load.
+    let loops = World::with_limits(tight())
+        .err("error(setmetatable({}, { __tostring = function() while true do end end }))");
+    // Which limit ends it first, that of a place that cannot yield or that of running time, is up
+    // to the machine's load.
     assert!(loops.starts_with("budget exceeded: more than "), "{loops}");
     let long = world.err("error(string.rep('long', 100000))");
     assert!(long.len() < 6000, "{}", long.len());
@@ -370,7 +462,9 @@ fn a_source_that_is_large_or_strange_is_refused_or_run() {
     let world = World::new();
     let large = format!("return '{}'", "x".repeat(192 * 1024));
     assert!(world.err(&large).contains("at most 192 KiB are compiled"));
-    for (open, close) in [("(", ")"), ("{", "}"), ("function() return ", " end"), ("not ", ""), ("- ", "")] {
+    for (open, close) in
+        [("(", ")"), ("{", "}"), ("function() return ", " end"), ("not ", ""), ("- ", "")]
+    {
         let nested = format!("return {}1{}", open.repeat(20_000), close.repeat(20_000));
         assert!(!world.err(&nested).is_empty());
     }
@@ -382,14 +476,16 @@ fn a_source_that_is_large_or_strange_is_refused_or_run() {
 #[test]
 fn one_tenant_that_loops_does_not_stop_the_others() {
     let world = World::with_limits(LuauLimits { running: SOON, wall: SOON, ..tight() });
-    let looping: Vec<_> =
-        (100..110).map(|id| world.submit_script(crate::wire::data::TenantId::Guild(id), "while true do end")).collect();
+    let looping: Vec<_> = (100..110)
+        .map(|id| world.submit_script(crate::wire::data::TenantId::Guild(id), "while true do end"))
+        .collect();
     eventually(|| world.runtime.stats().longest.is_some());
     let started = Instant::now();
     for round in 0..20 {
         assert_eq!(world.ok(&format!("return {round}")), round.to_string());
     }
-    // Twenty turns among ten loopers: had they to wait for a second each, nobody would call that fair.
+    // Twenty turns among ten loopers: had they to wait for a second each, nobody would call that
+    // fair.
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(looping.iter().all(|pending| pending.answer_rx.is_empty()));
 }

@@ -23,8 +23,11 @@ fn what_it_knows_is_what_a_vm_has() {
         end
         return found");
     let listed: BTreeMap<String, String> = serde_json::from_str(&listed).expect("texts");
-    let members = |name: &str| known::library(name).map_or(String::new(), |library| library.members.join(" "));
-    let known: BTreeMap<_, _> = known::globals().map(|name| (name.to_owned(), members(name))).collect();
+    let members = |name: &str| {
+        known::library(name).map_or(String::new(), |library| library.members.join(" "))
+    };
+    let known: BTreeMap<_, _> =
+        known::globals().map(|name| (name.to_owned(), members(name))).collect();
     assert_eq!(known, listed);
     let ctx = "local ctx, found = ..., {} for name, value in ctx do
             local members = {}
@@ -34,14 +37,18 @@ fn what_it_knows_is_what_a_vm_has() {
         end
         return found";
     let listed: BTreeMap<String, String> = serde_json::from_str(&world.ok(ctx)).expect("texts");
-    let members = |name: &&str| known::ctx_member(name).map_or(String::new(), |known| known.members.join(" "));
-    let known: BTreeMap<_, _> = known::CTX.members.iter().map(|name| ((*name).to_owned(), members(name))).collect();
+    let members = |name: &&str| {
+        known::ctx_member(name).map_or(String::new(), |known| known.members.join(" "))
+    };
+    let known: BTreeMap<_, _> =
+        known::CTX.members.iter().map(|name| ((*name).to_owned(), members(name))).collect();
     assert_eq!(known, listed);
 }
 
 #[track_caller]
 fn assert_sound(directory: &Path) {
-    let findings: Vec<_> = check(directory).expect("readable").iter().map(ToString::to_string).collect();
+    let findings: Vec<_> =
+        check(directory).expect("readable").iter().map(ToString::to_string).collect();
     assert_eq!(findings, Vec::<String>::new(), "{}", directory.display());
 }
 
@@ -73,7 +80,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("mesophyll-sound-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("mesophyll-sound-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).expect("make the directory");
         Self(path)
     }

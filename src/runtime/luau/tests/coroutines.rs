@@ -1,4 +1,5 @@
-//! Scripts must not notice that they are preempted, nor that `coroutine` and `pcall` are not the builtins.
+//! Scripts must not notice that they are preempted, nor that `coroutine` and `pcall` are not the
+//! builtins.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ const CORPUS: [(&str, &str); 7] = [
     ("libraries", include_str!("corpus/libraries.luau")),
 ];
 
-/// The same inside a coroutine that the script resumes, and inside one that another one resumes in a `pcall`.
+/// The same inside a coroutine that the script resumes, and inside one that another one resumes in
+/// a `pcall`.
 const AROUND: [(&str, &str); 3] = [
     ("", ""),
     ("return coroutine.wrap(function() ", " end)()"),
@@ -89,8 +91,10 @@ fn the_corpus_gives_what_plain_luau_gives() {
 
 #[test]
 fn the_corpus_gives_the_same_when_preempted_at_every_chance() {
-    // Far more often than any ticker: what goes through deep coroutines takes as many turns as there are interrupts.
-    let limits = LuauLimits { slice: Duration::ZERO, running: SOON, wall: SOON, ..LuauLimits::default() };
+    // Far more often than any ticker: what goes through deep coroutines takes as many turns as
+    // there are interrupts.
+    let limits =
+        LuauLimits { slice: Duration::ZERO, running: SOON, wall: SOON, ..LuauLimits::default() };
     compare_corpus(&World::with_limits(limits), &AROUND[..1], 20);
 }
 

@@ -1,9 +1,10 @@
-//! The longest that each builtin holds an executor, with the worst arguments that a VM has room for.
+//! The longest that each builtin holds an executor, with the worst arguments that a VM has room
+//! for.
 //!
-//! What counts is the longest time between two interrupts, by the processor time of this thread, in units of
-//! what one pass over a text of 32 MiB takes in C on the same machine: no builtin may take many of those at a
-//! time. A builtin that scripts can reach and that is not in the tables here fails the test. With
-//! `MESOPHYLL_MEASURE` set it says what it measured.
+//! What counts is the longest time between two interrupts, by the processor time of this thread, in
+//! units of what one pass over a text of 32 MiB takes in C on the same machine: no builtin may take
+//! many of those at a time. A builtin that scripts can reach and that is not in the tables here
+//! fails the test. With `MESOPHYLL_MEASURE` set it says what it measured.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -32,7 +33,8 @@ const UNITS_MAX: u32 = 3;
 /// A case goes on for no longer: what a builtin does in pieces shows its longest piece long before.
 const CASE_MAX: Duration = Duration::from_millis(500);
 
-/// Builtins whose cost depends on the number of their arguments alone, or on nothing: called with very many.
+/// Builtins whose cost depends on the number of their arguments alone, or on nothing: called with
+/// very many.
 #[rustfmt::skip]
 const PLAIN: &[&str] = &[
     "assert", "collectgarbage", "getmetatable", "ipairs", "pairs", "rawequal", "rawget", "rawlen",
@@ -56,7 +58,8 @@ const PLAIN: &[&str] = &[
     "vector.magnitude", "vector.max", "vector.min", "vector.normalize", "vector.sign",
 ];
 
-/// What a case finds of these, if it names it: a long text, a long list, as many arguments as a call takes.
+/// What a case finds of these, if it names it: a long text, a long list, as many arguments as a
+/// call takes.
 const SETUP: &[(&str, &str)] = &[
     ("long", "string.rep('a', 2 ^ 25)"),
     ("pieces", "string.rep('a,', 2 ^ 20)"),
@@ -185,7 +188,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// An interrupt, or an end: what went by since the last one. Asks for the processor time only where it matters.
+    /// An interrupt, or an end: what went by since the last one. Asks for the processor time only
+    /// where it matters.
     fn mark(&self) {
         let now = Instant::now();
         if let Some((at, processor)) = self.since.get() {
@@ -220,11 +224,19 @@ struct Arena {
 impl Arena {
     fn new() -> Self {
         let limits = LuauLimits::default();
-        let (ticker, mut ticks) = Ticker::start("costs", 1, Duration::from_secs(1)).expect("a ticker");
+        let (ticker, mut ticks) =
+            Ticker::start("costs", 1, Duration::from_secs(1)).expect("a ticker");
         let control = Control::new(limits, ticks.remove(0), Arc::new(AtomicBool::new(false)));
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
         let log = Rc::new(ScriptLog::new(TENANT, &Arc::new(Gauges::default())));
-        let host = Host::new(TENANT, &control, &Arc::new(Templates::default()), &states, &log, &Arc::default());
+        let host = Host::new(
+            TENANT,
+            &control,
+            &Arc::new(Templates::default()),
+            &states,
+            &log,
+            &Arc::default(),
+        );
         let vm = Vm::new(&control, host).expect("a VM");
         ticker.stop();
         let watch = Rc::new(Watch::default());
@@ -233,7 +245,9 @@ impl Arena {
             move |_| {
                 watch.mark();
                 match watch.until.get() {
-                    Some(until) if Instant::now() > until => Err(mlua::Error::runtime("enough seen")),
+                    Some(until) if Instant::now() > until => {
+                        Err(mlua::Error::runtime("enough seen"))
+                    }
                     _ => Ok(VmState::Continue),
                 }
             }
@@ -249,8 +263,10 @@ impl Arena {
     /// The longest pause of a call, after what it needs has been made.
     fn hold(&self, call: &str) -> Duration {
         let setup = setup(call);
-        let made: Function =
-            self.load(&format!("{setup} return function() {call} end")).call(()).expect("it is set up");
+        let made: Function = self
+            .load(&format!("{setup} return function() {call} end"))
+            .call(())
+            .expect("it is set up");
         let _ = self.vm.lua.gc_collect();
         let hold = self.watch.longest(|| drop(made.call::<()>(())));
         drop(made);
@@ -267,14 +283,17 @@ fn reachable(lua: &Lua) -> Vec<String> {
             let name = format!("{prefix}{}", name.to_string_lossy());
             match value {
                 Value::Function(_) => names.push(name),
-                Value::Table(inner) if prefix.is_empty() && name != "_G" => add(&inner, &format!("{name}."), names),
+                Value::Table(inner) if prefix.is_empty() && name != "_G" => {
+                    add(&inner, &format!("{name}."), names)
+                }
                 _ => {}
             }
         }
     }
     let mut names = Vec::new();
     // In front of the libraries is a table that is the sandbox's.
-    let libraries = lua.globals().metatable().expect("a sandbox").raw_get("__index").expect("the libraries");
+    let libraries =
+        lua.globals().metatable().expect("a sandbox").raw_get("__index").expect("the libraries");
     add(&libraries, "", &mut names);
     names.sort();
     names
@@ -283,10 +302,13 @@ fn reachable(lua: &Lua) -> Vec<String> {
 #[test]
 fn every_builtin_has_its_worst_arguments_here() {
     let reachable = reachable(&Arena::new().vm.lua);
-    let listed: Vec<&str> = CASES.iter().map(|(name, _)| *name).chain(PLAIN.iter().copied()).collect();
-    let missing: Vec<_> = reachable.iter().filter(|name| !listed.contains(&name.as_str())).collect();
+    let listed: Vec<&str> =
+        CASES.iter().map(|(name, _)| *name).chain(PLAIN.iter().copied()).collect();
+    let missing: Vec<_> =
+        reachable.iter().filter(|name| !listed.contains(&name.as_str())).collect();
     assert!(missing.is_empty(), "enter these with the arguments that take longest: {missing:?}");
-    let is_there = |name: &&&str| reachable.iter().any(|there| there == **name) || **name == OPERATORS;
+    let is_there =
+        |name: &&&str| reachable.iter().any(|there| there == **name) || **name == OPERATORS;
     let gone: Vec<_> = listed.iter().filter(|name| !is_there(name)).collect();
     assert!(gone.is_empty(), "scripts no longer have these: {gone:?}");
 }

@@ -19,8 +19,9 @@ pub(super) fn examples() -> Vec<Example> {
     let mut examples = vec![Example::default()];
     for block in DOCS.split("```luau\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         let example = examples.last_mut().expect("there is one");
-        let is_claim =
-            |line: &&str| line.starts_with("-- ") && (line.contains(" answers ") || line.contains(" fails with "));
+        let is_claim = |line: &&str| {
+            line.starts_with("-- ") && (line.contains(" answers ") || line.contains(" fails with "))
+        };
         example.claims.extend(block.lines().filter(is_claim).map(str::to_owned));
         match block.lines().next() {
             Some("-- SCRIPT") => example.script = Some(block.to_owned()),
@@ -38,24 +39,31 @@ pub(super) fn examples() -> Vec<Example> {
 }
 
 fn same_json(text: &str) -> String {
-    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let value: serde_json::Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     value.to_string()
 }
 
 impl Example {
     fn check(&self) {
-        let files: Vec<_> = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let files: Vec<_> =
+            self.files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let world = World::with(&files, LuauLimits::default());
         for claim in &self.claims {
             let (what, claimed, succeeds) = match claim.split_once(" answers ") {
                 Some((what, result)) => (what, result, true),
-                None => claim.split_once(" fails with ").map(|(what, error)| (what, error, false)).expect("a claim"),
+                None => claim
+                    .split_once(" fails with ")
+                    .map(|(what, error)| (what, error, false))
+                    .expect("a claim"),
             };
             let (name, data) = what["-- ".len()..].split_once(' ').expect("a name and data");
             let job = match &self.script {
-                Some(code) => {
-                    Job::RunScript { name: "script".to_owned(), code: code.clone(), event: event(name, data) }
-                }
+                Some(code) => Job::RunScript {
+                    name: "script".to_owned(),
+                    code: code.clone(),
+                    event: event(name, data),
+                },
                 None => Job::Dispatch(event(name, data)),
             };
             match (world.submit(TENANT, job).text(), succeeds) {

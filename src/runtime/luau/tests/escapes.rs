@@ -1,5 +1,5 @@
-//! Attacks of the kinds that the issue trackers of Lua, Luau and mlua report: each ends in an error or in what is documented,
-//! the process lives, and the tenant works again at its next event.
+//! Attacks of the kinds that the issue trackers of Lua, Luau and mlua report: each ends in an error
+//! or in what is documented, the process lives, and the tenant works again at its next event.
 
 use std::time::Duration;
 
@@ -7,7 +7,12 @@ use super::support::*;
 use crate::runtime::luau::LuauLimits;
 
 fn tight() -> LuauLimits {
-    LuauLimits { memory_bytes: 16 * 1024 * 1024, running: Duration::from_secs(20), wall: SOON, ..LuauLimits::default() }
+    LuauLimits {
+        memory_bytes: 16 * 1024 * 1024,
+        running: Duration::from_secs(20),
+        wall: SOON,
+        ..LuauLimits::default()
+    }
 }
 
 /// Each script returns `true` where the attack failed, or fails itself.
@@ -50,7 +55,8 @@ fn ranges_that_overflow_reach_nothing() {
 
 #[test]
 fn buffers_have_bounds() {
-    let offsets = "{ -1, 8, 9, 2 ^ 31, 2 ^ 32, 2 ^ 32 + 1, -2 ^ 31, 2 ^ 53, 0 / 0, math.huge, -math.huge }";
+    let offsets =
+        "{ -1, 8, 9, 2 ^ 31, 2 ^ 32, 2 ^ 32 + 1, -2 ^ 31, 2 ^ 53, 0 / 0, math.huge, -math.huge }";
     let code = format!(
         "local b, bad = buffer.create(8), {{}}
         for _, at in {offsets} do
@@ -221,7 +227,10 @@ fn a_memory_error_in_a_place_that_swallows_errors_is_still_the_end() {
 fn modules_cannot_be_poisoned_by_who_requires_them() {
     let world = World::with(
         &[
-            ("shared.luau", "local shared = { list = {} } function shared.get() return shared.list end return shared"),
+            (
+                "shared.luau",
+                "local shared = { list = {} } function shared.get() return shared.list end return shared",
+            ),
             ("loud.luau", "string = nil print = nil poisoned = true return {}"),
             ("main.luau", "return function() return 1 end"),
         ],
@@ -230,7 +239,10 @@ fn modules_cannot_be_poisoned_by_who_requires_them() {
     assert_eq!(world.ok("return not pcall(function() require('shared').get = print end)"), "true");
     assert_eq!(world.ok("return not pcall(rawset, require('shared'), 'get', print)"), "true");
     assert_eq!(world.ok("return not pcall(setmetatable, require('shared'), {})"), "true");
-    assert_eq!(world.ok("require('loud') return poisoned == nil and string ~= nil and print ~= nil"), "true");
+    assert_eq!(
+        world.ok("require('loud') return poisoned == nil and string ~= nil and print ~= nil"),
+        "true"
+    );
     assert_eq!(
         world.ok("return require == require and not pcall(require, { 'shared' }) and not pcall(require, 'shared\\0x')"),
         "true"

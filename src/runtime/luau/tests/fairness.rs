@@ -1,8 +1,8 @@
-//! What tenants that hurt cost the others: a hundred are called steadily, each again as soon as it has answered, while
-//! others do their worst beside them on the same executor.
+//! What tenants that hurt cost the others: a hundred are called steadily, each again as soon as it
+//! has answered, while others do their worst beside them on the same executor.
 //!
-//! Bounds here are wide, because the machine may be busy. With `MESOPHYLL_MEASURE` set it takes longer and says what it
-//! measured, for docs/benchmarks.md.
+//! Bounds here are wide, because the machine may be busy. With `MESOPHYLL_MEASURE` set it takes
+//! longer and says what it measured, for docs/benchmarks.md.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -25,18 +25,23 @@ const TEMPLATE: &str = "return function(ctx)
     return { words = #words, first = words[1], author = data.author.id }
 end";
 
-const EVENT: &str = r#"{"content": "Hello there, it is a fine day", "author": {"id": "7", "username": "ann"}}"#;
+const EVENT: &str =
+    r#"{"content": "Hello there, it is a fine day", "author": {"id": "7", "username": "ann"}}"#;
 
 const STEADY: u64 = 100;
 
 /// Scripts that do their worst, each again as soon as it has ended.
 fn attacks() -> Vec<(&'static str, String)> {
-    let slow_to_compile = format!("local t = {{}} {} return 1", "t[#t+1]=function()return#t end ".repeat(6000));
+    let slow_to_compile =
+        format!("local t = {{}} {} return 1", "t[#t+1]=function()return#t end ".repeat(6000));
     [
         ("a loop", "while true do end"),
         ("a loop in pcall", "while true do pcall(function() while true do end end) end"),
         ("a comparator that loops", "table.sort({ 3, 2, 1 }, function() while true do end end)"),
-        ("a pattern bomb", "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 41))"),
+        (
+            "a pattern bomb",
+            "return string.find(string.rep('a', 40), string.rep('a?', 40) .. string.rep('a', 41))",
+        ),
         ("a long pattern bomb", "return string.match(string.rep('a', 50000), '.-.-.-.-b')"),
         ("a string.rep bomb", "return string.rep('x', 2 ^ 30)"),
         ("string.rep in a loop", "while true do pcall(string.rep, 'x', 2 ^ 24) end"),
@@ -45,10 +50,22 @@ fn attacks() -> Vec<(&'static str, String)> {
             "a table that grows in pcall",
             "while true do pcall(function() local t = {} while true do t[#t + 1] = {} end end) end",
         ),
-        ("deep recursion", "local function f(n) return 1 + f(n + 1) end while true do pcall(f, 1) end"),
-        ("a coroutine bomb", "local all = {} while true do all[#all + 1] = coroutine.create(print) end"),
-        ("an error in __tostring", "error(setmetatable({}, { __tostring = function() error('in it') end }))"),
-        ("a task.spawn storm", "local function f() task.spawn(f) end while true do task.spawn(function() end) end"),
+        (
+            "deep recursion",
+            "local function f(n) return 1 + f(n + 1) end while true do pcall(f, 1) end",
+        ),
+        (
+            "a coroutine bomb",
+            "local all = {} while true do all[#all + 1] = coroutine.create(print) end",
+        ),
+        (
+            "an error in __tostring",
+            "error(setmetatable({}, { __tostring = function() error('in it') end }))",
+        ),
+        (
+            "a task.spawn storm",
+            "local function f() task.spawn(f) end while true do task.spawn(function() end) end",
+        ),
         ("a template that waits", "coroutine.yield()"),
     ]
     .into_iter()
@@ -73,7 +90,8 @@ pub(super) struct Measured {
 
 impl Measured {
     pub(super) fn percentile(&self, hundredths: usize) -> Duration {
-        let index = (self.sorted.len() * hundredths / 10_000).min(self.sorted.len().saturating_sub(1));
+        let index =
+            (self.sorted.len() * hundredths / 10_000).min(self.sorted.len().saturating_sub(1));
         // Where none was answered in time, the executor was away for all of it.
         self.sorted.get(index).copied().unwrap_or(self.hold)
     }
@@ -120,7 +138,9 @@ impl Arena {
         self.tickets += 1;
         let (answer_tx, submitted) = (self.answers.0.clone(), Instant::now());
         let ticket = Ticket(self.tickets);
-        let answer = Answer::callback(move |result| drop(answer_tx.send((tenant, ticket, submitted, result))));
+        let answer = Answer::callback(move |result| {
+            drop(answer_tx.send((tenant, ticket, submitted, result)))
+        });
         self.world.runtime.submit(tenant, ticket, job, answer);
         ticket
     }
@@ -130,7 +150,11 @@ impl Arena {
     }
 
     fn script(&mut self, tenant: TenantId, code: &str) -> Ticket {
-        let job = Job::RunScript { name: "attack".to_owned(), code: code.to_owned(), event: event("Test", "null") };
+        let job = Job::RunScript {
+            name: "attack".to_owned(),
+            code: code.to_owned(),
+            event: event("Test", "null"),
+        };
         self.submit(tenant, job)
     }
 
@@ -193,7 +217,11 @@ impl Arena {
         for (tenant, code) in attackers {
             self.script(*tenant, "return 'alive'");
             let (answered, .., result) = self.answers.1.recv_timeout(SOON).expect("an answer");
-            assert_eq!((answered, result.map(|value| json(&value))), (*tenant, Ok(r#""alive""#.to_owned())), "{code}");
+            assert_eq!(
+                (answered, result.map(|value| json(&value))),
+                (*tenant, Ok(r#""alive""#.to_owned())),
+                "{code}"
+            );
         }
     }
 }
@@ -214,8 +242,9 @@ fn tenants_that_hurt_cost_the_others_half_of_the_time_at_most() {
     phases.push(("ten loops".to_owned(), ten));
     phases.push(("all together".to_owned(), (0..attacks.len()).map(one).collect()));
     for (name, attackers) in phases {
-        // On a quiet machine 40 of a hundred and more; here others may have taken theirs, and for all of a short phase: then
-        // a longer one tells. Where the lanes fail it is one of a hundred in any.
+        // On a quiet machine 40 of a hundred and more; here others may have taken theirs, and for
+        // all of a short phase: then a longer one tells. Where the lanes fail it is one of a
+        // hundred in any.
         let is_enough = |measured: &Measured| measured.per_second > before / 25.0;
         let mut measured = arena.phase(&attackers, time);
         for factor in [4, 16].into_iter().take_while(|_| !measures) {

@@ -1,4 +1,5 @@
-//! What the runtime counts of what it does: each thing once, under its own kind, and what goes up comes down again.
+//! What the runtime counts of what it does: each thing once, under its own kind, and what goes up
+//! comes down again.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,10 +40,16 @@ fn exceeded(world: &World) -> Vec<(Budget, u64)> {
 #[test]
 fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
     for (budget, code) in [
-        (Budget::Memory, "local kept = {} while true do table.insert(kept, string.rep('x', 1e5) .. #kept) end"),
+        (
+            Budget::Memory,
+            "local kept = {} while true do table.insert(kept, string.rep('x', 1e5) .. #kept) end",
+        ),
         (Budget::RunningTime, "while true do pcall(function() while true do end end) end"),
         (Budget::WallTime, "coroutine.yield()"),
-        (Budget::Unyieldable, "return setmetatable({}, { __index = function() while true do end end }).x"),
+        (
+            Budget::Unyieldable,
+            "return setmetatable({}, { __index = function() while true do end end }).x",
+        ),
         (Budget::Coroutines, "for _ = 1, 30 do task.spawn(task.wait, 50) end task.wait(50)"),
         (Budget::Spawns, "for _ = 1, 100 do task.spawn(function() end) end"),
         (Budget::Calls, "for _ = 1, 200 do task.wait(0) end"),
@@ -59,26 +66,40 @@ fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
         eventually(|| figures(&world).wall.count() == 2);
         let figures = figures(&world);
         let discarded = u64::from(budget == Budget::Memory);
-        assert_eq!((figures.script_errors, figures.discarded_vms, figures.running.count()), (0, discarded, 2));
+        assert_eq!(
+            (figures.script_errors, figures.discarded_vms, figures.running.count()),
+            (0, discarded, 2)
+        );
     }
 }
 
 #[test]
 fn a_tenant_whose_queue_is_full_counts_and_what_waits_and_runs_is_shown_until_it_has_gone() {
-    let world = World::with_limits(LuauLimits { tenant_running: 3, tenant_waiting: 4, ..LuauLimits::default() });
+    let world = World::with_limits(LuauLimits {
+        tenant_running: 3,
+        tenant_waiting: 4,
+        ..LuauLimits::default()
+    });
     world.db.close_gate();
-    let pending: Vec<_> =
-        (0..7).map(|_| world.submit_script(TENANT, "local ctx = ... return ctx.KV:get('k', { 's' })")).collect();
+    let pending: Vec<_> = (0..7)
+        .map(|_| world.submit_script(TENANT, "local ctx = ... return ctx.KV:get('k', { 's' })"))
+        .collect();
     eventually(|| (figures(&world).waiting_events, figures(&world).coroutines) == (4, 3));
-    assert!(world.submit_script(TENANT, "return 1").text().is_err_and(|error| error.contains("are waiting already")));
+    assert!(
+        world
+            .submit_script(TENANT, "return 1")
+            .text()
+            .is_err_and(|error| error.contains("are waiting already"))
+    );
     assert_eq!(exceeded(&world), [(Budget::Queue, 1)]);
     world.db.open_gate();
     pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("null")));
     eventually(|| (figures(&world).waiting_events, figures(&world).coroutines) == (0, 0));
     // What a dropped tenant had goes too.
     world.db.close_gate();
-    let _pending: Vec<_> =
-        (0..7).map(|_| world.submit_script(TENANT, "local ctx = ... return ctx.KV:get('k', { 's' })")).collect();
+    let _pending: Vec<_> = (0..7)
+        .map(|_| world.submit_script(TENANT, "local ctx = ... return ctx.KV:get('k', { 's' })"))
+        .collect();
     eventually(|| (figures(&world).waiting_events, figures(&world).coroutines) == (4, 3));
     assert!(world.submit(TENANT, Job::DropTenant).wait().is_ok());
     eventually(|| (figures(&world).waiting_events, figures(&world).coroutines) == (0, 0));
@@ -147,7 +168,8 @@ fn calls_to_the_database_are_timed_by_kind_and_their_failures_counted() {
     world.db.open_gate();
     assert!(first.text().is_ok() && second.text().is_ok());
     let took = figures(&world).db(DbCall::Set).took.sum_us() - before;
-    // Twice that, less what the second one took to begin: the first one alone is no more than half of it.
+    // Twice that, less what the second one took to begin: the first one alone is no more than half
+    // of it.
     assert!(took >= 300_000 && call(DbCall::Set) == (4, 0), "{took}");
     world.db.fail_with(Some(DbError::Unavailable("on purpose".to_owned())));
     world.err("local ctx = ... return ctx.KV:get('k', { 's' })");

@@ -1,5 +1,5 @@
-//! What a VM costs in memory and an event in time. With `MESOPHYLL_MEASURE` set it says what it measured, for
-//! docs/benchmarks.md.
+//! What a VM costs in memory and an event in time. With `MESOPHYLL_MEASURE` set it says what it
+//! measured, for docs/benchmarks.md.
 
 use std::io::Write;
 use std::rc::Rc;
@@ -42,7 +42,8 @@ fn resident() -> u64 {
 fn a_vm_is_small_before_its_template_does_anything() {
     vm::prepare();
     let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_millis(2)).expect("start");
-    let control = Control::new(LuauLimits::default(), ticks[0].clone(), Arc::new(AtomicBool::new(false)));
+    let control =
+        Control::new(LuauLimits::default(), ticks[0].clone(), Arc::new(AtomicBool::new(false)));
     let templates = Arc::new(Templates::default());
     let states: Arc<dyn TenantStates> = Arc::new(States::default());
     let make = |id| {
@@ -61,7 +62,8 @@ fn a_vm_is_small_before_its_template_does_anything() {
     let (count, before, started) = (if measures() { 2000 } else { 3 }, resident(), Instant::now());
     let vms: Vec<_> = (0..count).map(make).collect();
     // Other tests of this process may have let go of more meanwhile.
-    let (each, took) = (resident().saturating_sub(before) / count, started.elapsed() / count as u32);
+    let (each, took) =
+        (resident().saturating_sub(before) / count, started.elapsed() / count as u32);
     let (live, pages) = (vms[1].lua.heap_dump().expect("a dump").size(), vms[1].lua.used_memory());
     let started = Instant::now();
     drop(vms);
@@ -84,7 +86,12 @@ fn events_are_echoed_at_the_rate_that_they_come_in() {
     let submit = |number: u64| {
         let answer_tx = answer_tx.clone();
         let answer = Answer::callback(move |result| drop(answer_tx.send(result)));
-        world.runtime.submit(TenantId::Guild(number % 100), Ticket(number), Job::Dispatch(event("E", data)), answer);
+        world.runtime.submit(
+            TenantId::Guild(number % 100),
+            Ticket(number),
+            Job::Dispatch(event("E", data)),
+            answer,
+        );
     };
     let (warm, count) = if measures() { (20_000, 300_000) } else { (100, 2000) };
     (0..200).for_each(submit);

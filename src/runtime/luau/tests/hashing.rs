@@ -1,7 +1,9 @@
-//! Keys that are chosen to collide cost what any keys cost, wherever they come from: `vendor/README.md`.
+//! Keys that are chosen to collide cost what any keys cost, wherever they come from:
+//! `vendor/README.md`.
 //!
-//! The keys here have equal hashes in Luau as it is published. Each case runs once with them and once with ordinary keys
-//! of the same count and size, and the two times are compared: with the published hash they differ a hundredfold.
+//! The keys here have equal hashes in Luau as it is published. Each case runs once with them and
+//! once with ordinary keys of the same count and size, and the two times are compared: with the
+//! published hash they differ a hundredfold.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -19,8 +21,8 @@ const RATIO_MAX: u32 = 8;
 
 /// Texts of 30 bytes that the published `luaS_hash` does not tell apart.
 ///
-/// It goes from the last byte to the first, and many pairs of bytes lead from one of its states to the same next one. So
-/// each of the fifteen pairs of a text is any member of such a class.
+/// It goes from the last byte to the first, and many pairs of bytes lead from one of its states to
+/// the same next one. So each of the fifteen pairs of a text is any member of such a class.
 fn colliding_texts(count: usize) -> Vec<String> {
     let mut state = 30_u32;
     let classes: Vec<Vec<[u8; 2]>> = (0..15)
@@ -101,7 +103,8 @@ fn best(run: impl Fn() -> Duration) -> Duration {
 
 /// Runs a template in a new VM on this data and closes the VM: how long both took.
 fn run_and_close(template: &str, data: &str) -> Duration {
-    let limits = LuauLimits { running: SOON, wall: SOON, unyieldable: SOON, ..LuauLimits::default() };
+    let limits =
+        LuauLimits { running: SOON, wall: SOON, unyieldable: SOON, ..LuauLimits::default() };
     let world = World::with(&[("main.luau", template)], limits);
     world.db.put(TENANT, "list", &["s"], data);
     let started = Instant::now();
@@ -149,14 +152,17 @@ fn colliding_texts_cost_what_others_cost() {
     // One text, which the script takes apart in a single call.
     let joined = |texts: Vec<String>| list([texts.join("!")]);
     let split = "return function(ctx) return #string.split(ctx:event().data[1], '!') end";
-    let without = |texts: Vec<String>| texts.into_iter().map(|text| text.replace('!', "?")).collect();
-    let (colliding, ordinary) = (joined(without(colliding_texts(COUNT))), joined(ordinary_texts(COUNT)));
+    let without =
+        |texts: Vec<String>| texts.into_iter().map(|text| text.replace('!', "?")).collect();
+    let (colliding, ordinary) =
+        (joined(without(colliding_texts(COUNT))), joined(ordinary_texts(COUNT)));
     assert_alike("string.split", split, &colliding, &ordinary);
 }
 
 #[test]
 fn colliding_numbers_cost_what_others_cost() {
-    // Those that do not collide find their places taken by those that do, and a table that grows moves all.
+    // Those that do not collide find their places taken by those that do, and a table that grows
+    // moves all.
     let with = |numbers: Vec<f64>| {
         let others = (0..COUNT).map(|number| mixed(number + COUNT) as f64 / 7.0);
         list(numbers.into_iter().zip(others).flat_map(|(number, other)| [number, other]))
@@ -166,7 +172,8 @@ fn colliding_numbers_cost_what_others_cost() {
         for _, number in ctx:event().data do t[number] = true end
         return #table.clone(t)
     end";
-    let (colliding, ordinary) = (with(colliding_numbers(COUNT).collect()), with(ordinary_numbers(COUNT).collect()));
+    let (colliding, ordinary) =
+        (with(colliding_numbers(COUNT).collect()), with(ordinary_numbers(COUNT).collect()));
     let control = best(|| run_and_close(template, &ordinary));
     let attack = best(|| run_and_close(template, &colliding));
     assert!(attack < control * RATIO_MAX, "{attack:?}, and {control:?} with ordinary numbers");

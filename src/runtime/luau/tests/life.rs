@@ -1,4 +1,5 @@
-//! The life of VMs: when they are made and closed, how many there are, and what their ends leave behind.
+//! The life of VMs: when they are made and closed, how many there are, and what their ends leave
+//! behind.
 
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ fn a_vm_in_which_nothing_runs_is_closed_after_a_time() {
     assert_eq!(world.runtime.stats().figures.evicted_vms, 20);
     // One in which something waits is not closed, however long it takes.
     world.db.close_gate();
-    let waits = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'still here'");
+    let waits =
+        world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'still here'");
     world.db.wait_for_waiting(1);
     let sleeps = world.submit_script(tenant(2), "task.wait(0.6) return 'slept'");
     assert_eq!(sleeps.text().as_deref(), Ok("\"slept\""));
@@ -70,10 +72,16 @@ fn at_the_cap_the_vm_that_has_been_idle_longest_makes_room() {
 fn one_vm_serves_many_tenants_in_turn_whatever_they_wait_for() {
     for executors in [1, 10] {
         let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
-        let world = World::with_config(LuauConfig { templates, max_vms: 1, executors, ..LuauConfig::default() });
+        let world = World::with_config(LuauConfig {
+            templates,
+            max_vms: 1,
+            executors,
+            ..LuauConfig::default()
+        });
         let data = ["null", "0.001", "\"kv\""];
-        let pending: Vec<_> =
-            (0..600).map(|number| world.submit_event(tenant(number % 60), "E", data[number as usize % 3])).collect();
+        let pending: Vec<_> = (0..600)
+            .map(|number| world.submit_event(tenant(number % 60), "E", data[number as usize % 3]))
+            .collect();
         pending.iter().for_each(|pending| assert!(pending.text().is_ok(), "{:?}", pending.text()));
         assert!(vms(&world) <= executors as u64);
     }
@@ -83,7 +91,8 @@ fn one_vm_serves_many_tenants_in_turn_whatever_they_wait_for() {
 fn a_tenant_that_is_never_idle_gives_its_vm_up_for_another() {
     let world = world(1, SOON);
     world.db.close_gate();
-    let held = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
+    let held =
+        world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
     world.db.wait_for_waiting(1);
     let other = world.submit_script(tenant(2), "return 'other'");
     // Nothing new starts in the first VM, or it would never be idle.
@@ -100,7 +109,8 @@ fn a_tenant_that_is_never_idle_gives_its_vm_up_for_another() {
 fn who_waits_for_too_long_for_a_vm_is_told_that_all_are_busy() {
     let world = world(1, SOON);
     world.db.close_gate();
-    let held = world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
+    let held =
+        world.submit_script(TENANT, "local ctx = ... ctx.KV:get('k', { 's' }) return 'held'");
     world.db.wait_for_waiting(1);
     let refused = world.submit_script(tenant(2), "return 'never'");
     match refused.error() {
@@ -116,8 +126,10 @@ fn who_waits_for_too_long_for_a_vm_is_told_that_all_are_busy() {
 fn dropping_ends_what_waits_and_what_loops_and_leaves_no_vm() {
     for what in ["\"kv\"", "20", "\"loop\""] {
         for executors in [1, 10] {
-            let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
-            let world = World::with_config(LuauConfig { templates, executors, ..LuauConfig::default() });
+            let templates =
+                TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
+            let world =
+                World::with_config(LuauConfig { templates, executors, ..LuauConfig::default() });
             assert_eq!(world.submit_event(TENANT, "E", "null").text().as_deref(), Ok("1"));
             world.db.close_gate();
             let running = world.submit_event(TENANT, "E", what);
@@ -149,7 +161,8 @@ fn eviction_races_with_events_and_drops_without_losing_an_answer() {
     let mut random = 1_u64;
     let mut pending = Vec::new();
     for round in 0..4000 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let tenant = tenant((random >> 33) % 40);
         pending.push(match (random >> 20) % 10 {
             0 => world.submit(tenant, Job::DropTenant),
@@ -235,16 +248,19 @@ fn changes_race_with_drops_evictions_and_events_without_losing_an_answer() {
     let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
     let limits = LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() };
     let (max_vms, vm_idle) = (8, Duration::from_micros(300));
-    let config = LuauConfig { templates, limits, executors: 4, max_vms, vm_idle, ..LuauConfig::default() };
+    let config =
+        LuauConfig { templates, limits, executors: 4, max_vms, vm_idle, ..LuauConfig::default() };
     let world = World::with_config(config);
     let mut random = 7_u64;
     let mut pending = Vec::new();
     for round in 0..4000_u64 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let tenant = tenant((random >> 33) % 20);
         match (random >> 20) % 8 {
             0 => {
-                let source = format!("return function(ctx) ctx.KV:get('k', {{ 's' }}) return {round} end");
+                let source =
+                    format!("return function(ctx) ctx.KV:get('k', {{ 's' }}) return {round} end");
                 world.db.put(tenant, "main", &["template"], &format!("{source:?}"));
                 world.runtime.template_changed(tenant);
             }
@@ -298,14 +314,27 @@ fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
     assert!(refusal.contains("read-only"), "{refusal}");
     // What nobody waits for, and what is no template's.
     assert_eq!(world.dispatch("E", r#""task""#).as_deref(), Ok("1"));
-    assert!(world.submit_script(TENANT, "while true do end").error().to_string().contains("running time"));
+    assert!(
+        world
+            .submit_script(TENANT, "while true do end")
+            .error()
+            .to_string()
+            .contains("running time")
+    );
     assert!(world.submit_script(TENANT, "x x").text().is_err());
     errors(&world, TENANT, |kept| {
-        let all = ["in a task", "running time", "test:1: Incomplete statement", "boom", r#""template":"test""#];
+        let all = [
+            "in a task",
+            "running time",
+            "test:1: Incomplete statement",
+            "boom",
+            r#""template":"test""#,
+        ];
         all.iter().all(|part| kept.contains(part))
     });
     // Only so many, the newest first.
-    let answers: Vec<_> = (0..100).map(|number| world.submit_event(TENANT, "E", &format!("\"n{number}\""))).collect();
+    let answers: Vec<_> =
+        (0..100).map(|number| world.submit_event(TENANT, "E", &format!("\"n{number}\""))).collect();
     answers.iter().for_each(|answer| assert!(answer.text().is_err()));
     let kept = errors(&world, TENANT, |kept| kept.contains(": n99"));
     assert_eq!(kept.matches("\"event\"").count(), 20, "{kept}");
@@ -313,7 +342,8 @@ fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
 
 #[test]
 fn a_database_that_is_away_neither_holds_errors_up_nor_loses_the_last_ones() {
-    let world = World::with_template("return function(ctx) error('number ' .. ctx:event().data) end");
+    let world =
+        World::with_template("return function(ctx) error('number ' .. ctx:event().data) end");
     assert!(world.dispatch("E", "1").is_err());
     errors(&world, TENANT, |kept| kept.contains("number 1"));
     // The record's own operation waits, and the events do not.
@@ -339,8 +369,9 @@ fn threads_for_what_waits_are_there_only_when_something_waits() {
     let threads = || (world.runtime.io.threads(), world.runtime.errors.threads());
     assert_eq!(threads(), ((0, 0), 0));
     world.db.close_gate();
-    let pending: Vec<_> =
-        (0..3 * IO_THREADS as u64).map(|number| world.submit_event(tenant(number), "E", "\"kv\"")).collect();
+    let pending: Vec<_> = (0..3 * IO_THREADS as u64)
+        .map(|number| world.submit_event(tenant(number), "E", "\"kv\""))
+        .collect();
     world.db.wait_for_waiting(IO_THREADS);
     assert_eq!(threads(), ((IO_THREADS, 0), 0));
     world.db.open_gate();

@@ -1,4 +1,5 @@
-//! Tests of the runtime as its users see it: scripts go in, answers come out, over a database in memory.
+//! Tests of the runtime as its users see it: scripts go in, answers come out, over a database in
+//! memory.
 
 mod api;
 mod attacks;

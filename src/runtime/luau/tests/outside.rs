@@ -11,7 +11,12 @@ use crate::runtime::{TemplateRuntime, TenantStates};
 use crate::wire::data::{EncodedJson, TenantId, TenantState};
 
 fn tight() -> LuauLimits {
-    LuauLimits { memory_bytes: 16 * 1024 * 1024, running: SOON, wall: SOON, ..LuauLimits::default() }
+    LuauLimits {
+        memory_bytes: 16 * 1024 * 1024,
+        running: SOON,
+        wall: SOON,
+        ..LuauLimits::default()
+    }
 }
 
 #[test]
@@ -27,15 +32,23 @@ fn calls_beyond_the_memory_are_errors_of_those_calls() {
             end)
         end
         return { kept.refused, kept.why }");
-    let refused = answer.split(['[', ',']).find_map(|text| text.parse::<usize>().ok()).unwrap_or_default();
+    let refused =
+        answer.split(['[', ',']).find_map(|text| text.parse::<usize>().ok()).unwrap_or_default();
     // Sixteen MiB, of which the VM has one or two, are room for some sixty such values.
-    assert!((36..46).contains(&refused) && answer.contains("test:5: not enough memory for the call"), "{answer}");
+    assert!(
+        (36..46).contains(&refused) && answer.contains("test:5: not enough memory for the call"),
+        "{answer}"
+    );
     world.db.open_gate();
     let after = "local ctx, kept = ..., require('state')()
         repeat task.wait(0.001) until kept.done + kept.refused == 100
         for i = 1, 60 do task.spawn(function() ctx.KV:set('k' .. i, string.rep('y', 250 * 1024), { 's' }) end) end
         return kept.refused";
-    assert_eq!(world.ok(after), refused.to_string(), "the others are done, and there is room again");
+    assert_eq!(
+        world.ok(after),
+        refused.to_string(),
+        "the others are done, and there is room again"
+    );
 }
 
 #[test]
@@ -73,9 +86,16 @@ fn results_that_no_script_takes_keep_the_next_ones_waiting() {
     // Meanwhile others have theirs at once.
     let other = "local ctx = ... for i = 1, 20 do ctx.KV:set('k', i, { 's' }) end return 'done'";
     for id in 2..12 {
-        assert_eq!(world.submit_script(TenantId::Guild(id), other).text().as_deref(), Ok(r#""done""#));
+        assert_eq!(
+            world.submit_script(TenantId::Guild(id), other).text().as_deref(),
+            Ok(r#""done""#)
+        );
     }
-    assert_eq!(world.db.finds.load(Ordering::SeqCst), 1, "three MiB are not taken; the next may have sixteen");
+    assert_eq!(
+        world.db.finds.load(Ordering::SeqCst),
+        1,
+        "three MiB are not taken; the next may have sixteen"
+    );
     let data = EncodedJson::from_checked(b"\xc3".to_vec());
     world.states.put(TENANT, TenantState { events: ["DEFAULT".to_owned()].into(), data });
     assert_eq!(hoards.text().as_deref(), Ok("600"));
@@ -83,7 +103,10 @@ fn results_that_no_script_takes_keep_the_next_ones_waiting() {
 
 #[test]
 fn events_whose_data_is_large_start_as_there_is_room() {
-    let world = World::with(&[("main.luau", "return function(ctx) ctx.KV:get('k', { 's' }) return 1 end")], tight());
+    let world = World::with(
+        &[("main.luau", "return function(ctx) ctx.KV:get('k', { 's' }) return 1 end")],
+        tight(),
+    );
     let large = format!("\"{}\"", "x".repeat(5 * 1024 * 1024));
     assert_eq!(world.dispatch("First", "1").as_deref(), Ok("1"));
     world.db.close_gate();
@@ -91,8 +114,15 @@ fn events_whose_data_is_large_start_as_there_is_room() {
     eventually(|| world.runtime.stats().events == 4);
     world.db.wait_for_waiting(1);
     // A tenant of the same executor has had turns since.
-    assert_eq!(world.submit_script(TenantId::Guild(2), "task.wait() return 2").text().as_deref(), Ok("2"));
-    assert_eq!(world.runtime.stats().events, 5, "three have fifteen MiB, and the other tenant's script");
+    assert_eq!(
+        world.submit_script(TenantId::Guild(2), "task.wait() return 2").text().as_deref(),
+        Ok("2")
+    );
+    assert_eq!(
+        world.runtime.stats().events,
+        5,
+        "three have fifteen MiB, and the other tenant's script"
+    );
     world.db.open_gate();
     pending.iter().for_each(|pending| assert_eq!(pending.text().as_deref(), Ok("1")));
     let huge = format!("\"{}\"", "x".repeat(17 * 1024 * 1024));
@@ -129,9 +159,13 @@ fn calls_that_wait_for_their_turn_end_with_their_event() {
         world.db.open_gate();
         // It comes to its turn after all that was handed to the threads.
         let count = world.ok(&format!("local ctx = ... return #ctx.KV:find('{name}%', {{ 's' }})"));
-        assert!(count.parse::<usize>().is_ok_and(|count| count <= IO_THREADS), "{name}: {count} were written");
-        let again =
-            format!("local ctx = ... ctx.KV:set('{name}900', 1, {{ 's' }}) return ctx.KV:get('{name}900', {{ 's' }})");
+        assert!(
+            count.parse::<usize>().is_ok_and(|count| count <= IO_THREADS),
+            "{name}: {count} were written"
+        );
+        let again = format!(
+            "local ctx = ... ctx.KV:set('{name}900', 1, {{ 's' }}) return ctx.KV:get('{name}900', {{ 's' }})"
+        );
         assert_eq!(world.ok(&again), "1", "{name}: its records are not locked");
     }
 }
@@ -181,7 +215,10 @@ fn a_lock_of_a_discarded_vm_starts_nothing_of_an_ended_event() {
         world.ok("local kept = require('state')() repeat task.wait(0.001) until kept.waits");
         world.db.open_gate();
         let (holds, waits) = (holds.error().to_string(), waits.error().to_string());
-        assert!(holds.contains("memory") && waits.contains("the tenant's VM was discarded"), "{holds}, {waits}");
+        assert!(
+            holds.contains("memory") && waits.contains("the tenant's VM was discarded"),
+            "{holds}, {waits}"
+        );
         let late = world.ok("local ctx = ... return ctx.KV:get('k', { 's' })");
         assert_eq!(late, "null", "round {round}");
     }

@@ -1,4 +1,5 @@
-//! What scripts cannot reach: the host, other tenants, other code, and what they share with other events.
+//! What scripts cannot reach: the host, other tenants, other code, and what they share with other
+//! events.
 
 use super::support::*;
 use crate::runtime::luau::LuauLimits;
@@ -31,7 +32,9 @@ fn what_is_not_there_cannot_be_used() {
         "integer.host",
         "module",
     ] {
-        let code = format!("local ok, value = pcall(function() return {name} end) return ok and value == nil");
+        let code = format!(
+            "local ok, value = pcall(function() return {name} end) return ok and value == nil"
+        );
         assert_eq!(world.ok(&code), "true", "{name}");
     }
     assert_eq!(
@@ -87,7 +90,10 @@ fn every_chunk_has_globals_of_its_own_and_every_tenant_its_modules() {
     let world = World::new();
     assert_eq!(world.ok("mine = 1 local function f() return mine end mine = 2 return f()"), "2");
     assert_eq!(world.ok("return mine"), "null");
-    assert_eq!(world.ok("math = { floor = function() return 'own' end } return math.floor(1.5)"), r#""own""#);
+    assert_eq!(
+        world.ok("math = { floor = function() return 'own' end } return math.floor(1.5)"),
+        r#""own""#
+    );
     assert_eq!(world.ok("return math.floor(1.5)"), "1");
     world.ok("require('state')().shared = 'first'");
     let code = "return require('state')().shared";
@@ -100,11 +106,19 @@ fn every_chunk_has_globals_of_its_own_and_every_tenant_its_modules() {
 fn metatables_of_the_host_are_locked() {
     let world = World::new();
     for value in ["''", "ctx.KV", "ctx.log", "ctx.GlobalKV", "ctx.Runtime"] {
-        assert_eq!(world.ok(&format!("local ctx = ... return getmetatable({value})")), r#""locked""#, "{value}");
+        assert_eq!(
+            world.ok(&format!("local ctx = ... return getmetatable({value})")),
+            r#""locked""#,
+            "{value}"
+        );
         let error = world.err(&format!("local ctx = ... setmetatable({value}, {{}})"));
-        assert!(error.contains("protected metatable") || error.contains("table expected"), "{error}");
+        assert!(
+            error.contains("protected metatable") || error.contains("table expected"),
+            "{error}"
+        );
     }
-    for value in ["timestamp.now()", "interval.from(1)", "timezone.from('UTC')", "integer.from(1)"] {
+    for value in ["timestamp.now()", "interval.from(1)", "timezone.from('UTC')", "integer.from(1)"]
+    {
         assert_eq!(world.ok(&format!("return not getmetatable({value})")), "true", "{value}");
     }
     for code in [
@@ -156,7 +170,10 @@ fn wrong_use_of_ctx_is_a_clear_error() {
             "return ctx.KV:update('k', { 's' })",
             "test:1: KV:update needs a function that returns the new value, not nil",
         ),
-        ("return ctx.KV:get(string.rep('k', 600), { 's' })", "test:1: the key has 600 bytes; at most 512 are allowed"),
+        (
+            "return ctx.KV:get(string.rep('k', 600), { 's' })",
+            "test:1: the key has 600 bytes; at most 512 are allowed",
+        ),
     ] {
         let error = world.err(&format!("local ctx = ... {code}"));
         assert!(error.starts_with(expected), "{error}");
@@ -177,22 +194,40 @@ fn an_event_cannot_be_asked_for_after_its_end() {
 #[test]
 fn no_text_shows_an_address() {
     let world = World::new();
-    for value in
-        ["{}", "print", "coroutine.create(print)", "buffer.create(1)", "newproxy", "coroutine.running()", "null"]
-    {
-        for show in
-            ["tostring(x)", "string.format('%*', x)", "`{x}`", "('%*'):format(x)", "tostring({ x }) .. tostring(x)"]
-        {
+    for value in [
+        "{}",
+        "print",
+        "coroutine.create(print)",
+        "buffer.create(1)",
+        "newproxy",
+        "coroutine.running()",
+        "null",
+    ] {
+        for show in [
+            "tostring(x)",
+            "string.format('%*', x)",
+            "`{x}`",
+            "('%*'):format(x)",
+            "tostring({ x }) .. tostring(x)",
+        ] {
             assert_shows_nothing(&world.ok(&format!("local x = {value} return {show}")));
         }
         assert_shows_nothing(&world.err(&format!("error({value})")));
-        assert_shows_nothing(&world.ok(&format!("return tostring(select(2, pcall(error, {value})))")));
-        assert_shows_nothing(&world.run(&format!("local x = {value} return x .. 1")).unwrap_or_else(|error| error));
-        assert_shows_nothing(&world.run(&format!("return {{ [{value}] = 1 }}")).unwrap_or_else(|error| error));
+        assert_shows_nothing(
+            &world.ok(&format!("return tostring(select(2, pcall(error, {value})))")),
+        );
+        assert_shows_nothing(
+            &world.run(&format!("local x = {value} return x .. 1")).unwrap_or_else(|error| error),
+        );
+        assert_shows_nothing(
+            &world.run(&format!("return {{ [{value}] = 1 }}")).unwrap_or_else(|error| error),
+        );
     }
     assert_eq!(world.ok("return tostring({})"), r#""table""#);
     assert_eq!(
-        world.ok("return tostring(setmetatable({}, { __tostring = function() return 'mine: 0x1z' end }))"),
+        world.ok(
+            "return tostring(setmetatable({}, { __tostring = function() return 'mine: 0x1z' end }))"
+        ),
         r#""mine: 0x1z""#
     );
 }
@@ -210,7 +245,9 @@ fn errors_of_the_host_are_texts_to_a_script() {
         "integer.from(1).tonumber(timestamp.now())",
         "require('nowhere')",
     ] {
-        let caught = world.ok(&format!("local ok, err = pcall(function() {code} end) return {{ ok, type(err), err }}"));
+        let caught = world.ok(&format!(
+            "local ok, err = pcall(function() {code} end) return {{ ok, type(err), err }}"
+        ));
         assert!(caught.starts_with(r#"[false,"string","#), "{code}: {caught}");
         assert_shows_nothing(&caught);
         assert_shows_nothing(&world.err(code));
@@ -221,7 +258,10 @@ fn errors_of_the_host_are_texts_to_a_script() {
 fn errors_have_name_line_and_a_traceback_of_script_frames() {
     let world = World::with(
         &[
-            ("main.luau", "local words = require('lib/words')\nreturn function(ctx)\n\treturn words.say(ctx)\nend"),
+            (
+                "main.luau",
+                "local words = require('lib/words')\nreturn function(ctx)\n\treturn words.say(ctx)\nend",
+            ),
             (
                 "lib/words.luau",
                 "local words = {}\n\nfunction words.say(ctx)\n\tlocal x = nil\n\treturn x.y\nend\n\nreturn words",
@@ -274,14 +314,20 @@ fn modules_are_found_in_the_templates_only_and_loaded_once() {
     for (name, expected) in [
         ("../a", "test:1: cannot require \"../a\": a name has no .."),
         ("lib/../../etc/passwd", "test:1: cannot require"),
-        ("/etc/passwd", "test:1: cannot require \"/etc/passwd\": modules are found in the template directory only"),
+        (
+            "/etc/passwd",
+            "test:1: cannot require \"/etc/passwd\": modules are found in the template directory only",
+        ),
         ("@main", "test:1: cannot require \"@main\": there are no aliases"),
         ("a.luau", "test:1: cannot require \"a.luau\": leave .luau out"),
         ("nowhere", "test:1: cannot require \"nowhere\": there is no such module"),
         ("fails", "fails.luau:2: on purpose"),
         ("broken", "broken.luau:1: Expected identifier"),
         ("nothing", "test:1: module \"nothing\" must return one value, and returned nothing"),
-        ("loop1", "loop3.luau:1: module \"loop1\" is still loading: loop1 → loop2 → loop3 → loop1 is a cycle"),
+        (
+            "loop1",
+            "loop3.luau:1: module \"loop1\" is still loading: loop1 → loop2 → loop3 → loop1 is a cycle",
+        ),
     ] {
         for _ in 0..2 {
             let error = world.err(&format!("require(\"{name}\")"));
@@ -300,7 +346,11 @@ fn collectgarbage_counts_and_no_more() {
     let world = World::new();
     assert_eq!(world.ok("return collectgarbage('count') > 10"), "true");
     for what in ["collect", "stop", "restart", "step", "isrunning", "setgoal"] {
-        assert!(world.err(&format!("collectgarbage('{what}')")).starts_with("test:1: collectgarbage only answers"));
+        assert!(
+            world
+                .err(&format!("collectgarbage('{what}')"))
+                .starts_with("test:1: collectgarbage only answers")
+        );
     }
     assert!(world.err("collectgarbage()").starts_with("test:1: collectgarbage only answers"));
 }

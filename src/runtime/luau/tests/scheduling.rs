@@ -40,7 +40,10 @@ fn a_script_gets_ctx_and_may_return_a_function_that_gets_it_too() {
 
 #[test]
 fn events_start_in_order_and_interleave_only_where_they_wait() {
-    let world = World::with_limits(LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() });
+    let world = World::with_limits(LuauLimits {
+        slice: Duration::from_micros(50),
+        ..LuauLimits::default()
+    });
     let code = |number: usize| {
         format!(
             "local ctx, order = ..., require('state')()
@@ -94,9 +97,15 @@ fn so_many_events_run_and_so_many_wait_and_one_more_is_busy_at_once() {
 fn a_time_that_an_event_does_not_live_is_an_error_of_the_call() {
     let world = World::new();
     for (code, expected) in [
-        ("task.delay(40, print)", "test:2: task.delay: 40 s is longer than an event may live (30 s)"),
+        (
+            "task.delay(40, print)",
+            "test:2: task.delay: 40 s is longer than an event may live (30 s)",
+        ),
         ("task.wait(30.5)", "test:2: task.wait: 30.5 s is longer than an event may live (30 s)"),
-        ("task.wait(math.huge)", "test:2: task.wait: inf s is longer than an event may live (30 s)"),
+        (
+            "task.wait(math.huge)",
+            "test:2: task.wait: inf s is longer than an event may live (30 s)",
+        ),
         ("task.spawn(task.wait, 40) return task.wait(31)", "test:2: task.wait: 31 s is longer"),
     ] {
         let error = world.err(&format!("local ctx = ...\n{code}"));
@@ -105,13 +114,17 @@ fn a_time_that_an_event_does_not_live_is_an_error_of_the_call() {
     // Some of the 30 s have passed by then, however little.
     let error = world.err("task.wait(0.001) task.wait(30)");
     assert!(
-        error.starts_with("test:1: task.wait: 30 s is longer than this event may still live (30.0 s of 30 s)"),
+        error.starts_with(
+            "test:1: task.wait: 30 s is longer than this event may still live (30.0 s of 30 s)"
+        ),
         "{error}"
     );
-    let caught = world.ok("task.cancel(task.delay(29, print)) return select(2, pcall(task.delay, 40, print))");
+    let caught = world
+        .ok("task.cancel(task.delay(29, print)) return select(2, pcall(task.delay, 40, print))");
     assert_eq!(caught, r#""task.delay: 40 s is longer than an event may live (30 s)""#);
     assert_eq!(
-        world.ok("return { (pcall(task.wait, 0 / 0)), (pcall(task.wait, -1)), (pcall(task.wait)) }"),
+        world
+            .ok("return { (pcall(task.wait, 0 / 0)), (pcall(task.wait, -1)), (pcall(task.wait)) }"),
         "[true,true,true]"
     );
 }
@@ -174,7 +187,12 @@ fn dropping_a_tenant_tells_an_event_that_waits_the_same() {
 fn a_tenant_runs_its_own_template_if_it_has_one() {
     let world = World::with_template("return function() return 'shared' end");
     let own = TenantId::Guild(7);
-    world.db.put(own, "main", &["template"], r#""return function(ctx) return 'own ' .. ctx:event().name end""#);
+    world.db.put(
+        own,
+        "main",
+        &["template"],
+        r#""return function(ctx) return 'own ' .. ctx:event().name end""#,
+    );
     assert_eq!(world.dispatch("E", "null").as_deref(), Ok(r#""shared""#));
     assert_eq!(world.submit_event(own, "E", "null").text().as_deref(), Ok(r#""own E""#));
 
@@ -191,7 +209,10 @@ fn a_template_that_will_not_do_is_an_error_of_every_dispatch() {
         ("local x = 1", "the template must return one value, and returned nothing"),
         ("return 1, 2", "the template must return one value, and returned several"),
         ("error('at load')", "main.luau:1: at load"),
-        ("return require('nowhere')", "main.luau:1: cannot require \"nowhere\": there is no such module"),
+        (
+            "return require('nowhere')",
+            "main.luau:1: cannot require \"nowhere\": there is no such module",
+        ),
         ("task.wait() return function() end", "budget exceeded"),
     ] {
         let world = World::with(
@@ -202,13 +223,18 @@ fn a_template_that_will_not_do_is_an_error_of_every_dispatch() {
             match world.dispatch("E", "null") {
                 Err(error) => assert!(error.starts_with(expected), "{error}"),
                 // A template may wait while it loads.
-                Ok(value) => assert_eq!((template.starts_with("task.wait"), value.as_str()), (true, "null")),
+                Ok(value) => {
+                    assert_eq!((template.starts_with("task.wait"), value.as_str()), (true, "null"))
+                }
             }
         }
         assert_eq!(world.ok("return 'alive'"), r#""alive""#);
     }
     let none = World::with(&[], LuauLimits::default());
-    assert_eq!(none.dispatch("E", "null"), Err("there is no main.luau among the templates".to_owned()));
+    assert_eq!(
+        none.dispatch("E", "null"),
+        Err("there is no main.luau among the templates".to_owned())
+    );
 }
 
 #[test]
@@ -216,7 +242,12 @@ fn a_template_that_cannot_be_loaded_now_is_busy_and_is_tried_again() {
     let world = World::with_template("return function() return 'there' end");
     world.db.fail_with(Some(DbError::Unavailable("the store is away".to_owned())));
     let refused = world.submit_event(TENANT, "E", "null").error();
-    assert_eq!(refused, DispatchError::Busy("the tenant's template could not be loaded: the store is away".to_owned()));
+    assert_eq!(
+        refused,
+        DispatchError::Busy(
+            "the tenant's template could not be loaded: the store is away".to_owned()
+        )
+    );
     world.db.fail_with(None);
     assert_eq!(world.dispatch("E", "null").as_deref(), Ok(r#""there""#));
 }
@@ -229,7 +260,8 @@ fn a_panic_in_a_callback_costs_the_vm_and_nothing_else() {
     let beside = world.submit_script(TENANT, &waits("never"));
     world.db.wait_for_waiting(1);
     world.states.panics.store(true, Ordering::Relaxed);
-    let error = world.err("local ctx = ... pcall(function() ctx.Runtime:gettenantstate() end) return 'saved'");
+    let error = world
+        .err("local ctx = ... pcall(function() ctx.Runtime:gettenantstate() end) return 'saved'");
     assert_eq!(error, "ended, because the tenant's VM was discarded: of an internal error");
     assert_eq!(beside.text(), Err(error));
     world.states.panics.store(false, Ordering::Relaxed);
@@ -243,10 +275,15 @@ fn an_event_that_eats_its_memory_takes_those_beside_it_with_it() {
     world.db.close_gate();
     let beside = world.submit_script(TENANT, &waits("never"));
     world.db.wait_for_waiting(1);
-    assert!(world.err("return string.rep('x', 2 ^ 30)").starts_with("budget exceeded: more than 64 MiB of memory"));
+    assert!(
+        world
+            .err("return string.rep('x', 2 ^ 30)")
+            .starts_with("budget exceeded: more than 64 MiB of memory")
+    );
     assert_eq!(
         beside.text(),
-        Err("ended, because the tenant's VM was discarded: another event used up its memory".to_owned())
+        Err("ended, because the tenant's VM was discarded: another event used up its memory"
+            .to_owned())
     );
     world.db.open_gate();
     assert_eq!(world.ok("return 1"), "1");
@@ -333,7 +370,10 @@ fn a_cancelled_task_does_not_go_on() {
         table.insert(log, (select(2, pcall(task.cancel, coroutine.running()))))
         task.wait(0.05)
         return log";
-    assert_eq!(world.ok(code), r#"["dead","task.cancel cannot cancel a running coroutine","kept"]"#);
+    assert_eq!(
+        world.ok(code),
+        r#"["dead","task.cancel cannot cancel a running coroutine","kept"]"#
+    );
 }
 
 #[test]
@@ -424,7 +464,8 @@ fn waiting_where_luau_cannot_yield_is_a_clear_error() {
 #[test]
 fn tasks_that_the_handler_left_go_on_after_the_answer() {
     let world = World::new();
-    world.ok("task.delay(0.005, function() table.insert(require('state')(), 'later') end) return 1");
+    world
+        .ok("task.delay(0.005, function() table.insert(require('state')(), 'later') end) return 1");
     eventually(|| world.ok("return #require('state')()") == "1");
     world.ok("task.spawn(function() task.wait() error('nobody hears it') end) return 1");
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
@@ -437,19 +478,25 @@ fn strange_times_are_no_trouble() {
         assert_eq!(world.ok(&format!("return task.wait({seconds}) >= 0")), "true", "{seconds}");
     }
     assert!(
-        world.err("task.wait('soon')").contains("invalid argument #1 to 'task.wait' (number expected, got string)")
+        world
+            .err("task.wait('soon')")
+            .contains("invalid argument #1 to 'task.wait' (number expected, got string)")
     );
 }
 
 #[test]
 fn several_executors_share_the_tenants() {
     let world = World::with_config(LuauConfig { executors: 3, ..LuauConfig::default() });
-    let pending: Vec<_> =
-        (0..200).map(|id| (id, world.submit_script(TenantId::Guild(id << 22), &format!("return {id}")))).collect();
+    let pending: Vec<_> = (0..200)
+        .map(|id| (id, world.submit_script(TenantId::Guild(id << 22), &format!("return {id}"))))
+        .collect();
     pending.iter().for_each(|(id, pending)| assert_eq!(pending.text(), Ok(id.to_string())));
     eventually(|| {
         let RuntimeStats { vms, events, in_flight, longest, figures, .. } = world.runtime.stats();
-        let at_rest = in_flight == 0 && longest.is_none() && figures.coroutines == 0 && figures.waiting_events == 0;
+        let at_rest = in_flight == 0
+            && longest.is_none()
+            && figures.coroutines == 0
+            && figures.waiting_events == 0;
         at_rest && (vms, events, figures.wall.count()) == (200, 200, 200)
     });
 }
@@ -461,7 +508,9 @@ fn a_runtime_says_what_runs_longest() {
     let long = Duration::from_millis(30);
     eventually(|| {
         let longest = world.runtime.stats().longest;
-        longest.is_some_and(|(tenant, event, time)| tenant == TENANT && event == "LOOPS" && time > long)
+        longest.is_some_and(|(tenant, event, time)| {
+            tenant == TENANT && event == "LOOPS" && time > long
+        })
     });
     world.runtime.cancel(TENANT, looping.ticket);
     assert!(matches!(looping.error(), DispatchError::Deadline { sent: true }));
@@ -476,8 +525,10 @@ fn an_update_is_one_step() {
             return (old or 0) + 1
         end)";
     let pending: Vec<_> = (0..50).map(|_| world.submit_script(TENANT, code)).collect();
-    let mut results: Vec<u32> =
-        pending.iter().map(|pending| pending.text().expect("it counts").parse().expect("a number")).collect();
+    let mut results: Vec<u32> = pending
+        .iter()
+        .map(|pending| pending.text().expect("it counts").parse().expect("a number"))
+        .collect();
     results.sort_unstable();
     assert_eq!(results, (1..=50).collect::<Vec<u32>>());
     assert_eq!(world.db.value(TENANT, "count", &["s"]).as_deref(), Some("50"));

@@ -2,11 +2,12 @@
 //! arguments, answers of every size, and crowds of events and tasks, one after the other, beside a
 //! hundred quiet tenants on the same executor.
 //!
-//! It prints the longest that the executor was away from its loop, the neighbours' 99th percentile and
-//! worst, and the memory that the process had beyond what it began with; and fails where one is out of
-//! proportion to a control of the same run. It runs with `MESOPHYLL_ATTACK` set; `ATTACK_ONLY` is what
-//! the names of rows are to contain, `ATTACK_MILLIS` how long each of them takes. `make test` only
-//! checks that the tables have every builtin (`costs`), every call and every member of `ctx`.
+//! It prints the longest that the executor was away from its loop, the neighbours' 99th percentile
+//! and worst, and the memory that the process had beyond what it began with; and fails where one is
+//! out of proportion to a control of the same run. It runs with `MESOPHYLL_ATTACK` set;
+//! `ATTACK_ONLY` is what the names of rows are to contain, `ATTACK_MILLIS` how long each of them
+//! takes. `make test` only checks that the tables have every builtin (`costs`), every call and
+//! every member of `ctx`.
 
 use std::io::Write;
 use std::time::Duration;
@@ -120,7 +121,8 @@ const CROWD: &str = "local ctx = ...
     local mixed = { 1 } for i = 1, 29 do mixed = { mixed, x = 1 } end
 ";
 
-/// Attacks that take many tasks, lines or tables, and how many events of the tenant do each at once.
+/// Attacks that take many tasks, lines or tables, and how many events of the tenant do each at
+/// once.
 const CROWDS: &[(&str, usize, &str)] = &[
     ("mixed tables kept", 1, "while true do ctx.KV:set('m', mixed, { 's' }) ctx.KV:get('m', { 's' }) end"),
     ("mixed tables kept by all", 30, "while true do ctx.KV:set('m', mixed, { 's' }) ctx.KV:get('m', { 's' }) end"),
@@ -188,7 +190,8 @@ impl log::Log for Discarding {
 /// What one pass over the largest text does to the neighbours: the control.
 const CONTROL: &str = "local long = string.rep('a', 2 ^ 25) while true do string.reverse(long) end";
 
-/// Beyond what it began with and what the attacker's VM may have, the process may have so much more.
+/// Beyond what it began with and what the attacker's VM may have, the process may have so much
+/// more.
 const OUTSIDE_MAX_BYTES: u64 = 200 * 1024 * 1024;
 
 /// A row may be so many times as bad as the control, besides what Luau cannot interrupt.
@@ -203,12 +206,19 @@ struct Row {
 
 fn rows() -> Vec<Row> {
     let builtins = costs::calls().into_iter().map(|call| Row {
-        code: format!("{} local function run() {call} end while true do run() end", costs::setup(&call)),
+        code: format!(
+            "{} local function run() {call} end while true do run() end",
+            costs::setup(&call)
+        ),
         name: call,
         events: 1,
     });
     let group = |group: &'static str, table: &'static [(&'static str, &'static str)]| {
-        let row = move |name, code| Row { name: format!("{group}: {name}"), code: format!("{CTX} {code}"), events: 1 };
+        let row = move |name, code| Row {
+            name: format!("{group}: {name}"),
+            code: format!("{CTX} {code}"),
+            events: 1,
+        };
         table.iter().map(move |(name, code)| row(name, code))
     };
     let crowds = CROWDS.iter().map(|(name, events, code)| Row {
@@ -237,8 +247,8 @@ fn every_call_and_member_of_ctx_is_attacked() {
         for name in known.members.iter().filter(|_| *member != "tenant") {
             let name = format!("ctx.{member}.{name}");
             let call = CALLS.iter().find(|(listed, _)| *listed == name).map(|(_, op)| *op);
-            let is_attacked =
-                call.is_some_and(|op| attacked.contains(&op)) || MEMBERS.iter().any(|(listed, _)| *listed == name);
+            let is_attacked = call.is_some_and(|op| attacked.contains(&op))
+                || MEMBERS.iter().any(|(listed, _)| *listed == name);
             assert!(is_attacked, "{name} is not attacked");
         }
     }
@@ -250,7 +260,8 @@ fn attacks_cost_the_neighbours_a_few_passes_over_a_text() {
         return;
     }
     let only = std::env::var("ATTACK_ONLY").unwrap_or_default();
-    let millis = std::env::var("ATTACK_MILLIS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
+    let millis =
+        std::env::var("ATTACK_MILLIS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
     let time = Duration::from_millis(millis);
     // If there is a logger already, it stays.
     let _ = log::set_logger(&Discarding);
@@ -265,8 +276,9 @@ fn attacks_cost_the_neighbours_a_few_passes_over_a_text() {
     let worst = 2 * LuauLimits::default().unyieldable + TIMES_MAX * control.percentile(10_000);
     let outside = (VM_MEMORY_MAX_BYTES * VM_MEMORY_PEAK_FACTOR) as u64 + OUTSIDE_MAX_BYTES;
     // The hold too: an attack may be worst when it ends, after the last answer that is measured.
-    let is_within =
-        |measured: &Measured| measured.percentile(10_000).max(measured.hold) <= worst && measured.memory <= outside;
+    let is_within = |measured: &Measured| {
+        measured.percentile(10_000).max(measured.hold) <= worst && measured.memory <= outside
+    };
 
     let mut failed = Vec::new();
     let rows = rows();
@@ -286,7 +298,10 @@ fn attacks_cost_the_neighbours_a_few_passes_over_a_text() {
         }
         arena.world.submit(attacker, Job::DropTenant).wait().expect("the VM is closed");
     }
-    let bound = format!("at most {worst:.0?} for a neighbour and a hold, and {} MiB more memory\n", outside >> 20);
+    let bound = format!(
+        "at most {worst:.0?} for a neighbour and a hold, and {} MiB more memory\n",
+        outside >> 20
+    );
     let _ = std::io::stderr().write_all(bound.as_bytes());
     assert!(failed.is_empty(), "out of bounds: {failed:#?}");
 }

@@ -13,8 +13,8 @@ use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
 use crate::wire::data::{
-    CreateEvent, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData, KvRecord,
-    PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    CreateEvent, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
+    KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
 
 /// Longer than anything here takes, however slow the machine.
@@ -33,7 +33,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with(&[("main.luau", "return function(ctx) return ctx:event().data end")], LuauLimits::default())
+        Self::with(
+            &[("main.luau", "return function(ctx) return ctx:event().data end")],
+            LuauLimits::default(),
+        )
     }
 
     pub(super) fn with_limits(limits: LuauLimits) -> Self {
@@ -48,13 +51,18 @@ impl World {
         let state = ("state.luau", "local kept = {} return function() return kept end");
         let files = files.iter().chain([&state]);
         let files = files.map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        Self::with_config(LuauConfig { templates: TemplateSource::Files(files), limits, ..LuauConfig::default() })
+        Self::with_config(LuauConfig {
+            templates: TemplateSource::Files(files),
+            limits,
+            ..LuauConfig::default()
+        })
     }
 
     pub(super) fn with_config(config: LuauConfig) -> Self {
         let db = Arc::new(MemoryDb::default());
         let states = Arc::new(States::default());
-        let runtime = LuauRuntime::start(config, db.clone(), states.clone()).expect("the runtime starts");
+        let runtime =
+            LuauRuntime::start(config, db.clone(), states.clone()).expect("the runtime starts");
         Self { runtime, db, states, tickets: AtomicU64::new(0) }
     }
 
@@ -73,7 +81,11 @@ impl World {
 
     /// Hands a script in.
     pub(super) fn submit_script(&self, tenant: TenantId, code: &str) -> Pending {
-        let job = Job::RunScript { name: "test".to_owned(), code: code.to_owned(), event: event("Test", "null") };
+        let job = Job::RunScript {
+            name: "test".to_owned(),
+            code: code.to_owned(),
+            event: event("Test", "null"),
+        };
         self.submit(tenant, job)
     }
 
@@ -82,7 +94,8 @@ impl World {
         self.submit_event(TENANT, name, json).text()
     }
 
-    /// Runs a script; `require('state')()` is a table that lives as long as the VM. The result as JSON, or the error's text.
+    /// Runs a script; `require('state')()` is a table that lives as long as the VM. The result as
+    /// JSON, or the error's text.
     pub(super) fn run(&self, code: &str) -> Result<String, String> {
         self.submit_script(TENANT, code).text()
     }
@@ -197,7 +210,8 @@ impl MemoryDb {
     #[track_caller]
     pub(super) fn wait_for_waiting(&self, count: usize) {
         let gate = self.gate.lock().expect("gate");
-        let (_gate, timeout) = self.moved.wait_timeout_while(gate, SOON, |gate| gate.waiting < count).expect("gate");
+        let (_gate, timeout) =
+            self.moved.wait_timeout_while(gate, SOON, |gate| gate.waiting < count).expect("gate");
         assert!(!timeout.timed_out(), "no {count} operations came to the gate");
     }
 
@@ -244,7 +258,12 @@ impl MemoryDb {
 }
 
 impl TenantDb for MemoryDb {
-    fn kv_get(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<Option<KvRecord>, DbError> {
+    fn kv_get(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+    ) -> Result<Option<KvRecord>, DbError> {
         self.pass()?;
         Ok(self.records.lock().expect("records").get(&(tenant, key, scopes)).cloned())
     }
@@ -256,7 +275,13 @@ impl TenantDb for MemoryDb {
         Ok(Scopes::new(own.flat_map(|(.., scopes)| scopes.as_slice().to_vec())).into_vec())
     }
 
-    fn kv_set(&self, tenant: TenantId, scopes: Scopes, key: String, value: EncodedValue) -> Result<(), DbError> {
+    fn kv_set(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        key: String,
+        value: EncodedValue,
+    ) -> Result<(), DbError> {
         self.pass()?;
         self.write(tenant, &key, scopes, value);
         Ok(())
@@ -268,7 +293,12 @@ impl TenantDb for MemoryDb {
         Ok(())
     }
 
-    fn kv_find(&self, tenant: TenantId, scopes: Scopes, pattern: String) -> Result<Vec<KvRecord>, DbError> {
+    fn kv_find(
+        &self,
+        tenant: TenantId,
+        scopes: Scopes,
+        pattern: String,
+    ) -> Result<Vec<KvRecord>, DbError> {
         self.pass()?;
         self.finds.fetch_add(1, Ordering::SeqCst);
         let records = self.records.lock().expect("records");
@@ -288,11 +318,16 @@ impl TenantDb for MemoryDb {
         self.pass()
     }
 
-    fn global_kv_find(&self, query: String, scope: String) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn global_kv_find(
+        &self,
+        query: String,
+        scope: String,
+    ) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.pass()?;
         let shop = self.shop.lock().expect("shop");
-        let fits =
-            |entry: &&PartialGlobalKv| entry.scope == scope && entry.key.starts_with(query.trim_end_matches('%'));
+        let fits = |entry: &&PartialGlobalKv| {
+            entry.scope == scope && entry.key.starts_with(query.trim_end_matches('%'))
+        };
         Ok(shop.iter().map(|(_, entry)| &entry.partial).filter(fits).cloned().collect())
     }
 
@@ -306,12 +341,15 @@ impl TenantDb for MemoryDb {
         self.pass()?;
         let shop = self.shop.lock().expect("shop");
         let found = shop.iter().find(|(_, entry)| {
-            (&entry.partial.key, entry.partial.version, &entry.partial.scope) == (&key, version, &scope)
+            (&entry.partial.key, entry.partial.version, &entry.partial.scope)
+                == (&key, version, &scope)
         });
         Ok(found.map(|(owner, entry)| {
             let mut entry = entry.clone();
             if key == "priced" && *owner != tenant {
-                entry.data = GlobalKvData::PurchaseRequired { purchase_url: "https://shop/priced".to_owned() };
+                entry.data = GlobalKvData::PurchaseRequired {
+                    purchase_url: "https://shop/priced".to_owned(),
+                };
             }
             entry
         }))
@@ -339,15 +377,23 @@ impl TenantDb for MemoryDb {
                     review_state: "approved".to_owned(),
                     long: entry.long,
                 };
-                shop.push((tenant, GlobalKv { partial, data: GlobalKvData::Value { data: entry.data, opaque } }));
+                shop.push((
+                    tenant,
+                    GlobalKv { partial, data: GlobalKvData::Value { data: entry.data, opaque } },
+                ));
                 Ok(())
             }
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let before = shop.len();
                 shop.retain(|(_, entry)| {
-                    (&entry.partial.key, entry.partial.version, &entry.partial.scope) != (&key, version, &scope)
+                    (&entry.partial.key, entry.partial.version, &entry.partial.scope)
+                        != (&key, version, &scope)
                 });
-                if shop.len() < before { Ok(()) } else { Err(DbError::NotFound("no such entry".to_owned())) }
+                if shop.len() < before {
+                    Ok(())
+                } else {
+                    Err(DbError::NotFound("no such entry".to_owned()))
+                }
             }
         }
     }
@@ -364,7 +410,8 @@ pub(super) struct States {
 impl TenantStates for States {
     fn get(&self, tenant: TenantId) -> Arc<TenantState> {
         assert!(!self.panics.load(Ordering::Relaxed), "on purpose");
-        let default = || TenantState { events: ["DEFAULT".to_owned()].into(), data: EncodedJson::null() };
+        let default =
+            || TenantState { events: ["DEFAULT".to_owned()].into(), data: EncodedJson::null() };
         Arc::new(self.states.lock().expect("states").get(&tenant).cloned().unwrap_or_else(default))
     }
 

@@ -58,7 +58,8 @@ fn answers_do_not_depend_on_how_many_events_are_under_way() {
     };
     for slice in [LuauLimits::default().slice, std::time::Duration::from_micros(50)] {
         let limits = LuauLimits { slice, ..LuauLimits::default() };
-        let world = World::with_config(LuauConfig { executors: 2, limits, ..LuauConfig::default() });
+        let world =
+            World::with_config(LuauConfig { executors: 2, limits, ..LuauConfig::default() });
         let at_once: Vec<_> = EVENTS.lines().map(|line| submit(&world, line)).collect();
         let mut by_tenant: HashMap<TenantId, usize> = HashMap::new();
         for ((tenant, pending), expected) in at_once.iter().zip(&one_by_one) {
@@ -72,12 +73,18 @@ fn answers_do_not_depend_on_how_many_events_are_under_way() {
 #[test]
 fn messages_are_counted_by_author_and_commands_are_answered() {
     let world = built_in();
-    assert_eq!(say(&world, "1", "hello"), json!({ "event": "MESSAGE_CREATE", "author": "user-1", "messages": 1 }));
+    assert_eq!(
+        say(&world, "1", "hello"),
+        json!({ "event": "MESSAGE_CREATE", "author": "user-1", "messages": 1 })
+    );
     assert_eq!(say(&world, "2", "hi")["messages"], 1);
     assert_eq!(say(&world, "2", "!count")["reply"], "you have written 2 messages");
     assert_eq!(say(&world, "1", "!top")["reply"], "1. user-1: 2, 2. user-2: 2");
     assert_eq!(say(&world, "2", "!stats")["reply"], "5 messages by 2 authors, 0 joined, 0 left");
-    assert_eq!(say(&world, "1", "!help")["reply"], "commands: !count !help !joins !reactions !stats !top");
+    assert_eq!(
+        say(&world, "1", "!help")["reply"],
+        "commands: !count !help !joins !reactions !stats !top"
+    );
     assert_eq!(say(&world, "1", "!help top")["reply"], "!top says who writes most");
     assert_eq!(say(&world, "1", "!nonsense")["reply"], "there is no command !nonsense; try !help");
     assert_eq!(say(&world, "1", "! not one").get("reply"), None);
@@ -90,12 +97,17 @@ fn messages_are_counted_by_author_and_commands_are_answered() {
 #[test]
 fn who_comes_and_goes_is_logged() {
     let world = built_in();
-    for (name, user) in [("GUILD_MEMBER_ADD", "ann"), ("GUILD_MEMBER_ADD", "bob"), ("GUILD_MEMBER_REMOVE", "ann")] {
+    for (name, user) in
+        [("GUILD_MEMBER_ADD", "ann"), ("GUILD_MEMBER_ADD", "bob"), ("GUILD_MEMBER_REMOVE", "ann")]
+    {
         ask(&world, name, &json!({ "user": { "username": user } }));
     }
     assert_eq!(say(&world, "1", "!joins")["reply"], "+ann, +bob, -ann");
     let left = ask(&world, "GUILD_MEMBER_REMOVE", &json!({ "user": { "username": "bob" } }));
-    assert_eq!(left, json!({ "event": "GUILD_MEMBER_REMOVE", "user": "bob", "joined": 2, "left": 2 }));
+    assert_eq!(
+        left,
+        json!({ "event": "GUILD_MEMBER_REMOVE", "user": "bob", "joined": 2, "left": 2 })
+    );
 }
 
 #[test]
@@ -105,7 +117,10 @@ fn reactions_are_tallied() {
     let thumb = json!({ "id": null, "name": "👍" });
     assert_eq!(react("MESSAGE_REACTION_ADD", thumb.clone())["count"], 1);
     assert_eq!(react("MESSAGE_REACTION_ADD", thumb.clone())["count"], 2);
-    assert_eq!(react("MESSAGE_REACTION_ADD", json!({ "id": "7", "name": "own" }))["emoji"], "own:7");
+    assert_eq!(
+        react("MESSAGE_REACTION_ADD", json!({ "id": "7", "name": "own" }))["emoji"],
+        "own:7"
+    );
     assert_eq!(react("MESSAGE_REACTION_REMOVE", thumb)["count"], 1);
     assert_eq!(react("MESSAGE_REACTION_REMOVE", json!({ "id": null, "name": "?" }))["count"], 0);
     assert_eq!(say(&world, "1", "!reactions")["reply"], "own:7 1, 👍 1");
@@ -124,7 +139,10 @@ fn settings_are_kept() {
 fn any_other_event_is_described() {
     let world = built_in();
     let seen = ask(&world, "CHANNEL_CREATE", &json!({ "name": "general", "type": 0 }));
-    assert_eq!(seen, json!({ "event": "CHANNEL_CREATE", "saw": "name general", "fields": ["name", "type"] }));
+    assert_eq!(
+        seen,
+        json!({ "event": "CHANNEL_CREATE", "saw": "name general", "fields": ["name", "type"] })
+    );
     assert_eq!(ask(&world, "ODD", &json!(null)), json!({ "event": "ODD", "saw": "nothing" }));
     assert_eq!(ask(&world, "ODD", &json!(7)), json!({ "event": "ODD", "saw": "number" }));
     assert_eq!(ask(&world, "MESSAGE_CREATE", &json!({}))["fields"], json!({}));
@@ -148,7 +166,9 @@ fn a_guild_of_thousands_of_members_is_counted() {
             })
         })
         .collect();
-    let data = json!({ "name": "large", "member_count": 9001, "members": members, "channels": [{}, {}] }).to_string();
+    let data =
+        json!({ "name": "large", "member_count": 9001, "members": members, "channels": [{}, {}] })
+            .to_string();
     assert!(data.len() > 5 * 1024 * 1024, "{} bytes", data.len());
     let event = event("GUILD_CREATE", &data);
     for _ in 0..3 {

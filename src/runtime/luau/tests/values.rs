@@ -10,7 +10,8 @@ use crate::wire::data::{CreateEvent, EncodedValue, EventData, KhronosValue, Time
 
 /// Sends a typed value through Luau and back.
 fn echo(world: &World, value: EncodedValue) -> Result<EncodedValue, String> {
-    let event = CreateEvent { name: "E".to_owned(), author: None, data: EventData::KhronosValue(value) };
+    let event =
+        CreateEvent { name: "E".to_owned(), author: None, data: EventData::KhronosValue(value) };
     world.submit(TENANT, Job::Dispatch(event)).wait().map_err(|error| error.to_string())
 }
 
@@ -60,8 +61,14 @@ fn every_kind_of_value_comes_back_as_the_documented_rules_say() {
     assert_eq!(echoed(&world, r#"{"$string_map":{"b":"1","a":"2"}}"#), r#"{"a":"2","b":"1"}"#);
     assert_eq!(echoed(&world, r#"{"$map":[[1,"x"],[2,"y"]]}"#), r#"["x","y"]"#);
     assert_eq!(echoed(&world, r#"{"$map":[["a",1],["a",2]]}"#), r#"{"a":2}"#);
-    assert_eq!(json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(3.0))).expect("echo")), "3");
-    assert_eq!(json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(-0.0))).expect("echo")), "0");
+    assert_eq!(
+        json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(3.0))).expect("echo")),
+        "3"
+    );
+    assert_eq!(
+        json(&echo(&world, wire::pack::value::encode(&KhronosValue::Float(-0.0))).expect("echo")),
+        "0"
+    );
     let unsigned = wire::pack::value::encode(&KhronosValue::UnsignedInteger(5));
     assert_eq!(echo(&world, unsigned.clone()), Ok(unsigned));
 }
@@ -85,7 +92,10 @@ fn what_scripts_make_leaves_as_the_documented_rules_say() {
         ("{ [0] = 'zero', 'one' }", r#"{"$map":[[0,"zero"],[1,"one"]]}"#),
         ("{ null, null }", "[null,null]"),
         ("{ b = 1, a = 2, [10] = 3, [9] = 4 }", r#"{"$map":[[9,4],[10,3],["a",2],["b",1]]}"#),
-        ("setmetatable({ 1 }, { __index = { 2 }, __len = function() return 9 end, __iter = error })", "[1]"),
+        (
+            "setmetatable({ 1 }, { __index = { 2 }, __len = function() return 9 end, __iter = error })",
+            "[1]",
+        ),
         ("vector.create(1, 2, 3)", r#"{"$vector":[1.0,2.0,3.0]}"#),
         ("table.freeze({ x = 1 })", r#"{"x":1}"#),
     ] {
@@ -101,12 +111,18 @@ fn what_cannot_leave_is_an_error_that_says_where_it_is() {
         ("{ a = { 1, { b = print } } }", "the result: a function cannot leave Luau (at .a[2].b)"),
         ("{ coroutine.create(print) }", "the result: a thread cannot leave Luau (at [1])"),
         ("{ [print] = 1 }", "the result: a function cannot leave Luau"),
-        ("(function() local t = {} t.t = t return t end)()", "the result: the value contains itself (at .t)"),
+        (
+            "(function() local t = {} t.t = t return t end)()",
+            "the result: the value contains itself (at .t)",
+        ),
         (
             "(function() local a, b = {}, {} a.b = b b.a = a return a end)()",
             "the result: the value contains itself (at .b.a)",
         ),
-        ("string.rep('x', 17 * 2 ^ 20)", "the result: the value is larger than 16383 KiB once encoded"),
+        (
+            "string.rep('x', 17 * 2 ^ 20)",
+            "the result: the value is larger than 16383 KiB once encoded",
+        ),
     ] {
         let error = world.err(&format!("return {code}"));
         assert!(error.starts_with(expected), "{code}: {error}");
@@ -140,7 +156,8 @@ fn hostile_values_end_in_an_error_soon() {
 
 #[test]
 fn a_large_empty_table_is_gone_through_a_few_times_only() {
-    // Going through it each time would take longer than the event may run: 10,000 times a millisecond or more.
+    // Going through it each time would take longer than the event may run: 10,000 times a
+    // millisecond or more.
     let limits = LuauLimits { running: Duration::from_secs(5), ..LuauLimits::default() };
     let world = World::with_limits(limits);
     for big in [
@@ -166,7 +183,8 @@ fn many_small_tables_leave_however_large_they_are_together() {
     assert_eq!(world.ok(&code).matches("user").count(), 20_000);
 }
 
-/// What a script makes of the event data `{"l":["x"],"e":[],"m":{"k":1}}`, as an expression over `data`.
+/// What a script makes of the event data `{"l":["x"],"e":[],"m":{"k":1}}`, as an expression over
+/// `data`.
 #[track_caller]
 fn made_of_lists(code: &str) -> Result<String, String> {
     let template = format!("return function(ctx) local data = ctx:event().data\n{code} end");
@@ -238,10 +256,22 @@ fn a_list_works_like_any_table() {
 #[test]
 fn a_list_with_other_keys_is_an_error_that_names_one() {
     for (code, expected) in [
-        ("local l = array({}) l.name = 1 return { l }", "a list cannot have the key .name beside 0 items (at [1])"),
-        ("local l = table.clone(data.l) l.b, l.a = 1, 2 return l", "a list cannot have the key .a beside 1 items"),
-        ("local l = array({ 1, 2, 3 }) l[2] = nil return l", "a list cannot have gaps between its items"),
-        ("local l = array({ 1 }) l[9] = 9 return { x = l }", "a list cannot have the key [9] beside 1 items (at .x)"),
+        (
+            "local l = array({}) l.name = 1 return { l }",
+            "a list cannot have the key .name beside 0 items (at [1])",
+        ),
+        (
+            "local l = table.clone(data.l) l.b, l.a = 1, 2 return l",
+            "a list cannot have the key .a beside 1 items",
+        ),
+        (
+            "local l = array({ 1, 2, 3 }) l[2] = nil return l",
+            "a list cannot have gaps between its items",
+        ),
+        (
+            "local l = array({ 1 }) l[9] = 9 return { x = l }",
+            "a list cannot have the key [9] beside 1 items (at .x)",
+        ),
     ] {
         let error = made_of_lists(code).expect_err(code);
         assert!(error.starts_with(&format!("the result: {expected}")), "{code}: {error}");
@@ -277,9 +307,11 @@ fn value_gives_nil_for_null_and_everything_else_as_it_is() {
 #[test]
 fn a_length_that_lies_or_exaggerates_is_no_allocation() {
     let limits = LuauLimits { memory_bytes: 16 * 1024 * 1024, ..LuauLimits::default() };
-    let world = World::with(&[("main.luau", "return function(ctx) return #ctx:event().data end")], limits);
+    let world =
+        World::with(&[("main.luau", "return function(ctx) return #ctx:event().data end")], limits);
     let many = format!("[{}0]", "0,".repeat(8_000_000));
-    let error = world.submit(TENANT, Job::Dispatch(event("E", &many))).text().expect_err("it does not fit");
+    let error =
+        world.submit(TENANT, Job::Dispatch(event("E", &many))).text().expect_err("it does not fit");
     assert!(error.starts_with("budget exceeded: more than 16 MiB of memory"), "{error}");
     assert_eq!(world.dispatch("E", "[1,2,3]").as_deref(), Ok("3"));
 }
@@ -296,15 +328,32 @@ fn deep_input_is_an_error_where_it_is_asked_for() {
 #[test]
 fn json_events_arrive_as_they_are() {
     let world = World::new();
-    for same in
-        ["{\"a\":[1,2.5,\"x\",true,null],\"b\":{\"c\":{}}}", "\"text\"", "9223372036854775807", "18446744073709551615"]
-    {
+    for same in [
+        "{\"a\":[1,2.5,\"x\",true,null],\"b\":{\"c\":{}}}",
+        "\"text\"",
+        "9223372036854775807",
+        "18446744073709551615",
+    ] {
         assert_eq!(world.dispatch("E", same).as_deref(), Ok(same));
     }
-    let raw = CreateEvent { name: "E".to_owned(), author: None, data: EventData::RawValue("{\"x\": [1]}".to_owned()) };
+    let raw = CreateEvent {
+        name: "E".to_owned(),
+        author: None,
+        data: EventData::RawValue("{\"x\": [1]}".to_owned()),
+    };
     assert_eq!(world.submit(TENANT, Job::Dispatch(raw)).text().as_deref(), Ok(r#"{"x":[1]}"#));
-    let broken = CreateEvent { name: "E".to_owned(), author: None, data: EventData::RawValue("{".to_owned()) };
-    assert!(world.submit(TENANT, Job::Dispatch(broken)).text().expect_err("not JSON").contains("its text is not JSON"));
+    let broken = CreateEvent {
+        name: "E".to_owned(),
+        author: None,
+        data: EventData::RawValue("{".to_owned()),
+    };
+    assert!(
+        world
+            .submit(TENANT, Job::Dispatch(broken))
+            .text()
+            .expect_err("not JSON")
+            .contains("its text is not JSON")
+    );
     let with_author = CreateEvent { author: Some("7".to_owned()), ..event("E", "null") };
     let code = "local ctx = ... return { ctx:event().author, ctx:event().data == nil }".to_owned();
     let job = Job::RunScript { name: "n".to_owned(), code, event: with_author };
@@ -376,7 +425,8 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
@@ -389,14 +439,20 @@ impl Dice {
             4 => KhronosValue::Float(f64::from_bits(self.integer().unsigned_abs())),
             5 => KhronosValue::Buffer((0..self.below(9)).map(|byte| (byte * 37) as u8).collect()),
             6 => KhronosValue::Vector([self.below(9) as f32, -0.5, 1e9]),
-            7 => KhronosValue::Timestamptz(Timestamp::from_unix_micros(self.integer() >> 12).expect("in range")),
-            8 => KhronosValue::Interval(crate::wire::data::Interval::new(self.integer() >> 12, 5).expect("in range")),
+            7 => KhronosValue::Timestamptz(
+                Timestamp::from_unix_micros(self.integer() >> 12).expect("in range"),
+            ),
+            8 => KhronosValue::Interval(
+                crate::wire::data::Interval::new(self.integer() >> 12, 5).expect("in range"),
+            ),
             9 => KhronosValue::TimeZone("Asia/Tokyo".to_owned()),
             10 => KhronosValue::Text(self.text()),
             11 => KhronosValue::List((0..self.below(4)).map(|_| self.value(depth - 1)).collect()),
             // Keys in the order in which they leave, each once, and not 1..n.
             12 => KhronosValue::Map(
-                (0..self.below(4)).map(|n| (KhronosValue::Text(format!("k{n}")), self.value(depth - 1))).collect(),
+                (0..self.below(4))
+                    .map(|n| (KhronosValue::Text(format!("k{n}")), self.value(depth - 1)))
+                    .collect(),
             ),
             _ => KhronosValue::Map(vec![
                 (KhronosValue::Integer(5), self.value(depth - 1)),
@@ -413,22 +469,26 @@ impl Dice {
     }
 
     fn text(&mut self) -> String {
-        (0..self.below(6)).map(|_| ['a', 'ß', '\0', '水', '🎉', '"'][self.below(6) as usize]).collect()
+        (0..self.below(6))
+            .map(|_| ['a', 'ß', '\0', '水', '🎉', '"'][self.below(6) as usize])
+            .collect()
     }
 }
 
 /// What the rules make of a value that goes through Luau.
 fn normal(value: KhronosValue) -> KhronosValue {
     match value {
-        KhronosValue::Float(number) if number.trunc() == number && number.abs() <= 9_007_199_254_740_992.0 => {
+        KhronosValue::Float(number)
+            if number.trunc() == number && number.abs() <= 9_007_199_254_740_992.0 =>
+        {
             KhronosValue::Integer(number as i64)
         }
         // Any NaN is as good as another.
         KhronosValue::Float(number) if number.is_nan() => KhronosValue::Text("NaN".to_owned()),
         KhronosValue::List(items) => KhronosValue::List(items.into_iter().map(normal).collect()),
-        KhronosValue::Map(pairs) => {
-            KhronosValue::Map(pairs.into_iter().map(|(key, value)| (normal(key), normal(value))).collect())
-        }
+        KhronosValue::Map(pairs) => KhronosValue::Map(
+            pairs.into_iter().map(|(key, value)| (normal(key), normal(value))).collect(),
+        ),
         other => other,
     }
 }
@@ -451,16 +511,17 @@ fn a_table_of_items_and_names_is_written_once_at_any_depth() {
     let world = World::new();
     // Each table around another doubled the work, and 30 of them never ended.
     let nest = "local ctx, t = ..., { 1 } for _ = 1, 30 do t = { t, x = 1 } end";
-    let deep = (0..30).fold("[1]".to_owned(), |inner, _| format!(r#"{{"$map":[[1,{inner}],["x",1]]}}"#));
+    let deep =
+        (0..30).fold("[1]".to_owned(), |inner, _| format!(r#"{{"$map":[[1,{inner}],["x",1]]}}"#));
     assert_eq!(world.ok(&format!("{nest} return t")), deep);
-    let kept =
-        "ctx.KV:set('k', t, { 's' }) local n = 0 t = ctx.KV:get('k', { 's' }) while t[1] ~= 1 do t = t[1] n += 1 end";
+    let kept = "ctx.KV:set('k', t, { 's' }) local n = 0 t = ctx.KV:get('k', { 's' }) while t[1] ~= 1 do t = t[1] n += 1 end";
     assert_eq!(world.ok(&format!("{nest} {kept} return n")), "30");
     // Nor do its values count twice.
     let wide = "local t = { x = 1 } for i = 1, 300000 do t[i] = i end return t";
     assert!(world.ok(wide).ends_with(r#",[300000,300000],["x",1]]}"#));
     // Keys that come in another order are those of a list all the same.
     let disorder = "local t = {} for i = 9, 1, -1 do t[i] = { i, { i }, x = i } end return t";
-    let items: Vec<_> = (1..=9).map(|i| format!(r#"{{"$map":[[1,{i}],[2,[{i}]],["x",{i}]]}}"#)).collect();
+    let items: Vec<_> =
+        (1..=9).map(|i| format!(r#"{{"$map":[[1,{i}],[2,[{i}]],["x",{i}]]}}"#)).collect();
     assert_eq!(world.ok(disorder), format!("[{}]", items.join(",")));
 }

@@ -4,14 +4,16 @@ use super::Walk;
 use crate::runtime::luau::templates::lexer::Token;
 use crate::runtime::luau::templates::names::{Arguments, Root, Value};
 
-/// An expression that may be assigned to: its value, the variable that it begins with, and whether it is just that.
+/// An expression that may be assigned to: its value, the variable that it begins with, and whether
+/// it is just that.
 pub(super) struct Place<'a> {
     pub(super) value: Value<'a>,
     pub(super) root: Option<Root<'a>>,
     pub(super) is_variable: bool,
 }
 
-const OPERATORS: [&str; 16] = ["+", "-", "*", "/", "//", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"];
+const OPERATORS: [&str; 16] =
+    ["+", "-", "*", "/", "//", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"];
 
 impl<'a> Walk<'_, 'a> {
     pub(super) fn expressions(&mut self) -> Vec<Value<'a>> {
@@ -49,7 +51,8 @@ impl<'a> Walk<'_, 'a> {
                 self.type_();
                 value = value.cast();
             }
-            let after = OPERATORS.into_iter().find(|operator| self.is(operator)).unwrap_or_default();
+            let after =
+                OPERATORS.into_iter().find(|operator| self.is(operator)).unwrap_or_default();
             let is_left = prefix.is_empty() && matches!(before, "" | "and" | "or");
             let decides = matches!(after, "and" | "or") || (after.is_empty() && is_condition);
             if prefix == "not" || (is_left && decides) {
@@ -120,7 +123,8 @@ impl<'a> Walk<'_, 'a> {
                 self.expression();
                 self.take("]");
                 self.take("=");
-            } else if self.name_ahead(0).is_some() && matches!(self.peek(1), Some(Token::Sign("="))) {
+            } else if self.name_ahead(0).is_some() && matches!(self.peek(1), Some(Token::Sign("=")))
+            {
                 self.at += 2;
             }
             self.expression();
@@ -160,11 +164,18 @@ impl<'a> Walk<'_, 'a> {
                     self.at += 1;
                     self.expression();
                     self.take("]");
-                    let index =
-                        format!("{:?}", self.tokens[from..self.at].iter().map(|(_, token)| token).collect::<Vec<_>>());
+                    let index = format!(
+                        "{:?}",
+                        self.tokens[from..self.at]
+                            .iter()
+                            .map(|(_, token)| token)
+                            .collect::<Vec<_>>()
+                    );
                     place.value = place.value.index(&index);
                 }
-                Some(Token::Sign("<")) if matches!(self.peek(1), Some(Token::Sign("<"))) => self.angles(),
+                Some(Token::Sign("<")) if matches!(self.peek(1), Some(Token::Sign("<"))) => {
+                    self.angles()
+                }
                 Some(Token::Sign("(" | "{") | Token::Text(_) | Token::InterpolationStart) => {
                     let at = self.place();
                     let arguments = self.arguments(place.root);
@@ -229,7 +240,9 @@ impl<'a> Walk<'_, 'a> {
     fn arguments(&mut self, root: Option<Root<'a>>) -> Arguments<'a> {
         let is_require = matches!(root, Some(Root::Global("require")));
         let text = match (self.tokens.get(self.at), self.tokens.get(self.at + 1)) {
-            (Some((at, Token::Text(text))), _) | (_, Some((at, Token::Text(text)))) => Some((*at, text)),
+            (Some((at, Token::Text(text))), _) | (_, Some((at, Token::Text(text)))) => {
+                Some((*at, text))
+            }
             _ => None,
         };
         // An escape could spell any name; who writes one here is on their own.
@@ -247,7 +260,8 @@ impl<'a> Walk<'_, 'a> {
         } else {
             let values = self.expressions();
             // A call may have several results, or none.
-            let ends_in_call = !matches!(self.tokens.get(self.at - 1), Some((_, Token::Word(_) | Token::Number)));
+            let ends_in_call =
+                !matches!(self.tokens.get(self.at - 1), Some((_, Token::Word(_) | Token::Number)));
             self.take(")");
             let is_open = ends_in_call && values.last().is_some_and(Value::is_unknown);
             return self.settled(root, Arguments { values, is_open });
@@ -282,7 +296,8 @@ impl<'a> Walk<'_, 'a> {
     }
 }
 
-/// Whether an operator, with this word for nothing on its other side, says of what is on this side that it is not null.
+/// Whether an operator, with this word for nothing on its other side, says of what is on this side
+/// that it is not null.
 fn is_comparison(operator: &str, other: &str) -> bool {
     matches!((operator, other), ("==", "" | "null") | ("~=", "null"))
 }

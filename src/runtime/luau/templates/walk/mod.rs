@@ -1,8 +1,9 @@
-//! Luau's grammar, as far as it takes to know what each name in a source means; `names` judges them.
+//! Luau's grammar, as far as it takes to know what each name in a source means; `names` judges
+//! them.
 //!
-//! For sources that the compiler has accepted, which is also what bounds how deep this recurses: there is nothing to
-//! complain about here. Precedence does not matter, types are passed over. Where a future grammar is not understood it goes
-//! on with the next token.
+//! For sources that the compiler has accepted, which is also what bounds how deep this recurses:
+//! there is nothing to complain about here. Precedence does not matter, types are passed over.
+//! Where a future grammar is not understood it goes on with the next token.
 
 mod expressions;
 #[cfg(test)]
@@ -18,11 +19,13 @@ use super::names::{Names, Value};
 pub(super) struct Seen {
     /// What is wrong, and where.
     pub(super) findings: Vec<(At, String)>,
-    /// The names that it requires by a plain string, with their places. What is computed cannot be known.
+    /// The names that it requires by a plain string, with their places. What is computed cannot be
+    /// known.
     pub(super) requires: Vec<(At, String)>,
 }
 
-/// Goes through a source. `is_template`: the function that it returns gets `ctx`, under whatever name.
+/// Goes through a source. `is_template`: the function that it returns gets `ctx`, under whatever
+/// name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     let tokens = tokens(source);
     let mut walk = Walk {
@@ -63,8 +66,8 @@ struct Walk<'t, 'a> {
 }
 
 const KEYWORDS: [&str; 21] = [
-    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not", "or",
-    "repeat", "return", "then", "true", "until", "while",
+    "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local",
+    "nil", "not", "or", "repeat", "return", "then", "true", "until", "while",
 ];
 
 const ASSIGNMENTS: [&str; 9] = ["=", "+=", "-=", "*=", "/=", "//=", "%=", "^=", "..="];
@@ -156,7 +159,10 @@ impl<'a> Walk<'_, 'a> {
             "break" => self.at += 1,
             "continue" if !self.goes_on() => self.at += 1,
             "export" if matches!(self.peek(1), Some(Token::Word("type"))) => self.type_statement(1),
-            "type" if self.name_ahead(1).is_some() || matches!(self.peek(1), Some(Token::Word("function"))) => {
+            "type"
+                if self.name_ahead(1).is_some()
+                    || matches!(self.peek(1), Some(Token::Word("function"))) =>
+            {
                 self.type_statement(0);
             }
             _ => self.other_statement(),
@@ -165,13 +171,17 @@ impl<'a> Walk<'_, 'a> {
 
     /// Whether `local` or `const` begins a declaration.
     fn declares(&self) -> bool {
-        self.is("local") || self.name_ahead(1).is_some() || matches!(self.peek(1), Some(Token::Word("function")))
+        self.is("local")
+            || self.name_ahead(1).is_some()
+            || matches!(self.peek(1), Some(Token::Word("function")))
     }
 
     /// Whether a name that may be a keyword is a variable here.
     fn goes_on(&self) -> bool {
         match self.peek(1) {
-            Some(Token::Sign(sign)) => ASSIGNMENTS.contains(&sign) || [".", ":", "[", "(", "{", ","].contains(&sign),
+            Some(Token::Sign(sign)) => {
+                ASSIGNMENTS.contains(&sign) || [".", ":", "[", "(", "{", ","].contains(&sign)
+            }
             Some(Token::Text(_)) => true,
             _ => false,
         }
@@ -245,7 +255,8 @@ impl<'a> Walk<'_, 'a> {
         self.take("(");
         let mut gets_ctx = gets_ctx;
         for name in self.bindings() {
-            // Under its own name `ctx` is taken for what it says, unless the script treats it as something of its own.
+            // Under its own name `ctx` is taken for what it says, unless the script treats it as
+            // something of its own.
             let is_sure = std::mem::take(&mut gets_ctx);
             if is_sure || name == "ctx" {
                 self.names.declare_ctx(name, !is_sure);
@@ -301,10 +312,15 @@ impl<'a> Walk<'_, 'a> {
         if self.functions == 0 && self.is_template && self.take("function") {
             return self.function_body(false, true);
         }
-        let is_empty = self.is_any(&["end", "else", "elseif", "until", ";"]) || self.peek(0).is_none();
+        let is_empty =
+            self.is_any(&["end", "else", "elseif", "until", ";"]) || self.peek(0).is_none();
         let values = if is_empty { vec![Value::literal("nil")] } else { self.expressions() };
         if self.functions == 0 {
-            self.names.returned(at, values.into_iter().next().unwrap_or_default(), self.is_template);
+            self.names.returned(
+                at,
+                values.into_iter().next().unwrap_or_default(),
+                self.is_template,
+            );
         }
     }
 

@@ -22,9 +22,13 @@ fn assert_found(source: &str, expected: &[&str]) {
 #[test]
 fn every_way_to_write_a_require_is_found() {
     let source = "local a = require('a')\nlocal b = require \"b\"\nlocal c = require [[c]]\nrequire(\n  'd').x()";
-    let expected = [(1, "a"), (2, "b"), (3, "c"), (5, "d")].map(|(line, name)| (line, name.to_owned()));
+    let expected =
+        [(1, "a"), (2, "b"), (3, "c"), (5, "d")].map(|(line, name)| (line, name.to_owned()));
     assert_eq!(required(source), expected);
-    assert_eq!(required("return `{ { x = `{ require('a') }` } } text` .. f(require('b'))").len(), 2);
+    assert_eq!(
+        required("return `{ { x = `{ require('a') }` } } text` .. f(require('b'))").len(),
+        2
+    );
 }
 
 #[test]
@@ -51,9 +55,15 @@ fn unknown_globals_are_found_with_the_nearest_name() {
     assert_found("return `a {x} b`", &["1: unknown global 'x'"]);
     assert_found(
         "os.time() wait(1)",
-        &["1: unknown global 'os'; timestamp.now() tells the time", "1: unknown global 'wait'; task.wait waits"],
+        &[
+            "1: unknown global 'os'; timestamp.now() tells the time",
+            "1: unknown global 'wait'; task.wait waits",
+        ],
     );
-    assert_found("t.x = 1 function u.v() end w += 1", &["1: unknown global 't'", "1: unknown global 'u'"]);
+    assert_found(
+        "t.x = 1 function u.v() end w += 1",
+        &["1: unknown global 't'", "1: unknown global 'u'"],
+    );
 }
 
 #[test]
@@ -61,8 +71,14 @@ fn locals_are_known_where_they_are_in_reach() {
     assert_found("do local x = 1 end return x", &["1: unknown global 'x'"]);
     assert_found("local x = x", &["1: unknown global 'x'"]);
     assert_found("repeat local done = true until done\nreturn done", &["2: unknown global 'done'"]);
-    assert_found("for i = 1, i do end for k, v in k do end", &["1: unknown global 'i'", "1: unknown global 'k'"]);
-    assert_found("local function f(a, ...) return a, f, ... end return a", &["1: unknown global 'a'"]);
+    assert_found(
+        "for i = 1, i do end for k, v in k do end",
+        &["1: unknown global 'i'", "1: unknown global 'k'"],
+    );
+    assert_found(
+        "local function f(a, ...) return a, f, ... end return a",
+        &["1: unknown global 'a'"],
+    );
     assert_found(
         "local t = {} function t:m() return self end function t.f() return self end",
         &["1: unknown global 'self'"],
@@ -82,8 +98,14 @@ fn wrong_members_of_ctx_are_found() {
         ("ctx.log.info 'x'", "call it with a colon: ctx.log:info(…)"),
         ("ctx.log:warning('x')", "ctx.log has no member 'warning'"),
         ("local kv = ctx.KV kv:put('k')", "ctx.KV has no member 'put'"),
-        ("local event = ctx:event() return event.nam", "the event has no member 'nam'; did you mean 'name'?"),
-        ("return function() return ctx.GlobalKV:fnd() end", "ctx.GlobalKV has no member 'fnd'; did you mean 'find'?"),
+        (
+            "local event = ctx:event() return event.nam",
+            "the event has no member 'nam'; did you mean 'name'?",
+        ),
+        (
+            "return function() return ctx.GlobalKV:fnd() end",
+            "ctx.GlobalKV has no member 'fnd'; did you mean 'find'?",
+        ),
         (
             "ctx.Runtime:setTenantState({})",
             "ctx.Runtime has no member 'setTenantState'; did you mean 'settenantstate'?",
@@ -93,9 +115,16 @@ fn wrong_members_of_ctx_are_found() {
         ("return string.trim('x'), `{table.lenght}`", "string has no member 'trim'"),
     ] {
         let findings = found(&handler(body));
-        assert_eq!(findings.first().map(String::as_str), Some(format!("2: {expected}").as_str()), "{body}");
+        assert_eq!(
+            findings.first().map(String::as_str),
+            Some(format!("2: {expected}").as_str()),
+            "{body}"
+        );
     }
-    assert_found("return function(c) return c.kv end", &["1: ctx has no member 'kv'; did you mean 'KV'?"]);
+    assert_found(
+        "return function(c) return c.kv end",
+        &["1: ctx has no member 'kv'; did you mean 'KV'?"],
+    );
     assert_found("local function f(ctx) return ctx.x end", &["1: ctx has no member 'x'"]);
     assert_found("local ctx = ... return ctx.x", &["1: ctx has no member 'x'"]);
     assert_found("local s = string return s.nope", &["1: string has no member 'nope'"]);
@@ -119,15 +148,22 @@ fn what_may_be_right_is_left_alone() {
         "return _G.anything, ctx_of",
     ] {
         let findings = found(source);
-        assert!(findings.iter().all(|finding| finding.contains("ctx_of")), "{source}: {findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.contains("ctx_of")),
+            "{source}: {findings:?}"
+        );
     }
 }
 
 #[test]
 fn findings_have_the_place_of_the_name() {
-    let source = "local x = 'ä'; local y = pritn(x)\nreturn function(ctx)\n\treturn ctx . KV:gett('k')\nend";
-    let places: Vec<_> =
-        walk(source.as_bytes(), true).findings.into_iter().map(|(at, _)| (at.line, at.column)).collect();
+    let source =
+        "local x = 'ä'; local y = pritn(x)\nreturn function(ctx)\n\treturn ctx . KV:gett('k')\nend";
+    let places: Vec<_> = walk(source.as_bytes(), true)
+        .findings
+        .into_iter()
+        .map(|(at, _)| (at.line, at.column))
+        .collect();
     assert_eq!(places, [(1, 26), (3, 18)]);
 }
 
@@ -178,7 +214,8 @@ fn what_a_source_returns_is_found_if_it_will_not_do() {
 
 #[test]
 fn calls_that_lack_arguments_are_found() {
-    let handler = |body: &str| format!("return function(ctx) local f, k, s = print, 'k', {{}} {body} end");
+    let handler =
+        |body: &str| format!("return function(ctx) local f, k, s = print, 'k', {{}} {body} end");
     for (body, expected) in [
         ("ctx.KV:get('k')", "scopes missing: ctx.KV:get(key, scopes)"),
         ("ctx.KV:get(k)", "scopes missing: ctx.KV:get(key, scopes)"),
@@ -207,8 +244,10 @@ fn calls_that_lack_arguments_are_found() {
 
 #[test]
 fn a_field_of_the_event_that_decides_is_found() {
-    let found_in =
-        |body: &str| found(&format!("return function(ctx) local e = ctx:event() local d = e.data\n{body} end")).len();
+    let found_in = |body: &str| {
+        found(&format!("return function(ctx) local e = ctx:event() local d = e.data\n{body} end"))
+            .len()
+    };
     for (body, count) in [
         ("return d.nick or d.name", 1),
         ("return ctx:event().data.nick or 1", 1),
@@ -248,7 +287,10 @@ fn a_field_of_the_event_that_decides_is_found() {
         assert_eq!(found_in(right), 0, "{right}");
     }
     let found = found("return function(ctx) return ctx:event().data.nick or 1 end");
-    assert_eq!(found, ["1: a field of the event may be null, which counts as true; value(…) gives nil for it"]);
+    assert_eq!(
+        found,
+        ["1: a field of the event may be null, which counts as true; value(…) gives nil for it"]
+    );
 }
 
 #[test]

@@ -26,7 +26,9 @@ impl Walk<'_, '_> {
                     while self.take(".") {
                         self.at += 1;
                     }
-                    if self.is("(") && matches!(self.tokens.get(self.at - 1), Some((_, Token::Word("typeof")))) {
+                    if self.is("(")
+                        && matches!(self.tokens.get(self.at - 1), Some((_, Token::Word("typeof"))))
+                    {
                         self.brackets();
                     }
                     if self.is("<") {
@@ -53,7 +55,11 @@ impl Walk<'_, '_> {
                 self.brackets();
                 continue;
             }
-            depth = if self.is("<") { depth + 1 } else { depth.saturating_sub(usize::from(self.is(">"))) };
+            depth = if self.is("<") {
+                depth + 1
+            } else {
+                depth.saturating_sub(usize::from(self.is(">")))
+            };
             self.at += 1;
             if depth == 0 {
                 return;
