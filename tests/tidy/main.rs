@@ -3,7 +3,9 @@
 //!
 //! Reads the sources as text; runs nothing of the product.
 
+mod documents;
 mod imports;
+mod names;
 mod source;
 
 use std::fs;
@@ -244,38 +246,6 @@ fn every_thread_is_in_the_table_of_threads() {
         }
     }
     assert!(count > 5, "this test no longer finds the threads: it found {count}");
-}
-
-/// The targets of a Markdown file's relative links, without anchors.
-fn links(text: &str) -> Vec<&str> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let files = targets.map(|target| target.split('#').next().unwrap_or_default());
-    files.filter(|target| !target.is_empty() && !target.contains("://")).collect()
-}
-
-#[test]
-fn documents_link_only_to_what_is_there() {
-    let mut documents = vec![root().to_path_buf()];
-    documents.extend(
-        ["docs", "docs/decisions", "examples", "tests/data/wire", "vendor"]
-            .map(|folder| root().join(folder)),
-    );
-    for folder in documents {
-        for entry in fs::read_dir(&folder).expect("the folder is there") {
-            let path = entry.expect("it can be read").path();
-            if path.extension().is_none_or(|extension| extension != "md") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).expect("it is UTF-8");
-            for link in links(&text) {
-                assert!(
-                    folder.join(link).exists(),
-                    "{}: a link to {link}, which is not there",
-                    path.display()
-                );
-            }
-        }
-    }
 }
 
 #[test]
