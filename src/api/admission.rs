@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_share_a_budget_and_one_that_grew_holds_up_large_ones_only() {
+    fn answers_share_a_budget_and_a_grown_one_delays_large_ones() {
         let admission =
             Arc::new(Admission::new(amounts(9, 0, 100 * LARGE), amounts(9, 0, 60 * LARGE)));
         let large = |count: u64| usize::try_from(count * LARGE).expect("it fits");

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_description_has_each_method_parameter_status_and_token_of_the_table() {
+    fn the_description_follows_the_table_of_routes() {
         let description = description();
         let paths = description["paths"].as_object().expect("an object");
         let count: usize = paths.values().map(|path| path.as_object().map_or(0, Map::len)).sum();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere_and_no_operation_is_named_twice() {
+    fn references_resolve_and_operation_names_are_unique() {
         let description = description();
         let mut ids = Vec::new();
         let mut open = vec![&description];

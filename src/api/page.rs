@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_one_nonce_and_nothing_that_is_inline_or_foreign() {
+    fn the_policy_allows_one_nonce_and_nothing_foreign() {
         let policy = policy("abc");
         assert_eq!(policy.matches("'nonce-abc'").count(), 2);
         assert!(policy.starts_with("default-src 'none'; "));

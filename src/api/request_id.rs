@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use crate::dispatch::RequestId;
-use crate::dispatch::worker_like::next_request_id;
+use crate::dispatch::Ticket;
+use crate::dispatch::worker_like::next_ticket;
 use crate::net::http::RequestHead;
 
 /// The header, in requests and in answers.
@@ -18,17 +18,17 @@ const GIVEN_MAX_BYTES: usize = 64;
 
 /// A request's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestName {
+pub(super) struct RequestId {
     text: String,
-    request_id: RequestId,
+    ticket: Ticket,
 }
 
-impl RequestName {
+impl RequestId {
     /// That of the header, if it is one that can stand in a log as it is; else a new one.
     pub(super) fn of(head: &RequestHead) -> Self {
-        let request_id = next_request_id();
+        let ticket = next_ticket();
         let given = head.header(HEADER).filter(|text| is_harmless(text));
-        Self { text: given.map_or_else(|| request_id.to_string(), str::to_owned), request_id }
+        Self { text: given.map_or_else(|| ticket.to_string(), str::to_owned), ticket }
     }
 
     /// What goes back to the caller.
@@ -38,16 +38,16 @@ impl RequestName {
 
     /// Under which a job of this request is submitted: never the caller's, as two callers may
     /// choose the same.
-    pub(super) fn request_id(&self) -> RequestId {
-        self.request_id
+    pub(super) fn ticket(&self) -> Ticket {
+        self.ticket
     }
 }
 
 /// Says also under which name its dispatch goes, if that is another one.
-impl fmt::Display for RequestName {
+impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
-        let name = self.request_id.to_string();
+        let name = self.ticket.to_string();
         if name == self.text { Ok(()) } else { write!(f, ", dispatched as {name}") }
     }
 }
@@ -61,9 +61,9 @@ fn is_harmless(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(header: &str) -> RequestName {
+    fn of(header: &str) -> RequestId {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n");
-        RequestName::of(&RequestHead::parse(head, ([127, 0, 0, 1], 1).into()).expect("a head"))
+        RequestId::of(&RequestHead::parse(head, ([127, 0, 0, 1], 1).into()).expect("a head"))
     }
 
     #[test]
@@ -71,13 +71,13 @@ mod tests {
         let given = of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n");
         assert_eq!(given.as_str(), "Root=1-67891233-abcdef/a.b_c:d+e=");
         assert_ne!(
-            given.request_id(),
-            of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").request_id()
+            given.ticket(),
+            of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").ticket()
         );
     }
 
     #[test]
-    fn a_name_that_could_be_more_than_a_name_is_replaced_by_one_of_ours() {
+    fn a_doubtful_request_name_is_replaced_by_one_of_ours() {
         let long = format!("X-Request-Id: {}\r\n", "a".repeat(GIVEN_MAX_BYTES + 1));
         for header in [
             "",
@@ -88,7 +88,7 @@ mod tests {
             &long,
         ] {
             let id = of(header);
-            assert_eq!(id.as_str(), id.request_id().to_string(), "{header:?}");
+            assert_eq!(id.as_str(), id.ticket().to_string(), "{header:?}");
             assert_eq!(id.as_str().len(), 16);
         }
         assert_ne!(of("").as_str(), of("").as_str());

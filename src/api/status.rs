@@ -255,7 +255,7 @@ mod tests {
     use crate::wire::message::Health;
 
     #[test]
-    fn a_worker_speaks_for_its_own_tenants_and_its_sums_do_not_overflow() {
+    fn a_worker_counts_for_its_tenants_without_overflow() {
         let (first, second) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
         let mut figures = RuntimeFigures::default();
         figures.busiest = vec![(first, 1, 2), (second, 3, 4)];

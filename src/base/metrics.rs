@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_bucket_whose_end_it_does_not_exceed() {
+    fn a_duration_falls_into_the_bucket_that_ends_at_it() {
         let histogram = Histogram::default();
         for us in [0, 50, 51, 40_000_000, 40_000_001] {
             histogram.observe(Duration::from_micros(us));

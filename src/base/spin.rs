@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_found_with_one_look_and_what_comes_a_little_later_with_more() {
+    fn a_look_finds_what_is_there_and_what_comes_soon() {
         let spin = Spin::new();
         let mut looks = 0;
         let mut there_at = |look: u32| {

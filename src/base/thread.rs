@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_gives_way_is_scheduled_so_and_keeps_its_niceness() {
+    fn a_thread_that_gives_way_keeps_its_niceness() {
         // Of /proc/thread-self/stat the niceness (19th) and the policy (41st), behind the name,
         // which may have spaces.
         let scheduled = || {

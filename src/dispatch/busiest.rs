@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_tenants_with_skewed_load_the_busiest_are_found_and_never_overstated() {
+    fn of_many_tenants_the_busiest_are_found_not_overstated() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_with_more_than_its_share_is_found_among_others_that_never_come_again() {
+    fn a_tenant_above_its_share_is_found_among_passers_by() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         let mut others = 1_000_000;
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_minutes_ago_is_forgotten_and_the_span_says_how_far_back_it_goes() {
+    fn old_minutes_are_forgotten_and_the_span_says_so() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         for minute in 0..10_u32 {

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_without_an_answer_when_its_time_is_over_or_it_is_given_up() {
+    fn a_wait_ends_at_its_deadline_or_when_given_up() {
         let slot = Arc::new(Slot::default());
         assert!(!slot.is_answered(Instant::now()));
         assert!(!slot.is_answered(Instant::now() + Duration::from_millis(5)));

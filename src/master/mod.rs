@@ -609,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_file_is_written_whole_or_not_at_all_and_for_its_owner_only() {
+    fn a_token_file_is_written_whole_for_its_owner_only() {
         let folder = std::env::temp_dir().join(format!("mesophyll-tokens-{}", std::process::id()));
         fs::create_dir(&folder).expect("a folder");
         let path = folder.join("tokens.json");

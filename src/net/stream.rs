@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn connecting_to_a_unix_socket_that_accepts_nobody_has_a_deadline() {
+    fn connecting_to_a_deaf_unix_socket_has_a_deadline() {
         let place = Place::new("full");
         let missing = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("no file");
         assert_eq!(missing.kind(), ErrorKind::NotFound);

@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_fails_in_the_middle_says_so_and_a_lost_frame_is_noticed() {
+    fn a_failing_store_says_so_and_a_lost_frame_is_noticed() {
         let mut items: Vec<_> = everything().into_iter().map(Ok).collect();
         items.insert(2, Err(DbError::Unavailable("gone".to_owned())));
         assert!(matches!(read(&stream(items)), Err(StreamError::Store(text)) if text == "gone"));

@@ -386,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn global_keys_have_3_to_64_plain_characters_and_no_dot_at_an_end() {
+    fn global_keys_have_3_to_64_characters_and_no_outer_dot() {
         for key in ["abc", "a.b", "A-Z_09", &"k".repeat(64), "-_-"] {
             assert_eq!(check_global_key(key), Ok(()), "{key}");
         }

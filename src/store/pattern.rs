@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_that_folds_to_a_prefix_character_is_indexed_as_it() {
+    fn characters_that_fold_into_a_prefix_are_indexed_so() {
         for char in '\0'..=char::MAX {
             let folded = fold(char);
             if has_one_index_form(folded) {

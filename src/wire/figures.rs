@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_are_not_known_are_passed_over_and_so_is_what_a_newer_peer_adds_to_one() {
+    fn unknown_kinds_and_added_fields_are_passed_over() {
         let mut writer = Writer::default();
         writer.array(4);
         for (name, values) in [("patience", 1), ("memory", 1), ("spawns", 3), ("coroutines", 0)] {

@@ -114,7 +114,7 @@ fn every_golden_vector_is_decoded_and_encoded_to_the_same_bytes() {
 }
 
 #[test]
-fn what_the_reference_accepts_is_accepted_and_what_it_refuses_is_refused() {
+fn the_reference_and_we_accept_and_refuse_alike() {
     let cases = cases(ACCEPT);
     assert_eq!(cases.len(), 118);
     for case in cases {
@@ -131,7 +131,7 @@ fn what_the_reference_accepts_is_accepted_and_what_it_refuses_is_refused() {
 }
 
 #[test]
-fn the_bytes_that_the_documentation_shows_are_the_bytes_that_we_write() {
+fn the_documents_show_the_bytes_that_we_write() {
     let documentation = include_str!("../../docs/protocol.md");
     let list = KhronosValue::List(vec![KhronosValue::Integer(-1), KhronosValue::Null]);
     for (shown, bytes) in [

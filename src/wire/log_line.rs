@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_a_time_an_origin_and_what_is_known_of_what_it_is_about() {
+    fn a_line_has_a_time_an_origin_and_its_subject() {
         let about = [
             (WORKER, Value::from(1usize)),
             (TENANT, Value::from("guild:5")),
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_too_long_is_cut_so_that_a_master_reads_the_line_of_its_worker() {
+    fn a_long_message_is_cut_so_that_a_master_reads_the_line() {
         for char in ["x", "\u{1}", "𝄞", "\n", "\u{e0041}"] {
             for length in [8000, 8100, 8190, 100_000] {
                 let message = char.repeat(length);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_logged_is_read_with_its_fields_and_anything_else_is_not() {
+    fn a_line_of_a_worker_is_read_with_its_fields() {
         let about = [(TENANT, Value::from("guild:5")), (REQUEST_ID, Value::from("ab"))];
         let line = write("it \"ran\"", &about, WORKER_3);
         let line = line.trim_end();

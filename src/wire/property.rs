@@ -333,7 +333,7 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 #[test]
-fn damaged_messages_never_panic_and_never_decode_into_something_that_does_not_encode() {
+fn damaged_messages_never_panic_and_what_decodes_encodes() {
     let mut decoded = 0;
     let mut random = Random(1);
     let ours = [
@@ -439,7 +439,7 @@ fn a_health_of_an_older_or_a_newer_worker_is_understood() {
 }
 
 #[test]
-fn the_ready_of_an_older_worker_announces_nothing_that_it_does_not_do() {
+fn the_ready_of_an_older_worker_announces_nothing_new() {
     let extensions = vec!["x".to_owned()];
     let ready = Ready {
         version: "1".to_owned(),

@@ -161,7 +161,7 @@ fn wait_until_free(path: &Path) {
 }
 
 #[test]
-fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
+fn a_backup_cut_short_leaves_nothing_and_holds_up_none() {
     let folder = TempDir::new();
     let file = folder.path().join("store.redb");
     large_store(&file);
@@ -216,7 +216,7 @@ fn a_backup_that_is_cut_short_leaves_nothing_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_client_whose_disk_is_full_or_that_is_killed_costs_the_next_backup_nothing() {
+fn a_client_that_dies_costs_the_next_backup_nothing() {
     let folder = TempDir::new();
     let file = folder.path().join("store.redb");
     large_store(&file);
@@ -257,7 +257,7 @@ fn a_client_whose_disk_is_full_or_that_is_killed_costs_the_next_backup_nothing()
 }
 
 #[test]
-fn a_backup_that_cannot_be_made_is_told_before_anything_is_asked() {
+fn an_impossible_backup_is_told_before_any_request() {
     let folder = TempDir::new();
     let nobody = |args: &[&str]| -> Finished {
         let mut command = mesophyll(&[args, &["--api", "127.0.0.1:1"]].concat());

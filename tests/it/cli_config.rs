@@ -32,7 +32,7 @@ fn row<'s>(shown: &'s [(String, String, String)], name: &str) -> (&'s str, &'s s
 }
 
 #[test]
-fn each_value_is_shown_with_where_it_comes_from_and_no_secret_is() {
+fn each_value_is_shown_with_its_source_and_no_secret() {
     let variables = [
         ("MESOPHYLL_STORE", "postgres://me:hunter2@db/x?password=hunter2"),
         ("MESOPHYLL_API_SECRET", SECRET),

@@ -67,7 +67,7 @@ fn a_script_runs_in_the_vm_of_its_tenant() {
 }
 
 #[test]
-fn dropping_a_tenant_ends_what_it_has_running_and_keeps_its_data() {
+fn dropping_a_tenant_ends_its_events_and_keeps_its_data() {
     let master = Master::start(&[]);
     master.wait_ready();
     assert_eq!(master.dispatch("guild/1", "COUNT", "null"), (200, json!(1)));

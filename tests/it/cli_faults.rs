@@ -114,12 +114,12 @@ fn replay_badly(mode: &str) {
 }
 
 #[test]
-fn whatever_is_wrong_with_an_event_the_others_go_on_in_worker_processes() {
+fn bad_events_leave_others_alone_in_worker_processes() {
     replay_badly("process-pool");
 }
 
 #[test]
-fn whatever_is_wrong_with_an_event_the_others_go_on_in_worker_threads() {
+fn bad_events_leave_others_alone_in_worker_threads() {
     replay_badly("thread-pool");
 }
 
@@ -182,7 +182,7 @@ fn tasks_that_a_replay_ends_are_counted_in_the_log() {
 }
 
 #[test]
-fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
+fn missing_or_broken_templates_are_script_errors() {
     let syntax = TempDir::new();
     write(syntax.path(), "main.luau", "return function(ctx\n  return 1\nend");
     let none = TempDir::new();
@@ -222,7 +222,7 @@ fn templates_that_do_not_compile_or_are_not_there_are_script_errors() {
 }
 
 #[test]
-fn an_answer_that_is_larger_than_a_message_is_an_error_and_no_more() {
+fn an_answer_larger_than_a_message_is_only_an_error() {
     let folder = TempDir::new();
     let lines = [
         event("guild:1", "BIG", &format!(r#"{{"bytes":{}}}"#, 17 << 20)),
@@ -258,7 +258,7 @@ fn outcomes(replayed: &Finished) -> Vec<String> {
 }
 
 #[test]
-fn a_worker_that_is_killed_loses_what_it_was_doing_and_nothing_else() {
+fn a_killed_worker_loses_only_what_it_was_doing() {
     let (lost, kept) = (guild_on(0, 2), guild_on(1, 2));
     let mut input = String::new();
     for number in 0..4 {
@@ -383,7 +383,7 @@ fn expect_given_up(replayed: &Finished) {
 }
 
 #[test]
-fn a_signal_lets_a_replay_finish_what_it_began_for_half_of_the_stop_timeout() {
+fn a_signal_lets_a_replay_finish_what_it_began() {
     let running = replay_that_hangs(&["--stop-timeout", "2s"]);
     let workers = workers_of(running.pid());
     running.signal(Signal::TERM);

@@ -55,7 +55,7 @@ fn answered(stream: &mut TcpStream) -> Option<u16> {
 }
 
 #[test]
-fn a_thousand_slow_connections_leave_health_checks_and_others_their_answers() {
+fn slow_connections_leave_others_their_answers() {
     // Room for the sockets of both ends: the master inherits the limit, and ours come on top of
     // those of the other tests.
     descriptors();

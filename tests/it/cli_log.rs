@@ -8,7 +8,7 @@ use crate::support::binary::{Finished, Master, get_with, put, run, run_on, token
 use crate::support::process::{eventually, signal, workers_of};
 
 #[test]
-fn the_log_level_is_changed_while_it_runs_and_a_worker_that_starts_later_has_it_too() {
+fn a_changed_log_level_reaches_later_workers_too() {
     let master = Master::start(&["--log", "warn"]);
     master.wait_ready();
     let shown = master.command(&["log-level"]);
@@ -60,7 +60,7 @@ fn in_thread_pool_mode_there_is_one_level() {
 }
 
 #[test]
-fn a_level_that_changes_a_thousand_times_under_load_loses_no_dispatch_and_no_worker() {
+fn a_changing_log_level_loses_no_dispatch_under_load() {
     let master = Master::start(&["--log", "warn"]);
     master.wait_ready();
     let workers = workers_of(master.pid());
@@ -130,7 +130,7 @@ fn with_message<'l>(log: &'l [Value], text: &str) -> &'l Value {
 }
 
 #[test]
-fn each_line_of_a_log_in_json_says_whose_it_is_and_what_it_is_about() {
+fn each_line_of_a_json_log_says_its_origin_and_subject() {
     let master = Master::start(&["--log-format", "json", "--log", "debug", "--workers", "1"]);
     master.wait_ready();
     let pid = workers_of(master.pid())[&0];

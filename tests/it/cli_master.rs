@@ -29,7 +29,7 @@ fn dispatch(master: &Master, token: &str, args: &[&str]) -> Finished {
 }
 
 #[test]
-fn a_master_says_once_that_it_is_ready_and_stops_on_term_with_its_workers() {
+fn a_master_is_ready_once_and_stops_with_its_workers() {
     let master = Master::start(&[]);
     let expected = format!(
         r#"{{"ready":true,"listen":"{}","api":"{}","workers":2,"pid":{}}}"#,
@@ -79,7 +79,7 @@ fn an_event_that_is_under_way_at_the_stop_is_still_answered() {
 }
 
 #[test]
-fn an_event_that_outlives_the_stop_is_unknown_and_does_not_hold_it_up() {
+fn an_event_that_outlives_the_stop_does_not_hold_it_up() {
     for mode in ["process-pool", "thread-pool"] {
         let master = Master::start(&["--mode", mode, "--stop-timeout", "1s"]);
         master.wait_ready();
@@ -258,7 +258,7 @@ fn the_dispatch_command_says_that_the_tenant_is_not_subscribed() {
 }
 
 #[test]
-fn an_event_that_fails_while_nobody_waits_for_it_is_told_in_the_log() {
+fn a_nowait_event_that_fails_is_told_in_the_log() {
     for mode in ["process-pool", "thread-pool"] {
         let master = Master::start(&["--mode", mode]);
         assert_eq!(master.dispatch_with("guild/1", "FAIL", "1", "?nowait=true").0, 202);
@@ -272,7 +272,7 @@ fn an_event_that_fails_while_nobody_waits_for_it_is_told_in_the_log() {
 }
 
 #[test]
-fn an_event_as_large_as_a_message_may_be_passes_and_one_that_is_larger_does_not() {
+fn an_event_passes_up_to_the_size_of_a_message() {
     let master = Master::start(&["--workers", "1"]);
     let length = (16 << 20) - 1024;
     let (status, body) = master.dispatch("guild/1", "BYTES", &format!("{:?}", "x".repeat(length)));
@@ -459,7 +459,7 @@ fn workers_that_somebody_else_starts_attach_with_their_tokens() {
 }
 
 #[test]
-fn a_worker_starts_with_the_allow_list_and_its_token_and_nobody_sees_a_token_in_a_command_line() {
+fn a_worker_starts_with_few_variables_and_a_hidden_token() {
     let master = Master::start(&[]);
     master.wait_ready();
     let workers = workers_of(master.pid());
@@ -549,7 +549,7 @@ fn nobody_reads_the_log(format: &str) {
 }
 
 #[test]
-fn a_banned_tenant_is_refused_before_anything_is_sent_in_a_replay_too() {
+fn a_banned_tenant_is_refused_in_a_replay_too() {
     let folder = TempDir::new();
     let file = folder.path().join("store.redb");
     let store = mesophyll::store::open(&StoreUrl::Redb(file.clone())).expect("a new store");

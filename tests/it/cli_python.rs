@@ -12,11 +12,11 @@ use crate::support::skip::skipped;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/worker.py");
 
 #[test]
-fn a_worker_written_in_python_serves_tenants_and_uses_the_database() {
+fn a_worker_in_python_serves_tenants_and_uses_data() {
     let Some(python) = std::env::var_os("MESOPHYLL_TEST_PYTHON") else {
         let why =
             "set MESOPHYLL_TEST_PYTHON to a Python that has the packages websockets and msgpack";
-        return skipped("a_worker_written_in_python_serves_tenants_and_uses_the_database", why);
+        return skipped("a_worker_in_python_serves_tenants_and_uses_data", why);
     };
     let folder = TempDir::new();
     let tokens = folder.path().join("tokens.json");

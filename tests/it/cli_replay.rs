@@ -33,7 +33,7 @@ fn results_by_tenant(replayed: &Finished) -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn recorded_events_give_the_same_lines_in_both_modes_and_with_any_number_of_workers() {
+fn recorded_events_give_the_same_lines_in_every_mode() {
     let replay = |args: &[&str]| {
         let replayed = run(&[&["replay", RECORDED, "--in-flight", "1"], args].concat());
         replayed.expect(0, "22 events in ");
@@ -55,7 +55,7 @@ fn recorded_events_give_the_same_lines_in_both_modes_and_with_any_number_of_work
 }
 
 #[test]
-fn events_in_flight_together_give_every_tenant_the_same_results_and_lines_in_input_order() {
+fn events_in_flight_together_give_lines_in_input_order() {
     let one_by_one =
         run(&["replay", RECORDED, "--workers", "2", "--in-flight", "1", "--repeat", "4"]);
     let together =
@@ -70,7 +70,7 @@ fn events_in_flight_together_give_every_tenant_the_same_results_and_lines_in_inp
 }
 
 #[test]
-fn a_guild_of_thousands_of_members_travels_whole_and_its_members_are_counted() {
+fn a_guild_of_thousands_of_members_travels_whole() {
     let members: Vec<Value> = (0..9_000u64)
         .map(|number| {
             let user = json!({"id": (number << 22).to_string(), "username": format!("member-{number}"), "avatar": "a".repeat(32)});
@@ -159,7 +159,7 @@ fn a_reader_that_has_seen_enough_ends_the_replay_quietly() {
 }
 
 #[test]
-fn results_come_out_and_signals_are_obeyed_while_the_input_is_silent() {
+fn results_and_signals_pass_while_the_input_is_silent() {
     use std::io::Write;
     let command = mesophyll(&["replay", "-", "--workers", "1", "--templates", TEMPLATES]);
     let (running, mut stdin) = Running::start_open(command);

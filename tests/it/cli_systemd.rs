@@ -94,7 +94,7 @@ fn a_reload_that_is_refused_does_not_leave_systemd_waiting() {
 }
 
 #[test]
-fn a_master_whose_service_manager_does_not_listen_runs_all_the_same() {
+fn a_master_runs_though_its_service_manager_is_deaf() {
     let manager = Manager::new(UnixDatagram::unbound().expect("a socket"));
     let master = manager.start_master("/nonexistent/notify", &[]);
     master.wait_ready();

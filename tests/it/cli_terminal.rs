@@ -29,7 +29,7 @@ fn command_of(master: &Master, args: &[&str]) -> Command {
 }
 
 #[test]
-fn a_watch_in_a_pipe_shows_one_table_after_the_other_and_ends_with_who_reads_or_a_signal() {
+fn a_watch_in_a_pipe_ends_with_its_reader_or_a_signal() {
     let master = Master::start(&["--workers", "1"]);
     master.wait_ready();
     let watch = Running::start(command_of(&master, &["workers", "--watch"]));

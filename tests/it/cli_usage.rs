@@ -189,7 +189,7 @@ fn a_port_in_use_is_named_and_the_store_stays_as_it_is() {
 }
 
 #[test]
-fn a_token_file_that_cannot_be_used_is_named_and_its_tokens_are_not() {
+fn a_bad_token_file_is_named_and_its_tokens_are_not() {
     let folder = TempDir::new();
     let token = "a1".repeat(32);
     let good = format!(r#"{{"0": "{token}"}}"#);
@@ -230,7 +230,7 @@ fn a_token_file_that_cannot_be_used_is_named_and_its_tokens_are_not() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_ends_with_its_own_code_and_is_untouched() {
+fn a_store_that_cannot_be_opened_has_its_own_exit_code() {
     let folder = TempDir::new();
     for (name, content) in
         [("text.redb", "this is not a store\n".repeat(1000)), ("short.redb", "x".to_owned())]
@@ -292,7 +292,7 @@ fn a_misspelt_word_is_answered_with_the_one_that_was_meant() {
 }
 
 #[test]
-fn a_variable_that_nobody_knows_is_a_warning_once_and_its_value_stays_unsaid() {
+fn an_unknown_variable_is_one_warning_without_its_value() {
     let secret = "hunter2hunter2hunter2";
     let with = |args: &[&str], variables: &[(&str, &str)]| {
         let mut command = mesophyll(args);
@@ -331,7 +331,7 @@ fn a_variable_that_nobody_knows_is_a_warning_once_and_its_value_stays_unsaid() {
 }
 
 #[test]
-fn an_environment_that_is_no_text_is_told_and_never_taken_for_something_else() {
+fn an_environment_that_is_no_text_is_told() {
     let broken = OsStr::from_bytes(b"hunter2\xff");
     let with = |variable: &str, args: &[&str]| {
         let mut command = mesophyll(args);
@@ -356,7 +356,7 @@ fn an_environment_that_is_no_text_is_told_and_never_taken_for_something_else() {
 }
 
 #[test]
-fn white_space_at_a_secrets_ends_is_refused_and_at_a_tokens_cut_off() {
+fn white_space_is_refused_in_secrets_and_cut_off_tokens() {
     let with = |variable: &str, value: &str, args: &[&str]| {
         let mut command = mesophyll(args);
         command.env(variable, value);

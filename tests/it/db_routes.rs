@@ -118,7 +118,7 @@ fn a_state_set_by_one_request_is_seen_by_the_next() {
 }
 
 #[test]
-fn the_path_comes_before_the_method_before_the_tenant_before_the_body() {
+fn checks_go_from_path_to_method_to_tenant_to_body() {
     let master = Master::new();
     let too_large = vec![0; 2 * 1024 * 1024 + 1];
     for (method, target, body, status) in [

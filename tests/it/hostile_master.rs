@@ -55,7 +55,7 @@ fn ended(client: &MesophyllClient) -> ClientEnd {
 }
 
 #[test]
-fn a_refusal_is_told_in_one_short_line_without_control_characters() {
+fn a_refusal_is_one_short_line_without_control_characters() {
     let text = format!("\x1b[2J\x07no\u{9b}1m {}\nmore", "x".repeat(100_000));
     let address = master(move |mut socket| {
         let _ = socket.read(&mut [0; 4096]);
@@ -84,28 +84,26 @@ fn a_request_that_does_not_decode_is_answered_with_an_error() {
             .into_iter()
             .for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));
         while let Ok(message) = link.read() {
-            if let Ok(Incoming::Message(ClientMessage::DispatchResponse {
-                req_id: request_id,
-                result,
-            })) = ClientMessage::decode(&message.into_data())
+            if let Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) =
+                ClientMessage::decode(&message.into_data())
             {
-                answer_tx.send((request_id, result.map(drop))).unwrap_or_default();
+                answer_tx.send((req_id, result.map(drop))).unwrap_or_default();
             }
         }
     });
     let client = worker(address);
     for request in 1..=4 {
-        let (request_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
+        let (req_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
         let is_told = result
             .as_ref()
             .is_err_and(|text| text.starts_with("bad_input: the message does not decode: "));
-        assert!(request_id == request && is_told, "{request_id}: {result:?}");
+        assert!(req_id == request && is_told, "{req_id}: {result:?}");
     }
     client.stop();
 }
 
 #[test]
-fn a_master_that_asks_for_answers_and_takes_none_does_not_hold_up_the_workers_stop() {
+fn a_master_that_takes_no_answer_does_not_hold_up_a_stop() {
     let (full_tx, full_rx): (_, Receiver<()>) = bounded(1);
     let address = master(move |socket| {
         let mut link = tungstenite::accept(socket).expect("a handshake");
@@ -131,7 +129,7 @@ fn a_master_that_asks_for_answers_and_takes_none_does_not_hold_up_the_workers_st
 }
 
 #[test]
-fn a_master_that_accepts_and_says_nothing_does_not_hold_up_a_stop() {
+fn a_silent_master_does_not_hold_up_a_stop() {
     let (accepted_tx, accepted_rx) = bounded(1);
     let (hold_tx, hold_rx) = bounded::<()>(0);
     let address = master(move |mut socket| {

@@ -103,7 +103,7 @@ fn with_workers_that_somebody_else_starts() {
 }
 
 #[test]
-fn a_worker_that_is_stopped_hides_its_own_vms_for_the_time_and_no_others() {
+fn a_stopped_worker_hides_only_its_own_vms() {
     let master = Master::start(&[]);
     master.wait_ready();
     let guilds = [guild(0, 0), guild(1, 0)];

@@ -66,7 +66,7 @@ fn is_port_used(master: &Master) -> bool {
 }
 
 #[test]
-fn workers_of_a_master_have_its_socket_to_themselves_and_come_back_over_it() {
+fn a_masters_workers_have_its_socket_to_themselves() {
     let temporary = TempDir::new();
     let master = start(temporary.path(), "2");
     let socket = socket_of(&master);
@@ -147,7 +147,7 @@ fn garbage_on_the_socket_hurts_nobody() {
 }
 
 #[test]
-fn the_next_master_removes_what_a_killed_one_left_and_nothing_of_a_running_one() {
+fn a_master_removes_only_what_a_killed_one_left() {
     let temporary = TempDir::new();
     let (killed, running) = (start(temporary.path(), "1"), start(temporary.path(), "1"));
     let (left, kept) = (socket_of(&killed), socket_of(&running));

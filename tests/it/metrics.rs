@@ -163,7 +163,7 @@ fn every_dispatch_is_counted_once_with_worker_threads() {
 }
 
 #[test]
-fn a_worker_that_is_killed_and_restarted_shows_in_the_figures_with_the_reasons() {
+fn a_killed_worker_shows_in_the_figures_with_its_reason() {
     let master = Master::start(&["--workers", "1"]);
     master.wait_ready();
     let worker = workers_of(master.pid())[&0];

@@ -59,7 +59,7 @@ fn alerts_and_dashboard_name_only_figures_that_there_are() {
 }
 
 #[test]
-fn every_alert_says_what_it_means_and_leads_to_its_section_and_every_section_has_an_alert() {
+fn alerts_and_their_sections_belong_together() {
     let alerts: Vec<&str> = values(ALERTS, "alert").collect();
     assert!(alerts.len() > 20 && alerts.iter().collect::<BTreeSet<_>>().len() == alerts.len());
     for rule in ALERTS.split("- alert: ").skip(1) {
@@ -84,7 +84,7 @@ fn every_alert_says_what_it_means_and_leads_to_its_section_and_every_section_has
 }
 
 #[test]
-fn the_dashboard_asks_the_chosen_source_for_something_in_every_panel() {
+fn each_panel_asks_the_chosen_source_for_something() {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("a list");
     let mut ids = BTreeSet::new();
@@ -169,8 +169,8 @@ fn promtool_finds_nothing_to_say_about_a_scrape() {
 }
 
 #[test]
-fn promtool_takes_the_alert_rules_and_they_fire_when_they_should() {
-    let test = "promtool_takes_the_alert_rules_and_they_fire_when_they_should";
+fn promtool_takes_the_alerts_and_they_fire_when_due() {
+    let test = "promtool_takes_the_alerts_and_they_fire_when_due";
     if promtool(test, &["check", "rules", "packaging/prometheus-alerts.yml"], "") {
         promtool(test, &["test", "rules", "tests/data/alerts.yml"], "");
     }

@@ -101,7 +101,7 @@ fn what_workers_do_is_counted_by_kind_in_both_modes() {
 }
 
 #[test]
-fn a_worker_that_is_killed_begins_to_count_anew_and_its_process_is_another_one() {
+fn a_killed_worker_begins_to_count_anew() {
     let master = Master::start(&["--workers", "1", "--heartbeat-interval", "500ms"]);
     master.wait_ready();
     for _ in 0..5 {

@@ -11,7 +11,7 @@ use crate::support::binary::{Master, Running, TEMPLATES, mesophyll, run_on};
 use crate::support::process::{signal, workers_of};
 
 #[test]
-fn large_events_that_come_before_the_workers_are_ready_wait_for_them() {
+fn large_events_wait_for_workers_to_be_ready() {
     // More than may wait for a worker, all for one.
     let line = format!(
         "{{\"tenant\":\"guild:1\",\"name\":\"BYTES\",\"data\":\"{}\"}}\n",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, RequestId};
+use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
@@ -239,7 +239,7 @@ fn scripts_drops_and_errors_come_back_as_what_they_are() {
 }
 
 #[test]
-fn an_event_of_ten_mebibytes_arrives_whole_and_one_that_is_too_large_is_not_sent() {
+fn an_event_of_ten_mebibytes_arrives_whole() {
     let (_master, worker, conn) = master_and_worker();
     let json = |bytes: usize| {
         mesophyll::wire::json::event_data_from_json(format!("\"{}\"", "x".repeat(bytes)).as_bytes())
@@ -261,7 +261,7 @@ fn a_deadline_ends_the_wait_and_cancels_the_event_at_the_worker() {
         conn.dispatch_event(TENANT, named("HOLD"), Instant::now() + Duration::from_millis(50));
     assert_eq!(ended, Err(DispatchError::Deadline { sent: true }));
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
-    assert!(matches!(worker.told(), Told::Cancelled(TENANT, RequestId(_))));
+    assert!(matches!(worker.told(), Told::Cancelled(TENANT, Ticket(_))));
     assert_eq!(conn.in_flight(), 0);
     assert_eq!(dispatch(&conn, "AFTER"), Ok(text("AFTER")));
     // The answer of the cancelled event came before that of `AFTER`, and nobody waited for it.
@@ -276,11 +276,11 @@ fn dropping_a_pending_dispatch_gives_it_up() {
     drop(pending);
     assert_eq!(conn.in_flight(), 0);
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
-    assert!(matches!(worker.told(), Told::Cancelled(TENANT, RequestId(_))));
+    assert!(matches!(worker.told(), Told::Cancelled(TENANT, Ticket(_))));
 }
 
 #[test]
-fn a_newer_connection_replaces_the_older_and_the_olders_end_does_not_remove_it() {
+fn a_newer_connection_replaces_the_older_for_good() {
     let (master, worker, first) = master_and_worker();
     let pending = start(&first, TENANT, mesophyll::dispatch::Job::Dispatch(named("HOLD")), far());
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
@@ -297,7 +297,7 @@ fn a_newer_connection_replaces_the_older_and_the_olders_end_does_not_remove_it()
 }
 
 #[test]
-fn a_worker_that_goes_fails_what_is_pending_at_once_and_one_that_returns_is_found() {
+fn a_lost_worker_fails_its_pending_and_may_return() {
     let (master, worker, conn) = master_and_worker();
     let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("HOLD")), far());
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
@@ -311,7 +311,7 @@ fn a_worker_that_goes_fails_what_is_pending_at_once_and_one_that_returns_is_foun
 }
 
 #[test]
-fn of_workers_that_connect_at_once_the_one_that_stays_counts_as_the_newest() {
+fn of_workers_connecting_at_once_the_last_one_counts() {
     let master = Master::start(Duration::from_secs(5));
     for round in 1..=50 {
         let peers: Vec<_> = std::thread::scope(|scope| {
@@ -353,7 +353,7 @@ fn a_tenant_state_that_was_set_reaches_its_worker() {
 }
 
 #[test]
-fn a_state_that_finds_no_room_ends_the_link_and_whoever_learns_of_that_may_ask_the_database() {
+fn a_state_that_finds_no_room_ends_the_link() {
     let link_limits = LinkLimits { queue_bytes: 1 << 20, ..LinkLimits::default() };
     let master = Master::with(ServerConfig { link_limits, ..ServerConfig::new(1) });
     let mut peer = master.raw_peer();
@@ -365,7 +365,7 @@ fn a_state_that_finds_no_room_ends_the_link_and_whoever_learns_of_that_may_ask_t
     let answer = Answer::callback(move |result| {
         asked_tx.send((result, db.set_tenant_state(TENANT, &asked))).unwrap_or_default();
     });
-    conn.submit(TENANT, RequestId(1), Job::Dispatch(named("E")), far(), answer);
+    conn.submit(TENANT, Ticket(1), Job::Dispatch(named("E")), far(), answer);
     let (db, filled) = (master.db.clone(), conn.clone());
     let filler = std::thread::spawn(move || {
         let large = mesophyll::wire::json::event_data_from_json(
@@ -400,7 +400,7 @@ fn a_worker_tells_its_health_beside_its_heartbeats() {
 }
 
 #[test]
-fn a_peer_without_heartbeats_loses_its_link_and_other_traffic_does_not_save_it() {
+fn a_peer_without_heartbeats_loses_its_link() {
     let master = Master::start(Duration::from_millis(100));
     let mut peer = master.raw_peer();
     let chatter = std::thread::spawn(move || {
@@ -416,7 +416,7 @@ fn a_peer_without_heartbeats_loses_its_link_and_other_traffic_does_not_save_it()
 }
 
 #[test]
-fn a_reference_worker_is_ready_at_its_first_heartbeat_and_its_errors_are_script_errors() {
+fn a_reference_worker_is_ready_at_its_first_heartbeat() {
     let master = Master::start(Duration::from_secs(5));
     let mut peer = master.raw_peer();
     let hello = peer.read().expect("a frame").into_data();
@@ -427,21 +427,19 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat_and_its_errors_are_script_
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
     let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
-    let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(request_id), .. })) =
+    let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(req_id), .. })) =
         ServerMessage::decode(&next_message(&mut peer))
     else {
         panic!("a dispatch was expected")
     };
-    let answer = ClientMessage::DispatchResponse {
-        req_id: request_id,
-        result: Err("busy: not a kind here".to_owned()),
-    };
+    let answer =
+        ClientMessage::DispatchResponse { req_id, result: Err("busy: not a kind here".to_owned()) };
     peer.send(Message::binary(answer.encode())).expect("sent");
     assert_eq!(pending.wait(), Err(DispatchError::Script("busy: not a kind here".to_owned())));
 }
 
 #[test]
-fn garbage_is_skipped_until_sixteen_in_a_row_and_unknown_kinds_for_ever() {
+fn garbage_is_skipped_until_sixteen_in_a_row() {
     let master = Master::start(Duration::from_secs(5));
     let mut peer = master.raw_peer();
     let mut send = |bytes: &[u8]| peer.send(Message::binary(bytes.to_vec())).expect("sent");
@@ -477,7 +475,7 @@ fn an_answer_that_does_not_decode_ends_its_request_at_once() {
         let (answer_tx, answer_rx) = unbounded();
         conn.submit(
             TENANT,
-            RequestId(0x77),
+            Ticket(0x77),
             Job::Dispatch(named("E")),
             far(),
             Answer::channel(answer_tx),
@@ -568,7 +566,7 @@ fn a_worker_that_is_refused_ends_and_says_why() {
 }
 
 #[test]
-fn a_worker_of_ours_says_which_tenants_have_a_vm_and_is_asked_only_if_it_said_that_it_would() {
+fn a_worker_says_which_tenants_have_a_vm() {
     let master = Master::start(Duration::from_secs(5));
     let worker = Worker::start(&master);
     let conn = master.wait_ready();
@@ -595,7 +593,7 @@ fn a_worker_of_ours_says_which_tenants_have_a_vm_and_is_asked_only_if_it_said_th
 }
 
 #[test]
-fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_forgotten() {
+fn an_unanswered_query_ends_with_its_deadline_or_link() {
     let master = Master::start(DEADLINE);
     let mut peer = master.raw_peer();
     let ready = Ready { version: "ours".to_owned(), live_tenants: true, ..Ready::default() };
@@ -605,9 +603,9 @@ fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_for
     let (late, wrong, failed, last) = (ask(), ask(), ask(), ask());
     let mut asked = || loop {
         match ServerMessage::decode(&next_message(&mut peer)) {
-            Ok(Incoming::Message(ServerMessage::LiveTenants { req_id: request_id, ids })) => {
+            Ok(Incoming::Message(ServerMessage::LiveTenants { req_id, ids })) => {
                 assert_eq!(ids, [TENANT, TenantId::Guild(5)]);
-                break request_id;
+                break req_id;
             }
             Ok(Incoming::Message(ServerMessage::Hello { .. })) => {}
             other => panic!("{other:?}"),
@@ -619,8 +617,8 @@ fn a_question_that_is_not_answered_ends_with_its_deadline_or_its_link_and_is_for
     assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
     let yes =
         |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
-    let mut answer = |request_id, result| {
-        let message = ClientMessage::DispatchResponse { req_id: request_id, result };
+    let mut answer = |req_id, result| {
+        let message = ClientMessage::DispatchResponse { req_id, result };
         peer.send(Message::binary(message.encode())).expect("sent");
     };
     answer(ids[0], yes(2));

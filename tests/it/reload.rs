@@ -83,7 +83,7 @@ fn changes_while_events_come(args: &[&str]) {
 }
 
 #[test]
-fn a_tenant_s_template_changes_a_hundred_times_while_ten_thousand_events_come() {
+fn a_template_changes_often_while_many_events_come() {
     changes_while_events_come(&[]);
 }
 
@@ -195,17 +195,17 @@ fn rename(folder: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn a_template_directory_that_is_watched_is_picked_up_by_worker_processes() {
+fn a_watched_directory_is_picked_up_by_worker_processes() {
     a_directory_is_watched(&[]);
 }
 
 #[test]
-fn a_template_directory_that_is_watched_is_picked_up_by_worker_threads() {
+fn a_watched_directory_is_picked_up_by_worker_threads() {
     a_directory_is_watched(&["--mode", "thread-pool"]);
 }
 
 #[test]
-fn events_that_run_while_the_template_changes_finish_as_they_began() {
+fn events_running_at_a_change_finish_as_they_began() {
     let master = Master::start(&["--workers", "1"]);
     master.wait_ready();
     let slow = "ctx.KV:set('slow', 1, { 's' }) while not ctx.KV:get('release', { 'test' }) do task.wait(0.02) end";
@@ -238,7 +238,7 @@ fn events_that_run_while_the_template_changes_finish_as_they_began() {
 }
 
 #[test]
-fn a_tenant_that_is_subscribed_to_it_is_told_whenever_its_worker_starts() {
+fn a_subscribed_tenant_is_told_when_its_worker_starts() {
     let folder = TempDir::new();
     let template = "return function(ctx)
         local event = ctx:event()

@@ -163,8 +163,8 @@ fn keep(name: &str, picture: &str) {
 }
 
 #[test]
-fn the_page_shows_workers_tenants_and_errors_and_runs_nothing_that_a_tenant_wrote() {
-    let test = "the_page_shows_workers_tenants_and_errors_and_runs_nothing_that_a_tenant_wrote";
+fn the_page_shows_all_and_runs_no_text_of_a_tenant() {
+    let test = "the_page_shows_all_and_runs_no_text_of_a_tenant";
     let Some(mut scene) = Scene::start(test, &[]) else { return };
     scene.enter("not a token");
     scene.browser.wait_text("#gate-reason", "not a token");
@@ -481,9 +481,8 @@ fn the_keyboard_is_enough_and_the_token_is_in_memory_only() {
 }
 
 #[test]
-fn a_master_that_does_not_answer_is_told_with_the_age_of_what_is_shown_and_found_again() {
-    let test =
-        "a_master_that_does_not_answer_is_told_with_the_age_of_what_is_shown_and_found_again";
+fn an_unanswering_master_is_told_with_the_age_of_the_data() {
+    let test = "an_unanswering_master_is_told_with_the_age_of_the_data";
     let Some(mut scene) = Scene::start(test, &[]) else { return };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     // Long enough for a busy machine to show the workers before it has expired.

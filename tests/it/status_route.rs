@@ -106,7 +106,7 @@ fn expect_figures(args: &[&str], mode: &str) {
 }
 
 #[test]
-fn the_status_of_a_master_with_worker_processes_tells_what_they_did() {
+fn the_status_tells_what_worker_processes_did() {
     expect_figures(&[], "process-pool");
 }
 

@@ -144,7 +144,7 @@ impl Small {
 type Written = BTreeMap<String, BTreeSet<Option<u64>>>;
 
 #[test]
-fn a_full_disk_gives_errors_and_service_resumes_when_there_is_room() {
+fn a_full_disk_gives_errors_until_there_is_room() {
     let small = Small::start();
     let mut written = Written::new();
     for round in 0..4 {

@@ -160,9 +160,8 @@ fn write_until(db: &DbState, writer: usize, counted: &Counted, stop: &AtomicBool
 }
 
 #[test]
-fn a_server_that_goes_and_comes_back_costs_no_acknowledged_write() {
-    let Some(cluster) =
-        Cluster::start_new("a_server_that_goes_and_comes_back_costs_no_acknowledged_write")
+fn a_server_that_returns_costs_no_acknowledged_write() {
+    let Some(cluster) = Cluster::start_new("a_server_that_returns_costs_no_acknowledged_write")
     else {
         return;
     };

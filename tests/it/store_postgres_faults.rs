@@ -475,8 +475,8 @@ fn a_pool_of_dead_connections_costs_nobody_an_error() {
 }
 
 #[test]
-fn a_server_that_accepts_and_says_nothing_is_away_until_it_answers() {
-    if !is_there("a_server_that_accepts_and_says_nothing_is_away_until_it_answers") {
+fn a_silent_server_is_away_until_it_answers() {
+    if !is_there("a_silent_server_is_away_until_it_answers") {
         return;
     }
     // One thread: were it held for ever, nothing would serve again.
@@ -495,8 +495,8 @@ fn a_server_that_accepts_and_says_nothing_is_away_until_it_answers() {
 }
 
 #[test]
-fn a_statement_that_takes_too_long_is_unavailable_and_changes_nothing() {
-    if !is_there("a_statement_that_takes_too_long_is_unavailable_and_changes_nothing") {
+fn a_slow_statement_is_unavailable_and_changes_nothing() {
+    if !is_there("a_slow_statement_is_unavailable_and_changes_nothing") {
         return;
     }
     let it = Proxied::new(2);
@@ -577,8 +577,8 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
 /// docs/shutdown.md: what hangs longer than 15 s after the stop's timeout is not waited for.
 #[cfg(feature = "luau")]
 #[test]
-fn a_store_that_cannot_be_closed_does_not_keep_a_master_from_ending() {
-    if !is_there("a_store_that_cannot_be_closed_does_not_keep_a_master_from_ending") {
+fn a_store_that_does_not_close_lets_a_master_end() {
+    if !is_there("a_store_that_does_not_close_lets_a_master_end") {
         return;
     }
     let schema = Schema::migrated(Locale::Utf8);

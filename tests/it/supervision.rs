@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, RequestId};
+use mesophyll::dispatch::{Answer, Job, Ticket};
 use mesophyll::pool::process::supervisor::{Policy, State};
 use mesophyll::pool::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
@@ -113,7 +113,7 @@ fn a_child_gets_its_token_and_the_allow_list_and_nothing_else() {
 }
 
 #[test]
-fn a_child_that_ends_again_and_again_makes_the_worker_failed_after_the_policys_count() {
+fn a_child_that_keeps_ending_makes_the_worker_failed() {
     let folder = TempDir::new();
     let file = folder.path().join("starts");
     let (worker, changes_rx) =
@@ -175,7 +175,7 @@ fn a_kill_ends_and_reaps_the_child_for_good() {
 }
 
 #[test]
-fn a_panic_of_the_supervision_makes_its_worker_failed_and_leaves_no_child() {
+fn a_panic_of_the_supervision_leaves_no_child() {
     let folder = TempDir::new();
     let file = folder.path().join("pid");
     let script = format!("echo $$ > {}; exec sleep 600", file.display());
@@ -226,7 +226,7 @@ fn a_child_that_ignores_term_is_killed_after_its_grace() {
 }
 
 #[test]
-fn what_a_child_left_running_holds_up_neither_its_end_nor_the_next_start() {
+fn a_childs_leftovers_hold_up_no_end_and_no_start() {
     let folder = TempDir::new();
     let file = folder.path().join("left");
     // The process that is left behind holds the child's stdout, stderr and stdin.
@@ -265,7 +265,7 @@ fn a_child_that_never_connects_is_ended_and_started_again() {
 }
 
 #[test]
-fn a_dispatch_for_a_worker_that_is_away_ends_at_its_deadline_unsent() {
+fn a_dispatch_for_an_absent_worker_ends_unsent() {
     let (worker, _changes_rx) = worker("exec sleep 600", Policy::default());
     let before = Instant::now();
     let error = dispatch(&worker, Duration::from_millis(300));
@@ -377,7 +377,7 @@ fn an_answer_to_what_has_waited_may_ask_the_worker_again() {
     large.data = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES));
     external.worker.submit(
         TENANT,
-        RequestId(1),
+        Ticket(1),
         Job::Dispatch(large),
         Instant::now() + DEADLINE,
         answer,

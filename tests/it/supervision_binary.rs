@@ -101,7 +101,7 @@ const ONE_WORKER: [&str; 13] = [
 /// The real worker's executors cannot be made to hang from outside, so one that says that its own
 /// does takes its place.
 #[test]
-fn the_log_says_in_what_a_worker_hangs_and_how_long_and_its_tenant_is_quarantined() {
+fn the_log_says_in_which_event_a_worker_hangs() {
     let exchangeable = Exchangeable::start(&["--hang-timeout", "1s"]);
     let master = &exchangeable.master;
     exchangeable
@@ -171,9 +171,9 @@ fn clock_breaker(folder: &Path, test: &str) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again() {
+fn a_worker_whose_runtime_breaks_ends_with_code_70() {
     let folder = TempDir::new();
-    let test = "a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again";
+    let test = "a_worker_whose_runtime_breaks_ends_with_code_70";
     let Some(library) = clock_breaker(folder.path(), test) else { return };
     let when = folder.path().join("now");
     let exchangeable = Exchangeable::start(&[]);
@@ -203,7 +203,7 @@ fn a_worker_whose_runtime_breaks_ends_with_code_70_and_is_started_again() {
 }
 
 #[test]
-fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
+fn a_worker_runs_the_masters_program_though_its_file_is_gone() {
     let exchangeable = Exchangeable::start_as(true, &[]);
     let (master, file) = (&exchangeable.master, exchangeable.folder.join("mesophyll"));
     let mut worker = exchangeable.worker_after(0);
@@ -228,7 +228,7 @@ fn a_worker_is_of_the_masters_program_though_its_file_is_gone_or_another() {
 }
 
 #[test]
-fn a_master_whose_workers_cannot_be_started_says_why_each_time_and_at_its_end() {
+fn a_master_that_cannot_start_workers_says_why() {
     let folder = TempDir::new();
     let program = folder.path().join("worker");
     // Written by another process, as in `exchange`; it can be executed, but what it asks for is not
@@ -294,7 +294,7 @@ fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
 
 /// Ctrl-C in a terminal: the whole foreground group gets it.
 #[test]
-fn an_interrupt_of_the_masters_process_group_lets_what_is_under_way_finish() {
+fn an_interrupt_of_the_process_group_lets_events_finish() {
     let args = [
         "master",
         "--listen",

@@ -129,26 +129,20 @@ impl Peer {
     fn next_dispatch(&mut self) -> (TenantId, String, u64) {
         loop {
             let message = self.0.read().expect("a frame").into_data();
-            if let Ok(Incoming::Message(ServerMessage::DispatchEvent {
-                id,
-                event,
-                req_id: request_id,
-            })) = ServerMessage::decode(&message)
+            if let Ok(Incoming::Message(ServerMessage::DispatchEvent { id, event, req_id })) =
+                ServerMessage::decode(&message)
             {
                 return (
                     id,
                     event.name,
-                    request_id.expect("every event of a supervised worker is to be answered"),
+                    req_id.expect("every event of a supervised worker is to be answered"),
                 );
             }
         }
     }
 
-    fn answer(&mut self, request_id: u64) {
-        self.say(&ClientMessage::DispatchResponse {
-            req_id: request_id,
-            result: Ok(EncodedValue::null()),
-        });
+    fn answer(&mut self, req_id: u64) {
+        self.say(&ClientMessage::DispatchResponse { req_id, result: Ok(EncodedValue::null()) });
     }
 
     /// Waits until the master has ended the link.
@@ -167,7 +161,7 @@ fn hanging(ms: u64) -> ClientMessage {
 }
 
 #[test]
-fn a_worker_whose_executor_hangs_is_ended_and_the_tenant_that_it_hangs_in_is_to_blame() {
+fn a_hung_executor_ends_its_worker_and_blames_the_tenant() {
     let broken = Broken::new(hasty());
     for round in 1..=3 {
         let (mut peer, pid) = broken.connect();
@@ -186,7 +180,7 @@ fn a_worker_whose_executor_hangs_is_ended_and_the_tenant_that_it_hangs_in_is_to_
 }
 
 #[test]
-fn a_worker_that_hangs_while_it_drains_is_not_waited_for_and_its_tenant_is_to_blame_too() {
+fn a_worker_that_hangs_in_its_drain_is_not_waited_for() {
     let broken = Broken::new(Policy { drain_timeout: DEADLINE, ..hasty() });
     for round in 1..=3 {
         let (mut peer, pid) = broken.connect();
@@ -204,7 +198,7 @@ fn a_worker_that_hangs_while_it_drains_is_not_waited_for_and_its_tenant_is_to_bl
 }
 
 #[test]
-fn a_tenant_in_flight_at_three_deaths_is_quarantined_and_what_it_has_waiting_is_refused() {
+fn a_tenant_in_flight_at_three_deaths_is_quarantined() {
     let broken = Broken::new(hasty());
     let mut waits = None;
     for round in 1..=3 {
@@ -254,7 +248,7 @@ fn kills_and_restarts_by_operators_are_held_against_nobody() {
 }
 
 #[test]
-fn a_link_that_comes_and_goes_while_its_process_lives_ends_the_worker_as_failed() {
+fn an_unsteady_link_of_a_live_process_fails_the_worker() {
     let broken = Broken::new(hasty());
     let mut links = 0;
     while broken.worker.state() != State::Failed {
@@ -298,12 +292,12 @@ fn a_process_that_lives_but_is_silent_is_ended() {
 }
 
 #[test]
-fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
+fn a_restart_finishes_events_and_lets_new_ones_wait() {
     let broken = Broken::new(hasty());
     let (mut old, pid) = broken.connect();
     let by = Instant::now() + DEADLINE;
     let first = start(&*broken.worker, CULPRIT, Job::Dispatch(event("FIRST")), by);
-    let (_, name, request_id) = old.next_dispatch();
+    let (_, name, req_id) = old.next_dispatch();
     assert_eq!(name, "FIRST");
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     broken.wait("draining", |report| report.state == State::Draining);
@@ -311,14 +305,14 @@ fn a_restart_lets_what_is_in_flight_finish_and_what_comes_meanwhile_wait() {
     broken.worker.dispatch_event_nowait(CULPRIT, event("THIRD"), by).expect("it waits");
     assert_eq!((broken.worker.report().waiting, broken.worker.report().in_flight), (2, 1));
     assert!(!is_gone(pid), "it is not ended before it has answered");
-    old.answer(request_id);
+    old.answer(req_id);
     assert_eq!(first.wait(), Ok(EncodedValue::null()));
     broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     let (mut new, _) = broken.connect();
-    let (_, name, request_id) = new.next_dispatch();
+    let (_, name, req_id) = new.next_dispatch();
     assert_eq!(name, "SECOND");
-    new.answer(request_id);
+    new.answer(req_id);
     assert_eq!(second.wait(), Ok(EncodedValue::null()));
     assert_eq!(new.next_dispatch().1, "THIRD");
     broken.worker.wait_restarted(restarts, by).expect("it is ready");
@@ -360,7 +354,7 @@ fn a_restart_is_refused_once_the_worker_ends_for_good() {
 }
 
 #[test]
-fn a_worker_is_recycled_after_its_events_at_its_memory_and_at_its_age() {
+fn a_worker_is_recycled_by_events_memory_and_age() {
     let health = |events, memory_bytes| {
         ClientMessage::Health(Health { events, memory_bytes, ..Health::default() })
     };
@@ -417,7 +411,7 @@ fn a_worker_that_ignores_term_does_not_hold_up_its_restart() {
 }
 
 #[test]
-fn a_worker_that_is_killed_or_stopped_while_it_starts_stays_away() {
+fn a_worker_killed_while_it_starts_stays_away() {
     let broken = Broken::new(hasty());
     let starting = |report: &WorkerReport| report.state == State::Starting && report.pid.is_some();
     let pid = broken.wait("started", starting).pid.expect("it runs");

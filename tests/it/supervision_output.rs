@@ -87,7 +87,7 @@ fn exists(file: &Path) -> Option<()> {
 }
 
 #[test]
-fn both_outputs_reach_the_log_line_by_line_and_the_last_lines_are_told_with_the_death() {
+fn both_outputs_reach_the_log_line_by_line() {
     let script = "echo 'INFO  [x] ready'; echo to stderr >&2; i=1; while [ $i -le 60 ]; do echo line $i; i=$((i+1)); done; exit 9";
     let worker = worker(800, script, Policy { failures_in_window: 1, ..hasty() });
     let end = eventually("its end is told", || {
@@ -117,7 +117,7 @@ fn both_outputs_reach_the_log_line_by_line_and_the_last_lines_are_told_with_the_
 }
 
 #[test]
-fn a_worker_that_floods_its_output_is_not_held_up_and_does_not_fill_the_log() {
+fn a_worker_that_floods_its_output_does_not_fill_the_log() {
     let folder = TempDir::new();
     let done = folder.path().join("done");
     let script =
@@ -162,7 +162,7 @@ fn a_log_that_is_stuck_holds_up_no_worker() {
 }
 
 #[test]
-fn what_a_child_left_running_may_go_on_printing_and_holds_nothing_up() {
+fn a_childs_leftovers_may_print_and_hold_nothing_up() {
     let folder = TempDir::new();
     let file = folder.path().join("left");
     // The process that is left behind prints for ever into the socket that it inherited.

@@ -100,7 +100,7 @@ fn roll_at_least_three_times(master: &Master, events: &AtomicU64) {
 }
 
 #[test]
-fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
+fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
     let master = Master::start(&["--log", "info"]);
     master.wait_ready();
     let before = workers_of(master.pid());
@@ -122,7 +122,7 @@ fn a_rolling_restart_under_load_loses_nothing_and_doubles_nothing() {
 }
 
 #[test]
-fn a_rolling_restart_of_threads_under_load_loses_nothing_and_doubles_nothing() {
+fn a_rolling_restart_of_threads_loses_and_doubles_nothing() {
     let master = Master::start(&["--log", "info", "--mode", "thread-pool"]);
     master.wait_ready();
     under_load(&master, |events| roll_at_least_three_times(&master, events));
@@ -155,7 +155,7 @@ fn recycling_under_load_loses_nothing_either() {
 }
 
 #[test]
-fn one_rolling_restart_at_a_time_and_none_of_workers_that_somebody_else_starts() {
+fn one_rolling_restart_at_a_time_and_none_of_foreign_workers() {
     let master = Master::start(&["--log", "info", "--drain-timeout", "5m"]);
     master.wait_ready();
     let tenant = guild_on(0);
@@ -253,7 +253,7 @@ fn a_worker_is_killed_stays_away_and_is_restarted() {
 }
 
 #[test]
-fn one_worker_that_cannot_be_killed_now_does_not_keep_the_others_from_it() {
+fn one_worker_that_resists_does_not_protect_the_others() {
     let master = Master::start(&[
         "--mode",
         "thread-pool",
@@ -333,7 +333,7 @@ fn while_in_flight(
 }
 
 #[test]
-fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_lifts_it() {
+fn a_tenant_at_three_kills_is_quarantined_until_lifted() {
     let master = Master::start(&["--log", "info"]);
     master.wait_ready();
     let (culprit, neighbour) = (guild_on(0), "guild/16777223");
@@ -371,7 +371,7 @@ fn a_tenant_whose_worker_is_killed_three_times_is_quarantined_until_an_operator_
 }
 
 #[test]
-fn a_kill_9_at_any_step_of_a_rolling_restart_stops_it_and_breaks_nothing_else() {
+fn a_kill_at_any_step_stops_a_rolling_restart_only() {
     let master = Master::start(&["--log", "info", "--drain-timeout", "5m"]);
     master.wait_ready();
     // While it drains.
@@ -520,7 +520,7 @@ fn a_stop_does_not_wait_for_ever_for_a_worker_that_is_frozen() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_peers_that_say_nothing_or_read_nothing() {
+fn a_stop_does_not_wait_for_silent_peers() {
     let master = Master::start(&["--log", "info", "--stop-timeout", "4s", "--external-workers"]);
     let connect = |address, text: &str| {
         let mut socket = TcpStream::connect(address).expect("connect");

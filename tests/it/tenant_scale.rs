@@ -42,7 +42,7 @@ fn median(times: &[f64]) -> f64 {
 }
 
 #[test]
-fn memory_is_bounded_and_the_last_tenant_is_served_as_fast_as_the_first() {
+fn memory_is_bounded_and_the_last_tenant_is_served_fast() {
     let tenants = figure("MESOPHYLL_SCALE_TENANTS", 6000);
     let vms = figure("MESOPHYLL_SCALE_VMS", 300);
     let folder = TempDir::new();

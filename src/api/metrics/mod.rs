@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn no_family_is_there_twice_and_each_has_the_name_that_its_kind_asks_for() {
+    fn each_family_is_there_once_with_a_name_for_its_kind() {
         let text = text(&Figures::default(), &Own::default());
         let mut names = families(&text);
         names.sort_unstable();

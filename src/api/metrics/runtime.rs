@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_worker_does_not_tell_has_no_samples_and_what_never_happened_no_histogram() {
+    fn figures_a_worker_does_not_tell_have_no_samples() {
         let mut figures = RuntimeFigures::default();
         *figures.budget_mut(Budget::WallTime) = 2;
         figures.db_mut(DbCall::Find).failed = 1;

@@ -372,7 +372,7 @@ fn what_a_record_may_not_be_is_refused() {
 }
 
 #[test]
-fn a_long_list_is_sent_in_pieces_and_large_answers_share_a_budget() {
+fn a_long_list_is_sent_in_pieces_within_a_budget() {
     let fixture = serve(config());
     for number in 0..40 {
         let value = "x".repeat(10_000);
@@ -455,21 +455,20 @@ fn a_tenant_is_shown_with_all_that_it_has() {
 }
 
 #[test]
-fn every_answer_names_its_request_and_a_dispatch_goes_by_the_same_name_unless_the_caller_chose_it()
-{
+fn an_answer_and_its_dispatch_have_one_request_name() {
     let fixture = serve(config());
     let body = br#"{"name":"E","data":null}"#;
     let name_of = |headers: &str, method: &str, target: &str, body: &[u8]| {
         let answer = fixture.ask(method, target, headers, body);
         answer.header("x-request-id").unwrap_or_else(|| panic!("{target}: {answer:?}")).to_owned()
     };
-    let request_id =
-        || fixture.pool.last_request_id.lock().expect("a lock").expect("submitted").to_string();
+    let ticket =
+        || fixture.pool.last_ticket.lock().expect("a lock").expect("submitted").to_string();
     let name = name_of(&authorization(), "POST", "/i/dispatch-event/1", body);
-    assert_eq!(name, request_id());
+    assert_eq!(name, ticket());
     let chosen = format!("{}X-Request-Id: trace-1\r\n", authorization());
     assert_eq!(name_of(&chosen, "POST", "/i/dispatch-event/1", body), "trace-1");
-    assert_ne!(request_id(), name);
+    assert_ne!(ticket(), name);
     for (method, target) in
         [("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/livez"), ("GET", "/i/workers")]
     {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn the_page_needs_no_token_and_says_what_a_browser_may_do_with_it() {
+fn the_page_needs_no_token_and_has_a_policy() {
     let fixture = serve(config());
     let answer = fixture.ask("GET", "/", "", b"");
     assert_eq!(
@@ -48,7 +48,7 @@ fn the_page_needs_no_token_and_says_what_a_browser_may_do_with_it() {
 }
 
 #[test]
-fn the_page_has_no_other_method_and_no_parameter_so_that_no_token_is_put_into_its_address() {
+fn the_page_takes_no_parameter_and_no_other_method() {
     let fixture = serve(config());
     let answer = fixture.ask("HEAD", "/", "", b"");
     assert_eq!((answer.status, answer.text()), (200, ""));

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_written_is_no_panic_and_is_not_tried_for_each_line() {
+    fn a_log_that_cannot_be_written_is_not_tried_each_line() {
         for is_quiet in [false, true] {
             let inner = Broken { lines: AtomicU32::new(0), is_quiet };
             let logger = Steady { inner, failed_at: Mutex::new(None) };
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_after_a_failure_begins_anew_and_the_others_do_not() {
+    fn only_the_first_line_after_a_failure_begins_anew() {
         let logger = Steady {
             inner: Well::default(),
             failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)),

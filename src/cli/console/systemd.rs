@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_fed_only_while_the_supervision_loops_come_round() {
+    fn the_watchdog_is_fed_only_while_supervision_goes_round() {
         let mut progress = Progress::default();
         progress.message(READY, true, 0);
         assert_eq!(progress.message(READY, true, 0).as_deref(), Some("WATCHDOG=1"));

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn each_option_of_a_command_is_shown_with_a_value_and_nothing_else_is() {
+    fn exactly_the_options_of_a_command_are_shown() {
         let pool = |command: &'static Command, defaults| {
             let args = parse(command, &[]);
             (command, of_pool(&PoolConfig::from_options(&args, defaults).expect("valid")))

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_message_is_left_to_tungstenite_to_its_end_and_no_further() {
+    fn partial_messages_are_left_to_tungstenite_to_their_end() {
         let message = frame(FrameKind::Binary, KEY, b"after");
         for other in [
             frame(FrameKind::Ping, KEY, b"12345678"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_handshake_no_byte_of_the_first_frame_is_given_out_and_of_a_refusal_all_of_it() {
+    fn a_handshake_gives_out_no_frame_and_a_refusal_all() {
         let switching = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
         let mut input = Input::new(&[]);
         fill(&mut input, &switching[..20]);

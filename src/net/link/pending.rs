@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_map_takes_nothing_more_and_lets_the_others_be_answered() {
+    fn a_sealed_map_takes_no_more_and_answers_the_rest() {
         let pending = Pending::new(10);
         assert_eq!(pending.register(1, "a"), Registered::Waiting(1));
         pending.seal();

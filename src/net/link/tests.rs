@@ -297,7 +297,7 @@ fn a_peer_that_breaks_the_protocol_is_told_so() {
 }
 
 #[test]
-fn a_message_that_is_too_large_ends_the_link_with_1009_before_it_is_read() {
+fn a_message_too_large_ends_the_link_with_1009_unread() {
     let limits = LinkLimits { message_max_bytes: 1000, ..LinkLimits::default() };
     // The head of a frame of 1 GiB, and none of its bytes.
     let (code, _) = close_code_after(b"\x82\xff\0\0\0\0\x40\0\0\0\0\0\0\0", &limits);
@@ -305,7 +305,7 @@ fn a_message_that_is_too_large_ends_the_link_with_1009_before_it_is_read() {
 }
 
 #[test]
-fn what_the_handler_refuses_closes_with_its_code_though_the_peer_keeps_sending() {
+fn a_refusal_closes_with_its_code_while_the_peer_sends() {
     let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
     peer.send(Message::binary(b"close with 1007".to_vec())).expect("sent");
     // Unread bytes at the end would turn the close into a reset.
@@ -327,7 +327,7 @@ fn what_the_handler_refuses_closes_with_its_code_though_the_peer_keeps_sending()
 }
 
 #[test]
-fn a_peer_that_does_not_read_fills_the_queue_and_then_loses_the_link() {
+fn a_peer_that_does_not_read_loses_the_link() {
     let limits = LinkLimits {
         queue_bytes: 8 * 1024 * 1024,
         write_timeout: Duration::from_millis(400),
@@ -454,7 +454,7 @@ fn dropping_a_clone_of_the_sender_closes_nothing() {
 }
 
 #[test]
-fn a_refused_handshake_tells_status_and_text_and_a_silent_peer_times_out() {
+fn a_refused_handshake_tells_why_and_a_silent_one_ends() {
     let (listener, address) = listener();
     let server = std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().expect("accept");
@@ -512,7 +512,7 @@ fn requests_that_are_no_upgrade_are_refused() {
 }
 
 #[test]
-fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
+fn traffic_is_counted_and_awaited_pongs_are_timed() {
     let (seen_tx, seen_rx) = unbounded();
     let stats: Arc<LinkStats> = Arc::default();
     let service: Service = (Box::new(Recorder(seen_tx, stats.clone())), Box::new(NoPulse));
@@ -554,7 +554,7 @@ fn what_moves_is_counted_and_of_pongs_the_one_that_was_asked_for_is_timed() {
 }
 
 #[test]
-fn messages_sent_alone_and_through_the_queue_stay_in_their_senders_order_and_whole() {
+fn messages_stay_whole_and_in_their_senders_order() {
     const SENDERS: u8 = 4;
     const EACH: u16 = 2000;
     let (listener, address) = listener();
@@ -594,7 +594,7 @@ fn messages_sent_alone_and_through_the_queue_stay_in_their_senders_order_and_who
 }
 
 #[test]
-fn what_a_lone_sender_cannot_write_without_waiting_is_left_to_the_writer() {
+fn a_lone_sender_leaves_to_the_writer_what_would_block() {
     let (link, seen_rx, mut peer) = link_and_peer(&LinkLimits::default());
     let message = |number: u32| [&number.to_be_bytes()[..], &vec![b'x'; 60_000]].concat();
     // More than all buffers of the system between the two hold.

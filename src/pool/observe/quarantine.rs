@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_was_there_each_time_is_the_culprit_and_not_who_was_there_twice() {
+    fn the_tenant_at_every_death_is_the_culprit() {
         let quarantine = Quarantine::default();
         assert_eq!(died(&quarantine, [CULPRIT, INNOCENT], 0), []);
         assert_eq!(died(&quarantine, [CULPRIT, INNOCENT], 1), []);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_with_nobody_in_flight_blames_nobody_and_excuses_nobody() {
+    fn a_death_with_none_in_flight_blames_and_excuses_none() {
         let quarantine = Quarantine::default();
         died(&quarantine, [CULPRIT], 0);
         died(&quarantine, [CULPRIT], 1);

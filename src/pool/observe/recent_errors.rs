@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_error_is_one_entry_with_a_count_and_comes_first_again() {
+    fn the_same_error_is_one_entry_with_a_count() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
         let later = now + std::time::Duration::from_secs(5);
         errors.note(guild(1), "A", "script", &script("x"), now);

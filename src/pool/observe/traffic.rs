@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_counted_once_whether_it_is_sent_refused_or_dropped() {
+    fn an_answer_is_counted_once_however_it_ends() {
         let traffic = Arc::new(Traffic::new(2));
         let (first, second) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
         let answer = |tenant, kind| {

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_whole_whatever_the_pieces_and_with_the_level_that_they_name() {
+    fn lines_come_whole_with_the_level_that_they_name() {
         let (mut lines, lines_rx) = lines(100);
         let now = Instant::now();
         for piece in ["INFO  [x] a", "b\nDEBUG c\nthread 'x' pan", "icked\n\nERRORS d\nlast"] {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_keeps_its_fields_and_half_of_one_is_words_like_any_other() {
+    fn a_line_of_json_keeps_its_fields_and_half_of_one_is_text() {
         let (mut lines, lines_rx) = lines(100);
         let now = Instant::now();
         let line = r#"{"ts":"2026-01-02T03:04:05.678901Z","level":"debug","role":"worker","pid":1,"worker":9,"tenant":"guild:5","target":"tenant/guild:5","message":"a\nb"}"#;
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_stuck_drops_lines_and_says_so_when_it_moves_again() {
+    fn a_stuck_log_drops_lines_and_says_so_later() {
         let (mut lines, lines_rx) = lines(2);
         let now = Instant::now();
         for _ in 0..10 {

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_memory_below_what_a_worker_needs_does_not_start_one_after_the_other() {
+    fn a_memory_limit_too_low_does_not_recycle_for_ever() {
         let health = Health { memory_bytes: 64 << 20, ..Health::default() };
         let recycle = Recycle { memory_bytes: Some(1), ..Recycle::default() };
         assert_eq!(recycle.reason(Some(&health), MEMORY_SETTLES - Duration::from_millis(1)), None);

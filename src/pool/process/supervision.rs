@@ -478,7 +478,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_ends_again_and_again_is_told_a_few_times_a_minute() {
+    fn a_link_that_keeps_ending_is_logged_a_few_times_a_minute() {
         let start = Instant::now();
         let mut ends = LinkEnds::default();
         let told: Vec<Told> = (0..1000).map(|_| ends.note(start)).collect();

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn small_answers_leave_the_buffer_small_and_large_ones_soon_take_few_reads() {
+    fn the_buffer_grows_with_the_answers_that_come() {
         let mut buffers = DbBuffers::default();
         assert!(buffers.input().is_empty());
         for _ in 0..100 {

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_nothing_to_do_ends_and_the_next_job_starts_another() {
+    fn an_idle_thread_ends_and_the_next_job_starts_another() {
         let Held { crew, began_rx: _began_rx, go_tx, done } = held(1, 1, Duration::from_millis(5));
         drop(go_tx);
         for round in 1..=3 {

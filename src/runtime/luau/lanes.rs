@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heavy_get_everything_while_nobody_else_has_work_but_give_way() {
+    fn batch_work_gets_all_while_idle_but_gives_way() {
         let got = run(&[(1, Standing::Heavy, SLICE)], Duration::from_secs(1));
         assert_eq!(got[0], Duration::from_secs(1));
         let mut lanes = Lanes::new(SLICE);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_loop_do_not_pass_for_light_because_each_gets_little() {
+    fn many_loops_do_not_pass_for_interactive() {
         let mut lanes = Lanes::new(SLICE);
         let start = Instant::now();
         // A hundred that do a little and rest; then ten that never do.

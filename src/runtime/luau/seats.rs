@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn each_that_waits_asks_one_that_has_a_vm_to_give_it_up_the_longest_first() {
+    fn each_waiter_asks_the_longest_holder_of_a_vm() {
         let (mut seats, now) = (Seats::new(2), Instant::now());
         let a = seats.take(A).expect("free");
         seats.take(B);

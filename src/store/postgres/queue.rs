@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_is_nobody_else_s_and_forgets_whom_nobody_waits_for() {
+    fn a_full_lane_is_one_tenants_and_forgets_the_given_up() {
         let bench = Bench::new(SEVEN);
         for number in 0..POSTGRES_LANE_MAX as u64 {
             bench.push(LOUD, Access::Write, number).expect("room");

@@ -434,7 +434,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_that_is_not_understood_names_its_parameter_and_no_secret() {
+    fn a_bad_url_names_its_parameter_and_no_secret() {
         for (url, says) in [
             (
                 "postgres://h/d?sslmode=verify-full",
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_is_held_from_its_caller_s_leave_to_its_thread_s_end() {
+    fn an_attempt_is_held_until_its_thread_ends() {
         let is_over = Arc::new(AtomicBool::new(false));
         let before = HELD.fetch_add(1, Ordering::Relaxed);
         let dialled = Left(Arc::clone(&is_over));

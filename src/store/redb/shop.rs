@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_ordered_by_scope_key_and_version_and_give_back_the_key() {
+    fn rows_are_ordered_by_scope_key_and_version() {
         let rows = [
             at("", "abc", 1),
             at("a", "abc", i32::MIN),

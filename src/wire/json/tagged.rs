@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn each_value_has_the_form_that_the_interface_promises_and_reads_back() {
+    fn each_value_has_its_promised_form_and_reads_back() {
         let time: Timestamp = "2024-02-29T12:34:56.123456789Z".parse().expect("a time");
         let zone = TimeZone("Europe/London".to_owned());
         let strings = LazyStringMap(vec![

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_at_the_greatest_depth_needs_no_more_than_a_small_stack() {
+    fn a_value_at_the_greatest_depth_needs_a_small_stack() {
         let bytes = nested_lists(WIRE_DEPTH_MAX - 1);
         let work = move || {
             let checked = check(bytes.clone()).expect("deep enough");

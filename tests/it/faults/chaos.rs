@@ -180,7 +180,7 @@ fn storm(
 }
 
 #[test]
-fn links_that_break_lose_nothing_that_was_acknowledged_and_double_nothing() {
+fn broken_links_lose_no_acknowledged_event() {
     let seed = 5;
     let felt = |tally: &Tally| {
         tally.kinds.contains_key("ok") && tally.kinds.contains_key("OutcomeUnknown")
@@ -208,7 +208,7 @@ fn links_that_break_lose_nothing_that_was_acknowledged_and_double_nothing() {
 }
 
 #[test]
-fn bytes_that_change_on_the_way_leave_no_dispatch_without_an_outcome() {
+fn changed_bytes_leave_no_dispatch_without_an_outcome() {
     let felt = |tally: &Tally| tally.kinds.contains_key("ok") && tally.kinds.len() > 1;
     let often = |happened: &BTreeMap<Fault, u64>| {
         happened.get(&Fault::Corrupt).is_some_and(|times| *times > 10)

@@ -172,6 +172,6 @@ fn ten_thousand_clients_of_the_internal_api_keep_nobody_out() {
 }
 
 #[test]
-fn ten_thousand_clients_of_the_worker_facing_port_harm_no_worker() {
+fn ten_thousand_clients_of_the_workers_port_harm_no_worker() {
     flood(Master::listen);
 }

@@ -102,7 +102,7 @@ fn kill_under_load(
 }
 
 #[test]
-fn a_master_that_is_killed_under_load_leaves_no_worker_and_loses_nothing_and_the_next_one_serves() {
+fn a_killed_master_leaves_no_worker_and_loses_nothing() {
     let rounds =
         std::env::var("STRESS_MASTER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let mut random = Random::new(20);

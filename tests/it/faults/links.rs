@@ -22,7 +22,7 @@ fn expect_kinds(outcomes: &[Outcome], allowed: &[&str]) {
 }
 
 #[test]
-fn a_worker_that_sends_garbage_loses_its_link_each_time_and_the_log_says_so_a_few_times() {
+fn a_worker_that_sends_garbage_loses_its_link() {
     let scene = Scene::start("garbage");
     let outcomes = scene.meanwhile(|| {
         scene.wait_fault("garbage: round 20 closed with 1007");
@@ -35,7 +35,7 @@ fn a_worker_that_sends_garbage_loses_its_link_each_time_and_the_log_says_so_a_fe
 }
 
 #[test]
-fn messages_that_are_too_large_are_cut_off_before_they_take_memory() {
+fn messages_too_large_are_cut_off_before_taking_memory() {
     let scene = Scene::start("oversized");
     let outcomes = scene.meanwhile(|| {
         scene.wait_fault("oversized: round 1 closed with");
@@ -50,7 +50,7 @@ fn messages_that_are_too_large_are_cut_off_before_they_take_memory() {
 }
 
 #[test]
-fn large_answers_that_nobody_asked_for_take_one_message_of_memory() {
+fn large_unasked_answers_take_one_message_of_memory() {
     let scene = Scene::start("huge-answers");
     scene.meanwhile(|| {
         let answered = scene.dispatch("FIRST", "1", Duration::from_secs(60));
@@ -73,7 +73,7 @@ fn wait_flood(scene: &Scene, bytes: u64) {
 }
 
 #[test]
-fn messages_of_unknown_kinds_by_the_million_are_counted_and_skipped() {
+fn messages_of_unknown_kinds_are_counted_and_skipped() {
     let scene = Scene::start("unknown");
     let outcomes = scene.meanwhile(|| {
         wait_flood(&scene, 1 << 20);
@@ -87,7 +87,7 @@ fn messages_of_unknown_kinds_by_the_million_are_counted_and_skipped() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_are_dropped_and_those_that_somebody_did_are_not() {
+fn only_answers_to_requests_are_taken() {
     let scene = Scene::start("unasked");
     let outcomes = scene.meanwhile(|| {
         wait_flood(&scene, 1 << 20);
@@ -139,7 +139,7 @@ fn two_links_that_fight_for_one_worker_are_told_of_once() {
 }
 
 #[test]
-fn a_worker_that_reads_nothing_fills_a_bounded_queue_and_loses_its_link() {
+fn a_worker_that_reads_nothing_loses_its_link() {
     let scene = Scene::start("never-reads");
     let large = format!("\"{}\"", "x".repeat(4 << 20));
     let outcomes = scene.meanwhile(|| {
@@ -200,7 +200,7 @@ fn half_a_frame_and_then_nothing_is_a_silent_worker() {
 }
 
 #[test]
-fn a_worker_that_is_never_ready_gets_nothing_and_is_cut_off_again_and_again() {
+fn a_worker_never_ready_gets_nothing_and_is_cut_off() {
     let scene = Scene::with_heartbeats("never-ready", "1s");
     let outcome = scene.meanwhile(|| {
         scene.wait_fault("never ready: round 1");
@@ -260,7 +260,7 @@ fn what_a_worker_died_with_has_an_unknown_outcome_each() {
 }
 
 #[test]
-fn a_worker_that_never_says_which_tenants_have_a_vm_makes_no_error_and_holds_up_no_dispatch() {
+fn a_worker_silent_on_its_vms_holds_up_no_dispatch() {
     let scene = Scene::start("ignores-questions");
     scene.meanwhile(|| {
         assert_eq!(scene.dispatch("FIRST", "1", Duration::from_secs(60)).0, "ok");

@@ -167,7 +167,7 @@ fn a_worker_that_leaves_at_once_in_good_order_has_failed_too() {
 }
 
 #[test]
-fn a_worker_that_is_never_ready_is_ended_again_and_again_and_fails() {
+fn a_worker_never_ready_is_ended_until_it_has_failed() {
     let supervised = Supervised::with_heartbeats("never-ready", hasty(), Duration::from_secs(1));
     supervised.meanwhile(|| {
         let waited = supervised.dispatch(1, "EVENT", DEADLINE);
@@ -179,7 +179,7 @@ fn a_worker_that_is_never_ready_is_ended_again_and_again_and_fails() {
 }
 
 #[test]
-fn a_worker_that_beats_and_gets_nowhere_is_ended_with_what_it_hung_in() {
+fn a_worker_that_beats_but_hangs_is_ended_with_its_cause() {
     let supervised =
         Supervised::start("hangs", Policy { hang_timeout: Duration::from_secs(1), ..hasty() });
     supervised.meanwhile(|| {
@@ -194,7 +194,7 @@ fn a_worker_that_beats_and_gets_nowhere_is_ended_with_what_it_hung_in() {
 }
 
 #[test]
-fn a_worker_that_crashes_on_an_event_is_started_again_and_the_event_is_not_sent_again() {
+fn an_event_that_crashes_a_worker_is_not_sent_again() {
     let policy = Policy { failures_in_window: 100, failures_in_a_row: 100, ..hasty() };
     let supervised = Supervised::start("crashes-on-an-event", policy);
     supervised.meanwhile(|| {
@@ -233,7 +233,7 @@ fn a_worker_that_ignores_term_serves_until_it_is_killed() {
 }
 
 #[test]
-fn a_worker_that_prints_without_end_works_on_and_nobody_waits_for_its_output() {
+fn a_worker_that_prints_without_end_works_on() {
     let supervised = Supervised::start("floods-output", hasty());
     let lines = || match supervised.dispatch(1, "LINES", DEADLINE) {
         Ok(KhronosValue::Text(text)) => text.parse::<u64>().expect("a number"),

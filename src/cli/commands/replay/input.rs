@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_does_not_grow_memory_and_does_not_end_the_run() {
+    fn a_line_too_long_neither_grows_memory_nor_ends_the_run() {
         let mut input = vec![b'x'; LINE_MAX_BYTES * 2];
         input.extend_from_slice(b"\nnext\n");
         let lines = lines(&input);

@@ -112,7 +112,7 @@ const REFUSED: &[(&str, u16)] = &[
 ];
 
 #[test]
-fn what_is_not_one_clear_request_is_refused_and_the_connection_closed() {
+fn an_unclear_request_is_refused_and_the_connection_closed() {
     let fixture = serve(patient());
     REFUSED.iter().for_each(|(request, status)| fixture.assert_refused(request, *status));
 }
@@ -168,7 +168,7 @@ fn a_request_behind_a_refused_body_is_never_served() {
 }
 
 #[test]
-fn garbage_of_every_kind_gets_a_refusal_or_silence_and_harms_nobody() {
+fn garbage_gets_a_refusal_or_silence_and_harms_no_other() {
     let fixture = serve(patient());
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..300 {

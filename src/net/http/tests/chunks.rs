@@ -56,7 +56,7 @@ fn chunks_that_nobody_wanted_end_the_connection() {
 }
 
 #[test]
-fn what_is_not_one_clear_body_is_refused_and_the_connection_closed() {
+fn an_unclear_body_is_refused_and_the_connection_closed() {
     let fixture = chunked();
     let with = |headers: &str| HEAD.replace("Transfer-Encoding: chunked", headers);
     let requests = [

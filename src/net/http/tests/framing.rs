@@ -96,7 +96,7 @@ fn chunks_are_framed_for_1_1_and_plain_for_1_0() {
 }
 
 #[test]
-fn a_well_framed_request_that_is_answered_400_keeps_its_connection() {
+fn a_well_framed_request_keeps_its_connection_at_400() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
     for request in [
@@ -200,7 +200,7 @@ fn continue_is_not_said_when_there_is_nothing_to_wait_for() {
 }
 
 #[test]
-fn a_small_body_that_nobody_wanted_is_skipped_and_a_large_one_closes() {
+fn a_small_unread_body_is_skipped_and_a_large_one_closes() {
     let fixture = serve(patient());
     let mut client = fixture.connect();
     client.send(b"PUT /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 30000\r\n\r\n");

@@ -159,7 +159,7 @@ fn a_new_connection_takes_the_place_of_the_longest_idle_one() {
 }
 
 #[test]
-fn ten_times_as_many_half_open_connections_do_not_keep_one_out_that_speaks() {
+fn half_open_connections_do_not_keep_out_one_that_speaks() {
     let fixture = serve(HttpLimits { connections: 8, ..patient() });
     let mut half: Vec<_> = (0..80).map(|_| fixture.connect()).collect();
     for (number, client) in half.iter_mut().enumerate() {
@@ -220,7 +220,7 @@ fn of_too_many_silent_connections_the_oldest_is_told_so() {
 }
 
 #[test]
-fn peers_that_never_read_their_answers_do_not_keep_out_one_that_does() {
+fn peers_that_never_read_do_not_keep_out_one_that_does() {
     let fixture = serve(HttpLimits { connections: 4, stalled_after: SHORT, ..patient() });
     let mut stalled: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
     for client in &mut stalled {
@@ -258,7 +258,7 @@ fn when_every_connection_is_busy_a_new_one_gets_503() {
 }
 
 #[test]
-fn shutdown_ends_idle_connections_at_once_and_lets_busy_ones_finish() {
+fn shutdown_ends_idle_connections_and_finishes_busy_ones() {
     let fixture = serve(patient());
     let mut idle: Vec<_> = (0..5).map(|_| fixture.connect()).collect();
     idle[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");

@@ -31,7 +31,7 @@ fn lengths(batch: &Batch) -> Vec<usize> {
 }
 
 #[test]
-fn a_batch_is_everything_that_waits_in_order_and_small_messages_share_a_buffer() {
+fn a_batch_is_all_that_waits_and_small_ones_share_a_buffer() {
     let queue = queue(8, 10 * JOINED_BYTES);
     for len in [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES] {
         push(&queue, len).expect("room");
@@ -78,7 +78,7 @@ fn a_full_queue_refuses_at_once_by_messages_and_by_bytes() {
 }
 
 #[test]
-fn a_greedy_tenant_leaves_room_for_others_small_messages_and_errors() {
+fn a_greedy_tenant_leaves_room_for_others_and_errors() {
     let queue = queue(1_000_000, 64 * JOINED_BYTES);
     let push = |owner, bytes| queue.push(FrameKind::Binary, owner, vec![7; bytes]);
     let fill = |owner, bytes| std::iter::from_fn(|| push(owner, bytes).ok()).count();
@@ -128,7 +128,7 @@ fn one_message_of_any_size_fits_an_empty_queue() {
 }
 
 #[test]
-fn replies_leave_before_what_waits_are_bounded_and_alone_leave_at_the_end() {
+fn replies_leave_first_and_are_bounded() {
     let queue = queue(8, 100);
     push(&queue, 3).expect("room");
     queue.push_replies(b"\x8a\x01x");
@@ -173,7 +173,7 @@ fn a_waiting_writer_is_woken_by_a_message_and_by_the_end() {
 }
 
 #[test]
-fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
+fn a_callers_turn_is_for_one_and_only_on_an_empty_queue() {
     let queue = queue(8, 100);
     let turn = queue.callers_turn().expect("open").expect("free");
     assert!(queue.callers_turn().expect("open").is_none(), "another caller's");
@@ -192,7 +192,7 @@ fn a_callers_turn_is_had_by_one_and_only_while_nothing_is_before_it() {
 }
 
 #[test]
-fn what_a_caller_leaves_the_writer_gets_though_nothing_is_queued() {
+fn the_writer_gets_what_a_caller_leaves_unwritten() {
     let queue = queue(8, 100);
     queue.callers_turn().expect("open").expect("free").leave_rest_to_writer();
     assert!(queue.callers_turn().expect("open").is_none(), "the rest goes first");
@@ -200,7 +200,7 @@ fn what_a_caller_leaves_the_writer_gets_though_nothing_is_queued() {
 }
 
 #[test]
-fn a_writer_whose_pulse_is_due_has_its_turn_before_the_next_caller() {
+fn a_writer_whose_pulse_is_due_goes_before_callers() {
     let queue = std::sync::Arc::new(queue(8, 100));
     let turn = queue.callers_turn().expect("open").expect("free");
     let writers_queue = queue.clone();

@@ -59,7 +59,7 @@ fn being_ready_for_ten_seconds_resets_the_pause() {
 }
 
 #[test]
-fn five_failures_within_a_minute_make_it_failed_until_an_operator_restarts_it() {
+fn five_failures_in_a_minute_make_a_worker_failed() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     let mut now = start;
@@ -112,7 +112,7 @@ fn a_worker_that_is_not_ready_in_time_gets_term_then_kill() {
 }
 
 #[test]
-fn a_lost_link_sends_dispatches_to_the_queue_and_its_return_back() {
+fn a_lost_link_queues_dispatches_until_it_returns() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     assert_eq!(supervisor.step(Event::Disconnected, at(start, 50), 0.0), [Action::RouteToQueue]);
@@ -121,7 +121,7 @@ fn a_lost_link_sends_dispatches_to_the_queue_and_its_return_back() {
 }
 
 #[test]
-fn a_link_that_comes_and_goes_ends_the_process_and_in_the_end_the_worker() {
+fn an_unsteady_link_ends_the_process_and_then_the_worker() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     let mut now = start;
@@ -153,7 +153,7 @@ fn a_link_that_comes_and_goes_ends_the_process_and_in_the_end_the_worker() {
 }
 
 #[test]
-fn a_link_that_comes_and_goes_without_getting_ready_does_not_put_the_boot_timeout_off() {
+fn an_unready_link_does_not_put_off_the_boot_timeout() {
     let start = Instant::now();
     let policy = Policy { link_losses_in_window: usize::MAX, ..Policy::default() };
     let mut supervisor = Supervisor::new(Kind::Child, policy);
@@ -170,7 +170,7 @@ fn a_link_that_comes_and_goes_without_getting_ready_does_not_put_the_boot_timeou
 }
 
 #[test]
-fn a_worker_that_hangs_or_is_silent_gets_term_then_kill_and_comes_back() {
+fn a_hung_or_silent_worker_gets_term_then_kill() {
     let start = Instant::now();
     for (event, why) in [
         (Event::Unhealthy("it runs X".to_owned()), "(it runs X)"),
@@ -212,7 +212,7 @@ fn a_restart_drains_ends_and_starts_at_once_and_is_no_failure() {
 }
 
 #[test]
-fn a_worker_that_does_not_drain_is_ended_after_the_drain_timeout() {
+fn a_worker_that_does_not_drain_ends_after_the_timeout() {
     let start = Instant::now();
     let mut supervisor = ready_child(start);
     supervisor.step(Event::Restart(Why::new(Cause::Rolling, "rolling")), start, 0.0);

@@ -198,7 +198,7 @@ fn what_all_scripts_share_cannot_be_changed() {
 }
 
 #[test]
-fn a_memory_error_in_a_place_that_swallows_errors_is_still_the_end() {
+fn a_swallowed_memory_error_is_still_the_end() {
     let world = World::with_limits(tight());
     for code in [
         "pcall(table.sort, { 3, 2, 1 }, function() return string.rep('x', 2 ^ 30) end) return 'saved'",

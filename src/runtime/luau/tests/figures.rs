@@ -38,7 +38,7 @@ fn exceeded(world: &World) -> Vec<(Budget, u64)> {
 }
 
 #[test]
-fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
+fn an_exceeded_budget_counts_once_and_is_no_script_error() {
     for (budget, code) in [
         (
             Budget::Memory,
@@ -74,7 +74,7 @@ fn each_budget_that_is_exceeded_counts_once_and_is_no_script_error() {
 }
 
 #[test]
-fn a_tenant_whose_queue_is_full_counts_and_what_waits_and_runs_is_shown_until_it_has_gone() {
+fn a_full_queue_counts_and_waiting_and_running_are_shown() {
     let world = World::with_limits(LuauLimits {
         tenant_running: 3,
         tenant_waiting: 4,
@@ -107,7 +107,7 @@ fn a_tenant_whose_queue_is_full_counts_and_what_waits_and_runs_is_shown_until_it
 }
 
 #[test]
-fn errors_of_scripts_count_whether_or_not_somebody_waits_for_the_answer() {
+fn script_errors_count_with_and_without_a_waiter() {
     let world = World::new();
     world.err("error('boom')");
     world.err("return function( syntax");
@@ -121,7 +121,7 @@ fn errors_of_scripts_count_whether_or_not_somebody_waits_for_the_answer() {
 }
 
 #[test]
-fn running_time_is_without_what_was_waited_and_wall_time_with_it() {
+fn running_time_is_without_waits_and_wall_time_with_them() {
     let world = World::with_limits(LuauLimits { running: Duration::from_millis(200), ..tight() });
     assert_eq!(world.ok("task.wait(0.3) return 1"), "1");
     eventually(|| figures(&world).wall.count() == 1);
@@ -136,7 +136,7 @@ fn running_time_is_without_what_was_waited_and_wall_time_with_it() {
 }
 
 #[test]
-fn calls_to_the_database_are_timed_by_kind_and_their_failures_counted() {
+fn database_calls_are_timed_by_kind_with_their_failures() {
     let world = World::new();
     let call = |call: DbCall| {
         let figures = figures(&world);

@@ -146,7 +146,7 @@ fn dropping_ends_what_waits_and_what_loops_and_leaves_no_vm() {
 }
 
 #[test]
-fn eviction_races_with_events_and_drops_without_losing_an_answer() {
+fn eviction_races_with_events_and_loses_no_answer() {
     let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
     let limits = LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() };
     let config = LuauConfig {
@@ -184,7 +184,7 @@ fn eviction_races_with_events_and_drops_without_losing_an_answer() {
 }
 
 #[test]
-fn a_template_that_changed_is_read_before_the_next_event_and_kept_if_it_is_the_same() {
+fn a_changed_template_is_read_before_the_next_event() {
     let world = world(10, SOON);
     let put = |source: &str| world.db.put(TENANT, "main", &["template"], &format!("{source:?}"));
     let count = || world.submit_event(TENANT, "E", "null").text();
@@ -212,7 +212,7 @@ fn a_template_that_changed_is_read_before_the_next_event_and_kept_if_it_is_the_s
 }
 
 #[test]
-fn what_runs_finishes_in_its_own_vm_and_a_third_one_waits_for_the_first() {
+fn a_running_event_keeps_its_vm_and_a_third_vm_waits() {
     let world = world(10, SOON);
     let change = |number: usize| {
         let source = format!("return function(ctx) ctx.KV:get('k', {{ 's' }}) return {number} end");
@@ -244,7 +244,7 @@ fn what_runs_finishes_in_its_own_vm_and_a_third_one_waits_for_the_first() {
 }
 
 #[test]
-fn changes_race_with_drops_evictions_and_events_without_losing_an_answer() {
+fn changes_race_with_drops_and_lose_no_answer() {
     let templates = TemplateSource::Files(vec![("main.luau".to_owned(), COUNTS.to_owned())]);
     let limits = LuauLimits { slice: Duration::from_micros(50), ..LuauLimits::default() };
     let (max_vms, vm_idle) = (8, Duration::from_micros(300));
@@ -341,7 +341,7 @@ fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
 }
 
 #[test]
-fn a_database_that_is_away_neither_holds_errors_up_nor_loses_the_last_ones() {
+fn a_database_away_holds_up_no_error_and_loses_none() {
     let world =
         World::with_template("return function(ctx) error('number ' .. ctx:event().data) end");
     assert!(world.dispatch("E", "1").is_err());

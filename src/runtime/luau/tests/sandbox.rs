@@ -86,7 +86,7 @@ fn what_a_script_redefines_for_itself_does_not_reach_the_host() {
 }
 
 #[test]
-fn every_chunk_has_globals_of_its_own_and_every_tenant_its_modules() {
+fn chunks_have_own_globals_and_tenants_own_modules() {
     let world = World::new();
     assert_eq!(world.ok("mine = 1 local function f() return mine end mine = 2 return f()"), "2");
     assert_eq!(world.ok("return mine"), "null");

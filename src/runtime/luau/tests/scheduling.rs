@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::base::error::{DbError, DispatchError};
-use crate::dispatch::{Cancelled, Job, RequestId};
+use crate::dispatch::{Cancelled, Job, Ticket};
 use crate::runtime::luau::{LuauConfig, LuauLimits};
 use crate::runtime::{RuntimeStats, TemplateRuntime};
 use crate::wire::data::{EncodedValue, TenantId};
@@ -65,7 +65,7 @@ fn events_start_in_order_and_interleave_only_where_they_wait() {
 }
 
 #[test]
-fn a_tenant_that_waits_for_the_database_does_not_hold_up_another() {
+fn a_tenant_that_waits_for_data_does_not_hold_up_another() {
     let world = World::new();
     world.db.close_gate();
     let waiting = world.submit_script(TENANT, &waits("first"));
@@ -77,7 +77,7 @@ fn a_tenant_that_waits_for_the_database_does_not_hold_up_another() {
 }
 
 #[test]
-fn so_many_events_run_and_so_many_wait_and_one_more_is_busy_at_once() {
+fn running_and_waiting_are_bounded_and_one_more_is_busy() {
     let limits = LuauLimits { tenant_running: 3, tenant_waiting: 4, ..LuauLimits::default() };
     let world = World::with_limits(limits);
     world.db.close_gate();
@@ -140,15 +140,15 @@ fn a_cancelled_event_ends_whether_it_waits_or_runs_or_loops() {
     eventually(|| world.runtime.stats().events == 2 && world.runtime.stats().longest.is_some());
     let queued = world.submit_script(TENANT, "return 'ran'");
 
-    assert_eq!(world.runtime.cancel(TENANT, queued.request_id), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, queued.ticket), Cancelled::Sent);
     assert!(matches!(queued.error(), DispatchError::Deadline { sent: false }));
-    assert_eq!(world.runtime.cancel(TENANT, loops.request_id), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, loops.ticket), Cancelled::Sent);
     assert!(matches!(loops.error(), DispatchError::Deadline { sent: true }));
-    assert_eq!(world.runtime.cancel(TENANT, waits_inside.request_id), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, waits_inside.ticket), Cancelled::Sent);
     assert!(matches!(waits_inside.error(), DispatchError::Deadline { sent: true }));
 
-    assert_eq!(world.runtime.cancel(TENANT, loops.request_id), Cancelled::Unknown);
-    assert_eq!(world.runtime.cancel(TENANT, RequestId(9999)), Cancelled::Unknown);
+    assert_eq!(world.runtime.cancel(TENANT, loops.ticket), Cancelled::Unknown);
+    assert_eq!(world.runtime.cancel(TENANT, Ticket(9999)), Cancelled::Unknown);
     world.db.open_gate();
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
 }
@@ -238,7 +238,7 @@ fn a_template_that_will_not_do_is_an_error_of_every_dispatch() {
 }
 
 #[test]
-fn a_template_that_cannot_be_loaded_now_is_busy_and_is_tried_again() {
+fn a_template_not_loadable_now_is_busy_and_tried_again() {
     let world = World::with_template("return function() return 'there' end");
     world.db.fail_with(Some(DbError::Unavailable("the store is away".to_owned())));
     let refused = world.submit_event(TENANT, "E", "null").error();
@@ -421,7 +421,7 @@ fn a_coroutine_that_yields_by_itself_is_woken_by_others() {
 }
 
 #[test]
-fn a_coroutine_that_waits_for_the_host_cannot_be_resumed_by_anyone() {
+fn a_coroutine_that_waits_for_the_host_is_not_resumable() {
     let world = World::new();
     let code = "
         local log = {}
@@ -512,7 +512,7 @@ fn a_runtime_says_what_runs_longest() {
             tenant == TENANT && event == "LOOPS" && time > long
         })
     });
-    world.runtime.cancel(TENANT, looping.request_id);
+    world.runtime.cancel(TENANT, looping.ticket);
     assert!(matches!(looping.error(), DispatchError::Deadline { sent: true }));
 }
 
