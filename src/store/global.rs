@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::pattern::Pattern;
 use super::rules::{check_json, check_pattern, refused, without_nul};
-use super::{DbState, FindLimits};
+use super::{DbState, FindLimits, Operation};
 use crate::base::error::DbError;
 use crate::base::limits::{
     GLOBAL_KV_ENTRY_MAX_BYTES, GLOBAL_KV_KEY_MAX_BYTES, GLOBAL_KV_KEY_MIN_BYTES,
@@ -195,7 +195,9 @@ impl DbState {
     pub fn global_find(&self, query: &str, scope: &str) -> Result<Vec<PartialGlobalKv>, DbError> {
         check_global_scope(scope)?;
         let pattern = check_pattern(query)?;
-        self.store().global_find(scope, &pattern, FindLimits::default())
+        self.store().ask(Operation::GlobalFind, |store| {
+            store.global_find(scope, &pattern, FindLimits::default())
+        })
     }
 
     /// One approved entry, as this reader may see it.
@@ -208,13 +210,18 @@ impl DbState {
         at: &GlobalAddress,
     ) -> Result<Option<GlobalKv>, DbError> {
         at.check()?;
-        let Some(entry) = self.store().global_get(at)? else { return Ok(None) };
+        let Some(entry) = self.store().ask(Operation::GlobalGet, |store| store.global_get(at))?
+        else {
+            return Ok(None);
+        };
         if entry.partial.review_state != APPROVED {
             return Ok(None);
         }
         let is_priced = entry.partial.price.is_some();
         let is_paid = match reader {
-            Some(tenant) if is_priced => self.store().global_is_purchased(tenant, at)?,
+            Some(tenant) if is_priced => self
+                .store()
+                .ask(Operation::GlobalIsPurchased, |store| store.global_is_purchased(tenant, at))?,
             _ => !is_priced,
         };
         let data = if is_paid {
@@ -239,7 +246,8 @@ impl DbState {
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let at = GlobalAddress { scope, key, version };
                 at.check()?;
-                self.store().global_delete(at, Some(tenant))
+                self.store()
+                    .ask(Operation::GlobalDelete, |store| store.global_delete(at, Some(tenant)))
             }
         }
     }
@@ -257,7 +265,7 @@ impl DbState {
     fn create(&self, entry: GlobalEntry) -> Result<(), DbError> {
         let quota =
             super::Quota { records: GLOBAL_KV_OWNED_MAX, bytes: self.options().quota.bytes };
-        self.store().global_create(entry, quota)
+        self.store().ask(Operation::GlobalCreate, |store| store.global_create(entry, quota))
     }
 
     /// For staff: changes an entry's review state or price.
@@ -280,7 +288,8 @@ impl DbState {
             }
             GlobalChange::Price(_) => {}
         }
-        self.store().global_change(at, change, Timestamp::now())
+        self.store()
+            .ask(Operation::GlobalChange, |store| store.global_change(at, change, Timestamp::now()))
     }
 
     /// For staff: the entries that a filter lets through, without their long texts.
@@ -288,7 +297,8 @@ impl DbState {
     /// # Errors
     /// `Refused` because there are too many; else see [`super::Store`].
     pub fn global_list(&self, filter: &GlobalFilter) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.store().global_list(filter, FindLimits::default())
+        self.store()
+            .ask(Operation::GlobalList, |store| store.global_list(filter, FindLimits::default()))
     }
 
     /// For staff: one entry whole, whatever its review state and price.
@@ -297,7 +307,7 @@ impl DbState {
     /// `Refused` by a rule; else see [`super::Store`].
     pub fn global_entry(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
         at.check()?;
-        self.store().global_get(at)
+        self.store().ask(Operation::GlobalGet, |store| store.global_get(at))
     }
 
     /// For staff: deletes anybody's entry. Purchases of it stay.
@@ -306,7 +316,7 @@ impl DbState {
     /// `Refused` by a rule; `NotFound`; else see [`super::Store`].
     pub fn global_remove(&self, at: GlobalAddress) -> Result<(), DbError> {
         at.check()?;
-        self.store().global_delete(at, None)
+        self.store().ask(Operation::GlobalDelete, |store| store.global_delete(at, None))
     }
 
     /// For staff: lets a tenant read a priced entry from now on. A second purchase changes nothing.
@@ -315,7 +325,9 @@ impl DbState {
     /// `NotFound`: there is no such entry; else see [`super::Store`].
     pub fn global_purchase(&self, tenant: TenantId, at: GlobalAddress) -> Result<(), DbError> {
         at.check()?;
-        self.store().global_purchase(tenant, at, Timestamp::now())
+        self.store().ask(Operation::GlobalPurchase, |store| {
+            store.global_purchase(tenant, at, Timestamp::now())
+        })
     }
 
     /// Where to buy an entry: the operator's URL with the entry's name in it.

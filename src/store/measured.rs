@@ -1,21 +1,15 @@
-//! A store whose operations are counted and timed, whichever store it is: what
-//! [`DbState`](super::DbState) puts around its own.
+//! A store whose operations are counted and timed, whichever store it is:
+//! [`DbState`](super::DbState) has its store in one and reaches it no other way.
 //!
-//! Deliberately below the rules: what they refuse never comes here. Written by whoever asks the
-//! store, read by anybody.
+//! Deliberately below the rules: an operation that they refuse never comes here. Written by the
+//! threads that ask the store, read by any thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backup::Export;
-use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
-use super::pattern::Pattern;
-use super::{
-    FindLimits, KvSet, Quota, Revision, Standing, Store, StoreFigures, StoredState, Usage,
-};
+use super::{Store, StoreFigures};
 use crate::base::error::DbError;
 use crate::base::metrics::{Buckets, Counter, Histogram};
-use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 
 /// What a store is asked to do, as a label: one for each method of [`Store`] that asks or changes
 /// something.
@@ -121,7 +115,7 @@ impl OperationFigures {
         self.operations[operation as usize].took.snapshot()
     }
 
-    fn note(&self, operation: Operation, place: usize, took: Duration) {
+    fn record(&self, operation: Operation, place: usize, took: Duration) {
         let figures = &self.operations[operation as usize];
         figures.results[place].inc();
         figures.took.observe(took);
@@ -143,134 +137,31 @@ impl Measured {
         &self.figures
     }
 
-    fn timed<T>(
+    /// Asks the store for something, and counts it.
+    ///
+    /// # Blocks
+    /// As the store does.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub(super) fn ask<T>(
         &self,
         operation: Operation,
         ask: impl FnOnce(&dyn Store) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         let began = Instant::now();
         let result = ask(&*self.store);
-        self.figures.note(operation, place_of(&result), began.elapsed());
+        self.figures.record(operation, place_of(&result), began.elapsed());
         result
     }
-}
 
-impl Store for Measured {
-    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        self.timed(Operation::TenantStates, |store| store.tenant_states())
-    }
-
-    fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
-        self.timed(Operation::TenantState, |store| store.tenant_state(tenant))
-    }
-
-    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
-        self.timed(Operation::SetTenantState, |store| store.set_tenant_state(tenant, state))
-    }
-
-    fn kv_get(
-        &self,
-        tenant: TenantId,
-        key: &str,
-        scopes: &Scopes,
-    ) -> Result<Option<KvRecord>, DbError> {
-        self.timed(Operation::KvGet, |store| store.kv_get(tenant, key, scopes))
-    }
-
-    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.timed(Operation::KvListScopes, |store| store.kv_list_scopes(tenant))
-    }
-
-    fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.timed(Operation::KvSet, |store| store.kv_set(tenant, set))
-    }
-
-    fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.timed(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes))
-    }
-
-    fn kv_find(
-        &self,
-        tenant: TenantId,
-        scopes: &Scopes,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<KvRecord>, DbError> {
-        self.timed(Operation::KvFind, |store| store.kv_find(tenant, scopes, pattern, limits))
-    }
-
-    fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.timed(Operation::KvUsage, |store| store.kv_usage(tenant))
-    }
-
-    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
-        self.timed(Operation::KvHaveRecords, |store| store.kv_have_records(tenants))
-    }
-
-    fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
-        self.timed(Operation::SetStanding, |store| store.set_standing(tenant, standing))
-    }
-
-    fn global_find(
-        &self,
-        scope: &str,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.timed(Operation::GlobalFind, |store| store.global_find(scope, pattern, limits))
-    }
-
-    fn global_list(
-        &self,
-        filter: &GlobalFilter,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.timed(Operation::GlobalList, |store| store.global_list(filter, limits))
-    }
-
-    fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
-        self.timed(Operation::GlobalGet, |store| store.global_get(at))
-    }
-
-    fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        self.timed(Operation::GlobalCreate, |store| store.global_create(entry, quota))
-    }
-
-    fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.timed(Operation::GlobalDelete, |store| store.global_delete(at, owner))
-    }
-
-    fn global_change(
-        &self,
-        at: GlobalAddress,
-        change: GlobalChange,
-        now: Timestamp,
-    ) -> Result<(), DbError> {
-        self.timed(Operation::GlobalChange, |store| store.global_change(at, change, now))
-    }
-
-    fn global_purchase(
-        &self,
-        tenant: TenantId,
-        at: GlobalAddress,
-        now: Timestamp,
-    ) -> Result<(), DbError> {
-        self.timed(Operation::GlobalPurchase, |store| store.global_purchase(tenant, at, now))
-    }
-
-    fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        self.timed(Operation::GlobalIsPurchased, |store| store.global_is_purchased(tenant, at))
-    }
-
-    fn export(&self) -> Result<Export, DbError> {
-        self.timed(Operation::Export, |store| store.export())
-    }
-
-    fn figures(&self) -> StoreFigures {
+    /// The store's figures of its inside.
+    pub(super) fn store_figures(&self) -> StoreFigures {
         self.store.figures()
     }
 
-    fn close(&self) {
+    /// Closes the store; blocks as [`Store::close`].
+    pub(super) fn close(&self) {
         self.store.close();
     }
 }
@@ -278,7 +169,9 @@ impl Store for Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::global::GlobalAddress;
     use crate::store::memory::MemoryStore;
+    use crate::wire::data::{Scopes, TenantId};
 
     #[test]
     fn operations_stand_in_the_order_of_their_places() {
@@ -293,10 +186,13 @@ mod tests {
     #[test]
     fn an_operation_is_counted_with_what_came_of_it() {
         let measured = Measured::new(Arc::new(MemoryStore::new()));
-        let scopes = Scopes::new(vec!["s".to_owned()]);
+        let scopes = Scopes::new(["s"]);
         let at = GlobalAddress { scope: "s".to_owned(), key: "k".to_owned(), version: 1 };
-        assert_eq!(measured.kv_get(TenantId::Guild(1), "k", &scopes), Ok(None));
-        assert!(matches!(measured.global_delete(at, None), Err(DbError::NotFound(_))));
+        let found =
+            measured.ask(Operation::KvGet, |store| store.kv_get(TenantId::Guild(1), "k", &scopes));
+        assert_eq!(found, Ok(None));
+        let deleted = measured.ask(Operation::GlobalDelete, |store| store.global_delete(at, None));
+        assert!(matches!(deleted, Err(DbError::NotFound(_))));
         assert_eq!(measured.operations().results(Operation::KvGet), [1, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(
             measured.operations().results(Operation::GlobalDelete),

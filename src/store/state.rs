@@ -12,8 +12,8 @@ use super::backup::Export;
 use super::measured::Measured;
 use super::states::{StateListener, States, TemplateListener};
 use super::{
-    FindLimits, KvSet, OpenError, OperationFigures, Quota, Standing, Store, StoreFigures, Usage,
-    rules,
+    FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
+    StoreFigures, Usage, rules,
 };
 use crate::base::error::DbError;
 use crate::base::random;
@@ -87,8 +87,9 @@ impl DbState {
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
         let store = Measured::new(store);
-        let states =
-            store.tenant_states().map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        let states = store
+            .ask(Operation::TenantStates, |store| store.tenant_states())
+            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(Self {
             store,
             options,
@@ -97,7 +98,7 @@ impl DbState {
         })
     }
 
-    pub(super) fn store(&self) -> &dyn Store {
+    pub(super) fn store(&self) -> &Measured {
         &self.store
     }
 
@@ -131,19 +132,19 @@ impl DbState {
     /// On the store, if a write about the tenant had an unknown outcome and nobody has looked
     /// since.
     pub fn tenant_state(&self, tenant: TenantId) -> Option<Arc<TenantState>> {
-        self.states.settle_doubt(self.store(), tenant);
+        self.states.settle_doubt(&self.store, tenant);
         self.states.get(tenant).state
     }
 
     /// Whether the tenant's dispatches are refused; blocks as [`DbState::tenant_state`].
     pub fn standing(&self, tenant: TenantId) -> Standing {
-        self.states.settle_doubt(self.store(), tenant);
+        self.states.settle_doubt(&self.store, tenant);
         self.states.get(tenant).standing
     }
 
     /// The states of all tenants that belong to a worker, as they are at this moment.
     pub fn tenant_states(&self, caller: Caller) -> Vec<(TenantId, Arc<TenantState>)> {
-        self.states.settle_doubts(self.store());
+        self.states.settle_doubts(&self.store);
         self.states.of(|tenant| caller.owns(tenant))
     }
 
@@ -156,8 +157,13 @@ impl DbState {
     /// `Refused` by a rule; else see [`Store`].
     pub fn set_tenant_state(&self, tenant: TenantId, state: &TenantState) -> Result<(), DbError> {
         let state = rules::check_tenant_state(state)?;
-        self.states.settle_doubts(self.store());
-        let revision = self.or_doubt(tenant, self.store.set_tenant_state(tenant, state.clone()))?;
+        self.states.settle_doubts(&self.store);
+        let revision = self.or_doubt(
+            tenant,
+            self.store.ask(Operation::SetTenantState, |store| {
+                store.set_tenant_state(tenant, state.clone())
+            }),
+        )?;
         self.states.publish_state(tenant, state, revision);
         Ok(())
     }
@@ -172,7 +178,10 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
-        let have_records = self.store.kv_have_records(tenants)?.into_iter();
+        let have_records = self
+            .store
+            .ask(Operation::KvHaveRecords, |store| store.kv_have_records(tenants))?
+            .into_iter();
         Ok(tenants
             .iter()
             .zip(have_records)
@@ -188,8 +197,11 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<(), DbError> {
-        self.states.settle_doubts(self.store());
-        let revision = self.or_doubt(tenant, self.store.set_standing(tenant, standing))?;
+        self.states.settle_doubts(&self.store);
+        let revision = self.or_doubt(
+            tenant,
+            self.store.ask(Operation::SetStanding, |store| store.set_standing(tenant, standing)),
+        )?;
         self.states.publish_standing(tenant, standing, revision);
         Ok(())
     }
@@ -235,7 +247,7 @@ impl DbState {
     ) -> Result<Option<KvRecord>, DbError> {
         rules::check_key(key)?;
         rules::check_scopes(scopes)?;
-        self.store.kv_get(tenant, key, scopes)
+        self.store.ask(Operation::KvGet, |store| store.kv_get(tenant, key, scopes))
     }
 
     /// All scopes of the tenant's records, sorted, distinct.
@@ -243,7 +255,7 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.store.kv_list_scopes(tenant)
+        self.store.ask(Operation::KvListScopes, |store| store.kv_list_scopes(tenant))
     }
 
     /// Creates or replaces the record with exactly these scopes.
@@ -266,7 +278,7 @@ impl DbState {
         let unlimited = Quota { records: u64::MAX, bytes: u64::MAX };
         let quota = if rules::is_errors(&key, &scopes) { unlimited } else { self.options.quota };
         let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota };
-        let written = self.store.kv_set(tenant, set);
+        let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
         if is_template {
             self.tell_of_template(tenant, &written);
         }
@@ -281,7 +293,8 @@ impl DbState {
         rules::check_key(&key)?;
         rules::check_scopes(&scopes)?;
         let is_template = rules::is_template(&key, &scopes);
-        let written = self.store.kv_delete(tenant, key, scopes);
+        let written =
+            self.store.ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
         if is_template {
             self.tell_of_template(tenant, &written);
         }
@@ -301,7 +314,9 @@ impl DbState {
     ) -> Result<Vec<KvRecord>, DbError> {
         rules::check_asked_scopes(scopes)?;
         let pattern = rules::check_pattern(pattern)?;
-        self.store.kv_find(tenant, scopes, &pattern, FindLimits::default())
+        self.store.ask(Operation::KvFind, |store| {
+            store.kv_find(tenant, scopes, &pattern, FindLimits::default())
+        })
     }
 
     /// How much of its quota the tenant uses.
@@ -309,7 +324,7 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.store.kv_usage(tenant)
+        self.store.ask(Operation::KvUsage, |store| store.kv_usage(tenant))
     }
 
     /// Everything in the store as it is at this moment; blocks as [`Store::export`].
@@ -317,7 +332,7 @@ impl DbState {
     /// # Errors
     /// See [`Store`].
     pub fn export(&self) -> Result<Export, DbError> {
-        self.store.export()
+        self.store.ask(Operation::Export, |store| store.export())
     }
 
     /// What the store was asked and how that ended.
@@ -327,7 +342,7 @@ impl DbState {
 
     /// What the store tells of its inside.
     pub fn store_figures(&self) -> StoreFigures {
-        self.store.figures()
+        self.store.store_figures()
     }
 
     /// Closes the store; blocks as [`Store::close`].

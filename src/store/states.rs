@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Revision, Standing, Store, StoredState};
+use super::measured::Measured;
+use super::{Operation, Revision, Standing, StoredState};
 use crate::wire::data::{ON_STARTUP, TenantId, TenantState};
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not
@@ -149,7 +150,7 @@ impl States {
     ///
     /// # Blocks
     /// On the store, if there are doubts.
-    pub(super) fn settle_doubts(&self, store: &dyn Store) {
+    pub(super) fn settle_doubts(&self, store: &Measured) {
         self.settle_all(store, |_| true);
     }
 
@@ -158,11 +159,11 @@ impl States {
     ///
     /// # Blocks
     /// On the store, if the tenant is in doubt.
-    pub(super) fn settle_doubt(&self, store: &dyn Store, tenant: TenantId) {
+    pub(super) fn settle_doubt(&self, store: &Measured, tenant: TenantId) {
         self.settle_all(store, |doubted| doubted == tenant);
     }
 
-    fn settle_all(&self, store: &dyn Store, is_asked: impl Fn(TenantId) -> bool) {
+    fn settle_all(&self, store: &Measured, is_asked: impl Fn(TenantId) -> bool) {
         if !self.has_doubts.load(Ordering::Acquire) {
             return;
         }
@@ -171,7 +172,8 @@ impl States {
         for (tenant, number) in doubts.into_iter().filter(|(tenant, _)| is_asked(*tenant)) {
             let before = self.get(tenant).revisions();
             // Not yet open again: the next caller asks.
-            let Ok(stored) = store.tenant_state(tenant) else { return };
+            let asked = store.ask(Operation::TenantState, |store| store.tenant_state(tenant));
+            let Ok(stored) = asked else { return };
             self.settle(tenant, stored.unwrap_or_default(), before);
             let mut doubts = self.lock_doubts();
             // Unless there is a newer doubt by now.
@@ -209,6 +211,7 @@ impl States {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
     use crate::store::memory::MemoryStore;
     use crate::wire::data::EncodedJson;
 
@@ -216,6 +219,14 @@ mod tests {
 
     fn state(event: &str) -> TenantState {
         TenantState { events: [event.to_owned()].into(), data: EncodedJson::null() }
+    }
+
+    fn memory() -> Arc<dyn Store> {
+        Arc::new(MemoryStore::new())
+    }
+
+    fn measured(store: &Arc<dyn Store>) -> Measured {
+        Measured::new(Arc::clone(store))
     }
 
     fn event(states: &States) -> Option<String> {
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_write_of_unknown_outcome_is_looked_up_in_the_store() {
-        let store = MemoryStore::new();
+        let store = memory();
         let states = States::default();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&heard);
@@ -250,7 +261,7 @@ mod tests {
         store.set_standing(TENANT, Standing::Banned).expect("set");
         states.doubt(TENANT);
         assert_eq!(event(&states), None);
-        states.settle_doubts(&store);
+        states.settle_doubts(&measured(&store));
         assert_eq!(
             (event(&states).as_deref(), states.get(TENANT).standing),
             (Some("MADE"), Standing::Banned)
@@ -258,40 +269,40 @@ mod tests {
         assert_eq!(*heard.lock().expect("not poisoned"), [state("MADE")]);
         // Settled once and for all.
         store.set_tenant_state(TENANT, state("LATER")).expect("set");
-        states.settle_doubts(&store);
+        states.settle_doubts(&measured(&store));
         assert_eq!(event(&states).as_deref(), Some("MADE"));
     }
 
     #[test]
     fn a_doubt_about_one_tenant_is_nothing_to_another() {
-        let store = MemoryStore::new();
+        let store = memory();
         let states = States::default();
         let other = TenantId::Guild(2);
         for tenant in [TENANT, other] {
             store.set_standing(tenant, Standing::Banned).expect("set");
             states.doubt(tenant);
         }
-        states.settle_doubt(&store, TenantId::Guild(3));
+        states.settle_doubt(&measured(&store), TenantId::Guild(3));
         assert_eq!(states.get(TENANT).standing, Standing::Good);
-        states.settle_doubt(&store, TENANT);
+        states.settle_doubt(&measured(&store), TENANT);
         assert_eq!(
             (states.get(TENANT).standing, states.get(other).standing),
             (Standing::Banned, Standing::Good)
         );
-        states.settle_doubts(&store);
+        states.settle_doubts(&measured(&store));
         assert_eq!(states.get(other).standing, Standing::Banned);
     }
 
     #[test]
     fn a_doubt_stays_while_the_store_does_not_answer() {
-        let store = MemoryStore::new();
+        let store = memory();
         store.close();
         let states = States::default();
         states.doubt(TENANT);
-        states.settle_doubts(&store);
-        let again = MemoryStore::new();
+        states.settle_doubts(&measured(&store));
+        let again = memory();
         again.set_tenant_state(TENANT, state("MADE")).expect("set");
-        states.settle_doubts(&again);
+        states.settle_doubts(&measured(&again));
         assert_eq!(event(&states).as_deref(), Some("MADE"));
     }
 }
