@@ -8,92 +8,19 @@ use std::collections::HashMap;
 
 use super::WireError;
 use super::pack::reader::{Item, Reader};
-use super::pack::shape::{Decode, Encode, Envelope, FieldCount, fields, read_fields};
+use super::pack::shape::{Decode, Encode, wire_enum, wire_struct};
 use super::pack::writer::Writer;
 use crate::wire::data::{KeyValueOp, KvRecord, TenantId, TenantState};
 
-impl Encode for KvRecord {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(6);
-        writer.text(&self.id);
-        writer.text(&self.key);
-        self.value.encode(writer);
-        self.scopes.encode(writer);
-        self.created_at.encode(writer);
-        self.last_updated_at.encode(writer);
-    }
-}
+wire_struct!(KvRecord { id, key, value, scopes, created_at, last_updated_at });
 
-impl Decode for KvRecord {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => id, key, value, scopes, created_at, last_updated_at);
-        Ok(Self { id, key, value, scopes, created_at, last_updated_at })
-    }
-}
-
-impl Encode for KeyValueOp {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            KeyValueOp::Get { scopes, key } => {
-                writer.variant("Get");
-                writer.array(2);
-                scopes.encode(writer);
-                writer.text(key);
-            }
-            KeyValueOp::ListScopes => {
-                writer.variant("ListScopes");
-                writer.array(0);
-            }
-            KeyValueOp::Set { scopes, key, value } => {
-                writer.variant("Set");
-                writer.array(3);
-                scopes.encode(writer);
-                writer.text(key);
-                value.encode(writer);
-            }
-            KeyValueOp::Delete { scopes, key } => {
-                writer.variant("Delete");
-                writer.array(2);
-                scopes.encode(writer);
-                writer.text(key);
-            }
-            KeyValueOp::Find { scopes, query } => {
-                writer.variant("Find");
-                writer.array(2);
-                scopes.encode(writer);
-                writer.text(query);
-            }
-        }
-    }
-}
-
-impl Decode for KeyValueOp {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const VARIANTS: [&str; 5] = ["Get", "ListScopes", "Set", "Delete", "Find"];
-        Ok(match Envelope::variant_with_value(reader, &VARIANTS)? {
-            0 => {
-                read_fields!(reader => scopes, key);
-                KeyValueOp::Get { scopes, key }
-            }
-            1 => {
-                fields(reader, &[], FieldCount::Exact, |_, _| Ok(()))?;
-                KeyValueOp::ListScopes
-            }
-            2 => {
-                read_fields!(reader => scopes, key, value);
-                KeyValueOp::Set { scopes, key, value }
-            }
-            3 => {
-                read_fields!(reader => scopes, key);
-                KeyValueOp::Delete { scopes, key }
-            }
-            _ => {
-                read_fields!(reader => scopes, query);
-                KeyValueOp::Find { scopes, query }
-            }
-        })
-    }
-}
+wire_enum!(KeyValueOp {
+    0 Get { scopes, key },
+    1 ListScopes {},
+    2 Set { scopes, key, value },
+    3 Delete { scopes, key },
+    4 Find { scopes, query },
+});
 
 /// Written in no particular order; see [`encode_tenant_states`] for a body that is made piece by
 /// piece.

@@ -3,7 +3,7 @@
 
 use super::WireError;
 use super::pack::reader::{Item, Reader};
-use super::pack::shape::{Decode, Encode, Envelope, read_fields, text, utf8};
+use super::pack::shape::{Decode, Encode, Envelope, text, utf8, wire_struct};
 use super::pack::writer::Writer;
 use crate::wire::data::{CreateEvent, EventData, TenantId, TenantKind, TenantState};
 
@@ -65,21 +65,7 @@ impl Decode for TenantId {
     }
 }
 
-impl Encode for CreateEvent {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(3);
-        writer.text(&self.name);
-        writer.text_or_nil(self.author.as_deref());
-        self.data.encode(writer);
-    }
-}
-
-impl Decode for CreateEvent {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => name, author, data);
-        Ok(Self { name, author, data })
-    }
-}
+wire_struct!(CreateEvent { name, author, data });
 
 /// About how many bytes an event takes, so that a message is one allocation.
 pub(crate) fn event_len(event: &CreateEvent) -> usize {
@@ -129,20 +115,7 @@ fn raw_value(reader: &mut Reader<'_>) -> Result<String, WireError> {
     }
 }
 
-impl Encode for TenantState {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(2);
-        self.events.encode(writer);
-        self.data.encode(writer);
-    }
-}
-
-impl Decode for TenantState {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => events, data);
-        Ok(Self { events, data })
-    }
-}
+wire_struct!(TenantState { events, data });
 
 #[cfg(test)]
 mod tests {

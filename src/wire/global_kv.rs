@@ -5,7 +5,7 @@ use rmp::Marker;
 use super::WireError;
 use super::pack::reader::Reader;
 use super::pack::shape::{
-    Decode, Encode, Envelope, FieldCount, Name, array, fields, read_fields, required,
+    Decode, Encode, FieldCount, Name, array, fields, required, wire_enum, wire_struct,
 };
 use super::pack::writer::Writer;
 use crate::wire::data::{
@@ -13,46 +13,21 @@ use crate::wire::data::{
     PublicGlobalKeyValueOp,
 };
 
-impl Encode for PartialGlobalKv {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(13);
-        writer.text(&self.key);
-        writer.integer(self.version.into());
-        writer.text(&self.owner_id);
-        writer.text(&self.owner_type);
-        self.price.encode(writer);
-        writer.text(&self.short);
-        self.public_metadata.encode(writer);
-        writer.text(&self.scope);
-        self.created_at.encode(writer);
-        self.last_updated_at.encode(writer);
-        writer.boolean(self.public_data);
-        writer.text(&self.review_state);
-        self.long.encode(writer);
-    }
-}
-
-impl Decode for PartialGlobalKv {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => key, version, owner_id, owner_type, price, short, public_metadata,
-            scope, created_at, last_updated_at, public_data, review_state, long);
-        Ok(Self {
-            key,
-            version,
-            owner_id,
-            owner_type,
-            price,
-            short,
-            public_metadata,
-            scope,
-            created_at,
-            last_updated_at,
-            public_data,
-            review_state,
-            long,
-        })
-    }
-}
+wire_struct!(PartialGlobalKv {
+    key,
+    version,
+    owner_id,
+    owner_type,
+    price,
+    short,
+    public_metadata,
+    scope,
+    created_at,
+    last_updated_at,
+    public_data,
+    review_state,
+    long,
+});
 
 impl Encode for GlobalKvData {
     fn encode(&self, writer: &mut Writer) {
@@ -118,109 +93,25 @@ fn data_by_name(reader: &mut Reader<'_>) -> Result<GlobalKvData, WireError> {
     }
 }
 
-impl Encode for GlobalKv {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(2);
-        self.partial.encode(writer);
-        self.data.encode(writer);
-    }
-}
+wire_struct!(GlobalKv { partial, data });
 
-impl Decode for GlobalKv {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => partial, data);
-        Ok(Self { partial, data })
-    }
-}
+wire_struct!(CreateGlobalKv {
+    key,
+    version,
+    short,
+    public_metadata,
+    scope,
+    public_data,
+    long,
+    data,
+});
 
-impl Encode for CreateGlobalKv {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(8);
-        writer.text(&self.key);
-        writer.integer(self.version.into());
-        writer.text(&self.short);
-        self.public_metadata.encode(writer);
-        writer.text(&self.scope);
-        writer.boolean(self.public_data);
-        self.long.encode(writer);
-        self.data.encode(writer);
-    }
-}
+wire_enum!(PublicGlobalKeyValueOp {
+    0 Find { query, scope },
+    1 Get { key, version, scope, id },
+});
 
-impl Decode for CreateGlobalKv {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        read_fields!(reader => key, version, short, public_metadata, scope, public_data, long,
-            data);
-        Ok(Self { key, version, short, public_metadata, scope, public_data, long, data })
-    }
-}
-
-impl Encode for PublicGlobalKeyValueOp {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            PublicGlobalKeyValueOp::Find { query, scope } => {
-                writer.variant("Find");
-                writer.array(2);
-                writer.text(query);
-                writer.text(scope);
-            }
-            PublicGlobalKeyValueOp::Get { key, version, scope, id } => {
-                writer.variant("Get");
-                writer.array(4);
-                writer.text(key);
-                writer.integer((*version).into());
-                writer.text(scope);
-                id.encode(writer);
-            }
-        }
-    }
-}
-
-impl Decode for PublicGlobalKeyValueOp {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match Envelope::variant_with_value(reader, &["Find", "Get"])? {
-            0 => {
-                read_fields!(reader => query, scope);
-                PublicGlobalKeyValueOp::Find { query, scope }
-            }
-            _ => {
-                read_fields!(reader => key, version, scope, id);
-                PublicGlobalKeyValueOp::Get { key, version, scope, id }
-            }
-        })
-    }
-}
-
-impl Encode for GlobalKeyValueOp {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            GlobalKeyValueOp::Create { entry } => {
-                writer.variant("Create");
-                writer.array(1);
-                entry.encode(writer);
-            }
-            GlobalKeyValueOp::Delete { key, version, scope } => {
-                writer.variant("Delete");
-                writer.array(3);
-                writer.text(key);
-                writer.integer((*version).into());
-                writer.text(scope);
-            }
-        }
-    }
-}
-
-impl Decode for GlobalKeyValueOp {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match Envelope::variant_with_value(reader, &["Create", "Delete"])? {
-            0 => {
-                read_fields!(reader => entry);
-                GlobalKeyValueOp::Create { entry }
-            }
-            _ => {
-                read_fields!(reader => key, version, scope);
-                GlobalKeyValueOp::Delete { key, version, scope }
-            }
-        })
-    }
-}
+wire_enum!(GlobalKeyValueOp {
+    0 Create { entry },
+    1 Delete { key, version, scope },
+});

@@ -9,7 +9,8 @@ use super::WireError;
 use super::event::event_len;
 use super::pack::reader::Reader;
 use super::pack::shape::{
-    Decode, Encode, Envelope, FieldCount, Name, fields, read_fields, skip_unknown,
+    Decode, Encode, Envelope, FieldCount, Name, Variants, fields, skip_unknown, variants,
+    wire_enum, wire_struct,
 };
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
@@ -157,18 +158,6 @@ pub enum Incoming<M> {
 }
 
 impl ServerMessage {
-    const VARIANTS: [&str; 9] = [
-        "Hello",
-        "DispatchEvent",
-        "RunScript",
-        "DropWorker",
-        "CancelDispatch",
-        "UpdateTenantState",
-        "ReloadTemplate",
-        "SetLogLevel",
-        "LiveTenants",
-    ];
-
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         // What grows is an event; one allocation is enough for everything around it.
@@ -180,7 +169,7 @@ impl ServerMessage {
             _ => 0,
         };
         let mut writer = Writer::with_capacity(event_len + 96);
-        self.write(&mut writer);
+        Encode::encode(self, &mut writer);
         writer.into_bytes()
     }
 
@@ -189,68 +178,17 @@ impl ServerMessage {
     /// # Errors
     /// They are larger than a message may be, or none of this kind.
     pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
-        decode_message(bytes, &Self::VARIANTS, Self::read)
+        decode_message(bytes)
     }
 
     /// Which request the bytes make, of those that do not decode, if it is one that is to be
     /// answered.
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
-        request_in(bytes, &Self::VARIANTS, |variant| match variant {
-            1 => &["id", "event", "req_id"],
-            2 => &["id", "name", "code", "event", "req_id"],
-            3 => &["id", "req_id"],
-            8 => &["req_id", "ids"],
-            _ => &[],
-        })
-    }
-
-    fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match variant {
-            0 => {
-                read_fields!(reader => heartbeat_interval_ms);
-                ServerMessage::Hello { heartbeat_interval_ms }
-            }
-            1 => {
-                read_fields!(reader => id, event, req_id);
-                ServerMessage::DispatchEvent { id, event, req_id }
-            }
-            2 => {
-                read_fields!(reader => id, name, code, event, req_id);
-                ServerMessage::RunScript { id, name, code, event, req_id }
-            }
-            3 => {
-                read_fields!(reader => id, req_id);
-                ServerMessage::DropWorker { id, req_id }
-            }
-            4 => {
-                read_fields!(reader => req_id);
-                ServerMessage::CancelDispatch { req_id }
-            }
-            5 => {
-                read_fields!(reader => id, state);
-                ServerMessage::UpdateTenantState { id, state }
-            }
-            6 => {
-                read_fields!(reader => id);
-                ServerMessage::ReloadTemplate { id }
-            }
-            7 => {
-                read_fields!(reader => level);
-                ServerMessage::SetLogLevel { level }
-            }
-            _ => {
-                read_fields!(reader => req_id, ids);
-                ServerMessage::LiveTenants { req_id, ids }
-            }
-        })
+        request_in::<Self>(bytes, &["DispatchEvent", "RunScript", "DropWorker", "LiveTenants"])
     }
 }
 
 impl ClientMessage {
-    /// Those without a name are for what others are to say.
-    const VARIANTS: [&str; 10] =
-        ["DispatchResponse", "Heartbeat", "Ready", "Health", "", "", "", "", "", "NotSubscribed"];
-
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let result_len = match self {
@@ -259,7 +197,7 @@ impl ClientMessage {
             _ => 0,
         };
         let mut writer = Writer::with_capacity(result_len + 48);
-        self.write(&mut writer);
+        Encode::encode(self, &mut writer);
         writer.into_bytes()
     }
 
@@ -268,82 +206,89 @@ impl ClientMessage {
     /// # Errors
     /// They are larger than a message may be, or none of this kind.
     pub fn decode(bytes: &[u8]) -> Result<Incoming<Self>, WireError> {
-        decode_message(bytes, &Self::VARIANTS, Self::read)
+        decode_message(bytes)
     }
 
     /// Which request the bytes answer, of those that do not decode.
     pub fn request_of(bytes: &[u8]) -> Option<u64> {
-        request_in(
-            bytes,
-            &Self::VARIANTS,
-            |variant| if variant == 0 { &["req_id", "result"] } else { &[] },
-        )
-    }
-
-    fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        match variant {
-            0 => {
-                read_fields!(reader => req_id, result);
-                Ok(ClientMessage::DispatchResponse { req_id, result })
-            }
-            1 => {
-                fields(reader, &[], FieldCount::Exact, |_, _| Ok(()))?;
-                Ok(ClientMessage::Heartbeat)
-            }
-            2 => Ready::decode(reader).map(ClientMessage::Ready),
-            3 => Health::decode(reader).map(ClientMessage::Health),
-            _ => {
-                read_fields!(reader => req_id);
-                Ok(ClientMessage::NotSubscribed { req_id })
-            }
-        }
+        request_in::<Self>(bytes, &["DispatchResponse"])
     }
 }
 
-fn decode_message<M>(
-    bytes: &[u8],
-    variants: &[&str],
-    read: impl FnOnce(usize, &mut Reader<'_>) -> Result<M, WireError>,
-) -> Result<Incoming<M>, WireError> {
+variants!(ServerMessage {
+    0 Hello { heartbeat_interval_ms },
+    1 DispatchEvent { id, event, req_id },
+    2 RunScript { id, name, code, event, req_id },
+    3 DropWorker { id, req_id },
+    4 CancelDispatch { req_id },
+    5 UpdateTenantState { id, state },
+    6 ReloadTemplate { id },
+    7 SetLogLevel { level },
+    8 LiveTenants { req_id, ids },
+});
+
+// The numbers that are left out are for what others are to say.
+variants!(ClientMessage {
+    0 DispatchResponse { req_id, result },
+    1 Heartbeat {},
+    2 Ready(ready),
+    3 Health(health),
+    9 NotSubscribed { req_id },
+});
+
+wire_enum!(Result<EncodedValue, String> {
+    0 Ok(value),
+    1 Err(text),
+});
+
+wire_struct!(growing Health {
+    stalest_executor_ms,
+    in_flight,
+    vms,
+    events,
+    longest,
+    memory_bytes,
+    figures,
+    process,
+});
+
+fn decode_message<M: Variants>(bytes: &[u8]) -> Result<Incoming<M>, WireError> {
     if bytes.len() > MESSAGE_MAX_BYTES {
         return Err(WireError::TooLarge { bytes: bytes.len(), limit: MESSAGE_MAX_BYTES });
     }
     let mut reader = Reader::new(bytes);
     let envelope = Envelope::read(&mut reader)?;
-    let incoming =
-        match envelope.name.find(variants).filter(|variant| !variants[*variant].is_empty()) {
-            Some(_) if !envelope.has_value => {
-                return Err(WireError::Invalid("a message without its fields"));
+    let variant = envelope.name.find(M::NAMES).filter(|variant| !M::NAMES[*variant].is_empty());
+    let incoming = match variant {
+        Some(_) if !envelope.has_value => {
+            return Err(WireError::Invalid("a message without its fields"));
+        }
+        Some(variant) => Incoming::Message(M::read(variant, &mut reader)?),
+        None => {
+            if envelope.has_value {
+                skip_unknown(&mut reader)?;
             }
-            Some(variant) => Incoming::Message(read(variant, &mut reader)?),
-            None => {
-                if envelope.has_value {
-                    skip_unknown(&mut reader)?;
-                }
-                Incoming::Unknown(printable(envelope.name))
-            }
-        };
+            Incoming::Unknown(printable(envelope.name))
+        }
+    };
     reader.end()?;
     Ok(incoming)
 }
 
-/// Which request a message is about that does not decode, if it can be seen all the same:
-/// `fields_of` names a variant's.
-fn request_in(
-    bytes: &[u8],
-    variants: &[&str],
-    fields_of: fn(usize) -> &'static [&'static str],
-) -> Option<u64> {
+/// Which request a message is about that does not decode, if it is one of those that are `named`
+/// and its request can be seen all the same.
+fn request_in<M: Variants>(bytes: &[u8], named: &[&str]) -> Option<u64> {
     let mut reader = Reader::new(bytes.get(..bytes.len().min(MESSAGE_MAX_BYTES))?);
     let envelope = Envelope::read(&mut reader).ok().filter(|envelope| envelope.has_value)?;
-    let names = fields_of(envelope.name.find(variants)?);
+    let variant = envelope.name.find(M::NAMES)?;
+    let names = M::field_names(variant);
     let mut request = None;
     // Something is wrong with it, before the id or behind it; what can be passed over before it is.
     let _ = fields(&mut reader, names, FieldCount::Any, |field, reader| match names[field] {
         "req_id" => Option::decode(reader).map(|id| request = id),
         _ => skip_unknown(reader),
     });
-    request
+    request.filter(|_| named.contains(&M::NAMES[variant]))
 }
 
 /// An unknown variant's name, fit for a log.
@@ -354,107 +299,6 @@ fn printable(name: Name<'_>) -> String {
             text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
         }
         Name::Index(index) => index.to_string(),
-    }
-}
-
-impl ServerMessage {
-    fn write(&self, writer: &mut Writer) {
-        match self {
-            ServerMessage::Hello { heartbeat_interval_ms } => {
-                writer.encoded(b"\x81\xa5Hello\x91");
-                writer.unsigned(*heartbeat_interval_ms);
-            }
-            ServerMessage::DispatchEvent { id, event, req_id } => {
-                writer.encoded(b"\x81\xadDispatchEvent\x93");
-                id.encode(writer);
-                event.encode(writer);
-                req_id.encode(writer);
-            }
-            ServerMessage::RunScript { id, name, code, event, req_id } => {
-                writer.encoded(b"\x81\xa9RunScript\x95");
-                id.encode(writer);
-                writer.text(name);
-                writer.text(code);
-                event.encode(writer);
-                writer.unsigned(*req_id);
-            }
-            ServerMessage::DropWorker { id, req_id } => {
-                writer.encoded(b"\x81\xaaDropWorker\x92");
-                id.encode(writer);
-                writer.unsigned(*req_id);
-            }
-            ServerMessage::CancelDispatch { req_id } => {
-                writer.encoded(b"\x81\xaeCancelDispatch\x91");
-                writer.unsigned(*req_id);
-            }
-            ServerMessage::UpdateTenantState { id, state } => {
-                writer.encoded(b"\x81\xb1UpdateTenantState\x92");
-                id.encode(writer);
-                state.encode(writer);
-            }
-            ServerMessage::ReloadTemplate { id } => {
-                writer.encoded(b"\x81\xaeReloadTemplate\x91");
-                id.encode(writer);
-            }
-            ServerMessage::SetLogLevel { level } => {
-                writer.encoded(b"\x81\xabSetLogLevel\x91");
-                writer.text(level);
-            }
-            ServerMessage::LiveTenants { req_id, ids } => {
-                writer.encoded(b"\x81\xabLiveTenants\x92");
-                writer.unsigned(*req_id);
-                ids.encode(writer);
-            }
-        }
-    }
-}
-
-impl ClientMessage {
-    fn write(&self, writer: &mut Writer) {
-        match self {
-            ClientMessage::DispatchResponse { req_id, result } => {
-                writer.encoded(b"\x81\xb0DispatchResponse\x92");
-                writer.unsigned(*req_id);
-                result.encode(writer);
-            }
-            ClientMessage::Heartbeat => writer.encoded(b"\x81\xa9Heartbeat\x90"),
-            ClientMessage::Ready(ready) => {
-                writer.variant("Ready");
-                ready.encode(writer);
-            }
-            ClientMessage::Health(health) => {
-                writer.variant("Health");
-                health.encode(writer);
-            }
-            ClientMessage::NotSubscribed { req_id } => {
-                writer.encoded(b"\x81\xadNotSubscribed\x91");
-                writer.unsigned(*req_id);
-            }
-        }
-    }
-}
-
-impl Encode for Result<EncodedValue, String> {
-    fn encode(&self, writer: &mut Writer) {
-        match self {
-            Ok(value) => {
-                writer.variant("Ok");
-                value.encode(writer);
-            }
-            Err(text) => {
-                writer.variant("Err");
-                writer.text(text);
-            }
-        }
-    }
-}
-
-impl Decode for Result<EncodedValue, String> {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        match Envelope::variant_with_value(reader, &["Ok", "Err"])? {
-            0 => EncodedValue::decode(reader).map(Ok),
-            _ => String::decode(reader).map(Err),
-        }
     }
 }
 
@@ -491,50 +335,6 @@ impl Decode for Ready {
             },
         )?;
         Ok(ready)
-    }
-}
-
-impl Encode for Health {
-    fn encode(&self, writer: &mut Writer) {
-        writer.array(8);
-        writer.unsigned(self.stalest_executor_ms);
-        writer.unsigned(self.in_flight);
-        writer.unsigned(self.vms);
-        writer.unsigned(self.events);
-        self.longest.encode(writer);
-        writer.unsigned(self.memory_bytes);
-        self.figures.as_deref().encode(writer);
-        self.process.encode(writer);
-    }
-}
-
-impl Decode for Health {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 8] = [
-            "stalest_executor_ms",
-            "in_flight",
-            "vms",
-            "events",
-            "longest",
-            "memory_bytes",
-            "figures",
-            "process",
-        ];
-        let mut health = Health::default();
-        fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
-            match field {
-                0 => health.stalest_executor_ms = Decode::decode(reader)?,
-                1 => health.in_flight = Decode::decode(reader)?,
-                2 => health.vms = Decode::decode(reader)?,
-                3 => health.events = Decode::decode(reader)?,
-                4 => health.longest = Decode::decode(reader)?,
-                5 => health.memory_bytes = Decode::decode(reader)?,
-                6 => health.figures = Option::decode(reader)?.map(Box::new),
-                _ => health.process = Decode::decode(reader)?,
-            }
-            Ok(())
-        })?;
-        Ok(health)
     }
 }
 

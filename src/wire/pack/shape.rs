@@ -199,6 +199,14 @@ pub(crate) fn required<T: Decode>(field: Option<T>) -> Result<T, WireError> {
 
 /// Reads a struct into variables of the names of its fields.
 macro_rules! read_fields {
+    ($reader:expr =>) => {
+        $crate::wire::pack::shape::fields(
+            $reader,
+            &[],
+            $crate::wire::pack::shape::FieldCount::Exact,
+            |_, _| Ok(()),
+        )?;
+    };
     ($reader:expr => $($field:ident),+) => {
         let reader: &mut $crate::wire::pack::reader::Reader<'_> = $reader;
         // As nearly everybody writes it: one field after the other, without asking for the place of
@@ -227,6 +235,153 @@ macro_rules! read_fields {
     };
 }
 pub(crate) use read_fields;
+
+/// Writes and reads a struct as an array of its fields, in the order in which they are named here.
+/// A `growing` struct may come with fewer fields, which are then as in its default, or with more,
+/// which a newer peer has added.
+macro_rules! wire_struct {
+    ($type:ident { $($field:ident),+ $(,)? }) => {
+        $crate::wire::pack::shape::wire_struct!(@encode $type { $($field),+ });
+
+        impl $crate::wire::pack::shape::Decode for $type {
+            fn decode(
+                reader: &mut $crate::wire::pack::reader::Reader<'_>,
+            ) -> Result<Self, $crate::wire::WireError> {
+                $crate::wire::pack::shape::read_fields!(reader => $($field),+);
+                Ok(Self { $($field),+ })
+            }
+        }
+    };
+    (growing $type:ident { $($field:ident),+ $(,)? }) => {
+        $crate::wire::pack::shape::wire_struct!(@encode $type { $($field),+ });
+
+        impl $crate::wire::pack::shape::Decode for $type {
+            fn decode(
+                reader: &mut $crate::wire::pack::reader::Reader<'_>,
+            ) -> Result<Self, $crate::wire::WireError> {
+                let mut read = Self::default();
+                $crate::wire::pack::shape::fields(
+                    reader,
+                    &[$(stringify!($field)),+],
+                    $crate::wire::pack::shape::FieldCount::Any,
+                    |index, reader| {
+                        let mut place = 0..;
+                        $(if place.next() == Some(index) {
+                            read.$field = $crate::wire::pack::shape::Decode::decode(reader)?;
+                        })+
+                        Ok(())
+                    },
+                )?;
+                Ok(read)
+            }
+        }
+    };
+    (@encode $type:ident { $($field:ident),+ }) => {
+        impl $crate::wire::pack::shape::Encode for $type {
+            fn encode(&self, writer: &mut $crate::wire::pack::writer::Writer) {
+                writer.array([$(stringify!($field)),+].len());
+                $(self.$field.encode(writer);)+
+            }
+        }
+    };
+}
+pub(crate) use wire_struct;
+
+/// An enum each of whose variants has a value: a struct's fields, or one value of another type.
+pub(crate) trait Variants: Sized {
+    /// The variants' names, each at its number. A number without a variant has no name.
+    const NAMES: &'static [&'static str];
+
+    /// The names of the fields of the variant of this number.
+    fn field_names(variant: usize) -> &'static [&'static str];
+
+    /// Reads the value of the variant of this number.
+    fn read(variant: usize, reader: &mut Reader<'_>) -> Result<Self, WireError>;
+}
+
+/// Writes an enum, and reads the values of its variants. Each variant has its number on the wire.
+macro_rules! variants {
+    ($type:ty {
+        $($number:literal $variant:ident $(($value:ident))? $({ $($field:ident),* })?),+ $(,)?
+    }) => {
+        impl $crate::wire::pack::shape::Variants for $type {
+            const NAMES: &'static [&'static str] = &{
+                let mut names = [""; [$($number),+][[$($number),+].len() - 1] + 1];
+                $(names[$number] = stringify!($variant);)+
+                names
+            };
+
+            fn field_names(variant: usize) -> &'static [&'static str] {
+                match variant {
+                    $($number => &[$($(stringify!($field)),*)?],)+
+                    _ => &[],
+                }
+            }
+
+            fn read(
+                variant: usize,
+                reader: &mut $crate::wire::pack::reader::Reader<'_>,
+            ) -> Result<Self, $crate::wire::WireError> {
+                match variant {
+                    $($number => {
+                        $($crate::wire::pack::shape::read_fields!(reader => $($field),*);)?
+                        $(let $value = $crate::wire::pack::shape::Decode::decode(reader)?;)?
+                        Ok(Self::$variant $(($value))? $({ $($field),* })?)
+                    })+
+                    _ => Err($crate::wire::WireError::Invalid("unknown variant")),
+                }
+            }
+        }
+
+        impl $crate::wire::pack::shape::Encode for $type {
+            fn encode(&self, writer: &mut $crate::wire::pack::writer::Writer) {
+                match self {
+                    $(Self::$variant $(($value))? $({ $($field),* })? => {
+                        const ARRAY: &[u8] = &[$(0x90 | <[&str]>::len(
+                            &[$(stringify!($field)),*],
+                        ) as u8)?];
+                        const HEAD: [u8; stringify!($variant).len() + 2 + ARRAY.len()] =
+                            $crate::wire::pack::shape::head(stringify!($variant), ARRAY);
+                        writer.encoded(&HEAD);
+                        $($value.encode(writer);)?
+                        $($($field.encode(writer);)*)?
+                    })+
+                }
+            }
+        }
+    };
+}
+pub(crate) use variants;
+
+/// Writes and reads an enum whose variants are all known.
+macro_rules! wire_enum {
+    ($type:ty { $($variants:tt)+ }) => {
+        $crate::wire::pack::shape::variants!($type { $($variants)+ });
+
+        impl $crate::wire::pack::shape::Decode for $type {
+            fn decode(
+                reader: &mut $crate::wire::pack::reader::Reader<'_>,
+            ) -> Result<Self, $crate::wire::WireError> {
+                use $crate::wire::pack::shape::{Envelope, Variants};
+                Self::read(Envelope::variant_with_value(reader, Self::NAMES)?, reader)
+            }
+        }
+    };
+}
+pub(crate) use wire_enum;
+
+/// What stands before a variant's value, as one piece: the head of a map of one, the name, and
+/// `array`, the head of an array of at most 15 fields if the value is one.
+pub(crate) const fn head<const LEN: usize>(name: &str, array: &[u8]) -> [u8; LEN] {
+    assert!(name.len() < 32, "a short name");
+    let mut head = [0x81; LEN];
+    let (start, rest) = head.split_at_mut(2);
+    start[1] = 0xa0 | name.len() as u8;
+    let (text, end) = rest.split_at_mut(name.len());
+    text.copy_from_slice(name.as_bytes());
+    end.copy_from_slice(array);
+    head
+}
 
 /// Text, from a str or a bin.
 pub(crate) fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, WireError> {
@@ -269,6 +424,18 @@ pub(crate) fn array(reader: &mut Reader<'_>) -> Result<usize, WireError> {
 impl Encode for i64 {
     fn encode(&self, writer: &mut Writer) {
         writer.integer(*self);
+    }
+}
+
+impl Encode for i32 {
+    fn encode(&self, writer: &mut Writer) {
+        writer.integer((*self).into());
+    }
+}
+
+impl Encode for bool {
+    fn encode(&self, writer: &mut Writer) {
+        writer.boolean(*self);
     }
 }
 
@@ -315,12 +482,6 @@ impl Decode for bool {
     }
 }
 
-impl<T: Encode> Encode for &T {
-    fn encode(&self, writer: &mut Writer) {
-        (**self).encode(writer);
-    }
-}
-
 impl Encode for String {
     fn encode(&self, writer: &mut Writer) {
         writer.text(self);
@@ -361,6 +522,18 @@ impl<T: Decode> Decode for Option<T> {
 
     fn missing() -> Option<Self> {
         Some(None)
+    }
+}
+
+impl<T: Encode> Encode for Box<T> {
+    fn encode(&self, writer: &mut Writer) {
+        (**self).encode(writer);
+    }
+}
+
+impl<T: Decode> Decode for Box<T> {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        T::decode(reader).map(Box::new)
     }
 }
 

@@ -70,14 +70,6 @@ impl Writer {
         infallible(encode::write_str(&mut self.bytes, value));
     }
 
-    /// Text, or nil.
-    pub fn text_or_nil(&mut self, value: Option<&str>) {
-        match value {
-            Some(text) => self.text(text),
-            None => self.nil(),
-        }
-    }
-
     /// The head of an array; its items follow.
     ///
     /// # Panics
