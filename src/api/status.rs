@@ -29,7 +29,7 @@ pub struct About {
     pub mode: &'static str,
     /// The kind of its store.
     pub store: &'static str,
-    /// Somebody else starts the workers.
+    /// The workers are started from outside.
     pub has_external_workers: bool,
     /// When it started.
     pub started: Instant,

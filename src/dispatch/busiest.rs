@@ -25,7 +25,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What a tenant took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Who.
+    /// The tenant.
     pub tenant: TenantId,
     /// Events, scripts and drops of it that ended; at least so many.
     pub events: u64,

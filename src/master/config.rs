@@ -80,7 +80,7 @@ pub struct PoolConfig {
     pub db_options: DbOptions,
     /// What tenants without a state are subscribed to.
     pub default_events: BTreeSet<String>,
-    /// Somebody else starts the workers.
+    /// The workers are started from outside.
     pub external_workers: bool,
     /// Where the workers' tokens are.
     pub worker_tokens: Option<PathBuf>,

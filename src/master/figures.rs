@@ -1,5 +1,5 @@
 //! What `/metrics` shows of a master, gathered from its layers: copies of what they count anyway.
-//! Asks nobody who could be slow; runs on the scrape's connection thread.
+//! Asks nothing that could be slow; runs on the scrape's connection thread.
 
 use std::sync::Arc;
 

@@ -42,7 +42,7 @@ use figures::Layers;
 pub type MakeRuntime =
     dyn Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + Send + Sync;
 
-/// A runtime, whichever it is.
+/// A runtime of any kind.
 pub type MadeRuntime = Box<dyn TemplateRuntime>;
 
 /// Why no master could be started.
@@ -82,7 +82,7 @@ pub struct Master {
     api: Option<InternalApi>,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be
-    // closed, and whoever waits on it for ever awake.
+    // closed, and its waiters would be awake for ever.
     _changes_tx: Sender<()>,
 }
 
@@ -248,7 +248,7 @@ impl Master {
     /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes
     ///    on.
     /// 2. Drain: requests that are under way may finish, for half of the time.
-    /// 3. Stop the workers: what they still have in flight (events that nobody waits for) may
+    /// 3. Stop the workers: what they still have in flight (events without a waiter) may
     ///    finish, to the same moment.
     /// 4. They get TERM, and after a grace, or at the deadline, KILL; they are reaped. What is
     ///    still pending fails.
@@ -476,8 +476,8 @@ fn start_threads(
     let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
     let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
     let told = subscriptions.clone();
-    // As the worker-facing server does for processes: whoever set a state, the tenant's worker
-    // knows.
+    // As the worker-facing server does for processes: after any change of a state, the tenant's
+    // worker knows.
     db.on_tenant_state(Box::new(move |tenant, state| {
         told[worker_for(tenant, told.len())].put(tenant, state.clone());
     }));

@@ -46,7 +46,7 @@ pub enum Exported {
     Entry(GlobalEntry),
     /// That a tenant purchased an entry.
     Purchase {
-        /// Who.
+        /// The owner.
         tenant: TenantId,
         /// What.
         at: GlobalAddress,

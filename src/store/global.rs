@@ -301,7 +301,7 @@ impl DbState {
             .ask(Operation::GlobalList, |store| store.global_list(filter, FindLimits::default()))
     }
 
-    /// For staff: one entry whole, whatever its review state and price.
+    /// For staff: one entry whole, in any review state and at any price.
     ///
     /// # Errors
     /// `Refused` by a rule; else see [`super::Store`].
@@ -310,7 +310,7 @@ impl DbState {
         self.store().ask(Operation::GlobalGet, |store| store.global_get(at))
     }
 
-    /// For staff: deletes anybody's entry. Purchases of it stay.
+    /// For staff: deletes an entry of any owner. Purchases of it stay.
     ///
     /// # Errors
     /// `Refused` by a rule; `NotFound`; else see [`super::Store`].

@@ -145,7 +145,7 @@ pub trait Store: Send + Sync {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError>;
 
-    /// The entries that a filter lets through, whatever their review state, ordered by scope, then
+    /// The entries that a filter lets through, in any review state, ordered by scope, then
     /// key, then version, without their long texts.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ pub trait Store: Send + Sync {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError>;
 
-    /// One entry, whatever its review state.
+    /// One entry, in any review state.
     ///
     /// # Errors
     /// See [`Store`].
@@ -168,7 +168,7 @@ pub trait Store: Send + Sync {
     /// See [`Store`]; `Conflict` if it exists; `Refused` if its owner would exceed the quota.
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError>;
 
-    /// Deletes an entry of a tenant's own, or anybody's if no owner is given. Purchases of it stay.
+    /// Deletes an entry of a tenant's own, or of any owner if none is given. Purchases of it stay.
     ///
     /// # Errors
     /// See [`Store`]; `NotFound`; `Forbidden` if it is another's.
@@ -479,7 +479,7 @@ impl FindLimits {
     }
 }
 
-/// When a record was last set: `now`, but always later than before, whatever the clock does.
+/// When a record was last set: `now`, but always later than before, even if the clock goes back.
 fn touched(before: Option<Timestamp>, now: Timestamp) -> Timestamp {
     match before {
         Some(before) if before >= now => {

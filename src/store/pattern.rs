@@ -1,5 +1,5 @@
-//! Our own ILIKE: which keys a Find returns, the same on every store and whatever a server's locale
-//! says.
+//! Our own ILIKE: which keys a Find returns, the same on every store and for every locale of a
+//! server.
 //!
 //! A pattern becomes a small automaton whose states are the bits of a few machine words, so
 //! matching takes a fixed number of word operations for each character of a key: there is no
@@ -185,8 +185,8 @@ pub fn fold(char: char) -> char {
 
 const KELVIN_SIGN: char = '\u{212A}';
 
-/// A key as an index orders it, so that the keys of a [`Pattern::prefix`] lie together whatever
-/// their case.
+/// A key as an index orders it, so that the keys of a [`Pattern::prefix`] lie together in any
+/// case of letters.
 ///
 /// Deliberately not [`fold`]: an index outlives the Unicode tables of the compiler that we were
 /// built with, so it folds the ASCII letters only, which will not change, and the one other
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    // Whatever the machine: a backtracking matcher needs more steps for one of these than there are
+    // On any machine: a backtracking matcher needs more steps for one of these than there are
     // atoms.
     #[test]
     fn bombs_do_not_explode() {

@@ -106,12 +106,12 @@ impl DbState {
         &self.options
     }
 
-    /// Who is to hear of every state that is set from now on.
+    /// The listener for every state that is set from now on.
     pub fn on_tenant_state(&self, listener: StateListener) {
         self.states.listen(listener);
     }
 
-    /// Who is to hear of every tenant whose own template may have changed from now on.
+    /// The listener for every tenant whose own template may have changed from now on.
     pub fn on_template(&self, listener: TemplateListener) {
         *self.template_listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
     }
@@ -129,7 +129,7 @@ impl DbState {
     /// The tenant's state, if it has one.
     ///
     /// # Blocks
-    /// On the store, if a write about the tenant had an unknown outcome and nobody has looked
+    /// On the store, if a write about the tenant had an unknown outcome and no reader has looked
     /// since.
     pub fn tenant_state(&self, tenant: TenantId) -> Option<Arc<TenantState>> {
         self.states.settle_doubt(&self.store, tenant);

@@ -154,8 +154,8 @@ impl States {
         self.settle_all(store, |_| true);
     }
 
-    /// The same of one tenant only, for who asks of no other: a dispatch waits for the store if its
-    /// own tenant is in doubt.
+    /// The same of one tenant only, for a caller that asks of no other: a dispatch waits for the
+    /// store if its own tenant is in doubt.
     ///
     /// # Blocks
     /// On the store, if the tenant is in doubt.
@@ -256,7 +256,7 @@ mod tests {
         states.listen(Box::new(move |_, state| {
             hear.lock().expect("not poisoned").push(state.clone())
         }));
-        // It was made, and nobody heard of it.
+        // It was made, and its answer was lost.
         store.set_tenant_state(TENANT, state("MADE")).expect("set");
         store.set_standing(TENANT, Standing::Banned).expect("set");
         states.doubt(TENANT);

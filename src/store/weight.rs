@@ -2,7 +2,7 @@
 //! both, and takes memory for what is there only, where a channel with a bound makes all its places
 //! at once. A tenant has as much as [`Shares`] leaves it.
 //!
-//! Deliberately no waiting for room: who gets none tells its caller that the store is busy. Any
+//! Deliberately no waiting for room: a caller that gets none says that the store is busy. Any
 //! thread.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

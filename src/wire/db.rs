@@ -1,7 +1,7 @@
 //! What goes over `/db/kv`, `/db/tenant-states` and `/db/tenant-state`: operations, records and
 //! tenant states. Global KV is in [`super::global_kv`].
 //!
-//! Bodies are bounded by whoever reads them from a socket; the rules on keys and sizes are the
+//! Bodies are bounded by their reader on a socket; the rules on keys and sizes are the
 //! store's.
 
 use std::collections::HashMap;

@@ -1,6 +1,5 @@
 //! A line of the log, as JSON or as text: written from a record, and read again by the master where
-//! a worker printed it. Whatever is in the record, it is one line in which nothing acts on a
-//! terminal.
+//! a worker printed it. Any record becomes one line in which nothing acts on a terminal.
 //!
 //! Pure: nothing here writes anywhere, or knows how a process logs. What a record says of a worker,
 //! a tenant or a request it says with the keys below, beside its message, which says it too.

@@ -54,7 +54,7 @@ pub enum ServerMessage {
         /// Names the answer.
         req_id: u64,
     },
-    /// Ours: nobody waits for this answer any more.
+    /// Ours: this answer has no waiter any more.
     CancelDispatch {
         /// The request that is given up.
         req_id: u64,

@@ -246,7 +246,7 @@ fn random_json_survives_messagepack() {
     }
 }
 
-/// Whatever is decoded from damaged bytes must encode to bytes that decode to the same.
+/// A value decoded from damaged bytes must encode to bytes that decode to the same.
 fn survives<T: Decode + Encode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> bool {
     let Ok(value) = T::from_bytes(bytes) else {
         return false;

@@ -36,7 +36,7 @@ enum Candidates {
     Files,
     Folders,
     Words(&'static str),
-    /// Only who types knows.
+    /// Only the person who types knows.
     Unknown,
 }
 

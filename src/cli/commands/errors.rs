@@ -98,7 +98,7 @@ impl Source {
     /// Prints what there is, the oldest first, and then what comes.
     ///
     /// # Blocks
-    /// Until a signal, or the end of who reads. A master that goes away is waited for, if it was
+    /// Until a signal, or the end of the reader. A master that goes away is waited for, if it was
     /// there once.
     fn follow(&self, is_json: bool) -> Result<(), CliError> {
         end_quietly().map_err(|error| CliError::config(error.to_string()))?;

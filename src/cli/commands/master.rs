@@ -143,7 +143,7 @@ fn wait(
             },
             recv(broken_rx) -> why => match why {
                 Ok(why) => return Err(CliError::bug(why)),
-                // In process-pool mode nobody holds the other end.
+                // In process-pool mode no other end is held.
                 Err(_) => broken_rx = never(),
             },
             recv(master.changes_rx()) -> _ => {

@@ -282,7 +282,7 @@ impl<'m> Replay<'m> {
                 recv(self.signals.received_rx()) -> signal => self.on_signal(signal.ok()),
                 recv(self.broken_rx) -> why => match why {
                     Ok(why) => return Err(Stop::Broken(why)),
-                    // In process-pool mode nobody holds the other end.
+                    // In process-pool mode no other end is held.
                     Err(_) => self.broken_rx = never(),
                 },
                 recv(self.master.changes_rx()) -> _ => if let Some(why) = self.master.given_up() {

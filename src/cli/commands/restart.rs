@@ -58,7 +58,7 @@ fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
     let of =
         |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
     let before = of(fetch(client)?.1);
-    // A worker that somebody else starts has no restarts, but can have been stopped.
+    // A worker started from outside has no restarts, but can have been stopped.
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
     let before = before.map_or(0, |worker| worker.restarts);
     client.post_nothing(&format!("/i/restart-worker/{id}"))?.success()?;

@@ -97,7 +97,7 @@ fn copy(path: &Path, to: &Path) -> Result<(), CliError> {
     })
 }
 
-/// Makes a store's file from what a running master has in its store, whichever that is.
+/// Makes a store's file from what a running master has in its store, of any kind.
 fn download(args: &Args, to: &Path) -> Result<(), CliError> {
     let client = ApiClient::new(args, span(args, "deadline", BACKUP_DEADLINE)?)?;
     let unwritten = |error: RestoreError| CliError::config(format!("{}: {error}", to.display()));

@@ -192,8 +192,8 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
     })
 }
 
-/// Whether a runtime has something to run with these templates. It would start without; but who
-/// asks before a start wants to know.
+/// Whether a runtime has something to run with these templates. It would start without; but a
+/// person who asks before a start wants to know.
 ///
 /// # Errors
 /// They cannot be read, or do not compile.
@@ -215,7 +215,7 @@ pub(in crate::cli) fn check_templates(_: Option<&Path>) -> Result<(), CliError> 
     Ok(())
 }
 
-/// How runtimes are made, and who is told that one is broken.
+/// How runtimes are made, and where a broken one is reported.
 #[derive(Clone)]
 // Without Luau there is no runtime to make.
 #[cfg_attr(not(feature = "luau"), allow(dead_code))]

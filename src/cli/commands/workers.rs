@@ -63,7 +63,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 /// gets one after the other.
 ///
 /// # Blocks
-/// Until a signal, or the end of who reads. A master that goes away is waited for, if it was there
+/// Until a signal, or the end of the reader. A master that goes away is waited for, if it was there
 /// once: it may be restarted.
 fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long
@@ -104,7 +104,7 @@ struct Screen {
 
 impl Screen {
     /// Shows a text, on a terminal over the one before, line by line so that nothing flickers;
-    /// false if nobody reads any more.
+    /// false if the reader has gone.
     fn show(&mut self, text: &str) -> Result<bool, CliError> {
         if !self.is_terminal {
             return output::print_on(text);

@@ -81,7 +81,7 @@ impl ApiClient {
     /// Until the answer, or the deadline given at the making.
     ///
     /// # Errors
-    /// Nobody answers there.
+    /// There is no answer.
     pub(in crate::cli) fn get(&self, path: &str) -> Result<ApiAnswer, CliError> {
         let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
         self.read(request.call().map_err(|error| self.unreachable(&error))?)
@@ -109,7 +109,7 @@ impl ApiClient {
     /// Until the answer begins; its reader until the deadline given at the making.
     ///
     /// # Errors
-    /// Nobody answers there, or the API refuses.
+    /// There is no answer, or the API refuses.
     pub(in crate::cli) fn download(&self, path: &str) -> Result<impl Read, CliError> {
         let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
         let response = request.call().map_err(|error| self.unreachable(&error))?;

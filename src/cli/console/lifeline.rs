@@ -49,8 +49,8 @@ impl Lifeline {
             let mut waste = [0; 64];
             while matches!(stdin.read(&mut waste), Ok(len) if len > 0) {}
             drop(cut_tx);
-            // Whatever hangs now, no worker outlives its master: this ends the process if `run`
-            // does not.
+            // Even if something hangs now, no worker outlives its master: this ends the process if
+            // `run` does not.
             if done_rx.recv_timeout(LAST_GRACE) == Err(RecvTimeoutError::Timeout) {
                 std::process::exit(1);
             }

@@ -1,4 +1,4 @@
-//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that nobody can
+//! Where logs go: to stderr, and nowhere else, as lines of text or of JSON. A log that cannot be
 //! read ends nothing.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -65,7 +65,7 @@ fn start(level: LevelFilter, form: Form) {
     log::set_max_level(level);
 }
 
-/// Writes lines of text, whatever their level: which are logged is decided before.
+/// Writes lines of text of any level: which are logged is decided before.
 fn text_writer() -> SimpleLogger {
     SimpleLogger::new().with_level(LevelFilter::Trace)
 }
@@ -154,7 +154,7 @@ impl Sink for Form {
             return true;
         }
         let (now, begin) = (Timestamp::now(), if begins_anew { "\n" } else { "" });
-        // Whatever is said is made into text before the lock, as its making may take locks of its
+        // A message is made into text before the lock, as its making may take locks of its
         // own.
         match self {
             Form::Json(origin) => {
@@ -194,7 +194,7 @@ trait Sink: Send + Sync {
 }
 
 /// A logger whose failure is no panic, not even where a value that is logged panics: it would end
-/// whichever thread had something to say: the supervisor, a link, the one that stops the master.
+/// the thread that logs: the supervisor, a link, the one that stops the master.
 struct Steady<S> {
     inner: S,
     failed_at: Mutex<Option<Instant>>,

@@ -75,7 +75,7 @@ fn is_written(written: io::Result<()>) -> Result<bool, CliError> {
     }
 }
 
-/// Says something to the person at the terminal, whatever the log level.
+/// Says something to the person at the terminal, at any log level.
 pub(in crate::cli) fn tell(text: &str) {
     // Where stderr is closed nothing can be said.
     let _ = writeln!(io::stderr().lock(), "{}", escape::lines(text));

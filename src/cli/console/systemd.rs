@@ -98,7 +98,7 @@ impl ServiceManager {
         Self { socket, watchdog, progress: Progress::default() }
     }
 
-    /// When to look at the master again; never, where nobody listens.
+    /// When to look at the master again; never, without a listener.
     pub(in crate::cli) fn look_rx(&self) -> Receiver<std::time::Instant> {
         if self.socket.is_none() {
             return never();

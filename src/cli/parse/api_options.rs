@@ -1,5 +1,5 @@
-//! The internal API's configuration for the commands that serve it: its secret and whom it answers.
-//! And the check of all that such a command is configured with.
+//! The internal API's configuration for the commands that serve it: its secret and the sources it
+//! answers. And the check of all that such a command is configured with.
 
 use crate::api::token::{Secret, mint};
 use crate::api::{ApiConfig, Cidr};

@@ -162,7 +162,7 @@ fn unknown_option(name: &str, specs: &[&[OptionSpec]]) -> ConfigError {
     })
 }
 
-/// A word that somebody gave, for a message: no longer than it helps, and nothing in it that a
+/// A word from a command line, for a message: no longer than it helps, and nothing in it that a
 /// terminal would obey.
 pub(in crate::cli) fn shown(word: &str) -> String {
     escape::one_line(&shortened(word, SHOWN_CHARS)).into_owned()
@@ -193,7 +193,7 @@ impl Args {
                 args.take_option(&word, &mut rest, specs)?;
             }
         }
-        // Who asks for help needs no environment that is in order.
+        // Help needs no environment that is in order.
         if !args.help {
             specs
                 .iter()

@@ -1,4 +1,4 @@
-//! What the value of one option means, whichever option it is: spans of time, numbers, addresses,
+//! What the value of an option means: spans of time, numbers, addresses,
 //! words.
 
 use std::net::{SocketAddr, ToSocketAddrs};

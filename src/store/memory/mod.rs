@@ -1,7 +1,7 @@
 //! The store that is gone at exit: `memory:`, and the oracle that the others are tested against.
 //!
 //! Deliberately plain: maps behind one lock, every Find a walk over all of a tenant's records,
-//! nothing that is clever enough to be wrong. Owned by whoever opened it; called from any thread;
+//! nothing that is clever enough to be wrong. Owned by its opener; called from any thread;
 //! never blocks but for the lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -159,8 +159,8 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
         Behind::Record { .. } => match tenant(6, 7)? {
             Some(tenant) => {
                 let record = scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
-                    // Who is to mend or delete it has to find it; an id says nothing of what is in
-                    // it.
+                    // The person who mends or deletes it has to find it; an id says nothing of what
+                    // is in it.
                     let id: &str = row.try_get(0).unwrap_or_default();
                     log::error!("postgres: there is no backup: the row {id:?} of tenant_kv cannot be read");
                 })?;

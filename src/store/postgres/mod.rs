@@ -4,7 +4,7 @@
 //! A caller hands its operation over and waits, never longer than the timeouts in `limits.rs`; one
 //! that has not begun by then is not carried out. The tables are those of an existing
 //! template-worker (protocol.md), which may write to them too. Deliberately without TLS: the server
-//! is on this machine or in the same private network. Owned by whoever opened it;
+//! is on this machine or in the same private network. Owned by its opener;
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod export;
@@ -168,7 +168,7 @@ fn closed() -> DbError {
     DbError::Unavailable("the store is closed".to_owned())
 }
 
-/// How far an operation has come, decided once: whoever is first, its caller or its thread.
+/// How far an operation has come, decided once, by its caller or its thread.
 #[derive(Default)]
 struct Progress(AtomicU8);
 

@@ -38,7 +38,7 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Inner {
     lanes: HashMap<LaneId, Lane>,
-    /// Lanes of which an operation may be taken now; whoever had its turn goes to the end.
+    /// Lanes of which an operation may be taken now; a lane that had its turn goes to the end.
     ready: VecDeque<LaneId>,
     waiting: usize,
     is_closed: bool,
@@ -219,7 +219,7 @@ impl Inner {
         }
     }
 
-    /// Makes room: nobody waits any more for what is dropped here.
+    /// Makes room: the operations dropped here have no waiter.
     fn forget_abandoned(&mut self) {
         let mut forgotten = 0;
         for lane in self.lanes.values_mut() {
@@ -266,7 +266,7 @@ mod tests {
     const LOUD: Who = Who::Tenant(TenantId::Guild(1));
     const QUIET: Who = Who::Tenant(TenantId::Guild(2));
 
-    /// Says who it is when it is dropped.
+    /// Gives its name when it is dropped.
     struct Named(u64, Arc<Mutex<Vec<u64>>>, Arc<AtomicBool>);
 
     impl Job for Named {

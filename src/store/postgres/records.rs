@@ -1,6 +1,6 @@
 //! Tenants' records in PostgreSQL.
 //!
-//! Other programs write to these tables too, with scopes in whatever order: a record's scopes are
+//! Other programs write to these tables too, with scopes in any order: a record's scopes are
 //! compared as a set, and of several rows with one set the newest is the record. Which keys match
 //! is decided by our own matcher, so that no answer depends on the server's locale; the server only
 //! leaves out rows that cannot match. Runs on the threads of `worker.rs`.
@@ -103,7 +103,7 @@ pub(super) fn find(
         }
         Ok(())
     })?;
-    // By bytes, whatever the server's locale says.
+    // By bytes, in every locale of the server.
     found.sort_by(|left, right| (&left.key, &left.scopes).cmp(&(&right.key, &right.scopes)));
     Ok(found)
 }

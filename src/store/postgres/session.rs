@@ -2,7 +2,7 @@
 //! an error of it means.
 //!
 //! What matters about an error is whether the change may have been made. Everything before the
-//! COMMIT was sent is undone by the server, whatever happened; of everything after, only the
+//! COMMIT was sent is undone by the server in any case; of everything after, only the
 //! server's own word counts. Owned by one thread of `worker.rs`, on which everything here runs; the
 //! migration has one of its own.
 
@@ -57,7 +57,7 @@ pub(super) enum Fault {
 pub(super) enum NoSession {
     /// The server, or the way to it, says so.
     Refused(postgres::Error),
-    /// Somebody accepts there and says nothing, for so long.
+    /// A peer accepts there and says nothing, for so long.
     Silent(Duration),
     /// As many attempts as there may be are held by such a server.
     Held,

@@ -1,4 +1,4 @@
-//! Global entries in PostgreSQL, and who purchased them. Runs on the threads of `worker.rs`.
+//! Global entries in PostgreSQL, and their purchases. Runs on the threads of `worker.rs`.
 
 use postgres::Row;
 
@@ -15,8 +15,8 @@ use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
 use crate::wire::pack::plain::canonical;
 
-/// Everything of an entry but its long text and its data; a price is int or bigint, by who made the
-/// table.
+/// Everything of an entry but its long text and its data; a price is int or bigint, by the maker of
+/// the table.
 macro_rules! partial {
     () => {
         "SELECT key, version, owner_id, owner_type, price::bigint, short, public_metadata::text, scope, created_at, \
@@ -137,7 +137,7 @@ pub(super) fn create(
     })
 }
 
-/// Deletes an entry of a tenant's own, or anybody's if there is no tenant.
+/// Deletes an entry of a tenant's own, or of any owner if there is no tenant.
 pub(super) fn delete(
     session: &mut Session,
     at: &GlobalAddress,

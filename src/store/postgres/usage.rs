@@ -58,7 +58,7 @@ impl Area {
 /// A row, or what it will be.
 pub(super) struct Counted {
     pub(super) usage: Usage,
-    /// Counted just now, so it has to be written, whatever comes of it.
+    /// Counted just now, so it has to be written in any case.
     is_new: bool,
     is_old: bool,
 }

@@ -21,9 +21,9 @@ use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_
 use crate::base::metrics::Counter;
 use crate::store::ServerFigures;
 
-/// An operation and who waits for it.
+/// An operation and its waiter.
 pub(super) trait Job: Send {
-    /// Whether somebody still waits.
+    /// Whether its caller still waits.
     fn is_wanted(&self) -> bool;
 
     /// The same, and from then on the operation counts as begun.
@@ -63,7 +63,7 @@ fn is_news(down: Option<&Down>, why: &str) -> bool {
     down.is_none_or(|down| down.why != why)
 }
 
-/// Who may try to reach a server that is away.
+/// Which operation may try to reach a server that is away.
 enum Turn {
     /// The server is back already.
     Up,

@@ -45,8 +45,8 @@ impl Op {
             }
     }
 
-    /// In whose share of the queue it waits. What staff do is nobody's: a tenant that fills its
-    /// share is still to be banned.
+    /// In whose share of the queue it waits. Writes of staff count for no tenant: a tenant that
+    /// fills its share is still to be banned.
     pub(super) fn owner(&self) -> Option<TenantId> {
         match self {
             Op::SetState { tenant, .. } => Some(*tenant),

@@ -1,6 +1,6 @@
 //! Everything in the embedded store, read from one snapshot, a few rows at a time.
 //!
-//! A snapshot keeps nobody waiting: writes go on, and only the pages that they replace stay in the
+//! A snapshot makes no write wait: they go on, and only the pages that they replace stay in the
 //! file until it is dropped. Runs on the thread that asks for the next row.
 
 use std::collections::VecDeque;

@@ -61,7 +61,7 @@ pub(super) const GLOBAL: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::ne
 pub(super) const GLOBAL_USAGE: TableDefinition<'_, &[u8], (u64, u64)> =
     TableDefinition::new("global_kv_usage");
 
-/// Who purchased what, and when.
+/// The purchases, and when they were made.
 pub(super) const PURCHASES: TableDefinition<'_, &[u8], i64> =
     TableDefinition::new("global_kv_purchases");
 

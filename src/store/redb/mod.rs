@@ -184,7 +184,7 @@ impl Shared {
                 DbError::Internal("what the store holds there cannot be read".to_owned())
             }
             Fault::Redb(_) => {
-                // Full: somebody else told it just now.
+                // Full: another caller logged it just now.
                 let _ = self.fault_tx.try_send(());
                 unavailable()
             }

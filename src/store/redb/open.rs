@@ -108,7 +108,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     unfinished.push(format!(".new-{}", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
     let made = create_at(&unfinished).and_then(|()| match fs::hard_link(&unfinished, path) {
-        // Somebody else was faster: theirs is the store then.
+        // Another process was faster: its file is the store then.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         linked => linked.map_err(unavailable),
     });
@@ -120,7 +120,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(unavailable)
 }
 
-/// Makes an empty file that is nobody else's on this machine: it is to hold tenants' data.
+/// Makes an empty file that no other user of this machine can read: it is to hold tenants' data.
 pub(super) fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }

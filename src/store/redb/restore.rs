@@ -72,7 +72,7 @@ impl Restore {
     /// # Errors
     /// There is one, or it cannot be made.
     pub fn begin(to: &Path) -> Result<Self, RestoreError> {
-        // Looked at again when it is put in its place; here so that nobody waits for nothing.
+        // Looked at again when it is put in its place; here so that no long wait is for nothing.
         if to.try_exists().map_err(RestoreError::File)? {
             return Err(RestoreError::File(io::ErrorKind::AlreadyExists.into()));
         }
@@ -112,7 +112,7 @@ impl Restore {
     /// Until it is on the disk, its name too.
     ///
     /// # Errors
-    /// It cannot be written, or somebody else has put a file there meanwhile.
+    /// It cannot be written, or another process has put a file there meanwhile.
     pub fn finish(mut self) -> Result<(), RestoreError> {
         self.flush()?;
         if let Some(database) = self.database.take() {

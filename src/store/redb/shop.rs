@@ -45,7 +45,7 @@ impl ShopOp {
         }
     }
 
-    /// The tenant that asks for it; staff do as nobody.
+    /// The tenant that asks for it; none for staff.
     pub(super) fn owner(&self) -> Option<TenantId> {
         match self {
             ShopOp::Create { entry: GlobalEntry { partial, .. }, .. } => {

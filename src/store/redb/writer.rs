@@ -20,7 +20,7 @@ use crate::store::weight::Weight;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use redb::Database;
 
-/// A write and who waits for it.
+/// A write and its waiter.
 pub(super) struct Request {
     pub(super) op: Op,
     /// Has room for the one answer.
@@ -70,7 +70,7 @@ impl Writer {
         };
         let batch = self.gather(first);
         // A panic is a bug, redb's or ours, and has left a transaction unfinished: the same remedy
-        // as for a bad disk. Whoever waits for the batch learns from its dropped answers that the
+        // as for a bad disk. The waiters of the batch learn from its dropped answers that the
         // outcome is unknown.
         match catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
             Ok(Ok(())) => Next::Go,
@@ -107,7 +107,7 @@ impl Writer {
             },
         };
         for (answer_tx, done) in waiting {
-            // Who stopped waiting has been told that the outcome is unknown.
+            // A caller that stopped waiting was told that the outcome is unknown.
             let _ = answer_tx.send(answer(done));
         }
         applied.map_err(Failed::fault)

@@ -92,7 +92,7 @@ kinds! {
 /// Calls to the database of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DbFigures {
-    /// How many failed, for whatever reason.
+    /// How many failed, for any reason.
     pub failed: u64,
     /// How long they took, as the template sees it: waiting for the record's lock and for a thread
     /// included.

@@ -99,7 +99,7 @@ pub enum PublicGlobalKeyValueOp {
         version: i32,
         /// Scope.
         scope: String,
-        /// Who asks, for purchases.
+        /// The tenant that asks, for purchases.
         id: Option<TenantId>,
     },
 }

@@ -8,8 +8,8 @@ use super::Timestamp;
 /// A typed value: everything a template can receive, return or store.
 ///
 /// Limit: cloning, comparing and dropping recurse. What was decoded nests at most 1,023 levels, for
-/// which a stack of 768 KiB is enough in a debug build (measured); whoever builds deeper ones by
-/// hand needs a larger stack.
+/// which a stack of 768 KiB is enough in a debug build (measured); a caller that builds deeper ones
+/// by hand needs a larger stack.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KhronosValue {
     /// UTF-8 text.

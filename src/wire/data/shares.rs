@@ -63,7 +63,7 @@ impl Shares {
         bytes == 0 || self.held(tenant).bytes + self.total.bytes + 2 * bytes <= max
     }
 
-    /// Counts a piece that a tenant holds from now on; of nobody's, only the whole grows.
+    /// Counts a piece that a tenant holds from now on; without an owner, only the whole grows.
     pub fn add(&mut self, tenant: Option<TenantId>, bytes: usize) {
         self.total.add(bytes);
         if let Some(tenant) = tenant {
@@ -71,7 +71,7 @@ impl Shares {
         }
     }
 
-    /// A tenant, or nobody, holds a piece less, of those that were counted with [`Shares::add`].
+    /// A tenant, or no owner, holds a piece less, of those that were counted with [`Shares::add`].
     pub fn remove(&mut self, tenant: Option<TenantId>, bytes: usize) {
         let Some(tenant) = tenant else { return self.total.remove(bytes) };
         let Some(held) = self.held.get_mut(&tenant) else { return };
@@ -82,7 +82,7 @@ impl Shares {
         }
     }
 
-    /// Nobody holds anything any more.
+    /// No owner holds anything any more.
     pub fn clear(&mut self) {
         self.total = Held::default();
         self.held.clear();
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(take_all(&mut shares, tenant(1), 10), 500);
         assert_eq!(take_all(&mut shares, tenant(2), 10), 250);
         assert!(shares.has_room(tenant(3), 100, 1000), "however greedy the others are");
-        // What is nobody's counts for all.
+        // A piece without an owner counts for all.
         shares.add(None, 200);
         assert!(!shares.has_room(tenant(3), 100, 1000));
         (0..50).for_each(|_| shares.remove(Some(tenant(1)), 10));

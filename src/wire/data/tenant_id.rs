@@ -1,4 +1,4 @@
-//! Who a sandbox belongs to: a Discord guild or user. The protocol's `Id`.
+//! The owner of a sandbox: a Discord guild or user. The protocol's `Id`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -10,7 +10,7 @@ use crate::wire::WireError;
 use crate::wire::data::timezone;
 use crate::wire::data::{Interval, Timestamp};
 
-/// Why a JSON text, or the value it should become, is not right. Its text is for the caller who
+/// Why a JSON text, or the value it should become, is not right. Its text is for the caller that
 /// sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JsonError {

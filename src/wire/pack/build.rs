@@ -1,7 +1,7 @@
 //! Builds a `KhronosValue` on its bytes, token by token: the mirror of [`super::walk`].
 //!
-//! For whoever has values in another form (JSON, Luau) and does not know beforehand how long a map
-//! or list will be. What comes out is canonical, and nests no deeper than anybody decodes.
+//! For callers with values in another form (JSON, Luau) and does not know beforehand how long a map
+//! or list will be. What comes out is canonical, and nests no deeper than any peer decodes.
 
 use super::token::{Token, write_string_map};
 use super::writer::{Open, Writer};

@@ -1,6 +1,6 @@
 //! Rust types of others ↔ plain MessagePack, through serde: the one home of rmp-serde.
 //!
-//! For callers of the library who have their event data in types of their own, or in
+//! For callers of the library with their event data in types of their own, or in
 //! `serde_json::Value`. Deliberately not for anything of the protocol: those types have encoders of
 //! their own.
 
@@ -37,8 +37,8 @@ impl std::error::Error for CodecError {}
 
 /// A value of one's own as event data; structs become objects by field name.
 ///
-/// serde recurses: a value that nests thousands of levels deep overflows the stack of whoever built
-/// it.
+/// serde recurses: a value that nests thousands of levels deep overflows the stack of the thread
+/// that built it.
 ///
 /// # Errors
 /// It does not serialize, or not into what JSON can express.

@@ -2,7 +2,7 @@
 //! over, never built into a tree.
 //!
 //! The sender's key order and header widths are kept: the data of an event is copied as it came.
-//! [`canonical`] is for whoever needs one form. Nothing here recurses: open containers are on
+//! [`canonical`] is for a caller that needs one form. Nothing here recurses: open containers are on
 //! stacks that `WIRE_DEPTH_MAX` bounds.
 
 use super::reader::{Item, Reader};

@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         self.canonical = false;
     }
 
-    /// Goes on where `rest` begins, behind what somebody else has looked at and found to be as it
+    /// Goes on where `rest` begins, behind what another walk has looked at and found to be as it
     /// should.
     pub(super) fn go_on_at(&mut self, rest: &'a [u8]) {
         self.rest = rest;
@@ -193,7 +193,7 @@ impl<'a> Reader<'a> {
             Marker::Str8 => self.len8(0x20).and_then(|len| self.take(len)).map(Item::Str)?,
             Marker::Str16 => self.len16(0x100).and_then(|len| self.take(len)).map(Item::Str)?,
             Marker::Str32 => self.len32(0x1_0000).and_then(|len| self.take(len)).map(Item::Str)?,
-            // No encoder of ours writes bin or ext, so whoever accepts one notes that; their
+            // No encoder of ours writes bin or ext, so a decoder that accepts one notes that; their
             // lengths do not matter.
             Marker::Bin8 => self.len8(0).and_then(|len| self.take(len)).map(Item::Bin)?,
             Marker::Bin16 => self.len16(0).and_then(|len| self.take(len)).map(Item::Bin)?,

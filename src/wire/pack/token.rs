@@ -69,7 +69,7 @@ impl Token<'_> {
     /// Writes it in its canonical form: a leaf whole, of a `Map` or `List` the beginning. Nothing
     /// for [`Token::End`].
     ///
-    /// Who writes a map puts `writer.array(2)` before each of its keys: the head of the pair.
+    /// The writer of a map puts `writer.array(2)` before each of its keys: the head of the pair.
     pub fn write(&self, writer: &mut Writer) {
         match self {
             Token::Text(value) => {

@@ -1,7 +1,7 @@
 //! `KhronosValue` ↔ its bytes: the tree form, and the bytes alone, checked and brought into their
 //! canonical form.
 //!
-//! Values travel as [`EncodedValue`]s, which are canonical: whoever looks inside one (a [`Walk`])
+//! Values travel as [`EncodedValue`]s, which are canonical: a reader of one (a [`Walk`])
 //! finds one form only. A value that comes in another form is written anew, once, where it enters.
 //! Nothing here recurses: open containers are on stacks that `WIRE_DEPTH_MAX` bounds.
 
@@ -17,8 +17,8 @@ pub use super::storable::storable;
 
 /// The bytes of a value.
 ///
-/// A value that was built by hand and nests deeper than `WIRE_DEPTH_MAX` is encoded too, but nobody
-/// decodes it.
+/// A value that was built by hand and nests deeper than `WIRE_DEPTH_MAX` is encoded too, but no
+/// peer decodes it.
 pub fn encode(value: &KhronosValue) -> EncodedValue {
     let mut writer = Writer::default();
     write(value, &mut writer);

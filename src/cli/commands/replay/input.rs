@@ -35,7 +35,7 @@ pub(super) struct InputLine {
 #[derive(Debug)]
 pub(super) struct Input {
     lines_rx: Receiver<io::Result<InputLine>>,
-    // In this order: the thread has its wake-up, and nobody to send to, before it is joined.
+    // In this order: the thread has its wake-up, and no receiver, before it is joined.
     _wake: UnixStream,
     _thread: OwnedThread,
 }
@@ -72,7 +72,7 @@ fn opener(path: &str) -> impl Fn() -> io::Result<File> + Send + 'static {
     }
 }
 
-/// Sends every line of a file that has any text; false if nobody wants more.
+/// Sends every line of a file that has any text; false if no more is wanted.
 fn send_lines(
     file: io::Result<File>,
     woken: &UnixStream,
@@ -95,7 +95,7 @@ fn send_lines(
                 }
             }
             Err(error) => {
-                // Nobody reads on after an error, and nobody may be left to be told.
+                // The reader stops at an error, and the receiver may be gone.
                 let _ = lines_tx.send(Err(error));
                 return false;
             }
