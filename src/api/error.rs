@@ -4,57 +4,38 @@
 use serde::Serialize;
 
 use crate::base::error::{DbError, DispatchError};
+use crate::base::labels::labels;
 use crate::net::http::{BodyError, Refusal, Response};
 use crate::net::stream::Peer;
 
-/// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431,
-/// 505).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)] // docs/api.md says when each occurs.
-pub enum Code {
-    NoAuthToken,
-    InvalidToken,
-    Restricted,
-    Banned,
-    Quarantined,
-    NotFound,
-    BadRequest,
-    MethodNotAllowed,
-    Conflict,
-    TooLarge,
-    Refused,
-    ScriptError,
-    Busy,
-    NoWorker,
-    Unavailable,
-    Deadline,
-    OutcomeUnknown,
-    InternalError,
+labels! {
+    /// A code; its status is fixed, but for what HTTP itself has a status for (408, 411, 417, 431,
+    /// 505).
+    #[derive(Serialize)]
+    #[allow(missing_docs)] // docs/api.md says when each occurs.
+    Code {
+        NoAuthToken = "NoAuthToken",
+        InvalidToken = "InvalidToken",
+        Restricted = "Restricted",
+        Banned = "Banned",
+        Quarantined = "Quarantined",
+        NotFound = "NotFound",
+        BadRequest = "BadRequest",
+        MethodNotAllowed = "MethodNotAllowed",
+        Conflict = "Conflict",
+        TooLarge = "TooLarge",
+        Refused = "Refused",
+        ScriptError = "ScriptError",
+        Busy = "Busy",
+        NoWorker = "NoWorker",
+        Unavailable = "Unavailable",
+        Deadline = "Deadline",
+        OutcomeUnknown = "OutcomeUnknown",
+        InternalError = "InternalError",
+    }
 }
 
 impl Code {
-    /// Every code, for descriptions and tests.
-    pub const ALL: [Code; 18] = [
-        Code::NoAuthToken,
-        Code::InvalidToken,
-        Code::Restricted,
-        Code::Banned,
-        Code::Quarantined,
-        Code::NotFound,
-        Code::BadRequest,
-        Code::MethodNotAllowed,
-        Code::Conflict,
-        Code::TooLarge,
-        Code::Refused,
-        Code::ScriptError,
-        Code::Busy,
-        Code::NoWorker,
-        Code::Unavailable,
-        Code::Deadline,
-        Code::OutcomeUnknown,
-        Code::InternalError,
-    ];
-
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {

@@ -88,12 +88,14 @@ impl Counted {
     fn of(worker: Worker, traffic: Option<&WorkerTraffic>) -> Self {
         let count = |outcome: Outcome| {
             traffic.map_or(0, |traffic| {
-                JobKind::ALL.iter().map(|kind| traffic.count(*kind, outcome)).sum()
+                JobKind::ALL.iter().map(|kind| traffic.ended().count(*kind, outcome)).sum()
             })
         };
         let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.as_str(), count(*outcome)));
         let mut took = crate::base::metrics::Buckets::default();
-        for kind in traffic.iter().flat_map(|traffic| JobKind::ALL.map(|kind| traffic.took(kind))) {
+        for kind in
+            traffic.iter().flat_map(|traffic| JobKind::ALL.map(|kind| traffic.ended().took(kind)))
+        {
             took.add(&kind);
         }
         let len = took.counts().iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);

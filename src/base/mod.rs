@@ -5,6 +5,7 @@ pub mod error;
 pub mod escape;
 #[cfg(test)]
 pub(crate) mod generated_page;
+pub mod labels;
 pub mod limits;
 pub mod metrics;
 pub mod nearest;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::Job;
 use crate::base::error::DispatchError;
+use crate::base::labels::labels;
 use crate::wire::data::TenantId;
 
 /// Limit: bytes of a job's name that are kept, which all names of Discord's events fit; a longer
@@ -23,40 +24,27 @@ pub trait Observer: Send + Sync {
     fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>);
 }
 
-/// What a caller asked for, and whether it waits for the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobKind {
-    /// An event whose answer is waited for.
-    Event,
-    /// An event whose answer nobody waits for.
-    EventNowait,
-    /// A script.
-    Script,
-    /// The closing of a tenant's VM.
-    Drop,
+labels! {
+    /// What a caller asked for, and whether it waits for the answer.
+    JobKind {
+        /// An event whose answer is waited for.
+        Event = "event",
+        /// An event whose answer nobody waits for.
+        EventNowait = "event_nowait",
+        /// A script.
+        Script = "script",
+        /// The closing of a tenant's VM.
+        Drop = "drop",
+    }
 }
 
 impl JobKind {
-    /// Every kind.
-    pub const ALL: [JobKind; 4] =
-        [JobKind::Event, JobKind::EventNowait, JobKind::Script, JobKind::Drop];
-
     /// The kind of a job that is waited for.
     pub fn of(job: &Job) -> Self {
         match job {
             Job::Dispatch(_) => JobKind::Event,
             Job::RunScript { .. } => JobKind::Script,
             Job::DropTenant => JobKind::Drop,
-        }
-    }
-
-    /// Its name as a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            JobKind::Event => "event",
-            JobKind::EventNowait => "event_nowait",
-            JobKind::Script => "script",
-            JobKind::Drop => "drop",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::About;
 use crate::api::metrics::{Figures, LinkFigures, RequestFigures};
 use crate::pool::{Operator, Spawner, Traffic};
-use crate::protocol::{CLASSES, DbRequest, LinkEnd, LinkReport, MesophyllServer};
+use crate::protocol::{DbRequest, LinkEnd, LinkReport, MesophyllServer, StatusClass};
 
 /// The layers that have something to show.
 #[derive(Debug)]
@@ -57,10 +57,12 @@ fn link(report: &LinkReport) -> LinkFigures {
 
 fn db_requests(server: &MesophyllServer) -> Vec<RequestFigures> {
     let figures = server.db_figures();
-    let request = |(request, name): &(DbRequest, &'static str)| RequestFigures {
-        operation: name,
-        classes: CLASSES.into_iter().zip(figures.classes(*request)).collect(),
-        took: figures.took(*request),
+    let request = |request: DbRequest| RequestFigures {
+        operation: request.as_str(),
+        classes: StatusClass::ALL
+            .map(|class| (class.as_str(), figures.count(request, class)))
+            .to_vec(),
+        took: figures.took(request),
     };
-    DbRequest::ALL.iter().map(request).collect()
+    DbRequest::ALL.map(request).into()
 }

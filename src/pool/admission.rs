@@ -247,7 +247,7 @@ mod tests {
         db.set_standing(banned, Standing::Good).expect("set");
         assert!(pool.dispatch_event(banned, event(), by).is_ok());
         assert_eq!(noting.take(), [(banned, JobKind::Event)]);
-        let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
+        let counted = |kind, outcome| traffic.workers()[0].ended().count(kind, outcome);
         assert_eq!(
             (counted(JobKind::Event, Outcome::Banned), counted(JobKind::Event, Outcome::Ok)),
             (1, 2)
@@ -259,7 +259,10 @@ mod tests {
             ),
             (1, 1)
         );
-        assert_eq!((counted(JobKind::Drop, Outcome::Ok), traffic.workers()[0].total()), (1, 6));
+        assert_eq!(
+            (counted(JobKind::Drop, Outcome::Ok), traffic.workers()[0].ended().total()),
+            (1, 6)
+        );
     }
 
     #[test]
@@ -282,14 +285,14 @@ mod tests {
         quarantine.lift(tenant);
         assert!(pool.dispatch_event(tenant, event(), by).is_ok());
         assert!(pool.dispatch_event_nowait(tenant, event(), by).is_ok());
-        let counted = |kind, outcome| traffic.workers()[0].count(kind, outcome);
+        let counted = |kind, outcome| traffic.workers()[0].ended().count(kind, outcome);
         for (kind, refused) in
             [(JobKind::Event, 1), (JobKind::EventNowait, 1), (JobKind::Script, 1)]
         {
             assert_eq!(counted(kind, Outcome::Quarantined), refused, "{kind:?}");
         }
         assert_eq!(
-            (counted(JobKind::EventNowait, Outcome::Ok), traffic.workers()[0].total()),
+            (counted(JobKind::EventNowait, Outcome::Ok), traffic.workers()[0].ended().total()),
             (1, 5)
         );
     }

@@ -10,7 +10,7 @@ mod worker;
 
 pub(crate) use master::conn::Unsent;
 pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
-pub use master::db_figures::{CLASSES, DbFigures, DbRequest};
+pub use master::db_figures::{DbFigures, DbRequest, StatusClass};
 pub use master::db_routes;
 pub use master::ledger::{Ledger, LinkEnd, LinkReport};
 pub use master::question::VmQuestion;

@@ -24,7 +24,7 @@ mod weight;
 use std::sync::Arc;
 
 pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
-pub use measured::{Operation, OperationFigures, RESULTS};
+pub use measured::{Operation, OperationFigures, OperationResult};
 pub use state::{Caller, DbOptions, DbState, KvAnswer};
 pub use states::{StateListener, TemplateListener};
 pub(crate) use url::masked;

@@ -12,10 +12,11 @@ use super::WireError;
 use super::pack::reader::{Item, Reader};
 use super::pack::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
 use super::pack::writer::Writer;
+use crate::base::labels::Label;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
-use crate::wire::data::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, DbFigures, RuntimeFigures, TenantId};
 
 impl Encode for Buckets {
     fn encode(&self, writer: &mut Writer) {
@@ -55,7 +56,7 @@ fn counts_of_ours(reader: &mut Reader<'_>) -> Result<Vec<u64>, WireError> {
 
 /// Writes what there is of each kind: a list of arrays that begin with the kind's name. What is as
 /// at the beginning is left out.
-fn write_kinds<K: FigureKind>(
+fn write_kinds<K: Label>(
     writer: &mut Writer,
     is_there: impl Fn(K) -> bool,
     mut write: impl FnMut(&mut Writer, K),
@@ -68,7 +69,7 @@ fn write_kinds<K: FigureKind>(
 }
 
 /// Reads such a list; `read` gets each kind that is known, and the reader at what follows its name.
-fn read_kinds<K: FigureKind>(
+fn read_kinds<K: Label>(
     reader: &mut Reader<'_>,
     values: usize,
     mut read: impl FnMut(&mut Reader<'_>, K) -> Result<(), WireError>,
@@ -111,14 +112,14 @@ impl Encode for RuntimeFigures {
         let is_exceeded = |budget: Budget| self.budget(budget) > 0;
         write_kinds(writer, is_exceeded, |writer, budget| {
             writer.array(2);
-            writer.text(budget.name());
+            writer.text(budget.as_str());
             writer.unsigned(self.budget(budget));
         });
         let is_called = |call: DbCall| *self.db(call) != DbFigures::default();
         write_kinds(writer, is_called, |writer, call| {
             let DbFigures { failed, took } = self.db(call);
             writer.array(3);
-            writer.text(call.name());
+            writer.text(call.as_str());
             writer.unsigned(*failed);
             took.encode(writer);
         });
@@ -299,8 +300,8 @@ mod tests {
         let all = Buckets::from_parts(vec![u64::MAX; LATENCY_BOUNDS_US.len() + 1], u64::MAX)
             .expect("our shape");
         (figures.running, figures.wall) = (all.clone(), all.clone());
-        Budget::ALL.iter().for_each(|budget| *figures.budget_mut(*budget) = u64::MAX);
-        DbCall::ALL.iter().for_each(|call| figures.db_mut(*call).took = all.clone());
+        Budget::ALL.into_iter().for_each(|budget| *figures.budget_mut(budget) = u64::MAX);
+        DbCall::ALL.into_iter().for_each(|call| figures.db_mut(call).took = all.clone());
         let health = Health { figures: Some(Box::new(figures)), ..Health::default() };
         let bytes = health.to_bytes();
         assert!(bytes.len() < 4096, "{}", bytes.len());

@@ -13,9 +13,9 @@ use super::pack::value::{check, decode, encode, storable};
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{
-    Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, FigureKind, GlobalKeyValueOp,
-    GlobalKv, Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv,
-    PublicGlobalKeyValueOp, RuntimeFigures, TenantId, TenantState, Timestamp,
+    Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv,
+    Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
+    RuntimeFigures, TenantId, TenantState, Timestamp,
 };
 
 /// A small generator (splitmix64): the same numbers for the same seed, everywhere.
@@ -142,11 +142,11 @@ impl Random {
             *number = self.number();
         }
         (figures.running, figures.wall) = (self.buckets(), self.buckets());
-        for budget in Budget::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
-            *figures.budget_mut(*budget) = self.number();
+        for budget in Budget::ALL.into_iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
+            *figures.budget_mut(budget) = self.number();
         }
-        for call in DbCall::ALL.iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
-            *figures.db_mut(*call) = DbFigures { failed: self.number(), took: self.buckets() };
+        for call in DbCall::ALL.into_iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>() {
+            *figures.db_mut(call) = DbFigures { failed: self.number(), took: self.buckets() };
         }
         figures.busiest = (0..self.below(3))
             .map(|_| (TenantId::Guild(7), self.number(), self.number()))

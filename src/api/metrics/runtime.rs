@@ -7,7 +7,7 @@
 use crate::base::metrics::{Buckets, Exposition};
 use crate::base::process_figures::ProcessFigures;
 use crate::pool::WorkerReport;
-use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures};
+use crate::wire::data::{Budget, DbCall, RuntimeFigures};
 use crate::wire::message::Health;
 
 /// Of each worker that tells them: its number as a label, and its figures.
@@ -105,7 +105,7 @@ fn show_figures(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
         .counter("mesophyll_budgets_exceeded_total", "Bounds that templates exceeded, by kind.");
     for (id, figures) in workers {
         for budget in Budget::ALL {
-            exceeded.sample(&[("worker", id), ("kind", budget.name())], figures.budget(*budget));
+            exceeded.sample(&[("worker", id), ("kind", budget.as_str())], figures.budget(budget));
         }
     }
     show_calls(exposition, workers);
@@ -116,7 +116,7 @@ fn show_calls(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
         let of = |(id, figures): &'_ (String, &'_ RuntimeFigures)| {
             DbCall::ALL
                 .iter()
-                .map(|call| (id.clone(), call.name(), figures.db(*call).clone()))
+                .map(|call| (id.clone(), call.as_str(), figures.db(*call).clone()))
                 .collect::<Vec<_>>()
         };
         workers.iter().flat_map(of)

@@ -2,7 +2,7 @@
 
 use crate::base::metrics::Exposition;
 use crate::store::{
-    EmbeddedFigures, Operation, OperationFigures, RESULTS, ServerFigures, StoreFigures,
+    EmbeddedFigures, Operation, OperationFigures, OperationResult, ServerFigures, StoreFigures,
 };
 
 pub(super) fn show(
@@ -13,9 +13,10 @@ pub(super) fn show(
     let mut ended = exposition
         .counter("mesophyll_store_operations_total", "Operations of the store, by result.");
     if let Some(operations) = operations {
-        for (operation, name) in Operation::ALL {
-            for (result, count) in RESULTS.into_iter().zip(operations.results(operation)) {
-                ended.sample(&[("operation", name), ("result", result)], count);
+        for operation in Operation::ALL {
+            for result in OperationResult::ALL {
+                let labels = [("operation", operation.as_str()), ("result", result.as_str())];
+                ended.sample(&labels, operations.count(operation, result));
             }
         }
     }
@@ -24,10 +25,10 @@ pub(super) fn show(
         "How long operations of the store took, queues included.",
     );
     if let Some(operations) = operations {
-        for (operation, name) in Operation::ALL {
+        for operation in Operation::ALL {
             let buckets = operations.took(operation);
             if buckets.count() > 0 {
-                took.buckets(&[("operation", name)], &buckets);
+                took.buckets(&[("operation", operation.as_str())], &buckets);
             }
         }
     }

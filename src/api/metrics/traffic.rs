@@ -22,7 +22,7 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
                     ("kind", kind.as_str()),
                     ("outcome", outcome.as_str()),
                 ];
-                ended.sample(&labels, worker.count(kind, outcome));
+                ended.sample(&labels, worker.ended().count(kind, outcome));
             }
         }
     }
@@ -32,7 +32,7 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     );
     for (id, worker) in &workers {
         for kind in JobKind::ALL {
-            let buckets = worker.took(kind);
+            let buckets = worker.ended().took(kind);
             // A kind that nobody uses is not worth its two dozen lines.
             if kind == JobKind::Event || buckets.count() > 0 {
                 took.buckets(&[("worker", id), ("kind", kind.as_str())], &buckets);

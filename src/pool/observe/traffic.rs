@@ -8,11 +8,11 @@
 //! are held for a few steps in memory, never across something that blocks.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::base::error::DispatchError;
+use crate::base::labels::{Grid, labels};
 use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
-use crate::base::metrics::{Buckets, Counter, Histogram};
 use crate::dispatch::{JobKind, Observed, Observer};
 use crate::wire::data::sharding::worker_for;
 use crate::wire::data::{Shares, TenantId};
@@ -20,49 +20,35 @@ use crate::wire::data::{Shares, TenantId};
 use super::recent_errors::RecentErrors;
 use crate::dispatch::busiest::Busiest;
 
-/// How a job ended, as a label: one for each [`DispatchError`], and one for success.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered; an event that nobody is subscribed to is, too.
-    Ok,
-    /// The template failed.
-    Script,
-    /// A queue was full.
-    Busy,
-    /// Its deadline passed, or its caller went away, after it may have left.
-    Deadline,
-    /// No worker came in time, or it has failed.
-    NoWorker,
-    /// The link would not take it.
-    NotSent,
-    /// The worker went away before it answered.
-    OutcomeUnknown,
-    /// The tenant is banned.
-    Banned,
-    /// The tenant is quarantined.
-    Quarantined,
-    /// The event or its answer is too large for a message.
-    TooLarge,
-    /// The event cannot be understood.
-    BadInput,
+labels! {
+    /// How a job ended, as a label: one for each [`DispatchError`], and one for success.
+    Outcome {
+        /// It was answered; an event that nobody is subscribed to is, too.
+        Ok = "ok",
+        /// The template failed.
+        Script = "script",
+        /// A queue was full.
+        Busy = "busy",
+        /// Its deadline passed, or its caller went away, after it may have left.
+        Deadline = "deadline",
+        /// No worker came in time, or it has failed.
+        NoWorker = "no_worker",
+        /// The link would not take it.
+        NotSent = "not_sent",
+        /// The worker went away before it answered.
+        OutcomeUnknown = "outcome_unknown",
+        /// The tenant is banned.
+        Banned = "banned",
+        /// The tenant is quarantined.
+        Quarantined = "quarantined",
+        /// The event or its answer is too large for a message.
+        TooLarge = "too_large",
+        /// The event cannot be understood.
+        BadInput = "bad_input",
+    }
 }
 
 impl Outcome {
-    /// Every outcome.
-    pub const ALL: [Outcome; 11] = [
-        Outcome::Ok,
-        Outcome::Script,
-        Outcome::Busy,
-        Outcome::Deadline,
-        Outcome::NoWorker,
-        Outcome::NotSent,
-        Outcome::OutcomeUnknown,
-        Outcome::Banned,
-        Outcome::Quarantined,
-        Outcome::TooLarge,
-        Outcome::BadInput,
-    ];
-
     /// What became of a job.
     pub fn of(outcome: Result<(), &DispatchError>) -> Self {
         match outcome {
@@ -79,53 +65,20 @@ impl Outcome {
             Err(DispatchError::BadInput(_)) => Outcome::BadInput,
         }
     }
-
-    /// Its name as a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Ok => "ok",
-            Outcome::Script => "script",
-            Outcome::Busy => "busy",
-            Outcome::Deadline => "deadline",
-            Outcome::NoWorker => "no_worker",
-            Outcome::NotSent => "not_sent",
-            Outcome::OutcomeUnknown => "outcome_unknown",
-            Outcome::Banned => "banned",
-            Outcome::Quarantined => "quarantined",
-            Outcome::TooLarge => "too_large",
-            Outcome::BadInput => "bad_input",
-        }
-    }
 }
 
 /// The traffic of one worker's tenants.
 #[derive(Debug, Default)]
 pub struct WorkerTraffic {
-    kinds: [KindTraffic; JobKind::ALL.len()],
+    ended: Grid<JobKind, Outcome>,
     /// Jobs that were admitted and have not ended.
     unanswered: Mutex<Shares>,
 }
 
-#[derive(Debug, Default)]
-struct KindTraffic {
-    outcomes: [Counter; Outcome::ALL.len()],
-    took: Histogram,
-}
-
 impl WorkerTraffic {
-    /// How many jobs of a kind ended so.
-    pub fn count(&self, kind: JobKind, outcome: Outcome) -> u64 {
-        self.kinds[kind as usize].outcomes[outcome as usize].get()
-    }
-
-    /// How many jobs have ended.
-    pub fn total(&self) -> u64 {
-        self.kinds.iter().flat_map(|kind| &kind.outcomes).map(Counter::get).sum()
-    }
-
-    /// From when jobs of a kind were asked for to when they ended, however they did.
-    pub fn took(&self, kind: JobKind) -> Buckets {
-        self.kinds[kind as usize].took.snapshot()
+    /// The jobs that ended, and how long they took from when they were asked for.
+    pub fn ended(&self) -> &Grid<JobKind, Outcome> {
+        &self.ended
     }
 
     fn admit(&self, tenant: TenantId, bytes: usize) -> Result<(), DispatchError> {
@@ -148,12 +101,6 @@ impl WorkerTraffic {
 
     fn release(&self, tenant: TenantId, bytes: usize) {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(Some(tenant), bytes);
-    }
-
-    fn count_one(&self, kind: JobKind, outcome: Outcome, took: Duration) {
-        let kind = &self.kinds[kind as usize];
-        kind.outcomes[outcome as usize].inc();
-        kind.took.observe(took);
     }
 }
 
@@ -219,7 +166,7 @@ impl Observer for Traffic {
         if let Some(bytes) = job.holds() {
             worker.release(job.tenant(), bytes);
         }
-        worker.count_one(job.kind(), ended, took);
+        worker.ended.record(job.kind(), ended, took);
         self.busiest.note(job.tenant(), took, now);
         if let Err(error) = outcome {
             self.errors.note(job.tenant(), job.name(), ended.as_str(), error, now);
@@ -236,12 +183,6 @@ mod tests {
     use super::*;
     use crate::dispatch::Answer;
     use crate::wire::data::{EncodedValue, TenantId};
-
-    #[test]
-    fn outcomes_and_kinds_stand_in_the_order_of_their_places() {
-        assert!(Outcome::ALL.iter().enumerate().all(|(place, outcome)| *outcome as usize == place));
-        assert!(JobKind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
-    }
 
     #[test]
     fn a_tenants_queue_has_an_end_and_leaves_room_to_others() {
@@ -277,12 +218,14 @@ mod tests {
         answer(first, JobKind::Event).send(Ok(EncodedValue::null()));
         answer(first, JobKind::EventNowait).refuse(&DispatchError::Busy("full".to_owned()));
         drop(answer(second, JobKind::Script));
-        let counts = |worker: usize, kind, outcome| traffic.workers()[worker].count(kind, outcome);
+        let counts =
+            |worker: usize, kind, outcome| traffic.workers()[worker].ended().count(kind, outcome);
         assert_eq!(counts(0, JobKind::Event, Outcome::Ok), 1);
         assert_eq!(counts(0, JobKind::EventNowait, Outcome::Busy), 1);
         assert_eq!(counts(1, JobKind::Script, Outcome::OutcomeUnknown), 1);
-        assert_eq!((traffic.workers()[0].total(), traffic.workers()[1].total()), (2, 1));
-        assert_eq!(traffic.workers()[0].took(JobKind::Event).count(), 1);
+        let total = |worker: usize| traffic.workers()[worker].ended().total();
+        assert_eq!((total(0), total(1)), (2, 1));
+        assert_eq!(traffic.workers()[0].ended().took(JobKind::Event).count(), 1);
         let busiest: Vec<_> = traffic.busiest().report(9, Instant::now()).tenants;
         let events =
             |tenant| busiest.iter().find(|share| share.tenant == tenant).map(|share| share.events);

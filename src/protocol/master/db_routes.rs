@@ -59,7 +59,7 @@ pub fn handle(
         Some((path, _)) => answer(db, caller, path, head, body, &mut request)
             .unwrap_or_else(Failure::into_response),
     };
-    figures.note(request, response.status, began.elapsed());
+    figures.record(request, response.status.into(), began.elapsed());
     response.into()
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::base::labels::labels;
 use crate::base::metrics::Counter;
 use crate::net::link::{CloseCause, LinkStats, close_code};
 
@@ -47,46 +48,25 @@ impl Ledger {
     }
 }
 
-/// How a link ended, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkEnd {
-    /// The worker closed it.
-    ClosedByPeer,
-    /// The master closed it.
-    ClosedByUs,
-    /// A newer one took its place.
-    Replaced,
-    /// The connection broke, such as when the worker died.
-    Broken,
-    /// The worker gave no sign of life.
-    Silent,
-    /// The worker did not take what was written.
-    SlowPeer,
+labels! {
+    /// How a link ended, as a label.
+    LinkEnd {
+        /// The worker closed it.
+        ClosedByPeer = "closed_by_worker",
+        /// The master closed it.
+        ClosedByUs = "closed_by_master",
+        /// A newer one took its place.
+        Replaced = "replaced",
+        /// The connection broke, such as when the worker died.
+        Broken = "broken",
+        /// The worker gave no sign of life.
+        Silent = "silent",
+        /// The worker did not take what was written.
+        SlowPeer = "slow_peer",
+    }
 }
 
 impl LinkEnd {
-    /// Every end.
-    pub const ALL: [LinkEnd; 6] = [
-        LinkEnd::ClosedByPeer,
-        LinkEnd::ClosedByUs,
-        LinkEnd::Replaced,
-        LinkEnd::Broken,
-        LinkEnd::Silent,
-        LinkEnd::SlowPeer,
-    ];
-
-    /// Its name as a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LinkEnd::ClosedByPeer => "closed_by_worker",
-            LinkEnd::ClosedByUs => "closed_by_master",
-            LinkEnd::Replaced => "replaced",
-            LinkEnd::Broken => "broken",
-            LinkEnd::Silent => "silent",
-            LinkEnd::SlowPeer => "slow_peer",
-        }
-    }
-
     fn of(cause: &CloseCause) -> Self {
         match cause {
             CloseCause::ClosedByPeer(_) => LinkEnd::ClosedByPeer,
@@ -108,14 +88,4 @@ pub struct LinkReport {
     pub ledger: Arc<Ledger>,
     /// Messages and bytes that wait to leave now, if it is connected.
     pub queued: Option<(usize, usize)>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_stand_in_the_order_of_their_places() {
-        assert!(LinkEnd::ALL.iter().enumerate().all(|(place, end)| *end as usize == place));
-    }
 }

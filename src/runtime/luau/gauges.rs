@@ -12,7 +12,7 @@ use super::io::Asked;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
 use crate::dispatch::busiest::Busiest;
-use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
 
 /// The figures of one executor.
 #[derive(Debug, Default)]
@@ -189,11 +189,11 @@ impl Gauges {
             busiest.tenants.iter().map(|share| (share.tenant, share.events, us(share.took))),
         );
         sum.busiest_us += us(busiest.took);
-        for (budget, counted) in Budget::ALL.iter().zip(&self.budgets) {
-            *sum.budget_mut(*budget) += counted.get();
+        for (budget, counted) in Budget::ALL.into_iter().zip(&self.budgets) {
+            *sum.budget_mut(budget) += counted.get();
         }
-        for (call, counted) in DbCall::ALL.iter().zip(&self.db) {
-            let sum = sum.db_mut(*call);
+        for (call, counted) in DbCall::ALL.into_iter().zip(&self.db) {
+            let sum = sum.db_mut(call);
             sum.failed += counted.failed.get();
             sum.took.add(&counted.took.snapshot());
         }

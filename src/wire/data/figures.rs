@@ -5,43 +5,10 @@
 //! kinds that the other does not.
 
 use super::TenantId;
+use crate::base::labels::labels;
 use crate::base::metrics::Buckets;
 
-/// Kinds that figures are told by.
-pub trait FigureKind: Copy + Sized + 'static {
-    /// All of them, each at the place that is its number.
-    const ALL: &'static [Self];
-
-    /// What it is called.
-    fn name(self) -> &'static str;
-
-    /// The kind of this name.
-    fn of_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.iter().copied().find(|kind| kind.name().as_bytes() == name)
-    }
-}
-
-macro_rules! kinds {
-    ($(#[$doc:meta])* $kind:ident { $($(#[$of:meta])* $variant:ident = $name:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $kind {
-            $($(#[$of])* $variant,)*
-        }
-
-        impl FigureKind for $kind {
-            const ALL: &'static [Self] = &[$($kind::$variant,)*];
-
-            fn name(self) -> &'static str {
-                match self {
-                    $($kind::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
+labels! {
     /// A bound of one event or of one tenant, which a template can exceed.
     Budget {
         /// Live data of the VM.
@@ -63,7 +30,7 @@ kinds! {
     }
 }
 
-kinds! {
+labels! {
     /// A call of a template to the database.
     DbCall {
         /// `KV:get`, `KV:getrecord`, and the first half of `KV:update`.
@@ -161,29 +128,28 @@ impl RuntimeFigures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::labels::Label;
 
-    fn names<K: FigureKind>() -> Vec<&'static str> {
-        K::ALL.iter().map(|kind| kind.name()).collect()
+    fn names<K: Label>() -> Vec<&'static str> {
+        K::ALL.iter().map(|kind| kind.as_str()).collect()
     }
 
     #[test]
     fn every_kind_has_a_place_and_a_name_of_its_own() {
         let mut figures = RuntimeFigures::default();
         for (place, budget) in (1..).zip(Budget::ALL) {
-            *figures.budget_mut(*budget) = place;
+            *figures.budget_mut(budget) = place;
         }
         for (place, call) in (1..).zip(DbCall::ALL) {
-            figures.db_mut(*call).failed = place;
+            figures.db_mut(call).failed = place;
         }
-        assert!((1..).zip(Budget::ALL).all(|(place, budget)| figures.budget(*budget) == place));
-        assert!((1..).zip(DbCall::ALL).all(|(place, call)| figures.db(*call).failed == place));
-        for names in [names::<Budget>(), names::<DbCall>()] {
-            let mut distinct = names.clone();
-            distinct.sort_unstable();
-            distinct.dedup();
-            assert_eq!(distinct.len(), names.len());
+        assert!((1..).zip(Budget::ALL).all(|(place, budget)| figures.budget(budget) == place));
+        assert!((1..).zip(DbCall::ALL).all(|(place, call)| figures.db(call).failed == place));
+        for mut names in [names::<Budget>(), names::<DbCall>()] {
+            let len = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), len);
         }
-        assert_eq!(Budget::of_name(b"wall_time"), Some(Budget::WallTime));
-        assert_eq!(DbCall::of_name(b"wall_time"), None);
     }
 }

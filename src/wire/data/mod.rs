@@ -19,7 +19,7 @@ pub mod timezone;
 
 pub use encoded::{EncodedJson, EncodedValue};
 pub use event::{CreateEvent, EventData, ON_STARTUP};
-pub use figures::{Budget, DbCall, DbFigures, FigureKind, RuntimeFigures};
+pub use figures::{Budget, DbCall, DbFigures, RuntimeFigures};
 pub use global_kv::{
     CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
     PublicGlobalKeyValueOp,

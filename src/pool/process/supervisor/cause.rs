@@ -3,56 +3,30 @@
 
 use std::ops::Index;
 
-/// Why a worker is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// Its process ended by itself, or somebody else ended it.
-    Death,
-    /// Its process could not be started.
-    NotStarted,
-    /// It was not ready in time.
-    NotReady,
-    /// It missed its heartbeats.
-    Silent,
-    /// An executor hung.
-    Hang,
-    /// It lost its link again and again.
-    LinksLost,
-    /// An operator wanted it anew.
-    Operator,
-    /// All workers are started anew.
-    Rolling,
-    /// It reached a limit of `--recycle-…`.
-    Recycled,
-}
+use crate::base::labels::labels;
 
-impl Cause {
-    /// Every cause.
-    pub const ALL: [Cause; 9] = [
-        Cause::Death,
-        Cause::NotStarted,
-        Cause::NotReady,
-        Cause::Silent,
-        Cause::Hang,
-        Cause::LinksLost,
-        Cause::Operator,
-        Cause::Rolling,
-        Cause::Recycled,
-    ];
-
-    /// Its name as a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Death => "death",
-            Cause::NotStarted => "not_started",
-            Cause::NotReady => "not_ready",
-            Cause::Silent => "silent",
-            Cause::Hang => "hang",
-            Cause::LinksLost => "links_lost",
-            Cause::Operator => "operator",
-            Cause::Rolling => "rolling",
-            Cause::Recycled => "recycled",
-        }
+labels! {
+    /// Why a worker is started again.
+    #[derive(Hash)]
+    Cause {
+        /// Its process ended by itself, or somebody else ended it.
+        Death = "death",
+        /// Its process could not be started.
+        NotStarted = "not_started",
+        /// It was not ready in time.
+        NotReady = "not_ready",
+        /// It missed its heartbeats.
+        Silent = "silent",
+        /// An executor hung.
+        Hang = "hang",
+        /// It lost its link again and again.
+        LinksLost = "links_lost",
+        /// An operator wanted it anew.
+        Operator = "operator",
+        /// All workers are started anew.
+        Rolling = "rolling",
+        /// It reached a limit of `--recycle-…`.
+        Recycled = "recycled",
     }
 }
 
@@ -104,15 +78,5 @@ impl Index<Cause> for Restarts {
 
     fn index(&self, cause: Cause) -> &u64 {
         &self.0[cause as usize]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn causes_stand_in_the_order_of_their_places() {
-        assert!(Cause::ALL.iter().enumerate().all(|(place, cause)| *cause as usize == place));
     }
 }

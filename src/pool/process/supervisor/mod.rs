@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::base::labels::labels;
+
 pub use cause::{Cause, Restarts, Why};
 pub use policy::Policy;
 
@@ -69,49 +71,24 @@ pub enum Action {
     RouteToNobody(String),
 }
 
-/// Where a worker is in its life, as operators see it (docs/api.md).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Its process starts, or it is awaited.
-    Starting,
-    /// Its link is up; it is not ready.
-    Connected,
-    /// It takes dispatches.
-    Ready,
-    /// It takes no more dispatches: it answers what it has in flight, and then its process is
-    /// ended.
-    Draining,
-    /// Its process has ended; the next start is due later.
-    Dead,
-    /// It failed too often and is not started again until an operator says so.
-    Failed,
-    /// It was ended on request.
-    Stopped,
-}
-
-impl State {
-    /// Every state.
-    pub const ALL: [State; 7] = [
-        State::Starting,
-        State::Connected,
-        State::Ready,
-        State::Draining,
-        State::Dead,
-        State::Failed,
-        State::Stopped,
-    ];
-
-    /// The word of docs/api.md.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Starting => "starting",
-            State::Connected => "connected",
-            State::Ready => "ready",
-            State::Draining => "draining",
-            State::Dead => "dead",
-            State::Failed => "failed",
-            State::Stopped => "stopped",
-        }
+labels! {
+    /// Where a worker is in its life, as operators see it (docs/api.md).
+    State {
+        /// Its process starts, or it is awaited.
+        Starting = "starting",
+        /// Its link is up; it is not ready.
+        Connected = "connected",
+        /// It takes dispatches.
+        Ready = "ready",
+        /// It takes no more dispatches: it answers what it has in flight, and then its process is
+        /// ended.
+        Draining = "draining",
+        /// Its process has ended; the next start is due later.
+        Dead = "dead",
+        /// It failed too often and is not started again until an operator says so.
+        Failed = "failed",
+        /// It was ended on request.
+        Stopped = "stopped",
     }
 }
 

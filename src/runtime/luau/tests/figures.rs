@@ -10,7 +10,7 @@ use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::dispatch::Job;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits};
-use crate::wire::data::{Budget, DbCall, FigureKind, RuntimeFigures, TenantId};
+use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
 
 /// Limits that every budget can be brought to in a moment.
 fn tight() -> LuauLimits {
