@@ -109,10 +109,10 @@ impl Api {
         job: Job,
         deadline: Instant,
     ) -> Result<(EncodedValue, bool), DispatchError> {
-        let ticket = call.id.ticket();
-        let pending = worker_like::start_as(&*self.pool, tenant, ticket, job, deadline);
+        let request_id = call.id.request_id();
+        let pending = worker_like::start_as(&*self.pool, tenant, request_id, job, deadline);
         // The end of the API ends it.
-        let wait = self.waits.begin(ticket, pending.slot());
+        let wait = self.waits.begin(request_id, pending.slot());
         if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
             return Err(DispatchError::OutcomeUnknown(
                 "the master stopped before an answer came".to_owned(),

@@ -46,7 +46,7 @@ use self::admission::{Admission, Amounts};
 use self::error::ApiError;
 use self::history::{History, Recorder};
 use self::metrics::Statuses;
-use self::request_id::RequestId;
+use self::request_id::RequestName;
 use self::source::SourceRule;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
@@ -202,7 +202,7 @@ pub(crate) struct Api {
 /// A request that passed the gates before its body.
 pub(crate) struct Call<'c> {
     head: &'c RequestHead,
-    id: &'c RequestId,
+    id: &'c RequestName,
     params: PathParams<'c>,
     /// `None` on routes without a token.
     caller: Option<InternalEndpoint>,
@@ -250,7 +250,7 @@ impl Api {
     fn answer(
         &self,
         head: &RequestHead,
-        id: &RequestId,
+        id: &RequestName,
         body: &mut Body<'_>,
     ) -> Result<Response, ApiError> {
         if !self.source.allows(head.peer().ip()) {
@@ -288,7 +288,7 @@ impl Api {
 
 impl Handler for Api {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-        let id = RequestId::of(head);
+        let id = RequestName::of(head);
         let answer = self.answer(head, &id, body);
         log_answer(head, &id, answer.as_ref());
         let response = answer.unwrap_or_else(ApiError::into_response);
@@ -313,7 +313,7 @@ impl Handler for Api {
 
 /// A line for each request, with what tells it from others. What a script said of itself may be in
 /// an error: it is quoted.
-fn log_answer(head: &RequestHead, id: &RequestId, answer: Result<&Response, &ApiError>) {
+fn log_answer(head: &RequestHead, id: &RequestName, answer: Result<&Response, &ApiError>) {
     let level = match answer {
         Err(error) if error.is_a_bug() => Level::Error,
         _ => Level::Debug,

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use crate::dispatch::Ticket;
-use crate::dispatch::worker_like::next_ticket;
+use crate::dispatch::RequestId;
+use crate::dispatch::worker_like::next_request_id;
 use crate::net::http::RequestHead;
 
 /// The header, in requests and in answers.
@@ -18,17 +18,17 @@ const GIVEN_MAX_BYTES: usize = 64;
 
 /// A request's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId {
+pub(super) struct RequestName {
     text: String,
-    ticket: Ticket,
+    request_id: RequestId,
 }
 
-impl RequestId {
+impl RequestName {
     /// That of the header, if it is one that can stand in a log as it is; else a new one.
     pub(super) fn of(head: &RequestHead) -> Self {
-        let ticket = next_ticket();
+        let request_id = next_request_id();
         let given = head.header(HEADER).filter(|text| is_harmless(text));
-        Self { text: given.map_or_else(|| ticket.to_string(), str::to_owned), ticket }
+        Self { text: given.map_or_else(|| request_id.to_string(), str::to_owned), request_id }
     }
 
     /// What goes back to the caller.
@@ -38,16 +38,16 @@ impl RequestId {
 
     /// Under which a job of this request is submitted: never the caller's, as two callers may
     /// choose the same.
-    pub(super) fn ticket(&self) -> Ticket {
-        self.ticket
+    pub(super) fn request_id(&self) -> RequestId {
+        self.request_id
     }
 }
 
 /// Says also under which name its dispatch goes, if that is another one.
-impl fmt::Display for RequestId {
+impl fmt::Display for RequestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
-        let name = self.ticket.to_string();
+        let name = self.request_id.to_string();
         if name == self.text { Ok(()) } else { write!(f, ", dispatched as {name}") }
     }
 }
@@ -61,9 +61,9 @@ fn is_harmless(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(header: &str) -> RequestId {
+    fn of(header: &str) -> RequestName {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n");
-        RequestId::of(&RequestHead::parse(head, ([127, 0, 0, 1], 1).into()).expect("a head"))
+        RequestName::of(&RequestHead::parse(head, ([127, 0, 0, 1], 1).into()).expect("a head"))
     }
 
     #[test]
@@ -71,8 +71,8 @@ mod tests {
         let given = of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n");
         assert_eq!(given.as_str(), "Root=1-67891233-abcdef/a.b_c:d+e=");
         assert_ne!(
-            given.ticket(),
-            of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").ticket()
+            given.request_id(),
+            of("x-request-id: Root=1-67891233-abcdef/a.b_c:d+e=\r\n").request_id()
         );
     }
 
@@ -88,7 +88,7 @@ mod tests {
             &long,
         ] {
             let id = of(header);
-            assert_eq!(id.as_str(), id.ticket().to_string(), "{header:?}");
+            assert_eq!(id.as_str(), id.request_id().to_string(), "{header:?}");
             assert_eq!(id.as_str().len(), 16);
         }
         assert_ne!(of("").as_str(), of("").as_str());

@@ -14,7 +14,7 @@ use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Observed, RequestId};
 use crate::net::http::router::{Found, find};
 use crate::net::http::testing::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
@@ -36,8 +36,8 @@ type Seen = (TenantId, CreateEvent);
 struct StandIn {
     seen_tx: Sender<Seen>,
     waiting: Mutex<Vec<JobAnswer>>,
-    cancelled_tx: Sender<Ticket>,
-    last_ticket: Mutex<Option<Ticket>>,
+    cancelled_tx: Sender<RequestId>,
+    last_request_id: Mutex<Option<RequestId>>,
     last_job: Mutex<Option<Job>>,
 }
 
@@ -70,7 +70,7 @@ impl WorkerLike for StandIn {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         _deadline: Instant,
         mut answer: JobAnswer,
@@ -92,7 +92,7 @@ impl WorkerLike for StandIn {
             }
         };
         *self.last_job.lock().expect("a lock") = Some(job);
-        *self.last_ticket.lock().expect("a lock") = Some(ticket);
+        *self.last_request_id.lock().expect("a lock") = Some(request_id);
         let name = event.name.clone();
         self.seen_tx.send((tenant, event)).expect("the test looks");
         match (name.as_str(), failure(&name)) {
@@ -116,8 +116,8 @@ impl WorkerLike for StandIn {
         }
     }
 
-    fn cancel(&self, _tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.cancelled_tx.send(ticket).expect("the test looks");
+    fn cancel(&self, _tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.cancelled_tx.send(request_id).expect("the test looks");
         Cancelled::Sent
     }
 
@@ -150,7 +150,7 @@ struct Fixture {
     states: Arc<States>,
     db: Arc<DbState>,
     seen_rx: Receiver<Seen>,
-    cancelled_rx: Receiver<Ticket>,
+    cancelled_rx: Receiver<RequestId>,
 }
 
 fn secret() -> Secret {
@@ -168,11 +168,11 @@ fn config() -> ApiConfig {
     ApiConfig { default_deadline: PATIENCE, http, ..ApiConfig::new(secret()) }
 }
 
-fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<Ticket>) {
+fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId>) {
     let (seen_tx, seen_rx) = unbounded();
     let (cancelled_tx, cancelled_rx) = unbounded();
-    let (waiting, last_ticket, last_job) = Default::default();
-    let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_ticket, last_job });
+    let (waiting, last_request_id, last_job) = Default::default();
+    let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_request_id, last_job });
     let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")])));
     (pool, states, seen_rx, cancelled_rx)
 }
@@ -383,7 +383,7 @@ fn a_deadline_that_passes_is_told_and_the_job_given_up() {
     let answer = fixture.dispatch(&format!("{GUILD}?deadline_ms=20"), r#"{"name":"NEVER"}"#);
     expect_error(&answer, 504, "Deadline", true);
     let cancelled = fixture.cancelled_rx.recv_timeout(PATIENCE).expect("a cancellation");
-    assert_eq!(Some(cancelled), *fixture.pool.last_ticket.lock().expect("a lock"));
+    assert_eq!(Some(cancelled), *fixture.pool.last_request_id.lock().expect("a lock"));
     let fixture = serve(ApiConfig { default_deadline: Duration::from_millis(20), ..config() });
     expect_error(&fixture.dispatch(GUILD, r#"{"name":"NEVER"}"#), 504, "Deadline", true);
 }

@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::dispatch::{Slot, Ticket};
+use crate::dispatch::{RequestId, Slot};
 
 /// What is waited for, by job; none once the API has ended.
 #[derive(Debug)]
-pub(super) struct Waits(Mutex<Option<HashMap<Ticket, Arc<Slot>>>>);
+pub(super) struct Waits(Mutex<Option<HashMap<RequestId, Arc<Slot>>>>);
 
 /// A wait, which ends when this is dropped.
 pub(super) struct Wait<'w> {
     waits: &'w Waits,
-    ticket: Ticket,
+    request_id: RequestId,
 }
 
 impl Waits {
@@ -22,9 +22,9 @@ impl Waits {
     }
 
     /// Notes a wait; `None`: the API has ended, and nobody is to begin one.
-    pub(super) fn begin(&self, ticket: Ticket, slot: &Arc<Slot>) -> Option<Wait<'_>> {
-        self.lock().as_mut()?.insert(ticket, slot.clone());
-        Some(Wait { waits: self, ticket })
+    pub(super) fn begin(&self, request_id: RequestId, slot: &Arc<Slot>) -> Option<Wait<'_>> {
+        self.lock().as_mut()?.insert(request_id, slot.clone());
+        Some(Wait { waits: self, request_id })
     }
 
     /// Ends all waits, and lets none begin.
@@ -40,7 +40,7 @@ impl Waits {
     }
 
     // Waits are noted and forgotten whole under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Ticket, Arc<Slot>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<RequestId, Arc<Slot>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,7 +48,7 @@ impl Waits {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if let Some(waiting) = self.waits.lock().as_mut() {
-            waiting.remove(&self.ticket);
+            waiting.remove(&self.request_id);
         }
     }
 }

@@ -53,10 +53,10 @@ impl Job {
 
 /// Names a submitted job, to cancel it: unique among the jobs of one worker that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
+pub struct RequestId(pub u64);
 
-/// As it is in logs, where it is called `request_id`.
-impl fmt::Display for Ticket {
+/// As it stands in logs.
+impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }

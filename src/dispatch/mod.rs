@@ -9,6 +9,6 @@ mod observed;
 mod slot;
 pub mod worker_like;
 
-pub use job::{Answer, Cancelled, DispatchResult, Job, Ticket};
+pub use job::{Answer, Cancelled, DispatchResult, Job, RequestId};
 pub use observed::{JobKind, Observed, Observer};
 pub use slot::Slot;

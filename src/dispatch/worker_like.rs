@@ -3,7 +3,7 @@
 //! Implemented by `WorkerThread` (VMs in this process), `WorkerThreadHandle` (one that can be
 //! started anew), `MesophyllServerConn` (a link), `WorkerProcessHandle` (a supervised process
 //! behind links), `WorkerPool` (all of a master's, by the sharding formula) and `AdmittingPool`
-//! (the same without banned tenants). Also makes the tickets of jobs. Calls come from any thread.
+//! (the same without banned tenants). Also makes request ids. Calls come from any thread.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Observed, Slot, Ticket};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Observed, RequestId, Slot};
 use crate::wire::data::{CreateEvent, TenantId};
 
 /// A worker, or a pool of workers.
@@ -29,13 +29,20 @@ pub trait WorkerLike: Send + Sync {
     /// thread has it.
     ///
     /// `deadline` says how long the job may wait for a worker that is not ready; who waits for the
-    /// answer enforces it from then on, with [`WorkerLike::cancel`]. `ticket` names the job;
-    /// [`next_ticket`] makes one.
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, deadline: Instant, answer: Answer);
+    /// answer enforces it from then on, with [`WorkerLike::cancel`]. `request_id` names the job;
+    /// [`next_request_id`] makes one.
+    fn submit(
+        &self,
+        tenant: TenantId,
+        request_id: RequestId,
+        job: Job,
+        deadline: Instant,
+        answer: Answer,
+    );
 
     /// Gives a job up: a queued one is dropped, a running one ends as cancelled, and its `Answer`
     /// no longer counts.
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled;
 
     /// Ends the worker at once and for good; what is pending is answered with an error.
     ///
@@ -128,39 +135,39 @@ pub fn start<W: WorkerLike + ?Sized>(
     job: Job,
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
-    start_as(worker, tenant, next_ticket(), job, deadline)
+    start_as(worker, tenant, next_request_id(), job, deadline)
 }
 
-/// As [`start`], under a ticket that was taken before.
+/// As [`start`], under a request id that was taken before.
 pub fn start_as<W: WorkerLike + ?Sized>(
     worker: &W,
     tenant: TenantId,
-    ticket: Ticket,
+    request_id: RequestId,
     job: Job,
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
     let slot = Arc::new(Slot::default());
-    worker.submit(tenant, ticket, job, deadline, Answer::slot(slot.clone()));
+    worker.submit(tenant, request_id, job, deadline, Answer::slot(slot.clone()));
     PendingDispatch {
-        guard: DispatchHandlerDropGuard { worker, tenant, ticket, armed: true },
+        guard: DispatchHandlerDropGuard { worker, tenant, request_id, armed: true },
         slot,
         deadline,
     }
 }
 
-/// A ticket that no other job of this process has: random at the start of the process, and never
-/// the same again.
-pub fn next_ticket() -> Ticket {
+/// A request id that no other job of this process has: random at the start of the process, and
+/// never the same again.
+pub fn next_request_id() -> RequestId {
     static SEED: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     // The standard library seeds its hashers with the operating system's randomness.
     let seed = SEED.get_or_init(|| RandomState::new().build_hasher().finish());
     // A bijection of u64 (the finalizer of splitmix64), so that distinct counts give distinct
-    // tickets.
+    // request ids.
     let mut mixed = seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Ticket(mixed ^ (mixed >> 31))
+    RequestId(mixed ^ (mixed >> 31))
 }
 
 /// Gives its job up when it is dropped, so that no id waits for an answer that nobody wants.
@@ -168,14 +175,14 @@ pub fn next_ticket() -> Ticket {
 pub struct DispatchHandlerDropGuard<'w, W: WorkerLike + ?Sized> {
     worker: &'w W,
     tenant: TenantId,
-    ticket: Ticket,
+    request_id: RequestId,
     armed: bool,
 }
 
 impl<W: WorkerLike + ?Sized> DispatchHandlerDropGuard<'_, W> {
     fn cancel(&mut self) -> Cancelled {
         self.armed = false;
-        self.worker.cancel(self.tenant, self.ticket)
+        self.worker.cancel(self.tenant, self.request_id)
     }
 }
 
@@ -245,8 +252,8 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn tickets_do_not_repeat() {
-        let tickets: HashSet<Ticket> = (0..10_000).map(|_| next_ticket()).collect();
-        assert_eq!(tickets.len(), 10_000);
+    fn request_ids_do_not_repeat() {
+        let request_ids: HashSet<RequestId> = (0..10_000).map(|_| next_request_id()).collect();
+        assert_eq!(request_ids.len(), 10_000);
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::dispatch::worker_like::{WorkerLike, next_ticket};
-use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Ticket};
+use crate::dispatch::worker_like::{WorkerLike, next_request_id};
+use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, RequestId};
 use crate::store::{DbState, Standing};
 use crate::wire::data::{CreateEvent, TenantId};
 
@@ -49,7 +49,7 @@ impl AdmittingPool {
         if self.db.standing(tenant) == Standing::Banned {
             self.pool.submit(
                 tenant,
-                next_ticket(),
+                next_request_id(),
                 Job::DropTenant,
                 deadline,
                 Answer::callback(|_| ()),
@@ -86,7 +86,7 @@ impl WorkerLike for AdmittingPool {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
@@ -98,7 +98,7 @@ impl WorkerLike for AdmittingPool {
         let answer = answer.observed(Some(observed));
         match admitted {
             Ok(()) => {
-                self.pool.submit(tenant, ticket, job, deadline, answer);
+                self.pool.submit(tenant, request_id, job, deadline, answer);
                 if !is_drop {
                     self.end_if_banned(tenant, deadline);
                 }
@@ -107,8 +107,8 @@ impl WorkerLike for AdmittingPool {
         }
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.pool.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.pool.cancel(tenant, request_id)
     }
 
     fn kill(&self) {
@@ -167,7 +167,7 @@ mod tests {
             1
         }
 
-        fn submit(&self, tenant: TenantId, _: Ticket, job: Job, _: Instant, answer: Answer) {
+        fn submit(&self, tenant: TenantId, _: RequestId, job: Job, _: Instant, answer: Answer) {
             if let Some(db) = &self.bans_in {
                 db.set_standing(tenant, Standing::Banned).expect("set");
             }
@@ -175,7 +175,7 @@ mod tests {
             answer.send(Ok(EncodedValue::null()));
         }
 
-        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+        fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
             Cancelled::Unknown
         }
 
@@ -191,7 +191,7 @@ mod tests {
             let observed = Some(observed.expect("the edge observes"));
             self.submit(
                 tenant,
-                Ticket(1),
+                RequestId(1),
                 Job::Dispatch(event),
                 by,
                 Answer::callback(|_| ()).observed(observed),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
 use crate::wire::data::sharding::worker_for;
 use crate::wire::data::{CreateEvent, TenantId};
 
@@ -47,16 +47,16 @@ impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
     ) {
-        self.worker_of(tenant).submit(tenant, ticket, job, deadline, answer);
+        self.worker_of(tenant).submit(tenant, request_id, job, deadline, answer);
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.worker_of(tenant).cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.worker_of(tenant).cancel(tenant, request_id)
     }
 
     fn kill(&self) {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
-use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::protocol::{MesophyllServerConn, Unsent};
 use crate::wire::data::{Shares, TenantId};
 
@@ -26,13 +26,13 @@ pub(super) trait Target: Clone {
     fn try_submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         answer: Answer,
     ) -> Result<(), Box<Unsent>>;
 
     /// Gives up what it was sent.
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled;
 
     /// Whether it takes dispatches still.
     fn takes_dispatches(&self) -> bool;
@@ -42,15 +42,15 @@ impl Target for MesophyllServerConn {
     fn try_submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         answer: Answer,
     ) -> Result<(), Box<Unsent>> {
-        MesophyllServerConn::try_submit(self, tenant, ticket, job, answer)
+        MesophyllServerConn::try_submit(self, tenant, request_id, job, answer)
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        WorkerLike::cancel(self, tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        WorkerLike::cancel(self, tenant, request_id)
     }
 
     fn takes_dispatches(&self) -> bool {
@@ -83,7 +83,7 @@ enum Route<T> {
 #[derive(Debug)]
 struct Waiting {
     tenant: TenantId,
-    ticket: Ticket,
+    request_id: RequestId,
     job: Job,
     answer: Answer,
     deadline: Instant,
@@ -111,12 +111,12 @@ impl<T: Target> Router<T> {
     pub(super) fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
     ) -> Result<(), Refused> {
-        let mut waiting = Waiting { tenant, ticket, job, answer, deadline };
+        let mut waiting = Waiting { tenant, request_id, job, answer, deadline };
         loop {
             let conn = match &self.lock().route {
                 Route::Link(conn) => Some(conn.clone()),
@@ -149,21 +149,22 @@ impl<T: Target> Router<T> {
     pub(super) fn submit_answered(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
     ) {
-        if let Err(Refused(answer, error)) = self.submit(tenant, ticket, job, deadline, answer) {
+        if let Err(Refused(answer, error)) = self.submit(tenant, request_id, job, deadline, answer)
+        {
             answer.send(Err(error));
         }
     }
 
     /// Gives up a job that waits here, or the link's if it has left.
-    pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+    pub(super) fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
         let (cancelled, conn) = {
             let mut state = self.lock();
-            let place = state.waiting.iter().position(|waiting| waiting.ticket == ticket);
+            let place = state.waiting.iter().position(|waiting| waiting.request_id == request_id);
             (place.and_then(|place| state.remove(place)), state.last_link.clone())
         };
         match (cancelled, conn) {
@@ -171,7 +172,7 @@ impl<T: Target> Router<T> {
                 waiting.answer.send(Err(no_worker_in_time()));
                 Cancelled::Waiting
             }
-            (None, Some(conn)) => conn.cancel(tenant, ticket),
+            (None, Some(conn)) => conn.cancel(tenant, request_id),
             (None, None) => Cancelled::Unknown,
         }
     }
@@ -327,11 +328,11 @@ impl<T: Target> State<T> {
 impl Waiting {
     /// Sends it; hands it back if the link has ended or takes no more.
     fn send<T: Target>(self, conn: &T) -> Result<Option<Self>, Refused> {
-        let Waiting { tenant, ticket, job, answer, deadline } = self;
-        match conn.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
+        let Waiting { tenant, request_id, job, answer, deadline } = self;
+        match conn.try_submit(tenant, request_id, job, answer).map_err(|unsent| *unsent) {
             Ok(()) => Ok(None),
             Err(Unsent::Ended(job, answer)) => {
-                Ok(Some(Waiting { tenant, ticket, job, answer, deadline }))
+                Ok(Some(Waiting { tenant, request_id, job, answer, deadline }))
             }
             Err(Unsent::Refused(answer, error)) => Err(Refused(answer, error)),
         }
@@ -355,21 +356,21 @@ mod tests {
 
     /// Takes everything and notes it.
     #[derive(Clone, Default)]
-    struct Noting(Arc<Mutex<Vec<(Ticket, Answer)>>>);
+    struct Noting(Arc<Mutex<Vec<(RequestId, Answer)>>>);
 
     impl Target for Noting {
         fn try_submit(
             &self,
             _: TenantId,
-            ticket: Ticket,
+            request_id: RequestId,
             _: Job,
             answer: Answer,
         ) -> Result<(), Box<Unsent>> {
-            self.0.lock().expect("not poisoned").push((ticket, answer));
+            self.0.lock().expect("not poisoned").push((request_id, answer));
             Ok(())
         }
 
-        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+        fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
             Cancelled::Unknown
         }
 
@@ -382,10 +383,10 @@ mod tests {
     fn a_job_beyond_its_deadline_is_not_sent_to_a_new_worker() {
         let router = Router::new();
         let (answered_tx, answered_rx) = unbounded();
-        let submit = |ticket, deadline| {
+        let submit = |request_id, deadline| {
             let answered_tx = answered_tx.clone();
             let answer = Answer::callback(move |result| {
-                answered_tx.send((ticket, result)).unwrap_or_default()
+                answered_tx.send((request_id, result)).unwrap_or_default()
             });
             let event = CreateEvent {
                 name: "E".to_owned(),
@@ -393,16 +394,27 @@ mod tests {
                 data: EventData::Json(EncodedJson::null()),
             };
             router
-                .submit(TenantId::Guild(1), Ticket(ticket), Job::Dispatch(event), deadline, answer)
+                .submit(
+                    TenantId::Guild(1),
+                    RequestId(request_id),
+                    Job::Dispatch(event),
+                    deadline,
+                    answer,
+                )
                 .expect("it waits");
         };
         submit(1, Instant::now());
         submit(2, Instant::now() + Duration::from_secs(600));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<Ticket> =
-            noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
-        assert_eq!(taken, [Ticket(2)]);
+        let taken: Vec<RequestId> = noting
+            .0
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .map(|(request_id, _)| *request_id)
+            .collect();
+        assert_eq!(taken, [RequestId(2)]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
     }
@@ -413,13 +425,13 @@ mod tests {
         let (answered_tx, answered_rx) = unbounded();
         let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
         let deadline = Instant::now() + Duration::from_secs(600);
-        let submit = |tenant, ticket, job| {
+        let submit = |tenant, request_id, job| {
             let answered_tx = answered_tx.clone();
             let answer = Answer::callback(move |result| {
-                answered_tx.send((ticket, result)).unwrap_or_default()
+                answered_tx.send((request_id, result)).unwrap_or_default()
             });
             router
-                .submit(tenant, Ticket(ticket), job, deadline, answer)
+                .submit(tenant, RequestId(request_id), job, deadline, answer)
                 .map_err(|Refused(_, error)| error)
         };
         let event = || {
@@ -427,7 +439,8 @@ mod tests {
             Job::Dispatch(CreateEvent { name: "E".to_owned(), author: None, data })
         };
         submit(other, 0, event()).expect("it waits");
-        let many = (1..).take_while(|ticket| submit(greedy, *ticket, event()).is_ok()).count();
+        let many =
+            (1..).take_while(|request_id| submit(greedy, *request_id, event()).is_ok()).count();
         assert!(many > 1000);
         // That of the event which was refused.
         assert!(answered_rx.try_recv().is_ok());
@@ -439,8 +452,13 @@ mod tests {
         assert!(ended.iter().all(|(_, result)| *result == dropped));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<Ticket> =
-            noting.0.lock().expect("not poisoned").iter().map(|(ticket, _)| *ticket).collect();
-        assert_eq!(taken, [Ticket(0), Ticket(1_000_001), Ticket(1_000_002)]);
+        let taken: Vec<RequestId> = noting
+            .0
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .map(|(request_id, _)| *request_id)
+            .collect();
+        assert_eq!(taken, [RequestId(0), RequestId(1_000_001), RequestId(1_000_002)]);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::error::DbError;
-use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::{
     EncodedValue, GlobalKeyValueOp, GlobalKv, KvRecord, PartialGlobalKv, RuntimeFigures, Scopes,
     TenantId, TenantState,
@@ -27,11 +27,11 @@ pub trait TemplateRuntime: Send + Sync {
     /// Takes a job; `answer` gets the result exactly once. Overload is answered `Busy` at once.
     ///
     /// Whether the tenant is subscribed to the event has been checked by the worker.
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer);
+    fn submit(&self, tenant: TenantId, request_id: RequestId, job: Job, answer: Answer);
 
     /// Gives a job up: a queued one is dropped, a running one ends as cancelled. Its answer, if it
     /// still comes, is an error.
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled;
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled;
 
     /// A tenant's own template may have changed: events that are submitted from now on get the one
     /// that is stored. Those that run finish with the one that they began with. A runtime whose

@@ -131,7 +131,7 @@ struct Peer {
 struct Request {
     tenant: TenantId,
     name: String,
-    req_id: u64,
+    request_id: u64,
 }
 
 impl Peer {
@@ -183,7 +183,7 @@ impl Peer {
 
     fn answer_with(&mut self, request: &Request, text: &str) -> Result<(), tungstenite::Error> {
         let result = Ok(encode(&KhronosValue::Text(text.to_owned())));
-        self.send(&ClientMessage::DispatchResponse { req_id: request.req_id, result })
+        self.send(&ClientMessage::DispatchResponse { req_id: request.request_id, result })
     }
 
     /// The next dispatch that comes within `patience`.
@@ -204,8 +204,8 @@ impl Peer {
             Ok(Incoming::Message(ServerMessage::DispatchEvent {
                 id,
                 event,
-                req_id: Some(req_id),
-            })) => Some(Request { tenant: id, name: event.name, req_id }),
+                req_id: Some(request_id),
+            })) => Some(Request { tenant: id, name: event.name, request_id }),
             Ok(Incoming::Message(ServerMessage::LiveTenants { ids, .. })) => {
                 say(&format!("asked about {} tenants", ids.len()));
                 None
@@ -325,7 +325,7 @@ fn twice(peer: &mut Peer, request: &Request) -> Result<(), tungstenite::Error> {
     peer.answer(request)?;
     peer.answer_with(request, "the second answer")?;
     let result = Err("script: the third answer".to_owned());
-    peer.send(&ClientMessage::DispatchResponse { req_id: request.req_id, result })?;
+    peer.send(&ClientMessage::DispatchResponse { req_id: request.request_id, result })?;
     say(&format!("answered {} three times", request.name));
     Ok(())
 }

@@ -84,20 +84,22 @@ fn a_request_that_does_not_decode_is_answered_with_an_error() {
             .into_iter()
             .for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));
         while let Ok(message) = link.read() {
-            if let Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) =
-                ClientMessage::decode(&message.into_data())
+            if let Ok(Incoming::Message(ClientMessage::DispatchResponse {
+                req_id: request_id,
+                result,
+            })) = ClientMessage::decode(&message.into_data())
             {
-                answer_tx.send((req_id, result.map(drop))).unwrap_or_default();
+                answer_tx.send((request_id, result.map(drop))).unwrap_or_default();
             }
         }
     });
     let client = worker(address);
     for request in 1..=4 {
-        let (req_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
+        let (request_id, result) = answer_rx.recv_timeout(DEADLINE).expect("an answer");
         let is_told = result
             .as_ref()
             .is_err_and(|text| text.starts_with("bad_input: the message does not decode: "));
-        assert!(req_id == request && is_told, "{req_id}: {result:?}");
+        assert!(request_id == request && is_told, "{request_id}: {result:?}");
     }
     client.stop();
 }

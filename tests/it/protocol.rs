@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, Ticket};
+use mesophyll::dispatch::{Answer, Job, RequestId};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
@@ -261,7 +261,7 @@ fn a_deadline_ends_the_wait_and_cancels_the_event_at_the_worker() {
         conn.dispatch_event(TENANT, named("HOLD"), Instant::now() + Duration::from_millis(50));
     assert_eq!(ended, Err(DispatchError::Deadline { sent: true }));
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
-    assert!(matches!(worker.told(), Told::Cancelled(TENANT, Ticket(_))));
+    assert!(matches!(worker.told(), Told::Cancelled(TENANT, RequestId(_))));
     assert_eq!(conn.in_flight(), 0);
     assert_eq!(dispatch(&conn, "AFTER"), Ok(text("AFTER")));
     // The answer of the cancelled event came before that of `AFTER`, and nobody waited for it.
@@ -276,7 +276,7 @@ fn dropping_a_pending_dispatch_gives_it_up() {
     drop(pending);
     assert_eq!(conn.in_flight(), 0);
     assert_eq!(worker.told(), Told::Submitted(TENANT, "HOLD".to_owned()));
-    assert!(matches!(worker.told(), Told::Cancelled(TENANT, Ticket(_))));
+    assert!(matches!(worker.told(), Told::Cancelled(TENANT, RequestId(_))));
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_state_that_finds_no_room_ends_the_link() {
     let answer = Answer::callback(move |result| {
         asked_tx.send((result, db.set_tenant_state(TENANT, &asked))).unwrap_or_default();
     });
-    conn.submit(TENANT, Ticket(1), Job::Dispatch(named("E")), far(), answer);
+    conn.submit(TENANT, RequestId(1), Job::Dispatch(named("E")), far(), answer);
     let (db, filled) = (master.db.clone(), conn.clone());
     let filler = std::thread::spawn(move || {
         let large = mesophyll::wire::json::event_data_from_json(
@@ -427,13 +427,15 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat() {
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
     let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
-    let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(req_id), .. })) =
+    let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: Some(request_id), .. })) =
         ServerMessage::decode(&next_message(&mut peer))
     else {
         panic!("a dispatch was expected")
     };
-    let answer =
-        ClientMessage::DispatchResponse { req_id, result: Err("busy: not a kind here".to_owned()) };
+    let answer = ClientMessage::DispatchResponse {
+        req_id: request_id,
+        result: Err("busy: not a kind here".to_owned()),
+    };
     peer.send(Message::binary(answer.encode())).expect("sent");
     assert_eq!(pending.wait(), Err(DispatchError::Script("busy: not a kind here".to_owned())));
 }
@@ -475,7 +477,7 @@ fn an_answer_that_does_not_decode_ends_its_request_at_once() {
         let (answer_tx, answer_rx) = unbounded();
         conn.submit(
             TENANT,
-            Ticket(0x77),
+            RequestId(0x77),
             Job::Dispatch(named("E")),
             far(),
             Answer::channel(answer_tx),
@@ -603,9 +605,9 @@ fn an_unanswered_query_ends_with_its_deadline_or_link() {
     let (late, wrong, failed, last) = (ask(), ask(), ask(), ask());
     let mut asked = || loop {
         match ServerMessage::decode(&next_message(&mut peer)) {
-            Ok(Incoming::Message(ServerMessage::LiveTenants { req_id, ids })) => {
+            Ok(Incoming::Message(ServerMessage::LiveTenants { req_id: request_id, ids })) => {
                 assert_eq!(ids, [TENANT, TenantId::Guild(5)]);
-                break req_id;
+                break request_id;
             }
             Ok(Incoming::Message(ServerMessage::Hello { .. })) => {}
             other => panic!("{other:?}"),
@@ -617,8 +619,8 @@ fn an_unanswered_query_ends_with_its_deadline_or_link() {
     assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
     let yes =
         |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
-    let mut answer = |req_id, result| {
-        let message = ClientMessage::DispatchResponse { req_id, result };
+    let mut answer = |request_id, result| {
+        let message = ClientMessage::DispatchResponse { req_id: request_id, result };
         peer.send(Message::binary(message.encode())).expect("sent");
     };
     answer(ids[0], yes(2));

@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, Ticket};
+use mesophyll::dispatch::{Answer, Job, RequestId};
 use mesophyll::pool::process::supervisor::{Policy, State};
 use mesophyll::pool::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
@@ -377,7 +377,7 @@ fn an_answer_to_what_has_waited_may_ask_the_worker_again() {
     large.data = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES));
     external.worker.submit(
         TENANT,
-        Ticket(1),
+        RequestId(1),
         Job::Dispatch(large),
         Instant::now() + DEADLINE,
         answer,

@@ -129,20 +129,26 @@ impl Peer {
     fn next_dispatch(&mut self) -> (TenantId, String, u64) {
         loop {
             let message = self.0.read().expect("a frame").into_data();
-            if let Ok(Incoming::Message(ServerMessage::DispatchEvent { id, event, req_id })) =
-                ServerMessage::decode(&message)
+            if let Ok(Incoming::Message(ServerMessage::DispatchEvent {
+                id,
+                event,
+                req_id: request_id,
+            })) = ServerMessage::decode(&message)
             {
                 return (
                     id,
                     event.name,
-                    req_id.expect("every event of a supervised worker is to be answered"),
+                    request_id.expect("every event of a supervised worker is to be answered"),
                 );
             }
         }
     }
 
-    fn answer(&mut self, req_id: u64) {
-        self.say(&ClientMessage::DispatchResponse { req_id, result: Ok(EncodedValue::null()) });
+    fn answer(&mut self, request_id: u64) {
+        self.say(&ClientMessage::DispatchResponse {
+            req_id: request_id,
+            result: Ok(EncodedValue::null()),
+        });
     }
 
     /// Waits until the master has ended the link.
@@ -297,7 +303,7 @@ fn a_restart_finishes_events_and_lets_new_ones_wait() {
     let (mut old, pid) = broken.connect();
     let by = Instant::now() + DEADLINE;
     let first = start(&*broken.worker, CULPRIT, Job::Dispatch(event("FIRST")), by);
-    let (_, name, req_id) = old.next_dispatch();
+    let (_, name, request_id) = old.next_dispatch();
     assert_eq!(name, "FIRST");
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     broken.wait("draining", |report| report.state == State::Draining);
@@ -305,14 +311,14 @@ fn a_restart_finishes_events_and_lets_new_ones_wait() {
     broken.worker.dispatch_event_nowait(CULPRIT, event("THIRD"), by).expect("it waits");
     assert_eq!((broken.worker.report().waiting, broken.worker.report().in_flight), (2, 1));
     assert!(!is_gone(pid), "it is not ended before it has answered");
-    old.answer(req_id);
+    old.answer(request_id);
     assert_eq!(first.wait(), Ok(EncodedValue::null()));
     broken.wait("restarted", |report| report.restarts.total() == 1);
     assert!(is_gone(pid));
     let (mut new, _) = broken.connect();
-    let (_, name, req_id) = new.next_dispatch();
+    let (_, name, request_id) = new.next_dispatch();
     assert_eq!(name, "SECOND");
-    new.answer(req_id);
+    new.answer(request_id);
     assert_eq!(second.wait(), Ok(EncodedValue::null()));
     assert_eq!(new.next_dispatch().1, "THIRD");
     broken.worker.wait_restarted(restarts, by).expect("it is ready");

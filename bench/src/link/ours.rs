@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::spin::Spin;
-use mesophyll::dispatch::worker_like::{WorkerLike, next_ticket};
-use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
+use mesophyll::dispatch::worker_like::{WorkerLike, next_request_id};
+use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, RequestId};
 use mesophyll::master::Master;
 use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::net::link::LinkLimits;
@@ -279,11 +279,11 @@ fn echo(job: Job) -> DispatchResult {
 }
 
 impl TemplateRuntime for Echo {
-    fn submit(&self, _: TenantId, _: Ticket, job: Job, answer: Answer) {
+    fn submit(&self, _: TenantId, _: RequestId, job: Job, answer: Answer) {
         self.inbox.push(job, answer);
     }
 
-    fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+    fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
         Cancelled::Unknown
     }
 
@@ -348,7 +348,7 @@ impl Driver {
             if sent < count {
                 let (tenant, event) = self.next();
                 let answer = Answer::channel(answers_tx.clone());
-                self.pool.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+                self.pool.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
             }
         }
         Ok(())
@@ -383,7 +383,7 @@ impl Driver {
         let submit = |driver: &mut Self| {
             let (tenant, event) = driver.next();
             let answer = Answer::channel(answers_tx.clone());
-            driver.pool.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+            driver.pool.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
         };
         for _ in 0..self.load.in_flight {
             submit(self);
@@ -416,7 +416,7 @@ impl Driver {
                     Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));
                 pool.submit(
                     tenant,
-                    next_ticket(),
+                    next_request_id(),
                     Job::Dispatch(event),
                     Instant::now() + DEADLINE,
                     answer,

@@ -462,13 +462,13 @@ fn an_answer_and_its_dispatch_have_one_request_name() {
         let answer = fixture.ask(method, target, headers, body);
         answer.header("x-request-id").unwrap_or_else(|| panic!("{target}: {answer:?}")).to_owned()
     };
-    let ticket =
-        || fixture.pool.last_ticket.lock().expect("a lock").expect("submitted").to_string();
+    let request_id =
+        || fixture.pool.last_request_id.lock().expect("a lock").expect("submitted").to_string();
     let name = name_of(&authorization(), "POST", "/i/dispatch-event/1", body);
-    assert_eq!(name, ticket());
+    assert_eq!(name, request_id());
     let chosen = format!("{}X-Request-Id: trace-1\r\n", authorization());
     assert_eq!(name_of(&chosen, "POST", "/i/dispatch-event/1", body), "trace-1");
-    assert_ne!(ticket(), name);
+    assert_ne!(request_id(), name);
     for (method, target) in
         [("GET", "/livez"), ("GET", "/nowhere"), ("POST", "/livez"), ("GET", "/i/workers")]
     {

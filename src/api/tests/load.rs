@@ -177,6 +177,6 @@ fn shutdown_tells_those_who_still_wait_and_joins() {
     expect_error(&answer, 502, "OutcomeUnknown", true);
     assert!(answer.closes());
     let cancelled = fixture.cancelled_rx.recv_timeout(PATIENCE).expect("a cancellation");
-    assert_eq!(Some(cancelled), *fixture.pool.last_ticket.lock().expect("a lock"));
+    assert_eq!(Some(cancelled), *fixture.pool.last_request_id.lock().expect("a lock"));
     fixture.api.shutdown(Instant::now());
 }

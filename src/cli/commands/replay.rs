@@ -21,8 +21,8 @@ use log::LevelFilter;
 use crate::base::error::DispatchError;
 use crate::base::escape;
 use crate::base::limits::MESSAGE_MAX_BYTES;
-use crate::dispatch::worker_like::{WorkerLike, next_ticket, no_worker_in_time};
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Ticket};
+use crate::dispatch::worker_like::{WorkerLike, next_request_id, no_worker_in_time};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, RequestId};
 use crate::master::Master;
 use crate::master::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
 use crate::pool::Program;
@@ -220,7 +220,7 @@ enum Outcome {
 }
 
 struct Waiting {
-    ticket: Ticket,
+    request_id: RequestId,
     tenant: TenantId,
     answer_rx: Receiver<(DispatchResult, Instant)>,
     deadline: Instant,
@@ -305,14 +305,14 @@ impl<'m> Replay<'m> {
             }
         };
         let about = Some((tenant, event.name.clone()));
-        let ticket = next_ticket();
+        let request_id = next_request_id();
         let deadline = started + self.deadline;
         let (answer_tx, answer_rx) = bounded(1);
         // Room for the one answer.
         let answer =
             Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
-        self.pool.submit(tenant, ticket, Job::Dispatch(event), deadline, answer);
-        let outcome = Outcome::Waiting(Waiting { ticket, tenant, answer_rx, deadline });
+        self.pool.submit(tenant, request_id, Job::Dispatch(event), deadline, answer);
+        let outcome = Outcome::Waiting(Waiting { request_id, tenant, answer_rx, deadline });
         self.window.push_back(Line { number, bytes, about, started, outcome });
     }
 
@@ -402,7 +402,7 @@ impl Line {
 impl Waiting {
     /// Gives the event up, because of its deadline or because the replay stops.
     fn give_up(&self, pool: &dyn WorkerLike, is_stopping: bool) -> DispatchResult {
-        let cancelled = pool.cancel(self.tenant, self.ticket);
+        let cancelled = pool.cancel(self.tenant, self.request_id);
         // What is cancelled is answered by that; only of what was not found the result may have
         // come just now.
         if cancelled == Cancelled::Unknown

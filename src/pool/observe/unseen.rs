@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
-use crate::dispatch::worker_like::next_ticket;
+use crate::dispatch::worker_like::next_request_id;
 use crate::dispatch::{Answer, Job, Observed};
 use crate::wire::data::{CreateEvent, TenantId};
 
@@ -59,7 +59,8 @@ impl Unseen {
         observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
         let answer = self.answer(tenant, observed);
-        let taken = router.submit(tenant, next_ticket(), Job::Dispatch(event), deadline, answer);
+        let taken =
+            router.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
         taken.map_err(|Refused(answer, error)| {
             answer.refuse(&error);
             error

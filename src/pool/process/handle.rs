@@ -15,7 +15,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
 use crate::wire::data::{CreateEvent, TenantId};
@@ -339,16 +339,16 @@ impl WorkerLike for WorkerProcessHandle {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
     ) {
-        self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
+        self.shared.router.submit_answered(tenant, request_id, job, deadline, answer);
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.shared.router.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.shared.router.cancel(tenant, request_id)
     }
 
     fn kill(&self) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
 use crate::protocol::{LocalWorker, Unsent};
 use crate::wire::data::{CreateEvent, TenantId};
 use crate::wire::message::Health;
@@ -272,16 +272,16 @@ impl WorkerLike for WorkerThreadHandle {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         deadline: Instant,
         answer: Answer,
     ) {
-        self.shared.router.submit_answered(tenant, ticket, job, deadline, answer);
+        self.shared.router.submit_answered(tenant, request_id, job, deadline, answer);
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.shared.router.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.shared.router.cancel(tenant, request_id)
     }
 
     fn kill(&self) {
@@ -436,7 +436,7 @@ impl Target for Gate {
     fn try_submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         answer: Answer,
     ) -> Result<(), Box<Unsent>> {
@@ -456,12 +456,12 @@ impl Target for Gate {
             answer.send(result);
             gate.answered();
         });
-        self.0.worker.submit(tenant, ticket, job, Instant::now(), counted);
+        self.0.worker.submit(tenant, request_id, job, Instant::now(), counted);
         Ok(())
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.0.worker.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.0.worker.cancel(tenant, request_id)
     }
 
     fn takes_dispatches(&self) -> bool {
@@ -491,11 +491,11 @@ mod tests {
     struct Full;
 
     impl TemplateRuntime for Full {
-        fn submit(&self, _: TenantId, _: Ticket, _: Job, answer: Answer) {
+        fn submit(&self, _: TenantId, _: RequestId, _: Job, answer: Answer) {
             answer.send(Err(DispatchError::Busy("full".to_owned())));
         }
 
-        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+        fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
             Cancelled::Unknown
         }
 

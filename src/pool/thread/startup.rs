@@ -18,8 +18,8 @@ use crate::base::limits::{
     STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX,
 };
 use crate::base::thread::{OwnedThread, spawn};
-use crate::dispatch::worker_like::next_ticket;
-use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::dispatch::worker_like::next_request_id;
+use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::pool::Subscriptions;
 use crate::runtime::TemplateRuntime;
 use crate::wire::data::{CreateEvent, EventData, ON_STARTUP, TenantId};
@@ -94,13 +94,13 @@ struct Run {
     worker: usize,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
-    done_tx: Sender<(Ticket, DispatchResult)>,
+    done_tx: Sender<(RequestId, DispatchResult)>,
     /// Tenants whose event is still to be sent, and how often that was tried.
     waiting: VecDeque<(TenantId, u32)>,
     /// Limit: `STARTUP_UNDER_WAY_MAX`, which is also the room in `done_tx`.
-    under_way: HashMap<Ticket, (TenantId, u32)>,
+    under_way: HashMap<RequestId, (TenantId, u32)>,
     /// Limit: `STARTUP_PLACES`; those that were sent of late and have no answer, the oldest first.
-    places: VecDeque<(Ticket, Instant)>,
+    places: VecDeque<(RequestId, Instant)>,
     resume_at: Option<Instant>,
     failures: u64,
 }
@@ -108,7 +108,7 @@ struct Run {
 impl Run {
     /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of
     /// `stop_rx` ends it.
-    fn run(mut self, done_rx: &Receiver<(Ticket, DispatchResult)>, stop_rx: &Receiver<()>) {
+    fn run(mut self, done_rx: &Receiver<(RequestId, DispatchResult)>, stop_rx: &Receiver<()>) {
         loop {
             let now = Instant::now();
             while self.places.front().is_some_and(|(_, since)| now - *since >= STARTUP_PLACE_FOR) {
@@ -127,8 +127,8 @@ impl Run {
             let place = self.places.front().map(|(_, since)| *since + STARTUP_PLACE_FOR);
             let due = [place, self.resume_at].into_iter().flatten().min().unwrap_or(now + LONG);
             select! {
-                recv(done_rx) -> done => if let Ok((ticket, result)) = done {
-                    self.done(ticket, result);
+                recv(done_rx) -> done => if let Ok((request_id, result)) = done {
+                    self.done(request_id, result);
                 },
                 recv(stop_rx) -> _ => return,
                 default(due - now) => {}
@@ -152,17 +152,17 @@ impl Run {
         }
         let data = EventData::RawValue(r#"{"reason":"worker_startup"}"#.to_owned());
         let event = CreateEvent { name: ON_STARTUP.to_owned(), author: None, data };
-        let (ticket, done_tx) = (next_ticket(), self.done_tx.clone());
-        self.under_way.insert(ticket, (tenant, attempts));
-        self.places.push_back((ticket, now));
+        let (request_id, done_tx) = (next_request_id(), self.done_tx.clone());
+        self.under_way.insert(request_id, (tenant, attempts));
+        self.places.push_back((request_id, now));
         // There is room for everything that is under way.
-        let answer = Answer::callback(move |result| drop(done_tx.try_send((ticket, result))));
-        self.runtime.submit(tenant, ticket, Job::Dispatch(event), answer);
+        let answer = Answer::callback(move |result| drop(done_tx.try_send((request_id, result))));
+        self.runtime.submit(tenant, request_id, Job::Dispatch(event), answer);
     }
 
-    fn done(&mut self, ticket: Ticket, result: DispatchResult) {
-        let Some((tenant, attempts)) = self.under_way.remove(&ticket) else { return };
-        self.places.retain(|(other, _)| *other != ticket);
+    fn done(&mut self, request_id: RequestId, result: DispatchResult) {
+        let Some((tenant, attempts)) = self.under_way.remove(&request_id) else { return };
+        self.places.retain(|(other, _)| *other != request_id);
         let Err(error) = result else { return };
         if matches!(error, DispatchError::Busy(_)) {
             self.resume_at = Some(Instant::now() + BUSY_PAUSE);
@@ -192,12 +192,12 @@ mod tests {
     }
 
     impl TemplateRuntime for Held {
-        fn submit(&self, tenant: TenantId, _: Ticket, job: Job, answer: Answer) {
+        fn submit(&self, tenant: TenantId, _: RequestId, job: Job, answer: Answer) {
             let Job::Dispatch(event) = job else { panic!("events only") };
             self.events_tx.send((tenant, event, answer)).expect("the test waits");
         }
 
-        fn cancel(&self, _: TenantId, _: Ticket) -> Cancelled {
+        fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
             Cancelled::Unknown
         }
 

@@ -13,8 +13,8 @@ use std::time::Instant;
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
-use crate::dispatch::worker_like::{WorkerLike, next_ticket};
-use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::worker_like::{WorkerLike, next_request_id};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::{
@@ -160,7 +160,7 @@ impl WorkerThread {
         }
     }
 
-    fn run(&self, tenant: TenantId, ticket: Ticket, job: Job, mut answer: Answer) {
+    fn run(&self, tenant: TenantId, request_id: RequestId, job: Job, mut answer: Answer) {
         if !self.is_loaded.load(Ordering::Acquire) {
             return answer.send(Err(DispatchError::Busy(
                 "the worker is still loading the tenant states".to_owned(),
@@ -175,7 +175,7 @@ impl WorkerThread {
                 if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup()) {
                     startup.forget(tenant);
                 }
-                self.runtime.submit(tenant, ticket, job, answer);
+                self.runtime.submit(tenant, request_id, job, answer);
             }
         }
     }
@@ -193,16 +193,16 @@ impl WorkerLike for WorkerThread {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         _deadline: Instant,
         answer: Answer,
     ) {
-        self.run(tenant, ticket, job, answer);
+        self.run(tenant, request_id, job, answer);
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.runtime.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.runtime.cancel(tenant, request_id)
     }
 
     fn kill(&self) {
@@ -217,7 +217,12 @@ impl WorkerLike for WorkerThread {
         _: Instant,
         observed: Option<Box<Observed>>,
     ) -> Result<(), DispatchError> {
-        self.run(tenant, next_ticket(), Job::Dispatch(event), self.unseen.answer(tenant, observed));
+        self.run(
+            tenant,
+            next_request_id(),
+            Job::Dispatch(event),
+            self.unseen.answer(tenant, observed),
+        );
         Ok(())
     }
 }

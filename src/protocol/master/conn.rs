@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
 use crate::net::link::{
     CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
     close_code,
@@ -200,8 +200,8 @@ impl MesophyllServerConn {
             return None;
         }
         let (question, asker) = VmQuestion::new(self.clone(), tenants.len());
-        let req_id = question.req_id();
-        match self.inner.questions.register(req_id, asker) {
+        let request_id = question.request_id();
+        match self.inner.questions.register(request_id, asker) {
             Registered::Waiting(_) => {}
             Registered::Closed(..)
             | Registered::Sealed(_)
@@ -210,14 +210,14 @@ impl MesophyllServerConn {
                 return None;
             }
         }
-        let message = ServerMessage::LiveTenants { req_id, ids: tenants };
+        let message = ServerMessage::LiveTenants { req_id: request_id, ids: tenants };
         // One that did not leave is forgotten with the question.
         self.inner.link.send(message.encode()).ok().map(|()| question)
     }
 
     /// Nobody wants the answer of this question any more.
-    pub(super) fn forget_question(&self, req_id: u64) {
-        self.inner.questions.take(req_id);
+    pub(super) fn forget_question(&self, request_id: u64) {
+        self.inner.questions.take(request_id);
     }
 
     /// Questions that wait for their answers.
@@ -250,18 +250,18 @@ impl MesophyllServerConn {
     pub(crate) fn try_submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         answer: Answer,
     ) -> Result<(), Box<Unsent>> {
-        let req_id = ticket.0;
+        let request_id = request_id.0;
         let what = answer.name().is_none().then(|| job.name().to_owned());
         let since = answer.since().unwrap_or_else(Instant::now);
         let waiting = Waiting { tenant, what, since, answer };
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(job, Job::DropTenant);
         let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
-        let waiting = match self.inner.pending.register_within(max, req_id, waiting) {
+        let waiting = match self.inner.pending.register_within(max, request_id, waiting) {
             Registered::Waiting(count) => count,
             Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
                 return Err(Box::new(Unsent::Ended(job, waiting.answer)));
@@ -272,7 +272,7 @@ impl MesophyllServerConn {
                 return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
             }
         };
-        let message = to_message(tenant, req_id, job);
+        let message = to_message(tenant, request_id, job);
         // Alone, it is sooner there if no other thread has to be woken for it; among others, they
         // share a write.
         let is_alone = waiting <= 1;
@@ -287,7 +287,7 @@ impl MesophyllServerConn {
         };
         let Err(error) = sent else { return Ok(()) };
         // `None`: the link's end has answered it already.
-        match (self.inner.pending.take(req_id), error) {
+        match (self.inner.pending.take(request_id), error) {
             (Some(waiting), SendError::Closed) => {
                 Err(Box::new(Unsent::Ended(into_job(message), waiting.answer)))
             }
@@ -347,15 +347,15 @@ fn not_sent(error: SendError) -> DispatchError {
     }
 }
 
-fn to_message(tenant: TenantId, req_id: u64, job: Job) -> ServerMessage {
+fn to_message(tenant: TenantId, request_id: u64, job: Job) -> ServerMessage {
     match job {
         Job::Dispatch(event) => {
-            ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(req_id) }
+            ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(request_id) }
         }
         Job::RunScript { name, code, event } => {
-            ServerMessage::RunScript { id: tenant, name, code, event, req_id }
+            ServerMessage::RunScript { id: tenant, name, code, event, req_id: request_id }
         }
-        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id },
+        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: request_id },
     }
 }
 
@@ -380,27 +380,27 @@ impl WorkerLike for MesophyllServerConn {
     fn submit(
         &self,
         tenant: TenantId,
-        ticket: Ticket,
+        request_id: RequestId,
         job: Job,
         _deadline: Instant,
         answer: Answer,
     ) {
-        match self.try_submit(tenant, ticket, job, answer).map_err(|unsent| *unsent) {
+        match self.try_submit(tenant, request_id, job, answer).map_err(|unsent| *unsent) {
             Ok(()) => {}
             Err(Unsent::Ended(_, answer)) => answer.send(Err(not_sent(SendError::Closed))),
             Err(Unsent::Refused(answer, error)) => answer.send(Err(error)),
         }
     }
 
-    fn cancel(&self, _tenant: TenantId, ticket: Ticket) -> Cancelled {
-        match self.inner.pending.take(ticket.0) {
+    fn cancel(&self, _tenant: TenantId, request_id: RequestId) -> Cancelled {
+        match self.inner.pending.take(request_id.0) {
             Some(waiting) => {
                 // A link that is full or closed cannot cancel; the script's own wall limit ends the
                 // event then.
                 let _ = self
                     .inner
                     .link
-                    .send(ServerMessage::CancelDispatch { req_id: ticket.0 }.encode());
+                    .send(ServerMessage::CancelDispatch { req_id: request_id.0 }.encode());
                 waiting.answer.send(Err(DispatchError::Deadline { sent: true }));
                 Cancelled::Sent
             }
@@ -455,12 +455,14 @@ pub(super) struct ConnHandler {
 impl ConnHandler {
     fn on_client_message(&self, message: ClientMessage) {
         match message {
-            ClientMessage::DispatchResponse { req_id, result } => self.on_response(req_id, result),
-            ClientMessage::NotSubscribed { req_id } => {
+            ClientMessage::DispatchResponse { req_id: request_id, result } => {
+                self.on_response(request_id, result)
+            }
+            ClientMessage::NotSubscribed { req_id: request_id } => {
                 self.conn
                     .inner
                     .pending
-                    .change(req_id, |waiting| waiting.answer.mark_not_subscribed());
+                    .change(request_id, |waiting| waiting.answer.mark_not_subscribed());
             }
             ClientMessage::Heartbeat => {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
@@ -501,9 +503,9 @@ impl ConnHandler {
         }
     }
 
-    fn on_response(&self, req_id: u64, result: Result<EncodedValue, String>) {
-        let Some(waiting) = self.conn.inner.pending.take(req_id) else {
-            if let Some(asker) = self.conn.inner.questions.take(req_id) {
+    fn on_response(&self, request_id: u64, result: Result<EncodedValue, String>) {
+        let Some(waiting) = self.conn.inner.pending.take(request_id) else {
+            if let Some(asker) = self.conn.inner.questions.take(request_id) {
                 return asker.answer(result);
             }
             if let Some(count) = self.conn.inner.ledger.late_answers.note(Instant::now()) {
@@ -519,9 +521,9 @@ impl ConnHandler {
 
     /// An answer that cannot be read is one all the same: its caller need not wait for its
     /// deadline.
-    fn on_garbled_response(&self, req_id: u64, error: &WireError) {
-        self.conn.inner.questions.take(req_id);
-        if let Some(waiting) = self.conn.inner.pending.take(req_id) {
+    fn on_garbled_response(&self, request_id: u64, error: &WireError) {
+        self.conn.inner.questions.take(request_id);
+        if let Some(waiting) = self.conn.inner.pending.take(request_id) {
             let text = format!("the worker's answer does not decode: {error}");
             waiting.answer.send(Err(DispatchError::OutcomeUnknown(text)));
         }
@@ -549,8 +551,8 @@ impl LinkHandler for ConnHandler {
                 }
             }
             Err(error) => {
-                if let Some(req_id) = ClientMessage::request_of(message) {
-                    self.on_garbled_response(req_id, &error);
+                if let Some(request_id) = ClientMessage::request_of(message) {
+                    self.on_garbled_response(request_id, &error);
                 }
                 return self.on_undecodable(&error);
             }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::dispatch::worker_like::next_ticket;
+use crate::dispatch::worker_like::next_request_id;
 use crate::protocol::MesophyllServerConn;
 use crate::wire::data::{EncodedValue, KhronosValue};
 use crate::wire::pack::value;
@@ -19,7 +19,7 @@ use crate::wire::pack::value;
 #[must_use = "dropping it forgets the question"]
 pub struct VmQuestion {
     conn: MesophyllServerConn,
-    req_id: u64,
+    request_id: u64,
     tenants: usize,
     answer_rx: Receiver<EncodedValue>,
 }
@@ -32,11 +32,11 @@ impl VmQuestion {
     pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, Asker) {
         // Room for the one answer.
         let (answer_tx, answer_rx) = bounded(1);
-        (Self { conn, req_id: next_ticket().0, tenants, answer_rx }, Asker(answer_tx))
+        (Self { conn, request_id: next_request_id().0, tenants, answer_rx }, Asker(answer_tx))
     }
 
-    pub(super) fn req_id(&self) -> u64 {
-        self.req_id
+    pub(super) fn request_id(&self) -> u64 {
+        self.request_id
     }
 
     /// Waits for the answer: for each tenant, in the order in which they were asked for, whether it
@@ -52,7 +52,7 @@ impl VmQuestion {
 
 impl Drop for VmQuestion {
     fn drop(&mut self) {
-        self.conn.forget_question(self.req_id);
+        self.conn.forget_question(self.request_id);
     }
 }
 

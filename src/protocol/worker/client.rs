@@ -17,7 +17,7 @@ use crate::base::error::{DbError, DispatchError};
 use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::net::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError,
     close_code,
@@ -406,22 +406,22 @@ impl ClientHandler {
                 self.session.has_said_hello.store(true, Ordering::Relaxed);
                 link.beat_now();
             }
-            ServerMessage::DispatchEvent { id, event, req_id: Some(req_id) } => {
-                self.submit(link, id, req_id, Job::Dispatch(event));
+            ServerMessage::DispatchEvent { id, event, req_id: Some(request_id) } => {
+                self.submit(link, id, request_id, Job::Dispatch(event));
             }
             ServerMessage::DispatchEvent { id, event, req_id: None } => {
                 self.submit_nowait(id, event)
             }
-            ServerMessage::RunScript { id, name, code, event, req_id } => {
-                self.submit(link, id, req_id, Job::RunScript { name, code, event });
+            ServerMessage::RunScript { id, name, code, event, req_id: request_id } => {
+                self.submit(link, id, request_id, Job::RunScript { name, code, event });
             }
-            ServerMessage::DropWorker { id, req_id } => {
-                self.submit(link, id, req_id, Job::DropTenant)
+            ServerMessage::DropWorker { id, req_id: request_id } => {
+                self.submit(link, id, request_id, Job::DropTenant)
             }
-            ServerMessage::CancelDispatch { req_id } => {
-                let tenant = lock(&self.in_flight).get(&req_id).copied();
+            ServerMessage::CancelDispatch { req_id: request_id } => {
+                let tenant = lock(&self.in_flight).get(&request_id).copied();
                 if let Some(tenant) = tenant {
-                    self.worker.cancel(tenant, Ticket(req_id));
+                    self.worker.cancel(tenant, RequestId(request_id));
                 }
             }
             ServerMessage::UpdateTenantState { id, state } => {
@@ -429,17 +429,18 @@ impl ClientHandler {
             }
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
-            ServerMessage::LiveTenants { req_id, ids } => {
+            ServerMessage::LiveTenants { req_id: request_id, ids } => {
                 let has_vm = ids.into_iter().map(|id| self.worker.has_vm(id));
                 let result = Ok(question::vms_to_wire(has_vm));
                 // A master that takes nothing at all goes without: to know no VM harms nothing.
-                let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
+                let _ = link
+                    .send(ClientMessage::DispatchResponse { req_id: request_id, result }.encode());
             }
         }
     }
 
-    fn submit(&self, link: &LinkSender, tenant: TenantId, req_id: u64, job: Job) {
-        lock(&self.in_flight).insert(req_id, tenant);
+    fn submit(&self, link: &LinkSender, tenant: TenantId, request_id: u64, job: Job) {
+        lock(&self.in_flight).insert(request_id, tenant);
         let link = link.clone();
         let in_flight = self.in_flight.clone();
         let is_told = self.session.has_said_hello.load(Ordering::Relaxed);
@@ -447,16 +448,17 @@ impl ClientHandler {
             if !is_subscribed && is_told {
                 // Before the answer, and on the same link, so that it arrives before it. Without
                 // room the answer is enough.
-                let _ = link.send_for(tenant, ClientMessage::NotSubscribed { req_id }.encode());
+                let _ = link
+                    .send_for(tenant, ClientMessage::NotSubscribed { req_id: request_id }.encode());
             }
             let is_alone = {
                 let mut in_flight = lock(&in_flight);
-                in_flight.remove(&req_id);
+                in_flight.remove(&request_id);
                 in_flight.is_empty()
             };
-            send_answer(&link, tenant, req_id, result, is_alone);
+            send_answer(&link, tenant, request_id, result, is_alone);
         });
-        self.worker.submit(tenant, Ticket(req_id), job, self.far_deadline, answer);
+        self.worker.submit(tenant, RequestId(request_id), job, self.far_deadline, answer);
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {
@@ -491,12 +493,12 @@ fn set_log_level(level: &str) {
 fn send_answer(
     link: &LinkSender,
     tenant: TenantId,
-    req_id: u64,
+    request_id: u64,
     result: DispatchResult,
     is_alone: bool,
 ) {
     let result = result.map_err(|error| answers::to_wire(&error));
-    let message = ClientMessage::DispatchResponse { req_id, result }.encode();
+    let message = ClientMessage::DispatchResponse { req_id: request_id, result }.encode();
     let sent =
         if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
     let Err(error) = sent else { return };
@@ -512,7 +514,7 @@ fn send_answer(
     let result = Err(answers::to_wire(&DispatchError::Script(text)));
     // Without room for a hundred thousand of these the master reads nothing, and the writer soon
     // ends the link.
-    let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
+    let _ = link.send(ClientMessage::DispatchResponse { req_id: request_id, result }.encode());
 }
 
 impl LinkHandler for ClientHandler {
@@ -528,11 +530,13 @@ impl LinkHandler for ClientHandler {
             }
             Err(error) => {
                 // Somebody waits for its answer.
-                if let Some(req_id) = ServerMessage::request_of(message) {
+                if let Some(request_id) = ServerMessage::request_of(message) {
                     let error =
                         DispatchError::BadInput(format!("the message does not decode: {error}"));
                     let result = Err(answers::to_wire(&error));
-                    let _ = link.send(ClientMessage::DispatchResponse { req_id, result }.encode());
+                    let _ = link.send(
+                        ClientMessage::DispatchResponse { req_id: request_id, result }.encode(),
+                    );
                 }
                 return self.on_undecodable(&error);
             }

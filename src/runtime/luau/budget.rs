@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::config::LuauLimits;
-use crate::dispatch::Ticket;
+use crate::dispatch::RequestId;
 use crate::wire::data::Budget;
 
 /// Why an event ends before its handler does. Sticky: once doomed, nothing that a script does
@@ -97,7 +97,7 @@ pub(super) struct Meter {
     /// Its number in the tenant.
     pub(super) event: u64,
     /// What it was submitted as.
-    pub(super) ticket: Ticket,
+    pub(super) request_id: RequestId,
     /// Running time of all its coroutines, compiling included.
     pub(super) running: Cell<Duration>,
     /// When it started.
@@ -115,14 +115,14 @@ impl Meter {
     /// A fresh meter for an event that starts now.
     pub(super) fn new(
         event: u64,
-        ticket: Ticket,
+        request_id: RequestId,
         now: Instant,
         limits: &LuauLimits,
         used: Duration,
     ) -> Self {
         Self {
             event,
-            ticket,
+            request_id,
             running: Cell::new(used),
             started: now,
             wall_deadline: now + limits.wall,

@@ -26,7 +26,7 @@ use super::ticker::Tick;
 use super::timers::Timers;
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
-use crate::dispatch::{Answer, DispatchResult, Ticket};
+use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::runtime::TenantStates;
 use crate::wire::data::TenantId;
 
@@ -57,7 +57,7 @@ pub(super) struct Core {
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
-    answered: Vec<Ticket>,
+    answered: Vec<RequestId>,
 }
 
 impl Core {
@@ -65,9 +65,9 @@ impl Core {
         self.control.limits()
     }
 
-    /// Delivers an answer, and lets its ticket be forgotten.
-    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer, result: DispatchResult) {
-        self.answered.push(ticket);
+    /// Delivers an answer, and lets its request id be forgotten.
+    pub(super) fn answer(&mut self, request_id: RequestId, answer: Answer, result: DispatchResult) {
+        self.answered.push(request_id);
         answer.send(result);
     }
 
@@ -233,7 +233,7 @@ impl Executor {
 
     fn handle(&mut self, message: Message) {
         match message {
-            Message::Submit { tenant, ticket, job, answer } => {
+            Message::Submit { tenant, request_id, job, answer } => {
                 self.tenants.entry(tenant).or_insert_with(|| Place {
                     tenant: Tenant::new(tenant, &self.core),
                     queued: false,
@@ -241,10 +241,12 @@ impl Executor {
                     seat: Seat::None,
                     shown: Load::default(),
                 });
-                self.with_tenant(tenant, |tenant, core| tenant.submit(core, ticket, job, answer));
+                self.with_tenant(tenant, |tenant, core| {
+                    tenant.submit(core, request_id, job, answer)
+                });
             }
-            Message::Cancel { tenant, ticket } => {
-                self.with_tenant(tenant, |tenant, core| tenant.cancel(core, ticket));
+            Message::Cancel { tenant, request_id } => {
+                self.with_tenant(tenant, |tenant, core| tenant.cancel(core, request_id));
             }
             Message::Template { tenant } => {
                 self.with_tenant(tenant, |tenant, core| tenant.template_changed(core))

@@ -299,11 +299,11 @@ impl Host {
     }
 
     fn write_log(&self, level: &str, text: &mlua::LuaString) -> mlua::Result<()> {
-        let ticket = self.meter.borrow().as_ref().map(|meter| meter.ticket);
+        let request_id = self.meter.borrow().as_ref().map(|meter| meter.request_id);
         // No more of it than is shown, and a little: that tells the log that there is more.
         let text = text.as_bytes();
         let text = String::from_utf8_lossy(&text[..text.len().min(SCRIPT_LOG_LINE_MAX_BYTES + 4)]);
-        self.log.write(level.parse().unwrap_or(log::Level::Info), ticket, &text);
+        self.log.write(level.parse().unwrap_or(log::Level::Info), request_id, &text);
         Ok(())
     }
 

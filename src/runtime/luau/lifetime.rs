@@ -90,7 +90,7 @@ impl Tenant {
     pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
         while let Some(waiting) = self.waiting.pop_front() {
             let busy = "every VM of the worker is in use".to_owned();
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
+            core.answer(waiting.request_id, waiting.answer, Err(DispatchError::Busy(busy)));
         }
     }
 
@@ -144,7 +144,7 @@ impl Tenant {
             doom => dispatch_error(doom),
         };
         while let Some(waiting) = self.waiting.pop_front() {
-            core.answer(waiting.ticket, waiting.answer, Err(error.clone()));
+            core.answer(waiting.request_id, waiting.answer, Err(error.clone()));
         }
         self.close_vms(core);
     }

@@ -2,7 +2,7 @@
 //! at a time.
 //!
 //! Not a channel, for three reasons: only jobs may be refused when it is full, an executor wants
-//! everything at once for one lock, and `cancel` must know which tickets are under way. The
+//! everything at once for one lock, and `cancel` must know which request ids are under way. The
 //! executor owns what it takes out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,15 +15,15 @@ use super::ticker::Tick;
 use crate::base::error::DispatchError;
 use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::base::spin::Spin;
-use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::TenantId;
 
 /// What an executor is told.
 pub(super) enum Message {
     /// A job for a tenant.
-    Submit { tenant: TenantId, ticket: Ticket, job: Job, answer: Answer },
+    Submit { tenant: TenantId, request_id: RequestId, job: Job, answer: Answer },
     /// A job is given up.
-    Cancel { tenant: TenantId, ticket: Ticket },
+    Cancel { tenant: TenantId, request_id: RequestId },
     /// A tenant's own template may have changed.
     Template { tenant: TenantId },
     /// Something that an I/O thread did for a tenant.
@@ -53,9 +53,9 @@ struct State {
     jobs: usize,
     /// Tenants whose changed template is told of in the queue.
     changed: HashSet<TenantId>,
-    /// Tickets that have no answer yet, as far as the executor has said, with the size of their
-    /// jobs.
-    under_way: HashMap<Ticket, usize>,
+    /// Request ids that have no answer yet, as far as the executor has said, with the size of
+    /// their jobs.
+    under_way: HashMap<RequestId, usize>,
     /// Limit: `jobs_max_bytes`, or one job of any size; the sum of the sizes in `under_way`.
     bytes: usize,
     waiting: bool,
@@ -74,7 +74,7 @@ impl Mailbox {
     }
 
     /// Puts a job in. A full or closed inbox answers it at once.
-    pub(super) fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+    pub(super) fn submit(&self, tenant: TenantId, request_id: RequestId, job: Job, answer: Answer) {
         let bytes = job.bytes();
         let mut state = self.lock();
         let is_full = state.jobs >= EXECUTOR_INBOX_MAX
@@ -86,9 +86,9 @@ impl Mailbox {
         } else {
             state.jobs += 1;
             state.bytes += bytes;
-            let before = state.under_way.insert(ticket, bytes);
+            let before = state.under_way.insert(request_id, bytes);
             state.bytes -= before.unwrap_or(0);
-            self.push(state, Message::Submit { tenant, ticket, job, answer });
+            self.push(state, Message::Submit { tenant, request_id, job, answer });
             return;
         };
         // Not under the lock: an answer may call back.
@@ -97,12 +97,12 @@ impl Mailbox {
     }
 
     /// Gives a job up, if it is under way.
-    pub(super) fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
+    pub(super) fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
         let mut state = self.lock();
-        if state.closed || !state.remove(ticket) {
+        if state.closed || !state.remove(request_id) {
             return Cancelled::Unknown;
         }
-        self.push(state, Message::Cancel { tenant, ticket });
+        self.push(state, Message::Cancel { tenant, request_id });
         Cancelled::Sent
     }
 
@@ -124,8 +124,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes everything out, and forgets the tickets that have been answered.
-    pub(super) fn take(&self, into: &mut VecDeque<Message>, answered: &mut Vec<Ticket>) {
+    /// Takes everything out, and forgets the request ids that have been answered.
+    pub(super) fn take(&self, into: &mut VecDeque<Message>, answered: &mut Vec<RequestId>) {
         if answered.is_empty() && !self.filled.load(Ordering::Acquire) {
             return;
         }
@@ -143,7 +143,7 @@ impl Mailbox {
         &self,
         deadline: Option<Instant>,
         into: &mut VecDeque<Message>,
-        answered: &mut Vec<Ticket>,
+        answered: &mut Vec<RequestId>,
     ) {
         self.lock().forget(answered);
         // A closed inbox and a deadline are noticed below: both can wait that long.
@@ -204,15 +204,15 @@ impl Mailbox {
 }
 
 impl State {
-    fn forget(&mut self, answered: &mut Vec<Ticket>) {
-        for ticket in answered.drain(..) {
-            self.remove(ticket);
+    fn forget(&mut self, answered: &mut Vec<RequestId>) {
+        for request_id in answered.drain(..) {
+            self.remove(request_id);
         }
     }
 
     /// False if it is not there.
-    fn remove(&mut self, ticket: Ticket) -> bool {
-        let bytes = self.under_way.remove(&ticket);
+    fn remove(&mut self, request_id: RequestId) -> bool {
+        let bytes = self.under_way.remove(&request_id);
         self.bytes -= bytes.unwrap_or(0);
         bytes.is_some()
     }
@@ -241,7 +241,7 @@ mod tests {
         number: u64,
     ) -> crossbeam_channel::Receiver<crate::dispatch::DispatchResult> {
         let (answer_tx, answer_rx) = bounded(1);
-        mailbox.submit(TENANT, Ticket(number), Job::DropTenant, Answer::channel(answer_tx));
+        mailbox.submit(TENANT, RequestId(number), Job::DropTenant, Answer::channel(answer_tx));
         answer_rx
     }
 
@@ -255,8 +255,8 @@ mod tests {
         assert!(first.is_empty());
         let refused = submit(&mailbox, u64::MAX);
         assert!(matches!(refused.try_recv(), Ok(Err(DispatchError::Busy(_)))));
-        assert_eq!(mailbox.cancel(TENANT, Ticket(0)), Cancelled::Sent);
-        assert_eq!(mailbox.cancel(TENANT, Ticket(u64::MAX)), Cancelled::Unknown);
+        assert_eq!(mailbox.cancel(TENANT, RequestId(0)), Cancelled::Sent);
+        assert_eq!(mailbox.cancel(TENANT, RequestId(u64::MAX)), Cancelled::Unknown);
         let mut taken = VecDeque::new();
         mailbox.take(&mut taken, &mut Vec::new());
         assert_eq!(taken.len(), EXECUTOR_INBOX_MAX + 1);
@@ -272,7 +272,7 @@ mod tests {
             let (answer_tx, answer_rx) = bounded(1);
             mailbox.submit(
                 TENANT,
-                Ticket(number),
+                RequestId(number),
                 Job::Dispatch(event),
                 Answer::channel(answer_tx),
             );
@@ -290,11 +290,11 @@ mod tests {
         let mut taken = VecDeque::new();
         mailbox.take(&mut taken, &mut Vec::new());
         assert!(is_busy(&submit(2, 1)), "being taken out is not being answered");
-        mailbox.take(&mut taken, &mut vec![Ticket(0)]);
+        mailbox.take(&mut taken, &mut vec![RequestId(0)]);
         let answers = [submit(3, 50), submit(4, 50)];
         assert!(answers.iter().all(|answer_rx| answer_rx.is_empty()));
         assert!(is_busy(&submit(5, 1)));
-        assert_eq!(mailbox.cancel(TENANT, Ticket(4)), Cancelled::Sent);
+        assert_eq!(mailbox.cancel(TENANT, RequestId(4)), Cancelled::Sent);
         assert!(submit(6, 50).is_empty());
     }
 
@@ -303,8 +303,8 @@ mod tests {
         let mailbox = mailbox();
         let _answer = submit(&mailbox, 7);
         let mut taken = VecDeque::new();
-        mailbox.take(&mut taken, &mut vec![Ticket(7)]);
-        assert_eq!(mailbox.cancel(TENANT, Ticket(7)), Cancelled::Unknown);
+        mailbox.take(&mut taken, &mut vec![RequestId(7)]);
+        assert_eq!(mailbox.cancel(TENANT, RequestId(7)), Cancelled::Unknown);
     }
 
     #[test]

@@ -72,7 +72,7 @@ use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::base::thread::{OwnedThread, spawn_watched};
-use crate::dispatch::{Answer, Cancelled, Job, Ticket};
+use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
 
 /// Between two ticks of a runtime that stops.
@@ -225,12 +225,12 @@ impl LuauRuntime {
 }
 
 impl TemplateRuntime for LuauRuntime {
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
-        self.executor(tenant).mailbox.submit(tenant, ticket, job, answer);
+    fn submit(&self, tenant: TenantId, request_id: RequestId, job: Job, answer: Answer) {
+        self.executor(tenant).mailbox.submit(tenant, request_id, job, answer);
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        self.executor(tenant).mailbox.cancel(tenant, ticket)
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        self.executor(tenant).mailbox.cancel(tenant, request_id)
     }
 
     fn template_changed(&self, tenant: TenantId) {

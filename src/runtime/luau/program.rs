@@ -84,7 +84,7 @@ impl Tenant {
             DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
         for waiting in std::mem::take(&mut self.waiting) {
             if matches!(waiting.code, Code::Template) {
-                core.answer(waiting.ticket, waiting.answer, Err(refusal.clone()));
+                core.answer(waiting.request_id, waiting.answer, Err(refusal.clone()));
             } else {
                 self.waiting.push_back(waiting);
             }
@@ -145,7 +145,7 @@ impl Tenant {
             self.waiting.iter().position(is_it).and_then(|index| self.waiting.remove(index))
         {
             let busy = "the worker has too much to do to compile the script".to_owned();
-            core.answer(waiting.ticket, waiting.answer, Err(DispatchError::Busy(busy)));
+            core.answer(waiting.request_id, waiting.answer, Err(DispatchError::Busy(busy)));
         }
     }
 }

@@ -20,7 +20,7 @@ use super::timers::Due;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
 use crate::base::limits::MESSAGE_MAX_BYTES;
-use crate::dispatch::{DispatchResult, Ticket};
+use crate::dispatch::{DispatchResult, RequestId};
 use crate::wire::data::EncodedValue;
 
 /// What a result may take of a message: its envelope needs a few bytes too.
@@ -118,8 +118,8 @@ impl Tenant {
             Outcome::Failed(_) => {
                 if let (None, Some(text)) = (&result, failed) {
                     let event = self.tasks.get(id).map(|task| task.event);
-                    let ticket = event.and_then(|event| self.ticket(event));
-                    self.log.write(Level::Warn, ticket, &format!("a task failed: {text}"));
+                    let request_id = event.and_then(|event| self.request_id(event));
+                    self.log.write(Level::Warn, request_id, &format!("a task failed: {text}"));
                     if let Some(event) = event {
                         self.note_error(core, event, &text);
                     }
@@ -131,8 +131,8 @@ impl Tenant {
     }
 
     /// What an event was submitted as.
-    fn ticket(&self, event: u64) -> Option<Ticket> {
-        self.events.get(&event).map(|event| event.ticket)
+    fn request_id(&self, event: u64) -> Option<RequestId> {
+        self.events.get(&event).map(|event| event.request_id)
     }
 
     fn finish(&mut self, core: &mut Core, id: u64, result: Option<DispatchResult>) {
@@ -271,7 +271,7 @@ impl Tenant {
                 let next = Next::Values(args);
                 let Some(id) = self.adopt(event, thread, next) else {
                     let text = "task.delay or task.defer was given a coroutine that waits already";
-                    self.log.write(Level::Warn, self.ticket(event), text);
+                    self.log.write(Level::Warn, self.request_id(event), text);
                     return;
                 };
                 if seconds > 0.0 {

@@ -16,7 +16,7 @@ use crate::base::escape;
 use crate::base::limits::{
     SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND,
 };
-use crate::dispatch::Ticket;
+use crate::dispatch::RequestId;
 use crate::wire::data::TenantId;
 
 /// A tenant's way into the log.
@@ -63,9 +63,9 @@ impl ScriptLog {
         }
     }
 
-    /// Logs a line, if the tenant has not logged too much of late. `ticket`: of the event that it
-    /// is about.
-    pub(super) fn write(&self, level: Level, ticket: Option<Ticket>, text: &str) {
+    /// Logs a line, if the tenant has not logged too much of late. `request_id` is that of the
+    /// event that the line is about.
+    pub(super) fn write(&self, level: Level, request_id: Option<RequestId>, text: &str) {
         if !log::log_enabled!(target: &self.target, level) {
             return;
         }
@@ -79,9 +79,9 @@ impl ScriptLog {
             log::warn!(target: &self.target, tenant:% = self.tenant; "{dropped} lines were dropped: at most {SCRIPT_LOG_LINES_PER_SECOND} a second");
         }
         let (tenant, line) = (self.tenant, one_line(text));
-        match ticket {
-            Some(ticket) => {
-                log::log!(target: &self.target, level, tenant:% = tenant, request_id:% = ticket; "{line}");
+        match request_id {
+            Some(id) => {
+                log::log!(target: &self.target, level, tenant:% = tenant, request_id:% = id; "{line}");
             }
             None => log::log!(target: &self.target, level, tenant:% = tenant; "{line}"),
         }

@@ -27,7 +27,7 @@ use super::timers::{Due, TimerKey};
 use super::vm::Vm;
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
-use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::wire::data::{Budget, CreateEvent, EncodedValue, TenantId};
 
 /// A tenant.
@@ -77,7 +77,7 @@ pub(super) struct Tenant {
 
 /// A job that has not started.
 pub(super) struct Waiting {
-    pub(super) ticket: Ticket,
+    pub(super) request_id: RequestId,
     pub(super) answer: Answer,
     pub(super) event: CreateEvent,
     pub(super) code: Code,
@@ -106,7 +106,7 @@ pub(super) enum Program {
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
 pub(super) struct Event {
-    pub(super) ticket: Ticket,
+    pub(super) request_id: RequestId,
     pub(super) name: Arc<str>,
     /// What its code is called.
     template: Arc<str>,
@@ -174,17 +174,23 @@ impl Tenant {
     }
 
     /// Takes a job.
-    pub(super) fn submit(&mut self, core: &mut Core, ticket: Ticket, job: Job, answer: Answer) {
+    pub(super) fn submit(
+        &mut self,
+        core: &mut Core,
+        request_id: RequestId,
+        job: Job,
+        answer: Answer,
+    ) {
         self.look_for_changes(core);
         if self.is_full(core) && !matches!(job, Job::DropTenant) {
             core.gauges.exceeded(Budget::Queue);
             let busy = format!("{} events of this tenant are waiting already", self.waiting.len());
-            return core.answer(ticket, answer, Err(DispatchError::Busy(busy)));
+            return core.answer(request_id, answer, Err(DispatchError::Busy(busy)));
         }
         match job {
             Job::Dispatch(event) => {
                 self.waiting.push_back(Waiting {
-                    ticket,
+                    request_id,
                     answer,
                     event,
                     code: Code::Template,
@@ -195,7 +201,7 @@ impl Tenant {
             Job::RunScript { name, code, event } => {
                 let code = Code::Source(script_name(&name), code);
                 self.waiting.push_back(Waiting {
-                    ticket,
+                    request_id,
                     answer,
                     event,
                     code,
@@ -205,7 +211,7 @@ impl Tenant {
             }
             Job::DropTenant => {
                 self.drop_all(core, Doom::Dropped);
-                core.answer(ticket, answer, Ok(EncodedValue::null()));
+                core.answer(request_id, answer, Ok(EncodedValue::null()));
             }
         }
     }
@@ -220,14 +226,20 @@ impl Tenant {
     }
 
     /// Gives a job up.
-    pub(super) fn cancel(&mut self, core: &mut Core, ticket: Ticket) {
-        if let Some(index) = self.waiting.iter().position(|waiting| waiting.ticket == ticket) {
+    pub(super) fn cancel(&mut self, core: &mut Core, request_id: RequestId) {
+        if let Some(index) =
+            self.waiting.iter().position(|waiting| waiting.request_id == request_id)
+        {
             if let Some(waiting) = self.waiting.remove(index) {
-                core.answer(ticket, waiting.answer, Err(DispatchError::Deadline { sent: false }));
+                core.answer(
+                    request_id,
+                    waiting.answer,
+                    Err(DispatchError::Deadline { sent: false }),
+                );
             }
             self.compile_next(core);
         } else if let Some(id) =
-            self.events.iter().find(|(_, event)| event.ticket == ticket).map(|(id, _)| *id)
+            self.events.iter().find(|(_, event)| event.request_id == request_id).map(|(id, _)| *id)
         {
             self.kill_event(core, id, Doom::Cancelled);
         }
@@ -359,7 +371,7 @@ impl Tenant {
 
     fn start_event(&mut self, core: &mut Core) {
         let Some(waiting) = self.waiting.pop_front() else { return };
-        let (ticket, name) = (waiting.ticket, Arc::from(&*waiting.event.name));
+        let (request_id, name) = (waiting.request_id, Arc::from(&*waiting.event.name));
         self.compile_next(core);
         let template = match &waiting.code {
             Code::Script(compiled, _) => compiled.name.clone(),
@@ -371,21 +383,21 @@ impl Tenant {
             && let Err(problem) = self.make_vm(core)
         {
             core.note_error(self.id, &template, &name, &problem);
-            return core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
+            return core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
         }
         let Some(vm) = self.vm.clone() else { return };
         self.last_event += 1;
         let id = self.last_event;
         let compiling =
             if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
-        let meter = Rc::new(Meter::new(id, ticket, Instant::now(), core.limits(), compiling));
+        let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
                 let data = self.outside.charge(Held::Event, waiting.event.bytes());
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
                 let event = Event {
-                    ticket,
+                    request_id,
                     name,
                     template,
                     vm,
@@ -403,12 +415,16 @@ impl Tenant {
             }
             Err(Start::Script(problem)) => {
                 core.note_error(self.id, &template, &name, &problem);
-                core.answer(ticket, waiting.answer, Err(DispatchError::Script(problem)));
+                core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
             }
             Err(Start::Memory) => {
                 let doom = Doom::Memory(core.limits().memory_bytes);
                 core.note_doom(self.id, &template, &name, doom);
-                core.answer(ticket, waiting.answer, Err(DispatchError::Script(doom.to_string())));
+                core.answer(
+                    request_id,
+                    waiting.answer,
+                    Err(DispatchError::Script(doom.to_string())),
+                );
                 self.discard_vm(core, &vm, "another event used up its memory");
             }
         }
@@ -458,7 +474,7 @@ impl Tenant {
         if let Some(event) = self.events.get_mut(&event)
             && let Some(answer) = event.answer.take()
         {
-            core.answer(event.ticket, answer, result);
+            core.answer(event.request_id, answer, result);
         }
     }
 
@@ -472,7 +488,7 @@ impl Tenant {
             // Its handler was cancelled by a task of its own.
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
             core.note_error(self.id, &event.template, &event.name, &cancelled);
-            core.answer(event.ticket, answer, Err(DispatchError::Script(cancelled)));
+            core.answer(event.request_id, answer, Err(DispatchError::Script(cancelled)));
         }
         core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
         event.vm.host.remove_event(id);
@@ -496,7 +512,7 @@ impl Tenant {
         let Some(event) = self.events.get(&id) else { return };
         if event.answer.is_none() && doom.budget().is_some() {
             let text = format!("{}: tasks that the handler left were ended: {doom}", event.name);
-            self.log.write(log::Level::Warn, Some(event.ticket), &text);
+            self.log.write(log::Level::Warn, Some(event.request_id), &text);
         }
         self.note_doom(core, id, doom);
         self.end_life(id);

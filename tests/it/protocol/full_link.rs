@@ -10,11 +10,12 @@ fn a_drop_finds_room_on_a_link_that_is_full_for_its_tenant() {
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
     let (answer_tx, answer_rx) = unbounded();
-    let submit = |ticket, job| {
+    let submit = |request_id, job| {
         let answer_tx = answer_tx.clone();
-        let answer =
-            Answer::callback(move |result| answer_tx.send((ticket, result)).unwrap_or_default());
-        conn.submit(TENANT, Ticket(ticket), job, far(), answer);
+        let answer = Answer::callback(move |result| {
+            answer_tx.send((request_id, result)).unwrap_or_default()
+        });
+        conn.submit(TENANT, RequestId(request_id), job, far(), answer);
     };
     // The peer reads nothing, so that what does not fit into the socket's buffers stays in the
     // queue.

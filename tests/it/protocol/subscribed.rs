@@ -31,18 +31,18 @@ fn a_worker_says_not_subscribed_before_it_answers() {
     let conn = master.wait_ready();
     let pending = start(&conn, TENANT, mesophyll::dispatch::Job::Dispatch(named("E")), far());
     let slot = pending.slot().clone();
-    let req_id = loop {
-        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id, .. })) =
+    let request_id = loop {
+        if let Ok(Incoming::Message(ServerMessage::DispatchEvent { req_id: request_id, .. })) =
             ServerMessage::decode(&next_message(&mut peer))
         {
-            break req_id.expect("one that is waited for");
+            break request_id.expect("one that is waited for");
         }
     };
     let mut say =
         |message: ClientMessage| peer.send(Message::binary(message.encode())).expect("sent");
-    say(ClientMessage::NotSubscribed { req_id: req_id ^ 1 });
+    say(ClientMessage::NotSubscribed { req_id: request_id ^ 1 });
     say(ClientMessage::DispatchResponse {
-        req_id,
+        req_id: request_id,
         result: Ok(mesophyll::wire::data::EncodedValue::null()),
     });
     pending.wait().expect("an answer");
@@ -69,20 +69,25 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         ClientMessage::decode(&next_message(&mut peer)),
         Ok(Incoming::Message(ClientMessage::Ready(_)))
     ) {}
-    let ask = |peer: &mut WebSocket<TcpStream>, req_id: u64| {
-        let message =
-            ServerMessage::DispatchEvent { id: TENANT, event: named("E"), req_id: Some(req_id) };
+    let ask = |peer: &mut WebSocket<TcpStream>, request_id: u64| {
+        let message = ServerMessage::DispatchEvent {
+            id: TENANT,
+            event: named("E"),
+            req_id: Some(request_id),
+        };
         peer.send(Message::binary(message.encode())).expect("sent");
         let mut seen = Vec::new();
         loop {
             match ClientMessage::decode(&next_message(peer)) {
                 Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result }))
-                    if id == req_id =>
+                    if id == request_id =>
                 {
                     assert_eq!(result, Ok(mesophyll::wire::data::EncodedValue::null()));
                     break seen;
                 }
-                Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id })) => seen.push(req_id),
+                Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id: request_id })) => {
+                    seen.push(request_id)
+                }
                 Ok(_) => {}
                 Err(error) => panic!("{error:?}"),
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
-use mesophyll::dispatch::{Answer, Cancelled, Job, Ticket};
+use mesophyll::dispatch::{Answer, Cancelled, Job, RequestId};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::wire::data::{EventData, KhronosValue, TenantId};
 use mesophyll::wire::pack::value::encode;
@@ -15,7 +15,7 @@ use mesophyll::wire::pack::value::encode;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Submitted(TenantId, String),
-    Cancelled(TenantId, Ticket),
+    Cancelled(TenantId, RequestId),
     Shutdown,
 }
 
@@ -24,7 +24,7 @@ pub(crate) enum Told {
 /// name.
 pub(crate) struct StandInRuntime {
     told_tx: Sender<Told>,
-    held: Mutex<HashMap<Ticket, Answer>>,
+    held: Mutex<HashMap<RequestId, Answer>>,
 }
 
 impl StandInRuntime {
@@ -35,7 +35,7 @@ impl StandInRuntime {
 }
 
 impl TemplateRuntime for StandInRuntime {
-    fn submit(&self, tenant: TenantId, ticket: Ticket, job: Job, answer: Answer) {
+    fn submit(&self, tenant: TenantId, request_id: RequestId, job: Job, answer: Answer) {
         let event = match job {
             Job::Dispatch(event) => event,
             Job::RunScript { code, .. } => {
@@ -54,14 +54,14 @@ impl TemplateRuntime for StandInRuntime {
             "FAIL" => answer.send(Err(DispatchError::Script(text))),
             "BUSY" => answer.send(Err(DispatchError::Busy(text))),
             "BIG" => answer.send(Ok(encode(&KhronosValue::Text("x".repeat(17 << 20))))),
-            "HOLD" => drop(self.held.lock().expect("a lock").insert(ticket, answer)),
+            "HOLD" => drop(self.held.lock().expect("a lock").insert(request_id, answer)),
             name => answer.send(Ok(encode(&KhronosValue::Text(name.to_owned())))),
         }
     }
 
-    fn cancel(&self, tenant: TenantId, ticket: Ticket) -> Cancelled {
-        let _ = self.told_tx.send(Told::Cancelled(tenant, ticket));
-        match self.held.lock().expect("a lock").remove(&ticket) {
+    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
+        let _ = self.told_tx.send(Told::Cancelled(tenant, request_id));
+        match self.held.lock().expect("a lock").remove(&request_id) {
             Some(answer) => {
                 answer.send(Err(DispatchError::Script("cancelled".to_owned())));
                 Cancelled::Sent

@@ -40,8 +40,11 @@ fn results_without_room_are_errors_and_no_other_tenants() {
         let mut answers = Vec::new();
         while let Ok(Message::Binary(message)) = peer.read() {
             match ClientMessage::decode(&message) {
-                Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id, result })) => {
-                    answers.push((req_id, result.map(drop)));
+                Ok(Incoming::Message(ClientMessage::DispatchResponse {
+                    req_id: request_id,
+                    result,
+                })) => {
+                    answers.push((request_id, result.map(drop)));
                 }
                 other => panic!("unexpected {other:?}"),
             }
@@ -56,21 +59,21 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     text.resize(5 + (1 << 20), b'x');
     let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
     let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
-    for req_id in 0..40 {
-        send_answer(link.sender(), greedy, req_id, Ok(value.clone()), false);
+    for request_id in 0..40 {
+        send_answer(link.sender(), greedy, request_id, Ok(value.clone()), false);
     }
-    for req_id in 40..1040 {
-        send_answer(link.sender(), other, req_id, Ok(EncodedValue::null()), false);
+    for request_id in 40..1040 {
+        send_answer(link.sender(), other, request_id, Ok(EncodedValue::null()), false);
     }
     assert!(!link.sender().is_closed());
     link.sender().close(close_code::NORMAL);
     drop(read_tx);
     let mut answers = master.join().expect("the master");
     // Large ones leave behind small ones.
-    answers.sort_by_key(|(req_id, _)| *req_id);
+    answers.sort_by_key(|(request_id, _)| *request_id);
     link.join();
     assert_eq!(
-        answers.iter().map(|(req_id, _)| *req_id).collect::<Vec<_>>(),
+        answers.iter().map(|(request_id, _)| *request_id).collect::<Vec<_>>(),
         (0..1040).collect::<Vec<_>>()
     );
     let is_dropped = |(_, result): &(u64, Result<(), String>)| {

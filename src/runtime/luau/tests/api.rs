@@ -230,7 +230,7 @@ fn a_killed_writer_keeps_its_record_until_its_write_is_done() {
     world.db.close_gate();
     let first = world.submit_script(TENANT, "local ctx = ... ctx.KV:set('k', 1, { 's' })");
     world.db.wait_for_waiting(1);
-    crate::runtime::TemplateRuntime::cancel(&world.runtime, TENANT, first.ticket);
+    crate::runtime::TemplateRuntime::cancel(&world.runtime, TENANT, first.request_id);
     assert!(first.wait().is_err());
     let second = world.submit_script(TENANT, "local ctx = ... ctx.KV:set('k', 2, { 's' })");
     world.db.open_gate();

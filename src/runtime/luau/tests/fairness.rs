@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::support::*;
 use crate::base::process_figures::ProcessFigures;
-use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::LuauConfig;
 use crate::wire::data::TenantId;
@@ -118,12 +118,12 @@ fn resident_bytes() -> u64 {
     ProcessFigures::read().resident_bytes
 }
 
-type Answered = (TenantId, Ticket, Instant, DispatchResult);
+type Answered = (TenantId, RequestId, Instant, DispatchResult);
 
 pub(super) struct Arena {
     pub(super) world: World,
     answers: (Sender<Answered>, Receiver<Answered>),
-    tickets: u64,
+    request_ids: u64,
 }
 
 impl Arena {
@@ -131,25 +131,25 @@ impl Arena {
         let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
         let templates = crate::runtime::luau::TemplateSource::Files(files);
         let world = World::with_config(LuauConfig { templates, ..LuauConfig::default() });
-        Self { world, answers: unbounded(), tickets: 0 }
+        Self { world, answers: unbounded(), request_ids: 0 }
     }
 
-    fn submit(&mut self, tenant: TenantId, job: Job) -> Ticket {
-        self.tickets += 1;
+    fn submit(&mut self, tenant: TenantId, job: Job) -> RequestId {
+        self.request_ids += 1;
         let (answer_tx, submitted) = (self.answers.0.clone(), Instant::now());
-        let ticket = Ticket(self.tickets);
+        let request_id = RequestId(self.request_ids);
         let answer = Answer::callback(move |result| {
-            drop(answer_tx.send((tenant, ticket, submitted, result)))
+            drop(answer_tx.send((tenant, request_id, submitted, result)))
         });
-        self.world.runtime.submit(tenant, ticket, job, answer);
-        ticket
+        self.world.runtime.submit(tenant, request_id, job, answer);
+        request_id
     }
 
     fn call(&mut self, tenant: TenantId) {
         self.submit(tenant, Job::Dispatch(event("MESSAGE_CREATE", EVENT)));
     }
 
-    fn script(&mut self, tenant: TenantId, code: &str) -> Ticket {
+    fn script(&mut self, tenant: TenantId, code: &str) -> RequestId {
         let job = Job::RunScript {
             name: "attack".to_owned(),
             code: code.to_owned(),
@@ -175,7 +175,7 @@ impl Arena {
         while open > 0 {
             let answered = self.answers.1.recv_timeout(LOOK);
             hold = hold.max(self.world.runtime.stats().stalest_executor);
-            let Ok((tenant, ticket, submitted, result)) = answered else {
+            let Ok((tenant, request_id, submitted, result)) = answered else {
                 assert!(Instant::now() < patience, "everybody is answered");
                 most = most.max(resident_bytes());
                 continue;
@@ -185,7 +185,7 @@ impl Arena {
             let is_over = now >= until;
             if let TenantId::User(_) = tenant {
                 attacks_ended += 1;
-                let ended = under_way.iter().position(|(_, last)| *last == ticket);
+                let ended = under_way.iter().position(|(_, last)| *last == request_id);
                 if !is_over && let Some(place) = ended {
                     under_way[place].1 = self.script(tenant, attackers[place].1);
                     open += 1;
@@ -198,8 +198,8 @@ impl Arena {
             }
             if is_over {
                 // The attackers may go on for as long as their limits let them.
-                for (tenant, ticket) in under_way.drain(..) {
-                    self.world.runtime.cancel(tenant, ticket);
+                for (tenant, request_id) in under_way.drain(..) {
+                    self.world.runtime.cancel(tenant, request_id);
                 }
             } else {
                 self.call(tenant);

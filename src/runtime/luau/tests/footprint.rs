@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::support::*;
-use crate::dispatch::{Answer, Job, Ticket};
+use crate::dispatch::{Answer, Job, RequestId};
 use crate::runtime::luau::control::Control;
 use crate::runtime::luau::host::Host;
 use crate::runtime::luau::script_log::ScriptLog;
@@ -88,7 +88,7 @@ fn events_are_echoed_at_the_rate_that_they_come_in() {
         let answer = Answer::callback(move |result| drop(answer_tx.send(result)));
         world.runtime.submit(
             TenantId::Guild(number % 100),
-            Ticket(number),
+            RequestId(number),
             Job::Dispatch(event("E", data)),
             answer,
         );

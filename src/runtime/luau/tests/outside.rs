@@ -145,7 +145,7 @@ fn calls_that_wait_for_their_turn_end_with_their_event() {
     let ends: [(&str, &str, End); 4] = [
         ("dropped", "task.wait(60)", |world, _| drop(world.submit(TENANT, Job::DropTenant).wait())),
         ("cancelled", "task.wait(60)", |world, pending| {
-            assert_eq!(world.runtime.cancel(TENANT, pending.ticket), Cancelled::Sent)
+            assert_eq!(world.runtime.cancel(TENANT, pending.request_id), Cancelled::Sent)
         }),
         ("looped", "while true do end", |_, _| ()),
         ("starved", "return string.rep('x', 2 ^ 30)", |_, _| ()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::base::error::{DbError, DispatchError};
-use crate::dispatch::{Cancelled, Job, Ticket};
+use crate::dispatch::{Cancelled, Job, RequestId};
 use crate::runtime::luau::{LuauConfig, LuauLimits};
 use crate::runtime::{RuntimeStats, TemplateRuntime};
 use crate::wire::data::{EncodedValue, TenantId};
@@ -140,15 +140,15 @@ fn a_cancelled_event_ends_whether_it_waits_or_runs_or_loops() {
     eventually(|| world.runtime.stats().events == 2 && world.runtime.stats().longest.is_some());
     let queued = world.submit_script(TENANT, "return 'ran'");
 
-    assert_eq!(world.runtime.cancel(TENANT, queued.ticket), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, queued.request_id), Cancelled::Sent);
     assert!(matches!(queued.error(), DispatchError::Deadline { sent: false }));
-    assert_eq!(world.runtime.cancel(TENANT, loops.ticket), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, loops.request_id), Cancelled::Sent);
     assert!(matches!(loops.error(), DispatchError::Deadline { sent: true }));
-    assert_eq!(world.runtime.cancel(TENANT, waits_inside.ticket), Cancelled::Sent);
+    assert_eq!(world.runtime.cancel(TENANT, waits_inside.request_id), Cancelled::Sent);
     assert!(matches!(waits_inside.error(), DispatchError::Deadline { sent: true }));
 
-    assert_eq!(world.runtime.cancel(TENANT, loops.ticket), Cancelled::Unknown);
-    assert_eq!(world.runtime.cancel(TENANT, Ticket(9999)), Cancelled::Unknown);
+    assert_eq!(world.runtime.cancel(TENANT, loops.request_id), Cancelled::Unknown);
+    assert_eq!(world.runtime.cancel(TENANT, RequestId(9999)), Cancelled::Unknown);
     world.db.open_gate();
     assert_eq!(world.ok("return 'alive'"), r#""alive""#);
 }
@@ -512,7 +512,7 @@ fn a_runtime_says_what_runs_longest() {
             tenant == TENANT && event == "LOOPS" && time > long
         })
     });
-    world.runtime.cancel(TENANT, looping.ticket);
+    world.runtime.cancel(TENANT, looping.request_id);
     assert!(matches!(looping.error(), DispatchError::Deadline { sent: true }));
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::error::{DbError, DispatchError};
-use crate::dispatch::{Answer, DispatchResult, Job, Ticket};
+use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
@@ -28,7 +28,7 @@ pub(super) struct World {
     pub(super) runtime: LuauRuntime,
     pub(super) db: Arc<MemoryDb>,
     pub(super) states: Arc<States>,
-    tickets: AtomicU64,
+    request_ids: AtomicU64,
 }
 
 impl World {
@@ -63,15 +63,15 @@ impl World {
         let states = Arc::new(States::default());
         let runtime =
             LuauRuntime::start(config, db.clone(), states.clone()).expect("the runtime starts");
-        Self { runtime, db, states, tickets: AtomicU64::new(0) }
+        Self { runtime, db, states, request_ids: AtomicU64::new(0) }
     }
 
     /// Hands a job in.
     pub(super) fn submit(&self, tenant: TenantId, job: Job) -> Pending {
         let (answer_tx, answer_rx) = bounded(1);
-        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
-        self.runtime.submit(tenant, ticket, job, Answer::channel(answer_tx));
-        Pending { ticket, answer_rx }
+        let request_id = RequestId(self.request_ids.fetch_add(1, Ordering::Relaxed));
+        self.runtime.submit(tenant, request_id, job, Answer::channel(answer_tx));
+        Pending { request_id, answer_rx }
     }
 
     /// Hands an event in.
@@ -125,7 +125,7 @@ impl Drop for World {
 
 /// An answer that is on its way.
 pub(super) struct Pending {
-    pub(super) ticket: Ticket,
+    pub(super) request_id: RequestId,
     pub(super) answer_rx: Receiver<DispatchResult>,
 }
 
