@@ -17,7 +17,7 @@ use crate::base::nearest::related;
 use crate::master::MasterError;
 use crate::master::config::{ConfigError, Options};
 use crate::store::{OpenError, StoreUrl};
-use parse::args::{Args, OptionSpec, Source, shown};
+use parse::args::{Args, OptionSpec, ValueSource, shown};
 
 /// A command of the binary.
 struct Command {
@@ -151,7 +151,7 @@ impl From<MasterError> for CliError {
 
 impl Options for Args {
     fn option(&self, name: &str) -> Option<(&str, bool)> {
-        self.get(name).map(|(value, source)| (value, *source == Source::Flag))
+        self.get(name).map(|(value, source)| (value, *source == ValueSource::Flag))
     }
 
     fn named(&self, name: &str) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::commands::man::EXIT_CODES;
 use super::commands::replay;
 use super::parse::args::{Args, OptionSpec};
-use super::parse::config_values::{Value, of_pool, of_worker};
+use super::parse::config_values::{ConfigValue, of_pool, of_worker};
 use super::parse::environment::SECRETS;
 use super::{COMMANDS, Command};
 use crate::base::generated_page::{assert_current, cell};
@@ -25,7 +25,7 @@ stale. `mesophyll COMMAND --help` and `mesophyll man` show the same.
 
 /// The values that a command runs with when nothing is given, for the commands that have a table
 /// of them.
-fn defaults(command: &Command) -> Vec<Value> {
+fn defaults(command: &Command) -> Vec<ConfigValue> {
     let required = ["--id", "0", "--workers", "1", "--master", "a:1"].map(str::to_owned);
     let line = required.into_iter().filter(|_| command.name == "worker");
     let args = Args::parse(line, command.options, |_| None).expect("valid");
@@ -41,7 +41,7 @@ fn defaults(command: &Command) -> Vec<Value> {
 }
 
 /// An option's meaning and default: what the help says at its end, else what counts without it.
-fn parts(option: &OptionSpec, defaults: &[Value]) -> (String, String) {
+fn parts(option: &OptionSpec, defaults: &[ConfigValue]) -> (String, String) {
     let value =
         defaults.iter().find(|(name, _)| *name == option.name).map(|(_, value)| value.as_str());
     let said = option.help.strip_suffix(')').and_then(|help| help.rsplit_once(" (default: "));

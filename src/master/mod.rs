@@ -148,7 +148,7 @@ impl Master {
                 has_external_workers: config.external_workers,
                 started: Instant::now(),
             };
-            let readiness = Arc::new(Ready(Layers {
+            let readiness = Arc::new(ReadyMaster(Layers {
                 about,
                 operator: master.operator.clone(),
                 traffic: master.traffic.clone(),
@@ -281,9 +281,9 @@ impl Master {
 
 /// The workers as the internal API asks about them.
 #[derive(Debug)]
-struct Ready(Layers);
+struct ReadyMaster(Layers);
 
-impl Readiness for Ready {
+impl Readiness for ReadyMaster {
     fn workers(&self) -> Vec<(usize, &'static str)> {
         self.0.operator.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
     }

@@ -50,7 +50,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         [tenant] => Some(words::tenant(tenant)?),
         _ => return Err(CliError::usage(format!("errors takes {}", COMMAND.usage))),
     };
-    let source = Source { client: ApiClient::new(args, DATA_DEADLINE)?, tenant };
+    let source = ErrorSource { client: ApiClient::new(args, DATA_DEADLINE)?, tenant };
     let is_json = args.is_on("json");
     if args.is_on("follow") {
         return source.follow(is_json);
@@ -69,12 +69,12 @@ fn run(args: &Args) -> Result<(), CliError> {
 }
 
 /// Where the errors are.
-struct Source {
+struct ErrorSource {
     client: ApiClient,
     tenant: Option<TenantId>,
 }
 
-impl Source {
+impl ErrorSource {
     /// The master's process, if it says so, and the errors that are known now, the newest first.
     fn fetch(&self) -> Result<(Value, Vec<Value>), CliError> {
         let (text, member) = match self.tenant {

@@ -45,7 +45,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 /// An entry of a list.
 #[derive(Deserialize)]
-struct Entry {
+struct ShopEntry {
     scope: String,
     key: String,
     version: i32,
@@ -89,9 +89,9 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
-type Members = Vec<(&'static str, String)>;
+type EntryMembers = Vec<(&'static str, String)>;
 
-fn ask(args: &Args, op: &str, members: Members) -> Result<String, CliError> {
+fn ask(args: &Args, op: &str, members: EntryMembers) -> Result<String, CliError> {
     let op = ("op", words::quoted(op));
     send(args, "/i/global-kv", &[vec![op], members].concat())
 }
@@ -102,7 +102,7 @@ fn send(args: &Args, path: &str, members: &[(&str, String)]) -> Result<String, C
     ApiClient::new(args, DATA_DEADLINE)?.post(path, &words::object(&members))?.success()
 }
 
-fn address(scope: &str, key: &str, version: &str) -> Result<Members, CliError> {
+fn address(scope: &str, key: &str, version: &str) -> Result<EntryMembers, CliError> {
     let version: i32 = version
         .parse()
         .map_err(|_| CliError::usage(format!("VERSION is a whole number, not {version:?}")))?;
@@ -133,7 +133,7 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let entries: Vec<Entry> = understood(&text)?;
+    let entries: Vec<ShopEntry> = understood(&text)?;
     if entries.is_empty() {
         output::tell("no entry matches");
         return Ok(());

@@ -43,7 +43,7 @@ const SHOWN_VALUE_CHARS: usize = 60;
 
 /// A record as the API gives it.
 #[derive(Deserialize)]
-struct Record {
+struct KvRow {
     key: String,
     value: Box<RawValue>,
     scopes: Vec<String>,
@@ -101,7 +101,7 @@ fn value_of(word: &str) -> Result<String, CliError> {
 }
 
 fn get(args: &Args, text: &str) -> Result<(), CliError> {
-    let record: Option<Record> = understood(text)?;
+    let record: Option<KvRow> = understood(text)?;
     match record {
         None => Err(CliError::failed(
             "there is no such record; `kv find` shows which there are, with their scopes",
@@ -118,7 +118,7 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let records: Vec<Record> = understood(&text)?;
+    let records: Vec<KvRow> = understood(&text)?;
     if records.is_empty() {
         output::tell("no record matches");
         return Ok(());

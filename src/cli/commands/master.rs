@@ -12,8 +12,8 @@ use crate::pool::Program;
 use crate::pool::process::supervisor::State;
 
 use super::worker::{need_workers, runtime_maker};
-use crate::cli::console::signals::{Signal, Signals};
-use crate::cli::console::systemd::{Seen, ServiceManager};
+use crate::cli::console::signals::{ProcessSignal, Signals};
+use crate::cli::console::systemd::{SeenLoops, ServiceManager};
 use crate::cli::console::{logging, output};
 use crate::cli::parse::api_options::{api_config, api_secret, check_pool};
 use crate::cli::parse::args::{Args, OptionSpec};
@@ -128,7 +128,7 @@ fn wait(
         service.tell(|| look(master));
         select! {
             recv(signals.received_rx()) -> signal => match signal {
-                Ok(Signal::HangUp) => match master.operator().roll() {
+                Ok(ProcessSignal::HangUp) => match master.operator().roll() {
                     Ok(()) => log::info!("SIGHUP: the workers are restarted, one at a time"),
                     Err(error) => {
                         log::error!("SIGHUP: no rolling restart: {error}");
@@ -157,13 +157,13 @@ fn wait(
 }
 
 /// What the service manager is told of.
-fn look(master: &Master) -> Seen {
+fn look(master: &Master) -> SeenLoops {
     let reports = master.reports();
     let count = |is_counted: fn(State) -> bool| {
         reports.iter().filter(|report| is_counted(report.state)).count()
     };
     let rolling = master.operator().rolling();
-    Seen {
+    SeenLoops {
         ready: count(|state| state == State::Ready),
         wanted: count(|state| !matches!(state, State::Failed | State::Stopped)),
         rolls: rolling.number,
@@ -198,7 +198,7 @@ pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i3
                 }
             },
             recv(signals.received_rx()) -> signal => {
-                if signal != Ok(Signal::HangUp) {
+                if signal != Ok(ProcessSignal::HangUp) {
                     log::warn!("stopping at once");
                     operator.log_abandoned();
                     std::process::exit(code);

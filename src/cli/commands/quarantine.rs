@@ -19,7 +19,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 #[derive(Deserialize)]
-struct Quarantined {
+struct QuarantinedRow {
     tenant: String,
     since_s: u64,
     reason: String,
@@ -39,7 +39,7 @@ fn list(args: &Args) -> Result<(), CliError> {
     if args.is_on("json") {
         return output::print_json(&text);
     }
-    let list: Vec<Quarantined> = understood(&text)?;
+    let list: Vec<QuarantinedRow> = understood(&text)?;
     if list.is_empty() {
         output::tell("nobody is quarantined");
         return Ok(());

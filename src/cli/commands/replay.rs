@@ -30,20 +30,20 @@ use crate::store::masked;
 use crate::wire::data::TenantId;
 
 use super::master::stop;
-use super::replay::input::{Input, InputLine};
-use super::replay::line::{Refused, ReplayEvent, parse};
-use super::replay::results::{Progress, as_json, result_line};
-use super::replay::summary::Summary;
 use super::worker::{need_luau, runtime_maker};
-use crate::cli::console::signals::{Signal, Signals};
+use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::{logging, output};
 use crate::cli::parse::api_options::{api_config, api_secret, check_pool};
 use crate::cli::parse::args::{Args, OptionSpec};
-use crate::cli::parse::config_values::{Value, of_pool};
+use crate::cli::parse::config_values::{ConfigValue, of_pool};
 use crate::cli::parse::environment;
 use crate::cli::parse::look::{self, LOOK};
 use crate::cli::parse::pool_options::{POOL, PRIVATE_PLACES, WORKER_SIDE};
 use crate::cli::{CliError, Command};
+use input::{InputLine, ReplayInput};
+use line::{RefusedLine, ReplayEvent, parse};
+use results::{ReplayProgress, as_json, result_line};
+use summary::ReplaySummary;
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "replay",
@@ -102,7 +102,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
-    let input = Input::open(path, repeat).map_err(bad_input)?;
+    let input = ReplayInput::open(path, repeat).map_err(bad_input)?;
     start_log(args, &mut config);
     environment::log_unknown();
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
@@ -161,7 +161,7 @@ fn writes_to(master: &Master, config: &PoolConfig, ignored: &[String]) -> String
 }
 
 /// The values of the options that no other command has.
-pub(in crate::cli) fn own_values(in_flight: usize, repeat: usize) -> Vec<Value> {
+pub(in crate::cli) fn own_values(in_flight: usize, repeat: usize) -> Vec<ConfigValue> {
     vec![("in-flight", in_flight.to_string()), ("repeat", repeat.to_string())]
 }
 
@@ -200,8 +200,8 @@ struct Replay<'m> {
     /// way is waited for.
     stopped: Option<Stop>,
     give_up_at: Option<Instant>,
-    summary: Summary,
-    progress: Progress,
+    summary: ReplaySummary,
+    progress: ReplayProgress,
 }
 
 /// An input line whose result has not been printed.
@@ -210,16 +210,16 @@ struct Line {
     bytes: usize,
     about: Option<(TenantId, String)>,
     started: Instant,
-    outcome: Outcome,
+    outcome: EventOutcome,
 }
 
-enum Outcome {
+enum EventOutcome {
     /// There is a result, since then.
     Done(DispatchResult, Instant),
-    Waiting(Waiting),
+    Waiting(WaitingEvent),
 }
 
-struct Waiting {
+struct WaitingEvent {
     request_id: RequestId,
     tenant: TenantId,
     answer_rx: Receiver<(DispatchResult, Instant)>,
@@ -246,8 +246,8 @@ impl<'m> Replay<'m> {
             broken_rx,
             stopped: None,
             give_up_at: None,
-            summary: Summary::new(),
-            progress: Progress::new(),
+            summary: ReplaySummary::new(),
+            progress: ReplayProgress::new(),
         }
     }
 
@@ -257,7 +257,7 @@ impl<'m> Replay<'m> {
     /// # Blocks
     /// Until all is done. What wakes it: a line, the oldest line's answer or deadline, a signal, a
     /// change of a worker.
-    fn run(&mut self, input: &Input) -> Result<(), Stop> {
+    fn run(&mut self, input: &ReplayInput) -> Result<(), Stop> {
         let mut is_reading = true;
         loop {
             self.print_done()?;
@@ -299,8 +299,8 @@ impl<'m> Replay<'m> {
         self.window_bytes += bytes;
         let ReplayEvent { tenant, event } = match parse(&input.text) {
             Ok(parsed) => parsed,
-            Err(Refused { about, error }) => {
-                let outcome = Outcome::Done(Err(error), started);
+            Err(RefusedLine { about, error }) => {
+                let outcome = EventOutcome::Done(Err(error), started);
                 return self.window.push_back(Line { number, bytes, about, started, outcome });
             }
         };
@@ -312,20 +312,21 @@ impl<'m> Replay<'m> {
         let answer =
             Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
         self.pool.submit(tenant, request_id, Job::Dispatch(event), deadline, answer);
-        let outcome = Outcome::Waiting(Waiting { request_id, tenant, answer_rx, deadline });
+        let outcome =
+            EventOutcome::Waiting(WaitingEvent { request_id, tenant, answer_rx, deadline });
         self.window.push_back(Line { number, bytes, about, started, outcome });
     }
 
-    fn oldest(&self) -> Option<&Waiting> {
+    fn oldest(&self) -> Option<&WaitingEvent> {
         match &self.window.front()?.outcome {
-            Outcome::Waiting(waiting) => Some(waiting),
-            Outcome::Done(..) => None,
+            EventOutcome::Waiting(waiting) => Some(waiting),
+            EventOutcome::Done(..) => None,
         }
     }
 
     fn finish_oldest(&mut self, result: DispatchResult, at: Instant) {
         if let Some(line) = self.window.front_mut() {
-            line.outcome = Outcome::Done(result, at);
+            line.outcome = EventOutcome::Done(result, at);
         }
     }
 
@@ -341,10 +342,10 @@ impl<'m> Replay<'m> {
 
     /// The first one asks for an end in order: no more lines are read, what is under way may
     /// finish. The second one, or the end of the patience, gives up what is under way.
-    fn on_signal(&mut self, signal: Option<Signal>) {
+    fn on_signal(&mut self, signal: Option<ProcessSignal>) {
         // A signal thread that ended counts as a signal: without it nothing else would end a replay
         // that waits.
-        if signal == Some(Signal::HangUp) {
+        if signal == Some(ProcessSignal::HangUp) {
             return;
         }
         log::info!("stopping: {signal:?}");
@@ -357,10 +358,10 @@ impl<'m> Replay<'m> {
         let gives_up = self.give_up_at.is_some_and(|at| at <= now);
         let count = if gives_up { self.window.len() } else { 1 };
         for line in self.window.iter_mut().take(count) {
-            if let Outcome::Waiting(waiting) = &line.outcome
+            if let EventOutcome::Waiting(waiting) = &line.outcome
                 && (gives_up || waiting.deadline <= now)
             {
-                line.outcome = Outcome::Done(waiting.give_up(&*self.pool, gives_up), now);
+                line.outcome = EventOutcome::Done(waiting.give_up(&*self.pool, gives_up), now);
             }
         }
     }
@@ -369,8 +370,13 @@ impl<'m> Replay<'m> {
     fn print_done(&mut self) -> Result<(), Stop> {
         let mut text = String::new();
         while self.window.front().is_some_and(Line::is_done) {
-            let Some(Line { number, bytes, about, started, outcome: Outcome::Done(result, at) }) =
-                self.window.pop_front()
+            let Some(Line {
+                number,
+                bytes,
+                about,
+                started,
+                outcome: EventOutcome::Done(result, at),
+            }) = self.window.pop_front()
             else {
                 break;
             };
@@ -395,11 +401,11 @@ impl<'m> Replay<'m> {
 
 impl Line {
     fn is_done(&self) -> bool {
-        matches!(self.outcome, Outcome::Done(..))
+        matches!(self.outcome, EventOutcome::Done(..))
     }
 }
 
-impl Waiting {
+impl WaitingEvent {
     /// Gives the event up, because of its deadline or because the replay stops.
     fn give_up(&self, pool: &dyn WorkerLike, is_stopping: bool) -> DispatchResult {
         let cancelled = pool.cancel(self.tenant, self.request_id);

@@ -33,7 +33,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 /// How a rolling restart stands.
 #[derive(Deserialize)]
-struct Rolling {
+struct RollingBody {
     number: u64,
     running: bool,
     restarted: Vec<usize>,
@@ -55,8 +55,9 @@ fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
-    let of =
-        |workers: Vec<super::workers::Worker>| workers.into_iter().find(|worker| worker.id == id);
+    let of = |workers: Vec<super::workers::WorkerRow>| {
+        workers.into_iter().find(|worker| worker.id == id)
+    };
     let before = of(fetch(client)?.1);
     // A worker started from outside has no restarts, but can have been stopped.
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
@@ -110,7 +111,7 @@ fn only(text: &str, id: usize) -> String {
 
 fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let mut text = client.post_nothing("/i/rolling-restart")?.success()?;
-    let mut rolling: Rolling = understood(&text)?;
+    let mut rolling: RollingBody = understood(&text)?;
     let number = rolling.number;
     let mut told = 0;
     loop {

@@ -33,11 +33,11 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 /// What the API says of a tenant.
 #[derive(Deserialize)]
-struct Shown {
+struct ShownTenant {
     tenant: String,
     banned: bool,
     quarantined: bool,
-    state: Option<State>,
+    state: Option<TenantBody>,
     default_events: BTreeSet<String>,
     template: bool,
     usage: Amount,
@@ -45,7 +45,7 @@ struct Shown {
 }
 
 #[derive(Deserialize)]
-struct State {
+struct TenantBody {
     events: BTreeSet<String>,
     data: Box<RawValue>,
 }
@@ -74,7 +74,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
-fn shown(client: &ApiClient, tenant: &str) -> Result<(String, Shown), CliError> {
+fn shown(client: &ApiClient, tenant: &str) -> Result<(String, ShownTenant), CliError> {
     let text = client.get(&words::path("tenant", words::tenant(tenant)?))?.success()?;
     let shown = understood(&text)?;
     Ok((text, shown))

@@ -19,7 +19,7 @@ use crate::runtime::{TemplateRuntime, TenantDb};
 
 use crate::cli::console::lifeline::Lifeline;
 use crate::cli::console::logging;
-use crate::cli::console::signals::{Signal, Signals};
+use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::of_worker;
 use crate::cli::parse::environment;
@@ -149,8 +149,8 @@ fn wait(
             recv(signals.received_rx()) -> signal => match signal {
                 // Ctrl-C in the master's terminal reaches its workers too; the master says when
                 // they end.
-                Ok(Signal::Interrupt) if has_master => {}
-                Ok(Signal::HangUp) => {}
+                Ok(ProcessSignal::Interrupt) if has_master => {}
+                Ok(ProcessSignal::HangUp) => {}
                 _ => return Ok(()),
             },
             // The master starts another one. (The other end lives as long as the runtime.)

@@ -32,7 +32,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 
 /// What the API says of a worker.
 #[derive(Debug, Deserialize)]
-pub(super) struct Worker {
+pub(super) struct WorkerRow {
     pub(super) id: usize,
     pub(super) state: String,
     pub(super) pid: Option<u32>,
@@ -122,13 +122,13 @@ fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
 ///
 /// # Errors
 /// There is no master, or it answers something else.
-pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<Worker>), CliError> {
+pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<WorkerRow>), CliError> {
     let text = client.get("/i/workers")?.success()?;
     let workers = understood(&text)?;
     Ok((text, workers))
 }
 
-fn table(workers: &[Worker]) -> String {
+fn table(workers: &[WorkerRow]) -> String {
     let head = [
         "ID",
         "STATE",

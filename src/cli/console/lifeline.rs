@@ -23,11 +23,11 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 /// The end of stdin as a message.
 pub(in crate::cli) struct Lifeline {
     cut_rx: Receiver<()>,
-    _watch: Option<Watch>,
+    _watch: Option<LifelineWatch>,
 }
 
 /// In this order: the thread has its wake-ups before it is joined.
-struct Watch {
+struct LifelineWatch {
     _wake: UnixStream,
     _done_tx: Sender<()>,
     _thread: OwnedThread,
@@ -55,7 +55,10 @@ impl Lifeline {
                 std::process::exit(1);
             }
         })?;
-        Ok(Self { cut_rx, _watch: Some(Watch { _wake: wake, _done_tx: done_tx, _thread: thread }) })
+        Ok(Self {
+            cut_rx,
+            _watch: Some(LifelineWatch { _wake: wake, _done_tx: done_tx, _thread: thread }),
+        })
     }
 
     /// For a worker without one: it is never cut.

@@ -41,9 +41,9 @@ pub(in crate::cli) fn init(
         level,
         match format {
             LogFormat::Text => {
-                Form::Text { writer: text_writer(), has_time: !is_journal(), scripts: None }
+                LogForm::Text { writer: text_writer(), has_time: !is_journal(), scripts: None }
             }
-            LogFormat::Json => Form::Json(Origin { role, pid: std::process::id(), worker }),
+            LogFormat::Json => LogForm::Json(Origin { role, pid: std::process::id(), worker }),
         },
     );
 }
@@ -53,11 +53,11 @@ pub(in crate::cli) fn init(
 /// level is not changed while it runs.
 pub(in crate::cli) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
     let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
-    start(level, Form::Text { writer: text_writer(), has_time: !is_journal(), scripts });
+    start(level, LogForm::Text { writer: text_writer(), has_time: !is_journal(), scripts });
 }
 
-fn start(level: LevelFilter, form: Form) {
-    IS_JSON.store(matches!(form, Form::Json(_)), Ordering::Relaxed);
+fn start(level: LevelFilter, form: LogForm) {
+    IS_JSON.store(matches!(form, LogForm::Json(_)), Ordering::Relaxed);
     // What a panic says may quote a tenant's text, and is several lines.
     std::panic::set_hook(Box::new(log_panic));
     // If there is a logger already, it stays.
@@ -113,7 +113,7 @@ fn is_journal() -> bool {
 }
 
 /// What a log looks like.
-enum Form {
+enum LogForm {
     Text { writer: SimpleLogger, has_time: bool, scripts: Option<Scripts> },
     Json(Origin),
 }
@@ -141,7 +141,7 @@ impl Scripts {
     }
 }
 
-impl Sink for Form {
+impl Sink for LogForm {
     /// Other crates log what they handle, which is tenants' values and tokens, at their finer
     /// levels; a level that is set for the log of this program does not reach them.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -157,11 +157,11 @@ impl Sink for Form {
         // A message is made into text before the lock, as its making may take locks of its
         // own.
         match self {
-            Form::Json(origin) => {
+            LogForm::Json(origin) => {
                 let line = log_line::line(record, *origin, now);
                 io::stderr().lock().write_all(&[begin.as_bytes(), &line].concat()).is_ok()
             }
-            Form::Text { writer, has_time, scripts } => {
+            LogForm::Text { writer, has_time, scripts } => {
                 if let Some(line) = scripts.as_ref().and_then(|scripts| scripts.line(record)) {
                     return io::stderr().lock().write_all(line.as_bytes()).is_ok();
                 }
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn other_crates_are_not_heard_below_warn_at_any_level() {
-        let form = Form::Text { writer: text_writer(), has_time: true, scripts: None };
+        let form = LogForm::Text { writer: text_writer(), has_time: true, scripts: None };
         let heard =
             |target, level| form.enabled(&Metadata::builder().target(target).level(level).build());
         for ours in ["mesophyll", "mesophyll::cli", "tenant/guild:5"] {

@@ -23,7 +23,7 @@ const ECHO: Duration = Duration::from_millis(50);
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Signal {
+pub(in crate::cli) enum ProcessSignal {
     /// TERM: end gracefully; the second time at once.
     Terminate,
     /// INT, such as from Ctrl-C in a terminal, which the whole process group gets.
@@ -35,7 +35,7 @@ pub(in crate::cli) enum Signal {
 /// The signals of this process, from its making on.
 #[derive(Debug)]
 pub(in crate::cli) struct Signals {
-    received_rx: Receiver<Signal>,
+    received_rx: Receiver<ProcessSignal>,
     handle: Handle,
     _thread: OwnedThread,
 }
@@ -57,9 +57,9 @@ impl Signals {
                 }
                 last = Some((number, Instant::now()));
                 let signal = match number {
-                    SIGTERM => Signal::Terminate,
-                    SIGINT => Signal::Interrupt,
-                    _ => Signal::HangUp,
+                    SIGTERM => ProcessSignal::Terminate,
+                    SIGINT => ProcessSignal::Interrupt,
+                    _ => ProcessSignal::HangUp,
                 };
                 // A full channel holds the same message already.
                 let _ = received_tx.try_send(signal);
@@ -69,7 +69,7 @@ impl Signals {
     }
 
     /// The signals, as they come.
-    pub(in crate::cli) fn received_rx(&self) -> &Receiver<Signal> {
+    pub(in crate::cli) fn received_rx(&self) -> &Receiver<ProcessSignal> {
         &self.received_rx
     }
 }

@@ -1,9 +1,9 @@
 //! What the service manager is told, as sd_notify(3) has it: ready, reloading, stopping, alive.
 //! Without `NOTIFY_SOCKET` in the environment, nothing is.
 //!
-//! What to say is decided by [`Progress`], which is pure; [`ServiceManager`] sends it. Owned by the
-//! main thread; never blocks: a message that the socket does not take is one that the manager does
-//! not read.
+//! What to say is decided by [`LoopProgress`], which is pure; [`ServiceManager`] sends it. Owned by
+//! the main thread; never blocks: a message that the socket does not take is one that the manager
+//! does not read.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is seen of the master at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) struct Seen {
+pub(in crate::cli) struct SeenLoops {
     /// Workers that are ready.
     pub(in crate::cli) ready: usize,
     /// Workers that are neither failed nor stopped.
@@ -35,16 +35,16 @@ pub(in crate::cli) struct Seen {
 
 /// What the manager knows already.
 #[derive(Debug, Default)]
-struct Progress {
+struct LoopProgress {
     is_ready: bool,
     rolls: u64,
     is_reloading: bool,
     status: Option<(usize, usize)>,
 }
 
-impl Progress {
+impl LoopProgress {
     /// The message that is due, if any. `monotonic_us`: the time of CLOCK_MONOTONIC.
-    fn message(&mut self, seen: Seen, watchdog: bool, monotonic_us: u64) -> Option<String> {
+    fn message(&mut self, seen: SeenLoops, watchdog: bool, monotonic_us: u64) -> Option<String> {
         let mut lines = Vec::new();
         if !self.is_ready && seen.ready > 0 && seen.ready >= seen.wanted {
             self.is_ready = true;
@@ -80,7 +80,7 @@ fn reloading(monotonic_us: u64) -> String {
 pub(in crate::cli) struct ServiceManager {
     socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
-    progress: Progress,
+    progress: LoopProgress,
 }
 
 impl ServiceManager {
@@ -95,7 +95,7 @@ impl ServiceManager {
         });
         let watchdog =
             watchdog(env::var_os("WATCHDOG_USEC"), env::var_os("WATCHDOG_PID"), std::process::id());
-        Self { socket, watchdog, progress: Progress::default() }
+        Self { socket, watchdog, progress: LoopProgress::default() }
     }
 
     /// When to look at the master again; never, without a listener.
@@ -108,7 +108,7 @@ impl ServiceManager {
     }
 
     /// Tells what is new.
-    pub(in crate::cli) fn tell(&mut self, seen: impl FnOnce() -> Seen) {
+    pub(in crate::cli) fn tell(&mut self, seen: impl FnOnce() -> SeenLoops) {
         if self.socket.is_some()
             && let Some(message) =
                 self.progress.message(seen(), self.watchdog.is_some(), monotonic_us())
@@ -166,27 +166,30 @@ fn monotonic_us() -> u64 {
 mod tests {
     use super::*;
 
-    const STARTING: Seen =
-        Seen { ready: 0, wanted: 2, rolls: 0, is_rolling: false, is_supervised: true };
-    const READY: Seen = Seen { ready: 2, ..STARTING };
+    const STARTING: SeenLoops =
+        SeenLoops { ready: 0, wanted: 2, rolls: 0, is_rolling: false, is_supervised: true };
+    const READY: SeenLoops = SeenLoops { ready: 2, ..STARTING };
 
-    fn told(progress: &mut Progress, seen: Seen) -> String {
+    fn told(progress: &mut LoopProgress, seen: SeenLoops) -> String {
         progress.message(seen, false, 7).unwrap_or_default()
     }
 
     #[test]
     fn ready_is_told_once_and_not_before_all_workers_are() {
-        let mut progress = Progress::default();
+        let mut progress = LoopProgress::default();
         assert_eq!(told(&mut progress, STARTING), "STATUS=0 of 2 workers ready");
         assert_eq!(
-            told(&mut progress, Seen { ready: 1, ..STARTING }),
+            told(&mut progress, SeenLoops { ready: 1, ..STARTING }),
             "STATUS=1 of 2 workers ready"
         );
         assert_eq!(told(&mut progress, READY), "READY=1\nSTATUS=2 of 2 workers ready");
         assert_eq!(told(&mut progress, READY), "");
-        assert_eq!(told(&mut progress, Seen { ready: 1, ..READY }), "STATUS=1 of 2 workers ready");
-        let mut none = Progress::default();
-        let all_failed = Seen { wanted: 0, ..STARTING };
+        assert_eq!(
+            told(&mut progress, SeenLoops { ready: 1, ..READY }),
+            "STATUS=1 of 2 workers ready"
+        );
+        let mut none = LoopProgress::default();
+        let all_failed = SeenLoops { wanted: 0, ..STARTING };
         assert_eq!(
             told(&mut none, all_failed),
             "STATUS=0 of 0 workers ready",
@@ -196,24 +199,24 @@ mod tests {
 
     #[test]
     fn a_rolling_restart_is_a_reload_from_its_beginning_to_its_end() {
-        let mut progress = Progress::default();
+        let mut progress = LoopProgress::default();
         told(&mut progress, READY);
-        let rolling = Seen { rolls: 1, is_rolling: true, ..READY };
+        let rolling = SeenLoops { rolls: 1, is_rolling: true, ..READY };
         assert_eq!(told(&mut progress, rolling), "RELOADING=1\nMONOTONIC_USEC=7");
         assert_eq!(told(&mut progress, rolling), "");
-        assert_eq!(told(&mut progress, Seen { is_rolling: false, ..rolling }), "READY=1");
+        assert_eq!(told(&mut progress, SeenLoops { is_rolling: false, ..rolling }), "READY=1");
         assert_eq!(
-            told(&mut progress, Seen { rolls: 2, ..READY }),
+            told(&mut progress, SeenLoops { rolls: 2, ..READY }),
             "RELOADING=1\nMONOTONIC_USEC=7\nREADY=1"
         );
     }
 
     #[test]
     fn the_watchdog_is_fed_only_while_supervision_goes_round() {
-        let mut progress = Progress::default();
+        let mut progress = LoopProgress::default();
         progress.message(READY, true, 0);
         assert_eq!(progress.message(READY, true, 0).as_deref(), Some("WATCHDOG=1"));
-        assert_eq!(progress.message(Seen { is_supervised: false, ..READY }, true, 0), None);
+        assert_eq!(progress.message(SeenLoops { is_supervised: false, ..READY }, true, 0), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::api::{ApiConfig, Cidr};
 use crate::master::Master;
 use crate::master::config::{ConfigError, PoolConfig};
 
-use super::args::{Args, Source};
+use super::args::{Args, ValueSource};
 use super::look::SecretState;
 use crate::cli::CliError;
 use crate::cli::commands::token::{SECRET_VARIABLE, secret_from_environment};
@@ -39,10 +39,10 @@ pub(in crate::cli) fn api_config(
 }
 
 fn trusted_sources(args: &Args) -> Result<Vec<Cidr>, CliError> {
-    let parse = |(text, source): (&str, &Source)| {
+    let parse = |(text, source): (&str, &ValueSource)| {
         text.parse().map_err(|error| {
             let message = format!("{} {text}: {error}", source.named("trusted-source"));
-            ConfigError { message, is_usage: *source == Source::Flag }.into()
+            ConfigError { message, is_usage: *source == ValueSource::Flag }.into()
         })
     };
     args.given("trusted-source").map(parse).collect()

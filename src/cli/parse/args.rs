@@ -97,7 +97,7 @@ pub(crate) fn variable(option: &str) -> String {
 
 /// Where a value came from, for messages that say what to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ValueSource {
     /// The command line.
     Flag,
     /// This environment variable.
@@ -111,13 +111,13 @@ pub(crate) enum Source {
     },
 }
 
-impl Source {
+impl ValueSource {
     /// What an option is called there.
     pub(crate) fn named(&self, option: &str) -> String {
         match self {
-            Source::Flag => format!("--{option}"),
-            Source::Environment(variable) => variable.clone(),
-            Source::File { path, line } => format!("{path}:{line}: {option}"),
+            ValueSource::Flag => format!("--{option}"),
+            ValueSource::Environment(variable) => variable.clone(),
+            ValueSource::File { path, line } => format!("{path}:{line}: {option}"),
         }
     }
 }
@@ -125,9 +125,9 @@ impl Source {
 /// A command line that was understood.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Args {
-    values: BTreeMap<&'static str, Vec<(String, Source)>>,
+    values: BTreeMap<&'static str, Vec<(String, ValueSource)>>,
     /// Lists that were given without an item, and where.
-    empty: BTreeMap<&'static str, Source>,
+    empty: BTreeMap<&'static str, ValueSource>,
     /// Variables and lines that are set for another command.
     ignored: Vec<String>,
     /// What stands alone, in order.
@@ -231,7 +231,7 @@ impl Args {
         let is_usage = spec.value.is_none();
         let wrong = |rule| ConfigError { message: format!("{variable} {rule}"), is_usage };
         let values = given_as_text(spec, &value).map_err(wrong)?;
-        let source = Source::Environment(variable.clone());
+        let source = ValueSource::Environment(variable.clone());
         if values.is_empty() {
             self.empty.insert(spec.name, source.clone());
         }
@@ -257,18 +257,18 @@ impl Args {
             self.ignored.push(format!("{path}:{line}: {}", spec.name));
             return Ok(());
         }
-        if matches!(self.empty.get(spec.name), Some(Source::Environment(_))) {
+        if matches!(self.empty.get(spec.name), Some(ValueSource::Environment(_))) {
             return Ok(());
         }
         let before = self.values.entry(spec.name).or_default();
         match before.first() {
-            Some((_, Source::File { .. })) if !spec.repeatable => {
+            Some((_, ValueSource::File { .. })) if !spec.repeatable => {
                 return Err("is given twice".to_owned());
             }
-            Some((_, Source::Flag | Source::Environment(_))) => return Ok(()),
+            Some((_, ValueSource::Flag | ValueSource::Environment(_))) => return Ok(()),
             _ => {}
         }
-        let source = Source::File { path: path.to_owned(), line };
+        let source = ValueSource::File { path: path.to_owned(), line };
         before.extend(values.into_iter().map(|value| (value, source.clone())));
         Ok(())
     }
@@ -301,22 +301,22 @@ impl Args {
         if !values.is_empty() && !spec.repeatable {
             return Err(usage(format!("{name} is given twice")));
         }
-        values.push((value, Source::Flag));
+        values.push((value, ValueSource::Flag));
         Ok(())
     }
 
     /// All values of an option, each with where it came from.
-    pub(crate) fn given(&self, name: &str) -> impl Iterator<Item = (&str, &Source)> {
+    pub(crate) fn given(&self, name: &str) -> impl Iterator<Item = (&str, &ValueSource)> {
         self.values.get(name).into_iter().flatten().map(|(value, source)| (value.as_str(), source))
     }
 
     /// The value of an option and where it came from.
-    pub(crate) fn get(&self, name: &str) -> Option<(&str, &Source)> {
+    pub(crate) fn get(&self, name: &str) -> Option<(&str, &ValueSource)> {
         self.given(name).next()
     }
 
     /// Where an option comes from, also a list that was given empty; `None`: its default applies.
-    pub(crate) fn source(&self, name: &str) -> Option<&Source> {
+    pub(crate) fn source(&self, name: &str) -> Option<&ValueSource> {
         self.get(name).map(|(_, source)| source).or_else(|| self.empty.get(name))
     }
 
@@ -384,24 +384,24 @@ mod tests {
     #[test]
     fn a_flag_goes_before_the_environment() {
         let args = parse(&["--workers", "2"], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("2", &Source::Flag)));
+        assert_eq!(args.get("workers"), Some(("2", &ValueSource::Flag)));
         let args = parse(&[], &[("MESOPHYLL_WORKERS", "3")]).expect("valid");
         assert_eq!(
             args.get("workers"),
-            Some(("3", &Source::Environment("MESOPHYLL_WORKERS".into())))
+            Some(("3", &ValueSource::Environment("MESOPHYLL_WORKERS".into())))
         );
     }
 
     #[test]
     fn values_follow_or_stand_behind_an_equals_sign() {
         let args = parse(&["a", "--workers=2", "--nowait", "-", "--", "--b"], &[]).expect("valid");
-        assert_eq!(args.get("workers"), Some(("2", &Source::Flag)));
+        assert_eq!(args.get("workers"), Some(("2", &ValueSource::Flag)));
         assert!(args.is_on("nowait"));
         assert_eq!(args.positional, ["a", "-", "--b"]);
         let args = parse(&["-5", "--workers", "-1", "-0.5e3"], &[]).expect("valid");
         assert_eq!(
             (args.positional.as_slice(), args.get("workers")),
-            (&["-5".into(), "-0.5e3".into()][..], Some(("-1", &Source::Flag)))
+            (&["-5".into(), "-0.5e3".into()][..], Some(("-1", &ValueSource::Flag)))
         );
     }
 
@@ -433,7 +433,7 @@ mod tests {
         let mut args = parse(&[], &[("MESOPHYLL_SCOPE", "")]).expect("an empty list");
         args.take_line(&SPECS[2], "a", "file", 1).expect("valid");
         assert!(args.all("scope").is_empty(), "{args:?}");
-        assert_eq!(args.source("scope"), Some(&Source::Environment("MESOPHYLL_SCOPE".into())));
+        assert_eq!(args.source("scope"), Some(&ValueSource::Environment("MESOPHYLL_SCOPE".into())));
         let mut args = parse(&[], &[]).expect("nothing");
         for (line, value) in [(1, ""), (2, "a"), (3, "b")] {
             args.take_line(&SPECS[2], value, "file", line).expect("valid");
@@ -504,7 +504,7 @@ mod tests {
         );
         assert_eq!(
             parse(&["--workers", "2"]).expect("a flag goes first").get("workers"),
-            Some(("2", &Source::Flag))
+            Some(("2", &ValueSource::Flag))
         );
     }
 

@@ -86,7 +86,7 @@ fn unknown(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::args::Source;
+    use super::super::args::ValueSource;
     use super::*;
     use crate::master::config::Options;
 
@@ -105,11 +105,11 @@ mod tests {
         let text = "# a comment\n\n  workers = 3 # too\r\nreload=Yes\ntrusted-source = 10.0.0.0/8\n\
                     trusted-source = a,b\npurchase-url = https://a/#b\nin-flight = 5\nvm-idle = 1m";
         let args = master(&["--vm-idle", "2m"], text).expect("valid");
-        let at = |line| Source::File { path: "x.conf".to_owned(), line };
+        let at = |line| ValueSource::File { path: "x.conf".to_owned(), line };
         assert_eq!(args.get("workers"), Some(("3", &at(3))));
         assert_eq!(args.named("workers"), "x.conf:3: workers");
         assert_eq!(args.get("purchase-url"), Some(("https://a/#b", &at(7))));
-        assert_eq!(args.get("vm-idle"), Some(("2m", &Source::Flag)));
+        assert_eq!(args.get("vm-idle"), Some(("2m", &ValueSource::Flag)));
         assert!(args.is_on("reload"));
         assert_eq!(args.all("trusted-source"), ["10.0.0.0/8", "a", "b"]);
         assert_eq!(args.get("in-flight"), None, "it is for another command");

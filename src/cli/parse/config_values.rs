@@ -12,14 +12,14 @@ use crate::pool::process::supervisor::Policy;
 use crate::store::masked;
 
 /// An option's name and its effective value.
-pub(in crate::cli) type Value = (&'static str, String);
+pub(in crate::cli) type ConfigValue = (&'static str, String);
 
 /// What an option that is not given and has no value comes to.
 const NONE: &str = "none";
 const NEVER: &str = "never";
 
 /// The values of what `master` and `replay` run with.
-pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
+pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
     let (policy, recycle, quota) = (Policy::default(), config.recycle, &config.db_options.quota);
     let in_a_row = config
         .failures_in_a_row
@@ -64,7 +64,7 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<Value> {
 }
 
 /// The values of what `worker` runs with.
-pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<Value> {
+pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
     let mut values = vec![
         ("id", config.id.to_string()),
         ("workers", config.workers.to_string()),
@@ -78,7 +78,7 @@ pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<Value> {
     values
 }
 
-fn of_runtime(runtime: &RuntimeOptions) -> [Value; 5] {
+fn of_runtime(runtime: &RuntimeOptions) -> [ConfigValue; 5] {
     [
         ("templates", runtime.templates.as_deref().map_or("built in".to_owned(), path)),
         ("reload", switch(runtime.reload)),

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::args::{Args, OptionSpec, Source};
-use super::config_values::Value;
+use super::args::{Args, OptionSpec, ValueSource};
+use super::config_values::ConfigValue;
 use super::environment;
 use crate::cli::console::output;
 use crate::cli::console::table::Table;
@@ -36,7 +36,7 @@ pub(in crate::cli) struct SecretState {
 
 /// A line of the table.
 #[derive(Serialize)]
-struct Shown {
+struct ShownValue {
     /// Its name without the dashes; absent for a secret, which has a variable only.
     #[serde(skip_serializing_if = "Option::is_none")]
     option: Option<&'static str>,
@@ -64,14 +64,14 @@ pub(in crate::cli) fn is_asked(args: &Args) -> bool {
 pub(in crate::cli) fn report(
     args: &Args,
     command: &Command,
-    values: &[Value],
+    values: &[ConfigValue],
     secrets: &[SecretState],
     check: impl FnOnce() -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     // The log, which would name them, is not started.
     environment::tell_unknown();
     if args.is_on("print-config") {
-        let shown: Vec<Shown> = shown(args, command, values, secrets);
+        let shown: Vec<ShownValue> = shown(args, command, values, secrets);
         if args.is_on("json") {
             output::print_json(&json(&shown))?
         } else {
@@ -87,19 +87,24 @@ pub(in crate::cli) fn report(
     Ok(())
 }
 
-fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretState]) -> Vec<Shown> {
+fn shown(
+    args: &Args,
+    command: &Command,
+    values: &[ConfigValue],
+    secrets: &[SecretState],
+) -> Vec<ShownValue> {
     let options =
         command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
     let options = options.map(|option| {
         let source = args.source(option.name);
         let place = match source {
-            Some(Source::File { path, line }) => Some((path, line)),
+            Some(ValueSource::File { path, line }) => Some((path, line)),
             _ => None,
         };
-        Shown {
+        ShownValue {
             option: Some(option.name),
             variable: match source {
-                Some(Source::Environment(variable)) => Some(variable.clone()),
+                Some(ValueSource::Environment(variable)) => Some(variable.clone()),
                 _ => option.variables().pop(),
             },
             // A test sees to it that each has one.
@@ -109,9 +114,9 @@ fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretStat
                 .map(|(_, value)| value.clone())
                 .unwrap_or_default(),
             source: match source {
-                Some(Source::Flag) => "flag",
-                Some(Source::Environment(_)) => "environment",
-                Some(Source::File { .. }) => "file",
+                Some(ValueSource::Flag) => "flag",
+                Some(ValueSource::Environment(_)) => "environment",
+                Some(ValueSource::File { .. }) => "file",
                 None => "default",
             },
             file: place.map(|(path, _)| path.clone()),
@@ -120,7 +125,7 @@ fn shown(args: &Args, command: &Command, values: &[Value], secrets: &[SecretStat
     });
     let secrets = secrets.iter().map(|secret| {
         let is_set = std::env::var_os(secret.variable).is_some();
-        Shown {
+        ShownValue {
             option: None,
             variable: Some(secret.variable.to_owned()),
             value: if is_set { "set" } else { secret.if_unset }.to_owned(),
@@ -136,9 +141,9 @@ fn is_of_the_look(option: &OptionSpec) -> bool {
     LOOK.iter().any(|look| look.name == option.name)
 }
 
-fn table(shown: &[Shown]) -> String {
+fn table(shown: &[ShownValue]) -> String {
     let mut table = Table::new(&["OPTION", "VALUE", "SOURCE"]);
-    for Shown { option, variable, value, source, file, line } in shown {
+    for ShownValue { option, variable, value, source, file, line } in shown {
         let variable = variable.as_deref().unwrap_or_default();
         let name = option.map_or_else(|| variable.to_owned(), |option| format!("--{option}"));
         let source = match *source {
@@ -154,7 +159,7 @@ fn table(shown: &[Shown]) -> String {
     table.text()
 }
 
-fn json(shown: &[Shown]) -> String {
+fn json(shown: &[ShownValue]) -> String {
     // Texts always have a JSON form. One a line, for people who read JSON and for programs that
     // read lines.
     let lines: Vec<String> =

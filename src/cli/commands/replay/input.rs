@@ -33,14 +33,14 @@ pub(super) struct InputLine {
 
 /// The lines of an input, as they come. The channel closes at its end.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct ReplayInput {
     lines_rx: Receiver<io::Result<InputLine>>,
     // In this order: the thread has its wake-up, and no receiver, before it is joined.
     _wake: UnixStream,
     _thread: OwnedThread,
 }
 
-impl Input {
+impl ReplayInput {
     /// Opens a file (`-` is stdin) and starts to read it, `rounds` times.
     ///
     /// # Errors
@@ -166,17 +166,17 @@ mod tests {
 
     #[test]
     fn an_input_that_cannot_be_read_is_an_error_in_its_place() {
-        let input = Input::open("/", 2).expect("a directory opens");
+        let input = ReplayInput::open("/", 2).expect("a directory opens");
         assert!(matches!(input.lines_rx().recv(), Ok(Err(_))));
         assert!(input.lines_rx().recv().is_err(), "and nothing comes after it");
-        assert!(Input::open("/nowhere", 1).is_err());
+        assert!(ReplayInput::open("/nowhere", 1).is_err());
     }
 
     #[test]
     fn lines_keep_their_numbers_and_every_round_begins_anew() {
         let path = std::env::temp_dir().join(format!("mesophyll-input-{}", std::process::id()));
         std::fs::write(&path, "\u{feff}a\n \n\nb").expect("a file");
-        let input = Input::open(path.to_str().expect("a plain path"), 2).expect("opens");
+        let input = ReplayInput::open(path.to_str().expect("a plain path"), 2).expect("opens");
         let lines: Vec<(u64, Vec<u8>)> = input
             .lines_rx()
             .iter()

@@ -26,14 +26,14 @@ pub(super) struct ReplayEvent {
 
 /// A line that is no event; tenant and name are told if it has them.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedLine {
     pub(super) about: Option<(TenantId, String)>,
     pub(super) error: DispatchError,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields<'a> {
+struct LineFields<'a> {
     #[serde(borrow)]
     tenant: Cow<'a, str>,
     #[serde(borrow)]
@@ -45,16 +45,16 @@ struct Fields<'a> {
 }
 
 /// Reads a line.
-pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
+pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, RefusedLine> {
     let refused =
-        |message: String| Refused { about: None, error: DispatchError::BadInput(message) };
+        |message: String| RefusedLine { about: None, error: DispatchError::BadInput(message) };
     if line.len() > LINE_MAX_BYTES {
-        return Err(Refused {
+        return Err(RefusedLine {
             about: None,
             error: DispatchError::TooLarge { bytes: line.len(), limit: LINE_MAX_BYTES },
         });
     }
-    let fields: Fields<'_> = serde_json::from_slice(line)
+    let fields: LineFields<'_> = serde_json::from_slice(line)
         .map_err(|error| refused(format!("not an event in JSON: {error}")))?;
     let tenant: TenantId = fields
         .tenant
@@ -65,7 +65,7 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
         return Err(refused(format!("the name must have 1 to {EVENT_NAME_MAX_BYTES} bytes")));
     }
     let data = match fields.data {
-        Some(raw) => event_data_from_json(raw.get().as_bytes()).map_err(|error| Refused {
+        Some(raw) => event_data_from_json(raw.get().as_bytes()).map_err(|error| RefusedLine {
             about: Some((tenant, name.clone())),
             error: DispatchError::BadInput(format!("data: {error}")),
         })?,
@@ -79,7 +79,7 @@ pub(super) fn parse(line: &[u8]) -> Result<ReplayEvent, Refused> {
     let bytes = event.bytes() + EVENT_ENVELOPE_BYTES;
     if bytes > MESSAGE_MAX_BYTES {
         let error = DispatchError::TooLarge { bytes, limit: MESSAGE_MAX_BYTES };
-        return Err(Refused { about: Some((tenant, event.name)), error });
+        return Err(RefusedLine { about: Some((tenant, event.name)), error });
     }
     Ok(ReplayEvent { tenant, event })
 }

@@ -9,7 +9,7 @@ use crate::dispatch::DispatchResult;
 use crate::wire::data::TenantId;
 use crate::wire::json::value_to_json;
 
-use super::summary::Summary;
+use super::summary::ReplaySummary;
 
 /// How often the progress line is drawn anew.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -54,17 +54,17 @@ pub(super) fn result_line(
 }
 
 /// A line on a terminal's stderr that is drawn over and over.
-pub(super) struct Progress {
+pub(super) struct ReplayProgress {
     is_on: bool,
     drawn_at: Option<Instant>,
 }
 
-impl Progress {
+impl ReplayProgress {
     pub(super) fn new() -> Self {
         Self { is_on: io::stderr().is_terminal(), drawn_at: None }
     }
 
-    pub(super) fn draw(&mut self, summary: &Summary) {
+    pub(super) fn draw(&mut self, summary: &ReplaySummary) {
         if !self.is_on || self.drawn_at.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
             return;
         }

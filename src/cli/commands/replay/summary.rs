@@ -12,14 +12,14 @@ use crate::cli::console::output;
 
 /// Counts what came back.
 #[derive(Debug)]
-pub(super) struct Summary {
+pub(super) struct ReplaySummary {
     started: Instant,
     events: u64,
     failures: BTreeMap<&'static str, u64>,
     latencies: Latencies,
 }
 
-impl Summary {
+impl ReplaySummary {
     pub(super) fn new() -> Self {
         Self {
             started: Instant::now(),
