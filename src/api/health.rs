@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::error::{ApiError, Code};
 use super::metrics::Figures;
 use super::{Api, Call, flag};
+use crate::base::metrics::Exposition;
 use crate::net::http::{Body, Response};
 use crate::pool::Operator;
 
@@ -28,6 +29,9 @@ pub trait Readiness: Send + Sync {
     fn figures(&self) -> Figures {
         Figures::default()
     }
+
+    /// Writes the metric families of the protocol that worker processes speak.
+    fn show_protocol(&self, _exposition: &mut Exposition) {}
 }
 
 #[derive(Serialize)]

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::api::About;
-use crate::api::metrics::{Figures, LinkFigures, RequestFigures};
+use crate::api::metrics::Figures;
 use crate::pool::{Operator, Spawner, Traffic};
-use crate::protocol::{DbRequest, LinkEnd, LinkReport, MesophyllServer, StatusClass};
+use crate::protocol::MesophyllServer;
 
 /// The layers that have something to show.
 #[derive(Debug)]
@@ -31,38 +31,7 @@ impl Layers {
                 .spawner
                 .as_ref()
                 .map(|spawner| spawner.output_lines_dropped()),
-            links: server
-                .map(|server| server.links().iter().map(link).collect())
-                .unwrap_or_default(),
-            db_requests: server.map(db_requests).unwrap_or_default(),
             worker_http: server.map(MesophyllServer::http_stats),
         }
     }
-}
-
-fn link(report: &LinkReport) -> LinkFigures {
-    let (ledger, link) = (&report.ledger, &report.ledger.link);
-    LinkFigures {
-        worker: report.worker_id,
-        round_trips: link.round_trips.snapshot(),
-        messages: [("in", link.received_messages.get()), ("out", link.sent_messages.get())],
-        bytes: [("in", link.received_bytes.get()), ("out", link.sent_bytes.get())],
-        queued: report.queued,
-        connections: ledger.connections.get(),
-        replacements: ledger.replacements.get(),
-        ends: LinkEnd::ALL.map(|end| (end.as_str(), ledger.ends(end))).to_vec(),
-        wrongs: ledger.wrongs().to_vec(),
-    }
-}
-
-fn db_requests(server: &MesophyllServer) -> Vec<RequestFigures> {
-    let figures = server.db_figures();
-    let request = |request: DbRequest| RequestFigures {
-        operation: request.as_str(),
-        classes: StatusClass::ALL
-            .map(|class| (class.as_str(), figures.count(request, class)))
-            .to_vec(),
-        took: figures.took(request),
-    };
-    DbRequest::ALL.map(request).into()
 }

@@ -22,6 +22,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::api::metrics::Figures;
 use crate::api::{About, ApiConfig, InternalApi, Readiness};
+use crate::base::metrics::Exposition;
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig};
@@ -31,7 +32,7 @@ use crate::pool::{
     Subscriptions, Traffic, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
     WorkerThreadHandle,
 };
-use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError};
+use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError, show_families};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use crate::wire::data::sharding::worker_for;
@@ -302,6 +303,10 @@ impl Readiness for ReadyMaster {
 
     fn figures(&self) -> Figures {
         self.0.figures()
+    }
+
+    fn show_protocol(&self, exposition: &mut Exposition) {
+        show_families(exposition, self.0.server.as_deref());
     }
 }
 

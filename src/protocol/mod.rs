@@ -12,6 +12,7 @@ pub(crate) use master::conn::Unsent;
 pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
 pub use master::db_figures::{DbFigures, DbRequest, StatusClass};
 pub use master::db_routes;
+pub use master::families::show_families;
 pub use master::ledger::{Ledger, LinkEnd, LinkReport};
 pub use master::question::VmQuestion;
 pub use master::server::{MesophyllServer, ServerConfig, StartError};

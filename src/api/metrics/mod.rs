@@ -7,7 +7,6 @@
 //! takes no place of those that wait for tenants, so it answers under a flood.
 
 mod http;
-mod links;
 mod process;
 mod runtime;
 mod store;
@@ -27,7 +26,6 @@ use crate::pool::{Traffic, WorkerReport};
 use crate::store::{DbState, StoreFigures};
 
 pub(super) use self::http::Statuses;
-pub use self::links::{LinkFigures, RequestFigures};
 
 /// What a master's layers have to show at one moment; what is empty stays without samples.
 #[derive(Debug, Default)]
@@ -42,10 +40,6 @@ pub struct Figures {
     pub quarantined: Option<usize>,
     /// Lines that workers printed and that were not logged.
     pub output_lines_dropped: Option<u64>,
-    /// The links of each worker process.
-    pub links: Vec<LinkFigures>,
-    /// What worker processes asked of the database.
-    pub db_requests: Vec<RequestFigures>,
     /// The worker-facing server's.
     pub worker_http: Option<HttpStats>,
 }
@@ -74,19 +68,18 @@ pub(super) fn metrics(
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
     };
-    let text = text(&api.ready.figures(), &own);
+    let text = text(&api.ready.figures(), &own, |to| api.ready.show_protocol(to));
     Ok(Response::new(200, Exposition::CONTENT_TYPE, text.into_bytes()).holding(place))
 }
 
 /// All families.
-fn text(figures: &Figures, own: &Own<'_>) -> String {
+fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposition)) -> String {
     let mut exposition = Exposition::default();
     build(&mut exposition);
     workers::show(&mut exposition, figures);
     traffic::show(&mut exposition, figures);
     runtime::show(&mut exposition, &figures.workers);
-    links::show(&mut exposition, &figures.links);
-    links::show_requests(&mut exposition, &figures.db_requests);
+    show_protocol(&mut exposition);
     let store_figures = own.db.map_or_else(StoreFigures::default, DbState::store_figures);
     store::show(&mut exposition, own.db.map(DbState::operations), &store_figures);
     http::show(
@@ -134,6 +127,10 @@ mod tests {
         types.map(|line| line.split(' ').next().unwrap_or_default()).collect()
     }
 
+    fn empty_text() -> String {
+        text(&Figures::default(), &Own::default(), |to| crate::protocol::show_families(to, None))
+    }
+
     #[test]
     fn every_family_is_documented_and_every_documented_one_is_there() {
         let docs = include_str!("../../../docs/operations.md");
@@ -142,7 +139,7 @@ mod tests {
         let documented: Vec<&str> = names
             .filter(|name| name.starts_with("mesophyll_") || name.starts_with("process_"))
             .collect();
-        let text = text(&Figures::default(), &Own::default());
+        let text = empty_text();
         assert_eq!(
             families(&text),
             documented,
@@ -152,7 +149,7 @@ mod tests {
 
     #[test]
     fn each_family_is_there_once_with_a_name_for_its_kind() {
-        let text = text(&Figures::default(), &Own::default());
+        let text = empty_text();
         let mut names = families(&text);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");

@@ -3,6 +3,7 @@
 pub(super) mod conn;
 pub(super) mod db_figures;
 pub mod db_routes;
+pub(super) mod families;
 pub(super) mod ledger;
 mod local_socket;
 pub(super) mod question;
