@@ -5,7 +5,6 @@
 //! Text is streamed into MessagePack and back; nothing is built into a tree, and nothing recurses.
 //! Pure.
 
-mod base64;
 mod jsonb;
 mod reader;
 mod tagged;

@@ -4,7 +4,8 @@
 //! Reading and writing take two passes each: what a map or an object has to become depends on all
 //! its keys.
 
-use super::base64;
+use data_encoding::BASE64;
+
 use super::reader::{JsonError, JsonReader, JsonToken};
 use super::writer::JsonWriter;
 use crate::base::limits::WIRE_DEPTH_MAX;
@@ -105,7 +106,7 @@ fn write_leaf(leaf: Token<'_>, out: &mut JsonWriter) {
         Token::Text(text) => return out.text(text),
         Token::Buffer(octets) => {
             begin_tag("$buffer", out);
-            out.text(&base64::encode(&octets.to_vec()));
+            out.text(&BASE64.encode(&octets.to_vec()));
         }
         Token::Vector(numbers) => {
             begin_tag("$vector", out);
@@ -281,6 +282,13 @@ fn read_plain(token: JsonToken<'_>, builder: &mut Builder) -> Result<Option<Read
     Ok(None)
 }
 
+/// The bytes of base64 with its padding, which stands at the end only: the crate also takes
+/// several texts, each with its padding.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let is_one = !text.trim_end_matches('=').contains('=');
+    BASE64.decode(text.as_bytes()).ok().filter(|_| is_one)
+}
+
 /// Reads an object whose only key is a tag, or up to the pairs inside of it.
 fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option<Read>, JsonError> {
     let JsonToken::Key(tag) = reader.token()? else {
@@ -293,7 +301,7 @@ fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option
             return Ok(Some(Read::Pairs));
         }
         "$buffer" => {
-            let bytes = base64::decode(&reader.text()?).ok_or(reader.error("not base64"))?;
+            let bytes = from_base64(&reader.text()?).ok_or(reader.error("not base64"))?;
             builder.leaf(&Token::Buffer(bytes.as_slice().into()))?;
         }
         "$vector" => builder.leaf(&Token::Vector(reader.vector()?))?,
@@ -364,6 +372,20 @@ mod tests {
     use crate::wire::data::KhronosValue::{self, *};
     use crate::wire::data::{Interval as Span, Timestamp};
     use crate::wire::pack::value::{decode, encode};
+
+    #[test]
+    fn base64_with_stray_bits_or_other_padding_is_refused() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(from_base64(&BASE64.encode(&all)), Some(all));
+        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9vYmFy", "foobar")] {
+            assert_eq!(from_base64(text).as_deref(), Some(bytes.as_bytes()));
+        }
+        for text in
+            ["A", "AA", "AAA", "AA=A", "A===", "====", "AA==AAAA", "Zh==", "Zm9=", "A-_A", "AA\n="]
+        {
+            assert_eq!(from_base64(text), None, "{text:?}");
+        }
+    }
 
     fn text(text: &str) -> KhronosValue {
         Text(text.to_owned())
