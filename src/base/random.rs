@@ -1,5 +1,4 @@
-//! Randomness from the operating system, and comparing secrets without telling how much of them was
-//! right.
+//! Randomness from the operating system.
 //!
 //! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for
 //! here are tokens, records' ids, frames' masks and jitter, and a system call each is cheap enough.
@@ -52,19 +51,6 @@ fn letter(byte: u8) -> Option<char> {
     (byte < FAIR_BELOW).then(|| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
 }
 
-/// Whether two secrets are equal, in a time that depends on their lengths only.
-pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
-    if left.len() != right.len() {
-        return false;
-    }
-    let mut difference = 0;
-    for (left, right) in left.iter().zip(right) {
-        // black_box: the compiler must not find out that it could stop at the first difference.
-        difference |= std::hint::black_box(left ^ right);
-    }
-    std::hint::black_box(difference) == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,22 +76,5 @@ mod tests {
     #[test]
     fn numbers_differ() {
         assert_ne!(u64(), u64());
-    }
-
-    #[test]
-    fn secrets_are_equal_only_if_every_byte_is() {
-        for (left, right, equal) in [
-            ("", "", true),
-            ("abc", "abc", true),
-            ("abc", "abd", false),
-            ("abc", "ab", false),
-            ("xbc", "abc", false),
-        ] {
-            assert_eq!(
-                constant_time_eq(left.as_bytes(), right.as_bytes()),
-                equal,
-                "{left} {right}"
-            );
-        }
     }
 }

@@ -97,6 +97,7 @@ const HOMES: &[Home] = &[
             "cli/",
         ],
     },
+    Home { krate: "ctutils", homes: &["protocol/master/server.rs"] },
     Home { krate: "data_encoding", homes: &["wire/json/tagged.rs"] },
     Home { krate: "getrandom", homes: &["base/random.rs"] },
     Home { krate: "hmac", homes: &["api/token.rs"] },

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use ctutils::CtEq;
 use log::LevelFilter;
 
 use crate::base::random;
@@ -313,7 +314,7 @@ impl Shared {
             .ok_or_else(|| Response::text(400, "malformed worker id"))?;
         let token = self.tokens.get(&id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
         let given = head.query("token").unwrap_or_default();
-        if !random::constant_time_eq(token.as_bytes(), given.as_bytes()) {
+        if token.as_bytes().ct_ne(given.as_bytes()).to_bool() {
             return Err(Response::text(401, "wrong token"));
         }
         Ok(id)
