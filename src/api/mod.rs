@@ -19,7 +19,6 @@ mod history;
 mod kv;
 mod log_level;
 pub mod metrics;
-mod object;
 mod openapi;
 mod page;
 mod request;

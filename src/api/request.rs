@@ -9,11 +9,11 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::admission::Permit;
 use super::error::ApiError;
-use super::object::{self, Members};
 use super::{Api, Call, shortened};
 use crate::base::limits::{API_LIST_MAX, DISPATCH_DEADLINE_MAX, EVENT_NAME_MAX_BYTES};
 use crate::net::http::router::PathParams;
@@ -92,15 +92,26 @@ impl Api {
     }
 }
 
-/// The fields of a body that have not been taken yet.
+/// The fields of a body that have not been taken yet: names unescaped, values as they stand. An
+/// event's data can be megabytes that are to be streamed into MessagePack, not built into a tree.
 #[derive(Debug)]
-pub(super) struct Fields<'t>(Members<'t>);
+pub(super) struct Fields<'t>(Vec<(String, &'t RawValue)>);
+
+/// Limit: more fields than any request of ours has; an unknown one is refused anyway.
+const FIELDS_MAX: usize = 16;
 
 impl<'t> Fields<'t> {
     /// Takes an object apart; `shape` shows in an error what it should look like.
     pub(super) fn of(text: &'t [u8], shape: &str) -> Result<Self, ApiError> {
-        let members = object::members(text).map_err(|_| {
-            ApiError::bad_request(format!("the body must be a JSON object such as {shape}"))
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let members = reader.deserialize_map(MemberByMember).and_then(|members| {
+            reader.end()?;
+            Ok(members)
+        });
+        let members = members.map_err(|error| {
+            // What is wrong with data may quote it, however long it is.
+            let place = if error.is_data() { String::new() } else { format!(": {error}") };
+            ApiError::bad_request(format!("the body must be a JSON object such as {shape}{place}"))
         })?;
         for (at, (name, _)) in members.iter().enumerate() {
             if members[..at].iter().any(|(earlier, _)| earlier == name) {
@@ -123,12 +134,12 @@ impl<'t> Fields<'t> {
         }
     }
 
-    fn take(&mut self, name: &str) -> Option<&'t [u8]> {
+    fn take(&mut self, name: &str) -> Option<&'t str> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.swap_remove(at).1)
+        Some(self.0.swap_remove(at).1.get())
     }
 
-    fn need(&mut self, name: &str) -> Result<&'t [u8], ApiError> {
+    fn need(&mut self, name: &str) -> Result<&'t str, ApiError> {
         self.take(name)
             .ok_or_else(|| ApiError::bad_request(format!("the field {name:?} is missing")))
     }
@@ -140,7 +151,7 @@ impl<'t> Fields<'t> {
         what: &str,
     ) -> Result<T, ApiError> {
         let text = self.need(name)?;
-        serde_json::from_slice(text)
+        serde_json::from_str(text)
             .map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}")))
     }
 
@@ -152,7 +163,7 @@ impl<'t> Fields<'t> {
     ) -> Result<Option<T>, ApiError> {
         match self.take(name) {
             None => Ok(None),
-            Some(text) => serde_json::from_slice(text)
+            Some(text) => serde_json::from_str(text)
                 .map_err(|_| ApiError::bad_request(format!("the field {name:?} is not {what}"))),
         }
     }
@@ -176,14 +187,14 @@ impl<'t> Fields<'t> {
     /// A list of strings.
     pub(super) fn texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
         let text = self.need(name)?;
-        list(text, &format!("the field {name:?}"), "strings")
+        list(text.as_bytes(), &format!("the field {name:?}"), "strings")
     }
 
     /// As [`Fields::texts`], where it may be missing or null.
     pub(super) fn optional_texts(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
         match self.take(name) {
-            None | Some(b"null") => Ok(Vec::new()),
-            Some(text) => list(text, &format!("the field {name:?}"), "strings"),
+            None | Some("null") => Ok(Vec::new()),
+            Some(text) => list(text.as_bytes(), &format!("the field {name:?}"), "strings"),
         }
     }
 
@@ -201,7 +212,7 @@ impl<'t> Fields<'t> {
     /// Any JSON, streamed into its encoding; null if it is missing.
     pub(super) fn json(&mut self, name: &str) -> Result<EncodedJson, ApiError> {
         let Some(text) = self.take(name) else { return Ok(EncodedJson::null()) };
-        json::event_data_from_json(text).map_err(|error| {
+        json::event_data_from_json(text.as_bytes()).map_err(|error| {
             ApiError::bad_request(format!("{name:?} is not acceptable JSON: {error}"))
         })
     }
@@ -209,9 +220,30 @@ impl<'t> Fields<'t> {
     /// A typed value in its JSON form.
     pub(super) fn value(&mut self, name: &str) -> Result<EncodedValue, ApiError> {
         let text = self.need(name)?;
-        json::value_from_json(text).map_err(|error| {
+        json::value_from_json(text.as_bytes()).map_err(|error| {
             ApiError::bad_request(format!("{name:?} is not an acceptable value: {error}"))
         })
+    }
+}
+
+struct MemberByMember;
+
+impl<'de> Visitor<'de> for MemberByMember {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut read = Vec::new();
+        while let Some(member) = members.next_entry()? {
+            if read.len() == FIELDS_MAX {
+                return Err(A::Error::custom("too many fields"));
+            }
+            read.push(member);
+        }
+        Ok(read)
     }
 }
 
@@ -313,6 +345,67 @@ mod tests {
         let twice = Fields::of(br#"{"a":1,"\u0061":2}"#, "{}")
             .expect_err("the same name, differently written");
         assert!(twice.message().contains("repeated"));
+    }
+
+    #[test]
+    fn an_object_falls_into_its_members() {
+        let members = |text: &'static str| {
+            let Fields(members) = Fields::of(text.as_bytes(), "{}").expect("an object");
+            members.into_iter().map(|(name, value)| (name, value.get())).collect::<Vec<_>>()
+        };
+        assert_eq!(members(" { } "), []);
+        let text = "\n{ \"a\" :\t[1, {\"b\": \"]}\"}] ,\"c\": \"x\\\"\\\\\" }\r\n";
+        let (a, c) = ("[1, {\"b\": \"]}\"}]", "\"x\\\"\\\\\"");
+        assert_eq!(members(text), [("a".to_owned(), a), ("c".to_owned(), c)]);
+        let text = r#"{"\u0061\"":null,"a":-1.5e3 ,"":{}}"#;
+        let names = [("a\"".to_owned(), "null"), ("a".to_owned(), "-1.5e3"), (String::new(), "{}")];
+        assert_eq!(members(text), names);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for text in [
+            "",
+            " ",
+            "null",
+            "[]",
+            "\"a\"",
+            "{",
+            "}",
+            "{\"",
+            "{\"a",
+            "{\"a\"",
+            "{\"a\"}",
+            "{\"a\":",
+            "{\"a\":}",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{,}",
+            "{\"a\":1}}",
+            "{\"a\":1}x",
+            "{\"a\":1 \"b\":2}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\":[1}",
+            "{\"a\":\"\\",
+            "{\"a\":\"\\\"}",
+            "{\"\\x\":1}",
+            "{\"a\":1:2}",
+            "{\"a\":nonsense}",
+            "{\"a\":[1,]}",
+            "{\"a\":\"b\" c}",
+            "{\"a\":{} {}}",
+            "\u{feff}{}",
+        ] {
+            assert!(Fields::of(text.as_bytes(), "{}").is_err(), "{text}");
+        }
+        assert!(Fields::of(b"{\"\xff\":1}", "{}").is_err());
+        let many: Vec<String> = (0..17).map(|n| format!("\"{n}\":1")).collect();
+        assert!(Fields::of(format!("{{{}}}", many.join(",")).as_bytes(), "{}").is_err());
+        let quoted = format!("\"{}\"", "x".repeat(1000));
+        let error = Fields::of(quoted.as_bytes(), "{}").expect_err("a string");
+        assert!(error.message().len() < 100, "{}", error.message());
     }
 
     #[test]
