@@ -12,4 +12,5 @@ pub mod nearest;
 pub mod process_figures;
 pub mod random;
 pub mod spin;
+pub mod sync;
 pub mod thread;

@@ -17,7 +17,7 @@ use mlua::{Lua, VmState};
 use super::budget::{Doom, Meter};
 use super::config::LuauLimits;
 use super::memory::Pace;
-use super::ticker::{Signal, Tick};
+use super::ticker::{Tick, TurnSignal};
 use crate::base::thread::cpu_time;
 
 /// How often the interrupt looks at the VM's memory.
@@ -124,11 +124,12 @@ impl Control {
         }
         let ignored = self.asked.get();
         let signal = self.tick.take();
-        if signal != Signal::None {
+        if signal != TurnSignal::None {
             let now = Instant::now();
             if let Some(doom) = self.judge(lua, pace, now, ignored) {
                 self.set_doom(doom);
-            } else if signal == Signal::Due && !ignored && !is_over && self.has_just_begun(now) {
+            } else if signal == TurnSignal::Due && !ignored && !is_over && self.has_just_begun(now)
+            {
                 // Ticks come at their own pace: a turn that has only just begun is left alone until
                 // the next one.
                 return Ok(VmState::Continue);

@@ -6,10 +6,11 @@
 //! the next start or the stop joins. Deliberately knows nothing of what a job is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::turns::Turns;
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn};
 use crate::wire::data::TenantId;
 
@@ -26,8 +27,8 @@ struct Shared<J> {
     idle_max: Duration,
     /// Does not panic.
     work: Box<dyn Fn(J) + Send + Sync>,
-    state: Mutex<State<J>>,
-    changed: Condvar,
+    state: Lock<State<J>>,
+    changed: Signal,
 }
 
 struct State<J> {
@@ -58,7 +59,7 @@ impl<J: Send + 'static> Crew<J> {
             is_stopping: false,
         };
         let work = Box::new(work);
-        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let (state, changed) = (Lock::new(state), Signal::new());
         Self { shared: Arc::new(Shared { names, jobs_max, idle_max, work, state, changed }) }
     }
 
@@ -69,7 +70,7 @@ impl<J: Send + 'static> Crew<J> {
     /// thread: the job comes back.
     pub(super) fn submit(&self, tenant: TenantId, job: J) -> Result<(), J> {
         let shared = &self.shared;
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         if state.is_stopping || state.jobs.len() >= shared.jobs_max {
             return Err(job);
         }
@@ -112,7 +113,7 @@ impl<J: Send + 'static> Crew<J> {
 
     /// Refuses further jobs and lets go what is queued. Does not wait.
     pub(super) fn abandon(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.is_stopping = true;
         let queued = state.jobs.take();
         drop(state);
@@ -125,7 +126,7 @@ impl<J: Send + 'static> Crew<J> {
     /// # Blocks
     /// Until the jobs are done.
     pub(super) fn finish(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         state.is_stopping = true;
         let (threads, ended) =
             (std::mem::take(&mut state.threads), std::mem::take(&mut state.ended));
@@ -137,7 +138,7 @@ impl<J: Send + 'static> Crew<J> {
     /// How many threads there are.
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
-        self.shared.lock().threads.len()
+        self.shared.state.lock().threads.len()
     }
 }
 
@@ -148,14 +149,9 @@ impl<J> Clone for Crew<J> {
 }
 
 impl<J> Shared<J> {
-    // What is under this lock is replaced whole, so poison means nothing.
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Blocks: until there is a job, for `idle_max` at most; the stop wakes it.
     fn run(&self, number: usize) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut idle_until = Instant::now() + self.idle_max;
         loop {
             if let Some((tenant, job)) = state.jobs.begin() {
@@ -164,7 +160,7 @@ impl<J> Shared<J> {
                 }
                 drop(state);
                 (self.work)(job);
-                state = self.lock();
+                state = self.state.lock();
                 state.jobs.ended(tenant);
                 idle_until = Instant::now() + self.idle_max;
                 continue;
@@ -172,15 +168,13 @@ impl<J> Shared<J> {
             if state.is_stopping {
                 return;
             }
-            let left = idle_until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if idle_until <= Instant::now() {
                 let thread = state.threads.remove(&number);
                 state.ended.extend(thread);
                 return;
             }
             state.waiting += 1;
-            state =
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.changed.wait(state, idle_until);
             state.waiting -= 1;
         }
     }
@@ -256,7 +250,7 @@ mod tests {
         }
         eventually(|| done.load(Ordering::SeqCst) == 5);
         // One that waits takes the next job: no third is started, nor the second needed.
-        eventually(|| crew.shared.lock().waiting == 2);
+        eventually(|| crew.shared.state.lock().waiting == 2);
         crew.submit(TENANT, 6).expect("room");
         began_rx.recv_timeout(SOON).expect("it begins");
         drop(go_tx);
@@ -275,10 +269,10 @@ mod tests {
             eventually(|| crew.threads() == 0);
         }
         eventually(|| {
-            crew.shared.lock().ended.iter().all(|thread| thread.wait_until(Instant::now()))
+            crew.shared.state.lock().ended.iter().all(|thread| thread.wait_until(Instant::now()))
         });
         crew.submit(TENANT, 0).expect("room");
-        assert!(crew.shared.lock().ended.is_empty(), "those that had ended were joined");
+        assert!(crew.shared.state.lock().ended.is_empty(), "those that had ended were joined");
         crew.finish();
         assert_eq!(done.load(Ordering::SeqCst), 4);
     }

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::crew::Crew;
@@ -19,6 +19,7 @@ use crate::base::limits::{
     ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES,
     ERROR_RECORDS_FLUSH, ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread::panic_message;
 use crate::runtime::TenantDb;
 use crate::wire;
@@ -87,8 +88,8 @@ pub(super) struct ErrorLog {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Lock<State>,
+    changed: Signal,
 }
 
 #[derive(Default)]
@@ -153,7 +154,7 @@ impl ErrorLog {
             });
             if let Err(payload) = catch_unwind(writing) {
                 // The next error starts it anew.
-                noted.lock().is_writing = false;
+                noted.state.lock().is_writing = false;
                 log::error!(
                     "writing the errors of templates panicked: {}",
                     panic_message(payload.as_ref())
@@ -166,7 +167,7 @@ impl ErrorLog {
     /// Notes an error of a tenant's template: its text with the frames below it.
     pub(super) fn note(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
         let error = Noted::new(template, event, text);
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if state.closed.is_some() {
             return;
         }
@@ -182,7 +183,7 @@ impl ErrorLog {
     /// # Blocks
     /// `ERROR_RECORDS_FLUSH`, and as long as the operation that is under way then.
     pub(super) fn stop(&self) {
-        self.shared.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
+        self.shared.state.lock().closed = Some(Instant::now() + ERROR_RECORDS_FLUSH);
         self.shared.changed.notify_one();
         self.writer.finish();
     }
@@ -195,17 +196,12 @@ impl ErrorLog {
 }
 
 impl Shared {
-    // Plain data under this lock, so poison means nothing.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The next tenant whose errors are to be written, and they. Nothing: none are left, or it is
     /// over.
     ///
     /// Blocks: until they are due; closing the log wakes it.
     fn next(&self) -> Option<(TenantId, VecDeque<Noted>)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             let now = Instant::now();
             let is_over = state.closed.is_some_and(|until| now >= until);
@@ -215,13 +211,7 @@ impl Shared {
                     let errors = state.take(tenant);
                     return Some((tenant, errors));
                 }
-                Some((due, _)) => {
-                    state = self
-                        .changed
-                        .wait_timeout(state, due - now)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
+                Some((due, _)) => state = self.changed.wait(state, due),
                 None => {
                     state.is_writing = false;
                     return None;
@@ -232,7 +222,7 @@ impl Shared {
 
     /// Puts back what could not be written, behind nothing that came since.
     fn put_back(&self, tenant: TenantId, errors: VecDeque<Noted>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed.is_none() {
             let since = state.take(tenant);
             state.due.retain(|(_, other)| *other != tenant);

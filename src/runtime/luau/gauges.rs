@@ -4,13 +4,14 @@
 //! nobody else makes, or a lock that is the executor's own and nearly never contended.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::io::Asked;
 use crate::base::limits::BUSIEST_TOLD;
 use crate::base::metrics::{Counter, Histogram};
+use crate::base::sync::Lock;
 use crate::dispatch::busiest::Busiest;
 use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
 
@@ -19,7 +20,7 @@ use crate::wire::data::{Budget, DbCall, RuntimeFigures, TenantId};
 pub(super) struct Gauges {
     /// VMs alive, by tenant: while a template changes one may have two. Touched when a VM is made
     /// and when it ends.
-    vms: Mutex<HashMap<TenantId, u32>>,
+    vms: Lock<HashMap<TenantId, u32>>,
     waiting_events: AtomicU64,
     coroutines: AtomicU64,
     events: Counter,
@@ -36,7 +37,7 @@ pub(super) struct Gauges {
     /// By running time.
     busiest: Busiest,
     db: [DbCounts; DbCall::ALL.len()],
-    activity: Mutex<Activity>,
+    activity: Lock<Activity>,
 }
 
 /// Calls to the database of one kind.
@@ -71,11 +72,11 @@ struct Running {
 
 impl Gauges {
     pub(super) fn vm_made(&self, tenant: TenantId) {
-        *self.lock_vms().entry(tenant).or_default() += 1;
+        *self.vms.lock().entry(tenant).or_default() += 1;
     }
 
     pub(super) fn vm_closed(&self, tenant: TenantId) {
-        let mut vms = self.lock_vms();
+        let mut vms = self.vms.lock();
         if let Some(count) = vms.get_mut(&tenant) {
             *count -= 1;
             if *count == 0 {
@@ -157,12 +158,12 @@ impl Gauges {
 
     /// VMs alive.
     pub(super) fn vms(&self) -> u64 {
-        self.lock_vms().values().map(|count| u64::from(*count)).sum()
+        self.vms.lock().values().map(|count| u64::from(*count)).sum()
     }
 
     /// Whether a tenant has a VM.
     pub(super) fn has_vm(&self, tenant: TenantId) -> bool {
-        self.lock_vms().contains_key(&tenant)
+        self.vms.lock().contains_key(&tenant)
     }
 
     /// Events started so far.
@@ -201,45 +202,39 @@ impl Gauges {
 
     /// The executor is at the top of its loop and has work.
     pub(super) fn at_loop(&self, now: Instant) {
-        self.lock().away_since = Some(now);
+        self.activity.lock().away_since = Some(now);
     }
 
     /// The executor waits for work.
     pub(super) fn idle(&self) {
-        *self.lock() = Activity::default();
+        *self.activity.lock() = Activity::default();
     }
 
     /// An event is about to run; it has done so without a pause since `since`, preemptions aside.
     pub(super) fn run(&self, tenant: TenantId, event: &Arc<str>, since: Instant) {
-        self.lock().running = Some(Running { tenant, event: event.clone(), since });
+        self.activity.lock().running = Some(Running { tenant, event: event.clone(), since });
     }
 
     /// What ran has paused or ended.
     pub(super) fn pause(&self) {
-        self.lock().running = None;
+        self.activity.lock().running = None;
     }
 
     /// How long the executor has been away from its loop.
     pub(super) fn away_for(&self, now: Instant) -> Duration {
-        self.lock().away_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        self.activity
+            .lock()
+            .away_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// What runs, and for how long without a pause.
     pub(super) fn running(&self, now: Instant) -> Option<(TenantId, String, Duration)> {
-        let running = self.lock().running.clone()?;
+        let running = self.activity.lock().running.clone()?;
         Some((
             running.tenant,
             running.event.to_string(),
             now.saturating_duration_since(running.since),
         ))
-    }
-
-    // Plain values change under these locks, so poison means nothing.
-    fn lock_vms(&self) -> MutexGuard<'_, HashMap<TenantId, u32>> {
-        self.vms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Activity> {
-        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

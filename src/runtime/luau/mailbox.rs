@@ -6,8 +6,8 @@
 //! executor owns what it takes out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::io::IoDone;
@@ -15,6 +15,7 @@ use super::ticker::Tick;
 use crate::base::error::DispatchError;
 use crate::base::limits::{EXECUTOR_INBOX_MAX, EXECUTOR_JOBS_MAX_BYTES};
 use crate::base::spin::Spin;
+use crate::base::sync::{Lock, Signal};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::TenantId;
 
@@ -37,10 +38,10 @@ static EXECUTORS: Spin = Spin::new();
 pub(super) struct Mailbox {
     /// Tells what runs that work has come.
     tick: Tick,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Limit: `EXECUTOR_JOBS_MAX_BYTES`; less in tests.
     jobs_max_bytes: usize,
-    arrived: Condvar,
+    arrived: Signal,
     /// Mirrors "the queue is not empty", so that a busy executor need not lock to find nothing.
     filled: AtomicBool,
 }
@@ -66,9 +67,9 @@ impl Mailbox {
     pub(super) fn new(tick: Tick) -> Self {
         Self {
             tick,
-            state: Mutex::default(),
+            state: Lock::default(),
             jobs_max_bytes: EXECUTOR_JOBS_MAX_BYTES,
-            arrived: Condvar::new(),
+            arrived: Signal::new(),
             filled: AtomicBool::new(false),
         }
     }
@@ -76,7 +77,7 @@ impl Mailbox {
     /// Puts a job in. A full or closed inbox answers it at once.
     pub(super) fn submit(&self, tenant: TenantId, request_id: RequestId, job: Job, answer: Answer) {
         let bytes = job.bytes();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_full = state.jobs >= EXECUTOR_INBOX_MAX
             || (state.bytes > 0 && state.bytes.saturating_add(bytes) > self.jobs_max_bytes);
         let refusal = if state.closed {
@@ -98,7 +99,7 @@ impl Mailbox {
 
     /// Gives a job up, if it is under way.
     pub(super) fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed || !state.remove(request_id) {
             return Cancelled::Unknown;
         }
@@ -108,7 +109,7 @@ impl Mailbox {
 
     /// Tells that a tenant's own template may have changed.
     pub(super) fn template_changed(&self, tenant: TenantId) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Once is enough: what is told of is read after it was taken out.
         if !state.closed && state.changed.insert(tenant) {
             self.push(state, Message::Template { tenant });
@@ -118,7 +119,7 @@ impl Mailbox {
     /// Delivers the result of an operation; never refused, because operations under way are
     /// bounded.
     pub(super) fn done(&self, done: IoDone) {
-        let state = self.lock();
+        let state = self.state.lock();
         if !state.closed {
             self.push(state, Message::Io(done));
         }
@@ -129,7 +130,7 @@ impl Mailbox {
         if answered.is_empty() && !self.filled.load(Ordering::Acquire) {
             return;
         }
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.forget(answered);
         self.take_from(&mut state, into);
     }
@@ -145,29 +146,21 @@ impl Mailbox {
         into: &mut VecDeque<Message>,
         answered: &mut Vec<RequestId>,
     ) {
-        self.lock().forget(answered);
+        self.state.lock().forget(answered);
         // A closed inbox and a deadline are noticed below: both can wait that long.
         EXECUTORS.wait(|| self.filled.load(Ordering::Acquire));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.waiting = true;
-        while state.queue.is_empty() && !state.closed {
-            state = match deadline
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()))
-            {
-                None => self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => break,
-                Some(left) => {
-                    self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
+        state = self
+            .arrived
+            .wait_until(state, deadline, |state| !state.queue.is_empty() || state.closed);
         state.waiting = false;
         self.take_from(&mut state, into);
     }
 
     /// Refuses everything from now on and wakes the executor.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
         state.under_way.clear();
         state.bytes = 0;
@@ -176,7 +169,7 @@ impl Mailbox {
 
     /// Jobs that have no answer yet.
     pub(super) fn under_way(&self) -> usize {
-        self.lock().under_way.len()
+        self.state.lock().under_way.len()
     }
 
     fn push(&self, mut state: MutexGuard<'_, State>, message: Message) {
@@ -196,10 +189,6 @@ impl Mailbox {
         state.jobs = 0;
         state.changed.clear();
         self.filled.store(false, Ordering::Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -57,8 +57,8 @@ mod vm;
 
 use std::fmt;
 use std::io::Error as IoError;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
@@ -71,6 +71,7 @@ pub use self::templates::{Finding, check, check_file, check_source};
 use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
+use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
@@ -103,7 +104,7 @@ impl std::error::Error for StartError {}
 /// The runtime. Dropping it shuts it down.
 pub struct LuauRuntime {
     executors: Vec<Handle>,
-    threads: Mutex<Vec<OwnedThread>>,
+    threads: Lock<Vec<OwnedThread>>,
     ticker: Ticker,
     io: IoPool,
     errors: ErrorLog,
@@ -166,7 +167,7 @@ impl LuauRuntime {
         });
         let executors = executors.collect();
         // From here on whatever was started is stopped by the drop of the runtime.
-        let threads = Mutex::default();
+        let threads = Lock::default();
         let mut runtime = Self {
             executors,
             threads,
@@ -194,7 +195,7 @@ impl LuauRuntime {
             let name = format!("{thread_prefix}-ex{number}");
             let on_exit = on_broken.watch(&name);
             let thread = spawn_watched(name, move || executor::run(parts), on_exit);
-            runtime.threads().push(thread.map_err(StartError::Thread)?);
+            runtime.threads.lock().push(thread.map_err(StartError::Thread)?);
         }
         if let (true, TemplateSource::Directory(directory)) = (reload, source) {
             let name = format!("{thread_prefix}-watch");
@@ -217,10 +218,6 @@ impl LuauRuntime {
         mixed ^= mixed >> 31;
         // The remainder is below the number of executors, which fits.
         &self.executors[(mixed % self.executors.len() as u64) as usize]
-    }
-
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<OwnedThread>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -276,7 +273,7 @@ impl TemplateRuntime for LuauRuntime {
         self.executors.iter().for_each(|executor| executor.mailbox.close());
         // 3. The executors answer what is left and close the VMs. Ticks come from here too: it may
         //    be the ticker that is broken.
-        let threads = std::mem::take(&mut *self.threads());
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             while !thread.wait_until(Instant::now() + STOP_TICK) {
                 self.ticker.tick();

@@ -8,11 +8,12 @@
 //! while it is parked, and [`Ticker::stop`].
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::limits::TICKER_LINGER;
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn_watched};
 
 use super::config::OnBroken;
@@ -21,7 +22,7 @@ use super::config::OnBroken;
 #[derive(Debug)]
 pub(super) struct Ticker {
     shared: Arc<Shared>,
-    thread: Mutex<Option<OwnedThread>>,
+    thread: Lock<Option<OwnedThread>>,
 }
 
 /// An executor's end: the signals for what it runs.
@@ -33,7 +34,7 @@ pub(super) struct Tick {
 
 /// What a signal says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(super) enum TurnSignal {
     /// Nothing.
     None,
     /// A slice is over.
@@ -59,8 +60,8 @@ struct Flags {
 struct Shared {
     executors: Vec<Arc<Flags>>,
     parked: AtomicBool,
-    stopped: Mutex<bool>,
-    wake: Condvar,
+    stopped: Lock<bool>,
+    wake: Signal,
 }
 
 impl Ticker {
@@ -77,8 +78,8 @@ impl Ticker {
         let shared = Arc::new(Shared {
             executors: (0..executors).map(|_| Arc::default()).collect(),
             parked: AtomicBool::new(false),
-            stopped: Mutex::new(false),
-            wake: Condvar::new(),
+            stopped: Lock::new(false),
+            wake: Signal::new(),
         });
         let ticks = shared
             .executors
@@ -88,7 +89,7 @@ impl Ticker {
         let ticking = shared.clone();
         let run = move || ticking.run(slice.max(Duration::from_micros(20)));
         let thread = spawn_watched(name, run, on_broken.watch(name))?;
-        Ok((Self { shared, thread: Mutex::new(Some(thread)) }, ticks))
+        Ok((Self { shared, thread: Lock::new(Some(thread)) }, ticks))
     }
 
     /// As [`Ticker::start_watched`], for tests that would notice themselves.
@@ -110,9 +111,9 @@ impl Ticker {
 
     /// Ends the thread and joins it.
     pub(super) fn stop(&self) {
-        *lock(&self.shared.stopped) = true;
+        *self.shared.stopped.lock() = true;
         self.shared.wake.notify_all();
-        drop(lock(&self.thread).take());
+        drop(self.thread.lock().take());
     }
 }
 
@@ -125,11 +126,11 @@ impl Tick {
     }
 
     /// Takes the signal.
-    pub(super) fn take(&self) -> Signal {
+    pub(super) fn take(&self) -> TurnSignal {
         match self.flags.signal.swap(0, Ordering::Relaxed) {
-            0 => Signal::None,
-            DUE => Signal::Due,
-            _ => Signal::Wanted,
+            0 => TurnSignal::None,
+            DUE => TurnSignal::Due,
+            _ => TurnSignal::Wanted,
         }
     }
 
@@ -154,7 +155,7 @@ impl Tick {
         if self.shared.parked.load(Ordering::SeqCst) {
             // Under the lock, so that the notification cannot fall between the ticker's last look
             // and its wait.
-            let _stopped = lock(&self.shared.stopped);
+            let _stopped = self.shared.stopped.lock();
             self.shared.wake.notify_all();
         }
     }
@@ -167,20 +168,19 @@ impl Tick {
 
 impl Shared {
     fn run(&self, slice: Duration) {
-        let mut stopped = lock(&self.stopped);
+        let mut stopped = self.stopped.lock();
         let mut idle_for = Duration::ZERO;
         while !*stopped {
             if idle_for >= TICKER_LINGER {
                 self.parked.store(true, Ordering::SeqCst);
                 if !self.any_busy() {
-                    stopped = self.wake.wait(stopped).unwrap_or_else(PoisonError::into_inner);
+                    stopped = self.wake.wait(stopped, None);
                 }
                 self.parked.store(false, Ordering::SeqCst);
                 idle_for = Duration::ZERO;
                 continue;
             }
-            stopped =
-                self.wake.wait_timeout(stopped, slice).unwrap_or_else(PoisonError::into_inner).0;
+            stopped = self.wake.wait(stopped, Instant::now() + slice);
             let mut is_busy = false;
             for flags in self.executors.iter().filter(|flags| flags.busy.load(Ordering::SeqCst)) {
                 flags.signal.fetch_or(DUE, Ordering::Relaxed);
@@ -195,14 +195,8 @@ impl Shared {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn wait_for(what: impl Fn() -> bool) {
@@ -218,7 +212,7 @@ mod tests {
         let (ticker, ticks) = Ticker::start("tick", 2, Duration::from_micros(100)).expect("start");
         ticks[0].busy();
         for _ in 0..3 {
-            wait_for(|| ticks[0].take() == Signal::Due);
+            wait_for(|| ticks[0].take() == TurnSignal::Due);
         }
         assert!(!ticks[1].has_signal());
         ticker.stop();
@@ -229,11 +223,11 @@ mod tests {
         let (ticker, ticks) = Ticker::start("tick", 1, Duration::from_secs(60)).expect("start");
         ticks[0].start_turn(false);
         ticks[0].work_came();
-        assert_eq!(ticks[0].take(), Signal::None);
+        assert_eq!(ticks[0].take(), TurnSignal::None);
         ticks[0].start_turn(true);
         ticks[0].work_came();
-        assert_eq!(ticks[0].take(), Signal::Wanted);
-        assert_eq!(ticks[0].take(), Signal::None);
+        assert_eq!(ticks[0].take(), TurnSignal::Wanted);
+        assert_eq!(ticks[0].take(), TurnSignal::None);
         ticker.stop();
     }
 

@@ -3,26 +3,27 @@
 //! Who uses them keeps the ones that it began with, and looks at the edition before each event: a
 //! load of an atomic. Shared by the executors and whoever watches the template directory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Templates;
+use crate::base::sync::Lock;
 
 /// Where executors find the templates.
 #[derive(Debug)]
 pub(in crate::runtime::luau) struct Shelf {
-    current: RwLock<Arc<Templates>>,
+    current: Lock<Arc<Templates>>,
     edition: AtomicU64,
 }
 
 impl Shelf {
     pub(in crate::runtime::luau) fn new(templates: Templates) -> Self {
-        Self { current: RwLock::new(Arc::new(templates)), edition: AtomicU64::new(0) }
+        Self { current: Lock::new(Arc::new(templates)), edition: AtomicU64::new(0) }
     }
 
     /// The templates.
     pub(in crate::runtime::luau) fn current(&self) -> Arc<Templates> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.lock().clone()
     }
 
     /// A number that has changed if templates, also tenants' own, may have changed.
@@ -32,7 +33,7 @@ impl Shelf {
 
     /// Replaces the templates.
     pub(in crate::runtime::luau) fn replace(&self, templates: Templates) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(templates);
+        *self.current.lock() = Arc::new(templates);
         self.doubt();
     }
 

@@ -12,19 +12,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Shelf, Templates, source::is_module};
 use crate::base::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
+use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn};
 use crate::runtime::luau::config::TemplateSource;
 
 /// A watch that runs.
 #[derive(Debug)]
 pub(in crate::runtime::luau) struct Watch {
-    running: Mutex<Option<(Sender<()>, OwnedThread)>>,
+    running: Lock<Option<(Sender<()>, OwnedThread)>>,
 }
 
 impl Watch {
@@ -50,7 +51,7 @@ impl Watch {
             is_readable: true,
         };
         let thread = spawn(thread_name, move || watch.run(&stop_rx))?;
-        Ok(Self { running: Mutex::new(Some((stop_tx, thread))) })
+        Ok(Self { running: Lock::new(Some((stop_tx, thread))) })
     }
 
     /// Ends the watch and joins its thread.
@@ -58,7 +59,7 @@ impl Watch {
     /// # Blocks
     /// While templates that are being read are compiled.
     pub(in crate::runtime::luau) fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = self.running.lock().take();
         if let Some((stop_tx, thread)) = running {
             drop(stop_tx);
             thread.join();

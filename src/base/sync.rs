@@ -1,0 +1,126 @@
+//! Locks and what waits for a change under one.
+//!
+//! A panic poisons a [`Mutex`]; [`Lock`] goes on nevertheless. Under every lock of this crate plain
+//! values are replaced whole and no foreign code runs, so a panic cannot leave them half changed,
+//! and each thread that panics is reported by its owner.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A [`Mutex`] that does not care for poison.
+#[derive(Debug, Default)]
+pub struct Lock<T>(Mutex<T>);
+
+impl<T> Lock<T> {
+    /// A lock around a value.
+    pub const fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Blocks
+    /// While another thread holds it.
+    #[inline]
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes threads that wait for a change of what a [`Lock`] holds.
+#[derive(Debug, Default)]
+pub struct Signal(Condvar);
+
+impl Signal {
+    /// A signal that no thread waits for yet.
+    pub const fn new() -> Self {
+        Self(Condvar::new())
+    }
+
+    /// Wakes one thread that waits.
+    #[inline]
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes every thread that waits.
+    #[inline]
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Waits once; the caller looks whether the change that it waits for has come.
+    ///
+    /// # Blocks
+    /// Until the signal is given, until the deadline if there is one, or, rarely, for no reason.
+    #[inline]
+    pub fn wait<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: impl Into<Option<Instant>>,
+    ) -> MutexGuard<'a, T> {
+        match deadline.into() {
+            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+
+    /// Waits until the condition holds; after the deadline the caller looks whether it does.
+    ///
+    /// # Blocks
+    /// Until then. Each change of the condition has to give the signal.
+    #[inline]
+    pub fn wait_until<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        deadline: impl Into<Option<Instant>>,
+        mut condition: impl FnMut(&mut T) -> bool,
+    ) -> MutexGuard<'a, T> {
+        let deadline = deadline.into();
+        while !condition(&mut guard) && deadline.is_none_or(|at| Instant::now() < at) {
+            guard = self.wait(guard, deadline);
+        }
+        guard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::thread::spawn;
+
+    #[test]
+    fn a_lock_whose_holder_panicked_is_taken_nevertheless() {
+        let lock = Arc::new(Lock::new(1));
+        let taken = lock.clone();
+        let thread = spawn("panics", move || {
+            let _guard = taken.lock();
+            panic!("under the lock");
+        });
+        assert_eq!(thread.expect("a thread").join(), None::<()>);
+        assert_eq!(*lock.lock(), 1);
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_condition_or_its_deadline() {
+        let shared = Arc::new((Lock::new(false), Signal::new()));
+        let early = shared.1.wait_until(shared.0.lock(), Instant::now(), |is_set| *is_set);
+        assert!(!*early, "the deadline has passed");
+        drop(early);
+        let soon = Instant::now() + Duration::from_millis(2);
+        assert!(!*shared.1.wait_until(shared.0.lock(), soon, |is_set| *is_set));
+        let setting = shared.clone();
+        let thread = spawn("sets", move || {
+            *setting.0.lock() = true;
+            setting.1.notify_all();
+        });
+        assert!(*shared.1.wait_until(shared.0.lock(), None, |is_set| *is_set));
+        assert_eq!(thread.expect("a thread").join(), Some(()));
+    }
+}
