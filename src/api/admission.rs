@@ -6,10 +6,11 @@
 //! for fit however many large ones there are.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::error::{ApiError, Code};
 use crate::base::limits::API_SMALL_BYTES;
+use crate::base::sync::Lock;
 use crate::wire::data::TenantId;
 
 /// The places and bytes that are taken, and their bounds.
@@ -18,7 +19,7 @@ pub(super) struct Admission {
     bounds: Amounts,
     /// Of one tenant.
     share: Amounts,
-    taken: Mutex<Taken>,
+    taken: Lock<Taken>,
 }
 
 /// Places and bytes.
@@ -62,7 +63,7 @@ impl From<Full> for ApiError {
 
 impl Admission {
     pub(super) fn new(bounds: Amounts, share: Amounts) -> Self {
-        Self { bounds, share, taken: Mutex::default() }
+        Self { bounds, share, taken: Lock::default() }
     }
 
     /// A place for a request with a body of `bytes`, if there is one.
@@ -72,7 +73,7 @@ impl Admission {
         bytes: u64,
     ) -> Result<Permit, Full> {
         let has = Amounts { places: 1, bytes: counted(bytes), answer_bytes: 0 };
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         self.check(&taken, tenant, has.places, |amounts| amounts.places)?;
         self.check(&taken, tenant, has.bytes, |amounts| amounts.bytes)?;
         taken.change(tenant, Amounts::default(), has);
@@ -97,11 +98,6 @@ impl Admission {
         let held = tenant.and_then(|tenant| taken.tenants.get(&tenant)).map_or(0, of);
         let is_within = held == 0 || held <= left && held + more <= of(&self.share);
         if is_within { Ok(()) } else { Err(Full::Tenant) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Nothing under this lock can panic half way.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,7 +128,7 @@ impl Permit {
     pub(super) fn expect_body(&mut self, bytes: u64) -> Result<(), Full> {
         let admission = Arc::clone(&self.admission);
         let after = Amounts { bytes: counted(bytes).max(self.has.bytes), ..self.has };
-        let mut taken = admission.lock();
+        let mut taken = admission.taken.lock();
         admission
             .check(&taken, self.tenant, after.bytes - self.has.bytes, |amounts| amounts.bytes)?;
         taken.change(self.tenant, self.has, after);
@@ -145,7 +141,7 @@ impl Permit {
     pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), Full> {
         self.settle_answer(0);
         let (admission, after) = (Arc::clone(&self.admission), counted(bytes as u64));
-        let mut taken = admission.lock();
+        let mut taken = admission.taken.lock();
         admission.check(&taken, self.tenant, after, |amounts| amounts.answer_bytes)?;
         self.set_answer(&mut taken, after);
         Ok(())
@@ -155,7 +151,7 @@ impl Permit {
     /// same: its request was carried out, and its caller is to learn of it.
     pub(super) fn settle_answer(&mut self, bytes: usize) {
         let admission = Arc::clone(&self.admission);
-        self.set_answer(&mut admission.lock(), counted(bytes as u64));
+        self.set_answer(&mut admission.taken.lock(), counted(bytes as u64));
     }
 
     fn set_answer(&mut self, taken: &mut Taken, answer_bytes: u64) {
@@ -172,7 +168,7 @@ fn counted(bytes: u64) -> u64 {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.lock().change(self.tenant, self.has, Amounts::default());
+        self.admission.taken.lock().change(self.tenant, self.has, Amounts::default());
     }
 }
 
@@ -201,7 +197,7 @@ mod tests {
         drop(large);
         assert_eq!(admission.admit(None, 9 * LARGE).expect_err("too many bytes"), Full::All);
         drop(small);
-        assert_eq!(*admission.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), Taken::default());
     }
 
     #[test]
@@ -215,7 +211,7 @@ mod tests {
         assert_eq!(admission.admit(guild(2), LARGE).expect_err("more bytes"), Full::Tenant);
         held.push(admission.admit(guild(2), 1).expect("a small body is not counted"));
         drop(held);
-        assert_eq!(*admission.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), Taken::default());
     }
 
     #[test]
@@ -251,6 +247,6 @@ mod tests {
         first.settle_answer(large(10));
         assert_eq!(second.expect_answer(large(90)), Ok(()));
         drop((first, second, third));
-        assert_eq!(*admission.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), Taken::default());
     }
 }

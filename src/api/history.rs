@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::Api;
 use super::status::{self, Counted};
 use crate::base::limits::{STATUS_HISTORY_INTERVAL, STATUS_HISTORY_SAMPLES};
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 
 /// What all workers had done at one moment, as if they were one.
@@ -52,24 +53,19 @@ impl Sample {
 
 /// The samples, the oldest first. Bound: [`STATUS_HISTORY_SAMPLES`].
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<VecDeque<Sample>>);
+pub(super) struct History(Lock<VecDeque<Sample>>);
 
 impl History {
     pub(super) fn list(&self) -> Vec<Sample> {
-        self.lock().iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 
     fn push(&self, sample: Sample) {
-        let mut samples = self.lock();
+        let mut samples = self.0.lock();
         if samples.len() >= STATUS_HISTORY_SAMPLES {
             samples.pop_front();
         }
         samples.push_back(sample);
-    }
-
-    // Samples come and go whole, so poison means nothing.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Sample>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The requests that wait for an answer, so that the end of the API ends their waits too.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use crate::base::sync::Lock;
 use crate::dispatch::{RequestId, Slot};
 
 /// What is waited for, by job; none once the API has ended.
 #[derive(Debug)]
-pub(super) struct Waits(Mutex<Option<HashMap<RequestId, Arc<Slot>>>>);
+pub(super) struct Waits(Lock<Option<HashMap<RequestId, Arc<Slot>>>>);
 
 /// A wait, which ends when this is dropped.
 pub(super) struct Wait<'w> {
@@ -18,36 +19,31 @@ pub(super) struct Wait<'w> {
 impl Waits {
     /// Nobody waits.
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Some(HashMap::new())))
+        Self(Lock::new(Some(HashMap::new())))
     }
 
     /// Notes a wait; `None`: the API has ended, and nobody is to begin one.
     pub(super) fn begin(&self, request_id: RequestId, slot: &Arc<Slot>) -> Option<Wait<'_>> {
-        self.lock().as_mut()?.insert(request_id, slot.clone());
+        self.0.lock().as_mut()?.insert(request_id, slot.clone());
         Some(Wait { waits: self, request_id })
     }
 
     /// Ends all waits, and lets none begin.
     pub(super) fn end(&self) {
-        for slot in self.lock().take().into_iter().flat_map(HashMap::into_values) {
+        for slot in self.0.lock().take().into_iter().flat_map(HashMap::into_values) {
             slot.give_up();
         }
     }
 
     /// Whether they have been ended.
     pub(super) fn are_over(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    // Waits are noted and forgotten whole under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<RequestId, Arc<Slot>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().is_none()
     }
 }
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if let Some(waiting) = self.waits.lock().as_mut() {
+        if let Some(waiting) = self.waits.0.lock().as_mut() {
             waiting.remove(&self.request_id);
         }
     }

@@ -1,10 +1,13 @@
 //! Locks and what waits for a change under one.
 //!
-//! A panic poisons a [`Mutex`]; [`Lock`] goes on nevertheless. Under every lock of this crate plain
-//! values are replaced whole and no foreign code runs, so a panic cannot leave them half changed,
-//! and each thread that panics is reported by its owner.
+//! A panic of the holder poisons a [`Mutex`] or an [`RwLock`]; [`Lock`] and [`SharedLock`] go on
+//! nevertheless. What they hold in this crate is changed by steps that do not panic half way, and
+//! the owner of a thread that panics reports it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    TryLockError,
+};
 use std::time::Instant;
 
 /// A [`Mutex`] that does not care for poison.
@@ -24,6 +27,44 @@ impl<T> Lock<T> {
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock unless another thread holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// An [`RwLock`] that does not care for poison.
+#[derive(Debug, Default)]
+pub struct SharedLock<T>(RwLock<T>);
+
+impl<T> SharedLock<T> {
+    /// A lock around a value.
+    pub const fn new(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
+    /// Takes the lock together with other readers.
+    ///
+    /// # Blocks
+    /// While a writer holds it or waits for it.
+    #[inline]
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock alone.
+    ///
+    /// # Blocks
+    /// While another thread holds it.
+    #[inline]
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

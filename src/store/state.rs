@@ -6,7 +6,7 @@
 //! called from any thread.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::backup::Export;
 use super::measured::Measured;
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::base::error::DbError;
 use crate::base::random;
+use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::worker_for;
 use crate::wire::data::{
     EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp,
@@ -77,7 +78,7 @@ pub struct DbState {
     store: Measured,
     options: DbOptions,
     states: States,
-    template_listener: RwLock<Option<TemplateListener>>,
+    template_listener: SharedLock<Option<TemplateListener>>,
 }
 
 impl DbState {
@@ -94,7 +95,7 @@ impl DbState {
             store,
             options,
             states: States::new(states),
-            template_listener: RwLock::default(),
+            template_listener: SharedLock::default(),
         })
     }
 
@@ -113,14 +114,13 @@ impl DbState {
 
     /// The listener for every tenant whose own template may have changed from now on.
     pub fn on_template(&self, listener: TemplateListener) {
-        *self.template_listener.write().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+        *self.template_listener.write() = Some(listener);
     }
 
     /// Tells of a changed template, if that is what a write may have changed.
     fn tell_of_template(&self, tenant: TenantId, written: &Result<(), DbError>) {
         if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
-            && let Some(listener) =
-                &*self.template_listener.read().unwrap_or_else(PoisonError::into_inner)
+            && let Some(listener) = &*self.template_listener.read()
         {
             listener(tenant);
         }
@@ -359,9 +359,9 @@ impl fmt::Debug for DbState {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use super::*;
+    use crate::base::sync::Lock;
     use crate::store::memory::MemoryStore;
     use crate::wire::data::EncodedJson;
 
@@ -405,15 +405,15 @@ mod tests {
     #[test]
     fn the_listener_hears_of_each_state_as_it_is_stored() {
         let db = db();
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Lock::new(Vec::new()));
         let hear = Arc::clone(&heard);
         db.on_tenant_state(Box::new(move |tenant, state| {
-            hear.lock().expect("not poisoned").push((tenant, state.clone()));
+            hear.lock().push((tenant, state.clone()));
         }));
         let tenant = TenantId::Guild(1);
         db.set_tenant_state(tenant, &state(&["B", "A"])).expect("set");
         assert!(db.set_tenant_state(tenant, &state(&["\0"])).is_err());
-        let heard = heard.lock().expect("not poisoned");
+        let heard = heard.lock();
         assert_eq!(*heard, [(tenant, state(&["A", "B"]))]);
         assert_eq!(db.tenant_state(tenant), Some(Arc::new(state(&["A", "B"]))));
     }
@@ -421,21 +421,21 @@ mod tests {
     #[test]
     fn the_listener_hears_of_templates_and_of_no_other_record() {
         let db = db();
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Lock::new(Vec::new()));
         let hear = Arc::clone(&heard);
-        db.on_template(Box::new(move |tenant| hear.lock().expect("not poisoned").push(tenant)));
+        db.on_template(Box::new(move |tenant| hear.lock().push(tenant)));
         let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
         let set = |key: &str, scopes: &[&str]| {
             db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value)
                 .expect("set");
-            std::mem::take(&mut *heard.lock().expect("not poisoned"))
+            std::mem::take(&mut *heard.lock())
         };
         assert_eq!(set("main", &["template"]), [tenant]);
         assert_eq!(set("other", &["template"]), []);
         assert_eq!(set("main", &["other"]), []);
         assert_eq!(set("main", &["template", "other"]), []);
         db.kv_delete(tenant, Scopes::new(["template"]), "main".to_owned()).expect("deleted");
-        assert_eq!(*heard.lock().expect("not poisoned"), [tenant]);
+        assert_eq!(*heard.lock(), [tenant]);
         assert!(db.kv_set(tenant, Scopes::new(["template"]), "\0".to_owned(), &value).is_err());
     }
 
@@ -481,13 +481,11 @@ mod tests {
         db.set_tenant_state(with, &starts).expect("set");
         let workers = db.tenant_states(Caller { worker_id: 0, workers: 1 });
         assert_eq!(*workers[0].1, state(&["B"]), "a banned tenant is not started with its worker");
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::new(Lock::new(Vec::new()));
         let hear = Arc::clone(&told);
-        db.on_tenant_state(Box::new(move |_, state| {
-            hear.lock().expect("not poisoned").push(state.clone())
-        }));
+        db.on_tenant_state(Box::new(move |_, state| hear.lock().push(state.clone())));
         db.set_standing(with, Standing::Good).expect("lifted");
-        assert_eq!(*told.lock().expect("not poisoned"), [starts]);
+        assert_eq!(*told.lock(), [starts]);
         db.set_tenant_state(with, &state(&["B"])).expect("set");
         assert_eq!(db.tenant_state(with), Some(Arc::new(state(&["B"]))));
     }

@@ -5,11 +5,12 @@
 //! each time. Owned by [`super::DbState`]; called from any thread.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::measured::Measured;
 use super::{Operation, Revision, Standing, StoredState};
+use crate::base::sync::{Lock, SharedLock};
 use crate::wire::data::{ON_STARTUP, TenantId, TenantState};
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not
@@ -24,11 +25,11 @@ pub type TemplateListener = Box<dyn Fn(TenantId) + Send + Sync>;
 #[derive(Default)]
 pub(super) struct States {
     /// Read often; written only while [`States::listener`] is held.
-    cached: RwLock<HashMap<TenantId, Cached>>,
+    cached: SharedLock<HashMap<TenantId, Cached>>,
     /// Held while a change is published, so that the cache and the listener see changes in one
     /// order.
-    listener: Mutex<Option<StateListener>>,
-    doubts: Mutex<Doubts>,
+    listener: Lock<Option<StateListener>>,
+    doubts: Lock<Doubts>,
     has_doubts: AtomicBool,
 }
 
@@ -76,15 +77,15 @@ impl States {
             ..Cached::default()
         };
         let cached = stored.into_iter().map(|(tenant, stored)| (tenant, cached(stored))).collect();
-        Self { cached: RwLock::new(cached), ..Self::default() }
+        Self { cached: SharedLock::new(cached), ..Self::default() }
     }
 
     pub(super) fn listen(&self, listener: StateListener) {
-        *self.lock_listener() = Some(listener);
+        *self.listener.lock() = Some(listener);
     }
 
     pub(super) fn get(&self, tenant: TenantId) -> Cached {
-        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        let cached = self.cached.read();
         cached.get(&tenant).cloned().unwrap_or_default()
     }
 
@@ -93,14 +94,14 @@ impl States {
         &self,
         wanted: impl Fn(TenantId) -> bool,
     ) -> Vec<(TenantId, Arc<TenantState>)> {
-        let cached = self.cached.read().unwrap_or_else(PoisonError::into_inner);
+        let cached = self.cached.read();
         let wanted = cached.iter().filter(|(tenant, _)| wanted(**tenant));
         wanted.filter_map(|(tenant, cached)| Some((*tenant, cached.for_worker()?))).collect()
     }
 
     /// Makes a stored state the one that everybody sees, unless a later one is already.
     pub(super) fn publish_state(&self, tenant: TenantId, state: TenantState, revision: Revision) {
-        let listener = self.lock_listener();
+        let listener = self.listener.lock();
         let before = self.get(tenant);
         if before.state_revision < revision {
             let state = Some(Arc::new(state));
@@ -119,7 +120,7 @@ impl States {
         standing: Standing,
         revision: Revision,
     ) {
-        let listener = self.lock_listener();
+        let listener = self.listener.lock();
         let before = self.get(tenant);
         if before.standing_revision < revision {
             let cached = Cached { standing, standing_revision: revision, ..before };
@@ -131,7 +132,7 @@ impl States {
 
     fn put(&self, tenant: TenantId, cached: Cached, listener: Option<&StateListener>) {
         let state = cached.state.clone();
-        self.cached.write().unwrap_or_else(PoisonError::into_inner).insert(tenant, cached);
+        self.cached.write().insert(tenant, cached);
         if let (Some(listener), Some(state)) = (listener, state) {
             listener(tenant, &state);
         }
@@ -139,7 +140,7 @@ impl States {
 
     /// Notes that a write about a tenant had an unknown outcome.
     pub(super) fn doubt(&self, tenant: TenantId) {
-        let mut doubts = self.lock_doubts();
+        let mut doubts = self.doubts.lock();
         doubts.counted += 1;
         let number = doubts.counted;
         doubts.tenants.insert(tenant, number);
@@ -168,14 +169,14 @@ impl States {
             return;
         }
         let doubts: Vec<_> =
-            self.lock_doubts().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
+            self.doubts.lock().tenants.iter().map(|(tenant, number)| (*tenant, *number)).collect();
         for (tenant, number) in doubts.into_iter().filter(|(tenant, _)| is_asked(*tenant)) {
             let before = self.get(tenant).revisions();
             // Not yet open again: the next caller asks.
             let asked = store.ask(Operation::TenantState, |store| store.tenant_state(tenant));
             let Ok(stored) = asked else { return };
             self.settle(tenant, stored.unwrap_or_default(), before);
-            let mut doubts = self.lock_doubts();
+            let mut doubts = self.doubts.lock();
             // Unless there is a newer doubt by now.
             if doubts.tenants.get(&tenant) == Some(&number) {
                 doubts.tenants.remove(&tenant);
@@ -187,7 +188,7 @@ impl States {
     /// Takes over what the store was found to hold, unless something was published since: that is
     /// later, or the same.
     fn settle(&self, tenant: TenantId, stored: StoredState, before: (Revision, Revision)) {
-        let listener = self.lock_listener();
+        let listener = self.listener.lock();
         let cached = self.get(tenant);
         if cached.revisions() == before {
             let state = stored.state.map(Arc::new);
@@ -197,14 +198,6 @@ impl States {
                 listener.as_ref(),
             );
         }
-    }
-
-    fn lock_listener(&self) -> MutexGuard<'_, Option<StateListener>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_doubts(&self) -> MutexGuard<'_, Doubts> {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,11 +244,9 @@ mod tests {
     fn a_write_of_unknown_outcome_is_looked_up_in_the_store() {
         let store = memory();
         let states = States::default();
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Lock::new(Vec::new()));
         let hear = Arc::clone(&heard);
-        states.listen(Box::new(move |_, state| {
-            hear.lock().expect("not poisoned").push(state.clone())
-        }));
+        states.listen(Box::new(move |_, state| hear.lock().push(state.clone())));
         // It was made, and its answer was lost.
         store.set_tenant_state(TENANT, state("MADE")).expect("set");
         store.set_standing(TENANT, Standing::Banned).expect("set");
@@ -266,7 +257,7 @@ mod tests {
             (event(&states).as_deref(), states.get(TENANT).standing),
             (Some("MADE"), Standing::Banned)
         );
-        assert_eq!(*heard.lock().expect("not poisoned"), [state("MADE")]);
+        assert_eq!(*heard.lock(), [state("MADE")]);
         // Settled once and for all.
         store.set_tenant_state(TENANT, state("LATER")).expect("set");
         states.settle_doubts(&measured(&store));

@@ -5,13 +5,14 @@
 //! Deliberately no waiting for room: a caller that gets none says that the store is busy. Any
 //! thread.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use crate::base::sync::Lock;
 use crate::wire::data::{Held, Shares, TenantId};
 
 /// What all that waits takes of a bound.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Weights(Arc<Mutex<Shares>>);
+pub(super) struct Weights(Arc<Lock<Shares>>);
 
 /// A share of a bounded number of bytes, or of places, given back when it is dropped.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Weights {
         bytes: usize,
         limit: usize,
     ) -> Option<Weight> {
-        let mut shares = self.lock();
+        let mut shares = self.0.lock();
         let total = shares.total();
         let has_room = match owner {
             Some(tenant) => shares.has_room(tenant, bytes, limit),
@@ -45,12 +46,7 @@ impl Weights {
 
     /// What all hold together.
     pub(super) fn total(&self) -> Held {
-        self.lock().total()
-    }
-
-    // Plain values only change under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, Shares> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().total()
     }
 }
 
@@ -63,6 +59,6 @@ impl Weight {
 
 impl Drop for Weight {
     fn drop(&mut self) {
-        self.weights.lock().remove(self.owner, self.bytes);
+        self.weights.0.lock().remove(self.owner, self.bytes);
     }
 }

@@ -5,7 +5,7 @@
 //! never blocks but for the lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 mod shop;
 
@@ -16,6 +16,7 @@ use super::{
     FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
 };
 use crate::base::error::DbError;
+use crate::base::sync::SharedLock;
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
@@ -24,7 +25,7 @@ use shop::Shop;
 /// A store in memory.
 #[derive(Default)]
 pub struct MemoryStore {
-    contents: RwLock<Contents>,
+    contents: SharedLock<Contents>,
 }
 
 #[derive(Default)]
@@ -57,12 +58,12 @@ impl MemoryStore {
     }
 
     fn read(&self) -> Result<RwLockReadGuard<'_, Contents>, DbError> {
-        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
+        let contents = self.contents.read();
         if contents.closed { Err(closed()) } else { Ok(contents) }
     }
 
     fn write(&self) -> Result<RwLockWriteGuard<'_, Contents>, DbError> {
-        let contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        let contents = self.contents.write();
         if contents.closed { Err(closed()) } else { Ok(contents) }
     }
 }
@@ -264,7 +265,6 @@ impl Store for MemoryStore {
     }
 
     fn close(&self) {
-        *self.contents.write().unwrap_or_else(PoisonError::into_inner) =
-            Contents { closed: true, ..Contents::default() };
+        *self.contents.write() = Contents { closed: true, ..Contents::default() };
     }
 }

@@ -18,8 +18,8 @@ mod usage;
 mod worker;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ::postgres::Config;
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use export::PostgresExport;
@@ -57,7 +58,7 @@ pub struct PostgresStore {
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
     queue: Arc<Queue>,
-    threads: Mutex<Vec<OwnedThread>>,
+    threads: Lock<Vec<OwnedThread>>,
 }
 
 /// Whether an operation may have changed something by the time its caller stops waiting.
@@ -88,7 +89,7 @@ impl PostgresStore {
             queue_bytes: Weights::default(),
             revisions: Arc::default(),
             queue: Arc::new(Queue::new(count)),
-            threads: Mutex::default(),
+            threads: Lock::default(),
         };
         let mut first = Some(session);
         for number in 0..count {
@@ -96,7 +97,7 @@ impl PostgresStore {
             let session = first.take();
             let thread = thread::spawn(format!("store-pg-{number}"), move || worker.run(session));
             let thread = thread.map_err(|error| OpenError::Unavailable(error.to_string()))?;
-            store.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            store.threads.lock().push(thread);
         }
         Ok(store)
     }
@@ -375,8 +376,7 @@ impl Store for PostgresStore {
 
     fn close(&self) {
         self.queue.close();
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         let deadline = Instant::now() + STORE_WRITE_TIMEOUT;
         for thread in threads {
             if thread.wait_until(deadline) {

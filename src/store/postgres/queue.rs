@@ -7,12 +7,12 @@
 //! connections. Owned by [`super::PostgresStore`]; callers push, the threads of `worker.rs` take.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Access;
 use super::worker::Job;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
+use crate::base::sync::{Lock, Signal};
 use crate::wire::data::TenantId;
 
 /// Whose operation it is.
@@ -27,11 +27,11 @@ type LaneId = (Who, Access);
 
 /// Operations that wait, and how many threads there may be at each lane's.
 pub(super) struct Queue {
-    inner: Mutex<Inner>,
+    inner: Lock<Inner>,
     /// Something may be taken now, or the queue is closed.
-    changed: Condvar,
+    changed: Signal,
     /// The queue is closed: for threads that wait for nothing else.
-    closed: Condvar,
+    closed: Signal,
     reads_at_once: usize,
 }
 
@@ -80,9 +80,9 @@ impl Queue {
         // One is the writer's, and one is left to the others.
         let reads_at_once = threads.saturating_sub(2).max(1);
         Self {
-            inner: Mutex::default(),
-            changed: Condvar::new(),
-            closed: Condvar::new(),
+            inner: Lock::default(),
+            changed: Signal::new(),
+            closed: Signal::new(),
             reads_at_once,
         }
     }
@@ -92,7 +92,7 @@ impl Queue {
     /// # Errors
     /// There is no room, or no thread will take it.
     pub(super) fn push(&self, who: Who, access: Access, job: Box<dyn Job>) -> Result<(), NotTaken> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.is_closed {
             return Err(NotTaken::Closed);
         }
@@ -119,7 +119,7 @@ impl Queue {
     /// # Blocks
     /// Until then, until the queue is closed, and not longer than `until`.
     pub(super) fn take(&self, until: Option<Instant>) -> Next<'_> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         loop {
             if let Some((job, lane)) = inner.pop(|access| self.at_once(access)) {
                 let is_more = !inner.ready.is_empty();
@@ -136,7 +136,7 @@ impl Queue {
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Next::Nothing;
             }
-            inner = wait(&self.changed, inner, until);
+            inner = self.changed.wait(inner, until);
         }
     }
 
@@ -145,52 +145,29 @@ impl Queue {
     /// # Blocks
     /// Not longer than `until`.
     pub(super) fn is_closed_by(&self, until: Instant) -> bool {
-        let mut inner = self.lock();
-        while !inner.is_closed && Instant::now() < until {
-            inner = wait(&self.closed, inner, Some(until));
-        }
-        inner.is_closed
+        self.closed.wait_until(self.inner.lock(), until, |inner| inner.is_closed).is_closed
     }
 
     /// Takes nothing in any more, and wakes everybody.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        self.inner.lock().is_closed = true;
         self.changed.notify_all();
         self.closed.notify_all();
     }
 
     /// Operations that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting
+        self.inner.lock().waiting
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().is_closed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing under this lock can panic half way.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().is_closed
     }
 
     fn at_once(&self, access: Access) -> usize {
         match access {
             Access::Read => self.reads_at_once,
             Access::Write => 1,
-        }
-    }
-}
-
-fn wait<'q>(
-    on: &Condvar,
-    inner: MutexGuard<'q, Inner>,
-    until: Option<Instant>,
-) -> MutexGuard<'q, Inner> {
-    match until {
-        None => on.wait(inner).unwrap_or_else(PoisonError::into_inner),
-        Some(until) => {
-            let left = until.saturating_duration_since(Instant::now());
-            on.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
         }
     }
 }
@@ -234,7 +211,7 @@ impl Inner {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut inner = self.queue.lock();
+        let mut inner = self.queue.inner.lock();
         let Some(lane) = inner.lanes.get_mut(&self.lane) else { return };
         lane.under_way -= 1;
         if lane.under_way == 0 && lane.jobs.is_empty() && !lane.is_ready {
@@ -267,7 +244,7 @@ mod tests {
     const QUIET: Who = Who::Tenant(TenantId::Guild(2));
 
     /// Gives its name when it is dropped.
-    struct Named(u64, Arc<Mutex<Vec<u64>>>, Arc<AtomicBool>);
+    struct Named(u64, Arc<Lock<Vec<u64>>>, Arc<AtomicBool>);
 
     impl Job for Named {
         fn is_wanted(&self) -> bool {
@@ -283,13 +260,13 @@ mod tests {
         }
 
         fn finish(self: Box<Self>, _: Result<(), DbError>) {
-            self.1.lock().expect("not poisoned").push(self.0);
+            self.1.lock().push(self.0);
         }
     }
 
     struct Bench {
         queue: Queue,
-        finished: Arc<Mutex<Vec<u64>>>,
+        finished: Arc<Lock<Vec<u64>>>,
         is_wanted: Arc<AtomicBool>,
     }
 
@@ -312,7 +289,7 @@ mod tests {
             match self.queue.take(Some(Instant::now())) {
                 Next::Job(job, turn) => {
                     job.finish(Ok(()));
-                    Some((*self.finished.lock().expect("not poisoned").last()?, turn))
+                    Some((*self.finished.lock().last()?, turn))
                 }
                 Next::Nothing | Next::End => None,
             }
@@ -332,7 +309,7 @@ mod tests {
             drop(turn);
         }
         assert!(
-            bench.take().is_none() && bench.queue.lock().lanes.is_empty(),
+            bench.take().is_none() && bench.queue.inner.lock().lanes.is_empty(),
             "nothing is left behind"
         );
     }
@@ -397,7 +374,7 @@ mod tests {
             }
         });
         assert!(Instant::now() < far, "whoever waits is woken");
-        assert_eq!(*bench.finished.lock().expect("not poisoned"), [0, 1, 2]);
+        assert_eq!(*bench.finished.lock(), [0, 1, 2]);
         assert!(bench.queue.is_closed_by(far));
     }
 }

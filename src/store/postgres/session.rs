@@ -11,7 +11,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -24,6 +24,7 @@ use crate::base::limits::{
     POSTGRES_CONNECT_TIMEOUT, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX, POSTGRES_SILENCE_MAX,
     POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
 };
+use crate::base::sync::Lock;
 use crate::base::thread;
 use crate::store::OpenError;
 
@@ -99,10 +100,10 @@ impl Drop for Left {
     }
 }
 
-static PROBES: Mutex<Probes> = Mutex::new(Probes::NONE);
+static PROBES: Lock<Probes> = Lock::new(Probes::NONE);
 
 fn probes() -> MutexGuard<'static, Probes> {
-    PROBES.lock().unwrap_or_else(PoisonError::into_inner)
+    PROBES.lock()
 }
 
 /// Attempts while as many threads are held as may be: those held may never end though the server

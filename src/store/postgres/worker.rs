@@ -8,8 +8,8 @@
 //! joined by [`super::PostgresStore`]; what wakes them is the end of the queue.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::Config;
@@ -19,6 +19,7 @@ use super::session::{Fault, NoSession, Session, unavailable, unknown};
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::base::metrics::Counter;
+use crate::base::sync::Lock;
 use crate::store::ServerFigures;
 
 /// An operation and its waiter.
@@ -44,7 +45,7 @@ pub(super) struct Shared {
     connects: Counter,
     connect_failures: Counter,
     /// None while the server answers, as far as is known.
-    down: Mutex<Option<Down>>,
+    down: Lock<Option<Down>>,
 }
 
 /// How attempts to reach a server that is away are spread.
@@ -79,7 +80,7 @@ impl Shared {
             connected: AtomicUsize::new(0),
             connects,
             connect_failures,
-            down: Mutex::new(None),
+            down: Lock::new(None),
         }
     }
 
@@ -91,17 +92,13 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Down>> {
-        self.down.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn is_down(&self) -> bool {
-        self.lock().is_some()
+        self.down.lock().is_some()
     }
 
     fn take_turn(&self) -> Turn {
         let now = Instant::now();
-        match self.lock().as_mut() {
+        match self.down.lock().as_mut() {
             None => Turn::Up,
             Some(down) if down.trying => Turn::NotBefore(now + STORE_REOPEN_MIN),
             Some(down) if down.next_attempt > now => Turn::NotBefore(down.next_attempt),
@@ -113,13 +110,13 @@ impl Shared {
     }
 
     fn set_up(&self) {
-        if self.lock().take().is_some() {
+        if self.down.lock().take().is_some() {
             log::info!("postgres: connected again");
         }
     }
 
     fn set_down(&self, why: &NoSession) {
-        let mut down = self.lock();
+        let mut down = self.down.lock();
         let why = why.to_string();
         if is_news(down.as_ref(), &why) {
             log::warn!("postgres: not reachable, trying again: {why}");
@@ -277,7 +274,7 @@ mod tests {
             NoSession::Held,
         ];
         for why in causes {
-            told.push(is_news(shared.lock().as_ref(), &why.to_string()));
+            told.push(is_news(shared.down.lock().as_ref(), &why.to_string()));
             shared.set_down(&why);
         }
         assert_eq!(told, [true, false, true, true]);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use redb::{Database, StorageBackend};
@@ -14,6 +14,7 @@ use super::open::{Source, builder, database_error, prepare};
 use super::{Done, Op, RedbStore};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread;
 use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
 use crate::wire;
@@ -23,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A disk with a volatile cache.
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<(Mutex<DiskState>, Condvar)>);
+struct Disk(Arc<(Lock<DiskState>, Signal)>);
 
 #[derive(Debug, Default)]
 struct DiskState {
@@ -63,7 +64,7 @@ impl Change {
 
 impl Disk {
     fn state(&self) -> MutexGuard<'_, DiskState> {
-        self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.0.lock()
     }
 
     fn set(&self, change: impl FnOnce(&mut DiskState)) {
@@ -142,7 +143,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.fault()?;
         while state.stalls {
-            state = self.0.1.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self.0.1.wait(state, None);
         }
         state.syncs += 1;
         let DiskState { durable, unsynced, .. } = &mut *state;

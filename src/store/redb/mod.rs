@@ -20,7 +20,7 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
@@ -36,6 +36,7 @@ use super::{
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
 use crate::base::metrics::{Counter, Histogram};
+use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use apply::{Done, Op, unreadable};
@@ -59,8 +60,8 @@ pub struct RedbStore {
     /// Requests that wait; each has its place until the writer takes it.
     queue_places: Weights,
     /// Taken away when the store is closed, which is what ends the writer.
-    queue_tx: RwLock<Option<Sender<(Weight, Request)>>>,
-    writer: Mutex<Option<OwnedThread>>,
+    queue_tx: SharedLock<Option<Sender<(Weight, Request)>>>,
+    writer: Lock<Option<OwnedThread>>,
 }
 
 /// What readers and the writer share.
@@ -68,7 +69,7 @@ struct Shared {
     /// None while the store is closed, or failed and not open again.
     ///
     /// Held only to begin a transaction, never while one reads or writes.
-    database: RwLock<Option<Database>>,
+    database: SharedLock<Option<Database>>,
     fault_tx: Sender<()>,
     commits: Commits,
 }
@@ -101,7 +102,7 @@ impl RedbStore {
         // One report is enough: the writer reopens, and what was reported before is void then.
         let (fault_tx, fault_rx) = bounded(1);
         let shared = Arc::new(Shared {
-            database: RwLock::new(Some(database)),
+            database: SharedLock::new(Some(database)),
             fault_tx,
             commits: Commits::default(),
         });
@@ -118,8 +119,8 @@ impl RedbStore {
             shared,
             queue_bytes: Weights::default(),
             queue_places: Weights::default(),
-            queue_tx: RwLock::new(Some(queue_tx)),
-            writer: Mutex::new(Some(thread)),
+            queue_tx: SharedLock::new(Some(queue_tx)),
+            writer: Lock::new(Some(thread)),
         })
     }
 
@@ -137,7 +138,7 @@ impl RedbStore {
         let weight =
             self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
-        let queue_tx = self.queue_tx.read().unwrap_or_else(PoisonError::into_inner);
+        let queue_tx = self.queue_tx.read();
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
         let place = self.queue_places.take(owner, 1, STORE_QUEUE_MAX).ok_or_else(busy)?;
         queue_tx.send((place, Request { op, answer_tx, weight })).map_err(|_| unavailable())?;
@@ -158,21 +159,21 @@ impl RedbStore {
 
 impl Shared {
     fn begin_read(&self) -> Result<ReadTransaction, Fault> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = self.database.read();
         Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_read()?)
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, Fault> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = self.database.read();
         Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_write()?)
     }
 
     fn take_database(&self) -> Option<Database> {
-        self.database.write().unwrap_or_else(PoisonError::into_inner).take()
+        self.database.write().take()
     }
 
     fn install(&self, database: Database) {
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        *self.database.write() = Some(database);
     }
 
     /// What a reader answers after a fault; the writer is told of those that only reopening cures.
@@ -394,12 +395,7 @@ impl Store for RedbStore {
     }
 
     fn figures(&self) -> StoreFigures {
-        let waiting = self
-            .queue_tx
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map_or(0, Sender::len);
+        let waiting = self.queue_tx.read().as_ref().map_or(0, Sender::len);
         let bytes = self.queue_bytes.total().bytes;
         let commits = &self.shared.commits;
         StoreFigures {
@@ -415,8 +411,8 @@ impl Store for RedbStore {
     }
 
     fn close(&self) {
-        self.queue_tx.write().unwrap_or_else(PoisonError::into_inner).take();
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue_tx.write().take();
+        let writer = self.writer.lock().take();
         if let Some(writer) = writer {
             writer.join();
         }
