@@ -14,7 +14,7 @@ use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Observed, RequestId};
+use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, RequestId};
 use crate::net::http::router::{Found, find};
 use crate::net::http::testing::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
@@ -67,14 +67,8 @@ impl WorkerLike for StandIn {
         1
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        _deadline: Instant,
-        mut answer: JobAnswer,
-    ) {
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        let Request { tenant, id, ref job, ref answer, .. } = request;
         let event = match job.clone() {
             Job::Dispatch(event) | Job::RunScript { event, .. } => event,
             Job::DropTenant => {
@@ -91,11 +85,18 @@ impl WorkerLike for StandIn {
                 }
             }
         };
-        *self.last_job.lock().expect("a lock") = Some(job);
-        *self.last_request_id.lock().expect("a lock") = Some(request_id);
+        if answer.is_awaited() {
+            *self.last_job.lock().expect("a lock") = Some(job.clone());
+            *self.last_request_id.lock().expect("a lock") = Some(id);
+        }
         let name = event.name.clone();
         self.seen_tx.send((tenant, event)).expect("the test looks");
-        match (name.as_str(), failure(&name)) {
+        let failure = failure(&name);
+        if let Some(error) = failure.clone().filter(|_| !answer.is_awaited()) {
+            return Err(request.refused(error));
+        }
+        let mut answer = request.answer;
+        match (name.as_str(), failure) {
             (_, Some(error)) => answer.send(Err(error)),
             ("WAIT" | "NEVER", _) => self.waiting.lock().expect("a lock").push(answer),
             ("VALUE", _) => {
@@ -114,6 +115,7 @@ impl WorkerLike for StandIn {
                 answer.send(Ok(value::encode(&KhronosValue::Null)));
             }
         }
+        Ok(())
     }
 
     fn cancel(&self, _tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -122,18 +124,6 @@ impl WorkerLike for StandIn {
     }
 
     fn kill(&self) {}
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        _deadline: Instant,
-        _observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        let result = failure(&event.name).map_or(Ok(()), Err);
-        self.seen_tx.send((tenant, event)).expect("the test looks");
-        result
-    }
 }
 
 struct States(Mutex<Vec<(usize, &'static str)>>);

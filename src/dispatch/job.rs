@@ -88,6 +88,7 @@ enum Target {
     Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult, bool) + Send>),
+    Nobody,
 }
 
 impl Answer {
@@ -112,6 +113,22 @@ impl Answer {
         Self::to(Target::Callback(Box::new(callback)))
     }
 
+    /// An answer that no caller waits for: only its [`Observed`] and its worker learn of it.
+    pub fn unawaited() -> Self {
+        Self::to(Target::Nobody)
+    }
+
+    /// Whether a caller waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self.target, Some(Target::Nobody))
+    }
+
+    /// Calls back with an answer that no caller waits for.
+    pub fn watch(&mut self, watcher: impl FnOnce(DispatchResult) + Send + 'static) {
+        debug_assert!(!self.is_awaited(), "the caller would get no answer");
+        self.target = Some(Target::Callback(Box::new(move |result, _| watcher(result))));
+    }
+
     fn to(target: Target) -> Self {
         Self { target: Some(target), observed: None, is_subscribed: true }
     }
@@ -123,9 +140,8 @@ impl Answer {
     }
 
     /// Has this job told of when it is answered, however that comes about.
-    pub fn observed(mut self, observed: Option<Box<Observed>>) -> Self {
-        self.observed = observed;
-        self
+    pub fn observe(&mut self, observed: Box<Observed>) {
+        self.observed = Some(observed);
     }
 
     /// The name of the job, if it is observed.
@@ -160,7 +176,7 @@ impl Answer {
             // A waiter that has gone away needs no answer.
             Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(Target::Callback(callback)) => callback(result, self.is_subscribed),
-            None => {}
+            Some(Target::Nobody) | None => {}
         }
     }
 }

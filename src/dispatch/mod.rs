@@ -1,4 +1,4 @@
-//! A job for a tenant, its one answer, and the trait of all that takes jobs.
+//! A request (a job for a tenant and its one answer), and the trait of all that takes requests.
 //!
 //! What a runtime and a worker need of each other without knowing each other. No I/O; nothing here
 //! starts a thread.
@@ -6,9 +6,11 @@
 pub mod busiest;
 mod job;
 mod observed;
+mod request;
 mod slot;
 pub mod worker_like;
 
 pub use job::{Answer, Cancelled, DispatchResult, Job, RequestId};
 pub use observed::{JobKind, Observed, Observer};
+pub use request::{Refused, Request};
 pub use slot::Slot;

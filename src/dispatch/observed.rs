@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Job;
+use super::{Job, Request};
 use crate::base::error::DispatchError;
 use crate::base::labels::labels;
 use crate::wire::data::TenantId;
@@ -39,10 +39,11 @@ labels! {
 }
 
 impl JobKind {
-    /// The kind of a job that is waited for.
-    pub fn of(job: &Job) -> Self {
-        match job {
-            Job::Dispatch(_) => JobKind::Event,
+    /// The kind of a request.
+    pub fn of(request: &Request) -> Self {
+        match &request.job {
+            Job::Dispatch(_) if request.answer.is_awaited() => JobKind::Event,
+            Job::Dispatch(_) => JobKind::EventNowait,
             Job::RunScript { .. } => JobKind::Script,
             Job::DropTenant => JobKind::Drop,
         }

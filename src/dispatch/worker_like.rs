@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Observed, RequestId, Slot};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Refused, Request, RequestId, Slot};
 use crate::wire::data::{CreateEvent, TenantId};
 
 /// A worker, or a pool of workers.
@@ -25,20 +25,19 @@ pub trait WorkerLike: Send + Sync {
     /// How many workers it stands for.
     fn len(&self) -> usize;
 
-    /// Hands a job over and returns at once; `answer` gets the result, exactly once, on whichever
-    /// thread has it.
+    /// Hands a request over and returns at once; its answer gets the result, exactly once, on the
+    /// thread that has it.
     ///
-    /// `deadline` says how long the job may wait for a worker that is not ready; who waits for the
-    /// answer enforces it from then on, with [`WorkerLike::cancel`]. `request_id` names the job;
-    /// [`next_request_id`] makes one.
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    );
+    /// # Errors
+    /// The request was not taken, and nothing was sent; it comes back whole.
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>>;
+
+    /// As [`WorkerLike::try_submit`], but a request that is not taken is answered so.
+    fn submit(&self, request: Request) {
+        if let Err(refused) = self.try_submit(request) {
+            refused.answer();
+        }
+    }
 
     /// Gives a job up: a queued one is dropped, a running one ends as cancelled, and its `Answer`
     /// no longer counts.
@@ -50,20 +49,7 @@ pub trait WorkerLike: Send + Sync {
     /// Until a process was killed and waited for, or threads joined: seconds at most.
     fn kill(&self);
 
-    /// Hands an event over without waiting for its result. `observed` is told of its end, and of an
-    /// error returned here, too.
-    ///
-    /// # Errors
-    /// Why it was not taken.
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError>;
-
-    /// As [`WorkerLike::submit_nowait`], with nobody told.
+    /// Hands an event over without waiting for its result.
     ///
     /// # Errors
     /// Why it was not taken.
@@ -73,7 +59,13 @@ pub trait WorkerLike: Send + Sync {
         event: CreateEvent,
         deadline: Instant,
     ) -> Result<(), DispatchError> {
-        self.submit_nowait(tenant, event, deadline, None)
+        let answer = Answer::unawaited();
+        let request = Request::new(tenant, Job::Dispatch(event), deadline, answer);
+        self.try_submit(request).map_err(|refused| {
+            let Refused { request, error } = *refused;
+            request.answer.refuse(&error);
+            error
+        })
     }
 
     /// Starts a job and returns a handle to wait on, so that one thread can have thousands in
@@ -147,7 +139,8 @@ pub fn start_as<W: WorkerLike + ?Sized>(
     deadline: Instant,
 ) -> PendingDispatch<'_, W> {
     let slot = Arc::new(Slot::default());
-    worker.submit(tenant, request_id, job, deadline, Answer::slot(slot.clone()));
+    let answer = Answer::slot(slot.clone());
+    worker.submit(Request { tenant, id: request_id, job, deadline, answer });
     PendingDispatch {
         guard: DispatchHandlerDropGuard { worker, tenant, request_id, armed: true },
         slot,

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::dispatch::worker_like::{WorkerLike, next_request_id};
-use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, RequestId};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Refused, Request, RequestId};
 use crate::store::{DbState, Standing};
-use crate::wire::data::{CreateEvent, TenantId};
+use crate::wire::data::TenantId;
 
 use super::observe::quarantine::Quarantine;
 use super::observe::traffic::Traffic;
@@ -39,21 +39,12 @@ impl AdmittingPool {
         Self { pool, db, quarantine, traffic }
     }
 
-    fn observed(&self, tenant: TenantId, kind: JobKind, name: &str) -> Box<Observed> {
-        Observed::new(self.traffic.clone(), tenant, kind, name, Instant::now())
-    }
-
     /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event
     /// into a message takes milliseconds, in which a ban and its drop may have gone by.
     fn end_if_banned(&self, tenant: TenantId, deadline: Instant) {
         if self.db.standing(tenant) == Standing::Banned {
-            self.pool.submit(
-                tenant,
-                next_request_id(),
-                Job::DropTenant,
-                deadline,
-                Answer::callback(|_| ()),
-            );
+            let answer = Answer::callback(|_| ());
+            self.pool.submit(Request::new(tenant, Job::DropTenant, deadline, answer));
         }
     }
 
@@ -83,28 +74,22 @@ impl WorkerLike for AdmittingPool {
         self.pool.len()
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) {
-        let mut observed = self.observed(tenant, JobKind::of(&job), job.name());
+    fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        let Request { tenant, ref job, deadline, .. } = request;
+        let (kind, now) = (JobKind::of(&request), Instant::now());
+        let mut observed = Observed::new(self.traffic.clone(), tenant, kind, job.name(), now);
         // Dropping a VM runs nothing of the tenant's, and is how a ban is made to end what runs.
         let is_drop = matches!(job, Job::DropTenant);
         let admitted = if is_drop { Ok(()) } else { self.admit(&mut observed, job.bytes()) };
-        let answer = answer.observed(Some(observed));
-        match admitted {
-            Ok(()) => {
-                self.pool.submit(tenant, request_id, job, deadline, answer);
-                if !is_drop {
-                    self.end_if_banned(tenant, deadline);
-                }
-            }
-            Err(refused) => answer.send(Err(refused)),
+        request.answer.observe(observed);
+        if let Err(error) = admitted {
+            return Err(request.refused(error));
         }
+        self.pool.try_submit(request)?;
+        if !is_drop {
+            self.end_if_banned(tenant, deadline);
+        }
+        Ok(())
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -113,23 +98,6 @@ impl WorkerLike for AdmittingPool {
 
     fn kill(&self) {
         self.pool.kill();
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        _observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        let mut observed = self.observed(tenant, JobKind::EventNowait, &event.name);
-        if let Err(refused) = self.admit(&mut observed, event.bytes()) {
-            observed.ended(Err(&refused));
-            return Err(refused);
-        }
-        self.pool.submit_nowait(tenant, event, deadline, Some(observed))?;
-        self.end_if_banned(tenant, deadline);
-        Ok(())
     }
 }
 
@@ -142,7 +110,7 @@ mod tests {
     use super::*;
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;
-    use crate::wire::data::{EncodedJson, EncodedValue, EventData};
+    use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData};
 
     /// Answers everything and notes whose it was and what it is; bans its tenant if it has a
     /// database to do so.
@@ -167,12 +135,14 @@ mod tests {
             1
         }
 
-        fn submit(&self, tenant: TenantId, _: RequestId, job: Job, _: Instant, answer: Answer) {
+        fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
             if let Some(db) = &self.bans_in {
-                db.set_standing(tenant, Standing::Banned).expect("set");
+                db.set_standing(request.tenant, Standing::Banned).expect("set");
             }
-            self.seen.lock().expect("not poisoned").push((tenant, JobKind::of(&job)));
-            answer.send(Ok(EncodedValue::null()));
+            let seen = (request.tenant, JobKind::of(&request));
+            self.seen.lock().expect("not poisoned").push(seen);
+            request.answer.send(Ok(EncodedValue::null()));
+            Ok(())
         }
 
         fn cancel(&self, _: TenantId, _: RequestId) -> Cancelled {
@@ -180,24 +150,6 @@ mod tests {
         }
 
         fn kill(&self) {}
-
-        fn submit_nowait(
-            &self,
-            tenant: TenantId,
-            event: CreateEvent,
-            by: Instant,
-            observed: Option<Box<Observed>>,
-        ) -> Result<(), DispatchError> {
-            let observed = Some(observed.expect("the edge observes"));
-            self.submit(
-                tenant,
-                RequestId(1),
-                Job::Dispatch(event),
-                by,
-                Answer::callback(|_| ()).observed(observed),
-            );
-            Ok(())
-        }
     }
 
     #[test]
@@ -210,11 +162,14 @@ mod tests {
             AdmittingPool::new(noting.clone(), db, Arc::default(), Arc::new(Traffic::new(1)));
         let by = Instant::now() + Duration::from_secs(60);
         for tenant in [1, 2].map(TenantId::Guild) {
-            match tenant.snowflake() {
-                1 => drop(pool.dispatch_event(tenant, event(), by)),
-                _ => pool.dispatch_event_nowait(tenant, event(), by).expect("handed over"),
-            }
-            assert_eq!(noting.take(), [(tenant, JobKind::Event), (tenant, JobKind::Drop)]);
+            let kind = if tenant.snowflake() == 1 {
+                drop(pool.dispatch_event(tenant, event(), by));
+                JobKind::Event
+            } else {
+                pool.dispatch_event_nowait(tenant, event(), by).expect("handed over");
+                JobKind::EventNowait
+            };
+            assert_eq!(noting.take(), [(tenant, kind), (tenant, JobKind::Drop)]);
         }
     }
 

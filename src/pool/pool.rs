@@ -4,13 +4,11 @@
 //! Owns nothing but references to its workers; calls come from any thread.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::base::error::DispatchError;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
+use crate::dispatch::{Cancelled, Refused, Request, RequestId};
+use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
-use crate::wire::data::{CreateEvent, TenantId};
 
 /// A pool of workers of one kind, numbered from 0.
 #[derive(Debug)]
@@ -44,15 +42,8 @@ impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
         self.workers.len()
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) {
-        self.worker_of(tenant).submit(tenant, request_id, job, deadline, answer);
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        self.worker_of(request.tenant).try_submit(request)
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -63,15 +54,5 @@ impl<W: WorkerLike + ?Sized> WorkerLike for WorkerPool<W> {
         for worker in &self.workers {
             worker.kill();
         }
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        self.worker_of(tenant).submit_nowait(tenant, event, deadline, observed)
     }
 }

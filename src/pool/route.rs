@@ -12,47 +12,18 @@ use std::time::Instant;
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
-use crate::dispatch::{Answer, Cancelled, Job, RequestId};
-use crate::protocol::{MesophyllServerConn, Unsent};
+use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
+use crate::protocol::MesophyllServerConn;
 use crate::wire::data::{Shares, TenantId};
 
-/// Where a router sends dispatches: a link, or a worker in this process. A cheap handle; nothing
-/// here blocks.
-pub(super) trait Target: Clone {
-    /// Sends a dispatch.
-    ///
-    /// # Errors
-    /// It did not leave; see [`Unsent`].
-    fn try_submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        answer: Answer,
-    ) -> Result<(), Box<Unsent>>;
-
-    /// Gives up what it was sent.
-    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled;
-
+/// Where a router sends dispatches: a link, or a worker in this process. A cheap handle. What it
+/// refuses with `NotSent`, because it ends, waits for the next one.
+pub(super) trait Target: WorkerLike + Clone {
     /// Whether it takes dispatches still.
     fn takes_dispatches(&self) -> bool;
 }
 
 impl Target for MesophyllServerConn {
-    fn try_submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        answer: Answer,
-    ) -> Result<(), Box<Unsent>> {
-        MesophyllServerConn::try_submit(self, tenant, request_id, job, answer)
-    }
-
-    fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
-        WorkerLike::cancel(self, tenant, request_id)
-    }
-
     fn takes_dispatches(&self) -> bool {
         MesophyllServerConn::takes_dispatches(self)
     }
@@ -68,7 +39,7 @@ struct State<T> {
     /// Where dispatches went last: what is in flight there can still be given up when new ones go
     /// elsewhere.
     last_link: Option<T>,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Request>,
     /// By what each of them weighs.
     shares: Shares,
 }
@@ -78,20 +49,6 @@ enum Route<T> {
     Queue,
     Nobody(String),
 }
-
-/// A dispatch that has not left.
-#[derive(Debug)]
-struct Waiting {
-    tenant: TenantId,
-    request_id: RequestId,
-    job: Job,
-    answer: Answer,
-    deadline: Instant,
-}
-
-/// A dispatch that is not taken; its answer is still to be sent.
-#[derive(Debug)]
-pub(super) struct Refused(pub(super) Answer, pub(super) DispatchError);
 
 impl<T: Target> Router<T> {
     pub(super) fn new() -> Self {
@@ -108,35 +65,27 @@ impl<T: Target> Router<T> {
     ///
     /// # Errors
     /// It can do neither; see [`Refused`].
-    pub(super) fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) -> Result<(), Refused> {
-        let mut waiting = Waiting { tenant, request_id, job, answer, deadline };
+    pub(super) fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         loop {
             let conn = match &self.lock().route {
                 Route::Link(conn) => Some(conn.clone()),
                 Route::Queue => None,
                 Route::Nobody(reason) => {
-                    return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone())));
+                    return Err(request.refused(DispatchError::NoWorker(reason.clone())));
                 }
             };
             if let Some(conn) = conn {
-                waiting = match waiting.send(&conn)? {
+                request = match send(request, &conn)? {
                     None => return Ok(()),
                     // The link has just ended or takes no more, and nothing left: it waits like any
                     // other.
                     Some(unsent) => unsent,
                 };
             }
-            if matches!(waiting.job, Job::DropTenant) {
-                self.end_dispatches(waiting.tenant);
+            if matches!(request.job, Job::DropTenant) {
+                self.end_dispatches(request.tenant);
             }
-            waiting = match self.lock().wait(waiting)? {
+            request = match self.lock().wait(request)? {
                 None => return Ok(()),
                 // A link came up since: what has waited is on it already, so this one may go
                 // directly.
@@ -145,26 +94,11 @@ impl<T: Target> Router<T> {
         }
     }
 
-    /// As [`Router::submit`], but what is refused is answered so.
-    pub(super) fn submit_answered(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) {
-        if let Err(Refused(answer, error)) = self.submit(tenant, request_id, job, deadline, answer)
-        {
-            answer.send(Err(error));
-        }
-    }
-
     /// Gives up a job that waits here, or the link's if it has left.
     pub(super) fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
         let (cancelled, conn) = {
             let mut state = self.lock();
-            let place = state.waiting.iter().position(|waiting| waiting.request_id == request_id);
+            let place = state.waiting.iter().position(|waiting| waiting.id == request_id);
             (place.and_then(|place| state.remove(place)), state.last_link.clone())
         };
         match (cancelled, conn) {
@@ -190,8 +124,8 @@ impl<T: Target> Router<T> {
             refused
         };
         // Without it, because an answer runs the code of others.
-        for Refused(answer, error) in refused {
-            answer.send(Err(error));
+        for refused in refused {
+            refused.answer();
         }
     }
 
@@ -244,7 +178,7 @@ impl<T: Target> Router<T> {
         self.lock().waiting.len()
     }
 
-    fn take(&self, which: impl Fn(&Waiting) -> bool) -> VecDeque<Waiting> {
+    fn take(&self, which: impl Fn(&Request) -> bool) -> VecDeque<Request> {
         let mut state = self.lock();
         if !state.waiting.iter().any(&which) {
             return VecDeque::new();
@@ -253,7 +187,7 @@ impl<T: Target> Router<T> {
             std::mem::take(&mut state.waiting).into_iter().partition(which);
         state.waiting = kept;
         for waiting in &taken {
-            state.shares.remove(Some(waiting.tenant), waiting.weight());
+            state.shares.remove(Some(waiting.tenant), weight(waiting));
         }
         taken
     }
@@ -266,29 +200,22 @@ impl<T: Target> Router<T> {
 
 impl<T: Target> State<T> {
     /// Lets a dispatch wait; hands it back if it need not.
-    fn wait(&mut self, waiting: Waiting) -> Result<Option<Waiting>, Refused> {
+    fn wait(&mut self, request: Request) -> Result<Option<Request>, Box<Refused>> {
         match &self.route {
             Route::Nobody(reason) => {
-                return Err(Refused(waiting.answer, DispatchError::NoWorker(reason.clone())));
+                return Err(request.refused(DispatchError::NoWorker(reason.clone())));
             }
-            Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(waiting)),
+            Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(request)),
             Route::Link(_) | Route::Queue => {}
         }
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
-        let is_drop = matches!(waiting.job, Job::DropTenant);
-        if !is_drop
-            && !self.shares.has_room(
-                waiting.tenant,
-                waiting.weight(),
-                limits::WAITING_FOR_WORKER_BYTES,
-            )
-        {
-            let error = DispatchError::Busy(
-                "its worker is away, and too many dispatches wait for it".to_owned(),
-            );
-            return Err(Refused(waiting.answer, error));
+        let is_drop = matches!(request.job, Job::DropTenant);
+        let (tenant, weight) = (request.tenant, weight(&request));
+        if !is_drop && !self.shares.has_room(tenant, weight, limits::WAITING_FOR_WORKER_BYTES) {
+            let text = "its worker is away, and too many dispatches wait for it".to_owned();
+            return Err(request.refused(DispatchError::Busy(text)));
         }
-        self.push(waiting);
+        self.push(request);
         Ok(None)
     }
 
@@ -301,47 +228,44 @@ impl<T: Target> State<T> {
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.deadline <= now {
                 // Nobody has tidied up since.
-                refused.push(Refused(waiting.answer, no_worker_in_time()));
+                refused.push(Refused { request: waiting, error: no_worker_in_time() });
                 continue;
             }
-            match waiting.send(conn) {
+            match send(waiting, conn) {
                 Ok(None) => {}
                 Ok(Some(unsent)) => self.push(unsent),
-                Err(error) => refused.push(error),
+                Err(error) => refused.push(*error),
             }
         }
         refused
     }
 
-    fn remove(&mut self, place: usize) -> Option<Waiting> {
+    fn remove(&mut self, place: usize) -> Option<Request> {
         let waiting = self.waiting.remove(place)?;
-        self.shares.remove(Some(waiting.tenant), waiting.weight());
+        self.shares.remove(Some(waiting.tenant), weight(&waiting));
         Some(waiting)
     }
 
-    fn push(&mut self, waiting: Waiting) {
-        self.shares.add(Some(waiting.tenant), waiting.weight());
+    fn push(&mut self, waiting: Request) {
+        self.shares.add(Some(waiting.tenant), weight(&waiting));
         self.waiting.push_back(waiting);
     }
 }
 
-impl Waiting {
-    /// Sends it; hands it back if the link has ended or takes no more.
-    fn send<T: Target>(self, conn: &T) -> Result<Option<Self>, Refused> {
-        let Waiting { tenant, request_id, job, answer, deadline } = self;
-        match conn.try_submit(tenant, request_id, job, answer).map_err(|unsent| *unsent) {
-            Ok(()) => Ok(None),
-            Err(Unsent::Ended(job, answer)) => {
-                Ok(Some(Waiting { tenant, request_id, job, answer, deadline }))
-            }
-            Err(Unsent::Refused(answer, error)) => Err(Refused(answer, error)),
+/// Sends a request; hands it back if the link has ended or takes no more.
+fn send<T: Target>(request: Request, conn: &T) -> Result<Option<Request>, Box<Refused>> {
+    match conn.try_submit(request) {
+        Ok(()) => Ok(None),
+        Err(refused) if matches!(refused.error, DispatchError::NotSent(_)) => {
+            Ok(Some(refused.request))
         }
+        Err(refused) => Err(refused),
     }
+}
 
-    /// A dispatch without data weighs something too: so their number is bounded with their bytes.
-    fn weight(&self) -> usize {
-        self.job.bytes() + limits::WAITING_FOR_WORKER_BYTES / limits::WAITING_FOR_WORKER_MAX
-    }
+/// A dispatch without data weighs something too: so their number is bounded with their bytes.
+fn weight(request: &Request) -> usize {
+    request.job.bytes() + limits::WAITING_FOR_WORKER_BYTES / limits::WAITING_FOR_WORKER_MAX
 }
 
 #[cfg(test)]
@@ -352,21 +276,30 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
+    use crate::dispatch::Answer;
     use crate::wire::data::{CreateEvent, EncodedJson, EventData};
 
     /// Takes everything and notes it.
     #[derive(Clone, Default)]
-    struct Noting(Arc<Mutex<Vec<(RequestId, Answer)>>>);
+    struct Noting(Arc<Mutex<Vec<Request>>>);
 
-    impl Target for Noting {
-        fn try_submit(
-            &self,
-            _: TenantId,
-            request_id: RequestId,
-            _: Job,
-            answer: Answer,
-        ) -> Result<(), Box<Unsent>> {
-            self.0.lock().expect("not poisoned").push((request_id, answer));
+    impl Noting {
+        fn ids(&self) -> Vec<u64> {
+            self.0.lock().expect("not poisoned").iter().map(|request| request.id.0).collect()
+        }
+    }
+
+    impl WorkerLike for Noting {
+        fn id(&self) -> usize {
+            0
+        }
+
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+            self.0.lock().expect("not poisoned").push(request);
             Ok(())
         }
 
@@ -374,47 +307,37 @@ mod tests {
             Cancelled::Unknown
         }
 
+        fn kill(&self) {}
+    }
+
+    impl Target for Noting {
         fn takes_dispatches(&self) -> bool {
             true
         }
+    }
+
+    fn event() -> Job {
+        let data = EventData::Json(EncodedJson::null());
+        Job::Dispatch(CreateEvent { name: "E".to_owned(), author: None, data })
     }
 
     #[test]
     fn a_job_beyond_its_deadline_is_not_sent_to_a_new_worker() {
         let router = Router::new();
         let (answered_tx, answered_rx) = unbounded();
-        let submit = |request_id, deadline| {
+        let submit = |id, deadline| {
             let answered_tx = answered_tx.clone();
-            let answer = Answer::callback(move |result| {
-                answered_tx.send((request_id, result)).unwrap_or_default()
-            });
-            let event = CreateEvent {
-                name: "E".to_owned(),
-                author: None,
-                data: EventData::Json(EncodedJson::null()),
-            };
-            router
-                .submit(
-                    TenantId::Guild(1),
-                    RequestId(request_id),
-                    Job::Dispatch(event),
-                    deadline,
-                    answer,
-                )
-                .expect("it waits");
+            let answer =
+                Answer::callback(move |result| answered_tx.send((id, result)).unwrap_or_default());
+            let (tenant, id) = (TenantId::Guild(1), RequestId(id));
+            let request = Request { tenant, id, job: event(), deadline, answer };
+            router.try_submit(request).expect("it waits");
         };
         submit(1, Instant::now());
         submit(2, Instant::now() + Duration::from_secs(600));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<RequestId> = noting
-            .0
-            .lock()
-            .expect("not poisoned")
-            .iter()
-            .map(|(request_id, _)| *request_id)
-            .collect();
-        assert_eq!(taken, [RequestId(2)]);
+        assert_eq!(noting.ids(), [2]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
     }
@@ -425,22 +348,14 @@ mod tests {
         let (answered_tx, answered_rx) = unbounded();
         let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
         let deadline = Instant::now() + Duration::from_secs(600);
-        let submit = |tenant, request_id, job| {
+        let submit = |tenant, id, job| {
             let answered_tx = answered_tx.clone();
-            let answer = Answer::callback(move |result| {
-                answered_tx.send((request_id, result)).unwrap_or_default()
-            });
-            router
-                .submit(tenant, RequestId(request_id), job, deadline, answer)
-                .map_err(|Refused(_, error)| error)
-        };
-        let event = || {
-            let data = EventData::Json(EncodedJson::null());
-            Job::Dispatch(CreateEvent { name: "E".to_owned(), author: None, data })
+            let answer =
+                Answer::callback(move |result| answered_tx.send((id, result)).unwrap_or_default());
+            router.try_submit(Request { tenant, id: RequestId(id), job, deadline, answer })
         };
         submit(other, 0, event()).expect("it waits");
-        let many =
-            (1..).take_while(|request_id| submit(greedy, *request_id, event()).is_ok()).count();
+        let many = (1..).take_while(|id| submit(greedy, *id, event()).is_ok()).count();
         assert!(many > 1000);
         // That of the event which was refused.
         assert!(answered_rx.try_recv().is_ok());
@@ -452,13 +367,6 @@ mod tests {
         assert!(ended.iter().all(|(_, result)| *result == dropped));
         let noting = Noting::default();
         router.to_link(noting.clone());
-        let taken: Vec<RequestId> = noting
-            .0
-            .lock()
-            .expect("not poisoned")
-            .iter()
-            .map(|(request_id, _)| *request_id)
-            .collect();
-        assert_eq!(taken, [RequestId(0), RequestId(1_000_001), RequestId(1_000_002)]);
+        assert_eq!(noting.ids(), [0, 1_000_001, 1_000_002]);
     }
 }

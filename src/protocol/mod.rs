@@ -8,7 +8,6 @@ mod answers;
 mod master;
 mod worker;
 
-pub(crate) use master::conn::Unsent;
 pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
 pub use master::db_figures::{DbFigures, DbRequest, StatusClass};
 pub use master::db_routes;

@@ -10,12 +10,15 @@ use super::event::event_len;
 use super::pack::reader::Reader;
 use super::pack::shape::{
     Decode, Encode, Envelope, FieldCount, Name, Variants, fields, skip_unknown, variants,
-    wire_enum, wire_struct,
+    wire_enum, wire_struct, write_variant,
 };
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
+
+/// What a message needs besides an event and a script.
+const AROUND_BYTES: usize = 96;
 
 /// From the master to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,16 +163,40 @@ pub enum Incoming<M> {
 impl ServerMessage {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        // What grows is an event; one allocation is enough for everything around it.
-        let event_len = match self {
-            ServerMessage::DispatchEvent { event, .. } => event_len(event),
-            ServerMessage::RunScript { name, code, event, .. } => {
-                name.len() + code.len() + event_len(event)
+        match self {
+            ServerMessage::DispatchEvent { id, event, req_id } => {
+                Self::encode_event(*id, event, *req_id)
             }
-            _ => 0,
-        };
-        let mut writer = Writer::with_capacity(event_len + 96);
-        Encode::encode(self, &mut writer);
+            ServerMessage::RunScript { id, name, code, event, req_id } => {
+                Self::encode_script(*id, name, code, event, *req_id)
+            }
+            _ => {
+                let mut writer = Writer::with_capacity(AROUND_BYTES);
+                Encode::encode(self, &mut writer);
+                writer.into_bytes()
+            }
+        }
+    }
+
+    /// The bytes of a [`ServerMessage::DispatchEvent`] whose event the sender keeps.
+    pub fn encode_event(id: TenantId, event: &CreateEvent, req_id: Option<u64>) -> Vec<u8> {
+        // What grows is an event; one allocation is enough for everything around it.
+        let mut writer = Writer::with_capacity(event_len(event) + AROUND_BYTES);
+        write_variant!(&mut writer, DispatchEvent { id, event, req_id });
+        writer.into_bytes()
+    }
+
+    /// The bytes of a [`ServerMessage::RunScript`] whose script the sender keeps.
+    pub fn encode_script(
+        id: TenantId,
+        name: &str,
+        code: &str,
+        event: &CreateEvent,
+        req_id: u64,
+    ) -> Vec<u8> {
+        let len = name.len() + code.len() + event_len(event) + AROUND_BYTES;
+        let mut writer = Writer::with_capacity(len);
+        write_variant!(&mut writer, RunScript { id, name, code, event, req_id });
         writer.into_bytes()
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, RequestId};
+use mesophyll::dispatch::{Answer, Job, Request, RequestId};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
@@ -365,7 +365,7 @@ fn a_state_that_finds_no_room_ends_the_link() {
     let answer = Answer::callback(move |result| {
         asked_tx.send((result, db.set_tenant_state(TENANT, &asked))).unwrap_or_default();
     });
-    conn.submit(TENANT, RequestId(1), Job::Dispatch(named("E")), far(), answer);
+    conn.submit(Request::new(TENANT, Job::Dispatch(named("E")), far(), answer));
     let (db, filled) = (master.db.clone(), conn.clone());
     let filler = std::thread::spawn(move || {
         let large = mesophyll::wire::json::event_data_from_json(
@@ -475,13 +475,9 @@ fn an_answer_that_does_not_decode_ends_its_request_at_once() {
         b"\x81\xa2Ok",
     ] {
         let (answer_tx, answer_rx) = unbounded();
-        conn.submit(
-            TENANT,
-            RequestId(0x77),
-            Job::Dispatch(named("E")),
-            far(),
-            Answer::channel(answer_tx),
-        );
+        let answer = Answer::channel(answer_tx);
+        let request = Request::new(TENANT, Job::Dispatch(named("E")), far(), answer);
+        conn.submit(Request { id: RequestId(0x77), ..request });
         let answer = [&b"\x81\xb0DispatchResponse\x92\x77"[..], rest].concat();
         peer.send(Message::binary(answer)).expect("sent");
         let result = answer_rx.recv_timeout(DEADLINE).expect("an answer");

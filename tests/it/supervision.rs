@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::limits;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, RequestId};
+use mesophyll::dispatch::{Answer, Job, Request};
 use mesophyll::pool::process::supervisor::{Policy, State};
 use mesophyll::pool::{ChildSpec, Managed, ProcessConfig, Program, Spawner, WorkerProcessHandle};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
@@ -375,13 +375,8 @@ fn an_answer_to_what_has_waited_may_ask_the_worker_again() {
     });
     let mut large = event();
     large.data = EventData::RawValue("x".repeat(limits::MESSAGE_MAX_BYTES));
-    external.worker.submit(
-        TENANT,
-        RequestId(1),
-        Job::Dispatch(large),
-        Instant::now() + DEADLINE,
-        answer,
-    );
+    let (job, deadline) = (Job::Dispatch(large), Instant::now() + DEADLINE);
+    external.worker.submit(Request::new(TENANT, job, deadline, answer));
     let _peer = external.peer();
     let (result, waiting) = again_rx.recv_timeout(DEADLINE).expect("no lock is held");
     assert!(matches!(result, Err(DispatchError::TooLarge { .. })), "{result:?}");

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use mesophyll::base::error::DispatchError;
 use mesophyll::base::spin::Spin;
-use mesophyll::dispatch::worker_like::{WorkerLike, next_request_id};
-use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, RequestId};
+use mesophyll::dispatch::worker_like::WorkerLike;
+use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, RequestId};
 use mesophyll::master::Master;
 use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
 use mesophyll::net::link::LinkLimits;
@@ -348,7 +348,8 @@ impl Driver {
             if sent < count {
                 let (tenant, event) = self.next();
                 let answer = Answer::channel(answers_tx.clone());
-                self.pool.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
+                let job = Job::Dispatch(event);
+                self.pool.submit(Request::new(tenant, job, deadline, answer));
             }
         }
         Ok(())
@@ -383,7 +384,7 @@ impl Driver {
         let submit = |driver: &mut Self| {
             let (tenant, event) = driver.next();
             let answer = Answer::channel(answers_tx.clone());
-            driver.pool.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
+            driver.pool.submit(Request::new(tenant, Job::Dispatch(event), deadline, answer));
         };
         for _ in 0..self.load.in_flight {
             submit(self);
@@ -414,13 +415,8 @@ impl Driver {
                 // There is room for one answer of each slot.
                 let answer =
                     Answer::callback(move |result| drop(answers_tx.try_send((slot, result))));
-                pool.submit(
-                    tenant,
-                    next_request_id(),
-                    Job::Dispatch(event),
-                    Instant::now() + DEADLINE,
-                    answer,
-                );
+                let deadline = Instant::now() + DEADLINE;
+                pool.submit(Request::new(tenant, Job::Dispatch(event), deadline, answer));
             };
         if is_noisy {
             submit(LOOPING, Ours::looping());

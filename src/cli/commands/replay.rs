@@ -21,8 +21,8 @@ use log::LevelFilter;
 use crate::base::error::DispatchError;
 use crate::base::escape;
 use crate::base::limits::MESSAGE_MAX_BYTES;
-use crate::dispatch::worker_like::{WorkerLike, next_request_id, no_worker_in_time};
-use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, RequestId};
+use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
+use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, RequestId};
 use crate::master::Master;
 use crate::master::config::{LogFormat, PoolConfig, PoolDefaults, wrong};
 use crate::pool::Program;
@@ -305,13 +305,14 @@ impl<'m> Replay<'m> {
             }
         };
         let about = Some((tenant, event.name.clone()));
-        let request_id = next_request_id();
         let deadline = started + self.deadline;
         let (answer_tx, answer_rx) = bounded(1);
         // Room for the one answer.
         let answer =
             Answer::callback(move |result| drop(answer_tx.try_send((result, Instant::now()))));
-        self.pool.submit(tenant, request_id, Job::Dispatch(event), deadline, answer);
+        let request = Request::new(tenant, Job::Dispatch(event), deadline, answer);
+        let request_id = request.id;
+        self.pool.submit(request);
         let outcome =
             EventOutcome::Waiting(WaitingEvent { request_id, tenant, answer_rx, deadline });
         self.window.push_back(Line { number, bytes, about, started, outcome });

@@ -213,7 +213,9 @@ mod tests {
         let (first, second) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
         let answer = |tenant, kind| {
             let observed = Observed::new(traffic.clone(), tenant, kind, "E", Instant::now());
-            Answer::channel(bounded(1).0).observed(Some(observed))
+            let mut answer = Answer::channel(bounded(1).0);
+            answer.observe(observed);
+            answer
         };
         answer(first, JobKind::Event).send(Ok(EncodedValue::null()));
         answer(first, JobKind::EventNowait).refuse(&DispatchError::Busy("full".to_owned()));

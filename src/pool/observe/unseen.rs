@@ -11,11 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
-use crate::dispatch::worker_like::next_request_id;
-use crate::dispatch::{Answer, Job, Observed};
-use crate::wire::data::{CreateEvent, TenantId};
-
-use crate::pool::route::{Refused, Router, Target};
+use crate::dispatch::Request;
+use crate::wire::data::TenantId;
 
 /// How long losses are collected before they are logged.
 const COLLECTED_FOR: Duration = Duration::from_secs(1);
@@ -45,41 +42,17 @@ impl Unseen {
         Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Mutex::default() }))
     }
 
-    /// Hands such an event to its worker's router; what becomes of it is told to nobody but the
-    /// operator and `observed`.
-    ///
-    /// # Errors
-    /// Why the router did not take it; nothing was sent.
-    pub(in crate::pool) fn submit<T: Target>(
-        &self,
-        router: &Router<T>,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        let answer = self.answer(tenant, observed);
-        let taken =
-            router.submit(tenant, next_request_id(), Job::Dispatch(event), deadline, answer);
-        taken.map_err(|Refused(answer, error)| {
-            answer.refuse(&error);
-            error
-        })
-    }
-
-    /// The answer of such an event.
-    pub(in crate::pool) fn answer(
-        &self,
-        tenant: TenantId,
-        observed: Option<Box<Observed>>,
-    ) -> Answer {
-        let failures = self.0.clone();
-        let answer = Answer::callback(move |result| match result {
+    /// Watches the answer of a request if no caller waits for it.
+    pub(in crate::pool) fn watch(&self, request: &mut Request) {
+        if request.answer.is_awaited() {
+            return;
+        }
+        let (failures, tenant) = (self.0.clone(), request.tenant);
+        request.answer.watch(move |result| match result {
             Ok(_) => {}
             Err(DispatchError::Script(_)) => failures.script_failed(tenant),
             Err(error) => failures.lose(tenant, &error),
         });
-        answer.observed(observed)
     }
 
     /// Logs what was lost, if it has been collected for long enough. For what comes round every few

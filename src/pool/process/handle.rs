@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
-use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
+use crate::dispatch::{Cancelled, Refused, Request, RequestId};
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
-use crate::wire::data::{CreateEvent, TenantId};
+use crate::wire::data::TenantId;
 use crate::wire::message::Health;
 
 use super::child::ChildSpec;
@@ -336,15 +335,9 @@ impl WorkerLike for WorkerProcessHandle {
         1
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) {
-        self.shared.router.submit_answered(tenant, request_id, job, deadline, answer);
+    fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        self.shared.unseen.watch(&mut request);
+        self.shared.router.try_submit(request)
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -353,16 +346,6 @@ impl WorkerLike for WorkerProcessHandle {
 
     fn kill(&self) {
         self.end(Event::Kill, Instant::now() + Duration::from_secs(5));
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline, observed)
     }
 }
 

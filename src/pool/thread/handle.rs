@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
-use crate::protocol::{LocalWorker, Unsent};
-use crate::wire::data::{CreateEvent, TenantId};
+use crate::dispatch::{Answer, Cancelled, Refused, Request, RequestId};
+use crate::protocol::LocalWorker;
+use crate::wire::data::TenantId;
 use crate::wire::message::Health;
 
 use crate::pool::WorkerThread;
@@ -269,15 +269,9 @@ impl WorkerLike for WorkerThreadHandle {
         1
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        deadline: Instant,
-        answer: Answer,
-    ) {
-        self.shared.router.submit_answered(tenant, request_id, job, deadline, answer);
+    fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        self.shared.unseen.watch(&mut request);
+        self.shared.router.try_submit(request)
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -287,16 +281,6 @@ impl WorkerLike for WorkerThreadHandle {
     fn kill(&self) {
         let now = Instant::now();
         self.stop(now, now);
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        deadline: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        self.shared.unseen.submit(&self.shared.router, tenant, event, deadline, observed)
     }
 }
 
@@ -347,7 +331,7 @@ impl Shared {
             if self.is_ending.load(Ordering::SeqCst) {
                 return;
             }
-            gate.0.worker.kill();
+            gate.kill();
             self.unseen.log_all_lost();
             self.publish(|status| {
                 (status.state, status.gate, status.started) = (State::Starting, None, None);
@@ -381,8 +365,7 @@ impl Shared {
         self.router.to_nobody("its worker was stopped");
         let gate = self.status().gate.take();
         if let Some(gate) = &gate {
-            gate.seal();
-            gate.0.worker.kill();
+            gate.kill();
         }
         self.unseen.log_all_lost();
         self.publish(|status| {
@@ -432,38 +415,47 @@ impl Gate {
     }
 }
 
-impl Target for Gate {
-    fn try_submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        answer: Answer,
-    ) -> Result<(), Box<Unsent>> {
+impl WorkerLike for Gate {
+    fn id(&self) -> usize {
+        self.0.worker.id()
+    }
+
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
         {
             let mut state = self.lock();
             if state.is_sealed {
-                return Err(Box::new(Unsent::Ended(job, answer)));
+                let ends = DispatchError::NotSent("the worker is about to end".to_owned());
+                return Err(request.refused(ends));
             }
             state.in_flight += 1;
         }
-        let gate = self.clone();
+        let (gate, mut answer) = (self.clone(), request.answer);
         let counted = Answer::callback_told(move |result, is_subscribed| {
-            let mut answer = answer;
             if !is_subscribed {
                 answer.mark_not_subscribed();
             }
             answer.send(result);
             gate.answered();
         });
-        self.0.worker.submit(tenant, request_id, job, Instant::now(), counted);
-        Ok(())
+        self.0.worker.try_submit(Request { answer: counted, ..request })
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
         self.0.worker.cancel(tenant, request_id)
     }
 
+    /// Takes no more dispatches, and ends the worker.
+    fn kill(&self) {
+        self.lock().is_sealed = true;
+        self.0.worker.kill();
+    }
+}
+
+impl Target for Gate {
     fn takes_dispatches(&self) -> bool {
         !self.lock().is_sealed
     }
@@ -481,11 +473,12 @@ mod tests {
     use crossbeam_channel::never;
 
     use super::*;
+    use crate::dispatch::Job;
     use crate::pool::{Subscriptions, WorkerDb};
     use crate::runtime::{RuntimeStats, TemplateRuntime};
     use crate::store::memory::MemoryStore;
     use crate::store::{DbOptions, DbState};
-    use crate::wire::data::{EncodedJson, EventData};
+    use crate::wire::data::{CreateEvent, EncodedJson, EventData};
 
     /// Has no room.
     struct Full;
@@ -524,7 +517,8 @@ mod tests {
             author: None,
             data: EventData::Json(EncodedJson::null()),
         };
-        handle.submit_nowait(TenantId::Guild(1), event, Instant::now(), None).expect("it is taken");
+        let taken = handle.dispatch_event_nowait(TenantId::Guild(1), event, Instant::now());
+        taken.expect("it is taken");
         assert!(handle.shared.unseen.has_lost());
         let until = Instant::now() + Duration::from_secs(30);
         while handle.shared.unseen.has_lost() && Instant::now() < until {

@@ -9,17 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
-use crate::dispatch::worker_like::{WorkerLike, next_request_id};
-use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
-use crate::wire::data::{
-    CreateEvent, EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState,
-};
+use crate::wire::data::{EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -160,7 +157,8 @@ impl WorkerThread {
         }
     }
 
-    fn run(&self, tenant: TenantId, request_id: RequestId, job: Job, mut answer: Answer) {
+    fn run(&self, request: Request) {
+        let Request { tenant, id, job, mut answer, .. } = request;
         if !self.is_loaded.load(Ordering::Acquire) {
             return answer.send(Err(DispatchError::Busy(
                 "the worker is still loading the tenant states".to_owned(),
@@ -175,7 +173,7 @@ impl WorkerThread {
                 if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup()) {
                     startup.forget(tenant);
                 }
-                self.runtime.submit(tenant, request_id, job, answer);
+                self.runtime.submit(tenant, id, job, answer);
             }
         }
     }
@@ -190,15 +188,10 @@ impl WorkerLike for WorkerThread {
         1
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        _deadline: Instant,
-        answer: Answer,
-    ) {
-        self.run(tenant, request_id, job, answer);
+    fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
+        self.unseen.watch(&mut request);
+        self.run(request);
+        Ok(())
     }
 
     fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
@@ -208,22 +201,6 @@ impl WorkerLike for WorkerThread {
     fn kill(&self) {
         drop(self.startup().take());
         self.runtime.shutdown();
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        _: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        self.run(
-            tenant,
-            next_request_id(),
-            Job::Dispatch(event),
-            self.unseen.answer(tenant, observed),
-        );
-        Ok(())
     }
 }
 

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, Cancelled, Job, Observed, RequestId};
+use crate::dispatch::{Answer, Cancelled, Job, Refused, Request, RequestId};
 use crate::net::link::{
     CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
     close_code,
 };
 use crate::net::stream::Peer;
 use crate::wire::WireError;
-use crate::wire::data::{CreateEvent, EncodedValue, TenantId, TenantState};
+use crate::wire::data::{EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::ledger::Ledger;
@@ -88,15 +88,6 @@ pub struct InFlight {
     pub what: String,
     /// Since when it is under way; of a job that is observed, when it was asked for.
     pub since: Instant,
-}
-
-/// A job that did not leave, and its answer, which is still to be sent.
-#[derive(Debug)]
-pub(crate) enum Unsent {
-    /// The link has ended: the job may be tried elsewhere.
-    Ended(Job, Answer),
-    /// The link does not take it, for this reason.
-    Refused(Answer, DispatchError),
 }
 
 impl MesophyllServerConn {
@@ -242,62 +233,6 @@ impl MesophyllServerConn {
         }
     }
 
-    /// As `submit`, but leaves it to the caller to answer a job that did not leave: it may hold a
-    /// lock, and an answer runs the code of others.
-    ///
-    /// # Errors
-    /// The job or its answer; see [`Unsent`].
-    pub(crate) fn try_submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        answer: Answer,
-    ) -> Result<(), Box<Unsent>> {
-        let request_id = request_id.0;
-        let what = answer.name().is_none().then(|| job.name().to_owned());
-        let since = answer.since().unwrap_or_else(Instant::now);
-        let waiting = Waiting { tenant, what, since, answer };
-        // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
-        let is_drop = matches!(job, Job::DropTenant);
-        let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
-        let waiting = match self.inner.pending.register_within(max, request_id, waiting) {
-            Registered::Waiting(count) => count,
-            Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
-                return Err(Box::new(Unsent::Ended(job, waiting.answer)));
-            }
-            Registered::Full(waiting) | Registered::Duplicate(waiting) => {
-                let text =
-                    format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
-                return Err(Box::new(Unsent::Refused(waiting.answer, DispatchError::Busy(text))));
-            }
-        };
-        let message = to_message(tenant, request_id, job);
-        // Alone, it is sooner there if no other thread has to be woken for it; among others, they
-        // share a write.
-        let is_alone = waiting <= 1;
-        let encoded = message.encode();
-        let link = &self.inner.link;
-        let sent = if is_drop {
-            link.send(encoded)
-        } else if is_alone {
-            link.send_alone(tenant, encoded)
-        } else {
-            link.send_for(tenant, encoded)
-        };
-        let Err(error) = sent else { return Ok(()) };
-        // `None`: the link's end has answered it already.
-        match (self.inner.pending.take(request_id), error) {
-            (Some(waiting), SendError::Closed) => {
-                Err(Box::new(Unsent::Ended(into_job(message), waiting.answer)))
-            }
-            (Some(waiting), error) => {
-                Err(Box::new(Unsent::Refused(waiting.answer, not_sent(error))))
-            }
-            (None, _) => Ok(()),
-        }
-    }
-
     /// Closes the link with a code; what is pending fails at once.
     pub fn close(&self, code: u16) {
         self.inner.link.close(code);
@@ -347,24 +282,14 @@ fn not_sent(error: SendError) -> DispatchError {
     }
 }
 
-fn to_message(tenant: TenantId, request_id: u64, job: Job) -> ServerMessage {
+/// The message that brings a job, which may yet come back, to the worker.
+fn encode(tenant: TenantId, RequestId(id): RequestId, job: &Job) -> Vec<u8> {
     match job {
-        Job::Dispatch(event) => {
-            ServerMessage::DispatchEvent { id: tenant, event, req_id: Some(request_id) }
-        }
+        Job::Dispatch(event) => ServerMessage::encode_event(tenant, event, Some(id)),
         Job::RunScript { name, code, event } => {
-            ServerMessage::RunScript { id: tenant, name, code, event, req_id: request_id }
+            ServerMessage::encode_script(tenant, name, code, event, id)
         }
-        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: request_id },
-    }
-}
-
-/// The inverse of [`to_message`].
-fn into_job(message: ServerMessage) -> Job {
-    match message {
-        ServerMessage::DispatchEvent { event, .. } => Job::Dispatch(event),
-        ServerMessage::RunScript { name, code, event, .. } => Job::RunScript { name, code, event },
-        _ => Job::DropTenant,
+        Job::DropTenant => ServerMessage::DropWorker { id: tenant, req_id: id }.encode(),
     }
 }
 
@@ -377,18 +302,43 @@ impl WorkerLike for MesophyllServerConn {
         1
     }
 
-    fn submit(
-        &self,
-        tenant: TenantId,
-        request_id: RequestId,
-        job: Job,
-        _deadline: Instant,
-        answer: Answer,
-    ) {
-        match self.try_submit(tenant, request_id, job, answer).map_err(|unsent| *unsent) {
-            Ok(()) => {}
-            Err(Unsent::Ended(_, answer)) => answer.send(Err(not_sent(SendError::Closed))),
-            Err(Unsent::Refused(answer, error)) => answer.send(Err(error)),
+    fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
+        let Request { tenant, id, job, deadline, answer } = request;
+        let what = answer.name().is_none().then(|| job.name().to_owned());
+        let since = answer.since().unwrap_or_else(Instant::now);
+        let waiting = Waiting { tenant, what, since, answer };
+        // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
+        let is_drop = matches!(job, Job::DropTenant);
+        let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
+        let refused = |job, Waiting { answer, .. }: Waiting, error| {
+            Request { tenant, id, job, deadline, answer }.refused(error)
+        };
+        let count = match self.inner.pending.register_within(max, id.0, waiting) {
+            Registered::Waiting(count) => count,
+            Registered::Closed(waiting, _) | Registered::Sealed(waiting) => {
+                return Err(refused(job, waiting, not_sent(SendError::Closed)));
+            }
+            Registered::Full(waiting) | Registered::Duplicate(waiting) => {
+                let text =
+                    format!("{} dispatches wait for this worker already", limits::PENDING_MAX);
+                return Err(refused(job, waiting, DispatchError::Busy(text)));
+            }
+        };
+        let (link, message) = (&self.inner.link, encode(tenant, id, &job));
+        let sent = if is_drop {
+            link.send(message)
+        } else if count <= 1 {
+            // Alone, it is sooner there if no other thread has to be woken for it; among others,
+            // they share a write.
+            link.send_alone(tenant, message)
+        } else {
+            link.send_for(tenant, message)
+        };
+        let Err(error) = sent else { return Ok(()) };
+        // `None`: the link's end has answered it already.
+        match self.inner.pending.take(id.0) {
+            Some(waiting) => Err(refused(job, waiting, not_sent(error))),
+            None => Ok(()),
         }
     }
 
@@ -410,22 +360,6 @@ impl WorkerLike for MesophyllServerConn {
 
     fn kill(&self) {
         self.close(close_code::GOING_AWAY);
-    }
-
-    fn submit_nowait(
-        &self,
-        tenant: TenantId,
-        event: CreateEvent,
-        _: Instant,
-        observed: Option<Box<Observed>>,
-    ) -> Result<(), DispatchError> {
-        let message = ServerMessage::DispatchEvent { id: tenant, event, req_id: None };
-        let sent = self.inner.link.send_for(tenant, message.encode()).map_err(not_sent);
-        // It is not answered: that it left is all there is to tell.
-        if let Some(observed) = observed {
-            observed.ended(sent.as_ref().copied());
-        }
-        sent
     }
 }
 

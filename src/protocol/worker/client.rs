@@ -17,7 +17,7 @@ use crate::base::error::{DbError, DispatchError};
 use crate::base::limits;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
-use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
+use crate::dispatch::{Answer, DispatchResult, Job, Request, RequestId};
 use crate::net::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError,
     close_code,
@@ -458,7 +458,8 @@ impl ClientHandler {
             };
             send_answer(&link, tenant, request_id, result, is_alone);
         });
-        self.worker.submit(tenant, RequestId(request_id), job, self.far_deadline, answer);
+        let (id, deadline) = (RequestId(request_id), self.far_deadline);
+        self.worker.submit(Request { tenant, id, job, deadline, answer });
     }
 
     fn submit_nowait(&self, tenant: TenantId, event: CreateEvent) {

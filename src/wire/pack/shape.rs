@@ -337,14 +337,9 @@ macro_rules! variants {
             fn encode(&self, writer: &mut $crate::wire::pack::writer::Writer) {
                 match self {
                     $(Self::$variant $(($value))? $({ $($field),* })? => {
-                        const ARRAY: &[u8] = &[$(0x90 | <[&str]>::len(
-                            &[$(stringify!($field)),*],
-                        ) as u8)?];
-                        const HEAD: [u8; stringify!($variant).len() + 2 + ARRAY.len()] =
-                            $crate::wire::pack::shape::head(stringify!($variant), ARRAY);
-                        writer.encoded(&HEAD);
-                        $($value.encode(writer);)?
-                        $($($field.encode(writer);)*)?
+                        $crate::wire::pack::shape::write_variant!(
+                            writer, $variant $(($value))? $({ $($field),* })?
+                        );
                     })+
                 }
             }
@@ -352,6 +347,21 @@ macro_rules! variants {
     };
 }
 pub(crate) use variants;
+
+/// Writes a variant of an enum; its value is in variables, of the names of the fields if it has
+/// such.
+macro_rules! write_variant {
+    ($writer:expr, $variant:ident $(($value:ident))? $({ $($field:ident),* })?) => {
+        const ARRAY: &[u8] = &[$(0x90 | <[&str]>::len(&[$(stringify!($field)),*]) as u8)?];
+        const HEAD: [u8; stringify!($variant).len() + 2 + ARRAY.len()] =
+            $crate::wire::pack::shape::head(stringify!($variant), ARRAY);
+        let writer: &mut $crate::wire::pack::writer::Writer = $writer;
+        writer.encoded(&HEAD);
+        $($value.encode(writer);)?
+        $($($field.encode(writer);)*)?
+    };
+}
+pub(crate) use write_variant;
 
 /// Writes and reads an enum whose variants are all known.
 macro_rules! wire_enum {
@@ -479,6 +489,12 @@ impl Decode for bool {
             Item::Boolean(value) => Ok(value),
             _ => Err(WireError::Invalid("expected true or false")),
         }
+    }
+}
+
+impl Encode for str {
+    fn encode(&self, writer: &mut Writer) {
+        writer.text(self);
     }
 }
 
