@@ -21,7 +21,8 @@ fn a_changed_log_level_reaches_later_workers_too() {
     // In the master, through each of its workers.
     for (_, pid) in workers_of(master.pid()) {
         eventually("the worker has it", || {
-            let told = format!("(pid {pid}): [mesophyll::mesophyll::client] the log level is info");
+            let told =
+                format!("(pid {pid}): [mesophyll::protocol::worker::client] the log level is info");
             master.running.stderr_so_far().contains(&told).then_some(())
         });
     }
@@ -32,7 +33,8 @@ fn a_changed_log_level_reaches_later_workers_too() {
         workers_of(master.pid()).get(&0).copied().filter(|pid| *pid != killed)
     });
     eventually("it has the level that it was not started with", || {
-        let told = format!("(pid {next}): [mesophyll::mesophyll::client] the log level is info");
+        let told =
+            format!("(pid {next}): [mesophyll::protocol::worker::client] the log level is info");
         master.running.stderr_so_far().contains(&told).then_some(())
     });
 
@@ -98,7 +100,8 @@ fn a_changing_log_level_loses_no_dispatch_under_load() {
                     204
                 );
             }
-            let told = format!("(pid {pid}): [mesophyll::mesophyll::client] the log level is info");
+            let told =
+                format!("(pid {pid}): [mesophyll::protocol::worker::client] the log level is info");
             master.running.stderr_so_far().contains(&told).then_some(())
         });
     }

@@ -253,12 +253,14 @@ fn a_master_that_cannot_start_workers_says_why() {
         ended.stderr.lines().filter(|line| line.contains(start) && line.contains(&why)).count()
     };
     assert_eq!(
-        (ended.code(), lines("WARN  [mesophyll::worker::supervision] worker 0 could")),
+        (ended.code(), lines("WARN  [mesophyll::pool::process::supervision] worker 0 could")),
         (5, 2),
         "{ended:?}"
     );
     assert_eq!(
-        lines("ERROR [mesophyll::worker::supervision] worker 0: its worker has failed too often"),
+        lines(
+            "ERROR [mesophyll::pool::process::supervision] worker 0: its worker has failed too often"
+        ),
         1,
         "{ended:?}"
     );
