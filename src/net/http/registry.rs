@@ -157,6 +157,13 @@ impl Registry {
         self.lock().entries.len()
     }
 
+    /// Connections that wait for their peer.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let table = self.lock();
+        table.entries.values().filter(|entry| entry.slot.look().0 == Doing::Waiting).count()
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }

@@ -155,6 +155,12 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
+    /// Connections that wait for their peer.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.registry.waiting()
+    }
+
     /// Starts to serve a listener. `name` starts the names of the threads; at most 6 bytes of it
     /// are seen.
     ///

@@ -144,13 +144,15 @@ fn a_panic_in_the_handler_is_500_and_the_server_goes_on() {
 fn a_new_connection_takes_the_place_of_the_longest_idle_one() {
     let fixture = serve(HttpLimits { connections: 4, ..patient() });
     let mut clients: Vec<_> = (0..4).map(|_| fixture.connect()).collect();
-    for client in &mut clients {
+    for (number, client) in clients.iter_mut().enumerate() {
         client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.answer().status, 200);
+        fixture.wait_waiting(number + 1);
     }
     // The first speaks and so is no longer the longest idle; the second is.
     clients[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(clients[0].answer().status, 200);
+    fixture.wait_waiting(4);
     assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
     assert_eq!(clients[1].until_end(), b"");
     clients[0].send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");

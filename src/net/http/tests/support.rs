@@ -136,6 +136,17 @@ impl Fixture {
         }
     }
 
+    /// Waits until so many connections wait for their peers: an answer is read before its
+    /// connection's thread goes on to that.
+    #[track_caller]
+    pub(super) fn wait_waiting(&self, count: usize) {
+        let deadline = soon();
+        while self.server.waiting() != count {
+            assert!(Instant::now() < deadline, "{} wait, not {count}", self.server.waiting());
+            pace(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until a figure of the server is as it should be.
     pub(super) fn wait_until(
         &self,
