@@ -1,14 +1,15 @@
 //! `POST /i/global-kv`: staff's side of the shop: looking at entries that wait for a review,
 //! deciding about them, publishing and removing. `POST /i/purchase/…`: notes that a tenant paid.
 
+use serde::Serialize;
+
 use super::error::{ApiError, Code};
 use super::request::{Fields, Whole, tenant};
-use super::text::{self, ObjectText};
-use super::{Api, Call};
+use super::{Api, Call, text};
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::net::http::{Body, Response};
 use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
-use crate::wire::data::{CreateGlobalKv, PartialGlobalKv};
+use crate::wire::data::{CreateGlobalKv, EncodedJson, PartialGlobalKv};
 
 /// What can be asked.
 enum Op {
@@ -32,17 +33,15 @@ pub(super) fn global_kv(
             permit.expect_answer(KV_FIND_MAX_BYTES)?;
             let entries = api.db.global_list(&filter)?;
             permit.settle_answer(entries.iter().map(memory_of).sum());
-            return text::list(
-                entries,
-                |entry| partial_text(entry).map(ObjectText::finish),
-                permit,
-            );
+            return text::list(entries, permit);
         }
         Op::Get(at) => {
             let entry = api.db.global_entry(&at)?;
             let entry =
                 entry.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such entry"))?;
-            return Ok(Response::json(200, entry_text(&entry)?).holding(permit));
+            let GlobalEntry { partial, data } = &entry;
+            let whole = WholeEntry { partial, long: &partial.long, data };
+            return Ok(text::answer(200, &whole)?.holding(permit));
         }
         Op::Create { owner_id, entry } => {
             // Whoever does not say for whom publishes as the user of the token.
@@ -135,26 +134,11 @@ fn memory_of(entry: &PartialGlobalKv) -> usize {
         + entry.public_metadata.as_bytes().len()
 }
 
-/// An entry without its long text and its data.
-fn partial_text(entry: &PartialGlobalKv) -> Result<ObjectText, ApiError> {
-    Ok(ObjectText::default()
-        .member("scope", &entry.scope)
-        .member("key", &entry.key)
-        .member("version", &entry.version)
-        .member("owner_type", &entry.owner_type)
-        .member("owner_id", &entry.owner_id)
-        .member("review_state", &entry.review_state)
-        .member("price", &entry.price)
-        .member("short", &entry.short)
-        .raw("public_metadata", &text::data(&entry.public_metadata)?)
-        .member("public_data", &entry.public_data)
-        .time("created_at", Some(entry.created_at))
-        .time("last_updated_at", Some(entry.last_updated_at)))
-}
-
-fn entry_text(entry: &GlobalEntry) -> Result<String, ApiError> {
-    Ok(partial_text(&entry.partial)?
-        .member("long", &entry.partial.long)
-        .raw("data", &text::data(&entry.data)?)
-        .finish())
+/// An entry with all that it has.
+#[derive(Serialize)]
+struct WholeEntry<'e> {
+    #[serde(flatten)]
+    partial: &'e PartialGlobalKv,
+    long: &'e Option<String>,
+    data: &'e EncodedJson,
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::metrics::Figures;
-use super::{Api, Call, flag};
+use super::{Api, Call, flag, text};
 use crate::base::metrics::Exposition;
 use crate::net::http::{Body, Response};
 use crate::pool::Operator;
@@ -86,7 +86,5 @@ pub(super) fn readyz(
         workers: is_verbose
             .then(|| workers.into_iter().map(|(id, state)| Worker { id, state }).collect()),
     };
-    // A struct of text and numbers always has a JSON form.
-    let text = serde_json::to_string(&report).unwrap_or_default();
-    Ok(Response::json(if ready { 200 } else { Code::NoWorker.status() }, text))
+    text::answer(if ready { 200 } else { Code::NoWorker.status() }, &report)
 }

@@ -20,21 +20,15 @@ pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Resp
     match api.db.kv(tenant, op)? {
         KvAnswer::Done => Ok(Response::empty(204).holding(permit)),
         KvAnswer::Record(None) => Ok(Response::json(200, "null").holding(permit)),
-        KvAnswer::Record(Some(record)) => {
-            Ok(Response::json(200, text::record(&record)?).holding(permit))
-        }
+        KvAnswer::Record(Some(record)) => Ok(text::answer(200, &record)?.holding(permit)),
         KvAnswer::Records(records) => {
             permit.settle_answer(records.iter().map(memory_of).sum());
-            text::list(records, text::record, permit)
+            text::list(records, permit)
         }
         KvAnswer::Scopes(scopes) => {
             permit
                 .settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
-            text::list(
-                scopes,
-                |scope| Ok(serde_json::Value::from(scope.as_str()).to_string()),
-                permit,
-            )
+            text::list(scopes, permit)
         }
     }
 }

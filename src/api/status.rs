@@ -14,7 +14,7 @@ use super::error::{ApiError, Code};
 use super::history::Sample;
 use super::metrics::Scrape;
 use super::workers::{self, Quarantined, Rolling, Worker};
-use super::{Api, Call, flag};
+use super::{Api, Call, flag, text};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
 use crate::dispatch::JobKind;
@@ -197,7 +197,7 @@ pub(super) fn status(
         errors: errors(traffic, now),
         history: has_history.then(|| api.history.list()),
     };
-    Ok(workers::json(200, &status).holding(place))
+    Ok(text::answer(200, &status)?.holding(place))
 }
 
 /// Events as the master has counted them, and those that it has not among the busiest, as their

@@ -3,12 +3,11 @@
 
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, Code};
 use super::request::{self, Fields, Whole, tenant};
-use super::text::{self, ObjectText};
-use super::{Api, Call};
+use super::{Api, Call, text};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS_TIMEOUT};
 use crate::dispatch::Job;
@@ -27,7 +26,7 @@ pub(super) fn get_state(
     let tenant = tenant(call)?;
     let permit = api.admit_without_body(body)?;
     match api.db.tenant_state(tenant) {
-        Some(state) => Ok(Response::json(200, state_text(&state)?).holding(permit)),
+        Some(state) => Ok(text::answer(200, &*state)?.holding(permit)),
         None => Err(ApiError::new(
             Code::NotFound,
             "the tenant has no state: the default events apply to it",
@@ -53,39 +52,36 @@ pub(super) fn put_state(
     Ok(Response::empty(204).holding(permit))
 }
 
-fn state_text(state: &TenantState) -> Result<String, ApiError> {
-    Ok(ObjectText::default()
-        .member("events", &state.events)
-        .raw("data", &text::data(&state.data)?)
-        .finish())
+/// Everything about a tenant in one answer.
+#[derive(Serialize)]
+struct Shown<'a> {
+    tenant: String,
+    banned: bool,
+    quarantined: bool,
+    state: Option<&'a TenantState>,
+    default_events: &'a [String],
+    template: bool,
+    usage: Usage,
+    quota: Quota,
 }
 
-/// Everything about a tenant in one answer.
 pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let permit = api.admit_without_body(body)?;
-    let state =
-        api.db.tenant_state(tenant).map_or(Ok("null".to_owned()), |state| state_text(&state))?;
     let (key, scope) = TEMPLATE;
-    let template = api.db.kv_get(tenant, &Scopes::new([scope]), key)?;
-    let Usage { records, bytes } = api.db.kv_usage(tenant)?;
-    let quota = api.db.quota();
-    let amount = |quota: Quota| {
-        ObjectText::default().member("records", &quota.records).member("bytes", &quota.bytes)
+    let operator = api.ready.operator();
+    let state = api.db.tenant_state(tenant);
+    let shown = Shown {
+        tenant: tenant.to_string(),
+        banned: api.db.standing(tenant) == Standing::Banned,
+        quarantined: operator.is_some_and(|operator| operator.quarantine().holds(tenant)),
+        state: state.as_deref(),
+        default_events: &api.default_events,
+        template: api.db.kv_get(tenant, &Scopes::new([scope]), key)?.is_some(),
+        usage: api.db.kv_usage(tenant)?,
+        quota: api.db.quota(),
     };
-    let text = ObjectText::default()
-        .member("tenant", &tenant.to_string())
-        .member("banned", &(api.db.standing(tenant) == Standing::Banned))
-        .member(
-            "quarantined",
-            &api.ready.operator().is_some_and(|operator| operator.quarantine().holds(tenant)),
-        )
-        .raw("state", &state)
-        .member("default_events", &api.default_events)
-        .member("template", &template.is_some())
-        .raw("usage", &amount(Quota { records, bytes }).finish())
-        .raw("quota", &amount(quota).finish());
-    Ok(Response::json(200, text.finish()).holding(permit))
+    Ok(text::answer(200, &shown)?.holding(permit))
 }
 
 /// Bans a tenant or lifts the ban. A ban also ends what the tenant has running.
@@ -134,7 +130,7 @@ pub(super) fn guilds_exist(
     let guilds = ids.iter().map(guild).collect::<Result<Vec<_>, _>>()?;
     let mut known = api.db.are_known(&guilds)?;
     add_live(api, &guilds, &mut known);
-    text::list(known, |known| Ok(u8::from(*known).to_string()), permit)
+    text::list(known.into_iter().map(u8::from).collect(), permit)
 }
 
 /// Notes the guilds that have a VM, of those that the store does not know. What the workers do not

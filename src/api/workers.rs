@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::request::tenant;
-use super::{Api, Call};
+use super::{Api, Call, text};
 use crate::net::http::{Body, Response};
 use crate::pool::process::supervisor::Cause;
 use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
@@ -101,7 +101,7 @@ pub(super) fn list(
     let now = Instant::now();
     let workers: Vec<Worker> =
         operator(api)?.reports().into_iter().map(|report| Worker::of(report, now)).collect();
-    Ok(json(200, &workers))
+    text::answer(200, &workers)
 }
 
 pub(super) fn kill_all(
@@ -134,7 +134,7 @@ pub(super) fn roll(
 ) -> Result<Response, ApiError> {
     let operator = operator(api)?;
     operator.roll()?;
-    Ok(json(202, &Rolling::of(operator)))
+    text::answer(202, &Rolling::of(operator))
 }
 
 pub(super) fn rolling(
@@ -142,7 +142,7 @@ pub(super) fn rolling(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    Ok(json(200, &Rolling::of(operator(api)?)))
+    text::answer(200, &Rolling::of(operator(api)?))
 }
 
 pub(super) fn quarantine(
@@ -150,7 +150,7 @@ pub(super) fn quarantine(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    Ok(json(200, &quarantined(operator(api)?)))
+    text::answer(200, &quarantined(operator(api)?))
 }
 
 /// The tenants that are not to run.
@@ -184,11 +184,6 @@ fn worker<'a>(api: &'a Api, call: &Call<'_>) -> Result<&'a Arc<dyn Managed>, Api
     operator(api)?
         .worker(id)
         .ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
-}
-
-pub(super) fn json(status: u16, value: &impl Serialize) -> Response {
-    // Structs of texts and numbers always have a JSON form.
-    Response::json(status, serde_json::to_string(value).unwrap_or_default())
 }
 
 impl From<RestartError> for ApiError {

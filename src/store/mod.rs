@@ -30,6 +30,8 @@ pub use states::{StateListener, TemplateListener};
 pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
 
+use serde::Serialize;
+
 use crate::base::error::DbError;
 use crate::base::limits::{
     KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
@@ -357,7 +359,7 @@ pub struct KvSet {
 }
 
 /// What one tenant may have in all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Quota {
     /// Records.
     pub records: u64,
@@ -377,7 +379,7 @@ impl Default for Quota {
 }
 
 /// What one tenant has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Usage {
     /// Records.
     pub records: u64,

@@ -1,35 +1,38 @@
 //! The shop: immutable, versioned entries that tenants publish to each other.
 
+use serde::Serialize;
+
 use super::{EncodedJson, TenantId, Timestamp};
 
-/// An entry without its data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An entry without its data. In JSON it has no long text, either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartialGlobalKv {
+    /// What kind of thing it is.
+    pub scope: String,
     /// Key.
     pub key: String,
     /// Version of that key.
     pub version: i32,
-    /// Snowflake of the owner, in decimal (staff entries have no snowflake, so this stays text).
-    pub owner_id: String,
     /// `guild`, `user` or `staff`.
     pub owner_type: String,
+    /// Snowflake of the owner, in decimal (staff entries have no snowflake, so this stays text).
+    pub owner_id: String,
+    /// `pending`, `approved` or what else the reviewers use.
+    pub review_state: String,
     /// Price, if it has one.
     pub price: Option<i64>,
     /// One line about it.
     pub short: String,
     /// Free data that every reader sees.
     pub public_metadata: EncodedJson,
-    /// What kind of thing it is.
-    pub scope: String,
+    /// Whether scripts may see its data.
+    pub public_data: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
     pub last_updated_at: Timestamp,
-    /// Whether scripts may see its data.
-    pub public_data: bool,
-    /// `pending`, `approved` or what else the reviewers use.
-    pub review_state: String,
     /// A longer text; left out of lists.
+    #[serde(skip)]
     pub long: Option<String>,
 }
 

@@ -1,5 +1,7 @@
 //! A tenant's key-value records and what can be asked of them.
 
+use serde::Serialize;
+
 use super::{EncodedValue, Timestamp};
 
 /// The scope of a tenant's last errors, which its worker writes; scripts can read it, as every
@@ -40,7 +42,7 @@ impl Scopes {
 }
 
 /// One record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KvRecord {
     /// The record's own id, fixed when it is first set.
     pub id: String,

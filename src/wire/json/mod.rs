@@ -10,10 +10,13 @@ mod reader;
 mod tagged;
 mod writer;
 
+use serde::ser::{Error as _, Serialize, Serializer};
+use serde_json::value::RawValue;
+
 use super::pack::plain::{PlainToken, PlainWalk};
 use super::pack::writer::{Open, Writer};
 use crate::base::limits::WIRE_DEPTH_MAX;
-use crate::wire::data::EncodedJson;
+use crate::wire::data::{EncodedJson, EncodedValue, Timestamp};
 use reader::{JsonReader, JsonToken};
 use writer::JsonWriter;
 
@@ -105,6 +108,34 @@ pub(super) fn json_text(
         }
     }
     Ok(out.into_text())
+}
+
+/// As JSON text within an answer: for serde_json only.
+impl Serialize for EncodedJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_text(json_from_encoded(self), serializer)
+    }
+}
+
+/// In its JSON form within an answer: for serde_json only.
+impl Serialize for EncodedValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_text(value_to_json(self), serializer)
+    }
+}
+
+fn serialize_text<S: Serializer>(
+    text: Result<String, JsonError>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = text.map_err(S::Error::custom)?;
+    RawValue::from_string(text).map_err(S::Error::custom)?.serialize(serializer)
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 #[cfg(test)]
