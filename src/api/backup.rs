@@ -4,31 +4,15 @@
 //! One at a time: each holds a snapshot, whose pages the store cannot reuse, for as long as its
 //! reader takes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::error::{ApiError, Code};
 use super::{Api, Call};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_TIME_MAX;
+use crate::base::sync::CountedPermit;
 use crate::net::http::{Body, Response};
 use crate::store::backup;
-
-/// Whether a backup is under way; the turn ends when this is dropped.
-struct Turn(Arc<AtomicBool>);
-
-impl Turn {
-    fn take(taken: &Arc<AtomicBool>) -> Option<Self> {
-        (!taken.swap(true, Ordering::SeqCst)).then(|| Self(Arc::clone(taken)))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
-    }
-}
 
 pub(super) fn store_backup(
     api: &Api,
@@ -37,7 +21,7 @@ pub(super) fn store_backup(
 ) -> Result<Response, ApiError> {
     let permit = api.admit_without_body(body)?;
     let busy = || ApiError::new(Code::Busy, "a backup is under way already");
-    let turn = Turn::take(&api.is_backing_up).ok_or_else(busy)?;
+    let turn = CountedPermit::take(&api.backups, 1).ok_or_else(busy)?;
     let deadline = Instant::now() + BACKUP_TIME_MAX;
     let in_time = api.db.export()?.map(move |one| {
         let too_late = || DbError::Unavailable("its reader took too long".to_owned());

@@ -35,7 +35,7 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -188,7 +188,7 @@ pub(crate) struct Api {
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
     db: Arc<DbState>,
-    is_backing_up: Arc<AtomicBool>,
+    backups: Arc<AtomicUsize>,
     scrapes: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
     history: History,
@@ -235,7 +235,7 @@ impl Api {
             pool,
             ready,
             db,
-            is_backing_up: Arc::default(),
+            backups: Arc::default(),
             scrapes: Arc::default(),
             statuses: Arc::default(),
             history: History::default(),

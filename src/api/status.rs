@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::history::Sample;
-use super::metrics::Scrape;
 use super::workers::{self, Quarantined, Rolling, Worker};
 use super::{Api, Call, flag, text};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
+use crate::base::sync::CountedPermit;
 use crate::dispatch::JobKind;
 use crate::net::http::{Body, Response};
 use crate::pool::{Outcome, Traffic, WorkerReport, WorkerTraffic};
@@ -173,7 +173,7 @@ pub(super) fn status(
     let operator = workers::operator(api)?;
     // Not one of those places that callers of tenants wait in: under a flood somebody wants to
     // look.
-    let place = Scrape::begin(&api.statuses, STATUS_ANSWERS_MAX)
+    let place = CountedPermit::take(&api.statuses, STATUS_ANSWERS_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let (figures, now) = (api.ready.figures(), Instant::now());
     let about = figures

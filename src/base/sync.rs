@@ -4,8 +4,9 @@
 //! nevertheless. What they hold in this crate is changed by steps that do not panic half way, and
 //! the owner of a thread that panics reports it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     TryLockError,
 };
 use std::time::Instant;
@@ -65,6 +66,25 @@ impl<T> SharedLock<T> {
     #[inline]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of a number of places, given back when it is dropped.
+#[derive(Debug)]
+pub struct CountedPermit(Arc<AtomicUsize>);
+
+impl CountedPermit {
+    /// Takes a place, unless as many as `most` are taken.
+    pub fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let permit = Self(taken.clone());
+        // Dropped, and so given back, if it is one too many.
+        (taken.fetch_add(1, Ordering::SeqCst) < most).then_some(permit)
+    }
+}
+
+impl Drop for CountedPermit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -130,7 +150,6 @@ impl Signal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -146,6 +165,18 @@ mod tests {
         });
         assert_eq!(thread.expect("a thread").join(), None::<()>);
         assert_eq!(*lock.lock(), 1);
+    }
+
+    #[test]
+    fn so_many_permits_are_given_at_once_and_no_more() {
+        let taken = Arc::default();
+        let mut permits: Vec<_> = (0..3).filter_map(|_| CountedPermit::take(&taken, 3)).collect();
+        assert_eq!(permits.len(), 3);
+        assert!(CountedPermit::take(&taken, 3).is_none());
+        permits.pop();
+        assert!(CountedPermit::take(&taken, 3).is_some());
+        drop(permits);
+        assert_eq!(taken.load(Ordering::SeqCst), 0);
     }
 
     #[test]

@@ -14,13 +14,13 @@ mod traffic;
 mod workers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::{ApiError, Code};
 use super::{About, Api, Call};
 use crate::base::limits::METRICS_SCRAPES_MAX;
 use crate::base::metrics::Exposition;
 use crate::base::process_figures::{self, ProcessFigures};
+use crate::base::sync::CountedPermit;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
 use crate::pool::{Traffic, WorkerReport};
 use crate::store::{DbState, StoreFigures};
@@ -59,7 +59,7 @@ pub(super) fn metrics(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    let place = Scrape::begin(&api.scrapes, METRICS_SCRAPES_MAX)
+    let place = CountedPermit::take(&api.scrapes, METRICS_SCRAPES_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let own = Own {
         db: Some(&api.db),
@@ -95,26 +95,6 @@ fn build(exposition: &mut Exposition) {
     exposition
         .gauge("mesophyll_build_info", "Always 1; which build this is.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-}
-
-/// One answer that is under way, of a route that has a number of its own for them: from its
-/// beginning until it has left.
-#[derive(Debug)]
-pub(super) struct Scrape(Arc<AtomicUsize>);
-
-impl Scrape {
-    /// One more, unless there are `most`.
-    pub(super) fn begin(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let scrape = Self(count.clone());
-        // Dropped, and so taken back, if it is one too many.
-        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(scrape)
-    }
-}
-
-impl Drop for Scrape {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 #[cfg(test)]
@@ -158,19 +138,5 @@ mod tests {
             assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
             assert!(kind != "histogram" || name.ends_with("_seconds"), "{line}");
         }
-    }
-
-    #[test]
-    fn so_many_scrapes_are_under_way_at_once_and_no_more() {
-        let count = Arc::default();
-        let mut scrapes: Vec<Scrape> = (0..METRICS_SCRAPES_MAX)
-            .filter_map(|_| Scrape::begin(&count, METRICS_SCRAPES_MAX))
-            .collect();
-        assert_eq!(scrapes.len(), METRICS_SCRAPES_MAX);
-        assert!(Scrape::begin(&count, METRICS_SCRAPES_MAX).is_none());
-        scrapes.pop();
-        assert!(Scrape::begin(&count, METRICS_SCRAPES_MAX).is_some());
-        drop(scrapes);
-        assert_eq!(count.load(Ordering::SeqCst), 0);
     }
 }
