@@ -14,3 +14,4 @@ pub mod random;
 pub mod spin;
 pub mod sync;
 pub mod thread;
+pub mod throttle;

@@ -1,36 +1,69 @@
-//! Counts what a peer does wrong and says when to tell of it: at once, then at most once a minute.
-//!
-//! One tally outlives the links of a worker, because a peer that does wrong loses its link,
-//! connects and does it again: told once for each link it would fill the log. It does no logging
-//! itself. Used from the links' reader threads.
+//! How much goes to the log about what may happen at any rate. Neither of the two logs itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two lines about the same kind of thing.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+use super::sync::Lock;
 
+/// Between two lines about the same kind of thing.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// Counts what a peer does wrong and says when to log it: at once, then at most once a minute.
+///
+/// One throttle outlives the links of a worker, because a peer that does wrong loses its link,
+/// connects and does it again: logged once for each link it would fill the log. Used from the
+/// links' reader threads.
 #[derive(Debug, Default)]
-pub(in crate::protocol) struct Tally {
+pub struct Throttle {
     count: AtomicU64,
-    told_at: Mutex<Option<Instant>>,
+    logged_at: Lock<Option<Instant>>,
 }
 
-impl Tally {
-    /// Counts one more; the number so far, if it is to be told now.
-    pub(in crate::protocol) fn note(&self, now: Instant) -> Option<u64> {
+impl Throttle {
+    /// Counts one more; the number so far, if it is to be logged now.
+    pub fn record(&self, now: Instant) -> Option<u64> {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if told_at.is_some_and(|at| now.saturating_duration_since(at) < TOLD_EVERY) {
+        let mut logged_at = self.logged_at.lock();
+        if logged_at.is_some_and(|at| now.saturating_duration_since(at) < LOGGED_EVERY) {
             return None;
         }
-        *told_at = Some(now);
+        *logged_at = Some(now);
         Some(count)
     }
 
-    pub(super) fn count(&self) -> u64 {
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Admits so many lines a second, with some saved up.
+#[derive(Debug)]
+pub struct LineRate {
+    per_second: u32,
+    burst: u32,
+    /// Lines that may still come.
+    saved: f64,
+    since: Option<Instant>,
+}
+
+impl LineRate {
+    /// A rate with its whole burst saved up.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst, saved: f64::from(burst), since: None }
+    }
+
+    /// Whether a line that comes now may pass.
+    pub fn admits(&mut self, now: Instant) -> bool {
+        let since = self.since.replace(now).unwrap_or(now);
+        let gained =
+            now.saturating_duration_since(since).as_secs_f64() * f64::from(self.per_second);
+        self.saved = (self.saved + gained).min(f64::from(self.burst));
+        let admits = self.saved >= 1.0;
+        if admits {
+            self.saved -= 1.0;
+        }
+        admits
     }
 }
 
@@ -39,15 +72,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_told_at_once_and_the_others_once_a_minute() {
+    fn the_first_is_logged_at_once_and_the_others_once_a_minute() {
         let start = Instant::now();
-        let tally = Tally::default();
-        assert_eq!(tally.note(start), Some(1));
+        let throttle = Throttle::default();
+        assert_eq!(throttle.record(start), Some(1));
         for at in 0..1000 {
-            assert_eq!(tally.note(start + Duration::from_millis(at)), None);
+            assert_eq!(throttle.record(start + Duration::from_millis(at)), None);
         }
-        assert_eq!(tally.note(start + TOLD_EVERY), Some(1002));
-        assert_eq!(tally.note(start + TOLD_EVERY), None);
-        assert_eq!(tally.count(), 1003);
+        assert_eq!(throttle.record(start + LOGGED_EVERY), Some(1002));
+        assert_eq!(throttle.record(start + LOGGED_EVERY), None);
+        assert_eq!(throttle.count(), 1003);
+    }
+
+    #[test]
+    fn a_burst_is_allowed_and_then_a_steady_rate() {
+        let start = Instant::now();
+        let mut rate = LineRate::new(20, 100);
+        assert_eq!((0..1000).filter(|_| rate.admits(start)).count(), 100);
+        let later = start + Duration::from_secs(1);
+        assert_eq!((0..1000).filter(|_| rate.admits(later)).count(), 20);
     }
 }

@@ -17,6 +17,7 @@ use log::{Level, Record};
 use crate::base::limits;
 use crate::base::metrics::Counter;
 use crate::base::thread::{self, OwnedThread};
+use crate::base::throttle::LineRate;
 use crate::wire::log_line::{self, PrintedLine};
 
 /// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last
@@ -66,7 +67,10 @@ impl OutputLog {
             line: Vec::new(),
             is_cut: false,
             tail: VecDeque::new(),
-            rate: Rate::default(),
+            rate: LineRate::new(
+                limits::WORKER_OUTPUT_LINES_PER_SECOND,
+                limits::WORKER_OUTPUT_BURST,
+            ),
             dropped: 0,
             dropped_in_all: self.dropped.clone(),
         }
@@ -128,7 +132,7 @@ pub(super) struct Lines {
     /// More of it came than a line may have.
     is_cut: bool,
     tail: VecDeque<String>,
-    rate: Rate,
+    rate: LineRate,
     /// Since that was last told.
     dropped: u64,
     dropped_in_all: Arc<Counter>,
@@ -223,30 +227,6 @@ fn level(line: &str) -> (Level, &str) {
     match word.parse() {
         Ok(level) if is_level => (level, rest.trim_start()),
         _ => (Level::Warn, line),
-    }
-}
-
-/// So many lines a second, with some saved up.
-#[derive(Debug, Default)]
-struct Rate {
-    since: Option<Instant>,
-    /// Lines that may still come.
-    saved: f64,
-}
-
-impl Rate {
-    fn admits(&mut self, now: Instant) -> bool {
-        let gained = self.since.map_or(f64::INFINITY, |since| {
-            now.saturating_duration_since(since).as_secs_f64()
-                * f64::from(limits::WORKER_OUTPUT_LINES_PER_SECOND)
-        });
-        self.since = Some(now);
-        self.saved = (self.saved + gained).min(f64::from(limits::WORKER_OUTPUT_BURST));
-        let admits = self.saved >= 1.0;
-        if admits {
-            self.saved -= 1.0;
-        }
-        admits
     }
 }
 

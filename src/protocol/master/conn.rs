@@ -442,7 +442,7 @@ impl ConnHandler {
             if let Some(asker) = self.conn.inner.questions.take(request_id) {
                 return asker.answer(result);
             }
-            if let Some(count) = self.conn.inner.ledger.late_answers.note(Instant::now()) {
+            if let Some(count) = self.conn.inner.ledger.late_answers.record(Instant::now()) {
                 log::debug!(worker = self.conn.id(); "worker {}: {count} answers that nobody waits for", self.conn.id());
             }
             return;
@@ -464,7 +464,7 @@ impl ConnHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        if let Some(count) = self.conn.inner.ledger.undecodable.note(Instant::now()) {
+        if let Some(count) = self.conn.inner.ledger.undecodable.record(Instant::now()) {
             log::warn!(worker = self.conn.id(); "worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
         }
         self.undecodable_in_a_row += 1;
@@ -480,7 +480,7 @@ impl LinkHandler for ConnHandler {
         match ClientMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message),
             Ok(Incoming::Unknown(variant)) => {
-                if let Some(count) = self.conn.inner.ledger.unknown.note(Instant::now()) {
+                if let Some(count) = self.conn.inner.ledger.unknown.record(Instant::now()) {
                     log::info!(worker = self.conn.id(); "worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
                 }
             }

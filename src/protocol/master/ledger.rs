@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use crate::base::labels::labels;
 use crate::base::metrics::Counter;
+use crate::base::throttle::Throttle;
 use crate::net::link::{CloseCause, LinkStats, close_code};
-
-use super::tally::Tally;
 
 /// The figures of one worker's links.
 #[derive(Debug, Default)]
@@ -22,9 +21,9 @@ pub struct Ledger {
     /// Links that took the place of one that had not ended.
     pub replacements: Counter,
     ends: [Counter; LinkEnd::ALL.len()],
-    pub(super) undecodable: Tally,
-    pub(super) unknown: Tally,
-    pub(super) late_answers: Tally,
+    pub(super) undecodable: Throttle,
+    pub(super) unknown: Throttle,
+    pub(super) late_answers: Throttle,
 }
 
 impl Ledger {

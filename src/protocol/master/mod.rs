@@ -8,4 +8,3 @@ pub(super) mod ledger;
 mod local_socket;
 pub(super) mod question;
 pub(super) mod server;
-pub(super) mod tally;

@@ -28,8 +28,8 @@ use crate::wire::data::{CreateEvent, IdMap, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
+use crate::base::throttle::Throttle;
 use crate::protocol::master::question;
-use crate::protocol::master::tally::Tally;
 use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 
 /// Ten years: longer than any link.
@@ -394,8 +394,8 @@ struct ClientHandler {
 /// What the master sent that it should not, over all links.
 #[derive(Default)]
 struct Wrongs {
-    undecodable: Tally,
-    unknown: Tally,
+    undecodable: Throttle,
+    unknown: Throttle,
 }
 
 impl ClientHandler {
@@ -469,7 +469,7 @@ impl ClientHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        if let Some(count) = self.wrongs.undecodable.note(Instant::now()) {
+        if let Some(count) = self.wrongs.undecodable.record(Instant::now()) {
             log::warn!("{count} messages of the master that do not decode, the last one: {error}");
         }
         self.undecodable_in_a_row += 1;
@@ -523,7 +523,7 @@ impl LinkHandler for ClientHandler {
         match ServerMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_server_message(link, message),
             Ok(Incoming::Unknown(variant)) => {
-                if let Some(count) = self.wrongs.unknown.note(Instant::now()) {
+                if let Some(count) = self.wrongs.unknown.record(Instant::now()) {
                     log::info!(
                         "{count} messages of the master of unknown kinds, the last {variant:?}"
                     );

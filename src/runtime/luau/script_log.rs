@@ -16,6 +16,7 @@ use crate::base::escape;
 use crate::base::limits::{
     SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND,
 };
+use crate::base::throttle::LineRate;
 use crate::dispatch::RequestId;
 use crate::wire::data::TenantId;
 
@@ -24,29 +25,9 @@ use crate::wire::data::TenantId;
 pub(super) struct ScriptLog {
     tenant: TenantId,
     target: String,
-    allowance: RefCell<Allowance>,
+    rate: RefCell<LineRate>,
     dropped: Cell<u64>,
     gauges: Arc<Gauges>,
-}
-
-#[derive(Debug)]
-struct Allowance {
-    lines: f64,
-    counted: Instant,
-}
-
-impl Allowance {
-    fn take(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.counted).as_secs_f64()
-            * f64::from(SCRIPT_LOG_LINES_PER_SECOND);
-        self.lines = (self.lines + gained).min(f64::from(SCRIPT_LOG_BURST));
-        self.counted = now;
-        let has_one = self.lines >= 1.0;
-        if has_one {
-            self.lines -= 1.0;
-        }
-        has_one
-    }
 }
 
 impl ScriptLog {
@@ -54,10 +35,7 @@ impl ScriptLog {
         Self {
             tenant,
             target: format!("tenant/{tenant}"),
-            allowance: RefCell::new(Allowance {
-                lines: f64::from(SCRIPT_LOG_BURST),
-                counted: Instant::now(),
-            }),
+            rate: RefCell::new(LineRate::new(SCRIPT_LOG_LINES_PER_SECOND, SCRIPT_LOG_BURST)),
             dropped: Cell::new(0),
             gauges: gauges.clone(),
         }
@@ -69,7 +47,7 @@ impl ScriptLog {
         if !log::log_enabled!(target: &self.target, level) {
             return;
         }
-        if !self.allowance.borrow_mut().take(Instant::now()) {
+        if !self.rate.borrow_mut().admits(Instant::now()) {
             self.dropped.set(self.dropped.get() + 1);
             self.gauges.log_line_dropped();
             return;
@@ -101,20 +79,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_burst_is_allowed_and_then_a_steady_rate() {
-        let start = Instant::now();
-        let mut allowance = Allowance { lines: f64::from(SCRIPT_LOG_BURST), counted: start };
-        let at_once = (0..1000).filter(|_| allowance.take(start)).count();
-        assert_eq!(at_once, SCRIPT_LOG_BURST as usize);
-        let later = start + Duration::from_secs(1);
-        let after_a_second = (0..1000).filter(|_| allowance.take(later)).count();
-        assert_eq!(after_a_second, SCRIPT_LOG_LINES_PER_SECOND as usize);
-    }
 
     #[test]
     fn a_script_cannot_forge_a_line() {
