@@ -67,7 +67,7 @@ test: ## run every test (without a C++ compiler: every test that does without Lu
 	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
 
 # Left out of it: unit tests that take seconds each, and integration tests that wait for processes or need a service.
-QUICK_SKIPS := redb::faults:: luau::tests::life:: luau::tests::fairness:: luau::tests::costs:: ranges_that_overflow the_corpus_gives
+QUICK_SKIPS := redb::tests::faults:: luau::tests::life:: luau::tests::fairness:: luau::tests::costs:: ranges_that_overflow the_corpus_gives
 QUICK_SUITES := protocol:: db_routes:: db_client:: status_route:: store_conformance:: cli_usage:: cli_config:: cli_replay:: cli_readme::
 
 .PHONY: test-quick

@@ -16,7 +16,7 @@ use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, RequestId};
 use crate::net::http::router::{Found, find};
-use crate::net::http::testing::{Answer, Client, PATIENCE};
+use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};

@@ -10,14 +10,12 @@ pub mod db;
 mod event;
 mod figures;
 pub mod global_kv;
-#[cfg(test)]
-mod golden;
 pub mod json;
 pub mod log_line;
 pub mod message;
 pub mod pack;
 #[cfg(test)]
-mod property;
+mod tests;
 
 use std::fmt;
 

@@ -77,7 +77,10 @@ fn test_modules(source: &Source) -> Vec<String> {
         };
     let declared = source.code.split("#[cfg(test)]").skip(1);
     declared
-        .filter_map(|rest| rest.trim_start().strip_prefix("mod ")?.split_once(';'))
+        .filter_map(|rest| {
+            let item = rest.trim_start().trim_start_matches("pub(crate) ");
+            item.strip_prefix("mod ")?.split_once(';')
+        })
         .filter(|(name, _)| !name.contains('{'))
         .map(|(name, _)| format!("{folder}/{}", name.trim()))
         .collect()

@@ -49,6 +49,4 @@ pub trait Handler: Send + Sync {
 }
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,13 +9,13 @@
 
 mod apply;
 mod export;
-#[cfg(test)]
-mod faults;
 mod layout;
 mod maintain;
 mod open;
 mod restore;
 mod shop;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;

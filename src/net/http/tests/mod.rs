@@ -3,6 +3,7 @@
 
 mod attacks;
 mod chunks;
+pub(crate) mod client;
 mod framing;
 mod lifecycle;
 mod support;

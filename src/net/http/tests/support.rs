@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 
-pub(super) use crate::net::http::testing::{Answer, Client, PATIENCE};
+pub(super) use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
 use crate::net::stream::Stream;
 

@@ -4,19 +4,19 @@ use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
-use super::WireError;
-use super::message::{ClientMessage, Incoming, ServerMessage};
-use super::pack::plain;
-use super::pack::shape::{Decode, Encode};
-use super::pack::value;
+use crate::wire::WireError;
 use crate::wire::data::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
     KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId,
     TenantState,
 };
+use crate::wire::message::{ClientMessage, Incoming, ServerMessage};
+use crate::wire::pack::plain;
+use crate::wire::pack::shape::{Decode, Encode};
+use crate::wire::pack::value;
 
-const VECTORS: &str = include_str!("../../tests/data/wire/vectors.json");
-const ACCEPT: &str = include_str!("../../tests/data/wire/accept.json");
+const VECTORS: &str = include_str!("../../../tests/data/wire/vectors.json");
+const ACCEPT: &str = include_str!("../../../tests/data/wire/accept.json");
 
 struct Case {
     name: String,
@@ -132,7 +132,7 @@ fn the_reference_and_we_accept_and_refuse_alike() {
 
 #[test]
 fn the_documents_show_the_bytes_that_we_write() {
-    let documentation = include_str!("../../docs/protocol.md");
+    let documentation = include_str!("../../../docs/protocol.md");
     let list = KhronosValue::List(vec![KhronosValue::Integer(-1), KhronosValue::Null]);
     for (shown, bytes) in [
         (r#"{"Guild": "0"}"#, TenantId::Guild(0).to_bytes()),

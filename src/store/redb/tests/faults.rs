@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, StorageBackend};
 
-use super::open::{Source, builder, database_error, prepare};
-use super::{Done, Op, RedbStore};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread;
+use crate::store::redb::open::{Source, builder, database_error, prepare};
+use crate::store::redb::{Done, Op, RedbStore};
 use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
 use crate::wire;
 use crate::wire::data::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};

@@ -2,14 +2,6 @@
 
 use std::time::Duration;
 
-use super::json::{
-    canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json,
-    value_to_json,
-};
-use super::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
-use super::pack::plain;
-use super::pack::shape::{Decode, Encode};
-use super::pack::value::{check, decode, encode, storable};
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::{
@@ -17,6 +9,14 @@ use crate::wire::data::{
     Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
     RuntimeFigures, TenantId, TenantState, Timestamp,
 };
+use crate::wire::json::{
+    canonical, event_data_from_json, from_jsonb, json_from_encoded, to_jsonb, value_from_json,
+    value_to_json,
+};
+use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::wire::pack::plain;
+use crate::wire::pack::shape::{Decode, Encode};
+use crate::wire::pack::value::{check, decode, encode, storable};
 
 /// A small generator (splitmix64): the same numbers for the same seed, everywhere.
 struct Random(u64);
@@ -242,7 +242,7 @@ fn random_json_survives_messagepack() {
         // serde_json sorts keys, and its numbers are the shortest, so the reference's form is what
         // came in.
         assert_eq!(canonical(&encoded), encoded, "seed {seed}");
-        assert!(super::pack::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
+        assert!(crate::wire::pack::codec::to_serde(&encoded) == Ok(json), "seed {seed}");
     }
 }
 
@@ -256,7 +256,7 @@ fn survives<T: Decode + Encode + PartialEq + std::fmt::Debug>(bytes: &[u8]) -> b
 }
 
 fn decode_as_everything(bytes: &[u8]) -> usize {
-    super::pack::skim::tests::same_judgement(bytes);
+    crate::wire::pack::skim::tests::same_judgement(bytes);
     let server = ServerMessage::decode(bytes);
     if let Ok(Incoming::Message(message)) = &server {
         assert_eq!(ServerMessage::decode(&message.encode()), server);
@@ -281,7 +281,7 @@ fn decode_as_everything(bytes: &[u8]) -> usize {
     }
     if let Ok(json) = plain::check(bytes.to_vec()) {
         let canonical = canonical(&json);
-        assert_eq!(super::pack::plain::canonical(&canonical), canonical, "{bytes:x?}");
+        assert_eq!(crate::wire::pack::plain::canonical(&canonical), canonical, "{bytes:x?}");
         let text = json_from_encoded(&canonical).expect("plain");
         assert_eq!(event_data_from_json(text.as_bytes()), Ok(canonical), "{bytes:x?}: {text}");
     }
@@ -405,11 +405,11 @@ fn messages_of_our_own_come_back() {
 /// The fields of a message's one value, which is an array of at most 15, each as bytes; and what
 /// stands before them.
 fn split(message: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let mut reader = super::pack::reader::Reader::new(message);
-    let envelope = super::pack::shape::Envelope::read(&mut reader).expect("a message");
+    let mut reader = crate::wire::pack::reader::Reader::new(message);
+    let envelope = crate::wire::pack::shape::Envelope::read(&mut reader).expect("a message");
     assert!(envelope.has_value);
     let name = message[..message.len() - reader.rest().len()].to_vec();
-    let len = super::pack::shape::array(&mut reader).expect("fields");
+    let len = crate::wire::pack::shape::array(&mut reader).expect("fields");
     let field = |_| {
         let before = reader.rest();
         reader.skip(64).expect("a field");

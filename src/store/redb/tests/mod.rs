@@ -1,0 +1,3 @@
+//! A disk that fails at every step.
+
+mod faults;
