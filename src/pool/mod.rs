@@ -7,6 +7,7 @@
 //! [`Operator`]: beside it, for who looks after the workers.
 
 mod admission;
+mod board;
 mod managed;
 mod observe;
 mod operator;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
@@ -24,6 +24,7 @@ use super::child::ChildSpec;
 use super::recycle::Recycle;
 use super::supervision::Supervision;
 use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
+use crate::pool::board::Board;
 use crate::pool::managed::Managed;
 use crate::pool::observe::quarantine::Quarantine;
 use crate::pool::observe::unseen::Unseen;
@@ -131,29 +132,12 @@ pub(super) struct Shared {
     kind: Kind,
     pub(super) unseen: Unseen,
     notes_tx: Sender<Note>,
-    status: Mutex<Status>,
-    status_changed: Condvar,
+    pub(super) board: Board<MesophyllServerConn>,
     /// What was in flight when the link of this generation ended.
     lost: Mutex<Option<(u64, Vec<InFlight>)>>,
     /// The worker ends for good: it is not restarted any more.
     is_ending: AtomicBool,
     on_change: Box<dyn Fn() + Send + Sync>,
-}
-
-/// What the loop shows to the outside.
-#[derive(Debug, Clone)]
-pub(super) struct Status {
-    pub(super) state: State,
-    pub(super) pid: Option<u32>,
-    pub(super) started: Option<Instant>,
-    pub(super) conn: Option<MesophyllServerConn>,
-    pub(super) health: Option<Health>,
-    /// The limits of this process.
-    pub(super) recycle: Recycle,
-    pub(super) restarts: Restarts,
-    pub(super) last_exit: Option<String>,
-    /// When the loop last came round; it has not yet, or it has ended for good.
-    pub(super) looked_at: Option<Instant>,
 }
 
 /// What the loop is told.
@@ -192,8 +176,7 @@ impl WorkerProcessHandle {
             kind,
             unseen: Unseen::new(config.worker_id),
             notes_tx,
-            status: Mutex::new(Status::new(supervisor.state())),
-            status_changed: Condvar::new(),
+            board: Board::new(config.worker_id, supervisor.state()),
             lost: Mutex::new(None),
             is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
@@ -215,7 +198,7 @@ impl WorkerProcessHandle {
 
     /// Where the worker is in its life.
     pub fn state(&self) -> State {
-        self.shared.status().state
+        self.shared.board.status().state
     }
 
     /// Blocks: until the loop has taken the wish in, at most twice [`NOTE_TIMEOUT`].
@@ -249,33 +232,28 @@ impl WorkerProcessHandle {
 
 impl Managed for WorkerProcessHandle {
     fn report(&self) -> WorkerReport {
-        let status = self.shared.status().clone();
+        let status = self.shared.board.status().clone();
+        let conn = status.worker.clone();
         WorkerReport {
-            id: self.shared.id,
-            state: status.state,
-            pid: status.pid,
-            started: status.started,
-            version: status.conn.as_ref().and_then(MesophyllServerConn::version),
-            heartbeat_age: status.conn.as_ref().map(MesophyllServerConn::heartbeat_age),
-            in_flight: status.conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
+            version: conn.as_ref().and_then(MesophyllServerConn::version),
+            heartbeat_age: conn.as_ref().map(MesophyllServerConn::heartbeat_age),
+            in_flight: conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
             waiting: self.shared.router.waiting(),
-            health: status.health,
-            restarts: status.restarts,
-            last_exit: status.last_exit,
+            ..status.report(self.shared.id)
         }
     }
 
     fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
-        let conn = self.shared.status().conn.clone();
+        let conn = self.shared.board.worker();
         conn.and_then(|conn| conn.ask_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
     }
 
     fn supervised_at(&self) -> Option<Instant> {
-        self.shared.status().looked_at
+        self.shared.board.status().looked_at
     }
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
-        let status = self.shared.status().clone();
+        let status = self.shared.board.status().clone();
         if self.shared.kind == Kind::External && status.state != State::Stopped {
             return Err(RestartError::External);
         }
@@ -284,31 +262,14 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
-        let is_decided = |status: &Status| match status.state {
-            State::Ready => status.restarts.total() > restarts,
-            State::Dead | State::Failed | State::Stopped => true,
-            State::Starting | State::Connected | State::Draining => false,
-        };
-        let status = self.shared.wait_for(deadline, is_decided);
-        match status.state {
-            State::Ready if status.restarts.total() > restarts => Ok(()),
-            state => {
-                let last_exit = status
-                    .last_exit
-                    .map(|exit| format!("; its last process: {exit}"))
-                    .unwrap_or_default();
-                Err(RestartError::NotReady(format!(
-                    "worker {} is {state}{last_exit}",
-                    self.shared.id
-                )))
-            }
-        }
+        self.shared.board.wait_until_restarted(restarts, deadline, "; its last process: ")
     }
 
     fn kill_until_restart(&self) -> Result<(), RestartError> {
         self.wish(Event::Kill)?;
-        let is_down = |status: &Status| status.state == State::Stopped && status.pid.is_none();
-        self.shared.wait_for(Instant::now() + NOTE_TIMEOUT, is_down);
+        self.shared.board.wait_until(Instant::now() + NOTE_TIMEOUT, |status| {
+            status.state == State::Stopped && status.pid.is_none()
+        });
         Ok(())
     }
 
@@ -363,40 +324,7 @@ impl Drop for WorkerProcessHandle {
     }
 }
 
-impl Status {
-    fn new(state: State) -> Self {
-        Self {
-            state,
-            pid: None,
-            started: None,
-            conn: None,
-            health: None,
-            recycle: Recycle::default(),
-            restarts: Restarts::default(),
-            last_exit: None,
-            looked_at: None,
-        }
-    }
-
-    /// Why this process is to be recycled.
-    pub(super) fn recycle_reason(&self, now: Instant) -> Option<String> {
-        let age = now.saturating_duration_since(self.started?);
-        self.recycle.reason(self.health.as_ref(), age)
-    }
-}
-
 impl Shared {
-    // Only plain values are changed under this lock, so poison means nothing here.
-    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows what has changed to whoever looks, and wakes who waits for it.
-    pub(super) fn publish(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status());
-        self.status_changed.notify_all();
-    }
-
     /// Tells whoever watches the workers that this one's state has changed.
     pub(super) fn tell_change(&self) {
         (self.on_change)();
@@ -405,21 +333,6 @@ impl Shared {
     /// Another handle on the loop's notes.
     pub(super) fn notes_tx(&self) -> Sender<Note> {
         self.notes_tx.clone()
-    }
-
-    fn wait_for(&self, deadline: Instant, is_so: impl Fn(&Status) -> bool) -> Status {
-        let mut status = self.status();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if is_so(&status) || left.is_zero() {
-                return status.clone();
-            }
-            status = self
-                .status_changed
-                .wait_timeout(status, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
     }
 
     /// What was in flight when the link of this generation ended, if it has.
@@ -449,12 +362,12 @@ impl Shared {
     /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker
     /// any more; its process was killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
-        self.publish(|status| status.looked_at = None);
+        self.board.publish(|status| status.looked_at = None);
         if let ThreadExit::Panicked(_) = exit {
             self.is_ending.store(true, Ordering::SeqCst);
-            self.publish(|status| {
+            self.board.publish(|status| {
                 status.state = State::Failed;
-                (status.pid, status.started, status.conn) = (None, None, None);
+                (status.pid, status.started, status.worker) = (None, None, None);
                 status.last_exit = Some("its supervision failed, which is a bug".to_owned());
             });
             self.router.to_nobody("its worker's supervision failed");
@@ -488,9 +401,12 @@ impl LinkObserver for Shared {
 
     fn health(&self, conn: &MesophyllServerConn, health: Health) {
         let asks = {
-            let mut status = self.status();
+            let mut status = self.board.status();
             // That of an earlier process says nothing about this one.
-            if status.conn.as_ref().is_none_or(|current| current.generation() != conn.generation())
+            if status
+                .worker
+                .as_ref()
+                .is_none_or(|current| current.generation() != conn.generation())
             {
                 return;
             }

@@ -37,7 +37,7 @@ impl Recycle {
     }
 
     /// Why it is to be recycled now.
-    pub(super) fn reason(&self, health: Option<&Health>, age: Duration) -> Option<String> {
+    pub(in crate::pool) fn reason(&self, health: Option<&Health>, age: Duration) -> Option<String> {
         let (events, memory) = health.map_or((0, 0), |health| (health.events, health.memory_bytes));
         if self.events.is_some_and(|limit| events >= limit) {
             Some(format!("recycled after {events} events"))

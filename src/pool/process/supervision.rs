@@ -119,7 +119,7 @@ impl Supervision {
     }
 
     fn recycled_at(&self) -> Option<Instant> {
-        let status = self.shared.status();
+        let status = self.shared.board.status();
         status.started?.checked_add(status.recycle.age?)
     }
 
@@ -180,7 +180,8 @@ impl Supervision {
 
     /// What the worker did when it was last heard of.
     fn doing(&self) -> String {
-        match self.shared.status().health.as_ref().and_then(|health| health.longest.as_ref()) {
+        match self.shared.board.status().health.as_ref().and_then(|health| health.longest.as_ref())
+        {
             Some((tenant, event, ms)) => {
                 format!("; it was last seen running {event} of {tenant} for {ms} ms")
             }
@@ -208,7 +209,7 @@ impl Supervision {
     /// Looks at what the worker said of itself.
     fn look(&mut self) {
         let (health, reason) = {
-            let status = self.shared.status();
+            let status = self.shared.board.status();
             (status.health.clone(), status.recycle_reason(Instant::now()))
         };
         let hangs = health.as_ref().and_then(|health| self.shared.hangs(health));
@@ -227,7 +228,7 @@ impl Supervision {
     }
 
     fn check_age(&mut self) {
-        let reason = self.shared.status().recycle_reason(Instant::now());
+        let reason = self.shared.board.status().recycle_reason(Instant::now());
         if let Some(reason) = reason.filter(|_| self.supervisor.state() == State::Ready) {
             self.recycle(reason);
         }
@@ -403,7 +404,7 @@ impl Supervision {
 
     fn publish(&self) {
         let pid = self.child.as_ref().map(Child::pid);
-        self.shared.publish(|status| {
+        self.shared.board.publish(|status| {
             if status.pid != pid {
                 status.pid = pid;
                 status.started = pid.map(|_| Instant::now());
@@ -412,7 +413,7 @@ impl Supervision {
             }
             status.state = self.supervisor.state();
             status.looked_at = Some(Instant::now());
-            status.conn = self.conn.clone();
+            status.worker = self.conn.clone();
             status.restarts = self.supervisor.restarts();
             status.last_exit = self.supervisor.last_exit().map(str::to_owned);
         });

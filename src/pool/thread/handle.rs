@@ -21,10 +21,11 @@ use crate::wire::data::TenantId;
 use crate::wire::message::Health;
 
 use crate::pool::WorkerThread;
+use crate::pool::board::{Board, Status};
 use crate::pool::managed::Managed;
 use crate::pool::observe::unseen::Unseen;
 use crate::pool::process::handle::{RestartError, WorkerReport};
-use crate::pool::process::supervisor::{Cause, Restarts, State};
+use crate::pool::process::supervisor::{Cause, State};
 use crate::pool::route::{Router, Target};
 use crate::pool::vms::Vms;
 
@@ -50,19 +51,9 @@ struct Shared {
     make: Box<MakeWorker>,
     router: Router<Gate>,
     unseen: Unseen,
-    status: Mutex<Status>,
-    status_changed: Condvar,
+    board: Board<Gate>,
     is_ending: AtomicBool,
     on_change: Box<dyn Fn() + Send + Sync>,
-}
-
-#[derive(Clone)]
-struct Status {
-    state: State,
-    gate: Option<Gate>,
-    started: Option<Instant>,
-    restarts: Restarts,
-    last_exit: Option<String>,
 }
 
 /// The way to one [`WorkerThread`], which counts what is in flight and can be shut.
@@ -99,21 +90,15 @@ impl WorkerThreadHandle {
         let gate = Gate::new(make()?);
         let router = Router::new();
         router.to_link(gate.clone());
-        let status = Status {
-            state: State::Ready,
-            gate: Some(gate),
-            started: Some(Instant::now()),
-            restarts: Restarts::default(),
-            last_exit: None,
-        };
+        let board = Board::new(id, State::Ready);
+        board.publish(|status| status.begin(gate));
         let shared = Arc::new(Shared {
             id,
             drain_timeout,
             make,
             router,
             unseen: Unseen::new(id),
-            status: Mutex::new(status),
-            status_changed: Condvar::new(),
+            board,
             is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
         });
@@ -123,8 +108,7 @@ impl WorkerThreadHandle {
     /// A tenant's own template may have changed. One that is being started reads templates when
     /// they are needed.
     pub fn reload_template(&self, tenant: TenantId) {
-        let gate = self.shared.status().gate.clone();
-        if let Some(gate) = gate {
+        if let Some(gate) = self.shared.board.worker() {
             gate.0.worker.reload_template(tenant);
         }
     }
@@ -134,28 +118,22 @@ impl Managed for WorkerThreadHandle {
     fn report(&self) -> WorkerReport {
         // No loop supervises it, but `api-history` asks for reports every five seconds.
         self.shared.unseen.log_lost(Instant::now());
-        let status = self.shared.status().clone();
+        let status = self.shared.board.status().clone();
+        let gate = status.worker.clone();
         // What it says of its process is the master's own, which nobody shall count twice.
-        let health =
-            status.gate.as_ref().map(|gate| Health { process: None, ..gate.0.worker.health() });
+        let health = |gate: &Gate| Health { process: None, ..gate.0.worker.health() };
         WorkerReport {
-            id: self.shared.id,
-            state: status.state,
-            pid: status.gate.as_ref().map(|_| std::process::id()),
-            started: status.started,
-            version: status.gate.as_ref().map(|_| env!("CARGO_PKG_VERSION").to_owned()),
-            heartbeat_age: None,
-            in_flight: status.gate.as_ref().map_or(0, |gate| gate.lock().in_flight),
+            pid: gate.as_ref().map(|_| std::process::id()),
+            version: gate.as_ref().map(|_| env!("CARGO_PKG_VERSION").to_owned()),
+            in_flight: gate.as_ref().map_or(0, |gate| gate.lock().in_flight),
             waiting: self.shared.router.waiting(),
-            health,
-            restarts: status.restarts,
-            last_exit: status.last_exit,
+            health: gate.as_ref().map(health),
+            ..status.report(self.shared.id)
         }
     }
 
     fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
-        let gate = self.shared.status().gate.clone();
-        gate.map_or(Vms::Unknown, |gate| {
+        self.shared.board.worker().map_or(Vms::Unknown, |gate| {
             Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect())
         })
     }
@@ -170,7 +148,7 @@ impl Managed for WorkerThreadHandle {
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
-        let restarts = self.shared.status().restarts.total();
+        let restarts = self.shared.board.status().restarts.total();
         if anew.as_ref().is_some_and(|thread| !thread.wait_until(Instant::now())) {
             return Ok(restarts);
         }
@@ -195,32 +173,7 @@ impl Managed for WorkerThreadHandle {
     }
 
     fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
-        let is_decided = |status: &Status| match status.state {
-            State::Ready => status.restarts.total() > restarts,
-            state => matches!(state, State::Failed | State::Stopped),
-        };
-        let mut status = self.shared.status();
-        while !is_decided(&status) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            status = self
-                .shared
-                .status_changed
-                .wait_timeout(status, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        if status.state == State::Ready && status.restarts.total() > restarts {
-            return Ok(());
-        }
-        let last_exit =
-            status.last_exit.clone().map(|exit| format!("; {exit}")).unwrap_or_default();
-        Err(RestartError::NotReady(format!(
-            "worker {} is {}{last_exit}",
-            self.shared.id, status.state
-        )))
+        self.shared.board.wait_until_restarted(restarts, deadline, "; ")
     }
 
     fn kill_until_restart(&self) -> Result<(), RestartError> {
@@ -249,8 +202,7 @@ impl Managed for WorkerThreadHandle {
         // It notices that the handle ends.
         drop(anew);
         self.shared.router.to_nobody("its worker was stopped");
-        let gate = self.shared.status().gate.clone();
-        if let Some(gate) = gate {
+        if let Some(gate) = self.shared.board.worker() {
             self.shared.publish(|status| status.state = State::Draining);
             gate.seal();
             gate.wait_drained(drain_until, || false);
@@ -297,22 +249,17 @@ impl Drop for WorkerThreadHandle {
 }
 
 impl Shared {
-    fn status(&self) -> MutexGuard<'_, Status> {
-        lock(&self.status)
-    }
-
-    fn publish(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status());
-        self.status_changed.notify_all();
+    fn publish(&self, change: impl FnOnce(&mut Status<Gate>)) {
+        self.board.publish(change);
         (self.on_change)();
     }
 
     /// Dispatches wait from now on; returns the worker that is to be replaced, if there is one.
     fn begin_restart(&self) -> Option<Gate> {
         self.router.to_queue();
-        let mut status = self.status();
-        status.state = if status.gate.is_some() { State::Draining } else { State::Starting };
-        status.gate.clone()
+        let mut status = self.board.status();
+        status.state = if status.worker.is_some() { State::Draining } else { State::Starting };
+        status.worker.clone()
     }
 
     /// Blocks: until nothing is in flight, the old worker has ended and the new one is made; see
@@ -334,7 +281,7 @@ impl Shared {
             gate.kill();
             self.unseen.log_all_lost();
             self.publish(|status| {
-                (status.state, status.gate, status.started) = (State::Starting, None, None);
+                (status.state, status.worker, status.started) = (State::Starting, None, None);
                 status.last_exit = Some(format!("ended ({})", cause.told()));
             });
         }
@@ -342,8 +289,7 @@ impl Shared {
             Ok(worker) => {
                 let gate = Gate::new(worker);
                 self.publish(|status| {
-                    (status.state, status.gate, status.started) =
-                        (State::Ready, Some(gate.clone()), Some(Instant::now()));
+                    status.begin(gate.clone());
                     status.restarts.count(cause);
                 });
                 self.router.to_link(gate);
@@ -355,7 +301,7 @@ impl Shared {
     fn fail(&self, why: String) {
         log::error!(worker = self.id; "worker {}: {why}", self.id);
         self.publish(|status| {
-            (status.state, status.gate, status.started) = (State::Failed, None, None);
+            (status.state, status.worker, status.started) = (State::Failed, None, None);
             status.last_exit = Some(why);
         });
         self.router.to_nobody("its worker has failed");
@@ -363,7 +309,7 @@ impl Shared {
 
     fn end(&self, how: &str) {
         self.router.to_nobody("its worker was stopped");
-        let gate = self.status().gate.take();
+        let gate = self.board.status().worker.take();
         if let Some(gate) = &gate {
             gate.kill();
         }
@@ -374,6 +320,12 @@ impl Shared {
                 status.last_exit = Some(how.to_owned());
             }
         });
+    }
+}
+
+impl Status<Gate> {
+    fn begin(&mut self, gate: Gate) {
+        (self.state, self.worker, self.started) = (State::Ready, Some(gate), Some(Instant::now()));
     }
 }
 
