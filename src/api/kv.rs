@@ -4,10 +4,10 @@
 use super::error::ApiError;
 use super::request::{Fields, tenant};
 use super::{Api, Call, text};
+use crate::base::error::DbError;
 use crate::base::limits::{API_DB_BODY_MAX_BYTES, KV_FIND_MAX_BYTES};
 use crate::net::http::{Body, Response};
-use crate::store::KvAnswer;
-use crate::wire::data::{KeyValueOp, KvRecord};
+use crate::wire::data::{DbAnswer, KeyValueOp, KvRecord, Scopes};
 
 pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
@@ -18,17 +18,19 @@ pub(super) fn kv(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Resp
         permit.expect_answer(KV_FIND_MAX_BYTES)?;
     }
     match api.db.kv(tenant, op)? {
-        KvAnswer::Done => Ok(Response::empty(204).holding(permit)),
-        KvAnswer::Record(None) => Ok(Response::json(200, "null").holding(permit)),
-        KvAnswer::Record(Some(record)) => Ok(text::answer(200, &record)?.holding(permit)),
-        KvAnswer::Records(records) => {
+        DbAnswer::Done => Ok(Response::empty(204).holding(permit)),
+        DbAnswer::Record(record) => Ok(text::answer(200, &record)?.holding(permit)),
+        DbAnswer::Records(records) => {
             permit.settle_answer(records.iter().map(memory_of).sum());
             text::list(records, permit)
         }
-        KvAnswer::Scopes(scopes) => {
+        DbAnswer::Scopes(scopes) => {
             permit
                 .settle_answer(scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum());
             text::list(scopes, permit)
+        }
+        DbAnswer::Entries(_) | DbAnswer::Entry(_) => {
+            Err(DbError::Internal("a tenant's records are no global entries".to_owned()).into())
         }
     }
 }
@@ -46,18 +48,22 @@ fn memory_of(record: &KvRecord) -> usize {
 fn op(text: &[u8]) -> Result<KeyValueOp, ApiError> {
     let mut fields = Fields::of(text, r#"{"op": "get", "key": …, "scopes": […]}"#)?;
     let op = match fields.text("op")?.as_str() {
-        "get" => KeyValueOp::Get { key: fields.text("key")?, scopes: fields.texts("scopes")? },
+        "get" => KeyValueOp::Get {
+            key: fields.text("key")?,
+            scopes: Scopes::new(fields.texts("scopes")?),
+        },
         "set" => KeyValueOp::Set {
             key: fields.text("key")?,
-            scopes: fields.texts("scopes")?,
+            scopes: Scopes::new(fields.texts("scopes")?),
             value: fields.value("value")?,
         },
-        "delete" => {
-            KeyValueOp::Delete { key: fields.text("key")?, scopes: fields.texts("scopes")? }
-        }
+        "delete" => KeyValueOp::Delete {
+            key: fields.text("key")?,
+            scopes: Scopes::new(fields.texts("scopes")?),
+        },
         "find" => KeyValueOp::Find {
             query: fields.text("pattern")?,
-            scopes: fields.optional_texts("scopes")?,
+            scopes: Scopes::new(fields.optional_texts("scopes")?),
         },
         "list_scopes" => KeyValueOp::ListScopes,
         _ => return Err(ApiError::bad_request("\"op\" is get, set, delete, find or list_scopes")),

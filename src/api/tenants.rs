@@ -13,7 +13,7 @@ use crate::base::limits::{API_DB_BODY_MAX_BYTES, DISPATCH_DEADLINE, LIVE_TENANTS
 use crate::dispatch::Job;
 use crate::net::http::{Body, Response};
 use crate::store::{Quota, Standing, Usage, rules};
-use crate::wire::data::{Scopes, TenantId, TenantState};
+use crate::wire::data::{KeyValueOp, Scopes, TenantId, TenantState};
 
 /// The key and the scope of a tenant's own template (docs/templates.md).
 const TEMPLATE: (&str, &str) = ("main", "template");
@@ -69,6 +69,7 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
     let tenant = tenant(call)?;
     let permit = api.admit_without_body(body)?;
     let (key, scope) = TEMPLATE;
+    let get = KeyValueOp::Get { scopes: Scopes::new([scope]), key: key.to_owned() };
     let operator = api.ready.operator();
     let state = api.db.tenant_state(tenant);
     let shown = Shown {
@@ -77,7 +78,7 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
         quarantined: operator.is_some_and(|operator| operator.quarantine().holds(tenant)),
         state: state.as_deref(),
         default_events: &api.default_events,
-        template: api.db.kv_get(tenant, &Scopes::new([scope]), key)?.is_some(),
+        template: api.db.kv(tenant, get)?.into_record()?.is_some(),
         usage: api.db.kv_usage(tenant)?,
         quota: api.db.quota(),
     };

@@ -14,10 +14,7 @@ use std::time::Duration;
 
 use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
-use crate::wire::data::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KvRecord, PartialGlobalKv, RuntimeFigures, Scopes,
-    TenantId, TenantState,
-};
+use crate::wire::data::{DbAnswer, DbOp, RuntimeFigures, TenantId, TenantState};
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
 ///
@@ -74,95 +71,23 @@ pub struct RuntimeStats {
     pub figures: RuntimeFigures,
 }
 
-/// The database as templates see it: every operation already bound to the tenant that runs.
+/// The database as a worker's tenants see it.
 ///
 /// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell
-/// which. All of them block until the answer or the deadline of the transport, and are called from
-/// I/O threads only.
+/// which. Both calls block until the answer or the deadline of the transport, and are made from I/O
+/// threads only.
 pub trait TenantDb: Send + Sync {
-    /// The record with exactly these scopes.
-    ///
-    /// # Errors
-    /// See [`DbError`]; as for every operation here.
-    fn kv_get(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        key: String,
-    ) -> Result<Option<KvRecord>, DbError>;
-
-    /// All scopes of the tenant's records, sorted, distinct.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError>;
-
-    /// Creates or replaces a record. Acknowledged means synced.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn kv_set(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        key: String,
-        value: EncodedValue,
-    ) -> Result<(), DbError>;
-
-    /// Deletes a record; one that is not there is no error.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError>;
-
-    /// The records whose scopes contain all of `scopes` and whose key matches the ILIKE pattern,
-    /// ordered by key, scopes.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn kv_find(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        pattern: String,
-    ) -> Result<Vec<KvRecord>, DbError>;
-
     /// The states of all tenants that belong to this worker.
     ///
     /// # Errors
     /// See [`DbError`].
     fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError>;
 
-    /// Replaces a tenant's state.
+    /// Carries out an operation of a tenant. A change that is acknowledged is synced.
     ///
     /// # Errors
     /// See [`DbError`].
-    fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<(), DbError>;
-
-    /// The approved entries of a scope whose key matches.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn global_kv_find(&self, query: String, scope: String)
-    -> Result<Vec<PartialGlobalKv>, DbError>;
-
-    /// One approved entry, as this tenant may see it.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn global_kv_get(
-        &self,
-        tenant: TenantId,
-        key: String,
-        version: i32,
-        scope: String,
-    ) -> Result<Option<GlobalKv>, DbError>;
-
-    /// Publishes or deletes an entry of the tenant's own.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError>;
+    fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError>;
 }
 
 /// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
 pub use measured::{Operation, OperationFigures, OperationResult};
-pub use state::{Caller, DbOptions, DbState, KvAnswer};
+pub use state::{Caller, DbOptions, DbState};
 pub use states::{StateListener, TemplateListener};
 pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};

@@ -10,9 +10,13 @@ use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_SCOPES_MAX_BYTES, STATE_DATA_MAX_BYTES,
     STATE_EVENT_NAME_MAX_BYTES, STATE_EVENTS_MAX, VALUE_DEPTH_MAX,
 };
+use crate::store::global::check_op;
 use crate::store::pattern::Pattern;
 use crate::wire;
-use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, Scopes, TenantState};
+use crate::wire::data::{
+    DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, PublicGlobalKeyValueOp,
+    Scopes, TenantState,
+};
 use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
 pub(super) fn refused(why: impl Into<String>) -> DbError {
@@ -159,6 +163,46 @@ pub(super) fn check_json(json: &EncodedJson, max_bytes: usize) -> Result<Encoded
         }
     }
     Ok(wire::pack::plain::storable(json))
+}
+
+/// Checks an operation on a tenant's records; its value gets the form in which it is stored.
+///
+/// # Errors
+/// `Refused` by a rule.
+pub(super) fn check_kv(op: &mut KeyValueOp) -> Result<(), DbError> {
+    match op {
+        KeyValueOp::ListScopes => Ok(()),
+        KeyValueOp::Find { scopes, query } => {
+            check_asked_scopes(scopes)?;
+            check_pattern(query).map(drop)
+        }
+        KeyValueOp::Get { scopes, key } | KeyValueOp::Delete { scopes, key } => {
+            check_key(key)?;
+            check_scopes(scopes)
+        }
+        KeyValueOp::Set { scopes, key, value } => {
+            check_key(key)?;
+            check_scopes(scopes)?;
+            *value = check_value(value)?;
+            Ok(())
+        }
+    }
+}
+
+/// Checks an operation as far as that does not depend on what is stored, and gives the form in
+/// which it is sent to a master, which checks it again.
+///
+/// # Errors
+/// `Refused` by a rule.
+pub fn checked(mut op: DbOp) -> Result<DbOp, DbError> {
+    match &mut op {
+        DbOp::Kv(_, op) => check_kv(op)?,
+        DbOp::Public(PublicGlobalKeyValueOp::Find { query, .. }) => drop(check_pattern(query)?),
+        DbOp::Public(PublicGlobalKeyValueOp::Get { .. }) => {}
+        DbOp::Global(tenant, op) => check_op(op, *tenant)?,
+        DbOp::SetTenantState(_, state) => *state = check_tenant_state(state)?,
+    }
+    Ok(op)
 }
 
 #[cfg(test)]

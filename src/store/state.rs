@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::backup::Export;
+use super::global::GlobalAddress;
 use super::measured::Measured;
 use super::states::{StateListener, States, TemplateListener};
 use super::{
@@ -20,7 +21,8 @@ use crate::base::random;
 use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::worker_for;
 use crate::wire::data::{
-    EncodedValue, KeyValueOp, KvRecord, Scopes, TenantId, TenantState, Timestamp,
+    DbAnswer, DbOp, EncodedValue, KeyValueOp, PublicGlobalKeyValueOp, Scopes, TenantId,
+    TenantState, Timestamp,
 };
 
 /// What an operator may change.
@@ -58,19 +60,6 @@ impl Caller {
             Err(DbError::Forbidden("the tenant does not belong to this worker".to_owned()))
         }
     }
-}
-
-/// What a [`KeyValueOp`] answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvAnswer {
-    /// To Get.
-    Record(Option<KvRecord>),
-    /// To ListScopes.
-    Scopes(Vec<String>),
-    /// To Find.
-    Records(Vec<KvRecord>),
-    /// To Set and Delete.
-    Done,
 }
 
 /// A store and the rules for using it.
@@ -115,15 +104,6 @@ impl DbState {
     /// The listener for every tenant whose own template may have changed from now on.
     pub fn on_template(&self, listener: TemplateListener) {
         *self.template_listener.write() = Some(listener);
-    }
-
-    /// Tells of a changed template, if that is what a write may have changed.
-    fn tell_of_template(&self, tenant: TenantId, written: &Result<(), DbError>) {
-        if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
-            && let Some(listener) = &*self.template_listener.read()
-        {
-            listener(tenant);
-        }
     }
 
     /// The tenant's state, if it has one.
@@ -213,110 +193,98 @@ impl DbState {
         result
     }
 
-    /// Carries out an operation of `/db/kv`; blocks and errors as the operation itself.
+    /// Carries out an operation of a worker's tenant.
+    ///
+    /// # Blocks
+    /// As the operation on a [`Store`].
     ///
     /// # Errors
-    /// `Refused` by a rule; else see [`Store`].
-    pub fn kv(&self, tenant: TenantId, op: KeyValueOp) -> Result<KvAnswer, DbError> {
+    /// `Forbidden`: the tenant does not belong to the worker; else as the operation itself.
+    pub fn ask(&self, caller: Caller, op: DbOp) -> Result<DbAnswer, DbError> {
+        op.tenant().map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
         match op {
-            KeyValueOp::Get { scopes, key } => {
-                self.kv_get(tenant, &Scopes::new(scopes), &key).map(KvAnswer::Record)
+            DbOp::Kv(tenant, op) => self.kv(tenant, op),
+            DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }) => {
+                self.global_find(&query, &scope).map(DbAnswer::Entries)
             }
-            KeyValueOp::ListScopes => self.kv_list_scopes(tenant).map(KvAnswer::Scopes),
-            KeyValueOp::Set { scopes, key, value } => {
-                self.kv_set(tenant, Scopes::new(scopes), key, &value).map(|()| KvAnswer::Done)
+            DbOp::Public(PublicGlobalKeyValueOp::Get { key, version, scope, id }) => {
+                let entry = self.global_get(id, &GlobalAddress { scope, key, version })?;
+                Ok(DbAnswer::Entry(entry.map(Box::new)))
             }
-            KeyValueOp::Delete { scopes, key } => {
-                self.kv_delete(tenant, Scopes::new(scopes), key).map(|()| KvAnswer::Done)
-            }
-            KeyValueOp::Find { scopes, query } => {
-                self.kv_find(tenant, &Scopes::new(scopes), &query).map(KvAnswer::Records)
+            DbOp::Global(tenant, op) => self.global(tenant, op).map(|()| DbAnswer::Done),
+            DbOp::SetTenantState(tenant, state) => {
+                self.set_tenant_state(tenant, &state).map(|()| DbAnswer::Done)
             }
         }
     }
 
-    /// The record with exactly these scopes.
+    /// Carries out an operation on a tenant's records, whatever worker the tenant belongs to.
+    ///
+    /// # Blocks
+    /// As the operation on a [`Store`].
     ///
     /// # Errors
-    /// `Refused` by a rule; else see [`Store`].
-    pub fn kv_get(
-        &self,
-        tenant: TenantId,
-        scopes: &Scopes,
-        key: &str,
-    ) -> Result<Option<KvRecord>, DbError> {
-        rules::check_key(key)?;
-        rules::check_scopes(scopes)?;
-        self.store.ask(Operation::KvGet, |store| store.kv_get(tenant, key, scopes))
+    /// `Refused` by a rule, the quota, or because too many records match; else see [`Store`].
+    pub fn kv(&self, tenant: TenantId, mut op: KeyValueOp) -> Result<DbAnswer, DbError> {
+        rules::check_kv(&mut op)?;
+        match op {
+            KeyValueOp::Get { scopes, key } => self
+                .store
+                .ask(Operation::KvGet, |store| store.kv_get(tenant, &key, &scopes))
+                .map(DbAnswer::Record),
+            KeyValueOp::ListScopes => self
+                .store
+                .ask(Operation::KvListScopes, |store| store.kv_list_scopes(tenant))
+                .map(DbAnswer::Scopes),
+            KeyValueOp::Find { scopes, query } => {
+                let pattern = rules::check_pattern(&query)?;
+                let find = |store: &dyn Store| {
+                    store.kv_find(tenant, &scopes, &pattern, FindLimits::default())
+                };
+                self.store.ask(Operation::KvFind, find).map(DbAnswer::Records)
+            }
+            KeyValueOp::Set { scopes, key, value } => self.set_record(tenant, scopes, key, value),
+            KeyValueOp::Delete { scopes, key } => {
+                let is_template = rules::is_template(&key, &scopes);
+                let written = self
+                    .store
+                    .ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
+                self.written(tenant, is_template, written)
+            }
+        }
     }
 
-    /// All scopes of the tenant's records, sorted, distinct.
-    ///
-    /// # Errors
-    /// See [`Store`].
-    pub fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.store.ask(Operation::KvListScopes, |store| store.kv_list_scopes(tenant))
-    }
-
-    /// Creates or replaces the record with exactly these scopes.
-    ///
-    /// # Errors
-    /// `Refused` by a rule or the quota; else see [`Store`].
-    pub fn kv_set(
+    fn set_record(
         &self,
         tenant: TenantId,
         scopes: Scopes,
         key: String,
-        value: &EncodedValue,
-    ) -> Result<(), DbError> {
-        rules::check_key(&key)?;
-        rules::check_scopes(&scopes)?;
-        let value = rules::check_value(value)?;
+        value: EncodedValue,
+    ) -> Result<DbAnswer, DbError> {
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
         let is_template = rules::is_template(&key, &scopes);
-        // A tenant at its quota has its errors told too; what they take is bounded.
-        let unlimited = Quota { records: u64::MAX, bytes: u64::MAX };
-        let quota = if rules::is_errors(&key, &scopes) { unlimited } else { self.options.quota };
+        // A tenant at its quota has its errors recorded too; how much they take is bounded.
+        let is_errors = rules::is_errors(&key, &scopes);
+        let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
         let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota };
         let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
-        if is_template {
-            self.tell_of_template(tenant, &written);
-        }
-        written
+        self.written(tenant, is_template, written)
     }
 
-    /// Deletes the record with exactly these scopes; one that is not there is no error.
-    ///
-    /// # Errors
-    /// `Refused` by a rule; else see [`Store`].
-    pub fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError> {
-        rules::check_key(&key)?;
-        rules::check_scopes(&scopes)?;
-        let is_template = rules::is_template(&key, &scopes);
-        let written =
-            self.store.ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
-        if is_template {
-            self.tell_of_template(tenant, &written);
-        }
-        written
-    }
-
-    /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
-    /// scopes.
-    ///
-    /// # Errors
-    /// `Refused` by a rule or because too many match; else see [`Store`].
-    pub fn kv_find(
+    /// The answer to a write. The listener is notified if a template may have changed.
+    fn written(
         &self,
         tenant: TenantId,
-        scopes: &Scopes,
-        pattern: &str,
-    ) -> Result<Vec<KvRecord>, DbError> {
-        rules::check_asked_scopes(scopes)?;
-        let pattern = rules::check_pattern(pattern)?;
-        self.store.ask(Operation::KvFind, |store| {
-            store.kv_find(tenant, scopes, &pattern, FindLimits::default())
-        })
+        is_template: bool,
+        written: Result<(), DbError>,
+    ) -> Result<DbAnswer, DbError> {
+        if is_template
+            && matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
+            && let Some(listener) = &*self.template_listener.read()
+        {
+            listener(tenant);
+        }
+        written.map(|()| DbAnswer::Done)
     }
 
     /// How much of its quota the tenant uses.
@@ -376,6 +344,17 @@ mod tests {
         DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("an empty store")
     }
 
+    fn set(
+        db: &DbState,
+        tenant: TenantId,
+        key: &str,
+        scopes: &[&str],
+    ) -> Result<DbAnswer, DbError> {
+        let scopes = Scopes::new(scopes.iter().copied());
+        let value = EncodedValue::null();
+        db.kv(tenant, KeyValueOp::Set { scopes, key: key.to_owned(), value })
+    }
+
     #[test]
     fn a_worker_owns_what_the_formula_gives_it() {
         let tenant = TenantId::Guild(5 << 22);
@@ -424,19 +403,19 @@ mod tests {
         let heard = Arc::new(Lock::new(Vec::new()));
         let hear = Arc::clone(&heard);
         db.on_template(Box::new(move |tenant| hear.lock().push(tenant)));
-        let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
-        let set = |key: &str, scopes: &[&str]| {
-            db.kv_set(tenant, Scopes::new(scopes.iter().copied()), key.to_owned(), &value)
-                .expect("set");
+        let tenant = TenantId::User(7);
+        let heard_of = |key: &str, scopes: &[&str]| {
+            set(&db, tenant, key, scopes).expect("set");
             std::mem::take(&mut *heard.lock())
         };
-        assert_eq!(set("main", &["template"]), [tenant]);
-        assert_eq!(set("other", &["template"]), []);
-        assert_eq!(set("main", &["other"]), []);
-        assert_eq!(set("main", &["template", "other"]), []);
-        db.kv_delete(tenant, Scopes::new(["template"]), "main".to_owned()).expect("deleted");
+        assert_eq!(heard_of("main", &["template"]), [tenant]);
+        assert_eq!(heard_of("other", &["template"]), []);
+        assert_eq!(heard_of("main", &["other"]), []);
+        assert_eq!(heard_of("main", &["template", "other"]), []);
+        let (scopes, key) = (Scopes::new(["template"]), "main".to_owned());
+        db.kv(tenant, KeyValueOp::Delete { scopes, key }).expect("deleted");
         assert_eq!(*heard.lock(), [tenant]);
-        assert!(db.kv_set(tenant, Scopes::new(["template"]), "\0".to_owned(), &value).is_err());
+        assert!(set(&db, tenant, "\0", &["template"]).is_err());
     }
 
     #[test]
@@ -444,15 +423,12 @@ mod tests {
         let quota = Quota { records: 1, bytes: 1000 };
         let options = DbOptions { quota, ..DbOptions::default() };
         let db = DbState::new(Arc::new(MemoryStore::new()), options).expect("an empty store");
-        let (tenant, value) = (TenantId::User(7), crate::wire::data::EncodedValue::null());
-        let set = |key: &str, scope: &str| {
-            db.kv_set(tenant, Scopes::new([scope]), key.to_owned(), &value)
-        };
-        assert_eq!(set("a", "s"), Ok(()));
+        let set = |key: &str, scope: &str| set(&db, TenantId::User(7), key, &[scope]);
+        assert_eq!(set("a", "s"), Ok(DbAnswer::Done));
         assert!(matches!(set("b", "s"), Err(DbError::Refused(_))));
-        assert_eq!(set("last", "#err"), Ok(()));
+        assert_eq!(set("last", "#err"), Ok(DbAnswer::Done));
         assert!(matches!(set("other", "#err"), Err(DbError::Refused(_))));
-        assert_eq!(set("a", "s"), Ok(()), "what is there can still be replaced");
+        assert_eq!(set("a", "s"), Ok(DbAnswer::Done), "what is there can still be replaced");
     }
 
     #[test]

@@ -10,9 +10,23 @@ use super::WireError;
 use super::pack::reader::{Item, Reader};
 use super::pack::shape::{Decode, Encode, wire_enum, wire_struct};
 use super::pack::writer::Writer;
-use crate::wire::data::{KeyValueOp, KvRecord, TenantId, TenantState};
+use crate::wire::data::{KeyValueOp, KvRecord, Scopes, TenantId, TenantState};
 
 wire_struct!(KvRecord { id, key, value, scopes, created_at, last_updated_at });
+
+impl Encode for Scopes {
+    fn encode(&self, writer: &mut Writer) {
+        writer.array(self.as_slice().len());
+        self.as_slice().iter().for_each(|scope| writer.text(scope));
+    }
+}
+
+/// In any order, and more than once if a peer has them so.
+impl Decode for Scopes {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        Vec::<String>::decode(reader).map(Scopes::new)
+    }
+}
 
 wire_enum!(KeyValueOp {
     0 Get { scopes, key },

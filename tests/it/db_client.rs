@@ -9,9 +9,9 @@ use std::time::Instant;
 use mesophyll::base::error::DbError;
 use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::store::DbOptions;
-use mesophyll::wire::data::{GlobalKeyValueOp, KeyValueOp, TenantId};
+use mesophyll::wire::data::{GlobalKeyValueOp, Scopes, TenantId};
 
-use crate::support::db::{Kept, open, serve, text};
+use crate::support::db::{Kept, Typed, open, serve, text};
 use crate::support::process::own_port;
 use crate::support::{DEADLINE, TempDir};
 
@@ -127,18 +127,16 @@ fn read_request(reader: &mut impl BufRead) -> Option<String> {
 }
 
 fn get(client: &MesophyllDbClient) -> Result<(), DbError> {
-    client.kv_get(TENANT, vec!["s".to_owned()], "k".to_owned()).map(drop)
+    client.kv_get(TENANT, Scopes::new(["s"]), "k").map(drop)
 }
 
 fn set(client: &MesophyllDbClient) -> Result<(), DbError> {
-    let op =
-        KeyValueOp::Set { scopes: vec!["s".to_owned()], key: "k".to_owned(), value: text("v") };
-    client.kv_change(TENANT, &op)
+    client.kv_set(TENANT, Scopes::new(["s"]), "k".to_owned(), text("v"))
 }
 
 fn publish(client: &MesophyllDbClient) -> Result<(), DbError> {
     let op = GlobalKeyValueOp::Delete { key: "key".to_owned(), version: 1, scope: "s".to_owned() };
-    client.global_kv(TENANT, &op)
+    client.global_kv(TENANT, op)
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use mesophyll::net::http::HttpServer;
 use mesophyll::store::{DbOptions, Quota};
-use mesophyll::wire::data::{EncodedJson, KeyValueOp, TenantId, TenantState};
+use mesophyll::wire::data::{EncodedJson, KeyValueOp, Scopes, TenantId, TenantState};
 use mesophyll::wire::pack::shape::{Decode, Encode};
 
 use crate::support::db::{Kept, open, serve, text};
@@ -82,7 +82,7 @@ impl Drop for Master {
 }
 
 fn set(key: &str) -> KeyValueOp {
-    KeyValueOp::Set { scopes: vec!["s".to_owned()], key: key.to_owned(), value: text("v") }
+    KeyValueOp::Set { scopes: Scopes::new(["s"]), key: key.to_owned(), value: text("v") }
 }
 
 #[test]
@@ -90,11 +90,11 @@ fn operations_answer_with_the_bytes_of_their_results() {
     let master = Master::new();
     let answer = master.kv(&set("k"));
     assert_eq!((answer.status, answer.body), (200, Vec::new()));
-    let answer = master.kv(&KeyValueOp::Get { scopes: vec!["s".to_owned()], key: "x".to_owned() });
+    let answer = master.kv(&KeyValueOp::Get { scopes: Scopes::new(["s"]), key: "x".to_owned() });
     assert_eq!((answer.status, answer.body), (200, b"\xc0".to_vec()));
     let answer = master.kv(&KeyValueOp::ListScopes);
     assert_eq!((answer.status, answer.body), (200, b"\x91\xa1s".to_vec()));
-    let answer = master.kv(&KeyValueOp::Find { scopes: Vec::new(), query: "%".to_owned() });
+    let answer = master.kv(&KeyValueOp::Find { scopes: Scopes::default(), query: "%".to_owned() });
     assert_eq!((answer.status, answer.body[0]), (200, 0x91));
     let answer = master.ask("GET", "/db/tenant-states?id=0&token=t", b"");
     assert_eq!(answer.status, 200);

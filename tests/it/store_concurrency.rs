@@ -11,7 +11,7 @@ use mesophyll::wire::data::{
 };
 
 use crate::support::Random;
-use crate::support::db::{Kept, Place, text};
+use crate::support::db::{Kept, Place, Typed, text};
 #[cfg(feature = "postgres")]
 use crate::support::postgres::Locale;
 
@@ -55,7 +55,7 @@ fn writers_of_the_same_records_lose_nothing(kept: Kept) {
                 .then(|| format!("{thread}.{turn} {}", "x".repeat(random.below(50) as usize)));
             match &value {
                 Some(value) => {
-                    db.kv_set(tenant, scopes(), key.to_string(), &text(value)).expect("set")
+                    db.kv_set(tenant, scopes(), key.to_string(), text(value)).expect("set")
                 }
                 None => db.kv_delete(tenant, scopes(), key.to_string()).expect("deleted"),
             }
@@ -66,7 +66,7 @@ fn writers_of_the_same_records_lose_nothing(kept: Kept) {
     for db in &masters {
         for tenant in TENANTS {
             let mut bytes = 0;
-            let found = db.kv_find(tenant, &scopes(), "%").expect("found");
+            let found = db.kv_find(tenant, scopes(), "%").expect("found");
             for key in 0..4 {
                 let is = found
                     .iter()
@@ -97,7 +97,7 @@ fn a_quota_is_not_overrun_by_many_at_once(kept: Kept) {
     let taken = Mutex::new(0_u64);
     on_each_thread(&masters, |thread, db| {
         for turn in 0..10 {
-            match db.kv_set(TENANTS[0], scopes(), format!("{thread}:{turn}"), &text("v")) {
+            match db.kv_set(TENANTS[0], scopes(), format!("{thread}:{turn}"), text("v")) {
                 Ok(()) => *taken.lock().expect("a lock") += 1,
                 Err(DbError::Refused(_)) => {}
                 Err(other) => panic!("{other:?}"),
@@ -105,7 +105,7 @@ fn a_quota_is_not_overrun_by_many_at_once(kept: Kept) {
         }
     });
     assert_eq!(*taken.lock().expect("a lock"), 20);
-    assert_eq!(masters[0].kv_find(TENANTS[0], &scopes(), "%").map(|found| found.len()), Ok(20));
+    assert_eq!(masters[0].kv_find(TENANTS[0], scopes(), "%").map(|found| found.len()), Ok(20));
 }
 
 /// One of many wins; states and bans of the tenants change all the while.

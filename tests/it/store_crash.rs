@@ -12,7 +12,7 @@ use mesophyll::store::{DbOptions, DbState, Usage, charge};
 use mesophyll::wire;
 use mesophyll::wire::data::{EncodedJson, KhronosValue, Scopes, TenantId, TenantState};
 
-use crate::support::db::{Kept, open};
+use crate::support::db::{Kept, Typed, open};
 use crate::support::{Random, TempDir};
 
 const FILE_VARIABLE: &str = "MESOPHYLL_TEST_CRASH_FILE";
@@ -151,7 +151,7 @@ fn stored(db: &DbState, writer: u64, number: u64) -> u64 {
         return state
             .map_or(0, |state| state.events.first().expect("one").parse().expect("a number"));
     }
-    let record = db.kv_get(tenant(writer), &scopes(number), &key(number)).expect("readable");
+    let record = db.kv_get(tenant(writer), scopes(number), key(number)).expect("readable");
     let value =
         record.map(|record| wire::pack::value::decode(&record.value).expect("what was written"));
     match value {
@@ -166,7 +166,7 @@ fn stored(db: &DbState, writer: u64, number: u64) -> u64 {
 
 /// The counters say what a count says.
 fn check_counters(db: &DbState, tenant: TenantId) {
-    let records = db.kv_find(tenant, &Scopes::default(), "%").expect("readable");
+    let records = db.kv_find(tenant, Scopes::default(), "%").expect("readable");
     let bytes = records
         .iter()
         .map(|record| {

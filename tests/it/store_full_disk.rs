@@ -11,10 +11,11 @@ use std::fs;
 use mesophyll::base::error::DbError;
 use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::wire;
-use mesophyll::wire::data::{KeyValueOp, KhronosValue, TenantId};
+use mesophyll::wire::data::{KhronosValue, Scopes, TenantId};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::binary::{Master, Running, mesophyll, run};
+use crate::support::db::Typed;
 use crate::support::process::eventually;
 use crate::support::{Random, TempDir};
 
@@ -71,12 +72,12 @@ impl Small {
             KhronosValue::UnsignedInteger(value),
             KhronosValue::Text("x".repeat(padding)),
         ]);
-        let (scopes, value) = (vec!["s".to_owned()], wire::pack::value::encode(&value));
-        self.client.kv_change(TENANT, &KeyValueOp::Set { scopes, key: key.to_owned(), value })
+        let value = wire::pack::value::encode(&value);
+        self.client.kv_set(TENANT, Scopes::new(["s"]), key.to_owned(), value)
     }
 
     fn get(&self, key: &str) -> Result<Option<u64>, DbError> {
-        let record = self.client.kv_get(TENANT, vec!["s".to_owned()], key.to_owned())?;
+        let record = self.client.kv_get(TENANT, Scopes::new(["s"]), key)?;
         Ok(record.map(|record| match wire::pack::value::decode(&record.value) {
             Ok(KhronosValue::List(parts)) => match parts[..] {
                 [KhronosValue::UnsignedInteger(value), KhronosValue::Text(_)] => value,

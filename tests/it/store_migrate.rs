@@ -11,7 +11,7 @@ use mesophyll::wire;
 use mesophyll::wire::data::{KhronosValue, KvRecord, Scopes, TenantId};
 
 use crate::support::TempDir;
-use crate::support::db::text;
+use crate::support::db::{Typed, text};
 use crate::support::postgres::{Locale, Schema, is_there, on};
 
 const TENANT: TenantId = TenantId::Guild(1);
@@ -45,7 +45,7 @@ INSERT INTO global_kv (key, version, owner_id, owner_type, price, short, public_
 "#;
 
 fn find(db: &DbState, tenant: TenantId, scopes: &[&str]) -> Vec<KvRecord> {
-    db.kv_find(tenant, &Scopes::new(scopes.iter().copied()), "%").expect("found")
+    db.kv_find(tenant, Scopes::new(scopes.iter().copied()), "%").expect("found")
 }
 
 fn open(schema: &Schema) -> DbState {
@@ -122,7 +122,7 @@ fn a_template_workers_database_is_used_as_it_is() {
     assert_eq!(db.standing(TenantId::User(2)), Standing::Banned);
     // Scopes are sets.
     let record =
-        db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
+        db.kv_get(TENANT, Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
     assert_eq!((record.id.as_str(), &record.value), ("r1", &text("x")));
     assert_eq!(record.scopes, ["a", "b"]);
     assert_eq!(
@@ -136,7 +136,7 @@ fn a_template_workers_database_is_used_as_it_is() {
     // Of several rows with one set the newest is the record, everywhere.
     let three = wire::pack::value::encode(&KhronosValue::Integer(3));
     assert_eq!(
-        db.kv_get(TENANT, &Scopes::new(["b", "a"]), "twice").expect("got").expect("there").value,
+        db.kv_get(TENANT, Scopes::new(["b", "a"]), "twice").expect("got").expect("there").value,
         three
     );
     let found = find(&db, TENANT, &["a"]);
@@ -144,9 +144,9 @@ fn a_template_workers_database_is_used_as_it_is() {
     assert_eq!(db.kv_list_scopes(TENANT), Ok(["a", "b", "c"].map(str::to_owned).to_vec()));
     assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(3));
     // Written, and deleted for good.
-    db.kv_set(TENANT, Scopes::new(["b", "a"]), "unsorted".to_owned(), &text("y")).expect("set");
+    db.kv_set(TENANT, Scopes::new(["b", "a"]), "unsorted".to_owned(), text("y")).expect("set");
     let again =
-        db.kv_get(TENANT, &Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
+        db.kv_get(TENANT, Scopes::new(["a", "b"]), "unsorted").expect("got").expect("there");
     assert_eq!(
         (again.id, again.created_at, &again.value),
         (record.id, record.created_at, &text("y"))
@@ -155,7 +155,7 @@ fn a_template_workers_database_is_used_as_it_is() {
     assert_eq!(find(&db, TENANT, &["a"]).len(), 1, "no older row comes back");
     assert_eq!(db.kv_usage(TENANT).map(|usage| usage.records), Ok(2));
     // A row that nobody can read is an error of its own tenant.
-    assert!(db.kv_get(TenantId::Guild(9), &Scopes::new(["c"]), "bad").is_err());
+    assert!(db.kv_get(TenantId::Guild(9), Scopes::new(["c"]), "bad").is_err());
     let at = GlobalAddress { scope: "tags".to_owned(), key: "paid".to_owned(), version: 1 };
     let entry = db.global_get(Some(TENANT), &at).expect("got").expect("there");
     assert_eq!(
@@ -184,15 +184,15 @@ fn a_row_without_a_value_of_ours_is_in_nobody_s_way() {
             ('', '77', 'without an id', '{"Integer": 1}', '{s}', DEFAULT)"#,
     );
     let (db, tenant) = (open(&schema), TenantId::Guild(77));
-    let get = |key: &str| db.kv_get(tenant, &Scopes::new([key]), key);
+    let get = |key: &str| db.kv_get(tenant, Scopes::new([key]), key);
     // The column may be NULL.
     let record = get("null").expect("got").expect("there");
     assert_eq!(record.value, wire::pack::value::encode(&KhronosValue::Null));
     assert!(get("bad").is_err(), "nobody can say what it is");
     assert_eq!(db.kv_usage(tenant).map(|usage| usage.records), Ok(3));
     // The tenant's other records are written all the same, and so is the one itself.
-    db.kv_set(tenant, Scopes::new(["s"]), "k".to_owned(), &text("x")).expect("set");
-    db.kv_set(tenant, Scopes::new(["bad"]), "bad".to_owned(), &text("mended")).expect("set");
+    db.kv_set(tenant, Scopes::new(["s"]), "k".to_owned(), text("x")).expect("set");
+    db.kv_set(tenant, Scopes::new(["bad"]), "bad".to_owned(), text("mended")).expect("set");
     assert_eq!(get("bad").expect("got").expect("there").value, text("mended"));
     on(schema.url(), r#"UPDATE tenant_kv SET value = '[]' WHERE id = 'n2'"#);
     db.kv_delete(tenant, Scopes::new(["bad"]), "bad".to_owned()).expect("deleted");

@@ -13,6 +13,7 @@ use mesophyll::wire;
 use mesophyll::wire::data::{KhronosValue, Scopes, TenantId};
 
 use crate::support::TempDir;
+use crate::support::db::Typed;
 use crate::support::process::{eventually, own_port};
 use crate::support::skip::skipped;
 
@@ -135,7 +136,7 @@ fn set(db: &DbState, writer: usize, number: u64) -> Result<(), DbError> {
 
 fn get(db: &DbState, writer: usize) -> u64 {
     let record =
-        db.kv_get(TENANT, &Scopes::new(["s"]), &writer.to_string()).expect("the server is there");
+        db.kv_get(TENANT, Scopes::new(["s"]), writer.to_string()).expect("the server is there");
     match record.map(|record| wire::pack::value::decode(&record.value).expect("a value")) {
         None => 0,
         Some(KhronosValue::Integer(number)) => number as u64,
@@ -215,7 +216,7 @@ impl Drop for Ended<'_> {
 }
 
 fn unavailable(db: &DbState) -> bool {
-    match db.kv_get(TENANT, &Scopes::new(["s"]), "0") {
+    match db.kv_get(TENANT, Scopes::new(["s"]), "0") {
         Ok(_) => false,
         Err(DbError::Unavailable(_)) => true,
         Err(other) => panic!("{other:?}"),

@@ -16,7 +16,7 @@ use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
 use mesophyll::wire::data::{EncodedValue, Scopes, TenantId};
 use postgres::{Client, NoTls};
 
-use crate::support::db::text;
+use crate::support::db::{Typed, text};
 use crate::support::postgres::{Locale, Schema, is_there};
 use crate::support::process::eventually;
 use crate::support::skip::skipped;
@@ -333,12 +333,12 @@ impl Proxied {
     }
 
     fn set(&self, key: &str, value: &str) -> Result<(), DbError> {
-        self.db.kv_set(self.tenant, Scopes::new(["s"]), key.to_owned(), &text(value))
+        self.db.kv_set(self.tenant, Scopes::new(["s"]), key.to_owned(), text(value))
     }
 
     fn get(&self, key: &str) -> Option<EncodedValue> {
         self.db
-            .kv_get(self.tenant, &Scopes::new(["s"]), key)
+            .kv_get(self.tenant, Scopes::new(["s"]), key)
             .expect("readable")
             .map(|record| record.value)
     }
@@ -374,7 +374,7 @@ fn what_was_lost_before_the_commit_is_done_again_and_once() {
         assert_eq!(it.get(key), Some(text(&number.to_string())));
     }
     assert_eq!(it.db.kv_usage(it.tenant).map(|usage| usage.records), Ok(2));
-    assert_eq!(it.db.kv_find(it.tenant, &Scopes::default(), "%").map(|found| found.len()), Ok(2));
+    assert_eq!(it.db.kv_find(it.tenant, Scopes::default(), "%").map(|found| found.len()), Ok(2));
 }
 
 #[test]
@@ -534,10 +534,10 @@ fn a_tenant_whose_writes_wait_holds_up_no_other() {
     let it = Proxied::new(CONNECTIONS);
     let (loud, quiet) = (it.tenant, TenantId::Guild(it.tenant.snowflake() + 1));
     let set = |tenant, key: &str, value: &str| {
-        it.db.kv_set(tenant, Scopes::new(["s"]), key.to_owned(), &text(value))
+        it.db.kv_set(tenant, Scopes::new(["s"]), key.to_owned(), text(value))
     };
     let get = |tenant, key: &str| {
-        let record = it.db.kv_get(tenant, &Scopes::new(["s"]), key).expect("readable");
+        let record = it.db.kv_get(tenant, Scopes::new(["s"]), key).expect("readable");
         record.map(|record| record.value)
     };
     set(loud, "k", "before").expect("set");

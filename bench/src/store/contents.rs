@@ -78,7 +78,7 @@ impl Picker {
     /// The next operation, as a worker would ask.
     pub fn operation(&mut self, op: Op) -> (TenantId, KeyValueOp) {
         let (tenant, record) = self.pick();
-        let (key, scopes) = (key(record), vec![SCOPE.to_owned()]);
+        let (key, scopes) = (key(record), Scopes::new([SCOPE]));
         match op {
             Op::Set => {
                 (tenant_id(tenant), KeyValueOp::Set { scopes, key, value: self.value.clone() })
@@ -106,7 +106,8 @@ pub fn fill(db: &DbState) -> Result<(), String> {
     const THREADS: u64 = 32;
     let set = |tenant, record: u64, bytes| {
         let scopes = Scopes::new([SCOPE]);
-        db.kv_set(tenant, scopes, key(record), &text(bytes))
+        db.kv(tenant, KeyValueOp::Set { scopes, key: key(record), value: text(bytes) })
+            .map(drop)
             .map_err(|error| format!("cannot be filled: {error}"))
     };
     std::thread::scope(|scope| {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use mesophyll::protocol::MesophyllDbClient;
 use mesophyll::store::{self as product, DbOptions, DbState, StoreUrl};
-use mesophyll::wire::data::KeyValueOp;
+use mesophyll::wire::data::DbOp;
 
 use crate::harness::{self, Case, Contestant, Plan, Role, Row, Sample};
 use crate::load::{self, Caller};
@@ -233,16 +233,8 @@ fn http_callers<'c>(
                 let client = clients[caller / CALLERS_A_WORKER].clone();
                 Box::new(move || {
                     let (tenant, op) = picker.operation(op);
-                    match op {
-                        KeyValueOp::Get { scopes, key } => {
-                            client.kv_get(tenant, scopes, key).map(drop)
-                        }
-                        KeyValueOp::Find { scopes, query } => {
-                            client.kv_find(tenant, scopes, query).map(drop)
-                        }
-                        op => client.kv_change(tenant, &op),
-                    }
-                    .map_err(|error| error.to_string())
+                    let op = DbOp::Kv(tenant, op);
+                    client.ask(&op).map(drop).map_err(|error| error.to_string())
                 }) as Caller<'c>
             })
             .collect())

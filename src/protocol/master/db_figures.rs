@@ -5,7 +5,7 @@
 //! in `store/`.
 
 use crate::base::labels::{Grid, labels};
-use crate::wire::data::{GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp};
+use crate::wire::data::DbCall;
 
 labels! {
     /// What was asked for, as a label.
@@ -27,32 +27,19 @@ labels! {
     }
 }
 
-impl From<&KeyValueOp> for DbRequest {
-    fn from(op: &KeyValueOp) -> Self {
-        match op {
-            KeyValueOp::Get { .. } => DbRequest::KvGet,
-            KeyValueOp::ListScopes => DbRequest::KvListScopes,
-            KeyValueOp::Set { .. } => DbRequest::KvSet,
-            KeyValueOp::Delete { .. } => DbRequest::KvDelete,
-            KeyValueOp::Find { .. } => DbRequest::KvFind,
-        }
-    }
-}
-
-impl From<&PublicGlobalKeyValueOp> for DbRequest {
-    fn from(op: &PublicGlobalKeyValueOp) -> Self {
-        match op {
-            PublicGlobalKeyValueOp::Find { .. } => DbRequest::GlobalFind,
-            PublicGlobalKeyValueOp::Get { .. } => DbRequest::GlobalGet,
-        }
-    }
-}
-
-impl From<&GlobalKeyValueOp> for DbRequest {
-    fn from(op: &GlobalKeyValueOp) -> Self {
-        match op {
-            GlobalKeyValueOp::Create { .. } => DbRequest::GlobalCreate,
-            GlobalKeyValueOp::Delete { .. } => DbRequest::GlobalDelete,
+impl From<DbCall> for DbRequest {
+    fn from(call: DbCall) -> Self {
+        match call {
+            DbCall::SetTenantState => DbRequest::SetTenantState,
+            DbCall::Get => DbRequest::KvGet,
+            DbCall::ListScopes => DbRequest::KvListScopes,
+            DbCall::Set => DbRequest::KvSet,
+            DbCall::Delete => DbRequest::KvDelete,
+            DbCall::Find => DbRequest::KvFind,
+            DbCall::GlobalFind => DbRequest::GlobalFind,
+            DbCall::GlobalGet => DbRequest::GlobalGet,
+            DbCall::GlobalCreate => DbRequest::GlobalCreate,
+            DbCall::GlobalDelete => DbRequest::GlobalDelete,
         }
     }
 }

@@ -11,11 +11,8 @@ use super::db_figures::{DbFigures, DbRequest};
 use crate::base::error::DbError;
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::net::http::{Body, BodyError, Method, Reply, RequestHead, Response};
-use crate::store::global::GlobalAddress;
-use crate::store::{Caller, DbState, KvAnswer};
-use crate::wire::data::{
-    GlobalKeyValueOp, KeyValueOp, PublicGlobalKeyValueOp, TenantId, TenantState,
-};
+use crate::store::{Caller, DbState};
+use crate::wire::data::{DbAnswer, DbOp, TenantId};
 use crate::wire::db::encode_tenant_states;
 use crate::wire::pack::shape::{Decode, Encode};
 
@@ -71,58 +68,25 @@ fn answer(
     body: &mut Body<'_>,
     request: &mut DbRequest,
 ) -> Result<Response, Failure> {
-    match path {
-        "/db/tenant-states" => {
-            *request = DbRequest::TenantStates;
-            Ok(tenant_states(db, caller))
-        }
-        "/db/tenant-state" => {
-            let tenant = tenant_of(head, caller)?;
-            let state: TenantState = decode(body)?;
-            *request = DbRequest::SetTenantState;
-            db.set_tenant_state(tenant, &state)?;
-            Ok(Response::empty(200))
-        }
-        "/db/kv" => {
-            let tenant = tenant_of(head, caller)?;
-            let op: KeyValueOp = decode(body)?;
-            *request = DbRequest::from(&op);
-            Ok(match db.kv(tenant, op)? {
-                KvAnswer::Record(record) => Response::bytes(200, record.to_bytes()),
-                KvAnswer::Scopes(scopes) => Response::bytes(200, scopes.to_bytes()),
-                KvAnswer::Records(records) => Response::bytes(200, records.to_bytes()),
-                KvAnswer::Done => Response::empty(200),
-            })
-        }
-        "/db/public-global-kv" => {
-            let op: PublicGlobalKeyValueOp = decode(body)?;
-            *request = DbRequest::from(&op);
-            public_global_kv(db, caller, op)
-        }
-        _ => {
-            let tenant = tenant_of(head, caller)?;
-            let op: GlobalKeyValueOp = decode(body)?;
-            *request = DbRequest::from(&op);
-            db.global(tenant, op)?;
-            Ok(Response::empty(200))
-        }
+    if path == "/db/tenant-states" {
+        *request = DbRequest::TenantStates;
+        return Ok(tenant_states(db, caller));
     }
-}
-
-fn public_global_kv(
-    db: &DbState,
-    caller: Caller,
-    op: PublicGlobalKeyValueOp,
-) -> Result<Response, Failure> {
-    let answer = match op {
-        PublicGlobalKeyValueOp::Find { query, scope } => db.global_find(&query, &scope)?.to_bytes(),
-        PublicGlobalKeyValueOp::Get { key, version, scope, id } => {
-            // What a tenant has paid for is for its own worker only.
-            id.map_or(Ok(()), |tenant| caller.check_owns(tenant))?;
-            db.global_get(id, &GlobalAddress { scope, key, version })?.to_bytes()
-        }
+    let op = match path {
+        "/db/tenant-state" => DbOp::SetTenantState(tenant_of(head, caller)?, decode(body)?),
+        "/db/kv" => DbOp::Kv(tenant_of(head, caller)?, decode(body)?),
+        "/db/public-global-kv" => DbOp::Public(decode(body)?),
+        _ => DbOp::Global(tenant_of(head, caller)?, decode(body)?),
     };
-    Ok(Response::bytes(200, answer))
+    *request = op.call().into();
+    Ok(match db.ask(caller, op)? {
+        DbAnswer::Done => Response::empty(200),
+        DbAnswer::Record(record) => Response::bytes(200, record.to_bytes()),
+        DbAnswer::Scopes(scopes) => Response::bytes(200, scopes.to_bytes()),
+        DbAnswer::Records(records) => Response::bytes(200, records.to_bytes()),
+        DbAnswer::Entries(entries) => Response::bytes(200, entries.to_bytes()),
+        DbAnswer::Entry(entry) => Response::bytes(200, entry.map(|entry| *entry).to_bytes()),
+    })
 }
 
 /// All states of the worker's tenants, made while they are sent: they may be many.

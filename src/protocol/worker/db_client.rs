@@ -21,10 +21,8 @@ use crate::base::limits::{
 };
 use crate::net::stream::unix_path;
 use crate::protocol::db_routes::{ERROR_HEADER, error_of};
-use crate::wire::data::{
-    GlobalKeyValueOp, GlobalKv, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
-    TenantId, TenantState,
-};
+use crate::wire::WireError;
+use crate::wire::data::{DbAnswer, DbCall, DbOp, GlobalKv, TenantId, TenantState};
 use crate::wire::pack::shape::{Decode, Encode};
 
 /// A client of a master's `/db/*`. Clones share its connections.
@@ -104,14 +102,10 @@ impl MesophyllDbClient {
         self.agent.clone().shutdown();
     }
 
-    /// The states of all tenants that belong to this worker.
-    ///
-    /// # Blocks
-    /// As every operation here: until the answer, at most the sum of the phases' deadlines in
-    /// `limits.rs`.
+    /// The states of all tenants that belong to this worker; blocks as [`MesophyllDbClient::ask`].
     ///
     /// # Errors
-    /// See [`DbError`]; as for every operation here.
+    /// See [`DbError`].
     pub fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
         let request = Request {
             path: "/db/tenant-states",
@@ -120,110 +114,33 @@ impl MesophyllDbClient {
             repeat: Repeat::Read,
             reply_max_bytes: DB_STATES_MAX_BYTES,
         };
-        self.ask(&request)
+        let reply = self.exchange(&request)?;
+        Decode::from_bytes(&reply).map_err(|error| unreadable(&error, Repeat::Read))
     }
 
-    /// Replaces a tenant's state.
+    /// Carries out an operation of a tenant.
+    ///
+    /// # Blocks
+    /// Until the answer, at most the sum of the phases' deadlines in `limits.rs`.
     ///
     /// # Errors
     /// See [`DbError`].
-    pub fn set_tenant_state(&self, tenant: TenantId, state: &TenantState) -> Result<(), DbError> {
-        self.tell(&Request::post("/db/tenant-state", Some(tenant), state, Repeat::Idempotent))
-    }
-
-    /// The record with exactly these scopes.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn kv_get(
-        &self,
-        tenant: TenantId,
-        scopes: Vec<String>,
-        key: String,
-    ) -> Result<Option<KvRecord>, DbError> {
-        self.ask(&Request::kv(tenant, &KeyValueOp::Get { scopes, key }, Repeat::Read))
-    }
-
-    /// All scopes of the tenant's records.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        let request = Request::kv(tenant, &KeyValueOp::ListScopes, Repeat::Read);
-        // As large as the quota lets a tenant's scopes be, which is an operator's choice.
-        self.ask(&Request { reply_max_bytes: DB_SCOPES_MAX_BYTES, ..request })
-    }
-
-    /// The records whose scopes contain all of `scopes` and whose key matches.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn kv_find(
-        &self,
-        tenant: TenantId,
-        scopes: Vec<String>,
-        query: String,
-    ) -> Result<Vec<KvRecord>, DbError> {
-        self.ask(&Request::kv(tenant, &KeyValueOp::Find { scopes, query }, Repeat::Read))
-    }
-
-    /// Carries out a Set or a Delete.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn kv_change(&self, tenant: TenantId, op: &KeyValueOp) -> Result<(), DbError> {
-        self.tell(&Request::kv(tenant, op, Repeat::Idempotent))
-    }
-
-    /// The approved entries of a scope whose key matches.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn global_kv_find(
-        &self,
-        query: String,
-        scope: String,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.ask(&Request::public(&PublicGlobalKeyValueOp::Find { query, scope }))
-    }
-
-    /// One approved entry, as the tenant may see it.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn global_kv_get(
-        &self,
-        tenant: TenantId,
-        key: String,
-        version: i32,
-        scope: String,
-    ) -> Result<Option<GlobalKv>, DbError> {
-        self.ask(&Request::public(&PublicGlobalKeyValueOp::Get {
-            key,
-            version,
-            scope,
-            id: Some(tenant),
-        }))
-    }
-
-    /// Publishes or deletes an entry of the tenant's own.
-    ///
-    /// # Errors
-    /// See [`DbError`].
-    pub fn global_kv(&self, tenant: TenantId, op: &GlobalKeyValueOp) -> Result<(), DbError> {
-        self.tell(&Request::post("/db/global-kv", Some(tenant), op, Repeat::Never))
-    }
-
-    fn tell(&self, request: &Request) -> Result<(), DbError> {
-        self.exchange(request).map(drop)
-    }
-
-    fn ask<T: Decode>(&self, request: &Request) -> Result<T, DbError> {
-        let reply = self.exchange(request)?;
-        T::from_bytes(&reply).map_err(|error| {
-            log::warn!("an answer of the master's database cannot be read: {error}");
-            Lost::Unreadable.into_error(request.repeat)
-        })
+    pub fn ask(&self, op: &DbOp) -> Result<DbAnswer, DbError> {
+        let (path, tenant, body) = match op {
+            DbOp::Kv(tenant, op) => ("/db/kv", Some(*tenant), op.to_bytes()),
+            DbOp::Public(op) => ("/db/public-global-kv", None, op.to_bytes()),
+            DbOp::Global(tenant, op) => ("/db/global-kv", Some(*tenant), op.to_bytes()),
+            DbOp::SetTenantState(tenant, state) => {
+                ("/db/tenant-state", Some(*tenant), state.to_bytes())
+            }
+        };
+        let (call, repeat) = (op.call(), Repeat::of(op.call()));
+        // Scopes are as large as the quota lets them be, which is an operator's choice.
+        let is_scopes = call == DbCall::ListScopes;
+        let reply_max_bytes = if is_scopes { DB_SCOPES_MAX_BYTES } else { DB_REPLY_MAX_BYTES };
+        let reply =
+            self.exchange(&Request { path, tenant, body: Some(body), repeat, reply_max_bytes })?;
+        answer(call, &reply).map_err(|error| unreadable(&error, repeat))
     }
 
     fn exchange(&self, request: &Request) -> Result<Vec<u8>, DbError> {
@@ -279,29 +196,39 @@ impl MesophyllDbClient {
     }
 }
 
-impl Request {
-    fn post(
-        path: &'static str,
-        tenant: Option<TenantId>,
-        body: &impl Encode,
-        repeat: Repeat,
-    ) -> Self {
-        Self {
-            path,
-            tenant,
-            body: Some(body.to_bytes()),
-            repeat,
-            reply_max_bytes: DB_REPLY_MAX_BYTES,
+impl Repeat {
+    fn of(call: DbCall) -> Self {
+        match call {
+            DbCall::Get
+            | DbCall::Find
+            | DbCall::ListScopes
+            | DbCall::GlobalFind
+            | DbCall::GlobalGet => Repeat::Read,
+            DbCall::Set | DbCall::Delete | DbCall::SetTenantState => Repeat::Idempotent,
+            DbCall::GlobalCreate | DbCall::GlobalDelete => Repeat::Never,
         }
     }
+}
 
-    fn kv(tenant: TenantId, op: &KeyValueOp, repeat: Repeat) -> Self {
-        Self::post("/db/kv", Some(tenant), op, repeat)
-    }
+/// Reads the body of an answer; that to a change may have any.
+fn answer(call: DbCall, reply: &[u8]) -> Result<DbAnswer, WireError> {
+    Ok(match call {
+        DbCall::Get => DbAnswer::Record(Decode::from_bytes(reply)?),
+        DbCall::Find => DbAnswer::Records(Decode::from_bytes(reply)?),
+        DbCall::ListScopes => DbAnswer::Scopes(Decode::from_bytes(reply)?),
+        DbCall::GlobalFind => DbAnswer::Entries(Decode::from_bytes(reply)?),
+        DbCall::GlobalGet => DbAnswer::Entry(Option::<GlobalKv>::from_bytes(reply)?.map(Box::new)),
+        DbCall::Set
+        | DbCall::Delete
+        | DbCall::GlobalCreate
+        | DbCall::GlobalDelete
+        | DbCall::SetTenantState => DbAnswer::Done,
+    })
+}
 
-    fn public(op: &PublicGlobalKeyValueOp) -> Self {
-        Self::post("/db/public-global-kv", None, op, Repeat::Read)
-    }
+fn unreadable(error: &WireError, repeat: Repeat) -> DbError {
+    log::warn!("an answer of the master's database cannot be read: {error}");
+    Lost::Unreadable.into_error(repeat)
 }
 
 impl Lost {

@@ -168,7 +168,7 @@ impl Tenant {
         match (&reply, lease) {
             // The lock stays until the update's second half.
             (Reply::UpdateValue(record), Some(lease))
-                if matches!(&output, IoOutput::Record(Ok(_))) =>
+                if matches!(&output, IoOutput::Answer(Ok(_))) =>
             {
                 let update = Update { lease, record: record.clone() };
                 if let Some(task) = self.tasks.get_mut(id) {

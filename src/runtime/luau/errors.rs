@@ -23,7 +23,9 @@ use crate::base::sync::{Lock, Signal};
 use crate::base::thread::panic_message;
 use crate::runtime::TenantDb;
 use crate::wire;
-use crate::wire::data::{ERRORS_KEY, ERRORS_SCOPE, KhronosValue, Scopes, TenantId, Timestamp};
+use crate::wire::data::{
+    DbOp, ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KhronosValue, Scopes, TenantId, Timestamp,
+};
 
 /// Limit: the name of a template or an event in a record; the rest is cut off.
 const NAME_MAX_BYTES: usize = 128;
@@ -245,8 +247,9 @@ fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<
 
 /// Puts new errors in front of those that are recorded.
 fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Result<(), DbError> {
-    let scopes = || Scopes::new([ERRORS_SCOPE]);
-    let before = db.kv_get(tenant, scopes(), ERRORS_KEY.to_owned())?;
+    let (scopes, key) = (Scopes::new([ERRORS_SCOPE]), ERRORS_KEY.to_owned());
+    let get = KeyValueOp::Get { scopes: scopes.clone(), key: key.clone() };
+    let before = db.ask(DbOp::Kv(tenant, get))?.into_record()?;
     let before = match before.map(|record| wire::pack::value::decode(&record.value)) {
         Some(Ok(KhronosValue::List(before))) => before,
         // Nothing yet, or not ours.
@@ -254,12 +257,8 @@ fn record(db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) -> Resul
     };
     let newest_first = errors.into_iter().rev().map(Noted::into_value);
     let list = newest_first.chain(before).take(ERROR_RECORDS_KEPT).collect();
-    db.kv_set(
-        tenant,
-        scopes(),
-        ERRORS_KEY.to_owned(),
-        wire::pack::value::encode(&KhronosValue::List(list)),
-    )
+    let value = wire::pack::value::encode(&KhronosValue::List(list));
+    db.ask(DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value })).map(drop)
 }
 
 #[cfg(test)]

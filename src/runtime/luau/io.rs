@@ -23,7 +23,9 @@ use crate::base::limits::{
 };
 use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
-use crate::wire::data::{DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId};
+use crate::wire::data::{
+    DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId,
+};
 
 /// A job: what to do, and who wants to know.
 pub(super) struct IoJob {
@@ -93,18 +95,8 @@ pub(super) enum IoOutput {
     Program(Result<Option<Compiled>, DbError>),
     /// A compiled script.
     Script(Compiled),
-    /// A change was made.
-    Done(Result<(), DbError>),
-    /// A record, or none.
-    Record(Result<Option<KvRecord>, DbError>),
-    /// Records.
-    Records(Result<Vec<KvRecord>, DbError>),
-    /// Scopes.
-    Scopes(Result<Vec<String>, DbError>),
-    /// Entries of the shop.
-    Entries(Result<Vec<PartialGlobalKv>, DbError>),
-    /// An entry of the shop, or none.
-    Entry(Box<Result<Option<GlobalKv>, DbError>>),
+    /// What the database answered.
+    Answer(Result<DbAnswer, DbError>),
     /// The work panicked.
     Panicked,
     /// Its event ended before it began.
@@ -115,16 +107,7 @@ impl IoOutput {
     /// What it takes.
     fn bytes(&self) -> usize {
         match self {
-            IoOutput::Record(Ok(Some(record))) => record_bytes(record),
-            IoOutput::Records(Ok(records)) => records.iter().map(record_bytes).sum(),
-            IoOutput::Scopes(Ok(scopes)) => texts_bytes(scopes),
-            IoOutput::Entries(Ok(entries)) => entries.iter().map(entry_bytes).sum(),
-            IoOutput::Entry(entry) => match &**entry {
-                Ok(Some(GlobalKv { partial, data: GlobalKvData::Value { data, .. } })) => {
-                    entry_bytes(partial) + data.as_bytes().len()
-                }
-                _ => 0,
-            },
+            IoOutput::Answer(Ok(answer)) => answer_bytes(answer),
             // A line, or what its tenant has anyway.
             _ => 0,
         }
@@ -135,12 +118,7 @@ impl IoOutput {
         match self {
             IoOutput::Program(result) => result.is_err(),
             IoOutput::Script(_) => false,
-            IoOutput::Done(result) => result.is_err(),
-            IoOutput::Record(result) => result.is_err(),
-            IoOutput::Records(result) => result.is_err(),
-            IoOutput::Scopes(result) => result.is_err(),
-            IoOutput::Entries(result) => result.is_err(),
-            IoOutput::Entry(result) => result.is_err(),
+            IoOutput::Answer(result) => result.is_err(),
             IoOutput::Panicked | IoOutput::NotBegun => true,
         }
     }
@@ -174,6 +152,22 @@ impl IoPurpose {
 /// What texts take.
 pub(super) fn texts_bytes(texts: &[String]) -> usize {
     texts.iter().map(|text| size_of::<String>() + text.len()).sum()
+}
+
+fn answer_bytes(answer: &DbAnswer) -> usize {
+    match answer {
+        DbAnswer::Done => 0,
+        DbAnswer::Record(record) => record.as_ref().map_or(0, record_bytes),
+        DbAnswer::Records(records) => records.iter().map(record_bytes).sum(),
+        DbAnswer::Scopes(scopes) => texts_bytes(scopes),
+        DbAnswer::Entries(entries) => entries.iter().map(entry_bytes).sum(),
+        DbAnswer::Entry(entry) => match entry.as_deref() {
+            Some(GlobalKv { partial, data: GlobalKvData::Value { data, .. } }) => {
+                entry_bytes(partial) + data.as_bytes().len()
+            }
+            _ => 0,
+        },
+    }
 }
 
 fn record_bytes(record: &KvRecord) -> usize {

@@ -12,7 +12,7 @@ use super::outside::Held;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::base::error::{DbError, DispatchError};
-use crate::wire::data::{KvRecord, Scopes};
+use crate::wire::data::{DbAnswer, DbOp, KeyValueOp, KvRecord, Scopes};
 use crate::wire::pack::walk::{Token, Walk};
 
 impl Tenant {
@@ -48,7 +48,8 @@ impl Tenant {
         self.program = Program::Loading(self.last_load);
         let (tenant, limit) = (self.id, core.limits().source_bytes);
         let work: IoWork = Box::new(move |db| {
-            let record = db.kv_get(tenant, Scopes::new(["template"]), MAIN.to_owned());
+            let op = KeyValueOp::Get { scopes: Scopes::new(["template"]), key: MAIN.to_owned() };
+            let record = db.ask(DbOp::Kv(tenant, op)).and_then(DbAnswer::into_record);
             IoOutput::Program(
                 record.map(|record| record.map(|record| own_template(&record, limit))),
             )

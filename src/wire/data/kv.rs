@@ -64,8 +64,8 @@ pub struct KvRecord {
 pub enum KeyValueOp {
     /// The record with exactly these scopes.
     Get {
-        /// Scopes, as a set.
-        scopes: Vec<String>,
+        /// Scopes.
+        scopes: Scopes,
         /// Key.
         key: String,
     },
@@ -73,8 +73,8 @@ pub enum KeyValueOp {
     ListScopes,
     /// Creates or replaces the record with exactly these scopes.
     Set {
-        /// Scopes, as a set.
-        scopes: Vec<String>,
+        /// Scopes.
+        scopes: Scopes,
         /// Key.
         key: String,
         /// New value.
@@ -82,15 +82,15 @@ pub enum KeyValueOp {
     },
     /// Deletes the record with exactly these scopes, if there is one.
     Delete {
-        /// Scopes, as a set.
-        scopes: Vec<String>,
+        /// Scopes.
+        scopes: Scopes,
         /// Key.
         key: String,
     },
     /// The records whose scopes contain all of these and whose key matches.
     Find {
-        /// Scopes, as a set.
-        scopes: Vec<String>,
+        /// Scopes.
+        scopes: Scopes,
         /// An SQL ILIKE pattern.
         query: String,
     },

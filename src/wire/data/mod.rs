@@ -4,6 +4,7 @@
 //! Deliberately without encoders: the MessagePack and JSON forms are in the rest of `wire/`, rules
 //! of the store in `store/`.
 
+mod db;
 mod encoded;
 mod event;
 mod figures;
@@ -17,6 +18,7 @@ mod tenant_state;
 mod timestamp;
 pub mod timezone;
 
+pub use db::{DbAnswer, DbOp};
 pub use encoded::{EncodedJson, EncodedValue};
 pub use event::{CreateEvent, EventData, ON_STARTUP};
 pub use figures::{Budget, DbCall, DbFigures, RuntimeFigures};

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::wire::WireError;
 use crate::wire::data::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
-    KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, TenantId,
+    KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId,
     TenantState,
 };
 use crate::wire::message::{ClientMessage, Incoming, ServerMessage};
@@ -141,7 +141,7 @@ fn the_documents_show_the_bytes_that_we_write() {
         (r#"{"Heartbeat": []}"#, ClientMessage::Heartbeat.encode()),
         (
             r#"{"Get": [["global"], "k1"]}"#,
-            KeyValueOp::Get { scopes: vec!["global".to_owned()], key: "k1".to_owned() }.to_bytes(),
+            KeyValueOp::Get { scopes: Scopes::new(["global"]), key: "k1".to_owned() }.to_bytes(),
         ),
     ] {
         let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -8,7 +8,7 @@ use mesophyll::wire::data::{CreateGlobalKv, EncodedJson, GlobalKeyValueOp, Tenan
 
 use super::{OTHER, TENANT};
 use crate::support::TempDir;
-use crate::support::db::{Door, Kept, TestDb, text};
+use crate::support::db::{Door, Kept, TestDb, Typed, text};
 
 every_database! {
     a_backup_holds_everything,

@@ -6,7 +6,7 @@ use mesophyll::wire;
 use mesophyll::wire::data::{KhronosValue, Scopes};
 
 use super::{OTHER, TENANT, quota, scopes};
-use crate::support::db::{Door, Kept, TestDb, refusal, text};
+use crate::support::db::{Door, Kept, TestDb, Typed, refusal, text};
 
 every_database! {
     keys_at_and_over_the_limit,
@@ -194,7 +194,7 @@ fn as_many_scopes_are_listed_as_the_quota_has_room_for() {
             let of: Vec<String> =
                 (0..4).map(|part| format!("{number}:{part}:{}", "s".repeat(480))).collect();
             db.state
-                .kv_set(TENANT, Scopes::new(of), "k".to_owned(), &text("v"))
+                .kv_set(TENANT, Scopes::new(of), "k".to_owned(), text("v"))
                 .expect("within the quota");
         }
         let listed = db.tenants.kv_list_scopes(TENANT).expect("listed");

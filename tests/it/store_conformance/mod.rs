@@ -5,7 +5,7 @@ use mesophyll::base::error::DbError;
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire::data::{EncodedValue, KvRecord, Scopes, TenantId};
 
-use crate::support::db::{TestDb, text};
+use crate::support::db::{TestDb, Typed, text};
 
 /// Makes a test of each case for each database.
 macro_rules! every_database {

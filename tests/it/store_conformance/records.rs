@@ -7,7 +7,7 @@ use mesophyll::wire::data::{
 };
 
 use super::{OTHER, TENANT, scopes};
-use crate::support::db::{Door, Kept, TestDb, refusal, text};
+use crate::support::db::{Door, Kept, TestDb, Typed, refusal, text};
 
 every_database! {
     tenants_are_known_by_a_state_or_a_record,

@@ -9,7 +9,7 @@ use mesophyll::wire::data::{
 };
 
 use super::{OTHER, TENANT, quota};
-use crate::support::db::{Door, Kept, TestDb, refusal};
+use crate::support::db::{Door, Kept, TestDb, Typed, refusal};
 
 every_database! {
     an_entry_is_seen_once_it_is_approved,

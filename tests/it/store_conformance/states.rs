@@ -13,7 +13,7 @@ use mesophyll::wire::data::{
 
 use super::{OTHER, TENANT, scopes};
 use crate::support::TempDir;
-use crate::support::db::{Door, Kept, TestDb, open, refusal, text};
+use crate::support::db::{Door, Kept, TestDb, Typed, open, refusal, text};
 
 every_database! {
     tenant_states_come_back_canonical,
@@ -163,13 +163,13 @@ fn a_redb_file_gives_back_what_was_in_it() {
     let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
     let db = open(Kept::InRedb, &file, DbOptions::default());
     db.set_tenant_state(TENANT, &state).expect("set");
-    db.kv_set(TENANT, scopes(&["s"]), "Key".to_owned(), &text("v")).expect("set");
-    let record = db.kv_get(TENANT, &scopes(&["s"]), "Key").expect("got");
+    db.kv_set(TENANT, scopes(&["s"]), "Key".to_owned(), text("v")).expect("set");
+    let record = db.kv_get(TENANT, scopes(&["s"]), "Key").expect("got");
     assert!(record.is_some());
     db.close();
     let again = open(Kept::InRedb, &file, DbOptions::default());
     assert_eq!(again.tenant_state(TENANT).as_deref(), Some(&state));
-    assert_eq!(again.kv_get(TENANT, &scopes(&["s"]), "Key"), Ok(record));
+    assert_eq!(again.kv_get(TENANT, scopes(&["s"]), "Key"), Ok(record));
     assert_eq!(again.kv_list_scopes(TENANT), Ok(vec!["s".to_owned()]));
     assert_eq!(again.kv_usage(TENANT).map(|usage| usage.records), Ok(1));
 }

@@ -1,6 +1,7 @@
 //! The database behind every door that a worker may have: in this process, over HTTP, and over HTTP
 //! without the worker's own checks, each over every store.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,11 +13,11 @@ use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, Request
 use mesophyll::pool::WorkerDb;
 use mesophyll::protocol::{DbFigures, MesophyllDbClient, db_routes};
 use mesophyll::runtime::TenantDb;
-use mesophyll::store::{self, DbOptions, DbState, Store, StoreUrl};
+use mesophyll::store::{self, Caller, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
 use mesophyll::wire::data::{
-    EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv,
-    Scopes, TenantId, TenantState,
+    DbAnswer, DbOp, EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord,
+    PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId, TenantState,
 };
 
 #[cfg(feature = "postgres")]
@@ -161,17 +162,38 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
 struct Unchecked(MesophyllDbClient);
 
 impl TenantDb for Unchecked {
+    fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
+        self.0.tenant_states()
+    }
+
+    fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
+        self.0.ask(&op)
+    }
+}
+
+/// Each operation by its name and with the type of its answer.
+pub(crate) trait Typed {
+    fn answer(&self, op: DbOp) -> Result<DbAnswer, DbError>;
+
+    fn kv(&self, tenant: TenantId, op: KeyValueOp) -> Result<DbAnswer, DbError> {
+        self.answer(DbOp::Kv(tenant, op))
+    }
+
     fn kv_get(
         &self,
         tenant: TenantId,
-        scopes: Scopes,
-        key: String,
+        scopes: impl Borrow<Scopes>,
+        key: impl Into<String>,
     ) -> Result<Option<KvRecord>, DbError> {
-        self.0.kv_get(tenant, scopes.into_vec(), key)
+        let (scopes, key) = (scopes.borrow().clone(), key.into());
+        self.kv(tenant, KeyValueOp::Get { scopes, key })?.into_record()
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.0.kv_list_scopes(tenant)
+        match self.kv(tenant, KeyValueOp::ListScopes)? {
+            DbAnswer::Scopes(scopes) => Ok(scopes),
+            other => panic!("no scopes: {other:?}"),
+        }
     }
 
     fn kv_set(
@@ -179,30 +201,31 @@ impl TenantDb for Unchecked {
         tenant: TenantId,
         scopes: Scopes,
         key: String,
-        value: EncodedValue,
+        value: impl Borrow<EncodedValue>,
     ) -> Result<(), DbError> {
-        self.0.kv_change(tenant, &KeyValueOp::Set { scopes: scopes.into_vec(), key, value })
+        let value = value.borrow().clone();
+        self.kv(tenant, KeyValueOp::Set { scopes, key, value }).map(done)
     }
 
     fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError> {
-        self.0.kv_change(tenant, &KeyValueOp::Delete { scopes: scopes.into_vec(), key })
+        self.kv(tenant, KeyValueOp::Delete { scopes, key }).map(done)
     }
 
     fn kv_find(
         &self,
         tenant: TenantId,
-        scopes: Scopes,
-        pattern: String,
+        scopes: impl Borrow<Scopes>,
+        query: impl Into<String>,
     ) -> Result<Vec<KvRecord>, DbError> {
-        self.0.kv_find(tenant, scopes.into_vec(), pattern)
-    }
-
-    fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
-        self.0.tenant_states()
+        let (scopes, query) = (scopes.borrow().clone(), query.into());
+        match self.kv(tenant, KeyValueOp::Find { scopes, query })? {
+            DbAnswer::Records(records) => Ok(records),
+            other => panic!("no records: {other:?}"),
+        }
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<(), DbError> {
-        self.0.set_tenant_state(tenant, &state)
+        self.answer(DbOp::SetTenantState(tenant, state)).map(done)
     }
 
     fn global_kv_find(
@@ -210,7 +233,10 @@ impl TenantDb for Unchecked {
         query: String,
         scope: String,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.0.global_kv_find(query, scope)
+        match self.answer(DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope }))? {
+            DbAnswer::Entries(entries) => Ok(entries),
+            other => panic!("no entries: {other:?}"),
+        }
     }
 
     fn global_kv_get(
@@ -220,11 +246,38 @@ impl TenantDb for Unchecked {
         version: i32,
         scope: String,
     ) -> Result<Option<GlobalKv>, DbError> {
-        self.0.global_kv_get(tenant, key, version, scope)
+        let get = PublicGlobalKeyValueOp::Get { key, version, scope, id: Some(tenant) };
+        match self.answer(DbOp::Public(get))? {
+            DbAnswer::Entry(entry) => Ok(entry.map(|entry| *entry)),
+            other => panic!("no entry: {other:?}"),
+        }
     }
 
     fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
-        self.0.global_kv(tenant, &op)
+        self.answer(DbOp::Global(tenant, op)).map(done)
+    }
+}
+
+fn done(answer: DbAnswer) {
+    assert_eq!(answer, DbAnswer::Done);
+}
+
+impl Typed for dyn TenantDb {
+    fn answer(&self, op: DbOp) -> Result<DbAnswer, DbError> {
+        self.ask(op)
+    }
+}
+
+impl Typed for MesophyllDbClient {
+    fn answer(&self, op: DbOp) -> Result<DbAnswer, DbError> {
+        self.ask(&op)
+    }
+}
+
+/// As the only worker.
+impl Typed for DbState {
+    fn answer(&self, op: DbOp) -> Result<DbAnswer, DbError> {
+        self.ask(Caller { worker_id: 0, workers: 1 }, op)
     }
 }
 

@@ -4,12 +4,11 @@ use mlua::{IntoLua, Table, Value};
 
 use super::{Args, Call, CallError, Reply, only_fields, refuse, text, version};
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
-use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
-use crate::runtime::luau::io::IoOutput;
 use crate::wire::data::{
-    CreateGlobalKv, DbCall, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId,
+    CreateGlobalKv, DbOp, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
+    PublicGlobalKeyValueOp, TenantId,
 };
 
 /// What one field of a new entry may take: all of them together must fit into a request.
@@ -23,17 +22,16 @@ pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
     let bytes = query.len() + scope.len();
-    let work = move |db: &dyn TenantDb| IoOutput::Entries(db.global_kv_find(query, scope));
-    Ok(Call::new(DbCall::GlobalFind, Reply::Entries, bytes, work))
+    let op = DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope });
+    Ok(Call::new(op, Reply::Whole, bytes))
 }
 
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
-    let work = move |db: &dyn TenantDb| {
-        IoOutput::Entry(Box::new(db.global_kv_get(tenant, key, version, scope)))
-    };
-    Ok(Call::new(DbCall::GlobalGet, Reply::Entry, bytes, work))
+    let id = Some(tenant);
+    let op = DbOp::Public(PublicGlobalKeyValueOp::Get { key, version, scope, id });
+    Ok(Call::new(op, Reply::Whole, bytes))
 }
 
 pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -68,22 +66,15 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         + entry.scope.len()
         + entry.long.as_ref().map_or(0, String::len);
     let bytes = texts + entry.public_metadata.as_bytes().len() + entry.data.as_bytes().len();
-    Ok(change(tenant, DbCall::GlobalCreate, bytes, GlobalKeyValueOp::Create { entry }))
+    let op = DbOp::Global(tenant, GlobalKeyValueOp::Create { entry });
+    Ok(Call::new(op, Reply::Whole, bytes))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
-    Ok(change(
-        tenant,
-        DbCall::GlobalDelete,
-        bytes,
-        GlobalKeyValueOp::Delete { key, version, scope },
-    ))
-}
-
-fn change(tenant: TenantId, call: DbCall, bytes: usize, op: GlobalKeyValueOp) -> Call {
-    Call::new(call, Reply::Nothing, bytes, move |db| IoOutput::Done(db.global_kv(tenant, op)))
+    let op = DbOp::Global(tenant, GlobalKeyValueOp::Delete { key, version, scope });
+    Ok(Call::new(op, Reply::Whole, bytes))
 }
 
 fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {

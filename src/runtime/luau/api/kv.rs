@@ -6,12 +6,11 @@ use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
 use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES,
 };
-use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
-use crate::runtime::luau::io::{IoOutput, texts_bytes};
+use crate::runtime::luau::io::texts_bytes;
 use crate::runtime::luau::locks::{Mode, RecordKey};
-use crate::wire::data::{DbCall, KvRecord, Scopes, TenantId, Timestamp};
+use crate::wire::data::{DbOp, KeyValueOp, KvRecord, Scopes, TenantId, Timestamp};
 
 /// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
 const TEMPLATE_SCOPE: &str = "template";
@@ -35,8 +34,8 @@ pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
 
 fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
     let (key, scopes) = record.clone();
-    let work = move |db: &dyn TenantDb| IoOutput::Record(db.kv_get(tenant, scopes, key));
-    Call::new(DbCall::Get, reply, 0, work).locking(record, mode)
+    let op = DbOp::Kv(tenant, KeyValueOp::Get { scopes, key });
+    Call::new(op, reply, 0).locking(record, mode)
 }
 
 pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
@@ -66,31 +65,29 @@ fn set_record(
 ) -> Result<Call, CallError> {
     let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
     let ((key, scopes), bytes) = (record.clone(), value.as_bytes().len());
-    let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_set(tenant, scopes, key, value));
-    Ok(Call::new(DbCall::Set, Reply::Nothing, bytes, work).locking(record, Mode::Write))
+    let op = DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value });
+    Ok(Call::new(op, Reply::Whole, bytes).locking(record, Mode::Write))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     let (key, scopes) = address(args)?;
     let scopes = writable(scopes)?;
     let record = (key.clone(), scopes.clone());
-    let work = move |db: &dyn TenantDb| IoOutput::Done(db.kv_delete(tenant, scopes, key));
-    Ok(Call::new(DbCall::Delete, Reply::Nothing, 0, work).locking(record, Mode::Write))
+    let op = DbOp::Kv(tenant, KeyValueOp::Delete { scopes, key });
+    Ok(Call::new(op, Reply::Whole, 0).locking(record, Mode::Write))
 }
 
 pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
     // An escaped key is twice as long.
-    let pattern = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
+    let query = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
     let scopes = scopes(args.value(1))?;
-    let bytes = pattern.len() + texts_bytes(scopes.as_slice());
-    let work = move |db: &dyn TenantDb| IoOutput::Records(db.kv_find(tenant, scopes, pattern));
-    Ok(Call::new(DbCall::Find, Reply::Records, bytes, work))
+    let bytes = query.len() + texts_bytes(scopes.as_slice());
+    let op = DbOp::Kv(tenant, KeyValueOp::Find { scopes, query });
+    Ok(Call::new(op, Reply::Whole, bytes))
 }
 
 pub(super) fn list_scopes(tenant: TenantId) -> Call {
-    Call::new(DbCall::ListScopes, Reply::Scopes, 0, move |db| {
-        IoOutput::Scopes(db.kv_list_scopes(tenant))
-    })
+    Call::new(DbOp::Kv(tenant, KeyValueOp::ListScopes), Reply::Whole, 0)
 }
 
 /// `value, exists`

@@ -22,7 +22,7 @@ use super::ops::Op;
 use crate::base::error::DbError;
 use crate::base::limits::CALL_BYTES;
 use crate::runtime::{TenantDb, TenantStates};
-use crate::wire::data::{DbCall, TenantId};
+use crate::wire::data::{DbAnswer, DbCall, DbOp, TenantId};
 
 pub(super) use self::kv::update_set;
 
@@ -42,14 +42,19 @@ pub(super) struct Call {
 
 impl Call {
     /// `bytes`: of its arguments.
-    fn new(
+    fn new(op: DbOp, reply: Reply, bytes: usize) -> Self {
+        Self::with_work(op.call(), reply, bytes, |db| db.ask(op))
+    }
+
+    fn with_work(
         call: DbCall,
         reply: Reply,
         bytes: usize,
-        work: impl FnOnce(&dyn TenantDb) -> IoOutput + Send + 'static,
+        work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
         let asked = Asked { call, at: Instant::now() };
-        Self { asked, work: Box::new(work), reply, bytes: CALL_BYTES + bytes, lock: None }
+        let work = Box::new(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
+        Self { asked, work, reply, bytes: CALL_BYTES + bytes, lock: None }
     }
 
     /// With this record locked; the call and the locks hold its address several times.
@@ -60,25 +65,17 @@ impl Call {
     }
 }
 
-/// What a script gets of a result.
+/// What a script gets of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// Nothing.
-    Nothing,
-    /// A value and whether it exists.
+    /// What is in it: nothing, a list, or an entry of the shop or nil.
+    Whole,
+    /// Of a record, its value and whether it exists.
     Value,
     /// The same, for the function of an update of this record.
     UpdateValue(RecordKey),
-    /// A record, also of one that is not there.
+    /// This record, also if it does not exist.
     Record(RecordKey),
-    /// A list of records.
-    Records,
-    /// A list of scopes.
-    Scopes,
-    /// A list of entries of the shop.
-    Entries,
-    /// An entry of the shop, or nil.
-    Entry,
 }
 
 /// Why a call is not made.
@@ -144,34 +141,36 @@ pub(super) fn reply(
 }
 
 fn results(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> Result<MultiValue, String> {
-    let failed = |error: DbError| error.to_string();
-    let mut to_luau = ToLuau::new(lua, &host.pace);
-    let values = match (reply, output) {
-        (Reply::Nothing, IoOutput::Done(done)) => done.map(|()| Ok(Vec::new())).map_err(failed)?,
-        (Reply::Value | Reply::UpdateValue(_), IoOutput::Record(record)) => {
-            kv::value(&mut to_luau, record.map_err(failed)?.as_ref())
-        }
-        (Reply::Record(asked), IoOutput::Record(record)) => {
-            kv::record_or_none(&mut to_luau, asked, record.map_err(failed)?.as_ref()).map(one)
-        }
-        (Reply::Records, IoOutput::Records(records)) => {
-            list(&mut to_luau, &records.map_err(failed)?, kv::record).map(one)
-        }
-        (Reply::Scopes, IoOutput::Scopes(scopes)) => {
-            list_of_texts(&mut to_luau, &scopes.map_err(failed)?).map(one)
-        }
-        (Reply::Entries, IoOutput::Entries(entries)) => {
-            list(&mut to_luau, &entries.map_err(failed)?, global_kv::partial).map(one)
-        }
-        (Reply::Entry, IoOutput::Entry(entry)) => {
-            global_kv::entry(&mut to_luau, (*entry).map_err(failed)?.as_ref())
-                .map(|value| vec![value])
-        }
+    let answer = match output {
+        IoOutput::Answer(answer) => answer.map_err(|error| error.to_string())?,
         // A panic on the I/O thread: it is in the log.
-        _ => return Err("the operation failed for an internal reason".to_owned()),
+        _ => return Err(INTERNAL.to_owned()),
+    };
+    let mut to_luau = ToLuau::new(lua, &host.pace);
+    let values = match (reply, &answer) {
+        (Reply::Value | Reply::UpdateValue(_), DbAnswer::Record(record)) => {
+            kv::value(&mut to_luau, record.as_ref())
+        }
+        (Reply::Record(asked), DbAnswer::Record(record)) => {
+            kv::record_or_none(&mut to_luau, asked, record.as_ref()).map(one)
+        }
+        (Reply::Whole, DbAnswer::Done) => Ok(Vec::new()),
+        (Reply::Whole, DbAnswer::Records(records)) => {
+            list(&mut to_luau, records, kv::record).map(one)
+        }
+        (Reply::Whole, DbAnswer::Scopes(scopes)) => list_of_texts(&mut to_luau, scopes).map(one),
+        (Reply::Whole, DbAnswer::Entries(entries)) => {
+            list(&mut to_luau, entries, global_kv::partial).map(one)
+        }
+        (Reply::Whole, DbAnswer::Entry(entry)) => {
+            global_kv::entry(&mut to_luau, entry.as_deref()).map(|value| vec![value])
+        }
+        _ => return Err(INTERNAL.to_owned()),
     };
     values.map(MultiValue::from_vec).map_err(|error| host.convert_failed(&error))
 }
+
+const INTERNAL: &str = "the operation failed for an internal reason";
 
 fn one(table: Table) -> Vec<Value> {
     vec![Value::Table(table)]

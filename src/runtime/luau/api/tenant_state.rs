@@ -9,8 +9,7 @@ use super::{Args, Call, CallError, Reply, only_fields, texts};
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};
-use crate::runtime::luau::io::IoOutput;
-use crate::wire::data::{DbCall, TenantId, TenantState};
+use crate::wire::data::{DbCall, DbOp, TenantId, TenantState};
 
 pub(super) fn set(
     tenant: TenantId,
@@ -31,13 +30,13 @@ pub(super) fn set(
     let bytes =
         2 * (events.iter().map(|name| name.len() + 64).sum::<usize>() + data.as_bytes().len());
     let (state, states) = (TenantState { events, data }, states.clone());
-    Ok(Call::new(DbCall::SetTenantState, Reply::Nothing, bytes, move |db| {
-        let done = db.set_tenant_state(tenant, state.clone());
+    Ok(Call::with_work(DbCall::SetTenantState, Reply::Whole, bytes, move |db| {
+        let answer = db.ask(DbOp::SetTenantState(tenant, state.clone()));
         // Here and not when the script goes on: it may be gone by then, and what was stored is what
         // counts.
-        if done.is_ok() {
+        if answer.is_ok() {
             states.put(tenant, state);
         }
-        IoOutput::Done(done)
+        answer
     }))
 }

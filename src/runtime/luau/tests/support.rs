@@ -13,8 +13,9 @@ use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
 use crate::wire::data::{
-    CreateEvent, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
-    KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+    CreateEvent, DbAnswer, DbOp, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
+    GlobalKvData, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId,
+    TenantState, Timestamp,
 };
 
 /// Longer than anything here takes, however slow the machine.
@@ -258,105 +259,84 @@ impl MemoryDb {
 }
 
 impl TenantDb for MemoryDb {
-    fn kv_get(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        key: String,
-    ) -> Result<Option<KvRecord>, DbError> {
-        self.pass()?;
-        Ok(self.records.lock().expect("records").get(&(tenant, key, scopes)).cloned())
-    }
-
-    fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.pass()?;
-        let records = self.records.lock().expect("records");
-        let own = records.keys().filter(|(owner, ..)| *owner == tenant);
-        Ok(Scopes::new(own.flat_map(|(.., scopes)| scopes.as_slice().to_vec())).into_vec())
-    }
-
-    fn kv_set(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        key: String,
-        value: EncodedValue,
-    ) -> Result<(), DbError> {
-        self.pass()?;
-        self.write(tenant, &key, scopes, value);
-        Ok(())
-    }
-
-    fn kv_delete(&self, tenant: TenantId, scopes: Scopes, key: String) -> Result<(), DbError> {
-        self.pass()?;
-        self.records.lock().expect("records").remove(&(tenant, key, scopes));
-        Ok(())
-    }
-
-    fn kv_find(
-        &self,
-        tenant: TenantId,
-        scopes: Scopes,
-        pattern: String,
-    ) -> Result<Vec<KvRecord>, DbError> {
-        self.pass()?;
-        self.finds.fetch_add(1, Ordering::SeqCst);
-        let records = self.records.lock().expect("records");
-        let prefix = pattern.trim_end_matches('%');
-        let fits = |((owner, key, has), _): &(&Address, &KvRecord)| {
-            *owner == tenant && has.contains_all(&scopes) && key.starts_with(prefix)
-        };
-        Ok(records.iter().filter(fits).map(|(_, record)| record.clone()).collect())
-    }
-
     fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
         self.pass()?;
         Ok(HashMap::new())
     }
 
-    fn set_tenant_state(&self, _: TenantId, _: TenantState) -> Result<(), DbError> {
-        self.pass()
-    }
-
-    fn global_kv_find(
-        &self,
-        query: String,
-        scope: String,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
+    fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
         self.pass()?;
-        let shop = self.shop.lock().expect("shop");
-        let fits = |entry: &&PartialGlobalKv| {
-            entry.scope == scope && entry.key.starts_with(query.trim_end_matches('%'))
-        };
-        Ok(shop.iter().map(|(_, entry)| &entry.partial).filter(fits).cloned().collect())
+        match op {
+            DbOp::Kv(tenant, op) => Ok(self.kv(tenant, op)),
+            DbOp::Public(op) => Ok(self.public(op)),
+            DbOp::Global(tenant, op) => self.global(tenant, op),
+            DbOp::SetTenantState(..) => Ok(DbAnswer::Done),
+        }
     }
+}
 
-    fn global_kv_get(
-        &self,
-        tenant: TenantId,
-        key: String,
-        version: i32,
-        scope: String,
-    ) -> Result<Option<GlobalKv>, DbError> {
-        self.pass()?;
-        let shop = self.shop.lock().expect("shop");
-        let found = shop.iter().find(|(_, entry)| {
-            (&entry.partial.key, entry.partial.version, &entry.partial.scope)
-                == (&key, version, &scope)
-        });
-        Ok(found.map(|(owner, entry)| {
-            let mut entry = entry.clone();
-            if key == "priced" && *owner != tenant {
-                entry.data = GlobalKvData::PurchaseRequired {
-                    purchase_url: "https://shop/priced".to_owned(),
-                };
+impl MemoryDb {
+    fn kv(&self, tenant: TenantId, op: KeyValueOp) -> DbAnswer {
+        match op {
+            KeyValueOp::Get { scopes, key } => {
+                let records = self.records.lock().expect("records");
+                DbAnswer::Record(records.get(&(tenant, key, scopes)).cloned())
             }
-            entry
-        }))
+            KeyValueOp::ListScopes => {
+                let records = self.records.lock().expect("records");
+                let own = records.keys().filter(|(owner, ..)| *owner == tenant);
+                let all = own.flat_map(|(.., scopes)| scopes.as_slice().to_vec());
+                DbAnswer::Scopes(Scopes::new(all).into_vec())
+            }
+            KeyValueOp::Set { scopes, key, value } => {
+                self.write(tenant, &key, scopes, value);
+                DbAnswer::Done
+            }
+            KeyValueOp::Delete { scopes, key } => {
+                self.records.lock().expect("records").remove(&(tenant, key, scopes));
+                DbAnswer::Done
+            }
+            KeyValueOp::Find { scopes, query } => {
+                self.finds.fetch_add(1, Ordering::SeqCst);
+                let records = self.records.lock().expect("records");
+                let prefix = query.trim_end_matches('%');
+                let fits = |((owner, key, has), _): &(&Address, &KvRecord)| {
+                    *owner == tenant && has.contains_all(&scopes) && key.starts_with(prefix)
+                };
+                let found = records.iter().filter(fits).map(|(_, record)| record.clone());
+                DbAnswer::Records(found.collect())
+            }
+        }
     }
 
-    fn global_kv(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<(), DbError> {
-        self.pass()?;
+    fn public(&self, op: PublicGlobalKeyValueOp) -> DbAnswer {
+        let shop = self.shop.lock().expect("shop");
+        match op {
+            PublicGlobalKeyValueOp::Find { query, scope } => {
+                let fits = |entry: &&PartialGlobalKv| {
+                    entry.scope == scope && entry.key.starts_with(query.trim_end_matches('%'))
+                };
+                let entries = shop.iter().map(|(_, entry)| &entry.partial);
+                DbAnswer::Entries(entries.filter(fits).cloned().collect())
+            }
+            PublicGlobalKeyValueOp::Get { key, version, scope, id } => {
+                let found = shop.iter().find(|(_, entry)| {
+                    (&entry.partial.key, entry.partial.version, &entry.partial.scope)
+                        == (&key, version, &scope)
+                });
+                DbAnswer::Entry(found.map(|(owner, entry)| {
+                    let mut entry = entry.clone();
+                    if key == "priced" && id != Some(*owner) {
+                        let purchase_url = "https://shop/priced".to_owned();
+                        entry.data = GlobalKvData::PurchaseRequired { purchase_url };
+                    }
+                    Box::new(entry)
+                }))
+            }
+        }
+    }
+
+    fn global(&self, tenant: TenantId, op: GlobalKeyValueOp) -> Result<DbAnswer, DbError> {
         let mut shop = self.shop.lock().expect("shop");
         match op {
             GlobalKeyValueOp::Create { entry } => {
@@ -377,11 +357,9 @@ impl TenantDb for MemoryDb {
                     review_state: "approved".to_owned(),
                     long: entry.long,
                 };
-                shop.push((
-                    tenant,
-                    GlobalKv { partial, data: GlobalKvData::Value { data: entry.data, opaque } },
-                ));
-                Ok(())
+                let data = GlobalKvData::Value { data: entry.data, opaque };
+                shop.push((tenant, GlobalKv { partial, data }));
+                Ok(DbAnswer::Done)
             }
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let before = shop.len();
@@ -390,7 +368,7 @@ impl TenantDb for MemoryDb {
                         != (&key, version, &scope)
                 });
                 if shop.len() < before {
-                    Ok(())
+                    Ok(DbAnswer::Done)
                 } else {
                     Err(DbError::NotFound("no such entry".to_owned()))
                 }
