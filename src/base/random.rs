@@ -1,9 +1,8 @@
-//! Randomness from the operating system.
+//! Randomness from the operating system, and mixing of numbers that need none.
 //!
-//! The only file that knows `getrandom`. Deliberately no generator of our own: what is asked for
-//! here are tokens, records' ids, frames' masks and jitter, and a system call each is cheap enough.
-//! Request ids come from `worker_like`, because each dispatch needs one. Called from any thread;
-//! owned by nobody.
+//! The only file that knows `getrandom`. Tokens, records' ids, frames' masks and jitter are drawn
+//! from the system: a call each is cheap enough. A request id is a mixed count from a random start,
+//! because each dispatch needs one. Called from any thread; owned by nobody.
 
 /// Length of a worker's token (protocol.md).
 const TOKEN_CHARS: usize = 64;
@@ -30,6 +29,14 @@ pub fn u64() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_ne_bytes(bytes)
+}
+
+/// Spreads the bits of a number over all bits of another, and no two numbers give the same: the
+/// finalizer of splitmix64. Nothing about it is secret.
+pub fn mix(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// A secret of 64 alphanumeric characters, each equally likely: 381 bits.

@@ -5,13 +5,12 @@
 //! behind links), `WorkerPool` (all of a master's, by the sharding formula) and `AdmittingPool`
 //! (the same without banned tenants). Also makes request ids. Calls come from any thread.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
+use crate::base::random;
 use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Refused, Request, RequestId, Slot};
 use crate::wire::data::{CreateEvent, TenantId};
 
@@ -153,14 +152,9 @@ pub fn start_as<W: WorkerLike + ?Sized>(
 pub fn next_request_id() -> RequestId {
     static SEED: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    // The standard library seeds its hashers with the operating system's randomness.
-    let seed = SEED.get_or_init(|| RandomState::new().build_hasher().finish());
-    // A bijection of u64 (the finalizer of splitmix64), so that distinct counts give distinct
-    // request ids.
-    let mut mixed = seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    RequestId(mixed ^ (mixed >> 31))
+    let seed = SEED.get_or_init(random::u64);
+    // Distinct counts give distinct request ids.
+    RequestId(random::mix(seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))))
 }
 
 /// Gives its job up when it is dropped, so that no id waits for an answer that nobody wants.

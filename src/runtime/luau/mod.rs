@@ -71,6 +71,7 @@ pub use self::templates::{Finding, check, check_file, check_source};
 use self::templates::{Look, Shelf, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
+use crate::base::random;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
@@ -207,15 +208,13 @@ impl LuauRuntime {
     }
 
     fn executor(&self, tenant: TenantId) -> &Handle {
-        // Mixed (splitmix64), because which worker a tenant is on is taken from the same bits.
+        // Mixed, because which worker a tenant is on is taken from the same bits.
         let kind = match tenant.kind() {
             TenantKind::Guild => 0,
             TenantKind::User => 1,
         };
-        let mut mixed = tenant.snowflake().wrapping_add(kind).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
+        let number = tenant.snowflake().wrapping_add(kind);
+        let mixed = random::mix(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         // The remainder is below the number of executors, which fits.
         &self.executors[(mixed % self.executors.len() as u64) as usize]
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
+use crate::base::random;
 use crate::wire::data::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv,
     Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
@@ -24,10 +25,7 @@ struct Random(u64);
 impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        random::mix(self.0)
     }
 
     fn below(&mut self, end: usize) -> usize {
