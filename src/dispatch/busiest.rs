@@ -169,11 +169,11 @@ struct Summary {
     places: HashMap<TenantId, usize>,
     // Apart from the rest, as the lowest of them is looked for.
     ranks: Vec<u64>,
-    counters: Vec<Counter>,
+    counters: Vec<TenantCounter>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Counter {
+struct TenantCounter {
     tenant: TenantId,
     /// Since the tenant has this counter.
     events: u64,
@@ -193,7 +193,7 @@ impl Summary {
     }
 
     fn place_for(&mut self, tenant: TenantId) -> usize {
-        let counter = Counter { tenant, events: 0, us: 0 };
+        let counter = TenantCounter { tenant, events: 0, us: 0 };
         let place = if self.counters.len() < BUSIEST_COUNTERS {
             self.ranks.push(0);
             self.counters.push(counter);
@@ -209,16 +209,16 @@ impl Summary {
         place
     }
 
-    fn get(&self, tenant: TenantId) -> Option<&Counter> {
+    fn get(&self, tenant: TenantId) -> Option<&TenantCounter> {
         self.places.get(&tenant).map(|place| &self.counters[*place])
     }
 
-    fn iter(&self) -> impl Iterator<Item = (TenantId, &Counter)> {
+    fn iter(&self) -> impl Iterator<Item = (TenantId, &TenantCounter)> {
         self.counters.iter().map(|counter| (counter.tenant, counter))
     }
 
     /// Those that are not in another one.
-    fn iter_beside(&self, other: &Summary) -> impl Iterator<Item = (TenantId, &Counter)> {
+    fn iter_beside(&self, other: &Summary) -> impl Iterator<Item = (TenantId, &TenantCounter)> {
         self.iter().filter(|(tenant, _)| !other.places.contains_key(tenant))
     }
 

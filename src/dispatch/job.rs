@@ -79,12 +79,12 @@ pub enum Cancelled {
 /// ever.
 #[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
 pub struct Answer {
-    target: Option<Target>,
+    target: Option<AnswerTarget>,
     observed: Option<Box<Observed>>,
     is_subscribed: bool,
 }
 
-enum Target {
+enum AnswerTarget {
     Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult, bool) + Send>),
@@ -94,12 +94,12 @@ enum Target {
 impl Answer {
     /// Puts the answer where one thread waits for it.
     pub fn slot(slot: Arc<Slot>) -> Self {
-        Self::to(Target::Slot(slot))
+        Self::to(AnswerTarget::Slot(slot))
     }
 
     /// Sends the answer into a channel with room for it (`bounded(1)`); never blocks.
     pub fn channel(answer_tx: Sender<DispatchResult>) -> Self {
-        Self::to(Target::Channel(answer_tx))
+        Self::to(AnswerTarget::Channel(answer_tx))
     }
 
     /// Calls back with the answer, on whichever thread has it. The callback must not block.
@@ -110,26 +110,26 @@ impl Answer {
     /// As [`Answer::callback`], for a callback that is also told whether the tenant is subscribed
     /// to the event.
     pub fn callback_told(callback: impl FnOnce(DispatchResult, bool) + Send + 'static) -> Self {
-        Self::to(Target::Callback(Box::new(callback)))
+        Self::to(AnswerTarget::Callback(Box::new(callback)))
     }
 
     /// An answer that no caller waits for: only its [`Observed`] and its worker learn of it.
     pub fn unawaited() -> Self {
-        Self::to(Target::Nobody)
+        Self::to(AnswerTarget::Nobody)
     }
 
     /// Whether a caller waits for the answer.
     pub fn is_awaited(&self) -> bool {
-        !matches!(self.target, Some(Target::Nobody))
+        !matches!(self.target, Some(AnswerTarget::Nobody))
     }
 
     /// Calls back with an answer that no caller waits for.
     pub fn watch(&mut self, watcher: impl FnOnce(DispatchResult) + Send + 'static) {
         debug_assert!(!self.is_awaited(), "the caller would get no answer");
-        self.target = Some(Target::Callback(Box::new(move |result, _| watcher(result))));
+        self.target = Some(AnswerTarget::Callback(Box::new(move |result, _| watcher(result))));
     }
 
-    fn to(target: Target) -> Self {
+    fn to(target: AnswerTarget) -> Self {
         Self { target: Some(target), observed: None, is_subscribed: true }
     }
 
@@ -172,11 +172,11 @@ impl Answer {
             observed.ended(result.as_ref().map(drop));
         }
         match self.target.take() {
-            Some(Target::Slot(slot)) => slot.put(result, self.is_subscribed),
+            Some(AnswerTarget::Slot(slot)) => slot.put(result, self.is_subscribed),
             // A waiter that has gone away needs no answer.
-            Some(Target::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
-            Some(Target::Callback(callback)) => callback(result, self.is_subscribed),
-            Some(Target::Nobody) | None => {}
+            Some(AnswerTarget::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
+            Some(AnswerTarget::Callback(callback)) => callback(result, self.is_subscribed),
+            Some(AnswerTarget::Nobody) | None => {}
         }
     }
 }

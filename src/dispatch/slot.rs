@@ -20,12 +20,12 @@ static WAITERS: Spin = Spin::new();
 pub struct Slot {
     /// An answer has been put in, or none is waited for any more: then nobody need lock.
     is_over: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<SlotState>,
     over: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SlotState {
     answer: Option<DispatchResult>,
     is_unsubscribed: bool,
     /// Somebody sleeps: to wake nobody is a system call all the same.
@@ -46,7 +46,7 @@ impl Slot {
         self.end(self.lock());
     }
 
-    fn end(&self, state: MutexGuard<'_, State>) {
+    fn end(&self, state: MutexGuard<'_, SlotState>) {
         // Under the lock, or it could come between a waiter's look and its sleep.
         self.is_over.store(true, Ordering::Release);
         if state.sleeps {
@@ -86,7 +86,7 @@ impl Slot {
     }
 
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

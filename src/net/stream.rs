@@ -300,9 +300,9 @@ mod tests {
     use std::path::PathBuf;
 
     /// A path for a socket that is removed at the end.
-    struct Place(PathBuf);
+    struct SocketPath(PathBuf);
 
-    impl Place {
+    impl SocketPath {
         fn new(name: &str) -> Self {
             let place = Self(
                 std::env::temp_dir()
@@ -313,7 +313,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for SocketPath {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
         }
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_unix_connection_is_what_a_tcp_connection_is() {
-        let place = Place::new("pair");
+        let place = SocketPath::new("pair");
         let listener = Listener::Unix(UnixListener::bind(&place.0).expect("a socket"));
         listener.set_nonblocking(true).expect("a mode");
         assert_eq!(listener.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn connecting_to_a_deaf_unix_socket_has_a_deadline() {
-        let place = Place::new("full");
+        let place = SocketPath::new("full");
         let missing = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect_err("no file");
         assert_eq!(missing.kind(), ErrorKind::NotFound);
         let listener = UnixListener::bind(&place.0).expect("a socket");

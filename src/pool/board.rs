@@ -13,13 +13,13 @@ use super::process::supervisor::{Restarts, State};
 /// A worker's status; `W` is the way to the worker. Called from any thread.
 pub(super) struct Board<W> {
     id: usize,
-    status: Lock<Status<W>>,
+    status: Lock<WorkerStatus<W>>,
     changed: Signal,
 }
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone)]
-pub(super) struct Status<W> {
+pub(super) struct WorkerStatus<W> {
     pub(super) state: State,
     pub(super) pid: Option<u32>,
     pub(super) started: Option<Instant>,
@@ -37,7 +37,7 @@ pub(super) struct Status<W> {
 
 impl<W: Clone> Board<W> {
     pub(super) fn new(id: usize, state: State) -> Self {
-        let status = Status {
+        let status = WorkerStatus {
             state,
             pid: None,
             started: None,
@@ -52,7 +52,7 @@ impl<W: Clone> Board<W> {
     }
 
     /// The status as it is; it does not change while the caller holds it.
-    pub(super) fn status(&self) -> MutexGuard<'_, Status<W>> {
+    pub(super) fn status(&self) -> MutexGuard<'_, WorkerStatus<W>> {
         self.status.lock()
     }
 
@@ -62,7 +62,7 @@ impl<W: Clone> Board<W> {
     }
 
     /// Changes the status, and wakes the callers that wait for a change.
-    pub(super) fn publish(&self, change: impl FnOnce(&mut Status<W>)) {
+    pub(super) fn publish(&self, change: impl FnOnce(&mut WorkerStatus<W>)) {
         change(&mut self.status());
         self.changed.notify_all();
     }
@@ -72,8 +72,8 @@ impl<W: Clone> Board<W> {
     pub(super) fn wait_until(
         &self,
         deadline: Instant,
-        condition: impl Fn(&Status<W>) -> bool,
-    ) -> Status<W> {
+        condition: impl Fn(&WorkerStatus<W>) -> bool,
+    ) -> WorkerStatus<W> {
         self.changed.wait_until(self.status(), deadline, |status| condition(status)).clone()
     }
 
@@ -104,7 +104,7 @@ impl<W: Clone> Board<W> {
     }
 }
 
-impl<W> Status<W> {
+impl<W> WorkerStatus<W> {
     /// Why this process is to be recycled.
     pub(super) fn recycle_reason(&self, now: Instant) -> Option<String> {
         let age = now.saturating_duration_since(self.started?);

@@ -18,12 +18,12 @@ use crate::wire::data::{Shares, TenantId};
 
 /// Where a router sends dispatches: a link, or a worker in this process. A cheap handle. What it
 /// refuses with `NotSent`, because it ends, waits for the next one.
-pub(super) trait Target: WorkerLike + Clone {
+pub(super) trait DispatchTarget: WorkerLike + Clone {
     /// Whether it takes dispatches still.
     fn takes_dispatches(&self) -> bool;
 }
 
-impl Target for MesophyllServerConn {
+impl DispatchTarget for MesophyllServerConn {
     fn takes_dispatches(&self) -> bool {
         MesophyllServerConn::takes_dispatches(self)
     }
@@ -31,11 +31,11 @@ impl Target for MesophyllServerConn {
 
 /// The route of one worker.
 pub(super) struct Router<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<RouterState<T>>,
 }
 
-struct State<T> {
-    route: Route<T>,
+struct RouterState<T> {
+    route: CurrentRoute<T>,
     /// Where dispatches went last: what is in flight there can still be given up when new ones go
     /// elsewhere.
     last_link: Option<T>,
@@ -44,16 +44,16 @@ struct State<T> {
     shares: Shares,
 }
 
-enum Route<T> {
+enum CurrentRoute<T> {
     Link(T),
     Queue,
     Nobody(String),
 }
 
-impl<T: Target> Router<T> {
+impl<T: DispatchTarget> Router<T> {
     pub(super) fn new() -> Self {
-        let state = State {
-            route: Route::Queue,
+        let state = RouterState {
+            route: CurrentRoute::Queue,
             last_link: None,
             waiting: VecDeque::new(),
             shares: Shares::default(),
@@ -68,9 +68,9 @@ impl<T: Target> Router<T> {
     pub(super) fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         loop {
             let conn = match &self.lock().route {
-                Route::Link(conn) => Some(conn.clone()),
-                Route::Queue => None,
-                Route::Nobody(reason) => {
+                CurrentRoute::Link(conn) => Some(conn.clone()),
+                CurrentRoute::Queue => None,
+                CurrentRoute::Nobody(reason) => {
                     return Err(request.refused(DispatchError::NoWorker(reason.clone())));
                 }
             };
@@ -120,7 +120,7 @@ impl<T: Target> Router<T> {
             let mut state = self.lock();
             let refused = state.hand_over(&conn);
             state.last_link = Some(conn.clone());
-            state.route = Route::Link(conn);
+            state.route = CurrentRoute::Link(conn);
             refused
         };
         // Without it, because an answer runs the code of others.
@@ -131,14 +131,14 @@ impl<T: Target> Router<T> {
 
     /// Everything waits from now on.
     pub(super) fn to_queue(&self) {
-        self.lock().route = Route::Queue;
+        self.lock().route = CurrentRoute::Queue;
     }
 
     /// Everything fails from now on, and what waits fails now.
     pub(super) fn to_nobody(&self, reason: &str) {
         let waiting = {
             let mut state = self.lock();
-            state.route = Route::Nobody(reason.to_owned());
+            state.route = CurrentRoute::Nobody(reason.to_owned());
             state.shares.clear();
             std::mem::take(&mut state.waiting)
         };
@@ -193,20 +193,20 @@ impl<T: Target> Router<T> {
     }
 
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, RouterState<T>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl<T: Target> State<T> {
+impl<T: DispatchTarget> RouterState<T> {
     /// Lets a dispatch wait; hands it back if it need not.
     fn wait(&mut self, request: Request) -> Result<Option<Request>, Box<Refused>> {
         match &self.route {
-            Route::Nobody(reason) => {
+            CurrentRoute::Nobody(reason) => {
                 return Err(request.refused(DispatchError::NoWorker(reason.clone())));
             }
-            Route::Link(conn) if conn.takes_dispatches() => return Ok(Some(request)),
-            Route::Link(_) | Route::Queue => {}
+            CurrentRoute::Link(conn) if conn.takes_dispatches() => return Ok(Some(request)),
+            CurrentRoute::Link(_) | CurrentRoute::Queue => {}
         }
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(request.job, Job::DropTenant);
@@ -253,7 +253,7 @@ impl<T: Target> State<T> {
 }
 
 /// Sends a request; hands it back if the link has ended or takes no more.
-fn send<T: Target>(request: Request, conn: &T) -> Result<Option<Request>, Box<Refused>> {
+fn send<T: DispatchTarget>(request: Request, conn: &T) -> Result<Option<Request>, Box<Refused>> {
     match conn.try_submit(request) {
         Ok(()) => Ok(None),
         Err(refused) if matches!(refused.error, DispatchError::NotSent(_)) => {
@@ -310,7 +310,7 @@ mod tests {
         fn kill(&self) {}
     }
 
-    impl Target for Noting {
+    impl DispatchTarget for Noting {
         fn takes_dispatches(&self) -> bool {
             true
         }

@@ -14,7 +14,7 @@ use super::chunks::Chunks;
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
 use super::registry::{Doing, Slot};
 use super::response::{self, Reply, Response, ResponseFraming};
-use super::server::Shared;
+use super::server::HttpShared;
 use super::socket::Socket;
 use crate::net::stream::{Peer, Stream};
 
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     peer: Peer,
     id: u64,
     slot: Arc<Slot>,
-    shared: Arc<Shared>,
+    shared: Arc<HttpShared>,
 }
 
 /// The socket with what was read ahead of need.
@@ -50,7 +50,7 @@ pub(super) struct Wire {
     filled: usize,
 }
 
-enum Next {
+enum NextRequest {
     Request(Box<RequestHead>, Framing),
     Refused(Refusal),
     Gone,
@@ -69,7 +69,7 @@ impl Connection {
         peer: Peer,
         id: u64,
         slot: Arc<Slot>,
-        shared: Arc<Shared>,
+        shared: Arc<HttpShared>,
     ) -> Self {
         let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();
         Self { wire: Wire { socket, buffer, filled: 0 }, peer, id, slot, shared }
@@ -81,10 +81,10 @@ impl Connection {
         let mut patience = self.shared.limits.head_timeout;
         loop {
             let (head, framing) = match self.next_request(patience) {
-                Next::Request(head, framing) => (head, framing),
-                Next::Refused(refusal) => return self.refuse(refusal),
-                Next::Gone if self.slot.is_displaced() => return self.make_room(),
-                Next::Gone => return,
+                NextRequest::Request(head, framing) => (head, framing),
+                NextRequest::Refused(refusal) => return self.refuse(refusal),
+                NextRequest::Gone if self.slot.is_displaced() => return self.make_room(),
+                NextRequest::Gone => return,
             };
             if !self.enter(Doing::Answering) {
                 return self.say_full();
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Reads up to the end of a head, which is at the start of the buffer or still to come.
-    fn next_request(&mut self, patience: Duration) -> Next {
+    fn next_request(&mut self, patience: Duration) -> NextRequest {
         let limits = &self.shared.limits;
         let mut finder = EndFinder::default();
         let mut has_begun = self.wire.filled > 0;
@@ -109,7 +109,7 @@ impl Connection {
             match finder.find(self.wire.data()) {
                 Ok(Some(length)) => break length,
                 Ok(None) if self.wire.is_full() => {
-                    return Next::Refused(Refusal::new(431, "the head is too large"));
+                    return NextRequest::Refused(Refusal::new(431, "the head is too large"));
                 }
                 // It is slow from here on. That it may have been displaced shows when it is read
                 // from.
@@ -117,16 +117,16 @@ impl Connection {
                     let _ = self.enter(Doing::Waiting);
                 }
                 Ok(None) => {}
-                Err(refusal) => return Next::Refused(refusal),
+                Err(refusal) => return NextRequest::Refused(refusal),
             }
             match self.wire.fill(deadline) {
                 Ok(0) if has_begun => {
-                    return Next::Refused(Refusal::new(400, "the head is cut short"));
+                    return NextRequest::Refused(Refusal::new(400, "the head is cut short"));
                 }
                 Err(error) if has_begun && error.kind() == ErrorKind::TimedOut => {
-                    return Next::Refused(Refusal::new(408, "the head took too long"));
+                    return NextRequest::Refused(Refusal::new(408, "the head took too long"));
                 }
-                Ok(0) | Err(_) => return Next::Gone,
+                Ok(0) | Err(_) => return NextRequest::Gone,
                 Ok(_) if has_begun => {}
                 Ok(_) => {
                     has_begun = true;
@@ -137,8 +137,8 @@ impl Connection {
         let raw = self.wire.data()[..length].to_vec();
         self.wire.consume(length);
         match head::parse(raw, self.peer, limits.headers, limits.takes_chunks) {
-            Ok((head, framing)) => Next::Request(Box::new(head), framing),
-            Err(refusal) => Next::Refused(refusal),
+            Ok((head, framing)) => NextRequest::Request(Box::new(head), framing),
+            Err(refusal) => NextRequest::Refused(refusal),
         }
     }
 

@@ -113,14 +113,14 @@ impl Counters {
 }
 
 /// What the threads of one server share.
-pub(super) struct Shared {
+pub(super) struct HttpShared {
     pub(super) limits: HttpLimits,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) registry: Registry,
     pub(super) counters: Counters,
 }
 
-impl Shared {
+impl HttpShared {
     fn stats(&self) -> HttpStats {
         let counters = &self.counters;
         HttpStats {
@@ -134,7 +134,7 @@ impl Shared {
 }
 
 /// A look at a server's figures, such as for its own handler to show them.
-pub struct HttpWatch(Weak<Shared>);
+pub struct HttpWatch(Weak<HttpShared>);
 
 impl HttpWatch {
     /// The figures; `None` once the server is gone.
@@ -145,7 +145,7 @@ impl HttpWatch {
 
 /// A running server. Dropping it shuts it down at once.
 pub struct HttpServer {
-    shared: Arc<Shared>,
+    shared: Arc<HttpShared>,
     name: String,
     local_addr: SocketAddr,
     acceptors: Mutex<Vec<OwnedThread>>,
@@ -174,7 +174,8 @@ impl HttpServer {
     ) -> io::Result<HttpServer> {
         let local_addr = listener.local_addr()?;
         let registry = Registry::new(limits.connections, limits.stalled_after);
-        let shared = Arc::new(Shared { limits, handler, registry, counters: Counters::default() });
+        let shared =
+            Arc::new(HttpShared { limits, handler, registry, counters: Counters::default() });
         let (wake, woken) = UnixStream::pair()?;
         let (name, woken) = (name.chars().take(6).collect(), Arc::new(woken));
         let server =
@@ -291,7 +292,7 @@ struct Acceptor {
     listener: Listener,
     woken: Arc<UnixStream>,
     name: String,
-    shared: Arc<Shared>,
+    shared: Arc<HttpShared>,
     /// Whose peers have said nothing yet, the oldest first. Bound: [`HttpLimits::silent`].
     silent: VecDeque<(Instant, Stream, Peer)>,
     refused: VecDeque<Stream>,
@@ -435,7 +436,7 @@ impl Acceptor {
 
 /// Takes a connection out of the registry as the last act of its thread, also when that panics.
 struct Leave {
-    shared: Arc<Shared>,
+    shared: Arc<HttpShared>,
     id: u64,
 }
 

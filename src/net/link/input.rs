@@ -42,7 +42,7 @@ struct Frames {
 }
 
 /// What comes next.
-enum Next {
+enum NextFrame {
     /// A whole message, which begins and ends here; masked with this key.
     Whole(Range<usize>, Option<frames::Key>),
     /// Not all of what it takes to tell, or of a message that will be whole.
@@ -78,7 +78,7 @@ impl Input {
 
     /// The next message, if it is there and whole.
     pub(super) fn whole_message(&mut self) -> Option<&[u8]> {
-        let Some(Next::Whole(payload, key)) =
+        let Some(NextFrame::Whole(payload, key)) =
             self.frames.as_ref().map(|frames| frames.next(self.bytes()))
         else {
             return None;
@@ -96,7 +96,7 @@ impl Input {
     pub(super) fn needs_more(&self) -> bool {
         match &self.frames {
             Some(frames) if frames.rest > 0 => self.unread.is_empty(),
-            Some(frames) => matches!(frames.next(self.bytes()), Next::Partial),
+            Some(frames) => matches!(frames.next(self.bytes()), NextFrame::Partial),
             // A whole head, as frames may follow it that are not the handshake's.
             None => head_end(self.bytes()).is_none() && self.unread.len() < BUFFER_BYTES,
         }
@@ -130,13 +130,13 @@ fn head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 impl Frames {
-    fn next(&self, bytes: &[u8]) -> Next {
+    fn next(&self, bytes: &[u8]) -> NextFrame {
         let mut cursor = Cursor::new(bytes);
         let (header, len) = match FrameHeader::parse(&mut cursor) {
             Ok(Some(parsed)) => parsed,
-            Ok(None) => return Next::Partial,
+            Ok(None) => return NextFrame::Partial,
             // It will say what is wrong, and read no further.
-            Err(_) => return Next::Other(u64::MAX),
+            Err(_) => return NextFrame::Other(u64::MAX),
         };
         let header_bytes = cursor.position();
         let whole = header_bytes.saturating_add(len);
@@ -148,22 +148,22 @@ impl Frames {
             || len > self.max_bytes as u64
             || whole > BUFFER_BYTES as u64
         {
-            return Next::Other(whole);
+            return NextFrame::Other(whole);
         }
         if whole > bytes.len() as u64 {
-            return Next::Partial;
+            return NextFrame::Partial;
         }
-        Next::Whole(header_bytes as usize..whole as usize, header.mask)
+        NextFrame::Whole(header_bytes as usize..whole as usize, header.mask)
     }
 
     /// How many of these bytes tungstenite may have.
     fn give(&mut self, bytes: &[u8]) -> usize {
         if self.rest == 0 {
             self.rest = match self.next(bytes) {
-                Next::Other(whole) => whole,
-                Next::Whole(payload, _) => payload.end as u64,
+                NextFrame::Other(whole) => whole,
+                NextFrame::Whole(payload, _) => payload.end as u64,
                 // The connection has ended: let it see that.
-                Next::Partial => bytes.len() as u64,
+                NextFrame::Partial => bytes.len() as u64,
             };
             if let Ok(Some((header, _))) = FrameHeader::parse(&mut Cursor::new(bytes))
                 && matches!(header.opcode, OpCode::Data(_))

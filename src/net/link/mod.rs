@@ -40,7 +40,7 @@ use crate::base::thread::OwnedThread;
 use crate::net::stream::{Peer, Stream};
 use crate::wire::data::TenantId;
 use frames::FrameKind;
-use outlet::{Outlet, Patience, Progress};
+use outlet::{Outlet, Patience, WriteProgress};
 use queue::OutQueue;
 
 /// Close codes of RFC 6455 and ours.
@@ -199,10 +199,10 @@ impl Drop for Link {
 /// A cheap handle that sends on a link; it owns nothing, and dropping it closes nothing.
 #[derive(Clone)]
 pub struct LinkSender {
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
-struct Shared {
+struct LinkShared {
     name: String,
     peer: Peer,
     queue: OutQueue,
@@ -258,8 +258,8 @@ impl LinkSender {
             outlet.flush(Patience::None)
         };
         match written {
-            Ok(Progress::Done) => {}
-            Ok(Progress::Stuck) => turn.leave_rest_to_writer(),
+            Ok(WriteProgress::Done) => {}
+            Ok(WriteProgress::Stuck) => turn.leave_rest_to_writer(),
             Err(error) => {
                 // At most a part of it left, which is no message to the peer. Before the turn ends,
                 // so that nobody sends the rest.
@@ -417,7 +417,7 @@ fn start(
     let look = writer::look(limits.write_timeout);
     let outlet = Outlet::new(socket.clone(), look)?;
     let sender = LinkSender {
-        shared: Arc::new(Shared {
+        shared: Arc::new(LinkShared {
             name: name.to_owned(),
             peer: socket.peer()?,
             queue: OutQueue::new(upgraded.role, limits.queue_messages, limits.queue_bytes),

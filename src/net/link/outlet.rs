@@ -30,7 +30,7 @@ pub(super) struct Outlet {
 
 /// How far something got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum WriteProgress {
     /// Everything has left.
     Done,
     /// The socket has no room: some is kept, and [`Outlet::flush`] is to be tried again.
@@ -88,7 +88,7 @@ impl Outlet {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(super) fn flush(&mut self, patience: Patience) -> io::Result<Progress> {
+    pub(super) fn flush(&mut self, patience: Patience) -> io::Result<WriteProgress> {
         while let Some(first) = self.kept.front() {
             let len = first.len();
             if self.left < len {
@@ -99,14 +99,14 @@ impl Outlet {
                         self.left += written;
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Ok(Progress::Stuck);
+                        return Ok(WriteProgress::Stuck);
                     }
                     Err(error) => return Err(error),
                 }
                 // A peer that drains a byte at a time must not keep the writer from looking at its
                 // clock.
                 if self.left < len {
-                    return Ok(Progress::Stuck);
+                    return Ok(WriteProgress::Stuck);
                 }
             }
             self.left = 0;
@@ -117,7 +117,7 @@ impl Outlet {
                 .unwrap_or_default();
             self.spare.clear();
         }
-        Ok(Progress::Done)
+        Ok(WriteProgress::Done)
     }
 }
 

@@ -12,12 +12,12 @@ use crate::wire::data::IdMap;
 /// Waiting requests by id. `T` is what waits: usually where the answer goes.
 #[derive(Debug)]
 pub struct Pending<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<PendingState<T>>,
     max: usize,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct PendingState<T> {
     waiting: IdMap<u64, T>,
     closed: Option<CloseCause>,
     sealed: bool,
@@ -42,7 +42,11 @@ impl<T> Pending<T> {
     /// Room for `max` requests.
     pub fn new(max: usize) -> Self {
         Self {
-            state: Mutex::new(State { waiting: IdMap::default(), closed: None, sealed: false }),
+            state: Mutex::new(PendingState {
+                waiting: IdMap::default(),
+                closed: None,
+                sealed: false,
+            }),
             max,
         }
     }
@@ -124,7 +128,7 @@ impl<T> Pending<T> {
     }
 
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, PendingState<T>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -98,7 +98,7 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 pub(super) struct OutQueue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     changed: Condvar,
     max_messages: usize,
     max_bytes: usize,
@@ -107,7 +107,7 @@ pub(super) struct OutQueue {
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     batch: Batch,
     /// Answers that leave behind those of the batch.
     large: VecDeque<Large>,
@@ -120,11 +120,11 @@ struct State {
     bytes: Shares,
     spare: Vec<u8>,
     keys: Keys,
-    end: End,
+    end: QueueEnd,
     reader_done: bool,
     writer_waits: bool,
     beat_now: bool,
-    turn: Turn,
+    turn: WriteTurn,
     /// The writer waits for the end of a caller's turn.
     writer_wants_turn: bool,
     /// A caller has left something unwritten in the outlet.
@@ -141,7 +141,7 @@ struct Large {
 
 /// Who writes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum WriteTurn {
     Nobody,
     Writer,
     Caller,
@@ -166,7 +166,7 @@ impl CallersTurn<'_> {
 impl Drop for CallersTurn<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.turn = Turn::Nobody;
+        state.turn = WriteTurn::Nobody;
         state.is_unflushed |= self.leaves_some;
         if state.writer_wants_turn || (state.writer_waits && state.has_work()) {
             state.writer_waits = false;
@@ -177,7 +177,7 @@ impl Drop for CallersTurn<'_> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum QueueEnd {
     Open,
     Closing(u16),
     Finishing,
@@ -186,7 +186,7 @@ enum End {
 
 impl OutQueue {
     pub(super) fn new(role: Role, max_messages: usize, max_bytes: usize) -> Self {
-        let state = State {
+        let state = QueueState {
             batch: Batch::default(),
             large: VecDeque::new(),
             is_joinable: false,
@@ -195,11 +195,11 @@ impl OutQueue {
             bytes: Shares::default(),
             spare: Vec::new(),
             keys: Keys::new(role),
-            end: End::Open,
+            end: QueueEnd::Open,
             reader_done: false,
             writer_waits: false,
             beat_now: false,
-            turn: Turn::Nobody,
+            turn: WriteTurn::Nobody,
             writer_wants_turn: false,
             is_unflushed: false,
         };
@@ -254,7 +254,7 @@ impl OutQueue {
     /// Queues frames of the protocol's own; not those that find no room.
     pub(super) fn push_replies(&self, replies: &[u8]) {
         let mut state = self.lock();
-        if state.end == End::Open && state.replies.len() + replies.len() <= REPLIES_BYTES {
+        if state.end == QueueEnd::Open && state.replies.len() + replies.len() <= REPLIES_BYTES {
             state.replies.extend_from_slice(replies);
             self.wake_writer(state);
         }
@@ -262,11 +262,11 @@ impl OutQueue {
 
     fn has_room(
         &self,
-        state: &State,
+        state: &QueueState,
         owner: Option<TenantId>,
         bytes: usize,
     ) -> Result<(), SendError> {
-        if state.end != End::Open {
+        if state.end != QueueEnd::Open {
             return Err(SendError::Closed);
         }
         let reserve = self.max_bytes / 4;
@@ -283,7 +283,7 @@ impl OutQueue {
     }
 
     /// Woken once a batch: a writer that is busy looks again by itself.
-    fn wake_writer(&self, mut state: MutexGuard<'_, State>) {
+    fn wake_writer(&self, mut state: MutexGuard<'_, QueueState>) {
         if std::mem::take(&mut state.writer_waits) {
             drop(state);
             self.changed.notify_one();
@@ -296,15 +296,15 @@ impl OutQueue {
     /// The link has ended.
     pub(super) fn callers_turn(&self) -> Result<Option<CallersTurn<'_>>, SendError> {
         let mut state = self.lock();
-        if state.end != End::Open {
+        if state.end != QueueEnd::Open {
             return Err(SendError::Closed);
         }
         // Nor before the writer, if its pulse is due: callers in turn could keep it from that for
         // long.
-        if state.turn != Turn::Nobody || state.writer_wants_turn || state.has_work() {
+        if state.turn != WriteTurn::Nobody || state.writer_wants_turn || state.has_work() {
             return Ok(None);
         }
-        state.turn = Turn::Caller;
+        state.turn = WriteTurn::Caller;
         Ok(Some(CallersTurn { queue: self, key: state.keys.next(), leaves_some: false }))
     }
 
@@ -315,12 +315,12 @@ impl OutQueue {
 
     /// Ends the queue with a close frame, unless it has ended.
     pub(super) fn close(&self, code: u16) {
-        self.end(End::Closing(code));
+        self.end(QueueEnd::Closing(code));
     }
 
     /// Ends the queue at once, whatever it was doing.
     pub(super) fn abort(&self) {
-        self.end(End::Aborted);
+        self.end(QueueEnd::Aborted);
     }
 
     /// Lets the writer run its pulse at once.
@@ -333,12 +333,12 @@ impl OutQueue {
     /// waits for this.
     pub(super) fn reader_done(&self) {
         self.lock().reader_done = true;
-        self.end(End::Finishing);
+        self.end(QueueEnd::Finishing);
     }
 
-    fn end(&self, end: End) {
+    fn end(&self, end: QueueEnd) {
         let mut state = self.lock();
-        if state.end == End::Open || end == End::Aborted {
+        if state.end == QueueEnd::Open || end == QueueEnd::Aborted {
             state.end = end;
         }
         drop(state);
@@ -346,7 +346,7 @@ impl OutQueue {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().end != End::Open
+        self.lock().end != QueueEnd::Open
     }
 
     pub(super) fn len(&self) -> (usize, usize) {
@@ -367,20 +367,20 @@ impl OutQueue {
         }
         loop {
             match state.end {
-                End::Aborted => return Taken::Aborted,
-                End::Closing(code) => {
+                QueueEnd::Aborted => return Taken::Aborted,
+                QueueEnd::Closing(code) => {
                     state.drain(batch, usize::MAX);
                     return Taken::Closing(code);
                 }
-                End::Finishing => {
+                QueueEnd::Finishing => {
                     batch.frames.push_back(std::mem::take(&mut state.replies));
                     return Taken::Finishing;
                 }
-                End::Open if state.has_something() => {
+                QueueEnd::Open if state.has_something() => {
                     state.drain(batch, LARGE_TOGETHER_BYTES);
                     return Taken::Batch;
                 }
-                End::Open => {}
+                QueueEnd::Open => {}
             }
             if std::mem::take(&mut state.beat_now) {
                 return Taken::Nothing;
@@ -389,7 +389,7 @@ impl OutQueue {
             if left.is_zero() {
                 return Taken::Nothing;
             }
-            state.turn = Turn::Nobody;
+            state.turn = WriteTurn::Nobody;
             state.writer_waits = true;
             state = self.wait(state, until);
             state.writer_waits = false;
@@ -398,13 +398,16 @@ impl OutQueue {
     }
 
     /// Blocks: for the end of a caller's turn.
-    fn wait_for_turn<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait_for_turn<'a>(
+        &self,
+        mut state: MutexGuard<'a, QueueState>,
+    ) -> MutexGuard<'a, QueueState> {
         state.writer_wants_turn = true;
-        while state.turn == Turn::Caller {
+        while state.turn == WriteTurn::Caller {
             state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         state.writer_wants_turn = false;
-        state.turn = Turn::Writer;
+        state.turn = WriteTurn::Writer;
         state
     }
 
@@ -412,24 +415,28 @@ impl OutQueue {
     /// Until the reader has ended, the link is aborted, or `until`.
     pub(super) fn wait_for_reader(&self, until: Instant) {
         let mut state = self.lock();
-        while !state.reader_done && state.end != End::Aborted && Instant::now() < until {
+        while !state.reader_done && state.end != QueueEnd::Aborted && Instant::now() < until {
             state = self.wait(state, until);
         }
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Instant) -> MutexGuard<'a, State> {
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, QueueState>,
+        until: Instant,
+    ) -> MutexGuard<'a, QueueState> {
         let left = until.saturating_duration_since(Instant::now());
         self.changed.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0
     }
 
     // A panic while the lock was held cannot leave the queue half changed, so poison means nothing
     // here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-impl State {
+impl QueueState {
     /// Something is to be written.
     fn has_something(&self) -> bool {
         !self.batch.frames.is_empty()
@@ -439,7 +446,7 @@ impl State {
     }
 
     fn has_work(&self) -> bool {
-        self.has_something() || self.beat_now || self.end != End::Open
+        self.has_something() || self.beat_now || self.end != QueueEnd::Open
     }
 
     /// The buffer for the next frame.

@@ -134,16 +134,16 @@ pub(super) fn spawn(
 
 /// Tells the writer that the reader has ended, however it did: also by a panic in the handler's
 /// last call.
-struct Done<'l>(&'l LinkSender);
+struct ReaderDone<'l>(&'l LinkSender);
 
-impl Drop for Done<'_> {
+impl Drop for ReaderDone<'_> {
     fn drop(&mut self) {
         self.0.shared.queue.reader_done();
     }
 }
 
 fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<dyn LinkHandler>) {
-    let _done = Done(link);
+    let _done = ReaderDone(link);
     let reading = AssertUnwindSafe(|| read_until_end(link, &mut websocket, handler.as_mut()));
     let ended = match catch_unwind(reading) {
         Ok(ended) => ended,

@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frames::{self, FrameKind};
-use super::outlet::{Patience, Progress};
+use super::outlet::{Patience, WriteProgress};
 use super::queue::{Batch, Taken};
 use super::{CloseCause, LinkSender, Pulse};
 use crate::base::thread::{self, OwnedThread};
@@ -119,7 +119,7 @@ impl Writer {
         while outlet
             .flush(Patience::Waits)
             .map_err(|error| CloseCause::Broken(error.to_string()))?
-            == Progress::Stuck
+            == WriteProgress::Stuck
         {
             if Instant::now() >= deadline {
                 return Err(CloseCause::SlowPeer);

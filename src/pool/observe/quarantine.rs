@@ -86,13 +86,13 @@ pub struct Quarantined {
 /// The quarantined tenants of a master.
 #[derive(Debug)]
 pub struct Quarantine {
-    state: Mutex<State>,
+    state: Mutex<QuarantineState>,
     /// So that dispatches need no lock while nobody is quarantined.
     count: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct State {
+struct QuarantineState {
     blame: Blame,
     quarantined: BTreeMap<TenantId, Quarantined>,
 }
@@ -107,7 +107,7 @@ impl Quarantine {
     /// Nobody is quarantined yet; `after` so many deaths somebody is.
     pub fn new(after: usize) -> Self {
         let blame = Blame { after, window: limits::QUARANTINE_WINDOW, deaths: HashMap::new() };
-        let state = State { blame, quarantined: BTreeMap::new() };
+        let state = QuarantineState { blame, quarantined: BTreeMap::new() };
         Self { state: Mutex::new(state), count: AtomicUsize::new(0) }
     }
 
@@ -162,7 +162,7 @@ impl Quarantine {
     }
 
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QuarantineState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

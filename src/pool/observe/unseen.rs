@@ -27,12 +27,12 @@ pub(in crate::pool) struct Unseen(Arc<Failures>);
 struct Failures {
     worker_id: usize,
     scripts: AtomicU64,
-    lost: Mutex<Lost>,
+    lost: Mutex<LostEvents>,
 }
 
 /// Since when losses are collected, and how many there are of each tenant, by kind.
 #[derive(Debug, Default)]
-struct Lost {
+struct LostEvents {
     since: Option<Instant>,
     tenants: BTreeMap<TenantId, BTreeMap<&'static str, u64>>,
 }
@@ -106,11 +106,11 @@ impl Failures {
         *lost.tenants.entry(tenant).or_default().entry(error.kind()).or_default() += 1;
     }
 
-    fn log_lost(&self, mut lost: MutexGuard<'_, Lost>, is_due: impl Fn(Instant) -> bool) {
+    fn log_lost(&self, mut lost: MutexGuard<'_, LostEvents>, is_due: impl Fn(Instant) -> bool) {
         if !lost.since.is_some_and(is_due) {
             return;
         }
-        let Lost { tenants, .. } = std::mem::take(&mut *lost);
+        let LostEvents { tenants, .. } = std::mem::take(&mut *lost);
         // Not under the lock: the log may block.
         drop(lost);
         let worker_id = self.worker_id;
@@ -125,7 +125,7 @@ impl Failures {
     }
 
     // Plain values only change under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, Lost> {
+    fn lock(&self) -> MutexGuard<'_, LostEvents> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

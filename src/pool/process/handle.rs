@@ -118,12 +118,12 @@ impl std::error::Error for RestartError {}
 
 /// A worker behind a link, and the loop that keeps it running.
 pub struct WorkerProcessHandle {
-    shared: Arc<Shared>,
+    shared: Arc<ProcessShared>,
     supervision: Mutex<Option<OwnedThread>>,
 }
 
 /// What the handle, the loop and the link's threads share.
-pub(super) struct Shared {
+pub(super) struct ProcessShared {
     pub(super) id: usize,
     pub(super) router: Router<MesophyllServerConn>,
     pub(super) recycle: Recycle,
@@ -167,7 +167,7 @@ impl WorkerProcessHandle {
         let (notes_tx, notes_rx) = bounded(NOTES_MAX);
         let kind = if config.child.is_some() { Kind::Child } else { Kind::External };
         let supervisor = Supervisor::new(kind, config.policy);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProcessShared {
             id: config.worker_id,
             router: Router::new(),
             recycle: config.recycle,
@@ -324,7 +324,7 @@ impl Drop for WorkerProcessHandle {
     }
 }
 
-impl Shared {
+impl ProcessShared {
     /// Tells whoever watches the workers that this one's state has changed.
     pub(super) fn tell_change(&self) {
         (self.on_change)();
@@ -390,7 +390,7 @@ impl Shared {
     }
 }
 
-impl LinkObserver for Shared {
+impl LinkObserver for ProcessShared {
     fn connected(&self, conn: &MesophyllServerConn) {
         self.note(Note::Connected(conn.clone()));
     }

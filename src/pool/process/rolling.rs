@@ -56,12 +56,12 @@ impl std::error::Error for RollError {}
 /// The rolling restarts of a master.
 #[derive(Debug, Default)]
 pub(in crate::pool) struct Rolling {
-    shared: Arc<Shared>,
+    shared: Arc<RollingShared>,
     thread: Mutex<Option<OwnedThread>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct RollingShared {
     report: Mutex<RollReport>,
     is_stopping: AtomicBool,
 }
@@ -131,7 +131,7 @@ impl Rolling {
     }
 }
 
-impl Shared {
+impl RollingShared {
     fn roll(&self, workers: &[Arc<dyn Managed>]) {
         log::info!("rolling restart of {} workers", workers.len());
         for worker in workers {

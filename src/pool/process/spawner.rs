@@ -25,12 +25,12 @@ const SPAWN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Spawner {
     // In this order: the thread's wake-up before it is joined.
-    requests_tx: Sender<Request>,
+    requests_tx: Sender<SpawnRequest>,
     _thread: OwnedThread,
     output: OutputLog,
 }
 
-struct Request {
+struct SpawnRequest {
     command: Command,
     started_tx: Sender<io::Result<Process>>,
 }
@@ -59,7 +59,7 @@ impl Spawner {
         let (started_tx, started_rx) = bounded(0);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "starting a process takes too long");
         self.requests_tx
-            .send_timeout(Request { command, started_tx }, SPAWN_TIMEOUT)
+            .send_timeout(SpawnRequest { command, started_tx }, SPAWN_TIMEOUT)
             .map_err(|_| late())?;
         started_rx.recv_timeout(SPAWN_TIMEOUT).unwrap_or_else(|_| Err(late()))
     }
@@ -75,8 +75,8 @@ impl Spawner {
     }
 }
 
-fn serve(requests_rx: &Receiver<Request>) {
-    for Request { mut command, started_tx } in requests_rx {
+fn serve(requests_rx: &Receiver<SpawnRequest>) {
+    for SpawnRequest { mut command, started_tx } in requests_rx {
         let started = command.spawn();
         // It holds the child's ends of its pipes, which must end with the child.
         drop(command);

@@ -18,7 +18,7 @@ use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::TenantId;
 
 use super::child::{Child, ChildSpec, describe};
-use super::handle::{Note, Shared};
+use super::handle::{Note, ProcessShared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
 /// Between the end of a child's output and its being reaped, where nothing else tells of its end; a
@@ -43,7 +43,7 @@ const IN_FLIGHT_TOLD: usize = 5;
 pub(super) struct Supervision {
     // First, so that after a panic it is killed and reaped before anything else goes.
     child: Option<Child>,
-    shared: Arc<Shared>,
+    shared: Arc<ProcessShared>,
     spec: Option<ChildSpec>,
     supervisor: Supervisor,
     notes_rx: Receiver<Note>,
@@ -60,7 +60,7 @@ pub(super) struct Supervision {
 
 impl Supervision {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<ProcessShared>,
         spec: Option<ChildSpec>,
         supervisor: Supervisor,
         notes_rx: Receiver<Note>,

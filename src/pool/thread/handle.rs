@@ -21,12 +21,12 @@ use crate::wire::data::TenantId;
 use crate::wire::message::Health;
 
 use crate::pool::WorkerThread;
-use crate::pool::board::{Board, Status};
+use crate::pool::board::{Board, WorkerStatus};
 use crate::pool::managed::Managed;
 use crate::pool::observe::unseen::Unseen;
 use crate::pool::process::handle::{RestartError, WorkerReport};
 use crate::pool::process::supervisor::{Cause, State};
-use crate::pool::route::{Router, Target};
+use crate::pool::route::{DispatchTarget, Router};
 use crate::pool::vms::Vms;
 
 /// Limit: for the old worker to end and the new one to be made.
@@ -40,11 +40,11 @@ pub type MakeWorker = dyn Fn() -> io::Result<WorkerThread> + Send + Sync;
 
 /// A worker on OS threads of this process, and what is needed to start it anew.
 pub struct WorkerThreadHandle {
-    shared: Arc<Shared>,
+    shared: Arc<ThreadShared>,
     anew: Mutex<Option<OwnedThread>>,
 }
 
-struct Shared {
+struct ThreadShared {
     id: usize,
     /// What is in flight when it is restarted has so long to finish.
     drain_timeout: Duration,
@@ -92,7 +92,7 @@ impl WorkerThreadHandle {
         router.to_link(gate.clone());
         let board = Board::new(id, State::Ready);
         board.publish(|status| status.begin(gate));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ThreadShared {
             id,
             drain_timeout,
             make,
@@ -248,8 +248,8 @@ impl Drop for WorkerThreadHandle {
     }
 }
 
-impl Shared {
-    fn publish(&self, change: impl FnOnce(&mut Status<Gate>)) {
+impl ThreadShared {
+    fn publish(&self, change: impl FnOnce(&mut WorkerStatus<Gate>)) {
         self.board.publish(change);
         (self.on_change)();
     }
@@ -323,7 +323,7 @@ impl Shared {
     }
 }
 
-impl Status<Gate> {
+impl WorkerStatus<Gate> {
     fn begin(&mut self, gate: Gate) {
         (self.state, self.worker, self.started) = (State::Ready, Some(gate), Some(Instant::now()));
     }
@@ -407,7 +407,7 @@ impl WorkerLike for Gate {
     }
 }
 
-impl Target for Gate {
+impl DispatchTarget for Gate {
     fn takes_dispatches(&self) -> bool {
         !self.lock().is_sealed
     }

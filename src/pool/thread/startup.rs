@@ -59,7 +59,7 @@ impl Startup {
             Arc::new(Mutex::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
         let (stop_tx, stop_rx) = bounded(0);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
-        let run = Run {
+        let run = StartupRun {
             worker,
             runtime,
             waiting,
@@ -89,7 +89,7 @@ fn lock(wanted: &Mutex<HashSet<TenantId>>) -> MutexGuard<'_, HashSet<TenantId>> 
     wanted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Run {
+struct StartupRun {
     wanted: Wanted,
     worker: usize,
     runtime: Arc<dyn TemplateRuntime>,
@@ -105,7 +105,7 @@ struct Run {
     failures: u64,
 }
 
-impl Run {
+impl StartupRun {
     /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of
     /// `stop_rx` ends it.
     fn run(mut self, done_rx: &Receiver<(RequestId, DispatchResult)>, stop_rx: &Receiver<()>) {
@@ -187,11 +187,11 @@ mod tests {
     use crate::wire::data::{EncodedJson, EncodedValue, TenantState};
 
     /// Holds what it is given until it is told how to answer.
-    struct Held {
+    struct HoldingRuntime {
         events_tx: Sender<(TenantId, CreateEvent, Answer)>,
     }
 
-    impl TemplateRuntime for Held {
+    impl TemplateRuntime for HoldingRuntime {
         fn submit(&self, tenant: TenantId, _: RequestId, job: Job, answer: Answer) {
             let Job::Dispatch(event) = job else { panic!("events only") };
             self.events_tx.send((tenant, event, answer)).expect("the test waits");
@@ -220,7 +220,7 @@ mod tests {
         let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
         subscriptions.put(TenantId::User(1), state);
         let (events_tx, events_rx) = crossbeam_channel::unbounded();
-        let startup = Startup::start(0, Arc::new(Held { events_tx }), subscriptions)
+        let startup = Startup::start(0, Arc::new(HoldingRuntime { events_tx }), subscriptions)
             .expect("a thread")
             .expect("tenants");
         (startup, events_rx)

@@ -29,11 +29,11 @@ const EVERYTHING: &str = "*";
 #[derive(Debug)]
 pub struct Subscriptions {
     default: Arc<TenantState>,
-    states: RwLock<States>,
+    states: RwLock<TenantStateMap>,
 }
 
 #[derive(Debug, Default)]
-struct States {
+struct TenantStateMap {
     current: HashMap<TenantId, Arc<TenantState>>,
     /// While all states are being read: what was pushed meanwhile. It is newer than what the
     /// reading brings, which may have left the database before.
@@ -82,11 +82,11 @@ impl Subscriptions {
     }
 
     // States are replaced whole under this lock, so poison means nothing here.
-    fn read(&self) -> RwLockReadGuard<'_, States> {
+    fn read(&self) -> RwLockReadGuard<'_, TenantStateMap> {
         self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, States> {
+    fn write(&self) -> RwLockWriteGuard<'_, TenantStateMap> {
         self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -48,14 +48,14 @@ pub trait LinkObserver: Send + Sync {
 /// A worker's connection.
 #[derive(Clone)]
 pub struct MesophyllServerConn {
-    inner: Arc<Inner>,
+    inner: Arc<ConnInner>,
 }
 
-struct Inner {
+struct ConnInner {
     worker_id: usize,
     generation: u64,
     link: LinkSender,
-    pending: Pending<Waiting>,
+    pending: Pending<SentRequest>,
     /// Apart from the dispatches: a question is nothing that a worker runs.
     questions: Pending<Asker>,
     opened: Instant,
@@ -71,7 +71,7 @@ struct Inner {
 }
 
 /// A dispatch that left, or is about to.
-struct Waiting {
+struct SentRequest {
     tenant: TenantId,
     /// The event's or script's name, where the answer does not have it.
     what: Option<String>,
@@ -98,7 +98,7 @@ impl MesophyllServerConn {
         ledger: Arc<Ledger>,
     ) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ConnInner {
                 worker_id,
                 generation,
                 link,
@@ -138,7 +138,7 @@ impl MesophyllServerConn {
     /// What waits for its answer, such as when the worker died.
     pub fn in_flight_events(&self) -> Vec<InFlight> {
         let mut events = Vec::new();
-        self.inner.pending.for_each(|_, Waiting { tenant, what, since, answer }| {
+        self.inner.pending.for_each(|_, SentRequest { tenant, what, since, answer }| {
             let what = what.as_deref().or(answer.name()).unwrap_or_default().to_owned();
             events.push(InFlight { tenant: *tenant, what, since: *since });
         });
@@ -306,11 +306,11 @@ impl WorkerLike for MesophyllServerConn {
         let Request { tenant, id, job, deadline, answer } = request;
         let what = answer.name().is_none().then(|| job.name().to_owned());
         let since = answer.since().unwrap_or_else(Instant::now);
-        let waiting = Waiting { tenant, what, since, answer };
+        let waiting = SentRequest { tenant, what, since, answer };
         // A drop makes room, and a ban needs it; a caller waits for each, so that they stay few.
         let is_drop = matches!(job, Job::DropTenant);
         let max = if is_drop { usize::MAX } else { limits::PENDING_MAX };
-        let refused = |job, Waiting { answer, .. }: Waiting, error| {
+        let refused = |job, SentRequest { answer, .. }: SentRequest, error| {
             Request { tenant, id, job, deadline, answer }.refused(error)
         };
         let count = match self.inner.pending.register_within(max, id.0, waiting) {

@@ -122,9 +122,9 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     /// A directory for directories, which goes with all that is in it.
-    struct Place(PathBuf);
+    struct TempFolder(PathBuf);
 
-    impl Place {
+    impl TempFolder {
         fn new(name: &str) -> Self {
             let place =
                 std::env::temp_dir().join(format!("mesophyll-{name}-{:016x}", random::u64()));
@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for TempFolder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_its_owners_alone_and_goes_with_its_directory() {
-        let place = Place::new("mode");
+        let place = TempFolder::new("mode");
         let (listener, socket) = LocalSocket::bind(&place.0).expect("a socket");
         assert_eq!(fs::metadata(&socket.folder).expect("it").permissions().mode() & 0o777, 0o700);
         let path = unix_path(&socket.address()).expect("a path").to_owned();
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_master_left_is_removed_and_nothing_else() {
-        let place = Place::new("abandoned");
+        let place = TempFolder::new("abandoned");
         let running = LocalSocket::bind(&place.0).expect("a socket");
         // As a kill leaves them: one with its socket, one that had none yet, one in which somebody
         // has put a file.
@@ -169,7 +169,7 @@ mod tests {
         let (killed, unborn, odd) = (folder("killed"), folder("unborn"), folder("odd"));
         drop(UnixListener::bind(killed.join(NAME)).expect("a socket"));
         fs::write(odd.join(NAME), "no socket").expect("a file");
-        let elsewhere = Place::new("elsewhere");
+        let elsewhere = TempFolder::new("elsewhere");
         drop(UnixListener::bind(elsewhere.0.join(NAME)).expect("a socket"));
         std::os::unix::fs::symlink(&elsewhere.0, place.0.join(format!("{PREFIX}link")))
             .expect("a link");
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_place_that_will_not_do_is_left_as_it_was() {
-        let place = Place::new("long");
+        let place = TempFolder::new("long");
         let path_bytes =
             place.0.join(format!("{PREFIX}{}/{NAME}", "x".repeat(RANDOM_CHARS))).as_os_str().len();
         let mut refused = 0;

@@ -86,20 +86,20 @@ impl std::error::Error for StartError {}
 
 /// The master's end of the protocol.
 pub struct MesophyllServer {
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
     // Before the socket: who listens goes first.
     http: HttpServer,
     local_socket: Mutex<Option<LocalSocket>>,
 }
 
-struct Shared {
+struct ServerShared {
     config: ServerConfig,
     tokens: BTreeMap<usize, String>,
     /// Of every worker.
     ledgers: BTreeMap<usize, Arc<Ledger>>,
     db: Arc<DbState>,
     db_figures: DbFigures,
-    state: Mutex<State>,
+    state: Mutex<ServerState>,
     /// How much workers log, once somebody has changed it. Locked before `state`, and while it is
     /// told: of two changes at once every worker hears the same one last.
     log_level: Mutex<Option<LevelFilter>>,
@@ -107,7 +107,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct ServerState {
     generations: u64,
     connections: HashMap<usize, MesophyllServerConn>,
     observers: HashMap<usize, Weak<dyn LinkObserver>>,
@@ -149,7 +149,7 @@ impl MesophyllServer {
             return Err(StartError::Idents(text));
         }
         let http_limits = config.http_limits.clone();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServerShared {
             config,
             ledgers: tokens.keys().map(|id| (*id, Arc::default())).collect(),
             tokens,
@@ -289,9 +289,9 @@ impl fmt::Debug for MesophyllServer {
     }
 }
 
-impl Shared {
+impl ServerShared {
     // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ServerState> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -448,7 +448,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl ServerState {
     fn note_replacement(
         &mut self,
         id: usize,
@@ -471,7 +471,7 @@ impl State {
 }
 
 struct Routes {
-    shared: Arc<Shared>,
+    shared: Arc<ServerShared>,
 }
 
 impl Handler for Routes {

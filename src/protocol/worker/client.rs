@@ -109,13 +109,13 @@ pub enum ClientEnd {
 /// A worker's connection to its master, kept up until it is stopped.
 #[derive(Debug)]
 pub struct MesophyllClient {
-    control: Arc<Control>,
+    control: Arc<ClientControl>,
     thread: OwnedThread<ClientEnd>,
     ended_rx: Receiver<ClientEnd>,
 }
 
 #[derive(Debug)]
-struct Control {
+struct ClientControl {
     stop_tx: Mutex<Option<Sender<()>>>,
     link: Mutex<Option<LinkSender>>,
     /// Of the handshake that is under way: a master that accepts and then says nothing must not
@@ -123,7 +123,7 @@ struct Control {
     handshake: Mutex<Option<Stream>>,
 }
 
-impl Control {
+impl ClientControl {
     fn end_handshake(&self) {
         if let Some(socket) = lock(&self.handshake).as_ref() {
             // Fails only when the connection has gone already.
@@ -140,12 +140,12 @@ impl MesophyllClient {
     pub fn start(config: ClientConfig, worker: Arc<dyn LocalWorker>) -> std::io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
         let (ended_tx, ended_rx) = bounded(1);
-        let control = Arc::new(Control {
+        let control = Arc::new(ClientControl {
             stop_tx: Mutex::new(Some(stop_tx)),
             link: Mutex::new(None),
             handshake: Mutex::new(None),
         });
-        let run = Run {
+        let run = ClientRun {
             config,
             worker,
             control: control.clone(),
@@ -192,16 +192,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-struct Run {
+struct ClientRun {
     config: ClientConfig,
     worker: Arc<dyn LocalWorker>,
-    control: Arc<Control>,
+    control: Arc<ClientControl>,
     stop_rx: Receiver<()>,
     backoff: Backoff,
     wrongs: Arc<Wrongs>,
 }
 
-impl Run {
+impl ClientRun {
     fn run(mut self) -> ClientEnd {
         loop {
             match self.connect() {
@@ -223,7 +223,7 @@ impl Run {
         }
     }
 
-    fn connect(&self) -> Result<(Link, Arc<Session>), ConnectError> {
+    fn connect(&self) -> Result<(Link, Arc<MasterSession>), ConnectError> {
         let config = &self.config;
         let (socket, host, deadline) = open(&config.master)?;
         *lock(&self.control.handshake) = Some(socket.try_clone()?);
@@ -231,7 +231,7 @@ impl Run {
         if self.is_stopped() {
             self.control.end_handshake();
         }
-        let session = Arc::new(Session::default());
+        let session = Arc::new(MasterSession::default());
         let query = format!(
             "/ws?id={}&token={}&workers={}",
             config.worker_id, config.token, config.workers
@@ -262,7 +262,7 @@ impl Run {
     }
 
     /// Announces the worker and waits for the link to end; `Some`: for good.
-    fn serve(&mut self, link: Link, session: &Session) -> Option<ClientEnd> {
+    fn serve(&mut self, link: Link, session: &MasterSession) -> Option<ClientEnd> {
         let sender = link.sender().clone();
         *lock(&self.control.link) = Some(sender.clone());
         // A stop that came before the line above found no link to close.
@@ -295,7 +295,7 @@ impl Run {
     /// The first heartbeat waits for this (see [`ClientPulse::may_beat`]): a master takes a
     /// heartbeat without a Ready for a reference worker's, and would dispatch to a worker that
     /// cannot filter yet.
-    fn announce(&self, link: &LinkSender, session: &Session) -> bool {
+    fn announce(&self, link: &LinkSender, session: &MasterSession) -> bool {
         let mut pause = BACKOFF_MIN;
         let tenant_states = loop {
             match self.worker.load_tenant_states() {
@@ -354,14 +354,14 @@ fn open(master: &str) -> Result<(Stream, &str, Instant), ConnectError> {
 
 /// What the threads of one link share.
 #[derive(Debug)]
-struct Session {
+struct MasterSession {
     interval_ms: AtomicU64,
     is_ready: AtomicBool,
     /// The reference's master never does, and knows none of our extensions.
     has_said_hello: AtomicBool,
 }
 
-impl Default for Session {
+impl Default for MasterSession {
     fn default() -> Self {
         let (is_ready, has_said_hello) = Default::default();
         Self {
@@ -372,19 +372,19 @@ impl Default for Session {
     }
 }
 
-impl Session {
+impl MasterSession {
     fn interval(&self) -> Duration {
         Duration::from_millis(self.interval_ms.load(Ordering::SeqCst).max(1))
     }
 }
 
 /// Jobs of one link that have not been answered: whose they are, to route a cancellation.
-type InFlight = Arc<Mutex<IdMap<u64, TenantId>>>;
+type TenantsInFlight = Arc<Mutex<IdMap<u64, TenantId>>>;
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
-    session: Arc<Session>,
-    in_flight: InFlight,
+    session: Arc<MasterSession>,
+    in_flight: TenantsInFlight,
     /// A worker is ready by itself; only a master waits for one.
     far_deadline: Instant,
     undecodable_in_a_row: u32,
@@ -559,7 +559,7 @@ impl LinkHandler for ClientHandler {
 /// Heartbeats, and notices a silent master (rules 1 and 2).
 struct ClientPulse {
     worker: Arc<dyn LocalWorker>,
-    session: Arc<Session>,
+    session: Arc<MasterSession>,
     connected_at: Instant,
     sent_at: Option<Instant>,
     due: Instant,
@@ -570,7 +570,7 @@ struct ClientPulse {
 }
 
 impl ClientPulse {
-    fn new(worker: Arc<dyn LocalWorker>, session: Arc<Session>) -> Self {
+    fn new(worker: Arc<dyn LocalWorker>, session: Arc<MasterSession>) -> Self {
         let now = Instant::now();
         let (received_before, late) = (now, Duration::ZERO);
         Self { worker, session, connected_at: now, sent_at: None, due: now, received_before, late }

@@ -46,7 +46,7 @@ enum Repeat {
     Never,
 }
 
-struct Request {
+struct DbExchange {
     path: &'static str,
     tenant: Option<TenantId>,
     /// None: a GET.
@@ -57,7 +57,7 @@ struct Request {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
+enum CallFailure {
     /// Nothing was sent.
     NotSent,
     /// The connection ended in the middle.
@@ -107,7 +107,7 @@ impl MesophyllDbClient {
     /// # Errors
     /// See [`DbError`].
     pub fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
-        let request = Request {
+        let request = DbExchange {
             path: "/db/tenant-states",
             tenant: None,
             body: None,
@@ -139,32 +139,36 @@ impl MesophyllDbClient {
         let is_scopes = call == DbCall::ListScopes;
         let reply_max_bytes = if is_scopes { DB_SCOPES_MAX_BYTES } else { DB_REPLY_MAX_BYTES };
         let reply =
-            self.exchange(&Request { path, tenant, body: Some(body), repeat, reply_max_bytes })?;
+            self.exchange(&DbExchange { path, tenant, body: Some(body), repeat, reply_max_bytes })?;
         answer(call, &reply).map_err(|error| unreadable(&error, repeat))
     }
 
-    fn exchange(&self, request: &Request) -> Result<Vec<u8>, DbError> {
+    fn exchange(&self, request: &DbExchange) -> Result<Vec<u8>, DbError> {
         let repeat = request.repeat;
         match self.exchange_once(request) {
-            Err(Lost::Dead) if repeat == Repeat::Read => self.exchange_once(request),
-            Err(Lost::Dead) if repeat == Repeat::Idempotent => match self.exchange_once(request) {
-                // The second time nothing was done; of the first time nobody knows.
-                Err(_) | Ok(Err(DbError::Busy(_) | DbError::Unavailable(_))) => Err(Lost::Dead),
-                answer => answer,
-            },
+            Err(CallFailure::Dead) if repeat == Repeat::Read => self.exchange_once(request),
+            Err(CallFailure::Dead) if repeat == Repeat::Idempotent => {
+                match self.exchange_once(request) {
+                    // The second time nothing was done; of the first time nobody knows.
+                    Err(_) | Ok(Err(DbError::Busy(_) | DbError::Unavailable(_))) => {
+                        Err(CallFailure::Dead)
+                    }
+                    answer => answer,
+                }
+            }
             answer => answer,
         }
         .unwrap_or_else(|lost| Err(lost.into_error(repeat)))
     }
 
     /// The master's answer: what it gave, or the error that it said.
-    fn exchange_once(&self, request: &Request) -> Result<Result<Vec<u8>, DbError>, Lost> {
+    fn exchange_once(&self, request: &DbExchange) -> Result<Result<Vec<u8>, DbError>, CallFailure> {
         let url = self.url(request);
         let mut response = match &request.body {
             None => self.agent.get(&url).call(),
             Some(body) => self.agent.post(&url).send(&body[..]),
         }
-        .map_err(|error| Lost::of(&error))?;
+        .map_err(|error| CallFailure::of(&error))?;
         let status = response.status().as_u16();
         let is_ok = status == 200;
         let limit = if is_ok { request.reply_max_bytes } else { DB_ERROR_MAX_BYTES };
@@ -175,13 +179,13 @@ impl MesophyllDbClient {
             .map(str::to_owned);
         let body = response.body_mut().with_config().limit(limit).read_to_vec();
         if is_ok {
-            return body.map(Ok).map_err(|error| Lost::of(&error));
+            return body.map(Ok).map_err(|error| CallFailure::of(&error));
         }
         // A status is an answer, even if the words to it are lost.
         Ok(Err(error_of(status, kind.as_deref(), one_line(&body.unwrap_or_default()))))
     }
 
-    fn url(&self, request: &Request) -> String {
+    fn url(&self, request: &DbExchange) -> String {
         let mut url = format!("{}{}{}", self.base, request.path, self.ident);
         if let Some(tenant) = request.tenant {
             // Writing into a String cannot fail.
@@ -228,42 +232,42 @@ fn answer(call: DbCall, reply: &[u8]) -> Result<DbAnswer, WireError> {
 
 fn unreadable(error: &WireError, repeat: Repeat) -> DbError {
     log::warn!("an answer of the master's database cannot be read: {error}");
-    Lost::Unreadable.into_error(repeat)
+    CallFailure::Unreadable.into_error(repeat)
 }
 
-impl Lost {
+impl CallFailure {
     fn of(error: &Error) -> Self {
         match error {
             Error::HostNotFound
             | Error::ConnectionFailed
             | Error::BadUri(_)
             | Error::Http(_)
-            | Error::Timeout(Timeout::Resolve | Timeout::Connect) => Lost::NotSent,
+            | Error::Timeout(Timeout::Resolve | Timeout::Connect) => CallFailure::NotSent,
             Error::Io(error) => match error.kind() {
                 ErrorKind::ConnectionRefused
                 | ErrorKind::HostUnreachable
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::AddrNotAvailable
-                | ErrorKind::NotConnected => Lost::NotSent,
+                | ErrorKind::NotConnected => CallFailure::NotSent,
                 ErrorKind::UnexpectedEof
                 | ErrorKind::ConnectionReset
                 | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe => Lost::Dead,
-                _ => Lost::Broken,
+                | ErrorKind::BrokenPipe => CallFailure::Dead,
+                _ => CallFailure::Broken,
             },
             Error::BodyExceedsLimit(_) | Error::LargeResponseHeader(..) | Error::Protocol(_) => {
-                Lost::Unreadable
+                CallFailure::Unreadable
             }
-            _ => Lost::Broken,
+            _ => CallFailure::Broken,
         }
     }
 
     fn into_error(self, repeat: Repeat) -> DbError {
         match (self, repeat) {
-            (Lost::Unreadable, Repeat::Read) => {
+            (CallFailure::Unreadable, Repeat::Read) => {
                 DbError::Internal("the master's answer cannot be read".to_owned())
             }
-            (Lost::NotSent, _) | (_, Repeat::Read) => {
+            (CallFailure::NotSent, _) | (_, Repeat::Read) => {
                 DbError::Unavailable("the master cannot be reached".to_owned())
             }
             _ => DbError::OutcomeUnknown(
