@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-mod shop;
+mod global_kv;
 
-pub use shop::*;
+pub use global_kv::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16
 /// MiB. A larger one is refused before it is sent, and a peer that sends one loses the link.

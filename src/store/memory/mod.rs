@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-mod shop;
+mod global_kv;
 
 use super::backup::{Export, Exported};
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -20,7 +20,7 @@ use crate::base::sync::SharedLock;
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
-use shop::Shop;
+use global_kv::Shop;
 
 /// A store in memory.
 #[derive(Default)]

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 
 use postgres::{Config, Row};
 
+use super::global_kv::entry;
 use super::records::{record, scopes_of, timestamp};
 use super::session::{Fault, Params, Session, unavailable};
-use super::shop::entry;
 use super::states::{NO_STATE, stored};
 use crate::base::error::DbError;
 use crate::base::limits::POSTGRES_EXPORT_IDLE_MAX;

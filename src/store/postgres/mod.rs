@@ -8,11 +8,11 @@
 //! [`PostgresStore::close`] ends and joins the threads.
 
 mod export;
+mod global_kv;
 mod queue;
 mod records;
 mod schema;
 mod session;
-mod shop;
 mod states;
 mod usage;
 mod worker;
@@ -304,7 +304,7 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let (scope, pattern) = (scope.to_owned(), pattern.clone());
-        self.read(Who::Everybody, move |session| shop::find(session, &scope, &pattern, limits))
+        self.read(Who::Everybody, move |session| global_kv::find(session, &scope, &pattern, limits))
     }
 
     fn global_list(
@@ -313,12 +313,12 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
-        self.read(Who::Everybody, move |session| shop::list(session, &filter, limits))
+        self.read(Who::Everybody, move |session| global_kv::list(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
         let at = at.clone();
-        self.read(Who::Everybody, move |session| shop::get(session, &at))
+        self.read(Who::Everybody, move |session| global_kv::get(session, &at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
@@ -327,12 +327,12 @@ impl Store for PostgresStore {
             .map_or(Who::Everybody, Who::Tenant);
         // An entry fits into a request's body.
         let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
-        self.write(who, bytes, move |session| shop::create(session, &entry, quota))?
+        self.write(who, bytes, move |session| global_kv::create(session, &entry, quota))?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         let who = owner.map_or(Who::Everybody, Who::Tenant);
-        self.write(who, 0, move |session| shop::delete(session, &at, owner))
+        self.write(who, 0, move |session| global_kv::delete(session, &at, owner))
     }
 
     fn global_change(
@@ -341,7 +341,7 @@ impl Store for PostgresStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Who::Everybody, 0, move |session| shop::alter(session, &at, &change, now))
+        self.write(Who::Everybody, 0, move |session| global_kv::alter(session, &at, &change, now))
     }
 
     fn global_purchase(
@@ -350,12 +350,14 @@ impl Store for PostgresStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, move |session| shop::purchase(session, tenant, &at, now))
+        self.write(Who::Tenant(tenant), 0, move |session| {
+            global_kv::purchase(session, tenant, &at, now)
+        })
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
-        self.read(Who::Tenant(tenant), move |session| shop::is_purchased(session, tenant, &at))
+        self.read(Who::Tenant(tenant), move |session| global_kv::is_purchased(session, tenant, &at))
     }
 
     fn export(&self) -> Result<Export, DbError> {

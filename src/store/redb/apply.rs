@@ -7,11 +7,11 @@
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
+use super::global_kv::{ShopOp, ShopTables};
 use super::layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
     tenant_key,
 };
-use super::shop::{ShopOp, ShopTables};
 use crate::base::error::DbError;
 use crate::store::backup::Exported;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};

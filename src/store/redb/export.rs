@@ -13,7 +13,7 @@ use super::apply::unreadable;
 use super::layout::{
     GLOBAL, KV, PURCHASES, Record, STATES, parse_kv_key, split_tenant, state_from_bytes,
 };
-use super::{Fault, Shared, shop};
+use super::{Fault, Shared, global_kv};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_READ_BYTES;
 use crate::store::backup::Exported;
@@ -123,11 +123,11 @@ fn record(row: &[u8], value: &[u8]) -> Result<Exported, WireError> {
 }
 
 fn entry(_: &[u8], value: &[u8]) -> Result<Exported, WireError> {
-    shop::from_bytes(value).map(Exported::Entry)
+    global_kv::from_bytes(value).map(Exported::Entry)
 }
 
 fn purchase(row: &[u8], micros: i64) -> Result<Exported, WireError> {
-    let (tenant, at) = shop::parse_purchase_row(row)?;
+    let (tenant, at) = global_kv::parse_purchase_row(row)?;
     let when = Timestamp::from_unix_micros(micros)
         .map_err(|_| WireError::Invalid("a purchase without its time"))?;
     Ok(Exported::Purchase { tenant, at, when })

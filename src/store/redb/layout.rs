@@ -18,7 +18,7 @@
 //!
 //! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A
 //! version is 4 bytes, highest first, counted from the lowest there is. What a row of the shop's
-//! looks like is in `shop.rs`.
+//! looks like is in `global_kv.rs`.
 
 use std::ops::Range;
 

@@ -18,7 +18,7 @@ use super::layout::{
     split_tenant, state_from_bytes, tenant_key,
 };
 use super::open::{FileSource, Source, builder, database_error, private_file};
-use super::{Fault, shop};
+use super::{Fault, global_kv};
 use crate::store::{OpenError, Usage, charge};
 use crate::wire;
 use crate::wire::data::Scopes;
@@ -193,9 +193,9 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
 fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), Fault> {
     let mut usage = BTreeMap::<Vec<u8>, Usage>::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
-        match shop::from_bytes(row?.1.value()) {
+        match global_kv::from_bytes(row?.1.value()) {
             Ok(entry) => {
-                let counted = usage.entry(shop::owner_row(&entry.partial)).or_default();
+                let counted = usage.entry(global_kv::owner_row(&entry.partial)).or_default();
                 *counted =
                     Usage { records: counted.records + 1, bytes: counted.bytes + entry.charge() };
             }

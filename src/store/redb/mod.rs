@@ -9,11 +9,11 @@
 
 mod apply;
 mod export;
+mod global_kv;
 mod layout;
 mod maintain;
 mod open;
 mod restore;
-mod shop;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -41,12 +41,12 @@ use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use apply::{Done, Op, unreadable};
 use export::RedbExport;
+use global_kv::ShopOp;
 use layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant,
     state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
-use shop::ShopOp;
 use writer::{Request, Writer, unavailable, unknown};
 
 pub use layout::SCHEMA;
@@ -345,7 +345,7 @@ impl Store for RedbStore {
         pattern: &Pattern,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(|snapshot| shop::find(snapshot, scope, pattern, limits))
+        self.read(|snapshot| global_kv::find(snapshot, scope, pattern, limits))
     }
 
     fn global_list(
@@ -353,11 +353,11 @@ impl Store for RedbStore {
         filter: &GlobalFilter,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(|snapshot| shop::list(snapshot, filter, limits))
+        self.read(|snapshot| global_kv::list(snapshot, filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
-        self.read(|snapshot| shop::get(snapshot, at))
+        self.read(|snapshot| global_kv::get(snapshot, at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
@@ -387,7 +387,7 @@ impl Store for RedbStore {
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        self.read(|snapshot| shop::is_purchased(snapshot, tenant, at).map(Ok))
+        self.read(|snapshot| global_kv::is_purchased(snapshot, tenant, at).map(Ok))
     }
 
     fn export(&self) -> Result<Export, DbError> {

@@ -50,9 +50,9 @@ macro_rules! every_database {
 }
 
 mod backup;
+mod global_kv;
 mod limits;
 mod records;
-mod shop;
 mod states;
 
 const TENANT: TenantId = TenantId::Guild(175_928_847_299_117_063);
