@@ -14,12 +14,12 @@ use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 
 /// All entries and purchases.
 #[derive(Default)]
-pub(super) struct Shop {
+pub(super) struct GlobalEntries {
     entries: BTreeMap<GlobalAddress, GlobalEntry>,
     purchases: HashMap<(TenantId, GlobalAddress), Timestamp>,
 }
 
-impl Shop {
+impl GlobalEntries {
     pub(super) fn find(
         &self,
         scope: &str,

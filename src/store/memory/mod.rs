@@ -20,7 +20,7 @@ use crate::base::sync::SharedLock;
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
-use global_kv::Shop;
+use global_kv::GlobalEntries;
 
 /// A store in memory.
 #[derive(Default)]
@@ -34,7 +34,7 @@ struct Contents {
     revision: Revision,
     states: HashMap<TenantId, StoredState>,
     records: HashMap<TenantId, Records>,
-    shop: Shop,
+    global: GlobalEntries,
 }
 
 #[derive(Default)]
@@ -202,7 +202,7 @@ impl Store for MemoryStore {
         pattern: &Pattern,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read()?.shop.find(scope, pattern, limits)
+        self.read()?.global.find(scope, pattern, limits)
     }
 
     fn global_list(
@@ -210,19 +210,19 @@ impl Store for MemoryStore {
         filter: &GlobalFilter,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read()?.shop.list(filter, limits)
+        self.read()?.global.list(filter, limits)
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
-        Ok(self.read()?.shop.get(at))
+        Ok(self.read()?.global.get(at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        self.write()?.shop.create(entry, quota)
+        self.write()?.global.create(entry, quota)
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write()?.shop.delete(&at, owner)
+        self.write()?.global.delete(&at, owner)
     }
 
     fn global_change(
@@ -231,7 +231,7 @@ impl Store for MemoryStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write()?.shop.change(&at, change, now)
+        self.write()?.global.change(&at, change, now)
     }
 
     fn global_purchase(
@@ -240,11 +240,11 @@ impl Store for MemoryStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write()?.shop.purchase(tenant, at, now)
+        self.write()?.global.purchase(tenant, at, now)
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        Ok(self.read()?.shop.is_purchased(tenant, at))
+        Ok(self.read()?.global.is_purchased(tenant, at))
     }
 
     /// A copy of everything: what is in memory twice for as long as the export lasts.
@@ -260,7 +260,7 @@ impl Store for MemoryStore {
                 all.extend(records.map(|record| Exported::Record { tenant: *tenant, record }));
             }
         }
-        contents.shop.export(&mut all);
+        contents.global.export(&mut all);
         Ok(Box::new(all.into_iter().map(Ok)))
     }
 

@@ -7,7 +7,7 @@
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::Fault;
-use super::global_kv::{ShopOp, ShopTables};
+use super::global_kv::{GlobalOp, GlobalTables};
 use super::layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
     tenant_key,
@@ -25,7 +25,7 @@ pub(super) enum Op {
     SetStanding { tenant: TenantId, standing: Standing },
     KvSet { tenant: TenantId, set: KvSet },
     KvDelete { tenant: TenantId, key: String, scopes: Scopes },
-    Shop(ShopOp),
+    Global(GlobalOp),
 }
 
 impl Op {
@@ -41,7 +41,7 @@ impl Op {
                 Op::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
                 Op::KvDelete { key, .. } => key.len(),
                 Op::SetStanding { .. } => 0,
-                Op::Shop(op) => op.bytes(),
+                Op::Global(op) => op.bytes(),
             }
     }
 
@@ -52,7 +52,7 @@ impl Op {
             Op::SetState { tenant, .. } => Some(*tenant),
             Op::KvSet { tenant, .. } | Op::KvDelete { tenant, .. } => Some(*tenant),
             Op::SetStanding { .. } => None,
-            Op::Shop(op) => op.owner(),
+            Op::Global(op) => op.owner(),
         }
     }
 }
@@ -85,7 +85,7 @@ pub(super) struct Tables<'t> {
     scopes: Table<'t, &'static [u8], u64>,
     usage: Table<'t, &'static [u8], (u64, u64)>,
     /// Opened when an operation needs them: most transactions do not.
-    shop: Option<ShopTables<'t>>,
+    global: Option<GlobalTables<'t>>,
 }
 
 /// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
@@ -99,7 +99,7 @@ impl<'t> Tables<'t> {
             kv: transaction.open_table(KV)?,
             scopes: transaction.open_table(SCOPES)?,
             usage: transaction.open_table(USAGE)?,
-            shop: None,
+            global: None,
         })
     }
 
@@ -114,7 +114,7 @@ impl<'t> Tables<'t> {
             }
             Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
             Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
-            Op::Shop(op) => self.shop()?.apply(op, revision),
+            Op::Global(op) => self.global()?.apply(op, revision),
         }
     }
 
@@ -127,9 +127,9 @@ impl<'t> Tables<'t> {
                 Ok(Ok(()))
             }
             Exported::Record { tenant, record } => self.restore_record(tenant, &record),
-            Exported::Entry(entry) => self.shop()?.restore(&entry),
+            Exported::Entry(entry) => self.global()?.restore(&entry),
             Exported::Purchase { tenant, at, when } => {
-                self.shop()?.restore_purchase(tenant, &at, when).map(Ok)
+                self.global()?.restore_purchase(tenant, &at, when).map(Ok)
             }
         }
     }
@@ -157,12 +157,12 @@ impl<'t> Tables<'t> {
         self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)
     }
 
-    fn shop(&mut self) -> Result<&mut ShopTables<'t>, Fault> {
-        let shop = match self.shop.take() {
-            Some(shop) => shop,
-            None => ShopTables::open(self.transaction)?,
+    fn global(&mut self) -> Result<&mut GlobalTables<'t>, Fault> {
+        let tables = match self.global.take() {
+            Some(tables) => tables,
+            None => GlobalTables::open(self.transaction)?,
         };
-        Ok(self.shop.insert(shop))
+        Ok(self.global.insert(tables))
     }
 
     fn change_state(

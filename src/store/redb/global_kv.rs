@@ -24,47 +24,47 @@ use crate::wire::pack::reader::Reader;
 use crate::wire::pack::shape::{Decode, Encode};
 use crate::wire::pack::writer::Writer;
 
-/// A write to the shop.
+/// A write to the global entries.
 #[derive(Debug)]
-pub(super) enum ShopOp {
+pub(super) enum GlobalOp {
     Create { entry: GlobalEntry, quota: Quota },
     Delete { at: GlobalAddress, owner: Option<TenantId> },
     Change { at: GlobalAddress, change: GlobalChange, now: Timestamp },
     Purchase { tenant: TenantId, at: GlobalAddress, now: Timestamp },
 }
 
-impl ShopOp {
+impl GlobalOp {
     /// About how many bytes it brings into its commit.
     pub(super) fn bytes(&self) -> usize {
         match self {
             // An entry fits into a request's body.
-            ShopOp::Create { entry, .. } => {
+            GlobalOp::Create { entry, .. } => {
                 usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2)
             }
-            ShopOp::Delete { .. } | ShopOp::Change { .. } | ShopOp::Purchase { .. } => 0,
+            GlobalOp::Delete { .. } | GlobalOp::Change { .. } | GlobalOp::Purchase { .. } => 0,
         }
     }
 
     /// The tenant that asks for it; none for staff.
     pub(super) fn owner(&self) -> Option<TenantId> {
         match self {
-            ShopOp::Create { entry: GlobalEntry { partial, .. }, .. } => {
+            GlobalOp::Create { entry: GlobalEntry { partial, .. }, .. } => {
                 TenantId::from_parts(&partial.owner_type, &partial.owner_id).ok()
             }
-            ShopOp::Delete { owner, .. } => *owner,
-            ShopOp::Change { .. } | ShopOp::Purchase { .. } => None,
+            GlobalOp::Delete { owner, .. } => *owner,
+            GlobalOp::Change { .. } | GlobalOp::Purchase { .. } => None,
         }
     }
 }
 
-/// The shop's tables in one write transaction.
-pub(super) struct ShopTables<'t> {
+/// The tables of the global entries in one write transaction.
+pub(super) struct GlobalTables<'t> {
     entries: Table<'t, &'static [u8], &'static [u8]>,
     usage: Table<'t, &'static [u8], (u64, u64)>,
     purchases: Table<'t, &'static [u8], i64>,
 }
 
-impl<'t> ShopTables<'t> {
+impl<'t> GlobalTables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
             entries: transaction.open_table(GLOBAL)?,
@@ -73,12 +73,12 @@ impl<'t> ShopTables<'t> {
         })
     }
 
-    pub(super) fn apply(&mut self, op: ShopOp, revision: Revision) -> Applied {
+    pub(super) fn apply(&mut self, op: GlobalOp, revision: Revision) -> Applied {
         let decided = match op {
-            ShopOp::Create { entry, quota } => self.create(&entry, quota)?,
-            ShopOp::Delete { at, owner } => self.delete(&at, owner)?,
-            ShopOp::Change { at, change, now } => self.change(&at, change, now)?,
-            ShopOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now)?,
+            GlobalOp::Create { entry, quota } => self.create(&entry, quota)?,
+            GlobalOp::Delete { at, owner } => self.delete(&at, owner)?,
+            GlobalOp::Change { at, change, now } => self.change(&at, change, now)?,
+            GlobalOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now)?,
         };
         Ok(decided.map(|()| Done::Changed(revision)))
     }

@@ -17,8 +17,8 @@
 //! | `global_kv_purchases` | tenant, scope, 0, key, 0, version | when, in µs since 1970 |
 //!
 //! A tenant is 9 bytes: 0 for a guild or 1 for a user, then the snowflake, highest byte first. A
-//! version is 4 bytes, highest first, counted from the lowest there is. What a row of the shop's
-//! looks like is in `global_kv.rs`.
+//! version is 4 bytes, highest first, counted from the lowest there is. The rows of the
+//! global entries are in `global_kv.rs`.
 
 use std::ops::Range;
 

@@ -41,7 +41,7 @@ use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use apply::{Done, Op, unreadable};
 use export::RedbExport;
-use global_kv::ShopOp;
+use global_kv::GlobalOp;
 use layout::{
     KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant,
     state_from_bytes, tenant_key, tenant_range,
@@ -361,11 +361,11 @@ impl Store for RedbStore {
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        self.write(Op::Shop(ShopOp::Create { entry, quota })).map(drop)
+        self.write(Op::Global(GlobalOp::Create { entry, quota })).map(drop)
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write(Op::Shop(ShopOp::Delete { at, owner })).map(drop)
+        self.write(Op::Global(GlobalOp::Delete { at, owner })).map(drop)
     }
 
     fn global_change(
@@ -374,7 +374,7 @@ impl Store for RedbStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Op::Shop(ShopOp::Change { at, change, now })).map(drop)
+        self.write(Op::Global(GlobalOp::Change { at, change, now })).map(drop)
     }
 
     fn global_purchase(
@@ -383,7 +383,7 @@ impl Store for RedbStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Op::Shop(ShopOp::Purchase { tenant, at, now })).map(drop)
+        self.write(Op::Global(GlobalOp::Purchase { tenant, at, now })).map(drop)
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
