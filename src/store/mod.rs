@@ -12,6 +12,7 @@ pub mod global;
 mod measured;
 pub mod memory;
 pub mod pattern;
+mod permit;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod redb;
@@ -19,7 +20,6 @@ pub mod rules;
 mod state;
 mod states;
 mod url;
-mod weight;
 
 use std::sync::Arc;
 

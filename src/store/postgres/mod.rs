@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::weight::{Weight, Weights};
+use super::permit::{Weight, Weights};
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoreOptions, StoredState, Usage,

@@ -28,7 +28,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTrans
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::weight::{Weight, Weights};
+use super::permit::{Weight, Weights};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
     StoreFigures, StoredState, Usage,

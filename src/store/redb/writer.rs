@@ -16,7 +16,7 @@ use super::{Fault, Shared};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
-use crate::store::weight::Weight;
+use crate::store::permit::Weight;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use redb::Database;
 
