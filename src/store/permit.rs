@@ -1,36 +1,36 @@
-//! Shares of a bounded number of bytes, or of places: what waits in a store's queue is bounded in
-//! both, and takes memory for what is there only, where a channel with a bound makes all its places
-//! at once. A tenant has as much as [`Shares`] leaves it.
+//! Permits of a store's queue: the operations in it are bounded by their bytes and by their number.
+//! A permit takes memory only for itself, where a channel with a bound makes all its places at
+//! once. A tenant has as much as [`Shares`] leaves it.
 //!
-//! Deliberately no waiting for room: a caller that gets none says that the store is busy. Any
-//! thread.
+//! Deliberately no waiting for room: a caller that gets no permit answers that the store is busy.
+//! Any thread.
 
 use std::sync::Arc;
 
 use crate::base::sync::Lock;
 use crate::wire::data::{Held, Shares, TenantId};
 
-/// What all that waits takes of a bound.
+/// All permits of one bound.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Weights(Arc<Lock<Shares>>);
+pub(super) struct QueuePermits(Arc<Lock<Shares>>);
 
-/// A share of a bounded number of bytes, or of places, given back when it is dropped.
+/// A permit for some bytes, or for one place, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Weight {
+pub(super) struct QueuePermit {
     owner: Option<TenantId>,
     bytes: usize,
-    weights: Weights,
+    permits: QueuePermits,
 }
 
-impl Weights {
-    /// Takes a share, if what its owner holds stays within the owner's part of `limit`; what is no
-    /// tenant's may take all of it. One alone always fits, however large.
+impl QueuePermits {
+    /// Takes a permit, if its owner's permits stay within the owner's part of `limit`; without an
+    /// owner they may take all of it. One alone always fits, however large.
     pub(super) fn take(
         &self,
         owner: Option<TenantId>,
         bytes: usize,
         limit: usize,
-    ) -> Option<Weight> {
+    ) -> Option<QueuePermit> {
         let mut shares = self.0.lock();
         let total = shares.total();
         let has_room = match owner {
@@ -41,24 +41,24 @@ impl Weights {
             return None;
         }
         shares.add(owner, bytes);
-        Some(Weight { owner, bytes, weights: self.clone() })
+        Some(QueuePermit { owner, bytes, permits: self.clone() })
     }
 
-    /// What all hold together.
+    /// What all permits hold together.
     pub(super) fn total(&self) -> Held {
         self.0.lock().total()
     }
 }
 
-impl Weight {
+impl QueuePermit {
     /// How large it is.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-impl Drop for Weight {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
-        self.weights.0.lock().remove(self.owner, self.bytes);
+        self.permits.0.lock().remove(self.owner, self.bytes);
     }
 }

@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::permit::{Weight, Weights};
+use super::permit::{QueuePermit, QueuePermits};
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoreOptions, StoredState, Usage,
@@ -54,7 +54,7 @@ pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
 pub struct PostgresStore {
     config: Config,
     shared: Arc<Shared>,
-    queue_bytes: Weights,
+    queue_bytes: QueuePermits,
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
     queue: Arc<Queue>,
@@ -86,7 +86,7 @@ impl PostgresStore {
         let store = Self {
             config,
             shared: Arc::clone(&shared),
-            queue_bytes: Weights::default(),
+            queue_bytes: QueuePermits::default(),
             revisions: Arc::default(),
             queue: Arc::new(Queue::new(count)),
             threads: Lock::default(),
@@ -154,9 +154,9 @@ impl PostgresStore {
             Who::Tenant(tenant) => Some(tenant),
             Who::Everybody => None,
         };
-        let weight = self.queue_bytes.take(owner, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let permit = self.queue_bytes.take(owner, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
-        let call = Box::new(Call { work, found: None, answer_tx, progress, _weight: weight });
+        let call = Box::new(Call { work, found: None, answer_tx, progress, _permit: permit });
         match self.queue.push(who, access, call) {
             Ok(()) => Ok(answer_rx),
             Err(NotTaken::Full) => Err(busy()),
@@ -197,7 +197,7 @@ struct Call<T, F> {
     /// Has room for the one answer.
     answer_tx: Sender<Result<T, DbError>>,
     progress: Arc<Progress>,
-    _weight: Weight,
+    _permit: QueuePermit,
 }
 
 impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T, F> {

@@ -28,7 +28,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTrans
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
-use super::permit::{Weight, Weights};
+use super::permit::{QueuePermit, QueuePermits};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
     StoreFigures, StoredState, Usage,
@@ -56,11 +56,11 @@ pub use restore::{Restore, RestoreError};
 /// A store in a file.
 pub struct RedbStore {
     shared: Arc<Shared>,
-    queue_bytes: Weights,
+    queue_bytes: QueuePermits,
     /// Requests that wait; each has its place until the writer takes it.
-    queue_places: Weights,
+    queue_places: QueuePermits,
     /// Taken away when the store is closed, which is what ends the writer.
-    queue_tx: SharedLock<Option<Sender<(Weight, Request)>>>,
+    queue_tx: SharedLock<Option<Sender<(QueuePermit, Request)>>>,
     writer: Lock<Option<OwnedThread>>,
 }
 
@@ -117,8 +117,8 @@ impl RedbStore {
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         Ok(Self {
             shared,
-            queue_bytes: Weights::default(),
-            queue_places: Weights::default(),
+            queue_bytes: QueuePermits::default(),
+            queue_places: QueuePermits::default(),
             queue_tx: SharedLock::new(Some(queue_tx)),
             writer: Lock::new(Some(thread)),
         })
@@ -135,13 +135,13 @@ impl RedbStore {
     fn submit(&self, op: Op) -> Result<Receiver<Result<Done, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
         let owner = op.owner();
-        let weight =
+        let permit =
             self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let queue_tx = self.queue_tx.read();
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
         let place = self.queue_places.take(owner, 1, STORE_QUEUE_MAX).ok_or_else(busy)?;
-        queue_tx.send((place, Request { op, answer_tx, weight })).map_err(|_| unavailable())?;
+        queue_tx.send((place, Request { op, answer_tx, permit })).map_err(|_| unavailable())?;
         Ok(answer_rx)
     }
 

@@ -16,7 +16,7 @@ use super::{Fault, Shared};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
-use crate::store::permit::Weight;
+use crate::store::permit::QueuePermit;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use redb::Database;
 
@@ -26,13 +26,13 @@ pub(super) struct Request {
     /// Has room for the one answer.
     pub(super) answer_tx: Sender<Result<Done, DbError>>,
     /// What it takes of the bytes that may wait, given back when the request goes.
-    pub(super) weight: Weight,
+    pub(super) permit: QueuePermit,
 }
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Box<dyn Source>,
-    pub(super) queue_rx: Receiver<(Weight, Request)>,
+    pub(super) queue_rx: Receiver<(QueuePermit, Request)>,
     pub(super) fault_rx: Receiver<()>,
     /// How many writes were made since the store was opened.
     pub(super) revision: Revision,
@@ -81,11 +81,11 @@ impl Writer {
 
     /// The first request and those that wait behind it, as far as a commit has room.
     fn gather(&self, first: Request) -> Vec<Request> {
-        let mut bytes = first.weight.bytes();
+        let mut bytes = first.permit.bytes();
         let mut batch = vec![first];
         while batch.len() < STORE_BATCH_MAX && bytes < STORE_BATCH_BYTES {
             let Ok((_, request)) = self.queue_rx.try_recv() else { break };
-            bytes += request.weight.bytes();
+            bytes += request.permit.bytes();
             batch.push(request);
         }
         batch
@@ -131,10 +131,10 @@ impl Writer {
         let mut changes = false;
         {
             let mut tables = Tables::open(&transaction).map_err(Failed::BeforeCommit)?;
-            for Request { op, answer_tx, weight } in batch {
+            for Request { op, answer_tx, permit } in batch {
                 let revision = Revision(self.revision.0 + 1);
                 let applied = tables.apply(op, revision);
-                drop(weight);
+                drop(permit);
                 match applied {
                     Ok(done) => {
                         if matches!(done, Ok(Done::Changed(_))) {
