@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::base::sync::Lock;
-use crate::wire::data::{Held, Shares, TenantId};
+use crate::wire::data::{HeldShare, Shares, TenantId};
 
 /// All permits of one bound.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +45,7 @@ impl QueuePermits {
     }
 
     /// What all permits hold together.
-    pub(super) fn total(&self) -> Held {
+    pub(super) fn total(&self) -> HeldShare {
         self.0.lock().total()
     }
 }

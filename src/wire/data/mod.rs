@@ -28,7 +28,7 @@ pub use global_kv::{
 };
 pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
-pub use shares::{Held, IdMap, Shares};
+pub use shares::{HeldShare, IdMap, Shares};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_state::TenantState;
 pub use timestamp::{InvalidTimestamp, Timestamp};

@@ -44,13 +44,13 @@ impl Hasher for IdHasher {
 /// What tenants hold of a number of bytes, each in so many pieces.
 #[derive(Debug, Default)]
 pub struct Shares {
-    total: Held,
-    held: IdMap<TenantId, Held>,
+    total: HeldShare,
+    held: IdMap<TenantId, HeldShare>,
 }
 
 /// What one holds, or all.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldShare {
     /// How many pieces.
     pub pieces: usize,
     /// What they have together.
@@ -84,22 +84,22 @@ impl Shares {
 
     /// No owner holds anything any more.
     pub fn clear(&mut self) {
-        self.total = Held::default();
+        self.total = HeldShare::default();
         self.held.clear();
     }
 
     /// What a tenant holds.
-    pub fn held(&self, tenant: TenantId) -> Held {
+    pub fn held(&self, tenant: TenantId) -> HeldShare {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
     /// What all hold together.
-    pub fn total(&self) -> Held {
+    pub fn total(&self) -> HeldShare {
         self.total
     }
 }
 
-impl Held {
+impl HeldShare {
     fn add(&mut self, bytes: usize) {
         self.pieces += 1;
         self.bytes += bytes;
@@ -136,7 +136,7 @@ mod tests {
         shares.add(None, 200);
         assert!(!shares.has_room(tenant(3), 100, 1000));
         (0..50).for_each(|_| shares.remove(Some(tenant(1)), 10));
-        assert_eq!(shares.total(), Held { pieces: 26, bytes: 450 });
+        assert_eq!(shares.total(), HeldShare { pieces: 26, bytes: 450 });
         shares.remove(None, 200);
         shares.add(None, 200);
         assert!(!shares.held.contains_key(&tenant(1)), "nothing is kept of one that holds nothing");
@@ -146,6 +146,6 @@ mod tests {
             "a user of that number is another tenant"
         );
         shares.clear();
-        assert_eq!((shares.total(), shares.held.len()), (Held::default(), 0));
+        assert_eq!((shares.total(), shares.held.len()), (HeldShare::default(), 0));
     }
 }

@@ -111,7 +111,7 @@ fn write_leaf_or_end(token: Token<'_>, out: &mut JsonWriter) {
 }
 
 /// What the innermost bracket of the text belongs to.
-enum Open {
+enum OpenJsonb {
     /// The array of a `List`.
     List,
     /// The array of a `Map`.
@@ -128,21 +128,21 @@ pub fn from_jsonb(text: &[u8]) -> Result<EncodedValue, JsonError> {
     // A list takes two brackets for a level; how deep the value is, is the builder's business.
     let mut reader = JsonReader::new(text, 2 * WIRE_DEPTH_MAX)?;
     let mut builder = Builder::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenJsonb> = Vec::new();
     while let Some(token) = reader.next()? {
         match (&token, open.last_mut()) {
-            (JsonToken::End, Some(Open::Pair(2))) => drop(open.pop()),
-            (JsonToken::End, Some(Open::List | Open::Pairs)) => {
+            (JsonToken::End, Some(OpenJsonb::Pair(2))) => drop(open.pop()),
+            (JsonToken::End, Some(OpenJsonb::List | OpenJsonb::Pairs)) => {
                 open.pop();
                 builder.end()?;
                 reader.close()?;
             }
-            (JsonToken::BeginArray, Some(Open::Pairs)) => open.push(Open::Pair(0)),
-            (JsonToken::End, _) | (_, Some(Open::Pairs)) => {
+            (JsonToken::BeginArray, Some(OpenJsonb::Pairs)) => open.push(OpenJsonb::Pair(0)),
+            (JsonToken::End, _) | (_, Some(OpenJsonb::Pairs)) => {
                 return Err(reader.error("expected pairs"));
             }
             (_, within) => {
-                if let Some(Open::Pair(values)) = within {
+                if let Some(OpenJsonb::Pair(values)) = within {
                     *values += 1;
                 }
                 open.extend(read_value(token, &mut reader, &mut builder)?);
@@ -157,7 +157,7 @@ fn read_value(
     token: JsonToken<'_>,
     reader: &mut JsonReader<'_>,
     builder: &mut Builder,
-) -> Result<Option<Open>, JsonError> {
+) -> Result<Option<OpenJsonb>, JsonError> {
     match token {
         JsonToken::Text(name) if name == "Null" => {
             builder.leaf(&Token::Null)?;
@@ -173,12 +173,12 @@ fn read_value(
         "List" => {
             reader.array()?;
             builder.begin_list()?;
-            return Ok(Some(Open::List));
+            return Ok(Some(OpenJsonb::List));
         }
         "Map" => {
             reader.array()?;
             builder.begin_map()?;
-            return Ok(Some(Open::Pairs));
+            return Ok(Some(OpenJsonb::Pairs));
         }
         "LazyStringMap" => {
             let pairs = reader.string_map()?;

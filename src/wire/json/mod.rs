@@ -33,7 +33,7 @@ pub fn event_data_from_json(text: &[u8]) -> Result<EncodedJson, JsonError> {
     let mut reader = JsonReader::new(text, WIRE_DEPTH_MAX - 1)?;
     // MessagePack is a little shorter than JSON text, except for floats of few digits.
     let mut writer = Writer::with_capacity(text.len());
-    let mut open: Vec<Level> = Vec::new();
+    let mut open: Vec<OpenJson> = Vec::new();
     while let Some(token) = reader.next()? {
         if !matches!(token, JsonToken::Key(_) | JsonToken::End)
             && let Some(level) = open.last_mut()
@@ -48,10 +48,10 @@ pub fn event_data_from_json(text: &[u8]) -> Result<EncodedJson, JsonError> {
             JsonToken::Float(number) => writer.f64(number),
             JsonToken::Text(text) | JsonToken::Key(text) => writer.text(&text),
             JsonToken::BeginArray => {
-                open.push(Level { head: writer.open(), len: 0, is_object: false })
+                open.push(OpenJson { head: writer.open(), len: 0, is_object: false })
             }
             JsonToken::BeginObject => {
-                open.push(Level { head: writer.open(), len: 0, is_object: true })
+                open.push(OpenJson { head: writer.open(), len: 0, is_object: true })
             }
             JsonToken::End => match open.pop() {
                 Some(level) if level.is_object => writer.close_map(level.head, level.len),
@@ -64,7 +64,7 @@ pub fn event_data_from_json(text: &[u8]) -> Result<EncodedJson, JsonError> {
 }
 
 /// An array or object that is being written.
-struct Level {
+struct OpenJson {
     head: Open,
     len: usize,
     is_object: bool,

@@ -330,23 +330,23 @@ fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option
 fn objects_that_are_tags(text: &[u8]) -> Result<Vec<usize>, JsonError> {
     let mut reader = JsonReader::new(text, JSON_DEPTH_MAX)?;
     // For each open object its position and what its keys let expect; nothing for an array.
-    let mut open: Vec<Option<(usize, Keys)>> = Vec::new();
+    let mut open: Vec<Option<(usize, ObjectKeys)>> = Vec::new();
     let mut tags = Vec::new();
     while let Some(token) = reader.next()? {
         match token {
-            JsonToken::BeginObject => open.push(Some((reader.position(), Keys::None))),
+            JsonToken::BeginObject => open.push(Some((reader.position(), ObjectKeys::None))),
             JsonToken::BeginArray => open.push(None),
             JsonToken::Key(key) => {
                 if let Some(Some((_, keys))) = open.last_mut() {
-                    *keys = if *keys == Keys::None && key.starts_with('$') {
-                        Keys::OneTag
+                    *keys = if *keys == ObjectKeys::None && key.starts_with('$') {
+                        ObjectKeys::OneTag
                     } else {
-                        Keys::Others
+                        ObjectKeys::Others
                     };
                 }
             }
             JsonToken::End => {
-                if let Some(Some((position, Keys::OneTag))) = open.pop() {
+                if let Some(Some((position, ObjectKeys::OneTag))) = open.pop() {
                     tags.push(position);
                 }
             }
@@ -359,7 +359,7 @@ fn objects_that_are_tags(text: &[u8]) -> Result<Vec<usize>, JsonError> {
 
 /// The keys of an object so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Keys {
+enum ObjectKeys {
     None,
     /// One that starts with `$`.
     OneTag,

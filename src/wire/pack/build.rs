@@ -13,14 +13,14 @@ use crate::wire::data::EncodedValue;
 #[derive(Debug, Default)]
 pub struct Builder {
     writer: Writer,
-    open: Vec<Level>,
+    open: Vec<OpenHead>,
     /// Levels as [`super::walk::Walk`] counts them.
     depth: usize,
     is_complete: bool,
 }
 
 #[derive(Debug)]
-struct Level {
+struct OpenHead {
     head: Open,
     /// Values so far; a map's keys and values count one each.
     count: usize,
@@ -140,7 +140,7 @@ impl Builder {
         self.depth += 1;
         self.is_complete = false;
         self.writer.encoded(variant);
-        self.open.push(Level { head: self.writer.open(), count: 0, is_map });
+        self.open.push(OpenHead { head: self.writer.open(), count: 0, is_map });
         Ok(())
     }
 

@@ -54,12 +54,12 @@ pub enum PlainToken<'a> {
 #[derive(Debug)]
 pub struct PlainWalk<'a> {
     reader: Reader<'a>,
-    open: Vec<Level>,
+    open: Vec<OpenPlain>,
     started: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Level {
+struct OpenPlain {
     /// Items still to come; an object's keys and values count one each.
     left: usize,
     is_object: bool,
@@ -94,11 +94,11 @@ impl<'a> PlainWalk<'a> {
         match self.open.last_mut() {
             None if self.started => return Ok(None),
             None => self.started = true,
-            Some(Level { left: 0, .. }) => {
+            Some(OpenPlain { left: 0, .. }) => {
                 self.open.pop();
                 return Ok(Some(PlainToken::End));
             }
-            Some(Level { left, is_object }) => {
+            Some(OpenPlain { left, is_object }) => {
                 let is_key = *is_object && *left % 2 == 0;
                 *left -= 1;
                 if is_key {
@@ -124,7 +124,7 @@ impl<'a> PlainWalk<'a> {
 
     /// Passes over what needs no look of its own.
     fn skim(&mut self) {
-        let Some(Level { left, is_object }) = self.open.last_mut() else { return };
+        let Some(OpenPlain { left, is_object }) = self.open.last_mut() else { return };
         let rest = self.reader.rest();
         let behind = match *is_object {
             false => skim::plain_leaves(rest, left),
@@ -151,11 +151,11 @@ impl<'a> PlainWalk<'a> {
             Item::F64(number) => PlainToken::Float(number),
             Item::Str(text) => PlainToken::Text(utf8(text)?),
             Item::Array(len) => {
-                self.descend(Level { left: len, is_object: false })?;
+                self.descend(OpenPlain { left: len, is_object: false })?;
                 PlainToken::Array(len)
             }
             Item::Map(len) => {
-                self.descend(Level { left: len * 2, is_object: true })?;
+                self.descend(OpenPlain { left: len * 2, is_object: true })?;
                 PlainToken::Object(len)
             }
             Item::Bin(_) | Item::Ext => {
@@ -164,7 +164,7 @@ impl<'a> PlainWalk<'a> {
         })
     }
 
-    fn descend(&mut self, level: Level) -> Result<(), WireError> {
+    fn descend(&mut self, level: OpenPlain) -> Result<(), WireError> {
         if self.open.len() + 1 >= WIRE_DEPTH_MAX {
             return Err(WireError::TooDeep);
         }

@@ -141,12 +141,12 @@ pub(crate) fn write_string_map<'s>(
 /// The bytes of a `Buffer`, still as they lie in the message.
 #[derive(Debug, Clone)]
 pub struct Octets<'a> {
-    source: Source<'a>,
+    source: OctetSource<'a>,
     len: usize,
 }
 
 #[derive(Debug, Clone)]
-enum Source<'a> {
+enum OctetSource<'a> {
     Bin(&'a [u8]),
     /// Behind the head of the array; the items have been checked.
     Items(Reader<'a>),
@@ -155,7 +155,7 @@ enum Source<'a> {
 impl<'a> Octets<'a> {
     /// Reads an array of bytes behind its head.
     pub(super) fn read(reader: &mut Reader<'a>, len: usize) -> Result<Self, WireError> {
-        let source = Source::Items(reader.clone());
+        let source = OctetSource::Items(reader.clone());
         for _ in 0..len {
             octet(reader)?;
         }
@@ -165,7 +165,7 @@ impl<'a> Octets<'a> {
 
 impl<'a> From<&'a [u8]> for Octets<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self { source: Source::Bin(bytes), len: bytes.len() }
+        Self { source: OctetSource::Bin(bytes), len: bytes.len() }
     }
 }
 
@@ -174,8 +174,10 @@ impl Octets<'_> {
         writer.encoded(b"\x81\xa6Buffer");
         writer.array(self.len);
         match &self.source {
-            Source::Bin(bytes) => bytes.iter().for_each(|byte| writer.unsigned((*byte).into())),
-            Source::Items(_) => {
+            OctetSource::Bin(bytes) => {
+                bytes.iter().for_each(|byte| writer.unsigned((*byte).into()))
+            }
+            OctetSource::Items(_) => {
                 self.to_vec().iter().for_each(|byte| writer.unsigned((*byte).into()))
             }
         }
@@ -194,8 +196,8 @@ impl Octets<'_> {
     /// The bytes themselves.
     pub fn to_vec(&self) -> Vec<u8> {
         match &self.source {
-            Source::Bin(bytes) => bytes.to_vec(),
-            Source::Items(items) => {
+            OctetSource::Bin(bytes) => bytes.to_vec(),
+            OctetSource::Items(items) => {
                 let mut items = items.clone();
                 // Every byte takes at least one in the message, so this room is no larger than the
                 // message.

@@ -86,7 +86,7 @@ impl Variant {
 #[derive(Debug)]
 pub struct Walk<'a> {
     reader: Reader<'a>,
-    open: Vec<Level>,
+    open: Vec<OpenValue>,
     /// Levels as the reference counts them: arrays and maps, but not the map around an enum's
     /// value.
     depth: usize,
@@ -94,7 +94,7 @@ pub struct Walk<'a> {
 }
 
 #[derive(Debug)]
-struct Level {
+struct OpenValue {
     /// Values still to come; a map's keys and values count one each.
     left: usize,
     is_map: bool,
@@ -133,12 +133,12 @@ impl<'a> Walk<'a> {
         match self.open.last_mut() {
             None if self.started => return Ok(None),
             None => self.started = true,
-            Some(Level { left: 0, depth, .. }) => {
+            Some(OpenValue { left: 0, depth, .. }) => {
                 self.depth -= *depth;
                 self.open.pop();
                 return Ok(Some(Token::End));
             }
-            Some(Level { left, is_map, .. }) => {
+            Some(OpenValue { left, is_map, .. }) => {
                 if *is_map && *left % 2 == 0 {
                     pair(&mut self.reader)?;
                 }
@@ -182,8 +182,8 @@ impl<'a> Walk<'a> {
                 self.started = true;
                 behind
             }
-            Some(Level { left, is_map: false, .. }) => skim::leaves(rest, left),
-            Some(Level { left, .. }) if *left % 2 == 0 => skim::pairs(rest, left),
+            Some(OpenValue { left, is_map: false, .. }) => skim::leaves(rest, left),
+            Some(OpenValue { left, .. }) if *left % 2 == 0 => skim::pairs(rest, left),
             Some(_) => return,
         };
         self.reader.go_on_at(behind);
@@ -217,17 +217,21 @@ impl<'a> Walk<'a> {
 
     fn list(&mut self) -> Result<Token<'a>, WireError> {
         let len = array(&mut self.reader)?;
-        self.descend(Level { left: len, is_map: false, depth: 1 })?;
+        self.descend(OpenValue { left: len, is_map: false, depth: 1 })?;
         Ok(Token::List(len))
     }
 
     fn map(&mut self) -> Result<Token<'a>, WireError> {
         let len = array(&mut self.reader)?;
-        self.descend(Level { left: len * 2, is_map: true, depth: if len == 0 { 1 } else { 2 } })?;
+        self.descend(OpenValue {
+            left: len * 2,
+            is_map: true,
+            depth: if len == 0 { 1 } else { 2 },
+        })?;
         Ok(Token::Map(len))
     }
 
-    fn descend(&mut self, level: Level) -> Result<(), WireError> {
+    fn descend(&mut self, level: OpenValue) -> Result<(), WireError> {
         if self.depth + level.depth >= WIRE_DEPTH_MAX {
             return Err(WireError::TooDeep);
         }
