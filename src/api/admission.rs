@@ -19,7 +19,7 @@ pub(super) struct Admission {
     bounds: Amounts,
     /// Of one tenant.
     share: Amounts,
-    taken: Lock<Taken>,
+    taken: Lock<TakenAmounts>,
 }
 
 /// Places and bytes.
@@ -31,7 +31,7 @@ pub(super) struct Amounts {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Taken {
+struct TakenAmounts {
     all: Amounts,
     /// Of the tenants that have a place. Bound: the places.
     tenants: HashMap<TenantId, Amounts>,
@@ -47,16 +47,16 @@ pub(super) struct Permit {
 
 /// Whose bound a request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum NoRoom {
     /// That of all requests.
     All,
     /// That of the requests for one tenant.
     Tenant,
 }
 
-impl From<Full> for ApiError {
-    fn from(full: Full) -> Self {
-        let whose = if full == Full::All { "" } else { " for this tenant" };
+impl From<NoRoom> for ApiError {
+    fn from(full: NoRoom) -> Self {
+        let whose = if full == NoRoom::All { "" } else { " for this tenant" };
         ApiError::new(Code::Busy, format!("too many requests{whose} are under way"))
     }
 }
@@ -71,7 +71,7 @@ impl Admission {
         self: &Arc<Self>,
         tenant: Option<TenantId>,
         bytes: u64,
-    ) -> Result<Permit, Full> {
+    ) -> Result<Permit, NoRoom> {
         let has = Amounts { places: 1, bytes: counted(bytes), answer_bytes: 0 };
         let mut taken = self.taken.lock();
         self.check(&taken, tenant, has.places, |amounts| amounts.places)?;
@@ -86,22 +86,22 @@ impl Admission {
     /// either.
     fn check(
         &self,
-        taken: &Taken,
+        taken: &TakenAmounts,
         tenant: Option<TenantId>,
         more: u64,
         of: fn(&Amounts) -> u64,
-    ) -> Result<(), Full> {
+    ) -> Result<(), NoRoom> {
         if more == 0 {
             return Ok(());
         }
-        let left = of(&self.bounds).checked_sub(of(&taken.all) + more).ok_or(Full::All)?;
+        let left = of(&self.bounds).checked_sub(of(&taken.all) + more).ok_or(NoRoom::All)?;
         let held = tenant.and_then(|tenant| taken.tenants.get(&tenant)).map_or(0, of);
         let is_within = held == 0 || held <= left && held + more <= of(&self.share);
-        if is_within { Ok(()) } else { Err(Full::Tenant) }
+        if is_within { Ok(()) } else { Err(NoRoom::Tenant) }
     }
 }
 
-impl Taken {
+impl TakenAmounts {
     /// One request has something else from now on.
     fn change(&mut self, tenant: Option<TenantId>, before: Amounts, after: Amounts) {
         self.all.change(before, after);
@@ -125,7 +125,7 @@ impl Amounts {
 impl Permit {
     /// Takes room for a body that turns out to have more bytes; if there is none, it has what it
     /// had.
-    pub(super) fn expect_body(&mut self, bytes: u64) -> Result<(), Full> {
+    pub(super) fn expect_body(&mut self, bytes: u64) -> Result<(), NoRoom> {
         let admission = Arc::clone(&self.admission);
         let after = Amounts { bytes: counted(bytes).max(self.has.bytes), ..self.has };
         let mut taken = admission.taken.lock();
@@ -138,7 +138,7 @@ impl Permit {
 
     /// Takes room for an answer of about `bytes` before it is made, in place of what was taken
     /// before; if there is none, nothing is taken.
-    pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), Full> {
+    pub(super) fn expect_answer(&mut self, bytes: usize) -> Result<(), NoRoom> {
         self.settle_answer(0);
         let (admission, after) = (Arc::clone(&self.admission), counted(bytes as u64));
         let mut taken = admission.taken.lock();
@@ -154,7 +154,7 @@ impl Permit {
         self.set_answer(&mut admission.taken.lock(), counted(bytes as u64));
     }
 
-    fn set_answer(&mut self, taken: &mut Taken, answer_bytes: u64) {
+    fn set_answer(&mut self, taken: &mut TakenAmounts, answer_bytes: u64) {
         let after = Amounts { answer_bytes, ..self.has };
         taken.change(self.tenant, self.has, after);
         self.has = after;
@@ -191,13 +191,13 @@ mod tests {
         let bounds = amounts(2, 9 * LARGE, 0);
         let admission = Arc::new(Admission::new(bounds, bounds));
         let large = admission.admit(None, 8 * LARGE).expect("room");
-        assert_eq!(admission.admit(None, 2 * LARGE).expect_err("too many bytes"), Full::All);
+        assert_eq!(admission.admit(None, 2 * LARGE).expect_err("too many bytes"), NoRoom::All);
         let small = admission.admit(None, LARGE).expect("room");
-        assert_eq!(admission.admit(None, 0).expect_err("no place"), Full::All);
+        assert_eq!(admission.admit(None, 0).expect_err("no place"), NoRoom::All);
         drop(large);
-        assert_eq!(admission.admit(None, 9 * LARGE).expect_err("too many bytes"), Full::All);
+        assert_eq!(admission.admit(None, 9 * LARGE).expect_err("too many bytes"), NoRoom::All);
         drop(small);
-        assert_eq!(*admission.taken.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), TakenAmounts::default());
     }
 
     #[test]
@@ -206,12 +206,12 @@ mod tests {
             Arc::new(Admission::new(amounts(16, 16 * LARGE, 0), amounts(4, 4 * LARGE, 0)));
         let mut held: Vec<_> =
             (0..4).map(|_| admission.admit(guild(1), LARGE).expect("a share")).collect();
-        assert_eq!(admission.admit(guild(1), 0).expect_err("a fifth place"), Full::Tenant);
+        assert_eq!(admission.admit(guild(1), 0).expect_err("a fifth place"), NoRoom::Tenant);
         held.push(admission.admit(guild(2), 4 * LARGE).expect("another tenant has its own"));
-        assert_eq!(admission.admit(guild(2), LARGE).expect_err("more bytes"), Full::Tenant);
+        assert_eq!(admission.admit(guild(2), LARGE).expect_err("more bytes"), NoRoom::Tenant);
         held.push(admission.admit(guild(2), 1).expect("a small body is not counted"));
         drop(held);
-        assert_eq!(*admission.taken.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), TakenAmounts::default());
     }
 
     #[test]
@@ -234,11 +234,11 @@ mod tests {
         let mut second = admission.admit(guild(2), 0).expect("a place");
         let mut third = admission.admit(guild(1), 0).expect("a place");
         assert_eq!(first.expect_answer(large(60)), Ok(()));
-        assert_eq!(third.expect_answer(large(1)), Err(Full::Tenant));
-        assert_eq!(second.expect_answer(large(41)), Err(Full::All));
+        assert_eq!(third.expect_answer(large(1)), Err(NoRoom::Tenant));
+        assert_eq!(second.expect_answer(large(41)), Err(NoRoom::All));
         assert_eq!(second.expect_answer(large(40)), Ok(()));
         first.settle_answer(large(150));
-        assert_eq!(second.expect_answer(large(1)), Err(Full::All), "there is too much");
+        assert_eq!(second.expect_answer(large(1)), Err(NoRoom::All), "there is too much");
         assert_eq!(
             (second.expect_answer(1), third.expect_answer(1)),
             (Ok(()), Ok(())),
@@ -247,6 +247,6 @@ mod tests {
         first.settle_answer(large(10));
         assert_eq!(second.expect_answer(large(90)), Ok(()));
         drop((first, second, third));
-        assert_eq!(*admission.taken.lock(), Taken::default());
+        assert_eq!(*admission.taken.lock(), TakenAmounts::default());
     }
 }

@@ -12,7 +12,7 @@ use crate::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilte
 use crate::wire::data::{CreateGlobalKv, EncodedJson, PartialGlobalKv};
 
 /// What can be asked.
-enum Op {
+enum StaffOp {
     List(GlobalFilter),
     Get(GlobalAddress),
     Create { owner_id: Option<String>, entry: CreateGlobalKv },
@@ -29,13 +29,13 @@ pub(super) fn global_kv(
     let op = op(&bytes)?;
     drop(bytes);
     match op {
-        Op::List(filter) => {
+        StaffOp::List(filter) => {
             permit.expect_answer(KV_FIND_MAX_BYTES)?;
             let entries = api.db.global_list(&filter)?;
             permit.settle_answer(entries.iter().map(memory_of).sum());
             return text::list(entries, permit);
         }
-        Op::Get(at) => {
+        StaffOp::Get(at) => {
             let entry = api.db.global_entry(&at)?;
             let entry =
                 entry.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such entry"))?;
@@ -43,13 +43,13 @@ pub(super) fn global_kv(
             let whole = WholeEntry { partial, long: &partial.long, data };
             return Ok(text::answer(200, &whole)?.holding(permit));
         }
-        Op::Create { owner_id, entry } => {
+        StaffOp::Create { owner_id, entry } => {
             // Whoever does not say for whom publishes as the user of the token.
             let caller = call.caller.map(|caller| caller.user_id.to_string());
             api.db.add_staff_entry(&owner_id.or(caller).unwrap_or_default(), entry)?;
         }
-        Op::Change(at, change) => api.db.global_change(at, change)?,
-        Op::Delete(at) => api.db.global_remove(at)?,
+        StaffOp::Change(at, change) => api.db.global_change(at, change)?,
+        StaffOp::Delete(at) => api.db.global_remove(at)?,
     }
     Ok(Response::empty(204).holding(permit))
 }
@@ -68,22 +68,23 @@ pub(super) fn purchase(
     Ok(Response::empty(204).holding(permit))
 }
 
-fn op(text: &[u8]) -> Result<Op, ApiError> {
+fn op(text: &[u8]) -> Result<StaffOp, ApiError> {
     let mut fields = Fields::of(text, r#"{"op": "list", "review_state": "pending"}"#)?;
     let op = match fields.text("op")?.as_str() {
-        "list" => Op::List(GlobalFilter::new(
+        "list" => StaffOp::List(GlobalFilter::new(
             fields.optional("review_state", "a string")?,
             fields.optional("scope", "a string")?,
             fields.optional::<String>("pattern", "a string")?.as_deref(),
         )?),
-        "get" => Op::Get(address(&mut fields)?),
-        "create" => Op::Create {
+        "get" => StaffOp::Get(address(&mut fields)?),
+        "create" => StaffOp::Create {
             owner_id: fields.optional("owner_id", "a string")?,
             entry: new_entry(&mut fields)?,
         },
-        "review" => {
-            Op::Change(address(&mut fields)?, GlobalChange::Review(fields.text("review_state")?))
-        }
+        "review" => StaffOp::Change(
+            address(&mut fields)?,
+            GlobalChange::Review(fields.text("review_state")?),
+        ),
         "price" => {
             let at = address(&mut fields)?;
             const WHAT: &str = "a whole number or null";
@@ -91,9 +92,9 @@ fn op(text: &[u8]) -> Result<Op, ApiError> {
             let price = price.map(|Whole(price)| i64::try_from(price)).transpose();
             let price = price
                 .map_err(|_| ApiError::bad_request(format!("the field \"price\" is not {WHAT}")))?;
-            Op::Change(at, GlobalChange::Price(price))
+            StaffOp::Change(at, GlobalChange::Price(price))
         }
-        "delete" => Op::Delete(address(&mut fields)?),
+        "delete" => StaffOp::Delete(address(&mut fields)?),
         _ => {
             return Err(ApiError::bad_request(
                 "\"op\" is list, get, create, review, price or delete",

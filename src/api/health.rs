@@ -35,7 +35,7 @@ pub trait Readiness: Send + Sync {
 }
 
 #[derive(Serialize)]
-struct Worker {
+struct WorkerReadiness {
     id: usize,
     state: &'static str,
 }
@@ -51,7 +51,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     sent: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    workers: Option<Vec<Worker>>,
+    workers: Option<Vec<WorkerReadiness>>,
 }
 
 pub(super) fn livez(
@@ -83,8 +83,9 @@ pub(super) fn readyz(
         code: reason.as_ref().map(|_| Code::NoWorker),
         sent: reason.as_ref().map(|_| false),
         message: reason,
-        workers: is_verbose
-            .then(|| workers.into_iter().map(|(id, state)| Worker { id, state }).collect()),
+        workers: is_verbose.then(|| {
+            workers.into_iter().map(|(id, state)| WorkerReadiness { id, state }).collect()
+        }),
     };
     text::answer(if ready { 200 } else { Code::NoWorker.status() }, &report)
 }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 
 use super::Api;
-use super::status::{self, Counted};
+use super::status::{self, CountedWorker};
 use crate::base::limits::{STATUS_HISTORY_INTERVAL, STATUS_HISTORY_SAMPLES};
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
@@ -31,7 +31,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    fn of(at_ms: u64, workers: &[Counted]) -> Self {
+    fn of(at_ms: u64, workers: &[CountedWorker]) -> Self {
         let mut sample = Self { at_ms, ..Self::default() };
         // Worker threads share a process, and each of them tells its whole memory.
         let mut memory = BTreeMap::new();

@@ -19,7 +19,7 @@ pub enum Access {
 }
 
 /// Answers a call; the body has not been read.
-pub(super) type Action = fn(&Api, &Call<'_>, &mut Body<'_>) -> Result<Response, ApiError>;
+pub(super) type RouteAction = fn(&Api, &Call<'_>, &mut Body<'_>) -> Result<Response, ApiError>;
 
 /// What a route leads to.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ pub struct Endpoint {
     pub query: &'static [&'static str],
     /// The errors that it may answer besides those of every route; `TooLarge` if it reads a body.
     pub codes: &'static [Code],
-    pub(super) action: Action,
+    pub(super) action: RouteAction,
 }
 
 impl Endpoint {
@@ -38,23 +38,23 @@ impl Endpoint {
         access: Access,
         query: &'static [&'static str],
         codes: &'static [Code],
-        action: Action,
+        action: RouteAction,
     ) -> Self {
         Self { access, query, codes, action }
     }
 
     /// A route that only looks at the store.
-    const fn reading(action: Action) -> Self {
+    const fn reading(action: RouteAction) -> Self {
         Self::new(Access::Token, &[], &[Code::Unavailable], action)
     }
 
     /// A route about the workers themselves.
-    const fn operating(action: Action) -> Self {
+    const fn operating(action: RouteAction) -> Self {
         Self::new(Access::Token, &[], &[Code::NotFound, Code::Conflict, Code::Unavailable], action)
     }
 
     /// A route that reads a body and changes the store.
-    const fn writing(action: Action) -> Self {
+    const fn writing(action: RouteAction) -> Self {
         Self::new(Access::Token, &[], WRITING, action)
     }
 }

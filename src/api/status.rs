@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::history::Sample;
-use super::workers::{self, Quarantined, Rolling, Worker};
+use super::workers::{self, QuarantinedTenant, RollingAnswer, WorkerAnswer};
 use super::{Api, Call, flag, text};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
@@ -36,22 +36,22 @@ pub struct About {
 }
 
 #[derive(Serialize)]
-struct Status {
+struct StatusAnswer {
     /// For differences: milliseconds since the master started.
     at_ms: u64,
-    master: Master,
+    master: MasterAnswer,
     latency_bounds_us: [u64; LATENCY_BOUNDS_US.len()],
-    workers: Vec<Counted>,
-    rolling: Rolling,
-    quarantine: Vec<Quarantined>,
-    busiest: Busiest,
-    errors: Vec<RecentError>,
+    workers: Vec<CountedWorker>,
+    rolling: RollingAnswer,
+    quarantine: Vec<QuarantinedTenant>,
+    busiest: BusiestTenants,
+    errors: Vec<ErrorAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<Sample>>,
 }
 
 #[derive(Serialize)]
-struct Master {
+struct MasterAnswer {
     version: &'static str,
     pid: u32,
     mode: &'static str,
@@ -61,9 +61,9 @@ struct Master {
 
 /// A worker, and what its tenants asked for.
 #[derive(Serialize)]
-pub(super) struct Counted {
+pub(super) struct CountedWorker {
     #[serde(flatten)]
-    worker: Worker,
+    worker: WorkerAnswer,
     outcomes: Outcomes,
     latency: Latency,
 }
@@ -84,8 +84,8 @@ struct Latency {
     sum_us: u64,
 }
 
-impl Counted {
-    fn of(worker: Worker, traffic: Option<&WorkerTraffic>) -> Self {
+impl CountedWorker {
+    fn of(worker: WorkerAnswer, traffic: Option<&WorkerTraffic>) -> Self {
         let count = |outcome: Outcome| {
             traffic.map_or(0, |traffic| {
                 JobKind::ALL.iter().map(|kind| traffic.ended().count(*kind, outcome)).sum()
@@ -128,32 +128,32 @@ pub(super) fn counted(
     workers: Vec<WorkerReport>,
     traffic: Option<&Traffic>,
     now: Instant,
-) -> Vec<Counted> {
+) -> Vec<CountedWorker> {
     let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
     let counted = |report| {
-        let worker = Worker::of(report, now);
+        let worker = WorkerAnswer::of(report, now);
         let traffic = traffic_of(worker.id);
-        Counted::of(worker, traffic)
+        CountedWorker::of(worker, traffic)
     };
     workers.into_iter().map(counted).collect()
 }
 
 #[derive(Serialize)]
-struct Busiest {
+struct BusiestTenants {
     seconds: u64,
     us: u64,
-    tenants: Vec<Share>,
+    tenants: Vec<TenantShare>,
 }
 
 #[derive(Serialize)]
-struct Share {
+struct TenantShare {
     tenant: String,
     events: u64,
     us: u64,
 }
 
 #[derive(Serialize)]
-struct RecentError {
+struct ErrorAnswer {
     id: u64,
     tenant: String,
     event: String,
@@ -180,9 +180,9 @@ pub(super) fn status(
         .about
         .ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
     let traffic = figures.traffic.as_deref();
-    let status = Status {
+    let status = StatusAnswer {
         at_ms: millis(now.saturating_duration_since(about.started)),
-        master: Master {
+        master: MasterAnswer {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             mode: about.mode,
@@ -192,7 +192,7 @@ pub(super) fn status(
         latency_bounds_us: LATENCY_BOUNDS_US,
         busiest: busiest(traffic, &figures.workers, now),
         workers: counted(figures.workers, traffic, now),
-        rolling: Rolling::of(operator),
+        rolling: RollingAnswer::of(operator),
         quarantine: workers::quarantined(operator),
         errors: errors(traffic, now),
         history: has_history.then(|| api.history.list()),
@@ -202,7 +202,7 @@ pub(super) fn status(
 
 /// Events as the master has counted them, and those that it has not among the busiest, as their
 /// worker has; running time is the workers' word, which comes with their heartbeats.
-fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> Busiest {
+fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> BusiestTenants {
     let report =
         traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
     let figures = workers
@@ -222,17 +222,17 @@ fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) ->
     }
     let mut tenants: Vec<_> = shares
         .into_iter()
-        .map(|(tenant, (us, events))| Share { tenant: tenant.to_string(), events, us })
+        .map(|(tenant, (us, events))| TenantShare { tenant: tenant.to_string(), events, us })
         .collect();
     tenants.sort_by_key(|share| Reverse((share.us, share.events)));
     tenants.truncate(2 * BUSIEST_TOLD);
-    Busiest { seconds: report.span.as_secs(), us, tenants }
+    BusiestTenants { seconds: report.span.as_secs(), us, tenants }
 }
 
-fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<RecentError> {
+fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<ErrorAnswer> {
     let age = |at: Instant| now.saturating_duration_since(at).as_secs();
     let errors = traffic.map(|traffic| traffic.errors().list()).unwrap_or_default();
-    let told = |error: crate::pool::RecentError| RecentError {
+    let told = |error: crate::pool::RecentError| ErrorAnswer {
         id: error.id,
         tenant: error.tenant.to_string(),
         first_s: age(error.first),
@@ -276,7 +276,7 @@ mod tests {
             last_exit: None,
         };
         let named = |reports: &[WorkerReport]| {
-            let Busiest { us, tenants, .. } = busiest(None, reports, Instant::now());
+            let BusiestTenants { us, tenants, .. } = busiest(None, reports, Instant::now());
             (us, tenants.into_iter().map(|share| share.tenant).collect::<Vec<_>>())
         };
         assert_eq!(

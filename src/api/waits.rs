@@ -11,7 +11,7 @@ use crate::dispatch::{RequestId, Slot};
 pub(super) struct Waits(Lock<Option<HashMap<RequestId, Arc<Slot>>>>);
 
 /// A wait, which ends when this is dropped.
-pub(super) struct Wait<'w> {
+pub(super) struct OpenWait<'w> {
     waits: &'w Waits,
     request_id: RequestId,
 }
@@ -23,9 +23,9 @@ impl Waits {
     }
 
     /// Notes a wait; `None`: the API has ended, and nobody is to begin one.
-    pub(super) fn begin(&self, request_id: RequestId, slot: &Arc<Slot>) -> Option<Wait<'_>> {
+    pub(super) fn begin(&self, request_id: RequestId, slot: &Arc<Slot>) -> Option<OpenWait<'_>> {
         self.0.lock().as_mut()?.insert(request_id, slot.clone());
-        Some(Wait { waits: self, request_id })
+        Some(OpenWait { waits: self, request_id })
     }
 
     /// Ends all waits, and lets none begin.
@@ -41,7 +41,7 @@ impl Waits {
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for OpenWait<'_> {
     fn drop(&mut self) {
         if let Some(waiting) = self.waits.0.lock().as_mut() {
             waiting.remove(&self.request_id);

@@ -17,7 +17,7 @@ use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
 /// One worker, as docs/api.md shows it; `waiting`, `memory_bytes` and `version` are ours.
 #[derive(Serialize)]
-pub(super) struct Worker {
+pub(super) struct WorkerAnswer {
     pub(super) id: usize,
     state: &'static str,
     pid: Option<u32>,
@@ -32,7 +32,7 @@ pub(super) struct Worker {
     version: Option<String>,
 }
 
-impl Worker {
+impl WorkerAnswer {
     pub(super) fn of(report: WorkerReport, now: Instant) -> Self {
         Self {
             id: report.id,
@@ -55,7 +55,7 @@ impl Worker {
     }
 }
 
-impl Worker {
+impl WorkerAnswer {
     /// Its process, and the memory of that.
     pub(super) fn memory(&self) -> (Option<u32>, Option<u64>) {
         (self.pid, self.memory_bytes)
@@ -64,7 +64,7 @@ impl Worker {
 
 /// How the last rolling restart stands.
 #[derive(Serialize)]
-pub(super) struct Rolling {
+pub(super) struct RollingAnswer {
     number: u64,
     running: bool,
     restarted: Vec<usize>,
@@ -72,7 +72,7 @@ pub(super) struct Rolling {
     error: Option<String>,
 }
 
-impl Rolling {
+impl RollingAnswer {
     pub(super) fn of(operator: &Operator) -> Self {
         let report = operator.rolling();
         Self {
@@ -87,7 +87,7 @@ impl Rolling {
 
 /// A tenant that is not to run.
 #[derive(Serialize)]
-pub(super) struct Quarantined {
+pub(super) struct QuarantinedTenant {
     tenant: String,
     since_s: u64,
     reason: String,
@@ -99,8 +99,8 @@ pub(super) fn list(
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let now = Instant::now();
-    let workers: Vec<Worker> =
-        operator(api)?.reports().into_iter().map(|report| Worker::of(report, now)).collect();
+    let workers: Vec<WorkerAnswer> =
+        operator(api)?.reports().into_iter().map(|report| WorkerAnswer::of(report, now)).collect();
     text::answer(200, &workers)
 }
 
@@ -134,7 +134,7 @@ pub(super) fn roll(
 ) -> Result<Response, ApiError> {
     let operator = operator(api)?;
     operator.roll()?;
-    text::answer(202, &Rolling::of(operator))
+    text::answer(202, &RollingAnswer::of(operator))
 }
 
 pub(super) fn rolling(
@@ -142,7 +142,7 @@ pub(super) fn rolling(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    text::answer(200, &Rolling::of(operator(api)?))
+    text::answer(200, &RollingAnswer::of(operator(api)?))
 }
 
 pub(super) fn quarantine(
@@ -154,12 +154,13 @@ pub(super) fn quarantine(
 }
 
 /// The tenants that are not to run.
-pub(super) fn quarantined(operator: &Operator) -> Vec<Quarantined> {
-    let entries = operator.quarantine().list().into_iter().map(|(tenant, entry)| Quarantined {
-        tenant: tenant.to_string(),
-        since_s: entry.since.elapsed().as_secs(),
-        reason: entry.reason,
-    });
+pub(super) fn quarantined(operator: &Operator) -> Vec<QuarantinedTenant> {
+    let entries =
+        operator.quarantine().list().into_iter().map(|(tenant, entry)| QuarantinedTenant {
+            tenant: tenant.to_string(),
+            since_s: entry.since.elapsed().as_secs(),
+            reason: entry.reason,
+        });
     entries.collect()
 }
 
