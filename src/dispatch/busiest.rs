@@ -12,10 +12,10 @@
 //! figures are for ranking. Owned by the pool's `Traffic`, and by each executor's gauges.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::base::limits::{BUSIEST_COUNTERS, BUSIEST_MINUTES, BUSIEST_SHARDS};
+use crate::base::sync::Lock;
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
 
@@ -50,7 +50,7 @@ pub struct BusiestReport {
 pub struct Busiest {
     begun: Instant,
     // By tenant, as workers are, so that the threads of different workers seldom meet at one.
-    shards: Vec<Mutex<Minutes>>,
+    shards: Vec<Lock<Minutes>>,
 }
 
 impl Default for Busiest {
@@ -62,16 +62,15 @@ impl Default for Busiest {
 impl Busiest {
     /// Nobody is busy yet.
     pub fn new(now: Instant) -> Self {
-        Self { begun: now, shards: (0..BUSIEST_SHARDS).map(|_| Mutex::default()).collect() }
+        Self { begun: now, shards: (0..BUSIEST_SHARDS).map(|_| Lock::default()).collect() }
     }
 
     /// Notes that something of a tenant's ended after so long.
     pub fn note(&self, tenant: TenantId, took: Duration, now: Instant) {
-        let mut minutes = match self.shards[worker_for(tenant, self.shards.len())].try_lock() {
-            Ok(minutes) => minutes,
-            // Counts, of which one may be missing now.
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+        // Counts, of which one may be missing now.
+        let Some(mut minutes) = self.shards[worker_for(tenant, self.shards.len())].try_lock()
+        else {
+            return;
         };
         minutes.note(self.minute(now), tenant, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
@@ -81,7 +80,7 @@ impl Busiest {
         let minute = self.minute(now);
         let (mut all, mut took_us) = (Vec::new(), 0_u64);
         for shard in &self.shards {
-            let minutes = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let minutes = shard.lock();
             took_us = minutes.collect(minute, &mut all).saturating_add(took_us);
         }
         let mut chosen = BTreeSet::new();
@@ -331,11 +330,8 @@ mod tests {
             report.tenants.iter().find(|share| share.tenant == neighbour(1)).expect("it is found");
         // 5,000 are its; a place in a summary is worth a 128th of all at most.
         assert!((3_400..=5_000).contains(&share.events), "{share:?}");
-        let held: usize = busiest
-            .shards
-            .iter()
-            .map(|shard| shard.lock().expect("ours").0[0].by_time.counters.len())
-            .sum();
+        let held: usize =
+            busiest.shards.iter().map(|shard| shard.lock().0[0].by_time.counters.len()).sum();
         assert_eq!(held, BUSIEST_COUNTERS, "no more is kept of a million tenants");
     }
 
@@ -378,8 +374,7 @@ mod tests {
     fn who_has_an_answer_never_waits_for_who_looks() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
-        let looking: Vec<_> =
-            busiest.shards.iter().map(|shard| shard.lock().expect("ours")).collect();
+        let looking: Vec<_> = busiest.shards.iter().map(|shard| shard.lock()).collect();
         busiest.note(tenant(1), MS, begun);
         drop(looking);
         assert_eq!(busiest.report(1, begun).tenants, []);

@@ -5,12 +5,13 @@
 //! processor away several times (`sched_yield`), and on a machine whose processors are all busy
 //! that is a time slice of 4 ms each. A condition variable sleeps at once and is woken at once.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::DispatchResult;
 use crate::base::spin::Spin;
+use crate::base::sync::{Lock, Signal};
 
 /// Threads that wait for an answer.
 static WAITERS: Spin = Spin::new();
@@ -20,8 +21,8 @@ static WAITERS: Spin = Spin::new();
 pub struct Slot {
     /// An answer has been put in, or none is waited for any more: then nobody need lock.
     is_over: AtomicBool,
-    state: Mutex<SlotState>,
-    over: Condvar,
+    state: Lock<SlotState>,
+    over: Signal,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ struct SlotState {
 impl Slot {
     /// Puts the answer in.
     pub(super) fn put(&self, answer: DispatchResult, is_subscribed: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.answer = Some(answer);
         state.is_unsubscribed = !is_subscribed;
         self.end(state);
@@ -43,7 +44,7 @@ impl Slot {
 
     /// Lets whoever waits wait no longer.
     pub fn give_up(&self) {
-        self.end(self.lock());
+        self.end(self.state.lock());
     }
 
     fn end(&self, state: MutexGuard<'_, SlotState>) {
@@ -63,31 +64,25 @@ impl Slot {
         // That of a template with little to do comes before a thread that sleeps would have been
         // woken.
         WAITERS.wait(|| self.is_over.load(Ordering::Acquire));
-        let mut state = self.lock();
-        while state.answer.is_none() && !self.is_over.load(Ordering::Acquire) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
+        let mut state = self.state.lock();
+        while state.answer.is_none()
+            && !self.is_over.load(Ordering::Acquire)
+            && Instant::now() < until
+        {
             state.sleeps = true;
-            state = self.over.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.over.wait(state, until);
         }
         state.answer.is_some()
     }
 
     /// Takes the answer out, if it is there; never blocks.
     pub fn take(&self) -> Option<DispatchResult> {
-        self.lock().answer.take()
+        self.state.lock().answer.take()
     }
 
     /// Whether the answer came with the word that the tenant is not subscribed to the event.
     pub fn is_unsubscribed(&self) -> bool {
-        self.lock().is_unsubscribed
-    }
-
-    // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, SlotState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().is_unsubscribed
     }
 }
 

@@ -9,12 +9,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::base::sync::Lock;
 use crate::base::thread::panic_message;
 use crate::master::config::LogFormat;
 use crate::wire::data::Timestamp;
@@ -61,7 +61,7 @@ fn start(level: LevelFilter, form: LogForm) {
     // What a panic says may quote a tenant's text, and is several lines.
     std::panic::set_hook(Box::new(log_panic));
     // If there is a logger already, it stays.
-    let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Mutex::new(None) }));
+    let _ = log::set_boxed_logger(Box::new(Steady { inner: form, failed_at: Lock::new(None) }));
     log::set_max_level(level);
 }
 
@@ -197,16 +197,16 @@ trait Sink: Send + Sync {
 /// the thread that logs: the supervisor, a link, the one that stops the master.
 struct Steady<S> {
     inner: S,
-    failed_at: Mutex<Option<Instant>>,
+    failed_at: Lock<Option<Instant>>,
 }
 
 impl<S> Steady<S> {
     fn failed_at(&self) -> Option<Instant> {
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.failed_at.lock()
     }
 
     fn set_failed_at(&self, at: Option<Instant>) {
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        *self.failed_at.lock() = at;
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
 
     /// Notes for each line whether it begins anew.
     #[derive(Default)]
-    struct Well(Mutex<Vec<bool>>);
+    struct Well(Lock<Vec<bool>>);
 
     impl Sink for Well {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -270,7 +270,7 @@ mod tests {
         }
 
         fn write(&self, _: &Record<'_>, begins_anew: bool) -> bool {
-            self.0.lock().expect("no panic under it").push(begins_anew);
+            self.0.lock().push(begins_anew);
             true
         }
     }
@@ -279,7 +279,7 @@ mod tests {
     fn a_log_that_cannot_be_written_is_not_tried_each_line() {
         for is_quiet in [false, true] {
             let inner = Broken { lines: AtomicU32::new(0), is_quiet };
-            let logger = Steady { inner, failed_at: Mutex::new(None) };
+            let logger = Steady { inner, failed_at: Lock::new(None) };
             let record = Record::builder().args(format_args!("a line")).build();
             for _ in 0..100 {
                 logger.log(&record);
@@ -293,7 +293,7 @@ mod tests {
 
     /// What it writes logs in its turn, as the hook of a panic does.
     static INNER: Steady<Echo> =
-        Steady { inner: Echo(AtomicU32::new(0)), failed_at: Mutex::new(None) };
+        Steady { inner: Echo(AtomicU32::new(0)), failed_at: Lock::new(None) };
 
     struct Echo(AtomicU32);
 
@@ -334,10 +334,10 @@ mod tests {
     fn only_the_first_line_after_a_failure_begins_anew() {
         let logger = Steady {
             inner: Well::default(),
-            failed_at: Mutex::new(Instant::now().checked_sub(PAUSE)),
+            failed_at: Lock::new(Instant::now().checked_sub(PAUSE)),
         };
         let record = Record::builder().args(format_args!("a line")).build();
         (0..3).for_each(|_| logger.log(&record));
-        assert_eq!(*logger.inner.0.lock().expect("no panic under it"), [true, false, false]);
+        assert_eq!(*logger.inner.0.lock(), [true, false, false]);
     }
 }

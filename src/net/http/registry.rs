@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread::OwnedThread;
 use crate::net::stream::Stream;
 
@@ -119,8 +120,8 @@ struct Table {
 
 /// The connections of one server.
 pub(super) struct Registry {
-    table: Mutex<Table>,
-    changed: Condvar,
+    table: Lock<Table>,
+    changed: Signal,
     stopping: AtomicBool,
     started: Instant,
     max: usize,
@@ -138,8 +139,8 @@ pub(super) enum NotAdmitted {
 impl Registry {
     pub(super) fn new(max: usize, stalled_after: Duration) -> Self {
         Self {
-            table: Mutex::default(),
-            changed: Condvar::new(),
+            table: Lock::default(),
+            changed: Signal::new(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             max,
@@ -154,13 +155,13 @@ impl Registry {
     }
 
     pub(super) fn open(&self) -> usize {
-        self.lock().entries.len()
+        self.table.lock().entries.len()
     }
 
     /// Connections that wait for their peer.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        let table = self.lock();
+        let table = self.table.lock();
         table.entries.values().filter(|entry| entry.slot.look().0 == Doing::Waiting).count()
     }
 
@@ -179,7 +180,7 @@ impl Registry {
     ) -> Result<bool, NotAdmitted> {
         self.join_ended(ENDED_KEPT);
         let mut displaced = false;
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         let deadline = Instant::now() + ROOM_TIMEOUT;
         while table.entries.len() >= self.max {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -195,9 +196,8 @@ impl Registry {
             if patience.is_zero() {
                 return Err(NotAdmitted::Full);
             }
-            let is_full = |table: &mut Table| table.entries.len() >= self.max;
-            let waited = self.changed.wait_timeout_while(table, patience, is_full);
-            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let has_room = |table: &mut Table| table.entries.len() < self.max;
+            table = self.changed.wait_until(table, Instant::now() + patience, has_room);
         }
         let id = table.next_id;
         table.next_id += 1;
@@ -210,7 +210,7 @@ impl Registry {
 
     /// A connection's thread is at its end.
     pub(super) fn leave(&self, id: u64) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         if let Some(entry) = table.entries.remove(&id) {
             table.ended.push(entry.thread);
         }
@@ -220,7 +220,7 @@ impl Registry {
 
     /// A connection's socket gets another owner; its place is taken until its thread leaves.
     pub(super) fn hand_over(&self, id: u64) {
-        if let Some(entry) = self.lock().entries.get_mut(&id) {
+        if let Some(entry) = self.table.lock().entries.get_mut(&id) {
             entry.stream = None;
         }
     }
@@ -228,19 +228,19 @@ impl Registry {
     /// Ends one connection if any may be, and waits until it has left, or for `time` (or the stop):
     /// for when descriptors ran out. True if one was ended.
     pub(super) fn displace_or_pause(&self, time: Duration) -> bool {
-        let table = self.lock();
+        let table = self.table.lock();
         let before = table.entries.len();
         let displaced = self.displace_in(&table);
-        let goes_on =
-            |table: &mut Table| !(self.is_stopping() || displaced && table.entries.len() < before);
-        drop(self.changed.wait_timeout_while(table, time, goes_on));
+        let is_over =
+            |table: &mut Table| self.is_stopping() || displaced && table.entries.len() < before;
+        drop(self.changed.wait_until(table, Instant::now() + time, is_over));
         displaced
     }
 
     /// Ends every connection that waits for its peer, and lets no other begin a further request.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        for entry in self.lock().entries.values() {
+        for entry in self.table.lock().entries.values() {
             let state = entry.slot.look();
             if matches!(state.0, Doing::Arrived | Doing::Waiting) && entry.slot.displace(state) {
                 entry.shut_down(Shutdown::Read);
@@ -251,20 +251,18 @@ impl Registry {
 
     /// Ends every socket; handlers that run are not ended by this.
     pub(super) fn shut_down_all(&self) {
-        self.lock().entries.values().for_each(|entry| entry.shut_down(Shutdown::Both));
+        self.table.lock().entries.values().for_each(|entry| entry.shut_down(Shutdown::Both));
     }
 
     /// Waits until every connection has left; false at the deadline.
     pub(super) fn wait_empty(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let waited =
-            self.changed.wait_timeout_while(self.lock(), left, |table| !table.entries.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.entries.is_empty()
+        let is_empty = |table: &mut Table| table.entries.is_empty();
+        self.changed.wait_until(self.table.lock(), deadline, is_empty).entries.is_empty()
     }
 
     /// Joins the threads that have left, but for the last `kept`: each is at its very end.
     pub(super) fn join_ended(&self, kept: usize) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         if table.ended.len() <= 2 * kept {
             return;
         }
@@ -302,11 +300,6 @@ impl Registry {
                 return true;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // No code that runs under this lock leaves the table half changed.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,6 +22,7 @@ use super::registry::{NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
 use crate::base::limits;
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::net::stream::{Listener, Peer, Stream};
 
@@ -148,7 +149,7 @@ pub struct HttpServer {
     shared: Arc<HttpShared>,
     name: String,
     local_addr: SocketAddr,
-    acceptors: Mutex<Vec<OwnedThread>>,
+    acceptors: Lock<Vec<OwnedThread>>,
     /// Closed, it wakes the acceptors, which have the other end.
     wake: UnixStream,
     woken: Arc<UnixStream>,
@@ -179,7 +180,7 @@ impl HttpServer {
         let (wake, woken) = UnixStream::pair()?;
         let (name, woken) = (name.chars().take(6).collect(), Arc::new(woken));
         let server =
-            HttpServer { shared, name, local_addr, acceptors: Mutex::default(), wake, woken };
+            HttpServer { shared, name, local_addr, acceptors: Lock::default(), wake, woken };
         server.listen(Listener::Tcp(listener), "accept")?;
         Ok(server)
     }
@@ -206,7 +207,7 @@ impl HttpServer {
             warned: None,
         };
         let thread = thread::spawn(format!("{}-{suffix}", self.name), move || acceptor.run())?;
-        self.lock_acceptors().push(thread);
+        self.acceptors.lock().push(thread);
         Ok(())
     }
 
@@ -264,14 +265,9 @@ impl HttpServer {
     fn stop_acceptors(&self) {
         // It cannot fail but for being done already.
         let _ = self.wake.shutdown(Shutdown::Both);
-        for thread in self.lock_acceptors().drain(..) {
+        for thread in self.acceptors.lock().drain(..) {
             thread.join();
         }
-    }
-
-    fn lock_acceptors(&self) -> MutexGuard<'_, Vec<OwnedThread>> {
-        // It is pushed to and drained, so poison means nothing.
-        self.acceptors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -32,10 +32,11 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
+use crate::base::sync::Lock;
 use crate::base::thread::OwnedThread;
 use crate::net::stream::{Peer, Stream};
 use crate::wire::data::TenantId;
@@ -206,10 +207,10 @@ struct LinkShared {
     name: String,
     peer: Peer,
     queue: OutQueue,
-    outlet: Mutex<Outlet>,
+    outlet: Lock<Outlet>,
     /// For `shutdown(Both)`, which frees a blocked reader and a blocked writer at once.
     socket: Arc<Stream>,
-    cause: Mutex<Option<CloseCause>>,
+    cause: Lock<Option<CloseCause>>,
     limits: LinkLimits,
     epoch: Instant,
     received_bytes: AtomicU64,
@@ -274,7 +275,7 @@ impl LinkSender {
     /// The writing half, for whoever's turn it is: so nobody waits here.
     fn outlet(&self) -> MutexGuard<'_, Outlet> {
         // What panics half way has ended the link.
-        self.shared.outlet.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.shared.outlet.lock()
     }
 
     /// By when a batch that begins to leave now must have left.
@@ -362,7 +363,7 @@ impl LinkSender {
 
     /// Why the link ended, once it has.
     pub fn cause(&self) -> Option<CloseCause> {
-        self.shared.cause.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.shared.cause.lock().clone()
     }
 
     /// When the last byte came in.
@@ -388,7 +389,7 @@ impl LinkSender {
 
     /// Keeps the first cause and returns it.
     fn note_cause(&self, cause: CloseCause) -> CloseCause {
-        let mut first = self.shared.cause.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut first = self.shared.cause.lock();
         first.get_or_insert(cause).clone()
     }
 
@@ -421,9 +422,9 @@ fn start(
             name: name.to_owned(),
             peer: socket.peer()?,
             queue: OutQueue::new(upgraded.role, limits.queue_messages, limits.queue_bytes),
-            outlet: Mutex::new(outlet),
+            outlet: Lock::new(outlet),
             socket,
-            cause: Mutex::new(None),
+            cause: Lock::new(None),
             limits: limits.clone(),
             epoch: Instant::now(),
             received_bytes: AtomicU64::new(0),

@@ -4,15 +4,15 @@
 //! first cause sticks.
 
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard};
 
 use super::CloseCause;
+use crate::base::sync::Lock;
 use crate::wire::data::IdMap;
 
 /// Waiting requests by id. `T` is what waits: usually where the answer goes.
 #[derive(Debug)]
 pub struct Pending<T> {
-    state: Mutex<PendingState<T>>,
+    state: Lock<PendingState<T>>,
     max: usize,
 }
 
@@ -42,7 +42,7 @@ impl<T> Pending<T> {
     /// Room for `max` requests.
     pub fn new(max: usize) -> Self {
         Self {
-            state: Mutex::new(PendingState {
+            state: Lock::new(PendingState {
                 waiting: IdMap::default(),
                 closed: None,
                 sealed: false,
@@ -58,7 +58,7 @@ impl<T> Pending<T> {
 
     /// As [`Pending::register`], with another bound on how many wait.
     pub fn register_within(&self, max: usize, id: u64, waiter: T) -> Registered<T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(cause) = &state.closed {
             return Registered::Closed(waiter, cause.clone());
         }
@@ -80,13 +80,13 @@ impl<T> Pending<T> {
     /// Removes a request: its answer came, or nobody wants it any more. `None`: unknown, so the
     /// answer is too late.
     pub fn take(&self, id: u64) -> Option<T> {
-        self.lock().waiting.remove(&id)
+        self.state.lock().waiting.remove(&id)
     }
 
     /// Ends it: no request is taken any more, and all that wait are handed over with the first
     /// cause given.
     pub fn close(&self, cause: CloseCause) -> (Vec<T>, CloseCause) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let cause = state.closed.get_or_insert(cause).clone();
         (state.waiting.drain().map(|(_, waiter)| waiter).collect(), cause)
     }
@@ -94,18 +94,18 @@ impl<T> Pending<T> {
     /// Takes no more requests; those that wait go on waiting. Once none waits after this, nothing
     /// is under way.
     pub fn seal(&self) {
-        self.lock().sealed = true;
+        self.state.lock().sealed = true;
     }
 
     /// Whether it takes requests.
     pub fn is_open(&self) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         state.closed.is_none() && !state.sealed
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.lock().waiting.len()
+        self.state.lock().waiting.len()
     }
 
     /// Whether none waits.
@@ -115,21 +115,16 @@ impl<T> Pending<T> {
 
     /// Changes what waits under this id, if something does.
     pub fn change(&self, id: u64, change: impl FnOnce(&mut T)) {
-        if let Some(waiter) = self.lock().waiting.get_mut(&id) {
+        if let Some(waiter) = self.state.lock().waiting.get_mut(&id) {
             change(waiter);
         }
     }
 
     /// Looks at all that wait, such as for what was in flight when a worker died.
     pub fn for_each(&self, mut look: impl FnMut(u64, &T)) {
-        for (id, waiter) in &self.lock().waiting {
+        for (id, waiter) in &self.state.lock().waiting {
             look(*id, waiter);
         }
-    }
-
-    // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, PendingState<T>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

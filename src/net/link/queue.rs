@@ -17,12 +17,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use tungstenite::protocol::Role;
 
 use super::frames::{self, FrameKind, Key, Keys};
+use crate::base::sync::{Lock, Signal};
 use crate::wire::data::{Shares, TenantId};
 
 /// A payload up to here is small: it is copied into a buffer that it shares with others. A larger
@@ -98,8 +99,8 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 pub(super) struct OutQueue {
-    state: Mutex<QueueState>,
-    changed: Condvar,
+    state: Lock<QueueState>,
+    changed: Signal,
     max_messages: usize,
     max_bytes: usize,
     /// Tenants' messages are answers, of which small ones leave before large ones.
@@ -165,7 +166,7 @@ impl CallersTurn<'_> {
 
 impl Drop for CallersTurn<'_> {
     fn drop(&mut self) {
-        let mut state = self.queue.lock();
+        let mut state = self.queue.state.lock();
         state.turn = WriteTurn::Nobody;
         state.is_unflushed |= self.leaves_some;
         if state.writer_wants_turn || (state.writer_waits && state.has_work()) {
@@ -204,13 +205,7 @@ impl OutQueue {
             is_unflushed: false,
         };
         let is_worker = role == Role::Client;
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            max_messages,
-            max_bytes,
-            is_worker,
-        }
+        Self { state: Lock::new(state), changed: Signal::new(), max_messages, max_bytes, is_worker }
     }
 
     /// Queues a message, this tenant's or nobody's, or a ping.
@@ -221,7 +216,7 @@ impl OutQueue {
         mut payload: Vec<u8>,
     ) -> Result<(), SendError> {
         let bytes = payload.len();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         self.has_room(&state, owner, bytes)?;
         let key = state.keys.next();
         if bytes > JOINED_BYTES {
@@ -229,7 +224,7 @@ impl OutQueue {
                 // Not under the lock: of a message of the largest size it is milliseconds of work.
                 drop(state);
                 frames::mask(&mut payload, key);
-                state = self.lock();
+                state = self.state.lock();
                 self.has_room(&state, owner, bytes)?;
             }
             if let Some(tenant) = owner.filter(|_| self.is_worker) {
@@ -253,7 +248,7 @@ impl OutQueue {
 
     /// Queues frames of the protocol's own; not those that find no room.
     pub(super) fn push_replies(&self, replies: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.end == QueueEnd::Open && state.replies.len() + replies.len() <= REPLIES_BYTES {
             state.replies.extend_from_slice(replies);
             self.wake_writer(state);
@@ -295,7 +290,7 @@ impl OutQueue {
     /// # Errors
     /// The link has ended.
     pub(super) fn callers_turn(&self) -> Result<Option<CallersTurn<'_>>, SendError> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.end != QueueEnd::Open {
             return Err(SendError::Closed);
         }
@@ -310,7 +305,7 @@ impl OutQueue {
 
     /// A key for a frame that does not pass through the queue.
     pub(super) fn next_key(&self) -> Option<Key> {
-        self.lock().keys.next()
+        self.state.lock().keys.next()
     }
 
     /// Ends the queue with a close frame, unless it has ended.
@@ -325,19 +320,19 @@ impl OutQueue {
 
     /// Lets the writer run its pulse at once.
     pub(super) fn beat_now(&self) {
-        self.lock().beat_now = true;
+        self.state.lock().beat_now = true;
         self.changed.notify_one();
     }
 
     /// The reader will read no more: ends the queue, unless it has ended, and frees a writer that
     /// waits for this.
     pub(super) fn reader_done(&self) {
-        self.lock().reader_done = true;
+        self.state.lock().reader_done = true;
         self.end(QueueEnd::Finishing);
     }
 
     fn end(&self, end: QueueEnd) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.end == QueueEnd::Open || end == QueueEnd::Aborted {
             state.end = end;
         }
@@ -346,11 +341,11 @@ impl OutQueue {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().end != QueueEnd::Open
+        self.state.lock().end != QueueEnd::Open
     }
 
     pub(super) fn len(&self) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.waiting, state.bytes.total().bytes)
     }
 
@@ -361,7 +356,7 @@ impl OutQueue {
     /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does
     /// not block.
     pub(super) fn take(&self, until: Instant, batch: &mut Batch) -> Taken {
-        let mut state = self.wait_for_turn(self.lock());
+        let mut state = self.wait_for_turn(self.state.lock());
         if state.spare.capacity() == 0 {
             state.spare = std::mem::take(&mut batch.spare);
         }
@@ -391,7 +386,7 @@ impl OutQueue {
             }
             state.turn = WriteTurn::Nobody;
             state.writer_waits = true;
-            state = self.wait(state, until);
+            state = self.changed.wait(state, until);
             state.writer_waits = false;
             state = self.wait_for_turn(state);
         }
@@ -403,9 +398,7 @@ impl OutQueue {
         mut state: MutexGuard<'a, QueueState>,
     ) -> MutexGuard<'a, QueueState> {
         state.writer_wants_turn = true;
-        while state.turn == WriteTurn::Caller {
-            state = self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
+        state = self.changed.wait_until(state, None, |state| state.turn != WriteTurn::Caller);
         state.writer_wants_turn = false;
         state.turn = WriteTurn::Writer;
         state
@@ -414,25 +407,9 @@ impl OutQueue {
     /// # Blocks
     /// Until the reader has ended, the link is aborted, or `until`.
     pub(super) fn wait_for_reader(&self, until: Instant) {
-        let mut state = self.lock();
-        while !state.reader_done && state.end != QueueEnd::Aborted && Instant::now() < until {
-            state = self.wait(state, until);
-        }
-    }
-
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, QueueState>,
-        until: Instant,
-    ) -> MutexGuard<'a, QueueState> {
-        let left = until.saturating_duration_since(Instant::now());
-        self.changed.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0
-    }
-
-    // A panic while the lock was held cannot leave the queue half changed, so poison means nothing
-    // here.
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        drop(self.changed.wait_until(self.state.lock(), until, |state| {
+            state.reader_done || state.end == QueueEnd::Aborted
+        }));
     }
 }
 

@@ -10,13 +10,14 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ctutils::CtEq;
 use log::LevelFilter;
 
 use crate::base::random;
+use crate::base::sync::Lock;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::{
     Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
@@ -89,7 +90,7 @@ pub struct MesophyllServer {
     shared: Arc<ServerShared>,
     // Before the socket: who listens goes first.
     http: HttpServer,
-    local_socket: Mutex<Option<LocalSocket>>,
+    local_socket: Lock<Option<LocalSocket>>,
 }
 
 struct ServerShared {
@@ -99,10 +100,10 @@ struct ServerShared {
     ledgers: BTreeMap<usize, Arc<Ledger>>,
     db: Arc<DbState>,
     db_figures: DbFigures,
-    state: Mutex<ServerState>,
+    state: Lock<ServerState>,
     /// How much workers log, once somebody has changed it. Locked before `state`, and while it is
     /// told: of two changes at once every worker hears the same one last.
-    log_level: Mutex<Option<LevelFilter>>,
+    log_level: Lock<Option<LevelFilter>>,
     stopping: AtomicBool,
 }
 
@@ -155,8 +156,8 @@ impl MesophyllServer {
             tokens,
             db,
             db_figures: DbFigures::default(),
-            state: Mutex::default(),
-            log_level: Mutex::default(),
+            state: Lock::default(),
+            log_level: Lock::default(),
             stopping: AtomicBool::new(false),
         });
         let pushes = Arc::downgrade(&shared);
@@ -174,7 +175,7 @@ impl MesophyllServer {
         let handler = Arc::new(Routes { shared: shared.clone() });
         let http =
             HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
-        Ok(Self { shared, http, local_socket: Mutex::new(None) })
+        Ok(Self { shared, http, local_socket: Lock::new(None) })
     }
 
     /// The address that workers connect to.
@@ -189,18 +190,13 @@ impl MesophyllServer {
     /// # Errors
     /// The directory for temporary files is not usable for it. The port is, as before.
     pub fn listen_locally(&self) -> io::Result<String> {
-        let mut current = self.lock_local_socket();
+        let mut current = self.local_socket.lock();
         if let Some(socket) = &*current {
             return Ok(socket.address());
         }
         let (listener, socket) = LocalSocket::bind(&std::env::temp_dir())?;
         self.http.listen_unix(listener)?;
         Ok(current.insert(socket).address())
-    }
-
-    fn lock_local_socket(&self) -> MutexGuard<'_, Option<LocalSocket>> {
-        // It is replaced whole, so poison means nothing.
-        self.local_socket.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The secret of a worker.
@@ -210,7 +206,7 @@ impl MesophyllServer {
 
     /// What there is to see of each worker's links, in order of their ids.
     pub fn links(&self) -> Vec<LinkReport> {
-        let connections = self.shared.lock().connections.clone();
+        let connections = self.shared.state.lock().connections.clone();
         let report = |(id, ledger): (&usize, &Arc<Ledger>)| LinkReport {
             worker_id: *id,
             ledger: ledger.clone(),
@@ -231,16 +227,16 @@ impl MesophyllServer {
 
     /// The current connection of a worker.
     pub fn get_connection(&self, worker_id: usize) -> Option<MesophyllServerConn> {
-        self.shared.lock().connections.get(&worker_id).cloned()
+        self.shared.state.lock().connections.get(&worker_id).cloned()
     }
 
     /// Changes how much is logged, in this process and in every worker, those included that connect
     /// later.
     pub fn set_log_level(&self, level: LevelFilter) {
-        let mut current = self.shared.lock_log_level();
+        let mut current = self.shared.log_level.lock();
         *current = Some(level);
         log::set_max_level(level);
-        let connections: Vec<_> = self.shared.lock().connections.values().cloned().collect();
+        let connections: Vec<_> = self.shared.state.lock().connections.values().cloned().collect();
         connections.iter().for_each(|conn| conn.set_log_level(level));
     }
 
@@ -248,7 +244,7 @@ impl MesophyllServer {
     /// there is.
     pub fn observe(&self, worker_id: usize, observer: &Arc<dyn LinkObserver>) {
         let current = {
-            let mut state = self.shared.lock();
+            let mut state = self.shared.state.lock();
             state.observers.insert(worker_id, Arc::downgrade(observer));
             state.connections.get(&worker_id).cloned()
         };
@@ -267,7 +263,7 @@ impl MesophyllServer {
     pub fn shutdown(&self, deadline: Instant) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let (connections, links) = {
-            let mut state = self.shared.lock();
+            let mut state = self.shared.state.lock();
             let connections: Vec<_> = state.connections.values().cloned().collect();
             (connections, std::mem::take(&mut state.links))
         };
@@ -276,7 +272,7 @@ impl MesophyllServer {
         }
         self.http.shutdown(deadline);
         // Nobody listens there any more.
-        drop(self.lock_local_socket().take());
+        drop(self.local_socket.lock().take());
         for link in links {
             link.join_until(deadline);
         }
@@ -290,18 +286,9 @@ impl fmt::Debug for MesophyllServer {
 }
 
 impl ServerShared {
-    // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, ServerState> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn lock_log_level(&self) -> MutexGuard<'_, Option<LevelFilter>> {
-        self.log_level.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// The connection of the worker that runs a tenant.
     fn connection_of(&self, tenant: TenantId) -> Option<MesophyllServerConn> {
-        self.lock().connections.get(&worker_for(tenant, self.config.workers)).cloned()
+        self.state.lock().connections.get(&worker_for(tenant, self.config.workers)).cloned()
     }
 
     /// Checks a request's worker id and token, in the protocol's order.
@@ -381,7 +368,7 @@ impl ServerShared {
         // The queue of a new link is empty.
         let _ = link.send(ServerMessage::Hello { heartbeat_interval_ms }.encode());
         let (conn, older, observer) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             // Counted under the lock: of two that connect at once, the one that stays must be the
             // one with the higher number, or its owner would take it for the one that was replaced.
             state.generations += 1;
@@ -408,7 +395,7 @@ impl ServerShared {
         }
         // After the connection was entered: a change that came before this is read here, one that
         // comes later finds it.
-        if let Some(level) = *self.lock_log_level() {
+        if let Some(level) = *self.log_level.lock() {
             conn.set_log_level(level);
         }
         let shared = self.clone();
@@ -421,7 +408,7 @@ impl ServerShared {
     /// Keeps a link to be joined, and joins those that have ended.
     fn keep(&self, link: Link) {
         let ended: Vec<Link> = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let (ended, running) =
                 std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
             state.links = running;
@@ -432,7 +419,7 @@ impl ServerShared {
         // A shutdown may have passed between the check in `upgrade` and here.
         if self.stopping.load(Ordering::SeqCst) {
             // Taken out first: a link that ends takes the lock, and dropping one waits for its end.
-            let links = std::mem::take(&mut self.lock().links);
+            let links = std::mem::take(&mut self.state.lock().links);
             for link in links {
                 link.sender().abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
             }
@@ -441,7 +428,7 @@ impl ServerShared {
 
     /// Invariant: the end of an older connection never removes a newer one.
     fn forget(&self, conn: &MesophyllServerConn) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.connections.get(&conn.id()).is_some_and(|current| current.same_as(conn)) {
             state.connections.remove(&conn.id());
         }

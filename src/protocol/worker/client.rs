@@ -7,14 +7,15 @@
 
 use std::fmt;
 use std::net::{Shutdown, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits;
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, DispatchResult, Job, Request, RequestId};
@@ -116,16 +117,16 @@ pub struct MesophyllClient {
 
 #[derive(Debug)]
 struct ClientControl {
-    stop_tx: Mutex<Option<Sender<()>>>,
-    link: Mutex<Option<LinkSender>>,
+    stop_tx: Lock<Option<Sender<()>>>,
+    link: Lock<Option<LinkSender>>,
     /// Of the handshake that is under way: a master that accepts and then says nothing must not
     /// hold up a stop.
-    handshake: Mutex<Option<Stream>>,
+    handshake: Lock<Option<Stream>>,
 }
 
 impl ClientControl {
     fn end_handshake(&self) {
-        if let Some(socket) = lock(&self.handshake).as_ref() {
+        if let Some(socket) = self.handshake.lock().as_ref() {
             // Fails only when the connection has gone already.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -141,9 +142,9 @@ impl MesophyllClient {
         let (stop_tx, stop_rx) = bounded(0);
         let (ended_tx, ended_rx) = bounded(1);
         let control = Arc::new(ClientControl {
-            stop_tx: Mutex::new(Some(stop_tx)),
-            link: Mutex::new(None),
-            handshake: Mutex::new(None),
+            stop_tx: Lock::new(Some(stop_tx)),
+            link: Lock::new(None),
+            handshake: Lock::new(None),
         });
         let run = ClientRun {
             config,
@@ -173,23 +174,18 @@ impl MesophyllClient {
     /// Two seconds at most while a link says goodbye, or until a master accepts that is just being
     /// connected to.
     pub fn stop(self) -> Option<ClientEnd> {
-        drop(lock(&self.control.stop_tx).take());
+        drop(self.control.stop_tx.lock().take());
         self.control.end_handshake();
-        if let Some(link) = lock(&self.control.link).as_ref() {
+        if let Some(link) = self.control.link.lock().as_ref() {
             link.close(close_code::GOING_AWAY);
         }
         if !self.thread.wait_until(Instant::now() + STOP_GRACE)
-            && let Some(link) = lock(&self.control.link).as_ref()
+            && let Some(link) = self.control.link.lock().as_ref()
         {
             link.abort(CloseCause::ClosedByUs(close_code::GOING_AWAY));
         }
         self.thread.join()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is locked here is replaced whole, so poison means nothing.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 struct ClientRun {
@@ -226,7 +222,7 @@ impl ClientRun {
     fn connect(&self) -> Result<(Link, Arc<MasterSession>), ConnectError> {
         let config = &self.config;
         let (socket, host, deadline) = open(&config.master)?;
-        *lock(&self.control.handshake) = Some(socket.try_clone()?);
+        *self.control.handshake.lock() = Some(socket.try_clone()?);
         // A stop that came before the line above found no socket.
         if self.is_stopped() {
             self.control.end_handshake();
@@ -257,14 +253,14 @@ impl ClientRun {
             &config.link_limits,
             serve,
         );
-        *lock(&self.control.handshake) = None;
+        *self.control.handshake.lock() = None;
         Ok((link?, session))
     }
 
     /// Announces the worker and waits for the link to end; `Some`: for good.
     fn serve(&mut self, link: Link, session: &MasterSession) -> Option<ClientEnd> {
         let sender = link.sender().clone();
-        *lock(&self.control.link) = Some(sender.clone());
+        *self.control.link.lock() = Some(sender.clone());
         // A stop that came before the line above found no link to close.
         if self.is_stopped() {
             sender.close(close_code::GOING_AWAY);
@@ -272,7 +268,7 @@ impl ClientRun {
         let began = Instant::now();
         let is_announced = self.announce(&sender, session);
         link.join();
-        *lock(&self.control.link) = None;
+        *self.control.link.lock() = None;
         let cause = sender.cause();
         if is_announced {
             self.backoff.after_link(cause.as_ref(), began.elapsed());
@@ -379,7 +375,7 @@ impl MasterSession {
 }
 
 /// Jobs of one link that have not been answered: whose they are, to route a cancellation.
-type TenantsInFlight = Arc<Mutex<IdMap<u64, TenantId>>>;
+type TenantsInFlight = Arc<Lock<IdMap<u64, TenantId>>>;
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
@@ -419,7 +415,7 @@ impl ClientHandler {
                 self.submit(link, id, request_id, Job::DropTenant)
             }
             ServerMessage::CancelDispatch { req_id: request_id } => {
-                let tenant = lock(&self.in_flight).get(&request_id).copied();
+                let tenant = self.in_flight.lock().get(&request_id).copied();
                 if let Some(tenant) = tenant {
                     self.worker.cancel(tenant, RequestId(request_id));
                 }
@@ -440,7 +436,7 @@ impl ClientHandler {
     }
 
     fn submit(&self, link: &LinkSender, tenant: TenantId, request_id: u64, job: Job) {
-        lock(&self.in_flight).insert(request_id, tenant);
+        self.in_flight.lock().insert(request_id, tenant);
         let link = link.clone();
         let in_flight = self.in_flight.clone();
         let is_told = self.session.has_said_hello.load(Ordering::Relaxed);
@@ -452,7 +448,7 @@ impl ClientHandler {
                     .send_for(tenant, ClientMessage::NotSubscribed { req_id: request_id }.encode());
             }
             let is_alone = {
-                let mut in_flight = lock(&in_flight);
+                let mut in_flight = in_flight.lock();
                 in_flight.remove(&request_id);
                 in_flight.is_empty()
             };

@@ -9,7 +9,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
@@ -25,6 +25,7 @@ use super::db_buffers::DbBuffers;
 use crate::base::limits::{
     DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
 };
+use crate::base::sync::Lock;
 use crate::net::stream::{Stream, unix_path};
 
 /// Where the master is.
@@ -38,7 +39,7 @@ pub(super) struct MasterAddress {
     is_unix: bool,
     numeric: Option<SocketAddr>,
     by_name: DefaultResolver,
-    found: Mutex<Option<(Instant, ResolvedSocketAddrs)>>,
+    found: Lock<Option<(Instant, ResolvedSocketAddrs)>>,
 }
 
 impl MasterAddress {
@@ -49,12 +50,12 @@ impl MasterAddress {
             is_unix,
             numeric: master.parse().ok(),
             by_name: DefaultResolver::default(),
-            found: Mutex::new(None),
+            found: Lock::new(None),
         }
     }
 
     fn found_lately(&self) -> Option<ResolvedSocketAddrs> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.found.lock();
         found
             .as_ref()
             .filter(|(at, _)| at.elapsed() < DB_ADDRESS_AGE)
@@ -81,8 +82,7 @@ impl Resolver for MasterAddress {
             return Ok(addresses);
         }
         let addresses = self.by_name.resolve(uri, config, timeout)?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), addresses.clone()));
+        *self.found.lock() = Some((Instant::now(), addresses.clone()));
         Ok(addresses)
     }
 }

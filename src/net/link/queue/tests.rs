@@ -206,7 +206,7 @@ fn a_writer_whose_pulse_is_due_goes_before_callers() {
     let writers_queue = queue.clone();
     let writer = crate::base::thread::spawn("writer", move || take(&writers_queue, Instant::now()))
         .expect("spawn");
-    while !queue.lock().writer_wants_turn {
+    while !queue.state.lock().writer_wants_turn {
         std::thread::yield_now();
     }
     drop(turn);
@@ -224,7 +224,7 @@ fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
         taken_tx.send(take(&writers_queue, soon())).expect("the test listens");
     })
     .expect("spawn");
-    while !queue.lock().writer_wants_turn {
+    while !queue.state.lock().writer_wants_turn {
         std::thread::yield_now();
     }
     push(&queue, 1).expect("room");
