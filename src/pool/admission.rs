@@ -103,11 +103,11 @@ impl WorkerLike for AdmittingPool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::super::observe::traffic::Outcome;
     use super::*;
+    use crate::base::sync::Lock;
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;
     use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData};
@@ -116,13 +116,13 @@ mod tests {
     /// database to do so.
     #[derive(Default)]
     struct Noting {
-        seen: Mutex<Vec<(TenantId, JobKind)>>,
+        seen: Lock<Vec<(TenantId, JobKind)>>,
         bans_in: Option<Arc<DbState>>,
     }
 
     impl Noting {
         fn take(&self) -> Vec<(TenantId, JobKind)> {
-            std::mem::take(&mut *self.seen.lock().expect("not poisoned"))
+            std::mem::take(&mut *self.seen.lock())
         }
     }
 
@@ -140,7 +140,7 @@ mod tests {
                 db.set_standing(request.tenant, Standing::Banned).expect("set");
             }
             let seen = (request.tenant, JobKind::of(&request));
-            self.seen.lock().expect("not poisoned").push(seen);
+            self.seen.lock().push(seen);
             request.answer.send(Ok(EncodedValue::null()));
             Ok(())
         }

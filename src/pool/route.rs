@@ -6,11 +6,11 @@
 //! counts as in flight until it is answered.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::limits;
+use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
 use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::MesophyllServerConn;
@@ -31,7 +31,7 @@ impl DispatchTarget for MesophyllServerConn {
 
 /// The route of one worker.
 pub(super) struct Router<T> {
-    state: Mutex<RouterState<T>>,
+    state: Lock<RouterState<T>>,
 }
 
 struct RouterState<T> {
@@ -58,7 +58,7 @@ impl<T: DispatchTarget> Router<T> {
             waiting: VecDeque::new(),
             shares: Shares::default(),
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Lock::new(state) }
     }
 
     /// Sends a dispatch, or lets it wait.
@@ -67,7 +67,7 @@ impl<T: DispatchTarget> Router<T> {
     /// It can do neither; see [`Refused`].
     pub(super) fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         loop {
-            let conn = match &self.lock().route {
+            let conn = match &self.state.lock().route {
                 CurrentRoute::Link(conn) => Some(conn.clone()),
                 CurrentRoute::Queue => None,
                 CurrentRoute::Nobody(reason) => {
@@ -85,7 +85,7 @@ impl<T: DispatchTarget> Router<T> {
             if matches!(request.job, Job::DropTenant) {
                 self.end_dispatches(request.tenant);
             }
-            request = match self.lock().wait(request)? {
+            request = match self.state.lock().wait(request)? {
                 None => return Ok(()),
                 // A link came up since: what has waited is on it already, so this one may go
                 // directly.
@@ -97,7 +97,7 @@ impl<T: DispatchTarget> Router<T> {
     /// Gives up a job that waits here, or the link's if it has left.
     pub(super) fn cancel(&self, tenant: TenantId, request_id: RequestId) -> Cancelled {
         let (cancelled, conn) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let place = state.waiting.iter().position(|waiting| waiting.id == request_id);
             (place.and_then(|place| state.remove(place)), state.last_link.clone())
         };
@@ -117,7 +117,7 @@ impl<T: DispatchTarget> Router<T> {
         let refused = {
             // Under the lock, so that nothing new overtakes what has waited; handing over does not
             // block.
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let refused = state.hand_over(&conn);
             state.last_link = Some(conn.clone());
             state.route = CurrentRoute::Link(conn);
@@ -131,13 +131,13 @@ impl<T: DispatchTarget> Router<T> {
 
     /// Everything waits from now on.
     pub(super) fn to_queue(&self) {
-        self.lock().route = CurrentRoute::Queue;
+        self.state.lock().route = CurrentRoute::Queue;
     }
 
     /// Everything fails from now on, and what waits fails now.
     pub(super) fn to_nobody(&self, reason: &str) {
         let waiting = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.route = CurrentRoute::Nobody(reason.to_owned());
             state.shares.clear();
             std::mem::take(&mut state.waiting)
@@ -152,7 +152,7 @@ impl<T: DispatchTarget> Router<T> {
         for waiting in self.take(|waiting| waiting.deadline <= now) {
             waiting.answer.send(Err(no_worker_in_time()));
         }
-        self.lock().waiting.iter().map(|waiting| waiting.deadline).min()
+        self.state.lock().waiting.iter().map(|waiting| waiting.deadline).min()
     }
 
     /// Fails what waits of these tenants, which are not to run.
@@ -175,11 +175,11 @@ impl<T: DispatchTarget> Router<T> {
 
     /// How many wait here.
     pub(super) fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+        self.state.lock().waiting.len()
     }
 
     fn take(&self, which: impl Fn(&Request) -> bool) -> VecDeque<Request> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.waiting.iter().any(&which) {
             return VecDeque::new();
         }
@@ -190,11 +190,6 @@ impl<T: DispatchTarget> Router<T> {
             state.shares.remove(Some(waiting.tenant), weight(waiting));
         }
         taken
-    }
-
-    // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, RouterState<T>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -281,11 +276,11 @@ mod tests {
 
     /// Takes everything and notes it.
     #[derive(Clone, Default)]
-    struct Noting(Arc<Mutex<Vec<Request>>>);
+    struct Noting(Arc<Lock<Vec<Request>>>);
 
     impl Noting {
         fn ids(&self) -> Vec<u64> {
-            self.0.lock().expect("not poisoned").iter().map(|request| request.id.0).collect()
+            self.0.lock().iter().map(|request| request.id.0).collect()
         }
     }
 
@@ -299,7 +294,7 @@ mod tests {
         }
 
         fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
-            self.0.lock().expect("not poisoned").push(request);
+            self.0.lock().push(request);
             Ok(())
         }
 

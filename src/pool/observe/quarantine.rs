@@ -12,10 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::limits;
+use crate::base::sync::Lock;
 use crate::wire::data::TenantId;
 
 /// The rule by which deaths become a quarantine; pure.
@@ -86,7 +86,7 @@ pub struct Quarantined {
 /// The quarantined tenants of a master.
 #[derive(Debug)]
 pub struct Quarantine {
-    state: Mutex<QuarantineState>,
+    state: Lock<QuarantineState>,
     /// So that dispatches need no lock while nobody is quarantined.
     count: AtomicUsize,
 }
@@ -108,12 +108,13 @@ impl Quarantine {
     pub fn new(after: usize) -> Self {
         let blame = Blame { after, window: limits::QUARANTINE_WINDOW, deaths: HashMap::new() };
         let state = QuarantineState { blame, quarantined: BTreeMap::new() };
-        Self { state: Mutex::new(state), count: AtomicUsize::new(0) }
+        Self { state: Lock::new(state), count: AtomicUsize::new(0) }
     }
 
     /// Whether nothing of this tenant may run.
     pub fn holds(&self, tenant: TenantId) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.lock().quarantined.contains_key(&tenant)
+        self.count.load(Ordering::Acquire) > 0
+            && self.state.lock().quarantined.contains_key(&tenant)
     }
 
     /// Notes that a worker died, or hung, with these tenants' events in flight; returns who is
@@ -125,7 +126,7 @@ impl Quarantine {
         tenants: &BTreeSet<TenantId>,
         now: Instant,
     ) -> Vec<TenantId> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let culprits = state.blame.died(tenants, now);
         for tenant in &culprits {
             let reason = format!(
@@ -140,7 +141,7 @@ impl Quarantine {
 
     /// Lets a tenant run again; false if it was not quarantined.
     pub fn lift(&self, tenant: TenantId) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let was = state.quarantined.remove(&tenant).is_some();
         self.count.store(state.quarantined.len(), Ordering::Release);
         was
@@ -158,12 +159,12 @@ impl Quarantine {
 
     /// Who is quarantined, in order of their ids.
     pub fn list(&self) -> Vec<(TenantId, Quarantined)> {
-        self.lock().quarantined.iter().map(|(tenant, entry)| (*tenant, entry.clone())).collect()
-    }
-
-    // No code of others runs under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, QuarantineState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state
+            .lock()
+            .quarantined
+            .iter()
+            .map(|(tenant, entry)| (*tenant, entry.clone()))
+            .collect()
     }
 }
 
@@ -245,6 +246,6 @@ mod tests {
             let many = (0..70_000).map(|id| TenantId::Guild(10 + round * 70_000 + id));
             assert_eq!(died(&quarantine, many, 603 + round), []);
         }
-        assert_eq!(quarantine.lock().blame.deaths.len(), limits::SUSPECTS_MAX);
+        assert_eq!(quarantine.state.lock().blame.deaths.len(), limits::SUSPECTS_MAX);
     }
 }

@@ -11,11 +11,11 @@
 
 use std::fmt::{self, Write};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::limits::{RECENT_ERROR_MAX_CHARS, RECENT_ERRORS_MAX};
+use crate::base::sync::Lock;
 use crate::wire::data::TenantId;
 
 /// One error, as often as it came.
@@ -42,7 +42,7 @@ pub struct RecentError {
 /// The last errors of a pool.
 #[derive(Debug, Default)]
 pub struct RecentErrors {
-    kept: Mutex<Kept>,
+    kept: Lock<Kept>,
 }
 
 #[derive(Debug, Default)]
@@ -64,18 +64,13 @@ impl RecentErrors {
         error: &DispatchError,
         now: Instant,
     ) {
-        let mut kept = match self.kept.try_lock() {
-            Ok(kept) => kept,
-            // Entries are moved and replaced whole.
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut kept) = self.kept.try_lock() else { return };
         kept.note(tenant, event, kind, cut(error, RECENT_ERROR_MAX_CHARS), now);
     }
 
     /// The errors, the one that came last first.
     pub fn list(&self) -> Vec<RecentError> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock();
         kept.entries.iter().rev().map(|(entry, _)| entry.clone()).collect()
     }
 }
@@ -266,7 +261,7 @@ mod tests {
     #[test]
     fn who_has_an_error_never_waits_for_who_looks() {
         let errors = RecentErrors::default();
-        let looking = errors.kept.lock().expect("ours");
+        let looking = errors.kept.lock();
         errors.note(guild(1), "E", "script", &script("x"), Instant::now());
         drop(looking);
         assert_eq!(errors.list(), []);

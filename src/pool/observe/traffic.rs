@@ -7,12 +7,12 @@
 //! an answer. The locks there (a worker's unanswered jobs, the busiest tenants, the last errors)
 //! are held for a few steps in memory, never across something that blocks.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
 use crate::base::labels::{Grid, labels};
 use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
+use crate::base::sync::Lock;
 use crate::dispatch::{JobKind, Observed, Observer};
 use crate::wire::data::sharding::worker_for;
 use crate::wire::data::{Shares, TenantId};
@@ -72,7 +72,7 @@ impl Outcome {
 pub struct WorkerTraffic {
     ended: Grid<JobKind, Outcome>,
     /// Jobs that were admitted and have not ended.
-    unanswered: Mutex<Shares>,
+    unanswered: Lock<Shares>,
 }
 
 impl WorkerTraffic {
@@ -82,7 +82,7 @@ impl WorkerTraffic {
     }
 
     fn admit(&self, tenant: TenantId, bytes: usize) -> Result<(), DispatchError> {
-        let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unanswered = self.unanswered.lock();
         let held = unanswered.held(tenant).pieces;
         if held >= TENANT_UNANSWERED_MAX {
             return Err(DispatchError::Busy(format!(
@@ -100,7 +100,7 @@ impl WorkerTraffic {
     }
 
     fn release(&self, tenant: TenantId, bytes: usize) {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).remove(Some(tenant), bytes);
+        self.unanswered.lock().remove(Some(tenant), bytes);
     }
 }
 

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
+use crate::base::sync::Lock;
 use crate::dispatch::Request;
 use crate::wire::data::TenantId;
 
@@ -27,7 +28,7 @@ pub(in crate::pool) struct Unseen(Arc<Failures>);
 struct Failures {
     worker_id: usize,
     scripts: AtomicU64,
-    lost: Mutex<LostEvents>,
+    lost: Lock<LostEvents>,
 }
 
 /// Since when losses are collected, and how many there are of each tenant, by kind.
@@ -39,7 +40,7 @@ struct LostEvents {
 
 impl Unseen {
     pub(in crate::pool) fn new(worker_id: usize) -> Self {
-        Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Mutex::default() }))
+        Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Lock::default() }))
     }
 
     /// Watches the answer of a request if no caller waits for it.
@@ -59,19 +60,20 @@ impl Unseen {
     /// seconds: a supervision loop, or, for a worker in this process, those that ask for its
     /// report.
     pub(in crate::pool) fn log_lost(&self, now: Instant) {
-        self.0
-            .log_lost(self.0.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
+        self.0.log_lost(self.0.lost.lock(), |since| {
+            now.saturating_duration_since(since) >= COLLECTED_FOR
+        });
     }
 
     /// Whether losses are collected that are not logged yet.
     #[cfg(test)]
     pub(in crate::pool) fn has_lost(&self) -> bool {
-        self.0.lock().since.is_some()
+        self.0.lost.lock().since.is_some()
     }
 
     /// Logs what was lost, such as when its worker has ended.
     pub(in crate::pool) fn log_all_lost(&self) {
-        self.0.log_lost(self.0.lock(), |_| true);
+        self.0.log_lost(self.0.lost.lock(), |_| true);
     }
 
     /// Logs also what is lost because the process ends now: each event that has no answer yet.
@@ -100,8 +102,10 @@ impl Failures {
     fn lose(&self, tenant: TenantId, error: &DispatchError) {
         let now = Instant::now();
         // Where nothing came round since, this loss brings the earlier ones to the log.
-        self.log_lost(self.lock(), |since| now.saturating_duration_since(since) >= COLLECTED_FOR);
-        let mut lost = self.lock();
+        self.log_lost(self.lost.lock(), |since| {
+            now.saturating_duration_since(since) >= COLLECTED_FOR
+        });
+        let mut lost = self.lost.lock();
         lost.since.get_or_insert(now);
         *lost.tenants.entry(tenant).or_default().entry(error.kind()).or_default() += 1;
     }
@@ -123,15 +127,10 @@ impl Failures {
             );
         }
     }
-
-    // Plain values only change under this lock, so poison means nothing here.
-    fn lock(&self) -> MutexGuard<'_, LostEvents> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Failures {
     fn drop(&mut self) {
-        self.log_lost(self.lock(), |_| true);
+        self.log_lost(self.lost.lock(), |_| true);
     }
 }

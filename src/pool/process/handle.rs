@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Refused, Request, RequestId};
@@ -119,7 +120,7 @@ impl std::error::Error for RestartError {}
 /// A worker behind a link, and the loop that keeps it running.
 pub struct WorkerProcessHandle {
     shared: Arc<ProcessShared>,
-    supervision: Mutex<Option<OwnedThread>>,
+    supervision: Lock<Option<OwnedThread>>,
 }
 
 /// What the handle, the loop and the link's threads share.
@@ -134,7 +135,7 @@ pub(super) struct ProcessShared {
     notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
     /// What was in flight when the link of this generation ended.
-    lost: Mutex<Option<(u64, Vec<InFlight>)>>,
+    lost: Lock<Option<(u64, Vec<InFlight>)>>,
     /// The worker ends for good: it is not restarted any more.
     is_ending: AtomicBool,
     on_change: Box<dyn Fn() + Send + Sync>,
@@ -177,7 +178,7 @@ impl WorkerProcessHandle {
             unseen: Unseen::new(config.worker_id),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state()),
-            lost: Mutex::new(None),
+            lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
         });
@@ -188,7 +189,7 @@ impl WorkerProcessHandle {
             move || supervision.run(),
             move |exit| owner.supervision_ended(&exit),
         )?;
-        Ok(Arc::new(Self { shared, supervision: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self { shared, supervision: Lock::new(Some(thread)) }))
     }
 
     /// What the server tells of this worker's connections.
@@ -223,7 +224,7 @@ impl WorkerProcessHandle {
         let _ = self.shared.notes_tx.send_deadline(Note::End(event, gone_tx), deadline);
         let gone = matches!(gone_rx.recv_deadline(deadline), Err(RecvTimeoutError::Disconnected));
         if gone {
-            let thread = self.supervision.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let thread = self.supervision.lock().take();
             drop(thread);
         }
         gone
@@ -318,7 +319,7 @@ impl fmt::Debug for WorkerProcessHandle {
 
 impl Drop for WorkerProcessHandle {
     fn drop(&mut self) {
-        if self.supervision.get_mut().is_ok_and(|thread| thread.is_some()) {
+        if self.supervision.lock().is_some() {
             self.kill();
         }
     }
@@ -337,7 +338,7 @@ impl ProcessShared {
 
     /// What was in flight when the link of this generation ended, if it has.
     pub(super) fn take_lost(&self, generation: u64) -> Option<Vec<InFlight>> {
-        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let lost = self.lost.lock().take();
         lost.filter(|(of, _)| *of == generation).map(|(_, in_flight)| in_flight)
     }
 
@@ -421,7 +422,7 @@ impl LinkObserver for ProcessShared {
 
     fn disconnected(&self, conn: &MesophyllServerConn, cause: &CloseCause) {
         let in_flight = conn.in_flight_events();
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lost = self.lost.lock();
         // The end of a replaced link may be told after that of its successor, and says nothing
         // about it.
         if lost.as_ref().is_none_or(|(of, _)| *of < conn.generation()) {

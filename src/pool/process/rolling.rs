@@ -6,10 +6,11 @@
 //! good.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 
 use super::supervisor::{Cause, State};
@@ -57,12 +58,12 @@ impl std::error::Error for RollError {}
 #[derive(Debug, Default)]
 pub(in crate::pool) struct Rolling {
     shared: Arc<RollingShared>,
-    thread: Mutex<Option<OwnedThread>>,
+    thread: Lock<Option<OwnedThread>>,
 }
 
 #[derive(Debug, Default)]
 struct RollingShared {
-    report: Mutex<RollReport>,
+    report: Lock<RollReport>,
     is_stopping: AtomicBool,
 }
 
@@ -73,12 +74,12 @@ impl Rolling {
     /// See [`RollError`].
     pub(in crate::pool) fn begin(&self, workers: Vec<Arc<dyn Managed>>) -> Result<(), RollError> {
         // Held to the end, so that of two at once one begins.
-        let mut thread = lock(&self.thread);
+        let mut thread = self.thread.lock();
         if self.shared.is_stopping.load(Ordering::SeqCst) {
             return Err(RollError::Refused("the master stops".to_owned()));
         }
         {
-            let mut report = lock(&self.shared.report);
+            let mut report = self.shared.report.lock();
             if report.is_running {
                 return Err(RollError::UnderWay);
             }
@@ -91,7 +92,7 @@ impl Rolling {
             "rolling",
             move || shared.roll(&workers),
             move |exit| {
-                let mut report = lock(&ended.report);
+                let mut report = ended.report.lock();
                 report.is_running = false;
                 if let ThreadExit::Panicked(_) = exit {
                     report.error = Some("it panicked, which is a bug".to_owned());
@@ -105,7 +106,7 @@ impl Rolling {
                 Ok(())
             }
             Err(error) => {
-                lock(&self.shared.report).is_running = false;
+                self.shared.report.lock().is_running = false;
                 Err(RollError::Io(error))
             }
         }
@@ -113,7 +114,7 @@ impl Rolling {
 
     /// How the last one stands.
     pub(in crate::pool) fn report(&self) -> RollReport {
-        lock(&self.shared.report).clone()
+        self.shared.report.lock().clone()
     }
 
     /// Lets none begin any more, and the one that is under way go no further.
@@ -126,7 +127,7 @@ impl Rolling {
     /// # Blocks
     /// Until the worker that is being restarted has ended, which its owner sees to first.
     pub(in crate::pool) fn join(&self) {
-        let thread = lock(&self.thread).take();
+        let thread = self.thread.lock().take();
         drop(thread);
     }
 }
@@ -137,7 +138,7 @@ impl RollingShared {
         for worker in workers {
             if let Err(error) = self.restart(&**worker) {
                 log::error!("the rolling restart stops here: {error}");
-                lock(&self.report).error = Some(error);
+                self.report.lock().error = Some(error);
                 return;
             }
         }
@@ -149,18 +150,13 @@ impl RollingShared {
             return Err("the master stops".to_owned());
         }
         if worker.report().state == State::Stopped {
-            lock(&self.report).skipped.push(worker.id());
+            self.report.lock().skipped.push(worker.id());
             return Ok(());
         }
         let deadline = Instant::now() + worker.restart_timeout();
         let restarts = worker.restart(Cause::Rolling).map_err(|error| error.to_string())?;
         worker.wait_restarted(restarts, deadline).map_err(|error| error.to_string())?;
-        lock(&self.report).restarted.push(worker.id());
+        self.report.lock().restarted.push(worker.id());
         Ok(())
     }
-}
-
-// Plain values, replaced whole or appended to: poison means nothing here.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

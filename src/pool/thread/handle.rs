@@ -8,11 +8,12 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
+use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Refused, Request, RequestId};
@@ -41,7 +42,7 @@ pub type MakeWorker = dyn Fn() -> io::Result<WorkerThread> + Send + Sync;
 /// A worker on OS threads of this process, and what is needed to start it anew.
 pub struct WorkerThreadHandle {
     shared: Arc<ThreadShared>,
-    anew: Mutex<Option<OwnedThread>>,
+    anew: Lock<Option<OwnedThread>>,
 }
 
 struct ThreadShared {
@@ -62,8 +63,8 @@ struct Gate(Arc<GateInner>);
 
 struct GateInner {
     worker: WorkerThread,
-    state: Mutex<GateState>,
-    is_drained: Condvar,
+    state: Lock<GateState>,
+    is_drained: Signal,
 }
 
 #[derive(Default)]
@@ -102,7 +103,7 @@ impl WorkerThreadHandle {
             is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
         });
-        Ok(Arc::new(Self { shared, anew: Mutex::new(None) }))
+        Ok(Arc::new(Self { shared, anew: Lock::new(None) }))
     }
 
     /// A tenant's own template may have changed. One that is being started reads templates when
@@ -125,7 +126,7 @@ impl Managed for WorkerThreadHandle {
         WorkerReport {
             pid: gate.as_ref().map(|_| std::process::id()),
             version: gate.as_ref().map(|_| env!("CARGO_PKG_VERSION").to_owned()),
-            in_flight: gate.as_ref().map_or(0, |gate| gate.lock().in_flight),
+            in_flight: gate.as_ref().map_or(0, |gate| gate.0.state.lock().in_flight),
             waiting: self.shared.router.waiting(),
             health: gate.as_ref().map(health),
             ..status.report(self.shared.id)
@@ -144,7 +145,7 @@ impl Managed for WorkerThreadHandle {
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
         // Held to the end, so that of two at once one begins.
-        let mut anew = lock(&self.anew);
+        let mut anew = self.anew.lock();
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
@@ -177,7 +178,7 @@ impl Managed for WorkerThreadHandle {
     }
 
     fn kill_until_restart(&self) -> Result<(), RestartError> {
-        let anew = lock(&self.anew);
+        let anew = self.anew.lock();
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
@@ -198,7 +199,7 @@ impl Managed for WorkerThreadHandle {
 
     fn stop(&self, drain_until: Instant, _deadline: Instant) -> bool {
         self.shared.is_ending.store(true, Ordering::SeqCst);
-        let anew = lock(&self.anew).take();
+        let anew = self.anew.lock().take();
         // It notices that the handle ends.
         drop(anew);
         self.shared.router.to_nobody("its worker was stopped");
@@ -331,35 +332,30 @@ impl WorkerStatus<Gate> {
 
 impl Gate {
     fn new(worker: WorkerThread) -> Self {
-        Self(Arc::new(GateInner { worker, state: Mutex::default(), is_drained: Condvar::new() }))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        lock(&self.0.state)
+        Self(Arc::new(GateInner { worker, state: Lock::default(), is_drained: Signal::new() }))
     }
 
     /// Takes no more dispatches.
     fn seal(&self) {
-        self.lock().is_sealed = true;
+        self.0.state.lock().is_sealed = true;
     }
 
     /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which
     /// it looks now and then.
     fn wait_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         while state.in_flight > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || gives_up() {
+            let now = Instant::now();
+            if until <= now || gives_up() {
                 return false;
             }
-            let waited = self.0.is_drained.wait_timeout(state, left.min(LOOK));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.0.is_drained.wait(state, until.min(now + LOOK));
         }
         true
     }
 
     fn answered(&self) {
-        let mut state = self.lock();
+        let mut state = self.0.state.lock();
         state.in_flight -= 1;
         if state.is_sealed && state.in_flight == 0 {
             self.0.is_drained.notify_all();
@@ -378,7 +374,7 @@ impl WorkerLike for Gate {
 
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
         {
-            let mut state = self.lock();
+            let mut state = self.0.state.lock();
             if state.is_sealed {
                 let ends = DispatchError::NotSent("the worker is about to end".to_owned());
                 return Err(request.refused(ends));
@@ -402,20 +398,15 @@ impl WorkerLike for Gate {
 
     /// Takes no more dispatches, and ends the worker.
     fn kill(&self) {
-        self.lock().is_sealed = true;
+        self.0.state.lock().is_sealed = true;
         self.0.worker.kill();
     }
 }
 
 impl DispatchTarget for Gate {
     fn takes_dispatches(&self) -> bool {
-        !self.lock().is_sealed
+        !self.0.state.lock().is_sealed
     }
-}
-
-// Plain values only change under these locks, so poison means nothing here.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -17,6 +17,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits::{
     STARTUP_ATTEMPTS_MAX, STARTUP_PLACE_FOR, STARTUP_PLACES, STARTUP_UNDER_WAY_MAX,
 };
+use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn};
 use crate::dispatch::worker_like::next_request_id;
 use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
@@ -56,7 +57,7 @@ impl Startup {
             return Ok(None);
         }
         let wanted: Wanted =
-            Arc::new(Mutex::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
+            Arc::new(Lock::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
         let (stop_tx, stop_rx) = bounded(0);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
         let run = StartupRun {
@@ -77,17 +78,12 @@ impl Startup {
 
     /// A tenant is dropped: from now on nothing is submitted for it.
     pub(super) fn forget(&self, tenant: TenantId) {
-        lock(&self.wanted).remove(&tenant);
+        self.wanted.lock().remove(&tenant);
     }
 }
 
 /// The tenants that want the event, but for those that were dropped since.
-type Wanted = Arc<Mutex<HashSet<TenantId>>>;
-
-// Plain data under this lock, so poison means nothing.
-fn lock(wanted: &Mutex<HashSet<TenantId>>) -> MutexGuard<'_, HashSet<TenantId>> {
-    wanted.lock().unwrap_or_else(PoisonError::into_inner)
-}
+type Wanted = Arc<Lock<HashSet<TenantId>>>;
 
 struct StartupRun {
     wanted: Wanted,
@@ -145,7 +141,7 @@ impl StartupRun {
     fn send(&mut self, tenant: TenantId, attempts: u32, now: Instant) {
         // Held until the runtime has the event, so that a drop comes before it or after it.
         let wanted = self.wanted.clone();
-        let wanted = lock(&wanted);
+        let wanted = wanted.lock();
         // It may have unsubscribed since.
         if !wanted.contains(&tenant) || !self.subscriptions.wants(tenant, ON_STARTUP) {
             return;

@@ -8,10 +8,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
+use crate::base::sync::{Lock, SharedLock};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
@@ -29,7 +30,7 @@ const EVERYTHING: &str = "*";
 #[derive(Debug)]
 pub struct Subscriptions {
     default: Arc<TenantState>,
-    states: RwLock<TenantStateMap>,
+    states: SharedLock<TenantStateMap>,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ impl Subscriptions {
     /// `default_events`: what tenants without a state are subscribed to; `*` is everything.
     pub fn new(default_events: BTreeSet<String>) -> Self {
         let default = TenantState { events: default_events, data: EncodedJson::null() };
-        Self { default: Arc::new(default), states: RwLock::default() }
+        Self { default: Arc::new(default), states: SharedLock::default() }
     }
 
     /// Whether this event starts the tenant's template.
@@ -83,11 +84,11 @@ impl Subscriptions {
 
     // States are replaced whole under this lock, so poison means nothing here.
     fn read(&self) -> RwLockReadGuard<'_, TenantStateMap> {
-        self.states.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.states.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, TenantStateMap> {
-        self.states.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.states.write()
     }
 }
 
@@ -110,7 +111,7 @@ impl TenantStates for Subscriptions {
 pub struct WorkerThread {
     id: usize,
     // First, so that it ends before the runtime that it uses.
-    startup: Mutex<Option<Startup>>,
+    startup: Lock<Option<Startup>>,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
     db: Arc<dyn TenantDb>,
@@ -130,7 +131,7 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        let (startup, runtime, unseen) = (Mutex::default(), Arc::from(runtime), Unseen::new(id));
+        let (startup, runtime, unseen) = (Lock::default(), Arc::from(runtime), Unseen::new(id));
         Self {
             id,
             startup,
@@ -144,7 +145,7 @@ impl WorkerThread {
     }
 
     fn startup(&self) -> MutexGuard<'_, Option<Startup>> {
-        self.startup.lock().unwrap_or_else(PoisonError::into_inner)
+        self.startup.lock()
     }
 
     /// Has the tenants told that the worker has started.
