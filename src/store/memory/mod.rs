@@ -39,12 +39,12 @@ struct Contents {
 
 #[derive(Default)]
 struct Records {
-    by_key: BTreeMap<String, BTreeMap<Scopes, Record>>,
+    by_key: BTreeMap<String, BTreeMap<Scopes, StoredRecord>>,
     usage: Usage,
 }
 
 #[derive(Clone)]
-struct Record {
+struct StoredRecord {
     id: String,
     value: EncodedValue,
     created_at: Timestamp,
@@ -72,7 +72,7 @@ fn closed() -> DbError {
     DbError::Unavailable("the store is closed".to_owned())
 }
 
-impl Record {
+impl StoredRecord {
     fn answer(&self, key: &str, scopes: &Scopes) -> KvRecord {
         KvRecord {
             id: self.id.clone(),
@@ -136,7 +136,7 @@ impl Store for MemoryStore {
         let old_charge = old.map(|old| charge(&set.key, &set.scopes, old.value.as_bytes().len()));
         let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
         let usage = records.usage.after_set(old_charge, new_charge, set.quota)?;
-        let record = Record {
+        let record = StoredRecord {
             id: old.map_or(set.fresh_id, |old| old.id.clone()),
             value: set.value,
             created_at: old.map_or(set.now, |old| old.created_at),

@@ -12,7 +12,7 @@ use postgres::{Config, Row};
 
 use super::global_kv::entry;
 use super::records::{record, scopes_of, timestamp};
-use super::session::{Fault, Params, Session, unavailable};
+use super::session::{Params, PgSession, SessionFault, unavailable};
 use super::states::{NO_STATE, stored};
 use crate::base::error::DbError;
 use crate::base::limits::POSTGRES_EXPORT_IDLE_MAX;
@@ -73,7 +73,7 @@ impl Behind {
 
 /// A walk over everything.
 pub(super) struct PostgresExport {
-    session: Session,
+    session: PgSession,
     behind: Behind,
     ahead: VecDeque<Exported>,
 }
@@ -81,7 +81,7 @@ pub(super) struct PostgresExport {
 impl PostgresExport {
     /// Connects and takes a snapshot.
     pub(super) fn begin(config: &Config) -> Result<Self, DbError> {
-        let mut session = Session::connect(config).map_err(|error| {
+        let mut session = PgSession::connect(config).map_err(|error| {
             log::warn!("postgres: no connection for a backup: {error}");
             unavailable()
         })?;
@@ -95,7 +95,7 @@ impl PostgresExport {
     }
 
     /// Reads on until there is something, or nothing is left.
-    fn fill(&mut self) -> Result<(), Fault> {
+    fn fill(&mut self) -> Result<(), SessionFault> {
         while self.ahead.is_empty() {
             let rows = match &self.behind {
                 Behind::State { id, kind } => self.session.query(STATES, &[&NO_STATE, id, kind])?,
@@ -135,16 +135,16 @@ impl Iterator for PostgresExport {
     }
 }
 
-fn answer(fault: Fault) -> DbError {
+fn answer(fault: SessionFault) -> DbError {
     match fault {
-        Fault::Answer(error) => error,
-        Fault::Conflict | Fault::Lost | Fault::Unknown => unavailable(),
+        SessionFault::Answer(error) => error,
+        SessionFault::Conflict | SessionFault::Lost | SessionFault::Unknown => unavailable(),
     }
 }
 
 /// What a row of the table holds; nothing if it is of no tenant.
-fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
-    let tenant = |kind: usize, id: usize| -> Result<Option<TenantId>, Fault> {
+fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, SessionFault> {
+    let tenant = |kind: usize, id: usize| -> Result<Option<TenantId>, SessionFault> {
         let tenant = TenantId::from_parts(row.try_get(kind)?, row.try_get(id)?).ok();
         if tenant.is_none() {
             log::warn!("postgres: a row belongs to no tenant and is not in the backup");
@@ -185,7 +185,7 @@ fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, Fault> {
 }
 
 /// The row's place in its table.
-fn place(of: &Behind, row: &Row) -> Result<Behind, Fault> {
+fn place(of: &Behind, row: &Row) -> Result<Behind, SessionFault> {
     Ok(match of {
         Behind::State { .. } => Behind::State { id: row.try_get(5)?, kind: row.try_get(4)? },
         Behind::Record { .. } => Behind::Record { id: Some(row.try_get(0)?) },

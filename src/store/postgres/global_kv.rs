@@ -3,7 +3,7 @@
 use postgres::Row;
 
 use super::records::{KELVIN_SIGN, system_time, timestamp};
-use super::session::{Fault, Session, unreadable};
+use super::session::{PgSession, SessionFault, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
 use crate::store::global::{
@@ -32,11 +32,11 @@ const GET: &str = concat!(
 
 /// The approved entries of a scope whose key matches, ordered by key, then version.
 pub(super) fn find(
-    session: &mut Session,
+    session: &mut PgSession,
     scope: &str,
     pattern: &Pattern,
     mut limits: FindLimits,
-) -> Result<Vec<PartialGlobalKv>, Fault> {
+) -> Result<Vec<PartialGlobalKv>, SessionFault> {
     let mut found = Vec::new();
     // As for records: the server only leaves out what cannot match.
     session.each(
@@ -49,7 +49,7 @@ pub(super) fn find(
         |row| {
             if pattern.matches(row.try_get(0)?) {
                 let entry = partial(row)?;
-                limits.take_entry(&entry).map_err(Fault::Answer)?;
+                limits.take_entry(&entry).map_err(SessionFault::Answer)?;
                 found.push(entry);
             }
             Ok(())
@@ -61,10 +61,10 @@ pub(super) fn find(
 
 /// The entries that a filter lets through, ordered by scope, key and version.
 pub(super) fn list(
-    session: &mut Session,
+    session: &mut PgSession,
     filter: &GlobalFilter,
     mut limits: FindLimits,
-) -> Result<Vec<PartialGlobalKv>, Fault> {
+) -> Result<Vec<PartialGlobalKv>, SessionFault> {
     let mut found = Vec::new();
     session.each(
         concat!(
@@ -75,7 +75,7 @@ pub(super) fn list(
         |row| {
             let entry = partial(row)?;
             if filter.lets_through(&entry) {
-                limits.take_entry(&entry).map_err(Fault::Answer)?;
+                limits.take_entry(&entry).map_err(SessionFault::Answer)?;
                 found.push(entry);
             }
             Ok(())
@@ -86,21 +86,24 @@ pub(super) fn list(
 }
 
 /// One entry.
-pub(super) fn get(session: &mut Session, at: &GlobalAddress) -> Result<Option<GlobalEntry>, Fault> {
+pub(super) fn get(
+    session: &mut PgSession,
+    at: &GlobalAddress,
+) -> Result<Option<GlobalEntry>, SessionFault> {
     let row = session.first(GET, &[&at.scope, &at.key, &at.version])?;
     row.as_ref().map(entry).transpose()
 }
 
 /// Creates an entry; a refusal is a value, see [`usage::add`].
 pub(super) fn create(
-    session: &mut Session,
+    session: &mut PgSession,
     entry: &GlobalEntry,
     quota: Quota,
-) -> Result<Result<(), DbError>, Fault> {
+) -> Result<Result<(), DbError>, SessionFault> {
     let partial = &entry.partial;
     let owner = owner_of(partial);
     let json = |json: &EncodedJson| {
-        plain_to_jsonb(json).map_err(|error| Fault::Answer(unreadable(&error)))
+        plain_to_jsonb(json).map_err(|error| SessionFault::Answer(unreadable(&error)))
     };
     let (metadata, data) = (json(&partial.public_metadata)?, json(&entry.data)?);
     session.transaction(Some(owner.lock()), |session| {
@@ -139,47 +142,47 @@ pub(super) fn create(
 
 /// Deletes an entry of a tenant's own, or of any owner if there is no tenant.
 pub(super) fn delete(
-    session: &mut Session,
+    session: &mut PgSession,
     at: &GlobalAddress,
     tenant: Option<TenantId>,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     let owner = match tenant {
         Some(tenant) => Owner::from(tenant),
-        None => owner_of(&get(session, at)?.ok_or(Fault::Answer(not_found()))?.partial),
+        None => owner_of(&get(session, at)?.ok_or(SessionFault::Answer(not_found()))?.partial),
     };
     session.transaction(Some(owner.lock()), |session| {
-        let entry = get(session, at)?.ok_or(Fault::Answer(not_found()))?;
-        check_owner(&entry.partial, tenant).map_err(Fault::Answer)?;
+        let entry = get(session, at)?.ok_or(SessionFault::Answer(not_found()))?;
+        check_owner(&entry.partial, tenant).map_err(SessionFault::Answer)?;
         if owner_of(&entry.partial) != owner {
             // It was deleted and made by another just now.
-            return Err(Fault::Conflict);
+            return Err(SessionFault::Conflict);
         }
         usage::subtract(session, &owner, Area::Entries, count, entry.charge())?;
         let deleted = session.execute(
             "DELETE FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 AND owner_type = $4 AND owner_id = $5",
             &[&at.scope, &at.key, &at.version, &owner.kind, &owner.id],
         )?;
-        if deleted == 0 { Err(Fault::Conflict) } else { Ok(()) }
+        if deleted == 0 { Err(SessionFault::Conflict) } else { Ok(()) }
     })
 }
 
 /// Changes what staff may change about an entry.
 pub(super) fn alter(
-    session: &mut Session,
+    session: &mut PgSession,
     at: &GlobalAddress,
     by: &GlobalChange,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     session.transaction(None, |session| {
         let locked = session.query(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR UPDATE",
             &[&at.scope, &at.key, &at.version],
         )?;
         if locked.is_empty() {
-            return Err(Fault::Answer(not_found()));
+            return Err(SessionFault::Answer(not_found()));
         }
-        let mut partial = get(session, at)?.ok_or(Fault::Conflict)?.partial;
-        change(&mut partial, by.clone(), now).map_err(Fault::Answer)?;
+        let mut partial = get(session, at)?.ok_or(SessionFault::Conflict)?.partial;
+        change(&mut partial, by.clone(), now).map_err(SessionFault::Answer)?;
         session.execute(
             "UPDATE global_kv SET price = $4::bigint, review_state = $5, last_updated_at = $6
              WHERE scope = $1 AND key = $2 AND version = $3",
@@ -198,11 +201,11 @@ pub(super) fn alter(
 
 /// Notes that a tenant purchased an entry.
 pub(super) fn purchase(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     at: &GlobalAddress,
     now: Timestamp,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     let owner = Owner::from(tenant);
     session.transaction(None, |session| {
         let locked = session.query(
@@ -210,7 +213,7 @@ pub(super) fn purchase(
             &[&at.scope, &at.key, &at.version],
         )?;
         if locked.is_empty() {
-            return Err(Fault::Answer(not_found()));
+            return Err(SessionFault::Answer(not_found()));
         }
         session.execute(
             "INSERT INTO global_kv_purchases (owner_type, owner_id, key, version, scope, purchased_at)
@@ -223,10 +226,10 @@ pub(super) fn purchase(
 
 /// Whether a tenant purchased an entry.
 pub(super) fn is_purchased(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     at: &GlobalAddress,
-) -> Result<bool, Fault> {
+) -> Result<bool, SessionFault> {
     let owner = Owner::from(tenant);
     let row = session.first(
         "SELECT 1 FROM global_kv_purchases
@@ -241,7 +244,7 @@ fn owner_of(partial: &PartialGlobalKv) -> Owner {
 }
 
 /// Adds up all the owner's entries.
-fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
+fn count(session: &mut PgSession, owner: &Owner) -> Result<Usage, SessionFault> {
     let mut usage = Usage::default();
     session.each(
         concat!(
@@ -258,12 +261,12 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
 }
 
 /// The entry of a row with the columns of [`GET`].
-pub(super) fn entry(row: &Row) -> Result<GlobalEntry, Fault> {
+pub(super) fn entry(row: &Row) -> Result<GlobalEntry, SessionFault> {
     let partial = PartialGlobalKv { long: row.try_get(12)?, ..partial(row)? };
     Ok(GlobalEntry { partial, data: plain(row, 13)? })
 }
 
-fn partial(row: &Row) -> Result<PartialGlobalKv, Fault> {
+fn partial(row: &Row) -> Result<PartialGlobalKv, SessionFault> {
     Ok(PartialGlobalKv {
         key: row.try_get(0)?,
         version: row.try_get(1)?,
@@ -281,8 +284,8 @@ fn partial(row: &Row) -> Result<PartialGlobalKv, Fault> {
     })
 }
 
-fn plain(row: &Row, column: usize) -> Result<EncodedJson, Fault> {
+fn plain(row: &Row, column: usize) -> Result<EncodedJson, SessionFault> {
     let text: Option<&str> = row.try_get(column)?;
     let json = event_data_from_json(text.unwrap_or("null").as_bytes());
-    Ok(canonical(&json.map_err(|error| Fault::Answer(unreadable(&error)))?))
+    Ok(canonical(&json.map_err(|error| SessionFault::Answer(unreadable(&error)))?))
 }

@@ -39,9 +39,9 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use export::PostgresExport;
-use queue::{NotTaken, Queue, Who};
-use session::{Fault, Session, unavailable, unknown};
-use worker::{Job, Shared, Worker};
+use queue::{JobOwner, NotTaken, Queue};
+use session::{PgSession, SessionFault, unavailable, unknown};
+use worker::{PgJob, PgShared, Worker};
 
 pub(super) use schema::migrate;
 
@@ -53,7 +53,7 @@ pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
     config: Config,
-    shared: Arc<Shared>,
+    shared: Arc<PgShared>,
     queue_bytes: QueuePermits,
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
@@ -80,7 +80,7 @@ impl PostgresStore {
         let config = session::config(url)?;
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
-        let shared = Arc::new(Shared::new(config.clone()));
+        let shared = Arc::new(PgShared::new(config.clone()));
         let count = options.connections.max(1);
         // Should a thread not start, the drop of this ends and joins the others.
         let store = Self {
@@ -104,17 +104,17 @@ impl PostgresStore {
 
     fn read<T: Send + 'static>(
         &self,
-        who: Who,
-        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+        who: JobOwner,
+        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
         self.call((who, Access::Read), 0, work)
     }
 
     fn write<T: Send + 'static>(
         &self,
-        who: Who,
+        who: JobOwner,
         bytes: usize,
-        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
         self.call((who, Access::Write), bytes, work)
     }
@@ -122,11 +122,11 @@ impl PostgresStore {
     /// Hands an operation over and waits for its answer.
     fn call<T: Send + 'static>(
         &self,
-        (who, access): (Who, Access),
+        (who, access): (JobOwner, Access),
         bytes: usize,
-        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(CallProgress::default());
         let answer_rx = self.submit((who, access), bytes, Arc::clone(&progress), work)?;
         let started = Instant::now();
         match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
@@ -144,19 +144,20 @@ impl PostgresStore {
 
     fn submit<T: Send + 'static>(
         &self,
-        (who, access): (Who, Access),
+        (who, access): (JobOwner, Access),
         bytes: usize,
-        progress: Arc<Progress>,
-        work: impl FnMut(&mut Session) -> Result<T, Fault> + Send + 'static,
+        progress: Arc<CallProgress>,
+        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<Receiver<Result<T, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
         let owner = match who {
-            Who::Tenant(tenant) => Some(tenant),
-            Who::Everybody => None,
+            JobOwner::Tenant(tenant) => Some(tenant),
+            JobOwner::Everybody => None,
         };
         let permit = self.queue_bytes.take(owner, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
-        let call = Box::new(Call { work, found: None, answer_tx, progress, _permit: permit });
+        let call =
+            Box::new(WaitingCall { work, found: None, answer_tx, progress, _permit: permit });
         match self.queue.push(who, access, call) {
             Ok(()) => Ok(answer_rx),
             Err(NotTaken::Full) => Err(busy()),
@@ -171,9 +172,9 @@ fn closed() -> DbError {
 
 /// How far an operation has come, decided once, by its caller or its thread.
 #[derive(Default)]
-struct Progress(AtomicU8);
+struct CallProgress(AtomicU8);
 
-impl Progress {
+impl CallProgress {
     const BEGUN: u8 = 1;
     const ABANDONED: u8 = 2;
 
@@ -191,16 +192,18 @@ impl Progress {
 }
 
 /// An operation with its caller.
-struct Call<T, F> {
+struct WaitingCall<T, F> {
     work: F,
     found: Option<T>,
     /// Has room for the one answer.
     answer_tx: Sender<Result<T, DbError>>,
-    progress: Arc<Progress>,
+    progress: Arc<CallProgress>,
     _permit: QueuePermit,
 }
 
-impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T, F> {
+impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> PgJob
+    for WaitingCall<T, F>
+{
     fn is_wanted(&self) -> bool {
         !self.progress.is_abandoned()
     }
@@ -209,7 +212,7 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T,
         self.progress.begin()
     }
 
-    fn attempt(&mut self, session: &mut Session) -> Result<(), Fault> {
+    fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault> {
         self.found = Some((self.work)(session)?);
         Ok(())
     }
@@ -227,24 +230,24 @@ impl<T: Send, F: FnMut(&mut Session) -> Result<T, Fault> + Send> Job for Call<T,
 
 impl Store for PostgresStore {
     fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        self.read(Who::Everybody, states::all)
+        self.read(JobOwner::Everybody, states::all)
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
-        self.read(Who::Tenant(tenant), move |session| states::get(session, tenant))
+        self.read(JobOwner::Tenant(tenant), move |session| states::get(session, tenant))
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(Who::Tenant(tenant), bytes, move |session| {
+        self.write(JobOwner::Tenant(tenant), bytes, move |session| {
             states::set(session, tenant, &state, &revisions)
         })
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write(Who::Tenant(tenant), 0, move |session| {
+        self.write(JobOwner::Tenant(tenant), 0, move |session| {
             states::set_standing(session, tenant, standing, &revisions)
         })
     }
@@ -256,21 +259,23 @@ impl Store for PostgresStore {
         scopes: &Scopes,
     ) -> Result<Option<KvRecord>, DbError> {
         let (key, scopes) = (key.to_owned(), scopes.clone());
-        self.read(Who::Tenant(tenant), move |session| records::get(session, tenant, &key, &scopes))
+        self.read(JobOwner::Tenant(tenant), move |session| {
+            records::get(session, tenant, &key, &scopes)
+        })
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.read(Who::Tenant(tenant), move |session| records::list_scopes(session, tenant))
+        self.read(JobOwner::Tenant(tenant), move |session| records::list_scopes(session, tenant))
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), set.value.as_bytes().len(), move |session| {
+        self.write(JobOwner::Tenant(tenant), set.value.as_bytes().len(), move |session| {
             records::set(session, tenant, &set)
         })?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, move |session| {
+        self.write(JobOwner::Tenant(tenant), 0, move |session| {
             records::delete(session, tenant, &key, &scopes)
         })
     }
@@ -283,18 +288,18 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<KvRecord>, DbError> {
         let (scopes, pattern) = (scopes.clone(), pattern.clone());
-        self.read(Who::Tenant(tenant), move |session| {
+        self.read(JobOwner::Tenant(tenant), move |session| {
             records::find(session, tenant, &scopes, &pattern, limits)
         })
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.read(Who::Tenant(tenant), move |session| records::usage(session, tenant))
+        self.read(JobOwner::Tenant(tenant), move |session| records::usage(session, tenant))
     }
 
     fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let tenants = tenants.to_vec();
-        self.read(Who::Everybody, move |session| records::have_any(session, &tenants))
+        self.read(JobOwner::Everybody, move |session| records::have_any(session, &tenants))
     }
 
     fn global_find(
@@ -304,7 +309,9 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let (scope, pattern) = (scope.to_owned(), pattern.clone());
-        self.read(Who::Everybody, move |session| global_kv::find(session, &scope, &pattern, limits))
+        self.read(JobOwner::Everybody, move |session| {
+            global_kv::find(session, &scope, &pattern, limits)
+        })
     }
 
     fn global_list(
@@ -313,25 +320,25 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
-        self.read(Who::Everybody, move |session| global_kv::list(session, &filter, limits))
+        self.read(JobOwner::Everybody, move |session| global_kv::list(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
         let at = at.clone();
-        self.read(Who::Everybody, move |session| global_kv::get(session, &at))
+        self.read(JobOwner::Everybody, move |session| global_kv::get(session, &at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
         let partial = &entry.partial;
         let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id)
-            .map_or(Who::Everybody, Who::Tenant);
+            .map_or(JobOwner::Everybody, JobOwner::Tenant);
         // An entry fits into a request's body.
         let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
         self.write(who, bytes, move |session| global_kv::create(session, &entry, quota))?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        let who = owner.map_or(Who::Everybody, Who::Tenant);
+        let who = owner.map_or(JobOwner::Everybody, JobOwner::Tenant);
         self.write(who, 0, move |session| global_kv::delete(session, &at, owner))
     }
 
@@ -341,7 +348,9 @@ impl Store for PostgresStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Who::Everybody, 0, move |session| global_kv::alter(session, &at, &change, now))
+        self.write(JobOwner::Everybody, 0, move |session| {
+            global_kv::alter(session, &at, &change, now)
+        })
     }
 
     fn global_purchase(
@@ -350,14 +359,16 @@ impl Store for PostgresStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Who::Tenant(tenant), 0, move |session| {
+        self.write(JobOwner::Tenant(tenant), 0, move |session| {
             global_kv::purchase(session, tenant, &at, now)
         })
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
-        self.read(Who::Tenant(tenant), move |session| global_kv::is_purchased(session, tenant, &at))
+        self.read(JobOwner::Tenant(tenant), move |session| {
+            global_kv::is_purchased(session, tenant, &at)
+        })
     }
 
     fn export(&self) -> Result<Export, DbError> {

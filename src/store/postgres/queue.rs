@@ -10,20 +10,20 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::Access;
-use super::worker::Job;
+use super::worker::PgJob;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::TenantId;
 
 /// Whose operation it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Who {
+pub(super) enum JobOwner {
     Tenant(TenantId),
-    /// What is of no tenant: the shop, its staff, and what is about all tenants.
+    /// Of no tenant: operations on global entries, of the staff, and about all tenants.
     Everybody,
 }
 
-type LaneId = (Who, Access);
+type LaneId = (JobOwner, Access);
 
 /// Operations that wait, and how many threads there may be at each lane's.
 pub(super) struct Queue {
@@ -46,7 +46,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Lane {
-    jobs: VecDeque<Box<dyn Job>>,
+    jobs: VecDeque<Box<dyn PgJob>>,
     /// Threads that are at its operations.
     under_way: usize,
     is_ready: bool,
@@ -60,16 +60,16 @@ pub(super) enum NotTaken {
 }
 
 /// What a thread gets from the queue.
-pub(super) enum Next<'q> {
-    Job(Box<dyn Job>, Turn<'q>),
+pub(super) enum Taken<'q> {
+    Job(Box<dyn PgJob>, LaneTurn<'q>),
     /// Nothing came in time.
     Nothing,
     /// The queue is closed, and everything in it was taken.
     End,
 }
 
-/// A thread's being at an operation of a lane; over when dropped.
-pub(super) struct Turn<'q> {
+/// The place of a thread that is at an operation of a lane, given back when it is dropped.
+pub(super) struct LaneTurn<'q> {
     queue: &'q Queue,
     lane: LaneId,
 }
@@ -91,7 +91,12 @@ impl Queue {
     ///
     /// # Errors
     /// There is no room, or no thread will take it.
-    pub(super) fn push(&self, who: Who, access: Access, job: Box<dyn Job>) -> Result<(), NotTaken> {
+    pub(super) fn push(
+        &self,
+        who: JobOwner,
+        access: Access,
+        job: Box<dyn PgJob>,
+    ) -> Result<(), NotTaken> {
         let mut inner = self.inner.lock();
         if inner.is_closed {
             return Err(NotTaken::Closed);
@@ -118,7 +123,7 @@ impl Queue {
     ///
     /// # Blocks
     /// Until then, until the queue is closed, and not longer than `until`.
-    pub(super) fn take(&self, until: Option<Instant>) -> Next<'_> {
+    pub(super) fn take(&self, until: Option<Instant>) -> Taken<'_> {
         let mut inner = self.inner.lock();
         loop {
             if let Some((job, lane)) = inner.pop(|access| self.at_once(access)) {
@@ -127,14 +132,14 @@ impl Queue {
                 if is_more {
                     self.changed.notify_one();
                 }
-                return Next::Job(job, Turn { queue: self, lane });
+                return Taken::Job(job, LaneTurn { queue: self, lane });
             }
             // What waits behind another's turn is taken when that is over.
             if inner.is_closed && inner.waiting == 0 {
-                return Next::End;
+                return Taken::End;
             }
             if until.is_some_and(|until| until <= Instant::now()) {
-                return Next::Nothing;
+                return Taken::Nothing;
             }
             inner = self.changed.wait(inner, until);
         }
@@ -182,7 +187,7 @@ impl Inner {
         }
     }
 
-    fn pop(&mut self, at_once: impl Fn(Access) -> usize) -> Option<(Box<dyn Job>, LaneId)> {
+    fn pop(&mut self, at_once: impl Fn(Access) -> usize) -> Option<(Box<dyn PgJob>, LaneId)> {
         loop {
             let id = self.ready.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
@@ -209,7 +214,7 @@ impl Inner {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for LaneTurn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.inner.lock();
         let Some(lane) = inner.lanes.get_mut(&self.lane) else { return };
@@ -235,18 +240,18 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use super::super::session::{Fault, Session};
+    use super::super::session::{PgSession, SessionFault};
     use super::*;
     use crate::base::error::DbError;
 
     const SEVEN: usize = 7;
-    const LOUD: Who = Who::Tenant(TenantId::Guild(1));
-    const QUIET: Who = Who::Tenant(TenantId::Guild(2));
+    const LOUD: JobOwner = JobOwner::Tenant(TenantId::Guild(1));
+    const QUIET: JobOwner = JobOwner::Tenant(TenantId::Guild(2));
 
     /// Gives its name when it is dropped.
     struct Named(u64, Arc<Lock<Vec<u64>>>, Arc<AtomicBool>);
 
-    impl Job for Named {
+    impl PgJob for Named {
         fn is_wanted(&self) -> bool {
             self.2.load(Ordering::SeqCst)
         }
@@ -255,7 +260,7 @@ mod tests {
             true
         }
 
-        fn attempt(&mut self, _: &mut Session) -> Result<(), Fault> {
+        fn attempt(&mut self, _: &mut PgSession) -> Result<(), SessionFault> {
             Ok(())
         }
 
@@ -279,19 +284,19 @@ mod tests {
             }
         }
 
-        fn push(&self, who: Who, access: Access, number: u64) -> Result<(), NotTaken> {
+        fn push(&self, who: JobOwner, access: Access, number: u64) -> Result<(), NotTaken> {
             let job = Named(number, Arc::clone(&self.finished), Arc::clone(&self.is_wanted));
             self.queue.push(who, access, Box::new(job))
         }
 
         /// Takes one if there is one, and stays at it.
-        fn take(&self) -> Option<(u64, Turn<'_>)> {
+        fn take(&self) -> Option<(u64, LaneTurn<'_>)> {
             match self.queue.take(Some(Instant::now())) {
-                Next::Job(job, turn) => {
+                Taken::Job(job, turn) => {
                     job.finish(Ok(()));
                     Some((*self.finished.lock().last()?, turn))
                 }
-                Next::Nothing | Next::End => None,
+                Taken::Nothing | Taken::End => None,
             }
         }
     }
@@ -335,7 +340,7 @@ mod tests {
             bench.push(LOUD, Access::Read, number).expect("room");
         }
         bench.push(QUIET, Access::Read, 100).expect("room");
-        bench.push(Who::Everybody, Access::Read, 200).expect("room");
+        bench.push(JobOwner::Everybody, Access::Read, 200).expect("room");
         let order: Vec<u64> =
             (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
         assert_eq!(order, [0, 100, 200, 1, 2]);
@@ -367,7 +372,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..SEVEN {
                 scope.spawn(|| {
-                    while let Next::Job(job, _turn) = bench.queue.take(Some(far)) {
+                    while let Taken::Job(job, _turn) = bench.queue.take(Some(far)) {
                         job.finish(Ok(()));
                     }
                 });

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postgres::Row;
 
-use super::session::{Fault, Session, unreadable};
+use super::session::{PgSession, SessionFault, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
 use crate::store::pattern::Pattern;
@@ -35,18 +35,21 @@ pub(super) const KELVIN_SIGN: &str = "\u{212A}";
 
 /// The record with this key and exactly these scopes.
 pub(super) fn get(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     key: &str,
     scopes: &Scopes,
-) -> Result<Option<KvRecord>, Fault> {
+) -> Result<Option<KvRecord>, SessionFault> {
     let owner = Owner::from(tenant);
     let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
     row.map(|row| record(&row, scopes_of(&row)?)).transpose()
 }
 
 /// The scopes of all the tenant's records.
-pub(super) fn list_scopes(session: &mut Session, tenant: TenantId) -> Result<Vec<String>, Fault> {
+pub(super) fn list_scopes(
+    session: &mut PgSession,
+    tenant: TenantId,
+) -> Result<Vec<String>, SessionFault> {
     let owner = Owner::from(tenant);
     let rows = session.query(
         "SELECT DISTINCT unnest(scopes)::text FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2",
@@ -60,7 +63,10 @@ pub(super) fn list_scopes(session: &mut Session, tenant: TenantId) -> Result<Vec
 }
 
 /// For each of some tenants whether it has any record.
-pub(super) fn have_any(session: &mut Session, tenants: &[TenantId]) -> Result<Vec<bool>, Fault> {
+pub(super) fn have_any(
+    session: &mut PgSession,
+    tenants: &[TenantId],
+) -> Result<Vec<bool>, SessionFault> {
     let ids: Vec<String> = tenants.iter().map(|tenant| tenant.snowflake().to_string()).collect();
     let rows = session.query(
         "SELECT asked.id, kind FROM unnest($1::text[]) AS asked (id), unnest(ARRAY['guild', 'user']) AS kind
@@ -77,12 +83,12 @@ pub(super) fn have_any(session: &mut Session, tenants: &[TenantId]) -> Result<Ve
 /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
 /// scopes.
 pub(super) fn find(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     scopes: &Scopes,
     pattern: &Pattern,
     mut limits: FindLimits,
-) -> Result<Vec<KvRecord>, Fault> {
+) -> Result<Vec<KvRecord>, SessionFault> {
     let owner = Owner::from(tenant);
     let mut seen: HashSet<(String, Scopes)> = HashSet::new();
     let mut found = Vec::new();
@@ -98,7 +104,7 @@ pub(super) fn find(
             let record = record(row, has)?;
             limits
                 .take(&record.key, &record.scopes, record.value.as_bytes().len())
-                .map_err(Fault::Answer)?;
+                .map_err(SessionFault::Answer)?;
             found.push(record);
         }
         Ok(())
@@ -110,12 +116,12 @@ pub(super) fn find(
 
 /// Creates or replaces a record; a refusal is a value, see [`usage::add`].
 pub(super) fn set(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     set: &KvSet,
-) -> Result<Result<(), DbError>, Fault> {
+) -> Result<Result<(), DbError>, SessionFault> {
     let owner = Owner::from(tenant);
-    let jsonb = to_jsonb(&set.value).map_err(|error| Fault::Answer(unreadable(&error)))?;
+    let jsonb = to_jsonb(&set.value).map_err(|error| SessionFault::Answer(unreadable(&error)))?;
     session.transaction(Some(owner.lock()), |session| {
         let old = old(session, &owner, &set.key, &set.scopes)?;
         let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
@@ -145,17 +151,17 @@ pub(super) fn set(
             &[&old.id, &jsonb, &now],
         )?;
         // Another program, which does not know our lock, deleted it meanwhile.
-        if updated == 0 { Err(Fault::Conflict) } else { Ok(Ok(())) }
+        if updated == 0 { Err(SessionFault::Conflict) } else { Ok(Ok(())) }
     })
 }
 
 /// Deletes a record, and with it what it had outlived: older rows with the same set of scopes.
 pub(super) fn delete(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     key: &str,
     scopes: &Scopes,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     let owner = Owner::from(tenant);
     session.transaction(Some(owner.lock()), |session| {
         let Some(old) = old(session, &owner, key, scopes)? else { return Ok(()) };
@@ -179,11 +185,11 @@ struct Old {
 /// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be
 /// deleted.
 fn old(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     key: &str,
     scopes: &Scopes,
-) -> Result<Option<Old>, Fault> {
+) -> Result<Option<Old>, SessionFault> {
     let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
     let old = |row: Row| {
         let charge = charge(key, scopes, value_bytes(&row)?);
@@ -196,23 +202,23 @@ fn old(
 
 /// How long the value of a row with the columns of [`GET`] is; one that is none of ours takes its
 /// place all the same.
-fn value_bytes(row: &Row) -> Result<usize, Fault> {
+fn value_bytes(row: &Row) -> Result<usize, SessionFault> {
     let text = value_text(row)?;
     Ok(from_jsonb(text.as_bytes()).map_or(text.len(), |value| value.as_bytes().len()))
 }
 
 /// The value of a row with the columns of [`GET`]; the column may be NULL, which is Null.
-fn value_text(row: &Row) -> Result<&str, Fault> {
+fn value_text(row: &Row) -> Result<&str, SessionFault> {
     Ok(row.try_get::<_, Option<&str>>(2)?.unwrap_or(r#""Null""#))
 }
 
 /// What the tenant's records take of its quota.
-pub(super) fn usage(session: &mut Session, tenant: TenantId) -> Result<Usage, Fault> {
+pub(super) fn usage(session: &mut PgSession, tenant: TenantId) -> Result<Usage, SessionFault> {
     Ok(usage::of(session, &tenant.into(), Area::Records, count)?.usage)
 }
 
 /// Adds up all the tenant's records.
-fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
+fn count(session: &mut PgSession, owner: &Owner) -> Result<Usage, SessionFault> {
     let mut seen: HashSet<(String, Scopes)> = HashSet::new();
     let mut usage = Usage::default();
     session.each(
@@ -230,18 +236,19 @@ fn count(session: &mut Session, owner: &Owner) -> Result<Usage, Fault> {
     Ok(usage)
 }
 
-pub(super) fn scopes_of(row: &Row) -> Result<Scopes, Fault> {
+pub(super) fn scopes_of(row: &Row) -> Result<Scopes, SessionFault> {
     let scopes: Option<Vec<Option<String>>> = row.try_get(3)?;
     Ok(Scopes::new(scopes.into_iter().flatten().flatten()))
 }
 
 /// The record of a row with the columns of [`GET`].
-pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, Fault> {
+pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, SessionFault> {
     let value = value_text(row)?;
     Ok(KvRecord {
         id: row.try_get(0)?,
         key: row.try_get(1)?,
-        value: from_jsonb(value.as_bytes()).map_err(|error| Fault::Answer(unreadable(&error)))?,
+        value: from_jsonb(value.as_bytes())
+            .map_err(|error| SessionFault::Answer(unreadable(&error)))?,
         scopes: scopes.into_vec(),
         created_at: row.try_get::<_, Option<SystemTime>>(4)?.map(timestamp).transpose()?,
         last_updated_at: row.try_get::<_, Option<SystemTime>>(5)?.map(timestamp).transpose()?,
@@ -260,13 +267,13 @@ pub(super) fn system_time(time: Timestamp) -> SystemTime {
 }
 
 /// A time as the `postgres` crate gives it; infinity is none of ours.
-pub(super) fn timestamp(time: SystemTime) -> Result<Timestamp, Fault> {
+pub(super) fn timestamp(time: SystemTime) -> Result<Timestamp, SessionFault> {
     let micros = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_micros()),
         Err(before) => i64::try_from(before.duration().as_micros()).map(|micros| -micros),
     };
     let time = micros.ok().and_then(|micros| Timestamp::from_unix_micros(micros).ok());
-    time.ok_or_else(|| Fault::Answer(unreadable(&"a time beyond all years")))
+    time.ok_or_else(|| SessionFault::Answer(unreadable(&"a time beyond all years")))
 }
 
 #[cfg(test)]

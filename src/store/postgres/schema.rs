@@ -4,7 +4,7 @@
 //! only we need is in tables of our own. Everything happens in one transaction. Runs on the thread
 //! that opens or migrates.
 
-use super::session::{Fault, Session, config};
+use super::session::{PgSession, SessionFault, config};
 use crate::store::{Migrated, OpenError};
 
 /// The layout of our own tables.
@@ -72,12 +72,12 @@ pub(in crate::store) fn migrate(url: &str) -> Result<Migrated, OpenError> {
     let result = session.transaction(Some(MIGRATION_LOCK), |session| {
         outcome = migrate_within(session)?;
         // An error has to undo what was made.
-        if outcome.is_err() { Err(Fault::Lost) } else { Ok(()) }
+        if outcome.is_err() { Err(SessionFault::Lost) } else { Ok(()) }
     });
     outcome.and_then(|migrated| result.map(|()| migrated).map_err(failed))
 }
 
-fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, Fault> {
+fn migrate_within(session: &mut PgSession) -> Result<Result<Migrated, OpenError>, SessionFault> {
     let had_all = missing(session)?.is_none();
     if had_all && let Some(newer) = newer(session)? {
         return Ok(Err(newer));
@@ -93,8 +93,8 @@ fn migrate_within(session: &mut Session) -> Result<Result<Migrated, OpenError>, 
 }
 
 /// Connects for the first time.
-pub(super) fn connect(config: &postgres::Config) -> Result<Session, OpenError> {
-    let session = Session::connect(config);
+pub(super) fn connect(config: &postgres::Config) -> Result<PgSession, OpenError> {
+    let session = PgSession::connect(config);
     let mut session =
         session.map_err(|error| OpenError::Unavailable(format!("PostgreSQL: {error}")))?;
     if is_shared(&mut session, config).map_err(failed)? {
@@ -112,10 +112,10 @@ const POOLER_ASKS: u32 = 3;
 /// Whether others may get the process that serves a session. While another connection is in a
 /// transaction, whichever process it was given, this session's must be its own, and the same as
 /// before.
-fn is_shared(session: &mut Session, config: &postgres::Config) -> Result<bool, Fault> {
+fn is_shared(session: &mut PgSession, config: &postgres::Config) -> Result<bool, SessionFault> {
     let before = session.process()?;
     // Where there is room for one connection only, there is nothing to compare with.
-    let Ok(mut other) = Session::connect(config) else { return Ok(false) };
+    let Ok(mut other) = PgSession::connect(config) else { return Ok(false) };
     other.transaction(None, |other| {
         let mut is_shared = other.process()? == before;
         for _ in 0..POOLER_ASKS {
@@ -126,11 +126,11 @@ fn is_shared(session: &mut Session, config: &postgres::Config) -> Result<bool, F
 }
 
 /// Checks that the database is one that we can use.
-pub(super) fn check(session: &mut Session) -> Result<(), OpenError> {
+pub(super) fn check(session: &mut PgSession) -> Result<(), OpenError> {
     check_within(session).map_err(failed)?
 }
 
-fn check_within(session: &mut Session) -> Result<Result<(), OpenError>, Fault> {
+fn check_within(session: &mut PgSession) -> Result<Result<(), OpenError>, SessionFault> {
     let encoding = session.first("SELECT current_setting('server_encoding')", &[])?;
     let encoding: String = encoding.map_or(Ok(String::new()), |row| row.try_get(0))?;
     if !matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
@@ -155,7 +155,7 @@ fn check_within(session: &mut Session) -> Result<Result<(), OpenError>, Fault> {
 }
 
 /// The first table that is not there.
-fn missing(session: &mut Session) -> Result<Option<&'static str>, Fault> {
+fn missing(session: &mut PgSession) -> Result<Option<&'static str>, SessionFault> {
     for (table, _) in TABLES {
         let row = session.first("SELECT to_regclass($1::text) IS NULL", &[table])?;
         if row.map_or(Ok(true), |row| row.try_get(0))? {
@@ -165,7 +165,7 @@ fn missing(session: &mut Session) -> Result<Option<&'static str>, Fault> {
     Ok(None)
 }
 
-fn newer(session: &mut Session) -> Result<Option<OpenError>, Fault> {
+fn newer(session: &mut PgSession) -> Result<Option<OpenError>, SessionFault> {
     let row = session.first("SELECT max(version) FROM mesophyll_layout", &[])?;
     let found: Option<i32> = row.map_or(Ok(None), |row| row.try_get(0))?;
     let unsigned = |version: i32| u64::try_from(version).unwrap_or(0);
@@ -175,12 +175,12 @@ fn newer(session: &mut Session) -> Result<Option<OpenError>, Fault> {
 }
 
 /// The server's own words were logged where they arrived.
-fn failed(fault: Fault) -> OpenError {
+fn failed(fault: SessionFault) -> OpenError {
     OpenError::Unavailable(match fault {
-        Fault::Answer(error) => format!("PostgreSQL: {error}"),
-        Fault::Conflict => "PostgreSQL: another transaction is in the way".to_owned(),
-        Fault::Lost => "PostgreSQL: the connection was lost".to_owned(),
-        Fault::Unknown => {
+        SessionFault::Answer(error) => format!("PostgreSQL: {error}"),
+        SessionFault::Conflict => "PostgreSQL: another transaction is in the way".to_owned(),
+        SessionFault::Lost => "PostgreSQL: the connection was lost".to_owned(),
+        SessionFault::Unknown => {
             "PostgreSQL: the connection was lost during the commit; run it again".to_owned()
         }
     })

@@ -32,7 +32,7 @@ use crate::store::OpenError;
 pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
 
 /// A connection.
-pub(super) struct Session {
+pub(super) struct PgSession {
     client: Client,
     statements: HashMap<&'static str, Statement>,
     /// In a transaction that could not be rolled back.
@@ -41,7 +41,7 @@ pub(super) struct Session {
 
 /// Why an operation did not succeed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum SessionFault {
     /// This is the answer, and nothing was changed.
     Answer(DbError),
     /// Another transaction was in the way; nothing was changed, and it may be tried again.
@@ -144,7 +144,7 @@ impl Probes {
     }
 }
 
-impl Session {
+impl PgSession {
     /// Connects, on a thread of its own (`store-dial`): the `postgres` crate gives no handle on a
     /// connection before it is made, so a thread whose server says nothing can only be left to the
     /// end of that connection.
@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// The number of the server's process that answers now.
-    pub(super) fn process(&mut self) -> Result<Option<String>, Fault> {
+    pub(super) fn process(&mut self) -> Result<Option<String>, SessionFault> {
         // Prepares nothing: it is asked before it is known that what is prepared stays.
         let rows = self.client.simple_query("SELECT pg_backend_pid()")?;
         Ok(rows.iter().find_map(|row| match row {
@@ -213,12 +213,16 @@ impl Session {
     }
 
     /// Runs statements without parameters or results.
-    pub(super) fn run(&mut self, sql: &str) -> Result<(), Fault> {
+    pub(super) fn run(&mut self, sql: &str) -> Result<(), SessionFault> {
         Ok(self.client.batch_execute(sql)?)
     }
 
     /// Runs a statement and counts the rows that it touched.
-    pub(super) fn execute(&mut self, sql: &'static str, params: Params<'_>) -> Result<u64, Fault> {
+    pub(super) fn execute(
+        &mut self,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<u64, SessionFault> {
         let statement = self.prepared(sql)?;
         Ok(self.client.execute(&statement, params)?)
     }
@@ -228,7 +232,7 @@ impl Session {
         &mut self,
         sql: &'static str,
         params: Params<'_>,
-    ) -> Result<Vec<Row>, Fault> {
+    ) -> Result<Vec<Row>, SessionFault> {
         let statement = self.prepared(sql)?;
         Ok(self.client.query(&statement, params)?)
     }
@@ -238,7 +242,7 @@ impl Session {
         &mut self,
         sql: &'static str,
         params: Params<'_>,
-    ) -> Result<Option<Row>, Fault> {
+    ) -> Result<Option<Row>, SessionFault> {
         Ok(self.query(sql, params)?.into_iter().next())
     }
 
@@ -247,8 +251,8 @@ impl Session {
         &mut self,
         sql: &'static str,
         params: Params<'_>,
-        mut look: impl FnMut(&Row) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut look: impl FnMut(&Row) -> Result<(), SessionFault>,
+    ) -> Result<(), SessionFault> {
         let statement = self.prepared(sql)?;
         let mut rows = self.client.query_raw(&statement, params.iter().copied())?;
         while let Some(row) = rows.next()? {
@@ -264,8 +268,8 @@ impl Session {
     pub(super) fn transaction<T>(
         &mut self,
         lock: Option<i64>,
-        body: impl FnOnce(&mut Self) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        body: impl FnOnce(&mut Self) -> Result<T, SessionFault>,
+    ) -> Result<T, SessionFault> {
         let lock =
             lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
         self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))
@@ -274,22 +278,22 @@ impl Session {
             .and_then(|value| self.commit().map(|()| value))
     }
 
-    fn commit(&mut self) -> Result<(), Fault> {
+    fn commit(&mut self) -> Result<(), SessionFault> {
         if self.client.is_closed() {
-            return Err(Fault::Lost);
+            return Err(SessionFault::Lost);
         }
         self.client.batch_execute("COMMIT").map_err(|error| {
             match error.code().map(|code| code.code()) {
                 // The server refused to commit: a serialization failure, a deadlock, a deferred
                 // constraint.
-                Some(code) if code.starts_with("40") && code != "40003" => Fault::Conflict,
-                Some(code) if code.starts_with("23") => Fault::Conflict,
+                Some(code) if code.starts_with("40") && code != "40003" => SessionFault::Conflict,
+                Some(code) if code.starts_with("23") => SessionFault::Conflict,
                 _ => {
                     log::warn!(
                         "postgres: whether a commit was made is not known: {}",
                         describe(&error)
                     );
-                    Fault::Unknown
+                    SessionFault::Unknown
                 }
             }
         })
@@ -301,7 +305,7 @@ impl Session {
         self.is_broken = self.client.is_closed() || self.client.batch_execute("ROLLBACK").is_err();
     }
 
-    fn prepared(&mut self, sql: &'static str) -> Result<Statement, Fault> {
+    fn prepared(&mut self, sql: &'static str) -> Result<Statement, SessionFault> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
@@ -311,26 +315,28 @@ impl Session {
     }
 }
 
-impl From<postgres::Error> for Fault {
+impl From<postgres::Error> for SessionFault {
     /// Of any error before a commit was sent.
     fn from(error: postgres::Error) -> Self {
-        let refused = |why: &str| Fault::Answer(DbError::Refused(why.to_owned()));
+        let refused = |why: &str| SessionFault::Answer(DbError::Refused(why.to_owned()));
         let Some(code) = error.code().map(|code| code.code().to_owned()) else {
             if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
                 log::debug!("postgres: connection lost: {}", describe(&error));
-                return Fault::Lost;
+                return SessionFault::Lost;
             }
-            return Fault::Answer(unreadable(&describe(&error)));
+            return SessionFault::Answer(unreadable(&describe(&error)));
         };
         match code.as_str() {
             // Serialization failure, deadlock, lock timeout; a row that another program made at the
             // same moment.
-            "40001" | "40P01" | "55P03" | "23505" => Fault::Conflict,
+            "40001" | "40P01" | "55P03" | "23505" => SessionFault::Conflict,
             // The server shuts down or crashed, or closed the connection for being idle; a pooler
             // lost our statements, or a migration made them void.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "26000" | "0A000" => Fault::Lost,
-            code if code.starts_with("08") => Fault::Lost,
-            "57014" => Fault::Answer(DbError::Unavailable(
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "26000" | "0A000" => {
+                SessionFault::Lost
+            }
+            code if code.starts_with("08") => SessionFault::Lost,
+            "57014" => SessionFault::Answer(DbError::Unavailable(
                 "the database did not answer in time".to_owned(),
             )),
             "54000" => {
@@ -340,11 +346,13 @@ impl From<postgres::Error> for Fault {
             // Out of memory, disk or connections; read-only, which is what a standby is.
             code if code.starts_with("53") || code == "25006" || code == "58030" => {
                 log::error!("postgres: {}", describe(&error));
-                Fault::Answer(unavailable())
+                SessionFault::Answer(unavailable())
             }
             _ => {
                 log::error!("postgres: {}", describe(&error));
-                Fault::Answer(DbError::Internal("the database refused an operation".to_owned()))
+                SessionFault::Answer(DbError::Internal(
+                    "the database refused an operation".to_owned(),
+                ))
             }
         }
     }

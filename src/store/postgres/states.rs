@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use postgres::Row;
 
-use super::session::{Fault, Session, unreadable};
+use super::session::{PgSession, SessionFault, unreadable};
 use super::usage::Owner;
 use crate::store::{Revision, Standing, StoredState};
 use crate::wire::data::{TenantId, TenantState};
@@ -19,7 +19,7 @@ use crate::wire::pack::plain::canonical;
 pub(super) const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
 
 /// The states of all tenants that have one or are banned.
-pub(super) fn all(session: &mut Session) -> Result<Vec<(TenantId, StoredState)>, Fault> {
+pub(super) fn all(session: &mut PgSession) -> Result<Vec<(TenantId, StoredState)>, SessionFault> {
     let mut states = Vec::new();
     session.each(
         "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id FROM tenant_state",
@@ -37,7 +37,10 @@ pub(super) fn all(session: &mut Session) -> Result<Vec<(TenantId, StoredState)>,
 }
 
 /// The state of one tenant.
-pub(super) fn get(session: &mut Session, tenant: TenantId) -> Result<Option<StoredState>, Fault> {
+pub(super) fn get(
+    session: &mut PgSession,
+    tenant: TenantId,
+) -> Result<Option<StoredState>, SessionFault> {
     let owner = Owner::from(tenant);
     let row = session.first(
         "SELECT events::text[], data::text, banned, data = $1::text::jsonb FROM tenant_state
@@ -49,13 +52,14 @@ pub(super) fn get(session: &mut Session, tenant: TenantId) -> Result<Option<Stor
 
 /// Replaces a tenant's state.
 pub(super) fn set(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     state: &TenantState,
     revisions: &AtomicU64,
-) -> Result<Revision, Fault> {
+) -> Result<Revision, SessionFault> {
     let owner = Owner::from(tenant);
-    let data = plain_to_jsonb(&state.data).map_err(|error| Fault::Answer(unreadable(&error)))?;
+    let data =
+        plain_to_jsonb(&state.data).map_err(|error| SessionFault::Answer(unreadable(&error)))?;
     let events: Vec<&str> = state.events.iter().map(String::as_str).collect();
     session.transaction(Some(owner.lock()), |session| {
         session.execute(
@@ -69,11 +73,11 @@ pub(super) fn set(
 
 /// Sets whether a tenant's dispatches are refused.
 pub(super) fn set_standing(
-    session: &mut Session,
+    session: &mut PgSession,
     tenant: TenantId,
     standing: Standing,
     revisions: &AtomicU64,
-) -> Result<Revision, Fault> {
+) -> Result<Revision, SessionFault> {
     let owner = Owner::from(tenant);
     session.transaction(Some(owner.lock()), |session| {
         session.execute(
@@ -92,7 +96,7 @@ fn next(revisions: &AtomicU64) -> Revision {
 }
 
 /// The state of a row with the columns of [`get`].
-pub(super) fn stored(row: &Row) -> Result<StoredState, Fault> {
+pub(super) fn stored(row: &Row) -> Result<StoredState, SessionFault> {
     let is_banned = row.try_get::<_, Option<bool>>(2)?.unwrap_or(false);
     let standing = if is_banned { Standing::Banned } else { Standing::Good };
     if row.try_get::<_, Option<bool>>(3)? == Some(true) {
@@ -101,7 +105,7 @@ pub(super) fn stored(row: &Row) -> Result<StoredState, Fault> {
     let events: Option<Vec<Option<String>>> = row.try_get(0)?;
     let data: Option<&str> = row.try_get(1)?;
     let data = event_data_from_json(data.unwrap_or("null").as_bytes());
-    let data = canonical(&data.map_err(|error| Fault::Answer(unreadable(&error)))?);
+    let data = canonical(&data.map_err(|error| SessionFault::Answer(unreadable(&error)))?);
     let events = events.into_iter().flatten().flatten().collect();
     Ok(StoredState { state: Some(TenantState { events, data }), standing })
 }

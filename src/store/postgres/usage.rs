@@ -6,7 +6,7 @@
 //! programs may write to these tables and know nothing of it. Invariant: a row is read and written
 //! only under the owner's lock.
 
-use super::session::{Fault, Session};
+use super::session::{PgSession, SessionFault};
 use crate::base::error::DbError;
 use crate::store::{Quota, Usage};
 use crate::wire::data::TenantId;
@@ -64,14 +64,14 @@ pub(super) struct Counted {
 }
 
 /// Counts everything that an owner has.
-pub(super) type Count = fn(&mut Session, &Owner) -> Result<Usage, Fault>;
+pub(super) type Count = fn(&mut PgSession, &Owner) -> Result<Usage, SessionFault>;
 
 /// The usage as it is kept, if it is.
 pub(super) fn kept(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     area: Area,
-) -> Result<Option<Counted>, Fault> {
+) -> Result<Option<Counted>, SessionFault> {
     let row = session.first(
         "SELECT records, bytes, counted_at < now() - interval '1 minute' FROM mesophyll_usage
          WHERE owner_type = $1 AND owner_id = $2 AND area = $3",
@@ -84,18 +84,18 @@ pub(super) fn kept(
 
 /// The usage, counted if it is not kept.
 pub(super) fn of(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     area: Area,
     count: Count,
-) -> Result<Counted, Fault> {
+) -> Result<Counted, SessionFault> {
     match kept(session, owner, area)? {
         Some(counted) => Ok(counted),
         None => anew(session, owner, count),
     }
 }
 
-fn anew(session: &mut Session, owner: &Owner, count: Count) -> Result<Counted, Fault> {
+fn anew(session: &mut PgSession, owner: &Owner, count: Count) -> Result<Counted, SessionFault> {
     Ok(Counted { usage: count(session, owner)?, is_new: true, is_old: false })
 }
 
@@ -105,12 +105,12 @@ fn anew(session: &mut Session, owner: &Owner, count: Count) -> Result<Counted, F
 /// The refusal is a value, so that what was counted for it is committed, and not counted again for
 /// the next one.
 pub(super) fn add(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     area: Area,
     count: Count,
     (old, new, quota): (Option<u64>, u64, Quota),
-) -> Result<Result<(), DbError>, Fault> {
+) -> Result<Result<(), DbError>, SessionFault> {
     let mut counted = of(session, owner, area, count)?;
     let mut after = counted.usage.after_set(old, new, quota);
     if after.is_err() && counted.is_old {
@@ -126,23 +126,23 @@ pub(super) fn add(
 
 /// Keeps the usage after a record of `old` bytes was deleted.
 pub(super) fn subtract(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     area: Area,
     count: Count,
     old: u64,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     let counted = of(session, owner, area, count)?;
     keep_as(session, owner, area, counted.usage.after_delete(old), counted.is_new)
 }
 
 fn keep_as(
-    session: &mut Session,
+    session: &mut PgSession,
     owner: &Owner,
     area: Area,
     usage: Usage,
     is_new: bool,
-) -> Result<(), Fault> {
+) -> Result<(), SessionFault> {
     session.execute(
         "INSERT INTO mesophyll_usage AS kept (owner_type, owner_id, area, records, bytes, counted_at)
          VALUES ($1, $2, $3, $4, $5, now())

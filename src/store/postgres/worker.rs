@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use postgres::Config;
 
-use super::queue::{Next, Queue};
-use super::session::{Fault, NoSession, Session, unavailable, unknown};
+use super::queue::{Queue, Taken};
+use super::session::{NoSession, PgSession, SessionFault, unavailable, unknown};
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::base::metrics::Counter;
@@ -23,7 +23,7 @@ use crate::base::sync::Lock;
 use crate::store::ServerFigures;
 
 /// An operation and its waiter.
-pub(super) trait Job: Send {
+pub(super) trait PgJob: Send {
     /// Whether its caller still waits.
     fn is_wanted(&self) -> bool;
 
@@ -31,14 +31,14 @@ pub(super) trait Job: Send {
     fn begin(&self) -> bool;
 
     /// Carries it out; may be called again after a fault that left nothing behind.
-    fn attempt(&mut self, session: &mut Session) -> Result<(), Fault>;
+    fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault>;
 
     /// Answers; an `Ok` answers what the last attempt found.
     fn finish(self: Box<Self>, result: Result<(), DbError>);
 }
 
 /// What the threads share.
-pub(super) struct Shared {
+pub(super) struct PgShared {
     config: Config,
     /// Threads that have a connection.
     connected: AtomicUsize,
@@ -65,14 +65,14 @@ fn is_news(down: Option<&Down>, why: &str) -> bool {
 }
 
 /// Which operation may try to reach a server that is away.
-enum Turn {
+enum ReconnectTurn {
     /// The server is back already.
     Up,
     Mine,
     NotBefore(Instant),
 }
 
-impl Shared {
+impl PgShared {
     pub(super) fn new(config: Config) -> Self {
         let (connects, connect_failures) = Default::default();
         Self {
@@ -96,15 +96,15 @@ impl Shared {
         self.down.lock().is_some()
     }
 
-    fn take_turn(&self) -> Turn {
+    fn take_turn(&self) -> ReconnectTurn {
         let now = Instant::now();
         match self.down.lock().as_mut() {
-            None => Turn::Up,
-            Some(down) if down.trying => Turn::NotBefore(now + STORE_REOPEN_MIN),
-            Some(down) if down.next_attempt > now => Turn::NotBefore(down.next_attempt),
+            None => ReconnectTurn::Up,
+            Some(down) if down.trying => ReconnectTurn::NotBefore(now + STORE_REOPEN_MIN),
+            Some(down) if down.next_attempt > now => ReconnectTurn::NotBefore(down.next_attempt),
             Some(down) => {
                 down.trying = true;
-                Turn::Mine
+                ReconnectTurn::Mine
             }
         }
     }
@@ -139,13 +139,13 @@ enum Then {
 
 /// One thread's side.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
-    session: Option<Session>,
+    shared: Arc<PgShared>,
+    session: Option<PgSession>,
     queue: Arc<Queue>,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(shared: Arc<PgShared>, queue: Arc<Queue>) -> Self {
         Self { shared, session: None, queue }
     }
 
@@ -154,7 +154,7 @@ impl Worker {
     /// # Blocks
     /// On the queue, and on the server: `POSTGRES_STATEMENT_TIMEOUT` for a statement; connecting
     /// has a bound, too.
-    pub(super) fn run(mut self, first: Option<Session>) {
+    pub(super) fn run(mut self, first: Option<PgSession>) {
         self.keep(first);
         let queue = Arc::clone(&self.queue);
         loop {
@@ -169,24 +169,24 @@ impl Worker {
 
     fn serve_next(&mut self, queue: &Queue) -> Then {
         match queue.take(None) {
-            Next::Job(job, turn) => {
+            Taken::Job(job, turn) => {
                 self.serve(job);
                 drop(turn);
                 Then::Go
             }
-            Next::Nothing => Then::Go,
-            Next::End => Then::Stop,
+            Taken::Nothing => Then::Go,
+            Taken::End => Then::Stop,
         }
     }
 
     fn wait_for_server(&mut self, queue: &Queue) -> Then {
         let until = match self.shared.take_turn() {
-            Turn::Up => return Then::Go,
-            Turn::Mine => {
+            ReconnectTurn::Up => return Then::Go,
+            ReconnectTurn::Mine => {
                 self.connect();
                 return Then::Go;
             }
-            Turn::NotBefore(until) => until,
+            ReconnectTurn::NotBefore(until) => until,
         };
         // If others are connected, they serve: too many connections for the server is no reason to
         // refuse.
@@ -195,29 +195,29 @@ impl Worker {
             return Then::Go;
         }
         match queue.take(Some(until)) {
-            Next::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
-            Next::Job(..) | Next::Nothing => {}
-            Next::End => return Then::Stop,
+            Taken::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
+            Taken::Job(..) | Taken::Nothing => {}
+            Taken::End => return Then::Stop,
         }
         Then::Go
     }
 
-    fn serve(&mut self, mut job: Box<dyn Job>) {
+    fn serve(&mut self, mut job: Box<dyn PgJob>) {
         if !job.begin() {
             return;
         }
         for _ in 0..POSTGRES_ATTEMPTS_MAX {
-            if self.session.as_ref().is_none_or(Session::is_closed) && !self.connect() {
+            if self.session.as_ref().is_none_or(PgSession::is_closed) && !self.connect() {
                 return job.finish(Err(unavailable()));
             }
             let Some(session) = self.session.as_mut() else { continue };
             match catch_unwind(AssertUnwindSafe(|| job.attempt(session))) {
                 Ok(Ok(())) => return job.finish(Ok(())),
-                Ok(Err(Fault::Answer(error))) => return job.finish(Err(error)),
-                Ok(Err(Fault::Conflict)) => {}
-                Ok(Err(Fault::Lost)) => self.keep(None),
+                Ok(Err(SessionFault::Answer(error))) => return job.finish(Err(error)),
+                Ok(Err(SessionFault::Conflict)) => {}
+                Ok(Err(SessionFault::Lost)) => self.keep(None),
                 // A panic may have come anywhere.
-                Ok(Err(Fault::Unknown)) | Err(_) => {
+                Ok(Err(SessionFault::Unknown)) | Err(_) => {
                     self.keep(None);
                     return job.finish(Err(unknown()));
                 }
@@ -231,7 +231,7 @@ impl Worker {
     /// [`Worker::wait_for_server`] tries.
     fn connect(&mut self) -> bool {
         self.keep(None);
-        match Session::connect(&self.shared.config) {
+        match PgSession::connect(&self.shared.config) {
             Ok(session) => {
                 self.keep(Some(session));
                 self.shared.set_up();
@@ -245,7 +245,7 @@ impl Worker {
         }
     }
 
-    fn keep(&mut self, session: Option<Session>) {
+    fn keep(&mut self, session: Option<PgSession>) {
         let (before, after) = (self.session.is_some(), session.is_some());
         self.session = session;
         match (before, after) {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn each_cause_of_an_outage_is_logged_once() {
-        let shared = Shared::new(Config::new());
+        let shared = PgShared::new(Config::new());
         let mut told = Vec::new();
         let causes = [
             NoSession::Held,

@@ -6,10 +6,10 @@
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use super::Fault;
+use super::RedbFault;
 use super::global_kv::{GlobalOp, GlobalTables};
 use super::layout::{
-    KV, Record, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
+    KV, RecordRow, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
     tenant_key,
 };
 use crate::base::error::DbError;
@@ -20,7 +20,7 @@ use crate::wire::data::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
 /// A write that a caller waits for.
 #[derive(Debug)]
-pub(super) enum Op {
+pub(super) enum RedbWrite {
     SetState { tenant: TenantId, state: TenantState },
     SetStanding { tenant: TenantId, standing: Standing },
     KvSet { tenant: TenantId, set: KvSet },
@@ -28,20 +28,20 @@ pub(super) enum Op {
     Global(GlobalOp),
 }
 
-impl Op {
+impl RedbWrite {
     /// About how many bytes it brings into its commit, and holds while it waits.
     pub(super) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 256;
         OVERHEAD
             + match self {
-                Op::SetState { state, .. } => {
+                RedbWrite::SetState { state, .. } => {
                     state.data.as_bytes().len()
                         + state.events.iter().map(|name| name.len() + 32).sum::<usize>()
                 }
-                Op::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
-                Op::KvDelete { key, .. } => key.len(),
-                Op::SetStanding { .. } => 0,
-                Op::Global(op) => op.bytes(),
+                RedbWrite::KvSet { set, .. } => set.value.as_bytes().len() + set.key.len(),
+                RedbWrite::KvDelete { key, .. } => key.len(),
+                RedbWrite::SetStanding { .. } => 0,
+                RedbWrite::Global(op) => op.bytes(),
             }
     }
 
@@ -49,17 +49,17 @@ impl Op {
     /// fills its share is still to be banned.
     pub(super) fn owner(&self) -> Option<TenantId> {
         match self {
-            Op::SetState { tenant, .. } => Some(*tenant),
-            Op::KvSet { tenant, .. } | Op::KvDelete { tenant, .. } => Some(*tenant),
-            Op::SetStanding { .. } => None,
-            Op::Global(op) => op.owner(),
+            RedbWrite::SetState { tenant, .. } => Some(*tenant),
+            RedbWrite::KvSet { tenant, .. } | RedbWrite::KvDelete { tenant, .. } => Some(*tenant),
+            RedbWrite::SetStanding { .. } => None,
+            RedbWrite::Global(op) => op.owner(),
         }
     }
 }
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Done {
+pub(super) enum WriteDone {
     /// There was nothing to do.
     Nothing,
     /// The change is in the transaction; of the transaction's states it is the one with this
@@ -67,12 +67,12 @@ pub(super) enum Done {
     Changed(Revision),
 }
 
-impl Done {
+impl WriteDone {
     /// The change's place among all; that of what changed nothing is before all.
     pub(super) fn revision(self) -> Revision {
         match self {
-            Done::Nothing => Revision::default(),
-            Done::Changed(revision) => revision,
+            WriteDone::Nothing => Revision::default(),
+            WriteDone::Changed(revision) => revision,
         }
     }
 }
@@ -89,10 +89,10 @@ pub(super) struct Tables<'t> {
 }
 
 /// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
-pub(super) type Applied = Result<Result<Done, DbError>, Fault>;
+pub(super) type Applied = Result<Result<WriteDone, DbError>, RedbFault>;
 
 impl<'t> Tables<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, RedbFault> {
         Ok(Self {
             transaction,
             states: transaction.open_table(STATES)?,
@@ -104,23 +104,25 @@ impl<'t> Tables<'t> {
     }
 
     /// Carries one operation out; `revision` is its place among all.
-    pub(super) fn apply(&mut self, op: Op, revision: Revision) -> Applied {
+    pub(super) fn apply(&mut self, op: RedbWrite, revision: Revision) -> Applied {
         match op {
-            Op::SetState { tenant, state } => {
+            RedbWrite::SetState { tenant, state } => {
                 self.change_state(tenant, revision, |stored| stored.state = Some(state))
             }
-            Op::SetStanding { tenant, standing } => {
+            RedbWrite::SetStanding { tenant, standing } => {
                 self.change_state(tenant, revision, |stored| stored.standing = standing)
             }
-            Op::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
-            Op::KvDelete { tenant, key, scopes } => self.kv_delete(tenant, &key, &scopes, revision),
-            Op::Global(op) => self.global()?.apply(op, revision),
+            RedbWrite::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
+            RedbWrite::KvDelete { tenant, key, scopes } => {
+                self.kv_delete(tenant, &key, &scopes, revision)
+            }
+            RedbWrite::Global(op) => self.global()?.apply(op, revision),
         }
     }
 
     /// Puts something of a backup in. A database of another program may hold two records with one
     /// set of scopes, in different orders: the newer stays.
-    pub(super) fn restore(&mut self, one: Exported) -> Result<Result<(), DbError>, Fault> {
+    pub(super) fn restore(&mut self, one: Exported) -> Result<Result<(), DbError>, RedbFault> {
         match one {
             Exported::State { tenant, stored } => {
                 self.states.insert(&tenant_key(tenant)[..], &state_to_bytes(&stored)[..])?;
@@ -138,7 +140,7 @@ impl<'t> Tables<'t> {
         &mut self,
         tenant: TenantId,
         from: &KvRecord,
-    ) -> Result<Result<(), DbError>, Fault> {
+    ) -> Result<Result<(), DbError>, RedbFault> {
         let scopes = Scopes::new(from.scopes.iter());
         let old = match self.old_record(&kv_key(tenant, &from.key, &scopes))? {
             Ok(old) => old,
@@ -148,7 +150,7 @@ impl<'t> Tables<'t> {
         if old.as_ref().is_some_and(|old| old.last_updated_at >= last_updated_at) {
             return Ok(Ok(()));
         }
-        let record = Record {
+        let record = RecordRow {
             id: &from.id,
             created_at: from.created_at.unwrap_or(last_updated_at),
             last_updated_at,
@@ -157,7 +159,7 @@ impl<'t> Tables<'t> {
         self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)
     }
 
-    fn global(&mut self) -> Result<&mut GlobalTables<'t>, Fault> {
+    fn global(&mut self) -> Result<&mut GlobalTables<'t>, RedbFault> {
         let tables = match self.global.take() {
             Some(tables) => tables,
             None => GlobalTables::open(self.transaction)?,
@@ -179,7 +181,7 @@ impl<'t> Tables<'t> {
         };
         change(&mut stored);
         self.states.insert(&row[..], &state_to_bytes(&stored)[..])?;
-        Ok(Ok(Done::Changed(revision)))
+        Ok(Ok(WriteDone::Changed(revision)))
     }
 
     fn kv_set(&mut self, tenant: TenantId, set: &KvSet, revision: Revision) -> Applied {
@@ -187,7 +189,7 @@ impl<'t> Tables<'t> {
             Ok(old) => old,
             Err(error) => return Ok(Err(error)),
         };
-        let record = Record {
+        let record = RecordRow {
             id: old.as_ref().map_or(&set.fresh_id, |old| &old.id),
             created_at: old.as_ref().map_or(set.now, |old| old.created_at),
             last_updated_at: touched(old.as_ref().map(|old| old.last_updated_at), set.now),
@@ -195,7 +197,7 @@ impl<'t> Tables<'t> {
         };
         let put =
             self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)?;
-        Ok(put.map(|()| Done::Changed(revision)))
+        Ok(put.map(|()| WriteDone::Changed(revision)))
     }
 
     /// Writes a record in the place of `old`, with all that is counted of it.
@@ -203,10 +205,10 @@ impl<'t> Tables<'t> {
         &mut self,
         tenant: TenantId,
         (key, scopes): (&str, &Scopes),
-        record: Record<'_>,
+        record: RecordRow<'_>,
         old: Option<&Old>,
         quota: Quota,
-    ) -> Result<Result<(), DbError>, Fault> {
+    ) -> Result<Result<(), DbError>, RedbFault> {
         let row = kv_key(tenant, key, scopes);
         let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
         let before = self.usage(tenant)?;
@@ -239,7 +241,7 @@ impl<'t> Tables<'t> {
         let row = kv_key(tenant, key, scopes);
         let old = match self.old_record(&row)? {
             Ok(Some(old)) => old,
-            Ok(None) => return Ok(Ok(Done::Nothing)),
+            Ok(None) => return Ok(Ok(WriteDone::Nothing)),
             Err(error) => return Ok(Err(error)),
         };
         self.kv.remove(&row[..])?;
@@ -254,12 +256,12 @@ impl<'t> Tables<'t> {
                 self.scopes.remove(&row[..])?;
             }
         }
-        Ok(Ok(Done::Changed(revision)))
+        Ok(Ok(WriteDone::Changed(revision)))
     }
 
-    fn old_record(&self, row: &[u8]) -> Result<Result<Option<Old>, DbError>, Fault> {
+    fn old_record(&self, row: &[u8]) -> Result<Result<Option<Old>, DbError>, RedbFault> {
         let Some(bytes) = self.kv.get(row)? else { return Ok(Ok(None)) };
-        Ok(match Record::from_bytes(bytes.value()) {
+        Ok(match RecordRow::from_bytes(bytes.value()) {
             Ok(record) => Ok(Some(Old {
                 id: record.id.to_owned(),
                 created_at: record.created_at,
@@ -270,13 +272,13 @@ impl<'t> Tables<'t> {
         })
     }
 
-    fn usage(&self, tenant: TenantId) -> Result<Usage, Fault> {
+    fn usage(&self, tenant: TenantId) -> Result<Usage, RedbFault> {
         let row = self.usage.get(&tenant_key(tenant)[..])?;
         let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
         Ok(Usage { records, bytes })
     }
 
-    fn set_usage(&mut self, tenant: TenantId, usage: Usage) -> Result<(), Fault> {
+    fn set_usage(&mut self, tenant: TenantId, usage: Usage) -> Result<(), RedbFault> {
         let row = tenant_key(tenant);
         if usage.records == 0 {
             self.usage.remove(&row[..])?;

@@ -11,9 +11,9 @@ use redb::{ReadTransaction, TableDefinition, Value};
 
 use super::apply::unreadable;
 use super::layout::{
-    GLOBAL, KV, PURCHASES, Record, STATES, parse_kv_key, split_tenant, state_from_bytes,
+    GLOBAL, KV, PURCHASES, RecordRow, STATES, parse_kv_key, split_tenant, state_from_bytes,
 };
-use super::{Fault, Shared, global_kv};
+use super::{RedbFault, RedbShared, global_kv};
 use crate::base::error::DbError;
 use crate::base::limits::BACKUP_READ_BYTES;
 use crate::store::backup::Exported;
@@ -32,7 +32,7 @@ enum Stage {
 
 /// A walk over everything.
 pub(super) struct RedbExport {
-    shared: Arc<Shared>,
+    shared: Arc<RedbShared>,
     snapshot: ReadTransaction,
     stage: Stage,
     /// The last row of this stage that was read.
@@ -41,7 +41,7 @@ pub(super) struct RedbExport {
 }
 
 impl RedbExport {
-    pub(super) fn begin(shared: &Arc<Shared>) -> Result<Self, DbError> {
+    pub(super) fn begin(shared: &Arc<RedbShared>) -> Result<Self, DbError> {
         let snapshot = shared.begin_read().map_err(|fault| shared.failed(&fault))?;
         let shared = Arc::clone(shared);
         Ok(Self { shared, snapshot, stage: Stage::States, last: None, ahead: VecDeque::new() })
@@ -76,7 +76,7 @@ impl RedbExport {
         &mut self,
         table: TableDefinition<'_, &'static [u8], V>,
         parse: impl Fn(&[u8], V::SelfType<'_>) -> Result<Exported, WireError>,
-    ) -> Result<Result<bool, DbError>, Fault> {
+    ) -> Result<Result<bool, DbError>, RedbFault> {
         let table = self.snapshot.open_table(table)?;
         let start = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
         let start = start.as_ref().map(Vec::as_slice);
@@ -118,7 +118,7 @@ fn record(row: &[u8], value: &[u8]) -> Result<Exported, WireError> {
     let (tenant, _) = split_tenant(row)?;
     let (key, scopes) = parse_kv_key(row)?;
     let record =
-        Record::from_bytes(value)?.answer(key, scopes.into_iter().map(str::to_owned).collect());
+        RecordRow::from_bytes(value)?.answer(key, scopes.into_iter().map(str::to_owned).collect());
     Ok(Exported::Record { tenant, record })
 }
 

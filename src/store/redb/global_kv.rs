@@ -5,8 +5,8 @@
 
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
-use super::Fault;
-use super::apply::{Applied, Done, unreadable};
+use super::RedbFault;
+use super::apply::{Applied, WriteDone, unreadable};
 use super::layout::{
     GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
 };
@@ -65,7 +65,7 @@ pub(super) struct GlobalTables<'t> {
 }
 
 impl<'t> GlobalTables<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, RedbFault> {
         Ok(Self {
             entries: transaction.open_table(GLOBAL)?,
             usage: transaction.open_table(GLOBAL_USAGE)?,
@@ -80,10 +80,14 @@ impl<'t> GlobalTables<'t> {
             GlobalOp::Change { at, change, now } => self.change(&at, change, now)?,
             GlobalOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now)?,
         };
-        Ok(decided.map(|()| Done::Changed(revision)))
+        Ok(decided.map(|()| WriteDone::Changed(revision)))
     }
 
-    fn create(&mut self, entry: &GlobalEntry, quota: Quota) -> Result<Result<(), DbError>, Fault> {
+    fn create(
+        &mut self,
+        entry: &GlobalEntry,
+        quota: Quota,
+    ) -> Result<Result<(), DbError>, RedbFault> {
         let row = entry_row(&GlobalAddress::of(&entry.partial));
         if self.entries.get(&row[..])?.is_some() {
             return Ok(Err(exists()));
@@ -100,7 +104,7 @@ impl<'t> GlobalTables<'t> {
         &mut self,
         at: &GlobalAddress,
         owner: Option<TenantId>,
-    ) -> Result<Result<(), DbError>, Fault> {
+    ) -> Result<Result<(), DbError>, RedbFault> {
         let row = entry_row(at);
         let entry = match self.entry(&row)? {
             Ok(entry) => entry,
@@ -120,7 +124,7 @@ impl<'t> GlobalTables<'t> {
         at: &GlobalAddress,
         by: GlobalChange,
         now: Timestamp,
-    ) -> Result<Result<(), DbError>, Fault> {
+    ) -> Result<Result<(), DbError>, RedbFault> {
         let row = entry_row(at);
         let mut entry = match self.entry(&row)? {
             Ok(entry) => entry,
@@ -138,7 +142,7 @@ impl<'t> GlobalTables<'t> {
         tenant: TenantId,
         at: &GlobalAddress,
         now: Timestamp,
-    ) -> Result<Result<(), DbError>, Fault> {
+    ) -> Result<Result<(), DbError>, RedbFault> {
         if self.entries.get(&entry_row(at)[..])?.is_none() {
             return Ok(Err(not_found()));
         }
@@ -150,7 +154,10 @@ impl<'t> GlobalTables<'t> {
     }
 
     /// Puts an entry of a backup in.
-    pub(super) fn restore(&mut self, entry: &GlobalEntry) -> Result<Result<(), DbError>, Fault> {
+    pub(super) fn restore(
+        &mut self,
+        entry: &GlobalEntry,
+    ) -> Result<Result<(), DbError>, RedbFault> {
         self.create(entry, Quota::UNLIMITED)
     }
 
@@ -160,23 +167,23 @@ impl<'t> GlobalTables<'t> {
         tenant: TenantId,
         at: &GlobalAddress,
         when: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RedbFault> {
         self.purchases.insert(&purchase_row(tenant, at)[..], when.unix_micros())?;
         Ok(())
     }
 
-    fn entry(&self, row: &[u8]) -> Result<Result<GlobalEntry, DbError>, Fault> {
+    fn entry(&self, row: &[u8]) -> Result<Result<GlobalEntry, DbError>, RedbFault> {
         let Some(bytes) = self.entries.get(row)? else { return Ok(Err(not_found())) };
         Ok(from_bytes(bytes.value()).map_err(|error| unreadable(&error)))
     }
 
-    fn usage(&self, of: &PartialGlobalKv) -> Result<Usage, Fault> {
+    fn usage(&self, of: &PartialGlobalKv) -> Result<Usage, RedbFault> {
         let row = self.usage.get(&owner_row(of)[..])?;
         let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
         Ok(Usage { records, bytes })
     }
 
-    fn set_usage(&mut self, of: &PartialGlobalKv, usage: Usage) -> Result<(), Fault> {
+    fn set_usage(&mut self, of: &PartialGlobalKv, usage: Usage) -> Result<(), RedbFault> {
         let row = owner_row(of);
         if usage.records == 0 {
             self.usage.remove(&row[..])?;
@@ -193,7 +200,7 @@ pub(super) fn find(
     scope: &str,
     pattern: &Pattern,
     mut limits: FindLimits,
-) -> Result<Result<Vec<PartialGlobalKv>, DbError>, Fault> {
+) -> Result<Result<Vec<PartialGlobalKv>, DbError>, RedbFault> {
     let mut start = scope.as_bytes().to_vec();
     start.push(0);
     start.extend_from_slice(pattern.prefix().as_bytes());
@@ -236,7 +243,7 @@ pub(super) fn list(
     snapshot: &ReadTransaction,
     filter: &GlobalFilter,
     mut limits: FindLimits,
-) -> Result<Result<Vec<PartialGlobalKv>, DbError>, Fault> {
+) -> Result<Result<Vec<PartialGlobalKv>, DbError>, RedbFault> {
     let mut found = Vec::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
         let entry = match PartialGlobalKv::decode(&mut Reader::new(row?.1.value())) {
@@ -259,7 +266,7 @@ pub(super) fn list(
 pub(super) fn get(
     snapshot: &ReadTransaction,
     at: &GlobalAddress,
-) -> Result<Result<Option<GlobalEntry>, DbError>, Fault> {
+) -> Result<Result<Option<GlobalEntry>, DbError>, RedbFault> {
     let row = snapshot.open_table(GLOBAL)?.get(&entry_row(at)[..])?;
     Ok(row.map(|row| from_bytes(row.value())).transpose().map_err(|error| unreadable(&error)))
 }
@@ -269,7 +276,7 @@ pub(super) fn is_purchased(
     snapshot: &ReadTransaction,
     tenant: TenantId,
     at: &GlobalAddress,
-) -> Result<bool, Fault> {
+) -> Result<bool, RedbFault> {
     Ok(snapshot.open_table(PURCHASES)?.get(&purchase_row(tenant, at)[..])?.is_some())
 }
 

@@ -159,14 +159,14 @@ pub(super) fn parse_scope_key(bytes: &[u8]) -> Result<&str, WireError> {
 
 /// A record as its row holds it, its value undecoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct RecordRow<'a> {
     pub(super) id: &'a str,
     pub(super) created_at: Timestamp,
     pub(super) last_updated_at: Timestamp,
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> RecordRow<'a> {
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut writer = Writer::with_capacity(self.value.len() + self.id.len() + 24);
         writer.array(4);
@@ -301,8 +301,8 @@ mod tests {
     fn a_record_and_a_state_give_back_what_they_hold() {
         let at = |micros| Timestamp::from_unix_micros(micros).expect("in range");
         let record =
-            Record { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
-        assert_eq!(Record::from_bytes(&record.to_bytes()), Ok(record));
+            RecordRow { id: "id", created_at: at(-5), last_updated_at: at(7), value: b"\xa4Null" };
+        assert_eq!(RecordRow::from_bytes(&record.to_bytes()), Ok(record));
         let state = TenantState {
             events: ["A".to_owned()].into(),
             data: crate::wire::data::EncodedJson::null(),
@@ -314,7 +314,7 @@ mod tests {
         ] {
             assert_eq!(state_from_bytes(&state_to_bytes(&stored)), Ok(stored));
         }
-        assert!(Record::from_bytes(b"").is_err());
+        assert!(RecordRow::from_bytes(b"").is_err());
         assert!(state_from_bytes(b"\x92\xc2").is_err());
     }
 }

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::layout::{
-    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, Record, SCOPES, STATES, USAGE, parse_kv_key, scope_key,
+    GLOBAL, GLOBAL_USAGE, KV, PURCHASES, RecordRow, SCOPES, STATES, USAGE, parse_kv_key, scope_key,
     split_tenant, state_from_bytes, tenant_key,
 };
 use super::open::{FileSource, Source, builder, database_error, private_file};
-use super::{Fault, global_kv};
+use super::{RedbFault, global_kv};
 use crate::store::{OpenError, Usage, charge};
 use crate::wire;
 use crate::wire::data::Scopes;
@@ -40,7 +40,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
             Ok(false) => vec!["the file was damaged, and redb mended it".to_owned()],
             Err(error) => return vec![format!("the file is damaged: {error}")],
         };
-        let snapshot = database.begin_read().map_err(Fault::from);
+        let snapshot = database.begin_read().map_err(RedbFault::from);
         match snapshot.and_then(|snapshot| look(&snapshot)) {
             Ok(found) => findings.extend(found),
             Err(fault) => findings.push(format!("the file cannot be read to its end: {fault}")),
@@ -129,7 +129,7 @@ impl Findings {
     }
 }
 
-fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, Fault> {
+fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, RedbFault> {
     let mut findings = Findings::default();
     look_at_records(snapshot, &mut findings)?;
     look_at_entries(snapshot, &mut findings)?;
@@ -145,13 +145,13 @@ fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, Fault> {
     Ok(findings.0.into_iter().map(|(what, rows)| format!("{what}: {rows}")).collect())
 }
 
-fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), Fault> {
+fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
     let mut usage = BTreeMap::<Vec<u8>, Usage>::new();
     let mut scopes = BTreeMap::<Vec<u8>, u64>::new();
     for row in snapshot.open_table(KV)?.range::<&[u8]>(..)? {
         let (row, record) = row?;
         let parsed = split_tenant(row.value()).ok().zip(parse_kv_key(row.value()).ok());
-        let record = Record::from_bytes(record.value()).ok();
+        let record = RecordRow::from_bytes(record.value()).ok();
         let (Some(((tenant, _), (key, has))), Some(record)) = (parsed, record) else {
             findings.check(false, "records cannot be read");
             continue;
@@ -190,7 +190,7 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
     Ok(())
 }
 
-fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), Fault> {
+fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
     let mut usage = BTreeMap::<Vec<u8>, Usage>::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
         match global_kv::from_bytes(row?.1.value()) {

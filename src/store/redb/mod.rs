@@ -39,15 +39,15 @@ use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use apply::{Done, Op, unreadable};
+use apply::{RedbWrite, WriteDone, unreadable};
 use export::RedbExport;
 use global_kv::GlobalOp;
 use layout::{
-    KV, Record, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant,
+    KV, RecordRow, SCOPES, STATES, USAGE, kv_key, parse_kv_key, parse_scope_key, split_tenant,
     state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
-use writer::{Request, Writer, unavailable, unknown};
+use writer::{QueuedWrite, Writer, unavailable, unknown};
 
 pub use layout::SCHEMA;
 pub use maintain::{BackupError, backup, check};
@@ -55,17 +55,17 @@ pub use restore::{Restore, RestoreError};
 
 /// A store in a file.
 pub struct RedbStore {
-    shared: Arc<Shared>,
+    shared: Arc<RedbShared>,
     queue_bytes: QueuePermits,
     /// Requests that wait; each has its place until the writer takes it.
     queue_places: QueuePermits,
     /// Taken away when the store is closed, which is what ends the writer.
-    queue_tx: SharedLock<Option<Sender<(QueuePermit, Request)>>>,
+    queue_tx: SharedLock<Option<Sender<(QueuePermit, QueuedWrite)>>>,
     writer: Lock<Option<OwnedThread>>,
 }
 
 /// What readers and the writer share.
-struct Shared {
+struct RedbShared {
     /// None while the store is closed, or failed and not open again.
     ///
     /// Held only to begin a transaction, never while one reads or writes.
@@ -101,7 +101,7 @@ impl RedbStore {
         let (queue_tx, queue_rx) = unbounded();
         // One report is enough: the writer reopens, and what was reported before is void then.
         let (fault_tx, fault_rx) = bounded(1);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RedbShared {
             database: SharedLock::new(Some(database)),
             fault_tx,
             commits: Commits::default(),
@@ -125,14 +125,14 @@ impl RedbStore {
     }
 
     /// Hands a write to the writer and waits for its commit.
-    fn write(&self, op: Op) -> Result<Done, DbError> {
+    fn write(&self, op: RedbWrite) -> Result<WriteDone, DbError> {
         match self.submit(op)?.recv_timeout(STORE_WRITE_TIMEOUT) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(unknown()),
         }
     }
 
-    fn submit(&self, op: Op) -> Result<Receiver<Result<Done, DbError>>, DbError> {
+    fn submit(&self, op: RedbWrite) -> Result<Receiver<Result<WriteDone, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
         let owner = op.owner();
         let permit =
@@ -141,14 +141,14 @@ impl RedbStore {
         let queue_tx = self.queue_tx.read();
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
         let place = self.queue_places.take(owner, 1, STORE_QUEUE_MAX).ok_or_else(busy)?;
-        queue_tx.send((place, Request { op, answer_tx, permit })).map_err(|_| unavailable())?;
+        queue_tx.send((place, QueuedWrite { op, answer_tx, permit })).map_err(|_| unavailable())?;
         Ok(answer_rx)
     }
 
     /// Reads on a snapshot.
     fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, Fault>,
+        read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, RedbFault>,
     ) -> Result<T, DbError> {
         self.shared
             .begin_read()
@@ -157,15 +157,15 @@ impl RedbStore {
     }
 }
 
-impl Shared {
-    fn begin_read(&self) -> Result<ReadTransaction, Fault> {
+impl RedbShared {
+    fn begin_read(&self) -> Result<ReadTransaction, RedbFault> {
         let database = self.database.read();
-        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_read()?)
+        Ok(database.as_ref().ok_or(RedbFault::NotOpen)?.begin_read()?)
     }
 
-    fn begin_write(&self) -> Result<WriteTransaction, Fault> {
+    fn begin_write(&self) -> Result<WriteTransaction, RedbFault> {
         let database = self.database.read();
-        Ok(database.as_ref().ok_or(Fault::NotOpen)?.begin_write()?)
+        Ok(database.as_ref().ok_or(RedbFault::NotOpen)?.begin_write()?)
     }
 
     fn take_database(&self) -> Option<Database> {
@@ -177,14 +177,14 @@ impl Shared {
     }
 
     /// What a reader answers after a fault; the writer is told of those that only reopening cures.
-    fn failed(&self, fault: &Fault) -> DbError {
+    fn failed(&self, fault: &RedbFault) -> DbError {
         match fault {
-            Fault::NotOpen | Fault::Redb(redb::Error::DatabaseClosed) => unavailable(),
-            Fault::Redb(redb::Error::Corrupted(what)) => {
+            RedbFault::NotOpen | RedbFault::Redb(redb::Error::DatabaseClosed) => unavailable(),
+            RedbFault::Redb(redb::Error::Corrupted(what)) => {
                 log::error!("the store is damaged: {what}");
                 DbError::Internal("what the store holds there cannot be read".to_owned())
             }
-            Fault::Redb(_) => {
+            RedbFault::Redb(_) => {
                 // Full: another caller logged it just now.
                 let _ = self.fault_tx.try_send(());
                 unavailable()
@@ -195,26 +195,26 @@ impl Shared {
 
 /// What ended a transaction.
 #[derive(Debug)]
-enum Fault {
+enum RedbFault {
     /// The database is closed, or failed and not open again.
     NotOpen,
     Redb(redb::Error),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RedbFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::NotOpen => f.write_str("the database is not open"),
-            Fault::Redb(error) => error.fmt(f),
+            RedbFault::NotOpen => f.write_str("the database is not open"),
+            RedbFault::Redb(error) => error.fmt(f),
         }
     }
 }
 
 macro_rules! fault_from {
     ($($error:ty),*) => {
-        $(impl From<$error> for Fault {
+        $(impl From<$error> for RedbFault {
             fn from(error: $error) -> Self {
-                Fault::Redb(error.into())
+                RedbFault::Redb(error.into())
             }
         })*
     };
@@ -250,11 +250,11 @@ impl Store for RedbStore {
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
-        self.write(Op::SetState { tenant, state }).map(Done::revision)
+        self.write(RedbWrite::SetState { tenant, state }).map(WriteDone::revision)
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
-        self.write(Op::SetStanding { tenant, standing }).map(Done::revision)
+        self.write(RedbWrite::SetStanding { tenant, standing }).map(WriteDone::revision)
     }
 
     fn kv_get(
@@ -267,7 +267,7 @@ impl Store for RedbStore {
             let Some(row) = snapshot.open_table(KV)?.get(&kv_key(tenant, key, scopes)[..])? else {
                 return Ok(Ok(None));
             };
-            let record = Record::from_bytes(row.value());
+            let record = RecordRow::from_bytes(row.value());
             Ok(record
                 .map(|record| Some(record.answer(key, scopes.as_slice().to_vec())))
                 .map_err(|e| unreadable(&e)))
@@ -291,11 +291,11 @@ impl Store for RedbStore {
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(Op::KvSet { tenant, set }).map(drop)
+        self.write(RedbWrite::KvSet { tenant, set }).map(drop)
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(Op::KvDelete { tenant, key, scopes }).map(drop)
+        self.write(RedbWrite::KvDelete { tenant, key, scopes }).map(drop)
     }
 
     fn kv_find(
@@ -361,11 +361,11 @@ impl Store for RedbStore {
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        self.write(Op::Global(GlobalOp::Create { entry, quota })).map(drop)
+        self.write(RedbWrite::Global(GlobalOp::Create { entry, quota })).map(drop)
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write(Op::Global(GlobalOp::Delete { at, owner })).map(drop)
+        self.write(RedbWrite::Global(GlobalOp::Delete { at, owner })).map(drop)
     }
 
     fn global_change(
@@ -374,7 +374,7 @@ impl Store for RedbStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Op::Global(GlobalOp::Change { at, change, now })).map(drop)
+        self.write(RedbWrite::Global(GlobalOp::Change { at, change, now })).map(drop)
     }
 
     fn global_purchase(
@@ -383,7 +383,7 @@ impl Store for RedbStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(Op::Global(GlobalOp::Purchase { tenant, at, now })).map(drop)
+        self.write(RedbWrite::Global(GlobalOp::Purchase { tenant, at, now })).map(drop)
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
@@ -445,7 +445,7 @@ fn matching(
     if !has_all || !pattern.matches(key) {
         return Ok(None);
     }
-    let record = Record::from_bytes(record).map_err(|error| unreadable(&error))?;
+    let record = RecordRow::from_bytes(record).map_err(|error| unreadable(&error))?;
     let has: Vec<String> = has.into_iter().map(str::to_owned).collect();
     limits.take(key, &has, record.value.len())?;
     Ok(Some(record.answer(key, has)))

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use redb::Database;
 
-use super::Fault;
+use super::RedbFault;
 use super::apply::Tables;
 use super::maintain::{put_in_place, unfinished};
 use super::open::{builder, database_error, prepare, private_file};
@@ -60,8 +60,8 @@ impl From<OpenError> for RestoreError {
     }
 }
 
-impl From<Fault> for RestoreError {
-    fn from(fault: Fault) -> Self {
+impl From<RedbFault> for RestoreError {
+    fn from(fault: RedbFault) -> Self {
         RestoreError::Store(fault.to_string())
     }
 }
@@ -127,14 +127,14 @@ impl Restore {
         let (Some(database), waiting) = (&self.database, std::mem::take(&mut self.waiting)) else {
             return Ok(());
         };
-        let transaction = database.begin_write().map_err(Fault::from)?;
+        let transaction = database.begin_write().map_err(RedbFault::from)?;
         {
             let mut tables = Tables::open(&transaction)?;
             for one in waiting {
                 tables.restore(one)?.map_err(|error| RestoreError::Store(error.to_string()))?;
             }
         }
-        transaction.commit().map_err(Fault::from)?;
+        transaction.commit().map_err(RedbFault::from)?;
         Ok(())
     }
 }

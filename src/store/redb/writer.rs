@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::apply::{Done, Op, Tables};
+use super::apply::{RedbWrite, Tables, WriteDone};
 use super::open::Source;
-use super::{Fault, Shared};
+use super::{RedbFault, RedbShared};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
@@ -21,18 +21,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use redb::Database;
 
 /// A write and its waiter.
-pub(super) struct Request {
-    pub(super) op: Op,
+pub(super) struct QueuedWrite {
+    pub(super) op: RedbWrite,
     /// Has room for the one answer.
-    pub(super) answer_tx: Sender<Result<Done, DbError>>,
+    pub(super) answer_tx: Sender<Result<WriteDone, DbError>>,
     /// What it takes of the bytes that may wait, given back when the request goes.
     pub(super) permit: QueuePermit,
 }
 
 pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<RedbShared>,
     pub(super) source: Box<dyn Source>,
-    pub(super) queue_rx: Receiver<(QueuePermit, Request)>,
+    pub(super) queue_rx: Receiver<(QueuePermit, QueuedWrite)>,
     pub(super) fault_rx: Receiver<()>,
     /// How many writes were made since the store was opened.
     pub(super) revision: Revision,
@@ -40,7 +40,7 @@ pub(super) struct Writer {
 
 /// Whether the writer goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum WriterStep {
     Go,
     Stop,
 }
@@ -52,7 +52,7 @@ impl Writer {
     /// # Blocks
     /// On the queue, and on the disk.
     pub(super) fn run(mut self) {
-        while self.serve_once() == Next::Go {}
+        while self.serve_once() == WriterStep::Go {}
         if let Some(Err(error)) = self.shared.take_database().map(close) {
             log::warn!(
                 "the store was not closed well, it will be made good when it opens: {error}"
@@ -60,11 +60,11 @@ impl Writer {
         }
     }
 
-    fn serve_once(&mut self) -> Next {
+    fn serve_once(&mut self) -> WriterStep {
         let first = select! {
             recv(self.queue_rx) -> request => match request {
                 Ok((_, request)) => request,
-                Err(_) => return Next::Stop,
+                Err(_) => return WriterStep::Stop,
             },
             recv(self.fault_rx) -> _ => return self.reopen("a read failed"),
         };
@@ -73,14 +73,14 @@ impl Writer {
         // as for a bad disk. The waiters of the batch learn from its dropped answers that the
         // outcome is unknown.
         match catch_unwind(AssertUnwindSafe(|| self.commit(batch))) {
-            Ok(Ok(())) => Next::Go,
+            Ok(Ok(())) => WriterStep::Go,
             Ok(Err(fault)) => self.reopen(&fault.to_string()),
             Err(payload) => self.reopen(&crate::base::thread::panic_message(payload.as_ref())),
         }
     }
 
     /// The first request and those that wait behind it, as far as a commit has room.
-    fn gather(&self, first: Request) -> Vec<Request> {
+    fn gather(&self, first: QueuedWrite) -> Vec<QueuedWrite> {
         let mut bytes = first.permit.bytes();
         let mut batch = vec![first];
         while batch.len() < STORE_BATCH_MAX && bytes < STORE_BATCH_BYTES {
@@ -92,18 +92,18 @@ impl Writer {
     }
 
     /// Makes a batch durable and answers it.
-    fn commit(&mut self, batch: Vec<Request>) -> Result<(), Fault> {
+    fn commit(&mut self, batch: Vec<QueuedWrite>) -> Result<(), RedbFault> {
         let mut waiting = Vec::with_capacity(batch.len());
         let applied = self.apply(batch, &mut waiting);
-        let answer: fn(Result<Done, DbError>) -> Result<Done, DbError> = match &applied {
+        let answer: fn(Result<WriteDone, DbError>) -> Result<WriteDone, DbError> = match &applied {
             Ok(()) => |done| done,
             // Nothing of the transaction can be on the disk.
             Err(Failed::BeforeCommit(_)) => |_| Err(unavailable()),
             Err(Failed::InCommit(_)) => |done| match done {
-                Ok(Done::Changed(_)) => Err(unknown()),
+                Ok(WriteDone::Changed(_)) => Err(unknown()),
                 // What changes nothing is not made undone by a lost commit, but it may have looked
                 // at it.
-                Ok(Done::Nothing) | Err(_) => Err(unavailable()),
+                Ok(WriteDone::Nothing) | Err(_) => Err(unavailable()),
             },
         };
         for (answer_tx, done) in waiting {
@@ -113,38 +113,42 @@ impl Writer {
         applied.map_err(Failed::fault)
     }
 
-    fn apply(&mut self, batch: Vec<Request>, waiting: &mut Vec<Waiting>) -> Result<(), Failed> {
+    fn apply(
+        &mut self,
+        batch: Vec<QueuedWrite>,
+        waiting: &mut Vec<Unanswered>,
+    ) -> Result<(), Failed> {
         let mut batch = batch.into_iter();
         let result = self.apply_all(&mut batch, waiting);
         // After a fault, those whose turn did not come.
-        waiting.extend(batch.map(|request| (request.answer_tx, Ok(Done::Nothing))));
+        waiting.extend(batch.map(|request| (request.answer_tx, Ok(WriteDone::Nothing))));
         result
     }
 
     fn apply_all(
         &mut self,
-        batch: &mut impl Iterator<Item = Request>,
-        waiting: &mut Vec<Waiting>,
+        batch: &mut impl Iterator<Item = QueuedWrite>,
+        waiting: &mut Vec<Unanswered>,
     ) -> Result<(), Failed> {
         let mut transaction = self.shared.begin_write().map_err(Failed::BeforeCommit)?;
         transaction.set_quick_repair(true);
         let mut changes = false;
         {
             let mut tables = Tables::open(&transaction).map_err(Failed::BeforeCommit)?;
-            for Request { op, answer_tx, permit } in batch {
+            for QueuedWrite { op, answer_tx, permit } in batch {
                 let revision = Revision(self.revision.0 + 1);
                 let applied = tables.apply(op, revision);
                 drop(permit);
                 match applied {
                     Ok(done) => {
-                        if matches!(done, Ok(Done::Changed(_))) {
+                        if matches!(done, Ok(WriteDone::Changed(_))) {
                             self.revision = revision;
                             changes = true;
                         }
                         waiting.push((answer_tx, done));
                     }
                     Err(fault) => {
-                        waiting.push((answer_tx, Ok(Done::Nothing)));
+                        waiting.push((answer_tx, Ok(WriteDone::Nothing)));
                         return Err(Failed::BeforeCommit(fault));
                     }
                 }
@@ -167,7 +171,7 @@ impl Writer {
 
     /// Closes the database and opens it again, however long that takes; answers everybody
     /// `Unavailable` meanwhile.
-    fn reopen(&mut self, why: &str) -> Next {
+    fn reopen(&mut self, why: &str) -> WriterStep {
         log::error!("the store failed and is reopened: {why}");
         // It says the error again; the file is made good by the next open.
         let _ = self.shared.take_database().map(close);
@@ -180,23 +184,23 @@ impl Writer {
                     self.shared.install(database);
                     self.shared.commits.reopens.inc();
                     log::info!("the store is open again");
-                    return Next::Go;
+                    return WriterStep::Go;
                 }
                 Err(error) => log::warn!("the store cannot be reopened yet: {error}"),
             }
-            if self.refuse_until(Instant::now() + pause) == Next::Stop {
-                return Next::Stop;
+            if self.refuse_until(Instant::now() + pause) == WriterStep::Stop {
+                return WriterStep::Stop;
             }
             pause = (pause * 2).min(STORE_REOPEN_MAX);
         }
     }
 
-    fn refuse_until(&self, deadline: Instant) -> Next {
+    fn refuse_until(&self, deadline: Instant) -> WriterStep {
         loop {
             match self.queue_rx.recv_deadline(deadline) {
                 Ok((_, request)) => drop(request.answer_tx.send(Err(unavailable()))),
-                Err(RecvTimeoutError::Timeout) => return Next::Go,
-                Err(RecvTimeoutError::Disconnected) => return Next::Stop,
+                Err(RecvTimeoutError::Timeout) => return WriterStep::Go,
+                Err(RecvTimeoutError::Disconnected) => return WriterStep::Stop,
             }
         }
     }
@@ -211,15 +215,15 @@ fn close(database: Database) -> Result<(), String> {
     }
 }
 
-type Waiting = (Sender<Result<Done, DbError>>, Result<Done, DbError>);
+type Unanswered = (Sender<Result<WriteDone, DbError>>, Result<WriteDone, DbError>);
 
 enum Failed {
-    BeforeCommit(Fault),
-    InCommit(Fault),
+    BeforeCommit(RedbFault),
+    InCommit(RedbFault),
 }
 
 impl Failed {
-    fn fault(self) -> Fault {
+    fn fault(self) -> RedbFault {
         match self {
             Failed::BeforeCommit(fault) | Failed::InCommit(fault) => fault,
         }

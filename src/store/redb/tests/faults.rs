@@ -15,7 +15,7 @@ use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX};
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread;
 use crate::store::redb::open::{Source, builder, database_error, prepare};
-use crate::store::redb::{Done, Op, RedbStore};
+use crate::store::redb::{RedbStore, RedbWrite, WriteDone};
 use crate::store::{FindLimits, KvSet, OpenError, Quota, Standing, Store, Usage, charge, rules};
 use crate::wire;
 use crate::wire::data::{EncodedValue, KhronosValue, Scopes, TenantId, Timestamp};
@@ -409,7 +409,7 @@ fn writes_that_wait_share_one_commit_and_reads_wait_for_nothing() {
     store.kv_set(tenant, set("k", number(0))).expect("the disk works");
     disk.set(|state| state.stalls = true);
     let submit = |key: &str, value| {
-        store.submit(Op::KvSet { tenant, set: set(key, number(value)) }).expect("room")
+        store.submit(RedbWrite::KvSet { tenant, set: set(key, number(value)) }).expect("room")
     };
     let first = submit("k", 1);
     // Wait until the writer has taken it: then it is in its sync, or about to be.
@@ -428,7 +428,7 @@ fn writes_that_wait_share_one_commit_and_reads_wait_for_nothing() {
     let syncs_before = disk.state().syncs;
     disk.set(|state| state.stalls = false);
     for answer in rest {
-        assert!(matches!(answer.recv_timeout(DEADLINE), Ok(Ok(Done::Changed(_)))));
+        assert!(matches!(answer.recv_timeout(DEADLINE), Ok(Ok(WriteDone::Changed(_)))));
     }
     let syncs = disk.state().syncs - syncs_before;
     assert!(syncs <= 8, "501 writes in two commits of a few syncs each, not {syncs}");
@@ -442,8 +442,8 @@ fn a_full_queue_is_busy_at_once() {
     let store = start(&disk);
     let tenant = TenantId::Guild(1);
     disk.set(|state| state.stalls = true);
-    let delete = || Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
-    let large = || Op::KvSet {
+    let delete = || RedbWrite::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
+    let large = || RedbWrite::KvSet {
         tenant,
         set: set("k", wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)))),
     };
@@ -476,10 +476,11 @@ fn a_tenant_that_fills_its_share_leaves_room_to_another() {
     let (disk, loud, quiet) = (Disk::default(), TenantId::Guild(1), TenantId::Guild(2));
     let store = start(&disk);
     disk.set(|state| state.stalls = true);
-    let delete = |tenant| Op::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
+    let delete =
+        |tenant| RedbWrite::KvDelete { tenant, key: "k".to_owned(), scopes: Scopes::new(["s"]) };
     let value = wire::pack::value::encode(&KhronosValue::Text("x".repeat(200_000)));
-    let large = |tenant| Op::KvSet { tenant, set: set("k", value.clone()) };
-    let ops: [&dyn Fn(TenantId) -> Op; 2] = [&delete, &large];
+    let large = |tenant| RedbWrite::KvSet { tenant, set: set("k", value.clone()) };
+    let ops: [&dyn Fn(TenantId) -> RedbWrite; 2] = [&delete, &large];
     let (mut loud_s, mut others) = (Vec::new(), Vec::new());
     for op in ops {
         while let Ok(answer) = store.submit(op(loud)) {
@@ -487,7 +488,7 @@ fn a_tenant_that_fills_its_share_leaves_room_to_another() {
         }
         others.push(store.submit(op(quiet)));
     }
-    others.push(store.submit(Op::SetStanding { tenant: loud, standing: Standing::Banned }));
+    others.push(store.submit(RedbWrite::SetStanding { tenant: loud, standing: Standing::Banned }));
     // Before anything fails: a store that stalls is not dropped.
     disk.set(|state| state.stalls = false);
     let others = others.into_iter().map(|other| other.expect("room for others"));
@@ -504,16 +505,17 @@ fn a_refused_write_changes_nothing_and_its_batch_goes_on() {
     let tiny = KvSet { quota: Quota { records: 1, bytes: 1000 }, ..set("a", number(1)) };
     store.kv_set(tenant, tiny.clone()).expect("within the quota");
     disk.set(|state| state.stalls = true);
-    let first = store.submit(Op::KvSet { tenant, set: tiny.clone() }).expect("room");
+    let first = store.submit(RedbWrite::KvSet { tenant, set: tiny.clone() }).expect("room");
     let refused = store
-        .submit(Op::KvSet { tenant, set: KvSet { key: "b".to_owned(), ..tiny.clone() } })
+        .submit(RedbWrite::KvSet { tenant, set: KvSet { key: "b".to_owned(), ..tiny.clone() } })
         .expect("room");
-    let last =
-        store.submit(Op::KvSet { tenant, set: KvSet { value: number(7), ..tiny } }).expect("room");
+    let last = store
+        .submit(RedbWrite::KvSet { tenant, set: KvSet { value: number(7), ..tiny } })
+        .expect("room");
     disk.set(|state| state.stalls = false);
-    assert!(matches!(first.recv_timeout(DEADLINE), Ok(Ok(Done::Changed(_)))));
+    assert!(matches!(first.recv_timeout(DEADLINE), Ok(Ok(WriteDone::Changed(_)))));
     assert!(matches!(refused.recv_timeout(DEADLINE), Ok(Err(DbError::Refused(_)))));
-    assert!(matches!(last.recv_timeout(DEADLINE), Ok(Ok(Done::Changed(_)))));
+    assert!(matches!(last.recv_timeout(DEADLINE), Ok(Ok(WriteDone::Changed(_)))));
     assert_eq!(get(&store, tenant, "a"), Some(7));
     check_counters(&store, tenant);
 }
@@ -526,13 +528,15 @@ fn closing_finishes_what_waits_and_then_nothing_is_served() {
     let answers: Vec<_> = (0..100)
         .map(|turn| {
             store
-                .submit(Op::KvSet { tenant, set: set(&format!("k{turn}"), number(turn)) })
+                .submit(RedbWrite::KvSet { tenant, set: set(&format!("k{turn}"), number(turn)) })
                 .expect("room")
         })
         .collect();
     store.close();
     assert!(
-        answers.into_iter().all(|answer| matches!(answer.try_recv(), Ok(Ok(Done::Changed(_)))))
+        answers
+            .into_iter()
+            .all(|answer| matches!(answer.try_recv(), Ok(Ok(WriteDone::Changed(_)))))
     );
     assert!(matches!(store.kv_usage(tenant), Err(DbError::Unavailable(_))));
     assert!(matches!(store.kv_set(tenant, set("k", number(1))), Err(DbError::Unavailable(_))));
