@@ -14,10 +14,10 @@
 mod frames;
 mod handshake;
 mod input;
-mod outlet;
 mod pending;
 mod queue;
 mod reader;
+mod socket_writer;
 mod stats;
 mod writer;
 
@@ -41,8 +41,8 @@ use crate::base::thread::OwnedThread;
 use crate::net::stream::{Peer, Stream};
 use crate::wire::data::TenantId;
 use frames::FrameKind;
-use outlet::{Outlet, Patience, WriteProgress};
 use queue::OutQueue;
+use socket_writer::{Outlet, Patience, WriteProgress};
 
 /// Close codes of RFC 6455 and ours.
 pub mod close_code {

@@ -9,8 +9,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frames::{self, FrameKind};
-use super::outlet::{Patience, WriteProgress};
 use super::queue::{Batch, Taken};
+use super::socket_writer::{Patience, WriteProgress};
 use super::{CloseCause, LinkSender, Pulse};
 use crate::base::thread::{self, OwnedThread};
 

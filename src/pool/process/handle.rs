@@ -27,8 +27,8 @@ use super::supervision::Supervision;
 use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
 use crate::pool::board::Board;
 use crate::pool::managed::Managed;
+use crate::pool::observe::nowait_failures::Unseen;
 use crate::pool::observe::quarantine::Quarantine;
-use crate::pool::observe::unseen::Unseen;
 use crate::pool::route::Router;
 use crate::pool::vms::Vms;
 

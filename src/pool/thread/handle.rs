@@ -24,7 +24,7 @@ use crate::wire::message::Health;
 use crate::pool::WorkerThread;
 use crate::pool::board::{Board, WorkerStatus};
 use crate::pool::managed::Managed;
-use crate::pool::observe::unseen::Unseen;
+use crate::pool::observe::nowait_failures::Unseen;
 use crate::pool::process::handle::{RestartError, WorkerReport};
 use crate::pool::process::supervisor::{Cause, State};
 use crate::pool::route::{DispatchTarget, Router};

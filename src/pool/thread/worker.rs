@@ -21,7 +21,7 @@ use crate::wire::data::{EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantS
 use crate::wire::message::Health;
 
 use super::startup::Startup;
-use crate::pool::observe::unseen::Unseen;
+use crate::pool::observe::nowait_failures::Unseen;
 
 /// The name that stands for every event.
 const EVERYTHING: &str = "*";

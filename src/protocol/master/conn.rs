@@ -21,8 +21,8 @@ use crate::wire::WireError;
 use crate::wire::data::{EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
-use super::ledger::Ledger;
-use super::question::{Asker, VmQuestion};
+use super::link_counters::Ledger;
+use super::vm_query::{Asker, VmQuestion};
 use crate::protocol::answers;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster

@@ -2,7 +2,7 @@
 //! over HTTP.
 
 use super::db_figures::{DbFigures, DbRequest, StatusClass};
-use super::ledger::{LinkEnd, LinkReport};
+use super::link_counters::{LinkEnd, LinkReport};
 use super::server::MesophyllServer;
 use crate::base::metrics::Exposition;
 

@@ -30,7 +30,7 @@ use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;
 
 use super::conn::{ConnHandler, ConnPulse};
-use super::ledger::{Ledger, LinkReport};
+use super::link_counters::{Ledger, LinkReport};
 use super::local_socket::LocalSocket;
 use crate::protocol::{
     DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,

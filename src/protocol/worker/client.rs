@@ -30,7 +30,7 @@ use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use crate::base::throttle::Throttle;
-use crate::protocol::master::question;
+use crate::protocol::master::vm_query;
 use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 
 /// Ten years: longer than any link.
@@ -427,7 +427,7 @@ impl ClientHandler {
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
             ServerMessage::LiveTenants { req_id: request_id, ids } => {
                 let has_vm = ids.into_iter().map(|id| self.worker.has_vm(id));
-                let result = Ok(question::vms_to_wire(has_vm));
+                let result = Ok(vm_query::vms_to_wire(has_vm));
                 // A master that takes nothing at all goes without: to know no VM harms nothing.
                 let _ = link
                     .send(ClientMessage::DispatchResponse { req_id: request_id, result }.encode());
