@@ -113,7 +113,9 @@ impl Api {
         let pending = worker_like::start_as(&*self.pool, tenant, request_id, job, deadline);
         // The end of the API ends it.
         let wait = self.waits.begin(request_id, pending.slot());
-        if wait.is_none() || (!pending.slot().is_answered(deadline) && self.waits.are_over()) {
+        if wait.is_none()
+            || (!pending.slot().wait_until_answered(deadline) && self.waits.are_over())
+        {
             return Err(DispatchError::OutcomeUnknown(
                 "the master stopped before an answer came".to_owned(),
             ));

@@ -156,13 +156,13 @@ pub const LINK_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit: requests of one link that wait for an answer; one more is `Busy` at once.
 pub const PENDING_MAX: usize = 65_536;
 
-/// Limit: tenants in one question to a worker, whether they have a VM: a hundred kilobytes, which
+/// Limit: tenants in one query to a worker, whether they have a VM: a hundred kilobytes, which
 /// hold up nothing behind them.
 pub const LIVE_TENANTS_MAX: usize = 4096;
 
-/// Limit: such questions that wait for their answers on one link; for one more no VM is known.
+/// Limit: such queries that wait for their answers on one link; for one more no VM is known.
 /// Enough for hundreds of requests of the largest size ([`API_LIST_MAX`]) at once.
-pub const QUESTIONS_MAX: usize = 1024;
+pub const VM_QUERIES_MAX: usize = 1024;
 
 /// Limit: time for the workers to say which tenants have a VM. A worker answers in a millisecond;
 /// of one that does not, no VM is known.

@@ -66,13 +66,17 @@ impl Busiest {
     }
 
     /// Notes that something of a tenant's ended after so long.
-    pub fn note(&self, tenant: TenantId, took: Duration, now: Instant) {
+    pub fn record(&self, tenant: TenantId, took: Duration, now: Instant) {
         // Counts, of which one may be missing now.
         let Some(mut minutes) = self.shards[worker_for(tenant, self.shards.len())].try_lock()
         else {
             return;
         };
-        minutes.note(self.minute(now), tenant, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        minutes.record(
+            self.minute(now),
+            tenant,
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        );
     }
 
     /// The `most` tenants with most time and as many with most events.
@@ -118,7 +122,7 @@ struct Minute {
 }
 
 impl Minutes {
-    fn note(&mut self, number: u64, tenant: TenantId, us: u64) {
+    fn record(&mut self, number: u64, tenant: TenantId, us: u64) {
         let minute = &mut self.0[(number % BUSIEST_MINUTES as u64) as usize];
         // A thread that was held up since it looked at the clock comes with a minute that is gone.
         if minute.number > number {
@@ -262,7 +266,7 @@ mod tests {
         let busiest = Busiest::new(begun);
         for number in 1..=20 {
             for _ in 0..number {
-                busiest.note(tenant(number), MS * 2, begun + MINUTE);
+                busiest.record(tenant(number), MS * 2, begun + MINUTE);
             }
         }
         let report = busiest.report(50, begun + MINUTE + MS);
@@ -289,7 +293,7 @@ mod tests {
             let spread = numbers.below(1 << 20) as f64 / f64::from(1 << 20);
             let tenant = tenant(100_000_f64.powf(spread) as u64);
             *exact.entry(tenant).or_default() += 1;
-            busiest.note(tenant, MS, begun);
+            busiest.record(tenant, MS, begun);
         }
         let report = busiest.report(10, begun);
         let mut truth: Vec<(u64, TenantId)> =
@@ -323,7 +327,7 @@ mod tests {
                 others += 1;
                 neighbour(others)
             };
-            busiest.note(who, MS, begun);
+            busiest.record(who, MS, begun);
         }
         let report = busiest.report(3, begun);
         let share =
@@ -339,9 +343,9 @@ mod tests {
     fn one_long_event_is_found_among_many_short_ones() {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
-        busiest.note(neighbour(7), Duration::from_secs(10), begun);
+        busiest.record(neighbour(7), Duration::from_secs(10), begun);
         for number in 0..50_000 {
-            busiest.note(neighbour(100 + number % 10_000), Duration::from_micros(100), begun);
+            busiest.record(neighbour(100 + number % 10_000), Duration::from_micros(100), begun);
         }
         let first = busiest.report(1, begun).tenants[0];
         assert_eq!(first, Share { tenant: neighbour(7), events: 1, took: Duration::from_secs(10) });
@@ -352,7 +356,7 @@ mod tests {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         for minute in 0..10_u32 {
-            busiest.note(tenant(u64::from(minute)), MS, begun + MINUTE * minute);
+            busiest.record(tenant(u64::from(minute)), MS, begun + MINUTE * minute);
         }
         let now = begun + MINUTE * 9 + Duration::from_secs(30);
         let report = busiest.report(50, now);
@@ -363,7 +367,7 @@ mod tests {
             busiest.report(50, begun + MINUTE * 100),
             BusiestReport { span: MINUTE * 4, ..Default::default() }
         );
-        busiest.note(tenant(1), MS, begun);
+        busiest.record(tenant(1), MS, begun);
         assert!(
             busiest.report(50, now).tenants.iter().all(|share| share.tenant != tenant(1)),
             "too late"
@@ -375,10 +379,10 @@ mod tests {
         let begun = Instant::now();
         let busiest = Busiest::new(begun);
         let looking: Vec<_> = busiest.shards.iter().map(|shard| shard.lock()).collect();
-        busiest.note(tenant(1), MS, begun);
+        busiest.record(tenant(1), MS, begun);
         drop(looking);
         assert_eq!(busiest.report(1, begun).tenants, []);
-        busiest.note(tenant(1), MS, begun);
+        busiest.record(tenant(1), MS, begun);
         assert_eq!(busiest.report(1, begun).tenants.len(), 1);
     }
 }

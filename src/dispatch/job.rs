@@ -104,12 +104,14 @@ impl Answer {
 
     /// Calls back with the answer, on whichever thread has it. The callback must not block.
     pub fn callback(callback: impl FnOnce(DispatchResult) + Send + 'static) -> Self {
-        Self::callback_told(move |result, _| callback(result))
+        Self::callback_with_subscription(move |result, _| callback(result))
     }
 
     /// As [`Answer::callback`], for a callback that is also told whether the tenant is subscribed
     /// to the event.
-    pub fn callback_told(callback: impl FnOnce(DispatchResult, bool) + Send + 'static) -> Self {
+    pub fn callback_with_subscription(
+        callback: impl FnOnce(DispatchResult, bool) + Send + 'static,
+    ) -> Self {
         Self::to(AnswerTarget::Callback(Box::new(callback)))
     }
 

@@ -60,7 +60,7 @@ impl Slot {
     ///
     /// # Blocks
     /// Until it is, `until`, or [`Slot::give_up`].
-    pub fn is_answered(&self, until: Instant) -> bool {
+    pub fn wait_until_answered(&self, until: Instant) -> bool {
         // That of a template with little to do comes before a thread that sleeps would have been
         // woken.
         WAITERS.wait(|| self.is_over.load(Ordering::Acquire));
@@ -103,26 +103,28 @@ mod tests {
     fn an_answer_wakes_who_waits_and_is_taken_once() {
         let slot = Arc::new(Slot::default());
         let waiting = slot.clone();
-        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon()))
-            .expect("spawn");
+        let waiter =
+            crate::base::thread::spawn("waiter", move || waiting.wait_until_answered(soon()))
+                .expect("spawn");
         Answer::slot(slot.clone()).send(Ok(EncodedValue::null()));
         assert_eq!(waiter.join(), Some(true));
-        assert!(slot.is_answered(soon()), "it is still there");
+        assert!(slot.wait_until_answered(soon()), "it is still there");
         assert_eq!((slot.take(), slot.take()), (Some(Ok(EncodedValue::null())), None));
     }
 
     #[test]
     fn a_wait_ends_at_its_deadline_or_when_given_up() {
         let slot = Arc::new(Slot::default());
-        assert!(!slot.is_answered(Instant::now()));
-        assert!(!slot.is_answered(Instant::now() + Duration::from_millis(5)));
+        assert!(!slot.wait_until_answered(Instant::now()));
+        assert!(!slot.wait_until_answered(Instant::now() + Duration::from_millis(5)));
         let waiting = slot.clone();
-        let waiter = crate::base::thread::spawn("waiter", move || waiting.is_answered(soon()))
-            .expect("spawn");
+        let waiter =
+            crate::base::thread::spawn("waiter", move || waiting.wait_until_answered(soon()))
+                .expect("spawn");
         slot.give_up();
         assert_eq!(waiter.join(), Some(false));
         // What comes later is there nevertheless.
         drop(Answer::slot(slot.clone()));
-        assert!(slot.is_answered(Instant::now()));
+        assert!(slot.wait_until_answered(Instant::now()));
     }
 }

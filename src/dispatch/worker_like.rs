@@ -198,7 +198,7 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn wait(self) -> DispatchResult {
-        self.slot.is_answered(self.deadline);
+        self.slot.wait_until_answered(self.deadline);
         self.finish()
     }
 

@@ -32,7 +32,7 @@ pub(super) struct WorkerStatus<W> {
     pub(super) last_exit: Option<String>,
     /// When the loop last came round. Without it there is no loop: it has not begun, has ended for
     /// good, or the worker needs none.
-    pub(super) looked_at: Option<Instant>,
+    pub(super) polled_at: Option<Instant>,
 }
 
 impl<W: Clone> Board<W> {
@@ -46,7 +46,7 @@ impl<W: Clone> Board<W> {
             recycle: Recycle::default(),
             restarts: Restarts::default(),
             last_exit: None,
-            looked_at: None,
+            polled_at: None,
         };
         Self { id, status: Lock::new(status), changed: Signal::new() }
     }

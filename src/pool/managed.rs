@@ -15,7 +15,7 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     fn report(&self) -> WorkerReport;
 
     /// Asks which of these tenants have a VM on it; does not wait for the answer.
-    fn ask_vms(&self, tenants: &[TenantId]) -> Vms;
+    fn query_vms(&self, tenants: &[TenantId]) -> Vms;
 
     /// When its supervision loop last came round, which it does every second at least; `None` for a
     /// worker without one.
@@ -23,7 +23,7 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
 
     /// Starts the worker anew: one that is ready answers first what it has in flight, while new
     /// dispatches wait; one that failed, or was stopped, gets another chance. Does not wait for
-    /// that; [`Managed::wait_restarted`] does, with the number that this returns.
+    /// that; [`Managed::wait_until_restarted`] does, with the number that this returns.
     ///
     /// # Blocks
     /// Until it has begun, which is at once unless the machine stalls.
@@ -40,7 +40,7 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     ///
     /// # Errors
     /// Why it is not ready.
-    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError>;
+    fn wait_until_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError>;
 
     /// Ends the worker at once; it stays stopped until it is restarted. An external worker's link
     /// is closed.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::limits::LIVE_TENANTS_MAX;
-use crate::protocol::VmQuestion;
+use crate::protocol::VmQuery;
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
 
@@ -20,7 +20,7 @@ pub enum Vms {
     /// For each tenant whether it has one.
     Known(Vec<bool>),
     /// It is asked over its link.
-    Asked(VmQuestion),
+    Asked(VmQuery),
     /// It cannot be asked.
     Unknown,
 }
@@ -29,7 +29,7 @@ impl Vms {
     fn wait(self, deadline: Instant) -> Vec<bool> {
         match self {
             Vms::Known(has_vm) => has_vm,
-            Vms::Asked(question) => question.wait(deadline).unwrap_or_default(),
+            Vms::Asked(query) => query.wait(deadline).unwrap_or_default(),
             Vms::Unknown => Vec::new(),
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn have_vms(
     for (worker, places) in workers.iter().zip(&places) {
         for places in places.chunks(LIVE_TENANTS_MAX) {
             let tenants: Vec<TenantId> = places.iter().map(|place| tenants[*place]).collect();
-            asked.push((places, worker.ask_vms(&tenants)));
+            asked.push((places, worker.query_vms(&tenants)));
         }
     }
     let mut has_vm = vec![false; tenants.len()];

@@ -12,9 +12,9 @@ pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
 pub use master::db_figures::{DbFigures, DbRequest, StatusClass};
 pub use master::db_routes;
 pub use master::families::show_families;
-pub use master::link_counters::{Ledger, LinkEnd, LinkReport};
+pub use master::link_counters::{LinkCounters, LinkEnd, LinkReport};
 pub use master::server::{MesophyllServer, ServerConfig, StartError};
-pub use master::vm_query::VmQuestion;
+pub use master::vm_query::VmQuery;
 pub use worker::client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
 pub use worker::db_client::MesophyllDbClient;
 

@@ -45,7 +45,7 @@ fn a_vm_makes_a_guild_known(master: &Master) {
     assert_eq!(master.dispatch(&format!("guild/{}", guilds[1]), "COUNT", "1").0, 200);
     drop_tenant(master, guilds[1]);
     assert_eq!(exist(master, &[guilds[1], guilds[3], guilds[3], guilds[0]]), [1, 1, 1, 0]);
-    // More than go into one question.
+    // More than go into one query.
     let many: Vec<u64> = (0..10_000).map(|n| (n << 22) + 1).chain([guilds[3]]).collect();
     let known = exist(master, &many);
     assert_eq!((known.len(), known.iter().sum::<u64>(), known.last()), (10_001, 1, Some(&1)));
@@ -114,7 +114,7 @@ fn a_stopped_worker_hides_only_its_own_vms() {
     eventually("it is stopped", || is_stopped(worker).then_some(()));
     assert_eq!(exist(&master, &guilds), [0, 1]);
     // It is given up when it has been silent for fifteen seconds, which is far beyond the deadline
-    // of a question.
+    // of a query.
     let workers: Value =
         serde_json::from_str(&get_with(master.api(), "/i/workers", &token(7)).1).expect("JSON");
     assert_eq!(

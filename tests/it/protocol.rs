@@ -569,24 +569,24 @@ fn a_worker_says_which_tenants_have_a_vm() {
     let worker = Worker::start(&master);
     let conn = master.wait_ready();
     let tenants = vec![TenantId::Guild(1), TenantId::User(1), TenantId::Guild(2)];
-    let question = conn.ask_vms(tenants.clone()).expect("it can be asked");
-    assert_eq!(question.wait(Instant::now() + DEADLINE), Some(vec![true, false, true]));
-    assert_eq!((conn.questions(), conn.late_answers()), (0, 0));
+    let query = conn.query_vms(tenants.clone()).expect("it can be asked");
+    assert_eq!(query.wait(Instant::now() + DEADLINE), Some(vec![true, false, true]));
+    assert_eq!((conn.vm_queries(), conn.late_answers()), (0, 0));
     drop(worker);
     // The master may not know yet that it is gone, and ask in vain.
-    let gone = conn.ask_vms(tenants.clone());
-    assert_eq!(gone.and_then(|question| question.wait(Instant::now() + DEADLINE)), None);
+    let gone = conn.query_vms(tenants.clone());
+    assert_eq!(gone.and_then(|query| query.wait(Instant::now() + DEADLINE)), None);
     // One of another make says nothing of the kind.
     let mut peer = master.raw_peer();
     peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
     let conn = master.wait_ready();
-    assert!(conn.ask_vms(tenants.clone()).is_none());
+    assert!(conn.query_vms(tenants.clone()).is_none());
     // An older one of ours neither.
     let ready = Ready { version: "older".to_owned(), ..Ready::default() };
     peer.send(Message::binary(ClientMessage::Ready(ready).encode())).expect("sent");
     peer.send(Message::binary(ClientMessage::Health(Health::default()).encode())).expect("sent");
     master.wait_for(|note| matches!(note, Note::Health).then_some(()));
-    assert!(conn.ask_vms(tenants).is_none());
+    assert!(conn.query_vms(tenants).is_none());
 }
 
 #[test]
@@ -596,7 +596,7 @@ fn an_unanswered_query_ends_with_its_deadline_or_link() {
     let ready = Ready { version: "ours".to_owned(), live_tenants: true, ..Ready::default() };
     peer.send(Message::binary(ClientMessage::Ready(ready).encode())).expect("sent");
     let conn = master.wait_ready();
-    let ask = || conn.ask_vms(vec![TENANT, TenantId::Guild(5)]).expect("it can be asked");
+    let ask = || conn.query_vms(vec![TENANT, TenantId::Guild(5)]).expect("it can be asked");
     let (late, wrong, failed, last) = (ask(), ask(), ask(), ask());
     let mut asked = || loop {
         match ServerMessage::decode(&next_message(&mut peer)) {
@@ -609,9 +609,9 @@ fn an_unanswered_query_ends_with_its_deadline_or_link() {
         }
     };
     let ids = [asked(), asked(), asked()];
-    assert_eq!(conn.questions(), 4);
+    assert_eq!(conn.vm_queries(), 4);
     assert_eq!(late.wait(Instant::now()), None);
-    assert_eq!((conn.questions(), conn.in_flight()), (3, 0));
+    assert_eq!((conn.vm_queries(), conn.in_flight()), (3, 0));
     let yes =
         |count| Ok(mesophyll::wire::pack::value::encode(&KhronosValue::Buffer(vec![1; count])));
     let mut answer = |request_id, result| {
@@ -623,8 +623,8 @@ fn an_unanswered_query_ends_with_its_deadline_or_link() {
     answer(ids[2], Err("script: no".to_owned()));
     assert_eq!(wrong.wait(Instant::now() + DEADLINE), None, "it was asked for two");
     assert_eq!(failed.wait(Instant::now() + DEADLINE), None);
-    assert_eq!((conn.questions(), conn.late_answers()), (1, 1));
+    assert_eq!((conn.vm_queries(), conn.late_answers()), (1, 1));
     drop(peer);
     assert_eq!(last.wait(Instant::now() + DEADLINE), None);
-    assert_eq!(conn.questions(), 0);
+    assert_eq!(conn.vm_queries(), 0);
 }

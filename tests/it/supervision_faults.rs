@@ -321,7 +321,7 @@ fn a_restart_finishes_events_and_lets_new_ones_wait() {
     new.answer(request_id);
     assert_eq!(second.wait(), Ok(EncodedValue::null()));
     assert_eq!(new.next_dispatch().1, "THIRD");
-    broken.worker.wait_restarted(restarts, by).expect("it is ready");
+    broken.worker.wait_until_restarted(restarts, by).expect("it is ready");
     assert_eq!(
         broken.worker.report().last_exit.as_deref(),
         Some("killed by signal 15 (rolling restart)")
@@ -341,7 +341,7 @@ fn a_restart_whose_new_process_fails_is_told() {
     let restarts = broken.worker.restart(Cause::Rolling).expect("it is restarted");
     let error = broken
         .worker
-        .wait_restarted(restarts, Instant::now() + DEADLINE)
+        .wait_until_restarted(restarts, Instant::now() + DEADLINE)
         .expect_err("it is not ready");
     assert!(
         matches!(&error, RestartError::NotReady(text) if text.ends_with("its last process: exit code 7")),
@@ -445,13 +445,16 @@ fn a_worker_that_failed_is_waited_for_when_it_is_restarted() {
         broken.wait("failed", |report| report.state == State::Failed);
         let restarts = broken.worker.restart(Cause::Operator).expect("it is restarted");
         // It is neither ready yet, nor failed any more.
-        let at_once = broken.worker.wait_restarted(restarts, Instant::now());
+        let at_once = broken.worker.wait_until_restarted(restarts, Instant::now());
         assert!(
             matches!(&at_once, Err(RestartError::NotReady(text)) if text.contains("is starting")),
             "{at_once:?}"
         );
         let (_peer, _) = broken.connect();
-        broken.worker.wait_restarted(restarts, Instant::now() + DEADLINE).expect("it is ready");
+        broken
+            .worker
+            .wait_until_restarted(restarts, Instant::now() + DEADLINE)
+            .expect("it is ready");
         broken.worker.kill_until_restart().expect("it is killed");
         broken.worker.restart(Cause::Operator).expect("it is restarted");
     }

@@ -255,7 +255,7 @@ impl Registry {
     }
 
     /// Waits until every connection has left; false at the deadline.
-    pub(super) fn wait_empty(&self, deadline: Instant) -> bool {
+    pub(super) fn wait_until_empty(&self, deadline: Instant) -> bool {
         let is_empty = |table: &mut Table| table.entries.is_empty();
         self.changed.wait_until(self.table.lock(), deadline, is_empty).entries.is_empty()
     }

@@ -236,7 +236,7 @@ impl HttpServer {
         self.stop_acceptors();
         // Those that were admitted between the two.
         self.shared.registry.stop();
-        self.shared.registry.wait_empty(deadline)
+        self.shared.registry.wait_until_empty(deadline)
     }
 
     /// Drains until the deadline, then closes every socket and joins every thread. A second call
@@ -249,7 +249,7 @@ impl HttpServer {
         let mut is_empty = self.drain(deadline);
         while !is_empty {
             self.shared.registry.shut_down_all();
-            is_empty = self.shared.registry.wait_empty(Instant::now() + WARN_EVERY);
+            is_empty = self.shared.registry.wait_until_empty(Instant::now() + WARN_EVERY);
             if !is_empty {
                 log::warn!(
                     "{}: {} handlers are still running",

@@ -42,7 +42,7 @@ use crate::net::stream::{Peer, Stream};
 use crate::wire::data::TenantId;
 use frames::FrameKind;
 use queue::OutQueue;
-use socket_writer::{Outlet, Patience, WriteProgress};
+use socket_writer::{Patience, SocketWriter, WriteProgress};
 
 /// Close codes of RFC 6455 and ours.
 pub mod close_code {
@@ -207,7 +207,7 @@ struct LinkShared {
     name: String,
     peer: Peer,
     queue: OutQueue,
-    outlet: Lock<Outlet>,
+    socket_writer: Lock<SocketWriter>,
     /// For `shutdown(Both)`, which frees a blocked reader and a blocked writer at once.
     socket: Arc<Stream>,
     cause: Lock<Option<CloseCause>>,
@@ -252,11 +252,11 @@ impl LinkSender {
             return self.send_for(tenant, message);
         };
         let written = {
-            let mut outlet = self.outlet();
-            let mut frame = outlet.buffer();
+            let mut socket_writer = self.socket_writer();
+            let mut frame = socket_writer.buffer();
             frames::append(&mut frame, FrameKind::Binary, turn.key, &message);
-            outlet.keep_one(frame);
-            outlet.flush(Patience::None)
+            socket_writer.keep_one(frame);
+            socket_writer.flush(Patience::None)
         };
         match written {
             Ok(WriteProgress::Done) => {}
@@ -273,9 +273,9 @@ impl LinkSender {
     }
 
     /// The writing half, for whoever's turn it is: so nobody waits here.
-    fn outlet(&self) -> MutexGuard<'_, Outlet> {
+    fn socket_writer(&self) -> MutexGuard<'_, SocketWriter> {
         // What panics half way has ended the link.
-        self.shared.outlet.lock()
+        self.shared.socket_writer.lock()
     }
 
     /// By when a batch that begins to leave now must have left.
@@ -343,13 +343,13 @@ impl LinkSender {
 
     /// Closes the link with a code after what is queued has left. Does not wait.
     pub fn close(&self, code: u16) {
-        self.note_cause(CloseCause::ClosedByUs(code));
+        self.record_cause(CloseCause::ClosedByUs(code));
         self.shared.queue.close(code);
     }
 
     /// Ends the link at once and returns why it ended: this, or what came before. Does not wait.
     pub fn abort(&self, cause: CloseCause) -> CloseCause {
-        let cause = self.note_cause(cause);
+        let cause = self.record_cause(cause);
         self.shared.queue.abort();
         // Fails only when the connection has gone already.
         let _ = self.shared.socket.shutdown(Shutdown::Both);
@@ -388,12 +388,12 @@ impl LinkSender {
     }
 
     /// Keeps the first cause and returns it.
-    fn note_cause(&self, cause: CloseCause) -> CloseCause {
+    fn record_cause(&self, cause: CloseCause) -> CloseCause {
         let mut first = self.shared.cause.lock();
         first.get_or_insert(cause).clone()
     }
 
-    fn note_received(&self, bytes: usize) {
+    fn record_received(&self, bytes: usize) {
         self.shared.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let now_ms = u64::try_from(self.shared.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.shared.received_at_ms.store(now_ms, Ordering::Relaxed);
@@ -415,14 +415,14 @@ fn start(
     serve: impl FnOnce(&LinkSender) -> Service,
 ) -> io::Result<Link> {
     let socket = Arc::new(upgraded.websocket.get_ref().clone_socket()?);
-    let look = writer::look(limits.write_timeout);
-    let outlet = Outlet::new(socket.clone(), look)?;
+    let poll_pause = writer::poll_pause(limits.write_timeout);
+    let socket_writer = SocketWriter::new(socket.clone(), poll_pause)?;
     let sender = LinkSender {
         shared: Arc::new(LinkShared {
             name: name.to_owned(),
             peer: socket.peer()?,
             queue: OutQueue::new(upgraded.role, limits.queue_messages, limits.queue_bytes),
-            outlet: Lock::new(outlet),
+            socket_writer: Lock::new(socket_writer),
             socket,
             cause: Lock::new(None),
             limits: limits.clone(),
@@ -434,7 +434,7 @@ fn start(
     };
     let (handler, pulse) = serve(&sender);
     let stats = handler.stats();
-    sender.outlet().count_in(stats.clone());
+    sender.socket_writer().count_in(stats.clone());
     // From here on, dropping the link ends and joins what was started.
     let mut link = Link { sender: sender.clone(), threads: Vec::with_capacity(2) };
     link.threads.push(writer::spawn(name, sender.clone(), pulse)?);

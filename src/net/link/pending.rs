@@ -121,9 +121,9 @@ impl<T> Pending<T> {
     }
 
     /// Looks at all that wait, such as for what was in flight when a worker died.
-    pub fn for_each(&self, mut look: impl FnMut(u64, &T)) {
+    pub fn for_each(&self, mut visit: impl FnMut(u64, &T)) {
         for (id, waiter) in &self.state.lock().waiting {
-            look(*id, waiter);
+            visit(*id, waiter);
         }
     }
 }

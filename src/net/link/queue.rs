@@ -128,7 +128,7 @@ struct QueueState {
     turn: WriteTurn,
     /// The writer waits for the end of a caller's turn.
     writer_wants_turn: bool,
-    /// A caller has left something unwritten in the outlet.
+    /// A caller has left something unwritten in the `SocketWriter`.
     is_unflushed: bool,
 }
 

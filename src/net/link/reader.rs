@@ -68,7 +68,7 @@ impl ReadHalf {
         }
         let len = self.input.fill_from(&mut self.socket)?;
         if let Some(link) = &self.link {
-            link.note_received(len);
+            link.record_received(len);
             self.stats.received_bytes.add(len as u64);
         }
         Ok(len)
@@ -155,7 +155,7 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
             resume_unwind(panic);
         }
     };
-    let cause = link.note_cause(ended.clone());
+    let cause = link.record_cause(ended.clone());
     if let CloseCause::ClosedByUs(code) = ended {
         link.shared.queue.close(code);
         handler.on_closed(&cause);

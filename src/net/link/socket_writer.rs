@@ -19,7 +19,7 @@ const SPARE_BYTES: usize = 256 * 1024;
 
 /// The writing half of a link's connection.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct SocketWriter {
     socket: Arc<Stream>,
     stats: Arc<LinkStats>,
     /// In order; of the first one so many bytes have left.
@@ -33,22 +33,22 @@ pub(super) struct Outlet {
 pub(super) enum WriteProgress {
     /// Everything has left.
     Done,
-    /// The socket has no room: some is kept, and [`Outlet::flush`] is to be tried again.
+    /// The socket has no room: some is kept, and [`SocketWriter::flush`] is to be tried again.
     Stuck,
 }
 
 /// Whether a write may wait for room. Not the socket's own mode, which the reader shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// Up to the `look`, then it is stuck.
+    /// Up to the `poll_pause`, then it is stuck.
     Waits,
     None,
 }
 
-impl Outlet {
-    /// Over this socket; a write that gets nowhere comes back after `look`.
-    pub(super) fn new(socket: Arc<Stream>, look: Duration) -> io::Result<Self> {
-        socket.set_write_timeout(Some(look))?;
+impl SocketWriter {
+    /// Over this socket; a write that gets nowhere comes back after `poll_pause`.
+    pub(super) fn new(socket: Arc<Stream>, poll_pause: Duration) -> io::Result<Self> {
+        socket.set_write_timeout(Some(poll_pause))?;
         Ok(Self {
             socket,
             stats: Arc::default(),
@@ -70,7 +70,7 @@ impl Outlet {
         self.kept.append(frames);
     }
 
-    /// As [`Outlet::keep`], for one message.
+    /// As [`SocketWriter::keep`], for one message.
     pub(super) fn keep_one(&mut self, frame: Vec<u8>) {
         self.stats.sent_messages.inc();
         self.kept.push_back(frame);

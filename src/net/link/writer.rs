@@ -1,4 +1,4 @@
-//! A link's writer thread: takes what is queued and hands it to the outlet, and runs the link's
+//! A link's writer thread: takes what is queued and hands it to the socket, and runs the link's
 //! clock.
 //!
 //! What is queued leaves in one write where it fits. A batch has a total deadline, because a
@@ -24,7 +24,7 @@ const STALL_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a write to this link looks at the clock: a quarter of its deadline at least, so that
 /// it is overrun by that at most.
-pub(super) fn look(write_timeout: Duration) -> Duration {
+pub(super) fn poll_pause(write_timeout: Duration) -> Duration {
     (write_timeout / 4).clamp(Duration::from_millis(1), STALL_LOOK)
 }
 
@@ -113,10 +113,10 @@ impl Writer {
     /// Blocks: until all of it has left, or the deadline of a batch. Meanwhile the clock goes on.
     fn write(&mut self, batch: &mut Batch) -> Result<(), CloseCause> {
         let link = self.link.clone();
-        let mut outlet = link.outlet();
+        let mut socket_writer = link.socket_writer();
         let deadline = link.write_deadline();
-        outlet.keep(&mut batch.frames, std::mem::take(&mut batch.messages));
-        while outlet
+        socket_writer.keep(&mut batch.frames, std::mem::take(&mut batch.messages));
+        while socket_writer
             .flush(Patience::Waits)
             .map_err(|error| CloseCause::Broken(error.to_string()))?
             == WriteProgress::Stuck
@@ -127,7 +127,7 @@ impl Writer {
             // May end the link, and then the next write fails.
             self.clock.beat_if_due();
         }
-        batch.spare = outlet.buffer();
+        batch.spare = socket_writer.buffer();
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Answers of events that nobody waits for: a failure is told to the operator, since nobody else
-//! learns of it.
+//! Answers of events whose caller does not wait: a failure goes to the log, since no caller learns
+//! of it.
 //!
 //! What was lost, so that it did not run or may not have, is collected for a moment and logged in
 //! one line a tenant: when a worker dies, thousands may be lost at once. Whatever ran and failed is
@@ -18,11 +18,11 @@ use crate::wire::data::TenantId;
 /// How long losses are collected before they are logged.
 const COLLECTED_FOR: Duration = Duration::from_secs(1);
 
-/// Counts the failures of one worker's events that nobody waited for. Called from any thread.
+/// Counts the failures of one worker's nowait events. Called from any thread.
 ///
 /// Invariant: beside it only answers that are still to come hold the failures.
 #[derive(Debug)]
-pub(in crate::pool) struct Unseen(Arc<Failures>);
+pub(in crate::pool) struct NowaitFailures(Arc<Failures>);
 
 #[derive(Debug)]
 struct Failures {
@@ -38,7 +38,7 @@ struct LostEvents {
     tenants: BTreeMap<TenantId, BTreeMap<&'static str, u64>>,
 }
 
-impl Unseen {
+impl NowaitFailures {
     pub(in crate::pool) fn new(worker_id: usize) -> Self {
         Self(Arc::new(Failures { worker_id, scripts: AtomicU64::new(0), lost: Lock::default() }))
     }

@@ -56,7 +56,7 @@ struct Kept {
 impl RecentErrors {
     /// Notes an error; `kind` is its name in metrics. The event's name is kept as it is: who
     /// observes a job has cut it.
-    pub fn note(
+    pub fn record(
         &self,
         tenant: TenantId,
         event: &str,
@@ -65,7 +65,7 @@ impl RecentErrors {
         now: Instant,
     ) {
         let Some(mut kept) = self.kept.try_lock() else { return };
-        kept.note(tenant, event, kind, cut(error, RECENT_ERROR_MAX_CHARS), now);
+        kept.record(tenant, event, kind, cut(error, RECENT_ERROR_MAX_CHARS), now);
     }
 
     /// The errors, the one that came last first.
@@ -76,7 +76,7 @@ impl RecentErrors {
 }
 
 impl Kept {
-    fn note(
+    fn record(
         &mut self,
         tenant: TenantId,
         event: &str,
@@ -186,10 +186,10 @@ mod tests {
     fn the_same_error_is_one_entry_with_a_count() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
         let later = now + std::time::Duration::from_secs(5);
-        errors.note(guild(1), "A", "script", &script("x"), now);
-        errors.note(guild(2), "A", "script", &script("x"), now);
-        errors.note(guild(1), "A", "script", &script("x"), later);
-        errors.note(guild(1), "B", "script", &script("x"), later);
+        errors.record(guild(1), "A", "script", &script("x"), now);
+        errors.record(guild(2), "A", "script", &script("x"), now);
+        errors.record(guild(1), "A", "script", &script("x"), later);
+        errors.record(guild(1), "B", "script", &script("x"), later);
         let seen: Vec<_> = errors
             .list()
             .into_iter()
@@ -207,10 +207,10 @@ mod tests {
     fn a_tenant_whose_errors_all_differ_pushes_nobody_else_out() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
         for number in 1..=50 {
-            errors.note(guild(number), "E", "script", &script(format!("of {number}")), now);
+            errors.record(guild(number), "E", "script", &script(format!("of {number}")), now);
         }
         for number in 0..10_000 {
-            errors.note(guild(99), "E", "script", &script(number.to_string()), now);
+            errors.record(guild(99), "E", "script", &script(number.to_string()), now);
         }
         let kept = errors.list();
         assert_eq!(kept.len(), RECENT_ERRORS_MAX);
@@ -222,10 +222,10 @@ mod tests {
     fn an_outage_that_hits_everybody_leaves_the_errors_of_scripts() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
         for number in 1..=10 {
-            errors.note(guild(number), "E", "script", &script(format!("of {number}")), now);
+            errors.record(guild(number), "E", "script", &script(format!("of {number}")), now);
         }
         for number in 0..5_000 {
-            errors.note(
+            errors.record(
                 guild(number),
                 "E",
                 "no_worker",
@@ -242,7 +242,7 @@ mod tests {
     fn where_all_are_alike_the_oldest_goes() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
         for number in 0..=RECENT_ERRORS_MAX as u64 {
-            errors.note(guild(number), "E", "script", &script(number.to_string()), now);
+            errors.record(guild(number), "E", "script", &script(number.to_string()), now);
         }
         let kept = errors.list();
         assert_eq!(kept.len(), RECENT_ERRORS_MAX);
@@ -252,9 +252,9 @@ mod tests {
     #[test]
     fn texts_are_cut_to_characters_and_marked() {
         let (errors, now) = (RecentErrors::default(), Instant::now());
-        errors.note(guild(1), "E", "script", &script("ü".repeat(1 << 20)), now);
+        errors.record(guild(1), "E", "script", &script("ü".repeat(1 << 20)), now);
         assert_eq!(errors.list()[0].message, format!("{}…", "ü".repeat(RECENT_ERROR_MAX_CHARS)));
-        errors.note(guild(1), "E", "script", &script("x".repeat(RECENT_ERROR_MAX_CHARS)), now);
+        errors.record(guild(1), "E", "script", &script("x".repeat(RECENT_ERROR_MAX_CHARS)), now);
         assert_eq!(errors.list()[0].message.len(), RECENT_ERROR_MAX_CHARS);
     }
 
@@ -262,7 +262,7 @@ mod tests {
     fn who_has_an_error_never_waits_for_who_looks() {
         let errors = RecentErrors::default();
         let looking = errors.kept.lock();
-        errors.note(guild(1), "E", "script", &script("x"), Instant::now());
+        errors.record(guild(1), "E", "script", &script("x"), Instant::now());
         drop(looking);
         assert_eq!(errors.list(), []);
     }

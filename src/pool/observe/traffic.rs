@@ -167,9 +167,9 @@ impl Observer for Traffic {
             worker.release(job.tenant(), bytes);
         }
         worker.ended.record(job.kind(), ended, took);
-        self.busiest.note(job.tenant(), took, now);
+        self.busiest.record(job.tenant(), took, now);
         if let Err(error) = outcome {
-            self.errors.note(job.tenant(), job.name(), ended.as_str(), error, now);
+            self.errors.record(job.tenant(), job.name(), ended.as_str(), error, now);
         }
     }
 }

@@ -27,7 +27,7 @@ use super::supervision::Supervision;
 use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
 use crate::pool::board::Board;
 use crate::pool::managed::Managed;
-use crate::pool::observe::nowait_failures::Unseen;
+use crate::pool::observe::nowait_failures::NowaitFailures;
 use crate::pool::observe::quarantine::Quarantine;
 use crate::pool::route::Router;
 use crate::pool::vms::Vms;
@@ -131,7 +131,7 @@ pub(super) struct ProcessShared {
     pub(super) quarantine: Arc<Quarantine>,
     policy: Policy,
     kind: Kind,
-    pub(super) unseen: Unseen,
+    pub(super) nowait_failures: NowaitFailures,
     notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
     /// What was in flight when the link of this generation ended.
@@ -148,7 +148,7 @@ pub(super) enum Note {
     Disconnected(MesophyllServerConn, CloseCause),
     ChildEnded(u64),
     /// Its health asks for something.
-    Look,
+    CheckHealth,
     /// An operator's wish; the sender is dropped when it has been taken in.
     Wish(Event, Sender<()>),
     /// End for good; the sender is dropped when the process is gone.
@@ -175,7 +175,7 @@ impl WorkerProcessHandle {
             quarantine: config.quarantine,
             policy: config.policy,
             kind,
-            unseen: Unseen::new(config.worker_id),
+            nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state()),
             lost: Lock::new(None),
@@ -244,13 +244,13 @@ impl Managed for WorkerProcessHandle {
         }
     }
 
-    fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
+    fn query_vms(&self, tenants: &[TenantId]) -> Vms {
         let conn = self.shared.board.worker();
-        conn.and_then(|conn| conn.ask_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
+        conn.and_then(|conn| conn.query_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
     }
 
     fn supervised_at(&self) -> Option<Instant> {
-        self.shared.board.status().looked_at
+        self.shared.board.status().polled_at
     }
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
@@ -262,7 +262,7 @@ impl Managed for WorkerProcessHandle {
         Ok(status.restarts.total())
     }
 
-    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
+    fn wait_until_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
         self.shared.board.wait_until_restarted(restarts, deadline, "; its last process: ")
     }
 
@@ -279,7 +279,7 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn log_abandoned(&self) {
-        self.shared.unseen.log_abandoned();
+        self.shared.nowait_failures.log_abandoned();
     }
 
     fn restart_timeout(&self) -> Duration {
@@ -298,7 +298,7 @@ impl WorkerLike for WorkerProcessHandle {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
-        self.shared.unseen.watch(&mut request);
+        self.shared.nowait_failures.watch(&mut request);
         self.shared.router.try_submit(request)
     }
 
@@ -327,7 +327,7 @@ impl Drop for WorkerProcessHandle {
 
 impl ProcessShared {
     /// Tells whoever watches the workers that this one's state has changed.
-    pub(super) fn tell_change(&self) {
+    pub(super) fn notify_change(&self) {
         (self.on_change)();
     }
 
@@ -363,7 +363,7 @@ impl ProcessShared {
     /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker
     /// any more; its process was killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
-        self.board.publish(|status| status.looked_at = None);
+        self.board.publish(|status| status.polled_at = None);
         if let ThreadExit::Panicked(_) = exit {
             self.is_ending.store(true, Ordering::SeqCst);
             self.board.publish(|status| {
@@ -372,14 +372,15 @@ impl ProcessShared {
                 status.last_exit = Some("its supervision failed, which is a bug".to_owned());
             });
             self.router.to_nobody("its worker's supervision failed");
-            self.tell_change();
+            self.notify_change();
         }
     }
 
     /// Called from a link's threads: never blocks.
-    fn note(&self, note: Note) {
+    fn notify(&self, note: Note) {
         match self.notes_tx.try_send(note) {
-            Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Note::Look)) => {}
+            Ok(()) | Err(TrySendError::Disconnected(_) | TrySendError::Full(Note::CheckHealth)) => {
+            }
             Err(TrySendError::Full(Note::Connected(conn) | Note::Ready(conn))) => {
                 conn.close(close_code::GOING_AWAY)
             }
@@ -393,11 +394,11 @@ impl ProcessShared {
 
 impl LinkObserver for ProcessShared {
     fn connected(&self, conn: &MesophyllServerConn) {
-        self.note(Note::Connected(conn.clone()));
+        self.notify(Note::Connected(conn.clone()));
     }
 
     fn ready(&self, conn: &MesophyllServerConn) {
-        self.note(Note::Ready(conn.clone()));
+        self.notify(Note::Ready(conn.clone()));
     }
 
     fn health(&self, conn: &MesophyllServerConn, health: Health) {
@@ -416,7 +417,7 @@ impl LinkObserver for ProcessShared {
             hangs || status.recycle_reason(Instant::now()).is_some()
         };
         if asks {
-            self.note(Note::Look);
+            self.notify(Note::CheckHealth);
         }
     }
 
@@ -429,6 +430,6 @@ impl LinkObserver for ProcessShared {
             *lost = Some((conn.generation(), in_flight));
         }
         drop(lost);
-        self.note(Note::Disconnected(conn.clone(), cause.clone()));
+        self.notify(Note::Disconnected(conn.clone(), cause.clone()));
     }
 }

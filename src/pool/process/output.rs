@@ -159,7 +159,7 @@ impl Lines {
             self.end_line(now);
         }
         // However many they are: nothing more comes that could tell.
-        self.tell_dropped();
+        self.log_dropped();
         self.tail
     }
 
@@ -182,22 +182,22 @@ impl Lines {
         }
         self.tail.push_back(text.clone());
         if !self.rate.admits(now) {
-            self.note_dropped();
+            self.count_dropped();
             return;
         }
-        self.tell_dropped();
+        self.log_dropped();
         let (level, text) = level(&text);
         if !self.is_sent(level, text.to_owned(), ts, printed) {
-            self.note_dropped();
+            self.count_dropped();
         }
     }
 
-    fn note_dropped(&mut self) {
+    fn count_dropped(&mut self) {
         self.dropped += 1;
         self.dropped_in_all.inc();
     }
 
-    fn tell_dropped(&mut self) {
+    fn log_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             let text = format!("{dropped} lines of its output were dropped: too many at once");

@@ -2,8 +2,8 @@
 //! ready again.
 //!
 //! A thread of its own (`rolling`) while one is under way, owned by [`Rolling`]. It blocks in
-//! [`Managed::wait_restarted`]; its wake-ups are the worker's changes, among them that it ends for
-//! good.
+//! [`Managed::wait_until_restarted`]; its wake-ups are the worker's changes, among them that it
+//! ends for good.
 
 use std::io;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ impl RollingShared {
         }
         let deadline = Instant::now() + worker.restart_timeout();
         let restarts = worker.restart(Cause::Rolling).map_err(|error| error.to_string())?;
-        worker.wait_restarted(restarts, deadline).map_err(|error| error.to_string())?;
+        worker.wait_until_restarted(restarts, deadline).map_err(|error| error.to_string())?;
         self.report.lock().restarted.push(worker.id());
         Ok(())
     }

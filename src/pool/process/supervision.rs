@@ -34,10 +34,10 @@ const ROUND: Duration = Duration::from_secs(1);
 const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Limit: ends of one worker's links that are logged in a minute.
-const LINK_ENDS_TOLD_A_MINUTE: u32 = 10;
+const LINK_ENDS_LOGGED_A_MINUTE: u32 = 10;
 
 /// Limit: events in flight that are named with the death of their worker.
-const IN_FLIGHT_TOLD: usize = 5;
+const IN_FLIGHT_NAMED: usize = 5;
 
 /// The supervision loop's own state.
 pub(super) struct Supervision {
@@ -95,7 +95,7 @@ impl Supervision {
             self.check_drained();
             self.check_age();
             self.shared.router.expire(Instant::now());
-            self.shared.unseen.log_lost(Instant::now());
+            self.shared.nowait_failures.log_lost(Instant::now());
             self.step(Event::Tick);
             if !self.waiting_for_end.is_empty()
                 && self.child.is_none()
@@ -137,12 +137,12 @@ impl Supervision {
             Note::Ready(conn) if self.is_current(&conn) => self.step(Event::Ready),
             Note::Disconnected(conn, cause) if self.is_current(&conn) => self.on_link_end(&cause),
             Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
-            Note::Look => self.look(),
+            Note::CheckHealth => self.check_health(),
             Note::Ready(_) | Note::Disconnected(..) | Note::ChildEnded(_) => {}
             Note::Wish(event, _taken_tx) => {
                 // One that came in before the end for good is too late.
                 if self.waiting_for_end.is_empty() {
-                    self.tell_wish(&event);
+                    self.log_wish(&event);
                     self.step(event);
                 }
             }
@@ -153,7 +153,7 @@ impl Supervision {
         }
     }
 
-    fn tell_wish(&self, event: &Event) {
+    fn log_wish(&self, event: &Event) {
         let id = self.shared.id;
         match event {
             Event::Restart(why) => {
@@ -191,14 +191,14 @@ impl Supervision {
 
     fn log_link_end(&mut self, cause: &CloseCause) {
         let id = self.shared.id;
-        match self.link_ends.note(Instant::now()) {
-            Told::Plainly => log::info!(worker = id; "worker {id}: {cause}"),
-            Told::ForTheLastTime => {
+        match self.link_ends.record(Instant::now()) {
+            LinkEndLog::Plainly => log::info!(worker = id; "worker {id}: {cause}"),
+            LinkEndLog::ForTheLastTime => {
                 log::warn!(worker = id;
                     "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
                 );
             }
-            Told::Quietly => log::debug!(worker = id; "worker {id}: {cause}"),
+            LinkEndLog::Quietly => log::debug!(worker = id; "worker {id}: {cause}"),
         }
     }
 
@@ -207,7 +207,7 @@ impl Supervision {
     }
 
     /// Looks at what the worker said of itself.
-    fn look(&mut self) {
+    fn check_health(&mut self) {
         let (health, reason) = {
             let status = self.shared.board.status();
             (status.health.clone(), status.recycle_reason(Instant::now()))
@@ -250,7 +250,7 @@ impl Supervision {
             Err(error) => (format!("cannot be waited for: {error}"), false),
         };
         let in_flight = self.in_flight();
-        self.tell_end(&how, &in_flight);
+        self.log_end(&how, &in_flight);
         // The end of one that was told to end says nothing of what it ran, nor does one that ended
         // by its own will.
         if !self.supervisor.was_told_to_end() && !is_success {
@@ -279,11 +279,11 @@ impl Supervision {
 
     /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it did
     /// and said last.
-    fn tell_end(&mut self, how: &str, in_flight: &[InFlight]) {
+    fn log_end(&mut self, how: &str, in_flight: &[InFlight]) {
         let Some(child) = self.child.take() else { return };
         let (id, pid) = (self.shared.id, child.pid());
         let last_lines = child.last_lines();
-        let doing = tell_in_flight(in_flight);
+        let doing = describe_in_flight(in_flight);
         if self.supervisor.was_told_to_end() && in_flight.is_empty() {
             log::info!(worker = id; "worker {id} (pid {pid}) ended: {how}");
         } else if last_lines.is_empty() {
@@ -327,7 +327,7 @@ impl Supervision {
         self.publish();
         if self.supervisor.state() != before {
             log::debug!(worker = self.shared.id; "worker {}: {before} → {}", self.shared.id, self.supervisor.state());
-            self.shared.tell_change();
+            self.shared.notify_change();
         }
     }
 
@@ -412,7 +412,7 @@ impl Supervision {
                 status.recycle = self.shared.recycle.spread(jitter());
             }
             status.state = self.supervisor.state();
-            status.looked_at = Some(Instant::now());
+            status.polled_at = Some(Instant::now());
             status.worker = self.conn.clone();
             status.restarts = self.supervisor.restarts();
             status.last_exit = self.supervisor.last_exit().map(str::to_owned);
@@ -421,20 +421,20 @@ impl Supervision {
 }
 
 /// Names what was in flight, for the log.
-fn tell_in_flight(in_flight: &[InFlight]) -> String {
+fn describe_in_flight(in_flight: &[InFlight]) -> String {
     if in_flight.is_empty() {
         return String::new();
     }
     let now = Instant::now();
     let named: Vec<String> = in_flight
         .iter()
-        .take(IN_FLIGHT_TOLD)
+        .take(IN_FLIGHT_NAMED)
         .map(|event| {
             let ms = now.saturating_duration_since(event.since).as_millis();
             format!("{} of {} (asked for {ms} ms ago)", event.what, event.tenant)
         })
         .collect();
-    let more = in_flight.len().saturating_sub(IN_FLIGHT_TOLD);
+    let more = in_flight.len().saturating_sub(IN_FLIGHT_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(", with {} in flight: {}{more}", in_flight.len(), named.join(", "))
 }
@@ -454,22 +454,22 @@ struct LinkEnds {
 
 /// How the end of a link is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum LinkEndLog {
     Plainly,
     ForTheLastTime,
     Quietly,
 }
 
 impl LinkEnds {
-    fn note(&mut self, now: Instant) -> Told {
+    fn record(&mut self, now: Instant) -> LinkEndLog {
         if self.since.is_none_or(|since| now.duration_since(since) > Duration::from_secs(60)) {
             *self = Self { since: Some(now), count: 0 };
         }
         self.count = self.count.saturating_add(1);
         match self.count {
-            count if count < LINK_ENDS_TOLD_A_MINUTE => Told::Plainly,
-            LINK_ENDS_TOLD_A_MINUTE => Told::ForTheLastTime,
-            _ => Told::Quietly,
+            count if count < LINK_ENDS_LOGGED_A_MINUTE => LinkEndLog::Plainly,
+            LINK_ENDS_LOGGED_A_MINUTE => LinkEndLog::ForTheLastTime,
+            _ => LinkEndLog::Quietly,
         }
     }
 }
@@ -482,10 +482,10 @@ mod tests {
     fn a_link_that_keeps_ending_is_logged_a_few_times_a_minute() {
         let start = Instant::now();
         let mut ends = LinkEnds::default();
-        let told: Vec<Told> = (0..1000).map(|_| ends.note(start)).collect();
-        let lines = told.iter().filter(|told| **told != Told::Quietly).count();
-        assert_eq!(lines, LINK_ENDS_TOLD_A_MINUTE as usize);
-        assert_eq!(told[lines - 1], Told::ForTheLastTime);
-        assert_eq!(ends.note(start + Duration::from_secs(61)), Told::Plainly);
+        let told: Vec<LinkEndLog> = (0..1000).map(|_| ends.record(start)).collect();
+        let lines = told.iter().filter(|told| **told != LinkEndLog::Quietly).count();
+        assert_eq!(lines, LINK_ENDS_LOGGED_A_MINUTE as usize);
+        assert_eq!(told[lines - 1], LinkEndLog::ForTheLastTime);
+        assert_eq!(ends.record(start + Duration::from_secs(61)), LinkEndLog::Plainly);
     }
 }

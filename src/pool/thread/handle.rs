@@ -24,7 +24,7 @@ use crate::wire::message::Health;
 use crate::pool::WorkerThread;
 use crate::pool::board::{Board, WorkerStatus};
 use crate::pool::managed::Managed;
-use crate::pool::observe::nowait_failures::Unseen;
+use crate::pool::observe::nowait_failures::NowaitFailures;
 use crate::pool::process::handle::{RestartError, WorkerReport};
 use crate::pool::process::supervisor::{Cause, State};
 use crate::pool::route::{DispatchTarget, Router};
@@ -34,7 +34,7 @@ use crate::pool::vms::Vms;
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often who waits looks whether the handle ends.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the worker: its runtime runs and its tenant states are loaded.
 pub type MakeWorker = dyn Fn() -> io::Result<WorkerThread> + Send + Sync;
@@ -51,7 +51,7 @@ struct ThreadShared {
     drain_timeout: Duration,
     make: Box<MakeWorker>,
     router: Router<Gate>,
-    unseen: Unseen,
+    nowait_failures: NowaitFailures,
     board: Board<Gate>,
     is_ending: AtomicBool,
     on_change: Box<dyn Fn() + Send + Sync>,
@@ -98,7 +98,7 @@ impl WorkerThreadHandle {
             drain_timeout,
             make,
             router,
-            unseen: Unseen::new(id),
+            nowait_failures: NowaitFailures::new(id),
             board,
             is_ending: AtomicBool::new(false),
             on_change: Box::new(on_change),
@@ -118,7 +118,7 @@ impl WorkerThreadHandle {
 impl Managed for WorkerThreadHandle {
     fn report(&self) -> WorkerReport {
         // No loop supervises it, but `api-history` asks for reports every five seconds.
-        self.shared.unseen.log_lost(Instant::now());
+        self.shared.nowait_failures.log_lost(Instant::now());
         let status = self.shared.board.status().clone();
         let gate = status.worker.clone();
         // What it says of its process is the master's own, which nobody shall count twice.
@@ -133,7 +133,7 @@ impl Managed for WorkerThreadHandle {
         }
     }
 
-    fn ask_vms(&self, tenants: &[TenantId]) -> Vms {
+    fn query_vms(&self, tenants: &[TenantId]) -> Vms {
         self.shared.board.worker().map_or(Vms::Unknown, |gate| {
             Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect())
         })
@@ -173,7 +173,7 @@ impl Managed for WorkerThreadHandle {
         Ok(restarts)
     }
 
-    fn wait_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
+    fn wait_until_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
         self.shared.board.wait_until_restarted(restarts, deadline, "; ")
     }
 
@@ -190,7 +190,7 @@ impl Managed for WorkerThreadHandle {
     }
 
     fn log_abandoned(&self) {
-        self.shared.unseen.log_abandoned();
+        self.shared.nowait_failures.log_abandoned();
     }
 
     fn restart_timeout(&self) -> Duration {
@@ -206,7 +206,7 @@ impl Managed for WorkerThreadHandle {
         if let Some(gate) = self.shared.board.worker() {
             self.shared.publish(|status| status.state = State::Draining);
             gate.seal();
-            gate.wait_drained(drain_until, || false);
+            gate.wait_until_drained(drain_until, || false);
         }
         self.shared.end("stopped");
         true
@@ -223,7 +223,7 @@ impl WorkerLike for WorkerThreadHandle {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
-        self.shared.unseen.watch(&mut request);
+        self.shared.nowait_failures.watch(&mut request);
         self.shared.router.try_submit(request)
     }
 
@@ -269,7 +269,7 @@ impl ThreadShared {
         if let Some(gate) = gate {
             gate.seal();
             let until = Instant::now() + self.drain_timeout;
-            while !gate.wait_drained(until, || self.is_ending.load(Ordering::SeqCst)) {
+            while !gate.wait_until_drained(until, || self.is_ending.load(Ordering::SeqCst)) {
                 // Dispatches that wait may end at their deadlines meanwhile.
                 self.router.expire(Instant::now());
                 if Instant::now() >= until || self.is_ending.load(Ordering::SeqCst) {
@@ -280,7 +280,7 @@ impl ThreadShared {
                 return;
             }
             gate.kill();
-            self.unseen.log_all_lost();
+            self.nowait_failures.log_all_lost();
             self.publish(|status| {
                 (status.state, status.worker, status.started) = (State::Starting, None, None);
                 status.last_exit = Some(format!("ended ({})", cause.told()));
@@ -314,7 +314,7 @@ impl ThreadShared {
         if let Some(gate) = &gate {
             gate.kill();
         }
-        self.unseen.log_all_lost();
+        self.nowait_failures.log_all_lost();
         self.publish(|status| {
             (status.state, status.started) = (State::Stopped, None);
             if gate.is_some() {
@@ -342,14 +342,14 @@ impl Gate {
 
     /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which
     /// it looks now and then.
-    fn wait_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
+    fn wait_until_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
         let mut state = self.0.state.lock();
         while state.in_flight > 0 {
             let now = Instant::now();
             if until <= now || gives_up() {
                 return false;
             }
-            state = self.0.is_drained.wait(state, until.min(now + LOOK));
+            state = self.0.is_drained.wait(state, until.min(now + POLL_PAUSE));
         }
         true
     }
@@ -382,7 +382,7 @@ impl WorkerLike for Gate {
             state.in_flight += 1;
         }
         let (gate, mut answer) = (self.clone(), request.answer);
-        let counted = Answer::callback_told(move |result, is_subscribed| {
+        let counted = Answer::callback_with_subscription(move |result, is_subscribed| {
             if !is_subscribed {
                 answer.mark_not_subscribed();
             }
@@ -462,12 +462,12 @@ mod tests {
         };
         let taken = handle.dispatch_event_nowait(TenantId::Guild(1), event, Instant::now());
         taken.expect("it is taken");
-        assert!(handle.shared.unseen.has_lost());
+        assert!(handle.shared.nowait_failures.has_lost());
         let until = Instant::now() + Duration::from_secs(30);
-        while handle.shared.unseen.has_lost() && Instant::now() < until {
+        while handle.shared.nowait_failures.has_lost() && Instant::now() < until {
             handle.report();
-            let _ = never::<()>().recv_timeout(LOOK);
+            let _ = never::<()>().recv_timeout(POLL_PAUSE);
         }
-        assert!(!handle.shared.unseen.has_lost());
+        assert!(!handle.shared.nowait_failures.has_lost());
     }
 }

@@ -21,7 +21,7 @@ use crate::wire::data::{EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantS
 use crate::wire::message::Health;
 
 use super::startup::Startup;
-use crate::pool::observe::nowait_failures::Unseen;
+use crate::pool::observe::nowait_failures::NowaitFailures;
 
 /// The name that stands for every event.
 const EVERYTHING: &str = "*";
@@ -118,7 +118,7 @@ pub struct WorkerThread {
     executors: u64,
     /// Before that no event can be filtered.
     is_loaded: AtomicBool,
-    unseen: Unseen,
+    nowait_failures: NowaitFailures,
 }
 
 impl WorkerThread {
@@ -131,7 +131,8 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        let (startup, runtime, unseen) = (Lock::default(), Arc::from(runtime), Unseen::new(id));
+        let (startup, runtime, nowait_failures) =
+            (Lock::default(), Arc::from(runtime), NowaitFailures::new(id));
         Self {
             id,
             startup,
@@ -140,7 +141,7 @@ impl WorkerThread {
             db,
             executors,
             is_loaded: AtomicBool::new(false),
-            unseen,
+            nowait_failures,
         }
     }
 
@@ -190,7 +191,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
-        self.unseen.watch(&mut request);
+        self.nowait_failures.watch(&mut request);
         self.run(request);
         Ok(())
     }

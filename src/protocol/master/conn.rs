@@ -21,8 +21,8 @@ use crate::wire::WireError;
 use crate::wire::data::{EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
-use super::link_counters::Ledger;
-use super::vm_query::{Asker, VmQuestion};
+use super::link_counters::LinkCounters;
+use super::vm_query::{VmQuery, VmQueryAnswer};
 use crate::protocol::answers;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster
@@ -56,18 +56,18 @@ struct ConnInner {
     generation: u64,
     link: LinkSender,
     pending: Pending<SentRequest>,
-    /// Apart from the dispatches: a question is nothing that a worker runs.
-    questions: Pending<Asker>,
+    /// Apart from the dispatches: a query is nothing that a worker runs.
+    vm_queries: Pending<VmQueryAnswer>,
     opened: Instant,
     /// Milliseconds after `opened`; `Relaxed`, as it only feeds a timeout.
     heartbeat_at_ms: AtomicU64,
     is_ready: AtomicBool,
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
-    answers_questions: AtomicBool,
+    answers_vm_queries: AtomicBool,
     /// What the worker's Ready says; the reference's worker has none.
     version: OnceLock<String>,
-    ledger: Arc<Ledger>,
+    counters: Arc<LinkCounters>,
 }
 
 /// A dispatch that left, or is about to.
@@ -95,7 +95,7 @@ impl MesophyllServerConn {
         worker_id: usize,
         generation: u64,
         link: LinkSender,
-        ledger: Arc<Ledger>,
+        counters: Arc<LinkCounters>,
     ) -> Self {
         Self {
             inner: Arc::new(ConnInner {
@@ -103,14 +103,14 @@ impl MesophyllServerConn {
                 generation,
                 link,
                 pending: Pending::new(limits::PENDING_MAX),
-                questions: Pending::new(limits::QUESTIONS_MAX),
+                vm_queries: Pending::new(limits::VM_QUERIES_MAX),
                 opened: Instant::now(),
                 heartbeat_at_ms: AtomicU64::new(0),
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
-                answers_questions: AtomicBool::new(false),
+                answers_vm_queries: AtomicBool::new(false),
                 version: OnceLock::new(),
-                ledger,
+                counters,
             }),
         }
     }
@@ -169,7 +169,7 @@ impl MesophyllServerConn {
 
     /// Answers of this worker, over all its links, that nobody waited for, or not any more.
     pub fn late_answers(&self) -> u64 {
-        self.inner.ledger.late_answers.count()
+        self.inner.counters.late_answers.count()
     }
 
     /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it
@@ -186,13 +186,13 @@ impl MesophyllServerConn {
 
     /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older
     /// worker, or one of another make, would not answer.
-    pub fn ask_vms(&self, tenants: Vec<TenantId>) -> Option<VmQuestion> {
-        if !self.inner.answers_questions.load(Ordering::Relaxed) {
+    pub fn query_vms(&self, tenants: Vec<TenantId>) -> Option<VmQuery> {
+        if !self.inner.answers_vm_queries.load(Ordering::Relaxed) {
             return None;
         }
-        let (question, asker) = VmQuestion::new(self.clone(), tenants.len());
-        let request_id = question.request_id();
-        match self.inner.questions.register(request_id, asker) {
+        let (query, waiting) = VmQuery::new(self.clone(), tenants.len());
+        let request_id = query.request_id();
+        match self.inner.vm_queries.register(request_id, waiting) {
             Registered::Waiting(_) => {}
             Registered::Closed(..)
             | Registered::Sealed(_)
@@ -202,18 +202,18 @@ impl MesophyllServerConn {
             }
         }
         let message = ServerMessage::LiveTenants { req_id: request_id, ids: tenants };
-        // One that did not leave is forgotten with the question.
-        self.inner.link.send(message.encode()).ok().map(|()| question)
+        // One that did not leave is forgotten with the query.
+        self.inner.link.send(message.encode()).ok().map(|()| query)
     }
 
-    /// Nobody wants the answer of this question any more.
-    pub(super) fn forget_question(&self, request_id: u64) {
-        self.inner.questions.take(request_id);
+    /// Nobody wants the answer of this query any more.
+    pub(super) fn forget_vm_query(&self, request_id: u64) {
+        self.inner.vm_queries.take(request_id);
     }
 
-    /// Questions that wait for their answers.
-    pub fn questions(&self) -> usize {
-        self.inner.questions.len()
+    /// Queries that wait for their answers.
+    pub fn vm_queries(&self) -> usize {
+        self.inner.vm_queries.len()
     }
 
     /// Tells the worker how much to log. If the link is full it stays as it is until the next
@@ -259,7 +259,7 @@ impl MesophyllServerConn {
 
     fn fail_pending(&self, cause: &CloseCause) {
         // Who waits learns it from the askers' end.
-        drop(self.inner.questions.close(cause.clone()));
+        drop(self.inner.vm_queries.close(cause.clone()));
         let (waiting, cause) = self.inner.pending.close(cause.clone());
         for waiting in waiting {
             let text = format!("the worker went away before it answered: {cause}");
@@ -414,7 +414,7 @@ impl ConnHandler {
 
     fn on_announced(&self, ready: &Ready) {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
-        self.conn.inner.answers_questions.store(ready.live_tenants, Ordering::Relaxed);
+        self.conn.inner.answers_vm_queries.store(ready.live_tenants, Ordering::Relaxed);
         let kept = ready.version.chars().take(VERSION_MAX_CHARS);
         let version: String = kept.collect();
         log::debug!(worker = self.conn.id();
@@ -439,10 +439,10 @@ impl ConnHandler {
 
     fn on_response(&self, request_id: u64, result: Result<EncodedValue, String>) {
         let Some(waiting) = self.conn.inner.pending.take(request_id) else {
-            if let Some(asker) = self.conn.inner.questions.take(request_id) {
-                return asker.answer(result);
+            if let Some(waiting) = self.conn.inner.vm_queries.take(request_id) {
+                return waiting.answer(result);
             }
-            if let Some(count) = self.conn.inner.ledger.late_answers.record(Instant::now()) {
+            if let Some(count) = self.conn.inner.counters.late_answers.record(Instant::now()) {
                 log::debug!(worker = self.conn.id(); "worker {}: {count} answers that nobody waits for", self.conn.id());
             }
             return;
@@ -456,7 +456,7 @@ impl ConnHandler {
     /// An answer that cannot be read is one all the same: its caller need not wait for its
     /// deadline.
     fn on_garbled_response(&self, request_id: u64, error: &WireError) {
-        self.conn.inner.questions.take(request_id);
+        self.conn.inner.vm_queries.take(request_id);
         if let Some(waiting) = self.conn.inner.pending.take(request_id) {
             let text = format!("the worker's answer does not decode: {error}");
             waiting.answer.send(Err(DispatchError::OutcomeUnknown(text)));
@@ -464,7 +464,7 @@ impl ConnHandler {
     }
 
     fn on_undecodable(&mut self, error: &WireError) -> Result<(), u16> {
-        if let Some(count) = self.conn.inner.ledger.undecodable.record(Instant::now()) {
+        if let Some(count) = self.conn.inner.counters.undecodable.record(Instant::now()) {
             log::warn!(worker = self.conn.id(); "worker {}: {count} messages that do not decode, the last one: {error}", self.conn.id());
         }
         self.undecodable_in_a_row += 1;
@@ -480,7 +480,7 @@ impl LinkHandler for ConnHandler {
         match ClientMessage::decode(message) {
             Ok(Incoming::Message(message)) => self.on_client_message(message),
             Ok(Incoming::Unknown(variant)) => {
-                if let Some(count) = self.conn.inner.ledger.unknown.record(Instant::now()) {
+                if let Some(count) = self.conn.inner.counters.unknown.record(Instant::now()) {
                     log::info!(worker = self.conn.id(); "worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());
                 }
             }
@@ -500,7 +500,7 @@ impl LinkHandler for ConnHandler {
     }
 
     fn on_closed(&mut self, cause: &CloseCause) {
-        self.conn.inner.ledger.note_end(cause);
+        self.conn.inner.counters.count_end(cause);
         (self.on_closed)(&self.conn);
         // First the owner, so that what fails now is known as what was in flight; then the waiters.
         if let Some(observer) = &self.observer {
@@ -510,7 +510,7 @@ impl LinkHandler for ConnHandler {
     }
 
     fn stats(&self) -> Arc<LinkStats> {
-        self.conn.inner.ledger.link.clone()
+        self.conn.inner.counters.link.clone()
     }
 }
 
@@ -532,7 +532,7 @@ impl Pulse for ConnPulse {
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant {
         let bytes = link.received_bytes();
         let arrived = bytes - std::mem::replace(&mut self.bytes_before, bytes);
-        let messages = self.conn.inner.ledger.link.received_messages.get();
+        let messages = self.conn.inner.counters.link.received_messages.get();
         let is_quiet = std::mem::replace(&mut self.messages_before, messages) == messages;
         // A large frame is arriving, behind which a heartbeat may be waiting.
         let is_mid_frame = is_quiet && arrived >= SLOW_FRAME_BYTES;
@@ -558,7 +558,7 @@ impl Pulse for ConnPulse {
 
 impl ConnPulse {
     pub(super) fn new(conn: MesophyllServerConn, interval: Duration) -> Self {
-        let (bytes_before, messages_before) = (0, conn.inner.ledger.link.received_messages.get());
+        let (bytes_before, messages_before) = (0, conn.inner.counters.link.received_messages.get());
         let (due, heartbeat_before, late) = (Instant::now(), 0, Duration::ZERO);
         Self { conn, interval, bytes_before, messages_before, due, heartbeat_before, late }
     }

@@ -23,7 +23,7 @@ fn show_links(exposition: &mut Exposition, links: &Links) {
         "From a ping of the master's to the worker's pong.",
     );
     for (id, report) in links {
-        family.buckets(&[("worker", id)], &report.ledger.link.round_trips.snapshot());
+        family.buckets(&[("worker", id)], &report.counters.link.round_trips.snapshot());
     }
     let mut labelled = |name, help, label, figures: fn(&LinkReport) -> Vec<(&'static str, u64)>| {
         let mut family = exposition.counter(name, help);
@@ -37,8 +37,8 @@ fn show_links(exposition: &mut Exposition, links: &Links) {
         "mesophyll_link_messages_total",
         "Messages over the worker's links.",
         "direction",
-        |LinkReport { ledger, .. }| {
-            let link = &ledger.link;
+        |LinkReport { counters, .. }| {
+            let link = &counters.link;
             vec![("in", link.received_messages.get()), ("out", link.sent_messages.get())]
         },
     );
@@ -46,31 +46,31 @@ fn show_links(exposition: &mut Exposition, links: &Links) {
         "mesophyll_link_bytes_total",
         "Bytes over the worker's links, with framing.",
         "direction",
-        |LinkReport { ledger, .. }| {
-            let link = &ledger.link;
+        |LinkReport { counters, .. }| {
+            let link = &counters.link;
             vec![("in", link.received_bytes.get()), ("out", link.sent_bytes.get())]
         },
     );
     labelled("mesophyll_link_ends_total", "Links of the worker that ended.", "cause", |report| {
-        LinkEnd::ALL.map(|end| (end.as_str(), report.ledger.ends(end))).into()
+        LinkEnd::ALL.map(|end| (end.as_str(), report.counters.ends(end))).into()
     });
     labelled(
         "mesophyll_link_wrongs_total",
         "What the worker sent that it should not have.",
         "kind",
-        |report| report.ledger.wrongs().into(),
+        |report| report.counters.wrongs().into(),
     );
     let mut connections =
         exposition.counter("mesophyll_link_connections_total", "Links of the worker that began.");
     for (id, report) in links {
-        connections.sample(&[("worker", id)], report.ledger.connections.get());
+        connections.sample(&[("worker", id)], report.counters.connections.get());
     }
     let mut replacements = exposition.counter(
         "mesophyll_link_replacements_total",
         "Links that took the place of one of the worker's that had not ended.",
     );
     for (id, report) in links {
-        replacements.sample(&[("worker", id)], report.ledger.replacements.get());
+        replacements.sample(&[("worker", id)], report.counters.replacements.get());
     }
     let mut messages = exposition
         .gauge("mesophyll_link_queue_messages", "Messages that wait to leave for the worker.");

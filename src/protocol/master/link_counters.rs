@@ -13,7 +13,7 @@ use crate::net::link::{CloseCause, LinkStats, close_code};
 
 /// The figures of one worker's links.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct LinkCounters {
     /// What moved, and how soon pings were answered.
     pub link: Arc<LinkStats>,
     /// Links that began.
@@ -26,7 +26,7 @@ pub struct Ledger {
     pub(super) late_answers: Throttle,
 }
 
-impl Ledger {
+impl LinkCounters {
     /// How many links ended so.
     pub fn ends(&self, end: LinkEnd) -> u64 {
         self.ends[end as usize].get()
@@ -42,7 +42,7 @@ impl Ledger {
         ]
     }
 
-    pub(super) fn note_end(&self, cause: &CloseCause) {
+    pub(super) fn count_end(&self, cause: &CloseCause) {
         self.ends[LinkEnd::of(cause) as usize].inc();
     }
 }
@@ -84,7 +84,7 @@ pub struct LinkReport {
     /// The worker's number.
     pub worker_id: usize,
     /// What was counted over all its links.
-    pub ledger: Arc<Ledger>,
+    pub counters: Arc<LinkCounters>,
     /// Messages and bytes that wait to leave now, if it is connected.
     pub queued: Option<(usize, usize)>,
 }

@@ -30,7 +30,7 @@ use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;
 
 use super::conn::{ConnHandler, ConnPulse};
-use super::link_counters::{Ledger, LinkReport};
+use super::link_counters::{LinkCounters, LinkReport};
 use super::local_socket::LocalSocket;
 use crate::protocol::{
     DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
@@ -97,7 +97,7 @@ struct ServerShared {
     config: ServerConfig,
     tokens: BTreeMap<usize, String>,
     /// Of every worker.
-    ledgers: BTreeMap<usize, Arc<Ledger>>,
+    counters: BTreeMap<usize, Arc<LinkCounters>>,
     db: Arc<DbState>,
     db_figures: DbFigures,
     state: Lock<ServerState>,
@@ -152,7 +152,7 @@ impl MesophyllServer {
         let http_limits = config.http_limits.clone();
         let shared = Arc::new(ServerShared {
             config,
-            ledgers: tokens.keys().map(|id| (*id, Arc::default())).collect(),
+            counters: tokens.keys().map(|id| (*id, Arc::default())).collect(),
             tokens,
             db,
             db_figures: DbFigures::default(),
@@ -207,12 +207,12 @@ impl MesophyllServer {
     /// What there is to see of each worker's links, in order of their ids.
     pub fn links(&self) -> Vec<LinkReport> {
         let connections = self.shared.state.lock().connections.clone();
-        let report = |(id, ledger): (&usize, &Arc<Ledger>)| LinkReport {
+        let report = |(id, counters): (&usize, &Arc<LinkCounters>)| LinkReport {
             worker_id: *id,
-            ledger: ledger.clone(),
+            counters: counters.clone(),
             queued: connections.get(id).map(MesophyllServerConn::queued),
         };
-        self.shared.ledgers.iter().map(report).collect()
+        self.shared.counters.iter().map(report).collect()
     }
 
     /// What workers asked of `/db/*`.
@@ -372,18 +372,18 @@ impl ServerShared {
             // Counted under the lock: of two that connect at once, the one that stays must be the
             // one with the higher number, or its owner would take it for the one that was replaced.
             state.generations += 1;
-            let ledger = self.ledgers.get(&worker_id).cloned().unwrap_or_default();
-            ledger.connections.inc();
+            let counters = self.counters.get(&worker_id).cloned().unwrap_or_default();
+            counters.connections.inc();
             let conn = MesophyllServerConn::new(
                 worker_id,
                 state.generations,
                 link.clone(),
-                ledger.clone(),
+                counters.clone(),
             );
             let older = state.connections.insert(worker_id, conn.clone());
             if older.is_some() {
-                ledger.replacements.inc();
-                state.note_replacement(worker_id, &conn, older.as_ref());
+                counters.replacements.inc();
+                state.count_replacement(worker_id, &conn, older.as_ref());
             }
             (conn, older, state.observers.get(&worker_id).and_then(Weak::upgrade))
         };
@@ -436,7 +436,7 @@ impl ServerShared {
 }
 
 impl ServerState {
-    fn note_replacement(
+    fn count_replacement(
         &mut self,
         id: usize,
         newer: &MesophyllServerConn,

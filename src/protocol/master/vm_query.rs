@@ -1,7 +1,7 @@
 //! What a master asks a worker that is no job: which tenants have a VM there. Not seen by
 //! templates, and nothing that runs.
 //!
-//! A question is answered like a dispatch and waits apart from those. Its answer counts only in
+//! A query is answered like a dispatch and waits apart from those. Its answer counts only in
 //! time: whoever asked gives a deadline, and what is not known by then is not known. Answers come
 //! on the link's reader thread, which never blocks.
 
@@ -14,25 +14,28 @@ use crate::protocol::MesophyllServerConn;
 use crate::wire::data::{EncodedValue, KhronosValue};
 use crate::wire::pack::value;
 
-/// A question under way: which of some tenants have a VM. Dropping it forgets it.
+/// A query under way: which of some tenants have a VM. Dropping it forgets it.
 #[derive(Debug)]
-#[must_use = "dropping it forgets the question"]
-pub struct VmQuestion {
+#[must_use = "dropping it forgets the query"]
+pub struct VmQuery {
     conn: MesophyllServerConn,
     request_id: u64,
     tenants: usize,
     answer_rx: Receiver<EncodedValue>,
 }
 
-/// Where the answer of a question goes; one that is dropped means that there is none.
+/// Where the answer of a query goes; one that is dropped means that there is none.
 #[derive(Debug)]
-pub(super) struct Asker(Sender<EncodedValue>);
+pub(super) struct VmQueryAnswer(Sender<EncodedValue>);
 
-impl VmQuestion {
-    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, Asker) {
+impl VmQuery {
+    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, VmQueryAnswer) {
         // Room for the one answer.
         let (answer_tx, answer_rx) = bounded(1);
-        (Self { conn, request_id: next_request_id().0, tenants, answer_rx }, Asker(answer_tx))
+        (
+            Self { conn, request_id: next_request_id().0, tenants, answer_rx },
+            VmQueryAnswer(answer_tx),
+        )
     }
 
     pub(super) fn request_id(&self) -> u64 {
@@ -50,13 +53,13 @@ impl VmQuestion {
     }
 }
 
-impl Drop for VmQuestion {
+impl Drop for VmQuery {
     fn drop(&mut self) {
-        self.conn.forget_question(self.request_id);
+        self.conn.forget_vm_query(self.request_id);
     }
 }
 
-impl Asker {
+impl VmQueryAnswer {
     /// A worker that answers with an error knows no more than one that does not answer.
     pub(super) fn answer(self, result: Result<EncodedValue, String>) {
         if let Ok(answer) = result {

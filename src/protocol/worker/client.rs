@@ -439,9 +439,9 @@ impl ClientHandler {
         self.in_flight.lock().insert(request_id, tenant);
         let link = link.clone();
         let in_flight = self.in_flight.clone();
-        let is_told = self.session.has_said_hello.load(Ordering::Relaxed);
-        let answer = Answer::callback_told(move |result, is_subscribed| {
-            if !is_subscribed && is_told {
+        let knows_extensions = self.session.has_said_hello.load(Ordering::Relaxed);
+        let answer = Answer::callback_with_subscription(move |result, is_subscribed| {
+            if !is_subscribed && knows_extensions {
                 // Before the answer, and on the same link, so that it arrives before it. Without
                 // room the answer is enough.
                 let _ = link

@@ -111,7 +111,7 @@ impl Gauges {
         let now = Instant::now();
         self.running.observe(running);
         self.wall.observe(now.saturating_duration_since(started));
-        self.busiest.note(tenant, running, now);
+        self.busiest.record(tenant, running, now);
     }
 
     /// An event, or a task that it left, ended with an error.
