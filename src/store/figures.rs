@@ -1,4 +1,4 @@
-//! What a store tells of its inside, beyond how long its operations take: queues, commits,
+//! Figures of a store's inside, beyond how long its operations take: queues, commits,
 //! connections.
 
 use crate::base::metrics::Buckets;

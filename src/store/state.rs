@@ -128,7 +128,7 @@ impl DbState {
         self.states.of(|tenant| caller.owns(tenant))
     }
 
-    /// Replaces a tenant's state and tells the listener.
+    /// Replaces a tenant's state and notifies the listener.
     ///
     /// # Blocks
     /// As a write to a [`Store`].
@@ -308,7 +308,7 @@ impl DbState {
         self.store.operations()
     }
 
-    /// What the store tells of its inside.
+    /// The store's figures of its inside.
     pub fn store_figures(&self) -> StoreFigures {
         self.store.store_figures()
     }

@@ -1,5 +1,5 @@
-//! The states of all tenants in memory, always those that the store acknowledged last, and who is
-//! told of changes.
+//! The states of all tenants in memory, always those that the store acknowledged last, and the
+//! listener that is notified of changes.
 //!
 //! Every dispatch and every starting worker asks for states, so they are not read from the store
 //! each time. Owned by [`super::DbState`]; called from any thread.

@@ -22,7 +22,7 @@ labels! {
         GlobalGet = "global_get",
         GlobalCreate = "global_create",
         GlobalDelete = "global_delete",
-        /// It was refused before anybody knew.
+        /// It was refused before its body was read.
         Unread = "unread",
     }
 }

@@ -149,7 +149,7 @@ impl MesophyllDbClient {
             Err(CallFailure::Dead) if repeat == Repeat::Read => self.exchange_once(request),
             Err(CallFailure::Dead) if repeat == Repeat::Idempotent => {
                 match self.exchange_once(request) {
-                    // The second time nothing was done; of the first time nobody knows.
+                    // The second time nothing was done; the outcome of the first is not known.
                     Err(_) | Ok(Err(DbError::Busy(_) | DbError::Unavailable(_))) => {
                         Err(CallFailure::Dead)
                     }

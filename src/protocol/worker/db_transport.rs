@@ -166,7 +166,7 @@ fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream,
 
 /// A connection to the master.
 pub(super) struct DbConnection {
-    /// Shared, weakly, with whoever may shut it down.
+    /// Shared, weakly, with the client, which may shut it down.
     stream: Arc<Stream>,
     buffers: DbBuffers,
     /// What is to be sent with what comes next.

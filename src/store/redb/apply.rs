@@ -88,7 +88,7 @@ pub(super) struct Tables<'t> {
     global: Option<GlobalTables<'t>>,
 }
 
-/// What a refused operation tells its caller, inside; what ends the whole transaction, outside.
+/// Inside, the answer to the caller; outside, what ends the whole transaction.
 pub(super) type Applied = Result<Result<WriteDone, DbError>, RedbFault>;
 
 impl<'t> Tables<'t> {

@@ -41,7 +41,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
             Err(error) => return vec![format!("the file is damaged: {error}")],
         };
         let snapshot = database.begin_read().map_err(RedbFault::from);
-        match snapshot.and_then(|snapshot| look(&snapshot)) {
+        match snapshot.and_then(|snapshot| check_contents(&snapshot)) {
             Ok(found) => findings.extend(found),
             Err(fault) => findings.push(format!("the file cannot be read to its end: {fault}")),
         }
@@ -129,10 +129,10 @@ impl Findings {
     }
 }
 
-fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, RedbFault> {
+fn check_contents(snapshot: &ReadTransaction) -> Result<Vec<String>, RedbFault> {
     let mut findings = Findings::default();
-    look_at_records(snapshot, &mut findings)?;
-    look_at_entries(snapshot, &mut findings)?;
+    check_records(snapshot, &mut findings)?;
+    check_entries(snapshot, &mut findings)?;
     for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
         let (tenant, state) = row?;
         let is_well =
@@ -145,7 +145,7 @@ fn look(snapshot: &ReadTransaction) -> Result<Vec<String>, RedbFault> {
     Ok(findings.0.into_iter().map(|(what, rows)| format!("{what}: {rows}")).collect())
 }
 
-fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
+fn check_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
     let mut usage = BTreeMap::<Vec<u8>, Usage>::new();
     let mut scopes = BTreeMap::<Vec<u8>, u64>::new();
     for row in snapshot.open_table(KV)?.range::<&[u8]>(..)? {
@@ -190,7 +190,7 @@ fn look_at_records(snapshot: &ReadTransaction, findings: &mut Findings) -> Resul
     Ok(())
 }
 
-fn look_at_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
+fn check_entries(snapshot: &ReadTransaction, findings: &mut Findings) -> Result<(), RedbFault> {
     let mut usage = BTreeMap::<Vec<u8>, Usage>::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
         match global_kv::from_bytes(row?.1.value()) {

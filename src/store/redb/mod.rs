@@ -176,7 +176,8 @@ impl RedbShared {
         *self.database.write() = Some(database);
     }
 
-    /// What a reader answers after a fault; the writer is told of those that only reopening cures.
+    /// The answer of a reader after a fault. The writer is notified of a fault that only reopening
+    /// cures.
     fn failed(&self, fault: &RedbFault) -> DbError {
         match fault {
             RedbFault::NotOpen | RedbFault::Redb(redb::Error::DatabaseClosed) => unavailable(),

@@ -51,7 +51,7 @@ impl Source for FileSource {
             create(&self.path)?;
         }
         guarded(|| {
-            look_before(&self.path)?;
+            check_before(&self.path)?;
             let database = builder().create(&self.path).map_err(database_error)?;
             prepare(&database)?;
             Ok(database)
@@ -133,8 +133,8 @@ fn create_at(path: &Path) -> Result<(), OpenError> {
     database.close().map_err(database_error)
 }
 
-/// Makes sure that a file is ours as far as can be told without writing to it.
-fn look_before(path: &Path) -> Result<(), OpenError> {
+/// Checks that a file is ours, as far as that can be seen without writing to it.
+fn check_before(path: &Path) -> Result<(), OpenError> {
     if is_empty_or_redb(path)? {
         match builder().open_read_only(path) {
             Ok(database) => check_schema(&database.begin_read().map_err(unavailable)?).map(drop),

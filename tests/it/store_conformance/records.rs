@@ -14,7 +14,7 @@ every_database! {
     what_was_set_is_got,
     a_second_set_keeps_the_id_and_the_time_of_the_first,
     scopes_are_a_set_and_address_a_record_exactly,
-    deleting_removes_one_record_and_what_is_not_there_is_no_error,
+    deleting_removes_one_record_and_tolerates_a_missing_one,
     scopes_are_listed_sorted_and_once,
     a_find_asks_for_scopes_to_be_contained_and_answers_in_order,
     patterns_mean_the_same_everywhere,
@@ -81,7 +81,7 @@ fn scopes_are_a_set_and_address_a_record_exactly(kept: Kept, door: Door) {
     assert_eq!(db.found("%", &[]).len(), 4);
 }
 
-fn deleting_removes_one_record_and_what_is_not_there_is_no_error(kept: Kept, door: Door) {
+fn deleting_removes_one_record_and_tolerates_a_missing_one(kept: Kept, door: Door) {
     let db = TestDb::new(kept, door);
     db.put("k", &["a"], "a");
     db.put("k", &["a", "b"], "ab");
