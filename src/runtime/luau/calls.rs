@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use mlua::Value;
 
-use super::api::{self, Call, CallError, Reply};
+use super::api::{self, CallError, CallReply, PreparedCall};
 use super::convert::number;
 use super::executor::Core;
 use super::io::{Asked, IoOutput, IoPurpose};
-use super::ops::Op;
+use super::ops::CallOp;
 use super::outside::{Charge, Held};
 use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
@@ -22,11 +22,11 @@ pub(super) const WAITS_IN_UPDATE: &str = "the function given to KV:update may no
 
 impl Tenant {
     /// The running task makes a call.
-    pub(super) fn call(&mut self, core: &mut Core, id: u64, op: Option<Op>, args: Vec<Value>) {
+    pub(super) fn call(&mut self, core: &mut Core, id: u64, op: Option<CallOp>, args: Vec<Value>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         let (event, is_updating) = (task.event, task.updating.is_some());
         let Some(op) = op else { return self.fail(id, "no such call") };
-        if is_updating && !matches!(op, Op::KvUpdateSet | Op::KvUpdateDrop) {
+        if is_updating && !matches!(op, CallOp::KvUpdateSet | CallOp::KvUpdateDrop) {
             return self.fail(id, WAITS_IN_UPDATE);
         }
         let Some(running) = self.events.get(&event) else { return };
@@ -35,12 +35,12 @@ impl Tenant {
             return self.kill_event(core, event, doom);
         }
         match op {
-            Op::Wait => self.call_wait(core, id, args.first()),
-            Op::Spawn => self.call_spawn(id, event, args),
-            Op::KvUpdateSet => {
+            CallOp::Wait => self.call_wait(core, id, args.first()),
+            CallOp::Spawn => self.call_spawn(id, event, args),
+            CallOp::KvUpdateSet => {
                 self.call_update_set(core, &vm, id, args.first().unwrap_or(&Value::Nil))
             }
-            Op::KvUpdateDrop => {
+            CallOp::KvUpdateDrop => {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
             }
@@ -58,7 +58,7 @@ impl Tenant {
     ///
     /// # Errors
     /// With it the tenant would have more than its memory.
-    fn charge(&self, vm: &Vm, call: &Call) -> Result<Charge, CallError> {
+    fn charge(&self, vm: &Vm, call: &PreparedCall) -> Result<Charge, CallError> {
         if !vm.host.pace.has_room(&vm.lua, call.bytes) {
             return Err(CallError::Refused(NO_ROOM.to_owned()));
         }
@@ -112,7 +112,7 @@ impl Tenant {
     }
 
     /// Starts a call of the running task, or has it wait for its record's lock.
-    fn begin(&mut self, core: &mut Core, id: u64, call: Call, charge: Charge) {
+    fn begin(&mut self, core: &mut Core, id: u64, call: PreparedCall, charge: Charge) {
         let Some((record, mode)) = call.lock.clone() else {
             return self.start_call(core, id, call, charge, None);
         };
@@ -126,7 +126,7 @@ impl Tenant {
         &mut self,
         core: &mut Core,
         id: u64,
-        call: Call,
+        call: PreparedCall,
         charge: Charge,
         lease: Option<u64>,
     ) {
@@ -167,7 +167,7 @@ impl Tenant {
         };
         match (&reply, lease) {
             // The lock stays until the update's second half.
-            (Reply::UpdateValue(record), Some(lease))
+            (CallReply::UpdateValue(record), Some(lease))
                 if matches!(&output, IoOutput::Answer(Ok(_))) =>
             {
                 let update = Update { lease, record: record.clone() };

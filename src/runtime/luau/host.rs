@@ -18,7 +18,7 @@ use super::control::Control;
 use super::convert::values::Name;
 use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
 use super::memory::Pace;
-use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag};
+use super::ops::{CallOp, HOST_TAG, SCRIPT_TAG, tag};
 use super::outside::Outside;
 use super::script_error;
 use super::script_log::ScriptLog;
@@ -322,7 +322,7 @@ impl Host {
         let table = lua.create_table_with_capacity(0, 24)?;
         table.raw_set("HOST", tag(HOST_TAG))?;
         table.raw_set("SCRIPT", tag(SCRIPT_TAG))?;
-        table.raw_set("ops", Op::table(lua)?)?;
+        table.raw_set("ops", CallOp::table(lua)?)?;
         table.raw_set("null", Value::NULL)?;
         table.raw_set("lists", install_lists(lua)?)?;
         let tenant = lua.create_table_with_capacity(0, 2)?;

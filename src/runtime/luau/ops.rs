@@ -24,12 +24,12 @@ macro_rules! ops {
     ($($(#[$doc:meta])* $op:ident = $number:literal, $name:literal;)*) => {
         /// A call that waits.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Op {
+        pub(super) enum CallOp {
             $($(#[$doc])* $op = $number,)*
         }
 
-        impl Op {
-            pub(super) const ALL: &[(&str, Op)] = &[$(($name, Op::$op),)*];
+        impl CallOp {
+            pub(super) const ALL: &[(&str, CallOp)] = &[$(($name, CallOp::$op),)*];
         }
     };
 }
@@ -69,7 +69,7 @@ ops! {
     SetTenantState = 16, "set_tenant_state";
 }
 
-impl Op {
+impl CallOp {
     /// The call that a yielded number stands for.
     pub(super) fn from_value(value: Option<&Value>) -> Option<Self> {
         let number = value.and_then(Value::as_usize)?;

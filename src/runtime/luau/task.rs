@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use mlua::{MultiValue, Thread, Value};
 
-use super::api::{Call, Reply};
+use super::api::{CallReply, PreparedCall};
 use super::io::IoOutput;
 use super::locks::RecordKey;
-use super::ops::{HOST_TAG, Op, SCRIPT_TAG, tag_number};
+use super::ops::{CallOp, HOST_TAG, SCRIPT_TAG, tag_number};
 use super::outside::Charge;
 use super::timers::TimerKey;
 
@@ -37,7 +37,7 @@ pub(super) enum Next {
     /// Values, as they are.
     Values(MultiValue),
     /// What came of a call, still to be turned into values: that is the task's own running time.
-    Reply(Reply, IoOutput, Charge),
+    Reply(CallReply, IoOutput, Charge),
     /// A call that failed.
     Failure(String),
     /// An error, where it yielded by itself and may not.
@@ -51,9 +51,9 @@ pub(super) enum Wait {
     /// Time.
     Time { timer: TimerKey, since: Option<Instant> },
     /// An operation on an I/O thread; the number of its turn, if it had to wait for one.
-    Io(Reply, Option<u64>),
+    Io(CallReply, Option<u64>),
     /// The lock of a record, for a call.
-    Lock(RecordKey, Call, Charge),
+    Lock(RecordKey, PreparedCall, Charge),
     /// It yielded by itself; some other coroutine has to wake it.
     Parked,
 }
@@ -126,7 +126,7 @@ pub(super) enum Outcome {
     /// It yielded by itself.
     Parked,
     /// It makes a call that waits.
-    Called(Option<Op>, Vec<Value>),
+    Called(Option<CallOp>, Vec<Value>),
     /// It returned.
     Finished(Value),
     /// It raised an error.
@@ -141,7 +141,7 @@ impl Outcome {
         };
         match tag_number(values.first()) {
             HOST_TAG => {
-                let op = Op::from_value(values.get(1));
+                let op = CallOp::from_value(values.get(1));
                 values.drain(..values.len().min(2));
                 Outcome::Called(op, values)
             }

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Table, Value};
 
-use super::{Args, Call, CallError, Reply, only_fields, refuse, text, version};
+use super::{Args, CallError, CallReply, PreparedCall, only_fields, refuse, text, version};
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
@@ -18,23 +18,23 @@ const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
 const FIELDS: [&str; 8] =
     ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
 
-pub(super) fn find(args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn find(args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
     let bytes = query.len() + scope.len();
     let op = DbOp::Public(PublicGlobalKeyValueOp::Find { query, scope });
-    Ok(Call::new(op, Reply::Whole, bytes))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
     let id = Some(tenant);
     let op = DbOp::Public(PublicGlobalKeyValueOp::Get { key, version, scope, id });
-    Ok(Call::new(op, Reply::Whole, bytes))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the entry")?;
     only_fields(table, "the entry", &FIELDS)?;
     let field = |name: &str| -> Result<Value, CallError> {
@@ -67,14 +67,14 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallErro
         + entry.long.as_ref().map_or(0, String::len);
     let bytes = texts + entry.public_metadata.as_bytes().len() + entry.data.as_bytes().len();
     let op = DbOp::Global(tenant, GlobalKeyValueOp::Create { entry });
-    Ok(Call::new(op, Reply::Whole, bytes))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
     let op = DbOp::Global(tenant, GlobalKeyValueOp::Delete { key, version, scope });
-    Ok(Call::new(op, Reply::Whole, bytes))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
 fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Lua, Table, Value};
 
-use super::{Args, Call, CallError, Reply, list_of_texts, refuse, texts};
+use super::{Args, CallError, CallReply, PreparedCall, list_of_texts, refuse, texts};
 use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES,
 };
@@ -16,29 +16,29 @@ use crate::wire::data::{DbOp, KeyValueOp, KvRecord, Scopes, TenantId, Timestamp}
 const TEMPLATE_SCOPE: &str = "template";
 const WORKER_SCOPE_PREFIX: char = '#';
 
-pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
-    Ok(read(tenant, address(args)?, Mode::Read, Reply::Value))
+pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+    Ok(read(tenant, address(args)?, Mode::Read, CallReply::Value))
 }
 
-pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let record = address(args)?;
-    Ok(read(tenant, record.clone(), Mode::Read, Reply::Record(record)))
+    Ok(read(tenant, record.clone(), Mode::Read, CallReply::Record(record)))
 }
 
 /// The first half of an update.
-pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let (key, scopes) = address(args)?;
     let record = (key, writable(scopes)?);
-    Ok(read(tenant, record.clone(), Mode::Write, Reply::UpdateValue(record)))
+    Ok(read(tenant, record.clone(), Mode::Write, CallReply::UpdateValue(record)))
 }
 
-fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: Reply) -> Call {
+fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: CallReply) -> PreparedCall {
     let (key, scopes) = record.clone();
     let op = DbOp::Kv(tenant, KeyValueOp::Get { scopes, key });
-    Call::new(op, reply, 0).locking(record, mode)
+    PreparedCall::new(op, reply, 0).locking(record, mode)
 }
 
-pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let key = key(args)?;
     let scopes = writable(scopes(args.value(2))?)?;
     set_record(args.lua, tenant, (key, scopes), args.value(1))
@@ -53,8 +53,8 @@ pub(in crate::runtime::luau) fn update_set(
     tenant: TenantId,
     record: RecordKey,
     value: &Value,
-) -> Result<Call, CallError> {
-    Ok(Call { lock: None, ..set_record(lua, tenant, record, value)? })
+) -> Result<PreparedCall, CallError> {
+    Ok(PreparedCall { lock: None, ..set_record(lua, tenant, record, value)? })
 }
 
 fn set_record(
@@ -62,32 +62,32 @@ fn set_record(
     tenant: TenantId,
     record: RecordKey,
     value: &Value,
-) -> Result<Call, CallError> {
+) -> Result<PreparedCall, CallError> {
     let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
     let ((key, scopes), bytes) = (record.clone(), value.as_bytes().len());
     let op = DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value });
-    Ok(Call::new(op, Reply::Whole, bytes).locking(record, Mode::Write))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes).locking(record, Mode::Write))
 }
 
-pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let (key, scopes) = address(args)?;
     let scopes = writable(scopes)?;
     let record = (key.clone(), scopes.clone());
     let op = DbOp::Kv(tenant, KeyValueOp::Delete { scopes, key });
-    Ok(Call::new(op, Reply::Whole, 0).locking(record, Mode::Write))
+    Ok(PreparedCall::new(op, CallReply::Whole, 0).locking(record, Mode::Write))
 }
 
-pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<Call, CallError> {
+pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     // An escaped key is twice as long.
     let query = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
     let scopes = scopes(args.value(1))?;
     let bytes = query.len() + texts_bytes(scopes.as_slice());
     let op = DbOp::Kv(tenant, KeyValueOp::Find { scopes, query });
-    Ok(Call::new(op, Reply::Whole, bytes))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn list_scopes(tenant: TenantId) -> Call {
-    Call::new(DbOp::Kv(tenant, KeyValueOp::ListScopes), Reply::Whole, 0)
+pub(super) fn list_scopes(tenant: TenantId) -> PreparedCall {
+    PreparedCall::new(DbOp::Kv(tenant, KeyValueOp::ListScopes), CallReply::Whole, 0)
 }
 
 /// `value, exists`

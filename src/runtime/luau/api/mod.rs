@@ -18,7 +18,7 @@ use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
 use super::io::{Asked, IoOutput, IoWork, texts_bytes};
 use super::locks::{Mode, RecordKey};
-use super::ops::Op;
+use super::ops::CallOp;
 use crate::base::error::DbError;
 use crate::base::limits::CALL_BYTES;
 use crate::runtime::{TenantDb, TenantStates};
@@ -27,28 +27,28 @@ use crate::wire::data::{DbAnswer, DbCall, DbOp, TenantId};
 pub(super) use self::kv::update_set;
 
 /// A call, ready for an I/O thread.
-pub(super) struct Call {
+pub(super) struct PreparedCall {
     /// Which, and since when the script waits for it.
     pub(super) asked: Asked,
     /// What to do there.
     pub(super) work: IoWork,
     /// What to make of the result.
-    pub(super) reply: Reply,
+    pub(super) reply: CallReply,
     /// What its arguments take until it is done.
     pub(super) bytes: usize,
     /// The record to be locked first, and how.
     pub(super) lock: Option<(RecordKey, Mode)>,
 }
 
-impl Call {
+impl PreparedCall {
     /// `bytes`: of its arguments.
-    fn new(op: DbOp, reply: Reply, bytes: usize) -> Self {
+    fn new(op: DbOp, reply: CallReply, bytes: usize) -> Self {
         Self::with_work(op.call(), reply, bytes, |db| db.ask(op))
     }
 
     fn with_work(
         call: DbCall,
-        reply: Reply,
+        reply: CallReply,
         bytes: usize,
         work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
@@ -67,7 +67,7 @@ impl Call {
 
 /// What a script gets of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum CallReply {
     /// What is in it: nothing, a list, or an entry of the shop or nil.
     Whole,
     /// Of a record, its value and whether it exists.
@@ -98,26 +98,26 @@ impl From<ConvertError> for CallError {
 /// What it gave will not do.
 pub(super) fn prepare(
     lua: &Lua,
-    op: Op,
+    op: CallOp,
     tenant: TenantId,
     args: &[Value],
     states: &Arc<dyn TenantStates>,
-) -> Result<Call, CallError> {
+) -> Result<PreparedCall, CallError> {
     let args = Args { lua, values: args };
     match op {
-        Op::KvGet => kv::get(tenant, &args),
-        Op::KvGetRecord => kv::get_record(tenant, &args),
-        Op::KvSet => kv::set(tenant, &args),
-        Op::KvDelete => kv::delete(tenant, &args),
-        Op::KvFind => kv::find(tenant, &args),
-        Op::KvListScopes => Ok(kv::list_scopes(tenant)),
-        Op::KvUpdate => kv::update(tenant, &args),
-        Op::GlobalFind => global_kv::find(&args),
-        Op::GlobalGet => global_kv::get(tenant, &args),
-        Op::GlobalCreate => global_kv::create(tenant, &args),
-        Op::GlobalDelete => global_kv::delete(tenant, &args),
-        Op::SetTenantState => tenant_state::set(tenant, &args, states),
-        Op::Wait | Op::Spawn | Op::KvUpdateSet | Op::KvUpdateDrop => {
+        CallOp::KvGet => kv::get(tenant, &args),
+        CallOp::KvGetRecord => kv::get_record(tenant, &args),
+        CallOp::KvSet => kv::set(tenant, &args),
+        CallOp::KvDelete => kv::delete(tenant, &args),
+        CallOp::KvFind => kv::find(tenant, &args),
+        CallOp::KvListScopes => Ok(kv::list_scopes(tenant)),
+        CallOp::KvUpdate => kv::update(tenant, &args),
+        CallOp::GlobalFind => global_kv::find(&args),
+        CallOp::GlobalGet => global_kv::get(tenant, &args),
+        CallOp::GlobalCreate => global_kv::create(tenant, &args),
+        CallOp::GlobalDelete => global_kv::delete(tenant, &args),
+        CallOp::SetTenantState => tenant_state::set(tenant, &args, states),
+        CallOp::Wait | CallOp::Spawn | CallOp::KvUpdateSet | CallOp::KvUpdateDrop => {
             refuse("not a call to the database")
         }
     }
@@ -131,7 +131,7 @@ pub(super) fn prepare(
 pub(super) fn reply(
     lua: &Lua,
     host: &Host,
-    reply: &Reply,
+    reply: &CallReply,
     output: IoOutput,
 ) -> mlua::Result<MultiValue> {
     match results(lua, host, reply, output) {
@@ -140,7 +140,12 @@ pub(super) fn reply(
     }
 }
 
-fn results(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> Result<MultiValue, String> {
+fn results(
+    lua: &Lua,
+    host: &Host,
+    reply: &CallReply,
+    output: IoOutput,
+) -> Result<MultiValue, String> {
     let answer = match output {
         IoOutput::Answer(answer) => answer.map_err(|error| error.to_string())?,
         // A panic on the I/O thread: it is in the log.
@@ -148,21 +153,23 @@ fn results(lua: &Lua, host: &Host, reply: &Reply, output: IoOutput) -> Result<Mu
     };
     let mut to_luau = ToLuau::new(lua, &host.pace);
     let values = match (reply, &answer) {
-        (Reply::Value | Reply::UpdateValue(_), DbAnswer::Record(record)) => {
+        (CallReply::Value | CallReply::UpdateValue(_), DbAnswer::Record(record)) => {
             kv::value(&mut to_luau, record.as_ref())
         }
-        (Reply::Record(asked), DbAnswer::Record(record)) => {
+        (CallReply::Record(asked), DbAnswer::Record(record)) => {
             kv::record_or_none(&mut to_luau, asked, record.as_ref()).map(one)
         }
-        (Reply::Whole, DbAnswer::Done) => Ok(Vec::new()),
-        (Reply::Whole, DbAnswer::Records(records)) => {
+        (CallReply::Whole, DbAnswer::Done) => Ok(Vec::new()),
+        (CallReply::Whole, DbAnswer::Records(records)) => {
             list(&mut to_luau, records, kv::record).map(one)
         }
-        (Reply::Whole, DbAnswer::Scopes(scopes)) => list_of_texts(&mut to_luau, scopes).map(one),
-        (Reply::Whole, DbAnswer::Entries(entries)) => {
+        (CallReply::Whole, DbAnswer::Scopes(scopes)) => {
+            list_of_texts(&mut to_luau, scopes).map(one)
+        }
+        (CallReply::Whole, DbAnswer::Entries(entries)) => {
             list(&mut to_luau, entries, global_kv::partial).map(one)
         }
-        (Reply::Whole, DbAnswer::Entry(entry)) => {
+        (CallReply::Whole, DbAnswer::Entry(entry)) => {
             global_kv::entry(&mut to_luau, entry.as_deref()).map(|value| vec![value])
         }
         _ => return Err(INTERNAL.to_owned()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlua::Value;
 
-use super::{Args, Call, CallError, Reply, only_fields, texts};
+use super::{Args, CallError, CallReply, PreparedCall, only_fields, texts};
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};
@@ -15,7 +15,7 @@ pub(super) fn set(
     tenant: TenantId,
     args: &Args<'_>,
     states: &Arc<dyn TenantStates>,
-) -> Result<Call, CallError> {
+) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the tenant state")?;
     let field = |name: &str| -> Result<Value, CallError> {
         Ok(table.raw_get(name).map_err(ConvertError::from)?)
@@ -30,7 +30,7 @@ pub(super) fn set(
     let bytes =
         2 * (events.iter().map(|name| name.len() + 64).sum::<usize>() + data.as_bytes().len());
     let (state, states) = (TenantState { events, data }, states.clone());
-    Ok(Call::with_work(DbCall::SetTenantState, Reply::Whole, bytes, move |db| {
+    Ok(PreparedCall::with_work(DbCall::SetTenantState, CallReply::Whole, bytes, move |db| {
         let answer = db.ask(DbOp::SetTenantState(tenant, state.clone()));
         // Here and not when the script goes on: it may be gone by then, and what was stored is what
         // counts.

@@ -17,7 +17,7 @@ use super::fairness::{Arena, Measured};
 use crate::base::limits::{VM_MEMORY_MAX_BYTES, VM_MEMORY_PEAK_FACTOR};
 use crate::dispatch::Job;
 use crate::runtime::luau::LuauLimits;
-use crate::runtime::luau::ops::Op;
+use crate::runtime::luau::ops::CallOp;
 use crate::runtime::luau::templates::known;
 use crate::wire::data::TenantId;
 
@@ -232,7 +232,7 @@ fn rows() -> Vec<Row> {
 
 #[test]
 fn every_call_and_member_of_ctx_is_attacked() {
-    let names: Vec<&str> = Op::ALL.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = CallOp::ALL.iter().map(|(name, _)| *name).collect();
     let attacked: Vec<&str> = OPS.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         names, attacked,
