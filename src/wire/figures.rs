@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::WireError;
 use super::pack::reader::{Item, Reader};
-use super::pack::shape::{Decode, Encode, FieldCount, array, fields, skip_unknown};
+use super::pack::shape::{Decode, Encode, FieldCount, array, fields, read_growing, skip_unknown};
 use super::pack::writer::Writer;
 use crate::base::labels::Label;
 use crate::base::limits::BUSIEST_TOLD;
@@ -123,66 +123,29 @@ impl Encode for RuntimeFigures {
             writer.unsigned(*failed);
             took.encode(writer);
         });
-        writer.array(self.busiest.len());
-        for (tenant, events, us) in &self.busiest {
-            writer.array(3);
-            tenant.encode(writer);
-            writer.unsigned(*events);
-            writer.unsigned(*us);
-        }
+        self.busiest.encode(writer);
         writer.unsigned(self.busiest_us);
     }
 }
 
 impl Decode for RuntimeFigures {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 15] = [
-            "evicted_vms",
-            "discarded_vms",
-            "waiting_events",
-            "coroutines",
-            "preemptions",
-            "panics",
-            "script_errors",
-            "large_answers",
-            "dropped_log_lines",
-            "running",
-            "wall",
-            "budgets",
-            "db",
-            "busiest",
-            "busiest_us",
-        ];
         let mut figures = RuntimeFigures::default();
-        fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
-            match field {
-                0 => figures.evicted_vms = Decode::decode(reader)?,
-                1 => figures.discarded_vms = Decode::decode(reader)?,
-                2 => figures.waiting_events = Decode::decode(reader)?,
-                3 => figures.coroutines = Decode::decode(reader)?,
-                4 => figures.preemptions = Decode::decode(reader)?,
-                5 => figures.panics = Decode::decode(reader)?,
-                6 => figures.script_errors = Decode::decode(reader)?,
-                7 => figures.large_answers = Decode::decode(reader)?,
-                8 => figures.dropped_log_lines = Decode::decode(reader)?,
-                9 => figures.running = Decode::decode(reader)?,
-                10 => figures.wall = Decode::decode(reader)?,
-                11 => read_kinds(reader, 1, |reader, budget| {
-                    *figures.budget_mut(budget) = Decode::decode(reader)?;
-                    Ok(())
-                })?,
-                13 => figures.busiest = busiest(reader)?,
-                14 => figures.busiest_us = Decode::decode(reader)?,
-                _ => read_kinds(reader, 2, |reader, call| {
-                    *figures.db_mut(call) = DbFigures {
-                        failed: Decode::decode(reader)?,
-                        took: Decode::decode(reader)?,
-                    };
-                    Ok(())
-                })?,
-            }
-            Ok(())
-        })?;
+        read_growing!(reader, figures:
+            evicted_vms, discarded_vms, waiting_events, coroutines, preemptions, panics,
+            script_errors, large_answers, dropped_log_lines, running, wall,
+            budgets => read_kinds(reader, 1, |reader, budget| {
+                *figures.budget_mut(budget) = Decode::decode(reader)?;
+                Ok(())
+            }),
+            db => read_kinds(reader, 2, |reader, call| {
+                let (failed, took) = (Decode::decode(reader)?, Decode::decode(reader)?);
+                *figures.db_mut(call) = DbFigures { failed, took };
+                Ok(())
+            }),
+            busiest => busiest(reader).map(|busiest| figures.busiest = busiest),
+            busiest_us,
+        );
         Ok(figures)
     }
 }
@@ -211,21 +174,11 @@ impl Encode for ProcessFigures {
 
 impl Decode for ProcessFigures {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        const FIELDS: [&str; 6] =
-            ["cpu_us", "resident_bytes", "open_fds", "max_fds", "threads", "started_unix_ms"];
         let mut figures = ProcessFigures::default();
-        fields(reader, &FIELDS, FieldCount::Any, |field, reader| {
-            let number = u64::decode(reader)?;
-            match field {
-                0 => figures.cpu = Duration::from_micros(number),
-                1 => figures.resident_bytes = number,
-                2 => figures.open_fds = number,
-                3 => figures.max_fds = number,
-                4 => figures.threads = number,
-                _ => figures.started_unix_ms = number,
-            }
-            Ok(())
-        })?;
+        read_growing!(reader, figures:
+            cpu_us => u64::decode(reader).map(|us| figures.cpu = Duration::from_micros(us)),
+            resident_bytes, open_fds, max_fds, threads, started_unix_ms,
+        );
         Ok(figures)
     }
 }

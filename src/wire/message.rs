@@ -9,8 +9,8 @@ use super::WireError;
 use super::event::event_len;
 use super::pack::reader::Reader;
 use super::pack::shape::{
-    Decode, Encode, Envelope, FieldCount, Name, Variants, fields, skip_unknown, variants,
-    wire_enum, wire_struct, write_variant,
+    Decode, Encode, Envelope, FieldCount, Name, Variants, fields, read_growing, skip_unknown,
+    variants, wire_enum, wire_struct, write_variant,
 };
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
@@ -346,21 +346,11 @@ impl Encode for Ready {
 impl Decode for Ready {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let mut ready = Ready::default();
-        fields(
-            reader,
-            &["version", "executors", "tenant_states", "live_tenants", "extensions"],
-            FieldCount::Any,
-            |field, reader| {
-                match field {
-                    0 => ready.version = Decode::decode(reader)?,
-                    1 => ready.executors = Decode::decode(reader)?,
-                    2 => ready.tenant_states = Decode::decode(reader)?,
-                    3 => ready.live_tenants = Decode::decode(reader)?,
-                    _ => ready.extensions = Option::decode(reader)?.unwrap_or_default(),
-                }
-                Ok(())
-            },
-        )?;
+        read_growing!(reader, ready:
+            version, executors, tenant_states, live_tenants,
+            extensions => Option::decode(reader)
+                .map(|names| ready.extensions = names.unwrap_or_default()),
+        );
         Ok(ready)
     }
 }

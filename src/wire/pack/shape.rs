@@ -236,6 +236,32 @@ macro_rules! read_fields {
 }
 pub(crate) use read_fields;
 
+/// Reads the fields that are there into a struct that has defaults for the others. What follows `=>`
+/// reads a field that has not the form of its type.
+macro_rules! read_growing {
+    ($reader:ident, $read:ident: $($field:ident $(=> $custom:expr)?),+ $(,)?) => {
+        $crate::wire::pack::shape::fields(
+            $reader,
+            &[$(stringify!($field)),+],
+            $crate::wire::pack::shape::FieldCount::Any,
+            |index, $reader| {
+                let mut place = 0..;
+                $(if place.next() == Some(index) {
+                    $crate::wire::pack::shape::read_growing!(@$reader $read $field $($custom)?);
+                })+
+                Ok(())
+            },
+        )?
+    };
+    (@$reader:ident $read:ident $field:ident) => {
+        $read.$field = $crate::wire::pack::shape::Decode::decode($reader)?
+    };
+    (@$reader:ident $read:ident $field:ident $custom:expr) => {
+        $custom?
+    };
+}
+pub(crate) use read_growing;
+
 /// Writes and reads a struct as an array of its fields, in the order in which they are named here.
 /// A `growing` struct may come with fewer fields, which are then as in its default, or with more,
 /// which a newer peer has added.
@@ -260,18 +286,7 @@ macro_rules! wire_struct {
                 reader: &mut $crate::wire::pack::reader::Reader<'_>,
             ) -> Result<Self, $crate::wire::WireError> {
                 let mut read = Self::default();
-                $crate::wire::pack::shape::fields(
-                    reader,
-                    &[$(stringify!($field)),+],
-                    $crate::wire::pack::shape::FieldCount::Any,
-                    |index, reader| {
-                        let mut place = 0..;
-                        $(if place.next() == Some(index) {
-                            read.$field = $crate::wire::pack::shape::Decode::decode(reader)?;
-                        })+
-                        Ok(())
-                    },
-                )?;
+                $crate::wire::pack::shape::read_growing!(reader, read: $($field),+);
                 Ok(read)
             }
         }
