@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::crew::Crew;
+use super::on_demand_threads::Crew;
 use super::script_error::cut;
 use crate::base::error::DbError;
 use crate::base::limits::{

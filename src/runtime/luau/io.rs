@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::crew::Crew;
 use super::mailbox::Mailbox;
+use super::on_demand_threads::Crew;
 use super::outside::Charge;
 use super::templates::Compiled;
 use crate::base::error::DbError;

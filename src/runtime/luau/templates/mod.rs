@@ -10,8 +10,8 @@ mod check;
 pub(super) mod known;
 mod lexer;
 mod names;
-mod shelf;
 mod source;
+mod template_cache;
 mod walk;
 mod watch;
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use mlua::chunk::Compiler;
 
 pub use self::check::{Finding, check, check_file, check_source};
-pub(super) use self::shelf::Shelf;
+pub(super) use self::template_cache::Shelf;
 pub(super) use self::watch::{Look, Watch};
 use super::config::TemplateSource;
 
