@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::on_demand_threads::Crew;
+use super::on_demand_threads::OnDemandThreads;
 use super::script_error::cut;
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -85,7 +85,7 @@ impl Noted {
 pub(super) struct ErrorLog {
     shared: Arc<Shared>,
     /// One thread, whose job is to write what is noted until nothing is left.
-    writer: Crew<()>,
+    writer: OnDemandThreads<()>,
 }
 
 #[derive(Default)]
@@ -148,7 +148,7 @@ impl ErrorLog {
     pub(super) fn new(thread_name: String, db: Arc<dyn TenantDb>) -> Self {
         let shared = Arc::<Shared>::default();
         let noted = shared.clone();
-        let writer = Crew::new(vec![thread_name], 1, IO_THREAD_IDLE_MAX, move |()| {
+        let writer = OnDemandThreads::new(vec![thread_name], 1, IO_THREAD_IDLE_MAX, move |()| {
             let writing = AssertUnwindSafe(|| {
                 while let Some((tenant, errors)) = noted.next() {
                     write(&noted, &*db, tenant, errors);

@@ -17,13 +17,13 @@ use super::control::Control;
 use super::errors::ErrorLog;
 use super::gauges::{Gauges, Load};
 use super::io::IoPool;
-use super::lanes::{Lanes, Usage};
+use super::lanes::{LaneUsage, Lanes};
 use super::mailbox::{Mailbox, Message};
-use super::templates::Shelf;
+use super::templates::TemplateCache;
 use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
 use super::timers::Timers;
-use super::vm_slots::{Seat, Seats};
+use super::vm_slots::{VmSlot, VmSlots};
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
@@ -39,7 +39,7 @@ pub(super) struct ExecutorParts {
     pub(super) vm_idle: Duration,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoPool,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) template_cache: Arc<TemplateCache>,
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
@@ -53,7 +53,7 @@ pub(super) struct Core {
     pub(super) timers: Timers,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoPool,
-    pub(super) shelf: Arc<Shelf>,
+    pub(super) template_cache: Arc<TemplateCache>,
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
@@ -102,7 +102,7 @@ struct Executor {
     tenants: HashMap<TenantId, Place>,
     lanes: Lanes,
     watch: Stopwatch,
-    seats: Seats,
+    slots: VmSlots,
     vm_idle: Duration,
     inbox: VecDeque<Message>,
     tick: Tick,
@@ -114,8 +114,8 @@ struct Place {
     tenant: Tenant,
     /// It is in one of the lanes.
     queued: bool,
-    seat: Seat,
-    usage: Usage,
+    slot: VmSlot,
+    usage: LaneUsage,
     /// How much of it the gauges show.
     shown: Load,
 }
@@ -154,7 +154,7 @@ pub(super) fn run(parts: ExecutorParts) {
         vm_idle,
         mailbox,
         io,
-        shelf,
+        template_cache,
         errors,
         states,
         gauges,
@@ -170,7 +170,7 @@ pub(super) fn run(parts: ExecutorParts) {
         timers: Timers::default(),
         mailbox,
         io,
-        shelf,
+        template_cache,
         errors,
         states,
         gauges,
@@ -181,7 +181,7 @@ pub(super) fn run(parts: ExecutorParts) {
         tenants: HashMap::new(),
         lanes,
         watch: Stopwatch::new(),
-        seats: Seats::new(max_vms),
+        slots: VmSlots::new(max_vms),
         vm_idle,
         inbox: VecDeque::new(),
         tick,
@@ -213,7 +213,7 @@ impl Executor {
         if !self.lanes.has_turn(Instant::now()) {
             self.tick.idle();
             gauges.idle();
-            let dues = [timers.next(), self.lanes.due(), self.seats.due(self.vm_idle, VM_WAIT_MAX)];
+            let dues = [timers.next(), self.lanes.due(), self.slots.due(self.vm_idle, VM_WAIT_MAX)];
             let due = dues.into_iter().flatten().min();
             mailbox.wait(due, &mut self.inbox, answered);
             self.tick.busy();
@@ -228,7 +228,7 @@ impl Executor {
         while let Some((tenant, due)) = self.core.timers.take_due(now) {
             self.with_tenant(tenant, |tenant, core| tenant.due(core, due));
         }
-        self.look_after_seats(now);
+        self.check_slots(now);
     }
 
     fn handle(&mut self, message: Message) {
@@ -237,8 +237,8 @@ impl Executor {
                 self.tenants.entry(tenant).or_insert_with(|| Place {
                     tenant: Tenant::new(tenant, &self.core),
                     queued: false,
-                    usage: Usage::new(Instant::now()),
-                    seat: Seat::None,
+                    usage: LaneUsage::new(Instant::now()),
+                    slot: VmSlot::None,
                     shown: Load::default(),
                 });
                 self.with_tenant(tenant, |tenant, core| {
@@ -279,7 +279,7 @@ impl Executor {
             // Results that it took, and events that ended, made room.
             place.tenant.start_backlog(&mut self.core);
         }
-        self.seat(id);
+        self.slot(id);
         self.queue(id);
     }
 
@@ -300,65 +300,65 @@ impl Executor {
 
     /// Sees to it that a tenant that needs a VM may make one, and notes whether the one that it has
     /// is idle.
-    fn seat(&mut self, id: TenantId) {
+    fn slot(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         let (has, wants) = (place.tenant.vm.is_some(), place.tenant.wants_vm(&self.core));
         let is_idle = has && place.tenant.is_idle(&self.core);
-        match place.seat {
-            Seat::None if wants => self.find_seat(id),
-            Seat::InLine(_) if !wants => self.leave_seat(id),
-            Seat::Busy { .. } | Seat::Idle { .. } if !has && !wants => self.leave_seat(id),
-            Seat::Busy { .. }
-                if is_idle && (place.tenant.is_asked() || !self.seats.line_is_empty()) =>
+        match place.slot {
+            VmSlot::None if wants => self.find_slot(id),
+            VmSlot::InLine(_) if !wants => self.leave_slot(id),
+            VmSlot::Busy { .. } | VmSlot::Idle { .. } if !has && !wants => self.leave_slot(id),
+            VmSlot::Busy { .. }
+                if is_idle && (place.tenant.is_asked() || !self.slots.line_is_empty()) =>
             {
                 self.evict(id);
                 // Somebody else's turn; what it was asked to leave waiting stands in line too.
                 if self.tenants.get(&id).is_some_and(|place| place.tenant.wants_vm(&self.core)) {
-                    self.find_seat(id);
+                    self.find_slot(id);
                 }
             }
-            Seat::Busy { taken } if is_idle => {
-                place.seat = self.seats.make_idle(id, taken, Instant::now())
+            VmSlot::Busy { taken } if is_idle => {
+                place.slot = self.slots.make_idle(id, taken, Instant::now())
             }
-            Seat::Idle { taken, idle } if !is_idle => {
-                place.seat = self.seats.make_busy(taken, idle)
+            VmSlot::Idle { taken, idle } if !is_idle => {
+                place.slot = self.slots.make_busy(taken, idle)
             }
             _ => {}
         }
     }
 
-    /// Finds a seat for a tenant, or a place in line.
-    fn find_seat(&mut self, id: TenantId) {
-        let mut seat = self.seats.take(id);
-        if seat.is_none()
-            && let Some(idlest) = self.seats.idlest()
+    /// Finds a slot for a tenant, or a place in line.
+    fn find_slot(&mut self, id: TenantId) {
+        let mut slot = self.slots.take(id);
+        if slot.is_none()
+            && let Some(idlest) = self.slots.idlest()
         {
             self.close_vm(idlest);
-            seat = self.seats.take(id);
+            slot = self.slots.take(id);
         }
-        let (seat, asked) = match seat {
-            Some(seat) => (seat, None),
-            None => self.seats.join(id, Instant::now()),
+        let (slot, asked) = match slot {
+            Some(slot) => (slot, None),
+            None => self.slots.join(id, Instant::now()),
         };
-        self.set_seat(id, seat);
+        self.set_slot(id, slot);
         if let Some(asked) = asked.and_then(|asked| self.tenants.get_mut(&asked)) {
             asked.tenant.ask_for_vm();
         }
     }
 
-    fn set_seat(&mut self, id: TenantId, seat: Seat) {
+    fn set_slot(&mut self, id: TenantId, slot: VmSlot) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
-        place.seat = seat;
-        place.tenant.set_may_make_vm(matches!(seat, Seat::Busy { .. }));
+        place.slot = slot;
+        place.tenant.set_may_make_vm(matches!(slot, VmSlot::Busy { .. }));
     }
 
-    /// Takes a tenant's seat, or place in line, and lets the next ones in line have it.
-    fn leave_seat(&mut self, id: TenantId) {
+    /// Takes a tenant's slot, or place in line, and lets the next ones in line have it.
+    fn leave_slot(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
-        self.seats.leave(place.seat);
-        self.set_seat(id, Seat::None);
-        while let Some((next, seat)) = self.seats.admit() {
-            self.set_seat(next, seat);
+        self.slots.leave(place.slot);
+        self.set_slot(id, VmSlot::None);
+        while let Some((next, slot)) = self.slots.admit() {
+            self.set_slot(next, slot);
             // It has work now, and was in no lane: what stands in line has none.
             if self.tenants.get(&next).is_some_and(|place| !place.queued) {
                 self.queue(next);
@@ -371,8 +371,8 @@ impl Executor {
     fn close_vm(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         place.tenant.evict(&mut self.core);
-        self.seats.leave(place.seat);
-        place.seat = Seat::None;
+        self.slots.leave(place.slot);
+        place.slot = VmSlot::None;
         place.tenant.set_may_make_vm(false);
         if place.tenant.is_gone() && !place.queued {
             self.forget(id);
@@ -385,23 +385,23 @@ impl Executor {
         }
     }
 
-    /// Closes a VM in which nothing runs and lets the next one in line have its seat.
+    /// Closes a VM in which nothing runs and lets the next one in line have its slot.
     fn evict(&mut self, id: TenantId) {
         if let Some(place) = self.tenants.get_mut(&id) {
             place.tenant.evict(&mut self.core);
         }
-        self.leave_seat(id);
+        self.leave_slot(id);
     }
 
     /// Closes VMs that have been idle for too long, and refuses what has waited for one for too
     /// long.
-    fn look_after_seats(&mut self, now: Instant) {
+    fn check_slots(&mut self, now: Instant) {
         for _ in 0..VM_CLOSES_MAX {
-            let Some(idle) = self.seats.idle_since(self.vm_idle, now) else { break };
+            let Some(idle) = self.slots.idle_since(self.vm_idle, now) else { break };
             self.close_vm(idle);
         }
-        while let Some(waited) = self.seats.waited(VM_WAIT_MAX, now) {
-            self.set_seat(waited, Seat::None);
+        while let Some(waited) = self.slots.waited(VM_WAIT_MAX, now) {
+            self.set_slot(waited, VmSlot::None);
             self.with_tenant(waited, |tenant, core| tenant.refuse_waiting(core));
         }
     }

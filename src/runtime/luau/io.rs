@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::mailbox::Mailbox;
-use super::on_demand_threads::Crew;
+use super::on_demand_threads::OnDemandThreads;
 use super::outside::Charge;
 use super::templates::Compiled;
 use crate::base::error::DbError;
@@ -198,20 +198,20 @@ impl fmt::Debug for IoOutput {
 /// The threads and their queues; a clone is the same pool.
 #[derive(Clone)]
 pub(super) struct IoPool {
-    jobs: Crew<IoJob>,
-    scripts: Crew<IoJob>,
+    jobs: OnDemandThreads<IoJob>,
+    scripts: OnDemandThreads<IoJob>,
 }
 
 impl IoPool {
     /// A pool whose threads' names begin like this. None is started yet.
     pub(super) fn new(prefix: &str, db: &Arc<dyn TenantDb>) -> Self {
-        let crew = |names| {
+        let threads = |names| {
             let db = db.clone();
-            Crew::new(names, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, move |job| run(job, &*db))
+            OnDemandThreads::new(names, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, move |job| run(job, &*db))
         };
         Self {
-            jobs: crew((0..IO_THREADS).map(|number| format!("{prefix}-io{number}")).collect()),
-            scripts: crew(vec![format!("{prefix}-comp")]),
+            jobs: threads((0..IO_THREADS).map(|number| format!("{prefix}-io{number}")).collect()),
+            scripts: threads(vec![format!("{prefix}-comp")]),
         }
     }
 
@@ -221,9 +221,9 @@ impl IoPool {
     /// The queue is full, the pool has been stopped, or there is no thread to be had: the job comes
     /// back.
     pub(super) fn submit(&self, job: IoJob) -> Result<(), IoJob> {
-        let crew =
+        let threads =
             if matches!(job.purpose, IoPurpose::Script(_)) { &self.scripts } else { &self.jobs };
-        crew.submit(job.tenant, job)
+        threads.submit(job.tenant, job)
     }
 
     /// Lets what is queued go, and joins the threads. The executors, which queue it, have ended
@@ -232,9 +232,9 @@ impl IoPool {
     /// # Blocks
     /// Until the operations under way have returned.
     pub(super) fn stop(&self) {
-        let crews = [&self.jobs, &self.scripts];
-        crews.iter().for_each(|crew| crew.abandon());
-        crews.iter().for_each(|crew| crew.finish());
+        let pools = [&self.jobs, &self.scripts];
+        pools.iter().for_each(|threads| threads.abandon());
+        pools.iter().for_each(|threads| threads.finish());
     }
 
     /// How many threads there are: for database operations and for scripts.

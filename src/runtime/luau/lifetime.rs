@@ -1,7 +1,7 @@
 //! When a tenant's VM is made and how it ends: closed while nothing runs in it, left to what runs
 //! in it because a template changed, or thrown away with what runs.
 //!
-//! Part of a tenant, on its executor, which says who may have a VM (`seats`).
+//! Part of a tenant, on its executor, which says who may have a VM (`vm_slots`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -28,7 +28,7 @@ impl Tenant {
         is_unused && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
     }
 
-    /// Its executor has a seat for its VM, or has one no more.
+    /// Its executor has a slot for its VM, or has one no more.
     pub(super) fn set_may_make_vm(&mut self, may_make_vm: bool) {
         (self.may_make_vm, self.is_asked) = (may_make_vm, false);
     }

@@ -10,7 +10,7 @@
 //!   `task` are one tenant's events and coroutines.
 //! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and
 //!   `memory` what it judges.
-//! * `seats` says which tenants may have a VM, and whose is closed when there are too many.
+//! * `vm_slots` says which tenants may have a VM, and whose is closed when there are too many.
 //! * `vm`, `host` and `prelude/` are the sandbox and the script's side of everything; `api` what
 //!   `ctx` does with the database, on the threads of `io`; `convert` takes values in and out;
 //!   `locks` makes `KV:update` one step.
@@ -68,7 +68,7 @@ use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
 pub use self::templates::{Finding, check, check_file, check_source};
-use self::templates::{Look, Shelf, Templates, Watch};
+use self::templates::{Look, TemplateCache, Templates, Watch};
 use self::ticker::Ticker;
 use super::{RuntimeStats, TemplateRuntime, TenantDb, TenantStates};
 use crate::base::random;
@@ -109,7 +109,7 @@ pub struct LuauRuntime {
     ticker: Ticker,
     io: IoPool,
     errors: ErrorLog,
-    shelf: Arc<Shelf>,
+    template_cache: Arc<TemplateCache>,
     watch: Option<Watch>,
     stopping: Arc<AtomicBool>,
 }
@@ -150,7 +150,7 @@ impl LuauRuntime {
         };
         let templates =
             Templates::load(&source, limits.source_bytes).map_err(StartError::Templates)?;
-        let shelf = Arc::new(Shelf::new(templates));
+        let template_cache = Arc::new(TemplateCache::new(templates));
         let count = executors.max(1);
         let (ticker, ticks) = Ticker::start_watched(
             &format!("{thread_prefix}-tick"),
@@ -175,7 +175,7 @@ impl LuauRuntime {
             ticker,
             io,
             errors,
-            shelf: shelf.clone(),
+            template_cache: template_cache.clone(),
             watch: None,
             stopping: stopping.clone(),
         };
@@ -186,7 +186,7 @@ impl LuauRuntime {
                 vm_idle,
                 mailbox: handle.mailbox.clone(),
                 io: runtime.io.clone(),
-                shelf: shelf.clone(),
+                template_cache: template_cache.clone(),
                 errors: runtime.errors.clone(),
                 states: states.clone(),
                 gauges: handle.gauges.clone(),
@@ -200,7 +200,7 @@ impl LuauRuntime {
         }
         if let (true, TemplateSource::Directory(directory)) = (reload, source) {
             let name = format!("{thread_prefix}-watch");
-            let watch = Watch::start(name, directory, look, limits.source_bytes, shelf)
+            let watch = Watch::start(name, directory, look, limits.source_bytes, template_cache)
                 .map_err(StartError::Thread)?;
             runtime.watch = Some(watch);
         }
@@ -234,7 +234,7 @@ impl TemplateRuntime for LuauRuntime {
     }
 
     fn templates_in_doubt(&self) {
-        self.shelf.doubt();
+        self.template_cache.doubt();
     }
 
     fn stats(&self) -> RuntimeStats {

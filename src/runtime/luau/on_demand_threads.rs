@@ -14,12 +14,12 @@ use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn};
 use crate::wire::data::TenantId;
 
-/// The threads and their queue; a clone is the same crew.
-pub(super) struct Crew<J> {
-    shared: Arc<Shared<J>>,
+/// The threads and their queue; a clone stands for the same threads.
+pub(super) struct OnDemandThreads<J> {
+    shared: Arc<SharedThreads<J>>,
 }
 
-struct Shared<J> {
+struct SharedThreads<J> {
     /// Of each thread that there may be.
     names: Vec<String>,
     jobs_max: usize,
@@ -27,11 +27,11 @@ struct Shared<J> {
     idle_max: Duration,
     /// Does not panic.
     work: Box<dyn Fn(J) + Send + Sync>,
-    state: Lock<State<J>>,
+    state: Lock<ThreadsState<J>>,
     changed: Signal,
 }
 
-struct State<J> {
+struct ThreadsState<J> {
     // Limit: `jobs_max`.
     jobs: Turns<J>,
     /// Threads that wait for a job, those that have been woken for one included.
@@ -43,15 +43,15 @@ struct State<J> {
     is_stopping: bool,
 }
 
-impl<J: Send + 'static> Crew<J> {
-    /// A crew of so many threads at most as there are names, none of which is started yet.
+impl<J: Send + 'static> OnDemandThreads<J> {
+    /// As many threads at most as there are names, none of which is started yet.
     pub(super) fn new(
         names: Vec<String>,
         jobs_max: usize,
         idle_max: Duration,
         work: impl Fn(J) + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
+        let state = ThreadsState {
             jobs: Turns::new(names.len()),
             waiting: 0,
             threads: BTreeMap::new(),
@@ -60,13 +60,13 @@ impl<J: Send + 'static> Crew<J> {
         };
         let work = Box::new(work);
         let (state, changed) = (Lock::new(state), Signal::new());
-        Self { shared: Arc::new(Shared { names, jobs_max, idle_max, work, state, changed }) }
+        Self { shared: Arc::new(SharedThreads { names, jobs_max, idle_max, work, state, changed }) }
     }
 
     /// Queues a job of a tenant, and starts a thread for it if none is free.
     ///
     /// # Errors
-    /// The queue is full, the crew has been stopped, or the operating system refused the first
+    /// The queue is full, the threads have been stopped, or the operating system refused the first
     /// thread: the job comes back.
     pub(super) fn submit(&self, tenant: TenantId, job: J) -> Result<(), J> {
         let shared = &self.shared;
@@ -102,7 +102,7 @@ impl<J: Send + 'static> Crew<J> {
         Ok(())
     }
 
-    fn start_one(&self, state: &mut State<J>) -> std::io::Result<()> {
+    fn start_one(&self, state: &mut ThreadsState<J>) -> std::io::Result<()> {
         let free = (0..self.shared.names.len()).find(|number| !state.threads.contains_key(number));
         let Some(number) = free else { return Ok(()) };
         let shared = self.shared.clone();
@@ -142,13 +142,13 @@ impl<J: Send + 'static> Crew<J> {
     }
 }
 
-impl<J> Clone for Crew<J> {
+impl<J> Clone for OnDemandThreads<J> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<J> Shared<J> {
+impl<J> SharedThreads<J> {
     /// Blocks: until there is a job, for `idle_max` at most; the stop wakes it.
     fn run(&self, number: usize) {
         let mut state = self.state.lock();
@@ -180,7 +180,7 @@ impl<J> Shared<J> {
     }
 }
 
-impl<J> State<J> {
+impl<J> ThreadsState<J> {
     /// Threads that have come to their very end: joining them waits for nothing.
     fn take_ended(&mut self) -> Vec<OwnedThread> {
         self.ended.extract_if(.., |thread| thread.wait_until(Instant::now())).collect()
@@ -206,9 +206,9 @@ mod tests {
         }
     }
 
-    /// A crew whose jobs say that they began and wait to be let go.
+    /// Threads whose jobs say that they began and wait to be let go.
     struct Held {
-        crew: Crew<usize>,
+        threads: OnDemandThreads<usize>,
         began_rx: Receiver<usize>,
         go_tx: Sender<()>,
         done: Arc<AtomicUsize>,
@@ -219,80 +219,81 @@ mod tests {
         let (go_tx, go_rx) = bounded::<()>(0);
         let done = Arc::new(AtomicUsize::new(0));
         let count = done.clone();
-        let names = (0..threads).map(|number| format!("crew{number}")).collect();
-        let crew = Crew::new(names, jobs_max, idle_max, move |job| {
+        let names = (0..threads).map(|number| format!("threads{number}")).collect();
+        let threads = OnDemandThreads::new(names, jobs_max, idle_max, move |job| {
             began_tx.send(job).expect("the test waits");
             // An end of the test lets all of them go.
             let _ = go_rx.recv();
             count.fetch_add(1, Ordering::SeqCst);
         });
-        Held { crew, began_rx, go_tx, done }
+        Held { threads, began_rx, go_tx, done }
     }
 
     #[test]
     fn threads_start_when_they_are_needed_and_are_bounded() {
-        let Held { crew, began_rx, go_tx, done } = held(2, 3, SOON);
-        assert_eq!(crew.threads(), 0);
+        let Held { threads, began_rx, go_tx, done } = held(2, 3, SOON);
+        assert_eq!(threads.threads(), 0);
         let mut began = Vec::new();
         for job in 0..2 {
-            crew.submit(TenantId::Guild(job as u64), job).expect("room");
+            threads.submit(TenantId::Guild(job as u64), job).expect("room");
             began.push(began_rx.recv_timeout(SOON).expect("it begins"));
-            assert_eq!(crew.threads(), job + 1);
+            assert_eq!(threads.threads(), job + 1);
         }
         assert_eq!(began, [0, 1]);
         for job in 2..5 {
-            crew.submit(TenantId::Guild(job as u64), job).expect("room in the queue");
+            threads.submit(TenantId::Guild(job as u64), job).expect("room in the queue");
         }
-        assert_eq!(crew.submit(TENANT, 5), Err(5), "the queue is full");
-        assert_eq!(crew.threads(), 2);
+        assert_eq!(threads.submit(TENANT, 5), Err(5), "the queue is full");
+        assert_eq!(threads.threads(), 2);
         for _ in 0..5 {
             go_tx.send(()).expect("one waits");
         }
         eventually(|| done.load(Ordering::SeqCst) == 5);
         // One that waits takes the next job: no third is started, nor the second needed.
-        eventually(|| crew.shared.state.lock().waiting == 2);
-        crew.submit(TENANT, 6).expect("room");
+        eventually(|| threads.shared.state.lock().waiting == 2);
+        threads.submit(TENANT, 6).expect("room");
         began_rx.recv_timeout(SOON).expect("it begins");
         drop(go_tx);
-        crew.finish();
-        assert_eq!((crew.threads(), done.load(Ordering::SeqCst)), (0, 6));
-        assert_eq!(crew.submit(TENANT, 7), Err(7), "it has been stopped");
+        threads.finish();
+        assert_eq!((threads.threads(), done.load(Ordering::SeqCst)), (0, 6));
+        assert_eq!(threads.submit(TENANT, 7), Err(7), "it has been stopped");
     }
 
     #[test]
     fn an_idle_thread_ends_and_the_next_job_starts_another() {
-        let Held { crew, began_rx: _began_rx, go_tx, done } = held(1, 1, Duration::from_millis(5));
+        let Held { threads, began_rx: _began_rx, go_tx, done } =
+            held(1, 1, Duration::from_millis(5));
         drop(go_tx);
         for round in 1..=3 {
-            crew.submit(TENANT, 0).expect("room");
+            threads.submit(TENANT, 0).expect("room");
             eventually(|| done.load(Ordering::SeqCst) == round);
-            eventually(|| crew.threads() == 0);
+            eventually(|| threads.threads() == 0);
         }
         eventually(|| {
-            crew.shared.state.lock().ended.iter().all(|thread| thread.wait_until(Instant::now()))
+            threads.shared.state.lock().ended.iter().all(|thread| thread.wait_until(Instant::now()))
         });
-        crew.submit(TENANT, 0).expect("room");
-        assert!(crew.shared.state.lock().ended.is_empty(), "those that had ended were joined");
-        crew.finish();
+        threads.submit(TENANT, 0).expect("room");
+        assert!(threads.shared.state.lock().ended.is_empty(), "those that had ended were joined");
+        threads.finish();
         assert_eq!(done.load(Ordering::SeqCst), 4);
     }
 
     #[test]
     fn what_is_queued_at_the_end_is_done_unless_it_is_abandoned() {
         for (is_abandoned, expected) in [(true, 1), (false, 3)] {
-            let Held { crew, began_rx, go_tx, done } = held(1, 2, SOON);
-            crew.submit(TENANT, 0).expect("room");
+            let Held { threads, began_rx, go_tx, done } = held(1, 2, SOON);
+            threads.submit(TENANT, 0).expect("room");
             began_rx.recv_timeout(SOON).expect("it begins");
             for job in 1..3 {
-                crew.submit(TENANT, job).expect("room in the queue");
+                threads.submit(TENANT, job).expect("room in the queue");
             }
             if is_abandoned {
-                crew.abandon();
-                assert_eq!(crew.submit(TENANT, 3), Err(3));
+                threads.abandon();
+                assert_eq!(threads.submit(TENANT, 3), Err(3));
             }
             drop(go_tx);
-            crew.finish();
-            assert_eq!((crew.threads(), done.load(Ordering::SeqCst)), (0, expected));
+            threads.finish();
+            assert_eq!((threads.threads(), done.load(Ordering::SeqCst)), (0, expected));
         }
     }
 }

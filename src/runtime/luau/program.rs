@@ -26,11 +26,11 @@ impl Tenant {
     pub(super) fn look_for_changes(&mut self, core: &mut Core) {
         // First the edition: templates that come right after it are looked at once too often, and
         // never too seldom.
-        let edition = core.shelf.edition();
+        let edition = core.template_cache.edition();
         if std::mem::replace(&mut self.edition, edition) == edition {
             return;
         }
-        let templates = core.shelf.current();
+        let templates = core.template_cache.current();
         if !Arc::ptr_eq(&templates, &self.templates) {
             self.templates = templates;
             self.retire();

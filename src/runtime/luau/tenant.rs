@@ -39,7 +39,7 @@ pub(super) struct Tenant {
     pub(super) last_script: u64,
     pub(super) program: Program,
     pub(super) last_load: u64,
-    /// The templates that it runs with, and the edition of the shelf when it last looked for
+    /// The templates that it runs with, and the edition of the template cache when it last looked for
     /// others.
     pub(super) templates: Arc<Templates>,
     pub(super) edition: u64,
@@ -48,7 +48,7 @@ pub(super) struct Tenant {
     /// Limit: one VM in which events finish with an older template. While there is one, a second
     /// that is outdated starts nothing more and is replaced when what runs in it has ended.
     pub(super) retired: rc::Weak<LiveVm>,
-    /// The executor has a seat for its VM.
+    /// The executor has a slot for its VM.
     pub(super) may_make_vm: bool,
     /// Another tenant waits for its VM: it starts nothing new in it.
     pub(super) is_asked: bool,
@@ -150,8 +150,8 @@ impl Tenant {
             last_script: 0,
             program: Program::Unknown,
             last_load: 0,
-            templates: core.shelf.current(),
-            edition: core.shelf.edition(),
+            templates: core.template_cache.current(),
+            edition: core.template_cache.edition(),
             vm: None,
             retired: rc::Weak::new(),
             may_make_vm: false,

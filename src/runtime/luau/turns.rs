@@ -2,7 +2,7 @@
 //!
 //! Some threads take only jobs of tenants that have less than their share of threads, so that
 //! however long the jobs of one tenant are, one of another seldom waits for them. Pure data, driven
-//! by the `crew`.
+//! by `on_demand_threads`.
 
 use std::collections::{HashMap, VecDeque};
 

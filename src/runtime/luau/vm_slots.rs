@@ -1,7 +1,7 @@
 //! Which tenants of an executor may have a VM: the cap, who is idle, and who waits for a VM of
 //! their own.
 //!
-//! A tenant takes a seat before its VM is made and gives it back when the VM is closed. At the cap
+//! A tenant takes a slot before its VM is made and gives it back when the VM is closed. At the cap
 //! the tenant that has been idle longest loses its VM; if none is idle, who needs one stands in
 //! line, and the tenant that has had its VM for longest starts nothing new until it has given it
 //! up, so that a tenant that is never idle cannot keep the others out. Everything is O(log n). Pure
@@ -15,7 +15,7 @@ use crate::wire::data::TenantId;
 
 /// A tenant's place among the VMs of its executor; the numbers tell where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Seat {
+pub(super) enum VmSlot {
     /// It has no VM and needs none.
     #[default]
     None,
@@ -35,9 +35,9 @@ pub(super) enum Seat {
     },
 }
 
-/// The seats of an executor.
+/// The slots of an executor.
 #[derive(Debug)]
-pub(super) struct Seats {
+pub(super) struct VmSlots {
     max: usize,
     last: u64,
     /// Limit: `max`; since when they have been taken, the longest first.
@@ -46,24 +46,24 @@ pub(super) struct Seats {
     idle: BTreeMap<u64, (TenantId, Instant)>,
     // Limit: tenants with jobs that have not been answered.
     line: BTreeMap<u64, (TenantId, Instant)>,
-    /// Up to here seats have been asked for.
+    /// Up to here slots have been asked for.
     asked: u64,
 }
 
-impl Seats {
+impl VmSlots {
     pub(super) fn new(max: usize) -> Self {
         let (taken, idle, line) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { max: max.max(1), last: 0, taken, idle, line, asked: 0 }
     }
 
-    /// Takes a seat, if one is free.
-    pub(super) fn take(&mut self, tenant: TenantId) -> Option<Seat> {
+    /// Takes a slot, if one is free.
+    pub(super) fn take(&mut self, tenant: TenantId) -> Option<VmSlot> {
         if self.taken.len() >= self.max {
             return None;
         }
         let taken = self.next();
         self.taken.insert(taken, tenant);
-        Some(Seat::Busy { taken })
+        Some(VmSlot::Busy { taken })
     }
 
     /// The tenant that has been idle longest: its VM goes next.
@@ -84,7 +84,7 @@ impl Seats {
 
     /// Stands in line; also says who is to give its VM up for it as soon as what runs in it has
     /// ended.
-    pub(super) fn join(&mut self, tenant: TenantId, now: Instant) -> (Seat, Option<TenantId>) {
+    pub(super) fn join(&mut self, tenant: TenantId, now: Instant) -> (VmSlot, Option<TenantId>) {
         let number = self.next();
         self.line.insert(number, (tenant, now));
         let mut longest = self.taken.range((Bound::Excluded(self.asked), Bound::Unbounded));
@@ -92,16 +92,16 @@ impl Seats {
         if let Some((number, _)) = asked {
             self.asked = number;
         }
-        (Seat::InLine(number), asked.map(|(_, tenant)| tenant))
+        (VmSlot::InLine(number), asked.map(|(_, tenant)| tenant))
     }
 
-    /// Gives a seat, or a place in line, back.
-    pub(super) fn leave(&mut self, seat: Seat) {
-        match seat {
-            Seat::None => {}
-            Seat::InLine(number) => drop(self.line.remove(&number)),
-            Seat::Busy { taken } => drop(self.taken.remove(&taken)),
-            Seat::Idle { taken, idle } => {
+    /// Gives a slot, or a place in line, back.
+    pub(super) fn leave(&mut self, slot: VmSlot) {
+        match slot {
+            VmSlot::None => {}
+            VmSlot::InLine(number) => drop(self.line.remove(&number)),
+            VmSlot::Busy { taken } => drop(self.taken.remove(&taken)),
+            VmSlot::Idle { taken, idle } => {
                 self.taken.remove(&taken);
                 self.idle.remove(&idle);
             }
@@ -109,25 +109,25 @@ impl Seats {
     }
 
     /// Nothing runs in the VM any more.
-    pub(super) fn make_idle(&mut self, tenant: TenantId, taken: u64, now: Instant) -> Seat {
+    pub(super) fn make_idle(&mut self, tenant: TenantId, taken: u64, now: Instant) -> VmSlot {
         let idle = self.next();
         self.idle.insert(idle, (tenant, now));
-        Seat::Idle { taken, idle }
+        VmSlot::Idle { taken, idle }
     }
 
     /// Something runs in the VM again.
-    pub(super) fn make_busy(&mut self, taken: u64, idle: u64) -> Seat {
+    pub(super) fn make_busy(&mut self, taken: u64, idle: u64) -> VmSlot {
         self.idle.remove(&idle);
-        Seat::Busy { taken }
+        VmSlot::Busy { taken }
     }
 
-    /// Who is next in line, if there is a seat; it takes it.
-    pub(super) fn admit(&mut self) -> Option<(TenantId, Seat)> {
+    /// Who is next in line, if there is a slot; it takes it.
+    pub(super) fn admit(&mut self) -> Option<(TenantId, VmSlot)> {
         if self.taken.len() >= self.max {
             return None;
         }
         let (_, (tenant, _)) = self.line.pop_first()?;
-        self.take(tenant).map(|seat| (tenant, seat))
+        self.take(tenant).map(|slot| (tenant, slot))
     }
 
     /// Who has waited in line for so long; it is in line no more.
@@ -157,71 +157,71 @@ mod tests {
     const B: TenantId = TenantId::Guild(2);
     const C: TenantId = TenantId::Guild(3);
 
-    fn taken(seat: Option<Seat>) -> u64 {
-        match seat {
-            Some(Seat::Busy { taken }) => taken,
-            other => panic!("no seat: {other:?}"),
+    fn taken(slot: Option<VmSlot>) -> u64 {
+        match slot {
+            Some(VmSlot::Busy { taken }) => taken,
+            other => panic!("no slot: {other:?}"),
         }
     }
 
     #[test]
     fn who_has_been_idle_longest_goes_first() {
-        let (mut seats, now) = (Seats::new(3), Instant::now());
-        let [a, b, c] = [A, B, C].map(|tenant| taken(seats.take(tenant)));
-        assert_eq!((seats.take(TenantId::User(1)), seats.idlest()), (None, None));
-        let a_idle = seats.make_idle(A, a, now);
-        seats.make_idle(B, b, now);
-        let Seat::Idle { idle, .. } = a_idle else { panic!("not idle") };
+        let (mut slots, now) = (VmSlots::new(3), Instant::now());
+        let [a, b, c] = [A, B, C].map(|tenant| taken(slots.take(tenant)));
+        assert_eq!((slots.take(TenantId::User(1)), slots.idlest()), (None, None));
+        let a_idle = slots.make_idle(A, a, now);
+        slots.make_idle(B, b, now);
+        let VmSlot::Idle { idle, .. } = a_idle else { panic!("not idle") };
         // Used once more, it is behind the other.
-        assert_eq!(seats.make_busy(a, idle), Seat::Busy { taken: a });
-        let a_idle = seats.make_idle(A, a, now);
-        seats.make_idle(C, c, now);
-        assert_eq!(seats.idlest(), Some(B));
-        seats.leave(a_idle);
-        assert!(seats.take(TenantId::User(1)).is_some());
+        assert_eq!(slots.make_busy(a, idle), VmSlot::Busy { taken: a });
+        let a_idle = slots.make_idle(A, a, now);
+        slots.make_idle(C, c, now);
+        assert_eq!(slots.idlest(), Some(B));
+        slots.leave(a_idle);
+        assert!(slots.take(TenantId::User(1)).is_some());
     }
 
     #[test]
     fn who_is_idle_for_long_enough_is_known_and_when_that_is() {
-        let (mut seats, now) = (Seats::new(2), Instant::now());
+        let (mut slots, now) = (VmSlots::new(2), Instant::now());
         let (idle, wait) = (Duration::from_secs(10), Duration::from_secs(60));
-        let a = taken(seats.take(A));
-        assert_eq!(seats.due(idle, wait), None);
-        seats.make_idle(A, a, now);
-        assert_eq!(seats.due(idle, wait), Some(now + idle));
-        assert_eq!(seats.idle_since(idle, now + idle / 2), None);
-        assert_eq!(seats.idle_since(idle, now + idle), Some(A));
+        let a = taken(slots.take(A));
+        assert_eq!(slots.due(idle, wait), None);
+        slots.make_idle(A, a, now);
+        assert_eq!(slots.due(idle, wait), Some(now + idle));
+        assert_eq!(slots.idle_since(idle, now + idle / 2), None);
+        assert_eq!(slots.idle_since(idle, now + idle), Some(A));
     }
 
     #[test]
     fn a_line_is_served_in_order_and_left_after_a_time() {
-        let (mut seats, now) = (Seats::new(1), Instant::now());
-        let a = seats.take(A).expect("free");
-        let (b, _) = seats.join(B, now);
-        seats.join(C, now + Duration::from_secs(1));
-        assert_eq!(seats.admit(), None, "there is no seat");
-        seats.leave(a);
-        assert!(matches!(seats.admit(), Some((B, _))));
-        assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(5)), None);
+        let (mut slots, now) = (VmSlots::new(1), Instant::now());
+        let a = slots.take(A).expect("free");
+        let (b, _) = slots.join(B, now);
+        slots.join(C, now + Duration::from_secs(1));
+        assert_eq!(slots.admit(), None, "there is no slot");
+        slots.leave(a);
+        assert!(matches!(slots.admit(), Some((B, _))));
+        assert_eq!(slots.waited(Duration::from_secs(5), now + Duration::from_secs(5)), None);
         assert_eq!(
-            seats.due(Duration::MAX, Duration::from_secs(5)),
+            slots.due(Duration::MAX, Duration::from_secs(5)),
             Some(now + Duration::from_secs(6))
         );
-        assert_eq!(seats.waited(Duration::from_secs(5), now + Duration::from_secs(6)), Some(C));
-        seats.leave(b);
-        assert!(seats.line_is_empty());
+        assert_eq!(slots.waited(Duration::from_secs(5), now + Duration::from_secs(6)), Some(C));
+        slots.leave(b);
+        assert!(slots.line_is_empty());
     }
 
     #[test]
     fn each_waiter_asks_the_longest_holder_of_a_vm() {
-        let (mut seats, now) = (Seats::new(2), Instant::now());
-        let a = seats.take(A).expect("free");
-        seats.take(B);
-        assert_eq!(seats.join(C, now).1, Some(A));
-        assert_eq!(seats.join(TenantId::User(1), now).1, Some(B));
-        assert_eq!(seats.join(TenantId::User(2), now).1, None, "nobody is asked twice");
-        seats.leave(a);
-        let (admitted, _) = seats.admit().expect("a seat");
-        assert_eq!((admitted, seats.join(A, now).1), (C, Some(C)));
+        let (mut slots, now) = (VmSlots::new(2), Instant::now());
+        let a = slots.take(A).expect("free");
+        slots.take(B);
+        assert_eq!(slots.join(C, now).1, Some(A));
+        assert_eq!(slots.join(TenantId::User(1), now).1, Some(B));
+        assert_eq!(slots.join(TenantId::User(2), now).1, None, "nobody is asked twice");
+        slots.leave(a);
+        let (admitted, _) = slots.admit().expect("a slot");
+        assert_eq!((admitted, slots.join(A, now).1), (C, Some(C)));
     }
 }

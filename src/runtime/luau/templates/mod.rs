@@ -23,7 +23,7 @@ use std::sync::Arc;
 use mlua::chunk::Compiler;
 
 pub use self::check::{Finding, check, check_file, check_source};
-pub(super) use self::template_cache::Shelf;
+pub(super) use self::template_cache::TemplateCache;
 pub(super) use self::watch::{Look, Watch};
 use super::config::TemplateSource;
 

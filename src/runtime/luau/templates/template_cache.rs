@@ -11,12 +11,12 @@ use crate::base::sync::Lock;
 
 /// Where executors find the templates.
 #[derive(Debug)]
-pub(in crate::runtime::luau) struct Shelf {
+pub(in crate::runtime::luau) struct TemplateCache {
     current: Lock<Arc<Templates>>,
     edition: AtomicU64,
 }
 
-impl Shelf {
+impl TemplateCache {
     pub(in crate::runtime::luau) fn new(templates: Templates) -> Self {
         Self { current: Lock::new(Arc::new(templates)), edition: AtomicU64::new(0) }
     }

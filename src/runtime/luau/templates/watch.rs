@@ -1,5 +1,5 @@
 //! `--reload`: watches a template directory, on a thread of its own, and puts what changed on the
-//! shelf.
+//! template cache.
 //!
 //! It looks at names, sizes, times and inodes every now and then, which works on every file system
 //! and needs no package. A directory counts as changed when it differs from what was loaded and has
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::{Shelf, Templates, source::is_module};
+use super::{TemplateCache, Templates, source::is_module};
 use crate::base::limits::{RELOAD_INTERVAL, TEMPLATE_FOLDERS_DEEP};
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn};
@@ -29,7 +29,7 @@ pub(in crate::runtime::luau) struct Watch {
 }
 
 impl Watch {
-    /// Watches a directory whose templates, as they are on the shelf, were read when `seen` was
+    /// Watches a directory whose templates, as they are in the template cache, were read when `seen` was
     /// true of it.
     ///
     /// # Errors
@@ -39,13 +39,13 @@ impl Watch {
         directory: PathBuf,
         seen: Option<Look>,
         source_limit: usize,
-        shelf: Arc<Shelf>,
+        template_cache: Arc<TemplateCache>,
     ) -> io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
         let watch = Watching {
             directory,
             source_limit,
-            shelf,
+            template_cache,
             loaded: seen,
             before: seen,
             is_readable: true,
@@ -70,7 +70,7 @@ impl Watch {
 struct Watching {
     directory: PathBuf,
     source_limit: usize,
-    shelf: Arc<Shelf>,
+    template_cache: Arc<TemplateCache>,
     /// How the directory looked before it was last read.
     loaded: Option<Look>,
     before: Option<Look>,
@@ -95,7 +95,9 @@ impl Watching {
         match Templates::load(&TemplateSource::Directory(self.directory.clone()), self.source_limit)
         {
             // What is wrong is in the log already, with file and line.
-            Ok(templates) if templates.is_broken() && !self.shelf.current().is_broken() => {
+            Ok(templates)
+                if templates.is_broken() && !self.template_cache.current().is_broken() =>
+            {
                 log::warn!(
                     "the templates stay as they are until these compile and have a main.luau"
                 );
@@ -103,7 +105,7 @@ impl Watching {
             }
             Ok(templates) => {
                 log::info!("the templates have changed; each tenant gets them with its next event");
-                self.shelf.replace(templates);
+                self.template_cache.replace(templates);
                 self.loaded = Some(look);
             }
             Err(error) => self.told(Some(&error)),
