@@ -236,8 +236,8 @@ macro_rules! read_fields {
 }
 pub(crate) use read_fields;
 
-/// Reads the fields that are there into a struct that has defaults for the others. What follows `=>`
-/// reads a field that has not the form of its type.
+/// Reads the fields that are there into a struct that has defaults for the others. What follows
+/// `=>` reads a field that has not the form of its type.
 macro_rules! read_growing {
     ($reader:ident, $read:ident: $($field:ident $(=> $custom:expr)?),+ $(,)?) => {
         $crate::wire::pack::shape::fields(
