@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::error::Code;
 use super::openapi::description;
-use super::routes::{Access, Endpoint, ROUTES};
+use super::routes::{Endpoint, ROUTES, RouteAccess};
 use crate::base::generated_page::{assert_current, cell};
 use crate::net::http::router::Route;
 
@@ -79,7 +79,7 @@ fn route(route: &Route<Endpoint>, operation: &Value) -> String {
     }));
     let codes: Vec<String> = route.handler.codes.iter().map(|code| format!("`{code:?}`")).collect();
     lines.extend((!codes.is_empty()).then(|| format!("- Errors: {}", codes.join(", "))));
-    lines.extend((route.handler.access == Access::Anyone).then(|| "- No token".to_owned()));
+    lines.extend((route.handler.access == RouteAccess::Anyone).then(|| "- No token".to_owned()));
     lines.join("\n") + "\n"
 }
 

@@ -62,7 +62,7 @@ use crate::store::DbState;
 
 pub use self::error::Code;
 pub use self::health::Readiness;
-pub use self::routes::{Access, Endpoint, ROUTES};
+pub use self::routes::{Endpoint, ROUTES, RouteAccess};
 pub use self::source::{Cidr, ParseCidrError};
 pub use self::status::About;
 use self::token::Secret;
@@ -261,8 +261,8 @@ impl Api {
             Found::Nothing => return Err(ApiError::new(Code::NotFound, "there is no such route")),
         };
         let caller = match route.handler.access {
-            Access::Anyone => None,
-            Access::Token => Some(self.authenticate(head)?),
+            RouteAccess::Anyone => None,
+            RouteAccess::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
         (route.handler.action)(self, &Call { head, id, params, caller }, body)

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Code};
-use super::routes::{Access, Endpoint, ROUTES};
+use super::routes::{Endpoint, ROUTES, RouteAccess};
 use super::{Api, Call};
 use crate::net::http::router::Route;
 use crate::net::http::{Body, Response};
@@ -58,8 +58,8 @@ fn operation(route: &Route<Endpoint>, words: &Value) -> Value {
         "parameters": parameters(route, words),
         "responses": responses(route, said),
         "security": match route.handler.access {
-            Access::Anyone => json!([]),
-            Access::Token => json!([{ "internalToken": [] }]),
+            RouteAccess::Anyone => json!([]),
+            RouteAccess::Token => json!([{ "internalToken": [] }]),
         },
     });
     if let Some(schema) = said.get("body") {
@@ -149,7 +149,7 @@ pub(super) fn errors(route: &Route<Endpoint>) -> BTreeMap<u16, Vec<String>> {
     // What HTTP itself has a status for: a head that is slow or too large.
     add(408, Code::Deadline);
     add(431, Code::TooLarge);
-    if route.handler.access == Access::Token {
+    if route.handler.access == RouteAccess::Token {
         [Code::NoAuthToken, Code::InvalidToken]
             .into_iter()
             .for_each(|code| add(code.status(), code));
@@ -219,7 +219,12 @@ mod tests {
                 );
             }
             let needs_token = operation["security"] != json!([]);
-            assert_eq!(needs_token, route.handler.access == Access::Token, "{}", name_of(route));
+            assert_eq!(
+                needs_token,
+                route.handler.access == RouteAccess::Token,
+                "{}",
+                name_of(route)
+            );
         }
     }
 

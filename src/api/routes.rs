@@ -11,7 +11,7 @@ use crate::net::http::{Body, Method, Response};
 
 /// Who may call a route, once the source rule let them pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum RouteAccess {
     /// Anyone.
     Anyone,
     /// Who shows a valid token.
@@ -25,7 +25,7 @@ pub(super) type RouteAction = fn(&Api, &Call<'_>, &mut Body<'_>) -> Result<Respo
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
     /// Who may call it.
-    pub access: Access,
+    pub access: RouteAccess,
     /// The query parameters that it has.
     pub query: &'static [&'static str],
     /// The errors that it may answer besides those of every route; `TooLarge` if it reads a body.
@@ -35,7 +35,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     const fn new(
-        access: Access,
+        access: RouteAccess,
         query: &'static [&'static str],
         codes: &'static [Code],
         action: RouteAction,
@@ -45,17 +45,22 @@ impl Endpoint {
 
     /// A route that only looks at the store.
     const fn reading(action: RouteAction) -> Self {
-        Self::new(Access::Token, &[], &[Code::Unavailable], action)
+        Self::new(RouteAccess::Token, &[], &[Code::Unavailable], action)
     }
 
     /// A route about the workers themselves.
     const fn operating(action: RouteAction) -> Self {
-        Self::new(Access::Token, &[], &[Code::NotFound, Code::Conflict, Code::Unavailable], action)
+        Self::new(
+            RouteAccess::Token,
+            &[],
+            &[Code::NotFound, Code::Conflict, Code::Unavailable],
+            action,
+        )
     }
 
     /// A route that reads a body and changes the store.
     const fn writing(action: RouteAction) -> Self {
-        Self::new(Access::Token, &[], WRITING, action)
+        Self::new(RouteAccess::Token, &[], WRITING, action)
     }
 }
 
@@ -109,30 +114,41 @@ const fn get(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Get, pattern, handler }
 }
 
-const DISPATCH: Endpoint =
-    Endpoint::new(Access::Token, &["nowait", "deadline_ms"], RUNNING, dispatch::dispatch_event);
+const DISPATCH: Endpoint = Endpoint::new(
+    RouteAccess::Token,
+    &["nowait", "deadline_ms"],
+    RUNNING,
+    dispatch::dispatch_event,
+);
 
 const RUN_SCRIPT: Endpoint =
-    Endpoint::new(Access::Token, &["deadline_ms"], RUNNING, scripts::run_script);
+    Endpoint::new(RouteAccess::Token, &["deadline_ms"], RUNNING, scripts::run_script);
 
 const DROP_TENANT: Endpoint =
-    Endpoint::new(Access::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
+    Endpoint::new(RouteAccess::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
 
 const GET_STATE: Endpoint =
-    Endpoint::new(Access::Token, &[], &[Code::NotFound], tenants::get_state);
+    Endpoint::new(RouteAccess::Token, &[], &[Code::NotFound], tenants::get_state);
 
-const GUILDS_EXIST: Endpoint =
-    Endpoint::new(Access::Token, &[], &[Code::TooLarge, Code::Unavailable], tenants::guilds_exist);
+const GUILDS_EXIST: Endpoint = Endpoint::new(
+    RouteAccess::Token,
+    &[],
+    &[Code::TooLarge, Code::Unavailable],
+    tenants::guilds_exist,
+);
 
 const STATUS: Endpoint = Endpoint { query: &["history"], ..Endpoint::operating(status::status) };
 
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
-    get("/", Endpoint::new(Access::Anyone, &[], &[], page::page)),
-    get("/livez", Endpoint::new(Access::Anyone, &[], &[], health::livez)),
-    get("/readyz", Endpoint::new(Access::Anyone, &["verbose"], &[Code::NoWorker], health::readyz)),
-    get("/metrics", Endpoint::new(Access::Anyone, &[], &[], metrics::metrics)),
-    get("/openapi.json", Endpoint::new(Access::Anyone, &[], &[], openapi::openapi)),
+    get("/", Endpoint::new(RouteAccess::Anyone, &[], &[], page::page)),
+    get("/livez", Endpoint::new(RouteAccess::Anyone, &[], &[], health::livez)),
+    get(
+        "/readyz",
+        Endpoint::new(RouteAccess::Anyone, &["verbose"], &[Code::NoWorker], health::readyz),
+    ),
+    get("/metrics", Endpoint::new(RouteAccess::Anyone, &[], &[], metrics::metrics)),
+    get("/openapi.json", Endpoint::new(RouteAccess::Anyone, &[], &[], openapi::openapi)),
     post("/i/dispatch-event/{guild_id}", DISPATCH),
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
@@ -142,17 +158,17 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     put("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::put_state)),
     post(
         "/i/ban/{tenant_type}/{tenant_id}",
-        Endpoint::new(Access::Token, &[], BANNING, tenants::ban),
+        Endpoint::new(RouteAccess::Token, &[], BANNING, tenants::ban),
     ),
     post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv)),
-    post("/i/global-kv", Endpoint::new(Access::Token, &[], CHANGING, global_kv::global_kv)),
+    post("/i/global-kv", Endpoint::new(RouteAccess::Token, &[], CHANGING, global_kv::global_kv)),
     post(
         "/i/purchase/{tenant_type}/{tenant_id}",
-        Endpoint::new(Access::Token, &[], CHANGING, global_kv::purchase),
+        Endpoint::new(RouteAccess::Token, &[], CHANGING, global_kv::purchase),
     ),
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
-    get("/i/threads-count", Endpoint::new(Access::Token, &[], &[], tenants::threads_count)),
+    get("/i/threads-count", Endpoint::new(RouteAccess::Token, &[], &[], tenants::threads_count)),
     get("/i/status", STATUS),
     get("/i/workers", Endpoint::operating(workers::list)),
     post("/i/kill-worker", Endpoint::operating(workers::kill_all)),
@@ -160,8 +176,8 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/restart-worker/{id}", Endpoint::operating(workers::restart)),
     get("/i/rolling-restart", Endpoint::operating(workers::rolling)),
     post("/i/rolling-restart", Endpoint::operating(workers::roll)),
-    get("/i/log-level", Endpoint::new(Access::Token, &[], &[], log_level::show)),
-    put("/i/log-level", Endpoint::new(Access::Token, &[], &[Code::TooLarge], log_level::set)),
+    get("/i/log-level", Endpoint::new(RouteAccess::Token, &[], &[], log_level::show)),
+    put("/i/log-level", Endpoint::new(RouteAccess::Token, &[], &[Code::TooLarge], log_level::set)),
     get("/i/quarantine", Endpoint::operating(workers::quarantine)),
     post("/i/quarantine/lift/{tenant_type}/{tenant_id}", Endpoint::operating(workers::lift)),
 ];

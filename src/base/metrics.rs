@@ -111,14 +111,14 @@ impl Buckets {
 
 /// What kind of figures a family has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
 /// A label's name and value.
-pub type Label<'l> = (&'static str, &'l str);
+pub type LabelText<'l> = (&'static str, &'l str);
 
 /// Figures as Prometheus reads them (text format 0.0.4), family by family.
 #[derive(Debug, Default)]
@@ -132,17 +132,17 @@ impl Exposition {
 
     /// Begins a family of what only grows; its name ends in `_total`.
     pub fn counter(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        self.family(name, help, Kind::Counter)
+        self.family(name, help, MetricKind::Counter)
     }
 
     /// Begins a family of what goes up and down.
     pub fn gauge(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        self.family(name, help, Kind::Gauge)
+        self.family(name, help, MetricKind::Gauge)
     }
 
     /// Begins a family of durations; its name ends in `_seconds`.
     pub fn histogram(&mut self, name: &'static str, help: &str) -> Family<'_> {
-        self.family(name, help, Kind::Histogram)
+        self.family(name, help, MetricKind::Histogram)
     }
 
     /// A whole counter without labels; without a figure, a family without a sample.
@@ -171,11 +171,11 @@ impl Exposition {
         self.text
     }
 
-    fn family(&mut self, name: &'static str, help: &str, kind: Kind) -> Family<'_> {
+    fn family(&mut self, name: &'static str, help: &str, kind: MetricKind) -> Family<'_> {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
         Family { exposition: self, name }
@@ -197,13 +197,13 @@ pub struct Family<'e> {
 
 impl Family<'_> {
     /// One figure; an integer, or a float for seconds and ratios.
-    pub fn sample(&mut self, labels: &[Label<'_>], value: impl fmt::Display) -> &mut Self {
+    pub fn sample(&mut self, labels: &[LabelText<'_>], value: impl fmt::Display) -> &mut Self {
         self.write("", labels, None, value);
         self
     }
 
     /// One histogram.
-    pub fn buckets(&mut self, labels: &[Label<'_>], buckets: &Buckets) -> &mut Self {
+    pub fn buckets(&mut self, labels: &[LabelText<'_>], buckets: &Buckets) -> &mut Self {
         let mut count = 0_u64;
         for (place, in_bucket) in buckets.counts.iter().enumerate() {
             count = count.saturating_add(*in_bucket);
@@ -220,7 +220,7 @@ impl Family<'_> {
     fn write(
         &mut self,
         suffix: &str,
-        labels: &[Label<'_>],
+        labels: &[LabelText<'_>],
         bound: Option<&str>,
         value: impl fmt::Display,
     ) {

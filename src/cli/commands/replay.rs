@@ -191,7 +191,7 @@ struct Replay<'m> {
     patience: Duration,
     in_flight: usize,
     /// Lines that were read and not printed, the oldest first.
-    window: VecDeque<Line>,
+    window: VecDeque<ReplayedLine>,
     /// How long they are together.
     window_bytes: usize,
     signals: &'m Signals,
@@ -205,7 +205,7 @@ struct Replay<'m> {
 }
 
 /// An input line whose result has not been printed.
-struct Line {
+struct ReplayedLine {
     number: u64,
     bytes: usize,
     about: Option<(TenantId, String)>,
@@ -301,7 +301,13 @@ impl<'m> Replay<'m> {
             Ok(parsed) => parsed,
             Err(RefusedLine { about, error }) => {
                 let outcome = EventOutcome::Done(Err(error), started);
-                return self.window.push_back(Line { number, bytes, about, started, outcome });
+                return self.window.push_back(ReplayedLine {
+                    number,
+                    bytes,
+                    about,
+                    started,
+                    outcome,
+                });
             }
         };
         let about = Some((tenant, event.name.clone()));
@@ -315,7 +321,7 @@ impl<'m> Replay<'m> {
         self.pool.submit(request);
         let outcome =
             EventOutcome::Waiting(WaitingEvent { request_id, tenant, answer_rx, deadline });
-        self.window.push_back(Line { number, bytes, about, started, outcome });
+        self.window.push_back(ReplayedLine { number, bytes, about, started, outcome });
     }
 
     fn oldest(&self) -> Option<&WaitingEvent> {
@@ -370,8 +376,8 @@ impl<'m> Replay<'m> {
     /// Prints the results that are there, up to the first line that still waits.
     fn print_done(&mut self) -> Result<(), Stop> {
         let mut text = String::new();
-        while self.window.front().is_some_and(Line::is_done) {
-            let Some(Line {
+        while self.window.front().is_some_and(ReplayedLine::is_done) {
+            let Some(ReplayedLine {
                 number,
                 bytes,
                 about,
@@ -400,7 +406,7 @@ impl<'m> Replay<'m> {
     }
 }
 
-impl Line {
+impl ReplayedLine {
     fn is_done(&self) -> bool {
         matches!(self.outcome, EventOutcome::Done(..))
     }

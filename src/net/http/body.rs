@@ -67,22 +67,22 @@ pub(super) trait BodySource {
 
 /// The body of the request that is being handled.
 pub struct Body<'a> {
-    source: Source<'a>,
+    source: BodyOrigin<'a>,
 }
 
-enum Source<'a> {
+enum BodyOrigin<'a> {
     Peer(&'a mut dyn BodySource),
     Bytes(&'a [u8]),
 }
 
 impl<'a> Body<'a> {
     pub(super) fn new(source: &'a mut dyn BodySource) -> Self {
-        Self { source: Source::Peer(source) }
+        Self { source: BodyOrigin::Peer(source) }
     }
 
     /// A body that is there already, for tests of handlers.
     pub fn from_bytes(bytes: &'a [u8]) -> Self {
-        Self { source: Source::Bytes(bytes) }
+        Self { source: BodyOrigin::Bytes(bytes) }
     }
 
     /// How many bytes are to come, before anything is read; 0 of a body in chunks, as nobody knows
@@ -92,8 +92,8 @@ impl<'a> Body<'a> {
     /// The method has a body and no length was given.
     pub fn announced_bytes(&self) -> Result<u64, BodyError> {
         match &self.source {
-            Source::Peer(source) => source.announced().ok_or(BodyError::LengthRequired),
-            Source::Bytes(bytes) => Ok(bytes.len() as u64),
+            BodyOrigin::Peer(source) => source.announced().ok_or(BodyError::LengthRequired),
+            BodyOrigin::Bytes(bytes) => Ok(bytes.len() as u64),
         }
     }
 
@@ -123,8 +123,8 @@ impl<'a> Body<'a> {
             return Err(BodyError::TooLarge);
         }
         match &mut self.source {
-            Source::Peer(source) => source.read(max_bytes, room),
-            Source::Bytes(bytes) => Ok(std::mem::take(bytes).to_vec()),
+            BodyOrigin::Peer(source) => source.read(max_bytes, room),
+            BodyOrigin::Bytes(bytes) => Ok(std::mem::take(bytes).to_vec()),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::body::{Body, BodyError, BodySource};
 use super::chunks::Chunks;
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
-use super::registry::{Doing, Slot};
+use super::registry::{ConnectionSlot, Doing};
 use super::response::{self, Reply, Response, ResponseFraming};
 use super::server::HttpShared;
 use super::socket::Socket;
@@ -38,7 +38,7 @@ pub(super) struct Connection {
     wire: Wire,
     peer: Peer,
     id: u64,
-    slot: Arc<Slot>,
+    slot: Arc<ConnectionSlot>,
     shared: Arc<HttpShared>,
 }
 
@@ -68,7 +68,7 @@ impl Connection {
         socket: Socket,
         peer: Peer,
         id: u64,
-        slot: Arc<Slot>,
+        slot: Arc<ConnectionSlot>,
         shared: Arc<HttpShared>,
     ) -> Self {
         let buffer = vec![0; shared.limits.head_bytes].into_boxed_slice();

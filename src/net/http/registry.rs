@@ -32,7 +32,7 @@ const ENDED_KEPT: usize = 8;
 ///
 /// Invariant: a connection whose request a handler has begun to answer is never displaced before
 /// the answer is made, and a displaced one never begins.
-pub(super) struct Slot(AtomicU64);
+pub(super) struct ConnectionSlot(AtomicU64);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Doing {
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     fn new(now_us: u64) -> Self {
         Self(AtomicU64::new(Doing::Arrived.packed(now_us)))
     }
@@ -102,16 +102,16 @@ impl Slot {
     }
 }
 
-struct Entry {
-    slot: Arc<Slot>,
+struct ConnectionEntry {
+    slot: Arc<ConnectionSlot>,
     // None once the connection was handed over to another owner.
     stream: Option<Arc<Stream>>,
     thread: OwnedThread,
 }
 
 #[derive(Default)]
-struct Table {
-    entries: HashMap<u64, Entry>,
+struct ConnectionTable {
+    entries: HashMap<u64, ConnectionEntry>,
     /// Threads that have done their work. Bound: the connections there were when the last one was
     /// admitted, and twice [`ENDED_KEPT`].
     ended: Vec<OwnedThread>,
@@ -120,7 +120,7 @@ struct Table {
 
 /// The connections of one server.
 pub(super) struct Registry {
-    table: Lock<Table>,
+    table: Lock<ConnectionTable>,
     changed: Signal,
     stopping: AtomicBool,
     started: Instant,
@@ -176,7 +176,7 @@ impl Registry {
     pub(super) fn admit(
         &self,
         stream: &Arc<Stream>,
-        spawn: impl FnOnce(u64, Arc<Slot>) -> std::io::Result<OwnedThread>,
+        spawn: impl FnOnce(u64, Arc<ConnectionSlot>) -> std::io::Result<OwnedThread>,
     ) -> Result<bool, NotAdmitted> {
         self.join_ended(ENDED_KEPT);
         let mut displaced = false;
@@ -196,15 +196,17 @@ impl Registry {
             if patience.is_zero() {
                 return Err(NotAdmitted::Full);
             }
-            let has_room = |table: &mut Table| table.entries.len() < self.max;
+            let has_room = |table: &mut ConnectionTable| table.entries.len() < self.max;
             table = self.changed.wait_until(table, Instant::now() + patience, has_room);
         }
         let id = table.next_id;
         table.next_id += 1;
-        let slot = Arc::new(Slot::new(self.now_us()));
+        let slot = Arc::new(ConnectionSlot::new(self.now_us()));
         // The lock is held across the spawn, so that the thread cannot leave before it is entered.
         let thread = spawn(id, Arc::clone(&slot)).map_err(NotAdmitted::NoThread)?;
-        table.entries.insert(id, Entry { slot, stream: Some(Arc::clone(stream)), thread });
+        table
+            .entries
+            .insert(id, ConnectionEntry { slot, stream: Some(Arc::clone(stream)), thread });
         Ok(displaced)
     }
 
@@ -231,8 +233,9 @@ impl Registry {
         let table = self.table.lock();
         let before = table.entries.len();
         let displaced = self.displace_in(&table);
-        let is_over =
-            |table: &mut Table| self.is_stopping() || displaced && table.entries.len() < before;
+        let is_over = |table: &mut ConnectionTable| {
+            self.is_stopping() || displaced && table.entries.len() < before
+        };
         drop(self.changed.wait_until(table, Instant::now() + time, is_over));
         displaced
     }
@@ -256,7 +259,7 @@ impl Registry {
 
     /// Waits until every connection has left; false at the deadline.
     pub(super) fn wait_until_empty(&self, deadline: Instant) -> bool {
-        let is_empty = |table: &mut Table| table.entries.is_empty();
+        let is_empty = |table: &mut ConnectionTable| table.entries.is_empty();
         self.changed.wait_until(self.table.lock(), deadline, is_empty).entries.is_empty()
     }
 
@@ -276,7 +279,7 @@ impl Registry {
 
     /// Ends the connection that has been waiting longest for its peer, or else the one that has
     /// been writing longest to a peer that does not read; false if there is neither.
-    fn displace_in(&self, table: &Table) -> bool {
+    fn displace_in(&self, table: &ConnectionTable) -> bool {
         let stalled_us = self.now_us().saturating_sub(self.stalled_after.as_micros() as u64);
         loop {
             let candidates = table.entries.values().filter_map(|entry| match entry.slot.look() {
@@ -303,7 +306,7 @@ impl Registry {
     }
 }
 
-impl Entry {
+impl ConnectionEntry {
     fn shut_down(&self, how: Shutdown) {
         if let Some(stream) = &self.stream {
             // It fails only if the peer has gone, which is as good.
@@ -318,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_slot_goes_on_until_it_is_displaced() {
-        let slot = Slot::new(5);
+        let slot = ConnectionSlot::new(5);
         assert_eq!(slot.look(), (Doing::Arrived, 5));
         for doing in [Doing::Answering, Doing::Writing, Doing::Waiting] {
             assert!(slot.enter(doing, 9));

@@ -72,7 +72,7 @@ impl std::error::Error for SendError {}
 
 /// What the writer is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TakenFrames {
     /// Write everything that waited; it is in the [`Batch`].
     Batch,
     /// Nothing came until the time given, or the pulse is wanted at once.
@@ -355,34 +355,34 @@ impl OutQueue {
     /// # Blocks
     /// Until something waits, the link ends, or `until`; for the end of a caller's turn, which does
     /// not block.
-    pub(super) fn take(&self, until: Instant, batch: &mut Batch) -> Taken {
+    pub(super) fn take(&self, until: Instant, batch: &mut Batch) -> TakenFrames {
         let mut state = self.wait_for_turn(self.state.lock());
         if state.spare.capacity() == 0 {
             state.spare = std::mem::take(&mut batch.spare);
         }
         loop {
             match state.end {
-                QueueEnd::Aborted => return Taken::Aborted,
+                QueueEnd::Aborted => return TakenFrames::Aborted,
                 QueueEnd::Closing(code) => {
                     state.drain(batch, usize::MAX);
-                    return Taken::Closing(code);
+                    return TakenFrames::Closing(code);
                 }
                 QueueEnd::Finishing => {
                     batch.frames.push_back(std::mem::take(&mut state.replies));
-                    return Taken::Finishing;
+                    return TakenFrames::Finishing;
                 }
                 QueueEnd::Open if state.has_something() => {
                     state.drain(batch, LARGE_TOGETHER_BYTES);
-                    return Taken::Batch;
+                    return TakenFrames::Batch;
                 }
                 QueueEnd::Open => {}
             }
             if std::mem::take(&mut state.beat_now) {
-                return Taken::Nothing;
+                return TakenFrames::Nothing;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Taken::Nothing;
+                return TakenFrames::Nothing;
             }
             state.turn = WriteTurn::Nobody;
             state.writer_waits = true;

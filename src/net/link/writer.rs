@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::frames::{self, FrameKind};
-use super::queue::{Batch, Taken};
+use super::queue::{Batch, TakenFrames};
 use super::socket_writer::{Patience, WriteProgress};
 use super::{CloseCause, LinkSender, Pulse};
 use crate::base::thread::{self, OwnedThread};
@@ -35,7 +35,7 @@ pub(super) fn spawn(
     pulse: Box<dyn Pulse>,
 ) -> io::Result<OwnedThread> {
     let clock = Clock { link: link.clone(), pulse, next_beat: Instant::now() };
-    let writer = Writer { link: link.clone(), clock };
+    let writer = WriterThread { link: link.clone(), clock };
     thread::spawn_watched(
         format!("{name}-wr"),
         move || {
@@ -52,7 +52,7 @@ pub(super) fn spawn(
     )
 }
 
-struct Writer {
+struct WriterThread {
     link: LinkSender,
     clock: Clock,
 }
@@ -76,18 +76,18 @@ impl Clock {
     }
 }
 
-impl Writer {
+impl WriterThread {
     fn run(mut self) {
         self.clock.beat();
         let mut batch = Batch::default();
         loop {
             let written = match self.link.shared.queue.take(self.clock.next_beat, &mut batch) {
-                Taken::Batch => self.write(&mut batch),
-                Taken::Nothing => {
+                TakenFrames::Batch => self.write(&mut batch),
+                TakenFrames::Nothing => {
                     self.clock.beat();
                     continue;
                 }
-                Taken::Closing(code) => {
+                TakenFrames::Closing(code) => {
                     let goodbye =
                         self.write(&mut batch).and_then(|()| self.write_close(code, &mut batch));
                     if goodbye.is_ok() {
@@ -95,12 +95,12 @@ impl Writer {
                     }
                     return;
                 }
-                Taken::Finishing => {
+                TakenFrames::Finishing => {
                     // The peer has ended the link: whether it takes the reply is its own affair.
                     let _ = self.write(&mut batch);
                     return;
                 }
-                Taken::Aborted => return,
+                TakenFrames::Aborted => return,
             };
             if let Err(cause) = written {
                 self.link.abort(cause);

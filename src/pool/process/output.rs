@@ -25,14 +25,14 @@ use crate::wire::log_line::{self, PrintedLine};
 #[derive(Debug)]
 pub(super) struct OutputLog {
     // In this order: the thread's wake-up before it is joined.
-    lines_tx: Sender<Line>,
+    lines_tx: Sender<OutputLine>,
     room: usize,
     dropped: Arc<Counter>,
     _thread: OwnedThread,
 }
 
 #[derive(Debug)]
-struct Line {
+struct OutputLine {
     worker_id: usize,
     pid: u32,
     level: Level,
@@ -77,13 +77,13 @@ impl OutputLog {
     }
 }
 
-fn write(lines_rx: &Receiver<Line>) {
+fn write(lines_rx: &Receiver<OutputLine>) {
     for line in lines_rx {
         line.log();
     }
 }
 
-impl Line {
+impl OutputLine {
     /// Logs it as the worker's own, with the time and the fields that it had there, for a log that
     /// has fields.
     fn log(&self) {
@@ -124,7 +124,7 @@ impl Line {
 pub(super) struct Lines {
     worker_id: usize,
     pid: u32,
-    lines_tx: Sender<Line>,
+    lines_tx: Sender<OutputLine>,
     /// Limit: lines of all workers that wait, and of each worker one that comes at the same moment.
     room: usize,
     /// The line that has begun.
@@ -214,7 +214,8 @@ impl Lines {
         ts: Option<String>,
         printed: Option<Box<PrintedLine>>,
     ) -> bool {
-        let line = Line { worker_id: self.worker_id, pid: self.pid, level, text, ts, printed };
+        let line =
+            OutputLine { worker_id: self.worker_id, pid: self.pid, level, text, ts, printed };
         self.lines_tx.len() < self.room && self.lines_tx.send(line).is_ok()
     }
 }
@@ -236,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    fn lines(room: usize) -> (Lines, Receiver<Line>) {
+    fn lines(room: usize) -> (Lines, Receiver<OutputLine>) {
         let (lines_tx, lines_rx) = unbounded();
         let dropped = Arc::default();
         let log = OutputLog {
@@ -248,7 +249,7 @@ mod tests {
         (log.lines(3, 77), lines_rx)
     }
 
-    fn texts(lines_rx: &Receiver<Line>) -> Vec<String> {
+    fn texts(lines_rx: &Receiver<OutputLine>) -> Vec<String> {
         lines_rx.try_iter().map(|line| format!("{} {}", line.level, line.text)).collect()
     }
 
@@ -271,7 +272,7 @@ mod tests {
     fn a_time_that_a_line_begins_with_is_its_own_and_not_said_twice() {
         let (mut lines, lines_rx) = lines(100);
         lines.push(b"2026-01-02T03:04:05.678901Z ERROR [x] a\nERROR [x] b\n", Instant::now());
-        let sent: Vec<Line> = lines_rx.try_iter().collect();
+        let sent: Vec<OutputLine> = lines_rx.try_iter().collect();
         assert_eq!((sent[0].level, sent[0].text.as_str()), (Level::Error, "[x] a"));
         assert_eq!(
             (sent[0].ts.as_deref(), &sent[1].ts),
@@ -289,7 +290,7 @@ mod tests {
             now,
         );
         let tail = lines.finish(now);
-        let sent: Vec<Line> = lines_rx.try_iter().collect();
+        let sent: Vec<OutputLine> = lines_rx.try_iter().collect();
         assert_eq!(
             (sent[0].level, sent[0].text.as_str()),
             (Level::Debug, "[tenant/guild:5] a\\nb")

@@ -16,7 +16,7 @@ fn soon() -> Instant {
 }
 
 /// What the writer is to do, and the lengths of the payloads that it is to write.
-fn take(queue: &OutQueue, until: Instant) -> (Taken, Vec<usize>) {
+fn take(queue: &OutQueue, until: Instant) -> (TakenFrames, Vec<usize>) {
     let mut batch = Batch::default();
     let taken = queue.take(until, &mut batch);
     (taken, lengths(&batch))
@@ -38,10 +38,10 @@ fn a_batch_is_all_that_waits_and_small_ones_share_a_buffer() {
     }
     assert_eq!(queue.len(), (6, 2 * JOINED_BYTES + 11));
     let mut batch = Batch::default();
-    assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+    assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
     assert_eq!(lengths(&batch), [1, 2, JOINED_BYTES + 1, 3, 4, JOINED_BYTES]);
     assert_eq!((batch.frames.len(), batch.messages), (3, 6));
-    assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
+    assert_eq!(take(&queue, Instant::now()), (TakenFrames::Nothing, vec![]));
     assert_eq!(queue.len(), (0, 0));
 }
 
@@ -52,7 +52,7 @@ fn a_client_masks_what_it_sends_large_or_small() {
         push(&queue, len).expect("room");
     }
     let mut batch = Batch::default();
-    assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+    assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
     let bytes: Vec<u8> = batch.frames.iter().flatten().copied().collect();
     let mut socket = tungstenite::protocol::frame::FrameSocket::new(&bytes[..]);
     for len in [5, JOINED_BYTES + 5] {
@@ -110,14 +110,14 @@ fn a_workers_small_answers_leave_before_its_large_ones() {
     .into_iter()
     .for_each(|(owner, bytes)| push(owner, bytes));
     let mut batch = Batch::default();
-    assert_eq!(queue.take(soon(), &mut batch), Taken::Batch);
+    assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
     assert_eq!((lengths(&batch), batch.messages), (vec![small, large, large], 3));
     assert_eq!(queue.len(), (2, large + JOINED_BYTES + 2));
     push(Some(2), small + 1);
-    assert_eq!(take(&queue, soon()), (Taken::Batch, vec![small + 1, large + 1]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Batch, vec![small + 1, large + 1]));
     push(Some(2), small);
     queue.close(1000);
-    assert_eq!(take(&queue, soon()), (Taken::Closing(1000), vec![small, JOINED_BYTES + 1]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Closing(1000), vec![small, JOINED_BYTES + 1]));
     assert_eq!(queue.len(), (0, 0));
 }
 
@@ -132,13 +132,13 @@ fn replies_leave_first_and_are_bounded() {
     let queue = queue(8, 100);
     push(&queue, 3).expect("room");
     queue.push_replies(b"\x8a\x01x");
-    assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1, 3]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Batch, vec![1, 3]));
     queue.push_replies(&vec![0; REPLIES_BYTES + 1]);
-    assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
+    assert_eq!(take(&queue, Instant::now()), (TakenFrames::Nothing, vec![]));
     push(&queue, 3).expect("room");
     queue.push_replies(b"\x88\x00");
     queue.reader_done();
-    assert_eq!(take(&queue, soon()), (Taken::Finishing, vec![0]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Finishing, vec![0]));
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn closing_lets_what_waits_leave_and_aborting_does_not() {
     push(&queue, 1).expect("room");
     queue.close(1000);
     assert_eq!(push(&queue, 1), Err(SendError::Closed));
-    assert_eq!(take(&queue, soon()), (Taken::Closing(1000), vec![1]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Closing(1000), vec![1]));
     queue.abort();
-    assert_eq!(take(&queue, soon()), (Taken::Aborted, vec![]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Aborted, vec![]));
 }
 
 #[test]
@@ -166,9 +166,9 @@ fn a_waiting_writer_is_woken_by_a_message_and_by_the_end() {
     .expect("spawn");
     push(&queue, 3).expect("room");
     let wait = Duration::from_secs(10);
-    assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Batch, vec![3])));
+    assert_eq!(taken_rx.recv_timeout(wait), Ok((TakenFrames::Batch, vec![3])));
     queue.reader_done();
-    assert_eq!(taken_rx.recv_timeout(wait), Ok((Taken::Finishing, vec![])));
+    assert_eq!(taken_rx.recv_timeout(wait), Ok((TakenFrames::Finishing, vec![])));
     writer.join();
 }
 
@@ -180,9 +180,9 @@ fn a_callers_turn_is_for_one_and_only_on_an_empty_queue() {
     push(&queue, 1).expect("room");
     drop(turn);
     assert!(queue.callers_turn().expect("open").is_none(), "a message waits");
-    assert_eq!(take(&queue, soon()), (Taken::Batch, vec![1]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Batch, vec![1]));
     assert!(queue.callers_turn().expect("open").is_none(), "the writer's");
-    assert_eq!(take(&queue, Instant::now()), (Taken::Nothing, vec![]));
+    assert_eq!(take(&queue, Instant::now()), (TakenFrames::Nothing, vec![]));
     assert!(
         queue.callers_turn().expect("open").is_none(),
         "the writer runs its pulse, and may write"
@@ -196,7 +196,7 @@ fn the_writer_gets_what_a_caller_leaves_unwritten() {
     let queue = queue(8, 100);
     queue.callers_turn().expect("open").expect("free").leave_rest_to_writer();
     assert!(queue.callers_turn().expect("open").is_none(), "the rest goes first");
-    assert_eq!(take(&queue, soon()), (Taken::Batch, vec![]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Batch, vec![]));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_writer_whose_pulse_is_due_goes_before_callers() {
     }
     drop(turn);
     assert!(queue.callers_turn().expect("open").is_none(), "whether the writer has it yet or not");
-    assert_eq!(writer.join(), Some((Taken::Nothing, vec![])));
+    assert_eq!(writer.join(), Some((TakenFrames::Nothing, vec![])));
 }
 
 #[test]
@@ -232,6 +232,6 @@ fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
     assert!(taken_rx.try_recv().is_err(), "it does not write now");
     drop(turn);
     let taken = taken_rx.recv_timeout(Duration::from_secs(10));
-    assert_eq!(taken, Ok((Taken::Closing(1000), vec![1])));
+    assert_eq!(taken, Ok((TakenFrames::Closing(1000), vec![1])));
     writer.join();
 }
