@@ -9,7 +9,7 @@ mod master;
 mod worker;
 
 pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
-pub use master::db_figures::{DbFigures, DbRequest, StatusClass};
+pub use master::db_figures::{DbRequest, DbRequestFigures, StatusClass};
 pub use master::db_routes;
 pub use master::families::show_families;
 pub use master::link_counters::{LinkCounters, LinkEnd, LinkReport};

@@ -66,7 +66,7 @@ impl From<u16> for StatusClass {
 
 /// Figures of all workers' requests; each took from when its head was there to when its answer was
 /// made.
-pub type DbFigures = Grid<DbRequest, StatusClass>;
+pub type DbRequestFigures = Grid<DbRequest, StatusClass>;
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_by_the_class_of_its_status() {
-        let figures = DbFigures::default();
+        let figures = DbRequestFigures::default();
         for status in [200, 204, 400, 422, 422, 500, 503] {
             figures.record(DbRequest::KvSet, status.into(), Duration::from_millis(1));
         }

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::db_figures::{DbFigures, DbRequest};
+use super::db_figures::{DbRequest, DbRequestFigures};
 use crate::base::error::DbError;
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_STATES_PIECE_BYTES};
 use crate::net::http::{Body, BodyError, Method, Reply, RequestHead, Response};
@@ -40,7 +40,7 @@ pub fn is_route(path: &str) -> bool {
 /// Until the body is there, and as the store does.
 pub fn handle(
     db: &DbState,
-    figures: &DbFigures,
+    figures: &DbRequestFigures,
     (worker_id, workers): (usize, usize),
     head: &RequestHead,
     body: &mut Body<'_>,

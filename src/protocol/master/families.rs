@@ -1,7 +1,7 @@
 //! Metric families about the links to worker processes, and about what these ask of the database
 //! over HTTP.
 
-use super::db_figures::{DbFigures, DbRequest, StatusClass};
+use super::db_figures::{DbRequest, DbRequestFigures, StatusClass};
 use super::link_counters::{LinkEnd, LinkReport};
 use super::server::MesophyllServer;
 use crate::base::metrics::Exposition;
@@ -84,7 +84,7 @@ fn show_links(exposition: &mut Exposition, links: &Links) {
     }
 }
 
-fn show_requests(exposition: &mut Exposition, figures: Option<&DbFigures>) {
+fn show_requests(exposition: &mut Exposition, figures: Option<&DbRequestFigures>) {
     let each = || figures.into_iter().flat_map(|figures| DbRequest::ALL.map(|of| (figures, of)));
     let mut answered =
         exposition.counter("mesophyll_db_requests_total", "Requests of workers to /db/*.");

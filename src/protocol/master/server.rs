@@ -33,7 +33,7 @@ use super::conn::{ConnHandler, ConnPulse};
 use super::link_counters::{LinkCounters, LinkReport};
 use super::local_socket::LocalSocket;
 use crate::protocol::{
-    DbFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
+    DbRequestFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
 };
 
 /// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
@@ -99,7 +99,7 @@ struct ServerShared {
     /// Of every worker.
     counters: BTreeMap<usize, Arc<LinkCounters>>,
     db: Arc<DbState>,
-    db_figures: DbFigures,
+    db_figures: DbRequestFigures,
     state: Lock<ServerState>,
     /// How much workers log, once somebody has changed it. Locked before `state`, and while it is
     /// told: of two changes at once every worker hears the same one last.
@@ -155,7 +155,7 @@ impl MesophyllServer {
             counters: tokens.keys().map(|id| (*id, Arc::default())).collect(),
             tokens,
             db,
-            db_figures: DbFigures::default(),
+            db_figures: DbRequestFigures::default(),
             state: Lock::default(),
             log_level: Lock::default(),
             stopping: AtomicBool::new(false),
@@ -216,7 +216,7 @@ impl MesophyllServer {
     }
 
     /// What workers asked of `/db/*`.
-    pub fn db_figures(&self) -> &DbFigures {
+    pub fn db_figures(&self) -> &DbRequestFigures {
         &self.shared.db_figures
     }
 

@@ -11,7 +11,7 @@ use super::convert::number;
 use super::executor::Core;
 use super::io::{Asked, IoOutput, IoPurpose};
 use super::ops::CallOp;
-use super::outside::{Charge, Held};
+use super::outside::{Charge, ChargeKind};
 use super::task::{Next, Task, Update, Wait};
 use super::tenant::{Tenant, yes};
 use super::timers::Due;
@@ -62,7 +62,7 @@ impl Tenant {
         if !vm.host.pace.has_room(&vm.lua, call.bytes) {
             return Err(CallError::Refused(NO_ROOM.to_owned()));
         }
-        Ok(self.outside.charge(Held::Call, call.bytes))
+        Ok(self.outside.charge(ChargeKind::Call, call.bytes))
     }
 
     fn call_wait(&mut self, core: &mut Core, id: u64, seconds: Option<&Value>) {

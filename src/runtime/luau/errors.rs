@@ -83,19 +83,19 @@ impl Noted {
 /// Where executors note errors, and who writes them. Cheap to clone; called from any thread.
 #[derive(Clone)]
 pub(super) struct ErrorLog {
-    shared: Arc<Shared>,
+    shared: Arc<SharedErrors>,
     /// One thread, whose job is to write what is noted until nothing is left.
     writer: OnDemandThreads<()>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Lock<State>,
+struct SharedErrors {
+    state: Lock<ErrorsState>,
     changed: Signal,
 }
 
 #[derive(Default)]
-struct State {
+struct ErrorsState {
     /// Limit: `ERROR_RECORDS_BYTES` of all, `ERROR_RECORDS_KEPT` of each tenant, the newest last.
     noted: HashMap<TenantId, VecDeque<Noted>>,
     bytes: usize,
@@ -109,7 +109,7 @@ struct State {
     closed: Option<Instant>,
 }
 
-impl State {
+impl ErrorsState {
     fn add(&mut self, tenant: TenantId, errors: impl IntoIterator<Item = Noted>, due: Instant) {
         for error in errors {
             if self.bytes + error.bytes() > ERROR_RECORDS_BYTES {
@@ -146,7 +146,7 @@ impl State {
 impl ErrorLog {
     /// A log whose writer is called like this, once there is something to write.
     pub(super) fn new(thread_name: String, db: Arc<dyn TenantDb>) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<SharedErrors>::default();
         let noted = shared.clone();
         let writer = OnDemandThreads::new(vec![thread_name], 1, IO_THREAD_IDLE_MAX, move |()| {
             let writing = AssertUnwindSafe(|| {
@@ -197,7 +197,7 @@ impl ErrorLog {
     }
 }
 
-impl Shared {
+impl SharedErrors {
     /// The next tenant whose errors are to be written, and they. Nothing: none are left, or it is
     /// over.
     ///
@@ -233,7 +233,7 @@ impl Shared {
     }
 }
 
-fn write(shared: &Shared, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) {
+fn write(shared: &SharedErrors, db: &dyn TenantDb, tenant: TenantId, errors: VecDeque<Noted>) {
     let kept = errors.clone();
     match record(db, tenant, errors) {
         Ok(()) => {}
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_storm_keeps_the_newest_of_each_tenant_and_a_bound_in_all() {
-        let mut state = State::default();
+        let mut state = ErrorsState::default();
         let (now, error) =
             (Instant::now(), |number: usize| Noted::new("main", "E", &format!("{number}")));
         state.add(TENANT, (0..1000).map(error), now);

@@ -18,7 +18,7 @@ use super::errors::ErrorLog;
 use super::gauges::{Gauges, Load};
 use super::io::IoPool;
 use super::lanes::{LaneUsage, Lanes};
-use super::mailbox::{Mailbox, Message};
+use super::mailbox::{Mailbox, MailboxMessage};
 use super::templates::TemplateCache;
 use super::tenant::{Step, Tenant};
 use super::ticker::Tick;
@@ -99,18 +99,18 @@ impl Core {
 struct Executor {
     core: Core,
     // Limit: those with a VM, and those with something that waits or is under way.
-    tenants: HashMap<TenantId, Place>,
+    tenants: HashMap<TenantId, TenantPlace>,
     lanes: Lanes,
     watch: Stopwatch,
     slots: VmSlots,
     vm_idle: Duration,
-    inbox: VecDeque<Message>,
+    inbox: VecDeque<MailboxMessage>,
     tick: Tick,
     stopping: Arc<AtomicBool>,
 }
 
 /// A tenant and its place among the others.
-struct Place {
+struct TenantPlace {
     tenant: Tenant,
     /// It is in one of the lanes.
     queued: bool,
@@ -231,10 +231,10 @@ impl Executor {
         self.check_slots(now);
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: MailboxMessage) {
         match message {
-            Message::Submit { tenant, request_id, job, answer } => {
-                self.tenants.entry(tenant).or_insert_with(|| Place {
+            MailboxMessage::Submit { tenant, request_id, job, answer } => {
+                self.tenants.entry(tenant).or_insert_with(|| TenantPlace {
                     tenant: Tenant::new(tenant, &self.core),
                     queued: false,
                     usage: LaneUsage::new(Instant::now()),
@@ -245,13 +245,13 @@ impl Executor {
                     tenant.submit(core, request_id, job, answer)
                 });
             }
-            Message::Cancel { tenant, request_id } => {
+            MailboxMessage::Cancel { tenant, request_id } => {
                 self.with_tenant(tenant, |tenant, core| tenant.cancel(core, request_id));
             }
-            Message::Template { tenant } => {
+            MailboxMessage::Template { tenant } => {
                 self.with_tenant(tenant, |tenant, core| tenant.template_changed(core))
             }
-            Message::Io(done) => {
+            MailboxMessage::Io(done) => {
                 if let Some(place) = self.tenants.get_mut(&done.tenant) {
                     place.usage.charge(Instant::now(), done.processor);
                 }

@@ -1,8 +1,8 @@
 //! The host's side of a VM: what the prelude can call that does not wait.
 //!
 //! One [`Host`] a VM, shared with the callbacks of that VM. What a callback wants done to tasks it
-//! leaves as an [`Action`], because the tasks belong to the tenant, which is busy resuming one of
-//! them just then.
+//! leaves as a [`HostAction`], because the tasks belong to the tenant, which is busy resuming one
+//! of them just then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ pub(super) struct Host {
     meter: RefCell<Option<Rc<Meter>>>,
     /// The task that the executor resumed, by its thread's address; only ever compared.
     task: Cell<usize>,
-    actions: RefCell<Vec<Action>>,
+    actions: RefCell<Vec<HostAction>>,
     /// Reads what a chunk's own globals lack from the VM's, which are read-only.
     globals_metatable: RefCell<Option<Table>>,
     /// What the script raised last, if it is no text.
@@ -52,7 +52,7 @@ pub(super) struct Host {
 }
 
 /// What a callback wants done to a task.
-pub(super) enum Action {
+pub(super) enum HostAction {
     /// Start it, or wake it, after so many seconds.
     Delay { seconds: f64, thread: Thread, args: MultiValue },
     /// End it.
@@ -125,7 +125,7 @@ impl Host {
     }
 
     /// What callbacks have left since the last time.
-    pub(super) fn take_actions(&self) -> Vec<Action> {
+    pub(super) fn take_actions(&self) -> Vec<HostAction> {
         if self.actions.borrow().is_empty() { Vec::new() } else { self.actions.take() }
     }
 
@@ -288,7 +288,7 @@ impl Host {
         Ok(())
     }
 
-    fn act(&self, action: Action) -> mlua::Result<()> {
+    fn act(&self, action: HostAction) -> mlua::Result<()> {
         self.actions.borrow_mut().push(action);
         Ok(())
     }
@@ -346,7 +346,7 @@ impl Host {
             |host: &Host, _: &Lua, co: Thread| Ok(co.to_pointer().addr() == host.task.get());
         table.raw_set("is_task", self.function(lua, is_task)?)?;
         let delay = |host: &Host, _: &Lua, (seconds, thread, args): (f64, Thread, MultiValue)| {
-            host.act(Action::Delay { seconds, thread, args })
+            host.act(HostAction::Delay { seconds, thread, args })
         };
         table.raw_set("delay", self.function(lua, delay)?)?;
         let beyond =
@@ -354,7 +354,7 @@ impl Host {
         table.raw_set("beyond", self.function(lua, beyond)?)?;
         table.raw_set(
             "cancel",
-            self.function(lua, |host, _, thread: Thread| host.act(Action::Cancel(thread)))?,
+            self.function(lua, |host, _, thread: Thread| host.act(HostAction::Cancel(thread)))?,
         )
     }
 

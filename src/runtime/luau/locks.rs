@@ -16,7 +16,7 @@ pub(super) type RecordKey = (String, Scopes);
 
 /// How a record is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum LockMode {
     /// Together with other reads.
     Read,
     /// Alone.
@@ -27,41 +27,41 @@ pub(super) enum Mode {
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     // Limit: one lease or one place in a line a coroutine.
-    held: HashMap<RecordKey, Held>,
-    leases: HashMap<u64, (RecordKey, Mode)>,
+    held: HashMap<RecordKey, HeldRecord>,
+    leases: HashMap<u64, (RecordKey, LockMode)>,
     last_lease: u64,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldRecord {
     readers: usize,
     is_writing: bool,
-    line: VecDeque<(u64, Mode)>,
+    line: VecDeque<(u64, LockMode)>,
 }
 
-impl Held {
-    fn admits(&self, mode: Mode) -> bool {
-        !self.is_writing && (mode == Mode::Read || self.readers == 0)
+impl HeldRecord {
+    fn admits(&self, mode: LockMode) -> bool {
+        !self.is_writing && (mode == LockMode::Read || self.readers == 0)
     }
 
-    fn enter(&mut self, mode: Mode) {
+    fn enter(&mut self, mode: LockMode) {
         match mode {
-            Mode::Read => self.readers += 1,
-            Mode::Write => self.is_writing = true,
+            LockMode::Read => self.readers += 1,
+            LockMode::Write => self.is_writing = true,
         }
     }
 
-    fn leave(&mut self, mode: Mode) {
+    fn leave(&mut self, mode: LockMode) {
         match mode {
-            Mode::Read => self.readers -= 1,
-            Mode::Write => self.is_writing = false,
+            LockMode::Read => self.readers -= 1,
+            LockMode::Write => self.is_writing = false,
         }
     }
 }
 
 impl Locks {
     /// Takes a record's lock for a task; nothing if it has to wait, and then the task is in line.
-    pub(super) fn acquire(&mut self, record: &RecordKey, mode: Mode, task: u64) -> Option<u64> {
+    pub(super) fn acquire(&mut self, record: &RecordKey, mode: LockMode, task: u64) -> Option<u64> {
         if let Some(held) = self.held.get_mut(record) {
             // Whoever came before goes first, also where two reads could go together.
             if !held.line.is_empty() || !held.admits(mode) {
@@ -70,7 +70,7 @@ impl Locks {
             }
             held.enter(mode);
         } else {
-            let mut held = Held::default();
+            let mut held = HeldRecord::default();
             held.enter(mode);
             self.held.insert(record.clone(), held);
         }
@@ -118,7 +118,7 @@ impl Locks {
         admitted.into_iter().map(|(task, mode)| (task, self.grant(record, mode))).collect()
     }
 
-    fn grant(&mut self, record: &RecordKey, mode: Mode) -> u64 {
+    fn grant(&mut self, record: &RecordKey, mode: LockMode) -> u64 {
         self.last_lease += 1;
         self.leases.insert(self.last_lease, (record.clone(), mode));
         self.last_lease
@@ -127,7 +127,7 @@ impl Locks {
 
 #[cfg(test)]
 mod tests {
-    use super::Mode::{Read, Write};
+    use super::LockMode::{Read, Write};
     use super::*;
 
     fn record(key: &str) -> RecordKey {

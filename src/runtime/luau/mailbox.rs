@@ -20,7 +20,7 @@ use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::TenantId;
 
 /// What an executor is told.
-pub(super) enum Message {
+pub(super) enum MailboxMessage {
     /// A job for a tenant.
     Submit { tenant: TenantId, request_id: RequestId, job: Job, answer: Answer },
     /// A job is given up.
@@ -38,7 +38,7 @@ static EXECUTORS: Spin = Spin::new();
 pub(super) struct Mailbox {
     /// Tells what runs that work has come.
     tick: Tick,
-    state: Lock<State>,
+    state: Lock<MailboxState>,
     /// Limit: `EXECUTOR_JOBS_MAX_BYTES`; less in tests.
     jobs_max_bytes: usize,
     arrived: Signal,
@@ -47,10 +47,10 @@ pub(super) struct Mailbox {
 }
 
 #[derive(Default)]
-struct State {
+struct MailboxState {
     // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for
     // each operation under way; one change for each tenant.
-    queue: VecDeque<Message>,
+    queue: VecDeque<MailboxMessage>,
     jobs: usize,
     /// Tenants whose changed template is told of in the queue.
     changed: HashSet<TenantId>,
@@ -89,7 +89,7 @@ impl Mailbox {
             state.bytes += bytes;
             let before = state.under_way.insert(request_id, bytes);
             state.bytes -= before.unwrap_or(0);
-            self.push(state, Message::Submit { tenant, request_id, job, answer });
+            self.push(state, MailboxMessage::Submit { tenant, request_id, job, answer });
             return;
         };
         // Not under the lock: an answer may call back.
@@ -103,7 +103,7 @@ impl Mailbox {
         if state.closed || !state.remove(request_id) {
             return Cancelled::Unknown;
         }
-        self.push(state, Message::Cancel { tenant, request_id });
+        self.push(state, MailboxMessage::Cancel { tenant, request_id });
         Cancelled::Sent
     }
 
@@ -112,7 +112,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         // Once is enough: what is told of is read after it was taken out.
         if !state.closed && state.changed.insert(tenant) {
-            self.push(state, Message::Template { tenant });
+            self.push(state, MailboxMessage::Template { tenant });
         }
     }
 
@@ -121,12 +121,12 @@ impl Mailbox {
     pub(super) fn done(&self, done: IoDone) {
         let state = self.state.lock();
         if !state.closed {
-            self.push(state, Message::Io(done));
+            self.push(state, MailboxMessage::Io(done));
         }
     }
 
     /// Takes everything out, and forgets the request ids that have been answered.
-    pub(super) fn take(&self, into: &mut VecDeque<Message>, answered: &mut Vec<RequestId>) {
+    pub(super) fn take(&self, into: &mut VecDeque<MailboxMessage>, answered: &mut Vec<RequestId>) {
         if answered.is_empty() && !self.filled.load(Ordering::Acquire) {
             return;
         }
@@ -143,7 +143,7 @@ impl Mailbox {
     pub(super) fn wait(
         &self,
         deadline: Option<Instant>,
-        into: &mut VecDeque<Message>,
+        into: &mut VecDeque<MailboxMessage>,
         answered: &mut Vec<RequestId>,
     ) {
         self.state.lock().forget(answered);
@@ -172,7 +172,7 @@ impl Mailbox {
         self.state.lock().under_way.len()
     }
 
-    fn push(&self, mut state: MutexGuard<'_, State>, message: Message) {
+    fn push(&self, mut state: MutexGuard<'_, MailboxState>, message: MailboxMessage) {
         state.queue.push_back(message);
         self.filled.store(true, Ordering::Release);
         let waiting = state.waiting;
@@ -184,7 +184,7 @@ impl Mailbox {
         }
     }
 
-    fn take_from(&self, state: &mut State, into: &mut VecDeque<Message>) {
+    fn take_from(&self, state: &mut MailboxState, into: &mut VecDeque<MailboxMessage>) {
         into.append(&mut state.queue);
         state.jobs = 0;
         state.changed.clear();
@@ -192,7 +192,7 @@ impl Mailbox {
     }
 }
 
-impl State {
+impl MailboxState {
     fn forget(&mut self, answered: &mut Vec<RequestId>) {
         for request_id in answered.drain(..) {
             self.remove(request_id);

@@ -185,7 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::runtime::luau::outside::Held;
+    use crate::runtime::luau::outside::ChargeKind;
 
     const MIB: usize = 1024 * 1024;
 
@@ -193,7 +193,7 @@ mod tests {
     fn a_call_is_refused_for_live_data_and_not_for_garbage() {
         let (lua, outside) = (Lua::new(), Arc::<Outside>::default());
         let pace = Pace::new(16 * MIB, &outside);
-        let _calls = outside.charge(Held::Call, 2 * MIB);
+        let _calls = outside.charge(ChargeKind::Call, 2 * MIB);
         lua.gc_stop();
         let make = |mib: usize| lua.create_buffer(vec![0; mib * MIB]).expect("a buffer");
         drop(make(15));

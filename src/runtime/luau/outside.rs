@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a charge is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum ChargeKind {
     /// The data of an event that runs.
     Event,
     /// The arguments of a call that is not done.
@@ -27,19 +27,19 @@ pub(super) struct Outside {
 
 impl Outside {
     /// Counts so many bytes until the charge is dropped.
-    pub(super) fn charge(self: &Arc<Self>, held: Held, bytes: usize) -> Charge {
-        self.bytes[held as usize].fetch_add(bytes, Ordering::Relaxed);
-        Charge { outside: self.clone(), held, bytes }
+    pub(super) fn charge(self: &Arc<Self>, kind: ChargeKind, bytes: usize) -> Charge {
+        self.bytes[kind as usize].fetch_add(bytes, Ordering::Relaxed);
+        Charge { outside: self.clone(), kind, bytes }
     }
 
     /// What there is of one kind.
-    pub(super) fn of(&self, held: Held) -> usize {
-        self.bytes[held as usize].load(Ordering::Relaxed)
+    pub(super) fn of(&self, kind: ChargeKind) -> usize {
+        self.bytes[kind as usize].load(Ordering::Relaxed)
     }
 
     /// What scripts made: arguments and results.
     pub(super) fn of_scripts(&self) -> usize {
-        self.of(Held::Call) + self.of(Held::Result)
+        self.of(ChargeKind::Call) + self.of(ChargeKind::Result)
     }
 }
 
@@ -47,20 +47,20 @@ impl Outside {
 #[derive(Debug)]
 pub(super) struct Charge {
     outside: Arc<Outside>,
-    held: Held,
+    kind: ChargeKind,
     bytes: usize,
 }
 
 impl Charge {
     /// A charge for the result of the call that this one is for.
     pub(super) fn for_result(&self, bytes: usize) -> Charge {
-        self.outside.charge(Held::Result, bytes)
+        self.outside.charge(ChargeKind::Result, bytes)
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.outside.bytes[self.held as usize].fetch_sub(self.bytes, Ordering::Relaxed);
+        self.outside.bytes[self.kind as usize].fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -71,13 +71,14 @@ mod tests {
     #[test]
     fn a_charge_counts_until_it_is_dropped_wherever_that_is() {
         let outside = Arc::<Outside>::default();
-        let (event, call) = (outside.charge(Held::Event, 1), outside.charge(Held::Call, 10));
+        let (event, call) =
+            (outside.charge(ChargeKind::Event, 1), outside.charge(ChargeKind::Call, 10));
         let result = call.for_result(100);
-        assert_eq!((outside.of(Held::Event), outside.of_scripts()), (1, 110));
+        assert_eq!((outside.of(ChargeKind::Event), outside.of_scripts()), (1, 110));
         drop(call);
         std::thread::scope(|scope| drop(scope.spawn(move || drop(result))));
-        assert_eq!((outside.of(Held::Event), outside.of_scripts()), (1, 0));
+        assert_eq!((outside.of(ChargeKind::Event), outside.of_scripts()), (1, 0));
         drop(event);
-        assert_eq!(outside.of(Held::Event), 0);
+        assert_eq!(outside.of(ChargeKind::Event), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::executor::Core;
 use super::io::{IoOutput, IoPurpose, IoWork};
-use super::outside::Held;
+use super::outside::ChargeKind;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
 use super::tenant::{Code, Program, Tenant, Waiting};
 use crate::base::error::{DbError, DispatchError};
@@ -54,7 +54,7 @@ impl Tenant {
                 record.map(|record| record.map(|record| own_template(&record, limit))),
             )
         });
-        let charge = self.outside.charge(Held::Call, 0);
+        let charge = self.outside.charge(ChargeKind::Call, 0);
         if self.start_io(core, IoPurpose::Program(self.last_load), work, charge).is_err() {
             self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
         }
@@ -112,7 +112,7 @@ impl Tenant {
             let work: IoWork = Box::new(move |_| {
                 IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit))
             });
-            let charge = self.outside.charge(Held::Call, 0);
+            let charge = self.outside.charge(ChargeKind::Call, 0);
             if self.start_io(core, IoPurpose::Script(number), work, charge).is_err() {
                 self.refuse_script(core, number);
             }

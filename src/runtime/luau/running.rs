@@ -12,7 +12,7 @@ use super::calls::WAITS_IN_UPDATE;
 use super::convert::{ConvertErrorKind, value_from_luau};
 use super::executor::Core;
 use super::gauges::Gauges;
-use super::host::Action;
+use super::host::HostAction;
 use super::script_error;
 use super::task::{Next, Outcome, Task, Wait};
 use super::tenant::{Step, Tenant};
@@ -256,9 +256,9 @@ impl Tenant {
         }
     }
 
-    fn act(&mut self, core: &mut Core, event: u64, action: Action) {
+    fn act(&mut self, core: &mut Core, event: u64, action: HostAction) {
         match action {
-            Action::Cancel(thread) => {
+            HostAction::Cancel(thread) => {
                 let Some(id) = self.tasks.of_thread(&thread) else { return };
                 let Some(event) = self.tasks.get(id).map(|task| task.event) else { return };
                 if let Some(event) = self.events.get(&event) {
@@ -267,7 +267,7 @@ impl Tenant {
                 self.remove_task(core, id);
                 self.end_event_without_tasks(core, event);
             }
-            Action::Delay { seconds, thread, args } => {
+            HostAction::Delay { seconds, thread, args } => {
                 let next = Next::Values(args);
                 let Some(id) = self.adopt(event, thread, next) else {
                     let text = "task.delay or task.defer was given a coroutine that waits already";

@@ -19,7 +19,7 @@ use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, Why};
-use super::outside::{Charge, Held, Outside};
+use super::outside::{Charge, ChargeKind, Outside};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::templates::{Compiled, MAIN, Templates};
@@ -363,7 +363,7 @@ impl Tenant {
     /// (Of what waits the master admits only so much.)
     fn has_room_for_data(&self, core: &Core) -> bool {
         let (held, next) = (
-            self.outside.of(Held::Event),
+            self.outside.of(ChargeKind::Event),
             self.waiting.front().map_or(0, |next| next.event.bytes()),
         );
         held == 0 || held + next <= core.limits().memory_bytes
@@ -393,7 +393,7 @@ impl Tenant {
         let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
-                let data = self.outside.charge(Held::Event, waiting.event.bytes());
+                let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
                 let event = Event {
@@ -584,10 +584,10 @@ impl Tenant {
         let result_max = purpose.result_max();
         let has_room = || {
             let in_vm = self.vm.as_ref().map_or(0, |vm| vm.lua.used_memory());
-            let outside = self.outside.of(Held::Event) + self.outside.of_scripts();
+            let outside = self.outside.of(ChargeKind::Event) + self.outside.of_scripts();
             in_vm + outside + self.reserved + result_max <= core.limits().memory_bytes
         };
-        let is_alone = self.reserved == 0 && self.outside.of(Held::Result) == 0;
+        let is_alone = self.reserved == 0 && self.outside.of(ChargeKind::Result) == 0;
         self.io_under_way < TENANT_IO_MAX && (is_alone || has_room())
     }
 

@@ -21,7 +21,7 @@ use super::config::OnBroken;
 /// The ticker and its thread.
 #[derive(Debug)]
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    shared: Arc<TickerShared>,
     thread: Lock<Option<OwnedThread>>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Ticker {
 #[derive(Debug, Clone)]
 pub(super) struct Tick {
     flags: Arc<Flags>,
-    shared: Arc<Shared>,
+    shared: Arc<TickerShared>,
 }
 
 /// What a signal says.
@@ -57,7 +57,7 @@ struct Flags {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct TickerShared {
     executors: Vec<Arc<Flags>>,
     parked: AtomicBool,
     stopped: Lock<bool>,
@@ -75,7 +75,7 @@ impl Ticker {
         slice: Duration,
         on_broken: &OnBroken,
     ) -> io::Result<(Self, Vec<Tick>)> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(TickerShared {
             executors: (0..executors).map(|_| Arc::default()).collect(),
             parked: AtomicBool::new(false),
             stopped: Lock::new(false),
@@ -166,7 +166,7 @@ impl Tick {
     }
 }
 
-impl Shared {
+impl TickerShared {
     fn run(&self, slice: Duration) {
         let mut stopped = self.stopped.lock();
         let mut idle_for = Duration::ZERO;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use mesophyll::base::error::DbError;
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
 use mesophyll::pool::WorkerDb;
-use mesophyll::protocol::{DbFigures, MesophyllDbClient, db_routes};
+use mesophyll::protocol::{DbRequestFigures, MesophyllDbClient, db_routes};
 use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, Caller, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
@@ -150,7 +150,13 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
     }
     impl Handler for Routes {
         fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-            db_routes::handle(&self.state, &DbFigures::default(), (0, self.workers), head, body)
+            db_routes::handle(
+                &self.state,
+                &DbRequestFigures::default(),
+                (0, self.workers),
+                head,
+                body,
+            )
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -9,7 +9,7 @@ use crate::base::limits::{
 use crate::runtime::luau::convert::values::Time;
 use crate::runtime::luau::convert::{ConvertError, ToLuau, value_from_luau};
 use crate::runtime::luau::io::texts_bytes;
-use crate::runtime::luau::locks::{Mode, RecordKey};
+use crate::runtime::luau::locks::{LockMode, RecordKey};
 use crate::wire::data::{DbOp, KeyValueOp, KvRecord, Scopes, TenantId, Timestamp};
 
 /// Scopes that scripts read only: the tenant's template, and what the worker keeps for it.
@@ -17,22 +17,22 @@ const TEMPLATE_SCOPE: &str = "template";
 const WORKER_SCOPE_PREFIX: char = '#';
 
 pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
-    Ok(read(tenant, address(args)?, Mode::Read, CallReply::Value))
+    Ok(read(tenant, address(args)?, LockMode::Read, CallReply::Value))
 }
 
 pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let record = address(args)?;
-    Ok(read(tenant, record.clone(), Mode::Read, CallReply::Record(record)))
+    Ok(read(tenant, record.clone(), LockMode::Read, CallReply::Record(record)))
 }
 
 /// The first half of an update.
 pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
     let (key, scopes) = address(args)?;
     let record = (key, writable(scopes)?);
-    Ok(read(tenant, record.clone(), Mode::Write, CallReply::UpdateValue(record)))
+    Ok(read(tenant, record.clone(), LockMode::Write, CallReply::UpdateValue(record)))
 }
 
-fn read(tenant: TenantId, record: RecordKey, mode: Mode, reply: CallReply) -> PreparedCall {
+fn read(tenant: TenantId, record: RecordKey, mode: LockMode, reply: CallReply) -> PreparedCall {
     let (key, scopes) = record.clone();
     let op = DbOp::Kv(tenant, KeyValueOp::Get { scopes, key });
     PreparedCall::new(op, reply, 0).locking(record, mode)
@@ -66,7 +66,7 @@ fn set_record(
     let value = value_from_luau(lua, value, KV_VALUE_MAX_BYTES)?;
     let ((key, scopes), bytes) = (record.clone(), value.as_bytes().len());
     let op = DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value });
-    Ok(PreparedCall::new(op, CallReply::Whole, bytes).locking(record, Mode::Write))
+    Ok(PreparedCall::new(op, CallReply::Whole, bytes).locking(record, LockMode::Write))
 }
 
 pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
@@ -74,7 +74,7 @@ pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, 
     let scopes = writable(scopes)?;
     let record = (key.clone(), scopes.clone());
     let op = DbOp::Kv(tenant, KeyValueOp::Delete { scopes, key });
-    Ok(PreparedCall::new(op, CallReply::Whole, 0).locking(record, Mode::Write))
+    Ok(PreparedCall::new(op, CallReply::Whole, 0).locking(record, LockMode::Write))
 }
 
 pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {

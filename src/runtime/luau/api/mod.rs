@@ -17,7 +17,7 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Table, Value};
 use super::convert::{ConvertError, ToLuau, is_list, stray_key, why_no_list};
 use super::host::Host;
 use super::io::{Asked, IoOutput, IoWork, texts_bytes};
-use super::locks::{Mode, RecordKey};
+use super::locks::{LockMode, RecordKey};
 use super::ops::CallOp;
 use crate::base::error::DbError;
 use crate::base::limits::CALL_BYTES;
@@ -37,7 +37,7 @@ pub(super) struct PreparedCall {
     /// What its arguments take until it is done.
     pub(super) bytes: usize,
     /// The record to be locked first, and how.
-    pub(super) lock: Option<(RecordKey, Mode)>,
+    pub(super) lock: Option<(RecordKey, LockMode)>,
 }
 
 impl PreparedCall {
@@ -58,7 +58,7 @@ impl PreparedCall {
     }
 
     /// With this record locked; the call and the locks hold its address several times.
-    fn locking(self, record: RecordKey, mode: Mode) -> Self {
+    fn locking(self, record: RecordKey, mode: LockMode) -> Self {
         let (key, scopes) = &record;
         let address = key.len() + texts_bytes(scopes.as_slice());
         Self { bytes: self.bytes + 4 * address, lock: Some((record, mode)), ..self }
