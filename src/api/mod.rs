@@ -291,7 +291,7 @@ impl Handler for Api {
         let answer = self.answer(head, &id, body);
         log_answer(head, &id, answer.as_ref());
         let response = answer.unwrap_or_else(ApiError::into_response);
-        self.answered.note(response.status);
+        self.answered.count(response.status);
         response
             .with_header("Cache-Control", "no-store")
             .with_header(request_id::HEADER, id.as_str())
@@ -305,7 +305,7 @@ impl Handler for Api {
             ApiError::restricted(peer)
         };
         let response = error.into_response();
-        self.answered.note(response.status);
+        self.answered.count(response.status);
         response
     }
 }

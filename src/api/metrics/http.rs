@@ -17,7 +17,7 @@ pub(in crate::api) struct Statuses {
 }
 
 impl Statuses {
-    pub(in crate::api) fn note(&self, status: u16) {
+    pub(in crate::api) fn count(&self, status: u16) {
         let place = STATUSES.iter().position(|known| *known == status);
         place.map_or(&self.other, |place| &self.known[place]).inc();
     }

@@ -166,8 +166,8 @@ impl ErrorLog {
         Self { shared, writer }
     }
 
-    /// Notes an error of a tenant's template: its text with the frames below it.
-    pub(super) fn note(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
+    /// Records an error of a tenant's template: its text with the frames below it.
+    pub(super) fn record(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
         let error = Noted::new(template, event, text);
         let mut state = self.shared.state.lock();
         if state.closed.is_some() {

@@ -71,18 +71,18 @@ impl Core {
         answer.send(result);
     }
 
-    /// Notes an error of a template for its author.
-    pub(super) fn note_error(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
+    /// Records an error of a template for its author.
+    pub(super) fn record_error(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
         self.gauges.script_failed();
-        self.errors.note(tenant, template, event, text);
+        self.errors.record(tenant, template, event, text);
     }
 
-    /// Notes for a template's author that an event exceeded a budget; that it ends for another
+    /// Records for a template's author that an event exceeded a budget; that it ends for another
     /// reason is no error of theirs.
-    pub(super) fn note_doom(&self, tenant: TenantId, template: &str, event: &str, doom: Doom) {
+    pub(super) fn record_doom(&self, tenant: TenantId, template: &str, event: &str, doom: Doom) {
         if let Some(budget) = doom.budget() {
             self.gauges.exceeded(budget);
-            self.errors.note(tenant, template, event, &doom.to_string());
+            self.errors.record(tenant, template, event, &doom.to_string());
         }
     }
 

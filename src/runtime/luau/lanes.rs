@@ -65,7 +65,7 @@ impl LaneUsage {
         Self { level: Duration::ZERO, at: now, is_backlogged: false, overrun_until: None }
     }
 
-    /// Notes a turn that ended just now.
+    /// Counts a turn that ended just now.
     pub(super) fn add(&mut self, now: Instant, ran: Duration, slice: Duration) {
         self.charge(now, ran);
         self.is_backlogged |= ran >= slice;
@@ -80,7 +80,7 @@ impl LaneUsage {
         self.level = (self.level(now) + ran).min(Duration::from_secs(1) / INTERACTIVE_PART);
     }
 
-    /// Notes that the tenant has nothing left to do.
+    /// Records that the tenant has nothing left to do.
     pub(super) fn rest(&mut self) {
         self.is_backlogged = false;
     }
@@ -180,7 +180,7 @@ impl Lanes {
         Some(LaneTurn { tenant, gives_way: is_batch && !self.owed.is_zero(), is_batch })
     }
 
-    /// Notes that a turn ended just now.
+    /// Counts a turn that ended just now.
     pub(super) fn ended(&mut self, turn: LaneTurn, now: Instant, ran: Duration) {
         if turn.is_batch {
             // What is owed is a few slices at most: what was long ago is forgotten.

@@ -23,7 +23,7 @@ impl Tenant {
     }
 
     /// The templates, or what is known of the tenant's own, may be out of date.
-    pub(super) fn look_for_changes(&mut self, core: &mut Core) {
+    pub(super) fn check_for_changes(&mut self, core: &mut Core) {
         // First the edition: templates that come right after it are looked at once too often, and
         // never too seldom.
         let edition = core.template_cache.edition();

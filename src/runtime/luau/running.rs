@@ -88,7 +88,7 @@ impl Tenant {
     /// it.
     pub(super) fn end_doomed(&mut self, core: &mut Core, event: u64, doom: Doom) {
         if matches!(doom, Doom::Memory(_)) {
-            self.note_doom(core, event, doom);
+            self.record_doom(core, event, doom);
             self.end_life(event);
             self.answer(core, event, Err(DispatchError::Script(doom.to_string())));
             if let Some(vm) = self.events.get(&event).map(|event| event.vm.clone()) {
@@ -121,7 +121,7 @@ impl Tenant {
                     let request_id = event.and_then(|event| self.request_id(event));
                     self.log.write(Level::Warn, request_id, &format!("a task failed: {text}"));
                     if let Some(event) = event {
-                        self.note_error(core, event, &text);
+                        self.record_error(core, event, &text);
                     }
                 }
                 self.finish(core, id, result);
@@ -141,7 +141,7 @@ impl Tenant {
         match result {
             Some(result) => {
                 if let Err(DispatchError::Script(text)) = &result {
-                    self.note_error(core, event, text);
+                    self.record_error(core, event, text);
                 }
                 self.answer(core, event, result);
             }

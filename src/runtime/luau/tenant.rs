@@ -181,7 +181,7 @@ impl Tenant {
         job: Job,
         answer: Answer,
     ) {
-        self.look_for_changes(core);
+        self.check_for_changes(core);
         if self.is_full(core) && !matches!(job, Job::DropTenant) {
             core.gauges.exceeded(Budget::Queue);
             let busy = format!("{} events of this tenant are waiting already", self.waiting.len());
@@ -382,7 +382,7 @@ impl Tenant {
         if self.vm.is_none()
             && let Err(problem) = self.make_vm(core)
         {
-            core.note_error(self.id, &template, &name, &problem);
+            core.record_error(self.id, &template, &name, &problem);
             return core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
         }
         let Some(vm) = self.vm.clone() else { return };
@@ -414,12 +414,12 @@ impl Tenant {
                 self.running.push(handler);
             }
             Err(Start::Script(problem)) => {
-                core.note_error(self.id, &template, &name, &problem);
+                core.record_error(self.id, &template, &name, &problem);
                 core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
             }
             Err(Start::Memory) => {
                 let doom = Doom::Memory(core.limits().memory_bytes);
-                core.note_doom(self.id, &template, &name, doom);
+                core.record_doom(self.id, &template, &name, doom);
                 core.answer(
                     request_id,
                     waiting.answer,
@@ -454,18 +454,18 @@ impl Tenant {
         Ok(self.tasks.add(thread, event, Next::Values(args)))
     }
 
-    /// Notes an error of an event for the template's author, whether or not somebody waits for its
+    /// Records an error of an event for the template's author, whether or not somebody waits for its
     /// answer.
-    pub(super) fn note_error(&self, core: &Core, event: u64, text: &str) {
+    pub(super) fn record_error(&self, core: &Core, event: u64, text: &str) {
         if let Some(event) = self.events.get(&event) {
-            core.note_error(self.id, &event.template, &event.name, text);
+            core.record_error(self.id, &event.template, &event.name, text);
         }
     }
 
-    /// As [`Tenant::note_error`], if the event ends because it exceeded a budget.
-    pub(super) fn note_doom(&self, core: &Core, event: u64, doom: Doom) {
+    /// As [`Tenant::record_error`], if the event ends because it exceeded a budget.
+    pub(super) fn record_doom(&self, core: &Core, event: u64, doom: Doom) {
         if let Some(event) = self.events.get(&event) {
-            core.note_doom(self.id, &event.template, &event.name, doom);
+            core.record_doom(self.id, &event.template, &event.name, doom);
         }
     }
 
@@ -487,7 +487,7 @@ impl Tenant {
         if let Some(answer) = event.answer {
             // Its handler was cancelled by a task of its own.
             let cancelled = "the handler was cancelled by task.cancel".to_owned();
-            core.note_error(self.id, &event.template, &event.name, &cancelled);
+            core.record_error(self.id, &event.template, &event.name, &cancelled);
             core.answer(event.request_id, answer, Err(DispatchError::Script(cancelled)));
         }
         core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
@@ -514,7 +514,7 @@ impl Tenant {
             let text = format!("{}: tasks that the handler left were ended: {doom}", event.name);
             self.log.write(log::Level::Warn, Some(event.request_id), &text);
         }
-        self.note_doom(core, id, doom);
+        self.record_doom(core, id, doom);
         self.end_life(id);
         self.answer(core, id, Err(dispatch_error(doom)));
         self.remove_tasks(core, &self.tasks.of_event(id));

@@ -136,12 +136,12 @@ impl Look {
     /// It cannot be read.
     pub(in crate::runtime::luau) fn at(directory: &Path) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
-        look(&mut hasher, directory, 0)?;
+        hash_folder(&mut hasher, directory, 0)?;
         Ok(Self(hasher.finish()))
     }
 }
 
-fn look(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<()> {
+fn hash_folder(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -151,7 +151,7 @@ fn look(hasher: &mut DefaultHasher, folder: &Path, depth: usize) -> io::Result<(
         if is_folder && !is_hidden && depth < TEMPLATE_FOLDERS_DEEP {
             name.hash(hasher);
             // One that cannot be read is one without templates, and says so when it is loaded.
-            let _ = look(hasher, &entry.path(), depth + 1);
+            let _ = hash_folder(hasher, &entry.path(), depth + 1);
         } else if !is_folder && name.to_str().is_some_and(is_module) {
             name.hash(hasher);
             // Of what a link points to, because that is what is read.
