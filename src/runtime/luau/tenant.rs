@@ -454,8 +454,8 @@ impl Tenant {
         Ok(self.tasks.add(thread, event, Next::Values(args)))
     }
 
-    /// Records an error of an event for the template's author, whether or not somebody waits for its
-    /// answer.
+    /// Records an error of an event for the template's author, whether or not a caller waits for
+    /// its answer.
     pub(super) fn record_error(&self, core: &Core, event: u64, text: &str) {
         if let Some(event) = self.events.get(&event) {
             core.record_error(self.id, &event.template, &event.name, text);
