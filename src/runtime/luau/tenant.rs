@@ -39,8 +39,8 @@ pub(super) struct Tenant {
     pub(super) last_script: u64,
     pub(super) program: Program,
     pub(super) last_load: u64,
-    /// The templates that it runs with, and the edition of the template cache when it last looked for
-    /// others.
+    /// The templates that it runs with, and the edition of the template cache when it last looked
+    /// for others.
     pub(super) templates: Arc<Templates>,
     pub(super) edition: u64,
     /// What new events start in. Those that run in an older one hold it themselves.

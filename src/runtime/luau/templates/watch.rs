@@ -29,8 +29,8 @@ pub(in crate::runtime::luau) struct Watch {
 }
 
 impl Watch {
-    /// Watches a directory whose templates, as they are in the template cache, were read when `seen` was
-    /// true of it.
+    /// Watches a directory whose templates, as they are in the template cache, were read when
+    /// `seen` was true of it.
     ///
     /// # Errors
     /// The operating system refused a thread.
