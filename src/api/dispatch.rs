@@ -62,7 +62,7 @@ pub(super) fn answer(value: &EncodedValue, mut permit: Permit) -> Result<Respons
     Ok(Response::json(200, text).holding(permit))
 }
 
-/// The author of an event: the caller, or a user whom the caller names and may act for.
+/// The author of an event: the caller, or a user that the caller names and may act for.
 pub(super) fn author(call: &Call<'_>, fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
     const WHAT: &str = "a user's id, a decimal number as a string";
     let named: Option<String> = fields.optional("author", WHAT)?;

@@ -126,7 +126,7 @@ impl ApiError {
 
     pub(super) fn restricted(peer: Peer) -> Self {
         log::debug!("refused {peer}: not a trusted source");
-        // Who is not to be answered is not to hold a connection either.
+        // A caller that is not to be answered is not to hold a connection either.
         Self { closes: true, ..Self::new(Code::Restricted, ONLY_TRUSTED) }
     }
 
@@ -195,7 +195,7 @@ impl From<DispatchError> for ApiError {
             DispatchError::Script(_) => Code::ScriptError,
             DispatchError::Busy(_) => Code::Busy,
             DispatchError::Deadline { .. } => Code::Deadline,
-            // To a caller both mean: nobody took it, nothing was run.
+            // To a caller both mean: no worker took it, nothing was run.
             DispatchError::NoWorker(_) | DispatchError::NotSent(_) => Code::NoWorker,
             DispatchError::OutcomeUnknown(_) => Code::OutcomeUnknown,
             DispatchError::Banned => Code::Banned,

@@ -44,7 +44,7 @@ pub(super) fn global_kv(
             return Ok(text::answer(200, &whole)?.holding(permit));
         }
         StaffOp::Create { owner_id, entry } => {
-            // Whoever does not say for whom publishes as the user of the token.
+            // A caller that names no owner publishes as the user of the token.
             let caller = call.caller.map(|caller| caller.user_id.to_string());
             api.db.add_staff_entry(&owner_id.or(caller).unwrap_or_default(), entry)?;
         }

@@ -15,12 +15,12 @@ pub trait Readiness: Send + Sync {
     /// `failed` or `stopped`.
     fn workers(&self) -> Vec<(usize, &'static str)>;
 
-    /// What an operator can do about them; `None` where nobody operates them.
+    /// What an operator can do about them; `None` where they have no operator.
     fn operator(&self) -> Option<&Operator> {
         None
     }
 
-    /// Changes how much is logged from now on, by whatever belongs to this master.
+    /// Changes how much is logged from now on, by everything that belongs to this master.
     fn set_log_level(&self, level: log::LevelFilter) {
         log::set_max_level(level);
     }
@@ -72,7 +72,7 @@ pub(super) fn readyz(
     let workers = api.ready.workers();
     let mut counted = workers.iter().filter(|(_, state)| !matches!(*state, "failed" | "stopped"));
     let reason = match (counted.clone().count(), counted.find(|(_, state)| *state != "ready")) {
-        // With nobody left to take an event, "ready" would send callers into NoWorker.
+        // With no worker left to take an event, "ready" would send callers into NoWorker.
         (0, _) => Some("every worker is failed or stopped".to_owned()),
         (_, Some((id, state))) => Some(format!("worker {id} is {state}")),
         (_, None) => None,

@@ -1,7 +1,7 @@
 //! `/i/log-level`: how much is logged, shown and changed while everything runs.
 //!
 //! The level is a process's own and lives in the `log` crate; [`Readiness`](super::Readiness) knows
-//! who else has to be told.
+//! what else has to be told.
 
 use log::LevelFilter;
 
@@ -31,7 +31,7 @@ pub(super) fn set(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
     let (before, user) = (log::max_level(), call.caller.map_or(0, |caller| caller.user_id));
     let say =
         || log::info!("user {user} changes the log level from {} to {}", name(before), name(level));
-    // Whichever of the two levels lets it through.
+    // At the one of the two levels that lets it through.
     if level < before {
         say();
     }

@@ -68,7 +68,7 @@ pub use self::status::About;
 use self::token::Secret;
 use self::waits::Waits;
 
-/// What is sent after the deadline of a shutdown: time to say that it is over to those who still
+/// What is sent after the deadline of a shutdown: time to say that it is over to those that still
 /// waited.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -87,8 +87,8 @@ pub struct ApiConfig {
     pub bodies_max_bytes: u64,
     /// Bytes of large answers in memory at once.
     pub answers_max_bytes: u64,
-    /// What tenants without a state are subscribed to: told, as who gives such a tenant a state
-    /// takes it away.
+    /// What tenants without a state are subscribed to: told, as a caller that gives such a tenant a
+    /// state takes it away.
     pub default_events: Vec<String>,
 }
 
@@ -107,7 +107,7 @@ impl ApiConfig {
     }
 }
 
-/// Who calls, as their token says.
+/// The caller, as its token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InternalEndpoint {
     /// The Discord id of the user on whose behalf the service acts: the author of the events it

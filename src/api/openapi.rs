@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: a description of the API in OpenAPI 3.1, put together from the table of
 //! routes and, for what a table does not say (summaries, bodies, answers), `openapi.json`.
 //!
-//! Methods, paths, parameters, who may call and which errors there are come from [`ROUTES`] alone,
+//! Methods, paths, parameters, the access and which errors there are come from [`ROUTES`] alone,
 //! so they cannot differ from what is served; a test sees to it that each route has a description
 //! and each description a route.
 

@@ -1,14 +1,14 @@
 //! `GET /`: the status page, one HTML file with everything in it. It shows what `/i/status` says
 //! and acts through the same routes as any other caller.
 //!
-//! The page is the same for everyone and holds nothing of the master's: whoever has no token sees a
-//! field for one. That is also why neither a forged request nor a rebound name needs a check of its
-//! own here. No route goes by anything that a browser sends by itself (there are no cookies), so a
-//! foreign page can make a browser send a request, but not one with a token. And a page whose name
-//! was made to lead to this address (DNS rebinding) can read this file and the other routes without
-//! a token, which tell figures of the whole and nothing of a tenant, but never knows a token. A
-//! check of `Host` would keep out those who come by a name of their own or through a proxy, and
-//! save nothing.
+//! The page is the same for everyone and holds nothing of the master's: a visitor without a token
+//! sees a field for one. That is also why neither a forged request nor a rebound name needs a check
+//! of its own here. No route goes by anything that a browser sends by itself (there are no
+//! cookies), so a foreign page can make a browser send a request, but not one with a token. And a
+//! page whose name was made to lead to this address (DNS rebinding) can read this file and the
+//! other routes without a token, which tell figures of the whole and nothing of a tenant, but never
+//! knows a token. A check of `Host` would keep out those that come by a name of their own or
+//! through a proxy, and save nothing.
 //!
 //! Deliberately no build step and no asset from elsewhere: the pieces in `page/` are put together
 //! as they stand.
@@ -57,9 +57,9 @@ pub(super) fn page(
     Ok(response)
 }
 
-/// Only what this very answer brings runs, it asks nobody but this listener, and no text can become
-/// markup (trusted types). The nonce is of one answer only, so that whatever found its way into the
-/// page could not know it.
+/// Only what this very answer brings runs, it asks only this listener, and no text can become
+/// markup (trusted types). The nonce is of one answer only, so that a text that found its way into
+/// the page could not know it.
 fn policy(nonce: &str) -> String {
     format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \

@@ -75,7 +75,7 @@ impl Api {
     }
 
     /// A place for a request that says everything in its path, in no tenant's share. A body is
-    /// refused, as it would be somebody's mistake; so is nothing else, not even the missing length
+    /// refused, as it would be a mistake; so is nothing else, not even the missing length
     /// of none.
     ///
     /// # Blocks

@@ -1,5 +1,5 @@
-//! The routes as data: what handles them, who may call, and which parameters they have. The
-//! description of the API (`openapi.rs`) is made from this table.
+//! The routes as data: what handles them, what access they need, and which parameters they have.
+//! The description of the API (`openapi.rs`) is made from this table.
 
 use super::error::{ApiError, Code};
 use super::{
@@ -9,12 +9,12 @@ use super::{
 use crate::net::http::router::Route;
 use crate::net::http::{Body, Method, Response};
 
-/// Who may call a route, once the source rule let them pass.
+/// The callers that a route lets in, once the source rule let them pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteAccess {
     /// Anyone.
     Anyone,
-    /// Who shows a valid token.
+    /// Callers that show a valid token.
     Token,
 }
 
@@ -24,7 +24,7 @@ pub(super) type RouteAction = fn(&Api, &Call<'_>, &mut Body<'_>) -> Result<Respo
 /// What a route leads to.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
-    /// Who may call it.
+    /// The callers that it lets in.
     pub access: RouteAccess,
     /// The query parameters that it has.
     pub query: &'static [&'static str],

@@ -1,5 +1,5 @@
-//! Who may speak to the internal API at all: this host, and the networks that the operator named.
-//! Pure.
+//! The sources that may speak to the internal API at all: this host, and the networks that the
+//! operator named. Pure.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! `GET /i/status`: everything that the status page shows, at one moment and in one answer.
 //!
-//! Counts are since the master started and never reset: whoever asks twice has rates and quantiles
-//! of the time between from their differences, over `at_ms`, which the master measures. So no two
-//! pages disturb each other. `?history` adds the last minutes of what the charts show.
+//! Counts are since the master started and never reset: a caller that asks twice has rates and
+//! quantiles of the time between from their differences, over `at_ms`, which the master measures.
+//! So no two pages disturb each other. `?history` adds the last minutes of what the charts show.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::net::http::{Body, Response};
 use crate::pool::{Outcome, Traffic, WorkerReport, WorkerTraffic};
 use crate::wire::data::sharding::worker_for;
 
-/// What a master is, for those who look at it; no path and no address.
+/// What a master is, for those that look at it; no path and no address.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
     /// How it runs its workers, as `--mode` says it.
@@ -171,7 +171,7 @@ pub(super) fn status(
 ) -> Result<Response, ApiError> {
     let has_history = flag(call.head, "history")?;
     let operator = workers::operator(api)?;
-    // Not one of those places that callers of tenants wait in: under a flood somebody wants to
+    // Not one of those places that callers of tenants wait in: under a flood an operator wants to
     // look.
     let place = CountedPermit::take(&api.statuses, STATUS_ANSWERS_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;

@@ -34,7 +34,7 @@ pub(super) fn get_state(
     }
 }
 
-/// Whoever runs the tenant hears of it from the database itself.
+/// The worker of the tenant hears of it from the database itself.
 pub(super) fn put_state(
     api: &Api,
     call: &Call<'_>,

@@ -36,7 +36,7 @@ impl fmt::Display for SecretTooShort {
 impl std::error::Error for SecretTooShort {}
 
 impl Secret {
-    /// A secret that somebody chose.
+    /// A secret that the operator chose.
     ///
     /// # Errors
     /// It is shorter than 32 bytes.
@@ -67,7 +67,7 @@ impl fmt::Debug for Secret {
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
-    /// It is not a token, or somebody else's secret signed it.
+    /// It is not a token, or another secret signed it.
     Invalid,
     /// It is genuine, but its time has passed.
     Expired,
@@ -103,7 +103,7 @@ fn sign(secret: &Secret, mut token: String) -> String {
     token
 }
 
-/// The caller whom a token was made for. The signature is compared in constant time.
+/// The caller that a token was made for. The signature is compared in constant time.
 ///
 /// # Errors
 /// Why it is not accepted.

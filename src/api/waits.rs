@@ -17,12 +17,12 @@ pub(super) struct OpenWait<'w> {
 }
 
 impl Waits {
-    /// Nobody waits.
+    /// No request waits yet.
     pub(super) fn new() -> Self {
         Self(Lock::new(Some(HashMap::new())))
     }
 
-    /// Notes a wait; `None`: the API has ended, and nobody is to begin one.
+    /// Notes a wait; `None`: the API has ended, and none is to begin.
     pub(super) fn begin(&self, request_id: RequestId, slot: &Arc<Slot>) -> Option<OpenWait<'_>> {
         self.0.lock().as_mut()?.insert(request_id, slot.clone());
         Some(OpenWait { waits: self, request_id })

@@ -2,7 +2,7 @@
 //! reached.
 //!
 //! Deliberately not configuration: what an operator may change has an option in `config.rs` whose
-//! default is taken from here. Pure data; owned by nobody, read by every thread.
+//! default is taken from here. Pure data without an owner, read by every thread.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ pub const API_SMALL_BYTES: u64 = 16 * 1024;
 pub const API_RESERVED_CONNECTIONS: usize = 16;
 
 /// Limit: answers of `/metrics` under way at once, of which each may have a megabyte with many
-/// workers; one more is `Busy` (503). Two Prometheus servers and somebody who looks are served.
+/// workers; one more is `Busy` (503). Two Prometheus servers and an operator that looks are served.
 pub const METRICS_SCRAPES_MAX: usize = 4;
 
 /// Limit: answers of `/i/status` under way at once, of which each may have a megabyte with many
@@ -200,7 +200,7 @@ pub const SUSPECTS_MAX: usize = 100_000;
 pub const BUSIEST_SHARDS: usize = 8;
 
 /// Limit: tenants that each part of that table counts in a minute, by events and by time each.
-/// Whoever has more than a 128th of what comes to its part is among them.
+/// A tenant that has more than a 128th of what comes to its part is among them.
 pub const BUSIEST_COUNTERS: usize = 128;
 
 /// How many minutes that table goes back: as far as the charts beside it.
@@ -230,8 +230,8 @@ pub const WORKER_OUTPUT_LINES_PER_SECOND: u32 = 1000;
 /// Limit: lines of one worker's output that are logged at once after a quiet time.
 pub const WORKER_OUTPUT_BURST: u32 = 5000;
 
-/// Limit: lines of all workers that wait to be written to the log, such as while nobody reads our
-/// stderr; others are counted and dropped, so that no worker waits for the log.
+/// Limit: lines of all workers that wait to be written to the log, such as while no process reads
+/// our stderr; others are counted and dropped, so that no worker waits for the log.
 pub const WORKER_OUTPUT_QUEUE_LINES: usize = 8192;
 
 /// Lines of a worker's output that are shown with its death.
@@ -531,8 +531,8 @@ pub const STORE_QUEUE_MAX: usize = 4096;
 pub const STORE_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Limit: operations in one commit of the store: as many as come together while the last commit
-/// syncs; what is more waits for the next one, so that nobody's acknowledgement waits for
-/// everybody's.
+/// syncs; what is more waits for the next one, so that no acknowledgement waits for
+/// all others.
 pub const STORE_BATCH_MAX: usize = 1024;
 
 /// Limit: bytes of the operations in one commit of the store: what a slow disk takes in a fraction

@@ -1,4 +1,4 @@
-//! Figures for whoever watches: counters, latency histograms, and the Prometheus text that shows
+//! Figures for monitoring: counters, latency histograms, and the Prometheus text that shows
 //! them.
 //!
 //! Each layer owns the figures of what it does and hands out copies; nothing is registered
@@ -182,7 +182,7 @@ impl Exposition {
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
-        // A String takes whatever there is memory for.
+        // A String takes all that there is memory for.
         let _ = self.text.write_fmt(line);
         self.text.push('\n');
     }

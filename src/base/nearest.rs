@@ -1,4 +1,4 @@
-//! The name that somebody meant who wrote another one: for messages that say "did you mean".
+//! The name that was meant where another one was written: for messages that say "did you mean".
 //!
 //! Pure, and deliberately ignorant of what the names are names of.
 

@@ -1,6 +1,6 @@
 //! What the system tells of this process: processor time, memory, files, threads, when it started.
 //!
-//! Read from `/proc/self` when somebody asks, never kept. Deliberately ignorant of who shows the
+//! Read from `/proc/self` when it is asked for, never kept. Deliberately ignorant of what shows the
 //! figures and under which names: a master shows its own, a worker sends its own to its master. A
 //! figure that the system does not tell is 0.
 
@@ -52,8 +52,8 @@ impl ProcessFigures {
     }
 }
 
-/// How much of its address space this process has taken, in bytes. Not among its figures, as nobody
-/// is helped by a worker's: here it is for those who know it from other programs.
+/// How much of its address space this process has taken, in bytes. Not among its figures, as no
+/// operator is helped by a worker's: here it is for those that know it from other programs.
 ///
 /// # Blocks
 /// For one read of `/proc`.

@@ -1,10 +1,10 @@
 //! Waiting awake for a moment before sleeping, for what is only microseconds away.
 //!
 //! To wake a thread on a processor that has gone to sleep takes longer than the rest of a dispatch:
-//! 15 to 30 µs each on a virtual machine, four times for one answer. So who has good reason to
-//! expect something soon looks for it again and again for some microseconds, and gives the
-//! processor away after each look to whoever can use it (docs/decisions/0016). Where that turns out
-//! vain, it is tried ever less often.
+//! 15 to 30 µs each on a virtual machine, four times for one answer. So a thread that has good
+//! reason to expect something soon looks for it again and again for some microseconds, and gives
+//! the processor away after each look to any thread that can use it (docs/decisions/0016). Where
+//! that turns out vain, it is tried ever less often.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -55,8 +55,8 @@ impl Spin {
                 break (found, in_time);
             }
         };
-        // What was found late was late because others use the processor: who sleeps is woken sooner
-        // then.
+        // What was found late was late because others use the processor: a thread that sleeps is
+        // woken sooner then.
         self.learn(found && in_time);
         self.is_taken.store(false, Ordering::Release);
         found

@@ -1,7 +1,7 @@
 //! The only place that starts threads: each has a name, an owner and a way to learn at once how it
 //! ended.
 //!
-//! Deliberately no detached threads and no pools. Whoever holds the [`OwnedThread`] joins it;
+//! Deliberately no detached threads and no pools. The holder of the [`OwnedThread`] joins it;
 //! dropping it joins too, so its wake-up (see docs/threads.md) must have been given before.
 
 use std::io;

@@ -1,13 +1,13 @@
 //! Which tenants take most of the workers' attention, by events and by time, over the last minutes:
 //! without a counter for each of what may be millions of tenants.
 //!
-//! For each minute two summaries of bounded size (Space-Saving): whoever has more than its share in
-//! a full one is in it, whatever the others do, and takes the place of who has least. What is shown
-//! of a tenant is what was counted while it was in a summary, so it is a lower bound; exact for who
-//! is always among the busiest.
+//! For each minute two summaries of bounded size (Space-Saving): a tenant that has more than its
+//! share in a full one is in it in every case, and takes the place of the one that has least. What
+//! is shown of a tenant is what was counted while it was in a summary, so it is a lower bound;
+//! exact for a tenant that is always among the busiest.
 //!
-//! Noted on whichever thread has an answer, which never waits here: what comes while the same
-//! shard's lock is held, by another answer for a fraction of a microsecond or by who looks for a
+//! Noted on the thread that has an answer, which never waits here: what comes while the same
+//! shard's lock is held, by another answer for a fraction of a microsecond or by a reader for a
 //! fraction of a millisecond, is not counted. That is one event in thousands at most, and the
 //! figures are for ranking. Owned by the pool's `Traffic`, and by each executor's gauges.
 
@@ -60,7 +60,7 @@ impl Default for Busiest {
 }
 
 impl Busiest {
-    /// Nobody is busy yet.
+    /// No tenant is busy yet.
     pub fn new(now: Instant) -> Self {
         Self { begun: now, shards: (0..BUSIEST_SHARDS).map(|_| Lock::default()).collect() }
     }
@@ -165,8 +165,8 @@ impl Minutes {
     }
 }
 
-/// Space-Saving: so many counters; who has none takes over the one with the lowest rank, and its
-/// rank with it.
+/// Space-Saving: so many counters; a tenant without one takes over the one with the lowest rank,
+/// and its rank with it.
 #[derive(Debug, Default)]
 struct Summary {
     places: HashMap<TenantId, usize>,

@@ -75,7 +75,7 @@ pub enum Cancelled {
 
 /// Where the answer of a job goes, exactly once.
 ///
-/// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so nobody waits for
+/// Invariant: an `Answer` that is dropped unsent answers `OutcomeUnknown`, so no caller waits for
 /// ever.
 #[must_use = "a dropped Answer tells its waiter that the outcome is unknown"]
 pub struct Answer {
@@ -102,7 +102,7 @@ impl Answer {
         Self::to(AnswerTarget::Channel(answer_tx))
     }
 
-    /// Calls back with the answer, on whichever thread has it. The callback must not block.
+    /// Calls back with the answer, on the thread that has it. The callback must not block.
     pub fn callback(callback: impl FnOnce(DispatchResult) + Send + 'static) -> Self {
         Self::callback_with_subscription(move |result, _| callback(result))
     }
@@ -161,7 +161,7 @@ impl Answer {
         self.deliver(result);
     }
 
-    /// Lets go of it unsent: whoever waits is told of this error in another way.
+    /// Lets go of it unsent: the waiter is told of this error in another way.
     pub fn refuse(mut self, error: &DispatchError) {
         self.target = None;
         if let Some(observed) = self.observed.take() {

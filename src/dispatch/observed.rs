@@ -1,8 +1,8 @@
-//! What a job was, for who counts how jobs end: carried beside the answer, so that every answer is
-//! told of once.
+//! What a job was, for the observer that counts how jobs end: carried beside the answer, so that
+//! every answer is told of once.
 //!
-//! Made where jobs enter a pool, in one allocation. Deliberately without a clock: who is told reads
-//! one.
+//! Made where jobs enter a pool, in one allocation. Deliberately without a clock: the observer
+//! reads one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const NAME_BYTES: usize = 63;
 /// Is told how jobs end.
 pub trait Observer: Send + Sync {
     /// A job was answered, or refused. Called once for each, before its waiter learns of it, on
-    /// whichever thread has the answer: it must not block.
+    /// the thread that has the answer: it must not block.
     fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>);
 }
 
@@ -29,7 +29,7 @@ labels! {
     JobKind {
         /// An event whose answer is waited for.
         Event = "event",
-        /// An event whose answer nobody waits for.
+        /// An event whose answer is not waited for.
         EventNowait = "event_nowait",
         /// A script.
         Script = "script",
@@ -50,7 +50,7 @@ impl JobKind {
     }
 }
 
-/// A job whose end somebody is told of.
+/// A job whose end an observer is told of.
 ///
 /// Invariant: [`Observed::ended`] takes it, so it is told of once at most; an
 /// [`Answer`](super::Answer) that carries it sees to it that it is told of.

@@ -1,4 +1,4 @@
-//! A place for one answer: whoever has it puts it in, on whichever thread, and the thread that
+//! A place for one answer: the thread that has it puts it in, and the thread that
 //! asked waits for it there.
 //!
 //! Not a channel, although one of length one would do: a channel begins each wait by giving the
@@ -16,10 +16,10 @@ use crate::base::sync::{Lock, Signal};
 /// Threads that wait for an answer.
 static WAITERS: Spin = Spin::new();
 
-/// Takes one answer, and keeps it until somebody takes it out.
+/// Takes one answer, and keeps it until it is taken out.
 #[derive(Debug, Default)]
 pub struct Slot {
-    /// An answer has been put in, or none is waited for any more: then nobody need lock.
+    /// An answer has been put in, or none is waited for any more: then no lock is needed.
     is_over: AtomicBool,
     state: Lock<SlotState>,
     over: Signal,
@@ -29,7 +29,7 @@ pub struct Slot {
 struct SlotState {
     answer: Option<DispatchResult>,
     is_unsubscribed: bool,
-    /// Somebody sleeps: to wake nobody is a system call all the same.
+    /// A thread sleeps: to wake none is a system call all the same.
     sleeps: bool,
 }
 
@@ -42,7 +42,7 @@ impl Slot {
         self.end(state);
     }
 
-    /// Lets whoever waits wait no longer.
+    /// Lets the waiting thread wait no longer.
     pub fn give_up(&self) {
         self.end(self.state.lock());
     }

@@ -157,7 +157,7 @@ pub fn next_request_id() -> RequestId {
     RequestId(random::mix(seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))))
 }
 
-/// Gives its job up when it is dropped, so that no id waits for an answer that nobody wants.
+/// Gives its job up when it is dropped, so that no id waits for an answer that is not wanted.
 #[derive(Debug)]
 pub struct DispatchHandlerDropGuard<'w, W: WorkerLike + ?Sized> {
     worker: &'w W,
@@ -202,8 +202,8 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
         self.finish()
     }
 
-    /// Takes the answer, or gives the job up if it is not there; never blocks. For who has waited
-    /// already.
+    /// Takes the answer, or gives the job up if it is not there; never blocks. For a caller that
+    /// has waited already.
     ///
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
@@ -222,7 +222,7 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
         }
     }
 
-    /// Where the answer arrives, for who may have to stop waiting for it.
+    /// Where the answer arrives, for a caller that may have to stop waiting for it.
     pub fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }

@@ -2,8 +2,8 @@
 //! `link/` run on.
 //!
 //! The two differ in how they are made and what they are called, and in nothing that is done with
-//! them. Deadlines are the business of whoever reads and writes; a stream is owned by one, who may
-//! lend it to others to shut it down.
+//! them. Deadlines are the business of the code that reads and writes; a stream has one owner,
+//! which may lend it to others to shut it down.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -21,8 +21,8 @@ pub fn unix_path(address: &str) -> Option<&Path> {
     address.strip_prefix("unix:").map(Path::new)
 }
 
-/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each of who
-/// connects.
+/// Whether it is `host:port` or `unix:PATH`. A relative path would be another one for each peer
+/// that connects.
 pub fn names_a_listener(address: &str) -> bool {
     if let Some(path) = unix_path(address) {
         return path.is_absolute();
@@ -94,7 +94,7 @@ impl Stream {
     /// Until the listener's queue has room, `timeout` at most.
     ///
     /// # Errors
-    /// `TimedOut`; or nobody listens there, or it is not ours to use.
+    /// `TimedOut`; or there is no listener, or it is not ours to use.
     pub fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
         let address = SocketAddrUnix::new(path)?;
@@ -121,7 +121,7 @@ impl Stream {
         Ok(Stream::Unix(socket.into()))
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     ///
     /// # Errors
     /// The connection is gone.
@@ -178,8 +178,8 @@ impl Stream {
         either!(self, stream => stream.set_write_timeout(timeout))
     }
 
-    /// Ends the connection for all handles, in one direction or both; frees whoever is blocked on
-    /// it.
+    /// Ends the connection for all handles, in one direction or both; frees every thread that is
+    /// blocked on it.
     ///
     /// # Errors
     /// The connection is gone.
@@ -252,7 +252,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Takes the next connection, which blocks whatever the listener does.
+    /// Takes the next connection, which blocks even if the listener does not.
     ///
     /// # Blocks
     /// Unless it was told not to, until one comes.
@@ -268,7 +268,7 @@ impl Listener {
                 listener.accept().map(|(stream, _)| (Stream::from(stream), Peer::Unix))?
             }
         };
-        // Not everywhere does a socket begin as blocking whatever its listener is.
+        // Not everywhere does a socket begin as blocking if its listener is not.
         stream.set_nonblocking(false)?;
         Ok((stream, peer))
     }
@@ -359,7 +359,7 @@ mod tests {
         );
         theirs.set_nodelay().expect("nothing to do");
         (&ours).write_all(b"hello").expect("sent");
-        // Blocking again, whatever its listener is: it waits for its timeout.
+        // Blocking again, even if its listener is not: it waits for its timeout.
         let mut buffer = [0; 8];
         assert_eq!((&theirs).read(&mut buffer).expect("read"), 5);
         theirs.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");

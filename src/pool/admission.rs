@@ -1,6 +1,6 @@
 //! The edge of a pool: banned and quarantined tenants are refused before anything of theirs is
 //! queued or sent, and so is what has no room in its tenant's queue, so that no worker has to
-//! refuse it later. Whatever is asked for is counted in [`Traffic`], refused or not.
+//! refuse it later. Everything that is asked for is counted in [`Traffic`], refused or not.
 //!
 //! Deliberately in front of the pool and not in it: a worker on another host may be the async
 //! reference's, which knows of no bans. What was sent before a ban is ended by dropping the tenant,

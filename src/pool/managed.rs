@@ -1,4 +1,4 @@
-//! What an operator can see and do of a worker, whichever kind it is.
+//! What an operator can see and do of a worker of either kind.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// See [`RestartError`].
     fn kill_until_restart(&self) -> Result<(), RestartError>;
 
-    /// Logs how many events that nobody waits for are lost when the process ends now.
+    /// Logs how many events without a waiter are lost when the process ends now.
     fn log_abandoned(&self);
 
     /// How long a restart may take before it counts as failed.

@@ -4,7 +4,7 @@
 //! a link, with one supervision loop that carries out what the pure state machine in
 //! `process/supervisor` decides. [`WorkerPool`]: N of either; [`AdmittingPool`]: in front of it,
 //! for what the database and the quarantine have to say, and where [`Traffic`] is counted;
-//! [`Operator`]: beside it, for who looks after the workers.
+//! [`Operator`]: beside it, for looking after the workers.
 
 mod admission;
 mod board;

@@ -31,7 +31,7 @@ impl fmt::Debug for Operator {
 }
 
 impl Operator {
-    /// Over these workers, in order of their ids; `is_external`: somebody else starts them.
+    /// Over these workers, in order of their ids; `is_external`: they are started from outside.
     pub fn new(
         workers: Vec<Arc<dyn Managed>>,
         is_external: bool,
@@ -95,12 +95,12 @@ impl Operator {
             .all(|at| at.elapsed() <= within)
     }
 
-    /// Who may not run.
+    /// The tenants that may not run.
     pub fn quarantine(&self) -> &Arc<Quarantine> {
         &self.quarantine
     }
 
-    /// Logs how many events that nobody waits for are lost when the process ends now.
+    /// Logs how many events without a waiter are lost when the process ends now.
     pub fn log_abandoned(&self) {
         self.workers.iter().for_each(|worker| worker.log_abandoned());
     }

@@ -2,7 +2,7 @@
 //! away, or nowhere.
 //!
 //! Called from any thread; nothing here blocks. The supervision loop changes the route and expires
-//! what waits too long. An event that nobody waits for goes the same way as any other, so that it
+//! what waits too long. An event without a waiter goes the same way as any other, so that it
 //! counts as in flight until it is answered.
 
 use std::collections::VecDeque;
@@ -222,7 +222,7 @@ impl<T: DispatchTarget> RouterState<T> {
         let now = Instant::now();
         for waiting in std::mem::take(&mut self.waiting) {
             if waiting.deadline <= now {
-                // Nobody has tidied up since.
+                // There was no tidying up since.
                 refused.push(Refused { request: waiting, error: no_worker_in_time() });
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Which tenants have a VM: asked of the workers on which they live, all at once, for so long as
 //! the asker has time.
 //!
-//! Nothing is kept: a VM comes and goes with every event, and its worker is the one who knows.
+//! Nothing is kept: a VM comes and goes with every event, and its worker is the one that knows.
 //! Blocks its caller, never a worker.
 
 use std::sync::Arc;

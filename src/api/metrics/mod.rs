@@ -3,8 +3,8 @@
 //!
 //! Each layer's families stand in a file of their own, and every family is begun on every scrape,
 //! also where there is nothing to show in it (a test compares them with docs/operations.md). A
-//! scrape copies counters that are kept anyway and asks nobody who might be slow. Like `/livez` it
-//! takes no place of those that wait for tenants, so it answers under a flood.
+//! scrape copies counters that are kept anyway and asks nothing that might be slow. Like `/livez`
+//! it takes no place of those that wait for tenants, so it answers under a flood.
 
 mod http;
 mod process;

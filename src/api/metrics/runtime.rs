@@ -132,7 +132,7 @@ fn show_calls(exposition: &mut Exposition, workers: &Of<'_, RuntimeFigures>) {
         "mesophyll_template_db_call_duration_seconds",
         "How long a call to the database took, as the template sees it.",
     );
-    // A call that nobody makes is not worth its two dozen lines.
+    // A call that is not made is not worth its two dozen lines.
     for (id, call, figures) in calls().filter(|(_, _, figures)| figures.took.count() > 0) {
         took.buckets(&[("worker", &id), ("operation", call)], &figures.took);
     }

@@ -33,7 +33,7 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     for (id, worker) in &workers {
         for kind in JobKind::ALL {
             let buckets = worker.ended().took(kind);
-            // A kind that nobody uses is not worth its two dozen lines.
+            // A kind that is not used is not worth its two dozen lines.
             if kind == JobKind::Event || buckets.count() > 0 {
                 took.buckets(&[("worker", id), ("kind", kind.as_str())], &buckets);
             }

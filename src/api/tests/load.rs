@@ -1,5 +1,5 @@
-//! Many callers at once, slow ones, large ones, and the end of the API: who is served, who is told
-//! to come again.
+//! Many callers at once, slow ones, large ones, and the end of the API: which are served, which are
+//! told to come again.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The status page as a file: who gets it, with which headers; and what it asks for.
+//! The status page as a file: which callers get it, with which headers; and what it asks for.
 
 use super::*;
 
@@ -68,6 +68,6 @@ fn the_page_takes_no_parameter_and_no_other_method() {
 fn what_the_page_asks_for_needs_a_token() {
     let fixture = serve(config());
     expect_error(&fixture.ask("GET", "/i/status", "", b""), 401, "NoAuthToken", false);
-    // Where nobody operates workers there is nothing to show.
+    // Where workers have no operator there is nothing to show.
     expect_error(&fixture.ask("GET", "/i/status", &authorization(), b""), 404, "NotFound", false);
 }

@@ -187,13 +187,13 @@ fn a_backup_is_streamed_and_the_next_one_may_follow() {
         while frames.next().expect("a whole backup").is_some() {}
         assert_eq!(frames.seen(), Totals { states: 1, records: 100, entries: 0, purchases: 0 });
     }
-    // Who has begun one and does not read it holds up the next one only.
+    // A caller that has begun one and does not read it holds up the next one only.
     let large = json!({"op": "set", "key": "large", "scopes": ["s"], "value": "x".repeat(250_000)})
         .to_string();
     for tenant in 0..80 {
         assert_eq!(fixture.post(&format!("/i/kv/guild/{tenant}"), &large).0, 204);
     }
-    // Not before: who is silent for so long is closed.
+    // Not before: a caller that is silent for so long is closed.
     let mut stalled = fixture.connect();
     stalled.send(head("GET", "/i/store-backup", &authorization(), 0).as_bytes());
     assert!(stalled.head().starts_with("HTTP/1.1 200"));

@@ -85,8 +85,8 @@ impl<'a> Body<'a> {
         Self { source: BodyOrigin::Bytes(bytes) }
     }
 
-    /// How many bytes are to come, before anything is read; 0 of a body in chunks, as nobody knows
-    /// it.
+    /// How many bytes are to come, before anything is read; 0 of a body in chunks, as its head does
+    /// not tell it.
     ///
     /// # Errors
     /// The method has a body and no length was given.

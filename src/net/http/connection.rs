@@ -28,7 +28,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// How long a displaced connection may take to say so: the one that it makes room for waits.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The answer to who finds no place, or loses it before the request was begun.
+/// The answer to a peer that finds no place, or loses it before the request was begun.
 pub(super) const TOO_MANY: Refusal = Refusal::new(503, "too many connections");
 
 const STOPPING: Refusal = Refusal::new(503, "the server is stopping");
@@ -176,10 +176,10 @@ impl Connection {
         };
         let closes = framing.closes
             || response.closes()
-            // Bytes of a body that nobody measured would be read as the next request.
+            // Bytes of a body that was not measured would be read as the next request.
             || !has_length
             || is_broken
-            // Whether the peer sends a body that it was not invited to send, nobody knows.
+            // Whether the peer sends a body that it was not invited to send is not known.
             || (unread > 0 && awaits_invitation)
             || unread > self.shared.limits.drain_bytes
             || self.shared.registry.is_stopping();
@@ -195,7 +195,7 @@ impl Connection {
             if !is_unhurried {
                 return deadline;
             }
-            // Its time begins anew, also for who looks for a connection that is stuck.
+            // Its time begins anew, also for the search for a connection that is stuck.
             slot.enter(Doing::Writing, registry.now_us());
             Instant::now() + timeout
         };
@@ -223,7 +223,7 @@ impl Connection {
         self.shared.handler.refuse(&refusal, self.peer)
     }
 
-    /// Answers what is not a request, and closes: nobody can say where the next one would start.
+    /// Answers what is not a request, and closes: it is not known where the next one would start.
     fn refuse(mut self, refusal: Refusal) {
         if self.slot.is_displaced() {
             return self.say_full();

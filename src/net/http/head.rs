@@ -147,7 +147,7 @@ impl RequestHead {
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Who asks.
+    /// The peer that asks.
     pub fn peer(&self) -> Peer {
         self.peer
     }
@@ -216,7 +216,7 @@ impl EndFinder {
 /// Takes a whole head apart, its final empty line included, and applies every rule on framing.
 ///
 /// # Errors
-/// What to answer instead; the connection closes after it, since nobody can say where the next
+/// What to answer instead; the connection closes after it, since it is not known where the next
 /// request starts.
 pub(super) fn parse(
     raw: Vec<u8>,

@@ -8,9 +8,9 @@
 //!
 //! Request smuggling needs two parties that disagree on where a request ends. Here a request's
 //! length is a single `Content-Length` of digits or nothing, or, where a server takes them, chunks
-//! (`chunks`); whatever leaves room for a second reading (a length beside chunks or given twice,
-//! another Transfer-Encoding, a bare line feed, a folded header) is refused, and after any refusal
-//! the connection is closed.
+//! (`chunks`); everything that leaves room for a second reading (a length beside chunks or given
+//! twice, another Transfer-Encoding, a bare line feed, a folded header) is refused, and after any
+//! refusal the connection is closed.
 
 mod body;
 mod chunks;

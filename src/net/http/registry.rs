@@ -1,5 +1,5 @@
-//! Who is connected: the table of one server's connections, its bound, and making room when it is
-//! full.
+//! The connected peers: the table of one server's connections, its bound, and making room when it
+//! is full.
 //!
 //! Invariant: an entry lives exactly as long as its connection's thread does its work; the thread
 //! removes it as its last act and leaves its own handle behind to be joined. Used by the acceptor,

@@ -219,7 +219,7 @@ fn head_text(response: &Response, framing: ResponseFraming) -> String {
         let _ = write!(head, "Content-Type: {}\r\n", response.content_type);
     }
     for (name, value) in &response.headers {
-        // A value with a line break in it would be a header, or an answer, of somebody else's
+        // A value with a line break in it would be a header, or an answer, of its author's
         // making.
         let value: String = value.chars().filter(|char| !char.is_control()).collect();
         let _ = write!(head, "{name}: {value}\r\n");

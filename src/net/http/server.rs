@@ -244,7 +244,7 @@ impl HttpServer {
     ///
     /// # Blocks
     /// Until `deadline`, and beyond it for as long as a handler that is still running takes:
-    /// whoever made it wait must end its wait.
+    /// the code that made it wait must end its wait.
     pub fn shutdown(&self, deadline: Instant) {
         let mut is_empty = self.drain(deadline);
         while !is_empty {

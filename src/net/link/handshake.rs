@@ -102,7 +102,7 @@ impl Upgrade {
 /// Why no link could be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectError {
-    /// Nobody answered there in time. Try again later.
+    /// No answer came from there in time. Try again later.
     Unreachable(String),
     /// The peer answered with this HTTP status instead of a WebSocket, and this line of text.
     Refused(u16, String),
@@ -187,7 +187,7 @@ pub fn connect_over(
 /// `timeout` at most.
 ///
 /// # Errors
-/// Nobody accepted.
+/// No address accepted.
 pub fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, ConnectError> {
     let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

@@ -20,7 +20,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// How an answer begins behind which frames follow at once.
 const SWITCHING: &[u8] = b"HTTP/1.1 101";
 
-/// A buffer between the socket and who reads frames.
+/// A buffer between the socket and the reader of frames.
 #[derive(Debug)]
 pub(super) struct Input {
     buffer: Vec<u8>,
@@ -92,7 +92,7 @@ impl Input {
         Some(payload)
     }
 
-    /// Whether more must come in before anybody can make something of it.
+    /// Whether more must come in before something can be made of it.
     pub(super) fn needs_more(&self) -> bool {
         match &self.frames {
             Some(frames) if frames.rest > 0 => self.unread.is_empty(),

@@ -4,8 +4,8 @@
 //! A link moves whole binary messages and knows nothing of what they mean. Its reader thread reads,
 //! decodes frames and calls the [`LinkHandler`]; its writer thread coalesces what is queued into
 //! one write and runs the link's clock (the [`Pulse`]). A message that is alone on its way is
-//! written by who sends it, if nobody else writes ([`LinkSender::send_alone`]). Who made the link
-//! joins both threads with [`Link::join`].
+//! written by its sender, if no other thread writes ([`LinkSender::send_alone`]). The maker of the
+//! link joins both threads with [`Link::join`].
 //!
 //! One tungstenite object for both directions would let a blocked read hold up every write, so it
 //! only reads: what it wants to say (pong, close reply) goes through the queue like everything
@@ -162,7 +162,7 @@ impl Link {
         &self.sender
     }
 
-    /// Waits until the link has ended, whoever ends it, and joins its threads.
+    /// Waits until the link has ended in any way, and joins its threads.
     ///
     /// # Blocks
     /// Until the peer, [`LinkSender::close`] or [`LinkSender::abort`] ends the link.
@@ -263,7 +263,7 @@ impl LinkSender {
             Ok(WriteProgress::Stuck) => turn.leave_rest_to_writer(),
             Err(error) => {
                 // At most a part of it left, which is no message to the peer. Before the turn ends,
-                // so that nobody sends the rest.
+                // so that no thread sends the rest.
                 self.abort(CloseCause::Broken(error.to_string()));
                 drop(turn);
                 return Err(SendError::Closed);
@@ -272,7 +272,7 @@ impl LinkSender {
         Ok(())
     }
 
-    /// The writing half, for whoever's turn it is: so nobody waits here.
+    /// The writing half, for the thread that has the turn: so no thread waits here.
     fn socket_writer(&self) -> MutexGuard<'_, SocketWriter> {
         // What panics half way has ended the link.
         self.shared.socket_writer.lock()
@@ -321,7 +321,7 @@ impl LinkSender {
     }
 
     /// How long ago the ping was queued that this is the answer to; `None` for any other pong, such
-    /// as one nobody asked for.
+    /// as one that was not asked for.
     fn on_pong(&self, payload: &[u8]) -> Option<Duration> {
         let at_us = u64::from_be_bytes(payload.try_into().ok()?);
         if at_us == 0 {
@@ -382,7 +382,7 @@ impl LinkSender {
         self.shared.queue.len()
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub fn peer(&self) -> Peer {
         self.shared.peer
     }

@@ -1,7 +1,7 @@
 //! The requests of a link that wait for an answer: pure, no I/O, no clock.
 //!
-//! Invariant: `register` and `close` take the same lock, so nobody slips in after the sweep; the
-//! first cause sticks.
+//! Invariant: `register` and `close` take the same lock, so no request slips in after the sweep;
+//! the first cause sticks.
 
 use std::collections::hash_map::Entry;
 
@@ -77,7 +77,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Removes a request: its answer came, or nobody wants it any more. `None`: unknown, so the
+    /// Removes a request: its answer came, or it is not wanted any more. `None`: unknown, so the
     /// answer is too late.
     pub fn take(&self, id: u64) -> Option<T> {
         self.state.lock().waiting.remove(&id)

@@ -1,11 +1,11 @@
-//! What waits to leave on a link: bounded in messages and bytes, never blocking those who add,
+//! What waits to leave on a link: bounded in messages and bytes, never blocking those that add,
 //! woken once a batch.
 //!
 //! A tenant's messages have room as [`Shares`] has it. A part of the room is for small messages
 //! only, and another part for those that are no tenant's, such as the error that takes the place of
 //! a result without room: it always fits.
 //!
-//! A worker's large answers leave one at a time, behind whatever small ones have come meanwhile: an
+//! A worker's large answers leave one at a time, behind all small ones that have come meanwhile: an
 //! answer belongs to its request and to no place in a row, and a small one is not to wait for other
 //! tenants' megabytes. Everything else leaves in the order in which it came, as a master's requests
 //! have to.
@@ -140,7 +140,7 @@ struct Large {
     tenant: TenantId,
 }
 
-/// Who writes now.
+/// Whose turn it is to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WriteTurn {
     Nobody,
@@ -208,7 +208,7 @@ impl OutQueue {
         Self { state: Lock::new(state), changed: Signal::new(), max_messages, max_bytes, is_worker }
     }
 
-    /// Queues a message, this tenant's or nobody's, or a ping.
+    /// Queues a message, of this tenant or of none, or a ping.
     pub(super) fn push(
         &self,
         kind: FrameKind,
@@ -273,7 +273,7 @@ impl OutQueue {
             Some(tenant) => state.bytes.has_room(tenant, bytes, self.max_bytes + reserve),
             None => state.bytes.total().bytes + bytes <= self.max_bytes + 2 * reserve,
         };
-        // A message of the largest size must fit an empty queue, whatever the bounds.
+        // A message of the largest size must fit an empty queue, with any bounds.
         if has_room || state.waiting == 0 { Ok(()) } else { Err(SendError::Full) }
     }
 
@@ -313,7 +313,7 @@ impl OutQueue {
         self.end(QueueEnd::Closing(code));
     }
 
-    /// Ends the queue at once, whatever it was doing.
+    /// Ends the queue at once, in every state.
     pub(super) fn abort(&self) {
         self.end(QueueEnd::Aborted);
     }
@@ -439,8 +439,8 @@ impl QueueState {
         &mut self.batch.frames[last]
     }
 
-    /// Everything for the writer, who also flushes; of large answers no more than so many bytes, or
-    /// one.
+    /// Everything for the writer, which also flushes; of large answers no more than so many bytes,
+    /// or one.
     fn drain(&mut self, batch: &mut Batch, large_bytes: usize) {
         (self.is_unflushed, self.is_joinable) = (false, false);
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);

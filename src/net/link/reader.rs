@@ -25,7 +25,7 @@ pub(super) struct ReadHalf {
     link: Option<LinkSender>,
     stats: Arc<LinkStats>,
     input: Input,
-    /// What a read came upon that is to be told to whoever reads next.
+    /// What a read came upon that the next read is to report.
     failed: Option<io::Error>,
     /// What tungstenite has written since its last flush.
     frames: Vec<u8>,
@@ -148,7 +148,7 @@ fn run(link: &LinkSender, mut websocket: WebSocket<ReadHalf>, mut handler: Box<d
     let ended = match catch_unwind(reading) {
         Ok(ended) => ended,
         Err(panic) => {
-            // A bug ends this link only, and whoever waits for an answer over it is told as at any
+            // A bug ends this link only, and every waiter for an answer over it is told as at any
             // other end.
             let cause = link.abort(CloseCause::Broken("a bug in the link's handler".to_owned()));
             handler.on_closed(&cause);

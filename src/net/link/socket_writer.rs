@@ -1,8 +1,8 @@
 //! Where a link's bytes leave: frames go into the socket, as many in one write as there are.
 //!
 //! The writer thread uses it for what is queued, and a caller for a lone message; the queue says
-//! whose turn it is, so nobody waits for the lock around it. What the socket does not take is kept,
-//! and leaves first with the next flush.
+//! whose turn it is, so no thread waits for the lock around it. What the socket does not take is
+//! kept, and leaves first with the next flush.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

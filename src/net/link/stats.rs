@@ -1,6 +1,6 @@
 //! What links have moved, and how soon their peer answers a ping. Written by the links' two
-//! threads, read by anybody; it may outlive a link, so that those that one peer has one after the
-//! other count in the same place.
+//! threads, read by any thread; it may outlive a link, so that those that one peer has one after
+//! the other count in the same place.
 
 use crate::base::metrics::{Counter, Histogram};
 

@@ -179,7 +179,7 @@ fn a_message_larger_than_the_limit_is_refused_before_it_is_sent() {
 #[test]
 fn of_a_names_addresses_one_that_answers_is_enough() {
     let (listener, address) = listener();
-    // An address where nobody listens, because its listener has gone.
+    // An address without a listener, because its listener has gone.
     let nobody = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("an address");
@@ -519,7 +519,7 @@ fn traffic_is_counted_and_awaited_pongs_are_timed() {
     let (link, seen_rx, mut peer) = link_and_peer_with(&LinkLimits::default(), (service, seen_rx));
     link.sender().send(vec![1; 1000]).expect("room");
     assert!(peer.read().expect("a message").is_binary());
-    // Nobody asked for these.
+    // The link did not ask for these.
     for payload in [vec![], vec![0; 8], 7_u64.to_be_bytes().to_vec()] {
         peer.send(Message::Pong(payload.into())).expect("a pong");
     }

@@ -45,7 +45,7 @@ pub(super) fn spawn(
             writer.run();
         },
         move |_| {
-            // Whatever ended the writer: nothing can leave any more, so the reader must not wait
+            // However the writer ended, nothing can leave any more, so the reader must not wait
             // either.
             link.abort(CloseCause::Broken("the writer ended".to_owned()));
         },

@@ -2,8 +2,8 @@
 //! of it.
 //!
 //! What was lost, so that it did not run or may not have, is collected for a moment and logged in
-//! one line a tenant: when a worker dies, thousands may be lost at once. Whatever ran and failed is
-//! its author's concern, and is counted here.
+//! one line a tenant: when a worker dies, thousands may be lost at once. An event that ran and
+//! failed is its author's concern, and is counted here.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

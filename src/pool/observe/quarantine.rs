@@ -1,14 +1,14 @@
 //! Which tenant brings its worker down, and tenants that are not to do so again.
 //!
-//! Nobody can tell from outside which of the events in flight killed a process. So each death
+//! It cannot be told from outside which of the events in flight killed a process. So each death
 //! counts against every tenant that was in flight, and after some deaths within a window those with
 //! the highest count are looked at: one that stands out is quarantined; if several are level, one
 //! more death decides between them or takes them all, unless they are many: then it is the worker
 //! that is broken. A worker that hangs says itself which tenant's event it hangs in.
 //! (docs/decisions/0009.)
 //!
-//! In memory: a new master starts without quarantines. Called by supervision loops and whoever
-//! dispatches; nothing blocks.
+//! In memory: a new master starts without quarantines. Called by supervision loops and every thread
+//! that dispatches; nothing blocks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ struct Blame {
 }
 
 impl Blame {
-    /// A worker died, or hung, with events of these tenants in flight. Returns who is to be
+    /// A worker died, or hung, with events of these tenants in flight. Returns those that are to be
     /// quarantined.
     fn died(&mut self, tenants: &BTreeSet<TenantId>, now: Instant) -> Vec<TenantId> {
         self.forget(now, tenants.len());
@@ -87,7 +87,7 @@ pub struct Quarantined {
 #[derive(Debug)]
 pub struct Quarantine {
     state: Lock<QuarantineState>,
-    /// So that dispatches need no lock while nobody is quarantined.
+    /// So that dispatches need no lock while no tenant is quarantined.
     count: AtomicUsize,
 }
 
@@ -104,7 +104,7 @@ impl Default for Quarantine {
 }
 
 impl Quarantine {
-    /// Nobody is quarantined yet; `after` so many deaths somebody is.
+    /// No tenant is quarantined yet; `after` so many deaths one is.
     pub fn new(after: usize) -> Self {
         let blame = Blame { after, window: limits::QUARANTINE_WINDOW, deaths: HashMap::new() };
         let state = QuarantineState { blame, quarantined: BTreeMap::new() };
@@ -117,8 +117,8 @@ impl Quarantine {
             && self.state.lock().quarantined.contains_key(&tenant)
     }
 
-    /// Notes that a worker died, or hung, with these tenants' events in flight; returns who is
-    /// quarantined for it now.
+    /// Notes that a worker died, or hung, with these tenants' events in flight; returns those that
+    /// are quarantined for it now.
     pub fn died(
         &self,
         worker_id: usize,
@@ -152,12 +152,12 @@ impl Quarantine {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Whether nobody is.
+    /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Who is quarantined, in order of their ids.
+    /// The quarantined tenants, in order of their ids.
     pub fn list(&self) -> Vec<(TenantId, Quarantined)> {
         self.state
             .lock()
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(died(&quarantine, [CULPRIT, TenantId::User(3)], 2), [CULPRIT]);
         assert!(quarantine.holds(CULPRIT) && !quarantine.holds(INNOCENT));
         assert_eq!(quarantine.list().len(), 1);
-        // Whoever shared its worker has nothing to fear from one more death.
+        // A tenant that shared its worker has nothing to fear from one more death.
         assert_eq!(died(&quarantine, [TenantId::User(3)], 3), []);
         assert!(quarantine.lift(CULPRIT) && !quarantine.lift(CULPRIT));
         assert!(!quarantine.holds(CULPRIT));

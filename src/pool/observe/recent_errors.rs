@@ -1,11 +1,11 @@
-//! The last errors of dispatches, for whoever looks after a master: the same ones folded into one
+//! The last errors of dispatches, for the operator of a master: the same ones folded into one
 //! with a count, and of a bounded number and size.
 //!
 //! When there is no room, an entry of the largest crowd goes first: the tenant with most entries,
 //! or the text that stands in most of them. So neither a noisy tenant nor an outage that hits
 //! everybody pushes all others out.
 //!
-//! Noted on whichever thread has the error, which never waits here: one that comes while the lock
+//! Noted on the thread that has the error, which never waits here: one that comes while the lock
 //! is held is not noted. Owned by the pool's `Traffic`. A tenant's author has another record, in
 //! the tenant's own data.
 
@@ -54,8 +54,8 @@ struct Kept {
 }
 
 impl RecentErrors {
-    /// Notes an error; `kind` is its name in metrics. The event's name is kept as it is: who
-    /// observes a job has cut it.
+    /// Notes an error; `kind` is its name in metrics. The event's name is kept as it is: the
+    /// observed job has cut it.
     pub fn record(
         &self,
         tenant: TenantId,

@@ -2,10 +2,10 @@
 //! long it took.
 //!
 //! Every job passes here twice: where it enters ([`AdmittingPool`](crate::pool::AdmittingPool)) it
-//! gets an [`Observed`], and where it ends, in whichever layer, that calls [`Traffic::ended`], with
-//! tenant, name, error and duration in hand. Owned by the master; written from whichever thread has
-//! an answer. The locks there (a worker's unanswered jobs, the busiest tenants, the last errors)
-//! are held for a few steps in memory, never across something that blocks.
+//! gets an [`Observed`], and where it ends, in any layer, that calls [`Traffic::ended`], with
+//! tenant, name, error and duration in hand. Owned by the master; written from every thread that
+//! has an answer. The locks there (a worker's unanswered jobs, the busiest tenants, the last
+//! errors) are held for a few steps in memory, never across something that blocks.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::dispatch::busiest::Busiest;
 labels! {
     /// How a job ended, as a label: one for each [`DispatchError`], and one for success.
     Outcome {
-        /// It was answered; an event that nobody is subscribed to is, too.
+        /// It was answered; an event that the tenant is not subscribed to is, too.
         Ok = "ok",
         /// The template failed.
         Script = "script",

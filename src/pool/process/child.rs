@@ -196,7 +196,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.is_reaped {
-            // Nobody supervises it any more. After KILL the wait is short.
+            // It is not supervised any more. After KILL the wait is short.
             let _ = self.process.kill();
             let _ = self.process.wait();
         }

@@ -1,4 +1,4 @@
-//! A worker in a process of its own (or somebody else's), as the rest of the master sees it.
+//! A worker in a process of its own (or an external one), as the rest of the master sees it.
 //!
 //! Its supervision loop (`super-I`, in `supervision`) keeps the process running. Dispatches do not
 //! pass through the loop: they take the [`Router`] straight to the link. Calls come from any
@@ -45,13 +45,13 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ProcessConfig {
     /// The worker's number.
     pub worker_id: usize,
-    /// How to start it; `None`: somebody else does.
+    /// How to start it; `None`: it is started from outside.
     pub child: Option<ChildSpec>,
     /// When to restart it and when to give up.
     pub policy: Policy,
     /// When to start it anew though it is well.
     pub recycle: Recycle,
-    /// Where its deaths are noted, and who may not run on it.
+    /// Where its deaths are noted, and which tenants may not run on it.
     pub quarantine: Arc<Quarantine>,
 }
 
@@ -92,9 +92,9 @@ pub struct WorkerReport {
 /// Why a worker is not restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestartError {
-    /// Somebody else starts it.
+    /// It is started from outside.
     External,
-    /// The master stops, or nobody supervises the worker any more.
+    /// The master stops, or the worker is not supervised any more.
     Ending,
     /// It was not ready again: it failed, an operator stopped it, or it took too long. The text
     /// says which.
@@ -210,8 +210,8 @@ impl WorkerProcessHandle {
         let (taken_tx, taken_rx) = bounded(0);
         let note = Note::Wish(event, taken_tx);
         self.shared.notes_tx.send_timeout(note, NOTE_TIMEOUT).map_err(|_| RestartError::Ending)?;
-        // So that whoever looks at the worker afterwards sees what became of the wish and not what
-        // was before it.
+        // So that a caller that looks at the worker afterwards sees what became of the wish and not
+        // what was before it.
         let _ = taken_rx.recv_timeout(NOTE_TIMEOUT);
         Ok(())
     }
@@ -326,7 +326,7 @@ impl Drop for WorkerProcessHandle {
 }
 
 impl ProcessShared {
-    /// Tells whoever watches the workers that this one's state has changed.
+    /// Tells the watcher of the workers that this one's state has changed.
     pub(super) fn notify_change(&self) {
         (self.on_change)();
     }
@@ -360,7 +360,7 @@ impl ProcessShared {
         ))
     }
 
-    /// Called at the end of the loop, on its thread. After a panic nobody looks after the worker
+    /// Called at the end of the loop, on its thread. After a panic the worker is not looked after
     /// any more; its process was killed and reaped with what the loop owned.
     fn supervision_ended(&self, exit: &ThreadExit) {
         self.board.publish(|status| status.polled_at = None);

@@ -45,7 +45,7 @@ struct OutputLine {
 
 impl OutputLog {
     pub(super) fn start() -> io::Result<Self> {
-        // Whoever sends keeps to the bound: a channel that has one makes all its places at once.
+        // The senders keep to the bound: a channel that has one makes all its places at once.
         let (lines_tx, lines_rx) = unbounded();
         let thread = thread::spawn("wk-log", move || write(&lines_rx))?;
         let room = limits::WORKER_OUTPUT_QUEUE_LINES;

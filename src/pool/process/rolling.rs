@@ -36,7 +36,7 @@ pub struct RollReport {
 pub enum RollError {
     /// One is under way.
     UnderWay,
-    /// The workers are somebody else's, or the master stops; the text says which.
+    /// The workers are started from outside, or the master stops; the text says which.
     Refused(String),
     /// The operating system refused a thread.
     Io(io::Error),

@@ -2,10 +2,10 @@
 //! master.
 //!
 //! On Linux a child that asked for it gets a signal when the *thread* that started it ends
-//! (`PR_SET_PDEATHSIG`). A worker asks for KILL, so whatever becomes of the loop that supervises
-//! it, it must not be the loop that starts it. Owned by every [`ChildSpec`](crate::pool::ChildSpec)
-//! together; the last one joins the thread. Its wake-up: the channel's end; whoever asked for a
-//! process takes it, or goes, within [`SPAWN_TIMEOUT`].
+//! (`PR_SET_PDEATHSIG`). A worker asks for KILL, and as the loop that supervises it may end before
+//! it, that loop must not be the one that starts it. Owned by every
+//! [`ChildSpec`](crate::pool::ChildSpec) together; the last one joins the thread. Its wake-up: the
+//! channel's end; the caller that asked for a process takes it, or goes, within [`SPAWN_TIMEOUT`].
 
 use std::io;
 use std::process::{Child as Process, Command};
@@ -55,7 +55,7 @@ impl Spawner {
     /// # Errors
     /// The operating system refused, or took too long.
     pub(super) fn spawn(&self, command: Command) -> io::Result<Process> {
-        // Without room: a process is handed over to somebody who waits for it, or it is not.
+        // Without room: a process is handed over to a caller that waits for it, or it is not.
         let (started_tx, started_rx) = bounded(0);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "starting a process takes too long");
         self.requests_tx
@@ -80,7 +80,7 @@ fn serve(requests_rx: &Receiver<SpawnRequest>) {
         let started = command.spawn();
         // It holds the child's ends of its pipes, which must end with the child.
         drop(command);
-        // Nobody waits any more: then nobody would supervise it either.
+        // No caller waits any more: then it would not be supervised either.
         if let Err(error) = started_tx.send(started)
             && let Ok(mut process) = error.into_inner()
         {

@@ -268,8 +268,8 @@ impl Supervision {
         in_flight
     }
 
-    /// Notes a death, or a hang, against these tenants; who is quarantined for it has nothing left
-    /// that waits.
+    /// Notes a death, or a hang, against these tenants; one that is quarantined for it has nothing
+    /// left that waits.
     fn blame(&self, how: &str, tenants: BTreeSet<TenantId>) {
         let culprits = self.shared.quarantine.died(self.shared.id, how, &tenants, Instant::now());
         if !culprits.is_empty() {
@@ -277,7 +277,7 @@ impl Supervision {
         }
     }
 
-    /// Lets go of a child that was reaped. One that nobody wanted to end is told with what it did
+    /// Lets go of a child that was reaped. One that was not meant to end is told with what it did
     /// and said last.
     fn log_end(&mut self, how: &str, in_flight: &[InFlight]) {
         let Some(child) = self.child.take() else { return };

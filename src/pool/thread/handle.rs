@@ -1,10 +1,10 @@
 //! A worker in this process, as the rest of the master sees it: one that can be drained, ended and
 //! started anew.
 //!
-//! Nobody can restart a thread from outside; but a [`WorkerThread`] can be told to end, and another
-//! be made in its place. Meanwhile dispatches wait as they do for a worker process. A thread of its
-//! own (`anew-I`) does that, owned by the handle; it blocks on what is in flight and on the old
-//! worker's end, which have deadlines, and ends early when the handle does.
+//! A thread cannot be restarted from outside; but a [`WorkerThread`] can be told to end, and
+//! another be made in its place. Meanwhile dispatches wait as they do for a worker process. A
+//! thread of its own (`anew-I`) does that, owned by the handle; it blocks on what is in flight and
+//! on the old worker's end, which have deadlines, and ends early when the handle does.
 
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ use crate::pool::vms::Vms;
 /// Limit: for the old worker to end and the new one to be made.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often who waits looks whether the handle ends.
+/// How often a waiter looks whether the handle ends.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Makes the worker: its runtime runs and its tenant states are loaded.
@@ -121,7 +121,7 @@ impl Managed for WorkerThreadHandle {
         self.shared.nowait_failures.log_lost(Instant::now());
         let status = self.shared.board.status().clone();
         let gate = status.worker.clone();
-        // What it says of its process is the master's own, which nobody shall count twice.
+        // What it says of its process is the master's own, which is not to be counted twice.
         let health = |gate: &Gate| Health { process: None, ..gate.0.worker.health() };
         WorkerReport {
             pid: gate.as_ref().map(|_| std::process::id()),
@@ -154,7 +154,7 @@ impl Managed for WorkerThreadHandle {
             return Ok(restarts);
         }
         log::info!(worker = self.shared.id; "worker {} is restarted: {}", self.shared.id, cause.told());
-        // Before anybody waits for the end of it.
+        // Before any caller waits for the end of it.
         let gate = self.shared.begin_restart();
         let (shared, ended) = (self.shared.clone(), self.shared.clone());
         let thread = thread::spawn_watched(

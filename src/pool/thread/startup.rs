@@ -1,7 +1,7 @@
 //! `OnStartup`: an event for every tenant that is subscribed to it, when the worker has read its
 //! tenant states for the first time.
 //!
-//! Nobody waits for the answers. However many tenants there are, a few of these events are under
+//! No caller waits for the answers. However many tenants there are, a few of these events are under
 //! way at once, so that others find room beside them. One that takes its time keeps its place for a
 //! moment only, so that templates that wait cannot hold the next tenants up. Runs on a thread of
 //! its own that the [`crate::pool::WorkerThread`] joins.

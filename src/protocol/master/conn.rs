@@ -167,7 +167,7 @@ impl MesophyllServerConn {
         self.inner.version.get().cloned()
     }
 
-    /// Answers of this worker, over all its links, that nobody waited for, or not any more.
+    /// Answers of this worker, over all its links, that were not waited for, or not any more.
     pub fn late_answers(&self) -> u64 {
         self.inner.counters.late_answers.count()
     }
@@ -258,7 +258,7 @@ impl MesophyllServerConn {
     }
 
     fn fail_pending(&self, cause: &CloseCause) {
-        // Who waits learns it from the askers' end.
+        // A waiter learns it from the askers' end.
         drop(self.inner.vm_queries.close(cause.clone()));
         let (waiting, cause) = self.inner.pending.close(cause.clone());
         for waiting in waiting {
@@ -548,7 +548,7 @@ impl Pulse for ConnPulse {
             log::warn!(worker = self.conn.id(); "worker {}: no heartbeat for {:?}", self.conn.id(), self.conn.heartbeat_age());
             link.abort(CloseCause::Silent);
         }
-        // Every peer must answer it, whatever it is made of: that is how the link's round trips are
+        // Every peer of any make must answer it: that is how the link's round trips are
         // timed.
         link.ping();
         self.due = now + self.interval;

@@ -1,9 +1,9 @@
 //! The master's answers to `/db/*`: bytes to operations, operations to [`DbState`], results and
 //! errors to bytes.
 //!
-//! Who asks has been established before: [`super`]'s server checks id and token. Then the tenant,
-//! then the body, then the rules. Deliberately without rules of its own. Runs on the connection's
-//! thread.
+//! The worker that asks has been established before: [`super`]'s server checks id and token. Then
+//! the tenant, then the body, then the rules. Deliberately without rules of its own. Runs on the
+//! connection's thread.
 
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 //! how they began and ended.
 //!
 //! One for each worker id, kept as long as the server, so that nothing is lost or told anew when a
-//! link is replaced. Written by the links' threads, read by anybody.
+//! link is replaced. Written by the links' threads, read by any thread.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ impl LinkCounters {
         self.ends[end as usize].get()
     }
 
-    /// Messages that do not decode, messages of unknown kinds, and answers that nobody waited for,
-    /// or not any more.
+    /// Messages that do not decode, messages of unknown kinds, and answers that were not waited
+    /// for, or not any more.
     pub fn wrongs(&self) -> [(&'static str, u64); 3] {
         [
             ("undecodable", self.undecodable.count()),

@@ -1,13 +1,13 @@
-//! The Unix socket on which a master's own workers reach it: in a directory of its own that nobody
-//! else can enter.
+//! The Unix socket on which a master's own workers reach it: in a directory of its own that no
+//! other user can enter.
 //!
 //! Owned by the server, which removes it at its end. A master that was killed cannot; the next one
 //! of the same user does.
 //!
 //! Invariant: a master holds a shared lock on its directory as long as it lives, and the system
-//! lets go of it then. So whoever gets the lock for itself has found a directory without a master.
-//! `systemd-tmpfiles`, which tidies up after some days, asks in the same way, and leaves what is
-//! locked.
+//! lets go of it then. So a process that gets the lock for itself has found a directory without a
+//! master. `systemd-tmpfiles`, which tidies up after some days, asks in the same way, and leaves
+//! what is locked.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -20,8 +20,8 @@ use crate::base::random;
 /// How the names of the directories begin.
 const PREFIX: &str = "mesophyll-local-";
 
-/// Of their random rest: a name that somebody has taken on purpose would only send the workers to
-/// the port. The whole path of a socket has 107 bytes at most.
+/// Of their random rest: a name that another user has taken on purpose would only send the workers
+/// to the port. The whole path of a socket has 107 bytes at most.
 const RANDOM_CHARS: usize = 16;
 
 /// The socket's name in its directory.
@@ -48,8 +48,8 @@ impl LocalSocket {
                 "the directory for temporary files has no plain path",
             ));
         }
-        // With the mode, and not given it afterwards, when somebody may be inside. A umask can only
-        // take more away.
+        // With the mode, and not given it afterwards, when another user may be inside. A umask can
+        // only take more away.
         DirBuilder::new().mode(0o700).create(&folder)?;
         // If another master tidies up between the two, it has the lock, or the directory is gone:
         // then there is no socket.
@@ -159,7 +159,7 @@ mod tests {
     fn what_a_killed_master_left_is_removed_and_nothing_else() {
         let place = TempFolder::new("abandoned");
         let running = LocalSocket::bind(&place.0).expect("a socket");
-        // As a kill leaves them: one with its socket, one that had none yet, one in which somebody
+        // As a kill leaves them: one with its socket, one that had none yet, one in which a user
         // has put a file.
         let folder = |name: &str| {
             let folder = place.0.join(format!("{PREFIX}{name}"));

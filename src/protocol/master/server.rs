@@ -88,7 +88,7 @@ impl std::error::Error for StartError {}
 /// The master's end of the protocol.
 pub struct MesophyllServer {
     shared: Arc<ServerShared>,
-    // Before the socket: who listens goes first.
+    // Before the socket: the listener goes first.
     http: HttpServer,
     local_socket: Lock<Option<LocalSocket>>,
 }
@@ -101,7 +101,7 @@ struct ServerShared {
     db: Arc<DbState>,
     db_figures: DbRequestFigures,
     state: Lock<ServerState>,
-    /// How much workers log, once somebody has changed it. Locked before `state`, and while it is
+    /// How much workers log, once it has been changed. Locked before `state`, and while it is
     /// told: of two changes at once every worker hears the same one last.
     log_level: Lock<Option<LevelFilter>>,
     stopping: AtomicBool,
@@ -183,7 +183,7 @@ impl MesophyllServer {
         self.http.local_addr()
     }
 
-    /// Listens on a Unix socket too, unless it does already, which nobody but this user (and root)
+    /// Listens on a Unix socket too, unless it does already, which only this user (and root)
     /// can open; returns its address, for workers of this host. It lives until the shutdown. Also
     /// removes what masters that were killed left behind.
     ///
@@ -248,7 +248,7 @@ impl MesophyllServer {
             state.observers.insert(worker_id, Arc::downgrade(observer));
             state.connections.get(&worker_id).cloned()
         };
-        // A connection that was made before anybody watched knows no observer: let it connect
+        // A connection that was made before there was an observer does not know it: let it connect
         // again.
         if let Some(conn) = current {
             conn.close(close_code::GOING_AWAY);
@@ -271,7 +271,7 @@ impl MesophyllServer {
             conn.close(close_code::GOING_AWAY);
         }
         self.http.shutdown(deadline);
-        // Nobody listens there any more.
+        // No listener is there any more.
         drop(self.local_socket.lock().take());
         for link in links {
             link.join_until(deadline);

@@ -2,7 +2,7 @@
 //! templates, and nothing that runs.
 //!
 //! A query is answered like a dispatch and waits apart from those. Its answer counts only in
-//! time: whoever asked gives a deadline, and what is not known by then is not known. Answers come
+//! time: the asker gives a deadline, and what is not known by then is not known. Answers come
 //! on the link's reader thread, which never blocks.
 
 use std::time::Instant;
@@ -63,7 +63,7 @@ impl VmQueryAnswer {
     /// A worker that answers with an error knows no more than one that does not answer.
     pub(super) fn answer(self, result: Result<EncodedValue, String>) {
         if let Ok(answer) = result {
-            // Who asked may have gone.
+            // The caller that asked may have gone.
             let _ = self.0.try_send(answer);
         }
     }

@@ -75,7 +75,7 @@ pub trait LocalWorker: WorkerLike {
     fn health(&self) -> Health;
 }
 
-/// Where to connect, and as whom.
+/// Where to connect, and as which worker.
 #[derive(Clone)]
 pub struct ClientConfig {
     /// The master, as `host:port` or `unix:PATH`.
@@ -526,7 +526,7 @@ impl LinkHandler for ClientHandler {
                 }
             }
             Err(error) => {
-                // Somebody waits for its answer.
+                // A caller waits for its answer.
                 if let Some(request_id) = ServerMessage::request_of(message) {
                     let error =
                         DispatchError::BadInput(format!("the message does not decode: {error}"));
@@ -600,7 +600,7 @@ impl Pulse for ClientPulse {
         }
         if self.may_beat(now, interval) && self.sent_at.is_none_or(|at| now >= at + interval) {
             self.sent_at = Some(now);
-            // A full queue is noticed by whoever has an answer to send.
+            // A full queue is noticed by a thread that has an answer to send.
             let _ = link.send(ClientMessage::Heartbeat.encode());
             let _ = link.send(ClientMessage::Health(self.worker.health()).encode());
         }

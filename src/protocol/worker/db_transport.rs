@@ -105,7 +105,7 @@ impl DbConnector {
         match &self.path {
             Some(path) => Stream::connect_unix(path, timeout).map_err(|error| match error.kind() {
                 ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
-                // Whatever it is, nothing was sent.
+                // With any other error nothing was sent.
                 _ => Error::ConnectionFailed,
             }),
             None => connect_any(addresses, Instant::now() + timeout).map(Into::into),
@@ -207,7 +207,7 @@ impl Transport for DbConnection {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.outgoing.extend_from_slice(&self.buffers.output()[..amount]);
-        // Whatever comes last is sent when the answer is waited for.
+        // What comes last is sent when the answer is waited for.
         if self.outgoing.len() >= DB_OUTGOING_BYTES { self.flush(timeout) } else { Ok(()) }
     }
 

@@ -38,7 +38,7 @@ pub(super) enum Doom {
 }
 
 impl Doom {
-    /// The limit that was exceeded, unless somebody asked for the end.
+    /// The limit that was exceeded, unless the end was asked for.
     pub(super) fn budget(self) -> Option<Budget> {
         Some(match self {
             Doom::Running(_) => Budget::RunningTime,

@@ -36,7 +36,7 @@ pub struct LuauConfig {
 
 /// Told, on a thread of the runtime that has just ended by a panic, that nothing can be relied on
 /// any more: without its ticker no script is interrupted, without an executor its tenants' events
-/// fail. Whoever owns the process ends it.
+/// fail. The owner of the process ends it.
 #[derive(Clone)]
 pub struct OnBroken(pub Arc<dyn Fn(String) + Send + Sync>);
 

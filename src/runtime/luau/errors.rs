@@ -80,7 +80,8 @@ impl Noted {
     }
 }
 
-/// Where executors note errors, and who writes them. Cheap to clone; called from any thread.
+/// Where executors note errors, and the thread that writes them. Cheap to clone; called from any
+/// thread.
 #[derive(Clone)]
 pub(super) struct ErrorLog {
     shared: Arc<SharedErrors>,

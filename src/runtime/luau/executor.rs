@@ -1,8 +1,8 @@
 //! One executor: the thread that runs some of the tenants, fairly.
 //!
 //! Tenants with work take turns. A turn ends when the tenant has nothing more to do or after a
-//! slice; who is next is up to the `lanes`. Owns its tenants and their VMs, which never leave its
-//! thread. Wake-ups: its inbox.
+//! slice; which tenant is next is up to the `lanes`. Owns its tenants and their VMs, which never
+//! leave its thread. Wake-ups: its inbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,8 +121,8 @@ struct TenantPlace {
 }
 
 /// What a turn took by the processor time of this thread: on a busy machine the clock shows other
-/// threads' time too, and nobody shall be blamed for that. Asking for it costs as much as a small
-/// turn, so it is asked for seldom.
+/// threads' time too, and no tenant is to be blamed for that. Asking for it costs as much as a
+/// small turn, so it is asked for seldom.
 struct Stopwatch {
     at: Instant,
     processor: Duration,
@@ -161,7 +161,7 @@ pub(super) fn run(parts: ExecutorParts) {
         tick,
         stopping,
     } = parts;
-    // Whatever ends this thread: nobody may wait for it afterwards.
+    // However this thread ends, no caller may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
     let lanes = Lanes::new(limits.slice);
     let control = Control::new(limits, tick.clone(), stopping.clone());
@@ -312,7 +312,8 @@ impl Executor {
                 if is_idle && (place.tenant.is_asked() || !self.slots.line_is_empty()) =>
             {
                 self.evict(id);
-                // Somebody else's turn; what it was asked to leave waiting stands in line too.
+                // It is another tenant's turn; what this one was asked to leave waiting stands in
+                // line too.
                 if self.tenants.get(&id).is_some_and(|place| place.tenant.wants_vm(&self.core)) {
                     self.find_slot(id);
                 }

@@ -1,7 +1,7 @@
-//! What an executor is doing and has done, for whoever asks from another thread.
+//! What an executor is doing and has done, for callers on other threads.
 //!
 //! Written by the executor, read for health reports and metrics. Cheap to write: an addition that
-//! nobody else makes, or a lock that is the executor's own and nearly never contended.
+//! no other thread makes, or a lock that is the executor's own and nearly never contended.
 
 use std::collections::HashMap;
 use std::sync::Arc;

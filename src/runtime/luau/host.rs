@@ -152,8 +152,8 @@ impl Host {
     /// Loads compiled code as a function with globals of its own. Only code that we compiled gets
     /// here: bytecode is not checked by Luau.
     ///
-    /// Luau looks names up once, when code is loaded, and may do so only if nobody else can change
-    /// them afterwards: hence no two chunks share a table of globals.
+    /// Luau looks names up once, when code is loaded, and may do so only if no other code can
+    /// change them afterwards: hence no two chunks share a table of globals.
     ///
     /// # Errors
     /// It did not compile; the text says why. Or memory does not suffice.
@@ -379,7 +379,7 @@ impl Host {
         };
         table.raw_set("freeze", lua.create_function(freeze)?)?;
         let resolve = |host: &Host, lua: &Lua, Name(name): Name| {
-            // 0 is this callback, 1 the prelude's `require`, 2 who called that.
+            // 0 is this callback, 1 the prelude's `require`, 2 the caller of that.
             let from = lua
                 .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
             let from = from.flatten().unwrap_or_default();

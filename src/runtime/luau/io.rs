@@ -27,7 +27,7 @@ use crate::wire::data::{
     DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId,
 };
 
-/// A job: what to do, and who wants to know.
+/// A job: what to do, and where the result goes.
 pub(super) struct IoJob {
     /// The inbox that gets the result.
     pub(super) reply_to: Arc<Mailbox>,

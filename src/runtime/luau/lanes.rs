@@ -156,13 +156,13 @@ impl Lanes {
         }
     }
 
-    /// Whether somebody can have a turn now.
+    /// Whether a tenant can have a turn now.
     pub(super) fn has_turn(&mut self, now: Instant) -> bool {
         self.let_overrun_in(now);
         !self.interactive.is_empty() || !self.batch.is_empty()
     }
 
-    /// When somebody can have a turn who cannot now.
+    /// When a tenant that cannot have a turn now can have one.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.overrun.is_empty() {
             None
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(usage.standing(later + OVERRUN_FOR / 2, SLICE), Lane::Overrun);
         usage.rest();
         assert_eq!(usage.standing(later + OVERRUN_FOR, SLICE), Lane::Interactive);
-        // What its calls took elsewhere held nobody up.
+        // What its calls took elsewhere held no other tenant up.
         usage.charge(later + OVERRUN_FOR, 50 * SLICE);
         assert_eq!(usage.standing(later + OVERRUN_FOR, SLICE), Lane::Batch);
     }

@@ -1,7 +1,7 @@
 //! When a tenant's VM is made and how it ends: closed while nothing runs in it, left to what runs
 //! in it because a template changed, or thrown away with what runs.
 //!
-//! Part of a tenant, on its executor, which says who may have a VM (`vm_slots`).
+//! Part of a tenant, on its executor; the executor says which tenants may have a VM (`vm_slots`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -21,7 +21,7 @@ impl Tenant {
         self.vm.is_none() && self.is_startable(core)
     }
 
-    /// Whether the VM can be closed without anybody missing it: nothing runs or waits in it, and
+    /// Whether the VM can be closed without being missed: nothing runs or waits in it, and
     /// nothing may start in it.
     pub(super) fn is_idle(&self, core: &Core) -> bool {
         let is_unused = self.vm.as_ref().is_some_and(is_unused);
@@ -168,7 +168,7 @@ impl Tenant {
     }
 }
 
-/// Whether no event runs in a VM: who runs in it holds it.
+/// Whether no event runs in a VM: an event that runs in it holds it.
 fn is_unused(vm: &Rc<LiveVm>) -> bool {
     Rc::strong_count(vm) == 1
 }

@@ -1,11 +1,11 @@
 //! The locks of a tenant's KV records: what makes `KV:update` one step, and puts the operations on
 //! one record in order.
 //!
-//! An update, set or delete has its record to itself; reads share it; everybody else waits in line,
-//! so that operations on a record happen in the order in which scripts asked for them. A lock
-//! belongs to a lease rather than to a task: a write that is under way keeps its record locked even
-//! if the task that asked for it is gone. Nobody can hold two, because the function of an update
-//! may not wait; so there is no deadlock. Pure data, one a tenant.
+//! An update, set or delete has its record to itself; reads share it; every other operation waits
+//! in line, so that operations on a record happen in the order in which scripts asked for them. A
+//! lock belongs to a lease rather than to a task: a write that is under way keeps its record locked
+//! even if the task that asked for it is gone. No task can hold two, because the function of an
+//! update may not wait; so there is no deadlock. Pure data, one a tenant.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -63,7 +63,7 @@ impl Locks {
     /// Takes a record's lock for a task; nothing if it has to wait, and then the task is in line.
     pub(super) fn acquire(&mut self, record: &RecordKey, mode: LockMode, task: u64) -> Option<u64> {
         if let Some(held) = self.held.get_mut(record) {
-            // Whoever came before goes first, also where two reads could go together.
+            // A task that came before goes first, also where two reads could go together.
             if !held.line.is_empty() || !held.admits(mode) {
                 held.line.push_back((task, mode));
                 return None;
@@ -77,7 +77,7 @@ impl Locks {
         Some(self.grant(record, mode))
     }
 
-    /// Gives a lock back; whoever is next in line gets it at once: tasks and their leases.
+    /// Gives a lock back; the next in line get it at once: tasks and their leases.
     pub(super) fn release(&mut self, lease: u64) -> Vec<(u64, u64)> {
         let Some((record, mode)) = self.leases.remove(&lease) else { return Vec::new() };
         if let Some(held) = self.held.get_mut(&record) {

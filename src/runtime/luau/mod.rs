@@ -167,7 +167,7 @@ impl LuauRuntime {
             gauges: Arc::default(),
         });
         let executors = executors.collect();
-        // From here on whatever was started is stopped by the drop of the runtime.
+        // From here on everything that was started is stopped by the drop of the runtime.
         let threads = Lock::default();
         let mut runtime = Self {
             executors,
@@ -279,9 +279,9 @@ impl TemplateRuntime for LuauRuntime {
             }
             thread.join();
         }
-        // 4. Nobody wants the results of what is queued any more.
+        // 4. The results of what is queued are not wanted any more.
         self.io.stop();
-        // 5. Nobody makes errors any more.
+        // 5. No errors are made any more.
         self.errors.stop();
         if let Some(watch) = &self.watch {
             watch.stop();

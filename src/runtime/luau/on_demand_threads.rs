@@ -2,7 +2,7 @@
 //! that finds no thread free starts one, up to a bound, and one that has had nothing to do for a
 //! while ends. A runtime whose templates ask for nothing has none.
 //!
-//! Owned by who made it, who stops it. A thread that ends by itself leaves its handle behind, which
+//! Owned by its maker, which stops it. A thread that ends by itself leaves its handle behind, which
 //! the next start or the stop joins. Deliberately knows nothing of what a job is.
 
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl<J: Send + 'static> OnDemandThreads<J> {
             if let Err(error) = self.start_one(&mut state) {
                 log::warn!("no further thread for {}: {error}", shared.names[0]);
                 if state.threads.is_empty() {
-                    // Only this one: there has been nobody to leave one.
+                    // Only this one: without a thread no other job is left here.
                     let only = state.jobs.begin();
                     state.jobs.ended(tenant);
                     return only.map_or(Ok(()), |(_, job)| Err(job));

@@ -1,7 +1,7 @@
 //! What a tenant has in memory outside its VM, in bytes: the data of events that run, the arguments
 //! of its calls that wait, and results that no script has taken yet.
 //!
-//! A [`Charge`] goes with what it stands for, on whichever thread that is, and ends with it; so
+//! A [`Charge`] goes with what it stands for, on any thread, and ends with it; so
 //! nothing that is dropped on any way is counted for ever. The limit is the VM's (`memory`), which
 //! counts calls and results as its own memory.
 

@@ -1,7 +1,7 @@
 //! The coroutines of a tenant that its executor resumes: handlers of events, and what `task`
 //! started.
 //!
-//! Plain bookkeeping: who runs them, and what becomes of what they yield, is in `tenant`.
+//! Plain bookkeeping: what runs them, and what becomes of what they yield, is in `tenant`.
 
 use std::collections::HashMap;
 use std::time::Instant;

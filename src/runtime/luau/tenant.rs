@@ -293,7 +293,7 @@ impl Tenant {
             || self.collection.why().is_some()
     }
 
-    /// Whether nothing is left of it that anybody could miss.
+    /// Whether nothing is left of it that could be missed.
     pub(super) fn is_gone(&self) -> bool {
         self.vm.is_none()
             && self.events.is_empty()

@@ -1,9 +1,9 @@
 //! Signals to a running script: one thread that tells busy executors, once a slice, that it is time
-//! to let another tenant run; and whoever brings work says so too, if the executor would rather do
-//! that.
+//! to let another tenant run; and a thread that brings work says so too, if the executor would
+//! rather do that.
 //!
 //! An interrupt that reads the clock makes an empty loop seven times slower; one that loads a
-//! signal which somebody else sets, only 2.4 times. Deliberately knows nothing of tenants and
+//! signal that another thread sets, only 2.4 times. Deliberately knows nothing of tenants and
 //! budgets. Owned by the runtime, which joins the thread. Its wake-ups: an executor that gets busy
 //! while it is parked, and [`Ticker::stop`].
 
@@ -102,7 +102,7 @@ impl Ticker {
         Self::start_watched(name, executors, slice, &OnBroken::default())
     }
 
-    /// One tick more, whatever has become of the thread.
+    /// One tick more, even if the thread has ended.
     pub(super) fn tick(&self) {
         for flags in &self.shared.executors {
             flags.signal.fetch_or(DUE, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! is over.
 //!
 //! Sorted by time, and removed when no longer needed: with a heap whose entries are merely ignored,
-//! the 30 s of every short event would pile up. Pure: who uses it says what time it is.
+//! the 30 s of every short event would pile up. Pure: the caller says what time it is.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

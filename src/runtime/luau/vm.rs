@@ -41,7 +41,7 @@ pub(super) struct Vm {
     pub(super) start_script: Function,
 }
 
-/// Prepares Luau for the process: before anything of it is used, and whoever uses it.
+/// Prepares Luau for the process: before anything of it is used, by any caller.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,11 +1,11 @@
-//! Which tenants of an executor may have a VM: the cap, who is idle, and who waits for a VM of
+//! Which tenants of an executor may have a VM: the cap, which are idle, and which wait for a VM of
 //! their own.
 //!
 //! A tenant takes a slot before its VM is made and gives it back when the VM is closed. At the cap
-//! the tenant that has been idle longest loses its VM; if none is idle, who needs one stands in
-//! line, and the tenant that has had its VM for longest starts nothing new until it has given it
-//! up, so that a tenant that is never idle cannot keep the others out. Everything is O(log n). Pure
-//! bookkeeping: who uses it closes the VMs and says what time it is.
+//! the tenant that has been idle longest loses its VM; if none is idle, a tenant that needs one
+//! stands in line, and the tenant that has had its VM for longest starts nothing new until it has
+//! given it up, so that a tenant that is never idle cannot keep the others out. Everything is O(log
+//! n). Pure bookkeeping: the caller closes the VMs and says what time it is.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -77,13 +77,13 @@ impl VmSlots {
         (now.saturating_duration_since(*since) >= max_idle).then_some(*tenant)
     }
 
-    /// Whether nobody waits.
+    /// Whether no tenant waits.
     pub(super) fn line_is_empty(&self) -> bool {
         self.line.is_empty()
     }
 
-    /// Stands in line; also says who is to give its VM up for it as soon as what runs in it has
-    /// ended.
+    /// Stands in line; also says which tenant is to give its VM up for it as soon as what runs in
+    /// it has ended.
     pub(super) fn join(&mut self, tenant: TenantId, now: Instant) -> (VmSlot, Option<TenantId>) {
         let number = self.next();
         self.line.insert(number, (tenant, now));
@@ -121,7 +121,7 @@ impl VmSlots {
         VmSlot::Busy { taken }
     }
 
-    /// Who is next in line, if there is a slot; it takes it.
+    /// The tenant that is next in line, if there is a slot; it takes it.
     pub(super) fn admit(&mut self) -> Option<(TenantId, VmSlot)> {
         if self.taken.len() >= self.max {
             return None;
@@ -130,13 +130,13 @@ impl VmSlots {
         self.take(tenant).map(|slot| (tenant, slot))
     }
 
-    /// Who has waited in line for so long; it is in line no more.
+    /// The tenant that has waited in line for so long; it is in line no more.
     pub(super) fn waited(&mut self, max_wait: Duration, now: Instant) -> Option<TenantId> {
         let first = self.line.first_entry()?;
         (now.saturating_duration_since(first.get().1) >= max_wait).then(|| first.remove().0)
     }
 
-    /// When somebody will have been idle, or have waited, for so long.
+    /// When a tenant will have been idle, or have waited, for so long.
     pub(super) fn due(&self, max_idle: Duration, max_wait: Duration) -> Option<Instant> {
         let idle = self.idle.first_key_value().map(|(_, (_, since))| *since + max_idle);
         let wait = self.line.first_key_value().map(|(_, (_, since))| *since + max_wait);

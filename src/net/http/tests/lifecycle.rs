@@ -341,7 +341,7 @@ fn a_unix_socket_is_another_door_to_the_same_server() {
     client.send(b"nonsense\r\n\r\n");
     assert_eq!((client.answer().status, client.until_end().len()), (400, 0));
     fixture.wait_until("its place is free", |stats| stats.open == 0);
-    // Both doors lead to the same two places; who has waited longest makes room.
+    // Both doors lead to the same two places; the peer that has waited longest makes room.
     let mut idle = fixture.connect();
     idle.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(idle.answer().status, 200);

@@ -9,7 +9,7 @@ labels! {
     /// Why a worker is started again.
     #[derive(Hash)]
     Cause {
-        /// Its process ended by itself, or somebody else ended it.
+        /// Its process ended by itself, or was ended from outside.
         Death = "death",
         /// Its process could not be started.
         NotStarted = "not_started",
@@ -31,7 +31,7 @@ labels! {
 }
 
 impl Cause {
-    /// What people read of a restart that somebody asked for.
+    /// What people read of a restart that was asked for.
     pub fn told(self) -> &'static str {
         match self {
             Cause::Operator => "restarted by an operator",

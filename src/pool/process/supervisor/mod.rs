@@ -103,7 +103,7 @@ impl fmt::Display for State {
 pub enum Kind {
     /// A child process of this master.
     Child,
-    /// Somebody else starts it.
+    /// It is started from outside.
     External,
 }
 
@@ -141,7 +141,7 @@ pub struct Supervisor {
     alive: bool,
     ending: Ending,
     then: Then,
-    /// What is due next, whatever it is in this state: boot, relink, restart, TERM, KILL.
+    /// What is due next in this state: boot, relink, restart, TERM, KILL.
     due: Option<Instant>,
     ready_since: Option<Instant>,
     /// Within the window.

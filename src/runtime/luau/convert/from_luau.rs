@@ -398,7 +398,7 @@ fn plain_leaf(token: &Token<'_>, writer: &mut Writer) -> Result<(), ConvertError
     Ok(())
 }
 
-/// Whether the keys of a table of so many items are 1..n, in whatever order they come.
+/// Whether the keys of a table of so many items are 1..n, in any order.
 pub(in crate::runtime::luau) fn is_list(table: &Table, len: usize) -> Result<bool, ConvertError> {
     let mut count = 0;
     let fits = for_each(table, |key, _| {

@@ -4,7 +4,7 @@
 //! Both bound their depth, and what they allocate before they allocate it. Nothing can interrupt
 //! them: the first is bounded by the size of its input, the second by that of its output and of the
 //! VM, through which it goes a few times. `values` has the kinds that Luau lacks. Runs on
-//! executors; owned by nobody.
+//! executors; has no owner.
 
 mod from_luau;
 mod to_luau;

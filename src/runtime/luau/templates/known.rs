@@ -237,7 +237,7 @@ pub(in crate::runtime::luau) fn globals() -> impl Iterator<Item = &'static str> 
     GLOBALS.into_iter().chain(LIBRARIES.iter().map(|library| library.name))
 }
 
-/// What people who know Luau elsewhere look for, and what there is instead.
+/// What users of Luau elsewhere look for, and what there is instead.
 pub(in crate::runtime::luau) fn instead(global: &str) -> Option<&'static str> {
     Some(match global {
         "wait" => "task.wait waits",

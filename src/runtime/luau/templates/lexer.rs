@@ -1,6 +1,6 @@
 //! Luau's tokens, with their places.
 //!
-//! For sources that the compiler has accepted: it does not judge, and whatever it is given, it
+//! For sources that the compiler has accepted: it does not judge, and on any input it
 //! ends. Comments are left out. Runs wherever templates are checked.
 
 /// Where a token begins, from 1 on; a character is one column.

@@ -3,7 +3,7 @@
 //!
 //! Knows nothing of grammar: `walk` says what comes when. It follows locals, and what of `ctx` and
 //! of the libraries they stand for; where it cannot be sure it says nothing. So a variable that is
-//! assigned to, or whose members are, is nobody's but the script's: whatever was found about it is
+//! assigned to, or whose members are, belongs to the script alone: all that was found about it is
 //! withdrawn.
 
 use std::collections::HashSet;
@@ -330,7 +330,7 @@ impl<'a> Names<'a> {
     /// What is wrong, and where.
     pub(super) fn findings(self, is_script: bool) -> Vec<(At, String)> {
         let Self { mut changed, guessed, own, uses, problems, settled, assigned, .. } = self;
-        // Who treats one `ctx` as a table of their own does not mean ours by the others.
+        // A script that treats one `ctx` as a table of its own does not mean ours by the others.
         if guessed.iter().any(|root| changed.contains(root)) {
             changed.extend(guessed);
         }

@@ -140,7 +140,7 @@ fn read_file(root: &Path, path: &Path, source_limit: usize) -> Result<Vec<u8>, S
     if !real.starts_with(root) {
         return Err("a link out of the template directory; it was not loaded".to_owned());
     }
-    // Before it is opened: opening a pipe waits for whoever writes to it.
+    // Before it is opened: opening a pipe waits for its writer.
     if !fs::metadata(&real).is_ok_and(|metadata| metadata.is_file()) {
         return Err("not a regular file; it was not loaded".to_owned());
     }

@@ -1,7 +1,7 @@
 //! The templates of the moment, which may be replaced while tenants run.
 //!
-//! Who uses them keeps the ones that it began with, and looks at the edition before each event: a
-//! load of an atomic. Shared by the executors and whoever watches the template directory.
+//! A user of them keeps the ones that it began with, and looks at the edition before each event: a
+//! load of an atomic. Shared by the executors and the watcher of the template directory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -484,7 +484,7 @@ fn one_tenant_that_loops_does_not_stop_the_others() {
     for round in 0..20 {
         assert_eq!(world.ok(&format!("return {round}")), round.to_string());
     }
-    // Twenty turns among ten loopers: had they to wait for a second each, nobody would call that
+    // Twenty turns among ten loopers: had they to wait for a second each, no user would call that
     // fair.
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(looping.iter().all(|pending| pending.answer_rx.is_empty()));

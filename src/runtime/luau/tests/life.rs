@@ -312,7 +312,7 @@ fn the_last_errors_of_a_tenant_are_kept_for_its_author() {
     assert_eq!(world.dispatch("E", r#""read""#).as_deref(), Ok(r#""main.luau:1: boom""#));
     let refusal = world.dispatch("E", r#""write""#).expect_err("refused");
     assert!(refusal.contains("read-only"), "{refusal}");
-    // What nobody waits for, and what is no template's.
+    // What has no waiter, and what is no template's.
     assert_eq!(world.dispatch("E", r#""task""#).as_deref(), Ok("1"));
     assert!(
         world

@@ -245,7 +245,7 @@ impl<'a> Walk<'_, 'a> {
             }
             _ => None,
         };
-        // An escape could spell any name; who writes one here is on their own.
+        // An escape could spell any name; a script with one here is on its own.
         if is_require
             && let Some((at, text)) = text
             && let Ok(text) = std::str::from_utf8(text)

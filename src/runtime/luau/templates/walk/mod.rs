@@ -24,7 +24,7 @@ pub(super) struct Seen {
     pub(super) requires: Vec<(At, String)>,
 }
 
-/// Goes through a source. `is_template`: the function that it returns gets `ctx`, under whatever
+/// Goes through a source. `is_template`: the function that it returns gets `ctx`, under any
 /// name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     let tokens = tokens(source);

@@ -135,7 +135,7 @@ fn what_may_be_right_is_left_alone() {
     for source in [
         "return function(ctx) return ctx.event(), ctx.KV.get(ctx.KV, 'k', {}), pcall(ctx.KV.get, ctx.KV, 'k') end",
         "return function(ctx) local kv, get = ctx.KV, ctx.KV.get return get(kv, 'k', {}) end",
-        // Somebody's own, under the same name.
+        // A table of its own, under the same name.
         "local function f(ctx) ctx.mine = 1 return ctx.mine, ctx.other end",
         "local function new(ctx) ctx.mine = 1 end local function f(ctx) return ctx.mine end",
         "local function f(ctx) ctx = ctx or {} return ctx.mine end",
