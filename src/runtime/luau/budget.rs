@@ -59,12 +59,12 @@ impl fmt::Display for Doom {
             f.write_str("budget exceeded: ")?;
         }
         match self {
-            Doom::Running(limit) => write!(f, "more than {} of running time", Span(*limit)),
-            Doom::Wall(limit) => write!(f, "more than {} of wall time", Span(*limit)),
+            Doom::Running(limit) => write!(f, "more than {} of running time", RunSpan(*limit)),
+            Doom::Wall(limit) => write!(f, "more than {} of wall time", RunSpan(*limit)),
             Doom::Unyieldable(limit) => write!(
                 f,
                 "more than {} inside a metamethod, a comparator or a gsub callback, which cannot be interrupted",
-                Span(*limit)
+                RunSpan(*limit)
             ),
             Doom::Memory(limit) => write!(f, "more than {} MiB of memory", limit / (1024 * 1024)),
             Doom::Coroutines(limit) => write!(f, "more than {limit} live coroutines"),
@@ -78,9 +78,9 @@ impl fmt::Display for Doom {
 }
 
 /// A duration as people write limits: `10 s`, `100 ms`.
-pub(super) struct Span(pub(super) Duration);
+pub(super) struct RunSpan(pub(super) Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for RunSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         if millis.is_multiple_of(1000) {

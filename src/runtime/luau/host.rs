@@ -13,9 +13,9 @@ use std::time::Instant;
 use mlua::chunk::ChunkMode;
 use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread, Value};
 
-use super::budget::{Doom, Meter, Span};
+use super::budget::{Doom, Meter, RunSpan};
 use super::control::Control;
-use super::convert::values::Name;
+use super::convert::values::ValueName;
 use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
 use super::memory::Pace;
 use super::ops::{CallOp, HOST_TAG, SCRIPT_TAG, tag};
@@ -256,12 +256,15 @@ impl Host {
         let (limit, left) =
             (self.control.limits().wall, deadline.saturating_duration_since(Instant::now()));
         if seconds > limit.as_secs_f64() {
-            Some(format!("{call}: {seconds} s is longer than an event may live ({})", Span(limit)))
+            Some(format!(
+                "{call}: {seconds} s is longer than an event may live ({})",
+                RunSpan(limit)
+            ))
         } else if seconds > left.as_secs_f64() {
             let left = left.as_secs_f64();
             Some(format!(
                 "{call}: {seconds} s is longer than this event may still live ({left:.1} s of {})",
-                Span(limit)
+                RunSpan(limit)
             ))
         } else {
             None
@@ -378,7 +381,7 @@ impl Host {
             Ok(table)
         };
         table.raw_set("freeze", lua.create_function(freeze)?)?;
-        let resolve = |host: &Host, lua: &Lua, Name(name): Name| {
+        let resolve = |host: &Host, lua: &Lua, ValueName(name): ValueName| {
             // 0 is this callback, 1 the prelude's `require`, 2 the caller of that.
             let from = lua
                 .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));

@@ -11,7 +11,7 @@ use super::executor::Core;
 use super::host::Host;
 use super::live_vm::LiveVm;
 use super::memory::Collection;
-use super::tenant::{Program, Tenant, dispatch_error};
+use super::tenant::{Tenant, TenantProgram, dispatch_error};
 use super::vm::Vm;
 use crate::base::error::DispatchError;
 
@@ -153,7 +153,7 @@ impl Tenant {
     pub(super) fn close_idle(&mut self) {
         self.collection = Collection::default();
         // The next VM gets the template as it is then.
-        self.program = Program::Unknown;
+        self.program = TenantProgram::Unknown;
         self.vm = None;
     }
 

@@ -123,16 +123,16 @@ impl Pace {
 /// A collection in steps, which can be left for other tenants' work at any time.
 #[derive(Debug, Default)]
 pub(super) struct Collection {
-    why: Option<Why>,
+    why: Option<EndReason>,
     /// Cycles still to finish: the one under way when it began, and one whole.
     cycles: u8,
     /// What was alive after the last one.
     floor: usize,
 }
 
-/// Why a VM is collected.
+/// EndReason a VM is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum EndReason {
     /// It has nothing else to do, and one large event shall not stay for as long as its tenant is
     /// quiet.
     Idle,
@@ -146,24 +146,24 @@ impl Collection {
     pub(super) fn begin_idle(&mut self, lua: &Lua) {
         let worth = VM_IDLE_MEMORY_BYTES.max(self.floor + self.floor / 2);
         if self.why.is_none() && lua.used_memory() > worth {
-            (self.why, self.cycles) = (Some(Why::Idle), 2);
+            (self.why, self.cycles) = (Some(EndReason::Idle), 2);
         }
     }
 
     /// Begins one for a VM that has too much.
     pub(super) fn begin_over(&mut self, event: u64) {
-        (self.why, self.cycles) = (Some(Why::Over(event)), 2);
+        (self.why, self.cycles) = (Some(EndReason::Over(event)), 2);
     }
 
     /// The VM is needed again: what was begun because it was idle is left.
     pub(super) fn stop_idle(&mut self) {
-        if self.why == Some(Why::Idle) {
+        if self.why == Some(EndReason::Idle) {
             self.why = None;
         }
     }
 
-    /// Why one is under way, if one is.
-    pub(super) fn why(&self) -> Option<Why> {
+    /// EndReason one is under way, if one is.
+    pub(super) fn why(&self) -> Option<EndReason> {
         self.why
     }
 

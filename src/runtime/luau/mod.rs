@@ -82,25 +82,25 @@ const STOP_TICK: Duration = Duration::from_millis(10);
 
 /// Why a runtime does not start.
 #[derive(Debug)]
-pub enum StartError {
+pub enum RuntimeError {
     /// The template directory cannot be read.
     Templates(IoError),
     /// The operating system refused a thread.
     Thread(IoError),
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for RuntimeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Templates(error) => {
+            RuntimeError::Templates(error) => {
                 write!(f, "the template directory cannot be read: {error}")
             }
-            StartError::Thread(error) => write!(f, "no thread could be started: {error}"),
+            RuntimeError::Thread(error) => write!(f, "no thread could be started: {error}"),
         }
     }
 }
 
-impl std::error::Error for StartError {}
+impl std::error::Error for RuntimeError {}
 
 /// The runtime. Dropping it shuts it down.
 pub struct LuauRuntime {
@@ -125,12 +125,12 @@ impl LuauRuntime {
     /// a script error of its dispatches, not a reason not to start.
     ///
     /// # Errors
-    /// See [`StartError`].
+    /// See [`RuntimeError`].
     pub fn start(
         config: LuauConfig,
         db: Arc<dyn TenantDb>,
         states: Arc<dyn TenantStates>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, RuntimeError> {
         vm::prepare();
         let LuauConfig {
             executors,
@@ -149,7 +149,7 @@ impl LuauRuntime {
             None
         };
         let templates =
-            Templates::load(&source, limits.source_bytes).map_err(StartError::Templates)?;
+            Templates::load(&source, limits.source_bytes).map_err(RuntimeError::Templates)?;
         let template_cache = Arc::new(TemplateCache::new(templates));
         let count = executors.max(1);
         let (ticker, ticks) = Ticker::start_watched(
@@ -158,7 +158,7 @@ impl LuauRuntime {
             limits.slice,
             &on_broken,
         )
-        .map_err(StartError::Thread)?;
+        .map_err(RuntimeError::Thread)?;
         let io = IoPool::new(&thread_prefix, &db);
         let errors = ErrorLog::new(format!("{thread_prefix}-err"), db);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -196,12 +196,12 @@ impl LuauRuntime {
             let name = format!("{thread_prefix}-ex{number}");
             let on_exit = on_broken.watch(&name);
             let thread = spawn_watched(name, move || executor::run(parts), on_exit);
-            runtime.threads.lock().push(thread.map_err(StartError::Thread)?);
+            runtime.threads.lock().push(thread.map_err(RuntimeError::Thread)?);
         }
         if let (true, TemplateSource::Directory(directory)) = (reload, source) {
             let name = format!("{thread_prefix}-watch");
             let watch = Watch::start(name, directory, look, limits.source_bytes, template_cache)
-                .map_err(StartError::Thread)?;
+                .map_err(RuntimeError::Thread)?;
             runtime.watch = Some(watch);
         }
         Ok(runtime)

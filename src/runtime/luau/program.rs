@@ -10,7 +10,7 @@ use super::executor::Core;
 use super::io::{IoOutput, IoPurpose, IoWork};
 use super::outside::ChargeKind;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
-use super::tenant::{Code, Program, Tenant, Waiting};
+use super::tenant::{Code, Tenant, TenantProgram, Waiting};
 use crate::base::error::{DbError, DispatchError};
 use crate::wire::data::{DbAnswer, DbOp, KeyValueOp, KvRecord, Scopes};
 use crate::wire::pack::walk::{Token, Walk};
@@ -18,7 +18,7 @@ use crate::wire::pack::walk::{Token, Walk};
 impl Tenant {
     /// Its own template may have changed: it is read again before another event starts.
     pub(super) fn template_changed(&mut self, core: &mut Core) {
-        self.program = Program::Unknown;
+        self.program = TenantProgram::Unknown;
         self.want_program(core);
     }
 
@@ -41,11 +41,11 @@ impl Tenant {
     /// Has the template loaded, if an event waits for it.
     pub(super) fn want_program(&mut self, core: &mut Core) {
         let is_wanted = self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Template));
-        if !is_wanted || !matches!(self.program, Program::Unknown) {
+        if !is_wanted || !matches!(self.program, TenantProgram::Unknown) {
             return;
         }
         self.last_load += 1;
-        self.program = Program::Loading(self.last_load);
+        self.program = TenantProgram::Loading(self.last_load);
         let (tenant, limit) = (self.id, core.limits().source_bytes);
         let work: IoWork = Box::new(move |db| {
             let op = KeyValueOp::Get { scopes: Scopes::new(["template"]), key: MAIN.to_owned() };
@@ -61,7 +61,7 @@ impl Tenant {
     }
 
     pub(super) fn program_loaded(&mut self, core: &mut Core, load: u64, output: IoOutput) {
-        if !matches!(self.program, Program::Loading(current) if current == load) {
+        if !matches!(self.program, TenantProgram::Loading(current) if current == load) {
             return;
         }
         let program = match output {
@@ -76,11 +76,11 @@ impl Tenant {
         if self.vm.as_ref().is_some_and(|vm| vm.host.runs_another(&program)) {
             self.retire();
         }
-        self.program = Program::Ready(program);
+        self.program = TenantProgram::Ready(program);
     }
 
     pub(super) fn program_failed(&mut self, core: &mut Core, error: &DbError) {
-        self.program = Program::Unknown;
+        self.program = TenantProgram::Unknown;
         let refusal =
             DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
         for waiting in std::mem::take(&mut self.waiting) {

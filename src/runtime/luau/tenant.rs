@@ -18,7 +18,7 @@ use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::live_vm::LiveVm;
 use super::locks::Locks;
-use super::memory::{Collection, Why};
+use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
@@ -37,7 +37,7 @@ pub(super) struct Tenant {
     /// Limit: `TENANT_QUEUE_MAX`; one more is busy at once.
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) last_script: u64,
-    pub(super) program: Program,
+    pub(super) program: TenantProgram,
     pub(super) last_load: u64,
     /// The templates that it runs with, and the edition of the template cache when it last looked
     /// for others.
@@ -53,7 +53,7 @@ pub(super) struct Tenant {
     /// Another tenant waits for its VM: it starts nothing new in it.
     pub(super) is_asked: bool,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
-    pub(super) events: HashMap<u64, Event>,
+    pub(super) events: HashMap<u64, RunningEvent>,
     last_event: u64,
     pub(super) tasks: Tasks,
     /// The task that runs, above those that spawned it and wait for it to wait.
@@ -97,7 +97,7 @@ pub(super) enum Code {
 }
 
 /// The tenant's template.
-pub(super) enum Program {
+pub(super) enum TenantProgram {
     Unknown,
     /// It is being loaded; the number tells the load from an earlier one.
     Loading(u64),
@@ -105,7 +105,7 @@ pub(super) enum Program {
 }
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
-pub(super) struct Event {
+pub(super) struct RunningEvent {
     pub(super) request_id: RequestId,
     pub(super) name: Arc<str>,
     /// What its code is called.
@@ -148,7 +148,7 @@ impl Tenant {
             log: Rc::new(ScriptLog::new(id, &core.gauges)),
             waiting: VecDeque::new(),
             last_script: 0,
-            program: Program::Unknown,
+            program: TenantProgram::Unknown,
             last_load: 0,
             templates: core.template_cache.current(),
             edition: core.template_cache.edition(),
@@ -303,7 +303,7 @@ impl Tenant {
 
     /// Does one thing: resumes a coroutine, or starts an event, or collects a little garbage.
     pub(super) fn step(&mut self, core: &mut Core) -> Step {
-        if let Some(Why::Over(event)) = self.collection.why() {
+        if let Some(EndReason::Over(event)) = self.collection.why() {
             return self.collect(core, Some(event));
         }
         if let Some(task) = self.running.last() {
@@ -352,7 +352,7 @@ impl Tenant {
 
     pub(super) fn is_startable(&self, core: &Core) -> bool {
         let is_ready = match self.waiting.front().map(|waiting| &waiting.code) {
-            Some(Code::Template) => matches!(self.program, Program::Ready(_)),
+            Some(Code::Template) => matches!(self.program, TenantProgram::Ready(_)),
             Some(Code::Script(..)) => true,
             Some(Code::Source(..) | Code::Compiling(_)) | None => false,
         };
@@ -396,7 +396,7 @@ impl Tenant {
                 let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
-                let event = Event {
+                let event = RunningEvent {
                     request_id,
                     name,
                     template,
@@ -443,7 +443,7 @@ impl Tenant {
                 (&vm.start_script, (event, chunk).into_lua_multi(&vm.lua))
             }
             (_, program) => {
-                if let Program::Ready(compiled) = program {
+                if let TenantProgram::Ready(compiled) = program {
                     vm.host.set_program(compiled);
                 }
                 (&vm.start, event.into_lua_multi(&vm.lua))
@@ -631,7 +631,7 @@ impl Tenant {
     }
 }
 
-/// Why an event did not start.
+/// EndReason an event did not start.
 enum Start {
     Script(String),
     Memory,

@@ -37,7 +37,7 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Inner {
-    lanes: HashMap<LaneId, Lane>,
+    lanes: HashMap<LaneId, PgLane>,
     /// Lanes of which an operation may be taken now; a lane that had its turn goes to the end.
     ready: VecDeque<LaneId>,
     waiting: usize,
@@ -45,7 +45,7 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct Lane {
+struct PgLane {
     jobs: VecDeque<Box<dyn PgJob>>,
     /// Threads that are at its operations.
     under_way: usize,
@@ -61,7 +61,7 @@ pub(super) enum NotTaken {
 
 /// What a thread gets from the queue.
 pub(super) enum Taken<'q> {
-    Job(Box<dyn PgJob>, LaneTurn<'q>),
+    Job(Box<dyn PgJob>, PgLaneTurn<'q>),
     /// Nothing came in time.
     Nothing,
     /// The queue is closed, and everything in it was taken.
@@ -69,7 +69,7 @@ pub(super) enum Taken<'q> {
 }
 
 /// The place of a thread that is at an operation of a lane, given back when it is dropped.
-pub(super) struct LaneTurn<'q> {
+pub(super) struct PgLaneTurn<'q> {
     queue: &'q Queue,
     lane: LaneId,
 }
@@ -132,7 +132,7 @@ impl Queue {
                 if is_more {
                     self.changed.notify_one();
                 }
-                return Taken::Job(job, LaneTurn { queue: self, lane });
+                return Taken::Job(job, PgLaneTurn { queue: self, lane });
             }
             // What waits behind another's turn is taken when that is over.
             if inner.is_closed && inner.waiting == 0 {
@@ -214,7 +214,7 @@ impl Inner {
     }
 }
 
-impl Drop for LaneTurn<'_> {
+impl Drop for PgLaneTurn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.inner.lock();
         let Some(lane) = inner.lanes.get_mut(&self.lane) else { return };
@@ -290,7 +290,7 @@ mod tests {
         }
 
         /// Takes one if there is one, and stays at it.
-        fn take(&self) -> Option<(u64, LaneTurn<'_>)> {
+        fn take(&self) -> Option<(u64, PgLaneTurn<'_>)> {
             match self.queue.take(Some(Instant::now())) {
                 Taken::Job(job, turn) => {
                     job.finish(Ok(()));

@@ -176,7 +176,7 @@ pub(super) fn delete(
 }
 
 /// What is to be replaced or deleted.
-struct Old {
+struct OldRow {
     id: String,
     charge: u64,
     last_updated_at: Option<Timestamp>,
@@ -189,13 +189,13 @@ fn old(
     owner: &Owner,
     key: &str,
     scopes: &Scopes,
-) -> Result<Option<Old>, SessionFault> {
+) -> Result<Option<OldRow>, SessionFault> {
     let row = session.first(GET, &[&owner.kind, &owner.id, &key, &scopes.as_slice()])?;
     let old = |row: Row| {
         let charge = charge(key, scopes, value_bytes(&row)?);
         let last_updated_at =
             row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
-        Ok(Old { id: row.try_get(0)?, charge, last_updated_at })
+        Ok(OldRow { id: row.try_get(0)?, charge, last_updated_at })
     };
     row.map(old).transpose()
 }

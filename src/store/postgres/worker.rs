@@ -132,7 +132,7 @@ impl PgShared {
 
 /// Whether a thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum AfterJob {
     Go,
     Stop,
 }
@@ -160,31 +160,31 @@ impl Worker {
         loop {
             let is_away = self.session.is_none() && self.shared.is_down();
             let then = if is_away { self.wait_for_server(&queue) } else { self.serve_next(&queue) };
-            if then == Then::Stop {
+            if then == AfterJob::Stop {
                 break;
             }
         }
         self.keep(None);
     }
 
-    fn serve_next(&mut self, queue: &Queue) -> Then {
+    fn serve_next(&mut self, queue: &Queue) -> AfterJob {
         match queue.take(None) {
             Taken::Job(job, turn) => {
                 self.serve(job);
                 drop(turn);
-                Then::Go
+                AfterJob::Go
             }
-            Taken::Nothing => Then::Go,
-            Taken::End => Then::Stop,
+            Taken::Nothing => AfterJob::Go,
+            Taken::End => AfterJob::Stop,
         }
     }
 
-    fn wait_for_server(&mut self, queue: &Queue) -> Then {
+    fn wait_for_server(&mut self, queue: &Queue) -> AfterJob {
         let until = match self.shared.take_turn() {
-            ReconnectTurn::Up => return Then::Go,
+            ReconnectTurn::Up => return AfterJob::Go,
             ReconnectTurn::Mine => {
                 self.connect();
-                return Then::Go;
+                return AfterJob::Go;
             }
             ReconnectTurn::NotBefore(until) => until,
         };
@@ -192,14 +192,14 @@ impl Worker {
         // refuse.
         let others_serve = self.shared.connected.load(Ordering::Relaxed) > 0;
         if others_serve && !queue.is_closed_by(until) {
-            return Then::Go;
+            return AfterJob::Go;
         }
         match queue.take(Some(until)) {
             Taken::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
             Taken::Job(..) | Taken::Nothing => {}
-            Taken::End => return Then::Stop,
+            Taken::End => return AfterJob::Stop,
         }
-        Then::Go
+        AfterJob::Go
     }
 
     fn serve(&mut self, mut job: Box<dyn PgJob>) {

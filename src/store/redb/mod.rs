@@ -47,7 +47,7 @@ use layout::{
     state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
-use writer::{QueuedWrite, Writer, unavailable, unknown};
+use writer::{QueuedWrite, RedbWriter, unavailable, unknown};
 
 pub use layout::SCHEMA;
 pub use maintain::{BackupError, backup, check};
@@ -106,7 +106,7 @@ impl RedbStore {
             fault_tx,
             commits: Commits::default(),
         });
-        let writer = Writer {
+        let writer = RedbWriter {
             shared: Arc::clone(&shared),
             source,
             queue_rx,

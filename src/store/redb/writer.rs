@@ -29,7 +29,7 @@ pub(super) struct QueuedWrite {
     pub(super) permit: QueuePermit,
 }
 
-pub(super) struct Writer {
+pub(super) struct RedbWriter {
     pub(super) shared: Arc<RedbShared>,
     pub(super) source: Box<dyn Source>,
     pub(super) queue_rx: Receiver<(QueuePermit, QueuedWrite)>,
@@ -45,7 +45,7 @@ enum WriterStep {
     Stop,
 }
 
-impl Writer {
+impl RedbWriter {
     /// Serves until the queue's other end is gone and everything in it is answered; then closes the
     /// database.
     ///

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Table, Value};
 
-use super::{Args, CallError, CallReply, PreparedCall, only_fields, refuse, text, version};
+use super::{CallArgs, CallError, CallReply, PreparedCall, only_fields, refuse, text, version};
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
@@ -18,7 +18,7 @@ const FIELD_MAX_BYTES: usize = DB_BODY_MAX_BYTES / 4;
 const FIELDS: [&str; 8] =
     ["key", "version", "short", "long", "public_metadata", "scope", "public_data", "data"];
 
-pub(super) fn find(args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn find(args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let query = args.text(0, "the query", 2 * KV_KEY_MAX_BYTES)?;
     let scope = args.text(1, "the scope", KV_SCOPE_MAX_BYTES)?;
     let bytes = query.len() + scope.len();
@@ -26,7 +26,7 @@ pub(super) fn find(args: &Args<'_>) -> Result<PreparedCall, CallError> {
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn get(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
     let id = Some(tenant);
@@ -34,7 +34,7 @@ pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, Cal
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn create(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the entry")?;
     only_fields(table, "the entry", &FIELDS)?;
     let field = |name: &str| -> Result<Value, CallError> {
@@ -70,14 +70,14 @@ pub(super) fn create(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, 
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn delete(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let (key, version, scope) = address(args)?;
     let bytes = key.len() + scope.len();
     let op = DbOp::Global(tenant, GlobalKeyValueOp::Delete { key, version, scope });
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
 }
 
-fn address(args: &Args<'_>) -> Result<(String, i32, String), CallError> {
+fn address(args: &CallArgs<'_>) -> Result<(String, i32, String), CallError> {
     let key = args.text(0, "the key", KV_KEY_MAX_BYTES)?;
     Ok((key, args.version(1)?, args.text(2, "the scope", KV_SCOPE_MAX_BYTES)?))
 }

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Lua, Table, Value};
 
-use super::{Args, CallError, CallReply, PreparedCall, list_of_texts, refuse, texts};
+use super::{CallArgs, CallError, CallReply, PreparedCall, list_of_texts, refuse, texts};
 use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES,
 };
@@ -16,17 +16,17 @@ use crate::wire::data::{DbOp, KeyValueOp, KvRecord, Scopes, TenantId, Timestamp}
 const TEMPLATE_SCOPE: &str = "template";
 const WORKER_SCOPE_PREFIX: char = '#';
 
-pub(super) fn get(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn get(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     Ok(read(tenant, address(args)?, LockMode::Read, CallReply::Value))
 }
 
-pub(super) fn get_record(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn get_record(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let record = address(args)?;
     Ok(read(tenant, record.clone(), LockMode::Read, CallReply::Record(record)))
 }
 
 /// The first half of an update.
-pub(super) fn update(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn update(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let (key, scopes) = address(args)?;
     let record = (key, writable(scopes)?);
     Ok(read(tenant, record.clone(), LockMode::Write, CallReply::UpdateValue(record)))
@@ -38,7 +38,7 @@ fn read(tenant: TenantId, record: RecordKey, mode: LockMode, reply: CallReply) -
     PreparedCall::new(op, reply, 0).locking(record, mode)
 }
 
-pub(super) fn set(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn set(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let key = key(args)?;
     let scopes = writable(scopes(args.value(2))?)?;
     set_record(args.lua, tenant, (key, scopes), args.value(1))
@@ -69,7 +69,7 @@ fn set_record(
     Ok(PreparedCall::new(op, CallReply::Whole, bytes).locking(record, LockMode::Write))
 }
 
-pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn delete(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let (key, scopes) = address(args)?;
     let scopes = writable(scopes)?;
     let record = (key.clone(), scopes.clone());
@@ -77,7 +77,7 @@ pub(super) fn delete(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, 
     Ok(PreparedCall::new(op, CallReply::Whole, 0).locking(record, LockMode::Write))
 }
 
-pub(super) fn find(tenant: TenantId, args: &Args<'_>) -> Result<PreparedCall, CallError> {
+pub(super) fn find(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     // An escaped key is twice as long.
     let query = args.text(0, "the pattern", 2 * KV_KEY_MAX_BYTES)?;
     let scopes = scopes(args.value(1))?;
@@ -133,11 +133,11 @@ fn time(to_luau: &ToLuau<'_>, time: Option<Timestamp>) -> Result<Value, ConvertE
     }
 }
 
-fn address(args: &Args<'_>) -> Result<(String, Scopes), CallError> {
+fn address(args: &CallArgs<'_>) -> Result<(String, Scopes), CallError> {
     Ok((key(args)?, scopes(args.value(1))?))
 }
 
-fn key(args: &Args<'_>) -> Result<String, CallError> {
+fn key(args: &CallArgs<'_>) -> Result<String, CallError> {
     args.text(0, "the key", KV_KEY_MAX_BYTES)
 }
 

@@ -103,7 +103,7 @@ pub(super) fn prepare(
     args: &[Value],
     states: &Arc<dyn TenantStates>,
 ) -> Result<PreparedCall, CallError> {
-    let args = Args { lua, values: args };
+    let args = CallArgs { lua, values: args };
     match op {
         CallOp::KvGet => kv::get(tenant, &args),
         CallOp::KvGetRecord => kv::get_record(tenant, &args),
@@ -208,12 +208,12 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, CallError> {
 }
 
 /// What a script gave to a call.
-struct Args<'a> {
+struct CallArgs<'a> {
     lua: &'a Lua,
     values: &'a [Value],
 }
 
-impl Args<'_> {
+impl CallArgs<'_> {
     fn value(&self, index: usize) -> &Value {
         self.values.get(index).unwrap_or(&Value::Nil)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlua::Value;
 
-use super::{Args, CallError, CallReply, PreparedCall, only_fields, texts};
+use super::{CallArgs, CallError, CallReply, PreparedCall, only_fields, texts};
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::convert::{ConvertError, json_from_luau};
@@ -13,7 +13,7 @@ use crate::wire::data::{DbCall, DbOp, TenantId, TenantState};
 
 pub(super) fn set(
     tenant: TenantId,
-    args: &Args<'_>,
+    args: &CallArgs<'_>,
     states: &Arc<dyn TenantStates>,
 ) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the tenant state")?;

@@ -35,9 +35,9 @@ pub(in crate::runtime::luau) struct Zone(pub(in crate::runtime::luau) String);
 
 /// A name, or a text to be read: copied only if it is short, as a text may be as large as the VM.
 #[derive(Debug)]
-pub(in crate::runtime::luau) struct Name(pub(in crate::runtime::luau) String);
+pub(in crate::runtime::luau) struct ValueName(pub(in crate::runtime::luau) String);
 
-impl FromLua for Name {
+impl FromLua for ValueName {
     fn from_lua(value: Value, lua: &Lua) -> mlua::Result<Self> {
         if let Value::String(text) = &value
             && text.as_bytes().len() > SCRIPT_NAME_MAX_BYTES
@@ -62,12 +62,12 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     let constructors = |entries: &[(&str, mlua::Function)]| -> mlua::Result<Table> {
         lua.create_table_from(entries.iter().map(|(name, function)| (*name, function)))
     };
-    let parse = lua.create_function(|_, text: Name| Wide::parse(&text.0))?;
+    let parse = lua.create_function(|_, text: ValueName| Wide::parse(&text.0))?;
     let from = lua.create_function(|_, value: Value| Wide::operand(&value))?;
     globals.raw_set("integer", constructors(&[("parse", parse), ("from", from)])?)?;
 
     let now = lua.create_function(|_, ()| Ok(Time(Timestamp::now())))?;
-    let parse = lua.create_function(|_, text: Name| match text.0.parse() {
+    let parse = lua.create_function(|_, text: ValueName| match text.0.parse() {
         Ok(time) => Ok(Time(time)),
         Err(_) => refuse("not an RFC 3339 date and time"),
     })?;
@@ -78,7 +78,7 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     let from = lua.create_function(|_, seconds: f64| Span::from_seconds(seconds))?;
     globals.raw_set("interval", constructors(&[("from", from)])?)?;
 
-    let from = lua.create_function(|_, Name(name): Name| {
+    let from = lua.create_function(|_, ValueName(name): ValueName| {
         if timezone::is_known(&name) {
             Ok(Zone(name))
         } else {

@@ -5,13 +5,13 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::runtime::luau) struct Known {
     pub(in crate::runtime::luau) name: &'static str,
-    pub(in crate::runtime::luau) kind: Kind,
+    pub(in crate::runtime::luau) kind: MemberKind,
     pub(in crate::runtime::luau) members: &'static [&'static str],
 }
 
 /// What members are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runtime::luau) enum Kind {
+pub(in crate::runtime::luau) enum MemberKind {
     /// Fields and plain functions.
     Fields,
     /// Methods, which are called with a colon.
@@ -19,11 +19,11 @@ pub(in crate::runtime::luau) enum Kind {
 }
 
 const fn fields(name: &'static str, members: &'static [&'static str]) -> Known {
-    Known { name, kind: Kind::Fields, members }
+    Known { name, kind: MemberKind::Fields, members }
 }
 
 const fn methods(name: &'static str, members: &'static [&'static str]) -> Known {
-    Known { name, kind: Kind::Methods, members }
+    Known { name, kind: MemberKind::Methods, members }
 }
 
 /// What a template's function gets.

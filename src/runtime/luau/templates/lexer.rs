@@ -12,7 +12,7 @@ pub(super) struct At {
 
 /// A token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token<'a> {
+pub(super) enum LuauToken<'a> {
     /// A name or a keyword.
     Word(&'a str),
     Number,
@@ -35,7 +35,7 @@ const SIGNS: [&str; 48] = [
 ];
 
 /// All tokens of a source, each with its place.
-pub(super) fn tokens(source: &[u8]) -> Vec<(At, Token<'_>)> {
+pub(super) fn tokens(source: &[u8]) -> Vec<(At, LuauToken<'_>)> {
     let mut lexer =
         Lexer { rest: source, at: At { line: 1, column: 1 }, interpolations: Vec::new() };
     let mut tokens = Vec::new();
@@ -53,7 +53,7 @@ struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    fn next(&mut self) -> Option<(At, Token<'a>)> {
+    fn next(&mut self) -> Option<(At, LuauToken<'a>)> {
         loop {
             let at = self.at;
             let token = match *self.rest.first()? {
@@ -64,29 +64,29 @@ impl<'a> Lexer<'a> {
                     }
                     continue;
                 }
-                b'[' => self.long().map_or(Token::Sign("["), Token::Text),
+                b'[' => self.long().map_or(LuauToken::Sign("["), LuauToken::Text),
                 quote @ (b'"' | b'\'') => self.quoted(quote),
                 b'`' => {
                     self.take(1);
                     let (text, goes_on) = self.interpolated();
-                    if goes_on { Token::InterpolationStart } else { Token::Text(text) }
+                    if goes_on { LuauToken::InterpolationStart } else { LuauToken::Text(text) }
                 }
                 b'}' if self.interpolations.last() == Some(&0) => {
                     self.take(1);
                     self.interpolations.pop();
                     if self.interpolated().1 {
-                        Token::InterpolationMiddle
+                        LuauToken::InterpolationMiddle
                     } else {
-                        Token::InterpolationEnd
+                        LuauToken::InterpolationEnd
                     }
                 }
                 byte if byte.is_ascii_digit() => self.number(),
                 b'.' if self.rest.get(1).is_some_and(u8::is_ascii_digit) => self.number(),
-                byte if is_word(byte) => {
-                    Token::Word(std::str::from_utf8(self.take_while(is_word)).unwrap_or_default())
-                }
+                byte if is_word(byte) => LuauToken::Word(
+                    std::str::from_utf8(self.take_while(is_word)).unwrap_or_default(),
+                ),
                 _ => match self.sign() {
-                    Some(sign) => Token::Sign(sign),
+                    Some(sign) => LuauToken::Sign(sign),
                     // White space, or what no source has outside of strings.
                     None => {
                         self.take(1);
@@ -94,7 +94,7 @@ impl<'a> Lexer<'a> {
                     }
                 },
             };
-            if token == Token::Sign("[") {
+            if token == LuauToken::Sign("[") {
                 self.take(1);
             }
             return Some((at, token));
@@ -114,7 +114,7 @@ impl<'a> Lexer<'a> {
         Some(sign)
     }
 
-    fn number(&mut self) -> Token<'a> {
+    fn number(&mut self) -> LuauToken<'a> {
         let is_hex = self.rest.starts_with(b"0x") || self.rest.starts_with(b"0X");
         let is_digit = |byte| is_word(byte) || byte == b'.';
         while self
@@ -125,14 +125,14 @@ impl<'a> Lexer<'a> {
         {
             self.take(1);
         }
-        Token::Number
+        LuauToken::Number
     }
 
-    fn quoted(&mut self, quote: u8) -> Token<'a> {
+    fn quoted(&mut self, quote: u8) -> LuauToken<'a> {
         self.take(1);
         let text = self.until(|byte| byte == quote || byte == b'\n');
         self.take(1);
-        Token::Text(text)
+        LuauToken::Text(text)
     }
 
     /// The text of a backtick string up to its end or to an expression in it; whether it is an
@@ -221,14 +221,14 @@ mod tests {
 
     /// The tokens, one word each.
     fn shown(source: &str) -> String {
-        let show = |(_, token): (At, Token<'_>)| match token {
-            Token::Word(word) => word.to_owned(),
-            Token::Number => "0".to_owned(),
-            Token::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
-            Token::InterpolationStart => "`{".to_owned(),
-            Token::InterpolationMiddle => "}{".to_owned(),
-            Token::InterpolationEnd => "}`".to_owned(),
-            Token::Sign(sign) => sign.to_owned(),
+        let show = |(_, token): (At, LuauToken<'_>)| match token {
+            LuauToken::Word(word) => word.to_owned(),
+            LuauToken::Number => "0".to_owned(),
+            LuauToken::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
+            LuauToken::InterpolationStart => "`{".to_owned(),
+            LuauToken::InterpolationMiddle => "}{".to_owned(),
+            LuauToken::InterpolationEnd => "}`".to_owned(),
+            LuauToken::Sign(sign) => sign.to_owned(),
         };
         tokens(source.as_bytes()).into_iter().map(show).collect::<Vec<_>>().join(" ")
     }

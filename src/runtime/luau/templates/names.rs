@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use super::known::{self, Kind, Known};
+use super::known::{self, Known, MemberKind};
 use super::lexer::At;
 use crate::base::nearest::nearest;
 
@@ -102,7 +102,7 @@ pub(super) struct Names<'a> {
     /// Globals that the source makes.
     own: HashSet<&'a str>,
     uses: Vec<Use<'a>>,
-    problems: Vec<Problem<'a>>,
+    problems: Vec<NameProblem<'a>>,
     /// Parts of the event's data of which the source knows that they may be null.
     settled: HashSet<String>,
     /// Variables that are assigned to.
@@ -119,7 +119,7 @@ struct Use<'a> {
 }
 
 #[derive(Debug)]
-struct Problem<'a> {
+struct NameProblem<'a> {
     at: At,
     message: String,
     rests_on: Vec<Root<'a>>,
@@ -228,14 +228,14 @@ impl<'a> Names<'a> {
             return Value::default();
         };
         let shape = match known.kind {
-            Kind::Methods if is_method => Shape::Called(known, index),
-            Kind::Methods => Shape::Method(known, index),
-            Kind::Fields if *known == known::CTX && name == "event" => Shape::Event,
-            Kind::Fields if *known == known::CTX => {
+            MemberKind::Methods if is_method => Shape::Called(known, index),
+            MemberKind::Methods => Shape::Method(known, index),
+            MemberKind::Fields if *known == known::CTX && name == "event" => Shape::Event,
+            MemberKind::Fields if *known == known::CTX => {
                 known::ctx_member(name).map_or(Shape::Unknown, Shape::Known)
             }
-            Kind::Fields if *known == known::EVENT && name == "data" => Shape::Data,
-            Kind::Fields => Shape::Unknown,
+            MemberKind::Fields if *known == known::EVENT && name == "data" => Shape::Data,
+            MemberKind::Fields => Shape::Unknown,
         };
         Value { shape, path: name.to_owned(), ..of }
     }
@@ -289,7 +289,7 @@ impl<'a> Names<'a> {
                 "a field of the event may be null, which counts as true; value(…) gives nil for it"
                     .to_owned();
             let kind = ProblemKind::Null(value.path.clone());
-            self.problems.push(Problem { at, message, rests_on: value.rests_on.clone(), kind });
+            self.problems.push(NameProblem { at, message, rests_on: value.rests_on.clone(), kind });
         }
     }
 
@@ -310,7 +310,7 @@ impl<'a> Names<'a> {
             Shape::Literal("nil") => "a module must return something".to_owned(),
             _ => return,
         };
-        self.problems.push(Problem {
+        self.problems.push(NameProblem {
             at,
             message,
             rests_on: value.rests_on,
@@ -319,7 +319,7 @@ impl<'a> Names<'a> {
     }
 
     fn problem(&mut self, at: At, message: String, value: Value<'a>) {
-        self.problems.push(Problem {
+        self.problems.push(NameProblem {
             at,
             message,
             rests_on: value.rests_on,

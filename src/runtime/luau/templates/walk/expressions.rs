@@ -1,7 +1,7 @@
 //! Expressions: what they stand for, as far as it is known, and what is called in them.
 
-use super::Walk;
-use crate::runtime::luau::templates::lexer::Token;
+use super::SourceWalk;
+use crate::runtime::luau::templates::lexer::LuauToken;
 use crate::runtime::luau::templates::names::{Arguments, Root, Value};
 
 /// An expression that may be assigned to: its value, the variable that it begins with, and whether
@@ -15,7 +15,7 @@ pub(super) struct Place<'a> {
 const OPERATORS: [&str; 16] =
     ["+", "-", "*", "/", "//", "%", "^", "..", "==", "~=", "<", "<=", ">", ">=", "and", "or"];
 
-impl<'a> Walk<'_, 'a> {
+impl<'a> SourceWalk<'_, 'a> {
     pub(super) fn expressions(&mut self) -> Vec<Value<'a>> {
         let mut values = vec![self.expression()];
         while self.take(",") {
@@ -77,26 +77,26 @@ impl<'a> Walk<'_, 'a> {
 
     fn simple(&mut self) -> Value<'a> {
         match self.peek(0) {
-            Some(Token::Sign("...")) => {
+            Some(LuauToken::Sign("...")) => {
                 self.is_script |= self.functions == 0;
                 self.at += 1;
             }
-            Some(Token::Number) => return self.literal("a number"),
-            Some(Token::Word("nil")) => return self.literal("nil"),
-            Some(Token::Word("true" | "false")) => return self.literal("a boolean"),
-            Some(Token::Sign("{")) => {
+            Some(LuauToken::Number) => return self.literal("a number"),
+            Some(LuauToken::Word("nil")) => return self.literal("nil"),
+            Some(LuauToken::Word("true" | "false")) => return self.literal("a boolean"),
+            Some(LuauToken::Sign("{")) => {
                 self.table();
                 return Value::literal("a table");
             }
-            Some(Token::Sign("@")) => {
+            Some(LuauToken::Sign("@")) => {
                 self.other_statement();
                 return self.simple();
             }
-            Some(Token::Word("function")) => {
+            Some(LuauToken::Word("function")) => {
                 self.at += 1;
                 self.function_body(false, false);
             }
-            Some(Token::Word("if")) => {
+            Some(LuauToken::Word("if")) => {
                 while self.take("if") || self.take("elseif") {
                     self.condition();
                     self.take("then");
@@ -123,7 +123,8 @@ impl<'a> Walk<'_, 'a> {
                 self.expression();
                 self.take("]");
                 self.take("=");
-            } else if self.name_ahead(0).is_some() && matches!(self.peek(1), Some(Token::Sign("=")))
+            } else if self.name_ahead(0).is_some()
+                && matches!(self.peek(1), Some(LuauToken::Sign("=")))
             {
                 self.at += 2;
             }
@@ -142,13 +143,13 @@ impl<'a> Walk<'_, 'a> {
         loop {
             let was_variable = std::mem::take(&mut place.is_variable);
             match self.peek(0) {
-                Some(Token::Sign(".")) => {
+                Some(LuauToken::Sign(".")) => {
                     self.at += 1;
                     let at = self.place();
                     let Some(name) = self.name_or_keyword() else { return place };
                     place.value = self.names.member(at, place.value, name, false);
                 }
-                Some(Token::Sign(":")) => {
+                Some(LuauToken::Sign(":")) => {
                     self.at += 1;
                     let at = self.place();
                     let Some(name) = self.name_or_keyword() else { return place };
@@ -159,7 +160,7 @@ impl<'a> Walk<'_, 'a> {
                     let arguments = self.arguments(None);
                     place.value = self.names.call(at, method, &arguments);
                 }
-                Some(Token::Sign("[")) => {
+                Some(LuauToken::Sign("[")) => {
                     let from = self.at;
                     self.at += 1;
                     self.expression();
@@ -173,10 +174,14 @@ impl<'a> Walk<'_, 'a> {
                     );
                     place.value = place.value.index(&index);
                 }
-                Some(Token::Sign("<")) if matches!(self.peek(1), Some(Token::Sign("<"))) => {
+                Some(LuauToken::Sign("<"))
+                    if matches!(self.peek(1), Some(LuauToken::Sign("<"))) =>
+                {
                     self.angles()
                 }
-                Some(Token::Sign("(" | "{") | Token::Text(_) | Token::InterpolationStart) => {
+                Some(
+                    LuauToken::Sign("(" | "{") | LuauToken::Text(_) | LuauToken::InterpolationStart,
+                ) => {
                     let at = self.place();
                     let arguments = self.arguments(place.root);
                     place.value = self.names.call(at, place.value, &arguments);
@@ -191,7 +196,7 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn name_or_keyword(&mut self) -> Option<&'a str> {
-        let Some(Token::Word(word)) = self.peek(0) else { return None };
+        let Some(LuauToken::Word(word)) = self.peek(0) else { return None };
         self.at += 1;
         Some(word)
     }
@@ -200,14 +205,14 @@ impl<'a> Walk<'_, 'a> {
         let at = self.place();
         let mut root = None;
         let value = match self.peek(0) {
-            Some(Token::Sign("(")) => {
+            Some(LuauToken::Sign("(")) => {
                 self.at += 1;
                 let value = self.expression();
                 self.take(")");
                 value
             }
-            Some(Token::Text(_)) => self.literal("a string"),
-            Some(Token::InterpolationStart) => {
+            Some(LuauToken::Text(_)) => self.literal("a string"),
+            Some(LuauToken::InterpolationStart) => {
                 self.interpolation();
                 Value::literal("a string")
             }
@@ -229,8 +234,8 @@ impl<'a> Walk<'_, 'a> {
         loop {
             self.expression();
             match self.peek(0) {
-                Some(Token::InterpolationMiddle) => self.at += 1,
-                Some(Token::InterpolationEnd) => return self.at += 1,
+                Some(LuauToken::InterpolationMiddle) => self.at += 1,
+                Some(LuauToken::InterpolationEnd) => return self.at += 1,
                 _ => return,
             }
         }
@@ -240,7 +245,7 @@ impl<'a> Walk<'_, 'a> {
     fn arguments(&mut self, root: Option<Root<'a>>) -> Arguments<'a> {
         let is_require = matches!(root, Some(Root::Global("require")));
         let text = match (self.tokens.get(self.at), self.tokens.get(self.at + 1)) {
-            (Some((at, Token::Text(text))), _) | (_, Some((at, Token::Text(text)))) => {
+            (Some((at, LuauToken::Text(text))), _) | (_, Some((at, LuauToken::Text(text)))) => {
                 Some((*at, text))
             }
             _ => None,
@@ -260,8 +265,10 @@ impl<'a> Walk<'_, 'a> {
         } else {
             let values = self.expressions();
             // A call may have several results, or none.
-            let ends_in_call =
-                !matches!(self.tokens.get(self.at - 1), Some((_, Token::Word(_) | Token::Number)));
+            let ends_in_call = !matches!(
+                self.tokens.get(self.at - 1),
+                Some((_, LuauToken::Word(_) | LuauToken::Number))
+            );
             self.take(")");
             let is_open = ends_in_call && values.last().is_some_and(Value::is_unknown);
             return self.settled(root, Arguments { values, is_open });
@@ -272,12 +279,12 @@ impl<'a> Walk<'_, 'a> {
     /// The argument of a call without parentheses.
     fn simple_argument(&mut self) -> Value<'a> {
         match self.peek(0) {
-            Some(Token::Sign("{")) => {
+            Some(LuauToken::Sign("{")) => {
                 self.table();
                 Value::literal("a table")
             }
-            Some(Token::Text(_)) => self.literal("a string"),
-            Some(Token::InterpolationStart) => {
+            Some(LuauToken::Text(_)) => self.literal("a string"),
+            Some(LuauToken::InterpolationStart) => {
                 self.interpolation();
                 Value::literal("a string")
             }

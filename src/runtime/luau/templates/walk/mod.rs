@@ -11,7 +11,7 @@ mod tests;
 mod types;
 
 use self::expressions::Place;
-use super::lexer::{At, Token, tokens};
+use super::lexer::{At, LuauToken, tokens};
 use super::names::{Names, Value};
 
 /// What was found in a source.
@@ -28,7 +28,7 @@ pub(super) struct Seen {
 /// name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     let tokens = tokens(source);
-    let mut walk = Walk {
+    let mut walk = SourceWalk {
         tokens: &tokens,
         at: 0,
         names: Names::default(),
@@ -44,15 +44,15 @@ pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
         // What ends a block ends none here.
         walk.at += 1;
     }
-    let Walk { mut names, requires, returns, is_script, .. } = walk;
+    let SourceWalk { mut names, requires, returns, is_script, .. } = walk;
     if !returns {
         names.returned(At::default(), Value::literal("nil"), is_template);
     }
     Seen { findings: names.findings(is_script), requires }
 }
 
-struct Walk<'t, 'a> {
-    tokens: &'t [(At, Token<'a>)],
+struct SourceWalk<'t, 'a> {
+    tokens: &'t [(At, LuauToken<'a>)],
     at: usize,
     names: Names<'a>,
     requires: Vec<(At, String)>,
@@ -72,8 +72,8 @@ const KEYWORDS: [&str; 21] = [
 
 const ASSIGNMENTS: [&str; 9] = ["=", "+=", "-=", "*=", "/=", "//=", "%=", "^=", "..="];
 
-impl<'a> Walk<'_, 'a> {
-    fn peek(&self, ahead: usize) -> Option<Token<'a>> {
+impl<'a> SourceWalk<'_, 'a> {
+    fn peek(&self, ahead: usize) -> Option<LuauToken<'a>> {
         self.tokens.get(self.at + ahead).map(|(_, token)| *token)
     }
 
@@ -82,7 +82,7 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn is(&self, what: &str) -> bool {
-        matches!(self.peek(0), Some(Token::Word(word) | Token::Sign(word)) if word == what)
+        matches!(self.peek(0), Some(LuauToken::Word(word) | LuauToken::Sign(word)) if word == what)
     }
 
     fn is_any(&self, of: &[&str]) -> bool {
@@ -98,7 +98,7 @@ impl<'a> Walk<'_, 'a> {
 
     fn name_ahead(&self, ahead: usize) -> Option<&'a str> {
         match self.peek(ahead) {
-            Some(Token::Word(word)) if !KEYWORDS.contains(&word) => Some(word),
+            Some(LuauToken::Word(word)) if !KEYWORDS.contains(&word) => Some(word),
             _ => None,
         }
     }
@@ -128,7 +128,7 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn statement(&mut self) {
-        let Some(Token::Word(word)) = self.peek(0) else { return self.other_statement() };
+        let Some(LuauToken::Word(word)) = self.peek(0) else { return self.other_statement() };
         match word {
             "local" | "const" if self.declares() => self.local(),
             "function" => self.function_statement(),
@@ -158,10 +158,12 @@ impl<'a> Walk<'_, 'a> {
             "return" => self.return_statement(),
             "break" => self.at += 1,
             "continue" if !self.goes_on() => self.at += 1,
-            "export" if matches!(self.peek(1), Some(Token::Word("type"))) => self.type_statement(1),
+            "export" if matches!(self.peek(1), Some(LuauToken::Word("type"))) => {
+                self.type_statement(1)
+            }
             "type"
                 if self.name_ahead(1).is_some()
-                    || matches!(self.peek(1), Some(Token::Word("function"))) =>
+                    || matches!(self.peek(1), Some(LuauToken::Word("function"))) =>
             {
                 self.type_statement(0);
             }
@@ -173,16 +175,16 @@ impl<'a> Walk<'_, 'a> {
     fn declares(&self) -> bool {
         self.is("local")
             || self.name_ahead(1).is_some()
-            || matches!(self.peek(1), Some(Token::Word("function")))
+            || matches!(self.peek(1), Some(LuauToken::Word("function")))
     }
 
     /// Whether a name that may be a keyword is a variable here.
     fn goes_on(&self) -> bool {
         match self.peek(1) {
-            Some(Token::Sign(sign)) => {
+            Some(LuauToken::Sign(sign)) => {
                 ASSIGNMENTS.contains(&sign) || [".", ":", "[", "(", "{", ","].contains(&sign)
             }
-            Some(Token::Text(_)) => true,
+            Some(LuauToken::Text(_)) => true,
             _ => false,
         }
     }
@@ -196,7 +198,7 @@ impl<'a> Walk<'_, 'a> {
             return self.function_body(false, false);
         }
         let names = self.bindings();
-        let is_args = self.functions == 0 && matches!(self.peek(1), Some(Token::Sign("...")));
+        let is_args = self.functions == 0 && matches!(self.peek(1), Some(LuauToken::Sign("...")));
         let values = if self.take("=") { self.expressions() } else { Vec::new() };
         let mut values = values.into_iter();
         for (number, name) in names.into_iter().enumerate() {

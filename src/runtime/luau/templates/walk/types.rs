@@ -1,9 +1,9 @@
 //! Types, which are passed over: nothing in them is there when a template runs.
 
-use super::Walk;
-use crate::runtime::luau::templates::lexer::Token;
+use super::SourceWalk;
+use crate::runtime::luau::templates::lexer::LuauToken;
 
-impl Walk<'_, '_> {
+impl SourceWalk<'_, '_> {
     /// Passes over a type.
     pub(super) fn type_(&mut self) {
         loop {
@@ -14,20 +14,23 @@ impl Walk<'_, '_> {
                 self.angles();
             }
             match self.peek(0) {
-                Some(Token::Sign("(")) => {
+                Some(LuauToken::Sign("(")) => {
                     self.brackets();
                     if self.take("->") {
                         continue;
                     }
                 }
-                Some(Token::Sign("{")) => self.brackets(),
-                Some(Token::Word(_)) => {
+                Some(LuauToken::Sign("{")) => self.brackets(),
+                Some(LuauToken::Word(_)) => {
                     self.at += 1;
                     while self.take(".") {
                         self.at += 1;
                     }
                     if self.is("(")
-                        && matches!(self.tokens.get(self.at - 1), Some((_, Token::Word("typeof"))))
+                        && matches!(
+                            self.tokens.get(self.at - 1),
+                            Some((_, LuauToken::Word("typeof")))
+                        )
                     {
                         self.brackets();
                     }
@@ -35,7 +38,7 @@ impl Walk<'_, '_> {
                         self.angles();
                     }
                 }
-                Some(Token::Text(_)) => self.at += 1,
+                Some(LuauToken::Text(_)) => self.at += 1,
                 _ => return,
             }
             while self.is_any(&["?", "..."]) {
