@@ -1,5 +1,7 @@
 //! The rules of names and of language: tests, and sentences that name their subject.
 
+use std::collections::BTreeMap;
+
 use crate::source::{Source, read_all};
 use crate::{assert_none, product_and_tests, words};
 
@@ -11,6 +13,32 @@ const TEST_NAME_MAX: usize = 60;
 const FREE_RELATIVES: [&str; 8] =
     ["who", "whoever", "whom", "nobody", "somebody", "whatever", "whichever", "anybody"];
 const FREE_RELATIVES_MAX: usize = 21;
+
+/// The types that a source defines outside its tests, by name. An alias within an item, such as an
+/// associated type, is named by its trait.
+fn types(source: &Source) -> Vec<String> {
+    let defined = source.product.lines().filter_map(|line| {
+        let is_inner_alias = line.starts_with(' ') && words(line).any(|word| word == "type");
+        let mut words = words(line).filter(|word| !word.is_empty());
+        let is_kind = |word: &&str| ["struct", "enum", "trait", "type"].contains(word);
+        words.find(is_kind).filter(|_| !is_inner_alias)?;
+        words.next().filter(|name| name.starts_with(|char: char| char.is_ascii_uppercase()))
+    });
+    defined.map(str::to_owned).collect()
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in read_all("src") {
+        for name in types(&source) {
+            homes.entry(name).or_default().push(source.path.clone());
+        }
+    }
+    assert!(homes.len() > 300, "this test no longer finds the types: {}", homes.len());
+    let twice = homes.iter().filter(|(_, at)| at.len() > 1);
+    assert_none(twice.map(|(name, at)| format!("{name}: {}", at.join(", "))));
+}
 
 #[test]
 fn names_of_tests_are_short() {
