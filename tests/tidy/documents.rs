@@ -98,6 +98,16 @@ fn a_link_without_its_heading_is_found() {
 }
 
 #[test]
+fn the_reading_guide_names_what_is_there() {
+    let guide = fs::read_to_string(root().join("docs/reading-guide.md")).expect("it is UTF-8");
+    let spans = guide.split('`').skip(1).step_by(2).filter(|span| span.starts_with("src/"));
+    let places: Vec<&str> = spans.collect();
+    assert!(places.len() > 20, "this test no longer finds the places: {}", places.len());
+    let gone = places.iter().filter(|place| !root().join(place).exists());
+    assert_none(gone.map(|place| format!("docs/reading-guide.md: {place} is not there")));
+}
+
+#[test]
 fn the_readme_is_short() {
     let lines = fs::read_to_string(root().join("README.md")).expect("it is UTF-8").lines().count();
     assert!(lines <= README_LINES_MAX, "README.md has {lines} lines, at most {README_LINES_MAX}");
