@@ -543,12 +543,12 @@ pub const STORE_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Longer than any disk stalls that is not broken, shorter than the deadline of a dispatch.
 pub const STORE_WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The first pause between attempts to reopen a store after an I/O error; it doubles up to
-/// [`STORE_REOPEN_MAX`].
+/// The first pause between attempts to reopen a store file after an I/O error, or to reconnect to
+/// PostgreSQL; it doubles up to [`STORE_REOPEN_MAX`].
 pub const STORE_REOPEN_MIN: Duration = Duration::from_millis(50);
 
-/// Limit: the longest pause between attempts to reopen a store: service resumes within seconds of
-/// the disk's return.
+/// Limit: the longest pause between attempts to reopen a store file or to reconnect to PostgreSQL:
+/// service resumes within seconds of the return of the disk or the server.
 pub const STORE_REOPEN_MAX: Duration = Duration::from_secs(2);
 
 /// Limit: pages of the embedded store that are kept in memory; what is more is read again from the
