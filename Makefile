@@ -172,7 +172,7 @@ bench-quick: ## the same in about a minute, and less exactly
 	$(call run_bench,--quick)
 
 .PHONY: bench-guard
-bench-guard: ## fail if a dispatch takes 10 % more instructions or allocations than is committed (needs valgrind; BENCH_FLAGS=--update commits to new ones)
+bench-guard: ## fail if a dispatch takes 10 % more instructions or allocations than is committed (needs valgrind; BENCH_FLAGS='--within 2' for another bound, --update commits to new ones)
 	$(need_bench)
 	@command -v valgrind >/dev/null || { echo "make bench-guard needs valgrind: apt install valgrind / dnf install valgrind" >&2; exit 1; }
 	$(USE_CXX) $(CARGO) run --release $(BENCH_PACKAGE) -- guard bench/guard.json $(BENCH_FLAGS)

@@ -23,13 +23,13 @@ use std::time::Duration;
 use harness::Plan;
 
 const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
-mesophyll-bench guard FILE [--update]
+mesophyll-bench guard FILE [--within PERCENT | --update]
 
   --quick      about a minute: fewer and shorter rounds
   --only TEXT  only cases whose name contains this; =NAME is that case alone; may be given again
   --out DIR    where latest.json and latest.md go (target/bench)
 
-guard counts the instructions and allocations of a dispatch, and fails if they are 10 % above those in FILE.
+guard counts the instructions and allocations of a dispatch, and fails if they are 10 % above those in FILE, or so many per cent.
 
 PostgreSQL is measured if MESOPHYLL_BENCH_POSTGRES_URL or MESOPHYLL_TEST_POSTGRES_URL names a server on which a database
 may be made; NATS if there is a server at MESOPHYLL_BENCH_NATS_URL (nats://127.0.0.1:4222).";
@@ -48,9 +48,13 @@ fn main() -> ExitCode {
         Some(&"serve-peer") if args.len() == 2 => serve::peer(args[1]),
         Some(&"serve-bare") if args.len() == 1 => serve::bare(),
         Some(&"guard-dispatch") if args.len() == 3 => guard::dispatch(args[1], args[2]),
-        Some(&"guard") if args.len() == 2 => guard::run(Path::new(args[1]), false),
+        Some(&"guard") if args.len() == 2 => guard::run(Path::new(args[1]), Some(guard::TOLERANCE)),
+        Some(&"guard") if args.len() == 4 && args[2] == "--within" => {
+            let within = args[3].parse().map_err(|_| format!("{} is no number", args[3]));
+            within.and_then(|within| guard::run(Path::new(args[1]), Some(within)))
+        }
         Some(&"guard") if args.len() == 3 && args[2] == "--update" => {
-            guard::run(Path::new(args[1]), true)
+            guard::run(Path::new(args[1]), None)
         }
         Some(&"ping-pong") if args.len() == 4 => link::serve_ping_pong(args[1], args[2], args[3]),
         Some(&"link") => link::run_process(&args[1..]),
