@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::metrics::{Buckets, Counter, Histogram};
 
-/// An enum that [`labels!`] declares.
+/// An enum that the macro `labels` declares.
 pub trait Label: Copy + 'static {
     /// Every value, each at the place that is its number.
     const ALL: &'static [Self];

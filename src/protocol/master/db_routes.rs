@@ -1,7 +1,7 @@
 //! The master's answers to `/db/*`: bytes to operations, operations to [`DbState`], results and
 //! errors to bytes.
 //!
-//! The worker that asks has been established before: [`super`]'s server checks id and token. Then
+//! The worker that asks has been established before: the server checks id and token. Then
 //! the tenant, then the body, then the rules. Deliberately without rules of its own. Runs on the
 //! connection's thread.
 
