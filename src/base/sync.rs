@@ -9,7 +9,7 @@ use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
     TryLockError,
 };
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A [`Mutex`] that does not care for poison.
 #[derive(Debug, Default)]
@@ -76,9 +76,9 @@ pub struct CountedPermit(Arc<AtomicUsize>);
 impl CountedPermit {
     /// Takes a place, unless as many as `most` are taken.
     pub fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        let permit = Self(taken.clone());
-        // Dropped, and so given back, if it is one too many.
-        (taken.fetch_add(1, Ordering::SeqCst) < most).then_some(permit)
+        let one_more = |count: usize| (count < most).then_some(count + 1);
+        taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Self(taken.clone()))
     }
 }
 
@@ -120,13 +120,7 @@ impl Signal {
         guard: MutexGuard<'a, T>,
         deadline: impl Into<Option<Instant>>,
     ) -> MutexGuard<'a, T> {
-        match deadline.into() {
-            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        }
+        self.wait_for(guard, deadline.into().map(left_until))
     }
 
     /// Waits until the condition holds; after the deadline the caller looks whether it does.
@@ -141,17 +135,37 @@ impl Signal {
         mut condition: impl FnMut(&mut T) -> bool,
     ) -> MutexGuard<'a, T> {
         let deadline = deadline.into();
-        while !condition(&mut guard) && deadline.is_none_or(|at| Instant::now() < at) {
-            guard = self.wait(guard, deadline);
+        while !condition(&mut guard) {
+            let left = deadline.map(left_until);
+            if left.is_some_and(|left| left.is_zero()) {
+                break;
+            }
+            guard = self.wait_for(guard, left);
         }
         guard
     }
+
+    #[inline]
+    fn wait_for<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        left: Option<Duration>,
+    ) -> MutexGuard<'a, T> {
+        match left {
+            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+}
+
+fn left_until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::base::thread::spawn;
 
