@@ -64,14 +64,11 @@ impl Slot {
         // That of a template with little to do comes before a thread that sleeps would have been
         // woken.
         WAITERS.wait(|| self.is_over.load(Ordering::Acquire));
-        let mut state = self.state.lock();
-        while state.answer.is_none()
-            && !self.is_over.load(Ordering::Acquire)
-            && Instant::now() < until
-        {
-            state.sleeps = true;
-            state = self.over.wait(state, until);
-        }
+        let state = self.over.wait_until(self.state.lock(), until, |state| {
+            let is_over = state.answer.is_some() || self.is_over.load(Ordering::Acquire);
+            state.sleeps |= !is_over;
+            is_over
+        });
         state.answer.is_some()
     }
 
