@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::support::TempDir;
 use crate::support::binary::{
-    Finished, Master, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on, token,
-    try_post, write,
+    Finished, Master, ONE_WORKER, Running, SECRET, TEMPLATES, get, mesophyll, post, run, run_on,
+    token, try_post, write,
 };
 use crate::support::process::{
     self, children_of, command_line, cpu_ticks, environment, eventually, is_gone, own_port, within,
@@ -310,20 +310,7 @@ fn readiness_follows_the_workers() {
 
 #[test]
 fn without_a_secret_a_token_is_printed_once() {
-    let args = [
-        "master",
-        "--listen",
-        "127.0.0.1:0",
-        "--api",
-        "127.0.0.1:0",
-        "--store",
-        "memory:",
-        "--workers",
-        "1",
-    ];
-    let running = Running::start(mesophyll(
-        &[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat(),
-    ));
+    let running = Running::start(mesophyll(&ONE_WORKER));
     let line = running.wait_stderr("no MESOPHYLL_API_SECRET");
     let token = line.rsplit(' ').next().expect("a token").to_owned();
     let ready: Value = serde_json::from_str(&running.next_line()).expect("a ready line");
@@ -496,33 +483,8 @@ fn a_master_whose_log_nobody_reads_any_more_goes_on() {
 }
 
 fn nobody_reads_the_log(format: &str) {
-    let args = [
-        "master",
-        "--listen",
-        "127.0.0.1:0",
-        "--api",
-        "127.0.0.1:0",
-        "--store",
-        "memory:",
-        "--workers",
-        "1",
-    ];
-    let mut command = mesophyll(
-        &[
-            &args[..],
-            &[
-                "--templates",
-                TEMPLATES,
-                "--default-events",
-                "*",
-                "--log",
-                "debug",
-                "--log-format",
-                format,
-            ],
-        ]
-        .concat(),
-    );
+    let mut command =
+        mesophyll(&[&ONE_WORKER[..], &["--log", "debug", "--log-format", format]].concat());
     command.env("MESOPHYLL_API_SECRET", SECRET);
     let mut running = Running::start(command);
     let ready: Value = serde_json::from_str(&running.next_line()).expect("a ready line");

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::support::TempDir;
-use crate::support::binary::{Master, Running, SECRET, TEMPLATES, example, mesophyll, write};
+use crate::support::binary::{Master, ONE_WORKER, Running, SECRET, example, mesophyll, write};
 use crate::support::process::{eventually, is_gone, signal, within, workers_of};
 use crate::support::skip::skipped;
 
@@ -81,22 +81,6 @@ impl Drop for Exchangeable {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
-
-const ONE_WORKER: [&str; 13] = [
-    "master",
-    "--listen",
-    "127.0.0.1:0",
-    "--api",
-    "127.0.0.1:0",
-    "--store",
-    "memory:",
-    "--workers",
-    "1",
-    "--templates",
-    TEMPLATES,
-    "--default-events",
-    "*",
-];
 
 /// The real worker's executors cannot be made to hang from outside, so one that says that its own
 /// does takes its place.
@@ -297,19 +281,7 @@ fn a_master_whose_own_runtime_breaks_ends_with_code_70() {
 /// Ctrl-C in a terminal: the whole foreground group gets it.
 #[test]
 fn an_interrupt_of_the_process_group_lets_events_finish() {
-    let args = [
-        "master",
-        "--listen",
-        "127.0.0.1:0",
-        "--api",
-        "127.0.0.1:0",
-        "--store",
-        "memory:",
-        "--workers",
-        "1",
-    ];
-    let mut command =
-        mesophyll(&[&args[..], &["--templates", TEMPLATES, "--default-events", "*"]].concat());
+    let mut command = mesophyll(&ONE_WORKER);
     command.env("MESOPHYLL_API_SECRET", SECRET).process_group(0);
     let master = Master::of(Running::start(command));
     master.wait_ready();

@@ -27,6 +27,23 @@ pub(crate) const SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// The template whose events say what it does.
 pub(crate) const TEMPLATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/templates");
 
+/// A master with one worker that runs those templates, and keeps its data in memory.
+pub(crate) const ONE_WORKER: [&str; 13] = [
+    "master",
+    "--listen",
+    "127.0.0.1:0",
+    "--api",
+    "127.0.0.1:0",
+    "--store",
+    "memory:",
+    "--workers",
+    "1",
+    "--templates",
+    TEMPLATES,
+    "--default-events",
+    "*",
+];
+
 /// 22 real Discord gateway payloads (examples/README.md says where they come from).
 pub(crate) const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/discord.ndjson");
 
