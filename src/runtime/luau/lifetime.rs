@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::budget::Doom;
+use super::events::dispatch_error;
 use super::executor::Core;
 use super::host::Host;
 use super::live_vm::LiveVm;
 use super::memory::Collection;
-use super::tenant::{Tenant, TenantProgram, dispatch_error};
+use super::tenant::{Tenant, TenantProgram};
 use super::vm::Vm;
 use crate::base::error::DispatchError;
 

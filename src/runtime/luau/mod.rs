@@ -6,8 +6,8 @@
 //!              ticker ─┘  └──────────────────────── result ───────────────────────────────┘
 //! ```
 //!
-//! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `running`, `calls` and
-//!   `task` are one tenant's events and coroutines.
+//! * `executor` gives tenants turns, in the order of its `lanes`; `tenant`, `events`, `running`,
+//!   `calls` and `task` are one tenant's events and coroutines.
 //! * `control` is the interrupt that preempts and stops scripts, told by the `ticker`; `budget` and
 //!   `memory` what it judges.
 //! * `vm_slots` says which tenants may have a VM, and whose is closed when there are too many.
@@ -27,6 +27,7 @@ mod config;
 mod control;
 mod convert;
 mod errors;
+mod events;
 mod executor;
 mod gauges;
 mod host;

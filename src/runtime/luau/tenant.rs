@@ -2,17 +2,19 @@
 //!
 //! Events start in the order in which they came and interleave only where they wait: a coroutine
 //! that is preempted goes on before any other of its tenant, so a script needs no locks of its own.
-//! Which tenant's turn it is, is the executor's business (`executor`); how a coroutine is resumed
-//! and what becomes of what it yields is in `running`, and what calls do, in `calls`.
+//! Which tenant's turn it is, is the executor's business (`executor`); how an event starts and ends is
+//! in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and what
+//! calls do, in `calls`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{self, Rc};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use mlua::{IntoLuaMulti, MultiValue, Value};
+use mlua::Value;
 
-use super::budget::{Doom, Meter};
+use super::budget::Doom;
+use super::events::RunningEvent;
 use super::executor::Core;
 use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
@@ -22,12 +24,11 @@ use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
-use super::templates::{Compiled, MAIN, Templates};
-use super::timers::{Due, TimerKey};
-use super::vm::Vm;
+use super::templates::{Compiled, Templates};
+use super::timers::Due;
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
-use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
+use crate::dispatch::{Answer, Job, RequestId};
 use crate::wire::data::{Budget, CreateEvent, EncodedValue, TenantId};
 
 /// A tenant.
@@ -54,7 +55,7 @@ pub(super) struct Tenant {
     pub(super) is_asked: bool,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
     pub(super) events: HashMap<u64, RunningEvent>,
-    last_event: u64,
+    pub(super) last_event: u64,
     pub(super) tasks: Tasks,
     /// The task that runs, above those that spawned it and wait for it to wait.
     pub(super) running: Vec<u64>,
@@ -102,32 +103,6 @@ pub(super) enum TenantProgram {
     /// It is being loaded; the number tells the load from an earlier one.
     Loading(u64),
     Ready(Compiled),
-}
-
-/// An event that has started and not ended: its handler runs, or tasks that it left.
-pub(super) struct RunningEvent {
-    pub(super) request_id: RequestId,
-    pub(super) name: Arc<str>,
-    /// What its code is called.
-    template: Arc<str>,
-    /// What it runs in.
-    pub(super) vm: Rc<LiveVm>,
-    /// What its data takes, which stays for as long as it does.
-    _data: Charge,
-    /// Work for it that has not begun when this is gone is not begun any more, nor is any that is
-    /// asked for later.
-    life: Option<Arc<()>>,
-    /// Gone when the handler has returned.
-    answer: Option<Answer>,
-    pub(super) meter: Rc<Meter>,
-    /// The task whose result is the answer.
-    pub(super) handler: u64,
-    /// Tasks that have not ended; those that parked themselves do not count, but for the handler.
-    pub(super) tasks: usize,
-    /// Fires when its wall time is over; set when it first waits.
-    pub(super) wall: Option<TimerKey>,
-    /// Since when it has been running without a pause.
-    pub(super) running_since: Option<Instant>,
 }
 
 /// What a tenant did with a step of its turn.
@@ -369,158 +344,6 @@ impl Tenant {
         held == 0 || held + next <= core.limits().memory_bytes
     }
 
-    fn start_event(&mut self, core: &mut Core) {
-        let Some(waiting) = self.waiting.pop_front() else { return };
-        let (request_id, name) = (waiting.request_id, Arc::from(&*waiting.event.name));
-        self.compile_next(core);
-        let template = match &waiting.code {
-            Code::Script(compiled, _) => compiled.name.clone(),
-            _ => Arc::from(MAIN),
-        };
-        self.collection.stop_idle();
-        core.gauges.event_started();
-        if self.vm.is_none()
-            && let Err(problem) = self.make_vm(core)
-        {
-            core.record_error(self.id, &template, &name, &problem);
-            return core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
-        }
-        let Some(vm) = self.vm.clone() else { return };
-        self.last_event += 1;
-        let id = self.last_event;
-        let compiling =
-            if let Code::Script(_, took) = waiting.code { took } else { Duration::ZERO };
-        let meter = Rc::new(Meter::new(id, request_id, Instant::now(), core.limits(), compiling));
-        match self.start_task(core, &vm, id, &waiting.code) {
-            Ok(handler) => {
-                let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
-                vm.host.add_event(id, waiting.event);
-                let answer = Some(waiting.answer);
-                let event = RunningEvent {
-                    request_id,
-                    name,
-                    template,
-                    vm,
-                    _data: data,
-                    life: Some(waiting.life),
-                    answer,
-                    meter,
-                    handler,
-                    tasks: 1,
-                    wall: None,
-                    running_since: None,
-                };
-                self.events.insert(id, event);
-                self.running.push(handler);
-            }
-            Err(Start::Script(problem)) => {
-                core.record_error(self.id, &template, &name, &problem);
-                core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
-            }
-            Err(Start::Memory) => {
-                let doom = Doom::Memory(core.limits().memory_bytes);
-                core.record_doom(self.id, &template, &name, doom);
-                core.answer(
-                    request_id,
-                    waiting.answer,
-                    Err(DispatchError::Script(doom.to_string())),
-                );
-                self.discard_vm(core, &vm, "another event used up its memory");
-            }
-        }
-    }
-
-    fn start_task(&mut self, core: &Core, vm: &Vm, event: u64, code: &Code) -> Result<u64, Start> {
-        let (function, args) = match (code, &self.program) {
-            (Code::Script(compiled, _), _) => {
-                core.control.forget_doom();
-                let chunk = vm.host.load(&vm.lua, compiled).map_err(|problem| {
-                    match core.control.doom() {
-                        Some(_) => Start::Memory,
-                        None => Start::Script(problem),
-                    }
-                })?;
-                (&vm.start_script, (event, chunk).into_lua_multi(&vm.lua))
-            }
-            (_, program) => {
-                if let TenantProgram::Ready(compiled) = program {
-                    vm.host.set_program(compiled);
-                }
-                (&vm.start, event.into_lua_multi(&vm.lua))
-            }
-        };
-        let args: MultiValue = args.map_err(|_| Start::Memory)?;
-        let thread = vm.lua.create_thread(function.clone()).map_err(|_| Start::Memory)?;
-        Ok(self.tasks.add(thread, event, Next::Values(args)))
-    }
-
-    /// Records an error of an event for the template's author, whether or not a caller waits for
-    /// its answer.
-    pub(super) fn record_error(&self, core: &Core, event: u64, text: &str) {
-        if let Some(event) = self.events.get(&event) {
-            core.record_error(self.id, &event.template, &event.name, text);
-        }
-    }
-
-    /// As [`Tenant::record_error`], if the event ends because it exceeded a budget.
-    pub(super) fn record_doom(&self, core: &Core, event: u64, doom: Doom) {
-        if let Some(event) = self.events.get(&event) {
-            core.record_doom(self.id, &event.template, &event.name, doom);
-        }
-    }
-
-    /// Answers an event. Tasks that it left go on.
-    pub(super) fn answer(&mut self, core: &mut Core, event: u64, result: DispatchResult) {
-        if let Some(event) = self.events.get_mut(&event)
-            && let Some(answer) = event.answer.take()
-        {
-            core.answer(event.request_id, answer, result);
-        }
-    }
-
-    /// Ends an event whose tasks have all ended.
-    pub(super) fn end_event(&mut self, core: &mut Core, id: u64) {
-        let Some(event) = self.events.remove(&id) else { return };
-        if let Some(timer) = event.wall {
-            core.timers.remove(timer);
-        }
-        if let Some(answer) = event.answer {
-            // Its handler was cancelled by a task of its own.
-            let cancelled = "the handler was cancelled by task.cancel".to_owned();
-            core.record_error(self.id, &event.template, &event.name, &cancelled);
-            core.answer(event.request_id, answer, Err(DispatchError::Script(cancelled)));
-        }
-        core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
-        event.vm.host.remove_event(id);
-        let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
-        if is_current && self.events.is_empty() && self.waiting.is_empty() {
-            self.collection.begin_idle(&event.vm.lua);
-        }
-    }
-
-    /// From now on no I/O thread begins anything for an event: before it is answered, as its caller
-    /// may look then.
-    pub(super) fn end_life(&mut self, id: u64) {
-        if let Some(event) = self.events.get_mut(&id) {
-            event.life = None;
-        }
-    }
-
-    /// Ends an event now: its coroutines are never resumed again, so nothing in them can prevent
-    /// it.
-    pub(super) fn kill_event(&mut self, core: &mut Core, id: u64, doom: Doom) {
-        let Some(event) = self.events.get(&id) else { return };
-        if event.answer.is_none() && doom.budget().is_some() {
-            let text = format!("{}: tasks that the handler left were ended: {doom}", event.name);
-            self.log.write(log::Level::Warn, Some(event.request_id), &text);
-        }
-        self.record_doom(core, id, doom);
-        self.end_life(id);
-        self.answer(core, id, Err(dispatch_error(doom)));
-        self.remove_tasks(core, &self.tasks.of_event(id));
-        self.end_event(core, id);
-    }
-
     /// Hands work to an I/O thread, at once or when others of this tenant are done: the number of
     /// its turn, if it waits.
     ///
@@ -628,23 +451,6 @@ impl Tenant {
             }
             IoPurpose::Task { task, lease, asked } => self.call_refused(core, task, lease, asked),
         }
-    }
-}
-
-/// EndReason an event did not start.
-enum Start {
-    Script(String),
-    Memory,
-}
-
-/// What the caller of an event that ended so is told.
-pub(super) fn dispatch_error(doom: Doom) -> DispatchError {
-    match doom {
-        Doom::Cancelled => DispatchError::Deadline { sent: true },
-        Doom::Stopping => {
-            DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned())
-        }
-        doom => DispatchError::Script(doom.to_string()),
     }
 }
 
