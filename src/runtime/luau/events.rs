@@ -10,9 +10,10 @@ use super::budget::{Doom, Meter};
 use super::executor::Core;
 use super::live_vm::LiveVm;
 use super::outside::{Charge, ChargeKind};
+use super::queue::Code;
 use super::task::Next;
 use super::templates::MAIN;
-use super::tenant::{Code, Tenant, TenantProgram};
+use super::tenant::{Tenant, TenantProgram};
 use super::timers::TimerKey;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
@@ -23,7 +24,7 @@ pub(super) struct RunningEvent {
     pub(super) request_id: RequestId,
     pub(super) name: Arc<str>,
     /// What its code is called.
-    pub(super) template: Arc<str>,
+    template: Arc<str>,
     /// What it runs in.
     pub(super) vm: Rc<LiveVm>,
     /// What its data takes, which stays for as long as it does.
@@ -46,7 +47,7 @@ pub(super) struct RunningEvent {
 
 impl Tenant {
     pub(super) fn start_event(&mut self, core: &mut Core) {
-        let Some(waiting) = self.waiting.pop_front() else { return };
+        let Some(waiting) = self.queue.pop() else { return };
         let (request_id, name) = (waiting.request_id, Arc::from(&*waiting.event.name));
         self.compile_next(core);
         let template = match &waiting.code {
@@ -169,7 +170,7 @@ impl Tenant {
         core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
         event.vm.host.remove_event(id);
         let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
-        if is_current && self.events.is_empty() && self.waiting.is_empty() {
+        if is_current && self.events.is_empty() && self.queue.is_empty() {
             self.collection.begin_idle(&event.vm.lua);
         }
     }

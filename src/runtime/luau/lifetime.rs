@@ -26,7 +26,7 @@ impl Tenant {
     /// nothing may start in it.
     pub(super) fn is_idle(&self, core: &Core) -> bool {
         let is_unused = self.vm.as_ref().is_some_and(is_unused);
-        is_unused && (self.is_asked || self.waiting.is_empty()) && !self.has_work(core)
+        is_unused && (self.is_asked || self.queue.is_empty()) && !self.has_work(core)
     }
 
     /// Its executor has a slot for its VM, or has one no more.
@@ -89,7 +89,7 @@ impl Tenant {
 
     /// Every VM has been in use for too long.
     pub(super) fn refuse_waiting(&mut self, core: &mut Core) {
-        while let Some(waiting) = self.waiting.pop_front() {
+        while let Some(waiting) = self.queue.pop() {
             let busy = "every VM of the worker is in use".to_owned();
             core.answer(waiting.request_id, waiting.answer, Err(DispatchError::Busy(busy)));
         }
@@ -144,7 +144,7 @@ impl Tenant {
             // To try it again is of no use: its caller is told as the callers of those that ran.
             doom => dispatch_error(doom),
         };
-        while let Some(waiting) = self.waiting.pop_front() {
+        while let Some(waiting) = self.queue.pop() {
             core.answer(waiting.request_id, waiting.answer, Err(error.clone()));
         }
         self.close_vms(core);

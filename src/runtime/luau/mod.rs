@@ -42,6 +42,7 @@ mod on_demand_threads;
 mod ops;
 mod outside;
 mod program;
+mod queue;
 mod running;
 mod script_error;
 mod script_log;

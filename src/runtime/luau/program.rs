@@ -10,7 +10,7 @@ use super::executor::Core;
 use super::io::{IoOutput, IoPurpose, IoWork};
 use super::outside::ChargeKind;
 use super::templates::{Compiled, MAIN, MAIN_FILE};
-use super::tenant::{Code, Tenant, TenantProgram, Waiting};
+use super::tenant::{Tenant, TenantProgram};
 use crate::base::error::{DbError, DispatchError};
 use crate::wire::data::{DbAnswer, DbOp, KeyValueOp, KvRecord, Scopes};
 use crate::wire::pack::walk::{Token, Walk};
@@ -40,8 +40,7 @@ impl Tenant {
 
     /// Has the template loaded, if an event waits for it.
     pub(super) fn want_program(&mut self, core: &mut Core) {
-        let is_wanted = self.waiting.iter().any(|waiting| matches!(waiting.code, Code::Template));
-        if !is_wanted || !matches!(self.program, TenantProgram::Unknown) {
+        if !self.queue.wants_template() || !matches!(self.program, TenantProgram::Unknown) {
             return;
         }
         self.last_load += 1;
@@ -83,34 +82,17 @@ impl Tenant {
         self.program = TenantProgram::Unknown;
         let refusal =
             DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));
-        for waiting in std::mem::take(&mut self.waiting) {
-            if matches!(waiting.code, Code::Template) {
-                core.answer(waiting.request_id, waiting.answer, Err(refusal.clone()));
-            } else {
-                self.waiting.push_back(waiting);
-            }
+        for waiting in self.queue.take_templates() {
+            core.answer(waiting.request_id, waiting.answer, Err(refusal.clone()));
         }
     }
 
-    /// Has the next script compiled: one at a time, so that a tenant with many does not keep the
-    /// others' from theirs, and when the one before it has started, as bytecode is larger than its
-    /// source.
+    /// Has the next script compiled, if it is its turn.
     pub(super) fn compile_next(&mut self, core: &mut Core) {
-        let is_next =
-            |waiting: &Waiting| matches!(waiting.code, Code::Compiling(_) | Code::Script(..));
-        while !self.waiting.iter().any(is_next) {
-            let is_source = |waiting: &&mut Waiting| matches!(waiting.code, Code::Source(..));
-            let Some(waiting) = self.waiting.iter_mut().find(is_source) else { return };
-            self.last_script += 1;
-            let number = self.last_script;
-            let Code::Source(name, code) =
-                std::mem::replace(&mut waiting.code, Code::Compiling(number))
-            else {
-                return;
-            };
+        while let Some((number, name, source)) = self.queue.next_source() {
             let limit = core.limits().source_bytes;
             let work: IoWork = Box::new(move |_| {
-                IoOutput::Script(Compiled::from_source(&name, code.as_bytes(), limit))
+                IoOutput::Script(Compiled::from_source(&name, source.as_bytes(), limit))
             });
             let charge = self.outside.charge(ChargeKind::Call, 0);
             if self.start_io(core, IoPurpose::Script(number), work, charge).is_err() {
@@ -127,24 +109,14 @@ impl Tenant {
         took: Duration,
     ) {
         match output {
-            IoOutput::Script(compiled) => {
-                let is_it =
-                    |code: &Code| matches!(code, Code::Compiling(other) if *other == number);
-                if let Some(waiting) = self.waiting.iter_mut().find(|one| is_it(&one.code)) {
-                    waiting.code = Code::Script(compiled, took);
-                }
-            }
+            IoOutput::Script(compiled) => self.queue.compiled(number, compiled, took),
             _ => self.refuse_script(core, number),
         }
         self.compile_next(core);
     }
 
     pub(super) fn refuse_script(&mut self, core: &mut Core, number: u64) {
-        let is_it =
-            |waiting: &Waiting| matches!(waiting.code, Code::Compiling(other) if other == number);
-        if let Some(waiting) =
-            self.waiting.iter().position(is_it).and_then(|index| self.waiting.remove(index))
-        {
+        if let Some(waiting) = self.queue.take_script(number) {
             let busy = "the worker has too much to do to compile the script".to_owned();
             core.answer(waiting.request_id, waiting.answer, Err(DispatchError::Busy(busy)));
         }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::{self, Rc};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mlua::Value;
 
@@ -22,6 +22,7 @@ use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
+use super::queue::{Code, JobQueue};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::templates::{Compiled, Templates};
@@ -29,15 +30,13 @@ use super::timers::Due;
 use crate::base::error::{DbError, DispatchError};
 use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
 use crate::dispatch::{Answer, Job, RequestId};
-use crate::wire::data::{Budget, CreateEvent, EncodedValue, TenantId};
+use crate::wire::data::{Budget, EncodedValue, TenantId};
 
 /// A tenant.
 pub(super) struct Tenant {
     pub(super) id: TenantId,
     pub(super) log: Rc<ScriptLog>,
-    /// Limit: `TENANT_QUEUE_MAX`; one more is busy at once.
-    pub(super) waiting: VecDeque<Waiting>,
-    pub(super) last_script: u64,
+    pub(super) queue: JobQueue,
     pub(super) program: TenantProgram,
     pub(super) last_load: u64,
     /// The templates that it runs with, and the edition of the template cache when it last looked
@@ -76,27 +75,6 @@ pub(super) struct Tenant {
     pub(super) collection: Collection,
 }
 
-/// A job that has not started.
-pub(super) struct Waiting {
-    pub(super) request_id: RequestId,
-    pub(super) answer: Answer,
-    pub(super) event: CreateEvent,
-    pub(super) code: Code,
-    pub(super) life: Arc<()>,
-}
-
-/// What a job runs.
-pub(super) enum Code {
-    /// The tenant's template.
-    Template,
-    /// A script that waits to be compiled: its name and source.
-    Source(String, String),
-    /// A script that is being compiled, by its number.
-    Compiling(u64),
-    /// A script, and how long it took to compile.
-    Script(Compiled, Duration),
-}
-
 /// The tenant's template.
 pub(super) enum TenantProgram {
     Unknown,
@@ -121,8 +99,7 @@ impl Tenant {
         Self {
             id,
             log: Rc::new(ScriptLog::new(id, &core.gauges)),
-            waiting: VecDeque::new(),
-            last_script: 0,
+            queue: JobQueue::default(),
             program: TenantProgram::Unknown,
             last_load: 0,
             templates: core.template_cache.current(),
@@ -159,29 +136,17 @@ impl Tenant {
         self.check_for_changes(core);
         if self.is_full(core) && !matches!(job, Job::DropTenant) {
             core.gauges.exceeded(Budget::Queue);
-            let busy = format!("{} events of this tenant are waiting already", self.waiting.len());
+            let busy = format!("{} events of this tenant are waiting already", self.queue.len());
             return core.answer(request_id, answer, Err(DispatchError::Busy(busy)));
         }
         match job {
             Job::Dispatch(event) => {
-                self.waiting.push_back(Waiting {
-                    request_id,
-                    answer,
-                    event,
-                    code: Code::Template,
-                    life: Arc::default(),
-                });
+                self.queue.push(request_id, answer, event, Code::Template);
                 self.want_program(core);
             }
             Job::RunScript { name, code, event } => {
                 let code = Code::Source(script_name(&name), code);
-                self.waiting.push_back(Waiting {
-                    request_id,
-                    answer,
-                    event,
-                    code,
-                    life: Arc::default(),
-                });
+                self.queue.push(request_id, answer, event, code);
                 self.compile_next(core);
             }
             Job::DropTenant => {
@@ -196,22 +161,15 @@ impl Tenant {
     fn is_full(&self, core: &Core) -> bool {
         let limits = core.limits();
         let unanswered = || self.events.values().filter(|event| event.answer.is_some()).count();
-        self.waiting.len() >= limits.tenant_waiting
-            && self.waiting.len() + unanswered() >= limits.tenant_waiting + limits.tenant_running
+        self.queue.len() >= limits.tenant_waiting
+            && self.queue.len() + unanswered() >= limits.tenant_waiting + limits.tenant_running
     }
 
     /// Gives a job up.
     pub(super) fn cancel(&mut self, core: &mut Core, request_id: RequestId) {
-        if let Some(index) =
-            self.waiting.iter().position(|waiting| waiting.request_id == request_id)
-        {
-            if let Some(waiting) = self.waiting.remove(index) {
-                core.answer(
-                    request_id,
-                    waiting.answer,
-                    Err(DispatchError::Deadline { sent: false }),
-                );
-            }
+        if let Some(waiting) = self.queue.take(request_id) {
+            let error = DispatchError::Deadline { sent: false };
+            core.answer(request_id, waiting.answer, Err(error));
             self.compile_next(core);
         } else if let Some(id) =
             self.events.iter().find(|(_, event)| event.request_id == request_id).map(|(id, _)| *id)
@@ -252,7 +210,7 @@ impl Tenant {
 
     /// How much of it there is.
     pub(super) fn load(&self) -> Load {
-        Load { waiting_events: self.waiting.len(), coroutines: self.tasks.len() }
+        Load { waiting_events: self.queue.len(), coroutines: self.tasks.len() }
     }
 
     /// Tasks of events that have been answered.
@@ -272,7 +230,7 @@ impl Tenant {
     pub(super) fn is_gone(&self) -> bool {
         self.vm.is_none()
             && self.events.is_empty()
-            && self.waiting.is_empty()
+            && self.queue.is_empty()
             && self.io_under_way == 0
     }
 
@@ -326,7 +284,7 @@ impl Tenant {
     }
 
     pub(super) fn is_startable(&self, core: &Core) -> bool {
-        let is_ready = match self.waiting.front().map(|waiting| &waiting.code) {
+        let is_ready = match self.queue.first().map(|waiting| &waiting.code) {
             Some(Code::Template) => matches!(self.program, TenantProgram::Ready(_)),
             Some(Code::Script(..)) => true,
             Some(Code::Source(..) | Code::Compiling(_)) | None => false,
@@ -339,7 +297,7 @@ impl Tenant {
     fn has_room_for_data(&self, core: &Core) -> bool {
         let (held, next) = (
             self.outside.of(ChargeKind::Event),
-            self.waiting.front().map_or(0, |next| next.event.bytes()),
+            self.queue.first().map_or(0, |next| next.event.bytes()),
         );
         held == 0 || held + next <= core.limits().memory_bytes
     }
@@ -372,11 +330,7 @@ impl Tenant {
         let life = match purpose {
             // It is for all that wait.
             IoPurpose::Program(_) => return None,
-            IoPurpose::Script(number) => {
-                let is_it =
-                    |code: &Code| matches!(code, Code::Compiling(other) if *other == number);
-                self.waiting.iter().find(|one| is_it(&one.code)).map(|waiting| &waiting.life)
-            }
+            IoPurpose::Script(number) => self.queue.life_of_script(number),
             IoPurpose::Task { task, .. } => self
                 .tasks
                 .get(task)
