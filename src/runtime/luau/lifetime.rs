@@ -127,7 +127,7 @@ impl Tenant {
 
     /// Ends everything: what waits, what runs, and the VM.
     pub(super) fn drop_all(&mut self, core: &mut Core, doom: Doom) {
-        let (waiting, under_way) = self.calls();
+        let (waiting, under_way) = self.io.calls();
         if waiting + under_way > 0 {
             let calls = format!(
                 "{waiting} calls that waited, which are not made, and at most {under_way} under way"

@@ -32,6 +32,7 @@ mod executor;
 mod gauges;
 mod host;
 mod io;
+mod io_share;
 mod lanes;
 mod lifetime;
 mod live_vm;

@@ -6,7 +6,7 @@
 //! in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and what
 //! calls do, in `calls`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::{self, Rc};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -18,6 +18,7 @@ use super::events::RunningEvent;
 use super::executor::Core;
 use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
+use super::io_share::IoShare;
 use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, EndReason};
@@ -28,7 +29,6 @@ use super::task::{Next, Tasks};
 use super::templates::{Compiled, Templates};
 use super::timers::Due;
 use crate::base::error::{DbError, DispatchError};
-use crate::base::limits::{IO_THREADS, TENANT_IO_MAX};
 use crate::dispatch::{Answer, Job, RequestId};
 use crate::wire::data::{Budget, EncodedValue, TenantId};
 
@@ -63,15 +63,7 @@ pub(super) struct Tenant {
     start_next: bool,
     pub(super) locks: Locks,
     pub(super) outside: Arc<Outside>,
-    io_under_way: usize,
-    /// Those of them that are calls of scripts.
-    calls_under_way: usize,
-    /// The most that the results of what is under way may take.
-    reserved: usize,
-    /// What waits for its turn, by the number of that. Limit: one a task, one a waiting script and
-    /// one for the program.
-    io_backlog: BTreeMap<u64, IoJob>,
-    last_turn: u64,
+    pub(super) io: IoShare,
     pub(super) collection: Collection,
 }
 
@@ -116,11 +108,7 @@ impl Tenant {
             start_next: false,
             locks: Locks::default(),
             outside: Arc::default(),
-            io_under_way: 0,
-            calls_under_way: 0,
-            reserved: 0,
-            io_backlog: BTreeMap::new(),
-            last_turn: 0,
+            io: IoShare::default(),
             collection: Collection::default(),
         }
     }
@@ -194,10 +182,7 @@ impl Tenant {
 
     /// Something that an I/O thread did for this tenant is done.
     pub(super) fn io_done(&mut self, core: &mut Core, done: IoDone) {
-        self.io_under_way = self.io_under_way.saturating_sub(1);
-        self.calls_under_way =
-            self.calls_under_way.saturating_sub(usize::from(done.purpose.is_call()));
-        self.reserved = self.reserved.saturating_sub(done.purpose.result_max());
+        self.io.ended(done.purpose);
         self.start_backlog(core);
         match done.purpose {
             IoPurpose::Program(load) => self.program_loaded(core, load, done.output),
@@ -228,10 +213,7 @@ impl Tenant {
 
     /// Whether nothing is left of it that could be missed.
     pub(super) fn is_gone(&self) -> bool {
-        self.vm.is_none()
-            && self.events.is_empty()
-            && self.queue.is_empty()
-            && self.io_under_way == 0
+        self.vm.is_none() && self.events.is_empty() && self.queue.is_empty() && self.io.is_idle()
     }
 
     /// Does one thing: resumes a coroutine, or starts an event, or collects a little garbage.
@@ -317,12 +299,10 @@ impl Tenant {
         let owner = self.owner(purpose);
         let job =
             IoJob { reply_to: core.mailbox.clone(), tenant: self.id, owner, purpose, work, charge };
-        if !self.io_backlog.is_empty() || !self.may_start_io(core, purpose) {
-            self.last_turn += 1;
-            self.io_backlog.insert(self.last_turn, job);
-            return Ok(Some(self.last_turn));
+        if self.io.next().is_some() || !self.may_start_io(core, purpose) {
+            return Ok(Some(self.io.put_off(job)));
         }
-        self.submit_io(core, job).map(|()| None).map_err(drop)
+        self.submit_io(core, job).map(|()| None)
     }
 
     /// The life of the event that work is for: when that has ended, the work is for nothing.
@@ -343,48 +323,37 @@ impl Tenant {
     /// Throws away what waits for this turn, and gives its lock back.
     pub(super) fn forget_io(&mut self, core: &mut Core, turn: u64) {
         if let Some(IoJob { purpose: IoPurpose::Task { lease: Some(lease), .. }, .. }) =
-            self.io_backlog.remove(&turn)
+            self.io.take(turn)
         {
             self.release(core, lease);
         }
     }
 
-    /// How many calls of scripts wait for their turn, and how many are under way at most.
-    pub(super) fn calls(&self) -> (usize, usize) {
-        let waiting = self.io_backlog.values().filter(|job| job.purpose.is_call()).count();
-        (waiting, self.calls_under_way.min(IO_THREADS))
-    }
-
     /// Whether a job may start beside those that are under way: there is room for the largest
     /// result that it may have, or there is no other result, on its way or not taken.
     fn may_start_io(&self, core: &Core, purpose: IoPurpose) -> bool {
-        let result_max = purpose.result_max();
-        let has_room = || {
+        let has_room = |bytes| {
             let in_vm = self.vm.as_ref().map_or(0, |vm| vm.lua.used_memory());
             let outside = self.outside.of(ChargeKind::Event) + self.outside.of_scripts();
-            in_vm + outside + self.reserved + result_max <= core.limits().memory_bytes
+            in_vm + outside + bytes <= core.limits().memory_bytes
         };
-        let is_alone = self.reserved == 0 && self.outside.of(ChargeKind::Result) == 0;
-        self.io_under_way < TENANT_IO_MAX && (is_alone || has_room())
+        self.io.admits(purpose, self.outside.of(ChargeKind::Result) > 0, has_room)
     }
 
-    fn submit_io(&mut self, core: &Core, job: IoJob) -> Result<(), IoJob> {
-        let (result_max, is_call) = (job.purpose.result_max(), job.purpose.is_call());
-        core.io.submit(job)?;
-        self.io_under_way += 1;
-        self.calls_under_way += usize::from(is_call);
-        self.reserved += result_max;
+    fn submit_io(&mut self, core: &Core, job: IoJob) -> Result<(), ()> {
+        let purpose = job.purpose;
+        core.io.submit(job).map_err(drop)?;
+        self.io.started(purpose);
         Ok(())
     }
 
     /// Hands on jobs that have waited, as far as they may start.
     pub(super) fn start_backlog(&mut self, core: &mut Core) {
-        while let Some((turn, job)) = self.io_backlog.first_key_value()
-            && self.may_start_io(core, job.purpose)
+        while let Some(purpose) = self.io.next()
+            && self.may_start_io(core, purpose)
+            && let Some(job) = self.io.take_next()
         {
-            let turn = *turn;
-            let Some(job) = self.io_backlog.remove(&turn) else { break };
-            if let Err(IoJob { purpose, .. }) = self.submit_io(core, job) {
+            if self.submit_io(core, job).is_err() {
                 self.io_refused(core, purpose);
             }
         }
