@@ -56,13 +56,13 @@ impl Tenant {
         };
         self.collection.stop_idle();
         core.gauges.event_started();
-        if self.vm.is_none()
+        if self.vm.current().is_none()
             && let Err(problem) = self.make_vm(core)
         {
             core.record_error(self.id, &template, &name, &problem);
             return core.answer(request_id, waiting.answer, Err(DispatchError::Script(problem)));
         }
-        let Some(vm) = self.vm.clone() else { return };
+        let Some(vm) = self.vm.current().cloned() else { return };
         self.last_event += 1;
         let id = self.last_event;
         let compiling =
@@ -169,8 +169,7 @@ impl Tenant {
         }
         core.gauges.event_ended(self.id, event.meter.running.get(), event.meter.started);
         event.vm.host.remove_event(id);
-        let is_current = self.vm.as_ref().is_some_and(|vm| Rc::ptr_eq(vm, &event.vm));
-        if is_current && self.events.is_empty() && self.queue.is_empty() {
+        if self.vm.is_current(&event.vm) && self.events.is_empty() && self.queue.is_empty() {
             self.collection.begin_idle(&event.vm.lua);
         }
     }

@@ -302,14 +302,14 @@ impl Executor {
     /// is idle.
     fn slot(&mut self, id: TenantId) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
-        let (has, wants) = (place.tenant.vm.is_some(), place.tenant.wants_vm(&self.core));
+        let (has, wants) = (place.tenant.vm.current().is_some(), place.tenant.wants_vm(&self.core));
         let is_idle = has && place.tenant.is_idle(&self.core);
         match place.slot {
             VmSlot::None if wants => self.find_slot(id),
             VmSlot::InLine(_) if !wants => self.leave_slot(id),
             VmSlot::Busy { .. } | VmSlot::Idle { .. } if !has && !wants => self.leave_slot(id),
             VmSlot::Busy { .. }
-                if is_idle && (place.tenant.is_asked() || !self.slots.line_is_empty()) =>
+                if is_idle && (place.tenant.vm.is_asked() || !self.slots.line_is_empty()) =>
             {
                 self.evict(id);
                 // It is another tenant's turn; what this one was asked to leave waiting stands in
@@ -343,14 +343,14 @@ impl Executor {
         };
         self.set_slot(id, slot);
         if let Some(asked) = asked.and_then(|asked| self.tenants.get_mut(&asked)) {
-            asked.tenant.ask_for_vm();
+            asked.tenant.vm.ask();
         }
     }
 
     fn set_slot(&mut self, id: TenantId, slot: VmSlot) {
         let Some(place) = self.tenants.get_mut(&id) else { return };
         place.slot = slot;
-        place.tenant.set_may_make_vm(matches!(slot, VmSlot::Busy { .. }));
+        place.tenant.vm.set_may_make(matches!(slot, VmSlot::Busy { .. }));
     }
 
     /// Takes a tenant's slot, or place in line, and lets the next ones in line have it.
@@ -374,7 +374,7 @@ impl Executor {
         place.tenant.evict(&mut self.core);
         self.slots.leave(place.slot);
         place.slot = VmSlot::None;
-        place.tenant.set_may_make_vm(false);
+        place.tenant.vm.set_may_make(false);
         if place.tenant.is_gone() && !place.queued {
             self.forget(id);
         }

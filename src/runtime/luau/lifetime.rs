@@ -19,28 +19,13 @@ use crate::base::error::DispatchError;
 impl Tenant {
     /// Whether an event could start if there were a VM.
     pub(super) fn wants_vm(&self, core: &Core) -> bool {
-        self.vm.is_none() && self.is_startable(core)
+        self.vm.current().is_none() && self.is_startable(core)
     }
 
     /// Whether the VM can be closed without being missed: nothing runs or waits in it, and
     /// nothing may start in it.
     pub(super) fn is_idle(&self, core: &Core) -> bool {
-        let is_unused = self.vm.as_ref().is_some_and(is_unused);
-        is_unused && (self.is_asked || self.queue.is_empty()) && !self.has_work(core)
-    }
-
-    /// Its executor has a slot for its VM, or has one no more.
-    pub(super) fn set_may_make_vm(&mut self, may_make_vm: bool) {
-        (self.may_make_vm, self.is_asked) = (may_make_vm, false);
-    }
-
-    /// Its VM is wanted by another tenant: it goes when what runs in it has ended.
-    pub(super) fn ask_for_vm(&mut self) {
-        self.is_asked = true;
-    }
-
-    pub(super) fn is_asked(&self) -> bool {
-        self.is_asked
+        self.vm.is_unused() && (self.vm.is_asked() || self.queue.is_empty()) && !self.has_work(core)
     }
 
     pub(super) fn make_vm(&mut self, core: &mut Core) -> Result<(), String> {
@@ -54,7 +39,7 @@ impl Tenant {
         );
         match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
             Ok(Ok(vm)) => {
-                self.vm = Some(Rc::new(LiveVm::new(self.id, vm, &core.gauges)));
+                self.vm.made(LiveVm::new(self.id, vm, &core.gauges));
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -67,15 +52,10 @@ impl Tenant {
 
     /// The VM is out of date: what runs in it finishes there, and the next event gets a new one.
     pub(super) fn retire(&mut self) {
-        let Some(vm) = &self.vm else { return };
-        if is_unused(vm) {
+        if self.vm.is_unused() {
             self.close_idle();
-        } else if self.retired.strong_count() == 0 {
-            self.retired = Rc::downgrade(vm);
-            self.vm = None;
+        } else if self.vm.retire() {
             self.collection.stop_idle();
-        } else {
-            self.is_asked = true;
         }
     }
 
@@ -108,7 +88,7 @@ impl Tenant {
             self.remove_tasks(core, &self.tasks.of_event(event));
             self.end_event(core, event);
         }
-        if self.vm.as_ref().is_some_and(|current| Rc::ptr_eq(current, vm)) {
+        if self.vm.is_current(vm) {
             self.close_idle();
         }
         self.collection = Collection::default();
@@ -118,7 +98,7 @@ impl Tenant {
 
     /// Throws every VM away, with everything that runs.
     pub(super) fn discard_vms(&mut self, core: &mut Core, why: &str) {
-        for vm in self.vm.clone().into_iter().chain(self.retired.upgrade()) {
+        for vm in self.vm.all() {
             self.discard_vm(core, &vm, why);
         }
         self.close_vms(core);
@@ -155,7 +135,7 @@ impl Tenant {
         self.collection = Collection::default();
         // The next VM gets the template as it is then.
         self.program = TenantProgram::Unknown;
-        self.vm = None;
+        self.vm.close();
     }
 
     /// Closes every VM, and forgets what runs.
@@ -167,9 +147,4 @@ impl Tenant {
         self.ready.clear();
         self.close_idle();
     }
-}
-
-/// Whether no event runs in a VM: an event that runs in it holds it.
-fn is_unused(vm: &Rc<LiveVm>) -> bool {
-    Rc::strong_count(vm) == 1
 }

@@ -50,6 +50,7 @@ mod script_log;
 mod task;
 mod templates;
 mod tenant;
+mod tenant_vm;
 #[cfg(test)]
 mod tests;
 mod ticker;

@@ -72,7 +72,7 @@ impl Tenant {
                     .program_failed(core, &DbError::Internal("it could not be read".to_owned()));
             }
         };
-        if self.vm.as_ref().is_some_and(|vm| vm.host.runs_another(&program)) {
+        if self.vm.current().is_some_and(|vm| vm.host.runs_another(&program)) {
             self.retire();
         }
         self.program = TenantProgram::Ready(program);

@@ -7,7 +7,7 @@
 //! calls do, in `calls`.
 
 use std::collections::{HashMap, VecDeque};
-use std::rc::{self, Rc};
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -19,7 +19,6 @@ use super::executor::Core;
 use super::gauges::Load;
 use super::io::{IoDone, IoJob, IoPurpose, IoWork};
 use super::io_share::IoShare;
-use super::live_vm::LiveVm;
 use super::locks::Locks;
 use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
@@ -27,6 +26,7 @@ use super::queue::{Code, JobQueue};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::templates::{Compiled, Templates};
+use super::tenant_vm::TenantVm;
 use super::timers::Due;
 use crate::base::error::{DbError, DispatchError};
 use crate::dispatch::{Answer, Job, RequestId};
@@ -43,15 +43,7 @@ pub(super) struct Tenant {
     /// for others.
     pub(super) templates: Arc<Templates>,
     pub(super) edition: u64,
-    /// What new events start in. Those that run in an older one hold it themselves.
-    pub(super) vm: Option<Rc<LiveVm>>,
-    /// Limit: one VM in which events finish with an older template. While there is one, a second
-    /// that is outdated starts nothing more and is replaced when what runs in it has ended.
-    pub(super) retired: rc::Weak<LiveVm>,
-    /// The executor has a slot for its VM.
-    pub(super) may_make_vm: bool,
-    /// Another tenant waits for its VM: it starts nothing new in it.
-    pub(super) is_asked: bool,
+    pub(super) vm: TenantVm,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
     pub(super) events: HashMap<u64, RunningEvent>,
     pub(super) last_event: u64,
@@ -96,10 +88,7 @@ impl Tenant {
             last_load: 0,
             templates: core.template_cache.current(),
             edition: core.template_cache.edition(),
-            vm: None,
-            retired: rc::Weak::new(),
-            may_make_vm: false,
-            is_asked: false,
+            vm: TenantVm::default(),
             events: HashMap::new(),
             last_event: 0,
             tasks: Tasks::default(),
@@ -213,7 +202,10 @@ impl Tenant {
 
     /// Whether nothing is left of it that could be missed.
     pub(super) fn is_gone(&self) -> bool {
-        self.vm.is_none() && self.events.is_empty() && self.queue.is_empty() && self.io.is_idle()
+        self.vm.current().is_none()
+            && self.events.is_empty()
+            && self.queue.is_empty()
+            && self.io.is_idle()
     }
 
     /// Does one thing: resumes a coroutine, or starts an event, or collects a little garbage.
@@ -243,7 +235,7 @@ impl Tenant {
     /// alive in the end.
     fn collect(&mut self, core: &mut Core, because_of: Option<u64>) -> Step {
         let because_of_vm = because_of.and_then(|id| self.events.get(&id)).map(|event| &event.vm);
-        let Some(vm) = because_of_vm.or(self.vm.as_ref()).cloned() else {
+        let Some(vm) = because_of_vm.or(self.vm.current()).cloned() else {
             self.collection = Collection::default();
             return Step::Done;
         };
@@ -261,8 +253,7 @@ impl Tenant {
     }
 
     fn can_start(&self, core: &Core) -> bool {
-        let has_vm = if self.vm.is_some() { !self.is_asked } else { self.may_make_vm };
-        has_vm && self.is_startable(core)
+        self.vm.admits_events() && self.is_startable(core)
     }
 
     pub(super) fn is_startable(&self, core: &Core) -> bool {
@@ -333,7 +324,7 @@ impl Tenant {
     /// result that it may have, or there is no other result, on its way or not taken.
     fn may_start_io(&self, core: &Core, purpose: IoPurpose) -> bool {
         let has_room = |bytes| {
-            let in_vm = self.vm.as_ref().map_or(0, |vm| vm.lua.used_memory());
+            let in_vm = self.vm.current().map_or(0, |vm| vm.lua.used_memory());
             let outside = self.outside.of(ChargeKind::Event) + self.outside.of_scripts();
             in_vm + outside + bytes <= core.limits().memory_bytes
         };
