@@ -13,7 +13,7 @@ use super::outside::{Charge, ChargeKind};
 use super::queue::Code;
 use super::task::Next;
 use super::templates::MAIN;
-use super::tenant::{Tenant, TenantProgram};
+use super::tenant::Tenant;
 use super::timers::TimerKey;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
@@ -108,7 +108,7 @@ impl Tenant {
     }
 
     fn start_task(&mut self, core: &Core, vm: &Vm, event: u64, code: &Code) -> Result<u64, Start> {
-        let (function, args) = match (code, &self.program) {
+        let (function, args) = match (code, self.program.ready()) {
             (Code::Script(compiled, _), _) => {
                 core.control.forget_doom();
                 let chunk = vm.host.load(&vm.lua, compiled).map_err(|problem| {
@@ -120,7 +120,7 @@ impl Tenant {
                 (&vm.start_script, (event, chunk).into_lua_multi(&vm.lua))
             }
             (_, program) => {
-                if let TenantProgram::Ready(compiled) = program {
+                if let Some(compiled) = program {
                     vm.host.set_program(compiled);
                 }
                 (&vm.start, event.into_lua_multi(&vm.lua))

@@ -12,7 +12,7 @@ use super::executor::Core;
 use super::host::Host;
 use super::live_vm::LiveVm;
 use super::memory::Collection;
-use super::tenant::{Tenant, TenantProgram};
+use super::tenant::Tenant;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
 
@@ -32,7 +32,7 @@ impl Tenant {
         let host = Host::new(
             self.id,
             &core.control,
-            &self.templates,
+            self.program.templates(),
             &core.states,
             &self.log,
             &self.outside,
@@ -134,7 +134,7 @@ impl Tenant {
     pub(super) fn close_idle(&mut self) {
         self.collection = Collection::default();
         // The next VM gets the template as it is then.
-        self.program = TenantProgram::Unknown;
+        self.program.forget();
         self.vm.close();
     }
 

@@ -22,10 +22,10 @@ use super::io_share::IoShare;
 use super::locks::Locks;
 use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
+use super::program::TenantProgram;
 use super::queue::{Code, JobQueue};
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
-use super::templates::{Compiled, Templates};
 use super::tenant_vm::TenantVm;
 use super::timers::Due;
 use crate::base::error::{DbError, DispatchError};
@@ -38,11 +38,6 @@ pub(super) struct Tenant {
     pub(super) log: Rc<ScriptLog>,
     pub(super) queue: JobQueue,
     pub(super) program: TenantProgram,
-    pub(super) last_load: u64,
-    /// The templates that it runs with, and the edition of the template cache when it last looked
-    /// for others.
-    pub(super) templates: Arc<Templates>,
-    pub(super) edition: u64,
     pub(super) vm: TenantVm,
     /// Limit: `TENANT_RUNNING_MAX`; the next one waits.
     pub(super) events: HashMap<u64, RunningEvent>,
@@ -57,14 +52,6 @@ pub(super) struct Tenant {
     pub(super) outside: Arc<Outside>,
     pub(super) io: IoShare,
     pub(super) collection: Collection,
-}
-
-/// The tenant's template.
-pub(super) enum TenantProgram {
-    Unknown,
-    /// It is being loaded; the number tells the load from an earlier one.
-    Loading(u64),
-    Ready(Compiled),
 }
 
 /// What a tenant did with a step of its turn.
@@ -84,10 +71,7 @@ impl Tenant {
             id,
             log: Rc::new(ScriptLog::new(id, &core.gauges)),
             queue: JobQueue::default(),
-            program: TenantProgram::Unknown,
-            last_load: 0,
-            templates: core.template_cache.current(),
-            edition: core.template_cache.edition(),
+            program: TenantProgram::new(&core.template_cache),
             vm: TenantVm::default(),
             events: HashMap::new(),
             last_event: 0,
@@ -258,7 +242,7 @@ impl Tenant {
 
     pub(super) fn is_startable(&self, core: &Core) -> bool {
         let is_ready = match self.queue.first().map(|waiting| &waiting.code) {
-            Some(Code::Template) => matches!(self.program, TenantProgram::Ready(_)),
+            Some(Code::Template) => self.program.ready().is_some(),
             Some(Code::Script(..)) => true,
             Some(Code::Source(..) | Code::Compiling(_)) | None => false,
         };
