@@ -83,7 +83,7 @@ impl Tenant {
         match self.adopt(event, thread, Next::Values(args.into())) {
             Some(spawned) => {
                 self.go_on(id, yes([]));
-                self.running.push(spawned);
+                self.tasks.run(spawned);
             }
             None => self.fail(id, "cannot resume a coroutine that waits"),
         }

@@ -88,7 +88,7 @@ impl Tenant {
                     running_since: None,
                 };
                 self.events.insert(id, event);
-                self.running.push(handler);
+                self.tasks.run(handler);
             }
             Err(Start::Script(problem)) => {
                 core.record_error(self.id, &template, &name, &problem);

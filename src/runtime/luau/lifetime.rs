@@ -143,8 +143,6 @@ impl Tenant {
         self.remove_tasks(core, &self.tasks.ids());
         let events: Vec<u64> = self.events.keys().copied().collect();
         events.into_iter().for_each(|event| self.end_event(core, event));
-        self.running.clear();
-        self.ready.clear();
         self.close_idle();
     }
 }

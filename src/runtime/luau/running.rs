@@ -1,6 +1,5 @@
 //! How a tenant's coroutines are resumed, and what becomes of what they yield, return or raise.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use log::Level;
@@ -30,11 +29,11 @@ impl Tenant {
     /// Resumes the task on top of the running ones.
     pub(super) fn resume(&mut self, core: &mut Core, id: u64) -> Step {
         let Some(task) = self.tasks.get_mut(id) else {
-            self.running.pop();
+            self.tasks.pause();
             return Step::Done;
         };
         let Some(event) = self.events.get_mut(&task.event) else {
-            self.running.pop();
+            self.tasks.pause();
             return Step::Done;
         };
         let (event_id, is_handler, meter) = (task.event, event.handler == id, event.meter.clone());
@@ -166,7 +165,7 @@ impl Tenant {
         let event = task.event;
         if self.events.get(&event).is_some_and(|event| event.handler == id) {
             task.wait = Wait::Parked;
-            self.running.pop();
+            self.tasks.pause();
             self.pause(core, event);
         } else {
             self.remove_task(core, id);
@@ -179,7 +178,7 @@ impl Tenant {
         let Some(task) = self.tasks.get_mut(id) else { return };
         task.wait = wait;
         let event = task.event;
-        self.running.pop();
+        self.tasks.pause();
         self.pause(core, event);
     }
 
@@ -198,7 +197,7 @@ impl Tenant {
         if let Some(task) = self.tasks.get_mut(id) {
             task.wait = Wait::Nothing;
             task.next = next;
-            self.ready.push_back(id);
+            self.tasks.make_ready(id);
         }
     }
 
@@ -216,16 +215,13 @@ impl Tenant {
         }
         let granted = self.locks.forget(&waits);
         self.start_granted(core, granted);
-        let gone: HashSet<u64> = ids.iter().copied().collect();
-        self.running.retain(|running| !gone.contains(running));
-        self.ready.retain(|ready| !gone.contains(ready));
+        self.tasks.halt(ids);
         ids.iter().for_each(|id| self.take_out(core, *id));
     }
 
     /// Takes a task out of everything.
     pub(super) fn remove_task(&mut self, core: &mut Core, id: u64) {
-        self.running.retain(|running| *running != id);
-        self.ready.retain(|ready| *ready != id);
+        self.tasks.halt(&[id]);
         self.take_out(core, id);
     }
 
@@ -281,7 +277,7 @@ impl Tenant {
                         task.wait = Wait::Time { timer, since: None };
                     }
                 } else {
-                    self.ready.push_back(id);
+                    self.tasks.make_ready(id);
                 }
             }
         }
@@ -309,7 +305,7 @@ impl Tenant {
             let waited = Value::Number(since.elapsed().as_secs_f64());
             task.next = super::tenant::yes([waited]);
         }
-        self.ready.push_back(id);
+        self.tasks.make_ready(id);
     }
 }
 

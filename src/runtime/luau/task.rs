@@ -3,7 +3,7 @@
 //!
 //! Plain bookkeeping: what runs them, and what becomes of what they yield, is in `tenant`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use mlua::{MultiValue, Thread, Value};
@@ -72,6 +72,10 @@ pub(super) struct Tasks {
     /// By the thread's address, which is that of a live thread as long as the task holds it.
     by_thread: HashMap<usize, u64>,
     last: u64,
+    /// The task that runs, above those that spawned it and wait for it to wait.
+    running: Vec<u64>,
+    /// Tasks that can go on, in the order in which they came to it.
+    ready: VecDeque<u64>,
 }
 
 impl Tasks {
@@ -95,6 +99,48 @@ impl Tasks {
     /// The task whose coroutine this is.
     pub(super) fn of_thread(&self, thread: &Thread) -> Option<u64> {
         self.by_thread.get(&thread.to_pointer().addr()).copied()
+    }
+
+    /// The task that runs, if one does.
+    pub(super) fn running(&self) -> Option<u64> {
+        self.running.last().copied()
+    }
+
+    /// Runs a task, above those that run already.
+    pub(super) fn run(&mut self, id: u64) {
+        self.running.push(id);
+    }
+
+    /// The task that runs waits: the one below it goes on.
+    pub(super) fn pause(&mut self) {
+        self.running.pop();
+    }
+
+    /// A task can go on, behind those that can already.
+    pub(super) fn make_ready(&mut self, id: u64) {
+        self.ready.push_back(id);
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes the task that is next of those that can go on.
+    pub(super) fn next_ready(&mut self) -> Option<u64> {
+        self.ready.pop_front()
+    }
+
+    /// Neither runs these tasks nor lets them go on.
+    pub(super) fn halt(&mut self, ids: &[u64]) {
+        // One is not worth a set, and with thousands each queue is gone through once.
+        if let [one] = ids {
+            self.running.retain(|id| id != one);
+            self.ready.retain(|id| id != one);
+        } else {
+            let gone: HashSet<u64> = ids.iter().copied().collect();
+            self.running.retain(|id| !gone.contains(id));
+            self.ready.retain(|id| !gone.contains(id));
+        }
     }
 
     pub(super) fn remove(&mut self, id: u64) -> Option<Task> {

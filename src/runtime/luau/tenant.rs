@@ -6,7 +6,7 @@
 //! in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and what
 //! calls do, in `calls`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -43,10 +43,6 @@ pub(super) struct Tenant {
     pub(super) events: HashMap<u64, RunningEvent>,
     pub(super) last_event: u64,
     pub(super) tasks: Tasks,
-    /// The task that runs, above those that spawned it and wait for it to wait.
-    pub(super) running: Vec<u64>,
-    /// Tasks that can go on, in the order in which they came to it.
-    pub(super) ready: VecDeque<u64>,
     start_next: bool,
     pub(super) locks: Locks,
     pub(super) outside: Arc<Outside>,
@@ -76,8 +72,6 @@ impl Tenant {
             events: HashMap::new(),
             last_event: 0,
             tasks: Tasks::default(),
-            running: Vec::new(),
-            ready: VecDeque::new(),
             start_next: false,
             locks: Locks::default(),
             outside: Arc::default(),
@@ -178,8 +172,8 @@ impl Tenant {
 
     /// Whether there is something to do in a turn.
     pub(super) fn has_work(&self, core: &Core) -> bool {
-        !self.running.is_empty()
-            || !self.ready.is_empty()
+        self.tasks.running().is_some()
+            || self.tasks.has_ready()
             || self.can_start(core)
             || self.collection.why().is_some()
     }
@@ -197,19 +191,19 @@ impl Tenant {
         if let Some(EndReason::Over(event)) = self.collection.why() {
             return self.collect(core, Some(event));
         }
-        if let Some(task) = self.running.last() {
-            return self.resume(core, *task);
+        if let Some(task) = self.tasks.running() {
+            return self.resume(core, task);
         }
         // In turn, so that neither a flood of events nor tasks that keep each other busy can hold
         // the others up.
-        if self.can_start(core) && (self.start_next || self.ready.is_empty()) {
+        if self.can_start(core) && (self.start_next || !self.tasks.has_ready()) {
             self.start_next = false;
             self.start_event(core);
             return Step::Done;
         }
         self.start_next = true;
-        if let Some(task) = self.ready.pop_front() {
-            self.running.push(task);
+        if let Some(task) = self.tasks.next_ready() {
+            self.tasks.run(task);
             return self.resume(core, task);
         }
         if self.collection.why().is_some() { self.collect(core, None) } else { Step::Idle }
