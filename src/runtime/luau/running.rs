@@ -150,7 +150,7 @@ impl Tenant {
                 }
             }
         }
-        self.remove_task(core, id);
+        self.remove_tasks(core, &[id]);
         self.end_event_without_tasks(core, event);
     }
 
@@ -168,7 +168,7 @@ impl Tenant {
             self.tasks.pause();
             self.pause(core, event);
         } else {
-            self.remove_task(core, id);
+            self.remove_tasks(core, &[id]);
             self.end_event_without_tasks(core, event);
         }
     }
@@ -219,24 +219,14 @@ impl Tenant {
         ids.iter().for_each(|id| self.take_out(core, *id));
     }
 
-    /// Takes a task out of everything.
-    pub(super) fn remove_task(&mut self, core: &mut Core, id: u64) {
-        self.tasks.halt(&[id]);
-        self.take_out(core, id);
-    }
-
-    /// Takes a task that neither runs nor is about to out of the rest.
+    /// Takes a task that neither runs nor is about to, nor waits for a lock, out of the rest.
     fn take_out(&mut self, core: &mut Core, id: u64) {
         let Some(task) = self.tasks.remove(id) else { return };
         match task.wait {
             Wait::Time { timer, .. } => core.timers.remove(timer),
-            Wait::Lock(record, ..) => {
-                let granted = self.locks.forget(&[(record, id)]);
-                self.start_granted(core, granted);
-            }
             Wait::Io(_, Some(turn)) => self.forget_io(core, turn),
             // The lease of an operation under way is given back when that is done.
-            Wait::Io(_, None) | Wait::Parked | Wait::Nothing => {}
+            Wait::Io(_, None) | Wait::Lock(..) | Wait::Parked | Wait::Nothing => {}
         }
         if let Some(update) = task.updating {
             self.release(core, update.lease);
@@ -260,7 +250,7 @@ impl Tenant {
                 if let Some(event) = self.events.get(&event) {
                     event.meter.end();
                 }
-                self.remove_task(core, id);
+                self.remove_tasks(core, &[id]);
                 self.end_event_without_tasks(core, event);
             }
             HostAction::Delay { seconds, thread, args } => {
