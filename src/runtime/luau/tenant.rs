@@ -2,9 +2,9 @@
 //!
 //! Events start in the order in which they came and interleave only where they wait: a coroutine
 //! that is preempted goes on before any other of its tenant, so a script needs no locks of its own.
-//! Which tenant's turn it is, is the executor's business (`executor`); how an event starts and ends is
-//! in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and what
-//! calls do, in `calls`.
+//! Which tenant's turn it is, is the executor's business (`executor`). How an event starts and ends
+//! is in `events`, how a coroutine is resumed and what becomes of what it yields in `running`, and
+//! what calls do, in `calls`.
 
 use std::collections::HashMap;
 use std::rc::Rc;
