@@ -206,7 +206,10 @@ fn read_small(variant: &str, reader: &mut JsonReader<'_>) -> Result<Token<'stati
             }
             _ => return Err(reader.error("expected a whole number from zero on")),
         },
-        "Float" => Token::Float(reader.float()?),
+        "Float" => {
+            let token = reader.token()?;
+            Token::Float(reader.float_of(token)?)
+        }
         "Boolean" => match reader.token()? {
             JsonToken::Boolean(value) => Token::Boolean(value),
             _ => return Err(reader.error("expected true or false")),

@@ -5,6 +5,7 @@
 //! Text is streamed into MessagePack and back; nothing is built into a tree, and nothing recurses.
 //! Pure.
 
+#[cfg(feature = "postgres")]
 mod jsonb;
 mod reader;
 mod tagged;
@@ -21,6 +22,7 @@ use reader::{JsonReader, JsonToken};
 use writer::JsonWriter;
 
 pub use super::pack::plain::canonical;
+#[cfg(feature = "postgres")]
 pub use jsonb::{from_jsonb, plain_to_jsonb, to_jsonb};
 pub use reader::JsonError;
 pub use tagged::{value_from_json, value_to_json};

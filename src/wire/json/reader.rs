@@ -163,13 +163,8 @@ impl<'a> JsonReader<'a> {
         }
     }
 
-    /// Reads any number.
-    pub(crate) fn float(&mut self) -> Result<f64, JsonError> {
-        let token = self.token()?;
-        self.float_of(token)
-    }
-
-    fn float_of(&self, token: JsonToken<'a>) -> Result<f64, JsonError> {
+    /// The number that a token is.
+    pub(crate) fn float_of(&self, token: JsonToken<'a>) -> Result<f64, JsonError> {
         match token {
             JsonToken::Float(number) => Ok(number),
             JsonToken::Integer(number) => Ok(number as f64),
