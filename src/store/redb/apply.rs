@@ -12,10 +12,8 @@ use super::layout::{
     KV, RecordRow, SCOPES, STATES, USAGE, kv_key, scope_key, state_from_bytes, state_to_bytes,
     tenant_key,
 };
-use crate::base::error::DbError;
 use crate::store::backup::Exported;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
-use crate::wire::WireError;
 use crate::wire::data::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
 /// A write that a caller waits for.
@@ -88,9 +86,6 @@ pub(super) struct Tables<'t> {
     global: Option<GlobalTables<'t>>,
 }
 
-/// Inside, the answer to the caller; outside, what ends the whole transaction.
-pub(super) type Applied = Result<Result<WriteDone, DbError>, RedbFault>;
-
 impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, RedbFault> {
         Ok(Self {
@@ -104,51 +99,51 @@ impl<'t> Tables<'t> {
     }
 
     /// Carries one operation out; `revision` is its place among all.
-    pub(super) fn apply(&mut self, op: RedbWrite, revision: Revision) -> Applied {
+    pub(super) fn apply(
+        &mut self,
+        op: RedbWrite,
+        revision: Revision,
+    ) -> Result<WriteDone, RedbFault> {
         match op {
             RedbWrite::SetState { tenant, state } => {
-                self.change_state(tenant, revision, |stored| stored.state = Some(state))
+                self.change_state(tenant, |stored| stored.state = Some(state))?;
             }
             RedbWrite::SetStanding { tenant, standing } => {
-                self.change_state(tenant, revision, |stored| stored.standing = standing)
+                self.change_state(tenant, |stored| stored.standing = standing)?;
             }
-            RedbWrite::KvSet { tenant, set } => self.kv_set(tenant, &set, revision),
+            RedbWrite::KvSet { tenant, set } => self.kv_set(tenant, &set)?,
             RedbWrite::KvDelete { tenant, key, scopes } => {
-                self.kv_delete(tenant, &key, &scopes, revision)
+                if !self.kv_delete(tenant, &key, &scopes)? {
+                    return Ok(WriteDone::Nothing);
+                }
             }
-            RedbWrite::Global(op) => self.global()?.apply(op, revision),
+            RedbWrite::Global(op) => self.global()?.apply(op)?,
         }
+        Ok(WriteDone::Changed(revision))
     }
 
     /// Puts something of a backup in. A database of another program may hold two records with one
     /// set of scopes, in different orders: the newer stays.
-    pub(super) fn restore(&mut self, one: Exported) -> Result<Result<(), DbError>, RedbFault> {
+    pub(super) fn restore(&mut self, one: Exported) -> Result<(), RedbFault> {
         match one {
             Exported::State { tenant, stored } => {
                 self.states.insert(&tenant_key(tenant)[..], &state_to_bytes(&stored)[..])?;
-                Ok(Ok(()))
+                Ok(())
             }
             Exported::Record { tenant, record } => self.restore_record(tenant, &record),
-            Exported::Entry(entry) => self.global()?.restore(&entry),
+            Exported::Entry(entry) => self.global()?.create(&entry, Quota::UNLIMITED),
             Exported::Purchase { tenant, at, when } => {
-                self.global()?.restore_purchase(tenant, &at, when).map(Ok)
+                self.global()?.restore_purchase(tenant, &at, when)
             }
         }
     }
 
-    fn restore_record(
-        &mut self,
-        tenant: TenantId,
-        from: &KvRecord,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    fn restore_record(&mut self, tenant: TenantId, from: &KvRecord) -> Result<(), RedbFault> {
         let scopes = Scopes::new(from.scopes.iter());
-        let old = match self.old_record(&kv_key(tenant, &from.key, &scopes))? {
-            Ok(old) => old,
-            Err(error) => return Ok(Err(error)),
-        };
+        let old = self.old_record(&kv_key(tenant, &from.key, &scopes))?;
         let last_updated_at = from.last_updated_at.or(from.created_at).unwrap_or(Timestamp::EPOCH);
         if old.as_ref().is_some_and(|old| old.last_updated_at >= last_updated_at) {
-            return Ok(Ok(()));
+            return Ok(());
         }
         let record = RecordRow {
             id: &from.id,
@@ -170,34 +165,26 @@ impl<'t> Tables<'t> {
     fn change_state(
         &mut self,
         tenant: TenantId,
-        revision: Revision,
         change: impl FnOnce(&mut StoredState),
-    ) -> Applied {
+    ) -> Result<(), RedbFault> {
         let row = tenant_key(tenant);
-        let old = self.states.get(&row[..])?.map(|old| state_from_bytes(old.value())).transpose();
-        let mut stored = match old {
-            Ok(old) => old.unwrap_or_default(),
-            Err(error) => return Ok(Err(unreadable(&error))),
-        };
+        let old =
+            self.states.get(&row[..])?.map(|old| state_from_bytes(old.value())).transpose()?;
+        let mut stored = old.unwrap_or_default();
         change(&mut stored);
         self.states.insert(&row[..], &state_to_bytes(&stored)[..])?;
-        Ok(Ok(WriteDone::Changed(revision)))
+        Ok(())
     }
 
-    fn kv_set(&mut self, tenant: TenantId, set: &KvSet, revision: Revision) -> Applied {
-        let old = match self.old_record(&kv_key(tenant, &set.key, &set.scopes))? {
-            Ok(old) => old,
-            Err(error) => return Ok(Err(error)),
-        };
+    fn kv_set(&mut self, tenant: TenantId, set: &KvSet) -> Result<(), RedbFault> {
+        let old = self.old_record(&kv_key(tenant, &set.key, &set.scopes))?;
         let record = RecordRow {
             id: old.as_ref().map_or(&set.fresh_id, |old| &old.id),
             created_at: old.as_ref().map_or(set.now, |old| old.created_at),
             last_updated_at: touched(old.as_ref().map(|old| old.last_updated_at), set.now),
             value: set.value.as_bytes(),
         };
-        let put =
-            self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)?;
-        Ok(put.map(|()| WriteDone::Changed(revision)))
+        self.put_record(tenant, (&set.key, &set.scopes), record, old.as_ref(), set.quota)
     }
 
     /// Writes a record in the place of `old`, with all that is counted of it.
@@ -208,15 +195,12 @@ impl<'t> Tables<'t> {
         record: RecordRow<'_>,
         old: Option<&Old>,
         quota: Quota,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    ) -> Result<(), RedbFault> {
         let row = kv_key(tenant, key, scopes);
         let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
         let before = self.usage(tenant)?;
-        let usage =
-            match before.after_set(old_charge, charge(key, scopes, record.value.len()), quota) {
-                Ok(usage) => usage,
-                Err(refused) => return Ok(Err(refused)),
-            };
+        let new_charge = charge(key, scopes, record.value.len());
+        let usage = before.after_set(old_charge, new_charge, quota)?;
         self.kv.insert(&row[..], &record.to_bytes()[..])?;
         if usage != before {
             self.set_usage(tenant, usage)?;
@@ -228,22 +212,18 @@ impl<'t> Tables<'t> {
                 self.scopes.insert(&row[..], count + 1)?;
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
+    /// Deletes a record; false if there was none.
     fn kv_delete(
         &mut self,
         tenant: TenantId,
         key: &str,
         scopes: &Scopes,
-        revision: Revision,
-    ) -> Applied {
+    ) -> Result<bool, RedbFault> {
         let row = kv_key(tenant, key, scopes);
-        let old = match self.old_record(&row)? {
-            Ok(Some(old)) => old,
-            Ok(None) => return Ok(Ok(WriteDone::Nothing)),
-            Err(error) => return Ok(Err(error)),
-        };
+        let Some(old) = self.old_record(&row)? else { return Ok(false) };
         self.kv.remove(&row[..])?;
         let usage = self.usage(tenant)?.after_delete(charge(key, scopes, old.value_bytes));
         self.set_usage(tenant, usage)?;
@@ -256,20 +236,18 @@ impl<'t> Tables<'t> {
                 self.scopes.remove(&row[..])?;
             }
         }
-        Ok(Ok(WriteDone::Changed(revision)))
+        Ok(true)
     }
 
-    fn old_record(&self, row: &[u8]) -> Result<Result<Option<Old>, DbError>, RedbFault> {
-        let Some(bytes) = self.kv.get(row)? else { return Ok(Ok(None)) };
-        Ok(match RecordRow::from_bytes(bytes.value()) {
-            Ok(record) => Ok(Some(Old {
-                id: record.id.to_owned(),
-                created_at: record.created_at,
-                last_updated_at: record.last_updated_at,
-                value_bytes: record.value.len(),
-            })),
-            Err(error) => Err(unreadable(&error)),
-        })
+    fn old_record(&self, row: &[u8]) -> Result<Option<Old>, RedbFault> {
+        let Some(bytes) = self.kv.get(row)? else { return Ok(None) };
+        let record = RecordRow::from_bytes(bytes.value())?;
+        Ok(Some(Old {
+            id: record.id.to_owned(),
+            created_at: record.created_at,
+            last_updated_at: record.last_updated_at,
+            value_bytes: record.value.len(),
+        }))
     }
 
     fn usage(&self, tenant: TenantId) -> Result<Usage, RedbFault> {
@@ -295,10 +273,4 @@ struct Old {
     created_at: Timestamp,
     last_updated_at: Timestamp,
     value_bytes: usize,
-}
-
-/// What a caller gets when a row is not what we wrote there; the cause is the operator's.
-pub(super) fn unreadable(error: &WireError) -> DbError {
-    log::error!("a row of the store cannot be read: {error}");
-    DbError::Internal("what the store holds there cannot be read".to_owned())
 }

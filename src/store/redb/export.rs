@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, TableDefinition, Value};
 
-use super::apply::unreadable;
 use super::layout::{
     GLOBAL, KV, PURCHASES, RecordRow, STATES, parse_kv_key, split_tenant, state_from_bytes,
 };
@@ -42,7 +41,7 @@ pub(super) struct RedbExport {
 
 impl RedbExport {
     pub(super) fn begin(shared: &Arc<RedbShared>) -> Result<Self, DbError> {
-        let snapshot = shared.begin_read().map_err(|fault| shared.failed(&fault))?;
+        let snapshot = shared.begin_read().map_err(|fault| shared.failed(fault))?;
         let shared = Arc::clone(shared);
         Ok(Self { shared, snapshot, stage: Stage::States, last: None, ahead: VecDeque::new() })
     }
@@ -57,7 +56,7 @@ impl RedbExport {
                 Stage::Purchases => self.read(PURCHASES, purchase),
                 Stage::Done => return Ok(()),
             };
-            let is_at_the_end = read.unwrap_or_else(|fault| Err(self.shared.failed(&fault)))?;
+            let is_at_the_end = read.map_err(|fault| self.shared.failed(fault))?;
             if is_at_the_end {
                 self.last = None;
                 self.stage = match self.stage {
@@ -76,24 +75,21 @@ impl RedbExport {
         &mut self,
         table: TableDefinition<'_, &'static [u8], V>,
         parse: impl Fn(&[u8], V::SelfType<'_>) -> Result<Exported, WireError>,
-    ) -> Result<Result<bool, DbError>, RedbFault> {
+    ) -> Result<bool, RedbFault> {
         let table = self.snapshot.open_table(table)?;
         let start = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
         let start = start.as_ref().map(Vec::as_slice);
         let mut bytes = 0;
         for row in table.range::<&[u8]>((start, Bound::Unbounded))? {
             let (key, value) = row?;
-            match parse(key.value(), value.value()) {
-                Ok(one) => self.ahead.push_back(one),
-                Err(error) => return Ok(Err(unreadable(&error))),
-            }
+            self.ahead.push_back(parse(key.value(), value.value())?);
             bytes += key.value().len() + V::as_bytes(&value.value()).as_ref().len();
             if bytes >= BACKUP_READ_BYTES {
                 self.last = Some(key.value().to_vec());
-                return Ok(Ok(false));
+                return Ok(false);
             }
         }
-        Ok(Ok(true))
+        Ok(true)
     }
 }
 

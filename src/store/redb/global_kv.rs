@@ -6,17 +6,15 @@
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::RedbFault;
-use super::apply::{Applied, WriteDone, unreadable};
 use super::layout::{
     GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
 };
-use crate::base::error::DbError;
 use crate::store::global::{
     APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists,
     not_found,
 };
 use crate::store::pattern::{Pattern, index_fold};
-use crate::store::{FindLimits, Quota, Revision, Usage};
+use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::WireError;
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::pack::plain;
@@ -73,50 +71,34 @@ impl<'t> GlobalTables<'t> {
         })
     }
 
-    pub(super) fn apply(&mut self, op: GlobalOp, revision: Revision) -> Applied {
-        let decided = match op {
-            GlobalOp::Create { entry, quota } => self.create(&entry, quota)?,
-            GlobalOp::Delete { at, owner } => self.delete(&at, owner)?,
-            GlobalOp::Change { at, change, now } => self.change(&at, change, now)?,
-            GlobalOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now)?,
-        };
-        Ok(decided.map(|()| WriteDone::Changed(revision)))
+    pub(super) fn apply(&mut self, op: GlobalOp) -> Result<(), RedbFault> {
+        match op {
+            GlobalOp::Create { entry, quota } => self.create(&entry, quota),
+            GlobalOp::Delete { at, owner } => self.delete(&at, owner),
+            GlobalOp::Change { at, change, now } => self.change(&at, change, now),
+            GlobalOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now),
+        }
     }
 
-    fn create(
-        &mut self,
-        entry: &GlobalEntry,
-        quota: Quota,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    pub(super) fn create(&mut self, entry: &GlobalEntry, quota: Quota) -> Result<(), RedbFault> {
         let row = entry_row(&GlobalAddress::of(&entry.partial));
         if self.entries.get(&row[..])?.is_some() {
-            return Ok(Err(exists()));
+            return Err(exists().into());
         }
-        match self.usage(&entry.partial)?.after_set(None, entry.charge(), quota) {
-            Ok(usage) => self.set_usage(&entry.partial, usage)?,
-            Err(refused) => return Ok(Err(refused)),
-        }
+        let usage = self.usage(&entry.partial)?.after_set(None, entry.charge(), quota)?;
+        self.set_usage(&entry.partial, usage)?;
         self.entries.insert(&row[..], &to_bytes(entry)[..])?;
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn delete(
-        &mut self,
-        at: &GlobalAddress,
-        owner: Option<TenantId>,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    fn delete(&mut self, at: &GlobalAddress, owner: Option<TenantId>) -> Result<(), RedbFault> {
         let row = entry_row(at);
-        let entry = match self.entry(&row)? {
-            Ok(entry) => entry,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Err(forbidden) = check_owner(&entry.partial, owner) {
-            return Ok(Err(forbidden));
-        }
+        let entry = self.entry(&row)?;
+        check_owner(&entry.partial, owner)?;
         let usage = self.usage(&entry.partial)?.after_delete(entry.charge());
         self.set_usage(&entry.partial, usage)?;
         self.entries.remove(&row[..])?;
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn change(
@@ -124,17 +106,12 @@ impl<'t> GlobalTables<'t> {
         at: &GlobalAddress,
         by: GlobalChange,
         now: Timestamp,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    ) -> Result<(), RedbFault> {
         let row = entry_row(at);
-        let mut entry = match self.entry(&row)? {
-            Ok(entry) => entry,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let Err(refused) = change(&mut entry.partial, by, now) {
-            return Ok(Err(refused));
-        }
+        let mut entry = self.entry(&row)?;
+        change(&mut entry.partial, by, now)?;
         self.entries.insert(&row[..], &to_bytes(&entry)[..])?;
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn purchase(
@@ -142,23 +119,15 @@ impl<'t> GlobalTables<'t> {
         tenant: TenantId,
         at: &GlobalAddress,
         now: Timestamp,
-    ) -> Result<Result<(), DbError>, RedbFault> {
+    ) -> Result<(), RedbFault> {
         if self.entries.get(&entry_row(at)[..])?.is_none() {
-            return Ok(Err(not_found()));
+            return Err(not_found().into());
         }
         let row = purchase_row(tenant, at);
         if self.purchases.get(&row[..])?.is_none() {
             self.purchases.insert(&row[..], now.unix_micros())?;
         }
-        Ok(Ok(()))
-    }
-
-    /// Puts an entry of a backup in.
-    pub(super) fn restore(
-        &mut self,
-        entry: &GlobalEntry,
-    ) -> Result<Result<(), DbError>, RedbFault> {
-        self.create(entry, Quota::UNLIMITED)
+        Ok(())
     }
 
     /// Puts a purchase of a backup in, whether its entry is still there or not.
@@ -172,9 +141,9 @@ impl<'t> GlobalTables<'t> {
         Ok(())
     }
 
-    fn entry(&self, row: &[u8]) -> Result<Result<GlobalEntry, DbError>, RedbFault> {
-        let Some(bytes) = self.entries.get(row)? else { return Ok(Err(not_found())) };
-        Ok(from_bytes(bytes.value()).map_err(|error| unreadable(&error)))
+    fn entry(&self, row: &[u8]) -> Result<GlobalEntry, RedbFault> {
+        let bytes = self.entries.get(row)?.ok_or_else(not_found)?;
+        Ok(from_bytes(bytes.value())?)
     }
 
     fn usage(&self, of: &PartialGlobalKv) -> Result<Usage, RedbFault> {
@@ -200,7 +169,7 @@ pub(super) fn find(
     scope: &str,
     pattern: &Pattern,
     mut limits: FindLimits,
-) -> Result<Result<Vec<PartialGlobalKv>, DbError>, RedbFault> {
+) -> Result<Vec<PartialGlobalKv>, RedbFault> {
     let mut start = scope.as_bytes().to_vec();
     start.push(0);
     start.extend_from_slice(pattern.prefix().as_bytes());
@@ -208,15 +177,11 @@ pub(super) fn find(
     let mut found = Vec::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
         let (key, entry) = row?;
-        match matching(key.value(), entry.value(), pattern, &mut limits) {
-            Ok(None) => {}
-            Ok(Some(entry)) => found.push(entry),
-            Err(error) => return Ok(Err(error)),
-        }
+        found.extend(matching(key.value(), entry.value(), pattern, &mut limits)?);
     }
     // Rows come in the order of the index form; answers in that of the key itself.
     found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
-    Ok(Ok(found))
+    Ok(found)
 }
 
 fn matching(
@@ -224,12 +189,11 @@ fn matching(
     entry: &[u8],
     pattern: &Pattern,
     limits: &mut FindLimits,
-) -> Result<Option<PartialGlobalKv>, DbError> {
-    if !pattern.matches(key_of(row).map_err(|error| unreadable(&error))?) {
+) -> Result<Option<PartialGlobalKv>, RedbFault> {
+    if !pattern.matches(key_of(row)?) {
         return Ok(None);
     }
-    let entry =
-        PartialGlobalKv::decode(&mut Reader::new(entry)).map_err(|error| unreadable(&error))?;
+    let entry = PartialGlobalKv::decode(&mut Reader::new(entry))?;
     if entry.review_state != APPROVED {
         return Ok(None);
     }
@@ -243,32 +207,27 @@ pub(super) fn list(
     snapshot: &ReadTransaction,
     filter: &GlobalFilter,
     mut limits: FindLimits,
-) -> Result<Result<Vec<PartialGlobalKv>, DbError>, RedbFault> {
+) -> Result<Vec<PartialGlobalKv>, RedbFault> {
     let mut found = Vec::new();
     for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
-        let entry = match PartialGlobalKv::decode(&mut Reader::new(row?.1.value())) {
-            Ok(entry) => entry,
-            Err(error) => return Ok(Err(unreadable(&error))),
-        };
+        let entry = PartialGlobalKv::decode(&mut Reader::new(row?.1.value()))?;
         if filter.lets_through(&entry) {
             let entry = PartialGlobalKv { long: None, ..entry };
-            if let Err(refused) = limits.take_entry(&entry) {
-                return Ok(Err(refused));
-            }
+            limits.take_entry(&entry)?;
             found.push(entry);
         }
     }
     found.sort_by_cached_key(GlobalAddress::of);
-    Ok(Ok(found))
+    Ok(found)
 }
 
 /// One entry.
 pub(super) fn get(
     snapshot: &ReadTransaction,
     at: &GlobalAddress,
-) -> Result<Result<Option<GlobalEntry>, DbError>, RedbFault> {
+) -> Result<Option<GlobalEntry>, RedbFault> {
     let row = snapshot.open_table(GLOBAL)?.get(&entry_row(at)[..])?;
-    Ok(row.map(|row| from_bytes(row.value())).transpose().map_err(|error| unreadable(&error)))
+    Ok(row.map(|row| from_bytes(row.value())).transpose()?)
 }
 
 /// Whether a tenant purchased an entry.

@@ -38,8 +38,9 @@ use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOU
 use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
+use crate::wire::WireError;
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use apply::{RedbWrite, WriteDone, unreadable};
+use apply::{RedbWrite, WriteDone};
 use export::RedbExport;
 use global_kv::GlobalOp;
 use layout::{
@@ -148,12 +149,10 @@ impl RedbStore {
     /// Reads on a snapshot.
     fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<Result<T, DbError>, RedbFault>,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, RedbFault>,
     ) -> Result<T, DbError> {
-        self.shared
-            .begin_read()
-            .and_then(|snapshot| read(&snapshot))
-            .unwrap_or_else(|fault| Err(self.shared.failed(&fault)))
+        let found = self.shared.begin_read().and_then(|snapshot| read(&snapshot));
+        found.map_err(|fault| self.shared.failed(fault))
     }
 }
 
@@ -178,8 +177,9 @@ impl RedbShared {
 
     /// The answer of a reader after a fault. The writer is notified of a fault that only reopening
     /// cures.
-    fn failed(&self, fault: &RedbFault) -> DbError {
+    fn failed(&self, fault: RedbFault) -> DbError {
         match fault {
+            RedbFault::Answer(error) => error,
             RedbFault::NotOpen | RedbFault::Redb(redb::Error::DatabaseClosed) => unavailable(),
             RedbFault::Redb(redb::Error::Corrupted(what)) => {
                 log::error!("the store is damaged: {what}");
@@ -194,9 +194,11 @@ impl RedbShared {
     }
 }
 
-/// What ended a transaction.
+/// What ended an operation, and but for an answer its transaction with it.
 #[derive(Debug)]
 enum RedbFault {
+    /// The operation alone ends: it is refused, or a row that it needs cannot be read.
+    Answer(DbError),
     /// The database is closed, or failed and not open again.
     NotOpen,
     Redb(redb::Error),
@@ -205,9 +207,24 @@ enum RedbFault {
 impl fmt::Display for RedbFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RedbFault::Answer(error) => error.fmt(f),
             RedbFault::NotOpen => f.write_str("the database is not open"),
             RedbFault::Redb(error) => error.fmt(f),
         }
+    }
+}
+
+impl From<DbError> for RedbFault {
+    fn from(error: DbError) -> Self {
+        RedbFault::Answer(error)
+    }
+}
+
+/// A row is not what we wrote there; the cause is the operator's.
+impl From<WireError> for RedbFault {
+    fn from(error: WireError) -> Self {
+        log::error!("a row of the store cannot be read: {error}");
+        DbError::Internal("what the store holds there cannot be read".to_owned()).into()
     }
 }
 
@@ -229,24 +246,16 @@ impl Store for RedbStore {
             let mut states = Vec::new();
             for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
                 let (tenant, state) = row?;
-                let parsed = split_tenant(tenant.value())
-                    .and_then(|(tenant, _)| Ok((tenant, state_from_bytes(state.value())?)));
-                match parsed {
-                    Ok(state) => states.push(state),
-                    Err(error) => return Ok(Err(unreadable(&error))),
-                }
+                states.push((split_tenant(tenant.value())?.0, state_from_bytes(state.value())?));
             }
-            Ok(Ok(states))
+            Ok(states)
         })
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
         self.read(|snapshot| {
             let row = snapshot.open_table(STATES)?.get(&tenant_key(tenant)[..])?;
-            Ok(row
-                .map(|row| state_from_bytes(row.value()))
-                .transpose()
-                .map_err(|error| unreadable(&error)))
+            Ok(row.map(|row| state_from_bytes(row.value())).transpose()?)
         })
     }
 
@@ -266,12 +275,10 @@ impl Store for RedbStore {
     ) -> Result<Option<KvRecord>, DbError> {
         self.read(|snapshot| {
             let Some(row) = snapshot.open_table(KV)?.get(&kv_key(tenant, key, scopes)[..])? else {
-                return Ok(Ok(None));
+                return Ok(None);
             };
-            let record = RecordRow::from_bytes(row.value());
-            Ok(record
-                .map(|record| Some(record.answer(key, scopes.as_slice().to_vec())))
-                .map_err(|e| unreadable(&e)))
+            let record = RecordRow::from_bytes(row.value())?;
+            Ok(Some(record.answer(key, scopes.as_slice().to_vec())))
         })
     }
 
@@ -282,12 +289,9 @@ impl Store for RedbStore {
             for row in
                 snapshot.open_table(SCOPES)?.range::<&[u8]>(&range.start[..]..&range.end[..])?
             {
-                match parse_scope_key(row?.0.value()) {
-                    Ok(scope) => scopes.push(scope.to_owned()),
-                    Err(error) => return Ok(Err(unreadable(&error))),
-                }
+                scopes.push(parse_scope_key(row?.0.value())?.to_owned());
             }
-            Ok(Ok(scopes))
+            Ok(scopes)
         })
     }
 
@@ -311,16 +315,12 @@ impl Store for RedbStore {
             let mut found = Vec::new();
             for row in snapshot.open_table(KV)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
                 let (key, record) = row?;
-                match matching(key.value(), record.value(), scopes, pattern, &mut limits) {
-                    Ok(None) => {}
-                    Ok(Some(record)) => found.push(record),
-                    Err(error) => return Ok(Err(error)),
-                }
+                found.extend(matching(key.value(), record.value(), scopes, pattern, &mut limits)?);
             }
             // Rows come in the order of the index form; answers in that of the key itself.
             found
                 .sort_by(|left, right| (&left.key, &left.scopes).cmp(&(&right.key, &right.scopes)));
-            Ok(Ok(found))
+            Ok(found)
         })
     }
 
@@ -328,7 +328,7 @@ impl Store for RedbStore {
         self.read(|snapshot| {
             let row = snapshot.open_table(USAGE)?.get(&tenant_key(tenant)[..])?;
             let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
-            Ok(Ok(Usage { records, bytes }))
+            Ok(Usage { records, bytes })
         })
     }
 
@@ -336,7 +336,7 @@ impl Store for RedbStore {
         self.read(|snapshot| {
             let usage = snapshot.open_table(USAGE)?;
             let has = |tenant: &TenantId| Ok(usage.get(&tenant_key(*tenant)[..])?.is_some());
-            Ok(Ok(tenants.iter().map(has).collect::<Result<_, StorageError>>()?))
+            Ok(tenants.iter().map(has).collect::<Result<_, StorageError>>()?)
         })
     }
 
@@ -388,7 +388,7 @@ impl Store for RedbStore {
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        self.read(|snapshot| global_kv::is_purchased(snapshot, tenant, at).map(Ok))
+        self.read(|snapshot| global_kv::is_purchased(snapshot, tenant, at))
     }
 
     fn export(&self) -> Result<Export, DbError> {
@@ -439,14 +439,14 @@ fn matching(
     scopes: &Scopes,
     pattern: &Pattern,
     limits: &mut FindLimits,
-) -> Result<Option<KvRecord>, DbError> {
-    let (key, has) = parse_kv_key(row).map_err(|error| unreadable(&error))?;
+) -> Result<Option<KvRecord>, RedbFault> {
+    let (key, has) = parse_kv_key(row)?;
     // Both sorted; a record has few scopes.
     let has_all = scopes.as_slice().iter().all(|asked| has.binary_search(&asked.as_str()).is_ok());
     if !has_all || !pattern.matches(key) {
         return Ok(None);
     }
-    let record = RecordRow::from_bytes(record).map_err(|error| unreadable(&error))?;
+    let record = RecordRow::from_bytes(record)?;
     let has: Vec<String> = has.into_iter().map(str::to_owned).collect();
     limits.take(key, &has, record.value.len())?;
     Ok(Some(record.answer(key, has)))

@@ -131,7 +131,7 @@ impl Restore {
         {
             let mut tables = Tables::open(&transaction)?;
             for one in waiting {
-                tables.restore(one)?.map_err(|error| RestoreError::Store(error.to_string()))?;
+                tables.restore(one)?;
             }
         }
         transaction.commit().map_err(RedbFault::from)?;

@@ -139,19 +139,19 @@ impl RedbWriter {
                 let revision = Revision(self.revision.0 + 1);
                 let applied = tables.apply(op, revision);
                 drop(permit);
-                match applied {
-                    Ok(done) => {
-                        if matches!(done, Ok(WriteDone::Changed(_))) {
-                            self.revision = revision;
-                            changes = true;
-                        }
-                        waiting.push((answer_tx, done));
-                    }
+                let done = match applied {
+                    Ok(done) => Ok(done),
+                    Err(RedbFault::Answer(error)) => Err(error),
                     Err(fault) => {
                         waiting.push((answer_tx, Ok(WriteDone::Nothing)));
                         return Err(Failed::BeforeCommit(fault));
                     }
+                };
+                if matches!(done, Ok(WriteDone::Changed(_))) {
+                    self.revision = revision;
+                    changes = true;
                 }
+                waiting.push((answer_tx, done));
             }
         }
         if changes {
