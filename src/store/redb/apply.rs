@@ -198,12 +198,12 @@ impl<'t> Tables<'t> {
     ) -> Result<(), RedbFault> {
         let row = kv_key(tenant, key, scopes);
         let old_charge = old.map(|old| charge(key, scopes, old.value_bytes));
-        let before = self.usage(tenant)?;
+        let before = usage_in(&self.usage, &tenant_key(tenant))?;
         let new_charge = charge(key, scopes, record.value.len());
         let usage = before.after_set(old_charge, new_charge, quota)?;
         self.kv.insert(&row[..], &record.to_bytes()[..])?;
         if usage != before {
-            self.set_usage(tenant, usage)?;
+            set_usage(&mut self.usage, &tenant_key(tenant), usage)?;
         }
         if old.is_none() {
             for scope in scopes.as_slice() {
@@ -225,8 +225,9 @@ impl<'t> Tables<'t> {
         let row = kv_key(tenant, key, scopes);
         let Some(old) = self.old_record(&row)? else { return Ok(false) };
         self.kv.remove(&row[..])?;
-        let usage = self.usage(tenant)?.after_delete(charge(key, scopes, old.value_bytes));
-        self.set_usage(tenant, usage)?;
+        let usage = usage_in(&self.usage, &tenant_key(tenant))?;
+        let usage = usage.after_delete(charge(key, scopes, old.value_bytes));
+        set_usage(&mut self.usage, &tenant_key(tenant), usage)?;
         for scope in scopes.as_slice() {
             let row = scope_key(tenant, scope);
             let count = self.scopes.get(&row[..])?.map_or(0, |count| count.value());
@@ -249,22 +250,30 @@ impl<'t> Tables<'t> {
             value_bytes: record.value.len(),
         }))
     }
+}
 
-    fn usage(&self, tenant: TenantId) -> Result<Usage, RedbFault> {
-        let row = self.usage.get(&tenant_key(tenant)[..])?;
-        let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
-        Ok(Usage { records, bytes })
-    }
+/// What an owner uses, by a table of them.
+pub(super) fn usage_in(
+    table: &impl ReadableTable<&'static [u8], (u64, u64)>,
+    owner: &[u8],
+) -> Result<Usage, RedbFault> {
+    let row = table.get(owner)?;
+    let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
+    Ok(Usage { records, bytes })
+}
 
-    fn set_usage(&mut self, tenant: TenantId, usage: Usage) -> Result<(), RedbFault> {
-        let row = tenant_key(tenant);
-        if usage.records == 0 {
-            self.usage.remove(&row[..])?;
-        } else {
-            self.usage.insert(&row[..], (usage.records, usage.bytes))?;
-        }
-        Ok(())
+/// Keeps what an owner uses; of one that has nothing, nothing is kept.
+pub(super) fn set_usage(
+    table: &mut Table<'_, &'static [u8], (u64, u64)>,
+    owner: &[u8],
+    usage: Usage,
+) -> Result<(), RedbFault> {
+    if usage.records == 0 {
+        table.remove(owner)?;
+    } else {
+        table.insert(owner, (usage.records, usage.bytes))?;
     }
+    Ok(())
 }
 
 /// What is kept of the record that a write replaces.

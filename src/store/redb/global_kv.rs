@@ -6,6 +6,7 @@
 use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 
 use super::RedbFault;
+use super::apply::{set_usage, usage_in};
 use super::layout::{
     GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
 };
@@ -14,7 +15,7 @@ use crate::store::global::{
     not_found,
 };
 use crate::store::pattern::{Pattern, index_fold};
-use crate::store::{FindLimits, Quota, Usage};
+use crate::store::{FindLimits, Quota};
 use crate::wire::WireError;
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::pack::plain;
@@ -85,8 +86,9 @@ impl<'t> GlobalTables<'t> {
         if self.entries.get(&row[..])?.is_some() {
             return Err(exists().into());
         }
-        let usage = self.usage(&entry.partial)?.after_set(None, entry.charge(), quota)?;
-        self.set_usage(&entry.partial, usage)?;
+        let owner = owner_row(&entry.partial);
+        let usage = usage_in(&self.usage, &owner)?.after_set(None, entry.charge(), quota)?;
+        set_usage(&mut self.usage, &owner, usage)?;
         self.entries.insert(&row[..], &to_bytes(entry)[..])?;
         Ok(())
     }
@@ -95,8 +97,9 @@ impl<'t> GlobalTables<'t> {
         let row = entry_row(at);
         let entry = self.entry(&row)?;
         check_owner(&entry.partial, owner)?;
-        let usage = self.usage(&entry.partial)?.after_delete(entry.charge());
-        self.set_usage(&entry.partial, usage)?;
+        let owner = owner_row(&entry.partial);
+        let usage = usage_in(&self.usage, &owner)?.after_delete(entry.charge());
+        set_usage(&mut self.usage, &owner, usage)?;
         self.entries.remove(&row[..])?;
         Ok(())
     }
@@ -144,22 +147,6 @@ impl<'t> GlobalTables<'t> {
     fn entry(&self, row: &[u8]) -> Result<GlobalEntry, RedbFault> {
         let bytes = self.entries.get(row)?.ok_or_else(not_found)?;
         Ok(from_bytes(bytes.value())?)
-    }
-
-    fn usage(&self, of: &PartialGlobalKv) -> Result<Usage, RedbFault> {
-        let row = self.usage.get(&owner_row(of)[..])?;
-        let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
-        Ok(Usage { records, bytes })
-    }
-
-    fn set_usage(&mut self, of: &PartialGlobalKv, usage: Usage) -> Result<(), RedbFault> {
-        let row = owner_row(of);
-        if usage.records == 0 {
-            self.usage.remove(&row[..])?;
-        } else {
-            self.usage.insert(&row[..], (usage.records, usage.bytes))?;
-        }
-        Ok(())
     }
 }
 

@@ -40,7 +40,7 @@ use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use apply::{RedbWrite, WriteDone};
+use apply::{RedbWrite, WriteDone, usage_in};
 use export::RedbExport;
 use global_kv::GlobalOp;
 use layout::{
@@ -325,11 +325,7 @@ impl Store for RedbStore {
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.read(|snapshot| {
-            let row = snapshot.open_table(USAGE)?.get(&tenant_key(tenant)[..])?;
-            let (records, bytes) = row.map(|usage| usage.value()).unwrap_or_default();
-            Ok(Usage { records, bytes })
-        })
+        self.read(|snapshot| usage_in(&snapshot.open_table(USAGE)?, &tenant_key(tenant)))
     }
 
     fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
