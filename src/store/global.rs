@@ -70,7 +70,7 @@ impl GlobalEntry {
     }
 }
 
-/// Which entries staff looks at.
+/// Which entries a reader finds, or staff looks at.
 #[derive(Debug, Clone)]
 pub struct GlobalFilter {
     /// Only those in this review state.
@@ -194,10 +194,10 @@ impl DbState {
     /// `Refused` by a rule or because too many match; else see [`super::Store`].
     pub fn global_find(&self, query: &str, scope: &str) -> Result<Vec<PartialGlobalKv>, DbError> {
         check_global_scope(scope)?;
-        let pattern = check_pattern(query)?;
-        self.store().ask(Operation::GlobalFind, |store| {
-            store.global_find(scope, &pattern, FindLimits::default())
-        })
+        let (review_state, scope) = (Some(APPROVED.to_owned()), Some(scope.to_owned()));
+        let filter = GlobalFilter { review_state, scope, pattern: check_pattern(query)? };
+        self.store()
+            .ask(Operation::GlobalFind, |store| store.global_find(&filter, FindLimits::default()))
     }
 
     /// One approved entry, as this reader may see it.
@@ -298,7 +298,7 @@ impl DbState {
     /// `Refused` because there are too many; else see [`super::Store`].
     pub fn global_list(&self, filter: &GlobalFilter) -> Result<Vec<PartialGlobalKv>, DbError> {
         self.store()
-            .ask(Operation::GlobalList, |store| store.global_list(filter, FindLimits::default()))
+            .ask(Operation::GlobalList, |store| store.global_find(filter, FindLimits::default()))
     }
 
     /// For staff: one entry whole, in any review state and at any price.

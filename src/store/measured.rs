@@ -13,7 +13,7 @@ use crate::base::labels::{Grid, labels};
 
 labels! {
     /// What a store is asked to do, as a label: one for each method of [`Store`] that asks or
-    /// changes something.
+    /// changes something, and one more for what staff looks for among all entries.
     #[allow(missing_docs)] // Named like the methods.
     Operation {
         TenantStates = "tenant_states",

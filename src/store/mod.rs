@@ -135,24 +135,12 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError>;
 
-    /// The approved entries of a scope whose key matches, ordered by key, then version, without
+    /// The entries that a filter lets through, ordered by scope, then key, then version, without
     /// their long texts.
     ///
     /// # Errors
     /// See [`Store`]; `Refused` if there are more than `limits` allow.
     fn global_find(
-        &self,
-        scope: &str,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError>;
-
-    /// The entries that a filter lets through, in any review state, ordered by scope, then
-    /// key, then version, without their long texts.
-    ///
-    /// # Errors
-    /// See [`Store`]; `Refused` if there are more than `limits` allow.
-    fn global_list(
         &self,
         filter: &GlobalFilter,
         limits: FindLimits,

@@ -2,7 +2,7 @@
 //! plain one in memory, ids and times included, across closing and opening it.
 
 use mesophyll::base::limits::{KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS};
-use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry};
+use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use mesophyll::store::memory::MemoryStore;
 use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
@@ -166,10 +166,11 @@ fn shop_step(random: &mut Random, expected: &dyn Store, tested: &dyn Store) {
             assert_eq!(purchase(tested), purchase(expected));
         }
         _ => {
-            let pattern = rules::check_pattern(random.one_of(&["%", "tag%", "TAG._", "_____"]))
-                .expect("a pattern");
-            let find =
-                |store: &dyn Store| store.global_find(&at.scope, &pattern, FindLimits::default());
+            let state = (random.below(3) > 0).then(|| "approved".to_owned());
+            let scope = (random.below(3) > 0).then(|| at.scope.clone());
+            let pattern = random.one_of(&["%", "tag%", "TAG._", "_____"]);
+            let filter = GlobalFilter::new(state, scope, Some(pattern)).expect("a filter");
+            let find = |store: &dyn Store| store.global_find(&filter, FindLimits::default());
             assert_eq!(find(tested), find(expected));
             assert_eq!(tested.global_get(&at), expected.global_get(&at));
             assert_eq!(

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::base::error::DbError;
 use crate::store::backup::Exported;
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists,
-    not_found,
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
-use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
 
@@ -21,27 +19,6 @@ pub(super) struct GlobalEntries {
 
 impl GlobalEntries {
     pub(super) fn find(
-        &self,
-        scope: &str,
-        pattern: &Pattern,
-        mut limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        let mut found = Vec::new();
-        for entry in self.entries.values() {
-            let partial = &entry.partial;
-            if partial.scope == scope
-                && partial.review_state == APPROVED
-                && pattern.matches(&partial.key)
-            {
-                let partial = PartialGlobalKv { long: None, ..partial.clone() };
-                limits.take_entry(&partial)?;
-                found.push(partial);
-            }
-        }
-        Ok(found)
-    }
-
-    pub(super) fn list(
         &self,
         filter: &GlobalFilter,
         mut limits: FindLimits,

@@ -198,19 +198,10 @@ impl Store for MemoryStore {
 
     fn global_find(
         &self,
-        scope: &str,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read()?.global.find(scope, pattern, limits)
-    }
-
-    fn global_list(
-        &self,
         filter: &GlobalFilter,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read()?.global.list(filter, limits)
+        self.read()?.global.find(filter, limits)
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {

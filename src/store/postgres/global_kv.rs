@@ -9,7 +9,6 @@ use crate::base::error::DbError;
 use crate::store::global::{
     GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
-use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
@@ -30,11 +29,10 @@ const GET: &str = concat!(
     ", long, data::text FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3"
 );
 
-/// The approved entries of a scope whose key matches, ordered by key, then version.
+/// The entries that a filter lets through, ordered by scope, key and version.
 pub(super) fn find(
     session: &mut PgSession,
-    scope: &str,
-    pattern: &Pattern,
+    filter: &GlobalFilter,
     mut limits: FindLimits,
 ) -> Result<Vec<PartialGlobalKv>, SessionFault> {
     let mut found = Vec::new();
@@ -42,41 +40,18 @@ pub(super) fn find(
     session.each(
         concat!(
             partial!(),
-            " FROM global_kv WHERE scope = $1 AND review_state = 'approved'
-              AND starts_with(replace(lower(key COLLATE \"C\"), $2, 'k'), $3)"
+            " FROM global_kv WHERE ($1::text IS NULL OR review_state = $1) AND ($2::text IS NULL OR scope = $2)
+              AND starts_with(replace(lower(key COLLATE \"C\"), $3, 'k'), $4)"
         ),
-        &[&scope, &KELVIN_SIGN, &pattern.prefix()],
+        &[&filter.review_state, &filter.scope, &KELVIN_SIGN, &filter.pattern.prefix()],
         |row| {
-            if pattern.matches(row.try_get(0)?) {
+            // Only what matches is worth reading whole.
+            if filter.pattern.matches(row.try_get(0)?) {
                 let entry = partial(row)?;
-                limits.take_entry(&entry).map_err(SessionFault::Answer)?;
-                found.push(entry);
-            }
-            Ok(())
-        },
-    )?;
-    found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
-    Ok(found)
-}
-
-/// The entries that a filter lets through, ordered by scope, key and version.
-pub(super) fn list(
-    session: &mut PgSession,
-    filter: &GlobalFilter,
-    mut limits: FindLimits,
-) -> Result<Vec<PartialGlobalKv>, SessionFault> {
-    let mut found = Vec::new();
-    session.each(
-        concat!(
-            partial!(),
-            " FROM global_kv WHERE ($1::text IS NULL OR review_state = $1) AND ($2::text IS NULL OR scope = $2)"
-        ),
-        &[&filter.review_state, &filter.scope],
-        |row| {
-            let entry = partial(row)?;
-            if filter.lets_through(&entry) {
-                limits.take_entry(&entry).map_err(SessionFault::Answer)?;
-                found.push(entry);
+                if filter.lets_through(&entry) {
+                    limits.take_entry(&entry).map_err(SessionFault::Answer)?;
+                    found.push(entry);
+                }
             }
             Ok(())
         },

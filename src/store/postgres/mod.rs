@@ -304,23 +304,11 @@ impl Store for PostgresStore {
 
     fn global_find(
         &self,
-        scope: &str,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        let (scope, pattern) = (scope.to_owned(), pattern.clone());
-        self.read(JobOwner::Everybody, move |session| {
-            global_kv::find(session, &scope, &pattern, limits)
-        })
-    }
-
-    fn global_list(
-        &self,
         filter: &GlobalFilter,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
-        self.read(JobOwner::Everybody, move |session| global_kv::list(session, &filter, limits))
+        self.read(JobOwner::Everybody, move |session| global_kv::find(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {

@@ -11,10 +11,9 @@ use super::layout::{
     GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
 };
 use crate::store::global::{
-    APPROVED, GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists,
-    not_found,
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
-use crate::store::pattern::{Pattern, index_fold};
+use crate::store::pattern::index_fold;
 use crate::store::{FindLimits, Quota};
 use crate::wire::WireError;
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
@@ -150,60 +149,36 @@ impl<'t> GlobalTables<'t> {
     }
 }
 
-/// The approved entries of a scope whose key matches.
+/// The entries that a filter lets through. Without a scope a walk over all of them, which is only
+/// staff's and rare.
 pub(super) fn find(
-    snapshot: &ReadTransaction,
-    scope: &str,
-    pattern: &Pattern,
-    mut limits: FindLimits,
-) -> Result<Vec<PartialGlobalKv>, RedbFault> {
-    let mut start = scope.as_bytes().to_vec();
-    start.push(0);
-    start.extend_from_slice(pattern.prefix().as_bytes());
-    let range = prefix_range(start);
-    let mut found = Vec::new();
-    for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(&range.start[..]..&range.end[..])? {
-        let (key, entry) = row?;
-        found.extend(matching(key.value(), entry.value(), pattern, &mut limits)?);
-    }
-    // Rows come in the order of the index form; answers in that of the key itself.
-    found.sort_by(|left, right| (&left.key, left.version).cmp(&(&right.key, right.version)));
-    Ok(found)
-}
-
-fn matching(
-    row: &[u8],
-    entry: &[u8],
-    pattern: &Pattern,
-    limits: &mut FindLimits,
-) -> Result<Option<PartialGlobalKv>, RedbFault> {
-    if !pattern.matches(key_of(row)?) {
-        return Ok(None);
-    }
-    let entry = PartialGlobalKv::decode(&mut Reader::new(entry))?;
-    if entry.review_state != APPROVED {
-        return Ok(None);
-    }
-    let entry = PartialGlobalKv { long: None, ..entry };
-    limits.take_entry(&entry)?;
-    Ok(Some(entry))
-}
-
-/// The entries that a filter lets through: a walk over all of them, as it is staff's and rare.
-pub(super) fn list(
     snapshot: &ReadTransaction,
     filter: &GlobalFilter,
     mut limits: FindLimits,
 ) -> Result<Vec<PartialGlobalKv>, RedbFault> {
+    let table = snapshot.open_table(GLOBAL)?;
+    let rows = match &filter.scope {
+        Some(scope) => {
+            let start = [scope.as_bytes(), &[0], filter.pattern.prefix().as_bytes()].concat();
+            let range = prefix_range(start);
+            table.range::<&[u8]>(&range.start[..]..&range.end[..])?
+        }
+        None => table.range::<&[u8]>(..)?,
+    };
     let mut found = Vec::new();
-    for row in snapshot.open_table(GLOBAL)?.range::<&[u8]>(..)? {
-        let entry = PartialGlobalKv::decode(&mut Reader::new(row?.1.value()))?;
-        if filter.lets_through(&entry) {
-            let entry = PartialGlobalKv { long: None, ..entry };
-            limits.take_entry(&entry)?;
-            found.push(entry);
+    for row in rows {
+        let (row, entry) = row?;
+        // Only what matches is worth decoding.
+        if filter.pattern.matches(key_of(row.value())?) {
+            let entry = PartialGlobalKv::decode(&mut Reader::new(entry.value()))?;
+            if filter.lets_through(&entry) {
+                let entry = PartialGlobalKv { long: None, ..entry };
+                limits.take_entry(&entry)?;
+                found.push(entry);
+            }
         }
     }
+    // Rows come in the order of the index form; answers in that of the key itself.
     found.sort_by_cached_key(GlobalAddress::of);
     Ok(found)
 }

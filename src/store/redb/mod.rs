@@ -338,19 +338,10 @@ impl Store for RedbStore {
 
     fn global_find(
         &self,
-        scope: &str,
-        pattern: &Pattern,
-        limits: FindLimits,
-    ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(|snapshot| global_kv::find(snapshot, scope, pattern, limits))
-    }
-
-    fn global_list(
-        &self,
         filter: &GlobalFilter,
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read(|snapshot| global_kv::list(snapshot, filter, limits))
+        self.read(|snapshot| global_kv::find(snapshot, filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
