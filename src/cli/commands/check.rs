@@ -78,5 +78,5 @@ fn findings(args: &Args) -> Result<Vec<Finding>, CliError> {
 
 #[cfg(not(feature = "luau"))]
 fn run(_: &Args) -> Result<(), CliError> {
-    super::worker::need_luau()
+    super::luau::need_luau()
 }

@@ -11,7 +11,8 @@ use crate::master::{Master, worker_program};
 use crate::pool::Program;
 use crate::pool::process::supervisor::State;
 
-use super::worker::{need_workers, runtime_maker};
+use super::luau::need_workers;
+use super::runtimes::runtime_maker;
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::systemd::{SeenLoops, ServiceManager};
 use crate::cli::console::{logging, output};

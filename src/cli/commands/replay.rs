@@ -29,8 +29,9 @@ use crate::pool::Program;
 use crate::store::masked;
 use crate::wire::data::TenantId;
 
+use super::luau::need_luau;
 use super::master::stop;
-use super::worker::{need_luau, runtime_maker};
+use super::runtimes::runtime_maker;
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::{logging, output};
 use crate::cli::parse::api_options::{api_config, api_secret, check_pool};

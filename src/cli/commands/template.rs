@@ -77,5 +77,5 @@ fn check(file: &str, source: &str) -> Result<(), CliError> {
 
 #[cfg(not(feature = "luau"))]
 fn check(_: &str, _: &str) -> Result<(), CliError> {
-    super::worker::need_luau()
+    super::luau::need_luau()
 }

@@ -3,20 +3,18 @@
 //! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or
 //! when the master refuses it.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, bounded, select};
 
 use crate::dispatch::worker_like::WorkerLike;
-use crate::master::MadeRuntime;
-use crate::master::config::{Mode, PoolConfig, RuntimeOptions, WorkerConfig};
+use crate::master::config::WorkerConfig;
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
-use crate::runtime::{TemplateRuntime, TenantDb};
 
+use super::luau::{check_templates, need_luau};
+use super::runtimes::{RuntimePlan, start_runtime};
 use crate::cli::console::lifeline::Lifeline;
 use crate::cli::console::logging;
 use crate::cli::console::signals::{ProcessSignal, Signals};
@@ -161,112 +159,4 @@ fn wait(
             }
         }
     }
-}
-
-/// Refuses to go on in a binary without a runtime (docs/options.md: exit code 3).
-pub(super) fn need_luau() -> Result<(), CliError> {
-    if cfg!(feature = "luau") {
-        Ok(())
-    } else {
-        Err(CliError::config(
-            "this binary was built without Luau; build it with the feature luau (a C++ compiler)",
-        ))
-    }
-}
-
-/// Refuses to start a master whose workers could not run: threads of this program, or processes of
-/// it, without Luau. What an operator starts, or names as the program of the workers, has its own.
-pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
-    let is_pool = config.mode == Mode::ProcessPool;
-    if is_pool && (config.external_workers || config.worker_program.is_some()) {
-        return Ok(());
-    }
-    need_luau().map_err(|error| {
-        if !is_pool {
-            return error;
-        }
-        CliError::config(
-            "this binary was built without Luau, so it cannot be its own worker; \
-             name one that was built with it: --worker-program PATH",
-        )
-    })
-}
-
-/// Whether a runtime has something to run with these templates. It would start without; but a
-/// person who asks before a start wants to know.
-///
-/// # Errors
-/// They cannot be read, or do not compile.
-#[cfg(feature = "luau")]
-pub(in crate::cli) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
-    let Some(directory) = directory else { return Ok(()) };
-    let wrong =
-        |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
-    let findings =
-        crate::runtime::luau::check(directory).map_err(|error| wrong(error.to_string()))?;
-    let broken = findings.iter().filter(|finding| finding.is_fatal).map(ToString::to_string);
-    let broken: Vec<String> = broken.collect();
-    if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
-}
-
-/// Without Luau only the worker's own program can tell.
-#[cfg(not(feature = "luau"))]
-pub(in crate::cli) fn check_templates(_: Option<&Path>) -> Result<(), CliError> {
-    Ok(())
-}
-
-/// How runtimes are made, and where a broken one is reported.
-#[derive(Clone)]
-// Without Luau there is no runtime to make.
-#[cfg_attr(not(feature = "luau"), allow(dead_code))]
-struct RuntimePlan {
-    options: RuntimeOptions,
-    broken_tx: Sender<String>,
-}
-
-/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of
-/// them is broken.
-pub(super) fn runtime_maker(
-    config: &PoolConfig,
-    broken_tx: Sender<String>,
-) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + use<> {
-    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
-    move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
-}
-
-#[cfg(feature = "luau")]
-fn start_runtime(
-    plan: &RuntimePlan,
-    thread_prefix: &str,
-    db: Arc<dyn TenantDb>,
-    subscriptions: Arc<Subscriptions>,
-) -> io::Result<Box<dyn TemplateRuntime>> {
-    use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
-    let RuntimePlan { options, broken_tx } = plan.clone();
-    // A full channel holds such a message already.
-    let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
-    let config = LuauConfig {
-        executors: options.executors,
-        templates: options.templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
-        reload: options.reload,
-        vm_idle: options.vm_idle,
-        max_vms: options.max_vms,
-        thread_prefix: thread_prefix.to_owned(),
-        on_broken,
-        ..LuauConfig::default()
-    };
-    let runtime = LuauRuntime::start(config, db, subscriptions)
-        .map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(Box::new(runtime))
-}
-
-#[cfg(not(feature = "luau"))]
-fn start_runtime(
-    _: &RuntimePlan,
-    _: &str,
-    _: Arc<dyn TenantDb>,
-    _: Arc<Subscriptions>,
-) -> io::Result<Box<dyn TemplateRuntime>> {
-    // `need_luau` and `need_workers` end every command before it comes here.
-    Err(io::Error::other("this binary was built without Luau"))
 }

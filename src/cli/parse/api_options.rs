@@ -9,8 +9,8 @@ use crate::master::config::{ConfigError, PoolConfig};
 use super::args::{Args, ValueSource};
 use super::look::SecretState;
 use crate::cli::CliError;
+use crate::cli::commands::luau::check_templates;
 use crate::cli::commands::token::{SECRET_VARIABLE, secret_from_environment};
-use crate::cli::commands::worker::check_templates;
 use crate::cli::console::output;
 
 /// An expiry that a master does not live to see: the year 9999.

@@ -1,0 +1,59 @@
+//! Whether this binary can run templates, which are Luau: what a command refuses before it starts
+//! anything.
+
+use std::path::Path;
+
+use crate::cli::CliError;
+use crate::master::config::{Mode, PoolConfig};
+
+/// Refuses to go on in a binary without a runtime (docs/options.md: exit code 3).
+pub(super) fn need_luau() -> Result<(), CliError> {
+    if cfg!(feature = "luau") {
+        Ok(())
+    } else {
+        Err(CliError::config(
+            "this binary was built without Luau; build it with the feature luau (a C++ compiler)",
+        ))
+    }
+}
+
+/// Refuses to start a master whose workers could not run: threads of this program, or processes of
+/// it, without Luau. What an operator starts, or names as the program of the workers, has its own.
+pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
+    let is_pool = config.mode == Mode::ProcessPool;
+    if is_pool && (config.external_workers || config.worker_program.is_some()) {
+        return Ok(());
+    }
+    need_luau().map_err(|error| {
+        if !is_pool {
+            return error;
+        }
+        CliError::config(
+            "this binary was built without Luau, so it cannot be its own worker; \
+             name one that was built with it: --worker-program PATH",
+        )
+    })
+}
+
+/// Whether a runtime has something to run with these templates. It would start without; but a
+/// person who asks before a start wants to know.
+///
+/// # Errors
+/// They cannot be read, or do not compile.
+#[cfg(feature = "luau")]
+pub(in crate::cli) fn check_templates(directory: Option<&Path>) -> Result<(), CliError> {
+    let Some(directory) = directory else { return Ok(()) };
+    let wrong =
+        |what: String| CliError::config(format!("--templates {}: {what}", directory.display()));
+    let findings =
+        crate::runtime::luau::check(directory).map_err(|error| wrong(error.to_string()))?;
+    let broken = findings.iter().filter(|finding| finding.is_fatal).map(ToString::to_string);
+    let broken: Vec<String> = broken.collect();
+    if broken.is_empty() { Ok(()) } else { Err(wrong(broken.join("\n"))) }
+}
+
+/// Without Luau only the worker's own program can tell.
+#[cfg(not(feature = "luau"))]
+pub(in crate::cli) fn check_templates(_: Option<&Path>) -> Result<(), CliError> {
+    Ok(())
+}

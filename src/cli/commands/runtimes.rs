@@ -1,0 +1,67 @@
+//! How the commands that run templates make their runtimes.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::master::MadeRuntime;
+use crate::master::config::{PoolConfig, RuntimeOptions};
+use crate::pool::Subscriptions;
+use crate::runtime::{TemplateRuntime, TenantDb};
+
+/// How runtimes are made, and where a broken one is reported.
+#[derive(Clone)]
+// Without Luau there is no runtime to make.
+#[cfg_attr(not(feature = "luau"), allow(dead_code))]
+pub(super) struct RuntimePlan {
+    pub(super) options: RuntimeOptions,
+    pub(super) broken_tx: Sender<String>,
+}
+
+/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of
+/// them is broken.
+pub(super) fn runtime_maker(
+    config: &PoolConfig,
+    broken_tx: Sender<String>,
+) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + use<> {
+    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
+    move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
+}
+
+#[cfg(feature = "luau")]
+pub(super) fn start_runtime(
+    plan: &RuntimePlan,
+    thread_prefix: &str,
+    db: Arc<dyn TenantDb>,
+    subscriptions: Arc<Subscriptions>,
+) -> io::Result<Box<dyn TemplateRuntime>> {
+    use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
+    let RuntimePlan { options, broken_tx } = plan.clone();
+    // A full channel holds such a message already.
+    let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
+    let config = LuauConfig {
+        executors: options.executors,
+        templates: options.templates.map_or(TemplateSource::BuiltIn, TemplateSource::Directory),
+        reload: options.reload,
+        vm_idle: options.vm_idle,
+        max_vms: options.max_vms,
+        thread_prefix: thread_prefix.to_owned(),
+        on_broken,
+        ..LuauConfig::default()
+    };
+    let runtime = LuauRuntime::start(config, db, subscriptions)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(Box::new(runtime))
+}
+
+#[cfg(not(feature = "luau"))]
+pub(super) fn start_runtime(
+    _: &RuntimePlan,
+    _: &str,
+    _: Arc<dyn TenantDb>,
+    _: Arc<Subscriptions>,
+) -> io::Result<Box<dyn TemplateRuntime>> {
+    // `need_luau` and `need_workers` end every command before it comes here.
+    Err(io::Error::other("this binary was built without Luau"))
+}
