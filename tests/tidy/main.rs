@@ -146,7 +146,7 @@ const WRITERS: [&str; 4] = [
     "src/main.rs",
     "src/cli/console/logging.rs",
     "src/cli/console/output.rs",
-    "src/cli/commands/replay/results.rs",
+    "src/cli/commands/replay/play/results.rs",
 ];
 
 #[test]

@@ -176,7 +176,7 @@ fn look(master: &Master) -> SeenLoops {
 /// Stops gracefully; a signal meanwhile ends the process at once, and the workers with it by their
 /// lifelines. So does a stop that hangs: a store on a disk that does not answer cannot be closed.
 /// What was acknowledged is safe all the same.
-pub(super) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
+pub(in crate::cli) fn stop(master: Master, stop_by: Instant, signals: &Signals, code: i32) {
     let (step_tx, step_rx) = crossbeam_channel::unbounded::<&'static str>();
     let operator = Arc::clone(master.operator());
     let stopping = crate::base::thread::spawn("stop", move || {

@@ -14,14 +14,14 @@ use crate::runtime::{TemplateRuntime, TenantDb};
 #[derive(Clone)]
 // Without Luau there is no runtime to make.
 #[cfg_attr(not(feature = "luau"), allow(dead_code))]
-pub(super) struct RuntimePlan {
-    pub(super) options: RuntimeOptions,
-    pub(super) broken_tx: Sender<String>,
+pub(in crate::cli) struct RuntimePlan {
+    pub(in crate::cli) options: RuntimeOptions,
+    pub(in crate::cli) broken_tx: Sender<String>,
 }
 
 /// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of
 /// them is broken.
-pub(super) fn runtime_maker(
+pub(in crate::cli) fn runtime_maker(
     config: &PoolConfig,
     broken_tx: Sender<String>,
 ) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + use<> {
@@ -30,7 +30,7 @@ pub(super) fn runtime_maker(
 }
 
 #[cfg(feature = "luau")]
-pub(super) fn start_runtime(
+pub(in crate::cli) fn start_runtime(
     plan: &RuntimePlan,
     thread_prefix: &str,
     db: Arc<dyn TenantDb>,
@@ -56,7 +56,7 @@ pub(super) fn start_runtime(
 }
 
 #[cfg(not(feature = "luau"))]
-pub(super) fn start_runtime(
+pub(in crate::cli) fn start_runtime(
     _: &RuntimePlan,
     _: &str,
     _: Arc<dyn TenantDb>,

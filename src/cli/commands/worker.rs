@@ -3,24 +3,14 @@
 //! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or
 //! when the master refuses it.
 
-use std::sync::Arc;
+mod serve;
 
-use crossbeam_channel::{Receiver, bounded, select};
-
-use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::WorkerConfig;
-use crate::net::link::LinkLimits;
-use crate::pool::{Subscriptions, TOKEN_VARIABLE, WorkerDb, WorkerThread};
-use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use crate::pool::TOKEN_VARIABLE;
 
 use super::luau::{check_templates, need_luau};
-use super::runtimes::{RuntimePlan, start_runtime};
-use crate::cli::console::lifeline::Lifeline;
-use crate::cli::console::logging;
-use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::of_worker;
-use crate::cli::parse::environment;
 use crate::cli::parse::look::{self, LOOK, SecretState};
 use crate::cli::parse::pool_options::WORKER_SIDE;
 use crate::cli::{CliError, Command};
@@ -67,48 +57,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
-    // A master starts its workers by a descriptor, whose number would be the name in `ps` and
-    // `top`.
-    let _ = std::fs::write("/proc/self/comm", "mesophyll");
-    let token = token()?;
-    logging::init(config.log, config.log_format, "worker", Some(config.id));
-    environment::log_unknown();
-    let lifeline = if config.lifeline { Lifeline::watch() } else { Ok(Lifeline::none()) };
-    let lifeline = lifeline.map_err(|error| CliError::config(error.to_string()))?;
-
-    let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
-    let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
-    let db = Arc::new(WorkerDb::mesophyll(db_client));
-    let (broken_tx, broken_rx) = bounded(1);
-    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
-    let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
-        .map_err(|error| CliError::config(format!("templates: {error}")))?;
-    let worker = Arc::new(WorkerThread::new(
-        config.id,
-        runtime,
-        config.runtime.executors as u64,
-        subscriptions,
-        db.clone(),
-    ));
-    let client = ClientConfig {
-        master: config.master.clone(),
-        worker_id: config.id,
-        workers: config.workers,
-        token,
-        link_limits: LinkLimits::default(),
-    };
-    // Not before: until something reads them, a signal is to end the process, whatever the start
-    // waits for.
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    let client = MesophyllClient::start(client, worker.clone())
-        .map_err(|error| CliError::config(error.to_string()))?;
-    let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
-    // First what others may be waiting in: a database call must not hold up the threads that are
-    // joined next.
-    db.close();
-    client.stop();
-    worker.kill();
-    ended
+    serve::serve(&config)
 }
 
 /// This worker's token.
@@ -124,39 +73,4 @@ fn token() -> Result<String, CliError> {
     let token = given.into_string().ok().map(|token| token.trim().to_owned()).filter(is_token);
     token
         .ok_or_else(|| CliError::config(format!("{TOKEN_VARIABLE}: a token is letters and digits")))
-}
-
-fn wait(
-    client: &MesophyllClient,
-    signals: &Signals,
-    lifeline: &Lifeline,
-    broken_rx: &Receiver<String>,
-    has_master: bool,
-) -> Result<(), CliError> {
-    loop {
-        select! {
-            recv(client.ended_rx()) -> end => return match end {
-                Ok(ClientEnd::Refused(why)) => Err(CliError::config(why)),
-                Ok(ClientEnd::Replaced) => {
-                    log::warn!("a newer worker has taken this id; ending");
-                    Ok(())
-                }
-                Ok(ClientEnd::Stopped) => Ok(()),
-                Err(_) => Err(CliError::bug("the thread client has ended by a panic")),
-            },
-            recv(signals.received_rx()) -> signal => match signal {
-                // Ctrl-C in the master's terminal reaches its workers too; the master says when
-                // they end.
-                Ok(ProcessSignal::Interrupt) if has_master => {}
-                Ok(ProcessSignal::HangUp) => {}
-                _ => return Ok(()),
-            },
-            // The master starts another one. (The other end lives as long as the runtime.)
-            recv(broken_rx) -> why => return Err(CliError::bug(why.unwrap_or_default())),
-            recv(lifeline.cut_rx()) -> _ => {
-                log::warn!("the master is gone; ending");
-                return Ok(());
-            }
-        }
-    }
 }
