@@ -6,6 +6,7 @@
 
 pub mod config;
 mod figures;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,22 +30,17 @@ use crate::master::config::{Mode, PoolConfig};
 use crate::pool::process::supervisor::{Policy, State};
 use crate::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner,
-    Subscriptions, Traffic, WorkerDb, WorkerPool, WorkerProcessHandle, WorkerReport, WorkerThread,
-    WorkerThreadHandle,
+    Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
-use crate::protocol::{LocalWorker, MesophyllServer, ServerConfig, StartError, show_families};
-use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
+use crate::protocol::{MesophyllServer, ServerConfig, StartError, show_families};
 use crate::store::{self, DbState, OpenError, StoreUrl};
-use crate::wire::data::sharding::worker_for;
 use figures::Layers;
+pub use threads::{MadeRuntime, MakeRuntime, threads};
 
-/// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions
-/// it shares. Called again when that worker is started anew.
-pub type MakeRuntime =
-    dyn Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + Send + Sync;
-
-/// A runtime of any kind.
-pub type MadeRuntime = Box<dyn TemplateRuntime>;
+/// Starts the workers of a thread pool over a database; `changes_tx` gets a message when the state
+/// of one changed. `threads` makes it of what makes runtimes.
+pub type StartThreads =
+    dyn Fn(&PoolConfig, &Arc<DbState>, &Sender<()>) -> Result<Vec<Arc<dyn Managed>>, MasterError>;
 
 /// Why no master could be started.
 #[derive(Debug)]
@@ -100,7 +96,7 @@ impl Master {
         config: &PoolConfig,
         api: Option<ApiConfig>,
         program: &Program,
-        make_runtime: Arc<MakeRuntime>,
+        start_threads: &StartThreads,
     ) -> Result<Self, MasterError> {
         // Listeners first: a port in use is found before anything is started, and before the store
         // is touched.
@@ -109,21 +105,16 @@ impl Master {
             (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
         let db = open_store(config)?;
         let (changes_tx, changes_rx) = bounded(1);
-        let on_change_tx = changes_tx.clone();
-        let on_change = move || {
-            // A full channel holds the same message already.
-            let _ = on_change_tx.try_send(());
-        };
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
                 let server = Arc::new(start_server(config, listener, &db)?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
                 let workers =
-                    start_processes(config, &server, &spawner, program, &quarantine, on_change)?;
+                    start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
                 (Some(server), Some(spawner), workers)
             }
-            None => (None, None, start_threads(config, &db, &make_runtime, on_change)?),
+            None => (None, None, start_threads(config, &db, &changes_tx)?),
         };
         let operator =
             Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
@@ -380,13 +371,22 @@ fn start_server(
     })
 }
 
+/// What a worker calls when its state changed.
+fn on_change(changes_tx: &Sender<()>) -> impl Fn() + Send + Sync + use<> {
+    let changes_tx = changes_tx.clone();
+    move || {
+        // A full channel holds the same message already.
+        let _ = changes_tx.try_send(());
+    }
+}
+
 fn start_processes(
     config: &PoolConfig,
     server: &MesophyllServer,
     spawner: &Arc<Spawner>,
     program: &Program,
     quarantine: &Arc<Quarantine>,
-    on_change: impl Fn() + Clone + Send + Sync + 'static,
+    changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
     let default = Policy::default();
     let policy = Policy {
@@ -417,7 +417,7 @@ fn start_processes(
             quarantine: quarantine.clone(),
         };
         let worker =
-            WorkerProcessHandle::start(process, on_change.clone()).map_err(MasterError::Io)?;
+            WorkerProcessHandle::start(process, on_change(changes_tx)).map_err(MasterError::Io)?;
         server.observe(worker_id, &worker.observer());
         workers.push(worker);
     }
@@ -470,49 +470,6 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listening.port())
-}
-
-fn start_threads(
-    config: &PoolConfig,
-    db: &Arc<DbState>,
-    make_runtime: &Arc<MakeRuntime>,
-    on_change: impl Fn() + Clone + Send + Sync + 'static,
-) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
-    let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
-    let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
-    let told = subscriptions.clone();
-    // As the worker-facing server does for processes: after any change of a state, the tenant's
-    // worker knows.
-    db.on_tenant_state(Box::new(move |tenant, state| {
-        told[worker_for(tenant, told.len())].put(tenant, state.clone());
-    }));
-    let mut workers: Vec<Arc<WorkerThreadHandle>> = Vec::with_capacity(config.workers);
-    for (id, subscriptions) in subscriptions.into_iter().enumerate() {
-        let (db, make_runtime) = (db.clone(), make_runtime.clone());
-        let (workers_len, executors) = (config.workers, config.runtime.executors as u64);
-        let make = move || -> io::Result<WorkerThread> {
-            let tenant_db = Arc::new(WorkerDb::direct(db.clone(), id, workers_len));
-            let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone())?;
-            let worker =
-                WorkerThread::new(id, runtime, executors, subscriptions.clone(), tenant_db);
-            worker
-                .load_tenant_states()
-                .map_err(|error| io::Error::other(format!("store: {error}")))?;
-            Ok(worker)
-        };
-        let worker =
-            WorkerThreadHandle::start(id, config.drain_timeout, Box::new(make), on_change.clone())
-                .map_err(MasterError::Io)?;
-        workers.push(worker);
-    }
-    // Weak, because the workers hold the database.
-    let told: Vec<_> = workers.iter().map(Arc::downgrade).collect();
-    db.on_template(Box::new(move |tenant| {
-        if let Some(worker) = told[worker_for(tenant, told.len())].upgrade() {
-            worker.reload_template(tenant);
-        }
-    }));
-    Ok(workers.into_iter().map(|worker| -> Arc<dyn Managed> { worker }).collect())
 }
 
 /// Reads the token file, or writes one with fresh tokens if there is none (docs/operations.md).

@@ -3,8 +3,16 @@
 
 use std::path::Path;
 
+#[cfg(not(feature = "luau"))]
+use crossbeam_channel::Sender;
+
 use crate::cli::CliError;
 use crate::master::config::{Mode, PoolConfig};
+#[cfg(not(feature = "luau"))]
+use crate::master::{MasterError, StartThreads};
+
+#[cfg(feature = "luau")]
+pub(super) use super::runtimes::threads;
 
 /// Refuses to go on in a binary without a runtime (docs/options.md: exit code 3).
 pub(super) fn need_luau() -> Result<(), CliError> {
@@ -56,4 +64,10 @@ pub(in crate::cli) fn check_templates(directory: Option<&Path>) -> Result<(), Cl
 #[cfg(not(feature = "luau"))]
 pub(in crate::cli) fn check_templates(_: Option<&Path>) -> Result<(), CliError> {
     Ok(())
+}
+
+/// `need_workers` ends every command before it comes to that.
+#[cfg(not(feature = "luau"))]
+pub(super) fn threads(_: &PoolConfig, _: Sender<String>) -> Box<StartThreads> {
+    Box::new(|_, _, _| Err(MasterError::Config("this binary was built without Luau".to_owned())))
 }

@@ -11,8 +11,7 @@ use crate::master::{Master, worker_program};
 use crate::pool::Program;
 use crate::pool::process::supervisor::State;
 
-use super::luau::need_workers;
-use super::runtimes::runtime_maker;
+use super::luau::{need_workers, threads};
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::systemd::{SeenLoops, ServiceManager};
 use crate::cli::console::{logging, output};
@@ -87,8 +86,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let program = program.map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(args, &config)?;
     let (broken_tx, broken_rx) = bounded(1);
-    let master =
-        Master::start(&config, api, &program, Arc::new(runtime_maker(&config, broken_tx)))?;
+    let master = Master::start(&config, api, &program, &*threads(&config, broken_tx))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start
     // waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;

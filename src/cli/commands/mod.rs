@@ -16,6 +16,7 @@ pub(super) mod quarantine;
 pub(super) mod replay;
 pub(super) mod restart;
 pub(super) mod run_script;
+#[cfg(feature = "luau")]
 mod runtimes;
 pub(super) mod status;
 pub(super) mod store;

@@ -5,38 +5,33 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use crate::master::MadeRuntime;
 use crate::master::config::{PoolConfig, RuntimeOptions};
+use crate::master::{self, StartThreads};
 use crate::pool::Subscriptions;
+use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb};
 
 /// How runtimes are made, and where a broken one is reported.
 #[derive(Clone)]
-// Without Luau there is no runtime to make.
-#[cfg_attr(not(feature = "luau"), allow(dead_code))]
 pub(in crate::cli) struct RuntimePlan {
     pub(in crate::cli) options: RuntimeOptions,
     pub(in crate::cli) broken_tx: Sender<String>,
 }
 
-/// What `Master::start` makes the runtimes of a thread pool with; `broken_tx` is told when one of
-/// them is broken.
-pub(in crate::cli) fn runtime_maker(
-    config: &PoolConfig,
-    broken_tx: Sender<String>,
-) -> impl Fn(usize, Arc<dyn TenantDb>, Arc<Subscriptions>) -> io::Result<MadeRuntime> + use<> {
+/// What starts the workers of a thread pool; `broken_tx` is told when the runtime of one is broken.
+pub(in crate::cli) fn threads(config: &PoolConfig, broken_tx: Sender<String>) -> Box<StartThreads> {
     let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
-    move |id, db, subscriptions| start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
+    master::threads(Arc::new(move |id, db, subscriptions| {
+        start_runtime(&plan, &format!("luau{id}"), db, subscriptions)
+    }))
 }
 
-#[cfg(feature = "luau")]
 pub(in crate::cli) fn start_runtime(
     plan: &RuntimePlan,
     thread_prefix: &str,
     db: Arc<dyn TenantDb>,
     subscriptions: Arc<Subscriptions>,
 ) -> io::Result<Box<dyn TemplateRuntime>> {
-    use crate::runtime::luau::{LuauConfig, LuauRuntime, OnBroken, TemplateSource};
     let RuntimePlan { options, broken_tx } = plan.clone();
     // A full channel holds such a message already.
     let on_broken = OnBroken(Arc::new(move |why| drop(broken_tx.try_send(why))));
@@ -53,15 +48,4 @@ pub(in crate::cli) fn start_runtime(
     let runtime = LuauRuntime::start(config, db, subscriptions)
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(Box::new(runtime))
-}
-
-#[cfg(not(feature = "luau"))]
-pub(in crate::cli) fn start_runtime(
-    _: &RuntimePlan,
-    _: &str,
-    _: Arc<dyn TenantDb>,
-    _: Arc<Subscriptions>,
-) -> io::Result<Box<dyn TemplateRuntime>> {
-    // `need_luau` and `need_workers` end every command before it comes here.
-    Err(io::Error::other("this binary was built without Luau"))
 }

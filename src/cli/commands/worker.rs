@@ -3,6 +3,7 @@
 //! It ends on TERM, when its master goes (`--lifeline stdin`), when a newer worker took its id, or
 //! when the master refuses it.
 
+#[cfg(feature = "luau")]
 mod serve;
 
 use crate::master::config::WorkerConfig;
@@ -57,7 +58,9 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
-    serve::serve(&config)
+    #[cfg(feature = "luau")]
+    serve::serve(&config)?;
+    Ok(())
 }
 
 /// This worker's token.

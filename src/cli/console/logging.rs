@@ -51,6 +51,7 @@ pub(in crate::cli) fn init(
 /// As [`init`] in text, for a person who tries templates: what scripts print stands without what a
 /// log has before it. `others`: of what no script said no more than this level, as long as the
 /// level is not changed while it runs.
+#[cfg_attr(not(feature = "luau"), allow(dead_code))]
 pub(in crate::cli) fn init_for_scripts(level: LevelFilter, others: LevelFilter) {
     let scripts = Some(Scripts { level, others, is_terminal: io::stderr().is_terminal() });
     start(level, LogForm::Text { writer: text_writer(), has_time: !is_journal(), scripts });

@@ -326,6 +326,7 @@ impl Args {
     }
 
     /// What was set for another command only: its variable, or its line.
+    #[cfg(any(test, feature = "luau"))]
     pub(crate) fn ignored(&self) -> &[String] {
         &self.ignored
     }

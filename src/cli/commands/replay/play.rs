@@ -28,7 +28,7 @@ use crate::wire::data::TenantId;
 use super::bad_input;
 use crate::cli::CliError;
 use crate::cli::commands::master::stop;
-use crate::cli::commands::runtimes::runtime_maker;
+use crate::cli::commands::runtimes::threads;
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::{logging, output};
 use crate::cli::parse::api_options::api_config;
@@ -66,12 +66,8 @@ pub(super) fn play(
     environment::log_unknown();
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
-    let master = Master::start(
-        &config,
-        api_config(args, &config)?,
-        &program,
-        Arc::new(runtime_maker(&config, broken_tx)),
-    )?;
+    let api = api_config(args, &config)?;
+    let master = Master::start(&config, api, &program, &*threads(&config, broken_tx))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start
     // waits for.
     let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
