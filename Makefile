@@ -40,8 +40,11 @@ CXX_FOUND = $(eval CXX_FOUND := $$(shell for cxx in $(CXX_CANDIDATES); do \
 USE_CXX = $(if $(filter-out c++,$(CXX_FOUND)),CXX='$(CXX_FOUND)')
 INSTALL_CXX := install a C++ compiler: apt install g++ / dnf install gcc-c++ / xcode-select --install
 
+# Without a C++ compiler: all but Luau.
+WITHOUT_LUAU := --no-default-features --features postgres,worker
+
 # As much of the program as this machine can build.
-FEATURES = $(if $(CXX_FOUND),--all-features,--no-default-features --features postgres)
+FEATURES = $(if $(CXX_FOUND),--all-features,$(WITHOUT_LUAU))
 
 define need_cargo
 	@command -v $(CARGO) >/dev/null || { echo "make $@ needs Rust: install it from your distribution or with rustup" >&2; exit 1; }
@@ -63,7 +66,7 @@ run: ## build it and replay recorded Discord events through a master and two wor
 test: ## run every test (without a C++ compiler: every test that does without Luau)
 	$(need_cargo)
 	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
-	else echo "no C++ compiler, so Luau and its tests are left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
+	else echo "no C++ compiler, so Luau and its tests are left out; $(INSTALL_CXX)"; set -- $(WITHOUT_LUAU); fi; \
 	set -x; $(USE_CXX) $(CARGO) test --locked "$$@"
 
 # Left out of it: unit tests that take seconds each, and integration tests that wait for processes or need a service.
@@ -94,8 +97,9 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features worker -- -D warnings
 	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
-	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- --no-default-features --features postgres; fi; \
+	else echo "no C++ compiler, so Luau is left out; $(INSTALL_CXX)"; set -- $(WITHOUT_LUAU); fi; \
 	set -ex; $(USE_CXX) $(CARGO) clippy --locked --all-targets "$$@" -- -D warnings; \
 	$(USE_CXX) RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps "$$@"
 	@set -e; for script in .ci/run packaging/*.sh packaging/deb/*; do bash -n $$script; done

@@ -4,7 +4,7 @@
     packaging/lines.py [--minimal] [--write docs/reading-guide.md] [--root DIR] [FOLDER ...]
 
 The copy that it counts is formatted at 120 columns, so that a narrower source is not a longer one.
---minimal leaves out what only the features luau and postgres compile. --write fills in the figures
+--minimal leaves out what only the features luau, postgres and worker compile. --write fills in the figures
 of the tables in a document: the last two cells of each row that begins with a folder of src/.
 """
 
@@ -81,7 +81,7 @@ def without_items(code, cfg, path, skipped):
 
 def count(root, minimal):
     """The lines of each file of src/, by its path below src/."""
-    features = r"feature = x+" if minimal else r"not\(feature = x+\)"
+    features = r"(feature = x+|any\(test, feature = x+\))" if minimal else r"not\(feature = x+\)"
     cfgs = [re.compile(rf"#\[cfg\({what}\)\]") for what in ("test", features)]
     with tempfile.TemporaryDirectory() as copy:
         src = Path(copy) / "src"

@@ -6,6 +6,7 @@
 
 pub mod config;
 mod figures;
+#[cfg(feature = "worker")]
 mod threads;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ use crate::pool::{
 use crate::protocol::{MesophyllServer, ServerConfig, StartError, show_families};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use figures::Layers;
+#[cfg(feature = "worker")]
 pub use threads::{MadeRuntime, MakeRuntime, threads};
 
 /// Starts the workers of a thread pool over a database; `changes_tx` gets a message when the state

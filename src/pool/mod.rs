@@ -15,6 +15,7 @@ mod operator;
 mod pool;
 pub mod process;
 mod route;
+#[cfg(feature = "worker")]
 mod thread;
 mod vms;
 
@@ -32,7 +33,10 @@ pub use process::recycle::Recycle;
 pub use process::rolling::{RollError, RollReport};
 pub use process::spawner::Spawner;
 pub use process::supervisor;
-pub use thread::db::WorkerDb;
-pub use thread::handle::{MakeWorker, WorkerThreadHandle};
-pub use thread::worker::{Subscriptions, WorkerThread};
+#[cfg(feature = "worker")]
+pub use thread::{
+    db::WorkerDb,
+    handle::{MakeWorker, WorkerThreadHandle},
+    worker::{Subscriptions, WorkerThread},
+};
 pub use vms::Vms;

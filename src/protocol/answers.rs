@@ -11,6 +11,7 @@ const DEADLINE: &str = "deadline: ";
 const BAD_INPUT: &str = "bad_input: ";
 
 /// The text for an error that a worker answers with.
+#[cfg(any(test, feature = "worker"))]
 pub(super) fn to_wire(error: &DispatchError) -> String {
     match error {
         DispatchError::Script(text) => format!("{SCRIPT}{text}"),

@@ -6,6 +6,7 @@
 
 mod answers;
 mod master;
+#[cfg(feature = "worker")]
 mod worker;
 
 pub use master::conn::{InFlight, LinkObserver, MesophyllServerConn};
@@ -15,8 +16,11 @@ pub use master::families::show_families;
 pub use master::link_counters::{LinkCounters, LinkEnd, LinkReport};
 pub use master::server::{MesophyllServer, ServerConfig, StartError};
 pub use master::vm_query::VmQuery;
-pub use worker::client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient};
-pub use worker::db_client::MesophyllDbClient;
+#[cfg(feature = "worker")]
+pub use worker::{
+    client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient},
+    db_client::MesophyllDbClient,
+};
 
 /// What a worker uses until a Hello tells it the interval, and what a master tells it by default.
 pub const MESOPHYLL_DEFAULT_HEARTBEAT_MS: u64 = 5000;

@@ -39,11 +39,14 @@ mod cli_version;
 #[cfg(not(feature = "luau"))]
 mod cli_without_luau;
 mod cli_worker_program;
+#[cfg(feature = "worker")]
 mod db_client;
+#[cfg(feature = "worker")]
 mod db_routes;
 #[cfg(feature = "luau")]
 mod faults;
 mod fuzzed;
+#[cfg(feature = "worker")]
 mod hostile_master;
 #[cfg(feature = "luau")]
 mod live_tenants;
@@ -57,6 +60,7 @@ mod metrics_files;
 mod metrics_of_workers;
 #[cfg(feature = "luau")]
 mod process_bounds;
+#[cfg(feature = "worker")]
 mod protocol;
 #[cfg(feature = "luau")]
 mod reload;
@@ -64,17 +68,21 @@ mod reload;
 mod status_page;
 #[cfg(feature = "luau")]
 mod status_route;
+#[cfg(feature = "worker")]
 mod store_concurrency;
+#[cfg(feature = "worker")]
 mod store_conformance;
+#[cfg(feature = "worker")]
 mod store_crash;
+#[cfg(feature = "worker")]
 mod store_differential;
 #[cfg(feature = "luau")]
 mod store_full_disk;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_migrate;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_outage;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_postgres_faults;
 mod supervision;
 #[cfg(feature = "luau")]

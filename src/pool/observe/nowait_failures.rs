@@ -66,7 +66,7 @@ impl NowaitFailures {
     }
 
     /// Whether losses are collected that are not logged yet.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "worker"))]
     pub(in crate::pool) fn has_lost(&self) -> bool {
         self.0.lost.lock().since.is_some()
     }

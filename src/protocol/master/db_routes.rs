@@ -155,6 +155,7 @@ fn status_and_kind(error: &DbError) -> (u16, &'static str) {
 }
 
 /// The error that an answer with this status, kind and text stands for.
+#[cfg(any(test, feature = "worker"))]
 pub(in crate::protocol) fn error_of(status: u16, kind: Option<&str>, text: String) -> DbError {
     match (kind, status) {
         (Some("refused"), _) | (None, 413 | 422) => DbError::Refused(text),

@@ -69,6 +69,7 @@ impl VmQueryAnswer {
     }
 }
 
+#[cfg(any(test, feature = "worker"))]
 pub(in crate::protocol) fn vms_to_wire(has_vm: impl Iterator<Item = bool>) -> EncodedValue {
     value::encode(&KhronosValue::Buffer(has_vm.map(u8::from).collect()))
 }

@@ -6,15 +6,19 @@ pub(crate) mod binary;
 pub(crate) mod browser;
 #[cfg(feature = "luau")]
 pub(crate) mod chaos;
+#[cfg(feature = "worker")]
 pub(crate) mod db;
-#[cfg(feature = "postgres")]
+#[cfg(all(feature = "postgres", feature = "worker"))]
 pub(crate) mod postgres;
 pub(crate) mod process;
+#[cfg(feature = "worker")]
 mod random;
-#[cfg(any(feature = "luau", feature = "postgres"))]
+#[cfg(any(feature = "luau", all(feature = "postgres", feature = "worker")))]
 pub(crate) mod skip;
+#[cfg(feature = "worker")]
 pub(crate) mod stand_in;
 
+#[cfg(feature = "worker")]
 pub(crate) use random::Random;
 
 use std::path::{Path, PathBuf};
