@@ -140,11 +140,7 @@ pub fn start_as<W: WorkerLike + ?Sized>(
     let slot = Arc::new(Slot::default());
     let answer = Answer::slot(slot.clone());
     worker.submit(Request { tenant, id: request_id, job, deadline, answer });
-    PendingDispatch {
-        guard: DispatchHandlerDropGuard { worker, tenant, request_id, armed: true },
-        slot,
-        deadline,
-    }
+    PendingDispatch { worker, tenant, request_id, slot, deadline, is_over: false }
 }
 
 /// A request id that no other job of this process has: random at the start of the process, and
@@ -157,36 +153,16 @@ pub fn next_request_id() -> RequestId {
     RequestId(random::mix(seed.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))))
 }
 
-/// Gives its job up when it is dropped, so that no id waits for an answer that is not wanted.
-#[derive(Debug)]
-pub struct DispatchHandlerDropGuard<'w, W: WorkerLike + ?Sized> {
-    worker: &'w W,
-    tenant: TenantId,
-    request_id: RequestId,
-    armed: bool,
-}
-
-impl<W: WorkerLike + ?Sized> DispatchHandlerDropGuard<'_, W> {
-    fn cancel(&mut self) -> Cancelled {
-        self.armed = false;
-        self.worker.cancel(self.tenant, self.request_id)
-    }
-}
-
-impl<W: WorkerLike + ?Sized> Drop for DispatchHandlerDropGuard<'_, W> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.cancel();
-        }
-    }
-}
-
 /// A job under way. Dropping it gives the job up.
 #[must_use = "dropping it cancels the job"]
 pub struct PendingDispatch<'w, W: WorkerLike + ?Sized> {
-    guard: DispatchHandlerDropGuard<'w, W>,
+    worker: &'w W,
+    tenant: TenantId,
+    request_id: RequestId,
     slot: Arc<Slot>,
     deadline: Instant,
+    /// It has its answer, or was given up.
+    is_over: bool,
 }
 
 impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
@@ -208,11 +184,11 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// # Errors
     /// Why there is no result; see [`DispatchError`].
     pub fn finish(mut self) -> DispatchResult {
+        self.is_over = true;
         if let Some(result) = self.slot.take() {
-            self.guard.armed = false;
             return result;
         }
-        match self.guard.cancel() {
+        match self.worker.cancel(self.tenant, self.request_id) {
             Cancelled::Waiting => Err(no_worker_in_time()),
             Cancelled::Sent => Err(DispatchError::Deadline { sent: true }),
             // The answer came between the look and here.
@@ -225,6 +201,14 @@ impl<W: WorkerLike + ?Sized> PendingDispatch<'_, W> {
     /// Where the answer arrives, for a caller that may have to stop waiting for it.
     pub fn slot(&self) -> &Arc<Slot> {
         &self.slot
+    }
+}
+
+impl<W: WorkerLike + ?Sized> Drop for PendingDispatch<'_, W> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.worker.cancel(self.tenant, self.request_id);
+        }
     }
 }
 
