@@ -67,15 +67,6 @@ pub trait WorkerLike: Send + Sync {
         })
     }
 
-    /// Starts a job and returns a handle to wait on, so that one thread can have thousands in
-    /// flight.
-    fn start(&self, tenant: TenantId, job: Job, deadline: Instant) -> PendingDispatch<'_, Self>
-    where
-        Self: Sized,
-    {
-        start(self, tenant, job, deadline)
-    }
-
     /// Runs the tenant's template on an event and waits for its result.
     ///
     /// # Blocks
@@ -119,7 +110,7 @@ pub trait WorkerLike: Send + Sync {
     }
 }
 
-/// As [`WorkerLike::start`], for `dyn WorkerLike` too.
+/// Starts a job and returns a handle to wait on, so that one thread can have thousands in flight.
 pub fn start<W: WorkerLike + ?Sized>(
     worker: &W,
     tenant: TenantId,
