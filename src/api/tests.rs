@@ -63,10 +63,6 @@ impl WorkerLike for StandIn {
         0
     }
 
-    fn len(&self) -> usize {
-        1
-    }
-
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
         let Request { tenant, id, ref job, ref answer, .. } = request;
         let event = match job.clone() {

@@ -22,7 +22,9 @@ pub trait WorkerLike: Send + Sync {
     fn id(&self) -> usize;
 
     /// How many workers it stands for.
-    fn len(&self) -> usize;
+    fn len(&self) -> usize {
+        1
+    }
 
     /// Hands a request over and returns at once; its answer gets the result, exactly once, on the
     /// thread that has it.

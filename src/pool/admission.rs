@@ -131,10 +131,6 @@ mod tests {
             0
         }
 
-        fn len(&self) -> usize {
-            1
-        }
-
         fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
             if let Some(db) = &self.bans_in {
                 db.set_standing(request.tenant, Standing::Banned).expect("set");

@@ -289,10 +289,6 @@ mod tests {
             0
         }
 
-        fn len(&self) -> usize {
-            1
-        }
-
         fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
             self.0.lock().push(request);
             Ok(())

@@ -293,10 +293,6 @@ impl WorkerLike for WorkerProcessHandle {
         self.shared.id
     }
 
-    fn len(&self) -> usize {
-        1
-    }
-
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         self.shared.nowait_failures.watch(&mut request);
         self.shared.router.try_submit(request)

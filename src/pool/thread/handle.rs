@@ -218,10 +218,6 @@ impl WorkerLike for WorkerThreadHandle {
         self.shared.id
     }
 
-    fn len(&self) -> usize {
-        1
-    }
-
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         self.shared.nowait_failures.watch(&mut request);
         self.shared.router.try_submit(request)
@@ -366,10 +362,6 @@ impl Gate {
 impl WorkerLike for Gate {
     fn id(&self) -> usize {
         self.0.worker.id()
-    }
-
-    fn len(&self) -> usize {
-        1
     }
 
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {

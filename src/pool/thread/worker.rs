@@ -186,10 +186,6 @@ impl WorkerLike for WorkerThread {
         self.id
     }
 
-    fn len(&self) -> usize {
-        1
-    }
-
     fn try_submit(&self, mut request: Request) -> Result<(), Box<Refused>> {
         self.nowait_failures.watch(&mut request);
         self.run(request);

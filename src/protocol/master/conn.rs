@@ -298,10 +298,6 @@ impl WorkerLike for MesophyllServerConn {
         self.inner.worker_id
     }
 
-    fn len(&self) -> usize {
-        1
-    }
-
     fn try_submit(&self, request: Request) -> Result<(), Box<Refused>> {
         let Request { tenant, id, job, deadline, answer } = request;
         let what = answer.name().is_none().then(|| job.name().to_owned());
