@@ -294,9 +294,7 @@ impl Supervisor {
             Then::Stay => nobody(),
             Then::Fail | Then::Again(_) => Action::RouteToQueue,
         };
-        (self.state, self.ending, self.then) = (State::Draining, Ending::Term, then);
-        self.ready_since = None;
-        self.due = Some(now + self.policy.term_grace);
+        self.end(State::Draining, Ending::Term, then, now + self.policy.term_grace);
         vec![route, Action::Terminate]
     }
 
@@ -405,10 +403,8 @@ impl Supervisor {
         }
         match self.state {
             State::Ready => {
-                (self.state, self.ending, self.then) =
-                    (State::Draining, Ending::Drain, Then::Again(reason));
-                self.ready_since = None;
-                self.due = Some(now + self.policy.drain_timeout);
+                let until = now + self.policy.drain_timeout;
+                self.end(State::Draining, Ending::Drain, Then::Again(reason), until);
                 vec![Action::RouteToQueue]
             }
             State::Starting | State::Connected => self.terminate(Then::Again(reason), now),
@@ -450,23 +446,15 @@ impl Supervisor {
             self.rest(State::Stopped);
             return vec![nobody()];
         }
-        (self.state, self.ending, self.then) = (State::Stopped, Ending::Kill, Then::Stay);
-        self.ready_since = None;
-        self.due = Some(now + self.policy.term_grace);
+        self.end(State::Stopped, Ending::Kill, Then::Stay, now + self.policy.term_grace);
         vec![nobody(), Action::Kill]
     }
 
     fn stop(&mut self, drain_until: Instant, now: Instant) -> Vec<Action> {
         match (self.state, self.ending) {
-            (State::Ready, _) => {
-                (self.state, self.ending, self.then) = (State::Draining, Ending::Drain, Then::Stay);
-                self.ready_since = None;
-                self.due = Some(drain_until);
-                vec![nobody()]
-            }
-            (_, Ending::Drain) => {
-                self.then = Then::Stay;
-                self.due = Some(drain_until);
+            // One that drains already has another time for it from now on.
+            (State::Ready, _) | (_, Ending::Drain) => {
+                self.end(State::Draining, Ending::Drain, Then::Stay, drain_until);
                 vec![nobody()]
             }
             (_, Ending::Term | Ending::Kill) => {
@@ -526,11 +514,15 @@ impl Supervisor {
         vec![Action::RouteToQueue]
     }
 
+    /// Its end has come so far; the next step to it is due then.
+    fn end(&mut self, state: State, ending: Ending, then: Then, due: impl Into<Option<Instant>>) {
+        (self.state, self.ending, self.then, self.due) = (state, ending, then, due.into());
+        self.ready_since = None;
+    }
+
     /// Nothing is under way and nothing is due.
     fn rest(&mut self, state: State) {
-        (self.state, self.ending, self.then) = (state, Ending::No, Then::Fail);
-        self.ready_since = None;
-        self.due = None;
+        self.end(state, Ending::No, Then::Fail, None);
     }
 
     /// Doubles with each failure in a row; the jitter takes up to half of it away.
