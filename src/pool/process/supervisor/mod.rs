@@ -259,7 +259,7 @@ impl Supervisor {
                 if !is_first {
                     self.restarts.count(self.failed_by);
                 }
-                self.start(now)
+                vec![self.start(now)]
             }
             (State::Starting | State::Connected, _) if self.kind == Kind::Child => {
                 self.why = Some(Why::new(Cause::NotReady, "it was not ready in time"));
@@ -280,12 +280,12 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, now: Instant) -> Vec<Action> {
+    fn start(&mut self, now: Instant) -> Action {
         self.state = State::Starting;
         self.alive = true;
         self.link_losses.clear();
         self.due = Some(now + self.policy.boot_timeout);
-        vec![Action::Spawn]
+        Action::Spawn
     }
 
     /// TERM now; KILL is due after a grace.
@@ -301,10 +301,7 @@ impl Supervisor {
     fn connected(&mut self, now: Instant) -> Vec<Action> {
         match self.state {
             State::Starting | State::Connected | State::Ready => {
-                self.state = State::Connected;
-                self.ready_since = None;
-                self.due_to_be_ready(now);
-                vec![Action::RouteToQueue]
+                self.await_ready(State::Connected, now)
             }
             State::Stopped | State::Failed => vec![Action::CloseLink],
             State::Draining | State::Dead => vec![],
@@ -342,18 +339,18 @@ impl Supervisor {
             self.why = Some(Why::new(Cause::LinksLost, text));
             return self.terminate(Then::Fail, now);
         }
-        self.state = State::Starting;
-        self.ready_since = None;
-        self.due_to_be_ready(now);
-        vec![Action::RouteToQueue]
+        self.await_ready(State::Starting, now)
     }
 
     /// A child that lives must be ready again soon, and an earlier deadline for that stays; an
     /// external worker may come back whenever it likes.
-    fn due_to_be_ready(&mut self, now: Instant) {
+    fn await_ready(&mut self, state: State, now: Instant) -> Vec<Action> {
+        self.state = state;
+        self.ready_since = None;
         if self.kind == Kind::Child {
             self.due.get_or_insert(now + self.policy.relink_timeout);
         }
+        vec![Action::RouteToQueue]
     }
 
     fn silent(&mut self, now: Instant) -> Vec<Action> {
@@ -372,16 +369,13 @@ impl Supervisor {
             if self.is_draining() {
                 return self.drained(now);
             }
-            self.state = State::Starting;
-            self.ready_since = None;
-            return vec![Action::RouteToQueue, Action::CloseLink];
+            let mut actions = self.await_ready(State::Starting, now);
+            actions.push(Action::CloseLink);
+            return actions;
         }
         self.why = Some(Why::new(Cause::Hang, why));
-        let then = if self.is_draining() {
-            std::mem::replace(&mut self.then, Then::Fail)
-        } else {
-            Then::Fail
-        };
+        // It is `Fail` unless the worker drains.
+        let then = std::mem::replace(&mut self.then, Then::Fail);
         self.terminate(then, now)
     }
 
@@ -421,9 +415,7 @@ impl Supervisor {
                 self.failures.clear();
                 self.failures_in_a_row = 0;
                 self.restarts.count(reason.cause);
-                let mut actions = vec![Action::RouteToQueue];
-                actions.append(&mut self.start(now));
-                actions
+                vec![Action::RouteToQueue, self.start(now)]
             }
         }
     }
@@ -494,7 +486,7 @@ impl Supervisor {
                 // One that hung while it drained is counted as what it did.
                 let is_fault = self.failed_by != Cause::Death;
                 self.restarts.count(if is_fault { self.failed_by } else { reason.cause });
-                self.start(now)
+                vec![self.start(now)]
             }
             Then::Again(_) | Then::Fail => self.failed(now, jitter),
         }
