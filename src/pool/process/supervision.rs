@@ -93,7 +93,7 @@ impl Supervision {
             self.reap();
             self.check_link();
             self.check_drained();
-            self.check_age();
+            self.check_limits();
             self.shared.router.expire(Instant::now());
             self.shared.nowait_failures.log_lost(Instant::now());
             self.step(Event::Tick);
@@ -208,34 +208,26 @@ impl Supervision {
 
     /// Looks at what the worker said of itself.
     fn check_health(&mut self) {
-        let (health, reason) = {
-            let status = self.shared.board.status();
-            (status.health.clone(), status.recycle_reason(Instant::now()))
-        };
-        let hangs = health.as_ref().and_then(|health| self.shared.hangs(health));
+        let health = self.shared.board.status().health.clone();
         let is_draining = self.supervisor.is_draining();
         if !matches!(self.supervisor.state(), State::Connected | State::Ready) && !is_draining {
             return;
         }
-        if let Some(why) = hangs {
+        if let Some(why) = health.as_ref().and_then(|health| self.shared.hangs(health)) {
             log::error!(worker = self.shared.id; "worker {} hangs: {why}", self.shared.id);
             let culprit = health.and_then(|health| health.longest).map(|(tenant, ..)| tenant);
             self.blame(&why, culprit.into_iter().collect());
             self.step(Event::Unhealthy(why));
-        } else if let Some(reason) = reason {
-            self.recycle(reason);
         }
     }
 
-    fn check_age(&mut self) {
+    /// Starts a child anew that is well and has reached one of its limits.
+    fn check_limits(&mut self) {
+        if self.child.is_none() || self.supervisor.state() != State::Ready {
+            return;
+        }
         let reason = self.shared.board.status().recycle_reason(Instant::now());
-        if let Some(reason) = reason.filter(|_| self.supervisor.state() == State::Ready) {
-            self.recycle(reason);
-        }
-    }
-
-    fn recycle(&mut self, reason: String) {
-        if self.child.is_some() && self.supervisor.state() == State::Ready {
+        if let Some(reason) = reason {
             log::info!(worker = self.shared.id; "worker {} is {reason}", self.shared.id);
             self.step(Event::Restart(Why::new(Cause::Recycled, reason)));
         }
