@@ -4,7 +4,6 @@ use std::sync::MutexGuard;
 use std::time::Instant;
 
 use crate::base::sync::{Lock, Signal};
-use crate::wire::message::Health;
 
 use super::process::handle::{RestartError, WorkerReport};
 use super::process::recycle::Recycle;
@@ -12,7 +11,6 @@ use super::process::supervisor::{Restarts, State};
 
 /// A worker's status; `W` is the way to the worker. Called from any thread.
 pub(super) struct Board<W> {
-    id: usize,
     status: Lock<WorkerStatus<W>>,
     changed: Signal,
 }
@@ -20,16 +18,12 @@ pub(super) struct Board<W> {
 /// Where a worker is in its life.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerStatus<W> {
-    pub(super) state: State,
-    pub(super) pid: Option<u32>,
-    pub(super) started: Option<Instant>,
+    /// Without what only the worker's own link or threads tell.
+    pub(super) report: WorkerReport,
     /// The way to the worker, while there is one.
     pub(super) worker: Option<W>,
-    pub(super) health: Option<Health>,
     /// The limits of this process.
     pub(super) recycle: Recycle,
-    pub(super) restarts: Restarts,
-    pub(super) last_exit: Option<String>,
     /// When the loop last came round. Without it there is no loop: it has not begun, has ended for
     /// good, or the worker needs none.
     pub(super) polled_at: Option<Instant>,
@@ -37,18 +31,22 @@ pub(super) struct WorkerStatus<W> {
 
 impl<W: Clone> Board<W> {
     pub(super) fn new(id: usize, state: State) -> Self {
-        let status = WorkerStatus {
+        let report = WorkerReport {
+            id,
             state,
             pid: None,
             started: None,
-            worker: None,
+            heartbeat_age: None,
+            in_flight: 0,
+            waiting: 0,
             health: None,
-            recycle: Recycle::default(),
             restarts: Restarts::default(),
             last_exit: None,
-            polled_at: None,
+            version: None,
         };
-        Self { id, status: Lock::new(status), changed: Signal::new() }
+        let recycle = Recycle::default();
+        let status = WorkerStatus { report, worker: None, recycle, polled_at: None };
+        Self { status: Lock::new(status), changed: Signal::new() }
     }
 
     /// The status as it is; it does not change while the caller holds it.
@@ -91,40 +89,25 @@ impl<W: Clone> Board<W> {
         deadline: Instant,
         about_exit: &str,
     ) -> Result<(), RestartError> {
-        let status = self.wait_until(deadline, |status| match status.state {
-            State::Ready => status.restarts.total() > restarts,
-            State::Dead | State::Failed | State::Stopped => true,
-            State::Starting | State::Connected | State::Draining => false,
-        });
-        if status.state == State::Ready && status.restarts.total() > restarts {
+        let WorkerReport { id, state, restarts: now, last_exit, .. } = self
+            .wait_until(deadline, |WorkerStatus { report, .. }| match report.state {
+                State::Ready => report.restarts.total() > restarts,
+                State::Dead | State::Failed | State::Stopped => true,
+                State::Starting | State::Connected | State::Draining => false,
+            })
+            .report;
+        if state == State::Ready && now.total() > restarts {
             return Ok(());
         }
-        let exit = status.last_exit.map(|exit| format!("{about_exit}{exit}")).unwrap_or_default();
-        Err(RestartError::NotReady(format!("worker {} is {}{exit}", self.id, status.state)))
+        let exit = last_exit.map(|exit| format!("{about_exit}{exit}")).unwrap_or_default();
+        Err(RestartError::NotReady(format!("worker {id} is {state}{exit}")))
     }
 }
 
 impl<W> WorkerStatus<W> {
     /// Why this process is to be recycled.
     pub(super) fn recycle_reason(&self, now: Instant) -> Option<String> {
-        let age = now.saturating_duration_since(self.started?);
-        self.recycle.reason(self.health.as_ref(), age)
-    }
-
-    /// A report without what only the worker's own link or threads tell.
-    pub(super) fn report(self, id: usize) -> WorkerReport {
-        WorkerReport {
-            id,
-            state: self.state,
-            pid: self.pid,
-            started: self.started,
-            heartbeat_age: None,
-            in_flight: 0,
-            waiting: 0,
-            health: self.health,
-            restarts: self.restarts,
-            last_exit: self.last_exit,
-            version: None,
-        }
+        let age = now.saturating_duration_since(self.report.started?);
+        self.recycle.reason(self.report.health.as_ref(), age)
     }
 }

@@ -25,7 +25,7 @@ use super::child::ChildSpec;
 use super::recycle::Recycle;
 use super::supervision::Supervision;
 use super::supervisor::{Cause, Event, Kind, Policy, Restarts, State, Supervisor, Why};
-use crate::pool::board::Board;
+use crate::pool::board::{Board, WorkerStatus};
 use crate::pool::managed::Managed;
 use crate::pool::observe::nowait_failures::NowaitFailures;
 use crate::pool::observe::quarantine::Quarantine;
@@ -199,7 +199,7 @@ impl WorkerProcessHandle {
 
     /// Where the worker is in its life.
     pub fn state(&self) -> State {
-        self.shared.board.status().state
+        self.shared.board.status().report.state
     }
 
     /// Blocks: until the loop has taken the wish in, at most twice [`NOTE_TIMEOUT`].
@@ -233,14 +233,13 @@ impl WorkerProcessHandle {
 
 impl Managed for WorkerProcessHandle {
     fn report(&self) -> WorkerReport {
-        let status = self.shared.board.status().clone();
-        let conn = status.worker.clone();
+        let WorkerStatus { report, worker: conn, .. } = self.shared.board.status().clone();
         WorkerReport {
             version: conn.as_ref().and_then(MesophyllServerConn::version),
             heartbeat_age: conn.as_ref().map(MesophyllServerConn::heartbeat_age),
             in_flight: conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
             waiting: self.shared.router.waiting(),
-            ..status.report(self.shared.id)
+            ..report
         }
     }
 
@@ -254,12 +253,12 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
-        let status = self.shared.board.status().clone();
-        if self.shared.kind == Kind::External && status.state != State::Stopped {
+        let report = self.shared.board.status().report.clone();
+        if self.shared.kind == Kind::External && report.state != State::Stopped {
             return Err(RestartError::External);
         }
         self.wish(Event::Restart(Why::new(cause, cause.told())))?;
-        Ok(status.restarts.total())
+        Ok(report.restarts.total())
     }
 
     fn wait_until_restarted(&self, restarts: u64, deadline: Instant) -> Result<(), RestartError> {
@@ -268,9 +267,11 @@ impl Managed for WorkerProcessHandle {
 
     fn kill_until_restart(&self) -> Result<(), RestartError> {
         self.wish(Event::Kill)?;
-        self.shared.board.wait_until(Instant::now() + NOTE_TIMEOUT, |status| {
-            status.state == State::Stopped && status.pid.is_none()
-        });
+        self.shared
+            .board
+            .wait_until(Instant::now() + NOTE_TIMEOUT, |WorkerStatus { report, .. }| {
+                report.state == State::Stopped && report.pid.is_none()
+            });
         Ok(())
     }
 
@@ -362,10 +363,10 @@ impl ProcessShared {
         self.board.publish(|status| status.polled_at = None);
         if let ThreadExit::Panicked(_) = exit {
             self.is_ending.store(true, Ordering::SeqCst);
-            self.board.publish(|status| {
-                status.state = State::Failed;
-                (status.pid, status.started, status.worker) = (None, None, None);
-                status.last_exit = Some("its supervision failed, which is a bug".to_owned());
+            self.board.publish(|WorkerStatus { report, worker, .. }| {
+                report.state = State::Failed;
+                (report.pid, report.started, *worker) = (None, None, None);
+                report.last_exit = Some("its supervision failed, which is a bug".to_owned());
             });
             self.router.to_nobody("its worker's supervision failed");
             self.notify_change();
@@ -409,7 +410,7 @@ impl LinkObserver for ProcessShared {
                 return;
             }
             let hangs = self.hangs(&health).is_some();
-            status.health = Some(health);
+            status.report.health = Some(health);
             hangs || status.recycle_reason(Instant::now()).is_some()
         };
         if asks {

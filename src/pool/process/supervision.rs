@@ -120,7 +120,7 @@ impl Supervision {
 
     fn recycled_at(&self) -> Option<Instant> {
         let status = self.shared.board.status();
-        status.started?.checked_add(status.recycle.age?)
+        status.report.started?.checked_add(status.recycle.age?)
     }
 
     fn on_note(&mut self, note: Note) {
@@ -180,8 +180,8 @@ impl Supervision {
 
     /// What the worker did when it was last heard of.
     fn doing(&self) -> String {
-        match self.shared.board.status().health.as_ref().and_then(|health| health.longest.as_ref())
-        {
+        let report = &self.shared.board.status().report;
+        match report.health.as_ref().and_then(|health| health.longest.as_ref()) {
             Some((tenant, event, ms)) => {
                 format!("; it was last seen running {event} of {tenant} for {ms} ms")
             }
@@ -208,7 +208,7 @@ impl Supervision {
 
     /// Looks at what the worker said of itself.
     fn check_health(&mut self) {
-        let health = self.shared.board.status().health.clone();
+        let health = self.shared.board.status().report.health.clone();
         let is_draining = self.supervisor.is_draining();
         if !matches!(self.supervisor.state(), State::Connected | State::Ready) && !is_draining {
             return;
@@ -397,17 +397,18 @@ impl Supervision {
     fn publish(&self) {
         let pid = self.child.as_ref().map(Child::pid);
         self.shared.board.publish(|status| {
-            if status.pid != pid {
-                status.pid = pid;
-                status.started = pid.map(|_| Instant::now());
-                status.health = None;
+            let report = &mut status.report;
+            if report.pid != pid {
+                report.pid = pid;
+                report.started = pid.map(|_| Instant::now());
+                report.health = None;
                 status.recycle = self.shared.recycle.spread(jitter());
             }
-            status.state = self.supervisor.state();
+            report.state = self.supervisor.state();
+            report.restarts = self.supervisor.restarts();
+            report.last_exit = self.supervisor.last_exit().map(str::to_owned);
             status.polled_at = Some(Instant::now());
             status.worker = self.conn.clone();
-            status.restarts = self.supervisor.restarts();
-            status.last_exit = self.supervisor.last_exit().map(str::to_owned);
         });
     }
 }

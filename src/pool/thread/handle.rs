@@ -119,8 +119,7 @@ impl Managed for WorkerThreadHandle {
     fn report(&self) -> WorkerReport {
         // No loop supervises it, but `api-history` asks for reports every five seconds.
         self.shared.nowait_failures.log_lost(Instant::now());
-        let status = self.shared.board.status().clone();
-        let gate = status.worker.clone();
+        let WorkerStatus { report, worker: gate, .. } = self.shared.board.status().clone();
         // What it says of its process is the master's own, which is not to be counted twice.
         let health = |gate: &Gate| Health { process: None, ..gate.0.worker.health() };
         WorkerReport {
@@ -129,7 +128,7 @@ impl Managed for WorkerThreadHandle {
             in_flight: gate.as_ref().map_or(0, |gate| gate.0.state.lock().in_flight),
             waiting: self.shared.router.waiting(),
             health: gate.as_ref().map(health),
-            ..status.report(self.shared.id)
+            ..report
         }
     }
 
@@ -149,7 +148,7 @@ impl Managed for WorkerThreadHandle {
         if self.shared.is_ending.load(Ordering::SeqCst) {
             return Err(RestartError::Ending);
         }
-        let restarts = self.shared.board.status().restarts.total();
+        let restarts = self.shared.board.status().report.restarts.total();
         if anew.as_ref().is_some_and(|thread| !thread.wait_until(Instant::now())) {
             return Ok(restarts);
         }
@@ -204,7 +203,7 @@ impl Managed for WorkerThreadHandle {
         drop(anew);
         self.shared.router.to_nobody("its worker was stopped");
         if let Some(gate) = self.shared.board.worker() {
-            self.shared.publish(|status| status.state = State::Draining);
+            self.shared.publish(|status| status.report.state = State::Draining);
             gate.seal();
             gate.wait_until_drained(drain_until, || false);
         }
@@ -255,7 +254,8 @@ impl ThreadShared {
     fn begin_restart(&self) -> Option<Gate> {
         self.router.to_queue();
         let mut status = self.board.status();
-        status.state = if status.worker.is_some() { State::Draining } else { State::Starting };
+        status.report.state =
+            if status.worker.is_some() { State::Draining } else { State::Starting };
         status.worker.clone()
     }
 
@@ -278,8 +278,7 @@ impl ThreadShared {
             gate.kill();
             self.nowait_failures.log_all_lost();
             self.publish(|status| {
-                (status.state, status.worker, status.started) = (State::Starting, None, None);
-                status.last_exit = Some(format!("ended ({})", cause.told()));
+                status.leave(State::Starting, format!("ended ({})", cause.told()))
             });
         }
         match (self.make)() {
@@ -287,7 +286,7 @@ impl ThreadShared {
                 let gate = Gate::new(worker);
                 self.publish(|status| {
                     status.begin(gate.clone());
-                    status.restarts.count(cause);
+                    status.report.restarts.count(cause);
                 });
                 self.router.to_link(gate);
             }
@@ -297,10 +296,7 @@ impl ThreadShared {
 
     fn fail(&self, why: String) {
         log::error!(worker = self.id; "worker {}: {why}", self.id);
-        self.publish(|status| {
-            (status.state, status.worker, status.started) = (State::Failed, None, None);
-            status.last_exit = Some(why);
-        });
+        self.publish(|status| status.leave(State::Failed, why));
         self.router.to_nobody("its worker has failed");
     }
 
@@ -312,9 +308,9 @@ impl ThreadShared {
         }
         self.nowait_failures.log_all_lost();
         self.publish(|status| {
-            (status.state, status.started) = (State::Stopped, None);
+            (status.report.state, status.report.started) = (State::Stopped, None);
             if gate.is_some() {
-                status.last_exit = Some(how.to_owned());
+                status.report.last_exit = Some(how.to_owned());
             }
         });
     }
@@ -322,7 +318,13 @@ impl ThreadShared {
 
 impl WorkerStatus<Gate> {
     fn begin(&mut self, gate: Gate) {
-        (self.state, self.worker, self.started) = (State::Ready, Some(gate), Some(Instant::now()));
+        (self.report.state, self.report.started) = (State::Ready, Some(Instant::now()));
+        self.worker = Some(gate);
+    }
+
+    fn leave(&mut self, state: State, last_exit: String) {
+        (self.report.state, self.report.started, self.worker) = (state, None, None);
+        self.report.last_exit = Some(last_exit);
     }
 }
 
