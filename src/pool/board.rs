@@ -13,6 +13,7 @@ use super::process::supervisor::{Restarts, State};
 pub(super) struct Board<W> {
     status: Lock<WorkerStatus<W>>,
     changed: Signal,
+    on_change: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Where a worker is in its life.
@@ -30,7 +31,12 @@ pub(super) struct WorkerStatus<W> {
 }
 
 impl<W: Clone> Board<W> {
-    pub(super) fn new(id: usize, state: State) -> Self {
+    /// `on_change` is called whenever the state was changed; it must not block.
+    pub(super) fn new(
+        id: usize,
+        state: State,
+        on_change: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let report = WorkerReport {
             id,
             state,
@@ -46,7 +52,8 @@ impl<W: Clone> Board<W> {
         };
         let recycle = Recycle::default();
         let status = WorkerStatus { report, worker: None, recycle, polled_at: None };
-        Self { status: Lock::new(status), changed: Signal::new() }
+        let (changed, on_change) = (Signal::new(), Box::new(on_change));
+        Self { status: Lock::new(status), changed, on_change }
     }
 
     /// The status as it is; it does not change while the caller holds it.
@@ -59,10 +66,18 @@ impl<W: Clone> Board<W> {
         self.status().worker.clone()
     }
 
-    /// Changes the status, and wakes the callers that wait for a change.
+    /// Changes the status, and tells those that wait for a change or watch the state.
     pub(super) fn publish(&self, change: impl FnOnce(&mut WorkerStatus<W>)) {
-        change(&mut self.status());
+        let is_another = {
+            let mut status = self.status();
+            let before = status.report.state;
+            change(&mut status);
+            status.report.state != before
+        };
         self.changed.notify_all();
+        if is_another {
+            (self.on_change)();
+        }
     }
 
     /// # Blocks

@@ -138,7 +138,6 @@ pub(super) struct ProcessShared {
     lost: Lock<Option<(u64, Vec<InFlight>)>>,
     /// The worker ends for good: it is not restarted any more.
     is_ending: AtomicBool,
-    on_change: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What the loop is told.
@@ -177,10 +176,9 @@ impl WorkerProcessHandle {
             kind,
             nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
-            board: Board::new(config.worker_id, supervisor.state()),
+            board: Board::new(config.worker_id, supervisor.state(), on_change),
             lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
-            on_change: Box::new(on_change),
         });
         let supervision = Supervision::new(shared.clone(), config.child, supervisor, notes_rx);
         let owner = shared.clone();
@@ -323,11 +321,6 @@ impl Drop for WorkerProcessHandle {
 }
 
 impl ProcessShared {
-    /// Tells the watcher of the workers that this one's state has changed.
-    pub(super) fn notify_change(&self) {
-        (self.on_change)();
-    }
-
     /// Another handle on the loop's notes.
     pub(super) fn notes_tx(&self) -> Sender<Note> {
         self.notes_tx.clone()
@@ -363,13 +356,12 @@ impl ProcessShared {
         self.board.publish(|status| status.polled_at = None);
         if let ThreadExit::Panicked(_) = exit {
             self.is_ending.store(true, Ordering::SeqCst);
+            self.router.to_nobody("its worker's supervision failed");
             self.board.publish(|WorkerStatus { report, worker, .. }| {
                 report.state = State::Failed;
                 (report.pid, report.started, *worker) = (None, None, None);
                 report.last_exit = Some("its supervision failed, which is a bug".to_owned());
             });
-            self.router.to_nobody("its worker's supervision failed");
-            self.notify_change();
         }
     }
 

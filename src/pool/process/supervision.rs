@@ -319,7 +319,6 @@ impl Supervision {
         self.publish();
         if self.supervisor.state() != before {
             log::debug!(worker = self.shared.id; "worker {}: {before} → {}", self.shared.id, self.supervisor.state());
-            self.shared.notify_change();
         }
     }
 

@@ -54,7 +54,6 @@ struct ThreadShared {
     nowait_failures: NowaitFailures,
     board: Board<Gate>,
     is_ending: AtomicBool,
-    on_change: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The way to one [`WorkerThread`], which counts what is in flight and can be shut.
@@ -91,7 +90,7 @@ impl WorkerThreadHandle {
         let gate = Gate::new(make()?);
         let router = Router::new();
         router.to_link(gate.clone());
-        let board = Board::new(id, State::Ready);
+        let board = Board::new(id, State::Ready, on_change);
         board.publish(|status| status.begin(gate));
         let shared = Arc::new(ThreadShared {
             id,
@@ -101,7 +100,6 @@ impl WorkerThreadHandle {
             nowait_failures: NowaitFailures::new(id),
             board,
             is_ending: AtomicBool::new(false),
-            on_change: Box::new(on_change),
         });
         Ok(Arc::new(Self { shared, anew: Lock::new(None) }))
     }
@@ -203,7 +201,7 @@ impl Managed for WorkerThreadHandle {
         drop(anew);
         self.shared.router.to_nobody("its worker was stopped");
         if let Some(gate) = self.shared.board.worker() {
-            self.shared.publish(|status| status.report.state = State::Draining);
+            self.shared.board.publish(|status| status.report.state = State::Draining);
             gate.seal();
             gate.wait_until_drained(drain_until, || false);
         }
@@ -245,11 +243,6 @@ impl Drop for WorkerThreadHandle {
 }
 
 impl ThreadShared {
-    fn publish(&self, change: impl FnOnce(&mut WorkerStatus<Gate>)) {
-        self.board.publish(change);
-        (self.on_change)();
-    }
-
     /// Dispatches wait from now on; returns the worker that is to be replaced, if there is one.
     fn begin_restart(&self) -> Option<Gate> {
         self.router.to_queue();
@@ -277,14 +270,14 @@ impl ThreadShared {
             }
             gate.kill();
             self.nowait_failures.log_all_lost();
-            self.publish(|status| {
+            self.board.publish(|status| {
                 status.leave(State::Starting, format!("ended ({})", cause.told()))
             });
         }
         match (self.make)() {
             Ok(worker) => {
                 let gate = Gate::new(worker);
-                self.publish(|status| {
+                self.board.publish(|status| {
                     status.begin(gate.clone());
                     status.report.restarts.count(cause);
                 });
@@ -296,7 +289,7 @@ impl ThreadShared {
 
     fn fail(&self, why: String) {
         log::error!(worker = self.id; "worker {}: {why}", self.id);
-        self.publish(|status| status.leave(State::Failed, why));
+        self.board.publish(|status| status.leave(State::Failed, why));
         self.router.to_nobody("its worker has failed");
     }
 
@@ -307,7 +300,7 @@ impl ThreadShared {
             gate.kill();
         }
         self.nowait_failures.log_all_lost();
-        self.publish(|status| {
+        self.board.publish(|status| {
             (status.report.state, status.report.started) = (State::Stopped, None);
             if gate.is_some() {
                 status.report.last_exit = Some(how.to_owned());
