@@ -258,13 +258,9 @@ impl ThreadShared {
         if let Some(gate) = gate {
             gate.seal();
             let until = Instant::now() + self.drain_timeout;
-            while !gate.wait_until_drained(until, || self.is_ending.load(Ordering::SeqCst)) {
-                // Dispatches that wait may end at their deadlines meanwhile.
-                self.router.expire(Instant::now());
-                if Instant::now() >= until || self.is_ending.load(Ordering::SeqCst) {
-                    break;
-                }
-            }
+            gate.wait_until_drained(until, || self.is_ending.load(Ordering::SeqCst));
+            // Dispatches that wait may have come to their deadlines meanwhile.
+            self.router.expire(Instant::now());
             if self.is_ending.load(Ordering::SeqCst) {
                 return;
             }
@@ -331,18 +327,13 @@ impl Gate {
         self.0.state.lock().is_sealed = true;
     }
 
-    /// Waits until nothing is in flight; true if so. Ends early when `gives_up` says so, at which
-    /// it looks now and then.
-    fn wait_until_drained(&self, until: Instant, gives_up: impl Fn() -> bool) -> bool {
+    /// Waits until nothing is in flight, or until then. Ends early when `gives_up` says so, at
+    /// which it looks now and then.
+    fn wait_until_drained(&self, until: Instant, gives_up: impl Fn() -> bool) {
         let mut state = self.0.state.lock();
-        while state.in_flight > 0 {
-            let now = Instant::now();
-            if until <= now || gives_up() {
-                return false;
-            }
-            state = self.0.is_drained.wait(state, until.min(now + POLL_PAUSE));
+        while state.in_flight > 0 && Instant::now() < until && !gives_up() {
+            state = self.0.is_drained.wait(state, until.min(Instant::now() + POLL_PAUSE));
         }
-        true
     }
 
     fn answered(&self) {
@@ -385,7 +376,7 @@ impl WorkerLike for Gate {
 
     /// Takes no more dispatches, and ends the worker.
     fn kill(&self) {
-        self.0.state.lock().is_sealed = true;
+        self.seal();
         self.0.worker.kill();
     }
 }
