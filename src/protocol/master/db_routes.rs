@@ -21,20 +21,25 @@ use crate::wire::pack::shape::{Decode, Encode};
 /// it goes by the status.
 pub const ERROR_HEADER: &str = "Mesophyll-Error";
 
-const PATHS: [(&str, Method); 5] = [
-    ("/db/tenant-states", Method::Get),
-    ("/db/tenant-state", Method::Post),
-    ("/db/kv", Method::Post),
-    ("/db/public-global-kv", Method::Post),
-    ("/db/global-kv", Method::Post),
-];
-
-/// Whether the path is one of ours.
-pub fn is_route(path: &str) -> bool {
-    PATHS.iter().any(|(known, _)| *known == path)
+/// Checks path and method of a worker's request: one of `/db/*`, or of its link.
+///
+/// # Errors
+/// The answer to another one.
+pub fn check_endpoint(head: &RequestHead) -> Result<(), Response> {
+    let wanted = match head.path() {
+        "/ws" | "/db/tenant-states" => Method::Get,
+        "/db/tenant-state" | "/db/kv" | "/db/public-global-kv" | "/db/global-kv" => Method::Post,
+        _ => return Err(Response::text(404, "no such endpoint")),
+    };
+    if head.method() != wanted {
+        let response = Response::text(405, "method not allowed");
+        return Err(response.with_header("Allow", wanted.as_str()));
+    }
+    Ok(())
 }
 
-/// Answers a request of a worker whose id and token were found to be right, and counts it.
+/// Answers a request to `/db/*` that [`check_endpoint`] let pass, of a worker whose id and token
+/// were found to be right, and counts it.
 ///
 /// # Blocks
 /// Until the body is there, and as the store does.
@@ -48,14 +53,8 @@ pub fn handle(
     let began = Instant::now();
     let caller = Caller { worker_id, workers };
     let mut request = DbRequest::Unread;
-    let response = match PATHS.iter().find(|(path, _)| *path == head.path()) {
-        None => Response::text(404, "no such endpoint"),
-        Some((_, method)) if *method != head.method() => {
-            Response::text(405, "method not allowed").with_header("Allow", method.as_str())
-        }
-        Some((path, _)) => answer(db, caller, path, head, body, &mut request)
-            .unwrap_or_else(Failure::into_response),
-    };
+    let response =
+        answer(db, caller, head, body, &mut request).unwrap_or_else(Failure::into_response);
     figures.record(request, response.status.into(), began.elapsed());
     response.into()
 }
@@ -63,16 +62,15 @@ pub fn handle(
 fn answer(
     db: &DbState,
     caller: Caller,
-    path: &str,
     head: &RequestHead,
     body: &mut Body<'_>,
     request: &mut DbRequest,
 ) -> Result<Response, Failure> {
-    if path == "/db/tenant-states" {
-        *request = DbRequest::TenantStates;
-        return Ok(tenant_states(db, caller));
-    }
-    let op = match path {
+    let op = match head.path() {
+        "/db/tenant-states" => {
+            *request = DbRequest::TenantStates;
+            return Ok(tenant_states(db, caller));
+        }
         "/db/tenant-state" => DbOp::SetTenantState(tenant_of(head, caller)?, decode(body)?),
         "/db/kv" => DbOp::Kv(tenant_of(head, caller)?, decode(body)?),
         "/db/public-global-kv" => DbOp::Public(decode(body)?),

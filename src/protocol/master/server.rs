@@ -315,10 +315,10 @@ impl ServerShared {
                 "this master has {} workers; start every worker with that number",
                 self.config.workers
             );
-            return Reply::Response(Response::text(400, &text));
+            return Response::text(400, &text).into();
         }
         if self.stopping.load(Ordering::SeqCst) {
-            return Reply::Response(Response::text(503, "the master is stopping"));
+            return Response::text(503, "the master is stopping").into();
         }
         let names = ["connection", "upgrade", "sec-websocket-version", "sec-websocket-key"];
         let headers =
@@ -331,13 +331,11 @@ impl ServerShared {
                 }))
             }
             Err(error) => {
-                let response =
-                    Response::text(426, &format!("this is a WebSocket endpoint: {error}"));
-                Reply::Response(
-                    response
-                        .with_header("Upgrade", "websocket")
-                        .with_header("Sec-WebSocket-Version", "13"),
-                )
+                let text = format!("this is a WebSocket endpoint: {error}");
+                Response::text(426, &text)
+                    .with_header("Upgrade", "websocket")
+                    .with_header("Sec-WebSocket-Version", "13")
+                    .into()
             }
         }
     }
@@ -463,33 +461,16 @@ struct Routes {
 
 impl Handler for Routes {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-        let path = head.path();
-        if path != "/ws" && !db_routes::is_route(path) {
-            return Reply::Response(Response::text(404, "no such endpoint"));
-        }
-        if let Some(allowed) = wrong_method(head) {
-            return Reply::Response(
-                Response::text(405, "method not allowed").with_header("Allow", allowed),
-            );
-        }
-        let worker_id = match self.shared.authenticate(head) {
+        let checked = db_routes::check_endpoint(head).and_then(|()| self.shared.authenticate(head));
+        let worker_id = match checked {
             Ok(worker_id) => worker_id,
-            Err(response) => return Reply::Response(response),
+            Err(response) => return response.into(),
         };
-        if path == "/ws" {
+        if head.path() == "/ws" {
             self.shared.upgrade(worker_id, head)
         } else {
             let caller = (worker_id, self.shared.config.workers);
             db_routes::handle(&self.shared.db, &self.shared.db_figures, caller, head, body)
         }
     }
-}
-
-/// The method that the path wants, if it is another one.
-fn wrong_method(head: &RequestHead) -> Option<&'static str> {
-    let wanted = match head.path() {
-        "/ws" | "/db/tenant-states" => "GET",
-        _ => "POST",
-    };
-    (head.method().as_str() != wanted).then_some(wanted)
 }

@@ -150,6 +150,9 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
     }
     impl Handler for Routes {
         fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
+            if let Err(response) = db_routes::check_endpoint(head) {
+                return response.into();
+            }
             db_routes::handle(
                 &self.state,
                 &DbRequestFigures::default(),
