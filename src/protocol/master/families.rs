@@ -2,43 +2,39 @@
 //! over HTTP.
 
 use super::db_figures::{DbRequest, DbRequestFigures, StatusClass};
-use super::link_counters::{LinkEnd, LinkReport};
+use super::link_counters::{LinkCounters, LinkEnd, LinkReport};
 use super::server::MesophyllServer;
-use crate::base::metrics::Exposition;
-
-/// Each worker's number as a label, and its links.
-type Links = Vec<(String, LinkReport)>;
+use crate::base::metrics::{Exposition, Family};
 
 /// Shows all of them; without a server, families without samples.
 pub fn show_families(exposition: &mut Exposition, server: Option<&MesophyllServer>) {
-    let reports = server.map(MesophyllServer::links).unwrap_or_default();
-    let links = reports.into_iter().map(|report| (report.worker_id.to_string(), report)).collect();
-    show_links(exposition, &links);
+    show_links(exposition, &server.map(MesophyllServer::links).unwrap_or_default());
     show_requests(exposition, server.map(MesophyllServer::db_figures));
 }
 
-fn show_links(exposition: &mut Exposition, links: &Links) {
-    let mut family = exposition.histogram(
+fn show_links(exposition: &mut Exposition, links: &[LinkReport]) {
+    let each = || links.iter().map(|report| (report.worker_id.to_string(), report));
+    let mut round_trips = exposition.histogram(
         "mesophyll_link_round_trip_seconds",
         "From a ping of the master's to the worker's pong.",
     );
-    for (id, report) in links {
-        family.buckets(&[("worker", id)], &report.counters.link.round_trips.snapshot());
+    for (id, report) in each() {
+        round_trips.buckets(&[("worker", &id)], &report.counters.link.round_trips.snapshot());
     }
-    let mut labelled = |name, help, label, figures: fn(&LinkReport) -> Vec<(&'static str, u64)>| {
-        let mut family = exposition.counter(name, help);
-        for (id, report) in links {
-            for (value, count) in figures(report) {
-                family.sample(&[("worker", id), (label, value)], count);
+    let mut labelled =
+        |name, help, label, figures: fn(&LinkCounters) -> Vec<(&'static str, u64)>| {
+            let mut family = exposition.counter(name, help);
+            for (id, report) in each() {
+                for (value, count) in figures(&report.counters) {
+                    family.sample(&[("worker", &id), (label, value)], count);
+                }
             }
-        }
-    };
+        };
     labelled(
         "mesophyll_link_messages_total",
         "Messages over the worker's links.",
         "direction",
-        |LinkReport { counters, .. }| {
-            let link = &counters.link;
+        |LinkCounters { link, .. }| {
             vec![("in", link.received_messages.get()), ("out", link.sent_messages.get())]
         },
     );
@@ -46,42 +42,44 @@ fn show_links(exposition: &mut Exposition, links: &Links) {
         "mesophyll_link_bytes_total",
         "Bytes over the worker's links, with framing.",
         "direction",
-        |LinkReport { counters, .. }| {
-            let link = &counters.link;
+        |LinkCounters { link, .. }| {
             vec![("in", link.received_bytes.get()), ("out", link.sent_bytes.get())]
         },
     );
-    labelled("mesophyll_link_ends_total", "Links of the worker that ended.", "cause", |report| {
-        LinkEnd::ALL.map(|end| (end.as_str(), report.counters.ends(end))).into()
+    labelled("mesophyll_link_ends_total", "Links of the worker that ended.", "cause", |counters| {
+        LinkEnd::ALL.map(|end| (end.as_str(), counters.ends(end))).into()
     });
     labelled(
         "mesophyll_link_wrongs_total",
         "What the worker sent that it should not have.",
         "kind",
-        |report| report.counters.wrongs().into(),
+        |counters| counters.wrongs().into(),
     );
-    let mut connections =
-        exposition.counter("mesophyll_link_connections_total", "Links of the worker that began.");
-    for (id, report) in links {
-        connections.sample(&[("worker", id)], report.counters.connections.get());
-    }
-    let mut replacements = exposition.counter(
-        "mesophyll_link_replacements_total",
-        "Links that took the place of one of the worker's that had not ended.",
+    let show = |mut family: Family<'_>, figure: fn(&LinkReport) -> u64| {
+        for (id, report) in each() {
+            family.sample(&[("worker", &id)], figure(report));
+        }
+    };
+    show(
+        exposition.counter("mesophyll_link_connections_total", "Links of the worker that began."),
+        |report| report.counters.connections.get(),
     );
-    for (id, report) in links {
-        replacements.sample(&[("worker", id)], report.counters.replacements.get());
-    }
-    let mut messages = exposition
-        .gauge("mesophyll_link_queue_messages", "Messages that wait to leave for the worker.");
-    for (id, report) in links {
-        messages.sample(&[("worker", id)], report.queued.unwrap_or_default().0);
-    }
-    let mut bytes =
-        exposition.gauge("mesophyll_link_queue_bytes", "Bytes that wait to leave for the worker.");
-    for (id, report) in links {
-        bytes.sample(&[("worker", id)], report.queued.unwrap_or_default().1);
-    }
+    show(
+        exposition.counter(
+            "mesophyll_link_replacements_total",
+            "Links that took the place of one of the worker's that had not ended.",
+        ),
+        |report| report.counters.replacements.get(),
+    );
+    show(
+        exposition
+            .gauge("mesophyll_link_queue_messages", "Messages that wait to leave for the worker."),
+        |report| report.queued.0 as u64,
+    );
+    show(
+        exposition.gauge("mesophyll_link_queue_bytes", "Bytes that wait to leave for the worker."),
+        |report| report.queued.1 as u64,
+    );
 }
 
 fn show_requests(exposition: &mut Exposition, figures: Option<&DbRequestFigures>) {

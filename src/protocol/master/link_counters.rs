@@ -85,6 +85,6 @@ pub struct LinkReport {
     pub worker_id: usize,
     /// What was counted over all its links.
     pub counters: Arc<LinkCounters>,
-    /// Messages and bytes that wait to leave now, if it is connected.
-    pub queued: Option<(usize, usize)>,
+    /// Messages and bytes that wait to leave now; none where it is not connected.
+    pub queued: (usize, usize),
 }

@@ -210,7 +210,7 @@ impl MesophyllServer {
         let report = |(id, counters): (&usize, &Arc<LinkCounters>)| LinkReport {
             worker_id: *id,
             counters: counters.clone(),
-            queued: connections.get(id).map(MesophyllServerConn::queued),
+            queued: connections.get(id).map(MesophyllServerConn::queued).unwrap_or_default(),
         };
         self.shared.counters.iter().map(report).collect()
     }
