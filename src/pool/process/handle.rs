@@ -132,7 +132,7 @@ pub(super) struct ProcessShared {
     policy: Policy,
     kind: Kind,
     pub(super) nowait_failures: NowaitFailures,
-    notes_tx: Sender<Note>,
+    pub(super) notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
     /// What was in flight when the link of this generation ended.
     lost: Lock<Option<(u64, Vec<InFlight>)>>,
@@ -321,11 +321,6 @@ impl Drop for WorkerProcessHandle {
 }
 
 impl ProcessShared {
-    /// Another handle on the loop's notes.
-    pub(super) fn notes_tx(&self) -> Sender<Note> {
-        self.notes_tx.clone()
-    }
-
     /// What was in flight when the link of this generation ended, if it has.
     pub(super) fn take_lost(&self, generation: u64) -> Option<Vec<InFlight>> {
         let lost = self.lost.lock().take();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use log::Level;
 
 use crate::base::error::DispatchError;
 use crate::base::random;
@@ -35,6 +36,10 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Limit: ends of one worker's links that are logged in a minute.
 const LINK_ENDS_LOGGED_A_MINUTE: u32 = 10;
+
+/// Stands behind the last of them.
+const NO_MORE_ENDS: &str =
+    "; its links end again and again, and no more of it is logged for a minute";
 
 /// Limit: events in flight that are named with the death of their worker.
 const IN_FLIGHT_NAMED: usize = 5;
@@ -191,15 +196,8 @@ impl Supervision {
 
     fn log_link_end(&mut self, cause: &CloseCause) {
         let id = self.shared.id;
-        match self.link_ends.record(Instant::now()) {
-            LinkEndLog::Plainly => log::info!(worker = id; "worker {id}: {cause}"),
-            LinkEndLog::ForTheLastTime => {
-                log::warn!(worker = id;
-                    "worker {id}: {cause}; its links end again and again, and no more of it is logged for a minute"
-                );
-            }
-            LinkEndLog::Quietly => log::debug!(worker = id; "worker {id}: {cause}"),
-        }
+        let (level, warning) = self.link_ends.record(Instant::now());
+        log::log!(level, worker = id; "worker {id}: {cause}{warning}");
     }
 
     fn is_current(&self, conn: &MesophyllServerConn) -> bool {
@@ -376,7 +374,7 @@ impl Supervision {
         self.spawns += 1;
         self.child_ended = false;
         let spawn = self.spawns;
-        let notes_tx = self.shared.notes_tx();
+        let notes_tx = self.shared.notes_tx.clone();
         // Blocks only while the loop is behind by 64 notes; the loop joins this thread only after
         // the note.
         let on_end =
@@ -436,6 +434,7 @@ fn jitter() -> f64 {
     // 53 bits are what an f64 holds exactly.
     (random::u64() >> 11) as f64 / (1u64 << 53) as f64
 }
+
 /// Counts the ends of links, so that a peer that connects and goes a thousand times a second does
 /// not fill the log.
 #[derive(Debug, Default)]
@@ -444,24 +443,17 @@ struct LinkEnds {
     count: u32,
 }
 
-/// How the end of a link is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkEndLog {
-    Plainly,
-    ForTheLastTime,
-    Quietly,
-}
-
 impl LinkEnds {
-    fn record(&mut self, now: Instant) -> LinkEndLog {
+    /// The level at which this end is logged, and what is said beside it.
+    fn record(&mut self, now: Instant) -> (Level, &'static str) {
         if self.since.is_none_or(|since| now.duration_since(since) > Duration::from_secs(60)) {
             *self = Self { since: Some(now), count: 0 };
         }
         self.count = self.count.saturating_add(1);
         match self.count {
-            count if count < LINK_ENDS_LOGGED_A_MINUTE => LinkEndLog::Plainly,
-            LINK_ENDS_LOGGED_A_MINUTE => LinkEndLog::ForTheLastTime,
-            _ => LinkEndLog::Quietly,
+            count if count < LINK_ENDS_LOGGED_A_MINUTE => (Level::Info, ""),
+            LINK_ENDS_LOGGED_A_MINUTE => (Level::Warn, NO_MORE_ENDS),
+            _ => (Level::Debug, ""),
         }
     }
 }
@@ -474,10 +466,10 @@ mod tests {
     fn a_link_that_keeps_ending_is_logged_a_few_times_a_minute() {
         let start = Instant::now();
         let mut ends = LinkEnds::default();
-        let told: Vec<LinkEndLog> = (0..1000).map(|_| ends.record(start)).collect();
-        let lines = told.iter().filter(|told| **told != LinkEndLog::Quietly).count();
+        let told: Vec<_> = (0..1000).map(|_| ends.record(start)).collect();
+        let lines = told.iter().filter(|(level, _)| *level < Level::Debug).count();
         assert_eq!(lines, LINK_ENDS_LOGGED_A_MINUTE as usize);
-        assert_eq!(told[lines - 1], LinkEndLog::ForTheLastTime);
-        assert_eq!(ends.record(start + Duration::from_secs(61)), LinkEndLog::Plainly);
+        assert_eq!(told[lines - 1], (Level::Warn, NO_MORE_ENDS));
+        assert_eq!(ends.record(start + Duration::from_secs(61)), (Level::Info, ""));
     }
 }
