@@ -6,8 +6,8 @@
 //! failed is its author's concern, and is counted here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
@@ -60,9 +60,7 @@ impl NowaitFailures {
     /// seconds: a supervision loop, or, for a worker in this process, those that ask for its
     /// report.
     pub(in crate::pool) fn log_lost(&self, now: Instant) {
-        self.0.log_lost(self.0.lost.lock(), |since| {
-            now.saturating_duration_since(since) >= COLLECTED_FOR
-        });
+        self.0.log_lost(now, COLLECTED_FOR);
     }
 
     /// Whether losses are collected that are not logged yet.
@@ -73,7 +71,7 @@ impl NowaitFailures {
 
     /// Logs what was lost, such as when its worker has ended.
     pub(in crate::pool) fn log_all_lost(&self) {
-        self.0.log_lost(self.0.lost.lock(), |_| true);
+        self.0.log_lost(Instant::now(), Duration::ZERO);
     }
 
     /// Logs also what is lost because the process ends now: each event that has no answer yet.
@@ -102,16 +100,17 @@ impl Failures {
     fn lose(&self, tenant: TenantId, error: &DispatchError) {
         let now = Instant::now();
         // Where nothing came round since, this loss brings the earlier ones to the log.
-        self.log_lost(self.lost.lock(), |since| {
-            now.saturating_duration_since(since) >= COLLECTED_FOR
-        });
+        self.log_lost(now, COLLECTED_FOR);
         let mut lost = self.lost.lock();
         lost.since.get_or_insert(now);
         *lost.tenants.entry(tenant).or_default().entry(error.kind()).or_default() += 1;
     }
 
-    fn log_lost(&self, mut lost: MutexGuard<'_, LostEvents>, is_due: impl Fn(Instant) -> bool) {
-        if !lost.since.is_some_and(is_due) {
+    /// Logs what was lost, if it has been collected for so long.
+    fn log_lost(&self, now: Instant, collected_for: Duration) {
+        let mut lost = self.lost.lock();
+        let age = lost.since.map(|since| now.saturating_duration_since(since));
+        if age.is_none_or(|age| age < collected_for) {
             return;
         }
         let LostEvents { tenants, .. } = std::mem::take(&mut *lost);
@@ -131,6 +130,6 @@ impl Failures {
 
 impl Drop for Failures {
     fn drop(&mut self) {
-        self.log_lost(self.lost.lock(), |_| true);
+        self.log_lost(Instant::now(), Duration::ZERO);
     }
 }
