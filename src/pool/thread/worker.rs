@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::error::{DbError, DispatchError};
 use crate::base::process_figures::ProcessFigures;
@@ -50,7 +50,7 @@ impl Subscriptions {
 
     /// Whether this event starts the tenant's template.
     pub fn wants(&self, tenant: TenantId, event: &str) -> bool {
-        match self.read().current.get(&tenant) {
+        match self.states.read().current.get(&tenant) {
             Some(state) => state.events.contains(event),
             None => self.default.events.contains(event) || self.default.events.contains(EVERYTHING),
         }
@@ -58,7 +58,7 @@ impl Subscriptions {
 
     /// The tenants whose own state names this event.
     pub(super) fn subscribed_to(&self, event: &str) -> Vec<TenantId> {
-        let states = self.read();
+        let states = self.states.read();
         let named = states.current.iter().filter(|(_, state)| state.events.contains(event));
         named.map(|(tenant, _)| *tenant).collect()
     }
@@ -72,34 +72,25 @@ impl Subscriptions {
         &self,
         read: impl FnOnce() -> Result<HashMap<TenantId, TenantState>, E>,
     ) -> Result<u64, E> {
-        self.write().pushed = Some(HashMap::new());
+        self.states.write().pushed = Some(HashMap::new());
         let states = read();
-        let mut held = self.write();
+        let mut held = self.states.write();
         let pushed = held.pushed.take();
         held.current =
             states?.into_iter().map(|(tenant, state)| (tenant, Arc::new(state))).collect();
         held.current.extend(pushed.into_iter().flatten());
         Ok(held.current.len() as u64)
     }
-
-    // States are replaced whole under this lock, so poison means nothing here.
-    fn read(&self) -> RwLockReadGuard<'_, TenantStateMap> {
-        self.states.read()
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, TenantStateMap> {
-        self.states.write()
-    }
 }
 
 impl TenantStates for Subscriptions {
     fn get(&self, tenant: TenantId) -> Arc<TenantState> {
-        self.read().current.get(&tenant).unwrap_or(&self.default).clone()
+        self.states.read().current.get(&tenant).unwrap_or(&self.default).clone()
     }
 
     fn put(&self, tenant: TenantId, state: TenantState) {
         let state = Arc::new(state);
-        let mut states = self.write();
+        let mut states = self.states.write();
         if let Some(pushed) = &mut states.pushed {
             pushed.insert(tenant, state.clone());
         }
@@ -131,28 +122,22 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
-        let (startup, runtime, nowait_failures) =
-            (Lock::default(), Arc::from(runtime), NowaitFailures::new(id));
         Self {
             id,
-            startup,
-            runtime,
+            startup: Lock::default(),
+            runtime: Arc::from(runtime),
             subscriptions,
             db,
             executors,
             is_loaded: AtomicBool::new(false),
-            nowait_failures,
+            nowait_failures: NowaitFailures::new(id),
         }
-    }
-
-    fn startup(&self) -> MutexGuard<'_, Option<Startup>> {
-        self.startup.lock()
     }
 
     /// Has the tenants told that the worker has started.
     fn start_up(&self) {
         match Startup::start(self.id, self.runtime.clone(), self.subscriptions.clone()) {
-            Ok(startup) => *self.startup() = startup,
+            Ok(startup) => *self.startup.lock() = startup,
             Err(error) => {
                 log::error!(worker = self.id; "worker {}: no thread for its {ON_STARTUP} events: {error}", self.id)
             }
@@ -172,7 +157,7 @@ impl WorkerThread {
                 answer.send(Ok(EncodedValue::null()));
             }
             _ => {
-                if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup()) {
+                if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup.lock()) {
                     startup.forget(tenant);
                 }
                 self.runtime.submit(tenant, id, job, answer);
@@ -197,7 +182,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn kill(&self) {
-        drop(self.startup().take());
+        drop(self.startup.lock().take());
         self.runtime.shutdown();
     }
 }
