@@ -157,7 +157,9 @@ impl WorkerThread {
                 answer.send(Ok(EncodedValue::null()));
             }
             _ => {
-                if let (Job::DropTenant, Some(startup)) = (&job, &*self.startup.lock()) {
+                if matches!(job, Job::DropTenant)
+                    && let Some(startup) = &*self.startup.lock()
+                {
                     startup.forget(tenant);
                 }
                 self.runtime.submit(tenant, id, job, answer);
