@@ -65,7 +65,29 @@ impl RecentErrors {
         now: Instant,
     ) {
         let Some(mut kept) = self.kept.try_lock() else { return };
-        kept.record(tenant, event, kind, cut(error, RECENT_ERROR_MAX_CHARS), now);
+        let message = cut(error, RECENT_ERROR_MAX_CHARS);
+        let text = kept.text(kind, &message);
+        let same = |(entry, of): &(RecentError, u64)| {
+            *of == text
+                && entry.tenant == tenant
+                && entry.event == event
+                && entry.message == message
+        };
+        if let Some(place) = kept.entries.iter().rposition(same) {
+            let (entry, _) = &mut kept.entries[place];
+            entry.count += 1;
+            entry.last = now;
+            kept.entries[place..].rotate_left(1);
+            return;
+        }
+        if kept.entries.len() >= RECENT_ERRORS_MAX {
+            kept.make_room();
+        }
+        kept.noted += 1;
+        let (id, event) = (kept.noted, event.to_owned());
+        let entry =
+            RecentError { id, tenant, event, kind, message, count: 1, first: now, last: now };
+        kept.entries.push((entry, text));
     }
 
     /// The errors, the one that came last first.
@@ -76,49 +98,6 @@ impl RecentErrors {
 }
 
 impl Kept {
-    fn record(
-        &mut self,
-        tenant: TenantId,
-        event: &str,
-        kind: &'static str,
-        message: String,
-        now: Instant,
-    ) {
-        let text = self.text(kind, &message);
-        let same = |(entry, of): &(RecentError, u64)| {
-            *of == text
-                && entry.tenant == tenant
-                && entry.event == event
-                && entry.message == message
-        };
-        let entry = match self.entries.iter().rposition(same) {
-            Some(place) => {
-                let mut entry = self.entries.remove(place).0;
-                entry.count += 1;
-                entry.last = now;
-                entry
-            }
-            None => {
-                if self.entries.len() >= RECENT_ERRORS_MAX {
-                    self.make_room();
-                }
-                self.noted += 1;
-                let event = event.to_owned();
-                RecentError {
-                    id: self.noted,
-                    tenant,
-                    event,
-                    kind,
-                    message,
-                    count: 1,
-                    first: now,
-                    last: now,
-                }
-            }
-        };
-        self.entries.push((entry, text));
-    }
-
     /// A number for what an error says, the same for the same text.
     fn text(&self, kind: &str, message: &str) -> u64 {
         let mut hasher = self.hasher.build_hasher();
