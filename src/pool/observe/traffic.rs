@@ -98,10 +98,6 @@ impl WorkerTraffic {
         unanswered.add(Some(tenant), bytes);
         Ok(())
     }
-
-    fn release(&self, tenant: TenantId, bytes: usize) {
-        self.unanswered.lock().remove(Some(tenant), bytes);
-    }
 }
 
 /// The traffic of a pool.
@@ -164,7 +160,7 @@ impl Observer for Traffic {
         let ended = Outcome::of(outcome);
         let worker = self.worker_of(job.tenant());
         if let Some(bytes) = job.holds() {
-            worker.release(job.tenant(), bytes);
+            worker.unanswered.lock().remove(Some(job.tenant()), bytes);
         }
         worker.ended.record(job.kind(), ended, took);
         self.busiest.record(job.tenant(), took, now);
