@@ -153,7 +153,7 @@ impl Answer {
 
     /// When the job was asked for, if it is observed.
     pub fn since(&self) -> Option<Instant> {
-        self.observed.as_ref().map(|observed| observed.since())
+        self.observed.as_ref().map(|observed| observed.since)
     }
 
     /// Delivers the answer.

@@ -57,11 +57,14 @@ impl JobKind {
 #[derive(Clone)]
 pub struct Observed {
     observer: Arc<dyn Observer>,
-    tenant: TenantId,
-    kind: JobKind,
-    since: Instant,
-    /// Bytes that it takes until it has ended, if it was admitted.
-    holds: Option<usize>,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// What was asked for.
+    pub kind: JobKind,
+    /// When it was asked for.
+    pub since: Instant,
+    /// Bytes of its tenant's share that it takes until it has ended, if it was admitted.
+    pub holds: Option<usize>,
     name_len: u8,
     name: [u8; NAME_BYTES],
 }
@@ -92,34 +95,9 @@ impl Observed {
         })
     }
 
-    /// Whose it is.
-    pub fn tenant(&self) -> TenantId {
-        self.tenant
-    }
-
-    /// What was asked for.
-    pub fn kind(&self) -> JobKind {
-        self.kind
-    }
-
     /// The event's or script's name, of which the first 63 bytes are kept.
     pub fn name(&self) -> &str {
         std::str::from_utf8(&self.name[..usize::from(self.name_len)]).unwrap_or_default()
-    }
-
-    /// When it was asked for.
-    pub fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// It takes so many bytes of its tenant's share until it has ended.
-    pub fn hold(&mut self, bytes: usize) {
-        self.holds = Some(bytes);
-    }
-
-    /// What it takes of its tenant's share.
-    pub fn holds(&self) -> Option<usize> {
-        self.holds
     }
 
     /// Tells of its end.

@@ -49,10 +49,8 @@ impl AdmittingPool {
     }
 
     fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
-        match self.db.standing(job.tenant()) {
-            Standing::Good if self.quarantine.holds(job.tenant()) => {
-                Err(DispatchError::Quarantined)
-            }
+        match self.db.standing(job.tenant) {
+            Standing::Good if self.quarantine.holds(job.tenant) => Err(DispatchError::Quarantined),
             Standing::Good => self.traffic.admit(job, bytes),
             Standing::Banned => Err(DispatchError::Banned),
         }

@@ -142,8 +142,8 @@ impl Traffic {
         job: &mut Observed,
         bytes: usize,
     ) -> Result<(), DispatchError> {
-        self.worker_of(job.tenant()).admit(job.tenant(), bytes)?;
-        job.hold(bytes);
+        self.worker_of(job.tenant).admit(job.tenant, bytes)?;
+        job.holds = Some(bytes);
         Ok(())
     }
 
@@ -156,16 +156,16 @@ impl Traffic {
 impl Observer for Traffic {
     fn ended(&self, job: &Observed, outcome: Result<(), &DispatchError>) {
         let now = Instant::now();
-        let took = now.saturating_duration_since(job.since());
+        let took = now.saturating_duration_since(job.since);
         let ended = Outcome::of(outcome);
-        let worker = self.worker_of(job.tenant());
-        if let Some(bytes) = job.holds() {
-            worker.unanswered.lock().remove(Some(job.tenant()), bytes);
+        let worker = self.worker_of(job.tenant);
+        if let Some(bytes) = job.holds {
+            worker.unanswered.lock().remove(Some(job.tenant), bytes);
         }
-        worker.ended.record(job.kind(), ended, took);
-        self.busiest.record(job.tenant(), took, now);
+        worker.ended.record(job.kind, ended, took);
+        self.busiest.record(job.tenant, took, now);
         if let Err(error) = outcome {
-            self.errors.record(job.tenant(), job.name(), ended.as_str(), error, now);
+            self.errors.record(job.tenant, job.name(), ended.as_str(), error, now);
         }
     }
 }
