@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::WorkerLike;
@@ -22,7 +24,7 @@ use crate::wire::data::{EncodedValue, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::link_counters::LinkCounters;
-use super::vm_query::{VmQuery, VmQueryAnswer};
+use super::vm_query::VmQuery;
 use crate::protocol::answers;
 
 /// A frame that arrives at less than this an interval is a peer that dribbles; one that is faster
@@ -57,7 +59,7 @@ struct ConnInner {
     link: LinkSender,
     pending: Pending<SentRequest>,
     /// Apart from the dispatches: a query is nothing that a worker runs.
-    vm_queries: Pending<VmQueryAnswer>,
+    vm_queries: Pending<Sender<EncodedValue>>,
     opened: Instant,
     /// Milliseconds after `opened`; `Relaxed`, as it only feeds a timeout.
     heartbeat_at_ms: AtomicU64,
@@ -190,16 +192,11 @@ impl MesophyllServerConn {
         if !self.inner.answers_vm_queries.load(Ordering::Relaxed) {
             return None;
         }
-        let (query, waiting) = VmQuery::new(self.clone(), tenants.len());
+        let (query, answer_tx) = VmQuery::new(self.clone(), tenants.len());
         let request_id = query.request_id();
-        match self.inner.vm_queries.register(request_id, waiting) {
-            Registered::Waiting(_) => {}
-            Registered::Closed(..)
-            | Registered::Sealed(_)
-            | Registered::Full(_)
-            | Registered::Duplicate(_) => {
-                return None;
-            }
+        let registered = self.inner.vm_queries.register(request_id, answer_tx);
+        if !matches!(registered, Registered::Waiting(_)) {
+            return None;
         }
         let message = ServerMessage::LiveTenants { req_id: request_id, ids: tenants };
         // One that did not leave is forgotten with the query.
@@ -435,8 +432,10 @@ impl ConnHandler {
 
     fn on_response(&self, request_id: u64, result: Result<EncodedValue, String>) {
         let Some(waiting) = self.conn.inner.pending.take(request_id) else {
-            if let Some(waiting) = self.conn.inner.vm_queries.take(request_id) {
-                return waiting.answer(result);
+            if let Some(answer_tx) = self.conn.inner.vm_queries.take(request_id) {
+                // A worker that answers with an error knows no more than one that does not answer;
+                // and the caller that asked may have gone.
+                return drop(result.map(|answer| answer_tx.try_send(answer)));
             }
             if let Some(count) = self.conn.inner.counters.late_answers.record(Instant::now()) {
                 log::debug!(worker = self.conn.id(); "worker {}: {count} answers that nobody waits for", self.conn.id());

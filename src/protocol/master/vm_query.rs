@@ -24,18 +24,11 @@ pub struct VmQuery {
     answer_rx: Receiver<EncodedValue>,
 }
 
-/// Where the answer of a query goes; one that is dropped means that there is none.
-#[derive(Debug)]
-pub(super) struct VmQueryAnswer(Sender<EncodedValue>);
-
 impl VmQuery {
-    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, VmQueryAnswer) {
-        // Room for the one answer.
+    /// A query, and where its one answer goes: a sender that is dropped means that there is none.
+    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, Sender<EncodedValue>) {
         let (answer_tx, answer_rx) = bounded(1);
-        (
-            Self { conn, request_id: next_request_id().0, tenants, answer_rx },
-            VmQueryAnswer(answer_tx),
-        )
+        (Self { conn, request_id: next_request_id().0, tenants, answer_rx }, answer_tx)
     }
 
     pub(super) fn request_id(&self) -> u64 {
@@ -56,16 +49,6 @@ impl VmQuery {
 impl Drop for VmQuery {
     fn drop(&mut self) {
         self.conn.forget_vm_query(self.request_id);
-    }
-}
-
-impl VmQueryAnswer {
-    /// A worker that answers with an error knows no more than one that does not answer.
-    pub(super) fn answer(self, result: Result<EncodedValue, String>) {
-        if let Ok(answer) = result {
-            // The caller that asked may have gone.
-            let _ = self.0.try_send(answer);
-        }
     }
 }
 
