@@ -46,12 +46,11 @@ pub fn check_endpoint(head: &RequestHead) -> Result<(), Response> {
 pub fn handle(
     db: &DbState,
     figures: &DbRequestFigures,
-    (worker_id, workers): (usize, usize),
+    caller: Caller,
     head: &RequestHead,
     body: &mut Body<'_>,
 ) -> Reply {
     let began = Instant::now();
-    let caller = Caller { worker_id, workers };
     let mut request = DbRequest::Unread;
     let response =
         answer(db, caller, head, body, &mut request).unwrap_or_else(Failure::into_response);

@@ -24,7 +24,7 @@ use crate::net::http::{
 };
 use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
 use crate::net::stream::Stream;
-use crate::store::DbState;
+use crate::store::{Caller, DbState};
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
 use crate::wire::message::ServerMessage;
@@ -95,9 +95,9 @@ pub struct MesophyllServer {
 
 struct ServerShared {
     config: ServerConfig,
-    tokens: BTreeMap<usize, String>,
-    /// Of every worker.
-    counters: BTreeMap<usize, Arc<LinkCounters>>,
+    /// By worker, in order of their ids.
+    tokens: Vec<String>,
+    counters: Vec<Arc<LinkCounters>>,
     db: Arc<DbState>,
     db_figures: DbRequestFigures,
     state: Lock<ServerState>,
@@ -152,8 +152,8 @@ impl MesophyllServer {
         let http_limits = config.http_limits.clone();
         let shared = Arc::new(ServerShared {
             config,
-            counters: tokens.keys().map(|id| (*id, Arc::default())).collect(),
-            tokens,
+            counters: tokens.iter().map(|_| Arc::default()).collect(),
+            tokens: tokens.into_values().collect(),
             db,
             db_figures: DbRequestFigures::default(),
             state: Lock::default(),
@@ -172,7 +172,7 @@ impl MesophyllServer {
                 conn.reload_template(tenant);
             }
         }));
-        let handler = Arc::new(Routes { shared: shared.clone() });
+        let handler = Arc::new(Routes(shared.clone()));
         let http =
             HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
         Ok(Self { shared, http, local_socket: Lock::new(None) })
@@ -201,18 +201,21 @@ impl MesophyllServer {
 
     /// The secret of a worker.
     pub fn get_token_for_worker(&self, worker_id: usize) -> Option<&str> {
-        self.shared.tokens.get(&worker_id).map(String::as_str)
+        self.shared.tokens.get(worker_id).map(String::as_str)
     }
 
     /// What there is to see of each worker's links, in order of their ids.
     pub fn links(&self) -> Vec<LinkReport> {
         let connections = self.shared.state.lock().connections.clone();
-        let report = |(id, counters): (&usize, &Arc<LinkCounters>)| LinkReport {
-            worker_id: *id,
+        let report = |(worker_id, counters): (usize, &Arc<LinkCounters>)| LinkReport {
+            worker_id,
             counters: counters.clone(),
-            queued: connections.get(id).map(MesophyllServerConn::queued).unwrap_or_default(),
+            queued: connections
+                .get(&worker_id)
+                .map(MesophyllServerConn::queued)
+                .unwrap_or_default(),
         };
-        self.shared.counters.iter().map(report).collect()
+        self.shared.counters.iter().enumerate().map(report).collect()
     }
 
     /// What workers asked of `/db/*`.
@@ -299,7 +302,7 @@ impl ServerShared {
         let id = id
             .and_then(|id| id.parse::<usize>().ok())
             .ok_or_else(|| Response::text(400, "malformed worker id"))?;
-        let token = self.tokens.get(&id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
+        let token = self.tokens.get(id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
         let given = head.query("token").unwrap_or_default();
         if token.as_bytes().ct_ne(given.as_bytes()).to_bool() {
             return Err(Response::text(401, "wrong token"));
@@ -370,18 +373,14 @@ impl ServerShared {
             // Counted under the lock: of two that connect at once, the one that stays must be the
             // one with the higher number, or its owner would take it for the one that was replaced.
             state.generations += 1;
-            let counters = self.counters.get(&worker_id).cloned().unwrap_or_default();
+            let counters = &self.counters[worker_id];
             counters.connections.inc();
-            let conn = MesophyllServerConn::new(
-                worker_id,
-                state.generations,
-                link.clone(),
-                counters.clone(),
-            );
+            let (generation, link) = (state.generations, link.clone());
+            let conn = MesophyllServerConn::new(worker_id, generation, link, counters.clone());
             let older = state.connections.insert(worker_id, conn.clone());
-            if older.is_some() {
+            if let Some(older) = &older {
                 counters.replacements.inc();
-                state.count_replacement(worker_id, &conn, older.as_ref());
+                state.count_replacement(worker_id, &conn, older);
             }
             (conn, older, state.observers.get(&worker_id).and_then(Weak::upgrade))
         };
@@ -438,7 +437,7 @@ impl ServerState {
         &mut self,
         id: usize,
         newer: &MesophyllServerConn,
-        older: Option<&MesophyllServerConn>,
+        older: &MesophyllServerConn,
     ) {
         let now = Instant::now();
         let recent = self.replacements.entry(id).or_default();
@@ -447,30 +446,26 @@ impl ServerState {
         }
         recent.push_back(now);
         // Exactly at the crossing: one warning, not one for each further replacement.
-        if recent.len() == REPLACEMENTS_A_MINUTE_MAX + 1
-            && let Some(older) = older
-        {
+        if recent.len() == REPLACEMENTS_A_MINUTE_MAX + 1 {
             log::warn!(worker = id; "worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
         }
     }
 }
 
-struct Routes {
-    shared: Arc<ServerShared>,
-}
+struct Routes(Arc<ServerShared>);
 
 impl Handler for Routes {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
-        let checked = db_routes::check_endpoint(head).and_then(|()| self.shared.authenticate(head));
+        let checked = db_routes::check_endpoint(head).and_then(|()| self.0.authenticate(head));
         let worker_id = match checked {
             Ok(worker_id) => worker_id,
             Err(response) => return response.into(),
         };
         if head.path() == "/ws" {
-            self.shared.upgrade(worker_id, head)
+            self.0.upgrade(worker_id, head)
         } else {
-            let caller = (worker_id, self.shared.config.workers);
-            db_routes::handle(&self.shared.db, &self.shared.db_figures, caller, head, body)
+            let caller = Caller { worker_id, workers: self.0.config.workers };
+            db_routes::handle(&self.0.db, &self.0.db_figures, caller, head, body)
         }
     }
 }

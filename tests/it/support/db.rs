@@ -153,13 +153,8 @@ pub(crate) fn serve(state: &Arc<DbState>, workers: usize) -> HttpServer {
             if let Err(response) = db_routes::check_endpoint(head) {
                 return response.into();
             }
-            db_routes::handle(
-                &self.state,
-                &DbRequestFigures::default(),
-                (0, self.workers),
-                head,
-                body,
-            )
+            let caller = Caller { worker_id: 0, workers: self.workers };
+            db_routes::handle(&self.state, &DbRequestFigures::default(), caller, head, body)
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
