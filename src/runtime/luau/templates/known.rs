@@ -6,7 +6,15 @@
 pub(in crate::runtime::luau) struct Known {
     pub(in crate::runtime::luau) name: &'static str,
     pub(in crate::runtime::luau) kind: MemberKind,
-    pub(in crate::runtime::luau) members: &'static [&'static str],
+    /// Their names, with a space between two.
+    pub(in crate::runtime::luau) members: &'static str,
+}
+
+impl Known {
+    /// The names of the members.
+    pub(in crate::runtime::luau) fn members(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.members.split(' ')
+    }
 }
 
 /// What members are.
@@ -18,27 +26,27 @@ pub(in crate::runtime::luau) enum MemberKind {
     Methods,
 }
 
-const fn fields(name: &'static str, members: &'static [&'static str]) -> Known {
+const fn fields(name: &'static str, members: &'static str) -> Known {
     Known { name, kind: MemberKind::Fields, members }
 }
 
-const fn methods(name: &'static str, members: &'static [&'static str]) -> Known {
+const fn methods(name: &'static str, members: &'static str) -> Known {
     Known { name, kind: MemberKind::Methods, members }
 }
 
 /// What a template's function gets.
 pub(in crate::runtime::luau) static CTX: Known =
-    fields("ctx", &["GlobalKV", "KV", "Runtime", "event", "log", "tenant"]);
+    fields("ctx", "GlobalKV KV Runtime event log tenant");
 
 /// What `ctx:event()` returns.
-pub(in crate::runtime::luau) static EVENT: Known = fields("the event", &["author", "data", "name"]);
+pub(in crate::runtime::luau) static EVENT: Known = fields("the event", "author data name");
 
 static CTX_MEMBERS: [Known; 5] = [
-    methods("ctx.GlobalKV", &["create", "delete", "find", "get"]),
-    methods("ctx.KV", &["delete", "find", "get", "getrecord", "list_scopes", "set", "update"]),
-    methods("ctx.Runtime", &["gettenantstate", "settenantstate", "stats"]),
-    methods("ctx.log", &["debug", "error", "info", "warn"]),
-    fields("ctx.tenant", &["id", "type"]),
+    methods("ctx.GlobalKV", "create delete find get"),
+    methods("ctx.KV", "delete find get getrecord list_scopes set update"),
+    methods("ctx.Runtime", "gettenantstate settenantstate stats"),
+    methods("ctx.log", "debug error info warn"),
+    fields("ctx.tenant", "id type"),
 ];
 
 /// The member of `ctx`, if it has members itself.
@@ -47,8 +55,8 @@ pub(in crate::runtime::luau) fn ctx_member(name: &str) -> Option<&'static Known>
 }
 
 /// What a method of `ctx` cannot do without.
-pub(in crate::runtime::luau) fn parameters(of: &Known, index: usize) -> &'static [&'static str] {
-    match (of.name, of.members[index]) {
+pub(in crate::runtime::luau) fn parameters(of: &Known, method: &str) -> &'static [&'static str] {
+    match (of.name, method) {
         ("ctx.KV", "get" | "getrecord" | "delete") => &["key", "scopes"],
         ("ctx.KV", "set") => &["key", "value", "scopes"],
         ("ctx.KV", "find") => &["pattern", "scopes"],
@@ -62,168 +70,49 @@ pub(in crate::runtime::luau) fn parameters(of: &Known, index: usize) -> &'static
 }
 
 /// Globals without members.
-const GLOBALS: [&str; 27] = [
-    "_G",
-    "_VERSION",
-    "array",
-    "assert",
-    "collectgarbage",
-    "error",
-    "getmetatable",
-    "ipairs",
-    "next",
-    "null",
-    "pairs",
-    "pcall",
-    "print",
-    "rawequal",
-    "rawget",
-    "rawlen",
-    "rawset",
-    "require",
-    "select",
-    "setmetatable",
-    "tonumber",
-    "tostring",
-    "type",
-    "typeof",
-    "unpack",
-    "value",
-    "xpcall",
-];
+const GLOBALS: &str = "_G _VERSION array assert collectgarbage error getmetatable ipairs next null pairs \
+     pcall print rawequal rawget rawlen rawset require select setmetatable tonumber \
+     tostring type typeof unpack value xpcall";
 
 static LIBRARIES: [Known; 13] = [
     fields(
         "bit32",
-        &[
-            "arshift", "band", "bnot", "bor", "btest", "bxor", "byteswap", "countlz", "countrz",
-            "extract", "lrotate", "lshift", "replace", "rrotate", "rshift",
-        ],
+        "arshift band bnot bor btest bxor byteswap countlz countrz extract lrotate lshift \
+         replace rrotate rshift",
     ),
     fields(
         "buffer",
-        &[
-            "copy",
-            "create",
-            "fill",
-            "fromstring",
-            "len",
-            "readbits",
-            "readf32",
-            "readf64",
-            "readi16",
-            "readi32",
-            "readi8",
-            "readstring",
-            "readu16",
-            "readu32",
-            "readu8",
-            "tostring",
-            "writebits",
-            "writef32",
-            "writef64",
-            "writei16",
-            "writei32",
-            "writei8",
-            "writestring",
-            "writeu16",
-            "writeu32",
-            "writeu8",
-        ],
+        "copy create fill fromstring len readbits readf32 readf64 readi16 readi32 readi8 \
+         readstring readu16 readu32 readu8 tostring writebits writef32 writef64 writei16 \
+         writei32 writei8 writestring writeu16 writeu32 writeu8",
     ),
-    fields(
-        "coroutine",
-        &["close", "create", "isyieldable", "resume", "running", "status", "wrap", "yield"],
-    ),
-    fields("integer", &["from", "parse"]),
-    fields("interval", &["from"]),
+    fields("coroutine", "close create isyieldable resume running status wrap yield"),
+    fields("integer", "from parse"),
+    fields("interval", "from"),
     fields(
         "math",
-        &[
-            "abs",
-            "acos",
-            "asin",
-            "atan",
-            "atan2",
-            "ceil",
-            "clamp",
-            "cos",
-            "cosh",
-            "deg",
-            "e",
-            "exp",
-            "floor",
-            "fmod",
-            "frexp",
-            "huge",
-            "isfinite",
-            "isinf",
-            "isnan",
-            "ldexp",
-            "lerp",
-            "log",
-            "log10",
-            "map",
-            "max",
-            "min",
-            "modf",
-            "nan",
-            "noise",
-            "phi",
-            "pi",
-            "pow",
-            "rad",
-            "random",
-            "randomseed",
-            "round",
-            "sign",
-            "sin",
-            "sinh",
-            "sqrt",
-            "sqrt2",
-            "tan",
-            "tanh",
-            "tau",
-        ],
+        "abs acos asin atan atan2 ceil clamp cos cosh deg e exp floor fmod frexp huge isfinite \
+         isinf isnan ldexp lerp log log10 map max min modf nan noise phi pi pow rad random \
+         randomseed round sign sin sinh sqrt sqrt2 tan tanh tau",
     ),
     fields(
         "string",
-        &[
-            "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "pack",
-            "packsize", "rep", "reverse", "split", "sub", "unpack", "upper",
-        ],
+        "byte char find format gmatch gsub len lower match pack packsize rep reverse split sub \
+         unpack upper",
     ),
     fields(
         "table",
-        &[
-            "clear", "clone", "concat", "create", "find", "foreach", "foreachi", "freeze", "getn",
-            "insert", "isfrozen", "maxn", "move", "pack", "remove", "sort", "unpack",
-        ],
+        "clear clone concat create find foreach foreachi freeze getn insert isfrozen maxn move \
+         pack remove sort unpack",
     ),
-    fields("task", &["cancel", "defer", "delay", "spawn", "wait"]),
-    fields("timestamp", &["from", "now", "parse"]),
-    fields("timezone", &["from"]),
-    fields("utf8", &["char", "charpattern", "codepoint", "codes", "len", "offset"]),
+    fields("task", "cancel defer delay spawn wait"),
+    fields("timestamp", "from now parse"),
+    fields("timezone", "from"),
+    fields("utf8", "char charpattern codepoint codes len offset"),
     fields(
         "vector",
-        &[
-            "abs",
-            "angle",
-            "ceil",
-            "clamp",
-            "create",
-            "cross",
-            "dot",
-            "floor",
-            "lerp",
-            "magnitude",
-            "max",
-            "min",
-            "normalize",
-            "one",
-            "sign",
-            "zero",
-        ],
+        "abs angle ceil clamp create cross dot floor lerp magnitude max min normalize one sign \
+         zero",
     ),
 ];
 
@@ -234,7 +123,7 @@ pub(in crate::runtime::luau) fn library(name: &str) -> Option<&'static Known> {
 
 /// All globals.
 pub(in crate::runtime::luau) fn globals() -> impl Iterator<Item = &'static str> {
-    GLOBALS.into_iter().chain(LIBRARIES.iter().map(|library| library.name))
+    GLOBALS.split(' ').chain(LIBRARIES.iter().map(|library| library.name))
 }
 
 /// What users of Luau elsewhere look for, and what there is instead.

@@ -28,9 +28,9 @@ enum Shape {
     Unknown,
     Known(&'static Known),
     /// A method of something, which was asked for with a dot.
-    Method(&'static Known, usize),
+    Method(&'static Known, &'static str),
     /// A method of something that is called with a colon.
-    Called(&'static Known, usize),
+    Called(&'static Known, &'static str),
     /// `ctx.event`
     Event,
     /// The event's data: nil if it is null.
@@ -222,14 +222,14 @@ impl<'a> Names<'a> {
             return Value { shape: Shape::Field, path, ..of };
         }
         let Shape::Known(known) = of.shape else { return Value::default() };
-        let Some(index) = known.members.iter().position(|member| *member == name) else {
+        let Some(member) = known.members().find(|member| *member == name) else {
             let message = format!("{} has no member '{name}'", known.name);
-            self.problem(at, with_hint(message, nearest(name, known.members.iter().copied())), of);
+            self.problem(at, with_hint(message, nearest(name, known.members())), of);
             return Value::default();
         };
         let shape = match known.kind {
-            MemberKind::Methods if is_method => Shape::Called(known, index),
-            MemberKind::Methods => Shape::Method(known, index),
+            MemberKind::Methods if is_method => Shape::Called(known, member),
+            MemberKind::Methods => Shape::Method(known, member),
             MemberKind::Fields if *known == known::CTX && name == "event" => Shape::Event,
             MemberKind::Fields if *known == known::CTX => {
                 known::ctx_member(name).map_or(Shape::Unknown, Shape::Known)
@@ -250,22 +250,20 @@ impl<'a> Names<'a> {
         let first = arguments.values.first();
         match called.shape {
             Shape::Event => return Value { shape: Shape::Known(&known::EVENT), ..called },
-            Shape::Method(known, index)
+            Shape::Method(known, member)
                 if first.is_none_or(|first| first.shape != Shape::Known(known)) =>
             {
-                let message =
-                    format!("call it with a colon: {}:{}(…)", known.name, known.members[index]);
+                let message = format!("call it with a colon: {}:{}(…)", known.name, member);
                 self.problem(at, message, called);
             }
-            Shape::Called(known, index) => {
-                let parameters = known::parameters(known, index);
+            Shape::Called(known, member) => {
+                let parameters = known::parameters(known, member);
                 let count = arguments.values.len();
                 let is_scopes = |(parameter, value): &(&&str, &Value<'a>)| {
                     **parameter == "scopes"
                         && matches!(value.shape, Shape::Literal(kind) if kind != "a table")
                 };
-                let call =
-                    format!("{}:{}({})", known.name, known.members[index], parameters.join(", "));
+                let call = format!("{}:{}({})", known.name, member, parameters.join(", "));
                 if count < parameters.len() && !arguments.is_open {
                     let missing = parameters[count..].join(" and ");
                     self.problem(at, format!("{missing} missing: {call}"), called);

@@ -24,7 +24,7 @@ fn what_it_knows_is_what_a_vm_has() {
         return found");
     let listed: BTreeMap<String, String> = serde_json::from_str(&listed).expect("texts");
     let members = |name: &str| {
-        known::library(name).map_or(String::new(), |library| library.members.join(" "))
+        known::library(name).map_or(String::new(), |library| library.members.to_owned())
     };
     let known: BTreeMap<_, _> =
         known::globals().map(|name| (name.to_owned(), members(name))).collect();
@@ -37,11 +37,11 @@ fn what_it_knows_is_what_a_vm_has() {
         end
         return found";
     let listed: BTreeMap<String, String> = serde_json::from_str(&world.ok(ctx)).expect("texts");
-    let members = |name: &&str| {
-        known::ctx_member(name).map_or(String::new(), |known| known.members.join(" "))
+    let members = |name: &str| {
+        known::ctx_member(name).map_or(String::new(), |known| known.members.to_owned())
     };
     let known: BTreeMap<_, _> =
-        known::CTX.members.iter().map(|name| ((*name).to_owned(), members(name))).collect();
+        known::CTX.members().map(|name| (name.to_owned(), members(name))).collect();
     assert_eq!(known, listed);
 }
 
