@@ -55,7 +55,7 @@ impl Tenant {
             _ => Arc::from(MAIN),
         };
         self.collection.stop_idle();
-        core.gauges.event_started();
+        core.gauges.events.inc();
         if self.vm.current().is_none()
             && let Err(problem) = self.make_vm(core)
         {

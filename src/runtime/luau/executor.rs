@@ -73,7 +73,7 @@ impl Core {
 
     /// Records an error of a template for its author.
     pub(super) fn record_error(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
-        self.gauges.script_failed();
+        self.gauges.script_errors.inc();
         self.errors.record(tenant, template, event, text);
     }
 
@@ -457,6 +457,6 @@ impl Executor {
 /// A panic in a callback, or in us: the VM is in an unknown state and goes.
 fn after_panic(tenant: &mut Tenant, core: &mut Core, payload: &(dyn std::any::Any + Send)) {
     log::error!(tenant:% = tenant.id; "a panic while {} ran: {}", tenant.id, panic_message(payload));
-    core.gauges.panicked();
+    core.gauges.panics.inc();
     tenant.discard_vms(core, "of an internal error");
 }

@@ -23,14 +23,20 @@ pub(super) struct Gauges {
     vms: Lock<HashMap<TenantId, u32>>,
     waiting_events: AtomicU64,
     coroutines: AtomicU64,
-    events: Counter,
-    discarded_vms: Counter,
-    evicted_vms: Counter,
-    panics: Counter,
-    preemptions: Counter,
-    script_errors: Counter,
-    large_answers: Counter,
-    dropped_log_lines: Counter,
+    /// Events that were started.
+    pub(super) events: Counter,
+    /// VMs that were thrown away with what ran in them.
+    pub(super) discarded_vms: Counter,
+    /// VMs in which nothing ran that were closed.
+    pub(super) evicted_vms: Counter,
+    pub(super) panics: Counter,
+    pub(super) preemptions: Counter,
+    /// Events, and tasks that they left, that ended with an error.
+    pub(super) script_errors: Counter,
+    /// Results that did not fit into a message.
+    pub(super) large_answers: Counter,
+    /// Lines beyond what a tenant may log.
+    pub(super) dropped_log_lines: Counter,
     budgets: [Counter; Budget::ALL.len()],
     running: Histogram,
     wall: Histogram,
@@ -85,27 +91,6 @@ impl Gauges {
         }
     }
 
-    pub(super) fn vm_discarded(&self) {
-        self.discarded_vms.inc();
-    }
-
-    /// A VM in which nothing ran was closed.
-    pub(super) fn vm_evicted(&self) {
-        self.evicted_vms.inc();
-    }
-
-    pub(super) fn panicked(&self) {
-        self.panics.inc();
-    }
-
-    pub(super) fn preempted(&self) {
-        self.preemptions.inc();
-    }
-
-    pub(super) fn event_started(&self) {
-        self.events.inc();
-    }
-
     /// An event and all its tasks have ended.
     pub(super) fn event_ended(&self, tenant: TenantId, running: Duration, started: Instant) {
         let now = Instant::now();
@@ -114,24 +99,9 @@ impl Gauges {
         self.busiest.record(tenant, running, now);
     }
 
-    /// An event, or a task that it left, ended with an error.
-    pub(super) fn script_failed(&self) {
-        self.script_errors.inc();
-    }
-
     /// A template exceeded a bound.
     pub(super) fn exceeded(&self, budget: Budget) {
         self.budgets[budget as usize].inc();
-    }
-
-    /// A result did not fit into a message.
-    pub(super) fn answer_too_large(&self) {
-        self.large_answers.inc();
-    }
-
-    /// A tenant logged more than it may.
-    pub(super) fn log_line_dropped(&self) {
-        self.dropped_log_lines.inc();
     }
 
     /// A call to the database has come to its end.
@@ -164,11 +134,6 @@ impl Gauges {
     /// Whether a tenant has a VM.
     pub(super) fn has_vm(&self, tenant: TenantId) -> bool {
         self.vms.lock().contains_key(&tenant)
-    }
-
-    /// Events started so far.
-    pub(super) fn events(&self) -> u64 {
-        self.events.get()
     }
 
     /// Adds what was counted here.

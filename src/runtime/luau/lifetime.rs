@@ -63,7 +63,7 @@ impl Tenant {
     pub(super) fn evict(&mut self, core: &mut Core) {
         log::debug!(tenant:% = self.id; "the VM of {} was closed: nothing runs in it", self.id);
         self.close_idle();
-        core.gauges.vm_evicted();
+        core.gauges.evicted_vms.inc();
         self.want_program(core);
     }
 
@@ -92,7 +92,7 @@ impl Tenant {
             self.close_idle();
         }
         self.collection = Collection::default();
-        core.gauges.vm_discarded();
+        core.gauges.discarded_vms.inc();
         self.want_program(core);
     }
 

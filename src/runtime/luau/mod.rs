@@ -248,7 +248,7 @@ impl TemplateRuntime for LuauRuntime {
         gauges().for_each(|gauges| gauges.add_to(&mut figures));
         RuntimeStats {
             vms: gauges().map(|gauges| gauges.vms()).sum(),
-            events: gauges().map(|gauges| gauges.events()).sum(),
+            events: gauges().map(|gauges| gauges.events.get()).sum(),
             in_flight: self
                 .executors
                 .iter()

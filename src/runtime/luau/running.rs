@@ -108,7 +108,7 @@ impl Tenant {
     ) -> Step {
         match outcome {
             Outcome::Preempted => {
-                core.gauges.preempted();
+                core.gauges.preemptions.inc();
                 return Step::Preempted;
             }
             Outcome::Parked => self.park(core, id),
@@ -320,7 +320,7 @@ fn resume_thread(vm: &Vm, task: &mut Task) -> mlua::Result<MultiValue> {
 fn encode(vm: &Vm, value: &Value, gauges: &Gauges) -> Result<EncodedValue, DispatchError> {
     value_from_luau(&vm.lua, value, RESULT_MAX_BYTES).map_err(|error| {
         if matches!(error.kind(), ConvertErrorKind::TooLarge(_)) {
-            gauges.answer_too_large();
+            gauges.large_answers.inc();
         }
         DispatchError::Script(format!("the result: {}", vm.host.convert_failed(&error)))
     })

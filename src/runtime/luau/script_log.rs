@@ -49,7 +49,7 @@ impl ScriptLog {
         }
         if !self.rate.borrow_mut().admits(Instant::now()) {
             self.dropped.set(self.dropped.get() + 1);
-            self.gauges.log_line_dropped();
+            self.gauges.dropped_log_lines.inc();
             return;
         }
         let dropped = self.dropped.take();
