@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, source, walk::walk, without_head};
+use super::source::{self, Files};
+use super::{MAIN, MAIN_FILE, compile, lexer::At, resolve, walk::walk, without_head};
 use crate::base::limits::SOURCE_MAX_BYTES;
 use crate::runtime::luau::config::TemplateSource;
 use crate::runtime::luau::vm;
@@ -25,6 +26,14 @@ pub struct Finding {
     pub is_fatal: bool,
 }
 
+impl Finding {
+    /// A file was not loaded, or does not compile.
+    pub(super) fn fatal(file: &str, line: usize, message: impl Into<String>) -> Self {
+        let (file, message) = (file.to_owned(), message.into());
+        Self { file, line, column: 0, message, is_fatal: true }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -42,19 +51,12 @@ impl fmt::Display for Finding {
 /// The directory cannot be read.
 pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
     vm::prepare();
-    let files = source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)?;
-    let mut findings = files.findings;
-    let exists = |module: &str| files.files.iter().any(|file| file.module == module);
+    let mut files = read(directory)?;
+    let mut findings = std::mem::take(&mut files.findings);
+    let exists = |module: &str| files.has(module);
     if !exists(MAIN) {
-        let message =
-            "there is none: tenants without a template of their own have nothing to run".to_owned();
-        findings.push(Finding {
-            file: MAIN_FILE.to_owned(),
-            line: 0,
-            column: 0,
-            message,
-            is_fatal: true,
-        });
+        let message = "there is none: tenants without a template of their own have nothing to run";
+        findings.push(Finding::fatal(MAIN_FILE, 0, message));
     }
     let found = files
         .files
@@ -72,17 +74,15 @@ pub fn check(directory: &Path) -> io::Result<Vec<Finding>> {
 /// The directory cannot be read.
 pub fn check_file(file: &str, source: &[u8], directory: Option<&Path>) -> io::Result<Vec<Finding>> {
     vm::prepare();
-    let read = |directory: &Path| {
-        source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)
-    };
     let files = directory.map(read).transpose()?;
-    let is_in =
-        |files: &source::Files, module: &str| files.files.iter().any(|file| file.module == module);
-    let mut findings = of_source(file, MAIN, source, &|module| {
-        files.as_ref().is_none_or(|files| is_in(files, module))
-    });
+    let exists = |module: &str| files.as_ref().is_none_or(|files| files.has(module));
+    let mut findings = of_source(file, MAIN, source, &exists);
     findings.sort();
     Ok(findings)
+}
+
+fn read(directory: &Path) -> io::Result<Files> {
+    source::read(&TemplateSource::Directory(directory.to_owned()), SOURCE_MAX_BYTES)
 }
 
 /// What is wrong with a source that is this module.
@@ -115,13 +115,7 @@ fn of_source(
 pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
     vm::prepare();
     let problem = compile(source, SOURCE_MAX_BYTES).err()?;
-    Some(Finding {
-        file: file.to_owned(),
-        line: problem.line,
-        column: 0,
-        message: problem.message,
-        is_fatal: true,
-    })
+    Some(Finding::fatal(file, problem.line, problem.message))
 }
 
 #[cfg(test)]

@@ -47,14 +47,18 @@ pub(super) struct File {
 }
 
 impl Files {
-    fn add(&mut self, name: String, text: Vec<u8>) {
+    /// Whether there is a module of this name.
+    pub(super) fn has(&self, module: &str) -> bool {
+        self.files.iter().any(|file| file.module == module)
+    }
+
+    fn add(&mut self, name: &str, text: Vec<u8>) {
         let module = name.trim_end_matches(".luau").to_owned();
-        self.files.push(File { name, module, text });
+        self.files.push(File { name: name.to_owned(), module, text });
     }
 
     fn finding(&mut self, name: &str, message: impl Into<String>) {
-        let (file, message) = (name.to_owned(), message.into());
-        self.findings.push(Finding { file, line: 0, column: 0, message, is_fatal: true });
+        self.findings.push(Finding::fatal(name, 0, message));
     }
 }
 
@@ -66,12 +70,10 @@ pub(super) fn read(source: &TemplateSource, source_limit: usize) -> io::Result<F
     let mut files = Files::default();
     match source {
         TemplateSource::BuiltIn => {
-            BUILT_IN
-                .iter()
-                .for_each(|(name, text)| files.add((*name).to_owned(), text.as_bytes().to_vec()));
+            BUILT_IN.iter().for_each(|(name, text)| files.add(name, text.as_bytes().to_vec()));
         }
         TemplateSource::Files(given) => {
-            given.iter().for_each(|(name, text)| files.add(name.clone(), text.as_bytes().to_vec()));
+            given.iter().for_each(|(name, text)| files.add(name, text.as_bytes().to_vec()));
         }
         TemplateSource::Directory(directory) => {
             let root = directory.canonicalize()?;
@@ -127,7 +129,7 @@ fn walk(
                 continue;
             }
             match read_file(root, &entry.path(), source_limit) {
-                Ok(text) => files.add(name, text),
+                Ok(text) => files.add(&name, text),
                 Err(message) => files.finding(&name, message),
             }
         }
