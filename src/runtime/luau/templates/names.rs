@@ -51,6 +51,25 @@ pub(super) struct Arguments<'a> {
     pub(super) is_open: bool,
 }
 
+impl Arguments<'_> {
+    /// What keeps a method from being called with them.
+    fn problem(&self, of: &Known, method: &str) -> Option<String> {
+        let parameters = known::parameters(of, method);
+        let call = format!("{}:{method}({})", of.name, parameters.join(", "));
+        let missing = parameters.get(self.values.len()..).unwrap_or_default();
+        if !missing.is_empty() && !self.is_open {
+            return Some(format!("{} missing: {call}", missing.join(" and ")));
+        }
+        let scopes = parameters.iter().position(|parameter| *parameter == "scopes")?;
+        match self.values.get(scopes)?.shape {
+            Shape::Literal(kind) if kind != "a table" => {
+                Some(format!("scopes are a list of strings: {call}"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Value<'_> {
     pub(super) fn literal(kind: &'static str) -> Self {
         Self { shape: Shape::Literal(kind), ..Self::default() }
@@ -224,7 +243,8 @@ impl<'a> Names<'a> {
         let Shape::Known(known) = of.shape else { return Value::default() };
         let Some(member) = known.members().find(|member| *member == name) else {
             let message = format!("{} has no member '{name}'", known.name);
-            self.problem(at, with_hint(message, nearest(name, known.members())), of);
+            let message = with_hint(message, nearest(name, known.members()));
+            self.problem(at, message, of, ProblemKind::Member);
             return Value::default();
         };
         let shape = match known.kind {
@@ -248,34 +268,18 @@ impl<'a> Names<'a> {
         arguments: &Arguments<'a>,
     ) -> Value<'a> {
         let first = arguments.values.first();
-        match called.shape {
+        let message = match called.shape {
             Shape::Event => return Value { shape: Shape::Known(&known::EVENT), ..called },
             Shape::Method(known, member)
                 if first.is_none_or(|first| first.shape != Shape::Known(known)) =>
             {
-                let message = format!("call it with a colon: {}:{}(…)", known.name, member);
-                self.problem(at, message, called);
+                Some(format!("call it with a colon: {}:{member}(…)", known.name))
             }
-            Shape::Called(known, member) => {
-                let parameters = known::parameters(known, member);
-                let count = arguments.values.len();
-                let is_scopes = |(parameter, value): &(&&str, &Value<'a>)| {
-                    **parameter == "scopes"
-                        && matches!(value.shape, Shape::Literal(kind) if kind != "a table")
-                };
-                let call = format!("{}:{}({})", known.name, member, parameters.join(", "));
-                if count < parameters.len() && !arguments.is_open {
-                    let missing = parameters[count..].join(" and ");
-                    self.problem(at, format!("{missing} missing: {call}"), called);
-                } else if parameters
-                    .iter()
-                    .zip(&arguments.values)
-                    .any(|argument| is_scopes(&argument))
-                {
-                    self.problem(at, format!("scopes are a list of strings: {call}"), called);
-                }
-            }
-            _ => {}
+            Shape::Called(known, member) => arguments.problem(known, member),
+            _ => None,
+        };
+        if let Some(message) = message {
+            self.problem(at, message, called, ProblemKind::Member);
         }
         Value::default()
     }
@@ -287,7 +291,7 @@ impl<'a> Names<'a> {
                 "a field of the event may be null, which counts as true; value(…) gives nil for it"
                     .to_owned();
             let kind = ProblemKind::Null(value.path.clone());
-            self.problems.push(NameProblem { at, message, rests_on: value.rests_on.clone(), kind });
+            self.problem(at, message, value.clone(), kind);
         }
     }
 
@@ -308,21 +312,11 @@ impl<'a> Names<'a> {
             Shape::Literal("nil") => "a module must return something".to_owned(),
             _ => return,
         };
-        self.problems.push(NameProblem {
-            at,
-            message,
-            rests_on: value.rests_on,
-            kind: ProblemKind::Return,
-        });
+        self.problem(at, message, value, ProblemKind::Return);
     }
 
-    fn problem(&mut self, at: At, message: String, value: Value<'a>) {
-        self.problems.push(NameProblem {
-            at,
-            message,
-            rests_on: value.rests_on,
-            kind: ProblemKind::Member,
-        });
+    fn problem(&mut self, at: At, message: String, value: Value<'a>, kind: ProblemKind) {
+        self.problems.push(NameProblem { at, message, rests_on: value.rests_on, kind });
     }
 
     /// What is wrong, and where.
