@@ -45,7 +45,7 @@ impl Tenant {
                 self.go_on(id, yes([]));
             }
             op => {
-                let call = api::prepare(&vm.lua, op, self.id, &args, &core.states);
+                let call = api::prepare(&vm.lua, op, self.id, &args, &core.shared.states);
                 match call.and_then(|call| Ok((self.charge(&vm, &call)?, call))) {
                     Ok((charge, call)) => self.begin(core, id, call, charge),
                     Err(error) => self.call_failed(core, id, event, &error),

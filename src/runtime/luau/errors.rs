@@ -80,9 +80,7 @@ impl Noted {
     }
 }
 
-/// Where executors note errors, and the thread that writes them. Cheap to clone; called from any
-/// thread.
-#[derive(Clone)]
+/// Where executors note errors, and the thread that writes them. Called from any thread.
 pub(super) struct ErrorLog {
     shared: Arc<SharedErrors>,
     /// One thread, whose job is to write what is noted until nothing is left.

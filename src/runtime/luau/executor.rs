@@ -30,32 +30,26 @@ use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::runtime::TenantStates;
 use crate::wire::data::TenantId;
 
-/// What an executor is made of; everything in it can go to another thread.
-pub(super) struct ExecutorParts {
+/// What all executors of a runtime share.
+pub(super) struct ExecutorShared {
     pub(super) limits: LuauLimits,
-    /// How many of its tenants may have a VM at once.
+    /// How many tenants of one executor may have a VM at once.
     pub(super) max_vms: usize,
     /// After this a VM in which nothing runs is closed.
     pub(super) vm_idle: Duration,
-    pub(super) mailbox: Arc<Mailbox>,
     pub(super) io: IoPool,
     pub(super) template_cache: Arc<TemplateCache>,
     pub(super) errors: ErrorLog,
     pub(super) states: Arc<dyn TenantStates>,
-    pub(super) gauges: Arc<Gauges>,
-    pub(super) tick: Tick,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
 /// What its tenants need of an executor.
 pub(super) struct Core {
+    pub(super) shared: Arc<ExecutorShared>,
     pub(super) control: Rc<Control>,
     pub(super) timers: Timers,
     pub(super) mailbox: Arc<Mailbox>,
-    pub(super) io: IoPool,
-    pub(super) template_cache: Arc<TemplateCache>,
-    pub(super) errors: ErrorLog,
-    pub(super) states: Arc<dyn TenantStates>,
     pub(super) gauges: Arc<Gauges>,
     answered: Vec<RequestId>,
 }
@@ -74,7 +68,7 @@ impl Core {
     /// Records an error of a template for its author.
     pub(super) fn record_error(&self, tenant: TenantId, template: &str, event: &str, text: &str) {
         self.gauges.script_errors.inc();
-        self.errors.record(tenant, template, event, text);
+        self.shared.errors.record(tenant, template, event, text);
     }
 
     /// Records for a template's author that an event exceeded a budget; that it ends for another
@@ -82,7 +76,7 @@ impl Core {
     pub(super) fn record_doom(&self, tenant: TenantId, template: &str, event: &str, doom: Doom) {
         if let Some(budget) = doom.budget() {
             self.gauges.exceeded(budget);
-            self.errors.record(tenant, template, event, &doom.to_string());
+            self.shared.errors.record(tenant, template, event, &doom.to_string());
         }
     }
 
@@ -103,10 +97,8 @@ struct Executor {
     lanes: Lanes,
     watch: Stopwatch,
     slots: VmSlots,
-    vm_idle: Duration,
     inbox: VecDeque<MailboxMessage>,
     tick: Tick,
-    stopping: Arc<AtomicBool>,
 }
 
 /// A tenant and its place among the others.
@@ -147,47 +139,27 @@ impl Stopwatch {
 }
 
 /// Runs an executor until it is told to stop.
-pub(super) fn run(parts: ExecutorParts) {
-    let ExecutorParts {
-        limits,
-        max_vms,
-        vm_idle,
-        mailbox,
-        io,
-        template_cache,
-        errors,
-        states,
-        gauges,
-        tick,
-        stopping,
-    } = parts;
+pub(super) fn run(
+    shared: Arc<ExecutorShared>,
+    mailbox: Arc<Mailbox>,
+    gauges: Arc<Gauges>,
+    tick: Tick,
+) {
     // However this thread ends, no caller may wait for it afterwards.
     let _closed = CloseOnDrop(mailbox.clone());
-    let lanes = Lanes::new(limits.slice);
-    let control = Control::new(limits, tick.clone(), stopping.clone());
-    let core = Core {
-        control,
-        timers: Timers::default(),
-        mailbox,
-        io,
-        template_cache,
-        errors,
-        states,
-        gauges,
-        answered: Vec::new(),
-    };
+    let control = Control::new(shared.limits.clone(), tick.clone(), shared.stopping.clone());
+    let (lanes, slots) = (Lanes::new(shared.limits.slice), VmSlots::new(shared.max_vms));
+    let (timers, answered) = (Timers::default(), Vec::new());
     let mut executor = Executor {
-        core,
+        core: Core { shared, control, timers, mailbox, gauges, answered },
         tenants: HashMap::new(),
         lanes,
         watch: Stopwatch::new(),
-        slots: VmSlots::new(max_vms),
-        vm_idle,
+        slots,
         inbox: VecDeque::new(),
         tick,
-        stopping,
     };
-    while !executor.stopping.load(Ordering::Relaxed) {
+    while !executor.core.shared.stopping.load(Ordering::Relaxed) {
         executor.receive();
         executor.turn();
     }
@@ -209,11 +181,12 @@ impl Executor {
     ///
     /// Blocks: until a message comes or a timer is due; closing the inbox wakes it.
     fn receive(&mut self) {
-        let Core { mailbox, timers, gauges, answered, .. } = &mut self.core;
+        let Core { shared, mailbox, timers, gauges, answered, .. } = &mut self.core;
         if !self.lanes.has_turn(Instant::now()) {
             self.tick.idle();
             gauges.idle();
-            let dues = [timers.next(), self.lanes.due(), self.slots.due(self.vm_idle, VM_WAIT_MAX)];
+            let dues =
+                [timers.next(), self.lanes.due(), self.slots.due(shared.vm_idle, VM_WAIT_MAX)];
             let due = dues.into_iter().flatten().min();
             mailbox.wait(due, &mut self.inbox, answered);
             self.tick.busy();
@@ -398,7 +371,7 @@ impl Executor {
     /// long.
     fn check_slots(&mut self, now: Instant) {
         for _ in 0..VM_CLOSES_MAX {
-            let Some(idle) = self.slots.idle_since(self.vm_idle, now) else { break };
+            let Some(idle) = self.slots.idle_since(self.core.shared.vm_idle, now) else { break };
             self.close_vm(idle);
         }
         while let Some(waited) = self.slots.waited(VM_WAIT_MAX, now) {

@@ -195,8 +195,7 @@ impl fmt::Debug for IoOutput {
     }
 }
 
-/// The threads and their queues; a clone is the same pool.
-#[derive(Clone)]
+/// The threads and their queues.
 pub(super) struct IoPool {
     jobs: OnDemandThreads<IoJob>,
     scripts: OnDemandThreads<IoJob>,

@@ -33,7 +33,7 @@ impl Tenant {
             self.id,
             &core.control,
             self.program.templates(),
-            &core.states,
+            &core.shared.states,
             &self.log,
             &self.outside,
         );

@@ -62,12 +62,12 @@ mod vm_slots;
 use std::fmt;
 use std::io::Error as IoError;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use self::config::{LuauConfig, LuauLimits, OnBroken, TemplateSource};
 use self::errors::ErrorLog;
-use self::executor::ExecutorParts;
+use self::executor::ExecutorShared;
 use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
@@ -111,11 +111,8 @@ pub struct LuauRuntime {
     executors: Vec<Handle>,
     threads: Lock<Vec<OwnedThread>>,
     ticker: Ticker,
-    io: IoPool,
-    errors: ErrorLog,
-    template_cache: Arc<TemplateCache>,
+    shared: Arc<ExecutorShared>,
     watch: Option<Watch>,
-    stopping: Arc<AtomicBool>,
 }
 
 /// What others need of an executor.
@@ -136,75 +133,46 @@ impl LuauRuntime {
         states: Arc<dyn TenantStates>,
     ) -> Result<Self, RuntimeError> {
         vm::prepare();
-        let LuauConfig {
-            executors,
-            thread_prefix,
-            templates: source,
-            reload,
-            vm_idle,
-            max_vms,
-            limits,
-            on_broken,
-        } = config;
+        let LuauConfig { thread_prefix, templates: source, limits, on_broken, .. } = config;
         // Before the reading, so that a change while it reads is a change.
-        let look = if let TemplateSource::Directory(directory) = &source {
-            Look::at(directory).ok()
-        } else {
-            None
+        let look = match &source {
+            TemplateSource::Directory(directory) => Look::at(directory).ok(),
+            TemplateSource::BuiltIn | TemplateSource::Files(_) => None,
         };
-        let templates =
-            Templates::load(&source, limits.source_bytes).map_err(RuntimeError::Templates)?;
+        let (slice, source_bytes) = (limits.slice, limits.source_bytes);
+        let templates = Templates::load(&source, source_bytes).map_err(RuntimeError::Templates)?;
         let template_cache = Arc::new(TemplateCache::new(templates));
-        let count = executors.max(1);
-        let (ticker, ticks) = Ticker::start_watched(
-            &format!("{thread_prefix}-tick"),
-            count,
-            limits.slice,
-            &on_broken,
-        )
-        .map_err(RuntimeError::Thread)?;
-        let io = IoPool::new(&thread_prefix, &db);
-        let errors = ErrorLog::new(format!("{thread_prefix}-err"), db);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let executors = ticks.iter().map(|tick| Handle {
-            mailbox: Arc::new(Mailbox::new(tick.clone())),
-            gauges: Arc::default(),
-        });
-        let executors = executors.collect();
-        // From here on everything that was started is stopped by the drop of the runtime.
-        let threads = Lock::default();
-        let mut runtime = Self {
-            executors,
-            threads,
-            ticker,
-            io,
-            errors,
+        let count = config.executors.max(1);
+        let (ticker, ticks) =
+            Ticker::start_watched(&format!("{thread_prefix}-tick"), count, slice, &on_broken)
+                .map_err(RuntimeError::Thread)?;
+        let shared = Arc::new(ExecutorShared {
+            limits,
+            max_vms: config.max_vms.div_ceil(count),
+            vm_idle: config.vm_idle,
+            io: IoPool::new(&thread_prefix, &db),
             template_cache: template_cache.clone(),
-            watch: None,
-            stopping: stopping.clone(),
-        };
-        for (number, (handle, tick)) in runtime.executors.iter().zip(ticks).enumerate() {
-            let parts = ExecutorParts {
-                limits: limits.clone(),
-                max_vms: max_vms.div_ceil(count),
-                vm_idle,
-                mailbox: handle.mailbox.clone(),
-                io: runtime.io.clone(),
-                template_cache: template_cache.clone(),
-                errors: runtime.errors.clone(),
-                states: states.clone(),
-                gauges: handle.gauges.clone(),
-                tick,
-                stopping: stopping.clone(),
-            };
+            errors: ErrorLog::new(format!("{thread_prefix}-err"), db),
+            states,
+            stopping: Arc::default(),
+        });
+        // From here on everything that was started is stopped by the drop of the runtime.
+        let (executors, threads) = (Vec::new(), Lock::default());
+        let mut runtime = Self { executors, threads, ticker, shared, watch: None };
+        for (number, tick) in ticks.into_iter().enumerate() {
             let name = format!("{thread_prefix}-ex{number}");
             let on_exit = on_broken.watch(&name);
-            let thread = spawn_watched(name, move || executor::run(parts), on_exit);
-            runtime.threads.lock().push(thread.map_err(RuntimeError::Thread)?);
+            let shared = runtime.shared.clone();
+            let (mailbox, gauges) = (Arc::new(Mailbox::new(tick.clone())), Arc::default());
+            let handle = Handle { mailbox: mailbox.clone(), gauges: Arc::clone(&gauges) };
+            let run = move || executor::run(shared, mailbox, gauges, tick);
+            let thread = spawn_watched(name, run, on_exit).map_err(RuntimeError::Thread)?;
+            runtime.threads.lock().push(thread);
+            runtime.executors.push(handle);
         }
-        if let (true, TemplateSource::Directory(directory)) = (reload, source) {
+        if let (true, TemplateSource::Directory(directory)) = (config.reload, source) {
             let name = format!("{thread_prefix}-watch");
-            let watch = Watch::start(name, directory, look, limits.source_bytes, template_cache)
+            let watch = Watch::start(name, directory, look, source_bytes, template_cache)
                 .map_err(RuntimeError::Thread)?;
             runtime.watch = Some(watch);
         }
@@ -238,7 +206,7 @@ impl TemplateRuntime for LuauRuntime {
     }
 
     fn templates_in_doubt(&self) {
-        self.template_cache.doubt();
+        self.shared.template_cache.doubt();
     }
 
     fn stats(&self) -> RuntimeStats {
@@ -271,7 +239,7 @@ impl TemplateRuntime for LuauRuntime {
 
     fn shutdown(&self) {
         // 1. Running scripts end at their next interrupt, at the latest with the next tick (see 3).
-        self.stopping.store(true, Ordering::Relaxed);
+        self.shared.stopping.store(true, Ordering::Relaxed);
         // 2. Idle executors wake; later jobs are refused.
         self.executors.iter().for_each(|executor| executor.mailbox.close());
         // 3. The executors answer what is left and close the VMs. Ticks come from here too: it may
@@ -284,9 +252,9 @@ impl TemplateRuntime for LuauRuntime {
             thread.join();
         }
         // 4. The results of what is queued are not wanted any more.
-        self.io.stop();
+        self.shared.io.stop();
         // 5. No errors are made any more.
-        self.errors.stop();
+        self.shared.errors.stop();
         if let Some(watch) = &self.watch {
             watch.stop();
         }

@@ -14,7 +14,7 @@ use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn};
 use crate::wire::data::TenantId;
 
-/// The threads and their queue; a clone stands for the same threads.
+/// The threads and their queue.
 pub(super) struct OnDemandThreads<J> {
     shared: Arc<SharedThreads<J>>,
 }
@@ -139,12 +139,6 @@ impl<J: Send + 'static> OnDemandThreads<J> {
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
         self.shared.state.lock().threads.len()
-    }
-}
-
-impl<J> Clone for OnDemandThreads<J> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
     }
 }
 

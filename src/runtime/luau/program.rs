@@ -69,11 +69,11 @@ impl Tenant {
     /// The templates, or what is known of the tenant's own, may be out of date.
     pub(super) fn check_for_changes(&mut self, core: &mut Core) {
         // In this order, as in `TenantProgram::new`.
-        let edition = core.template_cache.edition();
+        let edition = core.shared.template_cache.edition();
         if std::mem::replace(&mut self.program.edition, edition) == edition {
             return;
         }
-        let templates = core.template_cache.current();
+        let templates = core.shared.template_cache.current();
         if !Arc::ptr_eq(&templates, &self.program.templates) {
             self.program.templates = templates;
             self.retire();

@@ -67,7 +67,7 @@ impl Tenant {
             id,
             log: Rc::new(ScriptLog::new(id, &core.gauges)),
             queue: JobQueue::default(),
-            program: TenantProgram::new(&core.template_cache),
+            program: TenantProgram::new(&core.shared.template_cache),
             vm: TenantVm::default(),
             events: HashMap::new(),
             last_event: 0,
@@ -311,7 +311,7 @@ impl Tenant {
 
     fn submit_io(&mut self, core: &Core, job: IoJob) -> Result<(), ()> {
         let purpose = job.purpose;
-        core.io.submit(job).map_err(drop)?;
+        core.shared.io.submit(job).map_err(drop)?;
         self.io.started(purpose);
         Ok(())
     }

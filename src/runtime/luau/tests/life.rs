@@ -366,7 +366,7 @@ fn a_database_away_holds_up_no_error_and_loses_none() {
 #[test]
 fn threads_for_what_waits_are_there_only_when_something_waits() {
     let world = world(100, SOON);
-    let threads = || (world.runtime.io.threads(), world.runtime.errors.threads());
+    let threads = || (world.runtime.shared.io.threads(), world.runtime.shared.errors.threads());
     assert_eq!(threads(), ((0, 0), 0));
     world.db.close_gate();
     let pending: Vec<_> = (0..3 * IO_THREADS as u64)
