@@ -114,8 +114,7 @@ fn of_source(
 /// executed.
 pub fn check_source(file: &str, source: &[u8]) -> Option<Finding> {
     vm::prepare();
-    let problem = compile(source, SOURCE_MAX_BYTES).err()?;
-    Some(Finding::fatal(file, problem.line, problem.message))
+    compile(file, source, SOURCE_MAX_BYTES).err()
 }
 
 #[cfg(test)]

@@ -51,30 +51,14 @@ impl fmt::Debug for Compiled {
 impl Compiled {
     /// Compiles source text. `limit`: how many bytes it may have.
     pub(super) fn from_source(name: &str, source: &[u8], limit: usize) -> Self {
-        let code =
-            compile(source, limit).map(Arc::from).map_err(|problem| Arc::from(problem.at(name)));
+        let code = compile(name, source, limit).map(Arc::from);
+        let code = code.map_err(|problem| Arc::from(problem.to_string()));
         Self { name: Arc::from(name), code }
     }
 
     /// A chunk that cannot be had, and why.
     pub(super) fn missing(name: &str, why: &str) -> Self {
         Self { name: Arc::from(name), code: Err(Arc::from(why)) }
-    }
-}
-
-/// Why a source does not compile.
-struct Problem {
-    line: usize,
-    message: String,
-}
-
-impl Problem {
-    fn at(&self, name: &str) -> String {
-        if self.line > 0 {
-            format!("{name}:{}: {}", self.line, self.message)
-        } else {
-            format!("{name}: {}", self.message)
-        }
     }
 }
 
@@ -89,14 +73,16 @@ fn without_head(source: &[u8]) -> &[u8] {
     &source[end..]
 }
 
-fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
+/// # Errors
+/// What is wrong with the source of this name.
+fn compile(name: &str, source: &[u8], limit: usize) -> Result<Vec<u8>, Finding> {
     if source.len() > limit {
         let message = format!(
             "the source has {} bytes; at most {} KiB are compiled",
             source.len(),
             limit / 1024
         );
-        return Err(Problem { line: 0, message });
+        return Err(Finding::fatal(name, 0, message));
     }
     let source = without_head(source);
     // Level 1: what level 2 inlines is missing from tracebacks.
@@ -111,8 +97,8 @@ fn compile(source: &[u8], limit: usize) -> Result<Vec<u8>, Problem> {
             .split_once(": ")
             .map(|(line, message)| (line.trim_start_matches(':').parse(), message))
         {
-            Some((Ok(line), message)) => Problem { line, message: message.to_owned() },
-            _ => Problem { line: 0, message: text },
+            Some((Ok(line), message)) => Finding::fatal(name, line, message),
+            _ => Finding::fatal(name, 0, text),
         }
     })
 }
