@@ -153,10 +153,9 @@ impl Tenant {
         charge: Charge,
     ) {
         if !matches!(output, IoOutput::NotBegun) {
-            core.gauges.db_called(asked, output.is_failure());
+            core.gauges.db_called(asked, !output.is_answer());
         }
-        let waited =
-            self.tasks.get_mut(id).map(|task| std::mem::replace(&mut task.wait, Wait::Nothing));
+        let waited = self.tasks.get_mut(id).map(|task| std::mem::take(&mut task.wait));
         let reply = match waited {
             Some(Wait::Io(reply, _)) => reply,
             other => {
@@ -167,9 +166,7 @@ impl Tenant {
         };
         match (&reply, lease) {
             // The lock stays until the update's second half.
-            (CallReply::UpdateValue(record), Some(lease))
-                if matches!(&output, IoOutput::Answer(Ok(_))) =>
-            {
+            (CallReply::UpdateValue(record), Some(lease)) if output.is_answer() => {
                 let update = Update { lease, record: record.clone() };
                 if let Some(task) = self.tasks.get_mut(id) {
                     task.updating = Some(update);
@@ -205,17 +202,10 @@ impl Tenant {
     pub(super) fn start_granted(&mut self, core: &mut Core, granted: Vec<(u64, u64)>) {
         let mut granted = VecDeque::from(granted);
         while let Some((id, lease)) = granted.pop_front() {
-            let (call, charge) = match self.tasks.get_mut(id) {
-                Some(Task { wait: wait @ Wait::Lock(..), .. }) => {
-                    match std::mem::replace(wait, Wait::Nothing) {
-                        Wait::Lock(_, call, charge) => (call, charge),
-                        _ => continue,
-                    }
-                }
-                _ => {
-                    granted.extend(self.locks.release(lease));
-                    continue;
-                }
+            let waited = self.tasks.get_mut(id).and_then(Task::take_lock);
+            let Some((_, call, charge)) = waited else {
+                granted.extend(self.locks.release(lease));
+                continue;
             };
             let purpose = IoPurpose::Task { task: id, lease: Some(lease), asked: call.asked };
             if let Ok(turn) = self.start_io(core, purpose, call.work, charge) {

@@ -7,7 +7,6 @@
 //! resumes the coroutine that waits. Deliberately knows nothing of Luau. What is still queued when
 //! the runtime stops is not run.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -113,14 +112,9 @@ impl IoOutput {
         }
     }
 
-    /// Whether it is an error.
-    pub(super) fn is_failure(&self) -> bool {
-        match self {
-            IoOutput::Program(result) => result.is_err(),
-            IoOutput::Script(_) => false,
-            IoOutput::Answer(result) => result.is_err(),
-            IoOutput::Panicked | IoOutput::NotBegun => true,
-        }
+    /// Whether it is what the database answered, and no error.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, IoOutput::Answer(Ok(_)))
     }
 }
 
@@ -186,13 +180,6 @@ fn entry_bytes(entry: &PartialGlobalKv) -> usize {
     ];
     let texts = texts.into_iter().chain(&entry.long).map(String::len).sum::<usize>();
     size_of::<PartialGlobalKv>() + texts + entry.public_metadata.as_bytes().len()
-}
-
-impl fmt::Debug for IoOutput {
-    // The kind only: what is inside is tenants' data.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IoOutput")
-    }
 }
 
 /// The threads and their queues.

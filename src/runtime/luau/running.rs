@@ -206,12 +206,8 @@ impl Tenant {
         // None of them may be given a lock that another of them gives back.
         let mut waits = Vec::new();
         for id in ids {
-            if let Some(task) = self.tasks.get_mut(*id)
-                && matches!(task.wait, Wait::Lock(..))
-                && let Wait::Lock(record, ..) = std::mem::replace(&mut task.wait, Wait::Nothing)
-            {
-                waits.push((record, *id));
-            }
+            let lock = self.tasks.get_mut(*id).and_then(Task::take_lock);
+            waits.extend(lock.map(|(record, ..)| (record, *id)));
         }
         let granted = self.locks.forget(&waits);
         self.start_granted(core, granted);

@@ -28,6 +28,19 @@ pub(super) struct Task {
     pub(super) updating: Option<Update>,
 }
 
+impl Task {
+    /// If it waits for a lock, it waits no more: the record, and the call that the lock was for.
+    pub(super) fn take_lock(&mut self) -> Option<(RecordKey, PreparedCall, Charge)> {
+        if !matches!(self.wait, Wait::Lock(..)) {
+            return None;
+        }
+        match std::mem::take(&mut self.wait) {
+            Wait::Lock(record, call, charge) => Some((record, call, charge)),
+            _ => None,
+        }
+    }
+}
+
 /// What a task is resumed with.
 #[derive(Default)]
 pub(super) enum Next {
@@ -45,8 +58,10 @@ pub(super) enum Next {
 }
 
 /// What a task waits for.
+#[derive(Default)]
 pub(super) enum Wait {
     /// Nothing: it runs, is ready to, or waits for a task that it spawned to wait.
+    #[default]
     Nothing,
     /// Time.
     Time { timer: TimerKey, since: Option<Instant> },
