@@ -338,76 +338,61 @@ impl Host {
     }
 
     fn add_coroutine_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
-        table.raw_set("spawned", self.function(lua, |host, _, ()| Ok(host.spawned()))?)?;
-        table.raw_set("ended", self.function(lua, |host, _, event: u64| host.ended(event))?)?;
-        table.raw_set("collect", lua.create_function(|lua, ()| lua.gc_collect())?)?;
-        table.raw_set(
-            "recounted",
-            self.function(lua, |host, _, live: usize| host.recounted(live))?,
-        )?;
-        let is_task =
-            |host: &Host, _: &Lua, co: Thread| Ok(co.to_pointer().addr() == host.task.get());
-        table.raw_set("is_task", self.function(lua, is_task)?)?;
-        let delay = |host: &Host, _: &Lua, (seconds, thread, args): (f64, Thread, MultiValue)| {
+        self.add(lua, table, "spawned", |host, _, ()| Ok(host.spawned()))?;
+        self.add(lua, table, "ended", |host, _, event: u64| host.ended(event))?;
+        self.add(lua, table, "collect", |_, lua, ()| lua.gc_collect())?;
+        self.add(lua, table, "recounted", |host, _, live: usize| host.recounted(live))?;
+        self.add(lua, table, "is_task", |host, _, co: Thread| {
+            Ok(co.to_pointer().addr() == host.task.get())
+        })?;
+        self.add(lua, table, "delay", |host, _, (seconds, thread, args)| {
             host.act(HostAction::Delay { seconds, thread, args })
-        };
-        table.raw_set("delay", self.function(lua, delay)?)?;
-        let beyond =
-            |host: &Host, _: &Lua, (seconds, call): (f64, String)| Ok(host.beyond(seconds, &call));
-        table.raw_set("beyond", self.function(lua, beyond)?)?;
-        table.raw_set(
-            "cancel",
-            self.function(lua, |host, _, thread: Thread| host.act(HostAction::Cancel(thread)))?,
-        )
+        })?;
+        self.add(lua, table, "beyond", |host, _, (seconds, call): (f64, String)| {
+            Ok(host.beyond(seconds, &call))
+        })?;
+        self.add(lua, table, "cancel", |host, _, thread| host.act(HostAction::Cancel(thread)))
     }
 
     fn add_script_functions(self: &Rc<Self>, lua: &Lua, table: &Table) -> mlua::Result<()> {
-        table.raw_set("out_of_memory", self.function(lua, |host, _, ()| host.out_of_memory())?)?;
-        table.raw_set(
-            "error_text",
-            self.function(lua, |host, lua, value: Value| host.error_text(lua, value))?,
-        )?;
-        let log = |host: &Host, _: &Lua, (level, text): (String, mlua::LuaString)| {
+        self.add(lua, table, "out_of_memory", |host, _, ()| host.out_of_memory())?;
+        self.add(lua, table, "error_text", |host, lua, value| host.error_text(lua, value))?;
+        self.add(lua, table, "log", |host, _, (level, text): (String, mlua::LuaString)| {
             host.write_log(&level, &text)
-        };
-        table.raw_set("log", self.function(lua, log)?)?;
-        let thrown = |host: &Host, _: &Lua, value: Value| {
+        })?;
+        self.add(lua, table, "thrown", |host, _, value: Value| {
             *host.thrown.borrow_mut() = Some(value);
             Ok(())
-        };
-        table.raw_set("thrown", self.function(lua, thrown)?)?;
-        let freeze = |_: &Lua, table: Table| {
+        })?;
+        self.add(lua, table, "freeze", |_, _, table: Table| {
             table.set_readonly(true);
             Ok(table)
-        };
-        table.raw_set("freeze", lua.create_function(freeze)?)?;
-        let resolve = |host: &Host, lua: &Lua, ValueName(name): ValueName| {
+        })?;
+        self.add(lua, table, "resolve", |host, lua, ValueName(name)| {
             // 0 is this callback, 1 the prelude's `require`, 2 the caller of that.
             let from = lua
                 .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
             let from = from.flatten().unwrap_or_default();
             or_why(lua, host.templates.resolve(from.trim_end_matches(".luau"), &name))
-        };
-        table.raw_set("resolve", self.function(lua, resolve)?)?;
-        let module = |host: &Host, lua: &Lua, name: String| or_why(lua, host.module(lua, &name));
-        table.raw_set("module", self.function(lua, module)?)?;
-        table.raw_set(
-            "event",
-            self.function(lua, |host, lua, id: u64| or_why(lua, host.event(lua, id)))?,
-        )?;
-        let tenant_state = |host: &Host, lua: &Lua, ()| or_why(lua, host.tenant_state(lua));
-        table.raw_set("tenant_state", self.function(lua, tenant_state)?)?;
-        table.raw_set("stats", self.function(lua, |host, lua, ()| host.stats(lua))?)
+        })?;
+        self.add(lua, table, "module", |host, lua, name: String| {
+            or_why(lua, host.module(lua, &name))
+        })?;
+        self.add(lua, table, "event", |host, lua, id| or_why(lua, host.event(lua, id)))?;
+        self.add(lua, table, "tenant_state", |host, lua, ()| or_why(lua, host.tenant_state(lua)))?;
+        self.add(lua, table, "stats", |host, lua, ()| host.stats(lua))
     }
 
-    /// A function that the prelude can call with this host.
-    fn function<A: FromLuaMulti, R: IntoLuaMulti>(
+    /// Adds a function that the prelude can call with this host.
+    fn add<A: FromLuaMulti, R: IntoLuaMulti>(
         self: &Rc<Self>,
         lua: &Lua,
+        table: &Table,
+        name: &str,
         run: impl Fn(&Host, &Lua, A) -> mlua::Result<R> + 'static,
-    ) -> mlua::Result<Function> {
+    ) -> mlua::Result<()> {
         let host = self.clone();
-        lua.create_function(move |lua, args| run(&host, lua, args))
+        table.raw_set(name, lua.create_function(move |lua, args| run(&host, lua, args))?)
     }
 }
 

@@ -37,17 +37,13 @@ impl Tenant {
             &self.log,
             &self.outside,
         );
-        match catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host))) {
-            Ok(Ok(vm)) => {
-                self.vm.made(LiveVm::new(self.id, vm, &core.gauges));
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                log::error!(tenant:% = self.id; "no VM could be made for {}: {error}", self.id);
-                Err("no VM could be made".to_owned())
-            }
-            Err(_) => Err("no VM could be made".to_owned()),
+        let made = catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host)));
+        if let Ok(Err(error)) = &made {
+            log::error!(tenant:% = self.id; "no VM could be made for {}: {error}", self.id);
         }
+        let vm = made.ok().and_then(Result::ok).ok_or("no VM could be made")?;
+        self.vm.made(LiveVm::new(self.id, vm, &core.gauges));
+        Ok(())
     }
 
     /// The VM is out of date: what runs in it finishes there, and the next event gets a new one.
