@@ -214,10 +214,7 @@ impl Host {
         let state = self.states.get(self.tenant);
         let build = |state: &TenantState| -> Result<Table, ConvertError> {
             let mut to_luau = ToLuau::new(lua, &self.pace);
-            let events = to_luau.list(state.events.len())?;
-            for (index, name) in state.events.iter().enumerate() {
-                events.raw_seti(index + 1, to_luau.text(name)?)?;
-            }
+            let events = to_luau.list_of(&state.events, ToLuau::text)?;
             let table = to_luau.table(0, 2)?;
             table.raw_set("events", events)?;
             table.raw_set("data", to_luau.json(&state.data)?)?;

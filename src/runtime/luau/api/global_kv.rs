@@ -2,7 +2,9 @@
 
 use mlua::{IntoLua, Table, Value};
 
-use super::{CallArgs, CallError, CallReply, PreparedCall, only_fields, refuse, text, version};
+use super::{
+    CallArgs, CallError, CallReply, PreparedCall, field, only_fields, refuse, text, version,
+};
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
@@ -37,9 +39,7 @@ pub(super) fn get(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall,
 pub(super) fn create(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the entry")?;
     only_fields(table, "the entry", &FIELDS)?;
-    let field = |name: &str| -> Result<Value, CallError> {
-        Ok(table.raw_get(name).map_err(ConvertError::from)?)
-    };
+    let field = |name| field(table, name);
     let long = match field("long")? {
         Value::Nil => None,
         long => Some(text(&long, "long", FIELD_MAX_BYTES)?),
@@ -79,7 +79,7 @@ pub(super) fn delete(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCa
 
 fn address(args: &CallArgs<'_>) -> Result<(String, i32, String), CallError> {
     let key = args.text(0, "the key", KV_KEY_MAX_BYTES)?;
-    Ok((key, args.version(1)?, args.text(2, "the scope", KV_SCOPE_MAX_BYTES)?))
+    Ok((key, version(args.value(1))?, args.text(2, "the scope", KV_SCOPE_MAX_BYTES)?))
 }
 
 /// An entry without its data.

@@ -2,7 +2,7 @@
 
 use mlua::{IntoLua, Lua, Table, Value};
 
-use super::{CallArgs, CallError, CallReply, PreparedCall, list_of_texts, refuse, texts};
+use super::{CallArgs, CallError, CallReply, PreparedCall, refuse, texts};
 use crate::base::limits::{
     KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES, KV_SCOPES_MAX, KV_VALUE_MAX_BYTES,
 };
@@ -104,7 +104,7 @@ pub(super) fn record(to_luau: &mut ToLuau<'_>, record: &KvRecord) -> Result<Tabl
     table.raw_set("id", to_luau.text(&record.id)?)?;
     table.raw_set("key", to_luau.text(&record.key)?)?;
     table.raw_set("value", to_luau.value(&record.value)?)?;
-    table.raw_set("scopes", list_of_texts(to_luau, &record.scopes)?)?;
+    table.raw_set("scopes", to_luau.list_of(&record.scopes, ToLuau::text)?)?;
     table.raw_set("exists", true)?;
     table.raw_set("created_at", time(to_luau, record.created_at)?)?;
     table.raw_set("last_updated_at", time(to_luau, record.last_updated_at)?)?;
@@ -121,7 +121,7 @@ pub(super) fn record_or_none(
     }
     let table = to_luau.table(0, 3)?;
     table.raw_set("key", to_luau.text(key)?)?;
-    table.raw_set("scopes", list_of_texts(to_luau, scopes.as_slice())?)?;
+    table.raw_set("scopes", to_luau.list_of(scopes.as_slice(), ToLuau::text)?)?;
     table.raw_set("exists", false)?;
     Ok(table)
 }

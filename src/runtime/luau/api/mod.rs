@@ -161,13 +161,13 @@ fn results(
         }
         (CallReply::Whole, DbAnswer::Done) => Ok(Vec::new()),
         (CallReply::Whole, DbAnswer::Records(records)) => {
-            list(&mut to_luau, records, kv::record).map(one)
+            to_luau.list_of(records, kv::record).map(one)
         }
         (CallReply::Whole, DbAnswer::Scopes(scopes)) => {
-            list_of_texts(&mut to_luau, scopes).map(one)
+            to_luau.list_of(scopes, ToLuau::text).map(one)
         }
         (CallReply::Whole, DbAnswer::Entries(entries)) => {
-            list(&mut to_luau, entries, global_kv::partial).map(one)
+            to_luau.list_of(entries, global_kv::partial).map(one)
         }
         (CallReply::Whole, DbAnswer::Entry(entry)) => {
             global_kv::entry(&mut to_luau, entry.as_deref()).map(|value| vec![value])
@@ -181,26 +181,6 @@ const INTERNAL: &str = "the operation failed for an internal reason";
 
 fn one(table: Table) -> Vec<Value> {
     vec![Value::Table(table)]
-}
-
-fn list<T>(
-    to_luau: &mut ToLuau<'_>,
-    items: &[T],
-    convert: impl Fn(&mut ToLuau<'_>, &T) -> Result<Table, ConvertError>,
-) -> Result<Table, ConvertError> {
-    let table = to_luau.list(items.len())?;
-    for (index, item) in items.iter().enumerate() {
-        table.raw_seti(index + 1, convert(to_luau, item)?)?;
-    }
-    Ok(table)
-}
-
-fn list_of_texts(to_luau: &mut ToLuau<'_>, texts: &[String]) -> Result<Table, ConvertError> {
-    let table = to_luau.list(texts.len())?;
-    for (index, text) in texts.iter().enumerate() {
-        table.raw_seti(index + 1, to_luau.text(text)?)?;
-    }
-    Ok(table)
 }
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, CallError> {
@@ -228,10 +208,6 @@ impl CallArgs<'_> {
             Value::Table(table) => Ok(table),
             other => refuse(format!("{what} must be a table, not {}", kind(other))),
         }
-    }
-
-    fn version(&self, index: usize) -> Result<i32, CallError> {
-        version(self.value(index))
     }
 }
 
@@ -277,6 +253,11 @@ fn texts(
     }
     let item = |index| text(&table.raw_get(index).map_err(ConvertError::from)?, item, max_bytes);
     (1..=len).map(item).collect()
+}
+
+/// A field of a table that a script gave.
+fn field(table: &Table, name: &str) -> Result<Value, CallError> {
+    Ok(table.raw_get(name).map_err(ConvertError::from)?)
 }
 
 /// Refuses a table that has other fields than these.

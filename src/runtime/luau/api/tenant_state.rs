@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mlua::Value;
-
-use super::{CallArgs, CallError, CallReply, PreparedCall, only_fields, texts};
+use super::{CallArgs, CallError, CallReply, PreparedCall, field, only_fields, texts};
 use crate::base::limits::{DB_BODY_MAX_BYTES, TENANT_EVENT_NAME_MAX_BYTES, TENANT_EVENTS_MAX};
 use crate::runtime::TenantStates;
-use crate::runtime::luau::convert::{ConvertError, json_from_luau};
+use crate::runtime::luau::convert::json_from_luau;
 use crate::wire::data::{DbCall, DbOp, TenantId, TenantState};
 
 pub(super) fn set(
@@ -17,15 +15,17 @@ pub(super) fn set(
     states: &Arc<dyn TenantStates>,
 ) -> Result<PreparedCall, CallError> {
     let table = args.table(0, "the tenant state")?;
-    let field = |name: &str| -> Result<Value, CallError> {
-        Ok(table.raw_get(name).map_err(ConvertError::from)?)
-    };
     only_fields(table, "the tenant state", &["events", "data"])?;
     let name = "an event's name";
-    let events =
-        texts(&field("events")?, "events", TENANT_EVENTS_MAX, name, TENANT_EVENT_NAME_MAX_BYTES)?;
+    let events = texts(
+        &field(table, "events")?,
+        "events",
+        TENANT_EVENTS_MAX,
+        name,
+        TENANT_EVENT_NAME_MAX_BYTES,
+    )?;
     let events = events.into_iter().collect::<BTreeSet<_>>();
-    let data = json_from_luau(args.lua, &field("data")?, DB_BODY_MAX_BYTES / 2)?;
+    let data = json_from_luau(args.lua, &field(table, "data")?, DB_BODY_MAX_BYTES / 2)?;
     // The names are kept as they are and, like the data, copied when they are stored.
     let bytes =
         2 * (events.iter().map(|name| name.len() + 64).sum::<usize>() + data.as_bytes().len());

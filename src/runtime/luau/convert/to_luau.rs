@@ -133,11 +133,32 @@ impl<'l> ToLuau<'l> {
         Ok(table)
     }
 
+    /// Makes a list of what these items become.
+    ///
+    /// # Errors
+    /// There is no room for it, or an item cannot be converted.
+    pub(in crate::runtime::luau) fn list_of<T, V: IntoLua>(
+        &mut self,
+        items: impl IntoIterator<Item = T, IntoIter: ExactSizeIterator>,
+        convert: impl Fn(&mut Self, T) -> Result<V, ConvertError>,
+    ) -> Result<Table, ConvertError> {
+        let items = items.into_iter();
+        let table = self.list(items.len())?;
+        for (index, item) in items.enumerate() {
+            table.raw_seti(index + 1, convert(self, item)?)?;
+        }
+        Ok(table)
+    }
+
     /// Makes a string.
     ///
     /// # Errors
     /// There is no room for it.
-    pub(in crate::runtime::luau) fn text(&mut self, text: &str) -> Result<Value, ConvertError> {
+    pub(in crate::runtime::luau) fn text(
+        &mut self,
+        text: impl AsRef<str>,
+    ) -> Result<Value, ConvertError> {
+        let text = text.as_ref();
         self.room(text.len())?;
         Ok(Value::String(self.lua.create_string(text)?))
     }
