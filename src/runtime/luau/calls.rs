@@ -44,25 +44,11 @@ impl Tenant {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
             }
-            op => {
-                let call = api::prepare(&vm.lua, op, self.id, &args, &core.shared.states);
-                match call.and_then(|call| Ok((self.charge(&vm, &call)?, call))) {
-                    Ok((charge, call)) => self.begin(core, id, call, charge),
-                    Err(error) => self.call_failed(core, id, event, &error),
-                }
-            }
+            op => match api::prepare(&vm.lua, op, self.id, &args, &core.shared.states) {
+                Ok(call) => self.begin(core, &vm, id, call, None),
+                Err(error) => self.call_failed(core, id, event, &error),
+            },
         }
-    }
-
-    /// Counts what a call holds until it is done.
-    ///
-    /// # Errors
-    /// With it the tenant would have more than its memory.
-    fn charge(&self, vm: &Vm, call: &PreparedCall) -> Result<Charge, CallError> {
-        if !vm.host.pace.has_room(&vm.lua, call.bytes) {
-            return Err(CallError::Refused(NO_ROOM.to_owned()));
-        }
-        Ok(self.outside.charge(ChargeKind::Call, call.bytes))
     }
 
     fn call_wait(&mut self, core: &mut Core, id: u64, seconds: Option<&Value>) {
@@ -95,11 +81,10 @@ impl Tenant {
         let Some(Update { lease, record }) = task.updating.take() else {
             return self.fail(id, "no update is under way");
         };
-        let call = api::update_set(&vm.lua, self.id, record, value);
-        match call.and_then(|call| Ok((self.charge(vm, &call)?, call))) {
-            Ok((charge, call)) => self.start_call(core, id, call, charge, Some(lease)),
+        match api::update_set(&vm.lua, self.id, record, value) {
+            Ok(call) => self.begin(core, vm, id, call, Some(lease)),
             Err(error) => {
-                self.release(core, lease);
+                self.release(core, Some(lease));
                 self.call_failed(core, id, event, &error);
             }
         }
@@ -107,14 +92,20 @@ impl Tenant {
 
     fn end_update(&mut self, core: &mut Core, id: u64) {
         if let Some(update) = self.tasks.get_mut(id).and_then(|task| task.updating.take()) {
-            self.release(core, update.lease);
+            self.release(core, Some(update.lease));
         }
     }
 
-    /// Starts a call of the running task, or has it wait for its record's lock.
-    fn begin(&mut self, core: &mut Core, id: u64, call: PreparedCall, charge: Charge) {
+    /// Starts a call of the running task, or has it wait for its record's lock, unless with what it
+    /// holds until it is done the tenant would have more than its memory.
+    fn begin(&mut self, core: &mut Core, vm: &Vm, id: u64, call: PreparedCall, lease: Option<u64>) {
+        if !vm.host.pace.has_room(&vm.lua, call.bytes) {
+            self.release(core, lease);
+            return self.fail(id, NO_ROOM);
+        }
+        let charge = self.outside.charge(ChargeKind::Call, call.bytes);
         let Some((record, mode)) = call.lock.clone() else {
-            return self.start_call(core, id, call, charge, None);
+            return self.start_call(core, id, call, charge, lease);
         };
         match self.locks.acquire(&record, mode, id) {
             Some(lease) => self.start_call(core, id, call, charge, Some(lease)),
@@ -138,9 +129,7 @@ impl Tenant {
             return;
         }
         core.gauges.db_called(asked, true);
-        if let Some(lease) = lease {
-            self.release(core, lease);
-        }
+        self.release(core, lease);
         self.fail(id, BUSY);
     }
 
@@ -161,7 +150,7 @@ impl Tenant {
             other => {
                 // The task is gone; what it had locked is free again.
                 debug_assert!(other.is_none(), "a task waits for one thing at a time");
-                return lease.into_iter().for_each(|lease| self.release(core, lease));
+                return self.release(core, lease);
             }
         };
         match (&reply, lease) {
@@ -172,7 +161,7 @@ impl Tenant {
                     task.updating = Some(update);
                 }
             }
-            (_, lease) => lease.into_iter().for_each(|lease| self.release(core, lease)),
+            (_, lease) => self.release(core, lease),
         }
         self.make_ready(id, Next::Reply(reply, output, charge));
     }
@@ -186,14 +175,13 @@ impl Tenant {
         asked: Asked,
     ) {
         core.gauges.db_called(asked, true);
-        if let Some(lease) = lease {
-            self.release(core, lease);
-        }
+        self.release(core, lease);
         self.make_ready(id, Next::Failure(BUSY.to_owned()));
     }
 
-    /// Gives a lock back and starts the calls that are next in line for it.
-    pub(super) fn release(&mut self, core: &mut Core, lease: u64) {
+    /// Gives a lock back, if one is held, and starts the calls that are next in line for it.
+    pub(super) fn release(&mut self, core: &mut Core, lease: Option<u64>) {
+        let Some(lease) = lease else { return };
         let granted = self.locks.release(lease);
         self.start_granted(core, granted);
     }

@@ -100,8 +100,13 @@ impl Tenant {
         });
         let charge = self.outside.charge(ChargeKind::Call, 0);
         if self.start_io(core, IoPurpose::Program(load), work, charge).is_err() {
-            self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
+            self.program_refused(core);
         }
+    }
+
+    /// The queue of the I/O threads was full when the template was to be loaded.
+    pub(super) fn program_refused(&mut self, core: &mut Core) {
+        self.program_failed(core, &DbError::Busy("the worker has too much to do".to_owned()));
     }
 
     pub(super) fn program_loaded(&mut self, core: &mut Core, load: u64, output: IoOutput) {
@@ -123,7 +128,7 @@ impl Tenant {
         self.program.state = ProgramState::Ready(program);
     }
 
-    pub(super) fn program_failed(&mut self, core: &mut Core, error: &DbError) {
+    fn program_failed(&mut self, core: &mut Core, error: &DbError) {
         self.program.forget();
         let refusal =
             DispatchError::Busy(format!("the tenant's template could not be loaded: {error}"));

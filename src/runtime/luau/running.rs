@@ -225,7 +225,7 @@ impl Tenant {
             Wait::Io(_, None) | Wait::Lock(..) | Wait::Parked | Wait::Nothing => {}
         }
         if let Some(update) = task.updating {
-            self.release(core, update.lease);
+            self.release(core, Some(update.lease));
         }
         if let Some(event) = self.events.get_mut(&task.event) {
             event.tasks -= 1;

@@ -28,7 +28,7 @@ use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::tenant_vm::TenantVm;
 use super::timers::Due;
-use crate::base::error::{DbError, DispatchError};
+use crate::base::error::DispatchError;
 use crate::dispatch::{Answer, Job, RequestId};
 use crate::wire::data::{Budget, EncodedValue, TenantId};
 
@@ -291,9 +291,7 @@ impl Tenant {
 
     /// Throws away what waits for this turn, and gives its lock back.
     pub(super) fn forget_io(&mut self, core: &mut Core, turn: u64) {
-        if let Some(IoJob { purpose: IoPurpose::Task { lease: Some(lease), .. }, .. }) =
-            self.io.take(turn)
-        {
+        if let Some(IoJob { purpose: IoPurpose::Task { lease, .. }, .. }) = self.io.take(turn) {
             self.release(core, lease);
         }
     }
@@ -331,12 +329,7 @@ impl Tenant {
     /// The queue of the I/O threads was full when a job came to its turn.
     fn io_refused(&mut self, core: &mut Core, purpose: IoPurpose) {
         match purpose {
-            IoPurpose::Program(_) => {
-                self.program_failed(
-                    core,
-                    &DbError::Busy("the worker has too much to do".to_owned()),
-                );
-            }
+            IoPurpose::Program(_) => self.program_refused(core),
             IoPurpose::Script(number) => {
                 self.refuse_script(core, number);
                 self.compile_next(core);
