@@ -68,11 +68,7 @@ impl<'l> ToLuau<'l> {
         &mut self,
         value: &EncodedValue,
     ) -> Result<Value, ConvertError> {
-        let mut walk = Walk::new(value);
-        match walk.next()? {
-            None | Some(Token::Null | Token::End) => Ok(Value::Nil),
-            Some(token) => self.typed(&mut walk, &token, 0),
-        }
+        self.whole(Walk::new(value))
     }
 
     /// Converts plain JSON. Null as a whole is nil, inside it is the sentinel.
@@ -83,11 +79,7 @@ impl<'l> ToLuau<'l> {
         &mut self,
         json: &EncodedJson,
     ) -> Result<Value, ConvertError> {
-        let mut walk = PlainWalk::new(json);
-        match walk.next()? {
-            None | Some(PlainToken::Null | PlainToken::End | PlainToken::Key(_)) => Ok(Value::Nil),
-            Some(token) => self.plain(&mut walk, token, 0),
-        }
+        self.whole(PlainWalk::new(json))
     }
 
     /// Converts JSON text.
@@ -194,81 +186,16 @@ impl<'l> ToLuau<'l> {
         table
     }
 
-    fn plain(
-        &mut self,
-        walk: &mut PlainWalk<'_>,
-        token: PlainToken<'_>,
-        depth: usize,
-    ) -> Result<Value, ConvertError> {
-        Ok(match token {
-            PlainToken::Null | PlainToken::End | PlainToken::Key(_) => Value::NULL,
-            PlainToken::Boolean(value) => Value::Boolean(value),
-            PlainToken::Negative(number) => self.signed(number)?,
-            PlainToken::Unsigned(number) => self.unsigned(number)?,
-            PlainToken::Float(number) => Value::Number(number),
-            PlainToken::Text(text) => self.text(text)?,
-            PlainToken::Array(len) => Value::Table(self.array(walk, len, depth)?),
-            PlainToken::Object(len) => Value::Table(self.object(walk, len, depth)?),
-        })
-    }
-
-    fn array(
-        &mut self,
-        walk: &mut PlainWalk<'_>,
-        len: usize,
-        depth: usize,
-    ) -> Result<Table, ConvertError> {
-        check_depth(depth)?;
-        let table = self.list(len)?;
-        for index in 1..=len {
-            self.count()?;
-            let Some(token) = walk.next()? else { break };
-            match token {
-                // The text goes onto Luau's stack without a handle of its own: most items are
-                // texts.
-                PlainToken::Text(text) => {
-                    self.room(text.len())?;
-                    table.raw_seti(index, text)?;
-                }
-                token => table.raw_seti(index, self.plain(walk, token, depth + 1)?)?,
-            }
+    fn whole<'a>(&mut self, mut walk: impl Tokens<'a>) -> Result<Value, ConvertError> {
+        match walk.token()? {
+            None | Some(Token::Null | Token::End) => Ok(Value::Nil),
+            Some(token) => self.item(&mut walk, &token, 0),
         }
-        walk.next()?;
-        Ok(self.finish(table))
     }
 
-    fn object(
+    fn item<'a>(
         &mut self,
-        walk: &mut PlainWalk<'_>,
-        len: usize,
-        depth: usize,
-    ) -> Result<Table, ConvertError> {
-        check_depth(depth)?;
-        let table = self.table(0, len)?;
-        for _ in 0..len {
-            self.count()?;
-            let Some(PlainToken::Key(key)) = walk.next()? else { break };
-            let Some(token) = walk.next()? else { break };
-            match token {
-                PlainToken::Text(text) => {
-                    self.room(text.len())?;
-                    table.raw_set(key, text)?;
-                }
-                token => {
-                    let value = self
-                        .plain(walk, token, depth + 1)
-                        .map_err(|error| error.at(|| field(key)))?;
-                    table.raw_set(key, value)?;
-                }
-            }
-        }
-        walk.next()?;
-        Ok(self.finish(table))
-    }
-
-    fn typed(
-        &mut self,
-        walk: &mut Walk<'_>,
+        walk: &mut impl Tokens<'a>,
         token: &Token<'_>,
         depth: usize,
     ) -> Result<Value, ConvertError> {
@@ -276,7 +203,7 @@ impl<'l> ToLuau<'l> {
         Ok(match token {
             Token::Null | Token::End => Value::NULL,
             Token::Text(text) => self.text(text)?,
-            Token::Integer(number) => self.signed(*number)?,
+            Token::Integer(number) => Wide::luau(*number, lua)?,
             Token::UnsignedInteger(number) => Wide::Unsigned(*number).into_lua(lua)?,
             Token::Float(number) => Value::Number(*number),
             Token::Boolean(value) => Value::Boolean(*value),
@@ -299,13 +226,13 @@ impl<'l> ToLuau<'l> {
                 Value::Table(self.finish(table))
             }
             Token::Map(len) => Value::Table(self.map(walk, *len, depth)?),
-            Token::List(len) => Value::Table(self.typed_list(walk, *len, depth)?),
+            Token::List(len) => Value::Table(self.items(walk, *len, depth)?),
         })
     }
 
-    fn typed_list(
+    fn items<'a>(
         &mut self,
-        walk: &mut Walk<'_>,
+        walk: &mut impl Tokens<'a>,
         len: usize,
         depth: usize,
     ) -> Result<Table, ConvertError> {
@@ -313,16 +240,24 @@ impl<'l> ToLuau<'l> {
         let table = self.list(len)?;
         for index in 1..=len {
             self.count()?;
-            let Some(token) = walk.next()? else { break };
-            table.raw_seti(index, self.typed(walk, &token, depth + 1)?)?;
+            let Some(token) = walk.token()? else { break };
+            match token {
+                // The text goes onto Luau's stack without a handle of its own: most items are
+                // texts.
+                Token::Text(text) => {
+                    self.room(text.len())?;
+                    table.raw_seti(index, text)?;
+                }
+                token => table.raw_seti(index, self.item(walk, &token, depth + 1)?)?,
+            }
         }
-        walk.next()?;
+        walk.token()?;
         Ok(self.finish(table))
     }
 
-    fn map(
+    fn map<'a, W: Tokens<'a>>(
         &mut self,
-        walk: &mut Walk<'_>,
+        walk: &mut W,
         len: usize,
         depth: usize,
     ) -> Result<Table, ConvertError> {
@@ -330,40 +265,75 @@ impl<'l> ToLuau<'l> {
         let table = self.table(0, len)?;
         for _ in 0..len {
             self.count()?;
-            let Some(key) = walk.next()? else { break };
+            let Some(key) = walk.token()? else { break };
+            if let Token::Text(key) = key {
+                self.room(key.len())?;
+                let Some(token) = walk.token()? else { break };
+                if let Token::Text(text) = token {
+                    self.room(text.len())?;
+                    table.raw_set(key, text)?;
+                } else {
+                    let value = self.item(walk, &token, depth + 1);
+                    table.raw_set(key, value.map_err(|error| W::at(error, key))?)?;
+                }
+                continue;
+            }
             if matches!(key, Token::Float(number) if number.is_nan()) {
                 return Err(ConvertError::unsupported(
                     "a map with the key NaN, which no Luau table can have",
                 ));
             }
-            let key = self.typed(walk, &key, depth + 1)?;
-            let Some(token) = walk.next()? else { break };
-            let value = self.typed(walk, &token, depth + 1)?;
+            let key = self.item(walk, &key, depth + 1)?;
+            let Some(token) = walk.token()? else { break };
+            let value = self.item(walk, &token, depth + 1)?;
             table.raw_set(key, value)?;
         }
-        walk.next()?;
+        walk.token()?;
         Ok(self.finish(table))
     }
+}
 
-    fn signed(&self, number: i64) -> Result<Value, ConvertError> {
-        Ok(Wide::luau(number, self.lua)?)
+/// Goes through the bytes of a value.
+trait Tokens<'a> {
+    fn token(&mut self) -> Result<Option<Token<'a>>, WireError>;
+
+    /// An error of what is under a key.
+    fn at(error: ConvertError, _key: &str) -> ConvertError {
+        error
+    }
+}
+
+impl<'a> Tokens<'a> for Walk<'a> {
+    fn token(&mut self) -> Result<Option<Token<'a>>, WireError> {
+        self.next()
+    }
+}
+
+impl<'a> Tokens<'a> for PlainWalk<'a> {
+    fn token(&mut self) -> Result<Option<Token<'a>>, WireError> {
+        Ok(self.next()?.map(|token| match token {
+            PlainToken::Null => Token::Null,
+            PlainToken::Boolean(value) => Token::Boolean(value),
+            PlainToken::Negative(number) => Token::Integer(number),
+            PlainToken::Unsigned(number) => {
+                i64::try_from(number).map_or(Token::UnsignedInteger(number), Token::Integer)
+            }
+            PlainToken::Float(number) => Token::Float(number),
+            PlainToken::Text(text) | PlainToken::Key(text) => Token::Text(text),
+            PlainToken::Array(len) => Token::List(len),
+            PlainToken::Object(len) => Token::Map(len),
+            PlainToken::End => Token::End,
+        }))
     }
 
-    fn unsigned(&self, number: u64) -> Result<Value, ConvertError> {
-        match i64::try_from(number) {
-            Ok(number) => self.signed(number),
-            Err(_) => Ok(Wide::Unsigned(number).into_lua(self.lua)?),
-        }
+    fn at(error: ConvertError, key: &str) -> ConvertError {
+        error.at(|| format!(".{key}"))
     }
 }
 
 /// A whole number as Luau gets it where it is known to be small: counters, versions.
 pub(in crate::runtime::luau) fn whole(number: impl Into<i64>) -> Value {
     Value::Number(number.into() as f64)
-}
-
-fn field(key: &str) -> String {
-    format!(".{key}")
 }
 
 /// Limit: a container at this depth is refused, the outermost being at 0.
