@@ -14,7 +14,7 @@ use super::workers::span;
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
 use crate::cli::console::signals::end_quietly;
-use crate::cli::console::table::{Table, shortened};
+use crate::cli::console::table::{shortened, table};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
@@ -63,9 +63,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         output::tell("no errors");
         return Ok(());
     }
-    let mut table = Table::new(source.head());
-    errors.iter().for_each(|error| table.row(source.row(error)));
-    output::print(&table.text())
+    output::print(&table(source.head(), errors.iter().map(|error| source.row(error))))
 }
 
 /// Where the errors are.
@@ -134,11 +132,10 @@ impl ErrorSource {
         }
     }
 
-    fn head(&self) -> &'static [&'static str] {
-        if self.tenant.is_some() {
-            &["AT", "EVENT", "TEMPLATE", "MESSAGE"]
-        } else {
-            &["AGO", "TIMES", "TENANT", "EVENT: MESSAGE"]
+    fn head(&self) -> [&'static str; 4] {
+        match self.tenant {
+            Some(_) => ["AT", "EVENT", "TEMPLATE", "MESSAGE"],
+            None => ["AGO", "TIMES", "TENANT", "EVENT: MESSAGE"],
         }
     }
 

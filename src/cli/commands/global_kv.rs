@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::base::limits::API_DB_BODY_MAX_BYTES;
 
-use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
+use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE};
 use crate::cli::console::output;
-use crate::cli::console::table::{Table, shortened};
+use crate::cli::console::table::{print_list, shortened};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
@@ -130,17 +130,9 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
     let members =
         given.iter().filter_map(|(name, value)| Some((*name, words::quoted((*value)?)))).collect();
     let text = ask(args, "list", members)?;
-    if args.is_on("json") {
-        return output::print_json(&text);
-    }
-    let entries: Vec<ShopEntry> = understood(&text)?;
-    if entries.is_empty() {
-        output::tell("no entry matches");
-        return Ok(());
-    }
-    let mut table = Table::new(&["SCOPE", "KEY", "VERSION", "OWNER", "STATE", "PRICE", "ABOUT"]);
-    for entry in entries {
-        table.row([
+    let head = ["SCOPE", "KEY", "VERSION", "OWNER", "STATE", "PRICE", "ABOUT"];
+    print_list(args, &text, "no entry matches", head, |entry: ShopEntry| {
+        [
             entry.scope,
             entry.key,
             entry.version.to_string(),
@@ -148,9 +140,8 @@ fn list(args: &Args, pattern: Option<&str>) -> Result<(), CliError> {
             entry.review_state,
             entry.price.map_or("-".to_owned(), |price| price.to_string()),
             shortened(&entry.short, SHOWN_SHORT_CHARS),
-        ]);
-    }
-    output::print(&table.text())
+        ]
+    })
 }
 
 fn create(args: &Args, file: &str) -> Result<(), CliError> {

@@ -8,7 +8,7 @@ use crate::base::limits::API_DB_BODY_MAX_BYTES;
 
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
-use crate::cli::console::table::{Table, shortened};
+use crate::cli::console::table::{print_list, shortened};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
@@ -115,25 +115,12 @@ fn find(args: &Args, tenant: &str, pattern: &str) -> Result<(), CliError> {
     let members =
         [("pattern", words::quoted(pattern)), ("scopes", words::list(&args.all("scope")))];
     let text = ask(args, tenant, "find", &members)?;
-    if args.is_on("json") {
-        return output::print_json(&text);
-    }
-    let records: Vec<KvRow> = understood(&text)?;
-    if records.is_empty() {
-        output::tell("no record matches");
-        return Ok(());
-    }
-    let mut table = Table::new(&["KEY", "SCOPES", "UPDATED", "VALUE"]);
-    for record in records {
+    let head = ["KEY", "SCOPES", "UPDATED", "VALUE"];
+    print_list(args, &text, "no record matches", head, |record: KvRow| {
         let updated = record.last_updated_at.unwrap_or_default();
-        table.row([
-            record.key,
-            record.scopes.join(","),
-            updated,
-            shortened(record.value.get(), SHOWN_VALUE_CHARS),
-        ]);
-    }
-    output::print(&table.text())
+        let value = shortened(record.value.get(), SHOWN_VALUE_CHARS);
+        [record.key, record.scopes.join(","), updated, value]
+    })
 }
 
 fn scopes(args: &Args, text: &str) -> Result<(), CliError> {

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
+use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE};
 use crate::cli::console::output;
-use crate::cli::console::table::Table;
+use crate::cli::console::table::print_list;
 use crate::cli::parse::args::Args;
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
@@ -36,19 +36,10 @@ fn run(args: &Args) -> Result<(), CliError> {
 
 fn list(args: &Args) -> Result<(), CliError> {
     let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/quarantine")?.success()?;
-    if args.is_on("json") {
-        return output::print_json(&text);
-    }
-    let list: Vec<QuarantinedRow> = understood(&text)?;
-    if list.is_empty() {
-        output::tell("nobody is quarantined");
-        return Ok(());
-    }
-    let mut table = Table::new(&["TENANT", "SINCE", "WHY"]);
-    for entry in list {
-        table.row([entry.tenant, format!("{} s", entry.since_s), entry.reason]);
-    }
-    output::print(&table.text())
+    let head = ["TENANT", "SINCE", "WHY"];
+    print_list(args, &text, "nobody is quarantined", head, |entry: QuarantinedRow| {
+        [entry.tenant, format!("{} s", entry.since_s), entry.reason]
+    })
 }
 
 fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {

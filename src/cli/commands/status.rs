@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::workers::span;
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, not_understood};
 use crate::cli::console::output;
-use crate::cli::console::table::{Table, shortened};
+use crate::cli::console::table::{shortened, table};
 use crate::cli::parse::args::Args;
 use crate::cli::parse::words::JSON;
 use crate::cli::{CliError, Command};
@@ -37,11 +37,10 @@ fn run(args: &Args) -> Result<(), CliError> {
     if !status["master"].is_object() {
         return Err(not_understood());
     }
-    output::print(&table(&status))
+    output::print(&screen(&status))
 }
 
-fn table(status: &Value) -> String {
-    let mut table = Table::new(&["WHAT", "HOW IT IS"]);
+fn screen(status: &Value) -> String {
     let rows = [
         ("master", master(status)),
         ("store", text(&status["master"]["store"]).to_owned()),
@@ -62,8 +61,7 @@ fn table(status: &Value) -> String {
         ("busiest", busiest(&status["busiest"])),
         ("errors", errors(&status["errors"])),
     ];
-    rows.into_iter().for_each(|(what, how)| table.row([what.to_owned(), how]));
-    table.text()
+    table(["WHAT", "HOW IT IS"], rows.map(|(what, how)| [what.to_owned(), how]))
 }
 
 fn master(status: &Value) -> String {

@@ -10,7 +10,7 @@ use crate::base::escape;
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
 use crate::cli::console::signals::end_quietly;
-use crate::cli::console::table::Table;
+use crate::cli::console::table::table;
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::JSON;
 use crate::cli::{CliError, Command};
@@ -78,7 +78,7 @@ fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
                 screen.show(&if is_json {
                     escape::json(&text).into_owned()
                 } else {
-                    table(&workers)
+                    shown(&workers)
                 })?
             }
             Err(error) if was_there && error.may_pass() => {
@@ -115,7 +115,7 @@ impl Screen {
 
 fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let (text, workers) = fetch(client)?;
-    if is_json { output::print_json(&text) } else { output::print(&table(&workers)) }
+    if is_json { output::print_json(&text) } else { output::print(&shown(&workers)) }
 }
 
 /// The workers, as text and understood.
@@ -128,7 +128,7 @@ pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<WorkerRow>), CliE
     Ok((text, workers))
 }
 
-fn table(workers: &[WorkerRow]) -> String {
+fn shown(workers: &[WorkerRow]) -> String {
     let head = [
         "ID",
         "STATE",
@@ -143,10 +143,9 @@ fn table(workers: &[WorkerRow]) -> String {
         "RESTARTS",
         "LAST EXIT",
     ];
-    let mut table = Table::new(&head);
-    for worker in workers {
+    let row = |worker: &WorkerRow| {
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        table.row([
+        [
             worker.id.to_string(),
             worker.state.clone(),
             or_dash(worker.pid.map(|pid| pid.to_string())),
@@ -163,9 +162,9 @@ fn table(workers: &[WorkerRow]) -> String {
             or_dash(worker.memory_bytes.map(|bytes| format!("{} MiB", bytes / (1024 * 1024)))),
             worker.restarts.to_string(),
             or_dash(worker.last_exit.clone()),
-        ]);
-    }
-    table.text()
+        ]
+    };
+    table(head, workers.iter().map(row))
 }
 
 /// A time that has passed, in its two largest units.

@@ -1,43 +1,54 @@
 //! Tables for people: columns as wide as they need to be, and no character in them that a terminal
 //! would obey.
 
-use crate::base::escape;
+use serde::de::DeserializeOwned;
 
-/// Rows under a head.
-pub(in crate::cli) struct Table {
-    rows: Vec<Vec<String>>,
+use super::client::understood;
+use super::output;
+use crate::base::escape;
+use crate::cli::CliError;
+use crate::cli::parse::args::Args;
+
+/// Rows under a head, without a line end behind the last row.
+pub(in crate::cli) fn table<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let rows = std::iter::once(head.map(str::to_owned)).chain(rows);
+    let rows: Vec<[String; N]> =
+        rows.map(|row| row.map(|cell| escape::one_line(&cell).into_owned())).collect();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-impl Table {
-    pub(in crate::cli) fn new(head: &[&str]) -> Self {
-        Self { rows: vec![head.iter().map(|name| (*name).to_owned()).collect()] }
+/// Prints a list that the API answered: as it is where JSON is asked for, else as a table. `none`
+/// says that there is nothing in it.
+///
+/// # Errors
+/// The answer is not understood, or stdout is broken.
+pub(in crate::cli) fn print_list<T: DeserializeOwned, const N: usize>(
+    args: &Args,
+    answer: &str,
+    none: &str,
+    head: [&str; N],
+    row: impl Fn(T) -> [String; N],
+) -> Result<(), CliError> {
+    if args.is_on("json") {
+        return output::print_json(answer);
     }
-
-    /// Adds a row of as many cells as the head has.
-    pub(in crate::cli) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows
-            .push(cells.into_iter().map(|cell| escape::one_line(&cell).into_owned()).collect());
+    let items: Vec<T> = understood(answer)?;
+    if items.is_empty() {
+        output::tell(none);
+        return Ok(());
     }
-
-    /// The whole of it, without a line end behind the last row.
-    pub(in crate::cli) fn text(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        };
-        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
-    }
+    output::print(&table(head, items.into_iter().map(row)))
 }
 
 /// A text of at most so many characters.
@@ -54,10 +65,11 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_nothing_in_them_moves_the_cursor() {
-        let mut table = Table::new(&["KEY", "VALUE"]);
-        table.row(["é".to_owned(), "1".to_owned()]);
-        table.row(["longer".to_owned(), "\u{1b}[2J\n".to_owned()]);
-        assert_eq!(table.text(), "KEY     VALUE\né       1\nlonger  \\u{1b}[2J\\n");
+        let rows = [["é", "1"], ["longer", "\u{1b}[2J\n"]].map(|row| row.map(str::to_owned));
+        assert_eq!(
+            table(["KEY", "VALUE"], rows),
+            "KEY     VALUE\né       1\nlonger  \\u{1b}[2J\\n"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::args::{Args, OptionSpec, ValueSource};
 use super::config_values::ConfigValue;
 use super::environment;
 use crate::cli::console::output;
-use crate::cli::console::table::Table;
+use crate::cli::console::table::table;
 use crate::cli::{CliError, Command};
 
 /// The options about all others.
@@ -75,7 +75,7 @@ pub(in crate::cli) fn report(
         if args.is_on("json") {
             output::print_json(&json(&shown))?
         } else {
-            output::print(&table(&shown))?
+            output::print(&as_table(&shown))?
         }
     }
     if args.is_on("check-config") {
@@ -141,9 +141,9 @@ fn is_of_the_look(option: &OptionSpec) -> bool {
     LOOK.iter().any(|look| look.name == option.name)
 }
 
-fn table(shown: &[ShownValue]) -> String {
-    let mut table = Table::new(&["OPTION", "VALUE", "SOURCE"]);
-    for ShownValue { option, variable, value, source, file, line } in shown {
+fn as_table(shown: &[ShownValue]) -> String {
+    let row = |one: &ShownValue| {
+        let ShownValue { option, variable, value, source, file, line } = one;
         let variable = variable.as_deref().unwrap_or_default();
         let name = option.map_or_else(|| variable.to_owned(), |option| format!("--{option}"));
         let source = match *source {
@@ -154,9 +154,9 @@ fn table(shown: &[ShownValue]) -> String {
             }
             other => other.to_owned(),
         };
-        table.row([name, value.clone(), source]);
-    }
-    table.text()
+        [name, value.clone(), source]
+    };
+    table(["OPTION", "VALUE", "SOURCE"], shown.iter().map(row))
 }
 
 fn json(shown: &[ShownValue]) -> String {
