@@ -31,8 +31,12 @@ struct Command {
 }
 
 impl Command {
+    fn all_options(&self) -> impl Iterator<Item = &'static OptionSpec> + Clone {
+        self.options.iter().copied().flatten()
+    }
+
     fn has_option(&self, name: &str) -> bool {
-        self.options.iter().copied().flatten().any(|option| option.name == name)
+        self.all_options().any(|option| option.name == name)
     }
 }
 
@@ -236,12 +240,8 @@ fn help(command: &Command) -> String {
         "{}\n\nUsage: mesophyll {} {}\n\nOptions:\n",
         command.about, command.name, command.usage
     );
-    for option in command.options.iter().copied().flatten() {
-        let head = match option.value {
-            Some(value) => format!("--{} {value}", option.name),
-            None => format!("--{}", option.name),
-        };
-        text.push_str(&format!("  {head:<26} {}\n", option.meaning()));
+    for option in command.all_options() {
+        text.push_str(&format!("  {:<26} {}\n", option.head(), option.meaning()));
     }
     text.push_str(
         "  --help                     show this\n\nAn option can also be given as MESOPHYLL_<OPTION>; one that takes no value as true or false.\n\n\

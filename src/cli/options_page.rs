@@ -63,7 +63,7 @@ fn describe(page: &mut String, command: &Command) -> std::fmt::Result {
         writeln!(page, "\n| option | variable | default | meaning |\n|---|---|---|---|")?;
     }
     let defaults = defaults(command);
-    for option in command.options.iter().copied().flatten() {
+    for option in command.all_options() {
         let name = option
             .value
             .map_or_else(|| option.name.to_owned(), |value| format!("{} {value}", option.name));

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::cli::console::output;
-use crate::cli::parse::args::{Args, OptionSpec};
+use crate::cli::parse::args::Args;
 use crate::cli::{COMMANDS, CliError, Command};
 
 pub(in crate::cli) const COMMAND: Command = Command {
@@ -22,8 +22,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["bash"] => output::print(bash().trim_end()),
         ["zsh"] => output::print(zsh().trim_end()),
         ["fish"] => output::print(fish().trim_end()),
@@ -54,10 +53,6 @@ fn candidates(value: &str) -> Candidates {
 }
 
 impl Command {
-    fn all_options(&self) -> impl Iterator<Item = &'static OptionSpec> {
-        self.options.iter().copied().flatten()
-    }
-
     /// The words that may follow its name, as its usage has them: `show TENANT | clear TENANT`.
     fn subcommands(&self) -> Vec<&'static str> {
         let first = self.usage.split(" | ").filter_map(|way| way.split_whitespace().next());

@@ -31,9 +31,9 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let (tenant, event, data) = match args.positional.as_slice() {
+    let (tenant, event, data) = match args.words()[..] {
         [tenant, event] => (tenant, event, "null"),
-        [tenant, event, data] => (tenant, event, data.as_str()),
+        [tenant, event, data] => (tenant, event, data),
         _ => return Err(CliError::usage("dispatch takes TENANT EVENT [DATA]")),
     };
     let tenant = words::tenant(tenant)?;

@@ -60,8 +60,7 @@ struct ShopEntry {
 const SHOWN_SHORT_CHARS: usize = 40;
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["list"] => list(args, None),
         ["list", pattern] => list(args, Some(pattern)),
         ["get", scope, key, version] => {

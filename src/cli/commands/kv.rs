@@ -51,9 +51,8 @@ struct KvRow {
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     let key = |key: &str| -> Result<(&str, String), CliError> { Ok(("key", words::quoted(key))) };
-    match words[..] {
+    match args.words()[..] {
         ["get", tenant, name] => get(args, &ask(args, tenant, "get", &[key(name)?, exact(args)?])?),
         ["set", tenant, name, value] => {
             words::tenant(tenant)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::console::output;
-use crate::cli::parse::args::{Args, OptionSpec};
+use crate::cli::parse::args::Args;
 use crate::cli::parse::environment::SECRETS;
 use crate::cli::{COMMANDS, CliError, Command};
 
@@ -44,9 +44,7 @@ const DESCRIPTION: &str = "\
     master.";
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     output::print(page().trim_end())
 }
 
@@ -87,15 +85,9 @@ fn page() -> String {
 fn describe(page: &mut String, command: &Command) {
     let usage = format!("mesophyll {} {}", command.name, command.usage);
     let _ = writeln!(page, ".SS {}\n{}.", quoted(usage.trim_end()), roff(command.about));
-    for option in command.options.iter().copied().flatten() {
-        item(page, &head(option), &option.meaning());
+    for option in command.all_options() {
+        item(page, &option.head(), &option.meaning());
     }
-}
-
-fn head(option: &OptionSpec) -> String {
-    option
-        .value
-        .map_or_else(|| format!("--{}", option.name), |value| format!("--{} {value}", option.name))
 }
 
 fn section(page: &mut String, name: &str) {
@@ -145,9 +137,9 @@ mod tests {
                 "{}",
                 command.name
             );
-            for option in command.options.iter().copied().flatten() {
+            for option in command.all_options() {
                 assert!(
-                    page.contains(&format!(".B {}\n", quoted(&head(option)))),
+                    page.contains(&format!(".B {}\n", quoted(&option.head()))),
                     "--{}",
                     option.name
                 );

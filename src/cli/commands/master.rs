@@ -69,9 +69,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     let config = PoolConfig::from_options(args, PoolDefaults::MASTER)?;
     if look::is_asked(args) {
         return look::report(args, &COMMAND, &of_pool(&config), &[api_secret(&config)], || {

@@ -26,8 +26,7 @@ struct QuarantinedRow {
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["list"] => list(args),
         ["lift", tenant] => lift(args, tenant),
         _ => Err(CliError::usage(format!("quarantine takes {}", COMMAND.usage))),

@@ -30,9 +30,9 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let (tenant, file, data) = match args.positional.as_slice() {
+    let (tenant, file, data) = match args.words()[..] {
         [tenant, file] => (tenant, file, "null"),
-        [tenant, file, data] => (tenant, file, data.as_str()),
+        [tenant, file, data] => (tenant, file, data),
         _ => return Err(CliError::usage("run-script takes TENANT FILE [DATA]")),
     };
     let tenant = words::tenant(tenant)?;

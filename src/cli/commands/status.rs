@@ -26,9 +26,7 @@ const MESSAGE_MAX_CHARS: usize = 80;
 const TENANTS_MAX: usize = 3;
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/status")?.success()?;
     if args.is_on("json") {
         return output::print_json(&text);

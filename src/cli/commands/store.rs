@@ -49,8 +49,7 @@ const BACKUP_DEADLINE: Duration = Duration::from_secs(3600);
 
 fn run(args: &Args) -> Result<(), CliError> {
     logging::init(log::LevelFilter::Warn, LogFormat::Text, "store", None);
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["check"] => {
             run_check(&file(args.get("store").map_or("redb:mesophyll.redb", |(url, _)| url))?)
         }

@@ -28,8 +28,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 const ADDRESS: [(&str, &str); 2] = [("key", r#""main""#), ("scopes", r#"["template"]"#)];
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["set", tenant, file] => set(args, tenant, file),
         ["show", tenant] => show(args, tenant),
         ["clear", tenant] => ask(args, tenant, &[("op", r#""delete""#)]).map(drop),

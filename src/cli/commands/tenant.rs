@@ -57,8 +57,7 @@ struct Amount {
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
-    match words[..] {
+    match args.words()[..] {
         ["show", tenant] => show(args, tenant),
         ["subscribe", tenant, _, ..] => change(args, tenant, |events, word| {
             events.insert(word.to_owned());

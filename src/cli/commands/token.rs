@@ -35,9 +35,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 pub(in crate::cli) const SECRET_VARIABLE: &str = "MESOPHYLL_API_SECRET";
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     let (user, _) = args.get("user").ok_or_else(|| CliError::usage("--user is missing"))?;
     let user: u64 =
         user.parse().map_err(|_| wrong(args, "user", "is a Discord id, a decimal number"))?;

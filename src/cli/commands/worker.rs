@@ -45,9 +45,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     let config = WorkerConfig::from_options(args)?;
     if look::is_asked(args) {
         let token_state = SecretState { variable: TOKEN_VARIABLE, if_unset: "missing" };

@@ -48,9 +48,7 @@ pub(super) struct WorkerRow {
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
-    if let Some(extra) = args.positional.first() {
-        return Err(CliError::usage(format!("unexpected {extra:?}")));
-    }
+    args.need_no_words()?;
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     let is_json = args.is_on("json");
     if !args.is_on("watch") {

@@ -58,6 +58,12 @@ impl OptionSpec {
         Self { name, value: Some(value), repeatable: true, help, elsewhere: Elsewhere::Variable }
     }
 
+    /// As a command line has it.
+    pub(crate) fn head(&self) -> String {
+        let value = self.value.map_or_else(String::new, |value| format!(" {value}"));
+        format!("--{}{value}", self.name)
+    }
+
     /// What the help says of it.
     pub(crate) fn meaning(&self) -> String {
         let repeatable = if self.repeatable { " (repeatable)" } else { "" };
@@ -329,6 +335,20 @@ impl Args {
     #[cfg(any(test, feature = "luau"))]
     pub(crate) fn ignored(&self) -> &[String] {
         &self.ignored
+    }
+
+    /// What stands alone, in order.
+    pub(crate) fn words(&self) -> Vec<&str> {
+        self.positional.iter().map(String::as_str).collect()
+    }
+
+    /// Refuses what stands alone, for a command that takes nothing of the kind.
+    ///
+    /// # Errors
+    /// Something does.
+    pub(crate) fn need_no_words(&self) -> Result<(), ConfigError> {
+        let unexpected = |word: &String| Err(usage(format!("unexpected {word:?}")));
+        self.positional.first().map_or(Ok(()), unexpected)
     }
 
     /// Whether a switch is on.

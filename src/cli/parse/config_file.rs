@@ -41,9 +41,7 @@ fn take(args: &mut Args, command: &Command, path: &str, text: &str) -> Result<()
         }
         let spec = known().find(|spec| spec.name == name).ok_or_else(|| wrong(unknown(name)))?;
         // One file may serve all commands: what another one knows does not matter here.
-        if let Some(own) =
-            command.options.iter().copied().flatten().find(|own| own.name == spec.name)
-        {
+        if let Some(own) = command.all_options().find(|own| own.name == spec.name) {
             args.take_line(own, value, path, number)
                 .map_err(|error| wrong(format!("{name} {error}")))?;
         }
@@ -62,7 +60,7 @@ fn without_comment(line: &str) -> &str {
 /// The options that a file may have.
 fn known() -> impl Iterator<Item = &'static OptionSpec> + Clone {
     let takers = COMMANDS.iter().filter(|command| command.has_option("config"));
-    let options = takers.flat_map(|command| command.options.iter().copied().flatten());
+    let options = takers.flat_map(Command::all_options);
     options.filter(|option| LOOK.iter().all(|look| look.name != option.name))
 }
 

@@ -10,10 +10,10 @@ use crate::base::nearest::related;
 use crate::pool::TOKEN_VARIABLE as CLIENT_TOKEN;
 
 use super::args::{OptionSpec, shown};
-use crate::cli::COMMANDS;
 use crate::cli::commands::token::SECRET_VARIABLE;
 use crate::cli::console::client::TOKEN_VARIABLE as INTERNAL_TOKEN;
 use crate::cli::console::output;
+use crate::cli::{COMMANDS, Command};
 
 const PREFIX: &str = "MESOPHYLL_";
 
@@ -47,7 +47,7 @@ pub(in crate::cli) fn log_unknown() {
 
 /// The variables that a value may come from, without their prefix.
 fn known() -> impl Iterator<Item = String> {
-    let options = COMMANDS.iter().flat_map(|command| command.options.iter().copied().flatten());
+    let options = COMMANDS.iter().flat_map(Command::all_options);
     let secrets = SECRETS.iter().map(|(name, _)| (*name).to_owned());
     let names = options.flat_map(OptionSpec::variables).chain(secrets);
     names.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_option_every_secret_and_what_tests_read_is_known() {
-        let options = COMMANDS.iter().flat_map(|command| command.options.iter().copied().flatten());
+        let options = COMMANDS.iter().flat_map(Command::all_options);
         let names: Vec<String> = options.flat_map(OptionSpec::variables).collect();
         assert!(names.len() > 40, "{names:?}");
         assert_eq!(warnings(names.iter().map(OsString::from)), Vec::<String>::new());

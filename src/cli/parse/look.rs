@@ -93,8 +93,7 @@ fn shown(
     values: &[ConfigValue],
     secrets: &[SecretState],
 ) -> Vec<ShownValue> {
-    let options =
-        command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option));
+    let options = command.all_options().filter(|option| !is_of_the_look(option));
     let options = options.map(|option| {
         let source = args.source(option.name);
         let place = match source {
@@ -192,9 +191,7 @@ mod tests {
         for (command, values) in
             [pool(&crate::cli::commands::master::COMMAND, PoolDefaults::MASTER), replay, worker]
         {
-            for option in
-                command.options.iter().copied().flatten().filter(|option| !is_of_the_look(option))
-            {
+            for option in command.all_options().filter(|option| !is_of_the_look(option)) {
                 let value = values.iter().find(|(name, _)| *name == option.name);
                 let value = value.unwrap_or_else(|| {
                     panic!("{}: --{} has no value to show", command.name, option.name)
