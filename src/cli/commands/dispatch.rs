@@ -47,13 +47,9 @@ fn run(args: &Args) -> Result<(), CliError> {
         words::path("dispatch-event", tenant),
         deadline.as_millis()
     );
-    let (name, author) =
-        (words::quoted(event), args.get("author").map(|(author, _)| words::quoted(author)));
-    let author = author.as_deref().map(|author| ("author", author));
-    let members: Vec<_> =
-        [("name", name.as_str()), ("data", data.get())].into_iter().chain(author).collect();
-    let body = words::object(&members);
-    let answer = client.post(&path, &body)?;
+    let mut members = vec![("name", words::quoted(event)), ("data", data.get().to_owned())];
+    members.extend(args.get("author").map(|(author, _)| ("author", words::quoted(author))));
+    let answer = client.post(&path, &words::object(&members))?;
     if answer.is_unsubscribed {
         output::tell(&format!(
             "{tenant} is not subscribed to {event}, so nothing ran: `mesophyll tenant subscribe {tenant} {event}` \

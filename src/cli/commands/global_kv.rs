@@ -96,9 +96,7 @@ fn ask(args: &Args, op: &str, members: EntryMembers) -> Result<String, CliError>
 }
 
 fn send(args: &Args, path: &str, members: &[(&str, String)]) -> Result<String, CliError> {
-    let members: Vec<(&str, &str)> =
-        members.iter().map(|(name, json)| (*name, json.as_str())).collect();
-    ApiClient::new(args, DATA_DEADLINE)?.post(path, &words::object(&members))?.success()
+    ApiClient::new(args, DATA_DEADLINE)?.post(path, &words::object(members))?.success()
 }
 
 fn address(scope: &str, key: &str, version: &str) -> Result<EntryMembers, CliError> {

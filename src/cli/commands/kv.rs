@@ -76,10 +76,7 @@ fn ask(
     members: &[(&str, String)],
 ) -> Result<String, CliError> {
     let tenant = words::tenant(tenant)?;
-    let op = words::quoted(op);
-    let mut all = vec![("op", op.as_str())];
-    all.extend(members.iter().map(|(name, json)| (*name, json.as_str())));
-    let body = words::object(&all);
+    let body = words::object(&[&[("op", words::quoted(op))], members].concat());
     ApiClient::new(args, DATA_DEADLINE)?.post(&words::path("kv", tenant), &body)?.success()
 }
 

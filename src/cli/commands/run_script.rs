@@ -51,9 +51,9 @@ fn run(args: &Args) -> Result<(), CliError> {
         None => of_file(),
     };
     let body = words::object(&[
-        ("name", &words::quoted(&name)),
-        ("code", &words::quoted(&code)),
-        ("data", data.get()),
+        ("name", words::quoted(&name)),
+        ("code", words::quoted(&code)),
+        ("data", data.get().to_owned()),
     ]);
     let path =
         format!("{}?deadline_ms={}", words::path("run-script", tenant), deadline.as_millis());

@@ -38,7 +38,7 @@ pub(in crate::cli) const DATA_DEADLINE: Duration = Duration::from_secs(25);
 pub(in crate::cli) struct ApiClient {
     agent: ureq::Agent,
     base: String,
-    token: String,
+    authorization: String,
 }
 
 /// An answer of the internal API.
@@ -72,7 +72,8 @@ impl ApiClient {
             .timeout_connect(Some(TRAVEL_TIME))
             .timeout_global(Some(deadline + TRAVEL_TIME))
             .build();
-        Ok(Self { agent: config.into(), base: format!("http://{api}"), token: token(args)? })
+        let (base, authorization) = (format!("http://{api}"), format!("Internal {}", token(args)?));
+        Ok(Self { agent: config.into(), base, authorization })
     }
 
     /// Gets what is there.
@@ -83,8 +84,7 @@ impl ApiClient {
     /// # Errors
     /// There is no answer.
     pub(in crate::cli) fn get(&self, path: &str) -> Result<ApiAnswer, CliError> {
-        let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
-        self.read(request.call().map_err(|error| self.unreachable(&error))?)
+        self.read(self.look(path)?)
     }
 
     /// Posts a JSON body; blocks and errors as [`ApiClient::get`].
@@ -99,8 +99,7 @@ impl ApiClient {
 
     /// Posts without a body; blocks and errors as [`ApiClient::get`].
     pub(in crate::cli) fn post_nothing(&self, path: &str) -> Result<ApiAnswer, CliError> {
-        let request = self.agent.post(self.url(path)).header("Authorization", self.authorization());
-        self.read(request.send_empty().map_err(|error| self.unreachable(&error))?)
+        self.post(path, "")
     }
 
     /// A body of any length, to be read piece by piece.
@@ -111,8 +110,7 @@ impl ApiClient {
     /// # Errors
     /// There is no answer, or the API refuses.
     pub(in crate::cli) fn download(&self, path: &str) -> Result<impl Read, CliError> {
-        let request = self.agent.get(self.url(path)).header("Authorization", self.authorization());
-        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        let response = self.look(path)?;
         if response.status().as_u16() == 200 {
             return Ok(response.into_body().into_reader());
         }
@@ -122,13 +120,18 @@ impl ApiClient {
         })
     }
 
+    fn look(&self, path: &str) -> Result<ureq::http::Response<ureq::Body>, CliError> {
+        let request = self.agent.get(self.url(path)).header("Authorization", &self.authorization);
+        request.call().map_err(|error| self.unreachable(&error))
+    }
+
     fn send(
         &self,
         request: ureq::RequestBuilder<ureq::typestate::WithBody>,
         body: &str,
     ) -> Result<ApiAnswer, CliError> {
         let request =
-            request.header("Authorization", self.authorization()).content_type("application/json");
+            request.header("Authorization", &self.authorization).content_type("application/json");
         self.read(request.send(body).map_err(|error| self.unreachable(&error))?)
     }
 
@@ -146,10 +149,6 @@ impl ApiClient {
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
-    }
-
-    fn authorization(&self) -> String {
-        format!("Internal {}", self.token)
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {

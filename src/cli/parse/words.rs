@@ -85,9 +85,9 @@ pub(in crate::cli) fn without_bom(text: &str) -> &str {
 }
 
 /// An object of JSON from members that are JSON already.
-pub(in crate::cli) fn object(members: &[(&str, &str)]) -> String {
+pub(in crate::cli) fn object(members: &[(&str, impl AsRef<str>)]) -> String {
     let members: Vec<String> =
-        members.iter().map(|(name, json)| format!("{}:{json}", quoted(name))).collect();
+        members.iter().map(|(name, json)| format!("{}:{}", quoted(name), json.as_ref())).collect();
     format!("{{{}}}", members.join(","))
 }
 
