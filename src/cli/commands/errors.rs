@@ -1,9 +1,6 @@
 //! `mesophyll errors`: the last errors of templates, of all tenants or as they are kept with one of
 //! them.
 
-use std::time::Duration;
-
-use crossbeam_channel::after;
 use serde_json::Value;
 
 use crate::base::escape;
@@ -13,8 +10,8 @@ use super::status::{number, text};
 use super::workers::span;
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
-use crate::cli::console::signals::end_quietly;
 use crate::cli::console::table::{shortened, table};
+use crate::cli::console::watch::watch;
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::{self, JSON};
 use crate::cli::{CliError, Command};
@@ -37,9 +34,6 @@ pub(in crate::cli) const COMMAND: Command = Command {
     ],
     run,
 };
-
-/// How often `--follow` looks.
-const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Limit: of a message on a terminal; `--json` has it whole.
 const MESSAGE_MAX_CHARS: usize = 200;
@@ -94,42 +88,24 @@ impl ErrorSource {
     }
 
     /// Prints what there is, the oldest first, and then what comes.
-    ///
-    /// # Blocks
-    /// Until a signal, or the end of the reader. A master that goes away is waited for, if it was
-    /// there once.
     fn follow(&self, is_json: bool) -> Result<(), CliError> {
-        end_quietly().map_err(|error| CliError::config(error.to_string()))?;
-        let (mut seen, mut was_there, mut is_told) = (Vec::new(), false, false);
-        loop {
-            match self.fetch() {
-                Ok((master, errors)) => {
-                    let identity = |error: &Value| identity(self.tenant, &master, error);
-                    (was_there, is_told) = (true, false);
-                    for error in
-                        errors.iter().rev().filter(|error| !seen.contains(&identity(error)))
-                    {
-                        let columns = self.row(error).map(|column| column.to_string()).join("  ");
-                        let line = if is_json {
-                            escape::json(&error.to_string()).into_owned()
-                        } else {
-                            columns
-                        };
-                        if !output::print_on(&escape::one_line(&line))? {
-                            return Ok(());
-                        }
-                    }
-                    seen = errors.iter().map(identity).collect();
+        let mut seen = Vec::new();
+        let show = |(master, errors): (Value, Vec<Value>)| {
+            let identity = |error: &Value| identity(self.tenant, &master, error);
+            for error in errors.iter().rev().filter(|error| !seen.contains(&identity(error))) {
+                let line = if is_json {
+                    escape::json(&error.to_string()).into_owned()
+                } else {
+                    self.row(error).join("  ")
+                };
+                if !output::print_on(&escape::one_line(&line))? {
+                    return Ok(false);
                 }
-                Err(error) if was_there && error.may_pass() => {
-                    if !std::mem::replace(&mut is_told, true) {
-                        output::tell(&format!("{error}; looking on"));
-                    }
-                }
-                Err(error) => return Err(error),
             }
-            let _ = after(FOLLOW_PAUSE).recv();
-        }
+            seen = errors.iter().map(identity).collect();
+            Ok(true)
+        };
+        watch(|| self.fetch(), show)
     }
 
     fn head(&self) -> [&'static str; 4] {

@@ -1,22 +1,16 @@
 //! `mesophyll workers`: a table of the workers, once or over and over.
 
-use std::time::Duration;
-
-use crossbeam_channel::after;
 use serde::Deserialize;
 
 use crate::base::escape;
 
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
-use crate::cli::console::signals::end_quietly;
 use crate::cli::console::table::table;
+use crate::cli::console::watch::watch;
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::JSON;
 use crate::cli::{CliError, Command};
-
-/// How often `--watch` looks.
-const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "workers",
@@ -54,61 +48,23 @@ fn run(args: &Args) -> Result<(), CliError> {
     if !args.is_on("watch") {
         return show(&client, is_json);
     }
-    watch(&client, is_json)
+    show_on(&client, is_json)
 }
 
 /// Shows the workers over and over: a terminal shows the newest table at its top, a file or a pipe
 /// gets one after the other.
-///
-/// # Blocks
-/// Until a signal, or the end of the reader. A master that goes away is waited for, if it was there
-/// once: it may be restarted.
-fn watch(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
-    // A hang-up too: the terminal is gone, and nothing that is drawn may tell of it for a long
-    // time.
-    end_quietly().map_err(|error| CliError::config(error.to_string()))?;
-    let mut screen = Screen { is_terminal: output::is_terminal(), is_drawn: false };
-    let (mut was_there, mut is_told) = (false, false);
-    loop {
-        let is_read = match fetch(client) {
-            Ok((text, workers)) => {
-                (was_there, is_told) = (true, false);
-                screen.show(&if is_json {
-                    escape::json(&text).into_owned()
-                } else {
-                    shown(&workers)
-                })?
+fn show_on(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
+    let (is_terminal, mut is_drawn) = (output::is_terminal(), false);
+    watch(
+        || fetch(client),
+        |(text, workers)| {
+            let text = if is_json { escape::json(&text).into_owned() } else { shown(&workers) };
+            if !is_terminal {
+                return output::print_on(&text);
             }
-            Err(error) if was_there && error.may_pass() => {
-                if !std::mem::replace(&mut is_told, true) {
-                    output::tell(&format!("{error}; looking on"));
-                }
-                true
-            }
-            Err(error) => return Err(error),
-        };
-        if !is_read {
-            return Ok(());
-        }
-        let _ = after(WATCH_PAUSE).recv();
-    }
-}
-
-/// Where a watch shows what it sees.
-struct Screen {
-    is_terminal: bool,
-    is_drawn: bool,
-}
-
-impl Screen {
-    /// Shows a text, on a terminal over the one before, line by line so that nothing flickers;
-    /// false if the reader has gone.
-    fn show(&mut self, text: &str) -> Result<bool, CliError> {
-        if !self.is_terminal {
-            return output::print_on(text);
-        }
-        output::redraw(text, !std::mem::replace(&mut self.is_drawn, true))
-    }
+            output::redraw(&text, !std::mem::replace(&mut is_drawn, true))
+        },
+    )
 }
 
 fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {

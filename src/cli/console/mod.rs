@@ -10,3 +10,4 @@ pub(super) mod output;
 pub(super) mod signals;
 pub(super) mod systemd;
 pub(super) mod table;
+pub(super) mod watch;
