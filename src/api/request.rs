@@ -5,11 +5,10 @@
 //! is not to be ignored.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::admission::Permit;
@@ -257,75 +256,27 @@ const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(WholeNumber)
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let is_exact = |float: &f64| float.fract() == 0.0 && float.abs() <= EXACT_FLOAT_MAX;
+        let of_float = || number.as_f64().filter(is_exact).map(|float| float as i128);
+        let whole = number.as_i128().or_else(of_float);
+        whole.map(Whole).ok_or_else(|| D::Error::custom("it is no whole number"))
     }
 }
 
-struct WholeNumber;
-
-impl Visitor<'_> for WholeNumber {
-    type Value = Whole;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number")
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Whole, E> {
-        Ok(Whole(number.into()))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Whole, E> {
-        Ok(Whole(number.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Whole, E> {
-        if number.fract() == 0.0 && number.abs() <= EXACT_FLOAT_MAX {
-            return Ok(Whole(number as i128));
-        }
-        Err(E::invalid_value(serde::de::Unexpected::Float(number), &self))
-    }
-}
-
-/// A JSON list of bounded length: its items may take many times the memory of their text.
+/// A JSON list of bounded length: its items may take many times the memory of their text, so they
+/// are counted before they are read.
 pub(super) fn list<T: DeserializeOwned>(
     text: &[u8],
     what: &str,
     of: &str,
 ) -> Result<Vec<T>, ApiError> {
-    let read: Result<Bounded<T>, _> = serde_json::from_slice(text);
-    let most =
-        || ApiError::bad_request(format!("{what} is not a list of at most {API_LIST_MAX} {of}"));
-    read.map(|Bounded(items)| items).map_err(|_| most())
-}
-
-/// A list that stops being read at [`API_LIST_MAX`] items.
-struct Bounded<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ItemByItem(PhantomData)).map(Bounded)
-    }
-}
-
-struct ItemByItem<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemByItem<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let mut read = Vec::new();
-        while let Some(item) = items.next_element()? {
-            if read.len() == API_LIST_MAX {
-                return Err(A::Error::custom("too many items"));
-            }
-            read.push(item);
-        }
-        Ok(read)
-    }
+    let counted: Result<Vec<IgnoredAny>, _> = serde_json::from_slice(text);
+    let is_short = counted.is_ok_and(|items| items.len() <= API_LIST_MAX);
+    let items = if is_short { serde_json::from_slice(text).ok() } else { None };
+    items.ok_or_else(|| {
+        ApiError::bad_request(format!("{what} is not a list of at most {API_LIST_MAX} {of}"))
+    })
 }
 
 #[cfg(test)]
