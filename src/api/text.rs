@@ -42,20 +42,9 @@ pub(super) fn list<T: Serialize + Send + 'static>(
         };
         start.push_str(&separated(&item)?);
     }
-    let mut is_whole = true;
-    let mut ended = false;
-    let rest = std::iter::from_fn(move || match items.next() {
-        Some(item) => match separated(&item) {
-            Ok(text) => Some(text.into_bytes()),
-            Err(_) => {
-                is_whole = false;
-                None
-            }
-        },
-        None if is_whole && !std::mem::replace(&mut ended, true) => Some(b"]".to_vec()),
-        None => None,
-    });
-    let chunks = std::iter::once(start.into_bytes()).chain(rest.fuse());
+    let rest = items.map(move |item| separated(&item)).chain([Ok("]".to_owned())]);
+    let rest = rest.map_while(|text| text.ok().map(String::into_bytes)).fuse();
+    let chunks = std::iter::once(start.into_bytes()).chain(rest);
     Ok(Response::chunked(200, "application/json", chunks).holding(permit))
 }
 
