@@ -13,8 +13,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 
-use super::Api;
-use super::status::{self, CountedWorker};
+use super::status::{self, CountedWorker, Latency};
+use super::{Api, WorkerAnswer};
 use crate::base::limits::{STATUS_HISTORY_INTERVAL, STATUS_HISTORY_SAMPLES};
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
@@ -39,12 +39,12 @@ impl Sample {
             let (events, ok) = worker.ended();
             sample.events += events;
             sample.failures += events - ok;
-            let (counts, us) = worker.latency();
+            let Latency { counts, sum_us } = &worker.latency;
             sample.counts.resize(sample.counts.len().max(counts.len()), 0);
             sample.counts.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            sample.us += us;
-            let (pid, bytes) = worker.memory();
-            memory.insert(pid.ok_or(place), bytes.unwrap_or(0));
+            sample.us += sum_us;
+            let WorkerAnswer { pid, memory_bytes, .. } = &worker.worker;
+            memory.insert(pid.ok_or(place), memory_bytes.unwrap_or(0));
         }
         sample.memory = memory.into_values().fold(0, u64::saturating_add);
         sample

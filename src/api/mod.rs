@@ -67,6 +67,7 @@ pub use self::source::{Cidr, ParseCidrError};
 pub use self::status::About;
 use self::token::Secret;
 use self::waits::Waits;
+pub(crate) use self::workers::{QuarantinedTenant, WorkerAnswer};
 
 /// What is sent after the deadline of a shutdown: time to say that it is over to those that still
 /// waited.

@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::history::Sample;
-use super::workers::{self, QuarantinedTenant, RollingAnswer, WorkerAnswer};
+use super::workers::{self, QuarantinedTenant, WorkerAnswer};
 use super::{Api, Call, flag, text};
 use crate::base::limits::{BUSIEST_TOLD, STATUS_ANSWERS_MAX};
 use crate::base::metrics::LATENCY_BOUNDS_US;
 use crate::base::sync::CountedPermit;
 use crate::dispatch::JobKind;
 use crate::net::http::{Body, Response};
-use crate::pool::{Outcome, Traffic, WorkerReport, WorkerTraffic};
+use crate::pool::{Outcome, RollReport, Traffic, WorkerReport, WorkerTraffic};
 use crate::wire::data::sharding::worker_for;
 
 /// What a master is, for those that look at it; no path and no address.
@@ -42,7 +42,7 @@ struct StatusAnswer {
     master: MasterAnswer,
     latency_bounds_us: [u64; LATENCY_BOUNDS_US.len()],
     workers: Vec<CountedWorker>,
-    rolling: RollingAnswer,
+    rolling: RollReport,
     quarantine: Vec<QuarantinedTenant>,
     busiest: BusiestTenants,
     errors: Vec<ErrorAnswer>,
@@ -63,9 +63,9 @@ struct MasterAnswer {
 #[derive(Serialize)]
 pub(super) struct CountedWorker {
     #[serde(flatten)]
-    worker: WorkerAnswer,
+    pub(super) worker: WorkerAnswer,
     outcomes: Outcomes,
-    latency: Latency,
+    pub(super) latency: Latency,
 }
 
 /// How many jobs ended how, by the names that metrics have for it; what never happened is left out.
@@ -78,10 +78,10 @@ impl Serialize for Outcomes {
 }
 
 #[derive(Serialize)]
-struct Latency {
+pub(super) struct Latency {
     /// By bucket; empty ones at the end are left out.
-    counts: Vec<u64>,
-    sum_us: u64,
+    pub(super) counts: Vec<u64>,
+    pub(super) sum_us: u64,
 }
 
 impl CountedWorker {
@@ -111,15 +111,6 @@ impl CountedWorker {
         let counts = &self.outcomes.0;
         let ok = counts.iter().find(|(outcome, _)| *outcome == Outcome::Ok.as_str());
         (counts.iter().map(|(_, count)| count).sum(), ok.map_or(0, |(_, count)| *count))
-    }
-
-    pub(super) fn latency(&self) -> (&[u64], u64) {
-        (&self.latency.counts, self.latency.sum_us)
-    }
-
-    /// The process, and its memory.
-    pub(super) fn memory(&self) -> (Option<u32>, Option<u64>) {
-        self.worker.memory()
     }
 }
 
@@ -192,7 +183,7 @@ pub(super) fn status(
         latency_bounds_us: LATENCY_BOUNDS_US,
         busiest: busiest(traffic, &figures.workers, now),
         workers: counted(figures.workers, traffic, now),
-        rolling: RollingAnswer::of(operator),
+        rolling: operator.rolling(),
         quarantine: workers::quarantined(operator),
         errors: errors(traffic, now),
         history: has_history.then(|| api.history.list()),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, Code};
 use super::request::tenant;
@@ -16,27 +16,27 @@ use crate::pool::process::supervisor::Cause;
 use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
 /// One worker, as docs/api.md shows it; `waiting`, `memory_bytes` and `version` are ours.
-#[derive(Serialize)]
-pub(super) struct WorkerAnswer {
-    pub(super) id: usize,
-    state: &'static str,
-    pid: Option<u32>,
-    uptime_s: Option<u64>,
-    heartbeat_age_ms: Option<u64>,
-    in_flight: usize,
-    vms: u64,
-    restarts: u64,
-    last_exit: Option<String>,
-    waiting: usize,
-    memory_bytes: Option<u64>,
-    version: Option<String>,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WorkerAnswer {
+    pub(crate) id: usize,
+    pub(crate) state: String,
+    pub(crate) pid: Option<u32>,
+    pub(crate) uptime_s: Option<u64>,
+    pub(crate) heartbeat_age_ms: Option<u64>,
+    pub(crate) in_flight: usize,
+    pub(crate) vms: u64,
+    pub(crate) restarts: u64,
+    pub(crate) last_exit: Option<String>,
+    pub(crate) waiting: usize,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) version: Option<String>,
 }
 
 impl WorkerAnswer {
     pub(super) fn of(report: WorkerReport, now: Instant) -> Self {
         Self {
             id: report.id,
-            state: report.state.as_str(),
+            state: report.state.as_str().to_owned(),
             pid: report.pid,
             uptime_s: report
                 .started
@@ -55,42 +55,12 @@ impl WorkerAnswer {
     }
 }
 
-impl WorkerAnswer {
-    /// Its process, and the memory of that.
-    pub(super) fn memory(&self) -> (Option<u32>, Option<u64>) {
-        (self.pid, self.memory_bytes)
-    }
-}
-
-/// How the last rolling restart stands.
-#[derive(Serialize)]
-pub(super) struct RollingAnswer {
-    number: u64,
-    running: bool,
-    restarted: Vec<usize>,
-    skipped: Vec<usize>,
-    error: Option<String>,
-}
-
-impl RollingAnswer {
-    pub(super) fn of(operator: &Operator) -> Self {
-        let report = operator.rolling();
-        Self {
-            number: report.number,
-            running: report.is_running,
-            restarted: report.restarted,
-            skipped: report.skipped,
-            error: report.error,
-        }
-    }
-}
-
 /// A tenant that is not to run.
-#[derive(Serialize)]
-pub(super) struct QuarantinedTenant {
-    tenant: String,
-    since_s: u64,
-    reason: String,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct QuarantinedTenant {
+    pub(crate) tenant: String,
+    pub(crate) since_s: u64,
+    pub(crate) reason: String,
 }
 
 pub(super) fn list(
@@ -134,7 +104,7 @@ pub(super) fn roll(
 ) -> Result<Response, ApiError> {
     let operator = operator(api)?;
     operator.roll()?;
-    text::answer(202, &RollingAnswer::of(operator))
+    text::answer(202, &operator.rolling())
 }
 
 pub(super) fn rolling(
@@ -142,7 +112,7 @@ pub(super) fn rolling(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    text::answer(200, &RollingAnswer::of(operator(api)?))
+    text::answer(200, &operator(api)?.rolling())
 }
 
 pub(super) fn quarantine(

@@ -1,6 +1,6 @@
 //! `mesophyll quarantine`: the tenants in whose events workers died, and letting them run again.
 
-use serde::Deserialize;
+use crate::api::QuarantinedTenant;
 
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE};
 use crate::cli::console::output;
@@ -18,13 +18,6 @@ pub(in crate::cli) const COMMAND: Command = Command {
     run,
 };
 
-#[derive(Deserialize)]
-struct QuarantinedRow {
-    tenant: String,
-    since_s: u64,
-    reason: String,
-}
-
 fn run(args: &Args) -> Result<(), CliError> {
     match args.words()[..] {
         ["list"] => list(args),
@@ -36,7 +29,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 fn list(args: &Args) -> Result<(), CliError> {
     let text = ApiClient::new(args, DATA_DEADLINE)?.get("/i/quarantine")?.success()?;
     let head = ["TENANT", "SINCE", "WHY"];
-    print_list(args, &text, "nobody is quarantined", head, |entry: QuarantinedRow| {
+    print_list(args, &text, "nobody is quarantined", head, |entry: QuarantinedTenant| {
         [entry.tenant, format!("{} s", entry.since_s), entry.reason]
     })
 }

@@ -4,16 +4,17 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::workers::fetch;
+use crate::api::WorkerAnswer;
 use crate::base::limits;
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
 use crate::cli::console::output;
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::words::JSON;
 use crate::cli::{CliError, Command};
+use crate::pool::RollReport;
 
 /// Between two looks at how it goes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -31,16 +32,6 @@ pub(in crate::cli) const COMMAND: Command = Command {
     run,
 };
 
-/// How a rolling restart stands.
-#[derive(Deserialize)]
-struct RollingBody {
-    number: u64,
-    running: bool,
-    restarted: Vec<usize>,
-    skipped: Vec<usize>,
-    error: Option<String>,
-}
-
 fn run(args: &Args) -> Result<(), CliError> {
     let client = ApiClient::new(args, DATA_DEADLINE)?;
     match (&args.positional[..], args.is_on("all")) {
@@ -55,9 +46,7 @@ fn run(args: &Args) -> Result<(), CliError> {
 }
 
 fn one(client: &ApiClient, is_json: bool, id: usize) -> Result<(), CliError> {
-    let of = |workers: Vec<super::workers::WorkerRow>| {
-        workers.into_iter().find(|worker| worker.id == id)
-    };
+    let of = |workers: Vec<WorkerAnswer>| workers.into_iter().find(|worker| worker.id == id);
     let before = of(fetch(client)?.1);
     // A worker started from outside has no restarts, but can have been stopped.
     let was_stopped = before.as_ref().is_some_and(|worker| worker.state == "stopped");
@@ -111,7 +100,7 @@ fn only(text: &str, id: usize) -> String {
 
 fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
     let mut text = client.post_nothing("/i/rolling-restart")?.success()?;
-    let mut rolling: RollingBody = understood(&text)?;
+    let mut rolling: RollReport = understood(&text)?;
     let number = rolling.number;
     let mut told = 0;
     loop {
@@ -122,7 +111,7 @@ fn all(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
         if rolling.number != number {
             return Err(CliError::failed("another rolling restart has begun meanwhile"));
         }
-        if !rolling.running {
+        if !rolling.is_running {
             break;
         }
         pause();

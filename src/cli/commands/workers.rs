@@ -1,7 +1,6 @@
 //! `mesophyll workers`: a table of the workers, once or over and over.
 
-use serde::Deserialize;
-
+use crate::api::WorkerAnswer;
 use crate::base::escape;
 
 use crate::cli::console::client::{ApiClient, CLIENT, DATA_DEADLINE, understood};
@@ -23,23 +22,6 @@ pub(in crate::cli) const COMMAND: Command = Command {
     examples: &["mesophyll workers", "mesophyll workers --watch", "mesophyll workers --json"],
     run,
 };
-
-/// What the API says of a worker.
-#[derive(Debug, Deserialize)]
-pub(super) struct WorkerRow {
-    pub(super) id: usize,
-    pub(super) state: String,
-    pub(super) pid: Option<u32>,
-    pub(super) uptime_s: Option<u64>,
-    pub(super) heartbeat_age_ms: Option<u64>,
-    pub(super) in_flight: usize,
-    pub(super) vms: u64,
-    pub(super) restarts: u64,
-    pub(super) last_exit: Option<String>,
-    pub(super) waiting: usize,
-    pub(super) memory_bytes: Option<u64>,
-    pub(super) version: Option<String>,
-}
 
 fn run(args: &Args) -> Result<(), CliError> {
     args.need_no_words()?;
@@ -76,13 +58,13 @@ fn show(client: &ApiClient, is_json: bool) -> Result<(), CliError> {
 ///
 /// # Errors
 /// There is no master, or it answers something else.
-pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<WorkerRow>), CliError> {
+pub(super) fn fetch(client: &ApiClient) -> Result<(String, Vec<WorkerAnswer>), CliError> {
     let text = client.get("/i/workers")?.success()?;
     let workers = understood(&text)?;
     Ok((text, workers))
 }
 
-fn shown(workers: &[WorkerRow]) -> String {
+fn shown(workers: &[WorkerAnswer]) -> String {
     let head = [
         "ID",
         "STATE",
@@ -97,7 +79,7 @@ fn shown(workers: &[WorkerRow]) -> String {
         "RESTARTS",
         "LAST EXIT",
     ];
-    let row = |worker: &WorkerRow| {
+    let row = |worker: &WorkerAnswer| {
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         [
             worker.id.to_string(),

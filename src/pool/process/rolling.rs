@@ -10,19 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 
 use super::supervisor::{Cause, State};
 use crate::pool::managed::Managed;
 
-/// How a rolling restart stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How a rolling restart stands; the internal API shows it as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollReport {
-    /// It is under way.
-    pub is_running: bool,
     /// How many were asked for since the master started; tells one from another.
     pub number: u64,
+    /// It is under way.
+    #[serde(rename = "running")]
+    pub is_running: bool,
     /// Workers that it has restarted.
     pub restarted: Vec<usize>,
     /// Workers that it left alone, because an operator stopped them.
