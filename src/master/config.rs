@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::labels::labels;
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
 use crate::pool::Recycle;
@@ -19,45 +20,27 @@ use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 
 pub use self::values::{
-    SIZE_UNITS, address, host_and_port, parse_level, parse_span, parse_switch, span, wrong,
+    SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, size, text, without_scheme};
+use self::values::{amount, drain_timeout, one_of, size, text, without_scheme};
 
-/// How the pool's workers run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Each in a process of its own.
-    ProcessPool,
-    /// Each as threads of the master.
-    ThreadPool,
-}
-
-impl Mode {
-    /// As `--mode` takes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::ProcessPool => "process-pool",
-            Mode::ThreadPool => "thread-pool",
-        }
+labels! {
+    /// How the pool's workers run.
+    Mode {
+        /// Each in a process of its own.
+        ProcessPool = "process-pool",
+        /// Each as threads of the master.
+        ThreadPool = "thread-pool",
     }
 }
 
-/// What the lines of a log look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// An object of JSON a line, for programs.
-    Json,
-}
-
-impl LogFormat {
-    /// As the option has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        }
+labels! {
+    /// What the lines of a log look like.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// An object of JSON a line, for programs.
+        Json = "json",
     }
 }
 
@@ -131,25 +114,12 @@ pub struct RuntimeOptions {
 
 impl RuntimeOptions {
     fn from_options(options: &impl Options, workers: usize) -> Result<Self, ConfigError> {
-        let max_vms = match options.option("max-vms") {
-            None => limits::VMS_MAX,
-            Some((text, _)) => match text.parse() {
-                Ok(number) if (1..=VMS_OPTION_MAX).contains(&number) => number,
-                _ => {
-                    return Err(wrong(
-                        options,
-                        "max-vms",
-                        &format!("is a number from 1 to {VMS_OPTION_MAX}"),
-                    ));
-                }
-            },
-        };
         Ok(Self {
             templates: directory(options, "templates")?,
             reload: reload(options)?,
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
             vm_idle: span(options, "vm-idle", limits::VM_IDLE)?,
-            max_vms,
+            max_vms: number(options, "max-vms", VMS_OPTION_MAX)?.unwrap_or(limits::VMS_MAX),
         })
     }
 }
@@ -260,11 +230,7 @@ impl PoolConfig {
         defaults: PoolDefaults,
     ) -> Result<Self, ConfigError> {
         let workers = count(options, "workers")?.unwrap_or_else(cpus);
-        let mode = match text(options, "mode", "process-pool") {
-            "process-pool" => Mode::ProcessPool,
-            "thread-pool" => Mode::ThreadPool,
-            _ => return Err(wrong(options, "mode", "is process-pool or thread-pool")),
-        };
+        let mode = one_of(options, "mode", Mode::ProcessPool)?;
         let external_workers = options.switch("external-workers");
         let given = |name: &&&str| options.option(name).is_some();
         if mode == Mode::ThreadPool
@@ -313,7 +279,7 @@ impl PoolConfig {
             heartbeat_interval: heartbeat_interval(options)?,
             runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, defaults.log)?,
-            log_format: log_format(options)?,
+            log_format: one_of(options, "log-format", LogFormat::Text)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
             drain_timeout: drain_timeout(options)?,
             hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
@@ -375,7 +341,7 @@ impl WorkerConfig {
             default_events: events(options, DEFAULT_EVENTS)?,
             runtime: RuntimeOptions::from_options(options, workers)?,
             log: level(options, "info")?,
-            log_format: log_format(options)?,
+            log_format: one_of(options, "log-format", LogFormat::Text)?,
         })
     }
 }
@@ -390,14 +356,6 @@ pub fn level(options: &impl Options, default: &str) -> Result<log::LevelFilter, 
         .ok_or_else(|| wrong(options, "log", "is off, error, warn, info, debug or trace"))
 }
 
-fn log_format(options: &impl Options) -> Result<LogFormat, ConfigError> {
-    match text(options, "log-format", "text") {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(wrong(options, "log-format", "is text or json")),
-    }
-}
-
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
     let interval =
         span(options, "heartbeat-interval", Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS))?;
@@ -409,11 +367,7 @@ fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
 }
 
 fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigError> {
-    let Some((text, _)) = options.option(name) else { return Ok(None) };
-    match text.parse() {
-        Ok(number) if (1..=COUNT_MAX).contains(&number) => Ok(Some(number)),
-        _ => Err(wrong(options, name, &format!("is a number from 1 to {COUNT_MAX}"))),
-    }
+    number(options, name, COUNT_MAX)
 }
 
 fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {

@@ -7,7 +7,7 @@ mod play;
 use std::fs::File;
 use std::io;
 
-use crate::master::config::{PoolConfig, PoolDefaults, wrong};
+use crate::master::config::{PoolConfig, PoolDefaults, number};
 
 use super::luau::need_luau;
 use crate::cli::parse::api_options::{api_secret, check_pool};
@@ -45,8 +45,8 @@ fn run(args: &Args) -> Result<(), CliError> {
         [] if look::is_asked(args) => "-",
         _ => return Err(CliError::usage("replay takes one FILE ('-' = stdin)")),
     };
-    let in_flight = number(args, "in-flight", 64, 65_536)?;
-    let repeat = number(args, "repeat", 1, 1_000_000)?;
+    let in_flight = number(args, "in-flight", 65_536)?.unwrap_or(64);
+    let repeat = number(args, "repeat", 1_000_000)?.unwrap_or(1);
     if path == "-" && repeat > 1 {
         return Err(CliError::usage("--repeat needs a FILE: stdin can be read once only"));
     }
@@ -74,12 +74,4 @@ fn bad_input(path: &str, error: &io::Error) -> CliError {
 /// The values of the options that no other command has.
 pub(in crate::cli) fn own_values(in_flight: usize, repeat: usize) -> Vec<ConfigValue> {
     vec![("in-flight", in_flight.to_string()), ("repeat", repeat.to_string())]
-}
-
-fn number(args: &Args, name: &str, default: usize, max: usize) -> Result<usize, CliError> {
-    let Some((text, _)) = args.get(name) else { return Ok(default) };
-    match text.parse() {
-        Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => Err(wrong(args, name, &format!("is a number from 1 to {max}")).into()),
-    }
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::master::config::{Mode, PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
+use crate::master::config::{PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
 use crate::pool::process::supervisor::Policy;
 use crate::store::masked;
 
@@ -25,7 +25,7 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         .failures_in_a_row
         .map_or(policy.failures_in_a_row.to_string(), |count| count.to_string());
     let mut values = vec![
-        ("mode", mode(config.mode).to_owned()),
+        ("mode", config.mode.as_str().to_owned()),
         ("workers", config.workers.to_string()),
         ("listen", config.listen.to_string()),
         ("api", config.api.map_or("off".to_owned(), |api| api.to_string())),
@@ -86,13 +86,6 @@ fn of_runtime(runtime: &RuntimeOptions) -> [ConfigValue; 5] {
         ("vm-idle", span(runtime.vm_idle)),
         ("max-vms", runtime.max_vms.to_string()),
     ]
-}
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::ProcessPool => "process-pool",
-        Mode::ThreadPool => "thread-pool",
-    }
 }
 
 fn switch(is_on: bool) -> String {

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::base::labels::Label;
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
 
@@ -121,6 +122,35 @@ pub fn parse_switch(text: &str) -> Option<bool> {
 
 pub(super) fn text<'o>(options: &'o impl Options, name: &str, default: &'o str) -> &'o str {
     options.option(name).map_or(default, |(value, _)| value)
+}
+
+/// An option that is one of the words of a [`Label`].
+///
+/// # Errors
+/// It is another word.
+pub(super) fn one_of<L: Label>(
+    options: &impl Options,
+    name: &str,
+    default: L,
+) -> Result<L, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(default) };
+    let words: Vec<&str> = L::ALL.iter().map(|label| label.as_str()).collect();
+    let rule = || format!("is {}", words.join(" or "));
+    L::of_name(text.as_bytes()).ok_or_else(|| wrong(options, name, &rule()))
+}
+
+/// A number from 1 on.
+///
+/// # Errors
+/// It is none, or beyond `max`.
+pub fn number(
+    options: &impl Options,
+    name: &str,
+    max: usize,
+) -> Result<Option<usize>, ConfigError> {
+    let Some((text, _)) = options.option(name) else { return Ok(None) };
+    let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+    number.map(Some).ok_or_else(|| wrong(options, name, &format!("is a number from 1 to {max}")))
 }
 
 /// A number of events or records.
