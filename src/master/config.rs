@@ -16,6 +16,7 @@ use crate::base::labels::labels;
 use crate::base::limits;
 use crate::net::stream::names_a_listener;
 use crate::pool::Recycle;
+use crate::pool::process::supervisor::Policy;
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 
@@ -81,14 +82,8 @@ pub struct PoolConfig {
     pub log_format: LogFormat,
     /// Time for a graceful stop.
     pub stop_timeout: Duration,
-    /// How long a worker that is restarted may take to answer what it has in flight.
-    pub drain_timeout: Duration,
-    /// When an executor that does not come back to its loop makes its worker unhealthy.
-    pub hang_timeout: Duration,
-    /// Failures within a minute that make a worker failed, if not the default of them.
-    pub failures_a_minute: Option<usize>,
-    /// Failures in a row, at any pace, that make a worker failed, if not the default of them.
-    pub failures_in_a_row: Option<usize>,
+    /// When a worker is unhealthy, and when it is given up.
+    pub policy: Policy,
     /// Deaths with its events in flight that quarantine a tenant.
     pub quarantine_after: usize,
     /// When workers that are well are started anew.
@@ -281,10 +276,7 @@ impl PoolConfig {
             log: level(options, defaults.log)?,
             log_format: one_of(options, "log-format", LogFormat::Text)?,
             stop_timeout: span(options, "stop-timeout", Duration::from_secs(30))?,
-            drain_timeout: drain_timeout(options)?,
-            hang_timeout: span(options, "hang-timeout", limits::EXECUTOR_HANG_TIMEOUT)?,
-            failures_a_minute: count(options, "failures-a-minute")?,
-            failures_in_a_row: count(options, "failures-in-a-row")?,
+            policy: policy(options)?,
             quarantine_after: count(options, "quarantine-after")?
                 .unwrap_or(limits::QUARANTINE_AFTER),
             recycle: recycle(options, mode == Mode::ProcessPool && !external_workers)?,
@@ -368,6 +360,20 @@ fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {
 
 fn count(options: &impl Options, name: &str) -> Result<Option<usize>, ConfigError> {
     number(options, name, COUNT_MAX)
+}
+
+fn policy(options: &impl Options) -> Result<Policy, ConfigError> {
+    let default = Policy::default();
+    let (in_window, in_a_row) =
+        (count(options, "failures-a-minute")?, count(options, "failures-in-a-row")?);
+    Ok(Policy {
+        hang_timeout: span(options, "hang-timeout", default.hang_timeout)?,
+        drain_timeout: drain_timeout(options)?,
+        failures_in_window: in_window.unwrap_or(default.failures_in_window),
+        // At most as many as a count may be.
+        failures_in_a_row: in_a_row.map_or(default.failures_in_a_row, |count| count as u32),
+        ..default
+    })
 }
 
 fn store_options(options: &impl Options) -> Result<StoreOptions, ConfigError> {

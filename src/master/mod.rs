@@ -28,7 +28,7 @@ use crate::base::metrics::Exposition;
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig};
-use crate::pool::process::supervisor::{Policy, State};
+use crate::pool::process::supervisor::State;
 use crate::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner,
     Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
@@ -390,17 +390,6 @@ fn start_processes(
     quarantine: &Arc<Quarantine>,
     changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
-    let default = Policy::default();
-    let policy = Policy {
-        hang_timeout: config.hang_timeout,
-        drain_timeout: config.drain_timeout,
-        failures_in_window: config.failures_a_minute.unwrap_or(default.failures_in_window),
-        // At most as many as `config` takes for a count.
-        failures_in_a_row: config
-            .failures_in_a_row
-            .map_or(default.failures_in_a_row, |count| count as u32),
-        ..default
-    };
     let address =
         if config.external_workers { String::new() } else { address_for_children(server) };
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
@@ -414,7 +403,7 @@ fn start_processes(
         let process = ProcessConfig {
             worker_id,
             child,
-            policy,
+            policy: config.policy,
             recycle: config.recycle,
             quarantine: quarantine.clone(),
         };

@@ -56,7 +56,7 @@ fn start_threads(
         };
         let worker = WorkerThreadHandle::start(
             id,
-            config.drain_timeout,
+            config.policy.drain_timeout,
             Box::new(make),
             on_change(changes_tx),
         )

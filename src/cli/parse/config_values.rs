@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::master::config::{PoolConfig, RuntimeOptions, SIZE_UNITS, WorkerConfig};
-use crate::pool::process::supervisor::Policy;
 use crate::store::masked;
 
 /// An option's name and its effective value.
@@ -20,10 +19,7 @@ const NEVER: &str = "never";
 
 /// The values of what `master` and `replay` run with.
 pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
-    let (policy, recycle, quota) = (Policy::default(), config.recycle, &config.db_options.quota);
-    let in_a_row = config
-        .failures_in_a_row
-        .map_or(policy.failures_in_a_row.to_string(), |count| count.to_string());
+    let (policy, recycle, quota) = (config.policy, config.recycle, &config.db_options.quota);
     let mut values = vec![
         ("mode", config.mode.as_str().to_owned()),
         ("workers", config.workers.to_string()),
@@ -37,13 +33,10 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("deadline", span(config.deadline)),
         ("heartbeat-interval", span(config.heartbeat_interval)),
         ("stop-timeout", span(config.stop_timeout)),
-        ("drain-timeout", span(config.drain_timeout)),
-        ("hang-timeout", span(config.hang_timeout)),
-        (
-            "failures-a-minute",
-            config.failures_a_minute.unwrap_or(policy.failures_in_window).to_string(),
-        ),
-        ("failures-in-a-row", in_a_row),
+        ("drain-timeout", span(policy.drain_timeout)),
+        ("hang-timeout", span(policy.hang_timeout)),
+        ("failures-a-minute", policy.failures_in_window.to_string()),
+        ("failures-in-a-row", policy.failures_in_a_row.to_string()),
         ("quarantine-after", config.quarantine_after.to_string()),
         ("recycle-events", recycle.events.map_or(NEVER.to_owned(), |events| events.to_string())),
         ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
