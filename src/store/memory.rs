@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-mod global_kv;
-
 use super::backup::{Export, Exported};
-use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
+use super::global::{
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+};
 use super::pattern::Pattern;
 use super::{
     FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
@@ -20,7 +20,6 @@ use crate::base::sync::SharedLock;
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
-use global_kv::GlobalEntries;
 
 /// A store in memory.
 #[derive(Default)]
@@ -34,7 +33,8 @@ struct Contents {
     revision: Revision,
     states: HashMap<TenantId, StoredState>,
     records: HashMap<TenantId, Records>,
-    global: GlobalEntries,
+    entries: BTreeMap<GlobalAddress, GlobalEntry>,
+    purchases: HashMap<(TenantId, GlobalAddress), Timestamp>,
 }
 
 #[derive(Default)]
@@ -199,30 +199,57 @@ impl Store for MemoryStore {
     fn global_find(
         &self,
         filter: &GlobalFilter,
-        limits: FindLimits,
+        mut limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
-        self.read()?.global.find(filter, limits)
+        let contents = self.read()?;
+        let mut found = Vec::new();
+        for entry in contents.entries.values().filter(|entry| filter.lets_through(&entry.partial)) {
+            let partial = PartialGlobalKv { long: None, ..entry.partial.clone() };
+            limits.take_entry(&partial)?;
+            found.push(partial);
+        }
+        Ok(found)
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
-        Ok(self.read()?.global.get(at))
+        Ok(self.read()?.entries.get(at).cloned())
     }
 
+    /// What the owner has is counted anew each time.
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        self.write()?.global.create(entry, quota)
+        let mut contents = self.write()?;
+        let at = GlobalAddress::of(&entry.partial);
+        if contents.entries.contains_key(&at) {
+            return Err(exists());
+        }
+        let of = &entry.partial;
+        let owned = contents.entries.values().filter(|entry| {
+            entry.partial.owner_id == of.owner_id && entry.partial.owner_type == of.owner_type
+        });
+        let usage = owned.fold(Usage::default(), |usage, entry| Usage {
+            records: usage.records + 1,
+            bytes: usage.bytes + entry.charge(),
+        });
+        usage.after_set(None, entry.charge(), quota)?;
+        contents.entries.insert(at, entry);
+        Ok(())
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write()?.global.delete(&at, owner)
+        let mut contents = self.write()?;
+        check_owner(&contents.entries.get(&at).ok_or_else(not_found)?.partial, owner)?;
+        contents.entries.remove(&at);
+        Ok(())
     }
 
     fn global_change(
         &self,
         at: GlobalAddress,
-        change: GlobalChange,
+        by: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write()?.global.change(&at, change, now)
+        let mut contents = self.write()?;
+        change(&mut contents.entries.get_mut(&at).ok_or_else(not_found)?.partial, by, now)
     }
 
     fn global_purchase(
@@ -231,11 +258,16 @@ impl Store for MemoryStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write()?.global.purchase(tenant, at, now)
+        let mut contents = self.write()?;
+        if !contents.entries.contains_key(&at) {
+            return Err(not_found());
+        }
+        contents.purchases.entry((tenant, at)).or_insert(now);
+        Ok(())
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
-        Ok(self.read()?.global.is_purchased(tenant, at))
+        Ok(self.read()?.purchases.contains_key(&(tenant, at.clone())))
     }
 
     /// A copy of everything: what is in memory twice for as long as the export lasts.
@@ -251,7 +283,13 @@ impl Store for MemoryStore {
                 all.extend(records.map(|record| Exported::Record { tenant: *tenant, record }));
             }
         }
-        contents.global.export(&mut all);
+        all.extend(contents.entries.values().cloned().map(Exported::Entry));
+        let purchases = contents.purchases.iter();
+        all.extend(purchases.map(|((tenant, at), when)| Exported::Purchase {
+            tenant: *tenant,
+            at: at.clone(),
+            when: *when,
+        }));
         Ok(Box::new(all.into_iter().map(Ok)))
     }
 
