@@ -106,24 +106,26 @@ fn frames(export: Export) -> impl Iterator<Item = Vec<u8>> + Send {
         let body = match export.next() {
             Some(Ok(one)) => {
                 totals.count(&one);
-                encode(&one)
+                encode_one(&one)
             }
             Some(Err(error)) => {
                 has_ended = true;
-                encode_error(&error.to_string())
+                encode("error", &[&error.to_string()])
             }
             None => {
                 has_ended = true;
-                encode_end(totals)
+                let Totals { states, records, entries, purchases } = &totals;
+                encode("end", &[states, records, entries, purchases])
             }
         };
         if body.len() <= BACKUP_FRAME_MAX_BYTES {
             return Some(framed(&body));
         }
         has_ended = true;
-        Some(framed(&encode_error("something in the store is too large for a backup")))
+        let why = "something in the store is too large for a backup".to_owned();
+        Some(framed(&encode("error", &[&why])))
     });
-    std::iter::once(framed(&encode_head())).chain(body)
+    std::iter::once(framed(&encode(NAME, &[&VERSION]))).chain(body)
 }
 
 /// The frames of a backup, in pieces that are worth a system call.
@@ -145,65 +147,26 @@ fn framed(body: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), body].concat()
 }
 
-fn encode_head() -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.array(2);
-    writer.text(NAME);
-    writer.unsigned(VERSION);
-    writer.into_bytes()
-}
-
-fn encode_error(text: &str) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.array(2);
-    writer.text("error");
-    writer.text(text);
-    writer.into_bytes()
-}
-
-fn encode_end(totals: Totals) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.array(5);
-    writer.text("end");
-    for count in [totals.states, totals.records, totals.entries, totals.purchases] {
-        writer.unsigned(count);
-    }
-    writer.into_bytes()
-}
-
-fn encode(one: &Exported) -> Vec<u8> {
+/// A frame's body: an array that begins with what it is.
+fn encode(kind: &str, parts: &[&dyn Encode]) -> Vec<u8> {
     let mut writer = Writer::with_capacity(256);
+    writer.array(1 + parts.len());
+    writer.text(kind);
+    parts.iter().for_each(|part| part.encode(&mut writer));
+    writer.into_bytes()
+}
+
+fn encode_one(one: &Exported) -> Vec<u8> {
     match one {
         Exported::State { tenant, stored } => {
-            writer.array(4);
-            writer.text("state");
-            tenant.encode(&mut writer);
-            writer.boolean(stored.standing == Standing::Banned);
-            stored.state.encode(&mut writer);
+            encode("state", &[tenant, &(stored.standing == Standing::Banned), &stored.state])
         }
-        Exported::Record { tenant, record } => {
-            writer.array(3);
-            writer.text("record");
-            tenant.encode(&mut writer);
-            record.encode(&mut writer);
-        }
-        Exported::Entry(entry) => {
-            writer.array(3);
-            writer.text("entry");
-            entry.partial.encode(&mut writer);
-            entry.data.encode(&mut writer);
-        }
-        Exported::Purchase { tenant, at, when } => {
-            writer.array(6);
-            writer.text("purchase");
-            tenant.encode(&mut writer);
-            writer.text(&at.scope);
-            writer.text(&at.key);
-            writer.integer(at.version.into());
-            when.encode(&mut writer);
+        Exported::Record { tenant, record } => encode("record", &[tenant, record]),
+        Exported::Entry(GlobalEntry { partial, data }) => encode("entry", &[partial, data]),
+        Exported::Purchase { tenant, at: GlobalAddress { scope, key, version }, when } => {
+            encode("purchase", &[tenant, scope, key, version, when])
         }
     }
-    writer.into_bytes()
 }
 
 /// Why a stream is no backup.
