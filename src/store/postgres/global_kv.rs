@@ -3,7 +3,7 @@
 use postgres::Row;
 
 use super::records::{KELVIN_SIGN, system_time, timestamp};
-use super::session::{PgSession, SessionFault, unreadable};
+use super::session::{PgSession, SessionFault};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
 use crate::store::global::{
@@ -49,7 +49,7 @@ pub(super) fn find(
             if filter.pattern.matches(row.try_get(0)?) {
                 let entry = partial(row)?;
                 if filter.lets_through(&entry) {
-                    limits.take_entry(&entry).map_err(SessionFault::Answer)?;
+                    limits.take_entry(&entry)?;
                     found.push(entry);
                 }
             }
@@ -77,10 +77,8 @@ pub(super) fn create(
 ) -> Result<Result<(), DbError>, SessionFault> {
     let partial = &entry.partial;
     let owner = owner_of(partial);
-    let json = |json: &EncodedJson| {
-        plain_to_jsonb(json).map_err(|error| SessionFault::Answer(unreadable(&error)))
-    };
-    let (metadata, data) = (json(&partial.public_metadata)?, json(&entry.data)?);
+    let metadata = plain_to_jsonb(&partial.public_metadata)?;
+    let data = plain_to_jsonb(&entry.data)?;
     session.transaction(Some(owner.lock()), |session| {
         if get(session, &GlobalAddress::of(partial))?.is_some() {
             return Ok(Err(exists()));
@@ -123,11 +121,11 @@ pub(super) fn delete(
 ) -> Result<(), SessionFault> {
     let owner = match tenant {
         Some(tenant) => Owner::from(tenant),
-        None => owner_of(&get(session, at)?.ok_or(SessionFault::Answer(not_found()))?.partial),
+        None => owner_of(&get(session, at)?.ok_or_else(not_found)?.partial),
     };
     session.transaction(Some(owner.lock()), |session| {
-        let entry = get(session, at)?.ok_or(SessionFault::Answer(not_found()))?;
-        check_owner(&entry.partial, tenant).map_err(SessionFault::Answer)?;
+        let entry = get(session, at)?.ok_or_else(not_found)?;
+        check_owner(&entry.partial, tenant)?;
         if owner_of(&entry.partial) != owner {
             // It was deleted and made by another just now.
             return Err(SessionFault::Conflict);
@@ -149,15 +147,13 @@ pub(super) fn alter(
     now: Timestamp,
 ) -> Result<(), SessionFault> {
     session.transaction(None, |session| {
-        let locked = session.query(
+        let locked = session.first(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR UPDATE",
             &[&at.scope, &at.key, &at.version],
         )?;
-        if locked.is_empty() {
-            return Err(SessionFault::Answer(not_found()));
-        }
+        locked.ok_or_else(not_found)?;
         let mut partial = get(session, at)?.ok_or(SessionFault::Conflict)?.partial;
-        change(&mut partial, by.clone(), now).map_err(SessionFault::Answer)?;
+        change(&mut partial, by.clone(), now)?;
         session.execute(
             "UPDATE global_kv SET price = $4::bigint, review_state = $5, last_updated_at = $6
              WHERE scope = $1 AND key = $2 AND version = $3",
@@ -183,13 +179,11 @@ pub(super) fn purchase(
 ) -> Result<(), SessionFault> {
     let owner = Owner::from(tenant);
     session.transaction(None, |session| {
-        let locked = session.query(
+        let locked = session.first(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR KEY SHARE",
             &[&at.scope, &at.key, &at.version],
         )?;
-        if locked.is_empty() {
-            return Err(SessionFault::Answer(not_found()));
-        }
+        locked.ok_or_else(not_found)?;
         session.execute(
             "INSERT INTO global_kv_purchases (owner_type, owner_id, key, version, scope, purchased_at)
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
@@ -259,8 +253,8 @@ fn partial(row: &Row) -> Result<PartialGlobalKv, SessionFault> {
     })
 }
 
-fn plain(row: &Row, column: usize) -> Result<EncodedJson, SessionFault> {
+/// The JSON in a column; it may be NULL, which is null.
+pub(super) fn plain(row: &Row, column: usize) -> Result<EncodedJson, SessionFault> {
     let text: Option<&str> = row.try_get(column)?;
-    let json = event_data_from_json(text.unwrap_or("null").as_bytes());
-    Ok(canonical(&json.map_err(|error| SessionFault::Answer(unreadable(&error)))?))
+    Ok(canonical(&event_data_from_json(text.unwrap_or("null").as_bytes())?))
 }

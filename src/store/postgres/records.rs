@@ -102,9 +102,7 @@ pub(super) fn find(
         // The newest came first.
         if seen.insert((key.to_owned(), has.clone())) {
             let record = record(row, has)?;
-            limits
-                .take(&record.key, &record.scopes, record.value.as_bytes().len())
-                .map_err(SessionFault::Answer)?;
+            limits.take(&record.key, &record.scopes, record.value.as_bytes().len())?;
             found.push(record);
         }
         Ok(())
@@ -121,7 +119,7 @@ pub(super) fn set(
     set: &KvSet,
 ) -> Result<Result<(), DbError>, SessionFault> {
     let owner = Owner::from(tenant);
-    let jsonb = to_jsonb(&set.value).map_err(|error| SessionFault::Answer(unreadable(&error)))?;
+    let jsonb = to_jsonb(&set.value)?;
     session.transaction(Some(owner.lock()), |session| {
         let old = old(session, &owner, &set.key, &set.scopes)?;
         let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
@@ -243,12 +241,10 @@ pub(super) fn scopes_of(row: &Row) -> Result<Scopes, SessionFault> {
 
 /// The record of a row with the columns of [`GET`].
 pub(super) fn record(row: &Row, scopes: Scopes) -> Result<KvRecord, SessionFault> {
-    let value = value_text(row)?;
     Ok(KvRecord {
         id: row.try_get(0)?,
         key: row.try_get(1)?,
-        value: from_jsonb(value.as_bytes())
-            .map_err(|error| SessionFault::Answer(unreadable(&error)))?,
+        value: from_jsonb(value_text(row)?.as_bytes())?,
         scopes: scopes.into_vec(),
         created_at: row.try_get::<_, Option<SystemTime>>(4)?.map(timestamp).transpose()?,
         last_updated_at: row.try_get::<_, Option<SystemTime>>(5)?.map(timestamp).transpose()?,
@@ -273,7 +269,7 @@ pub(super) fn timestamp(time: SystemTime) -> Result<Timestamp, SessionFault> {
         Err(before) => i64::try_from(before.duration().as_micros()).map(|micros| -micros),
     };
     let time = micros.ok().and_then(|micros| Timestamp::from_unix_micros(micros).ok());
-    time.ok_or_else(|| SessionFault::Answer(unreadable(&"a time beyond all years")))
+    Ok(time.ok_or_else(|| unreadable(&"a time beyond all years"))?)
 }
 
 #[cfg(test)]

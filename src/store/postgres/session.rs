@@ -27,6 +27,7 @@ use crate::base::limits::{
 use crate::base::sync::Lock;
 use crate::base::thread;
 use crate::store::OpenError;
+use crate::wire::json::JsonError;
 
 /// Parameters of a statement.
 pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
@@ -315,16 +316,29 @@ impl PgSession {
     }
 }
 
+impl From<DbError> for SessionFault {
+    fn from(error: DbError) -> Self {
+        SessionFault::Answer(error)
+    }
+}
+
+impl From<JsonError> for SessionFault {
+    /// Of JSON in a row that is not what it should be.
+    fn from(error: JsonError) -> Self {
+        unreadable(&error).into()
+    }
+}
+
 impl From<postgres::Error> for SessionFault {
     /// Of any error before a commit was sent.
     fn from(error: postgres::Error) -> Self {
-        let refused = |why: &str| SessionFault::Answer(DbError::Refused(why.to_owned()));
+        let refused = |why: &str| DbError::Refused(why.to_owned()).into();
         let Some(code) = error.code().map(|code| code.code().to_owned()) else {
             if error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()) {
                 log::debug!("postgres: connection lost: {}", describe(&error));
                 return SessionFault::Lost;
             }
-            return SessionFault::Answer(unreadable(&describe(&error)));
+            return unreadable(&describe(&error)).into();
         };
         match code.as_str() {
             // Serialization failure, deadlock, lock timeout; a row that another program made at the
@@ -336,9 +350,9 @@ impl From<postgres::Error> for SessionFault {
                 SessionFault::Lost
             }
             code if code.starts_with("08") => SessionFault::Lost,
-            "57014" => SessionFault::Answer(DbError::Unavailable(
-                "the database did not answer in time".to_owned(),
-            )),
+            "57014" => {
+                DbError::Unavailable("the database did not answer in time".to_owned()).into()
+            }
             "54000" => {
                 refused("the key and the scopes are together too long for the database's index")
             }
@@ -346,13 +360,11 @@ impl From<postgres::Error> for SessionFault {
             // Out of memory, disk or connections; read-only, which is what a standby is.
             code if code.starts_with("53") || code == "25006" || code == "58030" => {
                 log::error!("postgres: {}", describe(&error));
-                SessionFault::Answer(unavailable())
+                unavailable().into()
             }
             _ => {
                 log::error!("postgres: {}", describe(&error));
-                SessionFault::Answer(DbError::Internal(
-                    "the database refused an operation".to_owned(),
-                ))
+                DbError::Internal("the database refused an operation".to_owned()).into()
             }
         }
     }

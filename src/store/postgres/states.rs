@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use postgres::Row;
 
-use super::session::{PgSession, SessionFault, unreadable};
+use super::global_kv::plain;
+use super::session::{PgSession, SessionFault};
 use super::usage::Owner;
 use crate::store::{Revision, Standing, StoredState};
 use crate::wire::data::{TenantId, TenantState};
-use crate::wire::json::{event_data_from_json, plain_to_jsonb};
-use crate::wire::pack::plain::canonical;
+use crate::wire::json::plain_to_jsonb;
 
 /// The data of a row whose tenant was banned and has no state.
 pub(super) const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
@@ -58,8 +58,7 @@ pub(super) fn set(
     revisions: &AtomicU64,
 ) -> Result<Revision, SessionFault> {
     let owner = Owner::from(tenant);
-    let data =
-        plain_to_jsonb(&state.data).map_err(|error| SessionFault::Answer(unreadable(&error)))?;
+    let data = plain_to_jsonb(&state.data)?;
     let events: Vec<&str> = state.events.iter().map(String::as_str).collect();
     session.transaction(Some(owner.lock()), |session| {
         session.execute(
@@ -103,9 +102,6 @@ pub(super) fn stored(row: &Row) -> Result<StoredState, SessionFault> {
         return Ok(StoredState { state: None, standing });
     }
     let events: Option<Vec<Option<String>>> = row.try_get(0)?;
-    let data: Option<&str> = row.try_get(1)?;
-    let data = event_data_from_json(data.unwrap_or("null").as_bytes());
-    let data = canonical(&data.map_err(|error| SessionFault::Answer(unreadable(&error)))?);
     let events = events.into_iter().flatten().flatten().collect();
-    Ok(StoredState { state: Some(TenantState { events, data }), standing })
+    Ok(StoredState { state: Some(TenantState { events, data: plain(row, 1)? }), standing })
 }
