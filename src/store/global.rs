@@ -64,9 +64,19 @@ pub struct GlobalEntry {
 impl GlobalEntry {
     /// What it takes of its owner's quota.
     pub fn charge(&self) -> u64 {
+        self.bytes() as u64
+    }
+
+    /// About how many bytes it has.
+    pub(super) fn bytes(&self) -> usize {
         let PartialGlobalKv { key, short, public_metadata, scope, long, .. } = &self.partial;
         let texts = key.len() + short.len() + scope.len() + long.as_ref().map_or(0, String::len);
-        (texts + public_metadata.as_bytes().len() + self.data.as_bytes().len()) as u64
+        texts + public_metadata.as_bytes().len() + self.data.as_bytes().len()
+    }
+
+    /// The tenant that made it; none if staff did.
+    pub(super) fn owner(&self) -> Option<TenantId> {
+        TenantId::from_parts(&self.partial.owner_type, &self.partial.owner_id).ok()
     }
 }
 

@@ -150,11 +150,7 @@ impl PostgresStore {
         work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<Receiver<Result<T, DbError>>, DbError> {
         let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
-        let owner = match who {
-            JobOwner::Tenant(tenant) => Some(tenant),
-            JobOwner::Everybody => None,
-        };
-        let permit = self.queue_bytes.take(owner, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
         let (answer_tx, answer_rx) = bounded(1);
         let call =
             Box::new(WaitingCall { work, found: None, answer_tx, progress, _permit: permit });
@@ -230,24 +226,24 @@ impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> PgJob
 
 impl Store for PostgresStore {
     fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        self.read(JobOwner::Everybody, states::all)
+        self.read(None, states::all)
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
-        self.read(JobOwner::Tenant(tenant), move |session| states::get(session, tenant))
+        self.read(Some(tenant), move |session| states::get(session, tenant))
     }
 
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(JobOwner::Tenant(tenant), bytes, move |session| {
+        self.write(Some(tenant), bytes, move |session| {
             states::set(session, tenant, &state, &revisions)
         })
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write(JobOwner::Tenant(tenant), 0, move |session| {
+        self.write(Some(tenant), 0, move |session| {
             states::set_standing(session, tenant, standing, &revisions)
         })
     }
@@ -259,25 +255,21 @@ impl Store for PostgresStore {
         scopes: &Scopes,
     ) -> Result<Option<KvRecord>, DbError> {
         let (key, scopes) = (key.to_owned(), scopes.clone());
-        self.read(JobOwner::Tenant(tenant), move |session| {
-            records::get(session, tenant, &key, &scopes)
-        })
+        self.read(Some(tenant), move |session| records::get(session, tenant, &key, &scopes))
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
-        self.read(JobOwner::Tenant(tenant), move |session| records::list_scopes(session, tenant))
+        self.read(Some(tenant), move |session| records::list_scopes(session, tenant))
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(JobOwner::Tenant(tenant), set.value.as_bytes().len(), move |session| {
+        self.write(Some(tenant), set.value.as_bytes().len(), move |session| {
             records::set(session, tenant, &set)
         })?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(JobOwner::Tenant(tenant), 0, move |session| {
-            records::delete(session, tenant, &key, &scopes)
-        })
+        self.write(Some(tenant), 0, move |session| records::delete(session, tenant, &key, &scopes))
     }
 
     fn kv_find(
@@ -288,18 +280,18 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<KvRecord>, DbError> {
         let (scopes, pattern) = (scopes.clone(), pattern.clone());
-        self.read(JobOwner::Tenant(tenant), move |session| {
+        self.read(Some(tenant), move |session| {
             records::find(session, tenant, &scopes, &pattern, limits)
         })
     }
 
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError> {
-        self.read(JobOwner::Tenant(tenant), move |session| records::usage(session, tenant))
+        self.read(Some(tenant), move |session| records::usage(session, tenant))
     }
 
     fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let tenants = tenants.to_vec();
-        self.read(JobOwner::Everybody, move |session| records::have_any(session, &tenants))
+        self.read(None, move |session| records::have_any(session, &tenants))
     }
 
     fn global_find(
@@ -308,26 +300,21 @@ impl Store for PostgresStore {
         limits: FindLimits,
     ) -> Result<Vec<PartialGlobalKv>, DbError> {
         let filter = filter.clone();
-        self.read(JobOwner::Everybody, move |session| global_kv::find(session, &filter, limits))
+        self.read(None, move |session| global_kv::find(session, &filter, limits))
     }
 
     fn global_get(&self, at: &GlobalAddress) -> Result<Option<GlobalEntry>, DbError> {
         let at = at.clone();
-        self.read(JobOwner::Everybody, move |session| global_kv::get(session, &at))
+        self.read(None, move |session| global_kv::get(session, &at))
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        let partial = &entry.partial;
-        let who = TenantId::from_parts(&partial.owner_type, &partial.owner_id)
-            .map_or(JobOwner::Everybody, JobOwner::Tenant);
-        // An entry fits into a request's body.
-        let bytes = usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2);
+        let (who, bytes) = (entry.owner(), entry.bytes());
         self.write(who, bytes, move |session| global_kv::create(session, &entry, quota))?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        let who = owner.map_or(JobOwner::Everybody, JobOwner::Tenant);
-        self.write(who, 0, move |session| global_kv::delete(session, &at, owner))
+        self.write(owner, 0, move |session| global_kv::delete(session, &at, owner))
     }
 
     fn global_change(
@@ -336,9 +323,7 @@ impl Store for PostgresStore {
         change: GlobalChange,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(JobOwner::Everybody, 0, move |session| {
-            global_kv::alter(session, &at, &change, now)
-        })
+        self.write(None, 0, move |session| global_kv::alter(session, &at, &change, now))
     }
 
     fn global_purchase(
@@ -347,16 +332,12 @@ impl Store for PostgresStore {
         at: GlobalAddress,
         now: Timestamp,
     ) -> Result<(), DbError> {
-        self.write(JobOwner::Tenant(tenant), 0, move |session| {
-            global_kv::purchase(session, tenant, &at, now)
-        })
+        self.write(Some(tenant), 0, move |session| global_kv::purchase(session, tenant, &at, now))
     }
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
-        self.read(JobOwner::Tenant(tenant), move |session| {
-            global_kv::is_purchased(session, tenant, &at)
-        })
+        self.read(Some(tenant), move |session| global_kv::is_purchased(session, tenant, &at))
     }
 
     fn export(&self) -> Result<Export, DbError> {

@@ -15,13 +15,9 @@ use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::TenantId;
 
-/// Whose operation it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum JobOwner {
-    Tenant(TenantId),
-    /// Of no tenant: operations on global entries, of the staff, and about all tenants.
-    Everybody,
-}
+/// Whose operation it is. Of no tenant are operations on global entries, of the staff, and about
+/// all tenants.
+pub(super) type JobOwner = Option<TenantId>;
 
 type LaneId = (JobOwner, Access);
 
@@ -245,8 +241,8 @@ mod tests {
     use crate::base::error::DbError;
 
     const SEVEN: usize = 7;
-    const LOUD: JobOwner = JobOwner::Tenant(TenantId::Guild(1));
-    const QUIET: JobOwner = JobOwner::Tenant(TenantId::Guild(2));
+    const LOUD: JobOwner = Some(TenantId::Guild(1));
+    const QUIET: JobOwner = Some(TenantId::Guild(2));
 
     /// Gives its name when it is dropped.
     struct Named(u64, Arc<Lock<Vec<u64>>>, Arc<AtomicBool>);
@@ -340,7 +336,7 @@ mod tests {
             bench.push(LOUD, Access::Read, number).expect("room");
         }
         bench.push(QUIET, Access::Read, 100).expect("room");
-        bench.push(JobOwner::Everybody, Access::Read, 200).expect("room");
+        bench.push(None, Access::Read, 200).expect("room");
         let order: Vec<u64> =
             (0..5).filter_map(|_| bench.take().map(|(number, _)| number)).collect();
         assert_eq!(order, [0, 100, 200, 1, 2]);

@@ -35,10 +35,7 @@ impl GlobalOp {
     /// About how many bytes it brings into its commit.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            // An entry fits into a request's body.
-            GlobalOp::Create { entry, .. } => {
-                usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2)
-            }
+            GlobalOp::Create { entry, .. } => entry.bytes(),
             GlobalOp::Delete { .. } | GlobalOp::Change { .. } | GlobalOp::Purchase { .. } => 0,
         }
     }
@@ -46,9 +43,7 @@ impl GlobalOp {
     /// The tenant that asks for it; none for staff.
     pub(super) fn owner(&self) -> Option<TenantId> {
         match self {
-            GlobalOp::Create { entry: GlobalEntry { partial, .. }, .. } => {
-                TenantId::from_parts(&partial.owner_type, &partial.owner_id).ok()
-            }
+            GlobalOp::Create { entry, .. } => entry.owner(),
             GlobalOp::Delete { owner, .. } => *owner,
             GlobalOp::Change { .. } | GlobalOp::Purchase { .. } => None,
         }

@@ -157,7 +157,7 @@ fn bytes_of(one: &Exported) -> usize {
                 stored.state.as_ref().map_or(0, |state| state.data.as_bytes().len())
             }
             Exported::Record { record, .. } => record.key.len() + value(&record.value),
-            Exported::Entry(entry) => usize::try_from(entry.charge()).unwrap_or(usize::MAX / 2),
+            Exported::Entry(entry) => entry.bytes(),
             Exported::Purchase { .. } => 0,
         }
 }
