@@ -128,9 +128,3 @@ impl<'a> Body<'a> {
         }
     }
 }
-
-impl fmt::Debug for Body<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Body({:?})", self.announced_bytes())
-    }
-}

@@ -1,7 +1,7 @@
 //! What a handler answers, and how that is written in HTTP/1.1's framing.
 
 use std::any::Any;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,15 +26,6 @@ pub enum Reply {
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
         Reply::Response(response)
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reply::Response(response) => response.fmt(f),
-            Reply::Upgrade(_) => f.write_str("Upgrade"),
-        }
     }
 }
 
@@ -139,12 +130,6 @@ impl Response {
 
     pub(super) fn closes(&self) -> bool {
         self.closes
-    }
-}
-
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Response({})", self.status)
     }
 }
 

@@ -413,12 +413,6 @@ impl Drop for RedbStore {
     }
 }
 
-impl fmt::Debug for RedbStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RedbStore")
-    }
-}
-
 /// The record of a row, if a Find asks for it.
 fn matching(
     row: &[u8],
