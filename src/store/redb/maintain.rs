@@ -32,7 +32,7 @@ use crate::wire::data::Scopes;
 /// It cannot be opened; see [`OpenError`].
 pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
     must_be_there(path)?;
-    let mut database = FileSource::new(path).open()?;
+    let mut database = FileSource(path.to_owned()).open()?;
     // redb may panic over a file that was changed behind its back.
     let looked = catch_unwind(AssertUnwindSafe(|| {
         let mut findings = match database.check_integrity() {
@@ -60,7 +60,7 @@ pub fn check(path: &Path) -> Result<Vec<String>, OpenError> {
 pub fn backup(path: &Path, to: &Path) -> Result<(), BackupError> {
     must_be_there(path).map_err(BackupError::Open)?;
     // Makes good what a crash left, so that the copy is of a closed file.
-    let database = FileSource::new(path).open().map_err(BackupError::Open)?;
+    let database = FileSource(path.to_owned()).open().map_err(BackupError::Open)?;
     database.close().map_err(|error| BackupError::Open(database_error(error)))?;
     // Keeps writers out.
     let reading =
@@ -111,8 +111,13 @@ pub(super) fn put_in_place(unfinished: &Path, to: &Path) -> io::Result<()> {
     // Fails if there is a file: a backup never takes another's place.
     fs::hard_link(unfinished, to)?;
     fs::remove_file(unfinished)?;
+    sync_folder_of(to)
+}
+
+/// Puts the name of a file on the disk.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder =
-        to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
@@ -280,7 +285,7 @@ mod tests {
     #[test]
     fn rows_that_contradict_each_other_are_found() {
         let file = TestFile::new("contradiction");
-        let database = FileSource::new(&file.0).open().expect("opened");
+        let database = FileSource(file.0.clone()).open().expect("opened");
         let transaction = database.begin_write().expect("begun");
         transaction
             .open_table(USAGE)

@@ -93,7 +93,7 @@ impl RedbStore {
     /// # Errors
     /// Why it cannot be used; see [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::start(Box::new(FileSource::new(path)))
+        Self::start(Box::new(FileSource(path.to_owned())))
     }
 
     fn start(source: Box<dyn Source>) -> Result<Self, OpenError> {

@@ -19,6 +19,7 @@ use redb::{
 use super::layout::{
     GLOBAL, GLOBAL_USAGE, KV, META, PURCHASES, SCHEMA, SCHEMA_KEY, SCOPES, STATES, USAGE,
 };
+use super::maintain::{sync_folder_of, unfinished};
 use crate::base::limits::STORE_CACHE_BYTES;
 use crate::store::OpenError;
 
@@ -35,24 +36,16 @@ pub(super) trait Source: Send {
 }
 
 /// A file.
-pub(super) struct FileSource {
-    path: PathBuf,
-}
-
-impl FileSource {
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
-    }
-}
+pub(super) struct FileSource(pub(super) PathBuf);
 
 impl Source for FileSource {
     fn open(&self) -> Result<Database, OpenError> {
-        if !self.path.try_exists().map_err(unavailable)? {
-            create(&self.path)?;
+        if !self.0.try_exists().map_err(unavailable)? {
+            create(&self.0)?;
         }
         guarded(|| {
-            check_before(&self.path)?;
-            let database = builder().create(&self.path).map_err(database_error)?;
+            check_before(&self.0)?;
+            let database = builder().create(&self.0).map_err(database_error)?;
             prepare(&database)?;
             Ok(database)
         })
@@ -60,8 +53,8 @@ impl Source for FileSource {
 
     fn reopen(&self) -> Result<Database, OpenError> {
         guarded(|| {
-            forget_what_is_cached(&self.path)?;
-            let database = builder().open(&self.path).map_err(database_error)?;
+            forget_what_is_cached(&self.0)?;
+            let database = builder().open(&self.0).map_err(database_error)?;
             prepare(&database)?;
             Ok(database)
         })
@@ -104,9 +97,7 @@ fn unavailable(error: impl std::fmt::Display) -> OpenError {
 /// Makes an empty store beside its place and puts it there when it is complete, so that no crash
 /// leaves half of one.
 fn create(path: &Path) -> Result<(), OpenError> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".new-{}", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
+    let unfinished = unfinished(path);
     let made = create_at(&unfinished).and_then(|()| match fs::hard_link(&unfinished, path) {
         // Another process was faster: its file is the store then.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -115,9 +106,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     let _ = fs::remove_file(&unfinished);
     made?;
     // The name must be on the disk before anything in the file is acknowledged.
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(unavailable)
+    sync_folder_of(path).map_err(unavailable)
 }
 
 /// Makes an empty file that no other user of this machine can read: it is to hold tenants' data.
@@ -284,7 +273,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<Database, OpenError> {
-        FileSource::new(path).open()
+        FileSource(path.to_owned()).open()
     }
 
     #[test]
@@ -295,7 +284,7 @@ mod tests {
         let mode = fs::metadata(folder.file()).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(open(&folder.file()).expect("opened again"));
-        drop(FileSource::new(&folder.file()).reopen().expect("reopened"));
+        drop(FileSource(folder.file()).reopen().expect("reopened"));
     }
 
     #[test]
@@ -391,7 +380,7 @@ mod tests {
     #[test]
     fn a_store_that_went_away_is_not_made_anew_when_it_is_reopened() {
         let folder = Folder::new();
-        assert!(matches!(FileSource::new(&folder.file()).reopen(), Err(OpenError::Unavailable(_))));
+        assert!(matches!(FileSource(folder.file()).reopen(), Err(OpenError::Unavailable(_))));
         assert!(!folder.file().exists());
     }
 }
