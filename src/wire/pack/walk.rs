@@ -15,72 +15,22 @@ use crate::wire::data::{EncodedValue, Interval, Timestamp};
 pub use super::token::{Octets, StringPairs, Token};
 
 /// The variants of `KhronosValue`, in the order that their indices have.
-const VARIANTS: [Variant; 14] = [
-    Variant::Text,
-    Variant::Integer,
-    Variant::UnsignedInteger,
-    Variant::Float,
-    Variant::Boolean,
-    Variant::Buffer,
-    Variant::Vector,
-    Variant::Map,
-    Variant::List,
-    Variant::Timestamptz,
-    Variant::Interval,
-    Variant::TimeZone,
-    Variant::LazyStringMap,
-    Variant::Null,
+const VARIANTS: [&[u8]; 14] = [
+    b"Text",
+    b"Integer",
+    b"UnsignedInteger",
+    b"Float",
+    b"Boolean",
+    b"Buffer",
+    b"Vector",
+    b"Map",
+    b"List",
+    b"Timestamptz",
+    b"Interval",
+    b"TimeZone",
+    b"LazyStringMap",
+    b"Null",
 ];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Variant {
-    Text,
-    Integer,
-    UnsignedInteger,
-    Float,
-    Boolean,
-    Buffer,
-    Vector,
-    Map,
-    List,
-    Timestamptz,
-    Interval,
-    TimeZone,
-    LazyStringMap,
-    Null,
-}
-
-impl Variant {
-    fn of(name: Name<'_>) -> Option<Self> {
-        match name {
-            Name::Text(name) => Self::named(name),
-            Name::Index(index) => {
-                usize::try_from(index).ok().and_then(|index| VARIANTS.get(index).copied())
-            }
-        }
-    }
-
-    /// A match, not a search: this runs for every value of every message.
-    fn named(name: &[u8]) -> Option<Self> {
-        Some(match name {
-            b"Text" => Variant::Text,
-            b"Integer" => Variant::Integer,
-            b"UnsignedInteger" => Variant::UnsignedInteger,
-            b"Float" => Variant::Float,
-            b"Boolean" => Variant::Boolean,
-            b"Buffer" => Variant::Buffer,
-            b"Vector" => Variant::Vector,
-            b"Map" => Variant::Map,
-            b"List" => Variant::List,
-            b"Timestamptz" => Variant::Timestamptz,
-            b"Interval" => Variant::Interval,
-            b"TimeZone" => Variant::TimeZone,
-            b"LazyStringMap" => Variant::LazyStringMap,
-            b"Null" => Variant::Null,
-            _ => return None,
-        })
-    }
-}
 
 /// A walk over one value.
 #[derive(Debug)]
@@ -192,26 +142,33 @@ impl<'a> Walk<'a> {
     fn value(&mut self) -> Result<Token<'a>, WireError> {
         let reader = &mut self.reader;
         let envelope = Envelope::read(reader)?;
-        let variant =
-            Variant::of(envelope.name).ok_or(WireError::Invalid("not a variant of a value"))?;
-        if !envelope.has_value && variant != Variant::Null {
+        let name = match envelope.name {
+            Name::Text(name) => name,
+            Name::Index(index) => {
+                let index = usize::try_from(index).ok();
+                index.and_then(|index| VARIANTS.get(index)).copied().unwrap_or_default()
+            }
+        };
+        if !envelope.has_value && name != b"Null" && VARIANTS.contains(&name) {
             return Err(WireError::Invalid("a variant without its value"));
         }
-        Ok(match variant {
-            Variant::Text => Token::Text(text(reader)?),
-            Variant::Integer => Token::Integer(i64::decode(reader)?),
-            Variant::UnsignedInteger => Token::UnsignedInteger(u64::decode(reader)?),
-            Variant::Float => Token::Float(float(reader)?),
-            Variant::Boolean => Token::Boolean(bool::decode(reader)?),
-            Variant::Buffer => Token::Buffer(self.buffer()?),
-            Variant::Vector => Token::Vector(self.vector()?),
-            Variant::Map => self.map()?,
-            Variant::List => self.list()?,
-            Variant::Timestamptz => Token::Timestamptz(timestamp(reader)?),
-            Variant::Interval => Token::Interval(self.interval()?),
-            Variant::TimeZone => Token::TimeZone(time_zone(reader)?),
-            Variant::LazyStringMap => Token::LazyStringMap(self.string_map()?),
-            Variant::Null => null(reader, envelope.has_value)?,
+        // A match, not a search: this runs for every value of every message.
+        Ok(match name {
+            b"Text" => Token::Text(text(reader)?),
+            b"Integer" => Token::Integer(i64::decode(reader)?),
+            b"UnsignedInteger" => Token::UnsignedInteger(u64::decode(reader)?),
+            b"Float" => Token::Float(float(reader)?),
+            b"Boolean" => Token::Boolean(bool::decode(reader)?),
+            b"Buffer" => Token::Buffer(self.buffer()?),
+            b"Vector" => Token::Vector(self.vector()?),
+            b"Map" => self.map()?,
+            b"List" => self.list()?,
+            b"Timestamptz" => Token::Timestamptz(timestamp(reader)?),
+            b"Interval" => Token::Interval(self.interval()?),
+            b"TimeZone" => Token::TimeZone(time_zone(reader)?),
+            b"LazyStringMap" => Token::LazyStringMap(self.string_map()?),
+            b"Null" => null(reader, envelope.has_value)?,
+            _ => return Err(WireError::Invalid("not a variant of a value")),
         })
     }
 
