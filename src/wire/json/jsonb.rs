@@ -69,7 +69,7 @@ fn write_leaf_or_end(token: Token<'_>, out: &mut JsonWriter) {
             return out.end('}');
         }
         Token::Null => return out.text("Null"),
-        leaf => leaf.variant(),
+        leaf => variant(leaf),
     };
     out.begin('{');
     out.key(variant);
@@ -108,6 +108,24 @@ fn write_leaf_or_end(token: Token<'_>, out: &mut JsonWriter) {
         Token::Null | Token::Map(_) | Token::List(_) | Token::End => {}
     }
     out.end('}');
+}
+
+/// The name of the variant that a leaf is.
+fn variant(leaf: &Token<'_>) -> &'static str {
+    match leaf {
+        Token::Text(_) => "Text",
+        Token::Integer(_) => "Integer",
+        Token::UnsignedInteger(_) => "UnsignedInteger",
+        Token::Float(_) => "Float",
+        Token::Boolean(_) => "Boolean",
+        Token::Buffer(_) => "Buffer",
+        Token::Vector(_) => "Vector",
+        Token::Timestamptz(_) => "Timestamptz",
+        Token::Interval(_) => "Interval",
+        Token::TimeZone(_) => "TimeZone",
+        Token::LazyStringMap(_) => "LazyStringMap",
+        Token::Null | Token::Map(_) | Token::List(_) | Token::End => "",
+    }
 }
 
 /// What the innermost bracket of the text belongs to.

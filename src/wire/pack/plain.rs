@@ -79,11 +79,6 @@ impl<'a> PlainWalk<'a> {
         self.reader
     }
 
-    /// Whether the innermost open container is an object.
-    pub fn is_in_object(&self) -> bool {
-        self.open.last().is_some_and(|level| level.is_object)
-    }
-
     /// The next step, or nothing when the value is at its end.
     ///
     /// # Errors

@@ -45,27 +45,6 @@ pub enum Token<'a> {
 }
 
 impl Token<'_> {
-    /// The name of the variant that it is, or begins; nothing for [`Token::End`].
-    pub fn variant(&self) -> &'static str {
-        match self {
-            Token::Text(_) => "Text",
-            Token::Integer(_) => "Integer",
-            Token::UnsignedInteger(_) => "UnsignedInteger",
-            Token::Float(_) => "Float",
-            Token::Boolean(_) => "Boolean",
-            Token::Buffer(_) => "Buffer",
-            Token::Vector(_) => "Vector",
-            Token::Timestamptz(_) => "Timestamptz",
-            Token::Interval(_) => "Interval",
-            Token::TimeZone(_) => "TimeZone",
-            Token::LazyStringMap(_) => "LazyStringMap",
-            Token::Null => "Null",
-            Token::Map(_) => "Map",
-            Token::List(_) => "List",
-            Token::End => "",
-        }
-    }
-
     /// Writes it in its canonical form: a leaf whole, of a `Map` or `List` the beginning. Nothing
     /// for [`Token::End`].
     ///
