@@ -10,58 +10,33 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::target::{self, Target, is_host_char};
+use crate::base::labels::{Label as _, labels};
 use crate::base::limits::HTTP_HEADERS_MAX;
 use crate::net::stream::Peer;
 
-/// A request method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// GET
-    Get,
-    /// HEAD
-    Head,
-    /// POST
-    Post,
-    /// PUT
-    Put,
-    /// PATCH
-    Patch,
-    /// DELETE
-    Delete,
-    /// OPTIONS
-    Options,
-    /// Any other.
-    Other,
+labels! {
+    /// A request method.
+    Method {
+        /// GET
+        Get = "GET",
+        /// HEAD
+        Head = "HEAD",
+        /// POST
+        Post = "POST",
+        /// PUT
+        Put = "PUT",
+        /// PATCH
+        Patch = "PATCH",
+        /// DELETE
+        Delete = "DELETE",
+        /// OPTIONS
+        Options = "OPTIONS",
+        /// Any other.
+        Other = "other",
+    }
 }
 
 impl Method {
-    fn parse(text: &str) -> Self {
-        match text {
-            "GET" => Method::Get,
-            "HEAD" => Method::Head,
-            "POST" => Method::Post,
-            "PUT" => Method::Put,
-            "PATCH" => Method::Patch,
-            "DELETE" => Method::Delete,
-            "OPTIONS" => Method::Options,
-            _ => Method::Other,
-        }
-    }
-
-    /// Its name; any other than ours has none.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Patch => "PATCH",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            Method::Other => "other",
-        }
-    }
-
     /// Whether a request of this method without a length lacks something, rather than having no
     /// body.
     pub(super) fn expects_body(self) -> bool {
@@ -235,7 +210,7 @@ pub(super) fn parse(
     if complete != httparse::Status::Complete(raw.len()) {
         return Err(MALFORMED);
     }
-    let method = Method::parse(method);
+    let method = Method::of_name(method.as_bytes()).unwrap_or(Method::Other);
     let target = target::parse(raw_target).map_err(|text| Refusal::new(400, text))?;
     let start = raw.as_ptr() as usize;
     let range = |part: &[u8]| {
