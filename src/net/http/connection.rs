@@ -89,7 +89,7 @@ impl Connection {
             if !self.enter(Doing::Answering) {
                 return self.say_full();
             }
-            self.shared.counters.request();
+            self.shared.counters.requests.inc();
             match self.exchange(&head, framing) {
                 After::KeepOpen => patience = self.shared.limits.idle_timeout,
                 After::Close => return self.linger(),

@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use super::registry::{NotAdmitted, Registry};
 use super::response::full_text;
 use super::socket::Socket;
 use crate::base::limits;
+use crate::base::metrics::Counter;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::net::stream::{Listener, Peer, Stream};
@@ -101,16 +101,10 @@ pub struct HttpStats {
 
 #[derive(Default)]
 pub(super) struct Counters {
-    accepted: AtomicU64,
-    displaced: AtomicU64,
-    refused: AtomicU64,
-    requests: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
+    accepted: Counter,
+    displaced: Counter,
+    refused: Counter,
+    pub(super) requests: Counter,
 }
 
 /// What the threads of one server share.
@@ -126,10 +120,10 @@ impl HttpShared {
         let counters = &self.counters;
         HttpStats {
             open: self.registry.open() as u64,
-            accepted: counters.accepted.load(Ordering::Relaxed),
-            displaced: counters.displaced.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-            requests: counters.requests.load(Ordering::Relaxed),
+            accepted: counters.accepted.get(),
+            displaced: counters.displaced.get(),
+            refused: counters.refused.get(),
+            requests: counters.requests.get(),
         }
     }
 }
@@ -317,10 +311,7 @@ impl Acceptor {
                     self.refused.clear();
                     self.silent.pop_front();
                     let displaced = self.shared.registry.displace_or_pause(ACCEPT_PAUSE);
-                    self.shared
-                        .counters
-                        .displaced
-                        .fetch_add(u64::from(displaced), Ordering::Relaxed);
+                    self.shared.counters.displaced.add(u64::from(displaced));
                 }
             }
         }
@@ -365,7 +356,7 @@ impl Acceptor {
         if self.silent.len() > self.shared.limits.silent
             && let Some((_, stream, peer)) = self.silent.pop_front()
         {
-            self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.refused.inc();
             self.warn("too many connections say nothing: the oldest are refused");
             self.refuse(stream, peer);
         }
@@ -388,11 +379,11 @@ impl Acceptor {
         let counters = &self.shared.counters;
         match admitted {
             Ok(is_displacing) => {
-                counters.accepted.fetch_add(1, Ordering::Relaxed);
-                counters.displaced.fetch_add(u64::from(is_displacing), Ordering::Relaxed);
+                counters.accepted.inc();
+                counters.displaced.add(u64::from(is_displacing));
             }
             Err(reason) => {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
+                counters.refused.inc();
                 match reason {
                     NotAdmitted::Full => {
                         self.warn("every connection is busy: new ones are refused")
