@@ -79,10 +79,10 @@ pub enum Stream {
 
 /// The same of either.
 macro_rules! either {
-    ($stream:expr, $inner:ident => $what:expr) => {
-        match $stream {
-            Stream::Tcp($inner) => $what,
-            Stream::Unix($inner) => $what,
+    ($type:ident, $either:expr, $inner:ident => $what:expr) => {
+        match $either {
+            $type::Tcp($inner) => $what,
+            $type::Unix($inner) => $what,
         }
     };
 }
@@ -159,7 +159,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        either!(self, stream => stream.set_nonblocking(is_nonblocking))
+        either!(Stream, self, stream => stream.set_nonblocking(is_nonblocking))
     }
 
     /// Limits each read, for all handles.
@@ -167,7 +167,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone, or the time is zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(self, stream => stream.set_read_timeout(timeout))
+        either!(Stream, self, stream => stream.set_read_timeout(timeout))
     }
 
     /// Limits each write, for all handles.
@@ -175,7 +175,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone, or the time is zero.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(self, stream => stream.set_write_timeout(timeout))
+        either!(Stream, self, stream => stream.set_write_timeout(timeout))
     }
 
     /// Ends the connection for all handles, in one direction or both; frees every thread that is
@@ -184,23 +184,23 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        either!(self, stream => stream.shutdown(how))
+        either!(Stream, self, stream => stream.shutdown(how))
     }
 }
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => (&*stream).read(buffer))
+        either!(Stream, self, stream => (&*stream).read(buffer))
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => (&*stream).write(bytes))
+        either!(Stream, self, stream => (&*stream).write(bytes))
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(self, stream => (&*stream).write_vectored(slices))
+        either!(Stream, self, stream => (&*stream).write_vectored(slices))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -226,7 +226,7 @@ impl Write for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(self, stream => stream.as_fd())
+        either!(Stream, self, stream => stream.as_fd())
     }
 }
 
@@ -278,19 +278,13 @@ impl Listener {
     /// # Errors
     /// It is no listener.
     pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => listener.set_nonblocking(is_nonblocking),
-            Listener::Unix(listener) => listener.set_nonblocking(is_nonblocking),
-        }
+        either!(Listener, self, listener => listener.set_nonblocking(is_nonblocking))
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Tcp(listener) => listener.as_fd(),
-            Listener::Unix(listener) => listener.as_fd(),
-        }
+        either!(Listener, self, listener => listener.as_fd())
     }
 }
 
