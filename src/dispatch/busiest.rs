@@ -145,14 +145,15 @@ impl Minutes {
         let mut us = 0_u64;
         for minute in self.0.iter().filter(|minute| minute.number + BUSIEST_MINUTES as u64 > now) {
             us = us.saturating_add(minute.us);
-            for (tenant, counter) in
-                minute.by_events.iter().chain(minute.by_time.iter_beside(&minute.by_events))
-            {
-                // In both it was in one of them for longer.
-                let other = minute.by_time.get(tenant).unwrap_or(counter);
+            // A tenant that is in both summaries was in one of them for longer.
+            let mut most: HashMap<TenantId, (u64, u64)> = HashMap::new();
+            for counter in minute.by_events.counters.iter().chain(&minute.by_time.counters) {
+                let (events, us) = most.entry(counter.tenant).or_default();
+                (*events, *us) = (counter.events.max(*events), counter.us.max(*us));
+            }
+            for (tenant, (events, us)) in most {
                 let sum = sums.entry(tenant).or_default();
-                sum.0 += counter.events.max(other.events);
-                sum.1 = sum.1.saturating_add(counter.us.max(other.us));
+                *sum = (sum.0 + events, sum.1.saturating_add(us));
             }
         }
         let shares = sums.into_iter();
@@ -210,19 +211,6 @@ impl Summary {
         };
         self.places.insert(tenant, place);
         place
-    }
-
-    fn get(&self, tenant: TenantId) -> Option<&TenantCounter> {
-        self.places.get(&tenant).map(|place| &self.counters[*place])
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (TenantId, &TenantCounter)> {
-        self.counters.iter().map(|counter| (counter.tenant, counter))
-    }
-
-    /// Those that are not in another one.
-    fn iter_beside(&self, other: &Summary) -> impl Iterator<Item = (TenantId, &TenantCounter)> {
-        self.iter().filter(|(tenant, _)| !other.places.contains_key(tenant))
     }
 
     fn clear(&mut self) {
