@@ -91,7 +91,7 @@ impl Rolling {
         }
         let shared = self.shared.clone();
         let ended = self.shared.clone();
-        let started = thread::spawn_watched(
+        let rolling = thread::spawn_watched(
             "rolling",
             move || shared.roll(&workers),
             move |exit| {
@@ -101,18 +101,14 @@ impl Rolling {
                     report.error = Some("it panicked, which is a bug".to_owned());
                 }
             },
-        );
-        match started {
-            Ok(started) => {
-                // One that has ended is joined here.
-                *thread = Some(started);
-                Ok(())
-            }
-            Err(error) => {
-                self.shared.report.lock().is_running = false;
-                Err(RollError::Io(error))
-            }
-        }
+        )
+        .map_err(|error| {
+            self.shared.report.lock().is_running = false;
+            RollError::Io(error)
+        })?;
+        // One that has ended is joined here.
+        *thread = Some(rolling);
+        Ok(())
     }
 
     /// How the last one stands.
