@@ -26,7 +26,7 @@ impl Layers {
             about: Some(self.about),
             workers: self.operator.reports(),
             traffic: Some(self.traffic.clone()),
-            quarantined: Some(self.operator.quarantine().len()),
+            quarantined: Some(self.operator.quarantine().count()),
             output_lines_dropped: self
                 .spawner
                 .as_ref()

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::base::limits;
 use crate::base::sync::Lock;
@@ -22,7 +22,6 @@ use crate::wire::data::TenantId;
 #[derive(Debug)]
 struct Blame {
     after: usize,
-    window: Duration,
     deaths: HashMap<TenantId, VecDeque<Instant>>,
 }
 
@@ -53,8 +52,8 @@ impl Blame {
     /// many more.
     fn forget(&mut self, now: Instant, room: usize) {
         self.deaths.retain(|_, deaths| {
-            while deaths.front().is_some_and(|at| now.saturating_duration_since(*at) > self.window)
-            {
+            let age = |at: &Instant| now.saturating_duration_since(*at);
+            while deaths.front().is_some_and(|at| age(at) > limits::QUARANTINE_WINDOW) {
                 deaths.pop_front();
             }
             !deaths.is_empty()
@@ -106,15 +105,14 @@ impl Default for Quarantine {
 impl Quarantine {
     /// No tenant is quarantined yet; `after` so many deaths one is.
     pub fn new(after: usize) -> Self {
-        let blame = Blame { after, window: limits::QUARANTINE_WINDOW, deaths: HashMap::new() };
+        let blame = Blame { after, deaths: HashMap::new() };
         let state = QuarantineState { blame, quarantined: BTreeMap::new() };
         Self { state: Lock::new(state), count: AtomicUsize::new(0) }
     }
 
     /// Whether nothing of this tenant may run.
     pub fn holds(&self, tenant: TenantId) -> bool {
-        self.count.load(Ordering::Acquire) > 0
-            && self.state.lock().quarantined.contains_key(&tenant)
+        self.count() > 0 && self.state.lock().quarantined.contains_key(&tenant)
     }
 
     /// Notes that a worker died, or hung, with these tenants' events in flight; returns those that
@@ -148,28 +146,20 @@ impl Quarantine {
     }
 
     /// How many are quarantined.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The quarantined tenants, in order of their ids.
     pub fn list(&self) -> Vec<(TenantId, Quarantined)> {
-        self.state
-            .lock()
-            .quarantined
-            .iter()
-            .map(|(tenant, entry)| (*tenant, entry.clone()))
-            .collect()
+        self.state.lock().quarantined.clone().into_iter().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const CULPRIT: TenantId = TenantId::Guild(1);
