@@ -6,7 +6,6 @@
 //! reference's, which knows of no bans. What was sent before a ban is ended by dropping the tenant,
 //! as the ban's route does. Owned by the master; calls come from any thread.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,12 +53,6 @@ impl AdmittingPool {
             Standing::Good => self.traffic.admit(job, bytes),
             Standing::Banned => Err(DispatchError::Banned),
         }
-    }
-}
-
-impl fmt::Debug for AdmittingPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AdmittingPool({} workers)", self.pool.len())
     }
 }
 

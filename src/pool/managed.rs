@@ -1,5 +1,6 @@
 //! What an operator can see and do of a worker of either kind.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::dispatch::worker_like::WorkerLike;
@@ -10,7 +11,7 @@ use super::process::supervisor::Cause;
 use super::vms::Vms;
 
 /// A worker that an operator can look at, end and start anew.
-pub trait Managed: WorkerLike + std::fmt::Debug {
+pub trait Managed: WorkerLike {
     /// What there is to see of it.
     fn report(&self) -> WorkerReport;
 
@@ -64,4 +65,10 @@ pub trait Managed: WorkerLike + std::fmt::Debug {
     /// # Blocks
     /// Until it has ended, or `deadline`; true if it has.
     fn stop(&self, drain_until: Instant, deadline: Instant) -> bool;
+}
+
+impl fmt::Debug for dyn Managed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Managed({})", self.id())
+    }
 }

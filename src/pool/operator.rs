@@ -3,7 +3,6 @@
 //!
 //! Owned by the master; called by the internal API and for signals, on any thread.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,17 +16,12 @@ use super::process::rolling::{RollError, RollReport, Rolling};
 use super::vms;
 
 /// All workers of a master, for its operator.
+#[derive(Debug)]
 pub struct Operator {
     workers: Vec<Arc<dyn Managed>>,
     is_external: bool,
     quarantine: Arc<Quarantine>,
     rolling: Rolling,
-}
-
-impl fmt::Debug for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Operator({} workers)", self.workers.len())
-    }
 }
 
 impl Operator {

@@ -306,12 +306,6 @@ impl WorkerLike for WorkerProcessHandle {
     }
 }
 
-impl fmt::Debug for WorkerProcessHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkerProcessHandle({})", self.shared.id)
-    }
-}
-
 impl Drop for WorkerProcessHandle {
     fn drop(&mut self) {
         if self.supervision.lock().is_some() {

@@ -6,7 +6,6 @@
 //! thread of its own (`anew-I`) does that, owned by the handle; it blocks on what is in flight and
 //! on the old worker's end, which have deadlines, and ends early when the handle does.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -227,12 +226,6 @@ impl WorkerLike for WorkerThreadHandle {
     fn kill(&self) {
         let now = Instant::now();
         self.stop(now, now);
-    }
-}
-
-impl fmt::Debug for WorkerThreadHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkerThreadHandle({})", self.shared.id)
     }
 }
 

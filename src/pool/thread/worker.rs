@@ -6,7 +6,6 @@
 //! none of them blocks but `kill`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -231,12 +230,6 @@ impl LocalWorker for WorkerThread {
             figures: Some(Box::new(stats.figures)),
             process: Some(process),
         }
-    }
-}
-
-impl fmt::Debug for WorkerThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkerThread({})", self.id)
     }
 }
 
