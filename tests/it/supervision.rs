@@ -75,7 +75,7 @@ fn dispatch(worker: &WorkerProcessHandle, patience: Duration) -> DispatchError {
 }
 
 fn wait_for(worker: &WorkerProcessHandle, changes_rx: &Receiver<()>, state: State) {
-    while worker.state() != state {
+    while worker.report().state != state {
         changes_rx
             .recv_timeout(DEADLINE)
             .unwrap_or_else(|_| panic!("never {state}: {:?}", worker.report()));

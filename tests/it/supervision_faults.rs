@@ -257,7 +257,7 @@ fn kills_and_restarts_by_operators_are_held_against_nobody() {
 fn an_unsteady_link_of_a_live_process_fails_the_worker() {
     let broken = Broken::new(hasty());
     let mut links = 0;
-    while broken.worker.state() != State::Failed {
+    while broken.worker.report().state != State::Failed {
         let (peer, pid) = broken.connect();
         links += 1;
         drop(peer);
@@ -379,7 +379,7 @@ fn a_worker_is_recycled_by_events_memory_and_age() {
         let (mut peer, _) = broken.connect();
         peer.say(&well);
         eventually("its health is known", || broken.worker.report().health.map(drop));
-        assert_eq!(broken.worker.state(), State::Ready);
+        assert_eq!(broken.worker.report().state, State::Ready);
         peer.say(&due);
         let report = broken.wait("recycled", |report| report.restarts.total() == 1);
         assert!(
@@ -424,7 +424,7 @@ fn a_worker_killed_while_it_starts_stays_away() {
     broken.worker.kill_until_restart().expect("it is killed");
     assert!(is_gone(pid));
     assert_eq!(
-        (broken.worker.state(), broken.worker.report().restarts.total()),
+        (broken.worker.report().state, broken.worker.report().restarts.total()),
         (State::Stopped, 0)
     );
     broken.worker.restart(Cause::Operator).expect("it is restarted");

@@ -195,11 +195,6 @@ impl WorkerProcessHandle {
         self.shared.clone()
     }
 
-    /// Where the worker is in its life.
-    pub fn state(&self) -> State {
-        self.shared.board.status().report.state
-    }
-
     /// Blocks: until the loop has taken the wish in, at most twice [`NOTE_TIMEOUT`].
     fn wish(&self, event: Event) -> Result<(), RestartError> {
         if self.shared.is_ending.load(Ordering::SeqCst) {

@@ -113,7 +113,7 @@ impl Supervised {
     }
 
     fn wait_state(&self, state: State) {
-        eventually(state.as_str(), || (self.faulty().state() == state).then_some(()));
+        eventually(state.as_str(), || (self.faulty().report().state == state).then_some(()));
     }
 }
 
