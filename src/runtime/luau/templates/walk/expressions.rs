@@ -84,10 +84,7 @@ impl<'a> SourceWalk<'_, 'a> {
             Some(LuauToken::Number) => return self.literal("a number"),
             Some(LuauToken::Word("nil")) => return self.literal("nil"),
             Some(LuauToken::Word("true" | "false")) => return self.literal("a boolean"),
-            Some(LuauToken::Sign("{")) => {
-                self.table();
-                return Value::literal("a table");
-            }
+            Some(LuauToken::Sign("{")) => return self.written().unwrap_or_default(),
             Some(LuauToken::Sign("@")) => {
                 self.other_statement();
                 return self.simple();
@@ -211,10 +208,8 @@ impl<'a> SourceWalk<'_, 'a> {
                 self.take(")");
                 value
             }
-            Some(LuauToken::Text(_)) => self.literal("a string"),
-            Some(LuauToken::InterpolationStart) => {
-                self.interpolation();
-                Value::literal("a string")
+            Some(LuauToken::Text(_) | LuauToken::InterpolationStart) => {
+                self.written().unwrap_or_default()
             }
             _ => match self.name() {
                 Some(name) => {
@@ -259,7 +254,7 @@ impl<'a> SourceWalk<'_, 'a> {
             self.requires.push((at, text.to_owned()));
         }
         let values = if !self.take("(") {
-            vec![self.simple_argument()]
+            vec![self.written().unwrap_or_default()]
         } else if self.take(")") {
             Vec::new()
         } else {
@@ -276,19 +271,20 @@ impl<'a> SourceWalk<'_, 'a> {
         self.settled(root, Arguments { values, is_open: false })
     }
 
-    /// The argument of a call without parentheses.
-    fn simple_argument(&mut self) -> Value<'a> {
-        match self.peek(0) {
-            Some(LuauToken::Sign("{")) => {
+    /// A table or a string that is written out, as it stands behind a name that is called without
+    /// parentheses, too.
+    fn written(&mut self) -> Option<Value<'a>> {
+        match self.peek(0)? {
+            LuauToken::Sign("{") => {
                 self.table();
-                Value::literal("a table")
+                Some(Value::literal("a table"))
             }
-            Some(LuauToken::Text(_)) => self.literal("a string"),
-            Some(LuauToken::InterpolationStart) => {
+            LuauToken::Text(_) => Some(self.literal("a string")),
+            LuauToken::InterpolationStart => {
                 self.interpolation();
-                Value::literal("a string")
+                Some(Value::literal("a string"))
             }
-            _ => Value::default(),
+            _ => None,
         }
     }
 

@@ -28,16 +28,7 @@ pub(super) struct Seen {
 /// name.
 pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     let tokens = tokens(source);
-    let mut walk = SourceWalk {
-        tokens: &tokens,
-        at: 0,
-        names: Names::default(),
-        requires: Vec::new(),
-        functions: 0,
-        is_template,
-        returns: false,
-        is_script: false,
-    };
+    let mut walk = SourceWalk { tokens: &tokens, is_template, ..SourceWalk::default() };
     walk.names.open_block();
     while walk.at < tokens.len() {
         walk.statements();
@@ -51,6 +42,7 @@ pub(super) fn walk(source: &[u8], is_template: bool) -> Seen {
     Seen { findings: names.findings(is_script), requires }
 }
 
+#[derive(Default)]
 struct SourceWalk<'t, 'a> {
     tokens: &'t [(At, LuauToken<'a>)],
     at: usize,
@@ -318,11 +310,8 @@ impl<'a> SourceWalk<'_, 'a> {
             self.is_any(&["end", "else", "elseif", "until", ";"]) || self.peek(0).is_none();
         let values = if is_empty { vec![Value::literal("nil")] } else { self.expressions() };
         if self.functions == 0 {
-            self.names.returned(
-                at,
-                values.into_iter().next().unwrap_or_default(),
-                self.is_template,
-            );
+            let first = values.into_iter().next().unwrap_or_default();
+            self.names.returned(at, first, self.is_template);
         }
     }
 
