@@ -81,6 +81,7 @@ pub(super) fn is_out_of_memory(error: &mlua::Error) -> bool {
     }
 }
 
+#[derive(Default)]
 struct Parts {
     message: String,
     traceback: String,
@@ -92,8 +93,7 @@ impl Parts {
     fn of(error: &mlua::Error) -> Self {
         match error {
             mlua::Error::CallbackError { traceback, cause } => {
-                let inner = Self::of(cause);
-                Self { traceback: traceback.clone(), ..inner }
+                Self { traceback: traceback.clone(), ..Self::of(cause) }
             }
             mlua::Error::RuntimeError(text) => match text.rsplit_once("\nstack traceback:") {
                 Some((message, traceback)) => Self {
@@ -101,17 +101,13 @@ impl Parts {
                     traceback: traceback.to_owned(),
                     positioned: true,
                 },
-                None => Self { message: shown(text), traceback: String::new(), positioned: false },
+                None => Self { message: shown(text), ..Self::default() },
             },
-            mlua::Error::MemoryError(_) => Self {
-                message: OUT_OF_MEMORY.to_owned(),
-                traceback: String::new(),
-                positioned: false,
-            },
-            mlua::Error::BadArgument { cause, .. } => Self::of(cause),
-            other => {
-                Self { message: other.to_string(), traceback: String::new(), positioned: false }
+            mlua::Error::MemoryError(_) => {
+                Self { message: OUT_OF_MEMORY.to_owned(), ..Self::default() }
             }
+            mlua::Error::BadArgument { cause, .. } => Self::of(cause),
+            other => Self { message: other.to_string(), ..Self::default() },
         }
     }
 
