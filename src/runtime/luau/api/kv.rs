@@ -27,8 +27,7 @@ pub(super) fn get_record(tenant: TenantId, args: &CallArgs<'_>) -> Result<Prepar
 
 /// The first half of an update.
 pub(super) fn update(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
-    let (key, scopes) = address(args)?;
-    let record = (key, writable(scopes)?);
+    let record = writable(address(args)?)?;
     Ok(read(tenant, record.clone(), LockMode::Write, CallReply::UpdateValue(record)))
 }
 
@@ -39,9 +38,8 @@ fn read(tenant: TenantId, record: RecordKey, mode: LockMode, reply: CallReply) -
 }
 
 pub(super) fn set(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
-    let key = key(args)?;
-    let scopes = writable(scopes(args.value(2))?)?;
-    set_record(args.lua, tenant, (key, scopes), args.value(1))
+    let record = writable((key(args)?, scopes(args.value(2))?))?;
+    set_record(args.lua, tenant, record, args.value(1))
 }
 
 /// The second half of an update: as a set, under the lock that the update has.
@@ -70,9 +68,8 @@ fn set_record(
 }
 
 pub(super) fn delete(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
-    let (key, scopes) = address(args)?;
-    let scopes = writable(scopes)?;
-    let record = (key.clone(), scopes.clone());
+    let record = writable(address(args)?)?;
+    let (key, scopes) = record.clone();
     let op = DbOp::Kv(tenant, KeyValueOp::Delete { scopes, key });
     Ok(PreparedCall::new(op, CallReply::Whole, 0).locking(record, LockMode::Write))
 }
@@ -133,7 +130,7 @@ fn time(to_luau: &ToLuau<'_>, time: Option<Timestamp>) -> Result<Value, ConvertE
     }
 }
 
-fn address(args: &CallArgs<'_>) -> Result<(String, Scopes), CallError> {
+fn address(args: &CallArgs<'_>) -> Result<RecordKey, CallError> {
     Ok((key(args)?, scopes(args.value(1))?))
 }
 
@@ -147,12 +144,12 @@ fn scopes(value: &Value) -> Result<Scopes, CallError> {
     Ok(Scopes::new(texts(value, "the scopes", 2 * KV_SCOPES_MAX, "a scope", KV_SCOPE_MAX_BYTES)?))
 }
 
-/// Scopes under which a script may write.
-fn writable(scopes: Scopes) -> Result<Scopes, CallError> {
+/// A record that a script may write.
+fn writable(record: RecordKey) -> Result<RecordKey, CallError> {
     let read_only =
         |scope: &&String| scope.starts_with(WORKER_SCOPE_PREFIX) || *scope == TEMPLATE_SCOPE;
-    match scopes.as_slice().iter().find(read_only) {
+    match record.1.as_slice().iter().find(read_only) {
         Some(scope) => refuse(format!("the scope \"{scope}\" is read-only to scripts")),
-        None => Ok(scopes),
+        None => Ok(record),
     }
 }
