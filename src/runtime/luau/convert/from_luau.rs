@@ -276,7 +276,10 @@ impl<'l> Encoder<'l> {
     /// Writes a table of so many items as a list, if its keys come as 1..n, as they do unless it
     /// grew in odd ways.
     fn list(&mut self, table: &Table, len: usize) -> Result<bool, ConvertError> {
-        self.list_head(len);
+        match self.form {
+            Form::Typed => Token::List(len).write(&mut self.writer),
+            Form::Plain => self.writer.array(len),
+        }
         self.ends.push(self.writer.len());
         let mut index = 0;
         let is_list = for_each(table, |key, value| {
@@ -298,13 +301,6 @@ impl<'l> Encoder<'l> {
             self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
         }
         Ok(())
-    }
-
-    fn list_head(&mut self, len: usize) {
-        match self.form {
-            Form::Typed => Token::List(len).write(&mut self.writer),
-            Form::Plain => self.writer.array(len),
-        }
     }
 
     /// Writes a table as a map, of which the values of the first pairs may be written already.
@@ -383,19 +379,17 @@ fn plain_leaf(token: &Token<'_>, writer: &mut Writer) -> Result<(), ConvertError
         Token::UnsignedInteger(number) => writer.unsigned(*number),
         Token::Float(number) if number.is_finite() => writer.f64(*number),
         Token::Text(text) => writer.text(text),
-        Token::Float(_) => {
-            return Err(ConvertError::unsupported("JSON has no NaN and no infinity"));
-        }
-        Token::Buffer(_) => {
-            return Err(ConvertError::unsupported("JSON has no buffers, and text is UTF-8"));
-        }
-        _ => {
-            return Err(ConvertError::unsupported(
-                "JSON has no vectors, timestamps, intervals and time zones",
-            ));
-        }
+        other => return Err(ConvertError::unsupported(not_in_json(other))),
     }
     Ok(())
+}
+
+fn not_in_json(token: &Token<'_>) -> &'static str {
+    match token {
+        Token::Float(_) => "JSON has no NaN and no infinity",
+        Token::Buffer(_) => "JSON has no buffers, and text is UTF-8",
+        _ => "JSON has no vectors, timestamps, intervals and time zones",
+    }
 }
 
 /// Whether the keys of a table of so many items are 1..n, in any order.
