@@ -66,14 +66,8 @@ pub(super) struct Load {
 struct Activity {
     /// Since when it has been away from its loop; nothing while it waits for work.
     away_since: Option<Instant>,
-    running: Option<Running>,
-}
-
-#[derive(Debug, Clone)]
-struct Running {
-    tenant: TenantId,
-    event: Arc<str>,
-    since: Instant,
+    /// The tenant and the event that run, and since when.
+    running: Option<(TenantId, Arc<str>, Instant)>,
 }
 
 impl Gauges {
@@ -177,7 +171,7 @@ impl Gauges {
 
     /// An event is about to run; it has done so without a pause since `since`, preemptions aside.
     pub(super) fn run(&self, tenant: TenantId, event: &Arc<str>, since: Instant) {
-        self.activity.lock().running = Some(Running { tenant, event: event.clone(), since });
+        self.activity.lock().running = Some((tenant, event.clone(), since));
     }
 
     /// What ran has paused or ended.
@@ -195,11 +189,7 @@ impl Gauges {
 
     /// What runs, and for how long without a pause.
     pub(super) fn running(&self, now: Instant) -> Option<(TenantId, String, Duration)> {
-        let running = self.activity.lock().running.clone()?;
-        Some((
-            running.tenant,
-            running.event.to_string(),
-            now.saturating_duration_since(running.since),
-        ))
+        let (tenant, event, since) = self.activity.lock().running.clone()?;
+        Some((tenant, event.to_string(), now.saturating_duration_since(since)))
     }
 }

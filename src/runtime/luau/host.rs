@@ -98,10 +98,7 @@ impl Host {
     }
 
     pub(super) fn set_program(&self, program: &Compiled) {
-        let mut held = self.program.borrow_mut();
-        if held.is_none() {
-            *held = Some(program.clone());
-        }
+        self.program.borrow_mut().get_or_insert_with(|| program.clone());
     }
 
     /// Whether the VM has begun to run another template than this one.

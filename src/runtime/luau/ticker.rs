@@ -173,7 +173,7 @@ impl TickerShared {
         while !*stopped {
             if idle_for >= TICKER_LINGER {
                 self.parked.store(true, Ordering::SeqCst);
-                if !self.any_busy() {
+                if !self.executors.iter().any(|flags| flags.busy.load(Ordering::SeqCst)) {
                     stopped = self.wake.wait(stopped, None);
                 }
                 self.parked.store(false, Ordering::SeqCst);
@@ -188,10 +188,6 @@ impl TickerShared {
             }
             idle_for = if is_busy { Duration::ZERO } else { idle_for + slice };
         }
-    }
-
-    fn any_busy(&self) -> bool {
-        self.executors.iter().any(|flags| flags.busy.load(Ordering::SeqCst))
     }
 }
 
