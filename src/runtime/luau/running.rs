@@ -113,18 +113,7 @@ impl Tenant {
             }
             Outcome::Parked => self.park(core, id),
             Outcome::Called(op, args) => self.call(core, id, op, args),
-            Outcome::Finished(_) => self.finish(core, id, result),
-            Outcome::Failed(_) => {
-                if let (None, Some(text)) = (&result, failed) {
-                    let event = self.tasks.get(id).map(|task| task.event);
-                    let request_id = event.and_then(|event| self.request_id(event));
-                    self.log.write(Level::Warn, request_id, &format!("a task failed: {text}"));
-                    if let Some(event) = event {
-                        self.record_error(core, event, &text);
-                    }
-                }
-                self.finish(core, id, result);
-            }
+            Outcome::Finished(_) | Outcome::Failed(_) => self.finish(core, id, result, failed),
         }
         Step::Done
     }
@@ -134,9 +123,15 @@ impl Tenant {
         self.events.get(&event).map(|event| event.request_id)
     }
 
-    fn finish(&mut self, core: &mut Core, id: u64, result: Option<DispatchResult>) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let event = task.event;
+    /// A task has ended: `result` is the event's, if it was the handler, and `failed` what it raised.
+    fn finish(
+        &mut self,
+        core: &mut Core,
+        id: u64,
+        result: Option<DispatchResult>,
+        failed: Option<String>,
+    ) {
+        let Some(event) = self.tasks.get(id).map(|task| task.event) else { return };
         match result {
             Some(result) => {
                 if let Err(DispatchError::Script(text)) = &result {
@@ -145,6 +140,11 @@ impl Tenant {
                 self.answer(core, event, result);
             }
             None => {
+                if let Some(text) = failed {
+                    let line = format!("a task failed: {text}");
+                    self.log.write(Level::Warn, self.request_id(event), &line);
+                    self.record_error(core, event, &text);
+                }
                 if let Some(event) = self.events.get(&event) {
                     event.meter.end();
                 }
