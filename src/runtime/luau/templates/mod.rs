@@ -16,7 +16,6 @@ mod walk;
 mod watch;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -40,12 +39,6 @@ pub(super) struct Compiled {
     pub(super) name: Arc<str>,
     /// Bytecode, or the compiler's message with name and line.
     pub(super) code: Result<Arc<[u8]>, Arc<str>>,
-}
-
-impl fmt::Debug for Compiled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Compiled({})", self.name)
-    }
 }
 
 impl Compiled {
@@ -104,7 +97,7 @@ fn compile(name: &str, source: &[u8], limit: usize) -> Result<Vec<u8>, Finding> 
 }
 
 /// All modules of a template source, by name.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Templates {
     modules: HashMap<String, Compiled>,
 }

@@ -10,7 +10,6 @@ use super::Templates;
 use crate::base::sync::Lock;
 
 /// Where executors find the templates.
-#[derive(Debug)]
 pub(in crate::runtime::luau) struct TemplateCache {
     current: Lock<Arc<Templates>>,
     edition: AtomicU64,
