@@ -28,11 +28,9 @@ const RESULT_MAX_BYTES: usize = MESSAGE_MAX_BYTES - 64;
 impl Tenant {
     /// Resumes the task on top of the running ones.
     pub(super) fn resume(&mut self, core: &mut Core, id: u64) -> Step {
-        let Some(task) = self.tasks.get_mut(id) else {
-            self.tasks.pause();
-            return Step::Done;
-        };
-        let Some(event) = self.events.get_mut(&task.event) else {
+        let task = self.tasks.get_mut(id);
+        let running = task.and_then(|task| Some((self.events.get_mut(&task.event)?, task)));
+        let Some((event, task)) = running else {
             self.tasks.pause();
             return Step::Done;
         };
@@ -123,7 +121,8 @@ impl Tenant {
         self.events.get(&event).map(|event| event.request_id)
     }
 
-    /// A task has ended: `result` is the event's, if it was the handler, and `failed` what it raised.
+    /// A task has ended: `result` is that of its event, if it was the handler, and `failed` what it
+    /// raised.
     fn finish(
         &mut self,
         core: &mut Core,
@@ -241,13 +240,9 @@ impl Tenant {
     fn act(&mut self, core: &mut Core, event: u64, action: HostAction) {
         match action {
             HostAction::Cancel(thread) => {
-                let Some(id) = self.tasks.of_thread(&thread) else { return };
-                let Some(event) = self.tasks.get(id).map(|task| task.event) else { return };
-                if let Some(event) = self.events.get(&event) {
-                    event.meter.end();
+                if let Some(id) = self.tasks.of_thread(&thread) {
+                    self.finish(core, id, None, None);
                 }
-                self.remove_tasks(core, &[id]);
-                self.end_event_without_tasks(core, event);
             }
             HostAction::Delay { seconds, thread, args } => {
                 let next = Next::Values(args);
