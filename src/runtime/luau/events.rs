@@ -198,7 +198,7 @@ impl Tenant {
     }
 }
 
-/// EndReason an event did not start.
+/// Why an event did not start.
 enum Start {
     Script(String),
     Memory,

@@ -130,7 +130,7 @@ pub(super) struct Collection {
     floor: usize,
 }
 
-/// EndReason a VM is collected.
+/// Why a VM is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndReason {
     /// It has nothing else to do, and one large event shall not stay for as long as its tenant is
@@ -162,7 +162,7 @@ impl Collection {
         }
     }
 
-    /// EndReason one is under way, if one is.
+    /// Why one is under way, if one is.
     pub(super) fn why(&self) -> Option<EndReason> {
         self.why
     }
