@@ -45,6 +45,7 @@ mod outside;
 mod program;
 mod queue;
 mod running;
+mod runtime_error;
 mod script_error;
 mod script_log;
 mod task;
@@ -60,7 +61,6 @@ mod vm;
 mod vm_slots;
 
 use std::fmt;
-use std::io::Error as IoError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -71,6 +71,7 @@ use self::executor::ExecutorShared;
 use self::gauges::Gauges;
 use self::io::IoPool;
 use self::mailbox::Mailbox;
+pub use self::runtime_error::RuntimeError;
 pub use self::templates::{Finding, check, check_file, check_source};
 use self::templates::{Look, TemplateCache, Templates, Watch};
 use self::ticker::Ticker;
@@ -83,28 +84,6 @@ use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
 
 /// Between two ticks of a runtime that stops.
 const STOP_TICK: Duration = Duration::from_millis(10);
-
-/// Why a runtime does not start.
-#[derive(Debug)]
-pub enum RuntimeError {
-    /// The template directory cannot be read.
-    Templates(IoError),
-    /// The operating system refused a thread.
-    Thread(IoError),
-}
-
-impl fmt::Display for RuntimeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RuntimeError::Templates(error) => {
-                write!(f, "the template directory cannot be read: {error}")
-            }
-            RuntimeError::Thread(error) => write!(f, "no thread could be started: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for RuntimeError {}
 
 /// The runtime. Dropping it shuts it down.
 pub struct LuauRuntime {
