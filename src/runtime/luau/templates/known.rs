@@ -70,9 +70,10 @@ pub(in crate::runtime::luau) fn parameters(of: &Known, method: &str) -> &'static
 }
 
 /// Globals without members.
-const GLOBALS: &str = "_G _VERSION array assert collectgarbage error getmetatable ipairs next null pairs \
-     pcall print rawequal rawget rawlen rawset require select setmetatable tonumber \
-     tostring type typeof unpack value xpcall";
+const GLOBALS: &str = "\
+    _G _VERSION array assert collectgarbage error getmetatable ipairs next null pairs pcall \
+    print rawequal rawget rawlen rawset require select setmetatable tonumber tostring type \
+    typeof unpack value xpcall";
 
 static LIBRARIES: [Known; 13] = [
     fields(
