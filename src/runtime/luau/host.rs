@@ -59,7 +59,7 @@ pub(super) enum HostAction {
     Cancel(Thread),
 }
 
-/// How the prelude gets a result that may not be there: the value, or nil and why.
+/// A result that may not be there: mlua hands the prelude the value, or nil and why.
 type OrWhy<T> = Result<T, String>;
 
 impl Host {
@@ -367,13 +367,11 @@ impl Host {
             let from = lua
                 .inspect_stack(2, |frame| frame.source().short_src.map(|name| name.into_owned()));
             let from = from.flatten().unwrap_or_default();
-            or_why(lua, host.templates.resolve(from.trim_end_matches(".luau"), &name))
+            Ok(host.templates.resolve(from.trim_end_matches(".luau"), &name))
         })?;
-        self.add(lua, table, "module", |host, lua, name: String| {
-            or_why(lua, host.module(lua, &name))
-        })?;
-        self.add(lua, table, "event", |host, lua, id| or_why(lua, host.event(lua, id)))?;
-        self.add(lua, table, "tenant_state", |host, lua, ()| or_why(lua, host.tenant_state(lua)))?;
+        self.add(lua, table, "module", |host, lua, name: String| Ok(host.module(lua, &name)))?;
+        self.add(lua, table, "event", |host, lua, id| Ok(host.event(lua, id)))?;
+        self.add(lua, table, "tenant_state", |host, lua, ()| Ok(host.tenant_state(lua)))?;
         self.add(lua, table, "stats", |host, lua, ()| host.stats(lua))
     }
 
@@ -387,12 +385,5 @@ impl Host {
     ) -> mlua::Result<()> {
         let host = self.clone();
         table.raw_set(name, lua.create_function(move |lua, args| run(&host, lua, args))?)
-    }
-}
-
-fn or_why(lua: &Lua, result: OrWhy<impl mlua::IntoLua>) -> mlua::Result<MultiValue> {
-    match result {
-        Ok(value) => value.into_lua_multi(lua),
-        Err(why) => (Value::Nil, why).into_lua_multi(lua),
     }
 }
