@@ -140,22 +140,18 @@ impl<'a> SourceWalk<'_, 'a> {
         loop {
             let was_variable = std::mem::take(&mut place.is_variable);
             match self.peek(0) {
-                Some(LuauToken::Sign(".")) => {
+                Some(LuauToken::Sign(sign @ ("." | ":"))) => {
                     self.at += 1;
-                    let at = self.place();
+                    let (at, is_method) = (self.place(), sign == ":");
                     let Some(name) = self.name_or_keyword() else { return place };
-                    place.value = self.names.member(at, place.value, name, false);
-                }
-                Some(LuauToken::Sign(":")) => {
-                    self.at += 1;
-                    let at = self.place();
-                    let Some(name) = self.name_or_keyword() else { return place };
-                    let method = self.names.member(at, place.value, name, true);
-                    if self.is("<") {
-                        self.angles();
+                    place.value = self.names.member(at, place.value, name, is_method);
+                    if is_method {
+                        if self.is("<") {
+                            self.angles();
+                        }
+                        let arguments = self.arguments(None);
+                        place.value = self.names.call(at, place.value, &arguments);
                     }
-                    let arguments = self.arguments(None);
-                    place.value = self.names.call(at, method, &arguments);
                 }
                 Some(LuauToken::Sign("[")) => {
                     let from = self.at;
