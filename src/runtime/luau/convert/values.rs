@@ -6,7 +6,8 @@
 //! never meets one.
 
 use mlua::{
-    FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value,
+    Error, FromLua, IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods,
+    Value,
 };
 
 use super::{EXACT_MAX, number};
@@ -43,18 +44,12 @@ impl FromLua for ValueName {
             && text.as_bytes().len() > SCRIPT_NAME_MAX_BYTES
         {
             let bytes = text.as_bytes().len();
-            return refuse(format!(
+            return Err(Error::runtime(format!(
                 "a text of {bytes} bytes; at most {SCRIPT_NAME_MAX_BYTES} are allowed here"
-            ));
+            )));
         }
         String::from_lua(value, lua).map(Self)
     }
-}
-
-type Math<T> = Result<T, mlua::Error>;
-
-fn refuse<T>(why: impl Into<String>) -> Math<T> {
-    Err(mlua::Error::runtime(why.into()))
 }
 
 /// Puts the constructor tables into a VM's globals.
@@ -67,9 +62,8 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
     globals.raw_set("integer", constructors(&[("parse", parse), ("from", from)])?)?;
 
     let now = lua.create_function(|_, ()| Ok(Time(Timestamp::now())))?;
-    let parse = lua.create_function(|_, text: ValueName| match text.0.parse() {
-        Ok(time) => Ok(Time(time)),
-        Err(_) => refuse("not an RFC 3339 date and time"),
+    let parse = lua.create_function(|_, text: ValueName| {
+        text.0.parse().map(Time).map_err(|_| Error::runtime("not an RFC 3339 date and time"))
     })?;
     let from = lua.create_function(|_, seconds: f64| Time::from_seconds(seconds))?;
     globals
@@ -82,7 +76,7 @@ pub(in crate::runtime::luau) fn install(lua: &Lua, globals: &Table) -> mlua::Res
         if timezone::is_known(&name) {
             Ok(Zone(name))
         } else {
-            refuse("not the name of an IANA time zone")
+            Err(Error::runtime("not the name of an IANA time zone"))
         }
     })?;
     globals.raw_set("timezone", constructors(&[("from", from)])?)
@@ -98,15 +92,13 @@ impl Wide {
         }
     }
 
-    fn parse(text: &str) -> Math<Self> {
-        match text.parse().map(Wide::Signed).or_else(|_| text.parse().map(Wide::Unsigned)) {
-            Ok(wide) => Ok(wide),
-            Err(_) => refuse("not a decimal integer of 64 bits"),
-        }
+    fn parse(text: &str) -> mlua::Result<Self> {
+        let wide = text.parse().map(Wide::Signed).or_else(|_| text.parse().map(Wide::Unsigned));
+        wide.map_err(|_| Error::runtime("not a decimal integer of 64 bits"))
     }
 
     /// An operand of arithmetic: a wide integer, or a whole number that Luau holds exactly.
-    fn operand(value: &Value) -> Math<Self> {
+    fn operand(value: &Value) -> mlua::Result<Self> {
         let wide = value.as_userdata().and_then(|data| data.borrow::<Wide>().ok());
         match (wide, number(value)) {
             (Some(wide), _) => Ok(*wide),
@@ -115,7 +107,7 @@ impl Wide {
             {
                 Ok(Wide::Signed(number as i64))
             }
-            _ => refuse("a 64-bit integer goes together with integers only"),
+            _ => Err(Error::runtime("a 64-bit integer goes together with integers only")),
         }
     }
 
@@ -127,17 +119,14 @@ impl Wide {
     }
 
     /// The result of arithmetic: unsigned only if both operands were or nothing else fits.
-    fn result(left: Self, right: Self, value: Option<i128>) -> Math<Self> {
+    fn result(left: Self, right: Self, value: Option<i128>) -> mlua::Result<Self> {
         let unsigned = || value.and_then(|value| u64::try_from(value).ok()).map(Wide::Unsigned);
         let signed = || value.and_then(|value| i64::try_from(value).ok()).map(Wide::Signed);
         let result = match (left, right) {
             (Wide::Unsigned(_), Wide::Unsigned(_)) => unsigned().or_else(signed),
             _ => signed().or_else(unsigned),
         };
-        match result {
-            Some(wide) => Ok(wide),
-            None => refuse("the result does not fit into 64 bits"),
-        }
+        result.ok_or_else(|| Error::runtime("the result does not fit into 64 bits"))
     }
 }
 
@@ -201,7 +190,7 @@ impl FromLua for Wide {
 }
 
 /// Adds an operand's bytes: those of a text as they are, as it may be large and need not be UTF-8.
-fn concat_operand(value: &Value, joined: &mut Vec<u8>) -> Math<()> {
+fn concat_operand(value: &Value, joined: &mut Vec<u8>) -> mlua::Result<()> {
     match (value, number(value)) {
         (Value::String(text), _) => joined.extend_from_slice(&text.as_bytes()),
         (_, Some(number)) => joined.extend_from_slice(number.to_string().as_bytes()),
@@ -211,20 +200,20 @@ fn concat_operand(value: &Value, joined: &mut Vec<u8>) -> Math<()> {
 }
 
 impl Time {
-    fn from_seconds(seconds: f64) -> Math<Self> {
+    fn from_seconds(seconds: f64) -> mlua::Result<Self> {
         let micros = (seconds * 1e6).round();
         // `as` saturates, and what saturates is out of range for a timestamp too.
         match Timestamp::from_unix_micros(micros as i64) {
             Ok(time) if micros.is_finite() => Ok(Time(time)),
-            _ => refuse("not a point in time"),
+            _ => Err(Error::runtime("not a point in time")),
         }
     }
 
-    fn moved(self, micros: Option<i128>) -> Math<Self> {
+    fn moved(self, micros: Option<i128>) -> mlua::Result<Self> {
         let moved = micros.and_then(|by| i64::try_from(i128::from(self.0.unix_micros()) + by).ok());
         match moved.map(Timestamp::from_unix_micros) {
             Some(Ok(time)) => Ok(Time(time)),
-            _ => refuse("the result is not a point in time"),
+            _ => Err(Error::runtime("the result is not a point in time")),
         }
     }
 }
@@ -260,28 +249,26 @@ impl FromLua for Time {
     fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
         match value.as_userdata().map(|data| data.borrow::<Time>()) {
             Some(Ok(time)) => Ok(*time),
-            _ => refuse("a timestamp was expected"),
+            _ => Err(Error::runtime("a timestamp was expected")),
         }
     }
 }
 
 impl Span {
-    fn from_seconds(seconds: f64) -> Math<Self> {
+    fn from_seconds(seconds: f64) -> mlua::Result<Self> {
         let micros = (seconds * 1e6).round();
         if micros.is_finite() {
             Self::from_micros(micros as i128)
         } else {
-            refuse("not a span of time")
+            Err(Error::runtime("not a span of time"))
         }
     }
 
-    fn from_micros(micros: i128) -> Math<Self> {
+    fn from_micros(micros: i128) -> mlua::Result<Self> {
         let secs = i64::try_from(micros.div_euclid(1_000_000)).ok();
         let nanos = u32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or_default();
-        match secs.and_then(|secs| Interval::new(secs, nanos)) {
-            Some(span) => Ok(Span(span)),
-            None => refuse("not a span of time"),
-        }
+        let span = secs.and_then(|secs| Interval::new(secs, nanos)).map(Span);
+        span.ok_or_else(|| Error::runtime("not a span of time"))
     }
 
     fn micros(self) -> i128 {
@@ -320,7 +307,7 @@ impl FromLua for Span {
     fn from_lua(value: Value, _: &Lua) -> mlua::Result<Self> {
         match value.as_userdata().map(|data| data.borrow::<Span>()) {
             Some(Ok(span)) => Ok(*span),
-            _ => refuse("an interval was expected"),
+            _ => Err(Error::runtime("an interval was expected")),
         }
     }
 }
