@@ -126,11 +126,8 @@ pub struct WorkerProcessHandle {
 /// What the handle, the loop and the link's threads share.
 pub(super) struct ProcessShared {
     pub(super) id: usize,
+    pub(super) config: ProcessConfig,
     pub(super) router: Router<MesophyllServerConn>,
-    pub(super) recycle: Recycle,
-    pub(super) quarantine: Arc<Quarantine>,
-    policy: Policy,
-    kind: Kind,
     pub(super) nowait_failures: NowaitFailures,
     pub(super) notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
@@ -170,20 +167,17 @@ impl WorkerProcessHandle {
         let shared = Arc::new(ProcessShared {
             id: config.worker_id,
             router: Router::new(),
-            recycle: config.recycle,
-            quarantine: config.quarantine,
-            policy: config.policy,
-            kind,
             nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state(), on_change),
             lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
+            config,
         });
-        let supervision = Supervision::new(shared.clone(), config.child, supervisor, notes_rx);
+        let supervision = Supervision::new(shared.clone(), supervisor, notes_rx);
         let owner = shared.clone();
         let thread = thread::spawn_watched(
-            format!("super-{}", config.worker_id),
+            format!("super-{}", shared.id),
             move || supervision.run(),
             move |exit| owner.supervision_ended(&exit),
         )?;
@@ -247,7 +241,7 @@ impl Managed for WorkerProcessHandle {
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
         let report = self.shared.board.status().report.clone();
-        if self.shared.kind == Kind::External && report.state != State::Stopped {
+        if self.shared.config.child.is_none() && report.state != State::Stopped {
             return Err(RestartError::External);
         }
         self.wish(Event::Restart(Why::new(cause, cause.told())))?;
@@ -277,7 +271,7 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn restart_timeout(&self) -> Duration {
-        let policy = &self.shared.policy;
+        let policy = &self.shared.config.policy;
         policy.drain_timeout + policy.term_grace * 3 + policy.boot_timeout
     }
 }
@@ -319,7 +313,7 @@ impl ProcessShared {
     /// What a worker hangs in, if this is how it looks when it hangs.
     pub(super) fn hangs(&self, health: &Health) -> Option<String> {
         let stale = Duration::from_millis(health.stalest_executor_ms);
-        if stale < self.policy.hang_timeout {
+        if stale < self.config.policy.hang_timeout {
             return None;
         }
         let running = match &health.longest {

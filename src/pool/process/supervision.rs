@@ -18,7 +18,7 @@ use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::TenantId;
 
-use super::child::{Child, ChildSpec, describe};
+use super::child::{Child, describe};
 use super::handle::{Note, ProcessShared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
@@ -49,7 +49,6 @@ pub(super) struct Supervision {
     // First, so that after a panic it is killed and reaped before anything else goes.
     child: Option<Child>,
     shared: Arc<ProcessShared>,
-    spec: Option<ChildSpec>,
     supervisor: Supervisor,
     notes_rx: Receiver<Note>,
     /// Tells the watch of a child from that of an earlier one.
@@ -66,14 +65,12 @@ pub(super) struct Supervision {
 impl Supervision {
     pub(super) fn new(
         shared: Arc<ProcessShared>,
-        spec: Option<ChildSpec>,
         supervisor: Supervisor,
         notes_rx: Receiver<Note>,
     ) -> Self {
         Self {
             child: None,
             shared,
-            spec,
             supervisor,
             notes_rx,
             spawns: 0,
@@ -261,7 +258,8 @@ impl Supervision {
     /// Notes a death, or a hang, against these tenants; one that is quarantined for it has nothing
     /// left that waits.
     fn blame(&self, how: &str, tenants: BTreeSet<TenantId>) {
-        let culprits = self.shared.quarantine.died(self.shared.id, how, &tenants, Instant::now());
+        let culprits =
+            self.shared.config.quarantine.died(self.shared.id, how, &tenants, Instant::now());
         if !culprits.is_empty() {
             self.shared.router.refuse(&culprits, &DispatchError::Quarantined);
         }
@@ -370,7 +368,7 @@ impl Supervision {
     }
 
     fn spawn(&mut self) {
-        let Some(spec) = &self.spec else { return };
+        let Some(spec) = &self.shared.config.child else { return };
         self.spawns += 1;
         self.child_ended = false;
         let spawn = self.spawns;
@@ -399,7 +397,7 @@ impl Supervision {
                 report.pid = pid;
                 report.started = pid.map(|_| Instant::now());
                 report.health = None;
-                status.recycle = self.shared.recycle.spread(jitter());
+                status.recycle = self.shared.config.recycle.spread(jitter());
             }
             report.state = self.supervisor.state();
             report.restarts = self.supervisor.restarts();
