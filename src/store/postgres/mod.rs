@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use ::postgres::Config;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -38,7 +38,7 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use export::PostgresExport;
-use queue::{JobOwner, NotTaken, Queue};
+use queue::{JobOwner, Queue};
 use session::{PgSession, SessionFault, unavailable, unknown};
 use worker::{PgJob, PgShared, Worker};
 
@@ -125,8 +125,13 @@ impl PostgresStore {
         bytes: usize,
         work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
+        let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
+        let (answer_tx, answer_rx) = bounded(1);
         let progress = Arc::new(CallProgress::default());
-        let answer_rx = self.submit((who, access), bytes, Arc::clone(&progress), work)?;
+        let found = None;
+        let call =
+            WaitingCall { work, found, answer_tx, progress: progress.clone(), _permit: permit };
+        self.queue.push(who, access, Box::new(call))?;
         let started = Instant::now();
         match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
             Ok(answer) => return answer,
@@ -140,25 +145,10 @@ impl PostgresStore {
             (Err(_), Access::Write) => Err(unknown()),
         }
     }
+}
 
-    fn submit<T: Send + 'static>(
-        &self,
-        (who, access): (JobOwner, Access),
-        bytes: usize,
-        progress: Arc<CallProgress>,
-        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
-    ) -> Result<Receiver<Result<T, DbError>>, DbError> {
-        let busy = || DbError::Busy("the store has too much to do: try again later".to_owned());
-        let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let (answer_tx, answer_rx) = bounded(1);
-        let call =
-            Box::new(WaitingCall { work, found: None, answer_tx, progress, _permit: permit });
-        match self.queue.push(who, access, call) {
-            Ok(()) => Ok(answer_rx),
-            Err(NotTaken::Full) => Err(busy()),
-            Err(NotTaken::Closed) => Err(closed()),
-        }
-    }
+fn busy() -> DbError {
+    DbError::Busy("the store has too much to do: try again later".to_owned())
 }
 
 fn closed() -> DbError {

@@ -9,8 +9,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::Access;
 use super::worker::PgJob;
+use super::{Access, busy, closed};
+use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
 use crate::base::sync::{Lock, Signal};
 use crate::wire::data::TenantId;
@@ -48,13 +49,6 @@ struct PgLane {
     is_ready: bool,
 }
 
-/// Why an operation was not taken in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotTaken {
-    Full,
-    Closed,
-}
-
 /// What a thread gets from the queue.
 pub(super) enum Taken<'q> {
     Job(Box<dyn PgJob>, PgLaneTurn<'q>),
@@ -86,16 +80,16 @@ impl Queue {
     /// Puts an operation at the end of its lane.
     ///
     /// # Errors
-    /// There is no room, or no thread will take it.
+    /// `Busy`: there is no room. `Unavailable`: no thread will take it.
     pub(super) fn push(
         &self,
         who: JobOwner,
         access: Access,
         job: Box<dyn PgJob>,
-    ) -> Result<(), NotTaken> {
+    ) -> Result<(), DbError> {
         let mut inner = self.inner.lock();
         if inner.is_closed {
-            return Err(NotTaken::Closed);
+            return Err(closed());
         }
         let has_room = |inner: &mut Inner| {
             let in_lane = inner.lanes.get(&(who, access)).map_or(0, |lane| lane.jobs.len());
@@ -104,7 +98,7 @@ impl Queue {
         if !has_room(&mut inner) {
             inner.forget_abandoned();
             if !has_room(&mut inner) {
-                return Err(NotTaken::Full);
+                return Err(busy());
             }
         }
         inner.lanes.entry((who, access)).or_default().jobs.push_back(job);
@@ -280,7 +274,7 @@ mod tests {
             }
         }
 
-        fn push(&self, who: JobOwner, access: Access, number: u64) -> Result<(), NotTaken> {
+        fn push(&self, who: JobOwner, access: Access, number: u64) -> Result<(), DbError> {
             let job = Named(number, Arc::clone(&self.finished), Arc::clone(&self.is_wanted));
             self.queue.push(who, access, Box::new(job))
         }
@@ -348,7 +342,7 @@ mod tests {
         for number in 0..POSTGRES_LANE_MAX as u64 {
             bench.push(LOUD, Access::Write, number).expect("room");
         }
-        assert_eq!(bench.push(LOUD, Access::Write, 0), Err(NotTaken::Full));
+        assert_eq!(bench.push(LOUD, Access::Write, 0), Err(busy()));
         bench.push(QUIET, Access::Write, 1).expect("room");
         bench.is_wanted.store(false, Ordering::SeqCst);
         bench.push(LOUD, Access::Write, 7).expect("room again");
@@ -363,7 +357,7 @@ mod tests {
             bench.push(LOUD, Access::Write, number).expect("room");
         }
         bench.queue.close();
-        assert_eq!(bench.push(QUIET, Access::Read, 9), Err(NotTaken::Closed));
+        assert_eq!(bench.push(QUIET, Access::Read, 9), Err(closed()));
         let far = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             for _ in 0..SEVEN {
