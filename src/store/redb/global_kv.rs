@@ -8,7 +8,7 @@ use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 use super::RedbFault;
 use super::apply::{set_usage, usage_in};
 use super::layout::{
-    GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, split_tenant, tenant_key, text,
+    GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, push_texts, split_tenant, tenant_key, text,
 };
 use crate::store::global::{
     GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
@@ -200,10 +200,7 @@ fn entry_row(at: &GlobalAddress) -> Vec<u8> {
     let indexed = index_fold(&at.key);
     let exact = if indexed == at.key { "" } else { &at.key };
     let mut row = Vec::with_capacity(at.scope.len() + indexed.len() + exact.len() + 7);
-    for part in [&at.scope, &indexed, exact] {
-        row.extend_from_slice(part.as_bytes());
-        row.push(0);
-    }
+    push_texts(&mut row, [&at.scope, &indexed, exact]);
     row.extend_from_slice(&version_bytes(at.version));
     row
 }
@@ -219,10 +216,7 @@ fn key_of(row: &[u8]) -> Result<&str, WireError> {
 
 fn purchase_row(tenant: TenantId, at: &GlobalAddress) -> Vec<u8> {
     let mut row = tenant_key(tenant).to_vec();
-    for part in [&at.scope, &at.key] {
-        row.extend_from_slice(part.as_bytes());
-        row.push(0);
-    }
+    push_texts(&mut row, [&at.scope, &at.key]);
     row.extend_from_slice(&version_bytes(at.version));
     row
 }

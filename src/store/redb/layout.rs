@@ -97,17 +97,18 @@ pub(super) fn kv_key(tenant: TenantId, key: &str, scopes: &Scopes) -> Vec<u8> {
     let scope_bytes: usize = scopes.as_slice().iter().map(|scope| scope.len() + 1).sum();
     let mut bytes = Vec::with_capacity(TENANT_BYTES + indexed.len() + key.len() + 2 + scope_bytes);
     bytes.extend_from_slice(&tenant_key(tenant));
-    bytes.extend_from_slice(indexed.as_bytes());
-    bytes.push(0);
-    if indexed != key {
-        bytes.extend_from_slice(key.as_bytes());
-    }
-    bytes.push(0);
-    for scope in scopes.as_slice() {
-        bytes.extend_from_slice(scope.as_bytes());
-        bytes.push(0);
-    }
+    let exact = if indexed == key { "" } else { key };
+    push_texts(&mut bytes, [&indexed, exact]);
+    push_texts(&mut bytes, scopes.as_slice());
     bytes
+}
+
+/// Adds texts to a row, each with its zero byte.
+pub(super) fn push_texts(row: &mut Vec<u8>, texts: impl IntoIterator<Item: AsRef<str>>) {
+    for text in texts {
+        row.extend_from_slice(text.as_ref().as_bytes());
+        row.push(0);
+    }
 }
 
 /// The key and the scopes of a record's row.

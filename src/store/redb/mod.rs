@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backup::Export;
@@ -127,10 +127,8 @@ impl RedbStore {
 
     /// Hands a write to the writer and waits for its commit.
     fn write(&self, op: RedbWrite) -> Result<WriteDone, DbError> {
-        match self.submit(op)?.recv_timeout(STORE_WRITE_TIMEOUT) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(unknown()),
-        }
+        // Too late, or the writer has dropped it.
+        self.submit(op)?.recv_timeout(STORE_WRITE_TIMEOUT).unwrap_or_else(|_| Err(unknown()))
     }
 
     fn submit(&self, op: RedbWrite) -> Result<Receiver<Result<WriteDone, DbError>>, DbError> {
