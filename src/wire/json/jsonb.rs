@@ -6,6 +6,7 @@
 //! its own for keys.
 
 use super::json_text;
+use super::nested::{Bracket, read_nested};
 use super::reader::{JsonError, JsonReader, JsonToken};
 use super::writer::JsonWriter;
 use crate::base::limits::WIRE_DEPTH_MAX;
@@ -128,46 +129,14 @@ fn variant(leaf: &Token<'_>) -> &'static str {
     }
 }
 
-/// What the innermost bracket of the text belongs to.
-enum OpenJsonb {
-    /// The array of a `List`.
-    List,
-    /// The array of a `Map`.
-    Pairs,
-    /// The array of a pair, with so many values so far.
-    Pair(usize),
-}
-
 /// The value that is stored.
 ///
 /// # Errors
 /// The text is not JSON, no such value, or nests too deep.
 pub fn from_jsonb(text: &[u8]) -> Result<EncodedValue, JsonError> {
     // A list takes two brackets for a level; how deep the value is, is the builder's business.
-    let mut reader = JsonReader::new(text, 2 * WIRE_DEPTH_MAX)?;
-    let mut builder = Builder::new();
-    let mut open: Vec<OpenJsonb> = Vec::new();
-    while let Some(token) = reader.next()? {
-        match (&token, open.last_mut()) {
-            (JsonToken::End, Some(OpenJsonb::Pair(2))) => drop(open.pop()),
-            (JsonToken::End, Some(OpenJsonb::List | OpenJsonb::Pairs)) => {
-                open.pop();
-                builder.end()?;
-                reader.close()?;
-            }
-            (JsonToken::BeginArray, Some(OpenJsonb::Pairs)) => open.push(OpenJsonb::Pair(0)),
-            (JsonToken::End, _) | (_, Some(OpenJsonb::Pairs)) => {
-                return Err(reader.error("expected pairs"));
-            }
-            (_, within) => {
-                if let Some(OpenJsonb::Pair(values)) = within {
-                    *values += 1;
-                }
-                open.extend(read_value(token, &mut reader, &mut builder)?);
-            }
-        }
-    }
-    Ok(builder.finish()?)
+    let reader = JsonReader::new(text, 2 * WIRE_DEPTH_MAX)?;
+    read_nested(reader, "expected pairs", read_value)
 }
 
 /// Reads a value whole, or up to the values inside of it.
@@ -175,7 +144,7 @@ fn read_value(
     token: JsonToken<'_>,
     reader: &mut JsonReader<'_>,
     builder: &mut Builder,
-) -> Result<Option<OpenJsonb>, JsonError> {
+) -> Result<Option<Bracket>, JsonError> {
     match token {
         JsonToken::Text(name) if name == "Null" => {
             builder.leaf(&Token::Null)?;
@@ -191,12 +160,12 @@ fn read_value(
         "List" => {
             reader.array()?;
             builder.begin_list()?;
-            return Ok(Some(OpenJsonb::List));
+            return Ok(Some(Bracket::Wrapped));
         }
         "Map" => {
             reader.array()?;
             builder.begin_map()?;
-            return Ok(Some(OpenJsonb::Pairs));
+            return Ok(Some(Bracket::Pairs));
         }
         "LazyStringMap" => {
             let pairs = reader.string_map()?;

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "postgres")]
 mod jsonb;
+mod nested;
 mod reader;
 mod tagged;
 mod writer;

@@ -6,6 +6,7 @@
 
 use data_encoding::BASE64;
 
+use super::nested::{Bracket, read_nested};
 use super::reader::{JsonError, JsonReader, JsonToken};
 use super::writer::JsonWriter;
 use crate::base::limits::WIRE_DEPTH_MAX;
@@ -211,57 +212,19 @@ fn maps_that_are_objects(value: &EncodedValue) -> Result<Vec<bool>, JsonError> {
 /// The text is not JSON, nests too deep, or has an object whose only key is an unknown tag.
 pub fn value_from_json(text: &[u8]) -> Result<EncodedValue, JsonError> {
     let tags = objects_that_are_tags(text)?;
-    let mut reader = JsonReader::new(text, JSON_DEPTH_MAX)?;
-    let mut builder = Builder::new();
-    let mut open: Vec<Read> = Vec::new();
-    while let Some(token) = reader.next()? {
-        match (&token, open.last_mut()) {
-            (JsonToken::End, Some(Read::Pair(2))) => drop(open.pop()),
-            (JsonToken::End, Some(Read::ListOrObject)) => {
-                open.pop();
-                builder.end()?;
-            }
-            (JsonToken::End, Some(Read::Pairs)) => {
-                open.pop();
-                builder.end()?;
-                reader.close()?;
-            }
-            (JsonToken::BeginArray, Some(Read::Pairs)) => open.push(Read::Pair(0)),
-            (JsonToken::End, _) | (_, Some(Read::Pairs)) => {
-                return Err(reader.error("expected [key, value]"));
-            }
-            (_, within) => {
-                if let Some(Read::Pair(values)) = within {
-                    *values += 1;
-                }
-                let is_tag = token == JsonToken::BeginObject
-                    && tags.binary_search(&reader.position()).is_ok();
-                let opened = if is_tag {
-                    read_tag(&mut reader, &mut builder)
-                } else {
-                    read_plain(token, &mut builder)
-                };
-                open.extend(opened?);
-            }
-        }
-    }
-    Ok(builder.finish()?)
+    let reader = JsonReader::new(text, JSON_DEPTH_MAX)?;
+    read_nested(reader, "expected [key, value]", |token, reader, builder| {
+        let is_tag =
+            token == JsonToken::BeginObject && tags.binary_search(&reader.position()).is_ok();
+        if is_tag { read_tag(reader, builder) } else { read_plain(token, builder) }
+    })
 }
 
 /// A `$map` takes three brackets for two levels of a value; how deep the value is, is the builder's
 /// business.
 const JSON_DEPTH_MAX: usize = 2 * WIRE_DEPTH_MAX;
 
-/// What the innermost bracket of the text belongs to.
-enum Read {
-    ListOrObject,
-    /// The array of a `$map`.
-    Pairs,
-    /// The array of a pair, with so many values so far.
-    Pair(usize),
-}
-
-fn read_plain(token: JsonToken<'_>, builder: &mut Builder) -> Result<Option<Read>, JsonError> {
+fn read_plain(token: JsonToken<'_>, builder: &mut Builder) -> Result<Option<Bracket>, JsonError> {
     match token {
         JsonToken::Null => builder.leaf(&Token::Null)?,
         JsonToken::Boolean(value) => builder.leaf(&Token::Boolean(value))?,
@@ -271,11 +234,11 @@ fn read_plain(token: JsonToken<'_>, builder: &mut Builder) -> Result<Option<Read
         JsonToken::Text(text) | JsonToken::Key(text) => builder.leaf(&Token::Text(&text))?,
         JsonToken::BeginArray => {
             builder.begin_list()?;
-            return Ok(Some(Read::ListOrObject));
+            return Ok(Some(Bracket::Whole));
         }
         JsonToken::BeginObject => {
             builder.begin_map()?;
-            return Ok(Some(Read::ListOrObject));
+            return Ok(Some(Bracket::Whole));
         }
         JsonToken::End => {}
     }
@@ -290,7 +253,10 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Reads an object whose only key is a tag, or up to the pairs inside of it.
-fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option<Read>, JsonError> {
+fn read_tag(
+    reader: &mut JsonReader<'_>,
+    builder: &mut Builder,
+) -> Result<Option<Bracket>, JsonError> {
     let JsonToken::Key(tag) = reader.token()? else {
         return Err(reader.error("expected a tag"));
     };
@@ -298,7 +264,7 @@ fn read_tag(reader: &mut JsonReader<'_>, builder: &mut Builder) -> Result<Option
         "$map" => {
             reader.array()?;
             builder.begin_map()?;
-            return Ok(Some(Read::Pairs));
+            return Ok(Some(Bracket::Pairs));
         }
         "$buffer" => {
             let bytes = from_base64(&reader.text()?).ok_or(reader.error("not base64"))?;
