@@ -446,29 +446,17 @@ pub(crate) fn array(reader: &mut Reader<'_>) -> Result<usize, WireError> {
     }
 }
 
-impl Encode for i64 {
-    fn encode(&self, writer: &mut Writer) {
-        writer.integer(*self);
-    }
+macro_rules! encode_as {
+    ($($type:ty => $write:ident),+) => {
+        $(impl Encode for $type {
+            fn encode(&self, writer: &mut Writer) {
+                writer.$write((*self).into());
+            }
+        })+
+    };
 }
 
-impl Encode for i32 {
-    fn encode(&self, writer: &mut Writer) {
-        writer.integer((*self).into());
-    }
-}
-
-impl Encode for bool {
-    fn encode(&self, writer: &mut Writer) {
-        writer.boolean(*self);
-    }
-}
-
-impl Encode for u64 {
-    fn encode(&self, writer: &mut Writer) {
-        writer.unsigned(*self);
-    }
-}
+encode_as!(i64 => integer, i32 => integer, u64 => unsigned, bool => boolean);
 
 impl Decode for u64 {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
