@@ -75,7 +75,7 @@ pub(super) fn mask(payload: &mut [u8], key: Key) {
 
 /// Where the keys of one side come from: a server has none, a client a new one for each frame,
 /// which cannot be foreseen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Keys {
     random: Option<Box<[Key; KEYS_AT_ONCE]>>,
     used: usize,

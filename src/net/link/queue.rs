@@ -107,7 +107,7 @@ pub(super) struct OutQueue {
     is_worker: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct QueueState {
     batch: Batch,
     /// Answers that leave behind those of the batch.
@@ -141,8 +141,9 @@ struct Large {
 }
 
 /// Whose turn it is to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum WriteTurn {
+    #[default]
     Nobody,
     Writer,
     Caller,
@@ -177,8 +178,9 @@ impl Drop for CallersTurn<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum QueueEnd {
+    #[default]
     Open,
     Closing(u16),
     Finishing,
@@ -187,23 +189,7 @@ enum QueueEnd {
 
 impl OutQueue {
     pub(super) fn new(role: Role, max_messages: usize, max_bytes: usize) -> Self {
-        let state = QueueState {
-            batch: Batch::default(),
-            large: VecDeque::new(),
-            is_joinable: false,
-            replies: Vec::new(),
-            waiting: 0,
-            bytes: Shares::default(),
-            spare: Vec::new(),
-            keys: Keys::new(role),
-            end: QueueEnd::Open,
-            reader_done: false,
-            writer_waits: false,
-            beat_now: false,
-            turn: WriteTurn::Nobody,
-            writer_wants_turn: false,
-            is_unflushed: false,
-        };
+        let state = QueueState { keys: Keys::new(role), ..QueueState::default() };
         let is_worker = role == Role::Client;
         Self { state: Lock::new(state), changed: Signal::new(), max_messages, max_bytes, is_worker }
     }
