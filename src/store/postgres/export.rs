@@ -144,44 +144,37 @@ fn answer(fault: SessionFault) -> DbError {
 
 /// What a row of the table holds; nothing if it is of no tenant.
 fn one(of: &Behind, row: &Row) -> Result<Option<Exported>, SessionFault> {
-    let tenant = |kind: usize, id: usize| -> Result<Option<TenantId>, SessionFault> {
-        let tenant = TenantId::from_parts(row.try_get(kind)?, row.try_get(id)?).ok();
-        if tenant.is_none() {
-            log::warn!("postgres: a row belongs to no tenant and is not in the backup");
-        }
-        Ok(tenant)
+    let (kind, id) = match of {
+        Behind::State { .. } => (4, 5),
+        Behind::Record { .. } => (6, 7),
+        Behind::Purchase { .. } => (0, 1),
+        Behind::Entry { .. } => return Ok(Some(Exported::Entry(entry(row)?))),
+        Behind::Everything => return Ok(None),
     };
-    Ok(match of {
-        Behind::State { .. } => match tenant(4, 5)? {
-            Some(tenant) => Some(Exported::State { tenant, stored: stored(row)? }),
-            None => None,
-        },
-        Behind::Record { .. } => match tenant(6, 7)? {
-            Some(tenant) => {
-                let record = scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
+    let Ok(tenant) = TenantId::from_parts(row.try_get(kind)?, row.try_get(id)?) else {
+        log::warn!("postgres: a row belongs to no tenant and is not in the backup");
+        return Ok(None);
+    };
+    Ok(Some(match of {
+        Behind::State { .. } => Exported::State { tenant, stored: stored(row)? },
+        Behind::Record { .. } => {
+            let record =
+                scopes_of(row).and_then(|scopes| record(row, scopes)).inspect_err(|_| {
                     // The person who mends or deletes it has to find it; an id says nothing of what
                     // is in it.
                     let id: &str = row.try_get(0).unwrap_or_default();
-                    log::error!("postgres: there is no backup: the row {id:?} of tenant_kv cannot be read");
+                    log::error!(
+                        "postgres: there is no backup: the row {id:?} of tenant_kv cannot be read"
+                    );
                 })?;
-                Some(Exported::Record { tenant, record })
-            }
-            None => None,
-        },
-        Behind::Entry { .. } => Some(Exported::Entry(entry(row)?)),
-        Behind::Purchase { .. } => match tenant(0, 1)? {
-            Some(tenant) => {
-                let at = GlobalAddress {
-                    scope: row.try_get(4)?,
-                    key: row.try_get(2)?,
-                    version: row.try_get(3)?,
-                };
-                Some(Exported::Purchase { tenant, at, when: timestamp(row.try_get(5)?)? })
-            }
-            None => None,
-        },
-        Behind::Everything => None,
-    })
+            Exported::Record { tenant, record }
+        }
+        Behind::Purchase { .. } | Behind::Entry { .. } | Behind::Everything => {
+            let (scope, key, version) = (row.try_get(4)?, row.try_get(2)?, row.try_get(3)?);
+            let at = GlobalAddress { scope, key, version };
+            Exported::Purchase { tenant, at, when: timestamp(row.try_get(5)?)? }
+        }
+    }))
 }
 
 /// The row's place in its table.
