@@ -38,11 +38,7 @@ const SIGNS: [&str; 48] = [
 pub(super) fn tokens(source: &[u8]) -> Vec<(At, LuauToken<'_>)> {
     let mut lexer =
         Lexer { rest: source, at: At { line: 1, column: 1 }, interpolations: Vec::new() };
-    let mut tokens = Vec::new();
-    while let Some(token) = lexer.next() {
-        tokens.push(token);
-    }
-    tokens
+    std::iter::from_fn(|| lexer.next()).collect()
 }
 
 struct Lexer<'a> {
@@ -154,9 +150,7 @@ impl<'a> Lexer<'a> {
             return None;
         }
         self.take(level + 2);
-        let mut end = vec![b'='; level + 2];
-        end[0] = b']';
-        end[level + 1] = b']';
+        let end = [b"]", &inside[..level], b"]"].concat();
         let len = self
             .rest
             .windows(end.len())

@@ -146,9 +146,7 @@ impl<'a> SourceWalk<'_, 'a> {
                     let Some(name) = self.name_or_keyword() else { return place };
                     place.value = self.names.member(at, place.value, name, is_method);
                     if is_method {
-                        if self.is("<") {
-                            self.angles();
-                        }
+                        self.angles();
                         let arguments = self.arguments(None);
                         place.value = self.names.call(at, place.value, &arguments);
                     }

@@ -239,9 +239,7 @@ impl<'a> SourceWalk<'_, 'a> {
 
     /// From the generics on.
     fn function_body(&mut self, is_method: bool, gets_ctx: bool) {
-        if self.is("<") {
-            self.angles();
-        }
+        self.angles();
         self.names.open_block();
         if is_method {
             self.names.declare("self", Value::default());
@@ -326,9 +324,7 @@ impl<'a> SourceWalk<'_, 'a> {
             return;
         }
         self.name();
-        if self.is("<") {
-            self.angles();
-        }
+        self.angles();
         if self.take("=") {
             self.type_();
         }

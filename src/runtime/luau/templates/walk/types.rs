@@ -10,9 +10,7 @@ impl SourceWalk<'_, '_> {
             while self.is_any(&["|", "&", "..."]) {
                 self.at += 1;
             }
-            if self.is("<") {
-                self.angles();
-            }
+            self.angles();
             match self.peek(0) {
                 Some(LuauToken::Sign("(")) => {
                     self.brackets();
@@ -34,9 +32,7 @@ impl SourceWalk<'_, '_> {
                     {
                         self.brackets();
                     }
-                    if self.is("<") {
-                        self.angles();
-                    }
+                    self.angles();
                 }
                 Some(LuauToken::Text(_)) => self.at += 1,
                 _ => return,
@@ -50,8 +46,11 @@ impl SourceWalk<'_, '_> {
         }
     }
 
-    /// Passes over what is in angle brackets.
+    /// Passes over what is in angle brackets, if they come next.
     pub(super) fn angles(&mut self) {
+        if !self.is("<") {
+            return;
+        }
         let mut depth = 0_usize;
         while self.peek(0).is_some() {
             if self.is_any(&["(", "{", "["]) {
