@@ -260,7 +260,12 @@ impl<'l> Encoder<'l> {
         }
         let mut ends = self.ends.split_off(first);
         if is_list(table, len)? {
-            self.rest_of_list(table, ends.len(), len)
+            // The items that are not written yet.
+            for index in ends.len()..=len {
+                let value: Value = table.raw_get(index)?;
+                self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
+            }
+            Ok(())
         } else if is_marked {
             Err(ConvertError::unsupported(format!(
                 "a list cannot have {}",
@@ -292,15 +297,6 @@ impl<'l> Encoder<'l> {
             Ok(true)
         })?;
         Ok(is_list && index == len)
-    }
-
-    /// Writes the items of a list from one on.
-    fn rest_of_list(&mut self, table: &Table, from: usize, len: usize) -> Result<(), ConvertError> {
-        for index in from..=len {
-            let value: Value = table.raw_get(index)?;
-            self.value(&value).map_err(|error| error.at(|| format!("[{index}]")))?;
-        }
-        Ok(())
     }
 
     /// Writes a table as a map, of which the values of the first pairs may be written already.
