@@ -3,7 +3,7 @@
 use mlua::{IntoLua, Table, Value};
 
 use super::{
-    CallArgs, CallError, CallReply, PreparedCall, field, only_fields, refuse, text, version,
+    CallArgs, CallError, CallReply, PreparedCall, field, kind, only_fields, refuse, text, version,
 };
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::runtime::luau::convert::values::{Time, Wide};
@@ -47,9 +47,7 @@ pub(super) fn create(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCa
     let public_data = match field("public_data")? {
         Value::Nil => false,
         Value::Boolean(public) => public,
-        other => {
-            return refuse(format!("public_data must be a boolean, not {}", super::kind(&other)));
-        }
+        other => return refuse(format!("public_data must be a boolean, not {}", kind(&other))),
     };
     let entry = CreateGlobalKv {
         key: text(&field("key")?, "key", KV_KEY_MAX_BYTES)?,

@@ -271,12 +271,8 @@ fn only_fields(table: &Table, what: &str, fields: &[&str]) -> Result<(), CallErr
 }
 
 fn version(value: &Value) -> Result<i32, CallError> {
-    match value.as_i32() {
-        Some(version) => Ok(version),
-        None => {
-            refuse(format!("the version must be a whole number of 32 bits, not {}", kind(value)))
-        }
-    }
+    let why = || format!("the version must be a whole number of 32 bits, not {}", kind(value));
+    value.as_i32().ok_or_else(|| CallError::Refused(why()))
 }
 
 fn kind(value: &Value) -> &'static str {
