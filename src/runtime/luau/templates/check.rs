@@ -95,7 +95,7 @@ fn of_source(
     if let Some(problem) = check_source(file, source) {
         return vec![problem];
     }
-    let finding = |At { line, column }, message| Finding {
+    let finding = |(At { line, column }, message)| Finding {
         file: file.to_owned(),
         line,
         column,
@@ -107,7 +107,7 @@ fn of_source(
         .requires
         .into_iter()
         .filter_map(|(at, name)| Some((at, resolve(exists, module, &name).err()?)));
-    seen.findings.into_iter().chain(required).map(|(at, message)| finding(at, message)).collect()
+    seen.findings.into_iter().chain(required).map(finding).collect()
 }
 
 /// Why a template that a tenant is to have of its own does not compile, if it does not. Nothing is

@@ -101,15 +101,14 @@ impl Watching {
                 log::warn!(
                     "the templates stay as they are until these compile and have a main.luau"
                 );
-                self.loaded = Some(look);
             }
             Ok(templates) => {
                 log::info!("the templates have changed; each tenant gets them with its next event");
                 self.template_cache.replace(templates);
-                self.loaded = Some(look);
             }
-            Err(error) => self.told(Some(&error)),
+            Err(error) => return self.told(Some(&error)),
         }
+        self.loaded = Some(look);
     }
 
     /// Tells the operator once that the directory cannot be read.
