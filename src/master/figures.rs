@@ -1,12 +1,14 @@
-//! What `/metrics` shows of a master, gathered from its layers: copies of what they count anyway.
-//! Asks nothing that could be slow; runs on the scrape's connection thread.
+//! A master as the internal API asks about it: its workers, and what `/metrics` shows, gathered
+//! from its layers, which are copies of what they count anyway. Asks nothing that could be slow;
+//! runs on the connections' threads.
 
 use std::sync::Arc;
 
-use crate::api::About;
 use crate::api::metrics::Figures;
+use crate::api::{About, Readiness};
+use crate::base::metrics::Exposition;
 use crate::pool::{Operator, Spawner, Traffic};
-use crate::protocol::MesophyllServer;
+use crate::protocol::{MesophyllServer, show_families};
 
 /// The layers that have something to show.
 #[derive(Debug)]
@@ -19,8 +21,24 @@ pub(super) struct Layers {
     pub(super) spawner: Option<Arc<Spawner>>,
 }
 
-impl Layers {
-    pub(super) fn figures(&self) -> Figures {
+impl Readiness for Layers {
+    fn workers(&self) -> Vec<(usize, &'static str)> {
+        self.operator.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
+    }
+
+    fn operator(&self) -> Option<&Operator> {
+        Some(&self.operator)
+    }
+
+    fn set_log_level(&self, level: log::LevelFilter) {
+        match &self.server {
+            Some(server) => server.set_log_level(level),
+            // In thread-pool mode workers log as the master does.
+            None => log::set_max_level(level),
+        }
+    }
+
+    fn figures(&self) -> Figures {
         let server = self.server.as_deref();
         Figures {
             about: Some(self.about),
@@ -33,5 +51,9 @@ impl Layers {
                 .map(|spawner| spawner.output_lines_dropped()),
             worker_http: server.map(MesophyllServer::http_stats),
         }
+    }
+
+    fn show_protocol(&self, exposition: &mut Exposition) {
+        show_families(exposition, self.server.as_deref());
     }
 }

@@ -22,9 +22,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::api::metrics::Figures;
-use crate::api::{About, ApiConfig, InternalApi, Readiness};
-use crate::base::metrics::Exposition;
+use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig};
@@ -33,7 +31,7 @@ use crate::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner,
     Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
-use crate::protocol::{MesophyllServer, ServerConfig, StartError, show_families};
+use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
 use figures::Layers;
 #[cfg(feature = "worker")]
@@ -142,13 +140,13 @@ impl Master {
                 has_external_workers: config.external_workers,
                 started: Instant::now(),
             };
-            let readiness = Arc::new(ReadyMaster(Layers {
+            let readiness = Arc::new(Layers {
                 about,
                 operator: master.operator.clone(),
                 traffic: master.traffic.clone(),
                 server: master.server.clone(),
                 spawner,
-            }));
+            });
             let started =
                 InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
                     .map_err(MasterError::Io)?;
@@ -270,36 +268,6 @@ impl Master {
         }
         progress("closing the store");
         self.db.close();
-    }
-}
-
-/// The workers as the internal API asks about them.
-#[derive(Debug)]
-struct ReadyMaster(Layers);
-
-impl Readiness for ReadyMaster {
-    fn workers(&self) -> Vec<(usize, &'static str)> {
-        self.0.operator.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
-    }
-
-    fn operator(&self) -> Option<&Operator> {
-        Some(&self.0.operator)
-    }
-
-    fn set_log_level(&self, level: log::LevelFilter) {
-        match &self.0.server {
-            Some(server) => server.set_log_level(level),
-            // In thread-pool mode workers log as the master does.
-            None => log::set_max_level(level),
-        }
-    }
-
-    fn figures(&self) -> Figures {
-        self.0.figures()
-    }
-
-    fn show_protocol(&self, exposition: &mut Exposition) {
-        show_families(exposition, self.0.server.as_deref());
     }
 }
 
