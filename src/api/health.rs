@@ -44,12 +44,8 @@ struct WorkerReadiness {
 #[derive(Serialize)]
 struct Report {
     ready: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Code>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sent: Option<bool>,
+    #[serde(flatten)]
+    error: Option<ApiError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workers: Option<Vec<WorkerReadiness>>,
 }
@@ -77,15 +73,12 @@ pub(super) fn readyz(
         (_, Some((id, state))) => Some(format!("worker {id} is {state}")),
         (_, None) => None,
     };
-    let ready = reason.is_none();
     let report = Report {
-        ready,
-        code: reason.as_ref().map(|_| Code::NoWorker),
-        sent: reason.as_ref().map(|_| false),
-        message: reason,
+        ready: reason.is_none(),
+        error: reason.map(|reason| ApiError::new(Code::NoWorker, reason)),
         workers: is_verbose.then(|| {
             workers.into_iter().map(|(id, state)| WorkerReadiness { id, state }).collect()
         }),
     };
-    text::answer(if ready { 200 } else { Code::NoWorker.status() }, &report)
+    text::answer(if report.ready { 200 } else { Code::NoWorker.status() }, &report)
 }
