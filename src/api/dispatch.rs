@@ -28,7 +28,7 @@ pub(super) fn dispatch_event(
 ) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
     let is_nowait = flag(call.head, "nowait")?;
-    let patience = deadline(call)?.unwrap_or(api.default_deadline);
+    let patience = deadline(call)?.unwrap_or(api.config.default_deadline);
     let (permit, bytes) = api.read_body(Some(tenant), body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "data": …}"#)?;
     let (name, data) = (fields.name()?, fields.json("data")?);

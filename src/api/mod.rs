@@ -181,10 +181,8 @@ impl Drop for InternalApi {
 
 /// What the handlers share.
 pub(crate) struct Api {
+    config: ApiConfig,
     source: SourceRule,
-    secret: Secret,
-    default_deadline: Duration,
-    default_events: Vec<String>,
     admission: Arc<Admission>,
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
@@ -228,10 +226,8 @@ impl Api {
             answer_bytes: bounds.answer_bytes / API_TENANT_SHARE,
         };
         Self {
-            source: SourceRule::new(config.trusted_sources),
-            secret: config.secret,
-            default_deadline: config.default_deadline,
-            default_events: config.default_events,
+            source: SourceRule::new(config.trusted_sources.clone()),
+            config,
             admission: Arc::new(Admission::new(bounds, share)),
             pool,
             ready,
@@ -282,7 +278,7 @@ impl Api {
             _ => return Err(invalid("the Authorization header is not `Internal {token}`")),
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        token::verify(&self.secret, token, now).map_err(|error| invalid(&error.to_string()))
+        token::verify(&self.config.secret, token, now).map_err(|error| invalid(&error.to_string()))
     }
 }
 

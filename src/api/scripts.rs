@@ -16,7 +16,7 @@ pub(super) fn run_script(
     body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let patience = deadline(call)?.unwrap_or(api.default_deadline);
+    let patience = deadline(call)?.unwrap_or(api.config.default_deadline);
     let (permit, bytes) = api.read_body(Some(tenant), body, API_BODY_MAX_BYTES)?;
     let mut fields = Fields::of(&bytes, r#"{"name": …, "code": …, "data": …}"#)?;
     let name = fields.name()?;
@@ -46,7 +46,7 @@ pub(super) fn drop_tenant(
     body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let tenant = tenant(call)?;
-    let patience = deadline(call)?.unwrap_or(api.default_deadline);
+    let patience = deadline(call)?.unwrap_or(api.config.default_deadline);
     let permit = api.admit_without_body(body)?;
     api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience)?;
     Ok(Response::empty(204).holding(permit))

@@ -77,7 +77,7 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
         banned: api.db.standing(tenant) == Standing::Banned,
         quarantined: operator.is_some_and(|operator| operator.quarantine().holds(tenant)),
         state: state.as_deref(),
-        default_events: &api.default_events,
+        default_events: &api.config.default_events,
         template: api.db.kv(tenant, get)?.into_record()?.is_some(),
         usage: api.db.kv_usage(tenant)?,
         quota: api.db.quota(),
@@ -96,7 +96,7 @@ pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
     if is_banned {
         // The ban counts already; what runs has ended when it is answered. Where no worker is,
         // nothing runs.
-        let patience = api.default_deadline.min(DISPATCH_DEADLINE);
+        let patience = api.config.default_deadline.min(DISPATCH_DEADLINE);
         match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience) {
             Ok(_) | Err(DispatchError::NoWorker(_)) => {}
             Err(error) => return Err(ApiError::from(error).sent()),
