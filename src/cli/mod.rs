@@ -117,10 +117,6 @@ impl CliError {
         Self { may_pass: true, ..self }
     }
 
-    fn may_pass(&self) -> bool {
-        self.may_pass
-    }
-
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code

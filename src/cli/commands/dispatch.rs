@@ -42,11 +42,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let data = words::json("DATA", data)?;
     let client = ApiClient::new(args, deadline)?;
     let nowait = if args.is_on("nowait") { "&nowait=true" } else { "" };
-    let path = format!(
-        "{}?deadline_ms={}{nowait}",
-        words::path("dispatch-event", tenant),
-        deadline.as_millis()
-    );
+    let path = words::path_within("dispatch-event", tenant, deadline) + nowait;
     let mut members = vec![("name", words::quoted(event)), ("data", data.get().to_owned())];
     members.extend(args.get("author").map(|(author, _)| ("author", words::quoted(author))));
     let answer = client.post(&path, &words::object(&members))?;

@@ -20,7 +20,6 @@ fn run(args: &Args) -> Result<(), CliError> {
     };
     let tenant = words::tenant(tenant)?;
     let deadline = words::deadline(args)?;
-    let path =
-        format!("{}?deadline_ms={}", words::path("drop-tenant", tenant), deadline.as_millis());
+    let path = words::path_within("drop-tenant", tenant, deadline);
     ApiClient::new(args, deadline)?.post_nothing(&path)?.success().map(drop)
 }

@@ -39,8 +39,6 @@ fn lift(args: &Args, tenant: &str) -> Result<(), CliError> {
     ApiClient::new(args, DATA_DEADLINE)?
         .post_nothing(&words::path("quarantine/lift", id))?
         .success()?;
-    if args.is_on("json") {
-        return output::print_json(&words::object(&[("lifted", &words::quoted(&id.to_string()))]));
-    }
-    output::print(&format!("{tenant} runs again"))
+    let lifted = words::object(&[("lifted", words::quoted(&id.to_string()))]);
+    output::print_as_asked(args, &lifted, &format!("{tenant} runs again"))
 }

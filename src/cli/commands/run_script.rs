@@ -55,8 +55,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         ("code", words::quoted(&code)),
         ("data", data.get().to_owned()),
     ]);
-    let path =
-        format!("{}?deadline_ms={}", words::path("run-script", tenant), deadline.as_millis());
+    let path = words::path_within("run-script", tenant, deadline);
     let result = client.post(&path, &body)?.success()?;
     output::print_json(&result)
 }

@@ -131,15 +131,9 @@ fn change(
     let events: Vec<&str> = events.iter().map(String::as_str).collect();
     let body = words::object(&[("events", &words::list(&events)), ("data", &data)]);
     client.put(&words::path("tenant-state", id), &body)?.success()?;
-    if args.is_on("json") {
-        return output::print_json(&body);
-    }
-    let events = if events.is_empty() {
-        "no events".to_owned()
-    } else {
-        escape::one_line(&events.join(", ")).into_owned()
-    };
-    output::print(&format!("{id} is subscribed to {events}"))
+    let events = if events.is_empty() { "no events".to_owned() } else { events.join(", ") };
+    let events = escape::one_line(&events);
+    output::print_as_asked(args, &body, &format!("{id} is subscribed to {events}"))
 }
 
 /// What a tenant without a state starts from. A state names its events; there is none that means
@@ -160,11 +154,6 @@ fn ban(args: &Args, tenant: &str, is_banned: bool) -> Result<(), CliError> {
     let client = ApiClient::new(args, DATA_DEADLINE + DISPATCH_DEADLINE)?;
     let body = words::object(&[("banned", if is_banned { "true" } else { "false" })]);
     client.post(&words::path("ban", tenant), &body)?.success()?;
-    if args.is_on("json") {
-        return output::print_json(&body);
-    }
-    output::print(&format!(
-        "{tenant} {}",
-        if is_banned { "is banned" } else { "is in good standing" }
-    ))
+    let standing = if is_banned { "is banned" } else { "is in good standing" };
+    output::print_as_asked(args, &body, &format!("{tenant} {standing}"))
 }

@@ -201,23 +201,13 @@ struct Steady<S> {
     failed_at: Lock<Option<Instant>>,
 }
 
-impl<S> Steady<S> {
-    fn failed_at(&self) -> Option<Instant> {
-        *self.failed_at.lock()
-    }
-
-    fn set_failed_at(&self, at: Option<Instant>) {
-        *self.failed_at.lock() = at;
-    }
-}
-
 impl<S: Sink> Log for Steady<S> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.inner.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        let failed_at = self.failed_at();
+        let failed_at = *self.failed_at.lock();
         // After a failure it is tried again, as a stderr may be full for a moment only; but not for
         // each line, as each failure may be a panic that is caught, which costs milliseconds where
         // a backtrace is wanted.
@@ -228,9 +218,9 @@ impl<S: Sink> Log for Steady<S> {
         let is_written = catch_unwind(AssertUnwindSafe(write)).unwrap_or(false);
         IS_WRITING.set(false);
         if !is_written {
-            self.set_failed_at(Some(Instant::now()));
+            *self.failed_at.lock() = Some(Instant::now());
         } else if failed_at.is_some() {
-            self.set_failed_at(None);
+            *self.failed_at.lock() = None;
         }
     }
 
@@ -286,7 +276,7 @@ mod tests {
                 logger.log(&record);
             }
             assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 1);
-            logger.set_failed_at(Instant::now().checked_sub(PAUSE));
+            *logger.failed_at.lock() = Instant::now().checked_sub(PAUSE);
             logger.log(&record);
             assert_eq!(logger.inner.lines.load(Ordering::SeqCst), 2, "it is tried again");
         }

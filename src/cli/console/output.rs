@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::base::escape;
 use crate::cli::CliError;
+use crate::cli::parse::args::Args;
 
 /// Prints a text and a line end.
 ///
@@ -40,6 +41,14 @@ pub(in crate::cli) fn redraw(text: &str, is_first: bool) -> Result<bool, CliErro
 /// As [`print`].
 pub(in crate::cli) fn print_json(json: &str) -> Result<(), CliError> {
     print(&escape::json(json.trim_end()))
+}
+
+/// Prints what a command did: as JSON where that is asked for, else as a sentence.
+///
+/// # Errors
+/// As [`print`].
+pub(in crate::cli) fn print_as_asked(args: &Args, json: &str, text: &str) -> Result<(), CliError> {
+    if args.is_on("json") { print_json(json) } else { print(text) }
 }
 
 /// Prints a text of a tenant's as it is, without a line end of its own; on a terminal it is

@@ -35,7 +35,7 @@ pub(in crate::cli) fn watch<T>(
                     return Ok(());
                 }
             }
-            Err(error) if was_there && error.may_pass() => {
+            Err(error) if was_there && error.may_pass => {
                 if !std::mem::replace(&mut is_told, true) {
                     output::tell(&format!("{error}; looking on"));
                 }

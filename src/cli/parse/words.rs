@@ -32,6 +32,11 @@ pub(in crate::cli) fn path(what: &str, tenant: TenantId) -> String {
     format!("/i/{what}/{}/{}", tenant.kind().as_str(), tenant.snowflake())
 }
 
+/// The same for what waits for the tenant so long.
+pub(in crate::cli) fn path_within(what: &str, tenant: TenantId, deadline: Duration) -> String {
+    format!("{}?deadline_ms={}", path(what, tenant), deadline.as_millis())
+}
+
 /// The deadline option.
 pub(in crate::cli) fn deadline(args: &Args) -> Result<Duration, CliError> {
     let deadline = span(args, "deadline", DISPATCH_DEADLINE)?;

@@ -12,7 +12,7 @@ use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClien
 
 use super::token;
 use crate::cli::CliError;
-use crate::cli::commands::runtimes::{RuntimePlan, start_runtime};
+use crate::cli::commands::runtimes::start_runtime;
 use crate::cli::console::lifeline::Lifeline;
 use crate::cli::console::logging;
 use crate::cli::console::signals::{ProcessSignal, Signals};
@@ -36,9 +36,9 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
     let db = Arc::new(WorkerDb::mesophyll(db_client));
     let (broken_tx, broken_rx) = bounded(1);
-    let plan = RuntimePlan { options: config.runtime.clone(), broken_tx };
-    let runtime = start_runtime(&plan, "luau", db.clone(), subscriptions.clone())
-        .map_err(|error| CliError::config(format!("templates: {error}")))?;
+    let runtime =
+        start_runtime(&config.runtime, "luau", broken_tx, db.clone(), subscriptions.clone())
+            .map_err(|error| CliError::config(format!("templates: {error}")))?;
     let worker = Arc::new(WorkerThread::new(
         config.id,
         runtime,
