@@ -15,10 +15,8 @@ pub trait Readiness: Send + Sync {
     /// `failed` or `stopped`.
     fn workers(&self) -> Vec<(usize, &'static str)>;
 
-    /// What an operator can do about them; `None` where they have no operator.
-    fn operator(&self) -> Option<&Operator> {
-        None
-    }
+    /// What an operator can do about them.
+    fn operator(&self) -> &Operator;
 
     /// Changes how much is logged from now on, by everything that belongs to this master.
     fn set_log_level(&self, level: log::LevelFilter) {
@@ -26,9 +24,7 @@ pub trait Readiness: Send + Sync {
     }
 
     /// What there is to count of the workers and all that serves them.
-    fn figures(&self) -> Figures {
-        Figures::default()
-    }
+    fn figures(&self) -> Figures;
 
     /// Writes the metric families of the protocol that worker processes speak.
     fn show_protocol(&self, _exposition: &mut Exposition) {}

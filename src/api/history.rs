@@ -92,14 +92,9 @@ impl Recorder {
 fn record(api: &Api, stop_rx: &Receiver<()>) {
     loop {
         let (figures, now) = (api.ready.figures(), Instant::now());
-        if let Some(about) = figures.about {
-            let traffic = figures.traffic.clone();
-            let workers = status::counted(figures.workers, traffic.as_deref(), now);
-            api.history.push(Sample::of(
-                status::millis(now.saturating_duration_since(about.started)),
-                &workers,
-            ));
-        }
+        let workers = status::counted(figures.workers, &figures.traffic, now);
+        let at_ms = status::millis(now.saturating_duration_since(figures.about.started));
+        api.history.push(Sample::of(at_ms, &workers));
         if stop_rx.recv_timeout(STATUS_HISTORY_INTERVAL) != Err(RecvTimeoutError::Timeout) {
             return;
         }

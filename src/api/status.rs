@@ -117,13 +117,12 @@ impl CountedWorker {
 /// Each worker with what its tenants asked for.
 pub(super) fn counted(
     workers: Vec<WorkerReport>,
-    traffic: Option<&Traffic>,
+    traffic: &Traffic,
     now: Instant,
 ) -> Vec<CountedWorker> {
-    let traffic_of = |id: usize| traffic.and_then(|traffic| traffic.workers().get(id));
     let counted = |report| {
         let worker = WorkerAnswer::of(report, now);
-        let traffic = traffic_of(worker.id);
+        let traffic = traffic.workers().get(worker.id);
         CountedWorker::of(worker, traffic)
     };
     workers.into_iter().map(counted).collect()
@@ -161,16 +160,13 @@ pub(super) fn status(
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let has_history = flag(call.head, "history")?;
-    let operator = workers::operator(api)?;
+    let operator = api.ready.operator();
     // Not one of those places that callers of tenants wait in: under a flood an operator wants to
     // look.
     let place = CountedPermit::take(&api.statuses, STATUS_ANSWERS_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let (figures, now) = (api.ready.figures(), Instant::now());
-    let about = figures
-        .about
-        .ok_or_else(|| ApiError::new(Code::NotFound, "there is no master to tell of here"))?;
-    let traffic = figures.traffic.as_deref();
+    let (about, traffic) = (figures.about, &*figures.traffic);
     let status = StatusAnswer {
         at_ms: millis(now.saturating_duration_since(about.started)),
         master: MasterAnswer {
@@ -193,9 +189,8 @@ pub(super) fn status(
 
 /// Events as the master has counted them, and those that it has not among the busiest, as their
 /// worker has; running time is the workers' word, which comes with their heartbeats.
-fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) -> BusiestTenants {
-    let report =
-        traffic.map(|traffic| traffic.busiest().report(BUSIEST_TOLD, now)).unwrap_or_default();
+fn busiest(traffic: &Traffic, workers: &[WorkerReport], now: Instant) -> BusiestTenants {
+    let report = traffic.busiest().report(BUSIEST_TOLD, now);
     let figures = workers
         .iter()
         .filter_map(|worker| Some((worker.id, worker.health.as_ref()?.figures.as_deref()?)));
@@ -220,9 +215,8 @@ fn busiest(traffic: Option<&Traffic>, workers: &[WorkerReport], now: Instant) ->
     BusiestTenants { seconds: report.span.as_secs(), us, tenants }
 }
 
-fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<ErrorAnswer> {
+fn errors(traffic: &Traffic, now: Instant) -> Vec<ErrorAnswer> {
     let age = |at: Instant| now.saturating_duration_since(at).as_secs();
-    let errors = traffic.map(|traffic| traffic.errors().list()).unwrap_or_default();
     let told = |error: crate::pool::RecentError| ErrorAnswer {
         id: error.id,
         tenant: error.tenant.to_string(),
@@ -233,7 +227,7 @@ fn errors(traffic: Option<&Traffic>, now: Instant) -> Vec<ErrorAnswer> {
         message: error.message,
         count: error.count,
     };
-    errors.into_iter().map(told).collect()
+    traffic.errors().list().into_iter().map(told).collect()
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -267,7 +261,8 @@ mod tests {
             last_exit: None,
         };
         let named = |reports: &[WorkerReport]| {
-            let BusiestTenants { us, tenants, .. } = busiest(None, reports, Instant::now());
+            let BusiestTenants { us, tenants, .. } =
+                busiest(&Traffic::new(2), reports, Instant::now());
             (us, tenants.into_iter().map(|share| share.tenant).collect::<Vec<_>>())
         };
         assert_eq!(

@@ -70,12 +70,11 @@ pub(super) fn show(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
     let permit = api.admit_without_body(body)?;
     let (key, scope) = TEMPLATE;
     let get = KeyValueOp::Get { scopes: Scopes::new([scope]), key: key.to_owned() };
-    let operator = api.ready.operator();
     let state = api.db.tenant_state(tenant);
     let shown = Shown {
         tenant: tenant.to_string(),
         banned: api.db.standing(tenant) == Standing::Banned,
-        quarantined: operator.is_some_and(|operator| operator.quarantine().holds(tenant)),
+        quarantined: api.ready.operator().quarantine().holds(tenant),
         state: state.as_deref(),
         default_events: &api.config.default_events,
         template: api.db.kv(tenant, get)?.into_record()?.is_some(),
@@ -137,10 +136,9 @@ pub(super) fn guilds_exist(
 /// Notes the guilds that have a VM, of those that the store does not know. What the workers do not
 /// say in time is no error: the store's answer stands.
 fn add_live(api: &Api, guilds: &[TenantId], known: &mut [bool]) {
-    let Some(operator) = api.ready.operator() else { return };
     let places: Vec<usize> = (0..guilds.len()).filter(|place| !known[*place]).collect();
     let unknown: Vec<TenantId> = places.iter().map(|place| guilds[*place]).collect();
-    let live = operator.have_vms(&unknown, Instant::now() + LIVE_TENANTS_TIMEOUT);
+    let live = api.ready.operator().have_vms(&unknown, Instant::now() + LIVE_TENANTS_TIMEOUT);
     for (place, live) in places.into_iter().zip(live) {
         known[place] = live;
     }

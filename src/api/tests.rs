@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::metrics::Figures;
 use super::openapi::errors;
 use super::token::{Secret, mint, mint_acting};
 use super::waits::Waits;
@@ -18,6 +19,7 @@ use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, Req
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
+use crate::pool::{Operator, Quarantine};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
@@ -122,11 +124,19 @@ impl WorkerLike for StandIn {
     fn kill(&self) {}
 }
 
-struct States(Mutex<Vec<(usize, &'static str)>>);
+struct States(Mutex<Vec<(usize, &'static str)>>, Operator);
 
 impl Readiness for States {
     fn workers(&self) -> Vec<(usize, &'static str)> {
         self.0.lock().expect("a lock").clone()
+    }
+
+    fn operator(&self) -> &Operator {
+        &self.1
+    }
+
+    fn figures(&self) -> Figures {
+        Figures::of_nobody()
     }
 }
 
@@ -159,7 +169,8 @@ fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId
     let (cancelled_tx, cancelled_rx) = unbounded();
     let (waiting, last_request_id, last_job) = Default::default();
     let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_request_id, last_job });
-    let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")])));
+    let operator = Operator::new(Vec::new(), false, Arc::new(Quarantine::new(3)));
+    let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")]), operator));
     (pool, states, seen_rx, cancelled_rx)
 }
 

@@ -69,8 +69,13 @@ pub(super) fn list(
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
     let now = Instant::now();
-    let workers: Vec<WorkerAnswer> =
-        operator(api)?.reports().into_iter().map(|report| WorkerAnswer::of(report, now)).collect();
+    let workers: Vec<WorkerAnswer> = api
+        .ready
+        .operator()
+        .reports()
+        .into_iter()
+        .map(|report| WorkerAnswer::of(report, now))
+        .collect();
     text::answer(200, &workers)
 }
 
@@ -79,7 +84,7 @@ pub(super) fn kill_all(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    operator(api)?.kill_all()?;
+    api.ready.operator().kill_all()?;
     Ok(Response::empty(204))
 }
 
@@ -102,7 +107,7 @@ pub(super) fn roll(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    let operator = operator(api)?;
+    let operator = api.ready.operator();
     operator.roll()?;
     text::answer(202, &operator.rolling())
 }
@@ -112,7 +117,7 @@ pub(super) fn rolling(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    text::answer(200, &operator(api)?.rolling())
+    text::answer(200, &api.ready.operator().rolling())
 }
 
 pub(super) fn quarantine(
@@ -120,7 +125,7 @@ pub(super) fn quarantine(
     _call: &Call<'_>,
     _body: &mut Body<'_>,
 ) -> Result<Response, ApiError> {
-    text::answer(200, &quarantined(operator(api)?))
+    text::answer(200, &quarantined(api.ready.operator()))
 }
 
 /// The tenants that are not to run.
@@ -135,24 +140,19 @@ pub(super) fn quarantined(operator: &Operator) -> Vec<QuarantinedTenant> {
 }
 
 pub(super) fn lift(api: &Api, call: &Call<'_>, _body: &mut Body<'_>) -> Result<Response, ApiError> {
-    if operator(api)?.quarantine().lift(tenant(call)?) {
+    if api.ready.operator().quarantine().lift(tenant(call)?) {
         Ok(Response::empty(204))
     } else {
         Err(ApiError::new(Code::NotFound, "the tenant is not quarantined"))
     }
 }
 
-pub(super) fn operator(api: &Api) -> Result<&Operator, ApiError> {
-    api.ready
-        .operator()
-        .ok_or_else(|| ApiError::new(Code::NotFound, "there are no workers to operate here"))
-}
-
 fn worker<'a>(api: &'a Api, call: &Call<'_>) -> Result<&'a Arc<dyn Managed>, ApiError> {
     let id = call.params.get("id").unwrap_or_default();
     let id: usize =
         id.parse().map_err(|_| ApiError::bad_request("a worker's id is a number from 0"))?;
-    operator(api)?
+    api.ready
+        .operator()
         .worker(id)
         .ok_or_else(|| ApiError::new(Code::NotFound, "there is no worker with this id"))
 }

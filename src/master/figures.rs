@@ -26,8 +26,8 @@ impl Readiness for Layers {
         self.operator.reports().iter().map(|report| (report.id, report.state.as_str())).collect()
     }
 
-    fn operator(&self) -> Option<&Operator> {
-        Some(&self.operator)
+    fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     fn set_log_level(&self, level: log::LevelFilter) {
@@ -41,10 +41,10 @@ impl Readiness for Layers {
     fn figures(&self) -> Figures {
         let server = self.server.as_deref();
         Figures {
-            about: Some(self.about),
+            about: self.about,
             workers: self.operator.reports(),
-            traffic: Some(self.traffic.clone()),
-            quarantined: Some(self.operator.quarantine().count()),
+            traffic: self.traffic.clone(),
+            quarantined: self.operator.quarantine().count(),
             output_lines_dropped: self
                 .spawner
                 .as_ref()

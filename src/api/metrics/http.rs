@@ -26,15 +26,13 @@ impl Statuses {
 /// The servers with their names as labels.
 pub(super) type Servers = [(&'static str, Option<HttpStats>); 2];
 
-pub(super) fn show(exposition: &mut Exposition, statuses: Option<&Statuses>, servers: &Servers) {
+pub(super) fn show(exposition: &mut Exposition, statuses: &Statuses, servers: &Servers) {
     let mut answered = exposition
         .counter("mesophyll_api_requests_total", "What the internal API answered, by status.");
-    if let Some(statuses) = statuses {
-        for (status, count) in STATUSES.iter().zip(&statuses.known) {
-            answered.sample(&[("status", &status.to_string())], count.get());
-        }
-        answered.sample(&[("status", "other")], statuses.other.get());
+    for (status, count) in STATUSES.iter().zip(&statuses.known) {
+        answered.sample(&[("status", &status.to_string())], count.get());
     }
+    answered.sample(&[("status", "other")], statuses.other.get());
     let mut open = exposition.gauge("mesophyll_http_connections", "Connections now.");
     for (name, stats) in servers {
         if let Some(stats) = stats {

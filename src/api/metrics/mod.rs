@@ -23,21 +23,21 @@ use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
 use crate::pool::{Traffic, WorkerReport};
-use crate::store::{DbState, StoreFigures};
+use crate::store::DbState;
 
 pub(super) use self::http::Statuses;
 
 /// What a master's layers have to show at one moment; what is empty stays without samples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Figures {
     /// Each worker's report.
     pub workers: Vec<WorkerReport>,
     /// What the pool was asked for.
-    pub traffic: Option<Arc<Traffic>>,
+    pub traffic: Arc<Traffic>,
     /// What master it is.
-    pub about: Option<About>,
+    pub about: About,
     /// How many tenants are quarantined.
-    pub quarantined: Option<usize>,
+    pub quarantined: usize,
     /// Lines that workers printed and that were not logged.
     pub output_lines_dropped: Option<u64>,
     /// The worker-facing server's.
@@ -45,10 +45,9 @@ pub struct Figures {
 }
 
 /// What the API itself knows besides.
-#[derive(Default)]
 struct Own<'a> {
-    db: Option<&'a DbState>,
-    statuses: Option<&'a Statuses>,
+    db: &'a DbState,
+    statuses: &'a Statuses,
     http: Option<HttpStats>,
     process: ProcessFigures,
     virtual_bytes: u64,
@@ -62,8 +61,8 @@ pub(super) fn metrics(
     let place = CountedPermit::take(&api.scrapes, METRICS_SCRAPES_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let own = Own {
-        db: Some(&api.db),
-        statuses: Some(&api.answered),
+        db: &api.db,
+        statuses: &api.answered,
         http: api.http.get().and_then(HttpWatch::stats),
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
@@ -80,8 +79,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     traffic::show(&mut exposition, figures);
     runtime::show(&mut exposition, &figures.workers);
     show_protocol(&mut exposition);
-    let store_figures = own.db.map_or_else(StoreFigures::default, DbState::store_figures);
-    store::show(&mut exposition, own.db.map(DbState::operations), &store_figures);
+    store::show(&mut exposition, own.db.operations(), &own.db.store_figures());
     http::show(
         &mut exposition,
         own.statuses,
@@ -98,8 +96,26 @@ fn build(exposition: &mut Exposition) {
 }
 
 #[cfg(test)]
+impl Figures {
+    /// Those of a master without a worker.
+    pub(super) fn of_nobody() -> Self {
+        let started = std::time::Instant::now();
+        Self {
+            workers: Vec::new(),
+            traffic: Arc::new(Traffic::new(0)),
+            about: About { mode: "", store: "", has_external_workers: false, started },
+            quarantined: 0,
+            output_lines_dropped: None,
+            worker_http: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::DbOptions;
+    use crate::store::memory::MemoryStore;
 
     /// The names of a text's families.
     fn families(text: &str) -> Vec<&str> {
@@ -108,7 +124,15 @@ mod tests {
     }
 
     fn empty_text() -> String {
-        text(&Figures::default(), &Own::default(), |to| crate::protocol::show_families(to, None))
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default());
+        let own = Own {
+            db: &db.expect("an empty store"),
+            statuses: &Statuses::default(),
+            http: None,
+            process: ProcessFigures::default(),
+            virtual_bytes: 0,
+        };
+        text(&Figures::of_nobody(), &own, |to| crate::protocol::show_families(to, None))
     }
 
     #[test]

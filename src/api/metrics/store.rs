@@ -7,29 +7,25 @@ use crate::store::{
 
 pub(super) fn show(
     exposition: &mut Exposition,
-    operations: Option<&OperationFigures>,
+    operations: &OperationFigures,
     store: &StoreFigures,
 ) {
     let mut ended = exposition
         .counter("mesophyll_store_operations_total", "Operations of the store, by result.");
-    if let Some(operations) = operations {
-        for operation in Operation::ALL {
-            for result in OperationResult::ALL {
-                let labels = [("operation", operation.as_str()), ("result", result.as_str())];
-                ended.sample(&labels, operations.count(operation, result));
-            }
+    for operation in Operation::ALL {
+        for result in OperationResult::ALL {
+            let labels = [("operation", operation.as_str()), ("result", result.as_str())];
+            ended.sample(&labels, operations.count(operation, result));
         }
     }
     let mut took = exposition.histogram(
         "mesophyll_store_operation_duration_seconds",
         "How long operations of the store took, queues included.",
     );
-    if let Some(operations) = operations {
-        for operation in Operation::ALL {
-            let buckets = operations.took(operation);
-            if buckets.count() > 0 {
-                took.buckets(&[("operation", operation.as_str())], &buckets);
-            }
+    for operation in Operation::ALL {
+        let buckets = operations.took(operation);
+        if buckets.count() > 0 {
+            took.buckets(&[("operation", operation.as_str())], &buckets);
         }
     }
     exposition.one_gauge(

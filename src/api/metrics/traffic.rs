@@ -6,12 +6,9 @@ use crate::dispatch::JobKind;
 use crate::pool::{Outcome, WorkerTraffic};
 
 pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
-    let workers: Vec<(String, &WorkerTraffic)> = figures
-        .traffic
-        .iter()
-        .flat_map(|traffic| traffic.workers().iter().enumerate())
-        .map(|(id, worker)| (id.to_string(), worker))
-        .collect();
+    let workers = figures.traffic.workers().iter().enumerate();
+    let workers: Vec<(String, &WorkerTraffic)> =
+        workers.map(|(id, worker)| (id.to_string(), worker)).collect();
     let mut ended = exposition
         .counter("mesophyll_dispatches_total", "Jobs of tenants that ended, by kind and outcome.");
     for (id, worker) in &workers {
@@ -42,6 +39,6 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
     exposition.one_gauge(
         "mesophyll_quarantined_tenants",
         "Tenants that are quarantined now.",
-        figures.quarantined,
+        Some(figures.quarantined),
     );
 }
