@@ -74,13 +74,7 @@ fn master(status: &Value) -> String {
 
 /// How many are in which state, and how often they were started anew.
 fn workers(workers: &Value) -> String {
-    let mut states: Vec<(&str, usize)> = Vec::new();
-    for state in list(workers).iter().map(|worker| text(&worker["state"])) {
-        match states.iter_mut().find(|(name, _)| *name == state) {
-            Some((_, count)) => *count += 1,
-            None => states.push((state, 1)),
-        }
-    }
+    let states = summed(list(workers).iter().map(|worker| (text(&worker["state"]), 1)));
     let states: Vec<String> =
         states.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let restarts: u64 = list(workers).iter().map(|worker| number(&worker["restarts"])).sum();
@@ -89,18 +83,23 @@ fn workers(workers: &Value) -> String {
 
 /// How many jobs ended, and how.
 fn outcomes(workers: &Value) -> String {
-    let mut all: Vec<(&str, u64)> = Vec::new();
-    for (name, count) in
-        list(workers).iter().filter_map(|worker| worker["outcomes"].as_object()).flatten()
-    {
-        match all.iter_mut().find(|(known, _)| known == name) {
-            Some((_, sum)) => *sum += number(count),
-            None => all.push((name, number(count))),
-        }
-    }
+    let outcomes = list(workers).iter().filter_map(|worker| worker["outcomes"].as_object());
+    let all = summed(outcomes.flatten().map(|(name, count)| (name.as_str(), number(count))));
     let sum: u64 = all.iter().map(|(_, count)| count).sum();
     let each: Vec<String> = all.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if each.is_empty() { "none so far".to_owned() } else { format!("{sum}: {}", each.join(", ")) }
+}
+
+/// The sum of each name's figures, in the order in which the names come.
+fn summed<'a>(figures: impl Iterator<Item = (&'a str, u64)>) -> Vec<(&'a str, u64)> {
+    let mut sums: Vec<(&str, u64)> = Vec::new();
+    for (name, figure) in figures {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += figure,
+            None => sums.push((name, figure)),
+        }
+    }
+    sums
 }
 
 fn busiest(busiest: &Value) -> String {
