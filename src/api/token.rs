@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -16,8 +17,6 @@ use crate::base::random;
 
 /// Shorter secrets could be guessed offline from one token.
 const SECRET_MIN_BYTES: usize = 32;
-
-const MAC_BYTES: usize = 32;
 
 /// The secret that signs tokens. Never printed.
 #[derive(Clone)]
@@ -94,13 +93,9 @@ pub fn mint_acting(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
     sign(secret, format!("{user_id}*.{expiry_unix}"))
 }
 
-fn sign(secret: &Secret, mut token: String) -> String {
-    let mac = secret.mac(&token).finalize().into_bytes();
-    token.push('.');
-    for byte in mac {
-        token.push_str(&format!("{byte:02x}"));
-    }
-    token
+fn sign(secret: &Secret, signed: String) -> String {
+    let signature = HEXLOWER.encode(&secret.mac(&signed).finalize().into_bytes());
+    format!("{signed}.{signature}")
 }
 
 /// The caller that a token was made for. The signature is compared in constant time.
@@ -113,7 +108,8 @@ pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEnd
     let (user_id, acts_as_any) =
         user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
     let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
-    let signature = from_hex(signature).ok_or(TokenError::Invalid)?;
+    let signature = HEXLOWER_PERMISSIVE.decode(signature.as_bytes());
+    let signature = signature.map_err(|_| TokenError::Invalid)?;
     secret.mac(signed).verify_slice(&signature).map_err(|_| TokenError::Invalid)?;
     // Only a genuine token learns that it was good once.
     if now_unix >= expiry {
@@ -129,19 +125,6 @@ pub(super) fn decimal(text: &str) -> Result<u64, TokenError> {
         return Err(TokenError::Invalid);
     }
     text.parse().map_err(|_| TokenError::Invalid)
-}
-
-fn from_hex(text: &str) -> Option<[u8; MAC_BYTES]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * MAC_BYTES {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = [0; MAC_BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ const HOMES: &[Home] = &[
         ],
     },
     Home { krate: "ctutils", homes: &["protocol/master/server.rs"] },
-    Home { krate: "data_encoding", homes: &["wire/json/tagged.rs"] },
+    Home { krate: "data_encoding", homes: &["api/token.rs", "wire/json/tagged.rs"] },
     Home { krate: "getrandom", homes: &["base/random.rs"] },
     Home { krate: "hmac", homes: &["api/token.rs"] },
     Home { krate: "httparse", homes: &["net/http/"] },
