@@ -120,6 +120,17 @@ pub const HTTP_SILENT_MAX: usize = 2 * HTTP_CONNECTIONS_MAX;
 /// A peer that has not taken its answer after this time may lose its connection to a new one.
 pub const HTTP_STALLED_AFTER: Duration = Duration::from_secs(2);
 
+/// Limit: connections that were handed out to a worker of this host and live: its share of
+/// [`HTTP_CONNECTIONS_MAX`], but never fewer than the first of these nor more than the second.
+pub const BROKER_CONNECTIONS: (usize, usize) = (8, 64);
+
+/// Limit: unanswered asks of a worker for a connection. Each is a byte in a socket's buffer, which
+/// holds some hundred.
+pub const BROKER_ASKS_MAX: usize = 64;
+
+/// Of the buffer in which connections wait for their worker to take them: about twenty.
+pub const BROKER_SEND_BYTES: usize = 8 * 1024;
+
 /// Limit: connections that the kernel keeps until they are accepted. It drops what comes beyond,
 /// and a peer tries again only after a second; so there is room for a burst of all places of a
 /// listener several times over.

@@ -1,5 +1,6 @@
 //! Bytes between processes: connections, HTTP on them, and links that carry messages.
 
+pub mod broker;
 pub mod http;
 pub mod link;
 pub mod stream;
