@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`];
-//! [`store`]; [`dispatch`]; [`runtime`]; [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each
+//! [`store`]; [`dispatch`]; [`runtime`]; [`sandbox`];
+//! [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each
 //! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how
 //! an event travels, docs/threads.md which thread runs what.
 
@@ -28,5 +29,7 @@ pub mod net;
 pub mod pool;
 pub mod protocol;
 pub mod runtime;
+#[cfg(feature = "worker")]
+pub mod sandbox;
 pub mod store;
 pub mod wire;

@@ -11,6 +11,7 @@ mod figures;
 mod global_kv;
 mod khronos;
 mod kv;
+mod sandbox;
 pub mod sharding;
 mod shares;
 mod tenant_id;
@@ -28,6 +29,7 @@ pub use global_kv::{
 };
 pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
+pub use sandbox::{Sandbox, SandboxMode};
 pub use shares::{HeldShare, IdMap, Shares};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_state::TenantState;
