@@ -5,11 +5,19 @@
 //! figure that the system does not tell is 0.
 
 use std::fs;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Clock ticks a second in `/proc`: the same on every architecture that Rust's standard library is
 /// built for.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// When the system booted, in milliseconds of Unix time. Kept, as a process in a sandbox cannot
+/// look it up again.
+static BOOTED_MS: LazyLock<u64> = LazyLock::new(|| {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    line(&text, "btime").map_or(0, |seconds| seconds * 1000)
+});
 
 /// The figures of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,7 +45,6 @@ impl ProcessFigures {
     pub fn read() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let stat = Stat::of(&read("/proc/self/stat"));
-        let booted = line(&read("/proc/stat"), "btime").map_or(0, |seconds| seconds * 1000);
         // Reading the directory opens it too.
         let open_fds =
             fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
@@ -47,7 +54,11 @@ impl ProcessFigures {
             open_fds: open_fds as u64,
             max_fds: line(&read("/proc/self/limits"), "Max open files").unwrap_or(0),
             threads: stat.threads,
-            started_unix_ms: if booted == 0 { 0 } else { booted + ticks_to_ms(stat.started_ticks) },
+            started_unix_ms: if *BOOTED_MS == 0 {
+                0
+            } else {
+                *BOOTED_MS + ticks_to_ms(stat.started_ticks)
+            },
         }
     }
 }

@@ -43,6 +43,7 @@ impl Watch {
     ) -> io::Result<Self> {
         let (stop_tx, stop_rx) = bounded(0);
         let watch = Watching {
+            identity: identity(&directory),
             directory,
             source_limit,
             template_cache,
@@ -69,6 +70,8 @@ impl Watch {
 
 struct Watching {
     directory: PathBuf,
+    /// Of the directory that was there at the start.
+    identity: Option<(u64, u64)>,
     source_limit: usize,
     template_cache: Arc<TemplateCache>,
     /// How the directory looked before it was last read.
@@ -116,12 +119,25 @@ impl Watching {
         if let Some(error) = error
             && self.is_readable
         {
+            // A sandbox lets this process read the directory that it was started with; a link that
+            // leads to another one by now is taken up by the next process.
+            let now = identity(&self.directory);
+            let advice = match now.is_some() && now != self.identity {
+                true => "; it is another directory than at the start: restart the worker to use it",
+                false => "",
+            };
             log::warn!(
-                "the template directory cannot be read, and the templates stay as they are: {error}"
+                "the template directory cannot be read, and the templates stay as they are: \
+                 {error}{advice}"
             );
         }
         self.is_readable = error.is_none();
     }
+}
+
+/// Device and inode of a directory, through links.
+fn identity(directory: &Path) -> Option<(u64, u64)> {
+    fs::metadata(directory).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// How a template directory looks from outside.
