@@ -258,6 +258,9 @@ mod tests {
             health: Some(Health { figures: Some(Box::new(figures.clone())), ..Health::default() }),
             restarts: Restarts::default(),
             version: None,
+            sandbox: None,
+            is_handed_out: false,
+            sandbox_kills: 0,
             last_exit: None,
         };
         let named = |reports: &[WorkerReport]| {

@@ -15,7 +15,8 @@ use crate::net::http::{Body, Response};
 use crate::pool::process::supervisor::Cause;
 use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes` and `version` are ours.
+/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes`, `version` and `sandbox`
+/// are ours.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WorkerAnswer {
     pub(crate) id: usize,
@@ -30,6 +31,7 @@ pub(crate) struct WorkerAnswer {
     pub(crate) waiting: usize,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) version: Option<String>,
+    pub(crate) sandbox: Option<String>,
 }
 
 impl WorkerAnswer {
@@ -50,6 +52,7 @@ impl WorkerAnswer {
             last_exit: report.last_exit,
             waiting: report.waiting,
             version: report.version,
+            sandbox: report.sandbox.map(|sandbox| sandbox.summary()),
             memory_bytes: report.health.map(|health| health.memory_bytes),
         }
     }

@@ -19,6 +19,7 @@ use crate::pool::Recycle;
 use crate::pool::process::supervisor::Policy;
 use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
+use crate::wire::data::SandboxMode;
 
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
@@ -105,6 +106,10 @@ pub struct RuntimeOptions {
     pub vm_idle: Duration,
     /// VMs of one worker that are alive at once.
     pub max_vms: usize,
+    /// Whether its process is confined.
+    pub sandbox: SandboxMode,
+    /// A bound of its process's memory.
+    pub memory: Option<u64>,
 }
 
 impl RuntimeOptions {
@@ -115,6 +120,8 @@ impl RuntimeOptions {
             executors: count(options, "executors")?.unwrap_or_else(|| (cpus() / workers).max(1)),
             vm_idle: span(options, "vm-idle", limits::VM_IDLE)?,
             max_vms: number(options, "max-vms", VMS_OPTION_MAX)?.unwrap_or(limits::VMS_MAX),
+            sandbox: one_of(options, "sandbox", SandboxMode::default())?,
+            memory: worker_memory(options)?,
         })
     }
 }
@@ -181,6 +188,9 @@ const COUNT_MAX: usize = 1024;
 /// Limit: VMs that one worker may be told to have: more than the memory of any machine of today
 /// holds.
 const VMS_OPTION_MAX: usize = 10_000_000;
+
+/// Limit: memory without which a worker does not come as far as to be ready.
+const WORKER_MEMORY_MIN: u64 = 64 * 1024 * 1024;
 
 /// The events that tenants without a state are subscribed to (docs/options.md).
 const DEFAULT_EVENTS: &str = "INTERACTION_CREATE,WebGetSettings,WebExecuteSetting";
@@ -290,8 +300,8 @@ impl PoolConfig {
 }
 
 /// Options about the supervision of worker processes.
-const OF_PROCESSES: [&str; 4] =
-    ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row"];
+const OF_PROCESSES: [&str; 5] =
+    ["hang-timeout", "quarantine-after", "failures-a-minute", "failures-in-a-row", "worker-memory"];
 
 impl WorkerConfig {
     /// Checks the options of a worker.
@@ -346,6 +356,15 @@ pub fn level(options: &impl Options, default: &str) -> Result<log::LevelFilter, 
     let given = text(options, "log", default);
     parse_level(given)
         .ok_or_else(|| wrong(options, "log", "is off, error, warn, info, debug or trace"))
+}
+
+fn worker_memory(options: &impl Options) -> Result<Option<u64>, ConfigError> {
+    let memory = size(options, "worker-memory")?;
+    // Stacks of the threads and an idle worker take about half of it.
+    if memory.is_some_and(|bytes| bytes < WORKER_MEMORY_MIN) {
+        return Err(wrong(options, "worker-memory", "is 64MiB or more"));
+    }
+    Ok(memory)
 }
 
 fn heartbeat_interval(options: &impl Options) -> Result<Duration, ConfigError> {

@@ -25,14 +25,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
 use crate::dispatch::worker_like::WorkerLike;
-use crate::master::config::{Mode, PoolConfig};
+use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
-    AdmittingPool, ChildSpec, Managed, Operator, ProcessConfig, Program, Quarantine, Spawner,
-    Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
+    AdmittingPool, ChildSpec, Managed, MemoryGroups, Operator, ProcessConfig, Program, Quarantine,
+    ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
+use crate::wire::data::SandboxMode;
 use figures::Layers;
 #[cfg(feature = "worker")]
 pub use threads::{MadeRuntime, MakeRuntime, threads};
@@ -186,15 +187,6 @@ impl Master {
         self.server.as_ref().map(|server| server.local_addr())
     }
 
-    /// The address of a private Unix socket (`unix:PATH`) for workers of this host that others
-    /// start, as those have that the master starts; `None` in thread-pool mode.
-    ///
-    /// # Errors
-    /// There is no place for it; the port is always there.
-    pub fn listen_locally(&self) -> io::Result<Option<String>> {
-        self.server.as_ref().map(|server| server.listen_locally()).transpose()
-    }
-
     /// The internal API's address, if it is on.
     pub fn api_addr(&self) -> Option<SocketAddr> {
         self.api.as_ref().map(InternalApi::local_addr)
@@ -331,6 +323,7 @@ fn start_server(
     }
     let server_config = ServerConfig {
         heartbeat_interval: config.heartbeat_interval,
+        requires_sandbox: config.runtime.sandbox == SandboxMode::Require,
         ..ServerConfig::new(config.workers)
     };
     MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| {
@@ -352,20 +345,31 @@ fn on_change(changes_tx: &Sender<()>) -> impl Fn() + Send + Sync + use<> {
 
 fn start_processes(
     config: &PoolConfig,
-    server: &MesophyllServer,
+    server: &Arc<MesophyllServer>,
     spawner: &Arc<Spawner>,
     program: &Program,
     quarantine: &Arc<Quarantine>,
     changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
-    let address =
-        if config.external_workers { String::new() } else { address_for_children(server) };
+    // For a program that does not know the broker.
+    let address = reachable(server.local_addr()).to_string();
+    let serving = server.clone();
+    let broker: Arc<ServeWorker> = Arc::new(move |id, stream| serving.serve_worker(id, stream));
+    if config.runtime.sandbox == SandboxMode::Require && !config.external_workers {
+        program.require_sandbox().map_err(MasterError::Config)?;
+    }
+    let own_workers = config.runtime.memory.filter(|_| !config.external_workers);
+    let memory = own_workers.and_then(MemoryGroups::delegated).map(Arc::new);
+    let variables = worker_variables(&config.runtime, memory.is_some());
     let mut workers: Vec<Arc<dyn Managed>> = Vec::with_capacity(config.workers);
     for worker_id in 0..config.workers {
         let child = (!config.external_workers).then(|| ChildSpec {
             program: program.clone(),
             args: worker_args(config, worker_id, &address),
             token: server.get_token_for_worker(worker_id).unwrap_or_default().to_owned(),
+            variables: variables.clone(),
+            broker: Some(broker.clone()),
+            memory: memory.clone(),
             spawner: spawner.clone(),
         });
         let process = ProcessConfig {
@@ -381,15 +385,6 @@ fn start_processes(
         workers.push(worker);
     }
     Ok(workers)
-}
-
-/// Where the master's own workers connect: to its private socket, which costs less than the port,
-/// or else to the port.
-fn address_for_children(server: &MesophyllServer) -> String {
-    server.listen_locally().unwrap_or_else(|error| {
-        log::warn!("no private socket for the workers, who use the port instead: {error}");
-        reachable(server.local_addr()).to_string()
-    })
 }
 
 /// The command line of a worker: the master passes its own worker-side options on.
@@ -419,6 +414,15 @@ fn worker_args(config: &PoolConfig, worker_id: usize, master: &str) -> Vec<OsStr
         args.push("--reload".into());
     }
     args
+}
+
+/// What a worker is told by variables: an older program would refuse an option that it does not
+/// know. Where a control group bounds its memory, it need not.
+fn worker_variables(runtime: &RuntimeOptions, has_group: bool) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("MESOPHYLL_SANDBOX", runtime.sandbox.as_str().to_owned())];
+    let memory = runtime.memory.filter(|_| !has_group);
+    variables.extend(memory.map(|bytes| ("MESOPHYLL_WORKER_MEMORY", bytes.to_string())));
+    variables
 }
 
 /// A wildcard address is where to listen, not where to connect; one of IPv6 need not take in IPv4.

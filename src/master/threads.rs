@@ -11,6 +11,7 @@ use crate::pool::{Managed, Subscriptions, WorkerDb, WorkerThread, WorkerThreadHa
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::store::DbState;
+use crate::wire::data::SandboxMode;
 use crate::wire::data::sharding::worker_for;
 
 /// Makes the runtime of one worker of a thread pool: its number, the database and the subscriptions
@@ -32,6 +33,11 @@ fn start_threads(
     make_runtime: &Arc<MakeRuntime>,
     changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
+    if config.runtime.sandbox != SandboxMode::Off {
+        log::warn!(
+            "--mode thread-pool: templates run in the master's own process, which no sandbox confines"
+        );
+    }
     let subscriptions = || Arc::new(Subscriptions::new(config.default_events.clone()));
     let subscriptions: Vec<_> = (0..config.workers).map(|_| subscriptions()).collect();
     let told = subscriptions.clone();

@@ -1,5 +1,4 @@
-//! A connection over TCP or over a Unix socket, and what listens for either: what `http/` and
-//! `link/` run on.
+//! A connection over TCP or over a Unix socket: what `http/` and `link/` run on.
 //!
 //! The two differ in how they are made and what they are called, and in nothing that is done with
 //! them. Deadlines are the business of the code that reads and writes; a stream has one owner,
@@ -7,9 +6,9 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -41,6 +40,8 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// A process of this host; a client's end of a Unix socket has no name.
     Unix,
+    /// The worker of this number, over a socket that the broker handed to it.
+    Worker(usize),
 }
 
 impl Peer {
@@ -48,7 +49,7 @@ impl Peer {
     pub fn ip(self) -> IpAddr {
         match self {
             Peer::Tcp(address) => address.ip(),
-            Peer::Unix => Ipv4Addr::LOCALHOST.into(),
+            Peer::Unix | Peer::Worker(_) => Ipv4Addr::LOCALHOST.into(),
         }
     }
 }
@@ -58,6 +59,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::Tcp(address) => address.fmt(f),
             Peer::Unix => f.write_str("unix"),
+            Peer::Worker(id) => write!(f, "worker {id}"),
         }
     }
 }
@@ -79,10 +81,10 @@ pub enum Stream {
 
 /// The same of either.
 macro_rules! either {
-    ($type:ident, $either:expr, $inner:ident => $what:expr) => {
-        match $either {
-            $type::Tcp($inner) => $what,
-            $type::Unix($inner) => $what,
+    ($stream:expr, $inner:ident => $what:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $what,
+            Stream::Unix($inner) => $what,
         }
     };
 }
@@ -159,7 +161,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        either!(Stream, self, stream => stream.set_nonblocking(is_nonblocking))
+        either!(self, stream => stream.set_nonblocking(is_nonblocking))
     }
 
     /// Limits each read, for all handles.
@@ -167,7 +169,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone, or the time is zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(Stream, self, stream => stream.set_read_timeout(timeout))
+        either!(self, stream => stream.set_read_timeout(timeout))
     }
 
     /// Limits each write, for all handles.
@@ -175,7 +177,7 @@ impl Stream {
     /// # Errors
     /// The connection is gone, or the time is zero.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        either!(Stream, self, stream => stream.set_write_timeout(timeout))
+        either!(self, stream => stream.set_write_timeout(timeout))
     }
 
     /// Ends the connection for all handles, in one direction or both; frees every thread that is
@@ -184,23 +186,23 @@ impl Stream {
     /// # Errors
     /// The connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        either!(Stream, self, stream => stream.shutdown(how))
+        either!(self, stream => stream.shutdown(how))
     }
 }
 
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(Stream, self, stream => (&*stream).read(buffer))
+        either!(self, stream => (&*stream).read(buffer))
     }
 }
 
 impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        either!(Stream, self, stream => (&*stream).write(bytes))
+        either!(self, stream => (&*stream).write(bytes))
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(Stream, self, stream => (&*stream).write_vectored(slices))
+        either!(self, stream => (&*stream).write_vectored(slices))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -226,7 +228,7 @@ impl Write for Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(Stream, self, stream => stream.as_fd())
+        either!(self, stream => stream.as_fd())
     }
 }
 
@@ -242,55 +244,10 @@ impl From<UnixStream> for Stream {
     }
 }
 
-/// What listens for connections.
-#[derive(Debug)]
-pub enum Listener {
-    /// On a port.
-    Tcp(TcpListener),
-    /// On a path.
-    Unix(UnixListener),
-}
-
-impl Listener {
-    /// Takes the next connection, which blocks even if the listener does not.
-    ///
-    /// # Blocks
-    /// Unless it was told not to, until one comes.
-    ///
-    /// # Errors
-    /// Descriptors have run out, or the peer has gone already.
-    pub fn accept(&self) -> io::Result<(Stream, Peer)> {
-        let (stream, peer) = match self {
-            Listener::Tcp(listener) => {
-                listener.accept().map(|(stream, peer)| (stream.into(), peer.into()))?
-            }
-            Listener::Unix(listener) => {
-                listener.accept().map(|(stream, _)| (Stream::from(stream), Peer::Unix))?
-            }
-        };
-        // Not everywhere does a socket begin as blocking if its listener is not.
-        stream.set_nonblocking(false)?;
-        Ok((stream, peer))
-    }
-
-    /// Whether `accept` comes back at once.
-    ///
-    /// # Errors
-    /// It is no listener.
-    pub fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        either!(Listener, self, listener => listener.set_nonblocking(is_nonblocking))
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(Listener, self, listener => listener.as_fd())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
     /// A path for a socket that is removed at the end.
@@ -342,18 +299,16 @@ mod tests {
     #[test]
     fn a_unix_connection_is_what_a_tcp_connection_is() {
         let place = SocketPath::new("pair");
-        let listener = Listener::Unix(UnixListener::bind(&place.0).expect("a socket"));
-        listener.set_nonblocking(true).expect("a mode");
-        assert_eq!(listener.accept().expect_err("nobody").kind(), ErrorKind::WouldBlock);
+        let listener = UnixListener::bind(&place.0).expect("a socket");
         let ours = Stream::connect_unix(&place.0, Duration::from_secs(5)).expect("a connection");
-        let (theirs, peer) = listener.accept().expect("a peer");
+        let theirs = Stream::from(listener.accept().expect("a peer").0);
+        let peer = theirs.peer().expect("a peer");
         assert_eq!(
             (peer, peer.to_string(), peer.ip().is_loopback()),
             (Peer::Unix, "unix".to_owned(), true)
         );
         theirs.set_nodelay().expect("nothing to do");
         (&ours).write_all(b"hello").expect("sent");
-        // Blocking again, even if its listener is not: it waits for its timeout.
         let mut buffer = [0; 8];
         assert_eq!((&theirs).read(&mut buffer).expect("read"), 5);
         theirs.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");

@@ -216,7 +216,7 @@ mod tests {
         let pool =
             AdmittingPool::new(noting.clone(), Arc::new(db), quarantine.clone(), traffic.clone());
         let (tenant, by) = (TenantId::Guild(1), Instant::now() + Duration::from_secs(60));
-        quarantine.died(0, "killed by signal 11", &[tenant].into(), Instant::now());
+        quarantine.died(0, "killed by signal 11", 1, &[tenant].into(), Instant::now());
         assert_eq!(pool.dispatch_event(tenant, event(), by), Err(DispatchError::Quarantined));
         assert_eq!(
             pool.dispatch_event_nowait(tenant, event(), by),

@@ -49,6 +49,9 @@ impl<W: Clone> Board<W> {
             restarts: Restarts::default(),
             last_exit: None,
             version: None,
+            sandbox: None,
+            is_handed_out: false,
+            sandbox_kills: 0,
         };
         let recycle = Recycle::default();
         let status = WorkerStatus { report, worker: None, recycle, polled_at: None };

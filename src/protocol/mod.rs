@@ -20,6 +20,7 @@ pub use master::vm_query::VmQuery;
 pub use worker::{
     client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient},
     db_client::MesophyllDbClient,
+    dial::Dial,
 };
 
 /// What a worker uses until a Hello tells it the interval, and what a master tells it by default.

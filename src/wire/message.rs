@@ -15,7 +15,9 @@ use super::pack::shape::{
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
-use crate::wire::data::{CreateEvent, EncodedValue, RuntimeFigures, TenantId, TenantState};
+use crate::wire::data::{
+    CreateEvent, EncodedValue, RuntimeFigures, Sandbox, TenantId, TenantState,
+};
 
 /// What a message needs besides an event and a script.
 const AROUND_BYTES: usize = 96;
@@ -126,6 +128,8 @@ pub struct Ready {
     pub live_tenants: bool,
     /// What else it understands or says, by name; an older worker names nothing.
     pub extensions: Vec<String>,
+    /// What confines its process; an older worker does not tell.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// How a worker is doing. Later versions may add fields at the end.
@@ -329,6 +333,8 @@ fn printable(name: Name<'_>) -> String {
     }
 }
 
+wire_struct!(growing Sandbox { mode, landlock_abi, landlock_status, seccomp });
+
 impl Encode for Ready {
     fn encode(&self, writer: &mut Writer) {
         writer.array(7);
@@ -337,8 +343,8 @@ impl Encode for Ready {
         writer.unsigned(self.tenant_states);
         writer.boolean(self.live_tenants);
         self.extensions.encode(writer);
-        // Places of what is to come (docs/protocol.md): sandbox, host.
-        writer.nil();
+        self.sandbox.encode(writer);
+        // The place of what is to come (docs/protocol.md): host.
         writer.nil();
     }
 }
@@ -350,6 +356,7 @@ impl Decode for Ready {
             version, executors, tenant_states, live_tenants,
             extensions => Option::decode(reader)
                 .map(|names| ready.extensions = names.unwrap_or_default()),
+            sandbox,
         );
         Ok(ready)
     }

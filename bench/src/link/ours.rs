@@ -167,11 +167,12 @@ impl Worker {
         };
         let worker = Arc::new(WorkerThread::new(role.worker, runtime, 1, subscriptions, db));
         let config = ClientConfig {
-            master: role.address.clone(),
+            master: role.address.clone().into(),
             worker_id: role.worker,
             workers: role.workers,
             token: role.token.clone(),
             link_limits: LinkLimits::default(),
+            sandbox: None,
         };
         let client =
             MesophyllClient::start(config, worker.clone()).map_err(|error| error.to_string())?;

@@ -50,6 +50,28 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
         "Resident memory of the process that the worker runs in.",
         &|worker| worker.health.as_ref().map(|health| health.memory_bytes as f64),
     );
+    let mut layers = exposition.gauge(
+        "mesophyll_worker_sandbox",
+        "1 if this layer of the sandbox confines the worker's process, else 0.",
+    );
+    for (worker, id) in workers.iter().zip(&ids) {
+        let Some(sandbox) = &worker.sandbox else { continue };
+        let in_force = [
+            ("landlock", sandbox.landlock_abi > 0),
+            ("seccomp", sandbox.seccomp),
+            ("broker", worker.is_handed_out),
+        ];
+        for (layer, is_in_force) in in_force {
+            layers.sample(&[("worker", id), ("layer", layer)], u8::from(is_in_force));
+        }
+    }
+    let mut kills = exposition.counter(
+        "mesophyll_worker_sandbox_kills_total",
+        "Processes of the worker that their sandbox has ended.",
+    );
+    for (worker, id) in workers.iter().zip(&ids) {
+        kills.sample(&[("worker", id)], worker.sandbox_kills);
+    }
     exposition.one_counter(
         "mesophyll_worker_output_lines_dropped_total",
         "Lines that workers printed and that were not logged, as they came too fast.",

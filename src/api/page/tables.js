@@ -154,6 +154,7 @@ const WORKER_COLUMNS = [
   name("Worker", (item) => String(item.worker.id)),
   { label: "State", className: "state", fill: (node, item) => fillState(node, item.worker) },
   figure("Pid", ({ worker }) => worker.pid === null ? "–" : String(worker.pid)),
+  name("Sandbox", ({ worker }) => worker.sandbox || "–"),
   figure("Uptime", ({ worker }) => ageText(worker.uptime_s)),
   figure("Heartbeat", ({ worker }) => worker.heartbeat_age_ms === null ? "–" : ageText(worker.heartbeat_age_ms / 1000)),
   figure("In flight", ({ worker }) => countText(worker.in_flight)),

@@ -10,6 +10,7 @@ use crate::cli::CliError;
 use crate::master::config::{Mode, PoolConfig};
 #[cfg(not(feature = "luau"))]
 use crate::master::{MasterError, StartThreads};
+use crate::wire::data::SandboxMode;
 
 #[cfg(feature = "luau")]
 pub(super) use super::runtimes::threads;
@@ -31,6 +32,12 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
     let is_pool = config.mode == Mode::ProcessPool;
     if is_pool && (config.external_workers || config.worker_program.is_some()) {
         return Ok(());
+    }
+    if !is_pool && config.runtime.sandbox == SandboxMode::Require {
+        return Err(CliError::config(
+            "--sandbox require: with --mode thread-pool the workers are threads of the master, \
+             which cannot be confined",
+        ));
     }
     need_luau().map_err(|error| {
         if !is_pool {

@@ -4,7 +4,11 @@ use crate::store::redb::SCHEMA;
 
 /// `mesophyll X.Y.Z (commit; features; store layout N)`.
 pub(in crate::cli) fn line() -> String {
-    let all = [("luau", cfg!(feature = "luau")), ("postgres", cfg!(feature = "postgres"))];
+    let all = [
+        ("luau", cfg!(feature = "luau")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("sandbox", cfg!(feature = "sandbox")),
+    ];
     let on: Vec<_> = all.into_iter().filter_map(|(name, is_on)| is_on.then_some(name)).collect();
     let features = if on.is_empty() { "no features".to_owned() } else { on.join(", ") };
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("BUILT_FROM_COMMIT"));

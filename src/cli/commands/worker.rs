@@ -4,6 +4,8 @@
 //! when the master refuses it.
 
 #[cfg(feature = "luau")]
+mod confine;
+#[cfg(feature = "luau")]
 mod serve;
 
 use crate::master::config::WorkerConfig;
@@ -52,7 +54,10 @@ fn run(args: &Args) -> Result<(), CliError> {
         return look::report(args, &COMMAND, &of_worker(&config), &[token_state], || {
             need_luau()?;
             token()?;
-            check_templates(config.runtime.templates.as_deref())
+            check_templates(config.runtime.templates.as_deref())?;
+            #[cfg(feature = "luau")]
+            confine::check(&config)?;
+            Ok(())
         });
     }
     need_luau()?;

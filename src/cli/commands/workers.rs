@@ -70,6 +70,7 @@ fn shown(workers: &[WorkerAnswer]) -> String {
         "STATE",
         "PID",
         "VERSION",
+        "SANDBOX",
         "UPTIME",
         "HEARTBEAT",
         "IN FLIGHT",
@@ -86,6 +87,7 @@ fn shown(workers: &[WorkerAnswer]) -> String {
             worker.state.clone(),
             or_dash(worker.pid.map(|pid| pid.to_string())),
             or_dash(worker.version.clone()),
+            or_dash(worker.sandbox.clone()),
             or_dash(worker.uptime_s.map(span)),
             or_dash(
                 worker

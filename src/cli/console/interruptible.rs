@@ -14,8 +14,15 @@ pub(in crate::cli) struct Interruptible<'w> {
     pub(in crate::cli) woken: &'w UnixStream,
 }
 
-impl Read for Interruptible<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Interruptible<'_> {
+    /// Whether there is something to read, its end included; false once no thread wants it.
+    ///
+    /// # Blocks
+    /// Until one of them.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub(in crate::cli) fn wait(&self) -> io::Result<bool> {
         let mut waited =
             [PollFd::new(&self.file, PollFlags::IN), PollFd::new(self.woken, PollFlags::IN)];
         while let Err(error) = poll(&mut waited, None) {
@@ -25,7 +32,13 @@ impl Read for Interruptible<'_> {
         }
         // The other end is never written to: any event on it is its end, and the input is at its
         // end then.
-        if waited[1].revents().is_empty() { self.file.read(buffer) } else { Ok(0) }
+        Ok(waited[1].revents().is_empty())
+    }
+}
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.wait()? { self.file.read(buffer) } else { Ok(0) }
     }
 }
 

@@ -1,5 +1,5 @@
-//! The lifeline of a worker: its stdin, whose other end the master holds and never writes to. It
-//! ends with the master.
+//! The lifeline of a worker: its stdin, whose other end the master holds. It ends with the master,
+//! which hands out connections on it and writes nothing else.
 //!
 //! On Linux the worker also asks the system to be killed when the master dies, which reaches it
 //! even while it is stopped. A thread of its own (`lifeline`) reads it, owned by [`Lifeline`],
@@ -9,11 +9,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
 
 use crate::base::thread::{self, OwnedThread};
+use crate::net::broker::Broker;
 
 use super::interruptible::Interruptible;
 
@@ -34,11 +36,11 @@ struct LifelineWatch {
 }
 
 impl Lifeline {
-    /// Watches stdin from now on.
+    /// Watches stdin from now on, and takes what is handed out for the broker if there is one.
     ///
     /// # Errors
     /// There is no stdin, or no thread for it.
-    pub(in crate::cli) fn watch() -> io::Result<Self> {
+    pub(in crate::cli) fn watch(broker: Option<Arc<Broker>>) -> io::Result<Self> {
         die_with_parent()?;
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let (wake, woken) = UnixStream::pair()?;
@@ -47,7 +49,15 @@ impl Lifeline {
         let thread = thread::spawn("lifeline", move || {
             let mut stdin = Interruptible { file: stdin, woken: &woken };
             let mut waste = [0; 64];
-            while matches!(stdin.read(&mut waste), Ok(len) if len > 0) {}
+            while stdin.wait().unwrap_or_default() {
+                let goes_on = match &broker {
+                    Some(broker) => broker.receive().unwrap_or_default(),
+                    None => stdin.read(&mut waste).is_ok_and(|len| len > 0),
+                };
+                if !goes_on {
+                    break;
+                }
+            }
             drop(cut_tx);
             // Even if something hangs now, no worker outlives its master: this ends the process if
             // `run` does not.
@@ -59,6 +69,14 @@ impl Lifeline {
             cut_rx,
             _watch: Some(LifelineWatch { _wake: wake, _done_tx: done_tx, _thread: thread }),
         })
+    }
+
+    /// The broker at the other end of stdin.
+    ///
+    /// # Errors
+    /// There is no stdin.
+    pub(in crate::cli) fn broker() -> io::Result<Arc<Broker>> {
+        Ok(Arc::new(Broker::new(io::stdin().as_fd().try_clone_to_owned()?)))
     }
 
     /// For a worker without one: it is never cut.

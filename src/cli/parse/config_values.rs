@@ -71,13 +71,15 @@ pub(in crate::cli) fn of_worker(config: &WorkerConfig) -> Vec<ConfigValue> {
     values
 }
 
-fn of_runtime(runtime: &RuntimeOptions) -> [ConfigValue; 5] {
+fn of_runtime(runtime: &RuntimeOptions) -> [ConfigValue; 7] {
     [
         ("templates", runtime.templates.as_deref().map_or("built in".to_owned(), path)),
         ("reload", switch(runtime.reload)),
         ("executors", runtime.executors.to_string()),
         ("vm-idle", span(runtime.vm_idle)),
         ("max-vms", runtime.max_vms.to_string()),
+        ("sandbox", runtime.sandbox.as_str().to_owned()),
+        ("worker-memory", runtime.memory.map_or(NONE.to_owned(), size)),
     ]
 }
 

@@ -14,6 +14,7 @@ use crate::cli::commands::token::SECRET_VARIABLE;
 use crate::cli::console::client::TOKEN_VARIABLE as INTERNAL_TOKEN;
 use crate::cli::console::output;
 use crate::cli::{COMMANDS, Command};
+use crate::net::broker::BROKER_VARIABLE;
 
 const PREFIX: &str = "MESOPHYLL_";
 
@@ -50,6 +51,7 @@ fn known() -> impl Iterator<Item = String> {
     let options = COMMANDS.iter().flat_map(Command::all_options);
     let secrets = SECRETS.iter().map(|(name, _)| (*name).to_owned());
     let names = options.flat_map(OptionSpec::variables).chain(secrets);
+    let names = names.chain([BROKER_VARIABLE.to_owned()]);
     names.filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
 }
 

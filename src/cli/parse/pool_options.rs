@@ -22,6 +22,16 @@ pub(in crate::cli) const WORKER_SIDE: &[OptionSpec] = &[
         "a tenant's VM in which nothing ran for so long is closed (default: 15m)",
     ),
     OptionSpec::value("max-vms", "N", "VMs alive at once in each worker (default: 2500)"),
+    OptionSpec::value(
+        "sandbox",
+        "MODE",
+        "confine worker processes: require, prefer (default: what the kernel has) or off",
+    ),
+    OptionSpec::value(
+        "worker-memory",
+        "SIZE",
+        "memory that a worker process may take (default: no bound)",
+    ),
     OptionSpec::value("log", "LEVEL", "off, error, warn, info, debug or trace; logs go to stderr"),
     OptionSpec::value("log-format", "F", "text (default) or json: an object a line, for programs"),
 ];

@@ -1,5 +1,6 @@
-//! The server: its listeners, an acceptor thread for each, and a thread per connection, all of them
-//! owned and joined here.
+//! The server: its listener with an acceptor thread, and a thread per connection, all of them owned
+//! and joined here. A connection that another part has made (the broker's) is served like one that
+//! was accepted.
 //!
 //! A connection gets a place, and a thread, when its peer says something; until then the acceptor
 //! keeps it. When every place is taken, it displaces the one that has been waiting longest for its
@@ -9,7 +10,7 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,9 @@ use super::response::full_text;
 use super::socket::Socket;
 use crate::base::limits;
 use crate::base::metrics::Counter;
-use crate::base::sync::Lock;
+use crate::base::sync::{CountedPermit, Lock};
 use crate::base::thread::{self, OwnedThread};
-use crate::net::stream::{Listener, Peer, Stream};
+use crate::net::stream::{Peer, Stream};
 
 /// How long the acceptor waits after an error of `accept` that would come again at once, such as
 /// too many open files.
@@ -109,6 +110,8 @@ pub(super) struct Counters {
 
 /// What the threads of one server share.
 pub(super) struct HttpShared {
+    /// How the names of its threads begin.
+    name: String,
     pub(super) limits: HttpLimits,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) registry: Registry,
@@ -126,6 +129,34 @@ impl HttpShared {
             requests: counters.requests.get(),
         }
     }
+
+    /// Gives a connection a place and a thread; `permit` goes with the thread.
+    ///
+    /// # Blocks
+    /// At most a second, while another connection makes room.
+    fn admit(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        peer: Peer,
+        permit: Option<CountedPermit>,
+    ) -> Result<(), NotAdmitted> {
+        let admitted = self.registry.admit(stream, |id, slot| {
+            let (socket, shared) = (Socket::new(Arc::clone(stream)), Arc::clone(self));
+            thread::spawn(format!("{}-{}", self.name, id % 1_000_000), move || {
+                let _leave = Leave { shared: Arc::clone(&shared), id, _permit: permit };
+                Connection::new(socket, peer, id, slot, shared).run();
+            })
+        });
+        let counters = &self.counters;
+        match &admitted {
+            Ok(is_displacing) => {
+                counters.accepted.inc();
+                counters.displaced.add(u64::from(*is_displacing));
+            }
+            Err(_) => counters.refused.inc(),
+        }
+        admitted.map(drop)
+    }
 }
 
 /// A look at a server's figures, such as for its own handler to show them.
@@ -141,12 +172,10 @@ impl HttpWatch {
 /// A running server. Dropping it shuts it down at once.
 pub struct HttpServer {
     shared: Arc<HttpShared>,
-    name: String,
     local_addr: SocketAddr,
-    acceptors: Lock<Vec<OwnedThread>>,
-    /// Closed, it wakes the acceptors, which have the other end.
+    acceptor: Lock<Option<OwnedThread>>,
+    /// Closed, it wakes the acceptor, which has the other end.
     wake: UnixStream,
-    woken: Arc<UnixStream>,
 }
 
 impl HttpServer {
@@ -168,41 +197,33 @@ impl HttpServer {
         handler: Arc<dyn Handler>,
     ) -> io::Result<HttpServer> {
         let local_addr = listener.local_addr()?;
-        let registry = Registry::new(limits.connections, limits.stalled_after);
-        let shared =
-            Arc::new(HttpShared { limits, handler, registry, counters: Counters::default() });
-        let (wake, woken) = UnixStream::pair()?;
-        let (name, woken) = (name.chars().take(6).collect(), Arc::new(woken));
-        let server =
-            HttpServer { shared, name, local_addr, acceptors: Lock::default(), wake, woken };
-        server.listen(Listener::Tcp(listener), "accept")?;
-        Ok(server)
-    }
-
-    /// Serves a Unix socket as well: the same requests, within the same bounds.
-    ///
-    /// # Errors
-    /// The listener is unusable, or there is no thread for it.
-    pub fn listen_unix(&self, listener: UnixListener) -> io::Result<()> {
-        self.listen(Listener::Unix(listener), "accept-u")
-    }
-
-    fn listen(&self, listener: Listener, suffix: &str) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         // Listening again only changes the length of the queue, which std fixes at 128.
         rustix::net::listen(&listener, limits::HTTP_BACKLOG)?;
+        let registry = Registry::new(limits.connections, limits.stalled_after);
+        let (name, counters) = (name.chars().take(6).collect(), Counters::default());
+        let shared = Arc::new(HttpShared { name, limits, handler, registry, counters });
+        let (wake, woken) = UnixStream::pair()?;
         let acceptor = Acceptor {
             listener,
-            woken: Arc::clone(&self.woken),
-            name: self.name.clone(),
-            shared: Arc::clone(&self.shared),
+            woken,
+            shared: Arc::clone(&shared),
             silent: VecDeque::new(),
             refused: VecDeque::new(),
             warned: None,
         };
-        let thread = thread::spawn(format!("{}-{suffix}", self.name), move || acceptor.run())?;
-        self.acceptors.lock().push(thread);
-        Ok(())
+        let thread = thread::spawn(format!("{}-accept", shared.name), move || acceptor.run())?;
+        Ok(HttpServer { shared, local_addr, acceptor: Lock::new(Some(thread)), wake })
+    }
+
+    /// Serves a connection that was made in another way than by connecting, within the same bounds;
+    /// false if there is no room. `permit` is let go of when its thread ends.
+    ///
+    /// # Blocks
+    /// At most a second, while another connection makes room.
+    pub fn serve(&self, stream: Stream, peer: Peer, permit: CountedPermit) -> bool {
+        !self.shared.registry.is_stopping()
+            && self.shared.admit(&Arc::new(stream), peer, Some(permit)).is_ok()
     }
 
     /// Where it listens with TCP.
@@ -227,7 +248,7 @@ impl HttpServer {
     /// Until the last request was answered, or `deadline`.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.registry.stop();
-        self.stop_acceptors();
+        self.stop_acceptor();
         // Those that were admitted between the two.
         self.shared.registry.stop();
         self.shared.registry.wait_until_empty(deadline)
@@ -255,13 +276,11 @@ impl HttpServer {
         self.shared.registry.join_ended(0);
     }
 
-    /// Wakes the acceptors and waits for their ends.
-    fn stop_acceptors(&self) {
+    /// Wakes the acceptor and waits for its end.
+    fn stop_acceptor(&self) {
         // It cannot fail but for being done already.
         let _ = self.wake.shutdown(Shutdown::Both);
-        for thread in self.acceptors.lock().drain(..) {
-            thread.join();
-        }
+        drop(self.acceptor.lock().take());
     }
 }
 
@@ -279,9 +298,8 @@ impl std::fmt::Debug for HttpServer {
 
 /// The thread that accepts.
 struct Acceptor {
-    listener: Listener,
-    woken: Arc<UnixStream>,
-    name: String,
+    listener: TcpListener,
+    woken: UnixStream,
     shared: Arc<HttpShared>,
     /// Whose peers have said nothing yet, the oldest first. Bound: [`HttpLimits::silent`].
     silent: VecDeque<(Instant, Stream, Peer)>,
@@ -300,7 +318,12 @@ impl Acceptor {
                 self.admit(stream, peer);
             }
             match self.listener.accept() {
-                Ok((stream, peer)) => self.keep(stream, peer),
+                Ok((stream, peer)) => {
+                    // Not everywhere does a socket begin as blocking if its listener is not. It
+                    // fails only if the peer has gone.
+                    let _ = stream.set_nonblocking(false);
+                    self.keep(stream.into(), peer.into());
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 // The peer gave up while it waited; the next one need not suffer.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
@@ -330,7 +353,7 @@ impl Acceptor {
         });
         let mut waited = vec![
             PollFd::new(&self.listener, PollFlags::IN),
-            PollFd::new(&*self.woken, PollFlags::IN),
+            PollFd::new(&self.woken, PollFlags::IN),
         ];
         waited.extend(self.silent.iter().map(|(_, stream, _)| PollFd::new(stream, PollFlags::IN)));
         // A signal, if it fails.
@@ -367,35 +390,15 @@ impl Acceptor {
         // peer has gone.
         let _ = stream.set_nodelay();
         let stream = Arc::new(stream);
-        let shared = &self.shared;
-        let admitted = shared.registry.admit(&stream, |id, slot| {
-            let socket = Socket::new(Arc::clone(&stream));
-            let shared = Arc::clone(shared);
-            thread::spawn(format!("{}-{}", self.name, id % 1_000_000), move || {
-                let _leave = Leave { shared: Arc::clone(&shared), id };
-                Connection::new(socket, peer, id, slot, shared).run();
-            })
-        });
-        let counters = &self.shared.counters;
-        match admitted {
-            Ok(is_displacing) => {
-                counters.accepted.inc();
-                counters.displaced.add(u64::from(is_displacing));
+        match self.shared.admit(&stream, peer, None) {
+            Ok(()) => return,
+            Err(NotAdmitted::Full) => self.warn("every connection is busy: new ones are refused"),
+            Err(NotAdmitted::NoThread(error)) => {
+                self.warn(&format!("no thread for a connection: {error}"))
             }
-            Err(reason) => {
-                counters.refused.inc();
-                match reason {
-                    NotAdmitted::Full => {
-                        self.warn("every connection is busy: new ones are refused")
-                    }
-                    NotAdmitted::NoThread(error) => {
-                        self.warn(&format!("no thread for a connection: {error}"))
-                    }
-                }
-                if let Ok(stream) = Arc::try_unwrap(stream) {
-                    self.refuse(stream, peer);
-                }
-            }
+        }
+        if let Ok(stream) = Arc::try_unwrap(stream) {
+            self.refuse(stream, peer);
         }
     }
 
@@ -416,7 +419,7 @@ impl Acceptor {
     fn warn(&mut self, text: &str) {
         if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             self.warned = Some(Instant::now());
-            log::warn!("{}: {text}", self.name);
+            log::warn!("{}: {text}", self.shared.name);
         }
     }
 }
@@ -425,6 +428,7 @@ impl Acceptor {
 struct Leave {
     shared: Arc<HttpShared>,
     id: u64,
+    _permit: Option<CountedPermit>,
 }
 
 impl Drop for Leave {

@@ -188,7 +188,7 @@ pub fn connect_over(
 ///
 /// # Errors
 /// No address accepted.
-pub fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, ConnectError> {
+pub fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
     let each = timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
@@ -197,7 +197,7 @@ pub fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> Result<Stream
             Err(error) => last = error,
         }
     }
-    Err(last.into())
+    Err(last)
 }
 
 /// tungstenite's own texts could quote the URL, which holds the token: none of them is passed on.

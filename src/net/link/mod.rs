@@ -56,6 +56,8 @@ pub mod close_code {
     pub const NONE_GIVEN: u16 = 1005;
     /// Messages that do not decode (protocol.md, rule 7).
     pub const UNDECODABLE: u16 = 1007;
+    /// The peer is not what its configuration asks for.
+    pub const POLICY: u16 = 1008;
     /// A message larger than a message may be.
     pub const TOO_LARGE: u16 = 1009;
     /// A newer connection of the same worker took over (protocol.md, rule 4).

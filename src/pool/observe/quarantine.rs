@@ -26,12 +26,12 @@ struct Blame {
 }
 
 impl Blame {
-    /// A worker died, or hung, with events of these tenants in flight. Returns those that are to be
-    /// quarantined.
-    fn died(&mut self, tenants: &BTreeSet<TenantId>, now: Instant) -> Vec<TenantId> {
+    /// A worker died, or hung, with events of these tenants in flight, which counts as so many
+    /// deaths. Returns those that are to be quarantined.
+    fn died(&mut self, deaths: usize, tenants: &BTreeSet<TenantId>, now: Instant) -> Vec<TenantId> {
         self.forget(now, tenants.len());
         for tenant in tenants {
-            self.deaths.entry(*tenant).or_default().push_back(now);
+            self.deaths.entry(*tenant).or_default().extend(std::iter::repeat_n(now, deaths));
         }
         let count = |tenant: &TenantId| self.deaths.get(tenant).map_or(0, VecDeque::len);
         let most = tenants.iter().map(count).max().unwrap_or(0);
@@ -115,17 +115,18 @@ impl Quarantine {
         self.count() > 0 && self.state.lock().quarantined.contains_key(&tenant)
     }
 
-    /// Notes that a worker died, or hung, with these tenants' events in flight; returns those that
-    /// are quarantined for it now.
+    /// Notes that a worker died, or hung, with these tenants' events in flight, which counts as so
+    /// many `deaths`; returns those that are quarantined for it now.
     pub fn died(
         &self,
         worker_id: usize,
         how: &str,
+        deaths: usize,
         tenants: &BTreeSet<TenantId>,
         now: Instant,
     ) -> Vec<TenantId> {
         let mut state = self.state.lock();
-        let culprits = state.blame.died(tenants, now);
+        let culprits = state.blame.died(deaths, tenants, now);
         for tenant in &culprits {
             let reason = format!(
                 "its events were in flight at deaths of worker {worker_id} again and again; the last one: {how}"
@@ -177,7 +178,7 @@ mod tests {
         use std::sync::OnceLock;
         static START: OnceLock<Instant> = OnceLock::new();
         let now = *START.get_or_init(Instant::now) + Duration::from_secs(second);
-        quarantine.died(0, "killed by signal 11", &set(tenants), now)
+        quarantine.died(0, "killed by signal 11", 1, &set(tenants), now)
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! One child process: how it is started, signalled and waited for.
 //!
 //! Owned by its worker's supervision loop, the only thread that signals or reaps it; so a pid is
-//! never signalled after it was waited for. A thread of its own (`watch-I`) reads what it prints
-//! and waits for its end, and is joined when the child is reaped. Stdout and stderr are one socket,
+//! never signalled after it was waited for. A thread of its own (`watch-I`) reads what it prints,
+//! hands out the connections that it asks for and waits for its end, and is joined when the child
+//! is reaped. Stdout and stderr are one socket,
 //! so that our end can be shut down: a process that the child left behind may hold the other end
 //! for ever.
 
@@ -11,11 +12,11 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::process::{Child as Process, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,13 +24,20 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::memory_group::MemoryGroups;
 use super::output::Lines;
 use super::spawner::Spawner;
 use crate::base::thread::{self, OwnedThread};
+use crate::net::broker::{BROKER_STDIN, BROKER_VARIABLE, HandOut};
+use crate::net::stream::Stream;
 
 /// The variables that a worker gets from the master's environment: nothing that could hold a secret
 /// of the master.
 const ENVIRONMENT: [&str; 4] = ["PATH", "TZ", "LANG", "RUST_BACKTRACE"];
+
+/// Gives a worker a connection whose other end is served; false if there is no room for one. Takes
+/// the worker's number.
+pub type ServeWorker = dyn Fn(usize, Stream) -> bool + Send + Sync;
 
 /// The variable in which a worker gets its token.
 pub const TOKEN_VARIABLE: &str = "MESOPHYLL_CLIENT_TOKEN";
@@ -70,8 +78,13 @@ impl Program {
         Ok(Self { path: std::env::current_exe()?, open: open.map(Arc::new) })
     }
 
+    /// What it is called.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The child has the descriptor until it executes it, and no longer.
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let Some(open) = &self.open else { return Command::new(&self.path) };
         let mut command = Command::new(format!("/proc/self/fd/{}", open.as_raw_fd()));
         command.arg0(&self.path);
@@ -88,6 +101,13 @@ pub struct ChildSpec {
     pub args: Vec<OsString>,
     /// The worker's secret, handed over in its environment.
     pub token: String,
+    /// Variables that it gets besides; a program that does not know one passes over it, which it
+    /// would not do with an option.
+    pub variables: Vec<(&'static str, String)>,
+    /// Connects it with the master; without one it has to do that itself.
+    pub broker: Option<Arc<ServeWorker>>,
+    /// Bounds its memory.
+    pub memory: Option<Arc<MemoryGroups>>,
     /// What starts it.
     pub spawner: Arc<Spawner>,
 }
@@ -104,6 +124,8 @@ pub(super) struct Child {
     process: Process,
     is_reaped: bool,
     output: UnixStream,
+    // The worker's stdin: it ends with this process, or when this is dropped.
+    _lifeline: UnixStream,
     watch: Option<OwnedThread<VecDeque<String>>>,
     // The last one to go: it joins the thread that logs what `watch` reads.
     _spawner: Arc<Spawner>,
@@ -127,6 +149,7 @@ impl Child {
     ) -> io::Result<Self> {
         let mut command = spec.program.command();
         command.args(&spec.args).env_clear().env(TOKEN_VARIABLE, &spec.token).process_group(0);
+        command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -135,8 +158,15 @@ impl Child {
         let (output, childs_output) = UnixStream::pair()?;
         let read_end = output.try_clone()?;
         let childs_stdout = childs_output.try_clone()?;
+        let (lifeline, childs_lifeline) = UnixStream::pair()?;
+        let broker = spec.broker.clone().map(|serve| {
+            command.env(BROKER_VARIABLE, BROKER_STDIN);
+            let hand_out = HandOut::new(lifeline.try_clone()?)?;
+            Ok::<_, io::Error>((hand_out, move |stream| serve(worker_id, stream)))
+        });
+        let broker = broker.transpose()?;
         command
-            .stdin(Stdio::piped())
+            .stdin(OwnedFd::from(childs_lifeline))
             .stdout(OwnedFd::from(childs_stdout))
             .stderr(OwnedFd::from(childs_output));
         let named = |error: io::Error| {
@@ -144,12 +174,23 @@ impl Child {
         };
         let process = spec.spawner.spawn(command).map_err(named)?;
         // From here on, dropping it ends and reaps the process.
-        let mut child =
-            Self { process, is_reaped: false, output, watch: None, _spawner: spec.spawner.clone() };
+        let mut child = Self {
+            process,
+            is_reaped: false,
+            output,
+            _lifeline: lifeline,
+            watch: None,
+            _spawner: spec.spawner.clone(),
+        };
+        if let Some(memory) = &spec.memory {
+            memory.enter(worker_id, child.pid()).map_err(|error| {
+                io::Error::new(error.kind(), format!("its control group: {error}"))
+            })?;
+        }
         let lines = spec.spawner.output().lines(worker_id, child.pid());
         let pidfd = pid_of(&child.process).and_then(open_pidfd);
         child.watch = Some(thread::spawn(format!("watch-{worker_id}"), move || {
-            watch(read_end, pidfd, lines, on_end)
+            ChildWatch { output: Some(read_end), pidfd, broker, lines }.run(on_end)
         })?);
         Ok(child)
     }
@@ -205,71 +246,94 @@ impl Drop for Child {
     }
 }
 
-fn pid_of(process: &Process) -> Option<Pid> {
+pub(super) fn pid_of(process: &Process) -> Option<Pid> {
     i32::try_from(process.id()).ok().and_then(Pid::from_raw)
 }
 
 /// A descriptor that becomes readable when the process ends.
 #[cfg(target_os = "linux")]
-fn open_pidfd(pid: Pid) -> Option<OwnedFd> {
+pub(super) fn open_pidfd(pid: Pid) -> Option<OwnedFd> {
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_pidfd(_: Pid) -> Option<OwnedFd> {
+pub(super) fn open_pidfd(_: Pid) -> Option<OwnedFd> {
     None
 }
 
-/// Reads what a process prints until its output ends, and says when the process has.
-///
-/// Blocks: until something is printed or the process ends; shutting the socket down wakes it.
-fn watch(
-    mut output: UnixStream,
-    mut pidfd: Option<OwnedFd>,
-    mut lines: Lines,
-    on_end: impl FnOnce(),
-) -> VecDeque<String> {
-    let mut on_end = Some(on_end);
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        let mut waited = vec![PollFd::new(&output, PollFlags::IN)];
-        waited.extend(pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
-        if poll(&mut waited, None).is_err() {
-            continue;
-        }
-        let has_ended = waited.get(1).is_some_and(|pidfd| !pidfd.revents().is_empty());
-        let has_output = !waited[0].revents().is_empty();
-        if has_ended {
-            pidfd = None;
-            on_end.take().into_iter().for_each(|on_end| on_end());
-        }
-        if has_output {
-            match output.read(&mut buffer) {
-                Ok(0) | Err(_) if pidfd.is_none() => break,
-                // It has closed its output and lives on.
-                Ok(0) | Err(_) => {
-                    wait_for_end(pidfd.take());
-                    break;
-                }
-                Ok(len) => lines.push(&buffer[..len], Instant::now()),
-            }
-        }
-    }
-    on_end.take().into_iter().for_each(|on_end| on_end());
-    lines.finish(Instant::now())
+/// What the thread `watch-I` waits for.
+struct ChildWatch<S> {
+    /// What the process prints, until it has closed that.
+    output: Option<UnixStream>,
+    /// Until the process has ended.
+    pidfd: Option<OwnedFd>,
+    /// The channel on which the process asks for connections, and what serves their other ends.
+    broker: Option<(HandOut, S)>,
+    lines: Lines,
 }
 
-/// Blocks until the process ends: its owner joins this thread only after that.
-fn wait_for_end(pidfd: Option<OwnedFd>) {
-    let Some(pidfd) = pidfd else { return };
-    while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
+impl<S: Fn(Stream) -> bool> ChildWatch<S> {
+    /// Reads what the process prints until its output ends, answers what it asks for, and says when
+    /// it has ended.
+    ///
+    /// Blocks: until something is printed or asked for, or the process ends; shutting the socket
+    /// down wakes it. The owner joins this thread only after the process's end.
+    fn run(mut self, on_end: impl FnOnce()) -> VecDeque<String> {
+        let mut on_end = Some(on_end);
+        let mut buffer = [0; 16 * 1024];
+        while self.output.is_some() || self.pidfd.is_some() {
+            let [has_output, has_ended, has_asked] = self.wait();
+            if has_ended {
+                self.pidfd = None;
+                on_end.take().into_iter().for_each(|on_end| on_end());
+            }
+            if has_asked
+                && let Some((hand_out, serve)) = &self.broker
+                && !hand_out.answer(serve)
+            {
+                self.broker = None;
+            }
+            if has_output && let Some(output) = &mut self.output {
+                match output.read(&mut buffer) {
+                    Ok(0) | Err(_) => self.output = None,
+                    Ok(len) => self.lines.push(&buffer[..len], Instant::now()),
+                }
+            }
+        }
+        on_end.take().into_iter().for_each(|on_end| on_end());
+        self.lines.finish(Instant::now())
+    }
+
+    /// Which of the three there is: output, the end of the process, an ask.
+    fn wait(&self) -> [bool; 3] {
+        let broker = self.broker.as_ref().map(|(hand_out, _)| hand_out.as_fd());
+        let sources =
+            [self.output.as_ref().map(AsFd::as_fd), self.pidfd.as_ref().map(AsFd::as_fd), broker];
+        let mut waited: Vec<PollFd<'_>> = sources
+            .iter()
+            .flatten()
+            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
+        // A signal, if it fails: then nothing has come.
+        let _ = poll(&mut waited, None);
+        let mut has_come = waited.iter().map(|source| !source.revents().is_empty());
+        sources.map(|source| source.is_some() && has_come.next().unwrap_or_default())
+    }
+}
+
+/// The signal of a system call that is the end of a process in a sandbox.
+const SIGSYS: i32 = Signal::SYS.as_raw();
+
+/// Whether the sandbox has ended a process.
+pub(super) fn is_sandbox_kill(status: ExitStatus) -> bool {
+    status.signal() == Some(SIGSYS)
 }
 
 /// How a process ended, in words.
 pub(super) fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
+        (None, Some(SIGSYS)) => "killed by its sandbox (SIGSYS)".to_owned(),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => "ended".to_owned(),
     }

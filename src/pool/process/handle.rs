@@ -18,7 +18,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Refused, Request, RequestId};
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
-use crate::wire::data::TenantId;
+use crate::wire::data::{Sandbox, TenantId};
 use crate::wire::message::Health;
 
 use super::child::ChildSpec;
@@ -87,6 +87,12 @@ pub struct WorkerReport {
     pub last_exit: Option<String>,
     /// Its version; `None` while it has not named one.
     pub version: Option<String>,
+    /// What confines its process; `None` while it has not said so.
+    pub sandbox: Option<Sandbox>,
+    /// Whether it is connected through the broker.
+    pub is_handed_out: bool,
+    /// Its processes that their sandbox has ended.
+    pub sandbox_kills: u64,
 }
 
 /// Why a worker is not restarted.
@@ -126,8 +132,11 @@ pub struct WorkerProcessHandle {
 /// What the handle, the loop and the link's threads share.
 pub(super) struct ProcessShared {
     pub(super) id: usize,
-    pub(super) config: ProcessConfig,
     pub(super) router: Router<MesophyllServerConn>,
+    pub(super) recycle: Recycle,
+    pub(super) quarantine: Arc<Quarantine>,
+    policy: Policy,
+    kind: Kind,
     pub(super) nowait_failures: NowaitFailures,
     pub(super) notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
@@ -167,17 +176,20 @@ impl WorkerProcessHandle {
         let shared = Arc::new(ProcessShared {
             id: config.worker_id,
             router: Router::new(),
+            recycle: config.recycle,
+            quarantine: config.quarantine,
+            policy: config.policy,
+            kind,
             nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state(), on_change),
             lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
-            config,
         });
-        let supervision = Supervision::new(shared.clone(), supervisor, notes_rx);
+        let supervision = Supervision::new(shared.clone(), config.child, supervisor, notes_rx);
         let owner = shared.clone();
         let thread = thread::spawn_watched(
-            format!("super-{}", shared.id),
+            format!("super-{}", config.worker_id),
             move || supervision.run(),
             move |exit| owner.supervision_ended(&exit),
         )?;
@@ -223,6 +235,8 @@ impl Managed for WorkerProcessHandle {
         let WorkerStatus { report, worker: conn, .. } = self.shared.board.status().clone();
         WorkerReport {
             version: conn.as_ref().and_then(MesophyllServerConn::version),
+            sandbox: conn.as_ref().and_then(MesophyllServerConn::sandbox),
+            is_handed_out: conn.as_ref().is_some_and(MesophyllServerConn::is_handed_out),
             heartbeat_age: conn.as_ref().map(MesophyllServerConn::heartbeat_age),
             in_flight: conn.as_ref().map_or(0, MesophyllServerConn::in_flight),
             waiting: self.shared.router.waiting(),
@@ -232,8 +246,7 @@ impl Managed for WorkerProcessHandle {
 
     fn query_vms(&self, tenants: &[TenantId]) -> Vms {
         let conn = self.shared.board.worker();
-        conn.and_then(|conn| conn.query_vms(tenants.to_vec()))
-            .map_or(Vms::Known(vec![]), Vms::Asked)
+        conn.and_then(|conn| conn.query_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
     }
 
     fn supervised_at(&self) -> Option<Instant> {
@@ -242,7 +255,7 @@ impl Managed for WorkerProcessHandle {
 
     fn restart(&self, cause: Cause) -> Result<u64, RestartError> {
         let report = self.shared.board.status().report.clone();
-        if self.shared.config.child.is_none() && report.state != State::Stopped {
+        if self.shared.kind == Kind::External && report.state != State::Stopped {
             return Err(RestartError::External);
         }
         self.wish(Event::Restart(Why::new(cause, cause.told())))?;
@@ -272,7 +285,7 @@ impl Managed for WorkerProcessHandle {
     }
 
     fn restart_timeout(&self) -> Duration {
-        let policy = &self.shared.config.policy;
+        let policy = &self.shared.policy;
         policy.drain_timeout + policy.term_grace * 3 + policy.boot_timeout
     }
 }
@@ -314,7 +327,7 @@ impl ProcessShared {
     /// What a worker hangs in, if this is how it looks when it hangs.
     pub(super) fn hangs(&self, health: &Health) -> Option<String> {
         let stale = Duration::from_millis(health.stalest_executor_ms);
-        if stale < self.config.policy.hang_timeout {
+        if stale < self.policy.hang_timeout {
             return None;
         }
         let running = match &health.longest {

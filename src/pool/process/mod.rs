@@ -2,9 +2,11 @@
 
 pub(super) mod child;
 pub(super) mod handle;
+pub(super) mod memory_group;
 pub(super) mod output;
 pub(super) mod recycle;
 pub(super) mod rolling;
+mod sandbox_probe;
 pub(super) mod spawner;
 mod supervision;
 pub mod supervisor;

@@ -5,7 +5,6 @@
 //! its wake-up is a note.
 
 use std::collections::BTreeSet;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,9 @@ use crate::base::error::DispatchError;
 use crate::base::random;
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, MesophyllServerConn};
-use crate::wire::data::TenantId;
+use crate::wire::data::{Sandbox, SandboxMode, TenantId};
 
-use super::child::{Child, describe};
+use super::child::{Child, ChildSpec, describe, is_sandbox_kill};
 use super::handle::{Note, ProcessShared};
 use super::supervisor::{Action, Cause, Event, State, Supervisor, Why};
 
@@ -49,6 +48,7 @@ pub(super) struct Supervision {
     // First, so that after a panic it is killed and reaped before anything else goes.
     child: Option<Child>,
     shared: Arc<ProcessShared>,
+    spec: Option<ChildSpec>,
     supervisor: Supervisor,
     notes_rx: Receiver<Note>,
     /// Tells the watch of a child from that of an earlier one.
@@ -59,18 +59,24 @@ pub(super) struct Supervision {
     /// Of the newest link of this process.
     generation: u64,
     link_ends: LinkEnds,
+    /// What the worker told of it last.
+    sandbox: Option<Sandbox>,
+    /// Processes that their sandbox has ended.
+    sandbox_kills: u64,
     waiting_for_end: Vec<Sender<()>>,
 }
 
 impl Supervision {
     pub(super) fn new(
         shared: Arc<ProcessShared>,
+        spec: Option<ChildSpec>,
         supervisor: Supervisor,
         notes_rx: Receiver<Note>,
     ) -> Self {
         Self {
             child: None,
             shared,
+            spec,
             supervisor,
             notes_rx,
             spawns: 0,
@@ -78,6 +84,8 @@ impl Supervision {
             conn: None,
             generation: 0,
             link_ends: LinkEnds::default(),
+            sandbox: None,
+            sandbox_kills: 0,
             waiting_for_end: Vec::new(),
         }
     }
@@ -136,7 +144,10 @@ impl Supervision {
                     self.step(Event::Connected);
                 }
             }
-            Note::Ready(conn) if self.is_current(&conn) => self.step(Event::Ready),
+            Note::Ready(conn) if self.is_current(&conn) => {
+                self.log_sandbox(&conn);
+                self.step(Event::Ready);
+            }
             Note::Disconnected(conn, cause) if self.is_current(&conn) => self.on_link_end(&cause),
             Note::ChildEnded(spawn) if spawn == self.spawns => self.child_ended = true,
             Note::CheckHealth => self.check_health(),
@@ -152,6 +163,22 @@ impl Supervision {
                 self.waiting_for_end.push(gone_tx);
                 self.step(event);
             }
+        }
+    }
+
+    /// Says once a worker, and not at each of its restarts, what does not confine it.
+    fn log_sandbox(&mut self, conn: &MesophyllServerConn) {
+        let sandbox = conn.sandbox().unwrap_or_default();
+        let is_new = self.sandbox.replace(sandbox.clone()).as_ref() != Some(&sandbox);
+        let is_wanted = sandbox.mode != SandboxMode::Off.as_str();
+        if is_new && is_wanted && !sandbox.is_whole() {
+            let (id, summary) = (self.shared.id, sandbox.summary());
+            let missing = match (sandbox.seccomp, sandbox.landlock_abi) {
+                (true, _) => "its files are not restricted (Landlock)",
+                (false, 0) => "neither its files nor its system calls are restricted",
+                (false, _) => "its system calls are not restricted (seccomp)",
+            };
+            log::warn!(worker = id; "worker {id} runs in no whole sandbox ({summary}): {missing}");
         }
     }
 
@@ -211,7 +238,7 @@ impl Supervision {
         if let Some(why) = health.as_ref().and_then(|health| self.shared.hangs(health)) {
             log::error!(worker = self.shared.id; "worker {} hangs: {why}", self.shared.id);
             let culprit = health.and_then(|health| health.longest).map(|(tenant, ..)| tenant);
-            self.blame(&why, culprit.into_iter().collect());
+            self.blame(&why, 1, culprit.into_iter().collect());
             self.step(Event::Unhealthy(why));
         }
     }
@@ -231,17 +258,21 @@ impl Supervision {
     /// Reaps the child if it has ended.
     fn reap(&mut self) {
         let Some(child) = &mut self.child else { return };
-        let (how, is_success) = match child.try_wait() {
+        let (how, is_success, is_sandbox_kill) = match child.try_wait() {
             Ok(None) => return,
-            Ok(Some(status)) => (describe(status), ExitStatus::success(&status)),
-            Err(error) => (format!("cannot be waited for: {error}"), false),
+            Ok(Some(status)) => (describe(status), status.success(), is_sandbox_kill(status)),
+            Err(error) => (format!("cannot be waited for: {error}"), false, false),
         };
         let in_flight = self.in_flight();
-        self.log_end(&how, &in_flight);
+        self.sandbox_kills += u64::from(is_sandbox_kill);
+        let level = if is_sandbox_kill { log::Level::Error } else { log::Level::Warn };
+        self.log_end(&how, &in_flight, level);
         // The end of one that was told to end says nothing of what it ran, nor does one that ended
         // by its own will.
         if !self.supervisor.was_told_to_end() && !is_success {
-            self.blame(&how, in_flight.into_iter().map(|event| event.tenant).collect());
+            // No load makes such a call: it is an attack, or a defect of ours.
+            let deaths = if is_sandbox_kill { 2 } else { 1 };
+            self.blame(&how, deaths, in_flight.into_iter().map(|event| event.tenant).collect());
         }
         self.step(Event::Exited(how));
     }
@@ -257,9 +288,9 @@ impl Supervision {
 
     /// Notes a death, or a hang, against these tenants; one that is quarantined for it has nothing
     /// left that waits.
-    fn blame(&self, how: &str, tenants: BTreeSet<TenantId>) {
-        let culprits =
-            self.shared.config.quarantine.died(self.shared.id, how, &tenants, Instant::now());
+    fn blame(&self, how: &str, deaths: usize, tenants: BTreeSet<TenantId>) {
+        let (id, now) = (self.shared.id, Instant::now());
+        let culprits = self.shared.quarantine.died(id, how, deaths, &tenants, now);
         if !culprits.is_empty() {
             self.shared.router.refuse(&culprits, &DispatchError::Quarantined);
         }
@@ -267,7 +298,7 @@ impl Supervision {
 
     /// Lets go of a child that was reaped. One that was not meant to end is told with what it did
     /// and said last.
-    fn log_end(&mut self, how: &str, in_flight: &[InFlight]) {
+    fn log_end(&mut self, how: &str, in_flight: &[InFlight], level: log::Level) {
         let Some(child) = self.child.take() else { return };
         let (id, pid) = (self.shared.id, child.pid());
         let last_lines = child.last_lines();
@@ -275,10 +306,10 @@ impl Supervision {
         if self.supervisor.was_told_to_end() && in_flight.is_empty() {
             log::info!(worker = id; "worker {id} (pid {pid}) ended: {how}");
         } else if last_lines.is_empty() {
-            log::warn!(worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
+            log::log!(level, worker = id; "worker {id} (pid {pid}) ended: {how}{doing}; it printed nothing");
         } else {
             let (count, text) = (last_lines.len(), Vec::from(last_lines).join("\n"));
-            log::warn!(worker = id, below = text.as_str();
+            log::log!(level, worker = id, below = text.as_str();
                 "worker {id} (pid {pid}) ended: {how}{doing}; the last {count} lines that it printed:"
             );
         }
@@ -368,7 +399,7 @@ impl Supervision {
     }
 
     fn spawn(&mut self) {
-        let Some(spec) = &self.shared.config.child else { return };
+        let Some(spec) = &self.spec else { return };
         self.spawns += 1;
         self.child_ended = false;
         let spawn = self.spawns;
@@ -397,11 +428,12 @@ impl Supervision {
                 report.pid = pid;
                 report.started = pid.map(|_| Instant::now());
                 report.health = None;
-                status.recycle = self.shared.config.recycle.spread(jitter());
+                status.recycle = self.shared.recycle.spread(jitter());
             }
             report.state = self.supervisor.state();
             report.restarts = self.supervisor.restarts();
             report.last_exit = self.supervisor.last_exit().map(str::to_owned);
+            report.sandbox_kills = self.sandbox_kills;
             status.polled_at = Some(Instant::now());
             status.worker = self.conn.clone();
         });

@@ -20,7 +20,7 @@ use crate::net::link::{
 };
 use crate::net::stream::Peer;
 use crate::wire::WireError;
-use crate::wire::data::{EncodedValue, TenantId, TenantState};
+use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::link_counters::LinkCounters;
@@ -68,8 +68,15 @@ struct ConnInner {
     is_ours: AtomicBool,
     answers_vm_queries: AtomicBool,
     /// What the worker's Ready says; the reference's worker has none.
-    version: OnceLock<String>,
+    announced: OnceLock<Announced>,
+    requires_sandbox: bool,
     counters: Arc<LinkCounters>,
+}
+
+/// What a worker says of itself.
+struct Announced {
+    version: String,
+    sandbox: Option<Sandbox>,
 }
 
 /// A dispatch that left, or is about to.
@@ -98,6 +105,7 @@ impl MesophyllServerConn {
         generation: u64,
         link: LinkSender,
         counters: Arc<LinkCounters>,
+        requires_sandbox: bool,
     ) -> Self {
         Self {
             inner: Arc::new(ConnInner {
@@ -111,7 +119,8 @@ impl MesophyllServerConn {
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
                 answers_vm_queries: AtomicBool::new(false),
-                version: OnceLock::new(),
+                announced: OnceLock::new(),
+                requires_sandbox,
                 counters,
             }),
         }
@@ -166,7 +175,19 @@ impl MesophyllServerConn {
 
     /// The worker's version, once its Ready has named it.
     pub fn version(&self) -> Option<String> {
-        self.inner.version.get().cloned()
+        self.inner.announced.get().map(|announced| announced.version.clone())
+    }
+
+    /// What confines the worker's process, once its Ready has said so; a worker that does not know
+    /// a sandbox has none.
+    pub fn sandbox(&self) -> Option<Sandbox> {
+        self.inner.announced.get().map(|announced| announced.sandbox.clone().unwrap_or_default())
+    }
+
+    /// Whether the broker handed this connection to the worker.
+    pub fn is_handed_out(&self) -> bool {
+        // No other connection of this kind leads to a master.
+        self.peer() == Peer::Unix
     }
 
     /// Answers of this worker, over all its links, that were not waited for, or not any more.
@@ -380,7 +401,7 @@ pub(super) struct ConnHandler {
 }
 
 impl ConnHandler {
-    fn on_client_message(&self, message: ClientMessage) {
+    fn on_client_message(&self, message: ClientMessage) -> Result<(), u16> {
         match message {
             ClientMessage::DispatchResponse { req_id: request_id, result } => {
                 self.on_response(request_id, result)
@@ -395,7 +416,7 @@ impl ConnHandler {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
                 self.on_ready();
             }
-            ClientMessage::Ready(ready) => self.on_announced(&ready),
+            ClientMessage::Ready(ready) => return self.on_announced(ready),
             ClientMessage::Health(health) => {
                 self.conn.inner.is_ours.store(true, Ordering::Relaxed);
                 if let Some(observer) = &self.observer {
@@ -403,13 +424,14 @@ impl ConnHandler {
                 }
             }
         }
+        Ok(())
     }
 
-    fn on_announced(&self, ready: &Ready) {
+    fn on_announced(&self, ready: Ready) -> Result<(), u16> {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
         self.conn.inner.answers_vm_queries.store(ready.live_tenants, Ordering::Relaxed);
-        let kept = ready.version.chars().take(VERSION_MAX_CHARS);
-        let version: String = kept.collect();
+        let cut = |text: String| text.chars().take(VERSION_MAX_CHARS).collect::<String>();
+        let version = cut(ready.version);
         log::debug!(worker = self.conn.id();
             "worker {} is ready: version {version}, {} executors, {} tenant states",
             self.conn.id(),
@@ -418,12 +440,33 @@ impl ConnHandler {
         );
         // Only a link's first Ready counts. Not in the log but at debug: a peer may connect as
         // often as it likes.
-        let _ = self.conn.inner.version.set(version);
+        let sandbox = ready.sandbox.map(|sandbox| Sandbox {
+            mode: cut(sandbox.mode),
+            landlock_status: cut(sandbox.landlock_status),
+            ..sandbox
+        });
+        let _ = self.conn.inner.announced.set(Announced { version, sandbox });
+        if self.lacks_sandbox() {
+            log::error!(worker = self.conn.id();
+                "worker {}: --sandbox require, and its process is in none that is whole ({})",
+                self.conn.id(),
+                self.conn.sandbox().unwrap_or_default().summary()
+            );
+            return Err(close_code::POLICY);
+        }
         self.on_ready();
+        Ok(())
+    }
+
+    /// A worker that has not told what confines it counts as one without a sandbox.
+    fn lacks_sandbox(&self) -> bool {
+        let is_whole = self.conn.sandbox().is_some_and(|sandbox| sandbox.is_whole());
+        self.conn.inner.requires_sandbox && !is_whole
     }
 
     fn on_ready(&self) {
-        if !self.conn.inner.is_ready.swap(true, Ordering::Relaxed)
+        if !self.lacks_sandbox()
+            && !self.conn.inner.is_ready.swap(true, Ordering::Relaxed)
             && let Some(observer) = &self.observer
         {
             observer.ready(&self.conn);
@@ -473,7 +516,7 @@ impl ConnHandler {
 impl LinkHandler for ConnHandler {
     fn on_message(&mut self, _link: &LinkSender, message: &[u8]) -> Result<(), u16> {
         match ClientMessage::decode(message) {
-            Ok(Incoming::Message(message)) => self.on_client_message(message),
+            Ok(Incoming::Message(message)) => self.on_client_message(message)?,
             Ok(Incoming::Unknown(variant)) => {
                 if let Some(count) = self.conn.inner.counters.unknown.record(Instant::now()) {
                     log::info!(worker = self.conn.id(); "worker {}: {count} messages of unknown kinds, the last {variant:?}", self.conn.id());

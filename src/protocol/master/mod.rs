@@ -5,6 +5,5 @@ pub(super) mod db_figures;
 pub mod db_routes;
 pub(super) mod families;
 pub(super) mod link_counters;
-mod local_socket;
 pub(super) mod server;
 pub(super) mod vm_query;

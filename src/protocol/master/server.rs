@@ -1,5 +1,5 @@
-//! The master's end: one port, and a private Unix socket beside it where that is wanted, for `/ws`
-//! and `/db/*`, the workers' tokens, and their connections by worker id.
+//! The master's end: one port for `/ws` and `/db/*`, connections that are handed out to workers of
+//! this host, the workers' tokens, and their links by worker id.
 //!
 //! Requests run on the HTTP layer's connection threads; a link's two threads belong to the
 //! [`Link`]s kept here and are joined at the latest by [`MesophyllServer::shutdown`]. What a
@@ -9,21 +9,22 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use ctutils::CtEq;
 use log::LevelFilter;
 
+use crate::base::limits::{BROKER_CONNECTIONS, HTTP_CONNECTIONS_MAX};
 use crate::base::random;
-use crate::base::sync::Lock;
+use crate::base::sync::{CountedPermit, Lock};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::{
     Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
 };
 use crate::net::link::{self, CloseCause, Link, LinkLimits, LinkSender, Service, close_code};
-use crate::net::stream::Stream;
+use crate::net::stream::{Peer, Stream};
 use crate::store::{Caller, DbState};
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::worker_for;
@@ -31,7 +32,6 @@ use crate::wire::message::ServerMessage;
 
 use super::conn::{ConnHandler, ConnPulse};
 use super::link_counters::{LinkCounters, LinkReport};
-use super::local_socket::LocalSocket;
 use crate::protocol::{
     DbRequestFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
 };
@@ -50,6 +50,8 @@ pub struct ServerConfig {
     pub link_limits: LinkLimits,
     /// Bounds of the HTTP side.
     pub http_limits: HttpLimits,
+    /// Whether a worker that is not in a sandbox gets no events.
+    pub requires_sandbox: bool,
 }
 
 impl ServerConfig {
@@ -60,6 +62,7 @@ impl ServerConfig {
             heartbeat_interval: Duration::from_millis(MESOPHYLL_DEFAULT_HEARTBEAT_MS),
             link_limits: LinkLimits::default(),
             http_limits: HttpLimits::default(),
+            requires_sandbox: false,
         }
     }
 }
@@ -88,15 +91,15 @@ impl std::error::Error for StartError {}
 /// The master's end of the protocol.
 pub struct MesophyllServer {
     shared: Arc<ServerShared>,
-    // Before the socket: the listener goes first.
     http: HttpServer,
-    local_socket: Lock<Option<LocalSocket>>,
 }
 
 struct ServerShared {
     config: ServerConfig,
     /// By worker, in order of their ids.
     tokens: Vec<String>,
+    /// How many connections each worker has that were handed out to it.
+    handed_out: Vec<Arc<AtomicUsize>>,
     counters: Vec<Arc<LinkCounters>>,
     db: Arc<DbState>,
     db_figures: DbRequestFigures,
@@ -151,6 +154,7 @@ impl MesophyllServer {
         }
         let http_limits = config.http_limits.clone();
         let shared = Arc::new(ServerShared {
+            handed_out: (0..config.workers).map(|_| Arc::default()).collect(),
             config,
             counters: tokens.iter().map(|_| Arc::default()).collect(),
             tokens: tokens.into_values().collect(),
@@ -175,7 +179,7 @@ impl MesophyllServer {
         let handler = Arc::new(Routes(shared.clone()));
         let http =
             HttpServer::start(listener, "wk", http_limits, handler).map_err(StartError::Io)?;
-        Ok(Self { shared, http, local_socket: Lock::new(None) })
+        Ok(Self { shared, http })
     }
 
     /// The address that workers connect to.
@@ -183,20 +187,17 @@ impl MesophyllServer {
         self.http.local_addr()
     }
 
-    /// Listens on a Unix socket too, unless it does already, which only this user (and root)
-    /// can open; returns its address, for workers of this host. It lives until the shutdown. Also
-    /// removes what masters that were killed left behind.
+    /// Serves a connection whose other end a worker of this host gets, within that worker's share;
+    /// false if there is no room. The worker still needs its token.
     ///
-    /// # Errors
-    /// The directory for temporary files is not usable for it. The port is, as before.
-    pub fn listen_locally(&self) -> io::Result<String> {
-        let mut current = self.local_socket.lock();
-        if let Some(socket) = &*current {
-            return Ok(socket.address());
-        }
-        let (listener, socket) = LocalSocket::bind(&std::env::temp_dir())?;
-        self.http.listen_unix(listener)?;
-        Ok(current.insert(socket).address())
+    /// # Blocks
+    /// At most a second, while another connection makes room.
+    pub fn serve_worker(&self, worker_id: usize, stream: Stream) -> bool {
+        let (least, most) = BROKER_CONNECTIONS;
+        let share = (HTTP_CONNECTIONS_MAX / self.shared.config.workers.max(1)).clamp(least, most);
+        let handed_out = self.shared.handed_out.get(worker_id);
+        let permit = handed_out.and_then(|handed_out| CountedPermit::take(handed_out, share));
+        permit.is_some_and(|permit| self.http.serve(stream, Peer::Worker(worker_id), permit))
     }
 
     /// The secret of a worker.
@@ -274,8 +275,6 @@ impl MesophyllServer {
             conn.close(close_code::GOING_AWAY);
         }
         self.http.shutdown(deadline);
-        // No listener is there any more.
-        drop(self.local_socket.lock().take());
         for link in links {
             link.join_until(deadline);
         }
@@ -304,7 +303,9 @@ impl ServerShared {
             .ok_or_else(|| Response::text(400, "malformed worker id"))?;
         let token = self.tokens.get(id).ok_or_else(|| Response::text(404, "unknown worker id"))?;
         let given = head.query("token").unwrap_or_default();
-        if token.as_bytes().ct_ne(given.as_bytes()).to_bool() {
+        // A connection that was handed out to another worker is none for this token.
+        let is_anothers = matches!(head.peer(), Peer::Worker(worker) if worker != id);
+        if token.as_bytes().ct_ne(given.as_bytes()).to_bool() || is_anothers {
             return Err(Response::text(401, "wrong token"));
         }
         Ok(id)
@@ -376,7 +377,14 @@ impl ServerShared {
             let counters = &self.counters[worker_id];
             counters.connections.inc();
             let (generation, link) = (state.generations, link.clone());
-            let conn = MesophyllServerConn::new(worker_id, generation, link, counters.clone());
+            let requires_sandbox = self.config.requires_sandbox;
+            let conn = MesophyllServerConn::new(
+                worker_id,
+                generation,
+                link,
+                counters.clone(),
+                requires_sandbox,
+            );
             let older = state.connections.insert(worker_id, conn.clone());
             if let Some(older) = &older {
                 counters.replacements.inc();
@@ -406,7 +414,9 @@ impl ServerShared {
     fn keep(&self, link: Link) {
         let ended: Vec<Link> = {
             let mut state = self.state.lock();
-            let ended = state.links.extract_if(.., |link| link.is_finished()).collect();
+            let (ended, running) =
+                std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
+            state.links = running;
             state.links.push(link);
             ended
         };

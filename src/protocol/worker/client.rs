@@ -6,7 +6,7 @@
 //! in between.
 
 use std::fmt;
-use std::net::{Shutdown, ToSocketAddrs};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,12 +23,13 @@ use crate::net::link::{
     self, CloseCause, ConnectError, Link, LinkHandler, LinkLimits, LinkSender, Pulse, SendError,
     close_code,
 };
-use crate::net::stream::{Stream, unix_path};
+use crate::net::stream::Stream;
 use crate::wire::WireError;
-use crate::wire::data::{CreateEvent, IdMap, TenantId, TenantState};
+use crate::wire::data::{CreateEvent, IdMap, Sandbox, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
+use super::dial::Dial;
 use crate::base::throttle::Throttle;
 use crate::protocol::master::vm_query;
 use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
@@ -41,6 +42,9 @@ const EXTENSIONS: [&str; 1] = ["subscribed"];
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After so long without a connection a master that was found by name may be elsewhere.
+const MOVED_AFTER: Duration = Duration::from_secs(60);
 
 /// How long a link gets to say goodbye when the client is stopped: what is queued, a close and the
 /// master's own close. A master that takes nothing does not hold up the worker's end for as long as
@@ -78,8 +82,8 @@ pub trait LocalWorker: WorkerLike {
 /// Where to connect, and as which worker.
 #[derive(Clone)]
 pub struct ClientConfig {
-    /// The master, as `host:port` or `unix:PATH`.
-    pub master: String,
+    /// The way to the master.
+    pub master: Dial,
     /// This worker's number.
     pub worker_id: usize,
     /// How many workers share the tenants.
@@ -88,6 +92,8 @@ pub struct ClientConfig {
     pub token: String,
     /// Bounds of the link.
     pub link_limits: LinkLimits,
+    /// What confines this process, for the master to know.
+    pub sandbox: Option<Sandbox>,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -105,6 +111,8 @@ pub enum ClientEnd {
     Replaced,
     /// The master refuses this worker: unknown id, wrong token or another number of workers.
     Refused(String),
+    /// The addresses that were found for the master's name do not answer any more.
+    Moved,
 }
 
 /// A worker's connection to its master, kept up until it is stopped.
@@ -153,6 +161,7 @@ impl MesophyllClient {
             stop_rx,
             backoff: Backoff::new(),
             wrongs: Arc::default(),
+            unreachable_since: None,
         };
         let thread = thread::spawn("client", move || {
             let end = run.run();
@@ -195,6 +204,8 @@ struct ClientRun {
     stop_rx: Receiver<()>,
     backoff: Backoff,
     wrongs: Arc<Wrongs>,
+    /// Since when no connection was made.
+    unreachable_since: Option<Instant>,
 }
 
 impl ClientRun {
@@ -202,6 +213,7 @@ impl ClientRun {
         loop {
             match self.connect() {
                 Ok((link, session)) => {
+                    self.unreachable_since = None;
                     if let Some(end) = self.serve(link, &session) {
                         return end;
                     }
@@ -211,7 +223,12 @@ impl ClientRun {
                         "the master refuses this worker ({status}): {text}"
                     ));
                 }
-                Err(error) => log::warn!("master {}: {error}", self.config.master),
+                Err(error) => {
+                    log::warn!("master {}: {error}", self.config.master);
+                    if self.has_moved() {
+                        return ClientEnd::Moved;
+                    }
+                }
             }
             if self.pause() {
                 return ClientEnd::Stopped;
@@ -219,9 +236,16 @@ impl ClientRun {
         }
     }
 
+    /// Whether the addresses that were found once have failed for so long that the name may have
+    /// others by now.
+    fn has_moved(&mut self) -> bool {
+        let since = *self.unreachable_since.get_or_insert_with(Instant::now);
+        matches!(self.config.master, Dial::Found(..)) && since.elapsed() >= MOVED_AFTER
+    }
+
     fn connect(&self) -> Result<(Link, Arc<MasterSession>), ConnectError> {
         let config = &self.config;
-        let (socket, host, deadline) = open(&config.master)?;
+        let (socket, deadline) = config.master.open_link(CONNECT_TIMEOUT)?;
         *self.control.handshake.lock() = Some(socket.try_clone()?);
         // A stop that came before the line above found no socket.
         if self.is_stopped() {
@@ -247,7 +271,7 @@ impl ClientRun {
         let link = link::connect_over(
             "master",
             socket,
-            host,
+            config.master.host(),
             &query,
             deadline,
             &config.link_limits,
@@ -306,7 +330,9 @@ impl ClientRun {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (executors, extensions) =
             (self.worker.executors(), EXTENSIONS.map(str::to_owned).to_vec());
-        let ready = Ready { version, executors, tenant_states, live_tenants: true, extensions };
+        let sandbox = self.config.sandbox.clone();
+        let live_tenants = true;
+        let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
         if link.send(ClientMessage::Ready(ready).encode()).is_err() {
             return false;
         }
@@ -333,19 +359,6 @@ impl ClientRun {
     fn is_stopped(&self) -> bool {
         self.wait(Duration::ZERO)
     }
-}
-
-/// A connection to a master, what to call its host, and by when the handshake must be done. The
-/// time for that begins when the name has been looked up, for which the system takes its own.
-fn open(master: &str) -> Result<(Stream, &str, Instant), ConnectError> {
-    let deadline = || Instant::now() + CONNECT_TIMEOUT;
-    if let Some(path) = unix_path(master) {
-        let deadline = deadline();
-        return Ok((Stream::connect_unix(path, CONNECT_TIMEOUT)?, "localhost", deadline));
-    }
-    let addresses: Vec<_> = master.to_socket_addrs()?.collect();
-    let deadline = deadline();
-    Ok((link::connect_tcp(&addresses, CONNECT_TIMEOUT)?, master, deadline))
 }
 
 /// What the threads of one link share.

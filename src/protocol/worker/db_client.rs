@@ -13,13 +13,13 @@ use std::io::ErrorKind;
 use ureq::{Agent, Error, Timeout};
 
 use super::db_transport::{DbConnector, MasterAddress};
+use super::dial::Dial;
 use crate::base::error::DbError;
 use crate::base::limits::{
     DB_BODY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_ERROR_MAX_BYTES, DB_IDLE_AGE, DB_IDLE_CONNECTIONS,
     DB_REPLY_MAX_BYTES, DB_RESPONSE_TIMEOUT, DB_SCOPES_MAX_BYTES, DB_SEND_TIMEOUT,
     DB_STATES_MAX_BYTES,
 };
-use crate::net::stream::unix_path;
 use crate::protocol::db_routes::{ERROR_HEADER, error_of};
 use crate::wire::WireError;
 use crate::wire::data::{DbAnswer, DbCall, DbOp, GlobalKv, TenantId, TenantState};
@@ -60,6 +60,8 @@ struct DbExchange {
 enum CallFailure {
     /// Nothing was sent.
     NotSent,
+    /// Nothing was sent: this worker has all the connections that it may have.
+    NoRoom,
     /// The connection ended in the middle.
     Dead,
     /// Something else, in the middle.
@@ -71,6 +73,11 @@ enum CallFailure {
 impl MesophyllDbClient {
     /// A client for the master at `HOST:PORT` or `unix:PATH`. Nothing is sent yet.
     pub fn new(master: &str, worker_id: usize, token: &str) -> Self {
+        Self::over(&master.into(), worker_id, token)
+    }
+
+    /// A client for the master to which this way leads. Nothing is sent yet.
+    pub fn over(master: &Dial, worker_id: usize, token: &str) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -93,8 +100,7 @@ impl MesophyllDbClient {
         let mut ident = format!("?id={worker_id}&token=");
         push_encoded(&mut ident, token);
         let agent = Agent::with_parts(config, DbConnector::new(master), MasterAddress::new(master));
-        let host = unix_path(master).map_or(master, |_| "localhost");
-        Self { agent, base: format!("http://{host}"), ident }
+        Self { agent, base: format!("http://{}", master.host()), ident }
     }
 
     /// Ends what is under way with an error, and everything later.
@@ -244,6 +250,7 @@ impl CallFailure {
             | Error::Http(_)
             | Error::Timeout(Timeout::Resolve | Timeout::Connect) => CallFailure::NotSent,
             Error::Io(error) => match error.kind() {
+                ErrorKind::ResourceBusy => CallFailure::NoRoom,
                 ErrorKind::ConnectionRefused
                 | ErrorKind::HostUnreachable
                 | ErrorKind::NetworkUnreachable
@@ -266,6 +273,9 @@ impl CallFailure {
         match (self, repeat) {
             (CallFailure::Unreadable, Repeat::Read) => {
                 DbError::Internal("the master's answer cannot be read".to_owned())
+            }
+            (CallFailure::NoRoom, _) => {
+                DbError::Busy("this worker has no connection left for it".to_owned())
             }
             (CallFailure::NotSent, _) | (_, Repeat::Read) => {
                 DbError::Unavailable("the master cannot be reached".to_owned())

@@ -8,7 +8,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,11 +21,13 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::db_buffers::DbBuffers;
+use super::dial::Dial;
 use crate::base::limits::{
     DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
 };
 use crate::base::sync::Lock;
-use crate::net::stream::{Stream, unix_path};
+use crate::net::broker::Ask;
+use crate::net::stream::Stream;
 
 /// Where the master is.
 ///
@@ -35,23 +36,22 @@ use crate::net::stream::{Stream, unix_path};
 /// address is never looked up, and a name seldom.
 #[derive(Debug)]
 pub(super) struct MasterAddress {
-    /// It is a path, which needs none.
-    is_unix: bool,
-    numeric: Option<SocketAddr>,
+    /// Those that need no looking up; none at all for what is no address.
+    fixed: Option<Vec<SocketAddr>>,
     by_name: DefaultResolver,
     found: Lock<Option<(Instant, ResolvedSocketAddrs)>>,
 }
 
 impl MasterAddress {
-    /// `HOST:PORT` or `unix:PATH`; nothing is looked up yet.
-    pub(super) fn new(master: &str) -> Self {
-        let is_unix = unix_path(master).is_some();
-        Self {
-            is_unix,
-            numeric: master.parse().ok(),
-            by_name: DefaultResolver::default(),
-            found: Lock::new(None),
-        }
+    /// Nothing is looked up yet.
+    pub(super) fn new(master: &Dial) -> Self {
+        let fixed = match master {
+            Dial::Broker(_) => Some(Vec::new()),
+            Dial::Found(_, addresses) => Some(addresses.clone()),
+            Dial::Address(_) if master.unix_path().is_some() => Some(Vec::new()),
+            Dial::Address(address) => address.parse().ok().map(|address| vec![address]),
+        };
+        Self { fixed, by_name: DefaultResolver::default(), found: Lock::new(None) }
     }
 
     fn found_lately(&self) -> Option<ResolvedSocketAddrs> {
@@ -70,12 +70,10 @@ impl Resolver for MasterAddress {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        if self.is_unix {
-            return Ok(self.empty());
-        }
-        if let Some(address) = self.numeric {
+        if let Some(fixed) = &self.fixed {
             let mut addresses = self.empty();
-            addresses.push(address);
+            // It has room for sixteen.
+            fixed.iter().take(16).for_each(|address| addresses.push(*address));
             return Ok(addresses);
         }
         if let Some(addresses) = self.found_lately() {
@@ -90,26 +88,27 @@ impl Resolver for MasterAddress {
 /// Makes connections.
 #[derive(Debug)]
 pub(super) struct DbConnector {
-    /// Where the master's Unix socket is; else connections are made to the address that was
-    /// resolved.
-    path: Option<PathBuf>,
+    master: Dial,
 }
 
 impl DbConnector {
-    /// To a master at `HOST:PORT` or `unix:PATH`.
-    pub(super) fn new(master: &str) -> Self {
-        Self { path: unix_path(master).map(Into::into) }
+    pub(super) fn new(master: &Dial) -> Self {
+        Self { master: master.clone() }
     }
 
     fn open(&self, addresses: &[SocketAddr], timeout: Duration) -> Result<Stream, Error> {
-        match &self.path {
-            Some(path) => Stream::connect_unix(path, timeout).map_err(|error| match error.kind() {
-                ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
-                // With any other error nothing was sent.
-                _ => Error::ConnectionFailed,
-            }),
-            None => connect_any(addresses, Instant::now() + timeout).map(Into::into),
-        }
+        let path = self.master.unix_path();
+        let stream = match (&self.master, path) {
+            (Dial::Broker(broker), _) => broker.connect(Ask::Database, timeout),
+            (_, Some(path)) => Stream::connect_unix(path, timeout),
+            _ => return connect_any(addresses, Instant::now() + timeout).map(Into::into),
+        };
+        stream.map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
+            ErrorKind::ResourceBusy => error.into(),
+            // With any other error nothing was sent.
+            _ => Error::ConnectionFailed,
+        })
     }
 }
 

@@ -5,3 +5,4 @@ pub(super) mod client;
 mod db_buffers;
 pub(super) mod db_client;
 mod db_transport;
+pub(super) mod dial;

@@ -8,7 +8,7 @@ use crate::base::random;
 use crate::wire::data::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv,
     Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
-    RuntimeFigures, TenantId, TenantState, Timestamp,
+    RuntimeFigures, Sandbox, TenantId, TenantState, Timestamp,
 };
 use crate::wire::json::{
     canonical, event_data_from_json, json_from_encoded, value_from_json, value_to_json,
@@ -407,7 +407,15 @@ fn messages_of_our_own_come_back() {
         let health = random.health();
         let (version, executors, extensions) =
             (random.text(), random.number(), vec![random.text(), "x".to_owned()]);
-        let ready = Ready { version, executors, tenant_states: 3, live_tenants: true, extensions };
+        let sandbox = Some(Sandbox {
+            mode: random.text(),
+            landlock_abi: random.number(),
+            landlock_status: random.text(),
+            seccomp: executors.is_multiple_of(2),
+        });
+        let sandbox = sandbox.filter(|sandbox| sandbox.landlock_abi.is_multiple_of(2));
+        let (tenant_states, live_tenants) = (3, true);
+        let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
         let not_subscribed = ClientMessage::NotSubscribed { req_id: executors };
         for message in [ClientMessage::Health(health), ClientMessage::Ready(ready), not_subscribed]
         {
@@ -461,12 +469,15 @@ fn the_ready_of_an_older_worker_announces_nothing_new() {
         tenant_states: 3,
         live_tenants: true,
         extensions,
+        sandbox: Some(Sandbox { landlock_abi: 7, ..Sandbox::default() }),
     };
     let (name, fields) = split(&ClientMessage::Ready(ready.clone()).encode());
     let of = |count: usize| [&name[..], &[0x90 + count as u8], &fields[..count].concat()].concat();
     let decode = |bytes: &[u8]| ClientMessage::decode(bytes);
     assert_eq!(decode(&of(7)), Ok(Incoming::Message(ClientMessage::Ready(ready.clone()))));
-    let known = Ready { extensions: Vec::new(), ..ready };
+    let known = Ready { sandbox: None, ..ready };
+    assert_eq!(decode(&of(5)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
+    let known = Ready { extensions: Vec::new(), ..known };
     assert_eq!(decode(&of(4)), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));
     let nil = [&name[..], b"\x95", &fields[..4].concat(), b"\xc0"].concat();
     assert_eq!(decode(&nil), Ok(Incoming::Message(ClientMessage::Ready(known.clone()))));

@@ -10,6 +10,7 @@ use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, WorkerDb, WorkerThread};
 use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
 
+use super::confine::{config_error, confine, dial};
 use super::token;
 use crate::cli::CliError;
 use crate::cli::commands::runtimes::start_runtime;
@@ -27,13 +28,15 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     // `top`.
     let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
+    let (dial, broker) = dial(config)?;
+    let confined = confine(config, &dial)?;
     logging::init(config.log, config.log_format, "worker", Some(config.id));
     environment::log_unknown();
-    let lifeline = if config.lifeline { Lifeline::watch() } else { Ok(Lifeline::none()) };
-    let lifeline = lifeline.map_err(|error| CliError::config(error.to_string()))?;
+    let lifeline = if config.lifeline { Lifeline::watch(broker) } else { Ok(Lifeline::none()) };
+    let lifeline = lifeline.map_err(config_error)?;
 
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
-    let db_client = MesophyllDbClient::new(&config.master, config.id, &token);
+    let db_client = MesophyllDbClient::over(&dial, config.id, &token);
     let db = Arc::new(WorkerDb::mesophyll(db_client));
     let (broken_tx, broken_rx) = bounded(1);
     let runtime =
@@ -46,18 +49,21 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
         subscriptions,
         db.clone(),
     ));
+    // Not before: until something reads them, a signal is to end the process, whatever the start
+    // waits for.
+    let signals = Signals::install().map_err(config_error)?;
+    // All that needs more than the sandbox leaves stands, and no code of a tenant was loaded yet.
+    let (sandbox, missing) = confined.seal().map_err(config_error)?;
+    missing.iter().for_each(|what| log::info!("sandbox: {what}"));
     let client = ClientConfig {
-        master: config.master.clone(),
+        master: dial,
         worker_id: config.id,
         workers: config.workers,
         token,
         link_limits: LinkLimits::default(),
+        sandbox: Some(sandbox),
     };
-    // Not before: until something reads them, a signal is to end the process, whatever the start
-    // waits for.
-    let signals = Signals::install().map_err(|error| CliError::config(error.to_string()))?;
-    let client = MesophyllClient::start(client, worker.clone())
-        .map_err(|error| CliError::config(error.to_string()))?;
+    let client = MesophyllClient::start(client, worker.clone()).map_err(config_error)?;
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);
     // First what others may be waiting in: a database call must not hold up the threads that are
     // joined next.
@@ -83,6 +89,10 @@ fn wait(
                     Ok(())
                 }
                 Ok(ClientEnd::Stopped) => Ok(()),
+                Ok(ClientEnd::Moved) => {
+                    log::warn!("the addresses that the master's name had do not answer; ending");
+                    Ok(())
+                }
                 Err(_) => Err(CliError::bug("the thread client has ended by a panic")),
             },
             recv(signals.received_rx()) -> signal => match signal {

@@ -3,13 +3,15 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::support::{Client, PATIENCE, pace, patient, serve, soon};
+use crate::base::sync::CountedPermit;
 use crate::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead, Response};
-use crate::net::stream::Stream;
+use crate::net::stream::{Peer, Stream};
 
 /// Long enough for a client on a busy machine to connect and say something, where it is the
 /// server's patience.
@@ -326,40 +328,42 @@ fn a_server_on_every_address_is_woken_by_its_shutdown_too() {
 }
 
 #[test]
-fn a_unix_socket_is_another_door_to_the_same_server() {
+fn a_connection_that_was_made_elsewhere_is_served_alike() {
     let fixture = serve(HttpLimits { connections: 2, ..patient() });
-    let path = std::env::temp_dir().join(format!("mesophyll-http-{}", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    fixture.server.listen_unix(UnixListener::bind(&path).expect("a socket")).expect("a listener");
-    let connect =
-        || Client::over(Stream::connect_unix(&path, PATIENCE).expect("the server accepts"));
-    let mut client = connect();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let connect = || {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let permit = CountedPermit::take(&taken, 8).expect("room");
+        (fixture.server.serve(theirs.into(), Peer::Worker(0), permit), Client::over(ours))
+    };
+    let (is_served, mut client) = connect();
+    assert!(is_served);
     for _ in 0..2 {
         client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.answer().status, 200);
     }
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
     client.send(b"nonsense\r\n\r\n");
     assert_eq!((client.answer().status, client.until_end().len()), (400, 0));
     fixture.wait_until("its place is free", |stats| stats.open == 0);
-    // Both doors lead to the same two places; the peer that has waited longest makes room.
+    // Both ways lead to the same two places; the peer that has waited longest makes room.
     let mut idle = fixture.connect();
     idle.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(idle.answer().status, 200);
-    let mut busy = connect();
+    let (_, mut busy) = connect();
     busy.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
     fixture.entered_rx.recv_timeout(PATIENCE).expect("the handler is reached");
-    let mut newer = connect();
+    let (_, mut newer) = connect();
     newer.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(newer.answer().status, 200);
     assert_eq!(idle.until_end().len(), 0);
     fixture.wait_until("it is counted", |stats| stats.displaced == 1);
-    // Its end is the end of both, and what is under way is answered.
+    // The server's end is the end of both, and a request that is under way is answered.
     assert!(!fixture.server.drain(Instant::now()), "one is busy");
     assert_eq!(newer.until_end(), b"");
-    let refused = Stream::connect_unix(&path, PATIENCE).expect_err("nobody listens");
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(!connect().0, "a server that stops serves no other");
     fixture.go_tx.send(()).expect("the handler waits");
     fixture.server.shutdown(soon());
     assert_eq!(busy.answer().text(), "waited\n");
-    std::fs::remove_file(&path).expect("a file");
+    assert_eq!(taken.load(Ordering::SeqCst), 0);
 }

@@ -1,0 +1,70 @@
+//! A worker's first step into its sandbox, and the way to its master that is left to it there.
+
+use std::sync::Arc;
+
+use crate::base::process_figures::ProcessFigures;
+use crate::cli::CliError;
+use crate::cli::console::lifeline::Lifeline;
+use crate::master::config::WorkerConfig;
+use crate::net::broker::{BROKER_STDIN, BROKER_VARIABLE, Broker};
+use crate::protocol::Dial;
+use crate::sandbox::{self, Confined, Plan, Reach};
+use crate::wire::data::SandboxMode;
+
+/// Tries the sandbox out, if it is required: what is taken away is for the rest of the process's
+/// life.
+///
+/// # Errors
+/// The kernel lacks a part.
+pub(super) fn check(config: &WorkerConfig) -> Result<(), CliError> {
+    if config.runtime.sandbox == SandboxMode::Require {
+        confine(config, &Dial::from(&*config.master))?.seal().map_err(config_error)?;
+    }
+    Ok(())
+}
+
+/// The way to the master: through the broker at the other end of stdin, if there is one.
+///
+/// # Errors
+/// There is no stdin; or the master's name is not known, and in the sandbox it could not be looked
+/// up later.
+pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>), CliError> {
+    let is_handed_out = std::env::var_os(BROKER_VARIABLE).is_some_and(|way| way == BROKER_STDIN);
+    if config.lifeline && is_handed_out {
+        let broker = Lifeline::broker().map_err(config_error)?;
+        return Ok((Dial::Broker(broker.clone()), Some(broker)));
+    }
+    let dial = Dial::from(&*config.master);
+    if config.runtime.sandbox == SandboxMode::Off {
+        return Ok((dial, None));
+    }
+    let found = dial
+        .found()
+        .map_err(|error| CliError::config(format!("--master {}: {error}", config.master)))?;
+    Ok((found, None))
+}
+
+/// Takes the first step. Called before there is another thread.
+///
+/// # Errors
+/// The sandbox is required and the kernel lacks a part of it; or `--worker-memory` is not to be
+/// had.
+pub(super) fn confine(config: &WorkerConfig, dial: &Dial) -> Result<Confined, CliError> {
+    let port = config.master.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let reach = match (dial, dial.unix_path()) {
+        (Dial::Broker(_), _) => Reach::Broker,
+        (_, Some(path)) => Reach::Unix(path.to_owned()),
+        // The address was checked, and has a port.
+        _ => Reach::Tcp(port.unwrap_or_default()),
+    };
+    // For its figures: what they need from outside of `/proc/self` is read now.
+    ProcessFigures::read();
+    let (mode, memory) = (config.runtime.sandbox, config.runtime.memory);
+    let templates = config.runtime.templates.as_deref();
+    sandbox::confine(Plan { mode, templates, reach, memory }).map_err(config_error)
+}
+
+/// What is wrong with the configuration, or with what it is to run on.
+pub(super) fn config_error(error: impl std::fmt::Display) -> CliError {
+    CliError::config(error.to_string())
+}
