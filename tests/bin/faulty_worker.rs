@@ -154,7 +154,7 @@ impl Peer {
         let live_tenants = args.fault == "ignores-questions";
         let version = "faulty".to_owned();
         let ready =
-            Ready { version, executors: 1, tenant_states: 0, live_tenants, extensions: Vec::new() };
+            Ready { version, executors: 1, tenant_states: 0, live_tenants, ..Ready::default() };
         peer.send(&ClientMessage::Ready(ready))?;
         peer.send(&ClientMessage::Heartbeat)?;
         Ok(peer)

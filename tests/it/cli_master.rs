@@ -454,7 +454,8 @@ fn a_worker_starts_with_few_variables_and_a_hidden_token() {
     let mut secrets = vec![SECRET.to_owned(), token(7)];
     for pid in workers.values() {
         let environment = environment(*pid);
-        let allowed = ["PATH", "TZ", "LANG", "RUST_BACKTRACE", "MESOPHYLL_CLIENT_TOKEN"];
+        let ours = ["MESOPHYLL_CLIENT_TOKEN", "MESOPHYLL_BROKER", "MESOPHYLL_SANDBOX"];
+        let allowed = [&["PATH", "TZ", "LANG", "RUST_BACKTRACE"], &ours[..]].concat();
         let names: Vec<&String> =
             environment.keys().filter(|name| !allowed.contains(&name.as_str())).collect();
         assert!(names.is_empty(), "{names:?}");

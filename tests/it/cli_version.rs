@@ -37,14 +37,13 @@ fn version_names_commit_features_and_store_layout() {
         panic!("{line:?}");
     };
     assert!(is_commit(commit) || commit == "unknown commit", "{line:?}");
-    assert_eq!(
-        features,
-        match (cfg!(feature = "luau"), cfg!(feature = "postgres")) {
-            (true, true) => "luau, postgres",
-            (true, false) => "luau",
-            (false, true) => "postgres",
-            (false, false) => "no features",
-        }
-    );
+    let all = [
+        ("luau", cfg!(feature = "luau")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("sandbox", cfg!(feature = "sandbox")),
+    ];
+    let built: Vec<&str> = all.into_iter().filter(|one| one.1).map(|one| one.0).collect();
+    let built = if built.is_empty() { "no features".to_owned() } else { built.join(", ") };
+    assert_eq!(features, built);
     assert_eq!(layout, format!("store layout {}", layout_of_a_new_store()));
 }

@@ -27,11 +27,12 @@ fn worker(master: SocketAddr) -> MesophyllClient {
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
     let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db);
     let config = ClientConfig {
-        master,
+        master: master.into(),
         worker_id: 0,
         workers: 1,
         token,
         link_limits: LinkLimits::default(),
+        sandbox: None,
     };
     MesophyllClient::start(config, Arc::new(worker)).expect("a client")
 }

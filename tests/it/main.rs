@@ -2,6 +2,8 @@
 //! `support` is what they share.
 
 #[cfg(feature = "luau")]
+mod broker;
+#[cfg(feature = "luau")]
 mod cli_backup;
 #[cfg(feature = "luau")]
 mod cli_config;
@@ -51,8 +53,6 @@ mod hostile_master;
 #[cfg(feature = "luau")]
 mod live_tenants;
 #[cfg(feature = "luau")]
-mod local_socket;
-#[cfg(feature = "luau")]
 mod metrics;
 #[cfg(feature = "luau")]
 mod metrics_files;
@@ -64,6 +64,8 @@ mod process_bounds;
 mod protocol;
 #[cfg(feature = "luau")]
 mod reload;
+#[cfg(all(feature = "luau", feature = "sandbox"))]
+mod sandbox;
 #[cfg(feature = "luau")]
 mod status_page;
 #[cfg(feature = "luau")]

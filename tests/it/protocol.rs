@@ -27,6 +27,7 @@ use tungstenite::{Message, WebSocket};
 use crate::support::DEADLINE;
 use crate::support::stand_in::{StandInRuntime, Told};
 
+mod broker;
 mod full_link;
 mod subscribed;
 
@@ -152,11 +153,12 @@ impl Worker {
             Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&address, 0, &master.token())));
         let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions.clone(), db);
         let config = ClientConfig {
-            master: address,
+            master: address.into(),
             worker_id: 0,
             workers: 1,
             token: master.token(),
             link_limits: LinkLimits::default(),
+            sandbox: None,
         };
         let client = MesophyllClient::start(config, Arc::new(worker)).expect("a client");
         Self { client: Some(client), told_rx, subscriptions }
@@ -544,11 +546,12 @@ fn a_handshake_is_checked_in_the_order_of_the_protocol() {
 fn a_worker_that_is_refused_ends_and_says_why() {
     let master = Master::start(Duration::from_secs(5));
     let config = ClientConfig {
-        master: master.server.local_addr().to_string(),
+        master: master.server.local_addr().to_string().into(),
         worker_id: 0,
         workers: 2,
         token: master.token(),
         link_limits: LinkLimits::default(),
+        sandbox: None,
     };
     let (runtime, _told) = StandInRuntime::new();
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));

@@ -51,6 +51,9 @@ pub(crate) fn child(program: &str, args: &[&str]) -> ChildSpec {
         program: Program::at(Path::new(program)),
         args: args.iter().map(Into::into).collect(),
         token: TOKEN.to_owned(),
+        variables: Vec::new(),
+        broker: None,
+        memory: None,
         spawner: Spawner::start().expect("its threads"),
     }
 }

@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::support::TempDir;
-use crate::support::binary::{Master, ONE_WORKER, Running, SECRET, example, mesophyll, write};
+use crate::support::binary::{
+    Master, ONE_WORKER, Running, SECRET, example, get_with, mesophyll, token, write,
+};
 use crate::support::process::{eventually, is_gone, signal, within, workers_of};
 use crate::support::skip::skipped;
 
@@ -170,9 +172,16 @@ fn a_worker_whose_runtime_breaks_ends_with_code_70() {
     ));
     let worker = exchangeable.worker_after(0);
     assert_eq!(master.dispatch("guild/1", "ECHO", "1"), (200, Value::from(1)));
-    fs::write(&when, "").expect("a file");
     // A loop that nothing interrupts any more: without the rule its executor would hang.
-    let (status, body) = master.dispatch("guild/1", "LOOP", "1");
+    let (status, body) = std::thread::scope(|scope| {
+        let looping = scope.spawn(|| master.dispatch("guild/1", "LOOP", "1"));
+        eventually("it runs", || {
+            let (_, rows) = get_with(master.api(), "/i/workers", &token(7));
+            rows.contains("\"in_flight\":1").then_some(())
+        });
+        fs::write(&when, "").expect("a file");
+        looping.join().expect("an answer")
+    });
     assert_eq!((status, body["code"].as_str()), (502, Some("OutcomeUnknown")), "{body}");
     fs::remove_file(&when).expect("removed");
     // In either order: what a worker prints and how it ended are told by different threads.

@@ -33,6 +33,11 @@ const RULES: &[Rule] = &[
         may_use: &["net/stream"],
         why: "a link carries messages and does not know who talks",
     },
+    Rule {
+        who: "net/broker",
+        may_use: &["net/stream"],
+        why: "the broker hands out connections and does not know what for",
+    },
     Rule { who: "store", may_use: &["wire"], why: "the store is below everything that asks it" },
     Rule {
         who: "dispatch",
@@ -44,14 +49,24 @@ const RULES: &[Rule] = &[
         may_use: &["wire", "dispatch"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
     },
+    Rule { who: "sandbox", may_use: &[], why: "a leaf: what a process gives up is all it knows" },
     Rule {
         who: "protocol",
-        may_use: &["dispatch", "net/link", "net/http", "net/stream", "wire", "store"],
+        may_use: &["dispatch", "net/broker", "net/link", "net/http", "net/stream", "wire", "store"],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
         who: "pool",
-        may_use: &["dispatch", "protocol", "runtime", "store", "wire", "net/link"],
+        may_use: &[
+            "dispatch",
+            "protocol",
+            "runtime",
+            "store",
+            "wire",
+            "net/broker",
+            "net/link",
+            "net/stream",
+        ],
         why: "workers know neither the internal API nor the command line",
     },
     Rule {
@@ -86,6 +101,7 @@ const HOMES: &[Home] = &[
     Home {
         krate: "crossbeam_channel",
         homes: &[
+            "net/broker.rs",
             "dispatch/job.rs",
             "base/thread.rs",
             "master/",
@@ -102,6 +118,8 @@ const HOMES: &[Home] = &[
     Home { krate: "getrandom", homes: &["base/random.rs"] },
     Home { krate: "hmac", homes: &["api/token.rs"] },
     Home { krate: "httparse", homes: &["net/http/"] },
+    Home { krate: "landlock", homes: &["sandbox/"] },
+    Home { krate: "libc", homes: &["sandbox/"] },
     Home { krate: "log", homes: &[""] },
     Home { krate: "mlua", homes: &["runtime/luau/"] },
     Home { krate: "postgres", homes: &["store/postgres/"] },
@@ -118,11 +136,15 @@ const HOMES: &[Home] = &[
             "net/stream.rs",
             "base/thread.rs",
             "pool/process/child.rs",
+            "pool/process/sandbox_probe.rs",
+            "sandbox/",
+            "net/broker.rs",
             "cli/console/interruptible.rs",
             "cli/console/lifeline.rs",
             "cli/console/systemd.rs",
         ],
     },
+    Home { krate: "seccompiler", homes: &["sandbox/"] },
     Home { krate: "serde", homes: &[""] },
     Home { krate: "serde_json", homes: &["wire/", "api/", "cli/", "master/"] },
     Home { krate: "sha2", homes: &["api/token.rs"] },
@@ -223,12 +245,14 @@ fn problems_of_homes(source: &Source) -> Vec<String> {
 /// The names of Cargo.toml's direct dependencies.
 fn dependencies() -> Vec<String> {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest is there");
-    let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
-    lines
-        .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split_once(" = "))
-        .map(|(name, _)| name.to_owned())
-        .collect()
+    let mut names = Vec::new();
+    for table in ["[dependencies]", "[target.'cfg(target_os = \"linux\")'.dependencies]"] {
+        let lines = manifest.lines().skip_while(|line| *line != table).skip(1);
+        let lines = lines.take_while(|line| !line.starts_with('['));
+        names.extend(lines.filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())));
+    }
+    names.sort();
+    names
 }
 
 #[test]

@@ -55,6 +55,9 @@ impl Supervised {
                 program: Program::at(&example("faulty_worker")),
                 args,
                 token,
+                variables: Vec::new(),
+                broker: None,
+                memory: None,
                 spawner: spawner.clone(),
             };
             let config = ProcessConfig::new(worker_id, Some(child), policy);

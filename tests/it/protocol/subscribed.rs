@@ -53,11 +53,12 @@ fn a_worker_says_not_subscribed_before_it_answers() {
 fn a_master_that_never_said_hello_is_told_nothing_new() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let config = ClientConfig {
-        master: listener.local_addr().expect("an address").to_string(),
+        master: listener.local_addr().expect("an address").to_string().into(),
         worker_id: 0,
         workers: 1,
         token: "t".to_owned(),
         link_limits: LinkLimits::default(),
+        sandbox: None,
     };
     let (runtime, _told) = StandInRuntime::new();
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));

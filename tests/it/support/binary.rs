@@ -47,9 +47,12 @@ pub(crate) const ONE_WORKER: [&str; 13] = [
 /// 22 real Discord gateway payloads (examples/README.md says where they come from).
 pub(crate) const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/discord.ndjson");
 
+/// The binary that the tests are about.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_mesophyll");
+
 /// A program that was built with the tests and belongs to no product.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let binary = Path::new(env!("CARGO_BIN_EXE_mesophyll"));
+    let binary = Path::new(BINARY);
     let path = binary.parent().expect("a folder").join("examples").join(name);
     assert!(
         path.exists(),
@@ -60,7 +63,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// The binary with these arguments, untouched by the environment of who runs the tests.
 pub(crate) fn mesophyll<S: AsRef<str>>(args: &[S]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mesophyll"));
+    let mut command = Command::new(BINARY);
     command.args(args.iter().map(AsRef::as_ref));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MESOPHYLL_") {

@@ -1,0 +1,35 @@
+//! The sandbox of worker processes: what it ends, what it leaves, what is said of it.
+
+mod attacks;
+mod modes;
+#[cfg(feature = "luau")]
+mod trace;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::TempDir;
+
+/// `nobody`: a user without a home and without rights.
+const ORDINARY_USER: u32 = 65534;
+
+/// A folder that every user may enter, with copies of these programs that every user may run.
+fn open_folder(programs: &[&Path]) -> TempDir {
+    let folder = TempDir::new();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
+    for program in programs {
+        let name = program.file_name().expect("a name");
+        fs::copy(program, folder.path().join(name)).expect("a copy");
+    }
+    folder
+}
+
+/// Lets a command run as an ordinary user. Where the tests do, it does already.
+fn as_ordinary_user(command: &mut Command) {
+    if rustix::process::geteuid().is_root() {
+        command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+    }
+}
