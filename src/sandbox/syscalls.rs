@@ -17,94 +17,40 @@ use seccompiler::{
 
 use super::Reach;
 
+/// System calls by their names.
+macro_rules! calls {
+    ($($name:ident)*) => {
+        &[$(libc::$name),*]
+    };
+}
+
 /// Calls with any arguments: what a worker was seen to make, and what the same libraries make at
 /// other moments.
-const PLAIN: &[c_long] = &[
-    libc::SYS_brk,
-    libc::SYS_clock_getres,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_close,
-    libc::SYS_dup,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_fstat,
-    libc::SYS_futex,
-    libc::SYS_getcwd,
-    libc::SYS_getdents64,
-    libc::SYS_geteuid,
-    libc::SYS_getpeername,
-    libc::SYS_getpid,
-    libc::SYS_getppid,
-    libc::SYS_getpriority,
-    libc::SYS_getrandom,
-    libc::SYS_getrusage,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_gettid,
-    libc::SYS_gettimeofday,
-    libc::SYS_getuid,
-    libc::SYS_lseek,
-    libc::SYS_madvise,
-    libc::SYS_membarrier,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_nanosleep,
-    libc::SYS_newfstatat,
-    libc::SYS_ppoll,
-    libc::SYS_pread64,
-    libc::SYS_read,
-    libc::SYS_readlinkat,
-    libc::SYS_readv,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_restart_syscall,
-    libc::SYS_rseq,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sched_getaffinity,
-    libc::SYS_sched_setscheduler,
-    libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_set_robust_list,
-    libc::SYS_setpriority,
-    libc::SYS_setsockopt,
-    libc::SYS_shutdown,
-    libc::SYS_sigaltstack,
-    libc::SYS_statx,
-    libc::SYS_write,
-    libc::SYS_writev,
-];
+const PLAIN: &[c_long] = calls! {
+    SYS_brk SYS_clock_getres SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_dup SYS_exit
+    SYS_exit_group SYS_fstat SYS_futex SYS_getcwd SYS_getdents64 SYS_geteuid SYS_getpeername
+    SYS_getpid SYS_getppid SYS_getpriority SYS_getrandom SYS_getrusage SYS_getsockname
+    SYS_getsockopt SYS_gettid SYS_gettimeofday SYS_getuid SYS_lseek SYS_madvise SYS_membarrier
+    SYS_mremap SYS_munmap SYS_nanosleep SYS_newfstatat SYS_ppoll SYS_pread64 SYS_read
+    SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmsg SYS_restart_syscall SYS_rseq
+    SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_getaffinity
+    SYS_sched_setscheduler SYS_sched_yield SYS_sendmsg SYS_sendto SYS_set_robust_list
+    SYS_setpriority SYS_setsockopt SYS_shutdown SYS_sigaltstack SYS_statx SYS_write SYS_writev
+};
 
 /// Those that only an old architecture has.
 #[cfg(target_arch = "x86_64")]
-const PLAIN_OLD: &[c_long] = &[libc::SYS_access, libc::SYS_poll, libc::SYS_readlink];
+const PLAIN_OLD: &[c_long] = calls! { SYS_access SYS_poll SYS_readlink };
 #[cfg(not(target_arch = "x86_64"))]
-const PLAIN_OLD: &[c_long] = &[libc::SYS_faccessat];
+const PLAIN_OLD: &[c_long] = calls! { SYS_faccessat };
 
 /// Calls that no defect of ours makes: a thread that makes one is run by an attacker.
-const NEVER: &[c_long] = &[
-    libc::SYS_add_key,
-    libc::SYS_bpf,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_finit_module,
-    libc::SYS_init_module,
-    libc::SYS_io_uring_setup,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_mount,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_perf_event_open,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_ptrace,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_userfaultfd,
-];
+const NEVER: &[c_long] = calls! {
+    SYS_add_key SYS_bpf SYS_execve SYS_execveat SYS_finit_module SYS_init_module
+    SYS_io_uring_setup SYS_kexec_load SYS_keyctl SYS_mount SYS_open_by_handle_at
+    SYS_perf_event_open SYS_process_vm_readv SYS_process_vm_writev SYS_ptrace SYS_setns
+    SYS_unshare SYS_userfaultfd
+};
 
 /// `prctl` to name anonymous memory, as the C library does; libc has no constant of that name.
 const PR_SET_VMA: i32 = 0x5356_4d41;
