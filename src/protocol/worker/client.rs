@@ -225,7 +225,8 @@ impl ClientRun {
                 }
                 Err(error) => {
                     log::warn!("master {}: {error}", self.config.master);
-                    if self.has_moved() {
+                    let since = *self.unreachable_since.get_or_insert_with(Instant::now);
+                    if may_have_moved(&self.config.master, since.elapsed()) {
                         return ClientEnd::Moved;
                     }
                 }
@@ -234,13 +235,6 @@ impl ClientRun {
                 return ClientEnd::Stopped;
             }
         }
-    }
-
-    /// Whether the addresses that were found once have failed for so long that the name may have
-    /// others by now.
-    fn has_moved(&mut self) -> bool {
-        let since = *self.unreachable_since.get_or_insert_with(Instant::now);
-        matches!(self.config.master, Dial::Found(..)) && since.elapsed() >= MOVED_AFTER
     }
 
     fn connect(&self) -> Result<(Link, Arc<MasterSession>), ConnectError> {
@@ -359,6 +353,12 @@ impl ClientRun {
     fn is_stopped(&self) -> bool {
         self.wait(Duration::ZERO)
     }
+}
+
+/// Whether a master that could not be reached for so long may have other addresses by now than
+/// those that its name had.
+fn may_have_moved(master: &Dial, unreachable: Duration) -> bool {
+    matches!(master, Dial::Found(..)) && unreachable >= MOVED_AFTER
 }
 
 /// What the threads of one link share.

@@ -87,3 +87,19 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     assert!(greedys.iter().all(|answer| answer.1.is_ok() || is_dropped(answer)));
     assert!(others.iter().all(|(_, result)| result.is_ok()));
 }
+
+#[test]
+fn only_a_master_that_was_found_by_name_can_move() {
+    let found = Dial::from("localhost:7450").found().expect("a name that each host has");
+    assert!(
+        matches!(&found, Dial::Found(name, addresses) if name == "localhost:7450" && !addresses.is_empty())
+    );
+    assert!(may_have_moved(&found, MOVED_AFTER) && !may_have_moved(&found, MOVED_AFTER / 2));
+    // An address needs no looking up, and stays.
+    for address in ["127.0.0.1:7450", "[::1]:7450", "unix:/run/mesophyll"] {
+        let dial = Dial::from(address).found().expect("nothing is looked up");
+        assert!(matches!(&dial, Dial::Address(same) if same == address));
+        assert!(!may_have_moved(&dial, MOVED_AFTER * 10));
+    }
+    Dial::from("nobody.invalid:1").found().expect_err("no such name");
+}
