@@ -1,6 +1,7 @@
 //! The sandbox of worker processes: what it ends, what it leaves, what is said of it.
 
 mod attacks;
+mod deaths;
 mod modes;
 #[cfg(feature = "luau")]
 mod trace;
