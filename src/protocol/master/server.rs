@@ -414,9 +414,7 @@ impl ServerShared {
     fn keep(&self, link: Link) {
         let ended: Vec<Link> = {
             let mut state = self.state.lock();
-            let (ended, running) =
-                std::mem::take(&mut state.links).into_iter().partition(Link::is_finished);
-            state.links = running;
+            let ended = state.links.extract_if(.., |link| link.is_finished()).collect();
             state.links.push(link);
             ended
         };
