@@ -17,12 +17,10 @@ use super::managed::Managed;
 /// What a worker says when it is asked which tenants have a VM.
 #[derive(Debug)]
 pub enum Vms {
-    /// For each tenant whether it has one.
+    /// For each tenant whether it has one; nothing of a worker that cannot be asked.
     Known(Vec<bool>),
     /// It is asked over its link.
     Asked(VmQuery),
-    /// It cannot be asked.
-    Unknown,
 }
 
 impl Vms {
@@ -30,7 +28,6 @@ impl Vms {
         match self {
             Vms::Known(has_vm) => has_vm,
             Vms::Asked(query) => query.wait(deadline).unwrap_or_default(),
-            Vms::Unknown => Vec::new(),
         }
     }
 }

@@ -246,7 +246,8 @@ impl Managed for WorkerProcessHandle {
 
     fn query_vms(&self, tenants: &[TenantId]) -> Vms {
         let conn = self.shared.board.worker();
-        conn.and_then(|conn| conn.query_vms(tenants.to_vec())).map_or(Vms::Unknown, Vms::Asked)
+        conn.and_then(|conn| conn.query_vms(tenants.to_vec()))
+            .map_or(Vms::Known(vec![]), Vms::Asked)
     }
 
     fn supervised_at(&self) -> Option<Instant> {

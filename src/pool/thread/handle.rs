@@ -130,9 +130,9 @@ impl Managed for WorkerThreadHandle {
     }
 
     fn query_vms(&self, tenants: &[TenantId]) -> Vms {
-        self.shared.board.worker().map_or(Vms::Unknown, |gate| {
-            Vms::Known(tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect())
-        })
+        let gate = self.shared.board.worker();
+        let has_vm = |gate: Gate| tenants.iter().map(|id| gate.0.worker.has_vm(*id)).collect();
+        Vms::Known(gate.map(has_vm).unwrap_or_default())
     }
 
     fn supervised_at(&self) -> Option<Instant> {
