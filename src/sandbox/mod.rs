@@ -59,6 +59,7 @@ impl std::error::Error for SandboxError {}
 /// A process after the first step.
 #[derive(Debug)]
 pub struct Confined {
+    #[cfg(all(feature = "sandbox", target_os = "linux"))]
     reach: Reach,
     sandbox: Sandbox,
     missing: Vec<String>,
@@ -78,7 +79,12 @@ pub fn confine(plan: Plan<'_>) -> Result<Confined, SandboxError> {
         landlock_status: "none".to_owned(),
         ..Sandbox::default()
     };
-    let mut confined = Confined { reach: plan.reach, sandbox, missing: Vec::new() };
+    let mut confined = Confined {
+        #[cfg(all(feature = "sandbox", target_os = "linux"))]
+        reach: plan.reach,
+        sandbox,
+        missing: Vec::new(),
+    };
     if plan.mode != SandboxMode::Off {
         if let Err(what) = process::give_up() {
             confined.lacks(what)?;
@@ -111,14 +117,27 @@ impl Confined {
     /// # Errors
     /// The mode is `require` and the kernel takes no filter.
     pub fn seal(mut self) -> Result<(Sandbox, Vec<String>), SandboxError> {
-        #[cfg(all(feature = "sandbox", target_os = "linux"))]
         if self.sandbox.mode != SandboxMode::Off.as_str() {
-            match syscalls::filter(&self.reach) {
-                Ok(()) => self.sandbox.seccomp = true,
-                Err(what) => self.lacks(what)?,
-            }
+            self.filter_calls()?;
         }
         Ok((self.sandbox, self.missing))
+    }
+
+    #[cfg(all(feature = "sandbox", target_os = "linux"))]
+    fn filter_calls(&mut self) -> Result<(), SandboxError> {
+        match syscalls::filter(&self.reach) {
+            Ok(()) => {
+                self.sandbox.seccomp = true;
+                Ok(())
+            }
+            Err(what) => self.lacks(what),
+        }
+    }
+
+    /// What is missing is said already: the first step lacks the same.
+    #[cfg(not(all(feature = "sandbox", target_os = "linux")))]
+    fn filter_calls(&mut self) -> Result<(), SandboxError> {
+        Ok(())
     }
 
     /// Something is not in force: the end of a worker that requires it.
