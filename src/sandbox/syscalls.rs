@@ -33,9 +33,8 @@ const PLAIN: &[c_long] = calls! {
     SYS_getsockopt SYS_gettid SYS_gettimeofday SYS_getuid SYS_lseek SYS_madvise SYS_membarrier
     SYS_mremap SYS_munmap SYS_nanosleep SYS_newfstatat SYS_ppoll SYS_pread64 SYS_read
     SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmsg SYS_restart_syscall SYS_rseq
-    SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_getaffinity
-    SYS_sched_setscheduler SYS_sched_yield SYS_sendmsg SYS_sendto SYS_set_robust_list
-    SYS_setpriority SYS_setsockopt SYS_shutdown SYS_sigaltstack SYS_statx SYS_write SYS_writev
+    SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_getaffinity SYS_sched_yield
+    SYS_set_robust_list SYS_setsockopt SYS_shutdown SYS_sigaltstack SYS_statx SYS_write SYS_writev
 };
 
 /// Those that only an old architecture has.
@@ -55,8 +54,18 @@ const NEVER: &[c_long] = calls! {
 /// `prctl` to name anonymous memory, as the C library does; libc has no constant of that name.
 const PR_SET_VMA: i32 = 0x5356_4d41;
 
+/// A process, or a thread, for `setpriority`.
+const PRIO_PROCESS: i32 = 0;
+
 /// The bits of a socket's type, without its flags.
 const SOCKET_TYPE: i32 = 0xf;
+
+/// How a message may be sent.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_MORE;
+
+/// The protocols of a TCP socket. Landlock restricts the ports of no other, and some of them reach
+/// the same services (`IPPROTO_MPTCP`).
+const TCP: [i32; 2] = [0, libc::IPPROTO_TCP];
 
 type Built<T> = Result<T, Box<dyn Error>>;
 type Calls = BTreeMap<c_long, Vec<SeccompRule>>;
@@ -108,16 +117,29 @@ fn allowed(reach: &Reach) -> Built<Calls> {
     // To itself, for `abort`.
     let own = i32::try_from(std::process::id())?;
     allow(libc::SYS_tgkill, any_of(0, &[own])?)?;
-    allow(libc::SYS_socketpair, any_of(0, &[libc::AF_UNIX])?)?;
+    // Of streams only: a datagram goes to any path that it is addressed to.
+    let pair = vec![equal(0, libc::AF_UNIX)?, masked(1, SOCKET_TYPE, libc::SOCK_STREAM)?];
+    allow(libc::SYS_socketpair, vec![pair])?;
+    // To the peer of a connection only; not so that one is made by it (`MSG_FASTOPEN`), which
+    // Landlock would not notice.
+    let to_peer = Condition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+    allow(libc::SYS_sendto, vec![vec![masked(3, !SEND_FLAGS, 0)?, to_peer]])?;
+    allow(libc::SYS_sendmsg, vec![vec![masked(2, !SEND_FLAGS, 0)?]])?;
+    // For threads that give way. Its own niceness only; of the policies, which go by the number of
+    // a thread, the one that takes next to nothing from a thread of others.
+    allow(libc::SYS_setpriority, vec![vec![equal(0, PRIO_PROCESS)?, equal(1, 0)?]])?;
+    allow(libc::SYS_sched_setscheduler, any_of(1, &[libc::SCHED_BATCH])?)?;
     let families: &[i32] = match reach {
         Reach::Broker => return Ok(calls),
         Reach::Tcp(_) => &[libc::AF_INET, libc::AF_INET6],
         Reach::Unix(_) => &[libc::AF_UNIX],
     };
-    let stream = |family: &i32| -> Built<Vec<Condition>> {
-        Ok(vec![equal(0, *family)?, masked(1, SOCKET_TYPE, libc::SOCK_STREAM)?])
-    };
-    allow(libc::SYS_socket, families.iter().map(stream).collect::<Result<_, _>>()?)?;
+    let mut streams = Vec::new();
+    for (family, protocol) in families.iter().flat_map(|family| TCP.map(|tcp| (*family, tcp))) {
+        let stream = masked(1, SOCKET_TYPE, libc::SOCK_STREAM)?;
+        streams.push(vec![equal(0, family)?, stream, equal(2, protocol)?]);
+    }
+    allow(libc::SYS_socket, streams)?;
     allow(libc::SYS_connect, Vec::new())?;
     Ok(calls)
 }

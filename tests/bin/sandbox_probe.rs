@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -101,6 +101,12 @@ fn processes(master: usize) -> Result<(), Box<dyn Error>> {
     let fork = libc::SIGCHLD as usize;
     tell!("kill(MASTER, 0)", call(libc::SYS_kill, [master, 0, 0, 0, 0, 0]));
     tell!("tgkill(MASTER)", call(libc::SYS_tgkill, [master, master, 0, 0, 0, 0]));
+    // Neither needs a right to make another process of the same user slower.
+    let priority = [0_i32];
+    let other = [master, libc::SCHED_OTHER as usize, priority.as_ptr() as usize, 0, 0, 0];
+    tell!("sched_setscheduler(MASTER)", call(libc::SYS_sched_setscheduler, other));
+    tell!("setpriority(MASTER)", call(libc::SYS_setpriority, [0, master, 0, 0, 0, 0]));
+    tell!("setpriority of a user", call(libc::SYS_setpriority, [2, 54321, 0, 0, 0, 0]));
     tell!("pidfd_open(MASTER)", call(libc::SYS_pidfd_open, [master, 0, 0, 0, 0, 0]));
     tell!("clone a process", call(libc::SYS_clone, [fork, 0, 0, 0, 0, 0]));
     tell!("clone3", call(libc::SYS_clone3, [0; 6]));
@@ -134,7 +140,37 @@ fn network(folder: &Path, port: u16, abstract_name: &str) -> Result<(), Box<dyn 
     tell!("Unix socket by path", number(UnixStream::connect(folder.join("postgres"))));
     let address = SocketAddr::from_abstract_name(abstract_name)?;
     tell!("abstract Unix socket", number(UnixStream::connect_addr(&address)));
+    // Ways around `connect`: a datagram goes to the path that it is addressed to, also on a socket
+    // that has a peer; a message may open a TCP connection; another protocol may fall back to TCP.
+    let datagrams = UnixDatagram::pair().map(|(socket, _)| socket);
+    let datagrams = datagrams.and_then(|socket| socket.send_to(b"x", folder.join("log")));
+    tell!("datagram by path", number(datagrams));
+    tell!("TCP by a message", fast_open(port));
+    tell!("MPTCP to another port", mptcp(port));
     Ok(())
+}
+
+/// The address of a port of this host, as the kernel takes it.
+fn loopback(port: u16) -> Vec<u8> {
+    let [high, low] = port.to_be_bytes();
+    let family = (libc::AF_INET as u16).to_ne_bytes();
+    [&family[..], &[high, low, 127, 0, 0, 1], &[0; 8]].concat()
+}
+
+fn fast_open(port: u16) -> Result<i64, i32> {
+    let (family, kind) = (libc::AF_INET as usize, libc::SOCK_STREAM as usize);
+    let socket = call(libc::SYS_socket, [family, kind, 0, 0, 0, 0])? as usize;
+    let (address, byte) = (loopback(port), [0_u8]);
+    let (at, flags) = (address.as_ptr() as usize, libc::MSG_FASTOPEN as usize);
+    call(libc::SYS_sendto, [socket, byte.as_ptr() as usize, 1, flags, at, address.len()])
+}
+
+fn mptcp(port: u16) -> Result<i64, i32> {
+    let (family, kind) = (libc::AF_INET as usize, libc::SOCK_STREAM as usize);
+    let protocol = libc::IPPROTO_MPTCP as usize;
+    let socket = call(libc::SYS_socket, [family, kind, protocol, 0, 0, 0])? as usize;
+    let address = loopback(port);
+    call(libc::SYS_connect, [socket, address.as_ptr() as usize, address.len(), 0, 0, 0])
 }
 
 /// Attacks of which the process is to die.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
@@ -23,7 +23,7 @@ const GOES_ON: [&str; 5] = [
 
 /// Refused with `ENOSYS` whatever the kernel's Landlock: the calls are not on the list, or not with
 /// these arguments.
-const NO_SUCH_CALL: [&str; 21] = [
+const NO_SUCH_CALL: [&str; 26] = [
     "getpgid of an earlier thread",
     "write a template",
     "make a file",
@@ -31,6 +31,9 @@ const NO_SUCH_CALL: [&str; 21] = [
     "remove a file",
     "kill(MASTER, 0)",
     "tgkill(MASTER)",
+    "sched_setscheduler(MASTER)",
+    "setpriority(MASTER)",
+    "setpriority of a user",
     "pidfd_open(MASTER)",
     "clone a process",
     "clone3",
@@ -45,6 +48,8 @@ const NO_SUCH_CALL: [&str; 21] = [
     "UDP",
     "vsock",
     "listen",
+    "datagram by path",
+    "MPTCP to another port",
 ];
 
 /// Files of others, opened for reading: the business of Landlock.
@@ -82,6 +87,7 @@ struct Scene {
     service: TcpListener,
     abstract_name: String,
     _sockets: [UnixListener; 3],
+    _log: UnixDatagram,
 }
 
 impl Scene {
@@ -99,7 +105,8 @@ impl Scene {
             UnixListener::bind_addr(&address).expect("a socket"),
         ];
         let service = TcpListener::bind("127.0.0.1:0").expect("a port");
-        Self { folder, service, abstract_name, _sockets: sockets }
+        let log = UnixDatagram::bind(path.join("log")).expect("a socket");
+        Self { folder, service, abstract_name, _sockets: sockets, _log: log }
     }
 
     /// A probe that reaches its master so, on a kernel that lacks these calls.
@@ -158,7 +165,8 @@ fn a_worker_behind_the_broker_reaches_nothing() {
     if abi(&attempts) > 0 {
         all(&attempts, &FILES, &["EACCES"]);
     }
-    let network = ["TCP to another port", "Unix socket by path", "abstract Unix socket"];
+    let network =
+        ["TCP to another port", "TCP by a message", "Unix socket by path", "abstract Unix socket"];
     all(&attempts, &network, &["ENOSYS"]);
 }
 
@@ -175,6 +183,7 @@ fn a_worker_with_tcp_reaches_its_masters_port_only() {
     // Before ABI 4 Landlock knows no ports.
     let other = if abi(&attempts) >= 4 { "EACCES" } else { "succeeded" };
     all(&attempts, &["TCP to another port"], &[other]);
+    all(&attempts, &["TCP by a message"], &["ENOSYS"]);
 }
 
 #[test]
@@ -185,7 +194,7 @@ fn a_worker_with_a_unix_socket_reaches_no_port() {
     all(&attempts, &GOES_ON, &["succeeded"]);
     all(&attempts, &["connect to the master"], &["succeeded"]);
     all(&attempts, &NO_SUCH_CALL, &["ENOSYS"]);
-    all(&attempts, &["TCP to another port"], &["ENOSYS"]);
+    all(&attempts, &["TCP to another port", "TCP by a message"], &["ENOSYS"]);
     let other = if abi(&attempts) >= 6 { "EPERM" } else { "succeeded" };
     all(&attempts, &["abstract Unix socket"], &[other]);
 }
@@ -198,7 +207,8 @@ fn without_landlock_seccomp_alone_ends_all_but_reading() {
     all(&attempts, &GOES_ON, &["succeeded"]);
     all(&attempts, &NO_SUCH_CALL, &["ENOSYS"]);
     all(&attempts, &WRITES, &["ENOSYS"]);
-    let network = ["TCP to another port", "Unix socket by path", "abstract Unix socket"];
+    let network =
+        ["TCP to another port", "TCP by a message", "Unix socket by path", "abstract Unix socket"];
     all(&attempts, &network, &["ENOSYS"]);
     all(&attempts, &["open /etc/passwd", "open the store"], &["succeeded"]);
 }
