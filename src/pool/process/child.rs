@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -306,14 +306,14 @@ impl<S: Fn(Stream) -> bool> ChildWatch<S> {
 
     /// Which of the three there is: output, the end of the process, an ask.
     fn wait(&self) -> [bool; 3] {
-        let broker = self.broker.as_ref().map(|(hand_out, _)| hand_out.as_fd());
-        let sources =
-            [self.output.as_ref().map(AsFd::as_fd), self.pidfd.as_ref().map(AsFd::as_fd), broker];
-        let mut waited: Vec<PollFd<'_>> = sources
-            .iter()
-            .flatten()
-            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
-            .collect();
+        let broker =
+            self.broker.as_ref().map(|(hand_out, _)| PollFd::new(hand_out, hand_out.waits_for()));
+        let sources = [
+            self.output.as_ref().map(|output| PollFd::new(output, PollFlags::IN)),
+            self.pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)),
+            broker,
+        ];
+        let mut waited: Vec<PollFd<'_>> = sources.iter().flatten().cloned().collect();
         // A signal, if it fails: then nothing has come.
         let _ = poll(&mut waited, None);
         let mut has_come = waited.iter().map(|source| !source.revents().is_empty());
