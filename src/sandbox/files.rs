@@ -45,8 +45,10 @@ fn enforce(templates: Option<&Path>, reach: &Reach) -> Result<RestrictionStatus,
     paths.push((Path::new("/proc/self/exe"), AccessFs::ReadFile.into()));
     paths.extend(templates.map(|templates| (templates, read)));
     if let Reach::Unix(socket) = reach {
-        // Its directory: the socket is another one after each start of its master.
-        paths.extend(socket.parent().map(|folder| (folder, AccessFs::ResolveUnix.into())));
+        // Its directory: the socket is another one after each start of its master. Before the first
+        // one there may not even be that.
+        let folder = socket.ancestors().skip(1).find(|folder| folder.exists());
+        paths.extend(folder.map(|folder| (folder, AccessFs::ResolveUnix.into())));
     }
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

@@ -139,6 +139,7 @@ const HOMES: &[Home] = &[
             "pool/process/sandbox_probe.rs",
             "sandbox/",
             "net/broker.rs",
+            "cli/commands/worker/confine.rs",
             "cli/console/interruptible.rs",
             "cli/console/lifeline.rs",
             "cli/console/systemd.rs",

@@ -191,6 +191,37 @@ fn an_unconfined_external_worker_gets_no_events_under_require() {
     assert_eq!(master.stop().0.code(), 0);
 }
 
+/// A worker that was started by hand, whose master is at this address.
+fn by_hand(master: &str, with: &[&str]) -> Command {
+    let mut command = mesophyll(&["worker", "--id", "0", "--workers", "1", "--master", master]);
+    command.args(["--templates", TEMPLATES]).args(with);
+    command.env("MESOPHYLL_CLIENT_TOKEN", "token");
+    command
+}
+
+#[test]
+fn a_worker_waits_for_its_masters_name() {
+    let open = by_hand("not-yet.invalid:7450", &["--lifeline", "stdin"]);
+    let (worker, stdin) = Running::start_open(open);
+    worker.wait_stderr("master not-yet.invalid:7450: failed to lookup");
+    drop(stdin);
+    worker.wait().expect(3, "the master is gone");
+}
+
+#[test]
+fn a_worker_waits_for_the_folder_of_its_masters_socket() {
+    let folder = TempDir::new();
+    let socket = folder.path().join("later/socket");
+    let address = format!("unix:{}", socket.display());
+    let worker = Running::start(by_hand(&address, &["--sandbox", "require"]));
+    worker.wait_stderr("cannot connect: No such file or directory");
+    fs::create_dir(folder.path().join("later")).expect("a folder");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    drop(listener.accept().expect("a connection"));
+    worker.signal(Signal::TERM);
+    worker.wait().expect(0, "");
+}
+
 #[test]
 fn an_ordinary_user_with_its_log_in_a_file_is_served() {
     let folder = open_folder(&[std::path::Path::new(BINARY)]);

@@ -1,6 +1,9 @@
 //! A worker's first step into its sandbox, and the way to its master that is left to it there.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::base::process_figures::ProcessFigures;
 use crate::cli::CliError;
@@ -10,6 +13,10 @@ use crate::net::broker::{BROKER_STDIN, BROKER_VARIABLE, Broker};
 use crate::protocol::Dial;
 use crate::sandbox::{self, Confined, Plan, Reach};
 use crate::wire::data::SandboxMode;
+
+/// Between two attempts to look the master's name up: from the first, doubled, to the second.
+const LOOK_UP_PAUSE_MIN: Duration = Duration::from_secs(1);
+const LOOK_UP_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Tries the sandbox out, if it is required: what is taken away is for the rest of the process's
 /// life.
@@ -26,8 +33,8 @@ pub(super) fn check(config: &WorkerConfig) -> Result<(), CliError> {
 /// The way to the master: through the broker at the other end of stdin, if there is one.
 ///
 /// # Errors
-/// There is no stdin; or the master's name is not known, and in the sandbox it could not be looked
-/// up later.
+/// There is no stdin; or it ended before the master's name was known, which could not be looked up
+/// in the sandbox.
 pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>), CliError> {
     let is_handed_out = std::env::var_os(BROKER_VARIABLE).is_some_and(|way| way == BROKER_STDIN);
     if config.lifeline && is_handed_out {
@@ -38,10 +45,36 @@ pub(super) fn dial(config: &WorkerConfig) -> Result<(Dial, Option<Arc<Broker>>),
     if config.runtime.sandbox == SandboxMode::Off {
         return Ok((dial, None));
     }
-    let found = dial
-        .found()
-        .map_err(|error| CliError::config(format!("--master {}: {error}", config.master)))?;
-    Ok((found, None))
+    Ok((find(dial, config.lifeline)?, None))
+}
+
+/// The master by the addresses that its name has: a host may start its workers before it has a
+/// network.
+///
+/// # Blocks
+/// Until the name is known. A signal ends the process meanwhile.
+///
+/// # Errors
+/// The lifeline was cut.
+fn find(dial: Dial, has_lifeline: bool) -> Result<Dial, CliError> {
+    let stdin = std::io::stdin();
+    let mut waited = Vec::new();
+    if has_lifeline {
+        // Only its end.
+        waited.push(PollFd::new(&stdin, PollFlags::empty()));
+    }
+    let mut pause = LOOK_UP_PAUSE_MIN;
+    loop {
+        match dial.clone().found() {
+            Ok(found) => return Ok(found),
+            Err(error) => log::warn!("master {dial}: {error}"),
+        }
+        let timeout = Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: 0 };
+        if poll(&mut waited, Some(&timeout)).is_ok_and(|ended| ended > 0) {
+            return Err(config_error("the master is gone"));
+        }
+        pause = (pause * 2).min(LOOK_UP_PAUSE_MAX);
+    }
 }
 
 /// Takes the first step. Called before there is another thread.

@@ -28,9 +28,9 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
     // `top`.
     let _ = std::fs::write("/proc/self/comm", "mesophyll");
     let token = token()?;
+    logging::init(config.log, config.log_format, "worker", Some(config.id));
     let (dial, broker) = dial(config)?;
     let confined = confine(config, &dial)?;
-    logging::init(config.log, config.log_format, "worker", Some(config.id));
     environment::log_unknown();
     let lifeline = if config.lifeline { Lifeline::watch(broker) } else { Ok(Lifeline::none()) };
     let lifeline = lifeline.map_err(config_error)?;
