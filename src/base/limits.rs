@@ -120,6 +120,33 @@ pub const HTTP_SILENT_MAX: usize = 2 * HTTP_CONNECTIONS_MAX;
 /// A peer that has not taken its answer after this time may lose its connection to a new one.
 pub const HTTP_STALLED_AFTER: Duration = Duration::from_secs(2);
 
+/// Limit: requests of an HTTP/2 connection that are under way; what is beyond is refused.
+pub const HTTP2_STREAMS_MAX: u32 = 32;
+
+/// Limit: threads of all HTTP/2 connections of a server that run handlers. A request that finds
+/// none is refused, and its peer may ask again.
+pub const HTTP2_HELPERS_MAX: usize = 256;
+
+/// A thread that has had no request for so long ends.
+pub const HTTP2_HELPER_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Of the body of a request so much is taken before its handler asks for it, which is after its
+/// caller was found to be one.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
+
+/// Limit: bytes of bodies of one connection that were sent and not taken.
+pub const HTTP2_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Limit: bytes of an answer that wait for room in the peer's window.
+pub const HTTP2_SEND_BYTES: usize = 256 * 1024;
+
+/// Limit: requests that a peer took back, or broke rules with, beyond those that it let be
+/// answered; then it is told to calm down.
+pub const HTTP2_TAKEN_BACK_MAX: u32 = 128;
+
+/// Limit: bytes of frames that bring no request further, such as pings; then likewise.
+pub const HTTP2_WASTED_BYTES: u64 = 256 * 1024;
+
 /// Limit: connections that were handed out to a worker of this host and live: its share of
 /// [`HTTP_CONNECTIONS_MAX`], but never fewer than the first of these nor more than the second.
 pub const BROKER_CONNECTIONS: (usize, usize) = (8, 64);

@@ -5,6 +5,7 @@ use crate::store::redb::SCHEMA;
 /// `mesophyll X.Y.Z (commit; features; store layout N)`.
 pub(in crate::cli) fn line() -> String {
     let all = [
+        ("http2", cfg!(feature = "http2")),
         ("luau", cfg!(feature = "luau")),
         ("postgres", cfg!(feature = "postgres")),
         ("sandbox", cfg!(feature = "sandbox")),

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use super::body::{Body, BodyError, BodySource};
 use super::chunks::Chunks;
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
+#[cfg(feature = "http2")]
+use super::http2;
 use super::registry::{ConnectionSlot, Doing};
 use super::response::{self, Reply, Response, ResponseFraming};
 use super::server::HttpShared;
@@ -53,6 +55,9 @@ pub(super) struct Wire {
 enum NextRequest {
     Request(Box<RequestHead>, Framing),
     Refused(Refusal),
+    /// The peer speaks HTTP/2; what it has said is in the buffer.
+    #[cfg(feature = "http2")]
+    Http2,
     Gone,
 }
 
@@ -83,6 +88,8 @@ impl Connection {
             let (head, framing) = match self.next_request(patience) {
                 NextRequest::Request(head, framing) => (head, framing),
                 NextRequest::Refused(refusal) => return self.refuse(refusal),
+                #[cfg(feature = "http2")]
+                NextRequest::Http2 => return self.speak_http2(),
                 NextRequest::Gone if self.slot.is_displaced() => return self.make_room(),
                 NextRequest::Gone => return,
             };
@@ -135,11 +142,21 @@ impl Connection {
             }
         };
         let raw = self.wire.data()[..length].to_vec();
+        #[cfg(feature = "http2")]
+        if raw == http2::PREFACE_HEAD {
+            return NextRequest::Http2;
+        }
         self.wire.consume(length);
         match head::parse(raw, self.peer, limits.headers, limits.takes_chunks) {
             Ok((head, framing)) => NextRequest::Request(Box::new(head), framing),
             Err(refusal) => NextRequest::Refused(refusal),
         }
+    }
+
+    #[cfg(feature = "http2")]
+    fn speak_http2(self) {
+        let read_ahead = self.wire.data().to_vec();
+        http2::serve(self.wire.socket.stream(), read_ahead, self.peer, self.slot, self.shared);
     }
 
     /// Has one request answered.

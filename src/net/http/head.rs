@@ -227,6 +227,35 @@ pub(super) fn parse(
     Ok((head, framing))
 }
 
+/// A request of HTTP/2, by the same rules: as HTTP/1.1 would have had it.
+///
+/// # Errors
+/// What to answer instead.
+#[cfg(feature = "http2")]
+pub(super) fn of_http2(
+    parts: &http::request::Parts,
+    peer: Peer,
+    headers_max: usize,
+) -> Result<(RequestHead, Framing), Refusal> {
+    let target = parts.uri.path_and_query().map_or("*", |target| target.as_str());
+    let mut raw = format!("{} {target} HTTP/1.1\r\n", parts.method).into_bytes();
+    let mut add = |name: &str, value: &[u8]| {
+        raw.extend_from_slice(name.as_bytes());
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value);
+        raw.extend_from_slice(b"\r\n");
+    };
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    authority.into_iter().for_each(|authority| add("host", authority));
+    for (name, value) in &parts.headers {
+        if name != "host" || authority.is_none() {
+            add(name.as_str(), value.as_bytes());
+        }
+    }
+    raw.extend_from_slice(b"\r\n");
+    parse(raw, peer, headers_max, false)
+}
+
 const MALFORMED: Refusal = Refusal::new(400, "the head is malformed");
 
 fn refusal_of(error: httparse::Error, raw: &[u8]) -> Refusal {

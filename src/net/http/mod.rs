@@ -1,10 +1,10 @@
-//! A small, strict, blocking HTTP/1.1 server: a thread per connection, a deadline for every phase,
-//! a bound on everything.
+//! A small, strict, blocking HTTP server: a thread per connection, a deadline for every phase, a
+//! bound on everything.
 //!
-//! Knows nothing of Mesophyll. Framing (`connection`, `head`, `body`, `response`) stays apart from
-//! what is asked for ([`Handler`], [`router`]), so that HTTP/2 can join as another framing under
-//! the same handlers. Deliberately without TLS and compression: each is an attack surface that the
-//! callers here do not need.
+//! Knows nothing of Mesophyll. Framing of HTTP/1.1 (`connection`, `head`, `body`, `response`) stays
+//! apart from what is asked for ([`Handler`], [`router`]); `http2` is another framing under the
+//! same handlers, for peers that begin with its preface. Deliberately without TLS and compression:
+//! each is an attack surface that the callers here do not need.
 //!
 //! Request smuggling needs two parties that disagree on where a request ends. Here a request's
 //! length is a single `Content-Length` of digits or nothing, or, where a server takes them, chunks
@@ -17,6 +17,8 @@ mod chunks;
 mod connection;
 mod date;
 mod head;
+#[cfg(feature = "http2")]
+mod http2;
 mod registry;
 mod response;
 pub mod router;

@@ -41,7 +41,7 @@ pub struct Response {
     pub body: ResponseBody,
     closes: bool,
     unhurried: bool,
-    held: Option<Box<dyn Any + Send>>,
+    pub(super) held: Option<Box<dyn Any + Send>>,
 }
 
 /// The body of an answer.

@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+#[cfg(feature = "http2")]
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -116,6 +118,9 @@ pub(super) struct HttpShared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) registry: Registry,
     pub(super) counters: Counters,
+    /// Threads of all HTTP/2 connections that run handlers.
+    #[cfg(feature = "http2")]
+    pub(super) helpers: Arc<AtomicUsize>,
 }
 
 impl HttpShared {
@@ -202,7 +207,15 @@ impl HttpServer {
         rustix::net::listen(&listener, limits::HTTP_BACKLOG)?;
         let registry = Registry::new(limits.connections, limits.stalled_after);
         let (name, counters) = (name.chars().take(6).collect(), Counters::default());
-        let shared = Arc::new(HttpShared { name, limits, handler, registry, counters });
+        let shared = Arc::new(HttpShared {
+            name,
+            limits,
+            handler,
+            registry,
+            counters,
+            #[cfg(feature = "http2")]
+            helpers: Arc::default(),
+        });
         let (wake, woken) = UnixStream::pair()?;
         let acceptor = Acceptor {
             listener,

@@ -24,6 +24,12 @@ impl Socket {
         Self { stream, read_armed: None, write_armed: None }
     }
 
+    /// The connection itself, for another framing.
+    #[cfg(feature = "http2")]
+    pub(super) fn stream(&self) -> Arc<Stream> {
+        Arc::clone(&self.stream)
+    }
+
     /// Reads some bytes; 0 is the end.
     ///
     /// # Blocks
