@@ -38,6 +38,7 @@ fn version_names_commit_features_and_store_layout() {
     };
     assert!(is_commit(commit) || commit == "unknown commit", "{line:?}");
     let all = [
+        ("http2", cfg!(feature = "http2")),
         ("luau", cfg!(feature = "luau")),
         ("postgres", cfg!(feature = "postgres")),
         ("sandbox", cfg!(feature = "sandbox")),

@@ -97,11 +97,13 @@ struct Home {
 
 /// Every direct dependency has a home: a new one is entered here and in docs/dependencies.md.
 const HOMES: &[Home] = &[
+    Home { krate: "bytes", homes: &["net/http/http2/"] },
     Home { krate: "chrono", homes: &["wire/data/timestamp.rs"] },
     Home {
         krate: "crossbeam_channel",
         homes: &[
             "net/broker.rs",
+            "net/http/http2/",
             "dispatch/job.rs",
             "base/thread.rs",
             "master/",
@@ -116,7 +118,12 @@ const HOMES: &[Home] = &[
     Home { krate: "ctutils", homes: &["protocol/master/server.rs"] },
     Home { krate: "data_encoding", homes: &["api/token.rs", "wire/json/tagged.rs"] },
     Home { krate: "getrandom", homes: &["base/random.rs"] },
+    Home { krate: "h2", homes: &["net/http/http2/"] },
     Home { krate: "hmac", homes: &["api/token.rs"] },
+    Home {
+        krate: "http",
+        homes: &["net/http/http2/", "net/http/head.rs", "net/link/handshake.rs"],
+    },
     Home { krate: "httparse", homes: &["net/http/"] },
     Home { krate: "landlock", homes: &["sandbox/"] },
     Home { krate: "libc", homes: &["sandbox/"] },
@@ -152,6 +159,7 @@ const HOMES: &[Home] = &[
     Home { krate: "signal_hook", homes: &["cli/console/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/console/logging.rs"] },
     Home { krate: "thread_priority", homes: &["base/thread.rs"] },
+    Home { krate: "tokio", homes: &["net/http/http2/io.rs"] },
     Home { krate: "tungstenite", homes: &["net/link/"] },
     Home {
         krate: "ureq",
