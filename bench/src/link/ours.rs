@@ -15,8 +15,8 @@ use mesophyll::base::error::DispatchError;
 use mesophyll::base::spin::Spin;
 use mesophyll::dispatch::worker_like::WorkerLike;
 use mesophyll::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, RequestId};
-use mesophyll::master::Master;
 use mesophyll::master::config::{Options, PoolConfig, PoolDefaults};
+use mesophyll::master::{Master, MasterError, StartThreads};
 use mesophyll::net::link::LinkLimits;
 use mesophyll::pool::process::supervisor::State;
 use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
@@ -67,8 +67,9 @@ pub(super) fn start_master(
     given.insert("deadline", "300s".to_owned());
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
         .map_err(|error| error.to_string())?;
-    let no_runtime = Arc::new(|_, _, _| Err(std::io::Error::other("its workers are processes")));
-    let master = Master::start(&config, None, &Program::at(Path::new("")), no_runtime)
+    let no_threads: &StartThreads =
+        &|_, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
+    let master = Master::start(&config, None, &Program::at(Path::new("")), no_threads)
         .map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =
         serde_json::from_slice(&std::fs::read(&tokens_file.0).map_err(|error| error.to_string())?)
