@@ -187,6 +187,11 @@ impl Master {
         self.server.as_ref().map(|server| server.local_addr())
     }
 
+    /// The worker-facing server; `None` in thread-pool mode.
+    pub fn server(&self) -> Option<&Arc<MesophyllServer>> {
+        self.server.as_ref()
+    }
+
     /// The internal API's address, if it is on.
     pub fn api_addr(&self) -> Option<SocketAddr> {
         self.api.as_ref().map(InternalApi::local_addr)

@@ -5,6 +5,7 @@
 //! answered on the link's reader thread would leave out a hand-over that every real one has.
 
 use std::collections::HashMap;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -58,7 +59,7 @@ pub(super) fn start_master(
     workers: usize,
     store: Option<&str>,
 ) -> Result<(Master, Vec<String>), String> {
-    let tokens_file = TokensFile::new();
+    let tokens_file = LoneFile::new("tokens");
     let mut given = HashMap::from([
         ("workers", workers.to_string()),
         ("worker-tokens", tokens_file.0.display().to_string()),
@@ -82,11 +83,11 @@ pub(super) fn start_master(
 /// A master's process: says its address and its workers' tokens, then does what it is asked.
 pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), String> {
     let (master, tokens) = start_master(workers, store)?;
+    let socket = LoneFile::new("socket");
     let address = match side {
-        Side::OursUnix => master.listen_locally().map_err(|error| error.to_string())?,
-        _ => master.listen_addr().map(|address| address.to_string()),
+        Side::OursUnix => hand_out(&master, &socket.0)?,
+        _ => master.listen_addr().ok_or("a master of threads")?.to_string(),
     };
-    let address = address.ok_or("a master of threads")?;
     say(&format!("{address} {}", tokens.join(" ")))?;
     let pool = master.pool();
     answer_lines(|line| match line {
@@ -98,16 +99,29 @@ pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), Str
     Ok(())
 }
 
-/// Where the tokens are for a moment.
-struct TokensFile(PathBuf);
+/// Gives a worker, of which there is one, its connections as the broker does: over Unix sockets
+/// that the master did not listen for. Returns where the worker gets them.
+fn hand_out(master: &Master, at: &Path) -> Result<String, String> {
+    let server = master.server().ok_or("a master of threads")?.clone();
+    let listener = UnixListener::bind(at).map_err(|error| error.to_string())?;
+    std::thread::spawn(move || {
+        listener.incoming().flatten().for_each(|stream| {
+            server.serve_worker(0, stream.into());
+        });
+    });
+    Ok(format!("unix:{}", at.display()))
+}
 
-impl TokensFile {
-    fn new() -> Self {
-        Self(std::env::temp_dir().join(format!("mesophyll-bench-{}.tokens", std::process::id())))
+/// Where the tokens are for a moment, or a socket is for as long as its master.
+struct LoneFile(PathBuf);
+
+impl LoneFile {
+    fn new(what: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("mesophyll-bench-{}.{what}", std::process::id())))
     }
 }
 
-impl Drop for TokensFile {
+impl Drop for LoneFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
