@@ -59,6 +59,20 @@ fn no_file_holds_more_than_one_idea() {
     }));
 }
 
+/// The targets compile these files with the features of a package of their own: what asks for one
+/// that it does not have is fuzzed by none of them.
+#[test]
+fn what_is_fuzzed_is_whole_in_the_package_of_its_targets() {
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("a manifest");
+    let missing = |source: &Source| {
+        let asked = source.text.split("feature = \"").skip(1).filter_map(|at| at.split('"').next());
+        let is_missing = |feature: &&str| !manifest.contains(&format!("\n{feature} = ["));
+        let problem = |feature| format!("{}: fuzz/ has no feature {feature}", source.path);
+        asked.filter(is_missing).map(problem).collect::<Vec<_>>()
+    };
+    assert_none(read_all("tests/it/fuzzed").iter().flat_map(missing));
+}
+
 /// Columns that code and prose keep to.
 const COLUMNS_MAX: usize = 100;
 
