@@ -83,11 +83,19 @@ impl Program {
         &self.path
     }
 
-    /// The child has the descriptor until it executes it, and no longer.
+    /// With the environment of a worker. The child has the descriptor until it executes it, and no
+    /// longer.
     pub(super) fn command(&self) -> Command {
-        let Some(open) = &self.open else { return Command::new(&self.path) };
-        let mut command = Command::new(format!("/proc/self/fd/{}", open.as_raw_fd()));
-        command.arg0(&self.path);
+        let mut command = match &self.open {
+            Some(open) => Command::new(format!("/proc/self/fd/{}", open.as_raw_fd())),
+            None => Command::new(&self.path),
+        };
+        command.arg0(&self.path).env_clear();
+        for name in ENVIRONMENT {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
         command
     }
 }
@@ -148,13 +156,8 @@ impl Child {
         on_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let mut command = spec.program.command();
-        command.args(&spec.args).env_clear().env(TOKEN_VARIABLE, &spec.token).process_group(0);
+        command.args(&spec.args).env(TOKEN_VARIABLE, &spec.token).process_group(0);
         command.envs(spec.variables.iter().map(|(name, value)| (name, value)));
-        for name in ENVIRONMENT {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
         let (output, childs_output) = UnixStream::pair()?;
         let read_end = output.try_clone()?;
         let childs_stdout = childs_output.try_clone()?;

@@ -42,7 +42,7 @@ impl Program {
         let failed = |error: io::Error| format!("{}: {error}", self.path().display());
         let (mut answer, its_end) = UnixStream::pair().map_err(failed)?;
         let mut command = self.command();
-        command.args(ARGUMENTS).env_clear().env(TOKEN_VARIABLE, "none");
+        command.args(ARGUMENTS).env(TOKEN_VARIABLE, "none");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(OwnedFd::from(its_end));
         let mut process = command.spawn().map_err(failed)?;
         // It holds the other end of the answer.
