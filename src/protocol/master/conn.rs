@@ -447,11 +447,13 @@ impl ConnHandler {
         });
         let _ = self.conn.inner.announced.set(Announced { version, sandbox });
         if self.lacks_sandbox() {
-            log::error!(worker = self.conn.id();
-                "worker {}: --sandbox require, and its process is in none that is whole ({})",
-                self.conn.id(),
-                self.conn.sandbox().unwrap_or_default().summary()
-            );
+            if self.conn.inner.counters.unconfined.record(Instant::now()).is_some() {
+                log::error!(worker = self.conn.id();
+                    "worker {}: --sandbox require, and its process is in none that is whole ({})",
+                    self.conn.id(),
+                    self.conn.sandbox().unwrap_or_default().summary()
+                );
+            }
             return Err(close_code::POLICY);
         }
         self.on_ready();

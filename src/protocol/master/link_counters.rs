@@ -24,6 +24,8 @@ pub struct LinkCounters {
     pub(super) undecodable: Throttle,
     pub(super) unknown: Throttle,
     pub(super) late_answers: Throttle,
+    /// Links whose worker is not confined as is required.
+    pub(super) unconfined: Throttle,
 }
 
 impl LinkCounters {
