@@ -34,7 +34,7 @@ const PLAIN: &[c_long] = calls! {
     SYS_mremap SYS_munmap SYS_nanosleep SYS_newfstatat SYS_ppoll SYS_pread64 SYS_read
     SYS_readlinkat SYS_readv SYS_recvfrom SYS_recvmsg SYS_restart_syscall SYS_rseq
     SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_getaffinity SYS_sched_yield
-    SYS_set_robust_list SYS_setsockopt SYS_shutdown SYS_sigaltstack SYS_statx SYS_write SYS_writev
+    SYS_set_robust_list SYS_shutdown SYS_sigaltstack SYS_statx SYS_write SYS_writev
 };
 
 /// Those that only an old architecture has.
@@ -53,6 +53,10 @@ const NEVER: &[c_long] = calls! {
 
 /// `prctl` to name anonymous memory, as the C library does; libc has no constant of that name.
 const PR_SET_VMA: i32 = 0x5356_4d41;
+
+/// Timeouts of a socket with 64 bits on each architecture; libc names only those of its own choice.
+const SO_RCVTIMEO_NEW: i32 = 66;
+const SO_SNDTIMEO_NEW: i32 = 67;
 
 /// A process, or a thread, for `setpriority`.
 const PRIO_PROCESS: i32 = 0;
@@ -117,6 +121,7 @@ fn allowed(reach: &Reach) -> Built<Calls> {
     // To itself, for `abort`.
     let own = i32::try_from(std::process::id())?;
     allow(libc::SYS_tgkill, any_of(0, &[own])?)?;
+    allow(libc::SYS_setsockopt, socket_options()?)?;
     // Of streams only: a datagram goes to any path that it is addressed to.
     let pair = vec![equal(0, libc::AF_UNIX)?, masked(1, SOCKET_TYPE, libc::SOCK_STREAM)?];
     allow(libc::SYS_socketpair, vec![pair])?;
@@ -142,6 +147,17 @@ fn allowed(reach: &Reach) -> Built<Calls> {
     allow(libc::SYS_socket, streams)?;
     allow(libc::SYS_connect, Vec::new())?;
     Ok(calls)
+}
+
+/// Timeouts, and to send at once. Others run programs of the caller's (`SO_ATTACH_FILTER`) or, with
+/// the rights of root, change the tables of the network.
+fn socket_options() -> Built<Vec<Vec<Condition>>> {
+    let of_sockets = [SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW, libc::SO_RCVTIMEO, libc::SO_SNDTIMEO];
+    let mut options = vec![vec![equal(1, libc::IPPROTO_TCP)?, equal(2, libc::TCP_NODELAY)?]];
+    for option in of_sockets {
+        options.push(vec![equal(1, libc::SOL_SOCKET)?, equal(2, option)?]);
+    }
+    Ok(options)
 }
 
 /// The argument is one of these values.

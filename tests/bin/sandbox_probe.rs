@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::Path;
@@ -85,6 +86,10 @@ fn goes_on(templates: &Path, reach: &Reach) -> Result<(), Box<dyn Error>> {
 fn files(folder: &Path, master: &str) -> Result<(), Box<dyn Error>> {
     let write = |path: &Path| OpenOptions::new().write(true).open(path);
     tell!("open /etc/passwd", number(File::open("/etc/passwd")));
+    for way in ["root", "cwd", "../1/root"] {
+        let file = format!("/proc/self/{way}/etc/passwd");
+        tell!(format!("open by {way}"), number(File::open(file)));
+    }
     tell!("open the store", number(File::open(folder.join("store"))));
     tell!("write the store", number(write(&folder.join("store"))));
     tell!("open /proc/MASTER/environ", number(File::open(format!("/proc/{master}/environ"))));
@@ -140,6 +145,10 @@ fn network(folder: &Path, port: u16, abstract_name: &str) -> Result<(), Box<dyn 
     tell!("Unix socket by path", number(UnixStream::connect(folder.join("postgres"))));
     let address = SocketAddr::from_abstract_name(abstract_name)?;
     tell!("abstract Unix socket", number(UnixStream::connect_addr(&address)));
+    let (socket, _) = UnixStream::pair()?;
+    let (socket, level) = (socket.as_raw_fd() as usize, libc::SOL_SOCKET as usize);
+    let filter = [socket, level, libc::SO_ATTACH_FILTER as usize, 0, 0, 0];
+    tell!("filter a socket", call(libc::SYS_setsockopt, filter));
     // Ways around `connect`: a datagram goes to the path that it is addressed to, also on a socket
     // that has a peer; a message may open a TCP connection; another protocol may fall back to TCP.
     let datagrams = UnixDatagram::pair().map(|(socket, _)| socket);
