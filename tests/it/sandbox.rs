@@ -23,9 +23,16 @@ fn open_folder(programs: &[&Path]) -> TempDir {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
     for program in programs {
         let name = program.file_name().expect("a name");
-        fs::copy(program, folder.path().join(name)).expect("a copy");
+        copy_program(program, &folder.path().join(name));
     }
     folder
+}
+
+/// Copies a program, in another process: what this one has open for writing, a process that another
+/// test starts may hold a moment longer, and then it cannot be run.
+fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().expect("cp");
+    assert!(copied.success(), "{copied}");
 }
 
 /// Lets a command run as an ordinary user. Where the tests do, it does already.

@@ -23,7 +23,7 @@ const GOES_ON: [&str; 5] = [
 
 /// Refused with `ENOSYS` whatever the kernel's Landlock: the calls are not on the list, or not with
 /// these arguments.
-const NO_SUCH_CALL: [&str; 26] = [
+const NO_SUCH_CALL: [&str; 27] = [
     "getpgid of an earlier thread",
     "write a template",
     "make a file",
@@ -48,13 +48,21 @@ const NO_SUCH_CALL: [&str; 26] = [
     "UDP",
     "vsock",
     "listen",
+    "filter a socket",
     "datagram by path",
     "MPTCP to another port",
 ];
 
 /// Files of others, opened for reading: the business of Landlock.
-const FILES: [&str; 4] =
-    ["open /etc/passwd", "open the store", "open /proc/MASTER/environ", "open /proc/MASTER/fd"];
+const FILES: [&str; 7] = [
+    "open /etc/passwd",
+    "open by root",
+    "open by cwd",
+    "open by ../1/root",
+    "open the store",
+    "open /proc/MASTER/environ",
+    "open /proc/MASTER/fd",
+];
 
 /// The same for writing: seccomp refuses it before Landlock is asked.
 const WRITES: [&str; 2] = ["write the store", "write /proc/MASTER/mem"];

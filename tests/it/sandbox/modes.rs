@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{as_ordinary_user, open_folder};
+use super::{as_ordinary_user, copy_program, open_folder};
 use crate::support::TempDir;
 use crate::support::binary::{
     BINARY, Master, Running, SECRET, TEMPLATES, example, get_with, mesophyll, run, token,
@@ -179,6 +179,12 @@ fn an_unconfined_external_worker_gets_no_events_under_require() {
     master
         .running
         .wait_stderr("--sandbox require, and its process is in none that is whole (none)");
+    // It comes again and again, and is told of once.
+    let links = "mesophyll_link_connections_total{worker=\"0\"}";
+    eventually("three links", || {
+        let count: f64 = metric(&master, links)?.parse().ok()?;
+        (count >= 3.0).then_some(())
+    });
     without.signal(Signal::TERM);
     without.wait().expect(0, "");
     // By the name of its host, which is looked up before it is confined.
@@ -188,7 +194,9 @@ fn an_unconfined_external_worker_gets_no_events_under_require() {
     assert_eq!(master.dispatch("guild/1", "COUNT", "1"), (200, json!(1)));
     within.signal(Signal::TERM);
     within.wait().expect(0, "");
-    assert_eq!(master.stop().0.code(), 0);
+    let (stopped, _) = master.stop();
+    assert_eq!(stopped.code(), 0);
+    assert_eq!(stopped.stderr.matches("its process is in none that is whole").count(), 1);
 }
 
 /// A worker that was started by hand, whose master is at this address.
@@ -197,6 +205,26 @@ fn by_hand(master: &str, with: &[&str]) -> Command {
     command.args(["--templates", TEMPLATES]).args(with);
     command.env("MESOPHYLL_CLIENT_TOKEN", "token");
     command
+}
+
+#[test]
+fn a_program_is_asked_with_the_environment_of_a_worker() {
+    let folder = TempDir::new();
+    let program = folder.path().join("needs-path");
+    let text = format!(
+        "#!/bin/sh\ncase $PATH in */marker) exec {BINARY} \"$@\";; esac\necho no path >&2; exit 9\n"
+    );
+    let written = folder.path().join("written");
+    fs::write(&written, text).expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&written, mode).expect("a mode");
+    copy_program(&written, &program);
+    let mut command = mesophyll(&MASTER);
+    command.args(["--sandbox", "require", "--worker-program"]).arg(&program);
+    command.env("MESOPHYLL_API_SECRET", SECRET).env("PATH", "/usr/bin:/bin:/marker");
+    let master = Master::of(Running::start(command));
+    master.wait_ready();
+    assert_eq!(master.stop().0.code(), 0);
 }
 
 #[test]
