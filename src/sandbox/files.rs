@@ -37,6 +37,12 @@ pub(super) fn restrict(
     }
 }
 
+/// Whether this kernel restricts files at all.
+pub(super) fn can_be_restricted() -> bool {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
+}
+
 fn enforce(templates: Option<&Path>, reach: &Reach) -> Result<RestrictionStatus, Box<dyn Error>> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // A rule about `/proc/self` holds for the process that makes it: this one.

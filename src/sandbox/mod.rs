@@ -94,6 +94,19 @@ pub fn confine(plan: Plan<'_>) -> Result<Confined, SandboxError> {
     Ok(confined)
 }
 
+/// For the master of workers in a sandbox: where Landlock does not keep them from its entry in
+/// `/proc`, only root reads its memory, its environment or its descriptors there.
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub fn hide_from_workers() {
+    if !files::can_be_restricted() {
+        process::hide();
+    }
+}
+
+/// Elsewhere nothing tells whether it is needed.
+#[cfg(not(all(feature = "sandbox", target_os = "linux")))]
+pub fn hide_from_workers() {}
+
 impl Confined {
     #[cfg(all(feature = "sandbox", target_os = "linux"))]
     fn close_files(&mut self, templates: Option<&Path>) -> Result<(), SandboxError> {

@@ -50,6 +50,15 @@ pub(super) fn give_up() -> Result<(), String> {
     Ok(())
 }
 
+/// Keeps what this process has in memory, its environment included, from other processes of its
+/// user.
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub(super) fn hide() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // It fails for no process that asks for itself.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Lowers a limit for good, if it is higher.
 fn lower(resource: Resource, most: u64) -> io::Result<()> {
     let before = getrlimit(resource);

@@ -26,6 +26,15 @@ pub(super) fn need_luau() -> Result<(), CliError> {
     }
 }
 
+/// Hides a master from the workers that it is to start, if they are to run in a sandbox.
+pub(super) fn hide_from_workers(config: &PoolConfig) {
+    let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
+    if starts_workers && config.runtime.sandbox != SandboxMode::Off {
+        #[cfg(feature = "sandbox")]
+        crate::sandbox::hide_from_workers();
+    }
+}
+
 /// Refuses to start a master whose workers could not run: threads of this program, or processes of
 /// it, without Luau. What an operator starts, or names as the program of the workers, has its own.
 pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {

@@ -11,7 +11,7 @@ use crate::master::{Master, worker_program};
 use crate::pool::Program;
 use crate::pool::process::supervisor::State;
 
-use super::luau::{need_workers, threads};
+use super::luau::{hide_from_workers, need_workers, threads};
 use crate::cli::console::signals::{ProcessSignal, Signals};
 use crate::cli::console::systemd::{SeenLoops, ServiceManager};
 use crate::cli::console::{logging, output};
@@ -83,6 +83,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     let program = worker_program(&config)?.map_or_else(Program::own, |path| Ok(Program::at(&path)));
     let program = program.map_err(|error| CliError::config(error.to_string()))?;
     let api = api_config(args, &config)?;
+    hide_from_workers(&config);
     let (broken_tx, broken_rx) = bounded(1);
     let master = Master::start(&config, api, &program, &*threads(&config, broken_tx))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start

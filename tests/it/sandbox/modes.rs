@@ -1,6 +1,7 @@
 //! `--sandbox`: what each mode comes to, and who is told.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -208,6 +209,36 @@ fn by_hand(master: &str, with: &[&str]) -> Command {
 }
 
 #[test]
+fn a_master_without_landlock_hides_its_secret() {
+    let folder = open_folder(&[Path::new(BINARY), &example("without_calls")]);
+    let path = folder.path();
+    fs::create_dir(path.join("templates")).expect("a folder");
+    fs::copy(format!("{TEMPLATES}/main.luau"), path.join("templates/main.luau")).expect("a copy");
+    let mut command = Command::new(path.join("without_calls"));
+    command.arg("landlock").arg(path.join("mesophyll")).args(&MASTER[..MASTER.len() - 2]);
+    command.arg("--templates").arg(path.join("templates"));
+    command.env_clear().env("MESOPHYLL_API_SECRET", SECRET).current_dir("/");
+    as_ordinary_user(&mut command);
+    let master = Master::of(Running::start(command));
+    master.wait_ready();
+    assert_eq!(sandbox(&master), json!("syscalls"));
+    for file in ["environ", "mem"] {
+        let mut reads = Command::new("head");
+        reads.args(["-c", "1"]).arg(format!("/proc/{}/{file}", master.pid()));
+        as_ordinary_user(&mut reads);
+        let read = reads.output().expect("it runs");
+        let said = String::from_utf8_lossy(&read.stderr);
+        assert!(said.contains("Permission denied"), "{file}: {read:?}");
+    }
+    // It still starts its workers, by what it finds in its own entry.
+    signal(workers_of(master.pid())[&0], Signal::KILL);
+    master.running.wait_stderr("ended: killed by signal 9");
+    master.wait_ready();
+    assert_eq!(master.dispatch("guild/1", "COUNT", "1").0, 200);
+    assert_eq!(master.stop().0.code(), 0);
+}
+
+#[test]
 fn a_program_is_asked_with_the_environment_of_a_worker() {
     let folder = TempDir::new();
     let program = folder.path().join("needs-path");
@@ -252,7 +283,7 @@ fn a_worker_waits_for_the_folder_of_its_masters_socket() {
 
 #[test]
 fn an_ordinary_user_with_its_log_in_a_file_is_served() {
-    let folder = open_folder(&[std::path::Path::new(BINARY)]);
+    let folder = open_folder(&[Path::new(BINARY)]);
     let log = folder.path().join("log");
     let mut command = Command::new(folder.path().join("mesophyll"));
     command.args(&MASTER[..MASTER.len() - 2]).args(["--sandbox", "require", "--log", "debug"]);
