@@ -39,6 +39,8 @@ impl MemoryGroups {
         let beside = self.own.join("master");
         make(&beside)?;
         fs::write(beside.join("cgroup.procs"), master.to_string())?;
+        // Equal shares of the processor as well, where that is delegated too.
+        let _ = fs::write(self.own.join("cgroup.subtree_control"), "+cpu");
         fs::write(self.own.join("cgroup.subtree_control"), "+memory")
     }
 
