@@ -8,6 +8,7 @@ usage: link.py WS_ECHO
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 
@@ -64,4 +65,7 @@ async def main(ws_echo):
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(asyncio.wait_for(main(sys.argv[1]), 900)))
+    code = asyncio.run(asyncio.wait_for(main(sys.argv[1]), 900))
+    # Without the interpreter's own end, at which threads of the suite have been seen to abort it.
+    sys.stdout.flush()
+    os._exit(code)
