@@ -13,9 +13,25 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::TempDir;
+use crate::support::binary::{Running, mesophyll};
+use crate::support::skip::skipped;
 
 /// `nobody`: a user without a home and without rights.
 const ORDINARY_USER: u32 = 65534;
+
+/// Whether this kernel can confine a worker as `--sandbox require` asks for; else says that the
+/// test was skipped.
+fn can_confine(test: &str) -> bool {
+    let worker = ["worker", "--id", "0", "--workers", "1", "--master", "127.0.0.1:1"];
+    let mut command =
+        mesophyll(&[&worker[..], &["--sandbox", "require", "--check-config"]].concat());
+    command.env("MESOPHYLL_CLIENT_TOKEN", "none");
+    let checked = Running::start(command).wait();
+    if checked.code() != 0 {
+        skipped(test, &format!("this kernel cannot confine a worker: {}", checked.stderr));
+    }
+    checked.code() == 0
+}
 
 /// A folder that every user may enter, with copies of these programs that every user may run.
 fn open_folder(programs: &[&Path]) -> TempDir {
