@@ -12,7 +12,7 @@ use mesophyll::base::limits;
 use mesophyll::net::link::LinkLimits;
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
-use mesophyll::wire::message::{ClientMessage, Incoming};
+use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use tungstenite::Message;
 
 use crate::support::DEADLINE;
@@ -81,6 +81,9 @@ fn a_request_that_does_not_decode_is_answered_with_an_error() {
             b"\x81\xaaDropWorker\x92\x81\xa5Guild\xa1x\x03",
             b"\x81\xabLiveTenants\x92\x04\x01",
         ];
+        // One that has not said Hello would be told no kind of error.
+        let hello = ServerMessage::Hello { heartbeat_interval_ms: 5000 };
+        link.send(Message::binary(hello.encode())).expect("sent");
         requests
             .into_iter()
             .for_each(|request| link.send(Message::binary(request.to_vec())).expect("sent"));

@@ -452,9 +452,9 @@ impl ClientHandler {
         self.in_flight.lock().insert(request_id, tenant);
         let link = link.clone();
         let in_flight = self.in_flight.clone();
-        let knows_extensions = self.session.has_said_hello.load(Ordering::Relaxed);
+        let has_said_hello = self.session.has_said_hello.load(Ordering::Relaxed);
         let answer = Answer::callback_with_subscription(move |result, is_subscribed| {
-            if !is_subscribed && knows_extensions {
+            if !is_subscribed && has_said_hello {
                 // Before the answer, and on the same link, so that it arrives before it. Without
                 // room the answer is enough.
                 let _ = link
@@ -465,7 +465,7 @@ impl ClientHandler {
                 in_flight.remove(&request_id);
                 in_flight.is_empty()
             };
-            send_answer(&link, tenant, request_id, result, is_alone);
+            send_answer(&link, tenant, request_id, result, is_alone, has_said_hello);
         });
         let (id, deadline) = (RequestId(request_id), self.far_deadline);
         self.worker.submit(Request { tenant, id, job, deadline, answer });
@@ -506,8 +506,9 @@ fn send_answer(
     request_id: u64,
     result: DispatchResult,
     is_alone: bool,
+    has_said_hello: bool,
 ) {
-    let result = result.map_err(|error| answers::to_wire(&error));
+    let result = result.map_err(|error| answers::to_wire(&error, has_said_hello));
     let message = ClientMessage::DispatchResponse { req_id: request_id, result }.encode();
     let sent =
         if is_alone { link.send_alone(tenant, message) } else { link.send_for(tenant, message) };
@@ -521,7 +522,7 @@ fn send_answer(
         }
         SendError::Closed => return,
     };
-    let result = Err(answers::to_wire(&DispatchError::Script(text)));
+    let result = Err(answers::to_wire(&DispatchError::Script(text), has_said_hello));
     // Without room for a hundred thousand of these the master reads nothing, and the writer soon
     // ends the link.
     let _ = link.send(ClientMessage::DispatchResponse { req_id: request_id, result }.encode());
@@ -543,7 +544,8 @@ impl LinkHandler for ClientHandler {
                 if let Some(request_id) = ServerMessage::request_of(message) {
                     let error =
                         DispatchError::BadInput(format!("the message does not decode: {error}"));
-                    let result = Err(answers::to_wire(&error));
+                    let has_said_hello = self.session.has_said_hello.load(Ordering::Relaxed);
+                    let result = Err(answers::to_wire(&error, has_said_hello));
                     let _ = link.send(
                         ClientMessage::DispatchResponse { req_id: request_id, result }.encode(),
                     );

@@ -61,7 +61,7 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         sandbox: None,
     };
     let (runtime, _told) = StandInRuntime::new();
-    let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
+    let subscriptions = Arc::new(Subscriptions::new(["FAIL".to_owned(), "BUSY".to_owned()].into()));
     let db = Arc::new(WorkerDb::direct(Master::start(DEADLINE).db.clone(), 0, 1));
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
@@ -70,21 +70,20 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         ClientMessage::decode(&next_message(&mut peer)),
         Ok(Incoming::Message(ClientMessage::Ready(_)))
     ) {}
-    let ask = |peer: &mut WebSocket<TcpStream>, request_id: u64| {
-        let message = ServerMessage::DispatchEvent {
-            id: TENANT,
-            event: named("E"),
-            req_id: Some(request_id),
-        };
-        peer.send(Message::binary(message.encode())).expect("sent");
+    let dispatch = |name: &str, request_id: u64| ServerMessage::DispatchEvent {
+        id: TENANT,
+        event: named(name),
+        req_id: Some(request_id),
+    };
+    let ask = |peer: &mut WebSocket<TcpStream>, name: &str, request_id: u64| {
+        peer.send(Message::binary(dispatch(name, request_id).encode())).expect("sent");
         let mut seen = Vec::new();
         loop {
             match ClientMessage::decode(&next_message(peer)) {
                 Ok(Incoming::Message(ClientMessage::DispatchResponse { req_id: id, result }))
                     if id == request_id =>
                 {
-                    assert_eq!(result, Ok(mesophyll::wire::data::EncodedValue::null()));
-                    break seen;
+                    break (result.map(|value| decode(&value).expect("a value")), seen);
                 }
                 Ok(Incoming::Message(ClientMessage::NotSubscribed { req_id: request_id })) => {
                     seen.push(request_id)
@@ -94,10 +93,17 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
             }
         }
     };
-    assert_eq!(ask(&mut peer, 1), Vec::<u64>::new());
+    let null = || Ok(KhronosValue::Null);
+    let error = |text: &str| Err(text.to_owned());
+    assert_eq!(ask(&mut peer, "E", 1), (null(), vec![]));
+    // Nor is it told of what kind an error is: it would take that for a part of the text.
+    assert_eq!(ask(&mut peer, "FAIL", 2), (error("as asked"), vec![]));
+    assert_eq!(ask(&mut peer, "BUSY", 3), (error("as asked"), vec![]));
     let hello = ServerMessage::Hello { heartbeat_interval_ms: 5000 };
     peer.send(Message::binary(hello.encode())).expect("sent");
-    assert_eq!(ask(&mut peer, 2), [2]);
+    assert_eq!(ask(&mut peer, "E", 4), (null(), vec![4]));
+    assert_eq!(ask(&mut peer, "FAIL", 5), (error("script: as asked"), vec![]));
+    assert_eq!(ask(&mut peer, "BUSY", 6), (error("busy: as asked"), vec![]));
     drop(peer);
     client.stop();
 }

@@ -60,10 +60,10 @@ fn results_without_room_are_errors_and_no_other_tenants() {
     let value = EncodedValue::from_checked([b"\x81\xa4Text".as_slice(), &text].concat());
     let (greedy, other) = (TenantId::Guild(1), TenantId::Guild(2));
     for request_id in 0..40 {
-        send_answer(link.sender(), greedy, request_id, Ok(value.clone()), false);
+        send_answer(link.sender(), greedy, request_id, Ok(value.clone()), false, true);
     }
     for request_id in 40..1040 {
-        send_answer(link.sender(), other, request_id, Ok(EncodedValue::null()), false);
+        send_answer(link.sender(), other, request_id, Ok(EncodedValue::null()), false, true);
     }
     assert!(!link.sender().is_closed());
     link.sender().close(close_code::NORMAL);
