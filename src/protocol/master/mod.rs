@@ -5,5 +5,6 @@ pub(super) mod db_figures;
 pub mod db_routes;
 pub(super) mod families;
 pub(super) mod link_counters;
+mod replacements;
 pub(super) mod server;
 pub(super) mod vm_query;

@@ -5,7 +5,7 @@
 //! [`Link`]s kept here and are joined at the latest by [`MesophyllServer::shutdown`]. What a
 //! worker's process does is its supervisor's business.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -32,12 +32,10 @@ use crate::wire::message::ServerMessage;
 
 use super::conn::{ConnHandler, ConnPulse};
 use super::link_counters::{LinkCounters, LinkReport};
+use super::replacements::Replacements;
 use crate::protocol::{
     DbRequestFigures, LinkObserver, MESOPHYLL_DEFAULT_HEARTBEAT_MS, MesophyllServerConn, db_routes,
 };
-
-/// More replacements than this in a minute mean that two peers fight for one worker id (rule 4).
-const REPLACEMENTS_A_MINUTE_MAX: usize = 5;
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -116,7 +114,7 @@ struct ServerState {
     connections: HashMap<usize, MesophyllServerConn>,
     observers: HashMap<usize, Weak<dyn LinkObserver>>,
     links: Vec<Link>,
-    replacements: HashMap<usize, VecDeque<Instant>>,
+    replacements: HashMap<usize, Replacements>,
 }
 
 impl MesophyllServer {
@@ -445,14 +443,7 @@ impl ServerState {
         newer: &MesophyllServerConn,
         older: &MesophyllServerConn,
     ) {
-        let now = Instant::now();
-        let recent = self.replacements.entry(id).or_default();
-        while recent.front().is_some_and(|at| now.duration_since(*at) > Duration::from_secs(60)) {
-            recent.pop_front();
-        }
-        recent.push_back(now);
-        // Exactly at the crossing: one warning, not one for each further replacement.
-        if recent.len() == REPLACEMENTS_A_MINUTE_MAX + 1 {
+        if self.replacements.entry(id).or_default().record(Instant::now()) {
             log::warn!(worker = id; "worker {id}: two peers fight for this id, at {} and at {}", older.peer(), newer.peer());
         }
     }
