@@ -259,6 +259,7 @@ mod tests {
             restarts: Restarts::default(),
             version: None,
             sandbox: None,
+            needs_restart: false,
             is_handed_out: false,
             sandbox_kills: 0,
             last_exit: None,

@@ -15,8 +15,8 @@ use crate::net::http::{Body, Response};
 use crate::pool::process::supervisor::Cause;
 use crate::pool::{Managed, Operator, RestartError, RollError, WorkerReport};
 
-/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes`, `version` and `sandbox`
-/// are ours.
+/// One worker, as docs/api.md shows it; `waiting`, `memory_bytes`, `version`, `sandbox` and
+/// `restart_needed` are ours.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct WorkerAnswer {
     pub(crate) id: usize,
@@ -32,6 +32,9 @@ pub(crate) struct WorkerAnswer {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) version: Option<String>,
     pub(crate) sandbox: Option<String>,
+    /// An older master has none.
+    #[serde(default)]
+    pub(crate) restart_needed: bool,
 }
 
 impl WorkerAnswer {
@@ -52,6 +55,7 @@ impl WorkerAnswer {
             last_exit: report.last_exit,
             waiting: report.waiting,
             version: report.version,
+            restart_needed: report.needs_restart,
             sandbox: report.sandbox.map(|sandbox| sandbox.summary()),
             memory_bytes: report.health.map(|health| health.memory_bytes),
         }

@@ -50,6 +50,7 @@ impl<W: Clone> Board<W> {
             last_exit: None,
             version: None,
             sandbox: None,
+            needs_restart: false,
             is_handed_out: false,
             sandbox_kills: 0,
         };

@@ -443,6 +443,37 @@ fn a_reference_worker_is_ready_at_its_first_heartbeat() {
 }
 
 #[test]
+fn a_worker_that_skips_changes_needs_a_restart() {
+    let master = Master::start(Duration::from_secs(5));
+    let state = TenantState { events: BTreeSet::from(["E".to_owned()]), data: EncodedJson::null() };
+    let set = || master.db.set_tenant_state(TENANT, &state).expect("set");
+    let mut peer = master.raw_peer();
+    let beat = |peer: &mut WebSocket<TcpStream>| {
+        peer.send(Message::binary(ClientMessage::Heartbeat.encode())).expect("sent");
+    };
+    beat(&mut peer);
+    let conn = master.wait_ready();
+    // It reads at its start how much to log, or never.
+    master.server.set_log_level(log::max_level());
+    assert!(!conn.needs_restart());
+    set();
+    assert!(conn.needs_restart());
+    // Anew, and told before it is known that it skips everything.
+    let mut peer = master.raw_peer();
+    peer.read().expect("Hello, and then it is known");
+    set();
+    beat(&mut peer);
+    let conn = master.wait_ready();
+    assert!(conn.needs_restart());
+    // One of ours reads what it is told.
+    let worker = Worker::start(&master);
+    let conn = master.wait_ready();
+    set();
+    assert!(!conn.needs_restart());
+    drop(worker);
+}
+
+#[test]
 fn garbage_is_skipped_until_sixteen_in_a_row() {
     let master = Master::start(Duration::from_secs(5));
     let mut peer = master.raw_peer();

@@ -133,11 +133,12 @@ const STATE_KINDS = { dead: "bad", failed: "bad", stopped: "warn", draining: "wa
 function fillState(node, worker) {
   if (!node.firstChild) node.append(element("span", "mark"), document.createTextNode(""));
   const [mark, word] = node.childNodes;
-  if (word.data !== worker.state) {
+  const text = worker.restart_needed ? `${worker.state}, restart needed` : worker.state;
+  if (word.data !== text) {
     mark.className = `mark ${worker.state}`;
     mark.setAttribute("aria-hidden", "true");
-    node.className = `state ${STATE_KINDS[worker.state] || ""}`;
-    word.data = worker.state;
+    node.className = `state ${STATE_KINDS[worker.state] || (worker.restart_needed ? "warn" : "")}`;
+    word.data = text;
   }
 }
 

@@ -84,7 +84,7 @@ fn shown(workers: &[WorkerAnswer]) -> String {
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         [
             worker.id.to_string(),
-            worker.state.clone(),
+            state(worker),
             or_dash(worker.pid.map(|pid| pid.to_string())),
             or_dash(worker.version.clone()),
             or_dash(worker.sandbox.clone()),
@@ -105,6 +105,12 @@ fn shown(workers: &[WorkerAnswer]) -> String {
     table(head, workers.iter().map(row))
 }
 
+/// Where a worker is in its life, and what is to be done about it.
+fn state(worker: &WorkerAnswer) -> String {
+    let is_stale = worker.restart_needed;
+    if is_stale { format!("{}, restart needed", worker.state) } else { worker.state.clone() }
+}
+
 /// A time that has passed, in its two largest units.
 pub(super) fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -119,6 +125,20 @@ pub(super) fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_that_passed_over_a_change_says_restart_needed() {
+        let row = |more: &str| {
+            let text = format!(
+                r#"{{"id":0,"state":"ready","in_flight":0,"vms":0,"restarts":0,"waiting":0{more}}}"#
+            );
+            state(&serde_json::from_str(&text).expect("a worker"))
+        };
+        assert_eq!(row(r#","restart_needed":true"#), "ready, restart needed");
+        assert_eq!(row(r#","restart_needed":false"#), "ready");
+        // Of an older master.
+        assert_eq!(row(""), "ready");
+    }
 
     #[test]
     fn a_span_is_told_in_two_units() {

@@ -89,6 +89,8 @@ pub struct WorkerReport {
     pub version: Option<String>,
     /// What confines its process; `None` while it has not said so.
     pub sandbox: Option<Sandbox>,
+    /// Whether it passes over what it was told, so that only a restart has it read that.
+    pub needs_restart: bool,
     /// Whether it is connected through the broker.
     pub is_handed_out: bool,
     /// Its processes that their sandbox has ended.
@@ -236,6 +238,7 @@ impl Managed for WorkerProcessHandle {
         WorkerReport {
             version: conn.as_ref().and_then(MesophyllServerConn::version),
             sandbox: conn.as_ref().and_then(MesophyllServerConn::sandbox),
+            needs_restart: conn.as_ref().is_some_and(MesophyllServerConn::needs_restart),
             is_handed_out: conn.as_ref().is_some_and(MesophyllServerConn::is_handed_out),
             heartbeat_age: conn.as_ref().map(MesophyllServerConn::heartbeat_age),
             in_flight: conn.as_ref().map_or(0, MesophyllServerConn::in_flight),

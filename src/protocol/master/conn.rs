@@ -24,6 +24,7 @@ use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantState};
 use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 
 use super::link_counters::LinkCounters;
+use super::missed::Missed;
 use super::vm_query::VmQuery;
 use crate::protocol::answers;
 
@@ -70,6 +71,7 @@ struct ConnInner {
     /// What the worker's Ready says; the reference's worker has none.
     announced: OnceLock<Announced>,
     requires_sandbox: bool,
+    missed: Missed,
     counters: Arc<LinkCounters>,
 }
 
@@ -121,6 +123,7 @@ impl MesophyllServerConn {
                 answers_vm_queries: AtomicBool::new(false),
                 announced: OnceLock::new(),
                 requires_sandbox,
+                missed: Missed::default(),
                 counters,
             }),
         }
@@ -184,6 +187,19 @@ impl MesophyllServerConn {
         self.inner.announced.get().map(|announced| announced.sandbox.clone().unwrap_or_default())
     }
 
+    /// Whether the worker passed over what it was told of a state or a template, so that only a
+    /// restart has it read that.
+    pub fn needs_restart(&self) -> bool {
+        self.passes_over() && self.inner.missed.needs_restart()
+    }
+
+    /// Whether it serves without having said Ready or its health: then it passes over all that the
+    /// protocol's reference does not know. A worker of ours says its health right behind its first
+    /// heartbeat.
+    fn passes_over(&self) -> bool {
+        self.inner.is_ready.load(Ordering::Relaxed) && !self.inner.is_ours.load(Ordering::Relaxed)
+    }
+
     /// Whether the broker handed this connection to the worker.
     pub fn is_handed_out(&self) -> bool {
         // No other connection of this kind leads to a master.
@@ -198,13 +214,14 @@ impl MesophyllServerConn {
     /// Tells the worker a tenant's new state. Lost with the link: a worker reads all states when it
     /// connects.
     pub fn update_tenant_state(&self, tenant: TenantId, state: &TenantState) {
-        self.push(&ServerMessage::UpdateTenantState { id: tenant, state: state.clone() });
+        let message = ServerMessage::UpdateTenantState { id: tenant, state: state.clone() };
+        self.push("UpdateTenantState", &message);
     }
 
     /// Tells the worker that a tenant's own template may have changed. Lost with the link: a worker
     /// that connects doubts all that it has.
     pub fn reload_template(&self, tenant: TenantId) {
-        self.push(&ServerMessage::ReloadTemplate { id: tenant });
+        self.push("ReloadTemplate", &ServerMessage::ReloadTemplate { id: tenant });
     }
 
     /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older
@@ -239,10 +256,32 @@ impl MesophyllServerConn {
     pub(super) fn set_log_level(&self, level: log::LevelFilter) {
         let message = ServerMessage::SetLogLevel { level: level.as_str().to_lowercase() };
         let _ = self.inner.link.send(message.encode());
+        self.note_missed("SetLogLevel", false);
+    }
+
+    fn note_missed(&self, name: &'static str, needs_restart: bool) {
+        if !self.inner.is_ours.load(Ordering::Relaxed) {
+            self.inner.missed.note(name, needs_restart);
+            self.tell_missed();
+        }
+    }
+
+    /// Says once a link what is missed, as soon as it is known that it is.
+    fn tell_missed(&self) {
+        if self.passes_over()
+            && let Some(name) = self.inner.missed.to_tell()
+        {
+            let id = self.id();
+            log::warn!(worker = id;
+                "worker {id}: it never said Ready, so it passes over {name} and whatever else tells \
+                 of a changed state, template or log level; started anew it reads states and templates"
+            );
+        }
     }
 
     /// Sends what the worker must not miss while the link lasts.
-    fn push(&self, message: &ServerMessage) {
+    fn push(&self, name: &'static str, message: &ServerMessage) {
+        self.note_missed(name, true);
         if let Err(SendError::Full) = self.inner.link.send(message.encode()) {
             // The worker would run on with what is old: let it connect again and read everything.
             // What is pending is failed by the link's own thread: the database tells of changes
@@ -414,6 +453,7 @@ impl ConnHandler {
             }
             ClientMessage::Heartbeat => {
                 self.conn.inner.heartbeat_at_ms.store(self.conn.now_ms(), Ordering::Relaxed);
+                self.conn.tell_missed();
                 self.on_ready();
             }
             ClientMessage::Ready(ready) => return self.on_announced(ready),

@@ -5,6 +5,7 @@ pub(super) mod db_figures;
 pub mod db_routes;
 pub(super) mod families;
 pub(super) mod link_counters;
+mod missed;
 mod replacements;
 pub(super) mod server;
 pub(super) mod vm_query;
