@@ -127,8 +127,8 @@ pub const HTTP2_STREAMS_MAX: u32 = 32;
 /// none is refused, and its peer may ask again.
 pub const HTTP2_HELPERS_MAX: usize = 256;
 
-/// A thread that has had no request for so long ends.
-pub const HTTP2_HELPER_IDLE_MAX: Duration = Duration::from_secs(30);
+/// A thread that has had no request for so long ends: what it holds another connection may need.
+pub const HTTP2_HELPER_IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// Of the body of a request so much is taken before its handler asks for it, which is after its
 /// caller was found to be one.
@@ -140,9 +140,14 @@ pub const HTTP2_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Limit: bytes of an answer that wait for room in the peer's window.
 pub const HTTP2_SEND_BYTES: usize = 256 * 1024;
 
-/// Limit: requests that a peer took back, or broke rules with, beyond those that it let be
-/// answered; then it is told to calm down.
+/// Limit: requests that a peer took back beyond those that it let be answered; then it is told to
+/// calm down.
 pub const HTTP2_TAKEN_BACK_MAX: u32 = 128;
+
+/// Limit: requests that a connection refuses or ends in its life because its peer breaks a rule or
+/// has more than [`HTTP2_STREAMS_MAX`] under way; then likewise. A peer may send a hundred at once
+/// before it has heard of that bound.
+pub const HTTP2_BROKEN_MAX: usize = 512;
 
 /// Limit: bytes of frames that bring no request further, such as pings; then likewise.
 pub const HTTP2_WASTED_BYTES: u64 = 256 * 1024;

@@ -103,7 +103,6 @@ const HOMES: &[Home] = &[
         krate: "crossbeam_channel",
         homes: &[
             "net/broker.rs",
-            "net/http/http2/",
             "dispatch/job.rs",
             "base/thread.rs",
             "master/",

@@ -248,8 +248,13 @@ pub(super) fn of_http2(
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     authority.into_iter().for_each(|authority| add("host", authority));
     for (name, value) in &parts.headers {
-        if name != "host" || authority.is_none() {
-            add(name.as_str(), value.as_bytes());
+        match authority {
+            Some(authority) if name == "host" => {
+                if !value.as_bytes().eq_ignore_ascii_case(authority) {
+                    return Err(Refusal::new(400, "the Host header is not the authority"));
+                }
+            }
+            _ => add(name.as_str(), value.as_bytes()),
         }
     }
     raw.extend_from_slice(b"\r\n");

@@ -34,7 +34,7 @@ pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 use crate::net::stream::Peer;
 
 /// Decides what a request is answered. Called on the connection's own thread, one request of a
-/// connection at a time.
+/// connection at a time; of an HTTP/2 connection on its helpers, several at once.
 pub trait Handler: Send + Sync {
     /// Answers a request. The body has not been read: check first, then ask for it.
     ///

@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Lock, Signal};
@@ -32,7 +33,11 @@ const ENDED_KEPT: usize = 8;
 ///
 /// Invariant: a connection whose request a handler has begun to answer is never displaced before
 /// the answer is made, and a displaced one never begins.
-pub(super) struct ConnectionSlot(AtomicU64);
+pub(super) struct ConnectionSlot {
+    state: AtomicU64,
+    /// Wakes the connection's thread; without it, the end of its socket does.
+    waker: OnceLock<Waker>,
+}
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,14 +76,22 @@ impl Doing {
 
 impl ConnectionSlot {
     fn new(now_us: u64) -> Self {
-        Self(AtomicU64::new(Doing::Arrived.packed(now_us)))
+        let state = AtomicU64::new(Doing::Arrived.packed(now_us));
+        Self { state, waker: OnceLock::new() }
     }
 
     /// Goes on to something else; false if the connection was displaced meanwhile and must end.
     pub(super) fn enter(&self, doing: Doing, now_us: u64) -> bool {
-        let state = self.0.load(Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
         // Only two threads ever change it, and the other's change is to Displaced, for good.
         Doing::unpacked(state).0 != Doing::Displaced && self.swap(state, doing.packed(now_us))
+    }
+
+    /// Gives the connection's thread a waker, so that it can still read when it is to end.
+    #[cfg(feature = "http2")]
+    pub(super) fn wake_by(&self, waker: Waker) {
+        // Called once for each connection.
+        let _ = self.waker.set(waker);
     }
 
     pub(super) fn has_arrived(&self) -> bool {
@@ -90,7 +103,7 @@ impl ConnectionSlot {
     }
 
     fn look(&self) -> (Doing, u64) {
-        Doing::unpacked(self.0.load(Ordering::SeqCst))
+        Doing::unpacked(self.state.load(Ordering::SeqCst))
     }
 
     fn displace(&self, (doing, since_us): (Doing, u64)) -> bool {
@@ -98,7 +111,7 @@ impl ConnectionSlot {
     }
 
     fn swap(&self, from: u64, to: u64) -> bool {
-        self.0.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
@@ -246,7 +259,10 @@ impl Registry {
         for entry in self.table.lock().entries.values() {
             let state = entry.slot.look();
             if matches!(state.0, Doing::Arrived | Doing::Waiting) && entry.slot.displace(state) {
-                entry.shut_down(Shutdown::Read);
+                entry.call_away();
+            } else if let Some(waker) = entry.slot.waker.get() {
+                // It takes no further requests, and its peer is told.
+                waker.wake_by_ref();
             }
         }
         self.changed.notify_all();
@@ -295,7 +311,7 @@ impl Registry {
             // If it went on at this moment, the next one is it.
             if kind == 0 && entry.slot.displace((Doing::Waiting, since_us)) {
                 // Its reader wakes, and may still say 503 if its peer had begun to ask.
-                entry.shut_down(Shutdown::Read);
+                entry.call_away();
                 return true;
             }
             if kind == 1 && entry.slot.displace((Doing::Writing, since_us)) {
@@ -307,6 +323,14 @@ impl Registry {
 }
 
 impl ConnectionEntry {
+    /// Wakes the thread of a connection that was displaced while it waited.
+    fn call_away(&self) {
+        match self.slot.waker.get() {
+            Some(waker) => waker.wake_by_ref(),
+            None => self.shut_down(Shutdown::Read),
+        }
+    }
+
     fn shut_down(&self, how: Shutdown) {
         if let Some(stream) = &self.stream {
             // It fails only if the peer has gone, which is as good.

@@ -121,6 +121,9 @@ pub(super) struct HttpShared {
     /// Threads of all HTTP/2 connections that run handlers.
     #[cfg(feature = "http2")]
     pub(super) helpers: Arc<AtomicUsize>,
+    /// How often threads of HTTP/2 connections had something to do.
+    #[cfg(all(test, feature = "http2"))]
+    pub(super) http2_turns: AtomicUsize,
 }
 
 impl HttpShared {
@@ -190,6 +193,13 @@ impl HttpServer {
         self.shared.registry.waiting()
     }
 
+    /// How often threads of HTTP/2 connections had something to do, and how many helpers they have.
+    #[cfg(all(test, feature = "http2"))]
+    pub(super) fn http2_figures(&self) -> (usize, usize) {
+        let order = std::sync::atomic::Ordering::SeqCst;
+        (self.shared.http2_turns.load(order), self.shared.helpers.load(order))
+    }
+
     /// Starts to serve a listener. `name` starts the names of the threads; at most 6 bytes of it
     /// are seen.
     ///
@@ -215,6 +225,8 @@ impl HttpServer {
             counters,
             #[cfg(feature = "http2")]
             helpers: Arc::default(),
+            #[cfg(all(test, feature = "http2"))]
+            http2_turns: AtomicUsize::new(0),
         });
         let (wake, woken) = UnixStream::pair()?;
         let acceptor = Acceptor {

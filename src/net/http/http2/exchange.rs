@@ -1,6 +1,7 @@
 //! One request of an HTTP/2 connection between the thread of its handler, which blocks, and the
 //! thread of the connection, which does not.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(super) struct Exchange {
 #[derive(Default)]
 pub(super) struct ExchangeState {
     pub(super) waker: Option<Waker>,
+    /// The peer waits for `100 Continue`, and is to get it.
+    pub(super) is_invited: bool,
     /// What has arrived of the body and was not taken. Limit: the window of a stream.
     pub(super) received: Vec<u8>,
     /// Bytes that were taken since the peer was told.
@@ -37,10 +40,25 @@ pub(super) struct ExchangeState {
     pub(super) pieces: VecDeque<Bytes>,
     /// No piece is to come.
     pub(super) is_whole: bool,
+    /// The rest of the answer cannot be made.
+    pub(super) is_broken: bool,
+    /// Until when the peer has to have taken the answer; none before there is one.
+    pub(super) deadline: Option<Instant>,
+    /// How much longer it has with each piece.
+    pub(super) time_of_a_piece: Option<Duration>,
     /// The peer has all, or nothing more can reach it.
     pub(super) is_over: bool,
-    /// It took too long to reach the peer.
-    pub(super) is_given_up: bool,
+    /// Kept until then.
+    held: Option<Box<dyn Any + Send>>,
+}
+
+impl ExchangeState {
+    /// The answer goes on.
+    pub(super) fn renew(&mut self) {
+        if let Some(time) = self.time_of_a_piece {
+            self.deadline = Some(Instant::now() + time);
+        }
+    }
 }
 
 impl Exchange {
@@ -63,52 +81,74 @@ impl Exchange {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.is_over = true;
-        state.body_end.get_or_insert(Err(BodyError::Disconnected));
+        state.pieces.clear();
+        let held = state.held.take();
         drop(state);
+        drop(held);
         self.notify();
     }
 
-    /// Answers without waiting for the peer; for what is refused on the connection's own thread.
-    pub(super) fn refuse(&self, head: Parts, body: Vec<u8>) {
-        self.tell(|state| {
-            (state.head, state.is_answered, state.is_whole) = (Some(head), true, true);
-            state.pieces.push_back(body.into());
-        });
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().is_over
     }
 
-    /// Answers, and keeps what the answer holds until it was sent. `timeout` is for all of it, or,
-    /// if it is unhurried, for each piece.
+    /// The rest of an answer cannot be made.
+    pub(super) fn break_off(&self) {
+        self.tell(|state| state.is_broken = true);
+    }
+
+    /// Answers. `timeout` is for all of the answer to be made and taken, or, if it is unhurried,
+    /// for each piece.
     ///
     /// # Blocks
-    /// Until the peer has taken the answer, or is gone, or the time is over.
+    /// If the answer is made in pieces, until the last was made, or the peer is gone, or the time
+    /// is over, which the connection's thread sees.
     pub(super) fn answer(&self, head: Parts, response: Response, is_head: bool, timeout: Duration) {
         let is_unhurried = response.is_unhurried();
-        let whole = Instant::now() + timeout;
-        let deadline = || if is_unhurried { Instant::now() + timeout } else { whole };
-        let Response { body, held: _held, .. } = response;
-        self.tell(|state| (state.head, state.is_answered) = (Some(head), true));
-        let pieces: Box<dyn Iterator<Item = Vec<u8>>> = match body {
-            _ if is_head => Box::new(std::iter::empty()),
-            ResponseBody::Bytes(bytes) => Box::new(std::iter::once(bytes)),
-            ResponseBody::Chunked(pieces) => pieces,
+        let Response { body, held, .. } = response;
+        let (whole, pieces) = match body {
+            _ if is_head => (Vec::new(), None),
+            ResponseBody::Bytes(bytes) => (bytes, None),
+            ResponseBody::Chunked(pieces) => (Vec::new(), Some(pieces)),
         };
+        let unwanted = self.tell(|state| {
+            if state.is_over {
+                return held;
+            }
+            (state.head, state.is_answered, state.held) = (Some(head), true, held);
+            state.deadline = Some(Instant::now() + timeout);
+            state.time_of_a_piece = is_unhurried.then_some(timeout);
+            state.is_whole = pieces.is_none();
+            if !whole.is_empty() {
+                state.pieces.push_back(whole.into());
+            }
+            None
+        });
+        drop(unwanted);
+        if let Some(pieces) = pieces {
+            self.send_pieces(pieces);
+        }
+    }
+
+    fn send_pieces(&self, pieces: Box<dyn Iterator<Item = Vec<u8>> + Send>) {
         let has_room = |state: &mut ExchangeState| {
             let waiting: usize = state.pieces.iter().map(Bytes::len).sum();
             state.is_over || waiting < HTTP2_SEND_BYTES
         };
         for piece in pieces.filter(|piece| !piece.is_empty()) {
-            let state = self.changed.wait_until(self.state.lock(), deadline(), has_room);
-            if state.is_over {
+            drop(self.changed.wait_until(self.state.lock(), None, has_room));
+            let is_over = self.tell(|state| {
+                if !state.is_over {
+                    state.pieces.push_back(piece.into());
+                    state.renew();
+                }
+                state.is_over
+            });
+            if is_over {
                 return;
             }
-            drop(state);
-            self.tell(|state| state.pieces.push_back(piece.into()));
         }
         self.tell(|state| state.is_whole = true);
-        let is_over = |state: &mut ExchangeState| state.is_over;
-        if !self.changed.wait_until(self.state.lock(), deadline(), is_over).is_over {
-            self.tell(|state| state.is_given_up = true);
-        }
     }
 }
 
@@ -117,6 +157,7 @@ pub(super) struct RequestBody<'x> {
     pub(super) exchange: &'x Exchange,
     /// As the head tells it; a body without a length is measured as it comes.
     pub(super) length: Option<u64>,
+    pub(super) awaits_invitation: bool,
     pub(super) timeout: Duration,
 }
 
@@ -132,17 +173,22 @@ impl BodySource for RequestBody<'_> {
     ) -> Result<Vec<u8>, BodyError> {
         let deadline = Instant::now() + self.timeout;
         let mut body = Vec::new();
+        if std::mem::take(&mut self.awaits_invitation) {
+            self.exchange.tell(|state| state.is_invited = true);
+        }
         loop {
-            let has_more =
-                |state: &mut ExchangeState| !state.received.is_empty() || state.body_end.is_some();
+            let has_more = |state: &mut ExchangeState| {
+                !state.received.is_empty() || state.body_end.is_some() || state.is_over
+            };
             let mut state =
                 self.exchange.changed.wait_until(self.exchange.state.lock(), deadline, has_more);
             let part = std::mem::take(&mut state.received);
-            let end = state.body_end;
+            let (end, is_over) = (state.body_end, state.is_over);
             drop(state);
             if part.is_empty() {
                 return match end {
                     Some(end) => end.map(|()| body),
+                    None if is_over => Err(BodyError::Disconnected),
                     None => Err(BodyError::Timeout),
                 };
             }

@@ -1,82 +1,106 @@
 //! The threads on which the handlers of one HTTP/2 connection run: started when there is none free,
 //! ended when they were idle for a while, joined with the connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use crate::base::limits::{HTTP2_HELPER_IDLE_MAX, HTTP2_HELPERS_MAX, HTTP2_STREAMS_MAX};
-use crate::base::sync::{CountedPermit, Lock};
+use crate::base::sync::{CountedPermit, Lock, Signal};
 use crate::base::thread::{self, OwnedThread};
 
 type HelperJob = Box<dyn FnOnce() + Send>;
 
-/// The helpers of a connection.
+/// As many threads as there are requests under way; as many jobs wait for one, which is that of a
+/// request that was taken back.
+const MAX: usize = HTTP2_STREAMS_MAX as usize;
+
+/// The helpers of a connection. Dropping them joins the threads.
 pub(super) struct Helpers {
-    // In this order: the threads end when their channel is closed.
-    jobs_tx: Sender<HelperJob>,
-    jobs_rx: Receiver<HelperJob>,
-    /// Threads that wait for a job, less jobs that wait for a thread.
-    free: Arc<AtomicUsize>,
+    crew: Arc<Crew>,
     /// How many helpers all connections of the server have.
     taken: Arc<AtomicUsize>,
-    threads: Lock<Vec<OwnedThread>>,
+    threads: Vec<OwnedThread>,
+}
+
+#[derive(Default)]
+struct Crew {
+    jobs: Lock<HelperJobs>,
+    changed: Signal,
+}
+
+#[derive(Default)]
+struct HelperJobs {
+    waiting: VecDeque<HelperJob>,
+    threads: usize,
+    /// Threads that wait for a job.
+    idle: usize,
+    is_closed: bool,
 }
 
 impl Helpers {
     /// None yet; `taken` counts those of all connections.
     pub(super) fn new(taken: Arc<AtomicUsize>) -> Self {
-        // As many jobs as there are requests under way.
-        let (jobs_tx, jobs_rx) = bounded(HTTP2_STREAMS_MAX as usize);
-        Self { jobs_tx, jobs_rx, free: Arc::default(), taken, threads: Lock::default() }
+        Self { crew: Arc::default(), taken, threads: Vec::new() }
     }
 
     /// Has a thread do this; false if there is none for it.
-    pub(super) fn run(&self, job: HelperJob) -> bool {
-        if !take_one(&self.free) && !self.start() {
-            return false;
+    pub(super) fn run(&mut self, job: HelperJob) -> bool {
+        let mut jobs = self.crew.jobs.lock();
+        if jobs.waiting.len() >= jobs.idle {
+            if jobs.threads < MAX {
+                let Some(thread) = self.start() else { return false };
+                jobs.threads += 1;
+                self.threads.retain(|thread| !thread.wait_until(Instant::now()));
+                self.threads.push(thread);
+            } else if jobs.waiting.len() >= MAX {
+                return false;
+            }
         }
-        self.jobs_tx.try_send(job).is_ok()
+        jobs.waiting.push_back(job);
+        drop(jobs);
+        self.crew.changed.notify_one();
+        true
     }
 
-    /// Starts a thread, which is not free: its first job is on its way.
-    fn start(&self) -> bool {
-        let mut threads = self.threads.lock();
-        threads.retain(|thread| !thread.wait_until(std::time::Instant::now()));
-        let Some(permit) = CountedPermit::take(&self.taken, HTTP2_HELPERS_MAX) else {
-            return false;
-        };
-        let (jobs_rx, free) = (self.jobs_rx.clone(), self.free.clone());
+    fn start(&self) -> Option<OwnedThread> {
+        let permit = CountedPermit::take(&self.taken, HTTP2_HELPERS_MAX)?;
+        let crew = self.crew.clone();
         let work = move || {
             let _permit = permit;
-            loop {
-                match jobs_rx.recv_timeout(HTTP2_HELPER_IDLE_MAX) {
-                    Ok(job) => {
-                        job();
-                        free.fetch_add(1, Ordering::SeqCst);
-                    }
-                    // Unless a job that counts on this thread is on its way.
-                    Err(RecvTimeoutError::Timeout) if !take_one(&free) => {}
-                    Err(_) => return,
-                }
+            while let Some(job) = crew.next_job() {
+                job();
             }
         };
-        match thread::spawn("http2-helper", work) {
-            Ok(thread) => {
-                threads.push(thread);
-                true
-            }
-            Err(error) => {
-                log::warn!("no thread for a request: {error}");
-                false
-            }
-        }
+        let started = thread::spawn("http2-helper", work);
+        started.map_err(|error| log::warn!("no thread for a request: {error}")).ok()
     }
 }
 
-/// Takes one of the free threads, if there is one.
-fn take_one(free: &AtomicUsize) -> bool {
-    let less = |free: usize| free.checked_sub(1);
-    free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.crew.jobs.lock().is_closed = true;
+        self.crew.changed.notify_all();
+    }
+}
+
+impl Crew {
+    /// What to do next; `None` if the thread is to end.
+    ///
+    /// # Blocks
+    /// Until there is a job, or there was none for a while.
+    fn next_job(&self) -> Option<HelperJob> {
+        let mut jobs = self.jobs.lock();
+        jobs.idle += 1;
+        let deadline = Instant::now() + HTTP2_HELPER_IDLE_MAX;
+        let is_wanted = |jobs: &mut HelperJobs| jobs.is_closed || !jobs.waiting.is_empty();
+        jobs = self.changed.wait_until(jobs, deadline, is_wanted);
+        jobs.idle -= 1;
+        let job = jobs.waiting.pop_front();
+        if job.is_none() {
+            jobs.threads -= 1;
+        }
+        job
+    }
 }

@@ -10,9 +10,12 @@ mod exchange;
 mod helpers;
 mod io;
 mod stream;
+mod traffic;
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -26,7 +29,9 @@ use super::server::HttpShared;
 use crate::base::limits;
 use crate::net::stream::{Peer, Stream};
 use helpers::Helpers;
-use io::{Http2Socket, SocketTraffic};
+use io::{Alarm, Http2Socket};
+use stream::Carrier;
+use traffic::SocketTraffic;
 
 /// A connection is going away for so long at most, once nothing is under way on it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -39,24 +44,35 @@ struct Shared {
     http: Arc<HttpShared>,
     peer: Peer,
     traffic: Arc<SocketTraffic>,
+    slot: Arc<ConnectionSlot>,
 }
 
-type Exchanging = Pin<Box<dyn Future<Output = Result<(), h2::Error>>>>;
+impl Shared {
+    /// Whether the connection is to end soon.
+    fn is_wanted_away(&self) -> bool {
+        self.http.registry.is_stopping() || self.slot.is_displaced()
+    }
+}
 
 /// The part of a connection that is polled.
 struct Http2 {
     connection: Connection<Http2Socket, Bytes>,
     shared: Arc<Shared>,
-    slot: Arc<ConnectionSlot>,
     // Before the threads that wait for them.
-    exchanges: Vec<Exchanging>,
+    carriers: Vec<Carrier>,
     helpers: Helpers,
+    /// What it has said to be doing.
+    doing: Doing,
+    /// Bytes of bodies that had gone over it when it last said so.
+    carried: u64,
     /// Requests that the peer took back, less those that it let be answered.
     taken_back: u32,
     /// Since when nothing is under way.
     idle_since: Instant,
-    /// Since when it takes no more requests.
+    /// Since when it takes no more requests, or, later, since when none is under way.
     leaving: Option<Instant>,
+    /// Nothing is to be said but what is on its way.
+    is_last_word_said: bool,
 }
 
 /// Serves a connection whose first bytes, `read_ahead`, begin with [`PREFACE_HEAD`], until it ends.
@@ -70,37 +86,62 @@ pub(super) fn serve(
     slot: Arc<ConnectionSlot>,
     http: Arc<HttpShared>,
 ) {
+    let traffic = Arc::new(SocketTraffic::default());
+    let Ok((alarm, socket)) = io::open(stream.clone(), read_ahead, traffic.clone()) else { return };
+    slot.wake_by(alarm.clone().into());
     // Until there is a request it may be displaced.
     if !slot.enter(Doing::Waiting, http.registry.now_us()) {
         return;
     }
-    let traffic = Arc::new(SocketTraffic::default());
-    let Ok((alarm, socket)) = io::open(stream, read_ahead, traffic.clone()) else { return };
+    let shared = Arc::new(Shared { http, peer, traffic, slot });
+    let Some(connection) = begin(&shared, &alarm, socket) else { return };
+    Http2::new(connection, shared.clone()).run(&alarm);
+    shared.slot.enter(Doing::Waiting, shared.http.registry.now_us());
+    linger(&shared, &stream, &alarm);
+}
+
+/// Sends and takes what comes before the first request; `None` if it does not come.
+fn begin(
+    shared: &Shared,
+    alarm: &Arc<Alarm>,
+    socket: Http2Socket,
+) -> Option<Connection<Http2Socket, Bytes>> {
     let waker = Waker::from(alarm.clone());
-    let deadline = Instant::now() + http.limits.head_timeout;
-    let shared = Arc::new(Shared { http, peer, traffic });
-    let mut handshake = pin!(limited(&shared).handshake::<_, Bytes>(socket));
-    let connection = loop {
+    let deadline = Instant::now() + shared.http.limits.head_timeout;
+    let mut handshake = pin!(limited(shared).handshake::<_, Bytes>(socket));
+    loop {
         match handshake.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(Ok(connection)) => break connection,
-            Poll::Ready(Err(_)) => return,
-            Poll::Pending if Instant::now() >= deadline || slot.is_displaced() => return,
+            Poll::Ready(connection) => return connection.ok(),
+            Poll::Pending if Instant::now() >= deadline || shared.is_wanted_away() => return None,
             Poll::Pending => alarm.wait(Some(deadline)),
         }
-    };
-    let helpers = Helpers::new(shared.http.helpers.clone());
-    let mut http2 = Http2 {
-        connection,
-        shared,
-        slot,
-        exchanges: Vec::new(),
-        helpers,
-        taken_back: 0,
-        idle_since: Instant::now(),
-        leaving: None,
-    };
-    while !http2.advance(&mut Context::from_waker(&waker)) {
-        alarm.wait(http2.deadline());
+    }
+}
+
+/// Lets the peer read what was said last: a socket that is closed while bytes arrive resets the
+/// connection, and the peer's kernel throws away what the peer has not read.
+///
+/// # Blocks
+/// Until the peer has closed too, or has had its time.
+fn linger(shared: &Shared, mut stream: &Stream, alarm: &Alarm) {
+    // It fails only if the peer has gone, which is as good.
+    let _ = stream.shutdown(Shutdown::Write);
+    shared.traffic.begin_to_linger();
+    let since = Instant::now();
+    let mut unwanted = [0; 8 * 1024];
+    loop {
+        let is_wanted_away = shared.is_wanted_away();
+        let limits = &shared.http.limits;
+        let patience = if is_wanted_away { FAREWELL_TIMEOUT } else { limits.linger_timeout };
+        let deadline = since + patience;
+        if Instant::now() >= deadline {
+            return;
+        }
+        match stream.read(&mut unwanted) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => alarm.wait(Some(deadline)),
+            Ok(0) | Err(_) => return,
+        }
     }
 }
 
@@ -116,127 +157,191 @@ fn limited(shared: &Shared) -> Builder {
         .max_send_buffer_size(limits::HTTP2_SEND_BYTES)
         .max_concurrent_reset_streams(limits::HTTP2_STREAMS_MAX as usize)
         .max_pending_accept_reset_streams(limits::HTTP2_STREAMS_MAX as usize)
-        .max_local_error_reset_streams(Some(limits::HTTP2_TAKEN_BACK_MAX as usize))
+        .max_local_error_reset_streams(Some(limits::HTTP2_BROKEN_MAX))
         .reset_stream_duration(Duration::from_secs(5));
     builder
 }
 
 impl Http2 {
+    fn new(connection: Connection<Http2Socket, Bytes>, shared: Arc<Shared>) -> Self {
+        Self {
+            connection,
+            carriers: Vec::new(),
+            helpers: Helpers::new(shared.http.helpers.clone()),
+            shared,
+            doing: Doing::Waiting,
+            carried: 0,
+            taken_back: 0,
+            idle_since: Instant::now(),
+            leaving: None,
+            is_last_word_said: false,
+        }
+    }
+
+    /// Serves it until it ends.
+    ///
+    /// # Blocks
+    /// Until then, and until its handlers have ended.
+    fn run(mut self, alarm: &Arc<Alarm>) {
+        let waker = Waker::from(alarm.clone());
+        while !self.advance(&mut Context::from_waker(&waker)) {
+            alarm.wait(self.deadline());
+            #[cfg(test)]
+            self.shared.http.http2_turns.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
     /// Goes on as far as it goes without waiting; true at the connection's end.
     fn advance(&mut self, context: &mut Context<'_>) -> bool {
-        self.shared.traffic.begin();
-        self.consider_leaving();
         loop {
-            let mut goes_on = false;
-            match self.connection.poll_accept(context) {
+            // Here all that came was looked at, and all that was said is on its way: so the last
+            // request that a farewell names is the last that got an answer.
+            self.consider_leaving();
+            if self.go_on(context) {
+                return true;
+            }
+            // A stop that came before did not see this connection waiting.
+            if self.why_leave().is_none() {
+                return self.is_over();
+            }
+        }
+    }
+
+    /// Takes requests and lets them go on; true at the connection's end.
+    fn go_on(&mut self, context: &mut Context<'_>) -> bool {
+        loop {
+            let has_request = match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.accept(request, respond);
-                    goes_on = true;
+                    self.accept(request, respond, context);
+                    true
                 }
                 // Everything was said; or the peer broke a rule, and was told which.
                 Poll::Ready(Some(Err(_)) | None) => return true,
-                Poll::Pending => {}
-            }
-            let before = self.exchanges.len();
-            let taken_back = &mut self.taken_back;
-            self.exchanges.retain_mut(|exchange| match exchange.as_mut().poll(context) {
-                Poll::Pending => true,
-                Poll::Ready(Ok(())) => {
-                    *taken_back = taken_back.saturating_sub(1);
-                    false
-                }
-                Poll::Ready(Err(_)) => {
-                    *taken_back += 1;
-                    false
-                }
-            });
-            if self.exchanges.len() < before {
-                goes_on = true;
-                self.shared.traffic.count_progress();
-                self.settle();
-            }
-            if !goes_on {
-                break;
+                Poll::Pending => false,
+            };
+            if !self.carry(context) && !has_request {
+                return false;
             }
         }
-        self.is_over()
     }
 
-    /// Takes a request, unless the connection is on its way out.
+    /// Lets each request go on; true if one has ended.
+    fn carry(&mut self, context: &mut Context<'_>) -> bool {
+        let before = self.carriers.len();
+        let taken_back = &mut self.taken_back;
+        self.carriers.retain_mut(|carrier| match carrier.poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => {
+                *taken_back = taken_back.saturating_sub(1);
+                false
+            }
+            Poll::Ready(Err(_)) => {
+                *taken_back += 1;
+                false
+            }
+        });
+        let has_ended = self.carriers.len() < before;
+        if has_ended {
+            self.shared.traffic.count_progress();
+        }
+        self.say_doing(has_ended);
+        has_ended
+    }
+
+    /// Says what the connection is doing, for one that looks for a place.
+    fn say_doing(&mut self, has_ended: bool) {
+        let doing = match &self.carriers[..] {
+            [] => Doing::Waiting,
+            carriers if carriers.iter().all(Carrier::is_answered) => Doing::Writing,
+            _ => Doing::Answering,
+        };
+        let carried = self.shared.traffic.carried();
+        // A peer that takes its answers is none that is stuck.
+        let goes_on = doing == Doing::Writing && carried != self.carried;
+        if doing == Doing::Waiting && has_ended {
+            self.idle_since = Instant::now();
+            self.leaving = self.leaving.map(|_| self.idle_since);
+        }
+        if doing != self.doing || goes_on {
+            self.enter(doing);
+            self.carried = carried;
+        }
+    }
+
+    /// Takes a request, unless the connection is on its way out, or the peer has changed its mind.
     fn accept(
         &mut self,
         request: http::Request<h2::RecvStream>,
         mut respond: h2::server::SendResponse<Bytes>,
+        context: &mut Context<'_>,
     ) {
-        let is_first = self.exchanges.is_empty();
-        if self.leaving.is_some() || is_first && !self.enter(Doing::Answering) {
+        if respond.poll_reset(context).is_ready() {
+            self.taken_back += 1;
+            return;
+        }
+        if self.leaving.is_some() || !self.enter(Doing::Answering) {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         self.shared.traffic.count_progress();
-        self.shared.http.counters.requests.inc();
-        let exchange = stream::exchange(request, respond, self.shared.clone(), &self.helpers);
-        self.exchanges.push(Box::pin(exchange));
+        self.carriers.extend(Carrier::start(request, respond, &self.shared, &mut self.helpers));
     }
 
-    /// After an exchange has ended: if it was the last, this connection may make room for another.
-    fn settle(&mut self) {
-        if self.exchanges.is_empty() {
-            self.idle_since = Instant::now();
-            let _ = self.enter(Doing::Waiting);
-        }
-    }
-
-    /// Says goodbye at the server's stop, when it was displaced, when it has been idle for long, or
-    /// when the peer keeps it busy with nothing.
-    fn consider_leaving(&mut self) {
-        let is_idle = self.exchanges.is_empty();
-        let wasteful = self.taken_back > limits::HTTP2_TAKEN_BACK_MAX
-            || self.shared.traffic.wasted() > limits::HTTP2_WASTED_BYTES;
-        if self.leaving.is_none() && wasteful {
-            log::debug!("{} asks much and wants nothing", self.shared.peer);
-            self.leave(Reason::ENHANCE_YOUR_CALM);
-        }
+    /// Why it is time to go: the peer keeps it busy with nothing, the server stops, a newer
+    /// connection needs the place, or it has been idle for long.
+    fn why_leave(&self) -> Option<Reason> {
         let is_late = self.deadline().is_some_and(|deadline| Instant::now() >= deadline);
-        let is_wanted_away = self.shared.http.registry.is_stopping() || self.slot.is_displaced();
-        if self.leaving.is_none() && (is_wanted_away || is_idle && is_late) {
-            if is_idle {
-                return self.leave(Reason::NO_ERROR);
-            }
-            // Requests that are under way are answered; others the peer may send elsewhere.
-            self.leaving = Some(Instant::now());
-            self.connection.graceful_shutdown();
+        let is_wanted_away = self.leaving.is_none() && self.shared.is_wanted_away();
+        if self.is_last_word_said {
+            None
+        } else if self.taken_back > limits::HTTP2_TAKEN_BACK_MAX || self.shared.traffic.is_waste() {
+            Some(Reason::ENHANCE_YOUR_CALM)
+        } else {
+            let is_time = is_wanted_away || is_late && self.carriers.is_empty();
+            is_time.then_some(Reason::NO_ERROR)
         }
     }
 
-    /// Takes no more requests, says why, and ends.
-    fn leave(&mut self, reason: Reason) {
+    /// Says goodbye if it is time.
+    fn consider_leaving(&mut self) {
+        let Some(reason) = self.why_leave() else { return };
         self.leaving = Some(Instant::now());
-        self.exchanges.clear();
+        if reason == Reason::NO_ERROR && !self.carriers.is_empty() {
+            // Requests that are under way are answered; others the peer may send elsewhere.
+            return self.connection.graceful_shutdown();
+        }
+        log::debug!("says goodbye to {}: {reason}", self.shared.peer);
+        self.is_last_word_said = true;
+        self.carriers.clear();
         self.connection.abrupt_shutdown(reason);
     }
 
     /// Until when this may go on without anything happening.
     fn deadline(&self) -> Option<Instant> {
         let limits = &self.shared.http.limits;
-        if let Some(since) = self.shared.traffic.unsent_since() {
-            return Some(since + limits.write_timeout);
-        }
-        if let Some(leaving) = self.leaving.filter(|_| self.exchanges.is_empty()) {
-            return Some(leaving + FAREWELL_TIMEOUT);
-        }
-        // A peer that has begun to say something has as long as for a head of HTTP/1.1.
-        let begun = self.shared.traffic.begun_since().map(|begun| begun + limits.head_timeout);
-        let idle = self.idle_since + limits.idle_timeout;
-        self.exchanges.is_empty().then(|| begun.map_or(idle, |begun| begun.min(idle)))
+        let unsent = self.shared.traffic.unsent_since().map(|since| since + limits.write_timeout);
+        let own = match self.leaving {
+            _ if !self.carriers.is_empty() => {
+                self.carriers.iter().filter_map(Carrier::deadline).min()
+            }
+            Some(leaving) => Some(leaving + FAREWELL_TIMEOUT),
+            None => {
+                // What the peer has begun to say has as long as a head of HTTP/1.1.
+                let begun = self.shared.traffic.begun_since();
+                let begun = begun.map(|begun| begun + limits.head_timeout);
+                begun.into_iter().chain([self.idle_since + limits.idle_timeout]).min()
+            }
+        };
+        own.into_iter().chain(unsent).min()
     }
 
-    /// Whether the peer took nothing for too long, or the farewell was said.
+    /// Whether the peer took nothing for too long, or had its time after the last word.
     fn is_over(&self) -> bool {
-        let may_end = self.leaving.is_some() || self.shared.traffic.unsent_since().is_some();
+        let may_end = self.is_last_word_said || self.shared.traffic.unsent_since().is_some();
         may_end && self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    fn enter(&self, doing: Doing) -> bool {
-        self.slot.enter(doing, self.shared.http.registry.now_us())
+    fn enter(&mut self, doing: Doing) -> bool {
+        self.doing = doing;
+        self.shared.slot.enter(doing, self.shared.http.registry.now_us())
     }
 }

@@ -1,11 +1,10 @@
 //! A request and its answer on the connection's thread: frames in and out, as far as both windows
 //! and the handler let them.
 
-use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -28,41 +27,19 @@ use crate::net::http::{Handler, Method};
 const OF_CONNECTIONS: [&str; 5] =
     ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// Has a request answered: starts its handler, and then carries its body to it and its answer back.
-/// An error if the peer took it back.
-pub(super) fn exchange(
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    shared: Arc<Shared>,
-    helpers: &Helpers,
-) -> impl Future<Output = Result<(), h2::Error>> + use<> {
-    let (parts, body) = request.into_parts();
-    let exchange = Arc::new(Exchange::default());
-    let limits = &shared.http.limits;
-    let is_refused = match head::of_http2(&parts, shared.peer, limits.headers) {
-        Ok((head, framing)) => {
-            let (shared, exchange) = (shared.clone(), exchange.clone());
-            !helpers.run(Box::new(move || handle(&shared, &exchange, &head, framing)))
-        }
-        Err(refusal) => {
-            let response = shared.http.handler.refuse(&refusal, shared.peer);
-            let head = head_of(&response);
-            if let ResponseBody::Bytes(body) = response.body {
-                exchange.refuse(head, body);
-            }
-            false
-        }
-    };
-    let mut carrier =
-        Carrier { shared, exchange, respond, body, sending: None, discarded: 0, is_refused };
-    poll_fn(move |context| carrier.poll(context))
-}
-
 /// Runs a request's handler; on one of the connection's helpers.
 fn handle(shared: &Shared, exchange: &Exchange, head: &RequestHead, framing: Framing) {
     let limits = &shared.http.limits;
     let handler: &dyn Handler = &*shared.http.handler;
-    let mut body = RequestBody { exchange, length: framing.length, timeout: limits.body_timeout };
+    if exchange.is_over() {
+        return;
+    }
+    let mut body = RequestBody {
+        exchange,
+        length: framing.length,
+        awaits_invitation: framing.expects_continue,
+        timeout: limits.body_timeout,
+    };
     let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
     let response = match reply {
         Ok(Reply::Response(response)) => response,
@@ -75,7 +52,12 @@ fn handle(shared: &Shared, exchange: &Exchange, head: &RequestHead, framing: Fra
         }
     };
     let is_head = head.method() == Method::Head;
-    exchange.answer(head_of(&response), response, is_head, limits.write_timeout);
+    let parts = head_of(&response);
+    let answer = || exchange.answer(parts, response, is_head, limits.write_timeout);
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(answer)) {
+        log::error!("the answer to {head:?} panicked: {}", panic_message(payload.as_ref()));
+        exchange.break_off();
+    }
 }
 
 /// The head of an answer, without what is HTTP/1.1's.
@@ -110,7 +92,7 @@ fn head_of(response: &Response) -> Parts {
 }
 
 /// What carries one request and its answer.
-struct Carrier {
+pub(super) struct Carrier {
     shared: Arc<Shared>,
     exchange: Arc<Exchange>,
     respond: SendResponse<Bytes>,
@@ -118,32 +100,112 @@ struct Carrier {
     sending: Option<SendStream<Bytes>>,
     /// Bytes of the body that no handler wanted.
     discarded: u64,
-    /// There is no thread for its handler.
-    is_refused: bool,
+    /// The peer said that it waits before it sends the body, and was not told to go on.
+    awaits_invitation: bool,
+    /// All of the answer was sent.
+    is_sent: bool,
 }
 
 impl Carrier {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        if self.is_refused {
-            self.respond.send_reset(Reason::REFUSED_STREAM);
-            return Poll::Ready(Ok(()));
+    /// Has a request answered by one of the helpers; `None` if there is none, or if the peer has
+    /// taken it back already.
+    pub(super) fn start(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        shared: &Arc<Shared>,
+        helpers: &mut Helpers,
+    ) -> Option<Self> {
+        let (parts, body) = request.into_parts();
+        let mut carrier = Self {
+            shared: shared.clone(),
+            exchange: Arc::default(),
+            respond,
+            body,
+            sending: None,
+            discarded: 0,
+            awaits_invitation: false,
+            is_sent: false,
+        };
+        let exchange = carrier.exchange.clone();
+        let (head, framing) = match head::of_http2(&parts, shared.peer, shared.http.limits.headers)
+        {
+            Ok(request) => request,
+            Err(refusal) => {
+                log::debug!("refused {}: {} {}", shared.peer, refusal.status, refusal.text);
+                let response = shared.http.handler.refuse(&refusal, shared.peer);
+                let is_head = parts.method == http::Method::HEAD;
+                let timeout = shared.http.limits.write_timeout;
+                exchange.answer(head_of(&response), response, is_head, timeout);
+                return Some(carrier);
+            }
+        };
+        carrier.awaits_invitation = framing.expects_continue;
+        shared.http.counters.requests.inc();
+        let shared = shared.clone();
+        if helpers.run(Box::new(move || handle(&shared, &exchange, &head, framing))) {
+            return Some(carrier);
         }
+        carrier.respond.send_reset(Reason::REFUSED_STREAM);
+        None
+    }
+
+    /// Whether its handler has done its part.
+    pub(super) fn is_answered(&self) -> bool {
+        self.exchange.state.lock().is_answered
+    }
+
+    /// When the peer has to have taken the answer, or to have sent the rest of its body.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.exchange.state.lock().deadline
+    }
+
+    /// Goes on as far as it goes; an error if the peer took the request back, or its answer cannot
+    /// be sent.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let reset = match &mut self.sending {
             Some(sending) => sending.poll_reset(context),
             None => self.respond.poll_reset(context),
         };
-        if let Poll::Ready(reason) = reset {
-            return Poll::Ready(Err(reason?.into()));
+        match reset {
+            // What it does with the rest of its body is its own affair.
+            Poll::Ready(_) if self.is_sent => return Poll::Ready(Ok(())),
+            Poll::Ready(reason) => return Poll::Ready(Err(reason?.into())),
+            Poll::Pending => {}
+        }
+        if self.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+            return Poll::Ready(if self.is_sent { Ok(()) } else { self.reset(Reason::CANCEL) });
         }
         self.exchange.state.lock().waker = Some(context.waker().clone());
-        self.take_body(context)?;
-        self.send_answer(context)
+        match self.take_body(context) {
+            Err(_) if self.is_sent => return Poll::Ready(Ok(())),
+            taken => taken?,
+        }
+        if !self.is_sent {
+            ready!(self.send_answer(context))?;
+            self.is_sent = true;
+            self.exchange.end();
+            let time = self.shared.http.limits.body_timeout;
+            self.exchange.state.lock().deadline = Some(Instant::now() + time);
+        }
+        // Until its body ended the stream stays: to a peer that is still sending an early end of it
+        // may look like a failure, although it has its answer.
+        let has_ended = self.exchange.state.lock().body_end.is_some();
+        if has_ended || self.awaits_invitation { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Takes what has arrived of the body, for the handler or, once that has answered, for none: a
-    /// peer that is still sending reads its answer only then.
+    fn reset(&mut self, reason: Reason) -> Result<(), h2::Error> {
+        self.respond.send_reset(reason);
+        Err(reason.into())
+    }
+
+    /// Takes what has arrived of the body, for the handler or, once that has answered, for none.
     fn take_body(&mut self, context: &mut Context<'_>) -> Result<(), h2::Error> {
         let mut state = self.exchange.state.lock();
+        if std::mem::take(&mut state.is_invited) && std::mem::take(&mut self.awaits_invitation) {
+            let mut go_on = http::Response::new(());
+            *go_on.status_mut() = StatusCode::CONTINUE;
+            self.respond.send_informational(go_on)?;
+        }
         let mut taken = std::mem::take(&mut state.taken);
         while state.body_end.is_none() {
             if state.is_answered {
@@ -154,6 +216,7 @@ impl Carrier {
             }
             match self.body.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) => {
+                    self.awaits_invitation = false;
                     self.shared.traffic.count_body(data.len());
                     state.received.extend_from_slice(&data);
                     self.discarded += if state.is_answered { data.len() as u64 } else { 0 };
@@ -171,27 +234,34 @@ impl Carrier {
     }
 
     fn send_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        let mut state = self.exchange.state.lock();
-        if state.is_given_up {
-            self.respond.send_reset(Reason::CANCEL);
-            return Poll::Ready(Ok(()));
+        let exchange = self.exchange.clone();
+        let mut state = exchange.state.lock();
+        if state.is_broken {
+            return Poll::Ready(self.reset(Reason::INTERNAL_ERROR));
         }
-        if state.body_end.is_some()
-            && let Some(head) = state.head.take()
-        {
+        if let Some(head) = state.head.take() {
+            let is_all = state.is_whole && state.pieces.is_empty();
             let head = http::Response::from_parts(head, ());
-            self.sending = Some(self.respond.send_response(head, false)?);
+            self.sending = Some(self.respond.send_response(head, is_all)?);
+            if is_all {
+                return Poll::Ready(Ok(()));
+            }
         }
         let Some(sending) = &mut self.sending else { return Poll::Pending };
         while let Some(piece) = state.pieces.front_mut() {
             sending.reserve_capacity(piece.len());
-            if sending.capacity() == 0 && ready!(sending.poll_capacity(context)).is_none() {
-                return Poll::Ready(Ok(()));
+            while sending.capacity() == 0 {
+                match ready!(sending.poll_capacity(context)) {
+                    Some(capacity) => drop(capacity?),
+                    None => return Poll::Ready(self.reset(Reason::CANCEL)),
+                }
             }
             let part = piece.split_to(sending.capacity().min(piece.len()));
+            self.shared.traffic.count_body(part.len());
             if piece.is_empty() {
                 state.pieces.pop_front();
-                self.exchange.notify();
+                state.renew();
+                exchange.notify();
             }
             let is_last = state.is_whole && state.pieces.is_empty();
             sending.send_data(part, is_last)?;

@@ -20,6 +20,7 @@ const REFUSED: &[(&str, u16)] = &[
     ("GET /hello HTTP/1.2\r\nHost: x\r\n\r\n", 505),
     ("GET /hello HTTP/2.0\r\nHost: x\r\n\r\n", 505),
     ("GET /hello http/1.1\r\nHost: x\r\n\r\n", 400),
+    #[cfg(not(feature = "http2"))]
     ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     ("GET /hello HTTP/1.1 GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     ("\u{16}\u{3}\u{1}\u{2}\0\u{1}\0", 400),

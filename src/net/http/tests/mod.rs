@@ -5,5 +5,7 @@ mod attacks;
 mod chunks;
 pub(crate) mod client;
 mod framing;
+#[cfg(feature = "http2")]
+mod http2;
 mod lifecycle;
 mod support;

@@ -60,6 +60,16 @@ impl Handler for Paths {
                 let response = Response::chunked(200, "text/plain", pieces);
                 if head.path() == "/slow" { response.into() } else { response.unhurried().into() }
             }
+            // Each piece is counted when it is made; the second is never made of what is broken.
+            "/pieces" | "/broken" => {
+                let (is_broken, made_tx) = (head.path() == "/broken", self.entered_tx.clone());
+                let pieces = (0..1000).map(move |number| {
+                    assert!(!is_broken || number == 0, "on purpose");
+                    made_tx.send(()).expect("the test counts the pieces");
+                    vec![b'x'; 64 * 1024]
+                });
+                Response::chunked(200, "text/plain", pieces).unhurried().into()
+            }
             "/split" => Response::text(200, "x").with_header("X-Evil", "a\r\nX-Injected: b").into(),
             "/empty" => Response::empty(204).into(),
             "/bad" => Response::text(400, "bad").into(),
