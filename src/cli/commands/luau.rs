@@ -42,12 +42,7 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
     if is_pool && (config.external_workers || config.worker_program.is_some()) {
         return Ok(());
     }
-    if !is_pool && config.runtime.sandbox == SandboxMode::Require {
-        return Err(CliError::config(
-            "--sandbox require: with --mode thread-pool the workers are threads of the master, \
-             which cannot be confined",
-        ));
-    }
+    need_processes_to_confine(config)?;
     need_luau().map_err(|error| {
         if !is_pool {
             return error;
@@ -57,6 +52,17 @@ pub(super) fn need_workers(config: &PoolConfig) -> Result<(), CliError> {
              name one that was built with it: --worker-program PATH",
         )
     })
+}
+
+/// Refuses threads where a sandbox is required.
+pub(super) fn need_processes_to_confine(config: &PoolConfig) -> Result<(), CliError> {
+    if config.mode == Mode::ProcessPool || config.runtime.sandbox != SandboxMode::Require {
+        return Ok(());
+    }
+    Err(CliError::config(
+        "--sandbox require: with --mode thread-pool the workers are threads of the master, \
+         which cannot be confined",
+    ))
 }
 
 /// Whether a runtime has something to run with these templates. It would start without; but a

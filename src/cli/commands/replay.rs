@@ -9,7 +9,7 @@ use std::io;
 
 use crate::master::config::{PoolConfig, PoolDefaults, number};
 
-use super::luau::need_luau;
+use super::luau::{need_luau, need_processes_to_confine};
 use crate::cli::parse::api_options::{api_secret, check_pool};
 use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::{ConfigValue, of_pool};
@@ -55,6 +55,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         let values = [of_pool(&config), own_values(in_flight, repeat)].concat();
         return look::report(args, &COMMAND, &values, &[api_secret(&config)], || {
             need_luau()?;
+            need_processes_to_confine(&config)?;
             if path != "-" {
                 File::open(path).map_err(|error| bad_input(path, &error))?;
             }
@@ -62,6 +63,7 @@ fn run(args: &Args) -> Result<(), CliError> {
         });
     }
     need_luau()?;
+    need_processes_to_confine(&config)?;
     #[cfg(feature = "luau")]
     play::play(args, config, path, repeat, in_flight)?;
     Ok(())

@@ -143,6 +143,9 @@ fn a_master_that_cannot_have_what_it_requires_does_not_start() {
     run(&[&MASTER[..], &with].concat()).expect(3, "cannot run a worker in a sandbox");
     let threads = ["--mode", "thread-pool", "--sandbox", "require"];
     run(&[&MASTER[..], &threads].concat()).expect(3, "which cannot be confined");
+    for command in [vec!["replay", "-"], vec!["replay", "-", "--check-config"]] {
+        run(&[&command[..], &threads].concat()).expect(3, "which cannot be confined");
+    }
 }
 
 #[test]

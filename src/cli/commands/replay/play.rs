@@ -27,6 +27,7 @@ use crate::wire::data::TenantId;
 
 use super::bad_input;
 use crate::cli::CliError;
+use crate::cli::commands::luau::hide_from_workers;
 use crate::cli::commands::master::stop;
 use crate::cli::commands::runtimes::threads;
 use crate::cli::console::signals::{ProcessSignal, Signals};
@@ -67,6 +68,7 @@ pub(super) fn play(
     let program = Program::own().map_err(|error| CliError::config(error.to_string()))?;
     let (broken_tx, broken_rx) = bounded(1);
     let api = api_config(args, &config)?;
+    hide_from_workers(&config);
     let master = Master::start(&config, api, &program, &*threads(&config, broken_tx))?;
     // Not before: until something reads them, a signal is to end the process, whatever the start
     // waits for.
