@@ -11,7 +11,7 @@ pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// A link that the master closes before it is this old was not wanted: an operator has stopped this
-/// worker.
+/// worker, or it is in no sandbox and has to be.
 const UNWANTED_BEFORE: Duration = Duration::from_secs(1);
 
 /// The longest that the next pause may be.
@@ -26,7 +26,10 @@ impl Backoff {
     /// Begins anew after a link that served, but not after one that the master did not want: coming
     /// back to it at once would only be noise.
     pub(super) fn after_link(&mut self, cause: Option<&CloseCause>, age: Duration) {
-        let closed_by_master = cause == Some(&CloseCause::ClosedByPeer(close_code::GOING_AWAY));
+        let closed_by_master = matches!(
+            cause,
+            Some(CloseCause::ClosedByPeer(close_code::GOING_AWAY | close_code::POLICY))
+        );
         if !closed_by_master || age >= UNWANTED_BEFORE {
             self.0 = BACKOFF_MIN;
         }
@@ -46,15 +49,17 @@ mod tests {
 
     #[test]
     fn pauses_grow_until_a_link_served() {
-        let going_away = CloseCause::ClosedByPeer(close_code::GOING_AWAY);
         let mut backoff = Backoff::new();
-        for _ in 0..10 {
-            assert!(backoff.next_pause() <= BACKOFF_MAX);
-            backoff.after_link(Some(&going_away), Duration::ZERO);
+        for code in [close_code::GOING_AWAY, close_code::POLICY] {
+            let closed = CloseCause::ClosedByPeer(code);
+            for _ in 0..10 {
+                assert!(backoff.next_pause() <= BACKOFF_MAX);
+                backoff.after_link(Some(&closed), Duration::ZERO);
+            }
+            assert_eq!(backoff.0, BACKOFF_MAX, "closed at once, ten times");
+            backoff.after_link(Some(&closed), UNWANTED_BEFORE);
+            assert_eq!(backoff.0, BACKOFF_MIN, "a master that stops");
         }
-        assert_eq!(backoff.0, BACKOFF_MAX, "closed at once, ten times");
-        backoff.after_link(Some(&going_away), UNWANTED_BEFORE);
-        assert_eq!(backoff.0, BACKOFF_MIN, "a master that stops");
         backoff.next_pause();
         backoff.after_link(Some(&CloseCause::Broken("reset".to_owned())), Duration::ZERO);
         assert_eq!(backoff.0, BACKOFF_MIN);

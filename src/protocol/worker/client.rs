@@ -298,6 +298,12 @@ impl ClientRun {
             return Some(ClientEnd::Replaced);
         }
         match cause {
+            Some(cause @ CloseCause::ClosedByPeer(close_code::POLICY)) => log::warn!(
+                "master {}: {cause}; with --sandbox require it wants a worker in a whole sandbox, \
+                 and what confines this one is: {}",
+                self.config.master,
+                self.config.sandbox.clone().unwrap_or_default().summary()
+            ),
             Some(cause) => log::warn!("master {}: {cause}", self.config.master),
             None => log::warn!("master {}: the link ended", self.config.master),
         }
