@@ -167,7 +167,12 @@ impl Master {
         if let StoreUrl::Redb(path) = &url {
             needs_folder("--store", path)?;
         }
-        worker_program(config)?;
+        let program = worker_program(config)?;
+        if needs_sandbox(config) {
+            let own = || Program::own().map_err(|error| MasterError::Config(error.to_string()));
+            let program = program.map_or_else(own, |path| Ok(Program::at(&path)))?;
+            program.require_sandbox().map_err(MasterError::Config)?;
+        }
         // Held until all are had, as a start does: two may ask for the same one.
         let ports = [config.api, Some(config.listen).filter(|_| config.mode == Mode::ProcessPool)];
         let _held = ports.into_iter().flatten().map(listen).collect::<Result<Vec<_>, _>>()?;
@@ -284,6 +289,12 @@ pub fn worker_program(config: &PoolConfig) -> Result<Option<PathBuf>, MasterErro
     Ok(Some(program))
 }
 
+/// Whether workers that the master starts itself must be confined.
+fn needs_sandbox(config: &PoolConfig) -> bool {
+    let starts_workers = config.mode == Mode::ProcessPool && !config.external_workers;
+    starts_workers && config.runtime.sandbox == SandboxMode::Require
+}
+
 fn store_url(config: &PoolConfig) -> Result<StoreUrl, MasterError> {
     config.store.parse().map_err(|error| MasterError::Config(format!("--store: {error}")))
 }
@@ -360,7 +371,7 @@ fn start_processes(
     let address = reachable(server.local_addr()).to_string();
     let serving = server.clone();
     let broker: Arc<ServeWorker> = Arc::new(move |id, stream| serving.serve_worker(id, stream));
-    if config.runtime.sandbox == SandboxMode::Require && !config.external_workers {
+    if needs_sandbox(config) {
         program.require_sandbox().map_err(MasterError::Config)?;
     }
     let own_workers = config.runtime.memory.filter(|_| !config.external_workers);

@@ -27,8 +27,12 @@ pub(super) fn restrict(
     let status = enforce(templates, reach).map_err(|error| format!("Landlock: {error}"))?;
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi as u64,
-        LandlockStatus::NotEnabled => return Err("Landlock: the kernel has it off".to_owned()),
-        LandlockStatus::NotImplemented => return Err("Landlock: the kernel has none".to_owned()),
+        LandlockStatus::NotEnabled => {
+            return Err("Landlock: the kernel has it off (lsm= on its command line)".to_owned());
+        }
+        LandlockStatus::NotImplemented => {
+            return Err("Landlock: the kernel has none (Linux 5.13 brings it)".to_owned());
+        }
     };
     match status.ruleset {
         RulesetStatus::FullyEnforced => Ok((abi, "full")),

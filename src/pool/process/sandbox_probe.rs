@@ -64,9 +64,11 @@ impl Program {
         // To its end, or as far as it goes: a process that it left behind may hold the other end.
         let _ = (&mut answer).take(ANSWER_MAX_BYTES).read_to_end(&mut text);
         let text = String::from_utf8_lossy(&text);
-        let said = text.lines().next().unwrap_or("it says nothing").to_owned();
+        let said = text.lines().next().unwrap_or("it says nothing");
+        let said = said.strip_prefix("mesophyll: --sandbox require: ").unwrap_or(said);
         Err(format!(
-            "--sandbox require: {} cannot run a worker in a sandbox ({}): {said}",
+            "--sandbox require: {} cannot run a worker in a sandbox ({}): {said}; \
+             --sandbox prefer serves with what there is",
             self.path().display(),
             describe(status)
         ))

@@ -135,6 +135,8 @@ fn a_master_that_cannot_have_what_it_requires_does_not_start() {
         let says = if calls == "landlock" { "Landlock: the kernel has none" } else { "require: " };
         ended.expect(3, says);
         assert!(ended.stdout.is_empty(), "no ready line: {ended:?}");
+        let check = ["--sandbox", "require", "--check-config"];
+        Running::start(lacking(calls, &check)).wait().expect(3, says);
     }
     // A program that knows no sandbox.
     let program = example("faulty_worker");
