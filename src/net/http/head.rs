@@ -248,6 +248,10 @@ pub(super) fn of_http2(
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     authority.into_iter().for_each(|authority| add("host", authority));
     for (name, value) in &parts.headers {
+        // HTTP/2 has no line around a value whose spaces could be left out of it.
+        if value.as_bytes().trim_ascii() != value.as_bytes() {
+            return Err(Refusal::new(400, "a header begins or ends with a space"));
+        }
         match authority {
             Some(authority) if name == "host" => {
                 if !value.as_bytes().eq_ignore_ascii_case(authority) {

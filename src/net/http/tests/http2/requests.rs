@@ -299,6 +299,8 @@ fn a_head_that_two_could_read_in_two_ways_is_refused() {
         (&[("authorization", "a"), ("authorization", "b")], 400),
         (&[("content-length", "0"), ("content-length", "0")], 400),
         (&[("host", "y")], 400),
+        (&[("a", " b")], 400),
+        (&[("a", "b\t")], 400),
         (&[("host", "x")], 200),
         (&[("a", "b"); 62], 200),
         (&[("a", "b"); 64], 431),
