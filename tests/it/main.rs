@@ -43,6 +43,8 @@ mod cli_without_luau;
 mod cli_worker_program;
 #[cfg(feature = "worker")]
 mod db_client;
+#[cfg(all(feature = "worker", feature = "http2"))]
+mod db_http2;
 #[cfg(feature = "worker")]
 mod db_routes;
 #[cfg(feature = "luau")]
