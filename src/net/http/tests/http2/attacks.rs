@@ -179,3 +179,35 @@ fn requests_beyond_the_bound_are_refused_not_queued() {
     }
     assert_eq!(fixture.server.stats().requests, 32);
 }
+
+#[test]
+fn frames_at_random_end_in_order_and_harm_no_other() {
+    let fixture = serve(lingering());
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    // xorshift: the same bytes in every run.
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 32) % below
+    };
+    for _ in 0..200 {
+        let mut peer = fixture.connect_http2(&[]);
+        for _ in 0..random(40) {
+            let (kind, stream) = (random(11) as u8, random(12) as u32);
+            let payload: Vec<u8> = match kind {
+                HEADERS => head("POST", "/echo", &[]),
+                WINDOW | RESET => (random(1 << 20) as u32).to_be_bytes().to_vec(),
+                SETTINGS => settings(&[(random(8) as u16, random(1 << 17) as u32)]),
+                PING => vec![7; 8],
+                _ => (0..random(60)).map(|_| random(256) as u8).collect(),
+            };
+            peer.send(&frame(kind, random(256) as u8 & 0x2d, stream, &payload));
+        }
+        peer.stream.shutdown(std::net::Shutdown::Write).expect("a socket");
+        peer.until_end();
+    }
+    fixture.wait_until("all have left", |stats| stats.open == 0);
+    assert_eq!(fixture.server.http2_figures().1, 0);
+    assert!(fixture.connect_http2(&[]).is_served());
+}
