@@ -46,6 +46,7 @@ fn candidates(value: &str) -> Candidates {
         "DIR" => Candidates::Folders,
         "LEVEL" => Candidates::Words("off error warn info debug trace"),
         "M" => Candidates::Words("process-pool thread-pool"),
+        "MODE" => Candidates::Words("require prefer off"),
         "F" => Candidates::Words("text json"),
         "stdin" => Candidates::Words("stdin"),
         _ => Candidates::Unknown,

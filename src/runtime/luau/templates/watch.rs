@@ -123,7 +123,10 @@ impl Watching {
             // leads to another one by now is taken up by the next process.
             let now = identity(&self.directory);
             let advice = match now.is_some() && now != self.identity {
-                true => "; it is another directory than at the start: restart the worker to use it",
+                true => {
+                    "; it is another directory than at the start: \
+                     `mesophyll restart --all` takes it up"
+                }
                 false => "",
             };
             log::warn!(
