@@ -1,20 +1,25 @@
 //! The peer is what it says: its master takes our worker, and our master takes its worker.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mesophyll::dispatch::worker_like::WorkerLike;
+use mesophyll::dispatch::Job;
+use mesophyll::dispatch::worker_like::{WorkerLike, start};
 use mesophyll::protocol::{MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, open};
+use mesophyll::wire::data::{EncodedJson, TenantId, TenantState};
 
 use super::asked::{Kind, Load, Size};
 use super::events::{Ours, Theirs};
 use super::ours;
 use super::pair::Role;
+use crate::peer::db::DbClient;
 use crate::peer::master::Master;
 use crate::peer::runtime;
+use crate::peer::types::{Id, KeyValueOp, KhronosValue, Snowflake};
 use crate::peer::worker::{Config, Handler, run};
 use crate::serve::TOKEN;
 
@@ -56,31 +61,101 @@ fn the_peers_master_takes_a_worker_of_ours() {
     worker.stop();
 }
 
+/// A master of ours with the worker of the peer's, which has said that it is alive.
+struct OurMaster {
+    server: MesophyllServer,
+    db: Arc<DbState>,
+    handled: Arc<AtomicU64>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl OurMaster {
+    fn with(handler: impl FnOnce(&str) -> Handler) -> Self {
+        let store = open(&"memory:".parse().expect("a URL")).expect("a store");
+        let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let idents = vec![(0, TOKEN.to_owned())];
+        let server = MesophyllServer::new_with(listener, db.clone(), ServerConfig::new(1), idents);
+        let server = server.expect("a server");
+        let runtime = runtime().expect("a runtime");
+        let master = server.local_addr().to_string();
+        let handled = Arc::new(AtomicU64::new(0));
+        let handler = {
+            let _guard = runtime.enter();
+            handler(&master)
+        };
+        let config = Config { master, worker: 0, token: TOKEN.to_owned() };
+        runtime.spawn(run(config, handler, handled.clone()));
+        wait_until(|| server.get_connection(0).is_some());
+        Self { server, db, handled, runtime }
+    }
+
+    fn client(master: &str) -> DbClient {
+        DbClient::new(master, 0, TOKEN).expect("a client")
+    }
+}
+
+impl Drop for OurMaster {
+    fn drop(&mut self) {
+        self.server.shutdown(Instant::now() + Duration::from_secs(5));
+    }
+}
+
 #[test]
 fn our_master_takes_a_worker_of_the_peers() {
-    let store = open(&"memory:".parse().expect("a URL")).expect("a store");
-    let db = Arc::new(DbState::new(store, DbOptions::default()).expect("a database"));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let idents = vec![(0, TOKEN.to_owned())];
-    let server =
-        MesophyllServer::new_with(listener, db, ServerConfig::new(1), idents).expect("a server");
-    let runtime = runtime().expect("a runtime");
-    let config = Config {
-        master: server.local_addr().to_string(),
-        worker: 0,
-        token: TOKEN.to_owned(),
-        reads_states: false,
-    };
-    let handled = Arc::new(AtomicU64::new(0));
-    runtime.spawn(run(config, Handler::Echo, handled.clone()));
-    wait_until(|| server.get_connection(0).is_some());
-    let conn = server.get_connection(0).expect("a connection");
+    let master = OurMaster::with(|_| Handler::Echo);
+    let conn = master.server.get_connection(0).expect("a connection");
     let events = Ours::new(&LOAD);
     for number in 0..20 {
         let answer =
             conn.dispatch_event(events.tenant(number), events.event(number), Instant::now() + SOON);
         assert!(events.is_echo(number, &answer.expect("an answer")));
     }
-    assert_eq!(handled.load(Ordering::Relaxed), 20);
-    server.shutdown(Instant::now() + Duration::from_secs(5));
+    assert_eq!(master.handled.load(Ordering::Relaxed), 20);
+}
+
+/// Its client speaks HTTP/2 only, and has one connection for all of its calls.
+#[test]
+fn the_peers_worker_keeps_values_in_our_database() {
+    let master = OurMaster::with(|address| Handler::Keep(OurMaster::client(address)));
+    let conn = master.server.get_connection(0).expect("a connection");
+    let events = Ours::new(&LOAD);
+    let pending: Vec<_> = (0..64)
+        .map(|number| {
+            let job = Job::Dispatch(events.event(number));
+            start(&conn, events.tenant(number), job, Instant::now() + SOON)
+        })
+        .collect();
+    for (number, pending) in (0..).zip(pending) {
+        assert!(events.is_echo(number, &pending.wait().expect("an answer")), "{number}");
+    }
+    assert_eq!(master.handled.load(Ordering::Relaxed), 64);
+}
+
+#[test]
+fn the_peers_client_reads_our_states_and_refusals() {
+    let master = OurMaster::with(|_| Handler::Echo);
+    let events = BTreeSet::from(["MESSAGE_CREATE".to_owned()]);
+    let state = TenantState { events, data: EncodedJson::null() };
+    master.db.set_tenant_state(TenantId::Guild(7), &state).expect("set");
+    let client = {
+        let _guard = master.runtime.enter();
+        OurMaster::client(&master.server.local_addr().to_string())
+    };
+    let (id, kept) = (Id::Guild(Snowflake(7)), vec!["kept".to_owned()]);
+    let states = master.runtime.block_on(client.tenant_states()).expect("states");
+    let events = states.get(&id).map(|state| state.events.clone());
+    assert_eq!(events, Some(vec!["MESSAGE_CREATE".to_owned()]));
+    let none = master.runtime.block_on(client.kv_get(id, kept.clone(), "no".to_owned()));
+    assert_eq!(none, Ok(None));
+    // A value of 300 KiB is more than a record may have; one of 3 MiB more than a body.
+    for (bytes, status) in [(300 << 10, "422"), (3 << 20, "413")] {
+        let value = KhronosValue::Text("x".repeat(bytes));
+        let set = KeyValueOp::Set { scopes: kept.clone(), key: "big".to_owned(), value };
+        let refused = master.runtime.block_on(client.kv(id, &set)).expect_err("too large");
+        assert!(refused.contains(status), "{refused}");
+    }
+    // The connection is as good as before.
+    let none = master.runtime.block_on(client.kv_get(id, kept, "big".to_owned()));
+    assert_eq!(none, Ok(None));
 }

@@ -83,12 +83,8 @@ pub fn worker(role: &Role) -> Result<(), String> {
     let runtime = peer::runtime()?;
     let handled = Arc::new(AtomicU64::new(0));
     let handler = if role.is_luau { Handler::Luau(Vms::start()?) } else { Handler::Echo };
-    let config = Config {
-        master: role.address.clone(),
-        worker: role.worker,
-        token: role.token.clone(),
-        reads_states: true,
-    };
+    let config =
+        Config { master: role.address.clone(), worker: role.worker, token: role.token.clone() };
     runtime.spawn(peer_worker::run(config, handler, handled.clone()));
     say("up")?;
     answer_lines(|_| Ok(handled.load(Ordering::Relaxed).to_string()))

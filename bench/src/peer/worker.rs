@@ -1,6 +1,5 @@
 //! The peer's worker: one connection to a master, a spawned task for each event.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +10,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::db::DbClient;
+#[cfg(test)]
+use super::types::KeyValueOp;
 use super::types::{ClientMessage, CreateEvent, EventData, Id, KhronosValue, ServerMessage};
 use super::vm::Vms;
 use super::{MESSAGE_MAX_BYTES, QUEUE_MESSAGES, to_bytes, write_queued};
@@ -20,6 +21,9 @@ use super::{MESSAGE_MAX_BYTES, QUEUE_MESSAGES, to_bytes, write_queued};
 pub enum Handler {
     /// It is its own answer.
     Echo,
+    /// It is kept in the database and read again, and what was read is the answer.
+    #[cfg(test)]
+    Keep(DbClient),
     /// A tenant's template runs on it.
     Luau(Vms),
 }
@@ -32,6 +36,17 @@ impl Handler {
                 // The benchmark sends none.
                 EventData::Json(_) | EventData::RawValue(_) => KhronosValue::Null,
             }),
+            #[cfg(test)]
+            Handler::Keep(db) => {
+                let EventData::KhronosValue(value) = event.data else {
+                    return Err("the test sends none".to_owned());
+                };
+                let (scopes, key) = (vec!["kept".to_owned()], event.name);
+                let set = KeyValueOp::Set { scopes: scopes.clone(), key: key.clone(), value };
+                db.kv(id, &set).await?;
+                let record = db.kv_get(id, scopes, key).await?;
+                record.map(|record| record.value).ok_or_else(|| "it is not there".to_owned())
+            }
             Handler::Luau(vms) => vms.run(id, event).await,
         }
     }
@@ -42,15 +57,13 @@ pub struct Config {
     pub master: String,
     pub worker: usize,
     pub token: String,
-    /// Whether to read the tenant states first: a master of ours does not speak HTTP/2.
-    pub reads_states: bool,
 }
 
 /// Loads the tenant states, connects and serves until the link ends. `handled` counts events.
 pub async fn run(config: Config, handler: Handler, handled: Arc<AtomicU64>) -> Result<(), String> {
-    let Config { master, worker, token, reads_states } = config;
+    let Config { master, worker, token } = config;
     let db = DbClient::new(&master, worker, &token)?;
-    let states = if reads_states { db.tenant_states().await? } else { HashMap::new() };
+    let states = db.tenant_states().await?;
     let url = format!("ws://{master}/ws?id={worker}&token={token}");
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_MAX_BYTES))
