@@ -12,6 +12,7 @@ mod peer_postgres;
 pub mod plain_postgres;
 mod plain_redb;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::load::{self, Caller};
 use crate::serve::{Server, TOKEN};
 use bare::BareExchange;
 use contents::{Op, Picker};
-use peer_postgres::PeerPostgres;
+use peer_postgres::{PeerClient, PeerPostgres};
 use plain_postgres::{Database, PlainPostgres};
 use plain_redb::{Commit, PlainRedb};
 
@@ -34,6 +35,9 @@ const DIRECT_CALLERS: [usize; 3] = [1, 8, 64];
 const DIRECT_CALLERS_QUICK: [usize; 1] = [64];
 const HTTP_CALLERS: [usize; 4] = [1, 8, 16, 64];
 const HTTP_CALLERS_QUICK: [usize; 2] = [1, 16];
+
+/// Callers that share a connection of HTTP/2.
+const HTTP2_CALLERS: [usize; 2] = [1, 16];
 
 /// The most of them.
 const CALLERS_MAX: usize = 64;
@@ -142,10 +146,20 @@ impl Runner<'_> {
                 contestants.push(floor(|callers| bare.callers(callers)));
             }
             if let Some(peer) = peer.filter(|_| op != Op::Find) {
-                let measure = Box::new(move |callers, lasting| peer.measure(op, callers, lasting));
-                contestants.push(Contestant { role: Role::Async, measure });
+                contestants.push(asking(Role::Async, peer.client(), op));
             }
             self.case(&format!("{op}_{kept}"), callers, contestants)?;
+        }
+        peer.map_or(Ok(()), |peer| self.over_http2(server.address, peer))
+    }
+
+    /// The peer's client on our master and on its own.
+    fn over_http2(&mut self, ours: SocketAddr, peer: &PeerPostgres) -> Result<(), String> {
+        let client = PeerClient::new(ours)?;
+        for (op, callers) in self.every(&HTTP2_CALLERS).filter(|(op, _)| *op != Op::Find) {
+            let contestants =
+                vec![asking(Role::Ours, &client, op), asking(Role::Async, peer.client(), op)];
+            self.case(&format!("{op}_pg_http2"), callers, contestants)?;
         }
         Ok(())
     }
@@ -173,10 +187,14 @@ impl Runner<'_> {
 }
 
 fn names(kept: &str) -> Vec<String> {
-    Op::ALL
-        .iter()
-        .flat_map(|op| [format!("kv_{op}_{kept}_direct"), format!("kv_{op}_{kept}")])
-        .collect()
+    let kinds = ["_direct", "", "_http2"];
+    let names = |op| kinds.map(|kind| format!("kv_{op}_{kept}{kind}"));
+    Op::ALL.iter().flat_map(names).collect()
+}
+
+fn asking(role: Role, client: &PeerClient, op: Op) -> Contestant<'_> {
+    let measure = Box::new(move |callers, lasting| client.measure(op, callers, lasting));
+    Contestant { role, measure }
 }
 
 fn measured<'c>(

@@ -1,6 +1,7 @@
 //! The async peer over PostgreSQL: its master in a process of its own, its callers tasks of one
-//! runtime here, with one client.
+//! runtime here, with one client. The client works on a master of ours as well.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,20 +17,37 @@ use crate::serve::{Server, TOKEN};
 /// The peer's two sides.
 pub struct PeerPostgres {
     _server: Server,
-    runtime: tokio::runtime::Runtime,
-    client: DbClient,
+    client: PeerClient,
 }
 
 impl PeerPostgres {
     /// Over the database at `url`, which is filled already.
     pub fn new(url: &str) -> Result<Self, String> {
         let server = Server::of_peer(url)?;
+        let client = PeerClient::new(server.address)?;
+        Ok(Self { _server: server, client })
+    }
+
+    /// Its client of its own master.
+    pub fn client(&self) -> &PeerClient {
+        &self.client
+    }
+}
+
+/// The peer's client of a master, with one connection of HTTP/2.
+pub struct PeerClient {
+    runtime: tokio::runtime::Runtime,
+    client: DbClient,
+}
+
+impl PeerClient {
+    pub fn new(master: SocketAddr) -> Result<Self, String> {
         let runtime = peer::runtime()?;
         let client = {
             let _guard = runtime.enter();
-            DbClient::new(&server.address.to_string(), 0, TOKEN)?
+            DbClient::new(&master.to_string(), 0, TOKEN)?
         };
-        Ok(Self { _server: server, runtime, client })
+        Ok(Self { runtime, client })
     }
 
     /// Does a turn of so many callers.
