@@ -99,6 +99,8 @@ fn canonical<T: Decode>(at: &[u8]) -> Option<&[u8]> {
 
 /// Passes over leaves of a `List`, as many as come and at most `left`, which says how many are left
 /// then.
+// Apart, or what the walk around it needs takes the registers of the loop.
+#[inline(never)]
 pub(super) fn leaves<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
     while *left > 0
         && let Some(behind) = leaf(at)
@@ -110,6 +112,8 @@ pub(super) fn leaves<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
 
 /// Passes over pairs of leaves of a `Map`, and over the key before a value that is none. `left`
 /// counts keys and values; a key comes next.
+// As above.
+#[inline(never)]
 pub(super) fn pairs<'a>(mut at: &'a [u8], left: &mut usize) -> &'a [u8] {
     while *left > 0
         && let Some(key) = at.strip_prefix(b"\x92")
