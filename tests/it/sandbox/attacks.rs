@@ -211,7 +211,7 @@ fn a_worker_with_a_unix_socket_reaches_no_port() {
 fn without_landlock_seccomp_alone_ends_all_but_reading() {
     let scene = Scene::new();
     let attempts = scene.attempts(scene.probe("broker", Some("landlock")));
-    assert_eq!(attempts["sandbox"], "syscallsLandlock: the kernel has none");
+    assert!(attempts["sandbox"].starts_with("syscallsLandlock: the kernel has none"));
     all(&attempts, &GOES_ON, &["succeeded"]);
     all(&attempts, &NO_SUCH_CALL, &["ENOSYS"]);
     all(&attempts, &WRITES, &["ENOSYS"]);
