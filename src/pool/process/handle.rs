@@ -184,8 +184,7 @@ impl WorkerProcessHandle {
             kind,
             nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
-            // A worker that was never started is about to be, and not dead.
-            board: Board::new(config.worker_id, State::Starting, on_change),
+            board: Board::new(config.worker_id, supervisor.state(), on_change),
             lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
         });
