@@ -41,22 +41,18 @@ pub(super) fn give_up() -> Result<(), String> {
         lower(resource, most).map_err(|error| format!("no limit {resource:?}: {error}"))?;
     }
     #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        let failed = |error: rustix::io::Errno| format!("privileges: {error}");
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
-        rustix::thread::set_no_new_privs(true).map_err(failed)?;
-    }
+    hide()
+        .and_then(|()| rustix::thread::set_no_new_privs(true))
+        .map_err(|error| format!("privileges: {error}"))?;
     Ok(())
 }
 
 /// Keeps what this process has in memory, its environment included, from other processes of its
 /// user.
-#[cfg(all(feature = "sandbox", target_os = "linux"))]
-pub(super) fn hide() {
+#[cfg(target_os = "linux")]
+pub(super) fn hide() -> rustix::io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    // It fails for no process that asks for itself.
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
 /// Lowers a limit for good, if it is higher.
