@@ -5,11 +5,10 @@
 //! on the socket.
 
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::body::{Body, BodyError, BodySource};
+use super::body::{BodyError, BodySource};
 use super::chunks::Chunks;
 use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
 #[cfg(feature = "http2")]
@@ -173,8 +172,7 @@ impl Connection {
             awaits_invitation: framing.expects_continue,
             is_broken: false,
         };
-        let reply =
-            catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
+        let reply = super::ask(&*handler, head, &mut body);
         let (unread, is_broken, awaits_invitation) =
             (body.left, body.is_broken, body.awaits_invitation);
         let response = match reply {
@@ -183,13 +181,7 @@ impl Connection {
                 self.worded(Refusal::new(400, "an upgrade cannot have a body")).closing()
             }
             Ok(Reply::Upgrade(callback)) => return After::HandOver(callback),
-            Err(payload) => {
-                log::error!(
-                    "the handler of {head:?} panicked: {}",
-                    crate::base::thread::panic_message(payload.as_ref())
-                );
-                self.worded(Refusal::new(500, "internal error")).closing()
-            }
+            Err(refusal) => self.worded(refusal).closing(),
         };
         let closes = framing.closes
             || response.closes()

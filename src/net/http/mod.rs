@@ -31,7 +31,11 @@ pub use head::{Method, Refusal, RequestHead};
 pub use response::{Reply, Response, ResponseBody};
 pub use server::{HttpLimits, HttpServer, HttpStats, HttpWatch};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::base::thread::panic_message;
 use crate::net::stream::Peer;
+use body::BodySource;
 
 /// Decides what a request is answered. Called on the connection's own thread, one request of a
 /// connection at a time; of an HTTP/2 connection on its helpers, several at once.
@@ -48,6 +52,19 @@ pub trait Handler: Send + Sync {
     fn refuse(&self, refusal: &Refusal, _peer: Peer) -> Response {
         Response::text(refusal.status, refusal.text)
     }
+}
+
+/// Has a handler answer a request; the panic of one is an internal error, and logged.
+fn ask(
+    handler: &dyn Handler,
+    head: &RequestHead,
+    body: &mut dyn BodySource,
+) -> Result<Reply, Refusal> {
+    let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(body))));
+    reply.map_err(|payload| {
+        log::error!("the handler of {head:?} panicked: {}", panic_message(payload.as_ref()));
+        Refusal::new(500, "internal error")
+    })
 }
 
 #[cfg(test)]

@@ -189,25 +189,28 @@ pub(super) fn full_text(response: Response) -> Vec<u8> {
     text
 }
 
-fn head_text(response: &Response, framing: ResponseFraming) -> String {
+/// The time of an answer, for its `Date`.
+pub(super) fn date() -> String {
     let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    imf_fixdate(unix_seconds)
+}
+
+/// A header's value without controls: with a line break in it it would be a header, or an answer,
+/// of its author's making.
+pub(super) fn header_value(value: &str) -> String {
+    value.chars().filter(|char| !char.is_control()).collect()
+}
+
+fn head_text(response: &Response, framing: ResponseFraming) -> String {
     let status = response.status;
     let mut head = String::with_capacity(256);
     // Writing into a String cannot fail.
-    let _ = write!(
-        head,
-        "HTTP/1.1 {status} {}\r\nDate: {}\r\n",
-        reason(status),
-        imf_fixdate(unix_seconds)
-    );
+    let _ = write!(head, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", reason(status), date());
     if !response.content_type.is_empty() {
         let _ = write!(head, "Content-Type: {}\r\n", response.content_type);
     }
     for (name, value) in &response.headers {
-        // A value with a line break in it would be a header, or an answer, of its author's
-        // making.
-        let value: String = value.chars().filter(|char| !char.is_control()).collect();
-        let _ = write!(head, "{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {}\r\n", header_value(value));
     }
     match &response.body {
         // 204 has no body and may not claim a length (RFC 9110, 8.6).

@@ -372,10 +372,7 @@ impl Acceptor {
     fn wait(&mut self) -> Vec<(Stream, Peer)> {
         let patience = self.shared.limits.head_timeout;
         let left = self.silent.front().map(|(since, ..)| patience.saturating_sub(since.elapsed()));
-        let left = left.map(|left| Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut waited = vec![
             PollFd::new(&self.listener, PollFlags::IN),
             PollFd::new(&self.woken, PollFlags::IN),

@@ -18,14 +18,14 @@ const MAX: usize = HTTP2_STREAMS_MAX as usize;
 
 /// The helpers of a connection. Dropping them joins the threads.
 pub(super) struct Helpers {
-    crew: Arc<Crew>,
+    queue: Arc<HelperQueue>,
     /// How many helpers all connections of the server have.
     taken: Arc<AtomicUsize>,
     threads: Vec<OwnedThread>,
 }
 
 #[derive(Default)]
-struct Crew {
+struct HelperQueue {
     jobs: Lock<HelperJobs>,
     changed: Signal,
 }
@@ -42,12 +42,12 @@ struct HelperJobs {
 impl Helpers {
     /// None yet; `taken` counts those of all connections.
     pub(super) fn new(taken: Arc<AtomicUsize>) -> Self {
-        Self { crew: Arc::default(), taken, threads: Vec::new() }
+        Self { queue: Arc::default(), taken, threads: Vec::new() }
     }
 
     /// Has a thread do this; false if there is none for it.
     pub(super) fn run(&mut self, job: HelperJob) -> bool {
-        let mut jobs = self.crew.jobs.lock();
+        let mut jobs = self.queue.jobs.lock();
         if jobs.waiting.len() >= jobs.idle {
             if jobs.threads < MAX {
                 let Some(thread) = self.start() else { return false };
@@ -60,16 +60,16 @@ impl Helpers {
         }
         jobs.waiting.push_back(job);
         drop(jobs);
-        self.crew.changed.notify_one();
+        self.queue.changed.notify_one();
         true
     }
 
     fn start(&self) -> Option<OwnedThread> {
         let permit = CountedPermit::take(&self.taken, HTTP2_HELPERS_MAX)?;
-        let crew = self.crew.clone();
+        let queue = self.queue.clone();
         let work = move || {
             let _permit = permit;
-            while let Some(job) = crew.next_job() {
+            while let Some(job) = queue.next_job() {
                 job();
             }
         };
@@ -80,12 +80,12 @@ impl Helpers {
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        self.crew.jobs.lock().is_closed = true;
-        self.crew.changed.notify_all();
+        self.queue.jobs.lock().is_closed = true;
+        self.queue.changed.notify_all();
     }
 }
 
-impl Crew {
+impl HelperQueue {
     /// What to do next; `None` if the thread is to end.
     ///
     /// # Blocks

@@ -39,10 +39,8 @@ impl Alarm {
     /// # Blocks
     /// Until one of them, or `deadline`.
     pub(super) fn wait(&self, deadline: Option<Instant>) {
-        let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
-        });
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
         let flags = self.traffic.awaited();
         let mut waited =
             [PollFd::new(&*self.stream, flags), PollFd::new(&self.woken, PollFlags::IN)];

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -17,11 +17,10 @@ use super::Shared;
 use super::exchange::{Exchange, RequestBody};
 use super::helpers::Helpers;
 use crate::base::thread::panic_message;
-use crate::net::http::body::{Body, BodyError};
-use crate::net::http::date::imf_fixdate;
+use crate::net::http::body::BodyError;
 use crate::net::http::head::{self, Framing, Refusal, RequestHead};
-use crate::net::http::response::{Reply, Response, ResponseBody};
-use crate::net::http::{Handler, Method};
+use crate::net::http::response::{Reply, Response, ResponseBody, date, header_value};
+use crate::net::http::{Handler, Method, ask};
 
 /// Headers about a connection, which HTTP/2 has not.
 const OF_CONNECTIONS: [&str; 5] =
@@ -40,16 +39,12 @@ fn handle(shared: &Shared, exchange: &Exchange, head: &RequestHead, framing: Fra
         awaits_invitation: framing.expects_continue,
         timeout: limits.body_timeout,
     };
-    let reply = catch_unwind(AssertUnwindSafe(|| handler.handle(head, &mut Body::new(&mut body))));
-    let response = match reply {
+    let response = match ask(handler, head, &mut body) {
         Ok(Reply::Response(response)) => response,
         Ok(Reply::Upgrade(_)) => {
             handler.refuse(&Refusal::new(426, "an upgrade needs HTTP/1.1"), shared.peer)
         }
-        Err(payload) => {
-            log::error!("the handler of {head:?} panicked: {}", panic_message(payload.as_ref()));
-            handler.refuse(&Refusal::new(500, "internal error"), shared.peer)
-        }
+        Err(refusal) => handler.refuse(&refusal, shared.peer),
     };
     let is_head = head.method() == Method::Head;
     let parts = head_of(&response);
@@ -64,15 +59,13 @@ fn handle(shared: &Shared, exchange: &Exchange, head: &RequestHead, framing: Fra
 fn head_of(response: &Response) -> Parts {
     let (mut parts, ()) = http::Response::new(()).into_parts();
     parts.status = StatusCode::from_u16(response.status).unwrap_or_default();
-    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut add = |name: HeaderName, value: &str| {
-        let value: String = value.chars().filter(|char| !char.is_control()).collect();
         // Without controls each text is a value.
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+        if let Ok(value) = HeaderValue::from_bytes(header_value(value).as_bytes()) {
             parts.headers.append(name, value);
         }
     };
-    add(DATE, &imf_fixdate(unix_seconds));
+    add(DATE, &date());
     if !response.content_type.is_empty() {
         add(CONTENT_TYPE, response.content_type);
     }
