@@ -1,8 +1,10 @@
-//! Which worker runs a tenant: the one formula that the pool, the ownership check and the
-//! tenant-state filter share.
+//! Which worker runs a tenant, and which shard it is of: the formulas that the pool, the ownership
+//! check, the tenant-state filter and the masters of a cluster share.
 //!
-//! Deliberately nothing else: a second copy of it somewhere would sooner or later disagree. Pure;
+//! Deliberately nothing else: a second copy of them somewhere would sooner or later disagree. Pure;
 //! any thread.
+
+use std::fmt;
 
 use crate::wire::data::TenantId;
 
@@ -19,9 +21,122 @@ pub fn worker_for(tenant: TenantId, workers: usize) -> usize {
     ((tenant.snowflake() >> 22) % workers as u64) as usize
 }
 
+/// How many shards there are, for ever: a prime, so that a shard's tenants spread over any number
+/// of workers, which are counted by the same bits.
+pub const SHARDS: u16 = 509;
+
+/// A share of all tenants: what a master holds, and hands over, as a whole.
+///
+/// Invariant: below [`SHARDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard(u16);
+
+impl Shard {
+    /// The shard of a tenant.
+    pub fn of(tenant: TenantId) -> Self {
+        // A remainder is below SHARDS.
+        Self(((tenant.snowflake() >> 22) % u64::from(SHARDS)) as u16)
+    }
+
+    /// A shard by its number, if there is one.
+    pub fn new(number: u16) -> Option<Self> {
+        (number < SHARDS).then_some(Self(number))
+    }
+
+    /// Its number.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    /// Its place in a list of all shards.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// All shards, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..SHARDS).map(Self)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+const WORDS: usize = (SHARDS as usize).div_ceil(64);
+
+/// Some of the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardSet([u64; WORDS]);
+
+impl ShardSet {
+    /// All shards.
+    pub fn full() -> Self {
+        Shard::all().collect()
+    }
+
+    /// Whether a shard is among them.
+    pub fn contains(&self, shard: Shard) -> bool {
+        self.0[shard.index() / 64] >> (shard.index() % 64) & 1 == 1
+    }
+
+    /// Adds a shard.
+    pub fn insert(&mut self, shard: Shard) {
+        self.0[shard.index() / 64] |= 1 << (shard.index() % 64);
+    }
+
+    /// Takes a shard out.
+    pub fn remove(&mut self, shard: Shard) {
+        self.0[shard.index() / 64] &= !(1 << (shard.index() % 64));
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The shards, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Shard> + use<'_> {
+        Shard::all().filter(|shard| self.contains(*shard))
+    }
+}
+
+impl FromIterator<Shard> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = Shard>>(shards: I) -> Self {
+        let mut set = Self::default();
+        shards.into_iter().for_each(|shard| set.insert(shard));
+        set
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_of_shards_holds_what_was_put_in() {
+        let mut set: ShardSet = [0, 63, 64, 508].into_iter().filter_map(Shard::new).collect();
+        assert_eq!((set.len(), set.is_empty()), (4, false));
+        let numbers = |set: &ShardSet| set.iter().map(Shard::number).collect::<Vec<_>>();
+        assert_eq!(numbers(&set), [0, 63, 64, 508]);
+        Shard::new(64).into_iter().for_each(|shard| set.remove(shard));
+        assert_eq!(numbers(&set), [0, 63, 508]);
+        assert_eq!((ShardSet::full().len(), Shard::new(SHARDS)), (509, None));
+    }
+
+    #[test]
+    fn the_shard_is_that_of_the_design() {
+        for (snowflake, shard) in [(0, 0), (1 << 22, 1), (509 << 22, 0), (u64::MAX - 1, 93)] {
+            assert_eq!(Shard::of(TenantId::User(snowflake)).number(), shard, "{snowflake}");
+        }
+    }
 
     #[test]
     fn guilds_and_users_of_one_snowflake_share_a_worker() {
