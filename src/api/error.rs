@@ -29,6 +29,7 @@ labels! {
         Busy = "Busy",
         NoWorker = "NoWorker",
         Unavailable = "Unavailable",
+        NotOwner = "NotOwner",
         Deadline = "Deadline",
         OutcomeUnknown = "OutcomeUnknown",
         InternalError = "InternalError",
@@ -46,6 +47,7 @@ impl Code {
             Code::MethodNotAllowed => 405,
             Code::Conflict => 409,
             Code::TooLarge => 413,
+            Code::NotOwner => 421,
             Code::Refused | Code::ScriptError => 422,
             Code::InternalError => 500,
             Code::OutcomeUnknown => 502,
@@ -182,6 +184,7 @@ impl From<DbError> for ApiError {
             DbError::NotFound(_) => Code::NotFound,
             DbError::Busy(_) => Code::Busy,
             DbError::Unavailable(_) => Code::Unavailable,
+            DbError::NotOwner(_) => Code::NotOwner,
             DbError::OutcomeUnknown(_) => Code::OutcomeUnknown,
             DbError::Internal(_) => Code::InternalError,
         };
@@ -200,6 +203,7 @@ impl From<DispatchError> for ApiError {
             DispatchError::OutcomeUnknown(_) => Code::OutcomeUnknown,
             DispatchError::Banned => Code::Banned,
             DispatchError::Quarantined => Code::Quarantined,
+            DispatchError::NotOwner => Code::NotOwner,
             DispatchError::TooLarge { .. } => Code::TooLarge,
             DispatchError::BadInput(_) => Code::BadRequest,
         };
@@ -221,6 +225,7 @@ mod tests {
             (DbError::NotFound(text()), 404, Code::NotFound, false),
             (DbError::Busy(text()), 503, Code::Busy, false),
             (DbError::Unavailable(text()), 503, Code::Unavailable, false),
+            (DbError::NotOwner(text()), 421, Code::NotOwner, false),
             (DbError::OutcomeUnknown(text()), 502, Code::OutcomeUnknown, true),
             (DbError::Internal(text()), 500, Code::InternalError, false),
         ] {

@@ -663,7 +663,7 @@ fn health_needs_no_token_and_says_how_the_workers_are() {
 fn codes_are_written_as_the_contract_names_them() {
     let table = "NoAuthToken 401, InvalidToken 401, Restricted 403, Banned 403, Quarantined 403, NotFound 404, \
         BadRequest 400, MethodNotAllowed 405, Conflict 409, TooLarge 413, Refused 422, ScriptError 422, Busy 503, \
-        NoWorker 503, Unavailable 503, Deadline 504, OutcomeUnknown 502, InternalError 500";
+        NoWorker 503, Unavailable 503, NotOwner 421, Deadline 504, OutcomeUnknown 502, InternalError 500";
     let ours: Vec<_> = Code::ALL.iter().map(|code| format!("{code:?} {}", code.status())).collect();
     assert_eq!(ours.join(", "), table);
     for code in Code::ALL {

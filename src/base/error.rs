@@ -32,6 +32,9 @@ pub enum DispatchError {
     /// The tenant's events were in flight when workers died, again and again. An operator can lift
     /// it. Nothing was run.
     Quarantined,
+    /// Its tenant is another master's now, or changes hands. Nothing was run: the caller asks where
+    /// it is, and goes there.
+    NotOwner,
     /// The event (or its answer) is larger than a message may be, in bytes.
     TooLarge {
         /// Its size in bytes.
@@ -50,7 +53,7 @@ impl DispatchError {
             DispatchError::Script(_) => "script",
             DispatchError::Busy(_) => "busy",
             DispatchError::Deadline { .. } => "deadline",
-            DispatchError::NoWorker(_) => "no_worker",
+            DispatchError::NoWorker(_) | DispatchError::NotOwner => "no_worker",
             DispatchError::NotSent(_) => "not_sent",
             DispatchError::OutcomeUnknown(_) => "outcome_unknown",
             DispatchError::Banned | DispatchError::Quarantined => "refused",
@@ -68,6 +71,7 @@ impl DispatchError {
             | DispatchError::NotSent(_)
             | DispatchError::Banned
             | DispatchError::Quarantined
+            | DispatchError::NotOwner
             | DispatchError::TooLarge { .. }
             | DispatchError::BadInput(_) => false,
         }
@@ -90,6 +94,7 @@ impl fmt::Display for DispatchError {
             DispatchError::Quarantined => {
                 f.write_str("the tenant is quarantined: workers died while its events ran")
             }
+            DispatchError::NotOwner => f.write_str("another master has the tenant now"),
             DispatchError::TooLarge { bytes, limit } => {
                 write!(f, "{bytes} bytes are more than the {limit} that a message may have")
             }
@@ -115,6 +120,8 @@ pub enum DbError {
     Busy(String),
     /// The store or the master cannot be reached. Try again later; nothing was done. Status 503.
     Unavailable(String),
+    /// Another master has the tenant now. Nothing was done: ask that one. Status 503.
+    NotOwner(String),
     /// The change may or may not have been made. Read before you try again. Status 500.
     OutcomeUnknown(String),
     /// Anything else: a bug, or a peer that does not speak the protocol. Status 500.
@@ -130,6 +137,7 @@ impl fmt::Display for DbError {
             | DbError::NotFound(text)
             | DbError::Busy(text)
             | DbError::Unavailable(text)
+            | DbError::NotOwner(text)
             | DbError::OutcomeUnknown(text)
             | DbError::Internal(text) => f.write_str(text),
         }

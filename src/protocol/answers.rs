@@ -28,9 +28,10 @@ pub(super) fn to_wire(error: &DispatchError, has_said_hello: bool) -> String {
         }
         // A worker does not know more than that it failed; an error without a prefix is a script
         // error.
-        DispatchError::OutcomeUnknown(_) | DispatchError::Banned | DispatchError::Quarantined => {
-            error.to_string()
-        }
+        DispatchError::OutcomeUnknown(_)
+        | DispatchError::Banned
+        | DispatchError::Quarantined
+        | DispatchError::NotOwner => error.to_string(),
     }
 }
 

@@ -50,6 +50,7 @@ labels! {
         NotFound = "not_found",
         Busy = "busy",
         Unavailable = "unavailable",
+        NotOwner = "not_owner",
         OutcomeUnknown = "outcome_unknown",
         Internal = "internal",
     }
@@ -65,6 +66,7 @@ impl OperationResult {
             Err(DbError::NotFound(_)) => Self::NotFound,
             Err(DbError::Busy(_)) => Self::Busy,
             Err(DbError::Unavailable(_)) => Self::Unavailable,
+            Err(DbError::NotOwner(_)) => Self::NotOwner,
             Err(DbError::OutcomeUnknown(_)) => Self::OutcomeUnknown,
             Err(DbError::Internal(_)) => Self::Internal,
         }
@@ -137,8 +139,8 @@ mod tests {
         assert!(matches!(deleted, Err(DbError::NotFound(_))));
         let counts =
             |kind| OperationResult::ALL.map(|result| measured.operations().count(kind, result));
-        assert_eq!(counts(Operation::KvGet), [1, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(counts(Operation::GlobalDelete), [0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(counts(Operation::KvGet), [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(counts(Operation::GlobalDelete), [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
         assert_eq!(measured.operations().took(Operation::GlobalDelete).count(), 1);
         assert_eq!(measured.operations().took(Operation::KvSet).count(), 0);
     }

@@ -146,6 +146,7 @@ fn status_and_kind(error: &DbError) -> (u16, &'static str) {
         DbError::NotFound(_) => (404, "not-found"),
         DbError::Busy(_) => (503, "busy"),
         DbError::Unavailable(_) => (503, "unavailable"),
+        DbError::NotOwner(_) => (503, "not-owner"),
         DbError::OutcomeUnknown(_) => (500, "outcome-unknown"),
         DbError::Internal(_) => (500, "internal"),
     }
@@ -160,6 +161,7 @@ pub(in crate::protocol) fn error_of(status: u16, kind: Option<&str>, text: Strin
         (Some("conflict"), _) | (None, 409) => DbError::Conflict(text),
         (Some("not-found"), _) => DbError::NotFound(text),
         (Some("busy"), _) => DbError::Busy(text),
+        (Some("not-owner"), _) => DbError::NotOwner(text),
         (Some("unavailable"), _) | (None, 503) => DbError::Unavailable(text),
         (Some("outcome-unknown"), _) => DbError::OutcomeUnknown(text),
         // Not the caller's doing: the worker's own id, token or request was wrong, or the master is
@@ -182,6 +184,7 @@ mod tests {
             DbError::NotFound(text()),
             DbError::Busy(text()),
             DbError::Unavailable(text()),
+            DbError::NotOwner(text()),
             DbError::OutcomeUnknown(text()),
         ] {
             let (status, kind) = status_and_kind(&error);

@@ -156,7 +156,10 @@ impl MesophyllDbClient {
             Err(CallFailure::Dead) if repeat == Repeat::Idempotent => {
                 match self.exchange_once(request) {
                     // The second time nothing was done; the outcome of the first is not known.
-                    Err(_) | Ok(Err(DbError::Busy(_) | DbError::Unavailable(_))) => {
+                    Err(_)
+                    | Ok(Err(
+                        DbError::Busy(_) | DbError::Unavailable(_) | DbError::NotOwner(_),
+                    )) => {
                         Err(CallFailure::Dead)
                     }
                     answer => answer,
