@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`];
-//! [`store`]; [`dispatch`]; [`runtime`]; [`sandbox`];
+//! [`store`]; [`cluster`]; [`dispatch`]; [`runtime`]; [`sandbox`];
 //! [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each
 //! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how
 //! an event travels, docs/threads.md which thread runs what.
@@ -23,6 +23,7 @@
 pub mod api;
 pub mod base;
 pub mod cli;
+pub mod cluster;
 pub mod dispatch;
 pub mod master;
 pub mod net;

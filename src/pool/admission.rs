@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
+use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Job, JobKind, Observed, Refused, Request, RequestId};
 use crate::store::{DbState, Standing};
@@ -24,6 +25,8 @@ pub struct AdmittingPool {
     db: Arc<DbState>,
     quarantine: Arc<Quarantine>,
     traffic: Arc<Traffic>,
+    /// `None`: every tenant is this master's.
+    shards: Option<Arc<ShardTable>>,
 }
 
 impl AdmittingPool {
@@ -35,7 +38,12 @@ impl AdmittingPool {
         quarantine: Arc<Quarantine>,
         traffic: Arc<Traffic>,
     ) -> Self {
-        Self { pool, db, quarantine, traffic }
+        Self { pool, db, quarantine, traffic, shards: None }
+    }
+
+    /// The same for a master that has only the tenants of some shards.
+    pub fn with_shards(self, shards: Option<Arc<ShardTable>>) -> Self {
+        Self { shards, ..self }
     }
 
     /// Ends what was handed over just now, if its tenant was banned meanwhile: making a large event
@@ -49,9 +57,16 @@ impl AdmittingPool {
 
     fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
         match self.db.standing(job.tenant) {
-            Standing::Good if self.quarantine.holds(job.tenant) => Err(DispatchError::Quarantined),
-            Standing::Good => self.traffic.admit(job, bytes),
-            Standing::Banned => Err(DispatchError::Banned),
+            Standing::Good if self.quarantine.holds(job.tenant) => {
+                return Err(DispatchError::Quarantined);
+            }
+            Standing::Good => self.traffic.admit(job, bytes)?,
+            Standing::Banned => return Err(DispatchError::Banned),
+        }
+        // After it was counted: a hand-over ends the serving, and then waits for what is counted.
+        match &self.shards {
+            Some(shards) if !shards.serves(job.tenant) => Err(DispatchError::NotOwner),
+            _ => Ok(()),
         }
     }
 }

@@ -40,6 +40,11 @@ const RULES: &[Rule] = &[
     },
     Rule { who: "store", may_use: &["wire"], why: "the store is below everything that asks it" },
     Rule {
+        who: "cluster",
+        may_use: &["store"],
+        why: "who holds which shard is known without workers and without callers",
+    },
+    Rule {
         who: "dispatch",
         may_use: &[],
         why: "a job knows neither where it runs nor how it gets there",
@@ -58,6 +63,7 @@ const RULES: &[Rule] = &[
     Rule {
         who: "pool",
         may_use: &[
+            "cluster",
             "dispatch",
             "protocol",
             "runtime",

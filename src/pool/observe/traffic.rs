@@ -41,6 +41,8 @@ labels! {
         Banned = "banned",
         /// The tenant is quarantined.
         Quarantined = "quarantined",
+        /// The tenant is another master's now.
+        NotOwner = "not_owner",
         /// The event or its answer is too large for a message.
         TooLarge = "too_large",
         /// The event cannot be understood.
@@ -61,6 +63,7 @@ impl Outcome {
             Err(DispatchError::OutcomeUnknown(_)) => Outcome::OutcomeUnknown,
             Err(DispatchError::Banned) => Outcome::Banned,
             Err(DispatchError::Quarantined) => Outcome::Quarantined,
+            Err(DispatchError::NotOwner) => Outcome::NotOwner,
             Err(DispatchError::TooLarge { .. }) => Outcome::TooLarge,
             Err(DispatchError::BadInput(_)) => Outcome::BadInput,
         }

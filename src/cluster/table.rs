@@ -1,0 +1,289 @@
+//! Where every shard is, as this master knows it.
+//!
+//! Written by the coordination thread, asked by every dispatch: [`ShardTable::serves`] is a load of
+//! a bit. Those that come for a shard which changes hands wait in [`ShardTable::wait`], each until
+//! its deadline. Owned by the master; called from any thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::base::sync::{Lock, Signal};
+use crate::store::lease::{ClusterLook, HeldShards, MasterId, MasterRow, MasterState, ShardRow};
+use crate::wire::data::TenantId;
+use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
+
+/// Another master that holds a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherMaster {
+    /// What its operator calls it.
+    pub name: String,
+    /// Where its internal API is.
+    pub api: String,
+    /// The epoch at which it holds the tenant's shard.
+    pub epoch: i64,
+}
+
+/// Where a tenant is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardPlace {
+    /// Its shard is held and served here, at this epoch.
+    Here(i64),
+    /// Another master holds it.
+    There(OtherMaster),
+    /// No master serves it at the moment: it changes hands, or its holder is gone.
+    Unsettled,
+}
+
+/// A master as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterReport {
+    /// Its row.
+    pub row: MasterRow,
+    /// How many shards it holds.
+    pub shards: usize,
+    /// How many it should hold.
+    pub wanted: usize,
+    /// It is this one.
+    pub is_this: bool,
+}
+
+/// See the module's description.
+pub struct ShardTable {
+    served: Vec<AtomicU64>,
+    seen: Lock<SeenShards>,
+    changed: Signal,
+    held: Arc<HeldShards>,
+    /// Has the coordination thread look at once; must not block.
+    nudge: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct SeenShards {
+    me: Option<MasterId>,
+    look: ClusterLook,
+    wanted: Vec<Option<MasterId>>,
+    /// The lease is about to end unrenewed: nothing is to begin.
+    is_suspended: bool,
+    /// The master stops: no caller is to wait any more.
+    is_over: bool,
+}
+
+impl ShardTable {
+    /// One in which nothing is held yet.
+    pub fn new(held: Arc<HeldShards>, nudge: impl Fn() + Send + Sync + 'static) -> Self {
+        let words = usize::from(SHARDS).div_ceil(64);
+        Self {
+            served: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            seen: Lock::default(),
+            changed: Signal::new(),
+            held,
+            nudge: Box::new(nudge),
+        }
+    }
+
+    /// Whether a tenant's jobs may begin here. A job that asks must be counted already where a
+    /// hand-over looks for what is under way: then none slips through between the two.
+    pub fn serves(&self, tenant: TenantId) -> bool {
+        let shard = Shard::of(tenant).index();
+        self.served[shard / 64].load(Ordering::Acquire) >> (shard % 64) & 1 == 1
+    }
+
+    /// Where a tenant is.
+    pub fn place(&self, tenant: TenantId) -> ShardPlace {
+        self.seen.lock().place(tenant, self.serves(tenant))
+    }
+
+    /// Where a tenant is, once that is settled.
+    ///
+    /// # Blocks
+    /// Until then, until `deadline`, or until the master stops.
+    pub fn wait(&self, tenant: TenantId, deadline: Instant) -> ShardPlace {
+        self.wait_while(tenant, deadline, |place| *place == ShardPlace::Unsettled)
+    }
+
+    /// The same for a caller that has learned that the tenant is not where it was said to be: has
+    /// the table renewed, and waits until it says something else, or until `until`.
+    ///
+    /// # Blocks
+    /// Until then, or until the master stops.
+    pub fn wait_for_another(
+        &self,
+        tenant: TenantId,
+        than: &ShardPlace,
+        until: Instant,
+    ) -> ShardPlace {
+        (self.nudge)();
+        self.wait_while(tenant, until, |place| *place == ShardPlace::Unsettled || place == than)
+    }
+
+    fn wait_while(
+        &self,
+        tenant: TenantId,
+        deadline: Instant,
+        is_waiting: impl Fn(&ShardPlace) -> bool,
+    ) -> ShardPlace {
+        let place = |seen: &SeenShards| seen.place(tenant, self.serves(tenant));
+        let seen = self.seen.lock();
+        let seen = self
+            .changed
+            .wait_until(seen, deadline, |seen| seen.is_over || !is_waiting(&place(seen)));
+        place(&seen)
+    }
+
+    /// What this master holds, for the fence.
+    pub fn held(&self) -> &Arc<HeldShards> {
+        &self.held
+    }
+
+    /// All masters, by name.
+    pub fn masters(&self) -> Vec<MasterReport> {
+        let seen = self.seen.lock();
+        let count = |owners: &mut dyn Iterator<Item = Option<MasterId>>, id| {
+            owners.filter(|owner| *owner == Some(id)).count()
+        };
+        let report = |row: &MasterRow| MasterReport {
+            row: row.clone(),
+            shards: count(&mut seen.look.shards.iter().map(|shard| shard.owner), row.id),
+            wanted: count(&mut seen.wanted.iter().copied(), row.id),
+            is_this: seen.me == Some(row.id),
+        };
+        let mut masters: Vec<_> = seen.look.masters.iter().map(report).collect();
+        masters.sort_by(|left, right| left.row.name.cmp(&right.row.name));
+        masters
+    }
+
+    /// Whether jobs may begin: this master is a member, and its lease is not about to end.
+    pub fn is_leased(&self) -> bool {
+        let seen = self.seen.lock();
+        seen.me.is_some() && !seen.is_suspended
+    }
+
+    /// Takes over what was seen; for the coordination thread, like all that follows.
+    pub fn show(&self, me: Option<MasterId>, look: ClusterLook, wanted: Vec<Option<MasterId>>) {
+        self.change(|seen| {
+            (seen.me, seen.look, seen.wanted) = (me, look, wanted);
+        });
+    }
+
+    /// Lets jobs of exactly these shards begin.
+    pub fn serve(&self, shards: &ShardSet) {
+        let mut words = vec![0_u64; self.served.len()];
+        for shard in shards.iter() {
+            words[shard.index() / 64] |= 1 << (shard.index() % 64);
+        }
+        self.change(|_| {
+            for (word, bits) in self.served.iter().zip(words) {
+                word.store(bits, Ordering::Release);
+            }
+        });
+    }
+
+    /// Notes whether the lease is about to end unrenewed.
+    pub fn suspend(&self, is_suspended: bool) {
+        self.change(|seen| seen.is_suspended = is_suspended);
+    }
+
+    /// Ends all waits.
+    pub fn end(&self) {
+        self.change(|seen| seen.is_over = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut SeenShards)) {
+        change(&mut self.seen.lock());
+        self.changed.notify_all();
+    }
+}
+
+impl SeenShards {
+    fn place(&self, tenant: TenantId, is_served: bool) -> ShardPlace {
+        let shard = Shard::of(tenant);
+        let ShardRow { owner: Some(owner), epoch } =
+            self.look.shards.get(shard.index()).copied().unwrap_or_default()
+        else {
+            return ShardPlace::Unsettled;
+        };
+        if self.me == Some(owner) {
+            return if is_served { ShardPlace::Here(epoch) } else { ShardPlace::Unsettled };
+        }
+        match self.look.masters.iter().find(|master| master.id == owner) {
+            Some(master) if master.state != MasterState::Dead => ShardPlace::There(OtherMaster {
+                name: master.name.clone(),
+                api: master.api.clone(),
+                epoch,
+            }),
+            _ => ShardPlace::Unsettled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn row(id: MasterId, name: &str) -> MasterRow {
+        MasterRow {
+            id,
+            name: name.to_owned(),
+            api: format!("{name}:7451"),
+            version: "1".to_owned(),
+            weight: 1,
+            state: MasterState::Up,
+            lease_left: Duration::from_secs(6),
+            up_for: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_tenant_is_where_its_shard_is() {
+        let (me, other) = (MasterId(1), MasterId(2));
+        let table = ShardTable::new(Arc::default(), || ());
+        let tenant = |shard: u64| TenantId::Guild(shard << 22);
+        assert_eq!(table.place(tenant(0)), ShardPlace::Unsettled);
+        let mut shards = vec![ShardRow::default(); usize::from(SHARDS)];
+        shards[0] = ShardRow { owner: Some(me), epoch: 3 };
+        shards[1] = ShardRow { owner: Some(other), epoch: 4 };
+        shards[2] = ShardRow { owner: Some(MasterId(9)), epoch: 5 };
+        let look = ClusterLook { masters: vec![row(other, "b"), row(me, "a")], shards };
+        table.show(Some(me), look, vec![Some(me)]);
+        assert_eq!(table.place(tenant(0)), ShardPlace::Unsettled, "held, and not yet served");
+        table.serve(&Shard::new(0).into_iter().collect());
+        assert!(table.serves(tenant(0)) && !table.serves(tenant(1)));
+        assert_eq!(table.place(tenant(0)), ShardPlace::Here(3));
+        let peer = OtherMaster { name: "b".to_owned(), api: "b:7451".to_owned(), epoch: 4 };
+        assert_eq!(table.place(tenant(1)), ShardPlace::There(peer));
+        for shard in [2, 3] {
+            assert_eq!(table.place(tenant(shard)), ShardPlace::Unsettled);
+        }
+        let masters = table.masters();
+        let told: Vec<_> = masters
+            .iter()
+            .map(|one| (one.row.name.as_str(), one.shards, one.wanted, one.is_this))
+            .collect();
+        assert_eq!(told, [("a", 1, 1, true), ("b", 1, 0, false)]);
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_a_change_and_by_the_end() {
+        let table = Arc::new(ShardTable::new(Arc::default(), || ()));
+        let far = Instant::now() + Duration::from_secs(60);
+        let tenant = TenantId::User(0);
+        let wait = || {
+            let table = Arc::clone(&table);
+            std::thread::spawn(move || table.wait(tenant, far))
+        };
+        let waiting = wait();
+        let mut shards = vec![ShardRow::default(); usize::from(SHARDS)];
+        shards[0] = ShardRow { owner: Some(MasterId(1)), epoch: 1 };
+        table.serve(&Shard::new(0).into_iter().collect());
+        table.show(Some(MasterId(1)), ClusterLook { masters: vec![], shards }, vec![]);
+        assert_eq!(waiting.join().expect("no panic"), ShardPlace::Here(1));
+        table.serve(&ShardSet::default());
+        let waiting = wait();
+        table.end();
+        assert_eq!(waiting.join().expect("no panic"), ShardPlace::Unsettled);
+        assert!(Instant::now() < far);
+    }
+}
