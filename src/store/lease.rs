@@ -31,9 +31,10 @@ impl MasterId {
 impl fmt::Display for MasterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = format!("{:032x}", self.0);
-        let part = |from: usize, to: usize| &hex[from..to];
-        let (a, b, c, d) = (part(0, 8), part(8, 12), part(12, 16), part(16, 20));
-        write!(f, "{a}-{b}-{c}-{d}-{}", part(20, 32))
+        for (at, part) in [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { "-" }, &hex[part])?;
+        }
+        Ok(())
     }
 }
 
@@ -224,6 +225,10 @@ pub struct ShardRow {
     /// Grows with each change of holder.
     pub epoch: i64,
 }
+
+/// Connects to where masters agree; blocks as connecting to the store does.
+pub type ConnectCoordination =
+    Box<dyn Fn() -> Result<Box<dyn Coordination>, DbError> + Send + Sync>;
 
 /// A connection to where masters agree. Used by one thread at a time.
 pub trait Coordination: Send {
