@@ -479,6 +479,10 @@ pub const POSTGRES_HELD_MAX: usize = 8;
 /// Limit: how long PostgreSQL's machine may be silent before a connection to it counts as lost.
 pub const POSTGRES_SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Limit: for PostgreSQL to answer what masters agree on through it, and for its machine to be
+/// silent meanwhile: half of a lease.
+pub const COORDINATION_STATEMENT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Limit: attempts at one operation whose earlier ones are known to have changed nothing; after
 /// them it is `Busy`.
 pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;

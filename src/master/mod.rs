@@ -314,7 +314,7 @@ fn needs_folder(option: &str, path: &Path) -> Result<(), MasterError> {
 fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
     let url = store_url(config)?;
     let failed = |error| MasterError::Store(url.clone(), error);
-    let store = store::open_with(&url, config.store_options).map_err(failed)?;
+    let store = store::open_with(&url, config.store_options, Arc::default()).map_err(failed)?;
     DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(failed)
 }
 

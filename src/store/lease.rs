@@ -38,7 +38,7 @@ impl fmt::Display for MasterId {
     }
 }
 
-/// The master that may write a tenant's data: checked by the database in the transaction that writes.
+/// The master that may write a tenant's data: checked by the database in the writing transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The tenant's shard.

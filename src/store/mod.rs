@@ -42,6 +42,7 @@ use crate::wire::data::{
 };
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
+use lease::{ConnectCoordination, HeldShards};
 use pattern::Pattern;
 
 /// Keeps tenants' states and records.
@@ -233,26 +234,31 @@ impl Default for StoreOptions {
 /// # Errors
 /// Why it cannot be used; see [`OpenError`].
 pub fn open(url: &StoreUrl) -> Result<Arc<dyn Store>, OpenError> {
-    open_with(url, StoreOptions::default())
+    open_with(url, StoreOptions::default(), Arc::default())
 }
 
 /// Opens a store; a file that is not there yet is created, a database's tables must be there (see
-/// [`migrate`]).
+/// [`migrate`]). A database that masters share refuses what a tenant writes through a master that
+/// does not hold its shard.
 ///
 /// # Blocks
 /// Until the store is ready to serve.
 ///
 /// # Errors
 /// Why it cannot be used; see [`OpenError`].
-pub fn open_with(url: &StoreUrl, options: StoreOptions) -> Result<Arc<dyn Store>, OpenError> {
+pub fn open_with(
+    url: &StoreUrl,
+    options: StoreOptions,
+    held: Arc<HeldShards>,
+) -> Result<Arc<dyn Store>, OpenError> {
     match url {
         StoreUrl::Memory => Ok(Arc::new(memory::MemoryStore::new())),
         StoreUrl::Redb(path) => Ok(Arc::new(redb::RedbStore::open(path)?)),
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, options)?)),
+        StoreUrl::Postgres(url) => Ok(Arc::new(postgres::PostgresStore::open(url, options, held)?)),
         #[cfg(not(feature = "postgres"))]
         StoreUrl::Postgres(_) => {
-            let _ = options;
+            let _ = (options, held);
             Err(NOT_BUILT)
         }
     }
@@ -268,6 +274,20 @@ pub fn check_url(url: &StoreUrl) -> Result<(), OpenError> {
         StoreUrl::Memory | StoreUrl::Redb(_) => Ok(()),
         #[cfg(feature = "postgres")]
         StoreUrl::Postgres(url) => postgres::check_url(url),
+        #[cfg(not(feature = "postgres"))]
+        StoreUrl::Postgres(_) => Err(NOT_BUILT),
+    }
+}
+
+/// How masters over this store agree on each shard's holder; `None`: it has one master only.
+///
+/// # Errors
+/// [`OpenError::NotBuilt`] or [`OpenError::BadUrl`].
+pub fn coordination(url: &StoreUrl) -> Result<Option<ConnectCoordination>, OpenError> {
+    match url {
+        StoreUrl::Memory | StoreUrl::Redb(_) => Ok(None),
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(url) => postgres::coordination(url).map(Some),
         #[cfg(not(feature = "postgres"))]
         StoreUrl::Postgres(_) => Err(NOT_BUILT),
     }

@@ -83,6 +83,8 @@ mod store_differential;
 #[cfg(feature = "luau")]
 mod store_full_disk;
 #[cfg(all(feature = "postgres", feature = "worker"))]
+mod store_lease;
+#[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_migrate;
 #[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_outage;

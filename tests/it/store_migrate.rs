@@ -8,11 +8,13 @@ use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::redb::{Restore, check};
 use mesophyll::store::{self, DbOptions, DbState, Migrated, OpenError, Standing, StoreUrl};
 use mesophyll::wire;
+use mesophyll::wire::data::sharding::Shard;
 use mesophyll::wire::data::{KhronosValue, KvRecord, Scopes, TenantId};
 
 use crate::support::TempDir;
 use crate::support::db::{Typed, text};
 use crate::support::postgres::{Locale, Schema, is_there, on};
+use crate::support::process::eventually;
 
 const TENANT: TenantId = TenantId::Guild(1);
 
@@ -235,13 +237,70 @@ fn a_newer_or_foreign_database_is_left_alone() {
     let open = |schema: &Schema| store::open(&schema.store_url()).err();
     let newer = Schema::migrated(Locale::C);
     on(newer.url(), "UPDATE mesophyll_layout SET version = 7");
-    assert_eq!(open(&newer), Some(OpenError::Newer { found: 7, known: 1 }));
-    assert_eq!(store::migrate(&newer.store_url()), Err(OpenError::Newer { found: 7, known: 1 }));
+    assert_eq!(open(&newer), Some(OpenError::Newer { found: 7, known: 2 }));
+    assert_eq!(store::migrate(&newer.store_url()), Err(OpenError::Newer { found: 7, known: 2 }));
     let foreign = Schema::empty(Locale::C);
     on(foreign.url(), "CREATE TABLE tenant_kv (scopes text[])");
     assert_eq!(store::migrate(&foreign.store_url()), Err(OpenError::Foreign("tenant_kv")));
     // All or nothing.
     assert_eq!(open(&foreign), Some(OpenError::NotMigrated("tenant_state")));
+}
+
+/// What a database of layout 1 has not.
+const BACK_TO_LAYOUT_1: &str = "DROP INDEX tenant_state_shard; DROP FUNCTION mesophyll_shard_of;
+    DROP TABLE mesophyll_cluster, mesophyll_master, mesophyll_shard; DROP FUNCTION mesophyll_fence;
+    DROP FUNCTION mesophyll_take; DROP FUNCTION mesophyll_give; UPDATE mesophyll_layout SET version = 1";
+
+#[test]
+fn layout_1_is_upgraded_when_no_master_runs() {
+    if !is_there("layout_1_is_upgraded_when_no_master_runs") {
+        return;
+    }
+    let schema = Schema::alone();
+    let tenants = [TENANT, TenantId::User(u64::MAX - 1), TenantId::Guild(175_928_847_299_117_063)];
+    let db = open(&schema);
+    for tenant in tenants {
+        db.kv_set(tenant, Scopes::new(["s"]), "k".to_owned(), text("x")).expect("set");
+        db.set_standing(tenant, Standing::Banned).expect("set");
+    }
+    on(
+        schema.url(),
+        "INSERT INTO tenant_state (owner_id, owner_type) VALUES ('nonsense', 'guild')",
+    );
+    on(schema.url(), BACK_TO_LAYOUT_1);
+    let old = store::open(&schema.store_url()).err();
+    assert_eq!(old, Some(OpenError::NotMigrated("mesophyll_cluster")));
+    // A store that is open is a master's.
+    let refused = store::migrate(&schema.store_url()).expect_err("a master runs").to_string();
+    assert!(refused.contains("stop all masters"), "{refused}");
+    db.close();
+    let named = StoreUrl::Postgres(format!("{}&application_name=bots", schema.url()));
+    let master = store::open(&named).err();
+    assert_eq!(master, Some(OpenError::NotMigrated("mesophyll_cluster")));
+    let mut master = postgres::Client::connect(
+        &format!("{}&application_name=bots", schema.url()),
+        postgres::NoTls,
+    )
+    .expect("connected");
+    assert!(store::migrate(&named).is_err(), "found by the name in the URL");
+    master.batch_execute("SELECT 1").expect("still connected");
+    drop(master);
+    let migrated = eventually("the connections have ended", || store::migrate(&named).ok());
+    assert_eq!(migrated, Migrated::Made);
+    assert_eq!(store::migrate(&named), Ok(Migrated::Nothing));
+    let db = open(&schema);
+    for tenant in tenants {
+        assert_eq!(find(&db, tenant, &[]).len(), 1);
+        assert_eq!(db.standing(tenant), Standing::Banned);
+        let mut client =
+            postgres::Client::connect(schema.url(), postgres::NoTls).expect("connected");
+        let shard: i32 = client
+            .query_one("SELECT mesophyll_shard_of($1)", &[&tenant.snowflake().to_string()])
+            .expect("a row")
+            .get(0);
+        assert_eq!(shard, i32::from(Shard::of(tenant).number()));
+    }
+    db.close();
 }
 
 #[test]

@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DbError;
+use mesophyll::store::lease::{HeldShards, MasterId};
 use mesophyll::store::{self, DbOptions, DbState, StoreOptions, StoreUrl};
+use mesophyll::wire::data::sharding::Shard;
 use mesophyll::wire::data::{EncodedValue, Scopes, TenantId};
 use postgres::{Client, NoTls};
 
 use crate::support::db::{Typed, text};
-use crate::support::postgres::{Locale, Schema, is_there};
+use crate::support::postgres::{Locale, Schema, is_there, on};
 use crate::support::process::eventually;
 use crate::support::skip::skipped;
 #[cfg(feature = "luau")]
@@ -53,6 +55,8 @@ struct Wires {
     is_mute: bool,
     /// So many have been since.
     unheard: usize,
+    /// How often the server was ready for the next query.
+    exchanges: usize,
 }
 
 /// The way to the server.
@@ -138,20 +142,25 @@ fn join(client: TcpStream, server: TcpStream, wires: &Arc<Mutex<Wires>>) {
     let asks = Arc::clone(wires);
     let is_silent = Arc::new(AtomicBool::new(false));
     let silences = Arc::clone(&is_silent);
-    std::thread::spawn(move || carry(from_client, to_server, Some(&asks), &silences));
-    std::thread::spawn(move || carry(server, client, None, &is_silent));
+    let answers = Arc::clone(wires);
+    std::thread::spawn(move || {
+        carry(from_client, to_server, |asked| take_cut(&asks, asked), &silences)
+    });
+    std::thread::spawn(move || {
+        carry(server, client, |said| count_exchanges(&answers, said), &is_silent)
+    });
 }
 
 fn carry(
     mut from: TcpStream,
     mut to: TcpStream,
-    wires: Option<&Mutex<Wires>>,
+    look: impl Fn(&[u8]) -> Option<Cut>,
     is_silent: &AtomicBool,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(got @ 1..) = from.read(&mut bytes) {
         let bytes = &bytes[..got];
-        match wires.and_then(|wires| take_cut(wires, bytes)) {
+        match look(bytes) {
             Some(Cut::Silence(_)) => is_silent.store(true, Ordering::SeqCst),
             None => {}
             Some(Cut::Before(_)) => break,
@@ -184,6 +193,12 @@ fn take_cut(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
     }
     wires.cuts += 1;
     wires.next_cut.take()
+}
+
+fn count_exchanges(wires: &Mutex<Wires>, bytes: &[u8]) -> Option<Cut> {
+    let ready = bytes.windows(5).filter(|window| window == b"Z\0\0\0\x05").count();
+    wires.lock().expect("a lock").exchanges += ready;
+    None
 }
 
 /// A message of the protocol, from its length on, with its type if it has one.
@@ -322,10 +337,14 @@ struct Proxied {
 
 impl Proxied {
     fn new(connections: usize) -> Self {
+        Self::fenced(connections, Arc::default())
+    }
+
+    fn fenced(connections: usize, held: Arc<HeldShards>) -> Self {
         let schema = Schema::migrated(Locale::Utf8);
         let (proxy, url) = Proxy::before(&schema);
-        let store = store::open_with(&StoreUrl::Postgres(url), StoreOptions { connections })
-            .expect("opened");
+        let options = StoreOptions { connections };
+        let store = store::open_with(&StoreUrl::Postgres(url), options, held).expect("opened");
         let db = DbState::new(store, DbOptions::default()).expect("readable");
         static COUNT: AtomicU64 = AtomicU64::new(1000);
         let tenant = TenantId::Guild(COUNT.fetch_add(2, Ordering::Relaxed));
@@ -348,6 +367,36 @@ impl Drop for Proxied {
     fn drop(&mut self) {
         self.db.close();
     }
+}
+
+#[test]
+fn a_fence_costs_no_exchange_more() {
+    if !is_there("a_fence_costs_no_exchange_more") {
+        return;
+    }
+    let held = Arc::new(HeldShards::default());
+    let it = Proxied::fenced(1, Arc::clone(&held));
+    let exchanges = |value| {
+        let before = it.proxy.wires().exchanges;
+        it.set("k", value).expect("set");
+        it.proxy.wires().exchanges - before
+    };
+    // Prepares what an insert and an update need.
+    for value in ["first", "again"] {
+        exchanges(value);
+    }
+    let (unfenced, master) = (exchanges("other"), MasterId::random());
+    assert!(unfenced > 1, "they are counted: {unfenced}");
+    let shard = Shard::of(it.tenant);
+    on(
+        it.schema.url(),
+        &format!("UPDATE mesophyll_shard SET owner = '{master}', epoch = 7 WHERE shard = {shard}"),
+    );
+    held.set(master, [(shard, 7)]);
+    assert_eq!(exchanges("equal"), unfenced);
+    held.set(master, [(shard, 6)]);
+    assert!(matches!(it.set("k", "never"), Err(DbError::NotOwner(_))));
+    assert_eq!((held.refusals(), it.get("k")), (1, Some(text("equal"))));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::base::error::DbError;
 use crate::store::global::{
     GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
 };
+use crate::store::lease::Fence;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
@@ -72,6 +73,7 @@ pub(super) fn get(
 /// Creates an entry; a refusal is a value, see [`usage::add`].
 pub(super) fn create(
     session: &mut PgSession,
+    fence: Option<Fence>,
     entry: &GlobalEntry,
     quota: Quota,
 ) -> Result<Result<(), DbError>, SessionFault> {
@@ -79,7 +81,7 @@ pub(super) fn create(
     let owner = owner_of(partial);
     let metadata = plain_to_jsonb(&partial.public_metadata)?;
     let data = plain_to_jsonb(&entry.data)?;
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         if get(session, &GlobalAddress::of(partial))?.is_some() {
             return Ok(Err(exists()));
         }
@@ -116,6 +118,7 @@ pub(super) fn create(
 /// Deletes an entry of a tenant's own, or of any owner if there is no tenant.
 pub(super) fn delete(
     session: &mut PgSession,
+    fence: Option<Fence>,
     at: &GlobalAddress,
     tenant: Option<TenantId>,
 ) -> Result<(), SessionFault> {
@@ -123,7 +126,7 @@ pub(super) fn delete(
         Some(tenant) => Owner::from(tenant),
         None => owner_of(&get(session, at)?.ok_or_else(not_found)?.partial),
     };
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         let entry = get(session, at)?.ok_or_else(not_found)?;
         check_owner(&entry.partial, tenant)?;
         if owner_of(&entry.partial) != owner {
@@ -146,7 +149,7 @@ pub(super) fn alter(
     by: &GlobalChange,
     now: Timestamp,
 ) -> Result<(), SessionFault> {
-    session.transaction(None, |session| {
+    session.transaction(None, None, |session| {
         let locked = session.first(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR UPDATE",
             &[&at.scope, &at.key, &at.version],
@@ -178,7 +181,7 @@ pub(super) fn purchase(
     now: Timestamp,
 ) -> Result<(), SessionFault> {
     let owner = Owner::from(tenant);
-    session.transaction(None, |session| {
+    session.transaction(None, None, |session| {
         let locked = session.first(
             "SELECT 1 FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 FOR KEY SHARE",
             &[&at.scope, &at.key, &at.version],

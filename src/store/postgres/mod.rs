@@ -9,6 +9,7 @@
 
 mod export;
 mod global_kv;
+mod lease;
 mod queue;
 mod records;
 mod schema;
@@ -26,6 +27,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
+use super::lease::{Fence, HeldShards};
 use super::pattern::Pattern;
 use super::permit::{QueuePermit, QueuePermits};
 use super::{
@@ -42,6 +44,7 @@ use queue::{JobOwner, Queue};
 use session::{PgSession, SessionFault, unavailable, unknown};
 use worker::{PgJob, PgShared, Worker};
 
+pub(super) use lease::coordination;
 pub(super) use schema::migrate;
 
 /// Whether a URL can be understood; touches no server.
@@ -53,6 +56,7 @@ pub(super) fn check_url(url: &str) -> Result<(), OpenError> {
 pub struct PostgresStore {
     config: Config,
     shared: Arc<PgShared>,
+    held: Arc<HeldShards>,
     queue_bytes: QueuePermits,
     revisions: Arc<AtomicU64>,
     /// Closed when the store is, which is what ends the threads.
@@ -68,14 +72,18 @@ enum Access {
 }
 
 impl PostgresStore {
-    /// Connects, and checks that the tables are there.
+    /// Connects, and checks that the tables are there. Writes are fenced with what is held.
     ///
     /// # Blocks
     /// Until the server answered.
     ///
     /// # Errors
     /// Why it cannot be used; see [`OpenError`].
-    pub fn open(url: &str, options: StoreOptions) -> Result<Self, OpenError> {
+    pub fn open(
+        url: &str,
+        options: StoreOptions,
+        held: Arc<HeldShards>,
+    ) -> Result<Self, OpenError> {
         let config = session::config(url)?;
         let mut session = schema::connect(&config)?;
         schema::check(&mut session)?;
@@ -85,6 +93,7 @@ impl PostgresStore {
         let store = Self {
             config,
             shared: Arc::clone(&shared),
+            held,
             queue_bytes: QueuePermits::default(),
             revisions: Arc::default(),
             queue: Arc::new(Queue::new(count)),
@@ -116,6 +125,23 @@ impl PostgresStore {
         work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
         self.call((who, Access::Write), bytes, work)
+    }
+
+    /// A write of a tenant's data: under the fence of the moment at which it is taken in, so that
+    /// one that still waits when the shard has gone, and maybe come back, is refused.
+    fn write_fenced<T, W>(&self, tenant: TenantId, bytes: usize, mut work: W) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        W: FnMut(&mut PgSession, Option<Fence>) -> Result<T, SessionFault> + Send + 'static,
+    {
+        let (fence, held) = (self.held.fence(tenant)?, Arc::clone(&self.held));
+        self.write(Some(tenant), bytes, move |session| {
+            work(session, fence).inspect_err(|fault| {
+                if matches!(fault, SessionFault::Answer(DbError::NotOwner(_))) {
+                    held.refused();
+                }
+            })
+        })
     }
 
     /// Hands an operation over and waits for its answer.
@@ -225,15 +251,15 @@ impl Store for PostgresStore {
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write(Some(tenant), bytes, move |session| {
-            states::set(session, tenant, &state, &revisions)
+        self.write_fenced(tenant, bytes, move |session, fence| {
+            states::set(session, tenant, fence, &state, &revisions)
         })
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write(Some(tenant), 0, move |session| {
-            states::set_standing(session, tenant, standing, &revisions)
+        self.write_fenced(tenant, 0, move |session, fence| {
+            states::set_standing(session, tenant, fence, standing, &revisions)
         })
     }
 
@@ -252,13 +278,15 @@ impl Store for PostgresStore {
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write(Some(tenant), set.value.as_bytes().len(), move |session| {
-            records::set(session, tenant, &set)
+        self.write_fenced(tenant, set.value.as_bytes().len(), move |session, fence| {
+            records::set(session, tenant, fence, &set)
         })?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write(Some(tenant), 0, move |session| records::delete(session, tenant, &key, &scopes))
+        self.write_fenced(tenant, 0, move |session, fence| {
+            records::delete(session, tenant, fence, &key, &scopes)
+        })
     }
 
     fn kv_find(
@@ -298,12 +326,23 @@ impl Store for PostgresStore {
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        let (who, bytes) = (entry.owner(), entry.bytes());
-        self.write(who, bytes, move |session| global_kv::create(session, &entry, quota))?
+        let bytes = entry.bytes();
+        match entry.owner() {
+            Some(owner) => self.write_fenced(owner, bytes, move |session, fence| {
+                global_kv::create(session, fence, &entry, quota)
+            }),
+            None => self
+                .write(None, bytes, move |session| global_kv::create(session, None, &entry, quota)),
+        }?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        self.write(owner, 0, move |session| global_kv::delete(session, &at, owner))
+        match owner {
+            Some(tenant) => self.write_fenced(tenant, 0, move |session, fence| {
+                global_kv::delete(session, fence, &at, owner)
+            }),
+            None => self.write(None, 0, move |session| global_kv::delete(session, None, &at, None)),
+        }
     }
 
     fn global_change(

@@ -13,6 +13,7 @@ use postgres::Row;
 use super::session::{PgSession, SessionFault, unreadable};
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
+use crate::store::lease::Fence;
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, KvSet, Usage, charge, touched};
 use crate::wire::data::{KvRecord, Scopes, TenantId, Timestamp};
@@ -116,11 +117,12 @@ pub(super) fn find(
 pub(super) fn set(
     session: &mut PgSession,
     tenant: TenantId,
+    fence: Option<Fence>,
     set: &KvSet,
 ) -> Result<Result<(), DbError>, SessionFault> {
     let owner = Owner::from(tenant);
     let jsonb = to_jsonb(&set.value)?;
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         let old = old(session, &owner, &set.key, &set.scopes)?;
         let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
         let change = (old.as_ref().map(|old| old.charge), new, set.quota);
@@ -157,11 +159,12 @@ pub(super) fn set(
 pub(super) fn delete(
     session: &mut PgSession,
     tenant: TenantId,
+    fence: Option<Fence>,
     key: &str,
     scopes: &Scopes,
 ) -> Result<(), SessionFault> {
     let owner = Owner::from(tenant);
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         let Some(old) = old(session, &owner, key, scopes)? else { return Ok(()) };
         usage::subtract(session, &owner, Area::Records, count, old.charge)?;
         session.execute(

@@ -8,7 +8,7 @@ use super::session::{PgSession, SessionFault, config};
 use crate::store::{Migrated, OpenError};
 
 /// The layout of our own tables.
-const LAYOUT: i32 = 1;
+const LAYOUT: i32 = 2;
 
 /// Tables and their columns, as far as we use them.
 const TABLES: &[(&str, &str)] = &[
@@ -22,10 +22,16 @@ const TABLES: &[(&str, &str)] = &[
     ("global_kv_purchases", "owner_type, owner_id, key, version, scope, purchased_at"),
     ("mesophyll_usage", "owner_type, owner_id, area, records, bytes, counted_at"),
     ("mesophyll_layout", "version"),
+    ("mesophyll_cluster", "name"),
+    (
+        "mesophyll_master",
+        "master, name, cluster, api, version, weight, state, started_at, expires_at",
+    ),
+    ("mesophyll_shard", "shard, epoch, owner, since"),
 ];
 
-/// Nothing here touches a table that exists. (protocol.md, "Tables in PostgreSQL"; the last two are
-/// ours.)
+/// Nothing here touches a table that exists, but for indexes. (protocol.md, "Tables in PostgreSQL";
+/// the last two are ours.)
 const CREATE: &str = r"
 CREATE TABLE IF NOT EXISTS tenant_state (
     owner_id text NOT NULL, owner_type text NOT NULL, events text[] NOT NULL DEFAULT '{}',
@@ -55,10 +61,17 @@ DO $$ BEGIN
 END $$;
 ";
 
+/// What came with layout 2.
+const CREATE_LEASES: &str = include_str!("lease.sql");
+
+/// The name of a migration's connections: by the usual one it finds masters.
+const MIGRATION_NAME: &str = "mesophyll migrate";
+
 /// Makes two migrations at once take turns.
 const MIGRATION_LOCK: i64 = 0x006D_6573_6F70_6879;
 
-/// Creates the tables that are missing, in one transaction.
+/// Creates the tables that are missing, in one transaction. Masters of an earlier layout must not
+/// run meanwhile, which is looked after by the names of their connections.
 ///
 /// # Blocks
 /// Until the server is done: for as long as it takes to make an index over the records that are
@@ -67,29 +80,60 @@ const MIGRATION_LOCK: i64 = 0x006D_6573_6F70_6879;
 /// # Errors
 /// Why it could not; see [`OpenError`].
 pub(in crate::store) fn migrate(url: &str) -> Result<Migrated, OpenError> {
-    let mut session = connect(&config(url)?)?;
+    let mut config = config(url)?;
+    let name = config.get_application_name().unwrap_or_default().to_owned();
+    let mut session = connect(config.application_name(MIGRATION_NAME))?;
     let mut outcome = Ok(Migrated::Nothing);
-    let result = session.transaction(Some(MIGRATION_LOCK), |session| {
-        outcome = migrate_within(session)?;
+    let result = session.transaction(Some(MIGRATION_LOCK), None, |session| {
+        outcome = migrate_within(session, &name)?;
         // An error has to undo what was made.
         if outcome.is_err() { Err(SessionFault::Lost) } else { Ok(()) }
     });
     outcome.and_then(|migrated| result.map(|()| migrated).map_err(failed))
 }
 
-fn migrate_within(session: &mut PgSession) -> Result<Result<Migrated, OpenError>, SessionFault> {
+fn migrate_within(
+    session: &mut PgSession,
+    masters: &str,
+) -> Result<Result<Migrated, OpenError>, SessionFault> {
     let had_all = missing(session)?.is_none();
     if had_all && let Some(newer) = newer(session)? {
         return Ok(Err(newer));
     }
+    if !had_all && let Some(older) = older_masters(session, masters)? {
+        return Ok(Err(older));
+    }
     // The index of a large table takes its time.
     session.run("SET LOCAL statement_timeout = 0")?;
     session.run(CREATE)?;
+    session.run(CREATE_LEASES)?;
     session.run(&format!(
         "INSERT INTO mesophyll_layout SELECT {LAYOUT} WHERE NOT EXISTS (SELECT FROM mesophyll_layout);
          UPDATE mesophyll_layout SET version = {LAYOUT} WHERE version < {LAYOUT}"
     ))?;
     Ok(check_within(session)?.map(|()| if had_all { Migrated::Nothing } else { Migrated::Made }))
+}
+
+/// Whether a master of an earlier layout is connected, of which no write would be fenced. Known by
+/// the name of its connections, which is ours or the one in the URL; under another name it is not
+/// seen.
+fn older_masters(session: &mut PgSession, name: &str) -> Result<Option<OpenError>, SessionFault> {
+    let row = session.first("SELECT to_regclass('mesophyll_layout') IS NULL", &[])?;
+    if row.map_or(Ok(true), |row| row.try_get(0))? {
+        return Ok(None);
+    }
+    // One that starts now waits here to read the layout, and finds the new one.
+    session.run("LOCK TABLE mesophyll_layout IN ACCESS EXCLUSIVE MODE")?;
+    let row = session.first(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name IN ('mesophyll', $1)",
+        &[&name],
+    )?;
+    let found: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+    let why = format!(
+        "PostgreSQL: {found} connections of a running master ({name}); stop all masters on this database first"
+    );
+    Ok((found > 0).then_some(OpenError::Unavailable(why)))
 }
 
 /// Connects for the first time.
@@ -116,7 +160,7 @@ fn is_shared(session: &mut PgSession, config: &postgres::Config) -> Result<bool,
     let before = session.process()?;
     // Where there is room for one connection only, there is nothing to compare with.
     let Ok(mut other) = PgSession::connect(config) else { return Ok(false) };
-    other.transaction(None, |other| {
+    other.transaction(None, None, |other| {
         let mut is_shared = other.process()? == before;
         for _ in 0..POOLER_ASKS {
             is_shared = is_shared || session.process()? != before;

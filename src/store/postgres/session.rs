@@ -27,6 +27,7 @@ use crate::base::limits::{
 use crate::base::sync::Lock;
 use crate::base::thread;
 use crate::store::OpenError;
+use crate::store::lease::{Fence, not_owner};
 use crate::wire::json::JsonError;
 
 /// Parameters of a statement.
@@ -206,7 +207,7 @@ impl PgSession {
     /// The number of the server's process that answers now.
     pub(super) fn process(&mut self) -> Result<Option<String>, SessionFault> {
         // Prepares nothing: it is asked before it is known that what is prepared stays.
-        let rows = self.client.simple_query("SELECT pg_backend_pid()")?;
+        let rows = self.answers("SELECT pg_backend_pid()")?;
         Ok(rows.iter().find_map(|row| match row {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
@@ -216,6 +217,12 @@ impl PgSession {
     /// Runs statements without parameters or results.
     pub(super) fn run(&mut self, sql: &str) -> Result<(), SessionFault> {
         Ok(self.client.batch_execute(sql)?)
+    }
+
+    /// Runs statements without parameters in one exchange and one commit; what they answer, in
+    /// their order.
+    pub(super) fn answers(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, SessionFault> {
+        Ok(self.client.simple_query(sql)?)
     }
 
     /// Runs a statement and counts the rows that it touched.
@@ -262,18 +269,24 @@ impl PgSession {
         Ok(())
     }
 
-    /// Runs a transaction, alone among those that take the same lock (if it is to take one).
+    /// Runs a transaction, alone among those that take the same lock (if it is to take one), and
+    /// only while the fence holds (if there is one).
     ///
     /// Its reads see what was committed before the lock was got, which is why the lock is a
-    /// statement of its own.
+    /// statement of its own. The fence comes first: a change of the shard's holder waits for
+    /// what has passed it.
     pub(super) fn transaction<T>(
         &mut self,
         lock: Option<i64>,
+        fence: Option<Fence>,
         body: impl FnOnce(&mut Self) -> Result<T, SessionFault>,
     ) -> Result<T, SessionFault> {
+        let fence = fence.map_or(String::new(), |Fence { shard, epoch, master }| {
+            format!("SELECT mesophyll_fence({shard}, {epoch}, '{master}');")
+        });
         let lock =
             lock.map_or(String::new(), |lock| format!("SELECT pg_advisory_xact_lock({lock})"));
-        self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {lock}"))
+        self.run(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {fence} {lock}"))
             .and_then(|()| body(self))
             .inspect_err(|_| self.roll_back())
             .and_then(|value| self.commit().map(|()| value))
@@ -356,6 +369,8 @@ impl From<postgres::Error> for SessionFault {
             "54000" => {
                 refused("the key and the scopes are together too long for the database's index")
             }
+            // Of the fence.
+            "MSF01" => not_owner().into(),
             "22003" => refused("the number is too large for the database's column"),
             // Out of memory, disk or connections; read-only, which is what a standby is.
             code if code.starts_with("53") || code == "25006" || code == "58030" => {

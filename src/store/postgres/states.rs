@@ -11,6 +11,7 @@ use postgres::Row;
 use super::global_kv::plain;
 use super::session::{PgSession, SessionFault};
 use super::usage::Owner;
+use crate::store::lease::Fence;
 use crate::store::{Revision, Standing, StoredState};
 use crate::wire::data::{TenantId, TenantState};
 use crate::wire::json::plain_to_jsonb;
@@ -54,13 +55,14 @@ pub(super) fn get(
 pub(super) fn set(
     session: &mut PgSession,
     tenant: TenantId,
+    fence: Option<Fence>,
     state: &TenantState,
     revisions: &AtomicU64,
 ) -> Result<Revision, SessionFault> {
     let owner = Owner::from(tenant);
     let data = plain_to_jsonb(&state.data)?;
     let events: Vec<&str> = state.events.iter().map(String::as_str).collect();
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         session.execute(
             "INSERT INTO tenant_state (owner_type, owner_id, events, data) VALUES ($1, $2, $3::text[], $4::text::jsonb)
              ON CONFLICT (owner_id, owner_type) DO UPDATE SET events = EXCLUDED.events, data = EXCLUDED.data",
@@ -74,11 +76,12 @@ pub(super) fn set(
 pub(super) fn set_standing(
     session: &mut PgSession,
     tenant: TenantId,
+    fence: Option<Fence>,
     standing: Standing,
     revisions: &AtomicU64,
 ) -> Result<Revision, SessionFault> {
     let owner = Owner::from(tenant);
-    session.transaction(Some(owner.lock()), |session| {
+    session.transaction(Some(owner.lock()), fence, |session| {
         session.execute(
             "INSERT INTO tenant_state (owner_type, owner_id, banned, data) VALUES ($1, $2, $3, $4::text::jsonb)
              ON CONFLICT (owner_id, owner_type) DO UPDATE SET banned = EXCLUDED.banned",

@@ -129,6 +129,15 @@ impl Schema {
         Self { url, _database: database, _place: place }
     }
 
+    /// A schema with our tables in it, and no other in its database: the locks are the test's own.
+    pub(crate) fn alone() -> Self {
+        let (place, database) = (Place::take(), Arc::new(Database::new(Locale::C)));
+        let url = url_of(&database.server, &database.name, "public");
+        let schema = Self { url, _database: database, _place: place };
+        store::migrate(&schema.store_url()).expect("migrated");
+        schema
+    }
+
     /// A schema with our tables in it.
     pub(crate) fn migrated(locale: Locale) -> Self {
         let schema = Self::empty(locale);
