@@ -36,6 +36,7 @@ use super::{
 };
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE_TIMEOUT};
+use crate::base::spin::Spin;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
@@ -159,6 +160,7 @@ impl PostgresStore {
             WaitingCall { work, found, answer_tx, progress: progress.clone(), _permit: permit };
         self.queue.push(who, access, Box::new(call))?;
         let started = Instant::now();
+        CALLERS.wait(|| !answer_rx.is_empty());
         match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
             Ok(answer) => return answer,
             Err(RecvTimeoutError::Timeout) if progress.abandon() => return Err(unavailable()),
@@ -172,6 +174,9 @@ impl PostgresStore {
         }
     }
 }
+
+/// Callers that wait for an answer.
+static CALLERS: Spin = Spin::new();
 
 fn busy() -> DbError {
     DbError::Busy("the store has too much to do: try again later".to_owned())

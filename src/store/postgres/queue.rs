@@ -7,6 +7,7 @@
 //! connections. Owned by [`super::PostgresStore`]; callers push, the threads of `worker.rs` take.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::worker::PgJob;
@@ -25,8 +26,6 @@ type LaneId = (JobOwner, Access);
 /// Operations that wait, and how many threads there may be at each lane's.
 pub(super) struct Queue {
     inner: Lock<Inner>,
-    /// Something may be taken now, or the queue is closed.
-    changed: Signal,
     /// The queue is closed: for threads that wait for nothing else.
     closed: Signal,
     reads_at_once: usize,
@@ -38,6 +37,9 @@ struct Inner {
     /// Lanes of which an operation may be taken now; a lane that had its turn goes to the end.
     ready: VecDeque<LaneId>,
     waiting: usize,
+    /// Threads that wait for an operation. The last to come is the next to get one: what it and its
+    /// connection's process in the server use is in the processors' caches still.
+    idle: Vec<Arc<Signal>>,
     is_closed: bool,
 }
 
@@ -69,12 +71,7 @@ impl Queue {
     pub(super) fn new(threads: usize) -> Self {
         // One is the writer's, and one is left to the others.
         let reads_at_once = threads.saturating_sub(2).max(1);
-        Self {
-            inner: Lock::default(),
-            changed: Signal::new(),
-            closed: Signal::new(),
-            reads_at_once,
-        }
+        Self { inner: Lock::default(), closed: Signal::new(), reads_at_once }
     }
 
     /// Puts an operation at the end of its lane.
@@ -104,23 +101,20 @@ impl Queue {
         inner.lanes.entry((who, access)).or_default().jobs.push_back(job);
         inner.waiting += 1;
         inner.put_in_line((who, access), self.at_once(access));
-        drop(inner);
-        self.changed.notify_one();
+        inner.wake_one();
         Ok(())
     }
 
-    /// The next operation, as soon as there is one.
+    /// The next operation, as soon as there is one; `own` is the calling thread's, and no other's.
     ///
     /// # Blocks
     /// Until then, until the queue is closed, and not longer than `until`.
-    pub(super) fn take(&self, until: Option<Instant>) -> Taken<'_> {
+    pub(super) fn take(&self, until: Option<Instant>, own: &Arc<Signal>) -> Taken<'_> {
         let mut inner = self.inner.lock();
         loop {
             if let Some((job, lane)) = inner.pop(|access| self.at_once(access)) {
-                let is_more = !inner.ready.is_empty();
-                drop(inner);
-                if is_more {
-                    self.changed.notify_one();
+                if !inner.ready.is_empty() {
+                    inner.wake_one();
                 }
                 return Taken::Job(job, PgLaneTurn { queue: self, lane });
             }
@@ -131,7 +125,10 @@ impl Queue {
             if until.is_some_and(|until| until <= Instant::now()) {
                 return Taken::Nothing;
             }
-            inner = self.changed.wait(inner, until);
+            inner.idle.push(own.clone());
+            inner = own.wait(inner, until);
+            // It is there still if the time is over.
+            inner.idle.retain(|one| !Arc::ptr_eq(one, own));
         }
     }
 
@@ -145,8 +142,9 @@ impl Queue {
 
     /// Takes nothing in any more, and wakes everybody.
     pub(super) fn close(&self) {
-        self.inner.lock().is_closed = true;
-        self.changed.notify_all();
+        let mut inner = self.inner.lock();
+        inner.is_closed = true;
+        inner.wake_all();
         self.closed.notify_all();
     }
 
@@ -168,6 +166,14 @@ impl Queue {
 }
 
 impl Inner {
+    fn wake_one(&mut self) {
+        self.idle.pop().inspect(|thread| thread.notify_one());
+    }
+
+    fn wake_all(&mut self) {
+        self.idle.drain(..).for_each(|thread| thread.notify_one());
+    }
+
     /// Lets a lane take turns, if it has something that may be taken and does not yet.
     fn put_in_line(&mut self, id: LaneId, at_once: usize) {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
@@ -214,19 +220,16 @@ impl Drop for PgLaneTurn<'_> {
         } else {
             inner.put_in_line(self.lane, self.queue.at_once(self.lane.1));
         }
-        let (is_ready, is_over) = (!inner.ready.is_empty(), inner.is_closed && inner.waiting == 0);
-        drop(inner);
-        if is_over {
-            self.queue.changed.notify_all();
-        } else if is_ready {
-            self.queue.changed.notify_one();
+        if inner.is_closed && inner.waiting == 0 {
+            inner.wake_all();
+        } else if !inner.ready.is_empty() {
+            inner.wake_one();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
@@ -281,7 +284,7 @@ mod tests {
 
         /// Takes one if there is one, and stays at it.
         fn take(&self) -> Option<(u64, PgLaneTurn<'_>)> {
-            match self.queue.take(Some(Instant::now())) {
+            match self.queue.take(Some(Instant::now()), &Arc::default()) {
                 Taken::Job(job, turn) => {
                     job.finish(Ok(()));
                     Some((*self.finished.lock().last()?, turn))
@@ -362,7 +365,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..SEVEN {
                 scope.spawn(|| {
-                    while let Taken::Job(job, _turn) = bench.queue.take(Some(far)) {
+                    let own = Arc::default();
+                    while let Taken::Job(job, _turn) = bench.queue.take(Some(far), &own) {
                         job.finish(Ok(()));
                     }
                 });

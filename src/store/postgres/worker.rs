@@ -19,7 +19,7 @@ use super::session::{NoSession, PgSession, SessionFault, unavailable, unknown};
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::base::metrics::Counter;
-use crate::base::sync::Lock;
+use crate::base::sync::{Lock, Signal};
 use crate::store::ServerFigures;
 
 /// An operation and its waiter.
@@ -142,11 +142,13 @@ pub(super) struct Worker {
     shared: Arc<PgShared>,
     session: Option<PgSession>,
     queue: Arc<Queue>,
+    /// What wakes this thread when there is an operation.
+    turn: Arc<Signal>,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<PgShared>, queue: Arc<Queue>) -> Self {
-        Self { shared, session: None, queue }
+        Self { shared, session: None, queue, turn: Arc::default() }
     }
 
     /// Serves until the queue is closed and everything in it is answered.
@@ -168,7 +170,7 @@ impl Worker {
     }
 
     fn serve_next(&mut self, queue: &Queue) -> AfterJob {
-        match queue.take(None) {
+        match queue.take(None, &self.turn.clone()) {
             Taken::Job(job, turn) => {
                 self.serve(job);
                 drop(turn);
@@ -194,7 +196,7 @@ impl Worker {
         if others_serve && !queue.is_closed_by(until) {
             return AfterJob::Go;
         }
-        match queue.take(Some(until)) {
+        match queue.take(Some(until), &self.turn) {
             Taken::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
             Taken::Job(..) | Taken::Nothing => {}
             Taken::End => return AfterJob::Stop,
