@@ -26,7 +26,7 @@ labels! {
         KvDelete = "kv_delete",
         KvFind = "kv_find",
         KvUsage = "kv_usage",
-        KvHaveRecords = "kv_have_records",
+        AreKnown = "are_known",
         GlobalFind = "global_find",
         GlobalList = "global_list",
         GlobalGet = "global_get",

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::base::error::DbError;
 use crate::base::sync::SharedLock;
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
@@ -86,8 +87,10 @@ impl StoredRecord {
 }
 
 impl Store for MemoryStore {
-    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        Ok(self.read()?.states.iter().map(|(tenant, state)| (*tenant, state.clone())).collect())
+    fn tenant_states(&self, of: &ShardSet) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+        let contents = self.read()?;
+        let wanted = contents.states.iter().filter(|(tenant, _)| of.contains(Shard::of(**tenant)));
+        Ok(wanted.map(|(tenant, state)| (*tenant, state.clone())).collect())
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
@@ -191,9 +194,11 @@ impl Store for MemoryStore {
         Ok(self.read()?.records.get(&tenant).map(|records| records.usage).unwrap_or_default())
     }
 
-    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+    fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let contents = self.read()?;
-        Ok(tenants.iter().map(|tenant| contents.records.contains_key(tenant)).collect())
+        let has_state = |tenant| contents.states.get(tenant).is_some_and(|it| it.state.is_some());
+        let is_known = |tenant| contents.records.contains_key(tenant) || has_state(tenant);
+        Ok(tenants.iter().map(is_known).collect())
     }
 
     fn global_find(

@@ -37,6 +37,7 @@ use crate::base::error::DbError;
 use crate::base::limits::{
     KV_FIND_MAX_BYTES, KV_FIND_MAX_RECORDS, KV_QUOTA_BYTES, KV_QUOTA_RECORDS, POSTGRES_CONNECTIONS,
 };
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
@@ -59,11 +60,11 @@ use pattern::Pattern;
 /// # Blocks
 /// A read until the disk answers; a write until it is synced, at most `STORE_WRITE_TIMEOUT`.
 pub trait Store: Send + Sync {
-    /// The states of all tenants that have one or are banned, in no order.
+    /// The states of all tenants of some shards that have one or are banned, in no order.
     ///
     /// # Errors
     /// See [`Store`].
-    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError>;
+    fn tenant_states(&self, of: &ShardSet) -> Result<Vec<(TenantId, StoredState)>, DbError>;
 
     /// The state of one tenant, if anything is stored of it.
     ///
@@ -125,11 +126,11 @@ pub trait Store: Send + Sync {
     /// See [`Store`].
     fn kv_usage(&self, tenant: TenantId) -> Result<Usage, DbError>;
 
-    /// For each of some tenants whether it has any record.
+    /// For each of some tenants whether it has a state or any record.
     ///
     /// # Errors
     /// See [`Store`].
-    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError>;
+    fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError>;
 
     /// Sets whether a tenant's dispatches are refused; its state stays as it is.
     ///

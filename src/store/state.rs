@@ -19,7 +19,7 @@ use super::{
 use crate::base::error::DbError;
 use crate::base::random;
 use crate::base::sync::SharedLock;
-use crate::wire::data::sharding::worker_for;
+use crate::wire::data::sharding::{ShardSet, worker_for};
 use crate::wire::data::{
     DbAnswer, DbOp, EncodedValue, KeyValueOp, PublicGlobalKeyValueOp, Scopes, TenantId,
     TenantState, Timestamp,
@@ -76,16 +76,39 @@ impl DbState {
     /// # Errors
     /// The store cannot be read.
     pub fn new(store: Arc<dyn Store>, options: DbOptions) -> Result<Self, OpenError> {
-        let store = Measured::new(store);
-        let states = store
-            .ask(Operation::TenantStates, |store| store.tenant_states())
+        let db = Self::without_states(store, options);
+        db.load_shards(&ShardSet::full())
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        Ok(Self {
-            store,
+        Ok(db)
+    }
+
+    /// Takes over a store of which no tenant is this master's yet.
+    pub fn without_states(store: Arc<dyn Store>, options: DbOptions) -> Self {
+        Self {
+            store: Measured::new(store),
             options,
-            states: States::new(states),
+            states: States::default(),
             template_listener: SharedLock::default(),
-        })
+        }
+    }
+
+    /// Reads the states of the tenants of some shards, and notifies the listener of each.
+    ///
+    /// # Blocks
+    /// On the store.
+    ///
+    /// # Errors
+    /// See [`Store`]; nothing has changed then.
+    pub fn load_shards(&self, of: &ShardSet) -> Result<(), DbError> {
+        let before = self.states.revisions(of);
+        let stored = self.store.ask(Operation::TenantStates, |store| store.tenant_states(of))?;
+        self.states.load(stored, &before);
+        Ok(())
+    }
+
+    /// Forgets the states of the tenants of some shards, which are another master's now.
+    pub fn forget_shards(&self, of: &ShardSet) {
+        self.states.forget(of);
     }
 
     pub(super) fn store(&self) -> &Measured {
@@ -153,20 +176,12 @@ impl DbState {
         self.options.quota
     }
 
-    /// For each of some tenants whether it has a state or a record.
+    /// For each of some tenants whether it has a state or a record, also of another master's.
     ///
     /// # Errors
     /// See [`Store`].
     pub fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
-        let have_records = self
-            .store
-            .ask(Operation::KvHaveRecords, |store| store.kv_have_records(tenants))?
-            .into_iter();
-        Ok(tenants
-            .iter()
-            .zip(have_records)
-            .map(|(tenant, has)| has || self.tenant_state(*tenant).is_some())
-            .collect())
+        self.store.ask(Operation::AreKnown, |store| store.are_known(tenants))
     }
 
     /// For staff: sets whether a tenant's dispatches are refused.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::measured::Measured;
 use super::{Operation, Revision, Standing, StoredState};
 use crate::base::sync::{Lock, SharedLock};
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{ON_STARTUP, TenantId, TenantState};
 
 /// Hears of every state that was set. Called in the order of the sets; must not block, and must not
@@ -42,6 +43,9 @@ struct Doubts {
     tenants: HashMap<TenantId, u64>,
 }
 
+/// Of a tenant's state, and of its standing.
+type Revisions = (Revision, Revision);
+
 #[derive(Clone, Default)]
 pub(super) struct Cached {
     pub(super) state: Option<Arc<TenantState>>,
@@ -63,21 +67,38 @@ impl Cached {
         Some(Arc::new(state))
     }
 
-    fn revisions(&self) -> (Revision, Revision) {
+    fn revisions(&self) -> Revisions {
         (self.state_revision, self.standing_revision)
     }
 }
 
 impl States {
-    /// Starts with what the store holds.
-    pub(super) fn new(stored: Vec<(TenantId, StoredState)>) -> Self {
-        let cached = |stored: StoredState| Cached {
-            state: stored.state.map(Arc::new),
-            standing: stored.standing,
-            ..Cached::default()
-        };
-        let cached = stored.into_iter().map(|(tenant, stored)| (tenant, cached(stored))).collect();
-        Self { cached: SharedLock::new(cached), ..Self::default() }
+    /// What was published of some shards, to be asked before the store is.
+    pub(super) fn revisions(&self, of: &ShardSet) -> HashMap<TenantId, Revisions> {
+        let cached = self.cached.read();
+        let known = cached.iter().filter(|(tenant, _)| of.contains(Shard::of(**tenant)));
+        known.map(|(tenant, cached)| (*tenant, cached.revisions())).collect()
+    }
+
+    /// Takes over what the store holds, unless something was published since.
+    pub(super) fn load(
+        &self,
+        stored: Vec<(TenantId, StoredState)>,
+        before: &HashMap<TenantId, Revisions>,
+    ) {
+        for (tenant, stored) in stored {
+            self.settle(tenant, stored, before.get(&tenant).copied().unwrap_or_default());
+        }
+    }
+
+    /// Forgets the tenants of some shards, and the doubts about them.
+    pub(super) fn forget(&self, of: &ShardSet) {
+        let _listener = self.listener.lock();
+        let is_kept = |tenant: &TenantId| !of.contains(Shard::of(*tenant));
+        self.cached.write().retain(|tenant, _| is_kept(tenant));
+        let mut doubts = self.doubts.lock();
+        doubts.tenants.retain(|tenant, _| is_kept(tenant));
+        self.has_doubts.store(!doubts.tenants.is_empty(), Ordering::Release);
     }
 
     pub(super) fn listen(&self, listener: StateListener) {
@@ -131,7 +152,7 @@ impl States {
     }
 
     fn put(&self, tenant: TenantId, cached: Cached, listener: Option<&StateListener>) {
-        let state = cached.state.clone();
+        let state = cached.for_worker();
         self.cached.write().insert(tenant, cached);
         if let (Some(listener), Some(state)) = (listener, state) {
             listener(tenant, &state);
@@ -187,7 +208,7 @@ impl States {
 
     /// Takes over what the store was found to hold, unless something was published since: that is
     /// later, or the same.
-    fn settle(&self, tenant: TenantId, stored: StoredState, before: (Revision, Revision)) {
+    fn settle(&self, tenant: TenantId, stored: StoredState, before: Revisions) {
         let listener = self.listener.lock();
         let cached = self.get(tenant);
         if cached.revisions() == before {
@@ -282,6 +303,39 @@ mod tests {
         );
         states.settle_doubts(&measured(&store));
         assert_eq!(states.get(other).standing, Standing::Banned);
+    }
+
+    #[test]
+    fn what_was_published_since_the_read_is_not_overwritten() {
+        let states = States::default();
+        let heard = Arc::new(Lock::new(Vec::new()));
+        let hear = Arc::clone(&heard);
+        states.listen(Box::new(move |tenant, state| hear.lock().push((tenant, state.clone()))));
+        let (other, banned) = (TenantId::User(2), TenantId::User(3));
+        let of: ShardSet = [Shard::of(TENANT)].into_iter().collect();
+        let stored = |event: &str, standing| StoredState { state: Some(state(event)), standing };
+        let before = states.revisions(&of);
+        states.publish_state(TENANT, state("NEW"), Revision(1));
+        let read = [
+            (TENANT, stored("OLD", Standing::Good)),
+            (other, stored("READ", Standing::Good)),
+            (banned, stored(ON_STARTUP, Standing::Banned)),
+        ];
+        states.load(read.to_vec(), &before);
+        assert_eq!(event(&states).as_deref(), Some("NEW"));
+        let nothing = TenantState { events: [].into(), ..state("") };
+        assert_eq!(
+            *heard.lock(),
+            [(TENANT, state("NEW")), (other, state("READ")), (banned, nothing)],
+            "a banned tenant is not to be started"
+        );
+        // What another master has done meanwhile counts when the shard comes back.
+        states.doubt(TENANT);
+        states.forget(&of);
+        assert_eq!((event(&states), states.of(|_| true).len()), (None, 0));
+        assert!(!states.has_doubts.load(Ordering::Acquire));
+        states.load(read.to_vec(), &states.revisions(&of));
+        assert_eq!(event(&states).as_deref(), Some("OLD"));
     }
 
     #[test]

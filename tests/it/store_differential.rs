@@ -6,6 +6,7 @@ use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalF
 use mesophyll::store::memory::MemoryStore;
 use mesophyll::store::{FindLimits, KvSet, Quota, Standing, Store, rules};
 use mesophyll::wire;
+use mesophyll::wire::data::sharding::ShardSet;
 use mesophyll::wire::data::{
     EncodedJson, KhronosValue, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
 };
@@ -208,7 +209,7 @@ fn some_entry(
 
 fn compare_all(expected: &dyn Store, tested: &dyn Store) {
     let states = |store: &dyn Store| {
-        let mut states = store.tenant_states().expect("readable");
+        let mut states = store.tenant_states(&ShardSet::full()).expect("readable");
         states.sort_by_key(|(tenant, _)| *tenant);
         states
     };

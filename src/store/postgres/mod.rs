@@ -39,6 +39,7 @@ use crate::base::limits::{POSTGRES_QUEUE_TIMEOUT, STORE_QUEUE_BYTES, STORE_WRITE
 use crate::base::spin::Spin;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use export::PostgresExport;
 use queue::{JobOwner, Queue};
@@ -245,8 +246,9 @@ impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> PgJob
 }
 
 impl Store for PostgresStore {
-    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
-        self.read(None, states::all)
+    fn tenant_states(&self, of: &ShardSet) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+        let of = *of;
+        self.read(None, move |session| states::all(session, &of))
     }
 
     fn tenant_state(&self, tenant: TenantId) -> Result<Option<StoredState>, DbError> {
@@ -311,9 +313,9 @@ impl Store for PostgresStore {
         self.read(Some(tenant), move |session| records::usage(session, tenant))
     }
 
-    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+    fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         let tenants = tenants.to_vec();
-        self.read(None, move |session| records::have_any(session, &tenants))
+        self.read(None, move |session| states::are_known(session, &tenants))
     }
 
     fn global_find(

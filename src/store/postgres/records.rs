@@ -63,24 +63,6 @@ pub(super) fn list_scopes(
     Ok(scopes.into_iter().collect())
 }
 
-/// For each of some tenants whether it has any record.
-pub(super) fn have_any(
-    session: &mut PgSession,
-    tenants: &[TenantId],
-) -> Result<Vec<bool>, SessionFault> {
-    let ids: Vec<String> = tenants.iter().map(|tenant| tenant.snowflake().to_string()).collect();
-    let rows = session.query(
-        "SELECT asked.id, kind FROM unnest($1::text[]) AS asked (id), unnest(ARRAY['guild', 'user']) AS kind
-         WHERE EXISTS (SELECT FROM tenant_kv WHERE owner_id = asked.id AND owner_type = kind)",
-        &[&ids],
-    )?;
-    let mut known = HashSet::new();
-    for row in rows {
-        known.extend(TenantId::from_parts(row.try_get(1)?, row.try_get(0)?));
-    }
-    Ok(tenants.iter().map(|tenant| known.contains(tenant)).collect())
-}
-
 /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then
 /// scopes.
 pub(super) fn find(

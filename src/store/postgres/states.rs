@@ -4,6 +4,7 @@
 //! [`NO_STATE`] as its data until a state is set, by us or by another program. Runs on the threads
 //! of `worker.rs`.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postgres::Row;
@@ -13,28 +14,62 @@ use super::session::{PgSession, SessionFault};
 use super::usage::Owner;
 use crate::store::lease::Fence;
 use crate::store::{Revision, Standing, StoredState};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{TenantId, TenantState};
 use crate::wire::json::plain_to_jsonb;
 
 /// The data of a row whose tenant was banned and has no state.
 pub(super) const NO_STATE: &str = r#"{"mesophyll": "banned without a state"}"#;
 
-/// The states of all tenants that have one or are banned.
-pub(super) fn all(session: &mut PgSession) -> Result<Vec<(TenantId, StoredState)>, SessionFault> {
+macro_rules! states {
+    () => {
+        "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id
+         FROM tenant_state"
+    };
+}
+
+/// The states of all tenants of some shards that have one or are banned.
+pub(super) fn all(
+    session: &mut PgSession,
+    of: &ShardSet,
+) -> Result<Vec<(TenantId, StoredState)>, SessionFault> {
     let mut states = Vec::new();
-    session.each(
-        "SELECT events::text[], data::text, banned, data = $1::text::jsonb, owner_type, owner_id FROM tenant_state",
-        &[&NO_STATE],
-        |row| {
-            let (kind, id): (&str, &str) = (row.try_get(4)?, row.try_get(5)?);
-            match TenantId::from_parts(kind, id) {
-                Ok(tenant) => states.push((tenant, stored(row)?)),
-                Err(_) => log::warn!("postgres: a row of tenant_state belongs to no tenant"),
-            }
-            Ok(())
-        },
-    )?;
+    let read = |row: &Row| {
+        let (kind, id): (&str, &str) = (row.try_get(4)?, row.try_get(5)?);
+        match TenantId::from_parts(kind, id) {
+            Ok(tenant) => states.push((tenant, stored(row)?)),
+            Err(_) => log::warn!("postgres: a row of tenant_state belongs to no tenant"),
+        }
+        Ok(())
+    };
+    if *of == ShardSet::full() {
+        session.each(states!(), &[&NO_STATE], read)?;
+    } else {
+        let of: Vec<i32> = of.iter().map(|shard| shard.number().into()).collect();
+        let some = concat!(states!(), " WHERE mesophyll_shard_of(owner_id) = ANY ($2)");
+        session.each(some, &[&NO_STATE, &of], read)?;
+    }
     Ok(states)
+}
+
+/// For each of some tenants whether it has a state or any record.
+pub(super) fn are_known(
+    session: &mut PgSession,
+    tenants: &[TenantId],
+) -> Result<Vec<bool>, SessionFault> {
+    let ids: Vec<String> = tenants.iter().map(|tenant| tenant.snowflake().to_string()).collect();
+    let rows = session.query(
+        "SELECT asked.id, kind FROM unnest($1::text[]) AS asked (id), unnest(ARRAY['guild', 'user']) AS kind
+         WHERE EXISTS (SELECT FROM tenant_kv WHERE owner_id = asked.id AND owner_type = kind)
+             OR EXISTS (SELECT FROM tenant_state WHERE owner_id = asked.id AND owner_type = kind
+                 AND data IS DISTINCT FROM $2::text::jsonb)",
+        &[&ids, &NO_STATE],
+    )?;
+    let mut known = HashSet::new();
+    for row in rows {
+        known.extend(TenantId::from_parts(row.try_get(1)?, row.try_get(0)?));
+    }
+    Ok(tenants.iter().map(|tenant| known.contains(tenant)).collect())
 }
 
 /// The state of one tenant.

@@ -39,6 +39,7 @@ use crate::base::metrics::{Counter, Histogram};
 use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::WireError;
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
 use apply::{RedbWrite, WriteDone, usage_in};
 use export::RedbExport;
@@ -239,12 +240,15 @@ macro_rules! fault_from {
 fault_from!(StorageError, redb::TableError, redb::TransactionError, redb::CommitError);
 
 impl Store for RedbStore {
-    fn tenant_states(&self) -> Result<Vec<(TenantId, StoredState)>, DbError> {
+    fn tenant_states(&self, of: &ShardSet) -> Result<Vec<(TenantId, StoredState)>, DbError> {
         self.read(|snapshot| {
             let mut states = Vec::new();
             for row in snapshot.open_table(STATES)?.range::<&[u8]>(..)? {
                 let (tenant, state) = row?;
-                states.push((split_tenant(tenant.value())?.0, state_from_bytes(state.value())?));
+                let tenant = split_tenant(tenant.value())?.0;
+                if of.contains(Shard::of(tenant)) {
+                    states.push((tenant, state_from_bytes(state.value())?));
+                }
             }
             Ok(states)
         })
@@ -326,11 +330,16 @@ impl Store for RedbStore {
         self.read(|snapshot| usage_in(&snapshot.open_table(USAGE)?, &tenant_key(tenant)))
     }
 
-    fn kv_have_records(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
+    fn are_known(&self, tenants: &[TenantId]) -> Result<Vec<bool>, DbError> {
         self.read(|snapshot| {
-            let usage = snapshot.open_table(USAGE)?;
-            let has = |tenant: &TenantId| Ok(usage.get(&tenant_key(*tenant)[..])?.is_some());
-            Ok(tenants.iter().map(has).collect::<Result<_, StorageError>>()?)
+            let (states, usage) = (snapshot.open_table(STATES)?, snapshot.open_table(USAGE)?);
+            let is_known = |tenant: &TenantId| {
+                let key = &tenant_key(*tenant)[..];
+                let state =
+                    states.get(key)?.map(|row| state_from_bytes(row.value())).transpose()?;
+                Ok(state.is_some_and(|stored| stored.state.is_some()) || usage.get(key)?.is_some())
+            };
+            tenants.iter().map(is_known).collect()
         })
     }
 

@@ -1,6 +1,9 @@
 //! Records: what is got, listed and found after what was set and deleted.
 
+use std::sync::Arc;
+
 use mesophyll::base::error::DbError;
+use mesophyll::store::{DbOptions, DbState, Standing};
 use mesophyll::wire;
 use mesophyll::wire::data::{
     EncodedJson, Interval, KhronosValue, Scopes, TenantId, TenantState, Timestamp,
@@ -386,5 +389,10 @@ fn tenants_are_known_by_a_state_or_a_record(kept: Kept, door: Door) {
     assert_eq!(known(), [true, true, true, false]);
     db.delete("k", &["s"]);
     assert_eq!(known(), [false, true, false, false]);
+    db.state.set_standing(TENANT, Standing::Banned).expect("set");
+    assert_eq!(known(), [false, true, false, false], "a ban is no state");
+    // Also of a master that has none of them at hand.
+    let other = DbState::without_states(Arc::clone(&db.store), DbOptions::default());
+    assert_eq!(other.are_known(&[TENANT, OTHER]), Ok(vec![false, true]));
     assert_eq!(db.state.are_known(&[]), Ok(Vec::new()));
 }

@@ -7,6 +7,7 @@ use mesophyll::base::error::DbError;
 use mesophyll::store::global::{GlobalAddress, GlobalChange};
 use mesophyll::store::{DbOptions, DbState, Usage};
 use mesophyll::wire;
+use mesophyll::wire::data::sharding::{Shard, ShardSet};
 use mesophyll::wire::data::{
     CreateGlobalKv, EncodedJson, GlobalKeyValueOp, GlobalKvData, TenantId, TenantState,
 };
@@ -19,6 +20,7 @@ every_database! {
     tenant_states_come_back_canonical,
     negative_zero_in_plain_json_is_stored_as_zero,
     tenant_states_at_and_over_the_limit,
+    states_of_shards_are_read_and_forgotten,
     a_worker_gets_the_states_of_its_own_tenants,
     the_tenants_of_other_workers_are_forbidden,
 }
@@ -42,6 +44,38 @@ fn tenant_states_come_back_canonical(kept: Kept, door: Door) {
     db.tenants.set_tenant_state(TENANT, state(&["C"], b"\x80")).expect("set");
     assert_eq!(states().get(&TENANT), Some(&state(&["C"], b"\x80")));
     assert_eq!(db.state.tenant_state(TENANT).as_deref(), Some(&state(&["C"], b"\x80")));
+}
+
+fn states_of_shards_are_read_and_forgotten(kept: Kept, door: Door) {
+    let db = TestDb::new(kept, door);
+    let state = TenantState { events: ["A".to_owned()].into(), data: EncodedJson::null() };
+    let tenants: Vec<_> = [0, 7, 508, 509, (1 << 42) - 1]
+        .into_iter()
+        .flat_map(|time| [TenantId::Guild(time << 22), TenantId::User((time << 22) + 1)])
+        .collect();
+    for tenant in &tenants {
+        db.state.set_tenant_state(*tenant, &state).expect("set");
+    }
+    let other = DbState::without_states(Arc::clone(&db.store), DbOptions::default());
+    let known = || -> Vec<_> {
+        tenants.iter().filter(|tenant| other.tenant_state(**tenant).is_some()).copied().collect()
+    };
+    assert_eq!(known(), []);
+    let of = |shards: &[u16]| shards.iter().copied().filter_map(Shard::new).collect::<ShardSet>();
+    let held = |shards: &[u16]| -> Vec<_> {
+        let is_held = |tenant: &&TenantId| shards.contains(&Shard::of(**tenant).number());
+        tenants.iter().filter(is_held).copied().collect()
+    };
+    assert_eq!(other.load_shards(&of(&[])), Ok(()));
+    assert_eq!(known(), []);
+    assert_eq!(other.load_shards(&of(&[0, 508])), Ok(()));
+    assert_eq!((known(), known().len()), (held(&[0, 508]), 6));
+    other.forget_shards(&of(&[508]));
+    assert_eq!(known(), held(&[0]));
+    assert_eq!(other.load_shards(&ShardSet::full()), Ok(()));
+    assert_eq!(known(), tenants);
+    other.forget_shards(&ShardSet::full());
+    assert_eq!(known(), []);
 }
 
 /// What the cache says is what the store gives back: a master that starts again sees the same.
