@@ -3,6 +3,7 @@
 //! The handler sees [`Body`]; where its bytes come from is a [`BodySource`], one per framing. Used
 //! on the connection's thread while its handler runs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why a body could not be had.
@@ -80,7 +81,7 @@ impl<'a> Body<'a> {
         Self { source: BodyOrigin::Peer(source) }
     }
 
-    /// A body that is there already, for tests of handlers.
+    /// A body that is there already: one that was read before a handler was asked.
     pub fn from_bytes(bytes: &'a [u8]) -> Self {
         Self { source: BodyOrigin::Bytes(bytes) }
     }
@@ -106,7 +107,7 @@ impl<'a> Body<'a> {
     /// # Errors
     /// See [`BodyError`]; the connection is closed after the handler's answer.
     pub fn read_to_end(&mut self, max_bytes: usize) -> Result<Vec<u8>, BodyError> {
-        self.read_within(max_bytes, &mut |_| true)
+        self.read_within(max_bytes, &mut |_| true).map(Cow::into_owned)
     }
 
     /// As [`Body::read_to_end`]; `room` is asked before a body in chunks takes so many bytes of
@@ -118,13 +119,13 @@ impl<'a> Body<'a> {
         &mut self,
         max_bytes: usize,
         room: &mut dyn FnMut(u64) -> bool,
-    ) -> Result<Vec<u8>, BodyError> {
+    ) -> Result<Cow<'a, [u8]>, BodyError> {
         if self.announced_bytes()? > max_bytes as u64 {
             return Err(BodyError::TooLarge);
         }
         match &mut self.source {
-            BodyOrigin::Peer(source) => source.read(max_bytes, room),
-            BodyOrigin::Bytes(bytes) => Ok(std::mem::take(bytes).to_vec()),
+            BodyOrigin::Peer(source) => source.read(max_bytes, room).map(Cow::Owned),
+            BodyOrigin::Bytes(bytes) => Ok(Cow::Borrowed(std::mem::take(bytes))),
         }
     }
 }

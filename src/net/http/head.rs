@@ -89,6 +89,13 @@ impl RequestHead {
         self.method
     }
 
+    /// The target as the request line has it, with its query.
+    pub fn raw_target(&self) -> &str {
+        let raw = self.raw.trim_ascii_start();
+        let target = raw.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        std::str::from_utf8(target).unwrap_or_default()
+    }
+
     /// The path, decoded; it holds no encoded slash, no empty and no dot segment.
     pub fn path(&self) -> &str {
         &self.target.path
