@@ -5,7 +5,7 @@
 //! its deadline. Owned by the master; called from any thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::base::sync::{Lock, Signal};
@@ -51,6 +51,8 @@ pub struct MasterReport {
 /// See the module's description.
 pub struct ShardTable {
     served: Vec<AtomicU64>,
+    /// No other master lives, as far as is known.
+    is_alone: AtomicBool,
     seen: Lock<SeenShards>,
     changed: Signal,
     held: Arc<HeldShards>,
@@ -75,6 +77,7 @@ impl ShardTable {
         let words = usize::from(SHARDS).div_ceil(64);
         Self {
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            is_alone: AtomicBool::new(false),
             seen: Lock::default(),
             changed: Signal::new(),
             held,
@@ -87,6 +90,21 @@ impl ShardTable {
     pub fn serves(&self, tenant: TenantId) -> bool {
         let shard = Shard::of(tenant).index();
         self.served[shard / 64].load(Ordering::Acquire) >> (shard % 64) & 1 == 1
+    }
+
+    /// How many shards are served.
+    pub fn served(&self) -> usize {
+        self.served.iter().map(|word| word.load(Ordering::Acquire).count_ones() as usize).sum()
+    }
+
+    /// Whether no other master lives: a tenant that is not here is nowhere.
+    pub fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Acquire)
+    }
+
+    /// Whether the master stops: no wait is worth its while.
+    pub fn is_over(&self) -> bool {
+        self.seen.lock().is_over
     }
 
     /// Where a tenant is.
@@ -161,6 +179,8 @@ impl ShardTable {
 
     /// Takes over what was seen; for the coordination thread, like all that follows.
     pub fn show(&self, me: Option<MasterId>, look: ClusterLook, wanted: Vec<Option<MasterId>>) {
+        let is_alone = !look.masters.iter().any(|other| Some(other.id) != me && other.lives());
+        self.is_alone.store(is_alone, Ordering::Release);
         self.change(|seen| {
             (seen.me, seen.look, seen.wanted) = (me, look, wanted);
         });
