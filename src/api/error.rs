@@ -76,9 +76,9 @@ pub(super) struct ApiError {
     /// The connection ends with it.
     #[serde(skip)]
     closes: bool,
-    /// The methods to name in `Allow`.
+    /// What goes beside it.
     #[serde(skip)]
-    allow: Option<String>,
+    header: Option<(&'static str, String)>,
 }
 
 impl ApiError {
@@ -89,7 +89,7 @@ impl ApiError {
             sent: false,
             status: code.status(),
             closes: false,
-            allow: None,
+            header: None,
         }
     }
 
@@ -108,10 +108,17 @@ impl ApiError {
     }
 
     pub(super) fn method_not_allowed(allow: String) -> Self {
-        Self {
-            allow: Some(allow),
-            ..Self::new(Code::MethodNotAllowed, "this path has other methods")
-        }
+        Self::new(Code::MethodNotAllowed, "this path has other methods").with_header("Allow", allow)
+    }
+
+    /// The same with a header.
+    pub(super) fn with_header(self, name: &'static str, value: impl Into<String>) -> Self {
+        Self { header: Some((name, value.into())), ..self }
+    }
+
+    /// Whether another master has the tenant, and nothing was done.
+    pub(super) fn is_not_owner(&self) -> bool {
+        self.code == Code::NotOwner && !self.sent
     }
 
     /// The error of something that never became a request, or to a source that is not answered.
@@ -148,14 +155,14 @@ impl ApiError {
         let text = serde_json::to_string(&self).unwrap_or_default();
         let response = Response::json(self.status, text);
         let response = if self.closes { response.closing() } else { response };
-        match (self.code, self.allow) {
+        match (self.code, self.header) {
             (Code::NoAuthToken | Code::InvalidToken, _) => {
                 response.with_header("WWW-Authenticate", "Internal")
             }
             (Code::Busy, _) if !self.sent => {
                 response.with_header("Retry-After", RETRY_AFTER_SECONDS)
             }
-            (_, Some(allow)) => response.with_header("Allow", allow),
+            (_, Some((name, value))) => response.with_header(name, value),
             _ => response,
         }
     }

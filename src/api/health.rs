@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::metrics::Figures;
-use super::{Api, Call, flag, text};
+use super::{Api, ApiCluster, Call, flag, text};
 use crate::base::metrics::Exposition;
 use crate::net::http::{Body, Response};
 use crate::pool::Operator;
@@ -17,6 +17,11 @@ pub trait Readiness: Send + Sync {
 
     /// What an operator can do about them.
     fn operator(&self) -> &Operator;
+
+    /// Its place among the masters of one database; `None` over a store that knows no others.
+    fn cluster(&self) -> Option<&ApiCluster> {
+        None
+    }
 
     /// Changes how much is logged from now on, by everything that belongs to this master.
     fn set_log_level(&self, level: log::LevelFilter) {
@@ -54,7 +59,8 @@ pub(super) fn livez(
     Ok(Response::json(200, r#"{"live":true}"#))
 }
 
-/// 200 when every worker that is not failed or stopped is ready, and there is one.
+/// 200 when every worker that is not failed or stopped is ready, and there is one; in a cluster
+/// only while the master's lease lasts, too.
 pub(super) fn readyz(
     api: &Api,
     call: &Call<'_>,
@@ -68,6 +74,13 @@ pub(super) fn readyz(
         (0, _) => Some("every worker is failed or stopped".to_owned()),
         (_, Some((id, state))) => Some(format!("worker {id} is {state}")),
         (_, None) => None,
+    };
+    let cluster = api.ready.cluster().filter(|cluster| cluster.cluster.is_some());
+    let has_lease = cluster.is_none_or(|cluster| cluster.table.is_leased());
+    let reason = if has_lease {
+        reason
+    } else {
+        Some("the master is no member of its cluster at the moment".to_owned())
     };
     let report = Report {
         ready: reason.is_none(),

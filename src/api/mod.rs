@@ -11,6 +11,7 @@ mod admission;
 #[cfg(test)]
 mod api_page;
 mod backup;
+mod cluster;
 mod dispatch;
 mod error;
 mod global_kv;
@@ -42,6 +43,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::Level;
 
 use self::admission::{Admission, Amounts};
+use self::cluster::{Forwarder, HOP, MASTER, PEER, PeerNonces, REFUSED};
 use self::error::ApiError;
 use self::history::{History, Recorder};
 use self::metrics::Statuses;
@@ -60,6 +62,8 @@ use crate::net::http::{
 use crate::net::stream::Peer;
 use crate::store::DbState;
 
+pub use self::cluster::{ApiCluster, ForwardOutcome, SetMasterState};
+pub(crate) use self::cluster::{ListedMaster, RouteAnswer};
 pub use self::error::Code;
 pub use self::health::Readiness;
 pub use self::routes::{Endpoint, ROUTES, RouteAccess};
@@ -80,6 +84,8 @@ pub struct ApiConfig {
     pub secret: Secret,
     /// Networks that are answered besides loopback.
     pub trusted_sources: Vec<Cidr>,
+    /// Networks besides loopback in which the other masters of its cluster are.
+    pub peer_sources: Vec<Cidr>,
     /// Deadline of a dispatch whose caller names none.
     pub default_deadline: Duration,
     /// Bounds of the server.
@@ -99,6 +105,7 @@ impl ApiConfig {
         Self {
             secret,
             trusted_sources: Vec::new(),
+            peer_sources: Vec::new(),
             default_deadline: DISPATCH_DEADLINE,
             http: HttpLimits::default(),
             bodies_max_bytes: API_BODIES_MAX_BYTES,
@@ -124,7 +131,7 @@ pub struct InternalApi {
     // First, so that it ends before what it looks at.
     _recorder: Recorder,
     server: HttpServer,
-    waits: Arc<Waits>,
+    api: Arc<Api>,
 }
 
 impl InternalApi {
@@ -143,11 +150,11 @@ impl InternalApi {
         // Some clients know no length before they send, and the worker-facing port's protocol binds
         // that port only.
         let limits = HttpLimits { takes_chunks: true, ..config.http.clone() };
-        let api = Arc::new(Api::new(config, pool, ready, db, waits.clone()));
+        let api = Arc::new(Api::new(config, pool, ready, db, waits));
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.
         let _ = api.http.set(server.watch());
-        Ok(Self { _recorder: Recorder::start(api)?, server, waits })
+        Ok(Self { _recorder: Recorder::start(api.clone())?, server, api })
     }
 
     /// Where it listens.
@@ -168,7 +175,11 @@ impl InternalApi {
     /// Until `deadline` and a second more.
     pub fn shutdown(&self, deadline: Instant) {
         self.server.drain(deadline);
-        self.waits.end();
+        self.api.waits.end();
+        self.api.forwarder.close();
+        if let Some(cluster) = self.api.ready.cluster() {
+            cluster.table.end();
+        }
         self.server.shutdown(Instant::now() + FAREWELL);
     }
 }
@@ -183,6 +194,10 @@ impl Drop for InternalApi {
 pub(crate) struct Api {
     config: ApiConfig,
     source: SourceRule,
+    /// Where requests that other masters forward come from.
+    peers: SourceRule,
+    nonces: PeerNonces,
+    forwarder: Forwarder,
     admission: Arc<Admission>,
     pool: Arc<dyn WorkerLike>,
     ready: Arc<dyn Readiness>,
@@ -197,6 +212,12 @@ pub(crate) struct Api {
     waits: Arc<Waits>,
 }
 
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Api")
+    }
+}
+
 /// A request that passed the gates before its body.
 pub(crate) struct Call<'c> {
     head: &'c RequestHead,
@@ -204,6 +225,8 @@ pub(crate) struct Call<'c> {
     params: PathParams<'c>,
     /// `None` on routes without a token.
     caller: Option<InternalEndpoint>,
+    /// By when it is to be answered, once it has waited for its tenant's place.
+    until: Option<Instant>,
 }
 
 impl Api {
@@ -227,6 +250,9 @@ impl Api {
         };
         Self {
             source: SourceRule::new(config.trusted_sources.clone()),
+            peers: SourceRule::new(config.peer_sources.clone()),
+            nonces: PeerNonces::default(),
+            forwarder: Forwarder::new(),
             config,
             admission: Arc::new(Admission::new(bounds, share)),
             pool,
@@ -249,9 +275,9 @@ impl Api {
         id: &RequestName,
         body: &mut Body<'_>,
     ) -> Result<Response, ApiError> {
-        if !self.source.allows(head.peer().ip()) {
-            return Err(ApiError::restricted(head.peer()));
-        }
+        let cluster = self.ready.cluster();
+        let is_hop = cluster.is_some() && head.header(HOP).is_some();
+        self.check_source(head, is_hop)?;
         let (route, params) = match router::find(ROUTES, head.method(), head.path()) {
             Found::Route(route, params) => (route, params),
             Found::WrongMethod { allow } => return Err(ApiError::method_not_allowed(allow)),
@@ -262,7 +288,28 @@ impl Api {
             RouteAccess::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
-        (route.handler.action)(self, &Call { head, id, params, caller }, body)
+        let mut call = Call { head, id, params, caller, until: None };
+        match (cluster, route.handler.tenant) {
+            (Some(cluster), Some(kind)) => {
+                self.answer_for_tenant(cluster, route, kind, &mut call, body)
+            }
+            _ if is_hop => Err(ApiError::bad_request("this route is of one master only")),
+            _ => (route.handler.action)(self, &call, body),
+        }
+    }
+
+    /// Lets trusted sources in, and with a request that is forwarded those of other masters.
+    fn check_source(&self, head: &RequestHead, is_hop: bool) -> Result<(), ApiError> {
+        let (rule, address) = (if is_hop { &self.peers } else { &self.source }, head.peer().ip());
+        if rule.allows(address) {
+            return Ok(());
+        }
+        if self.source.allows(address) {
+            let text = "only another master forwards requests; --peer-source says where they are";
+            return Err(ApiError::bad_request(text).with_header(PEER, REFUSED));
+        }
+        let error = ApiError::restricted(head.peer());
+        Err(if is_hop { error.with_header(PEER, REFUSED) } else { error })
     }
 
     fn authenticate(&self, head: &RequestHead) -> Result<InternalEndpoint, ApiError> {
@@ -287,7 +334,12 @@ impl Handler for Api {
         let id = RequestName::of(head);
         let answer = self.answer(head, &id, body);
         log_answer(head, &id, answer.as_ref());
-        let response = answer.unwrap_or_else(ApiError::into_response);
+        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        if let Some(cluster) = self.ready.cluster().filter(|cluster| cluster.cluster.is_some())
+            && !response.headers.iter().any(|(name, _)| *name == MASTER)
+        {
+            response = response.with_header(MASTER, cluster.name.as_str());
+        }
         self.answered.count(response.status);
         response
             .with_header("Cache-Control", "no-store")
@@ -296,7 +348,7 @@ impl Handler for Api {
     }
 
     fn refuse(&self, refusal: &Refusal, peer: Peer) -> Response {
-        let error = if self.source.allows(peer.ip()) {
+        let error = if self.source.allows(peer.ip()) || self.peers.allows(peer.ip()) {
             ApiError::of_refusal(refusal)
         } else {
             ApiError::restricted(peer)

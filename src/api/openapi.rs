@@ -154,6 +154,12 @@ pub(super) fn errors(route: &Route<Endpoint>) -> BTreeMap<u16, Vec<String>> {
             .into_iter()
             .for_each(|code| add(code.status(), code));
     }
+    if route.handler.tenant.is_some() {
+        // Of a master in a cluster: the tenant is nowhere, or at another one.
+        [Code::NoWorker, Code::NotOwner, Code::Unavailable, Code::OutcomeUnknown]
+            .into_iter()
+            .for_each(|code| add(code.status(), code));
+    }
     route.handler.codes.iter().for_each(|code| add(code.status(), *code));
     if route.handler.codes.contains(&Code::TooLarge) {
         // It reads a body, which needs a length.

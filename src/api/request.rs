@@ -4,8 +4,9 @@
 //! Strict on purpose: an unknown or repeated field is an error that names it, since a misspelt one
 //! is not to be ignored.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -36,8 +37,12 @@ pub(super) fn tenant_named(params: &PathParams<'_>) -> Option<TenantId> {
     TenantId::from_parts(kind, id).ok()
 }
 
-/// How long the caller wants to wait, if it says so.
+/// How long the caller wants to wait, if it says so; of a request that has waited for its tenant's
+/// place already, what is left.
 pub(super) fn deadline(call: &Call<'_>) -> Result<Option<Duration>, ApiError> {
+    if let Some(until) = call.until {
+        return Ok(Some(until.saturating_duration_since(Instant::now())));
+    }
     let Some(text) = call.head.query("deadline_ms") else { return Ok(None) };
     let millis =
         text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
@@ -58,12 +63,12 @@ impl Api {
     ///
     /// # Blocks
     /// Until the body is there, or the server's deadline for bodies.
-    pub(super) fn read_body(
+    pub(super) fn read_body<'b>(
         &self,
         tenant: Option<TenantId>,
-        body: &mut Body<'_>,
+        body: &mut Body<'b>,
         max_bytes: usize,
-    ) -> Result<(Permit, Vec<u8>), ApiError> {
+    ) -> Result<(Permit, Cow<'b, [u8]>), ApiError> {
         let bytes = body.announced_bytes()?;
         if bytes > max_bytes as u64 {
             return Err(BodyError::TooLarge.into());

@@ -3,9 +3,10 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, dispatch, global_kv, health, kv, log_level, metrics, openapi, page, scripts,
-    status, tenants, workers,
+    Api, Call, backup, cluster, dispatch, global_kv, health, kv, log_level, metrics, openapi, page,
+    scripts, status, tenants, workers,
 };
+use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
 use crate::net::http::{Body, Method, Response};
 
@@ -16,6 +17,18 @@ pub enum RouteAccess {
     Anyone,
     /// Callers that show a valid token.
     Token,
+}
+
+/// What the body of a request for a tenant may be: it is read before the route's action is asked,
+/// where the request may have to go to another master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RouteBody {
+    /// Nothing.
+    None,
+    /// So many bytes at most.
+    Data(usize),
+    /// The same, counted in the tenant's share.
+    Job(usize),
 }
 
 /// Answers a call; the body has not been read.
@@ -31,6 +44,8 @@ pub struct Endpoint {
     /// The errors that it may answer besides those of every route; `TooLarge` if it reads a body.
     pub codes: &'static [Code],
     pub(super) action: RouteAction,
+    /// It is about the tenant in its path, and carried out where that is.
+    pub(super) tenant: Option<RouteBody>,
 }
 
 impl Endpoint {
@@ -40,7 +55,12 @@ impl Endpoint {
         codes: &'static [Code],
         action: RouteAction,
     ) -> Self {
-        Self { access, query, codes, action }
+        Self { access, query, codes, action, tenant: None }
+    }
+
+    /// The same about a tenant.
+    const fn of_tenant(self, body: RouteBody) -> Self {
+        Self { tenant: Some(body), ..self }
     }
 
     /// A route that only looks at the store.
@@ -87,6 +107,9 @@ const CHANGING: &[Code] = &[
     Code::Conflict,
 ];
 
+/// What may come of telling a master what to do with its shards.
+const SETTING_STATE: &[Code] = &[Code::NotFound, Code::Unavailable, Code::OutcomeUnknown];
+
 /// What may come of a job for a tenant's worker.
 const RUNNING: &[Code] = &[
     Code::TooLarge,
@@ -114,21 +137,29 @@ const fn get(pattern: &'static str, handler: Endpoint) -> Route<Endpoint> {
     Route { method: Method::Get, pattern, handler }
 }
 
+const JOB: RouteBody = RouteBody::Job(API_BODY_MAX_BYTES);
+
+const DATA: RouteBody = RouteBody::Data(API_DB_BODY_MAX_BYTES);
+
 const DISPATCH: Endpoint = Endpoint::new(
     RouteAccess::Token,
     &["nowait", "deadline_ms"],
     RUNNING,
     dispatch::dispatch_event,
-);
+)
+.of_tenant(JOB);
 
 const RUN_SCRIPT: Endpoint =
-    Endpoint::new(RouteAccess::Token, &["deadline_ms"], RUNNING, scripts::run_script);
+    Endpoint::new(RouteAccess::Token, &["deadline_ms"], RUNNING, scripts::run_script)
+        .of_tenant(JOB);
 
 const DROP_TENANT: Endpoint =
-    Endpoint::new(RouteAccess::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant);
+    Endpoint::new(RouteAccess::Token, &["deadline_ms"], DROPPING, scripts::drop_tenant)
+        .of_tenant(RouteBody::None);
 
 const GET_STATE: Endpoint =
-    Endpoint::new(RouteAccess::Token, &[], &[Code::NotFound], tenants::get_state);
+    Endpoint::new(RouteAccess::Token, &[], &[Code::NotFound], tenants::get_state)
+        .of_tenant(RouteBody::None);
 
 const GUILDS_EXIST: Endpoint = Endpoint::new(
     RouteAccess::Token,
@@ -138,6 +169,10 @@ const GUILDS_EXIST: Endpoint = Endpoint::new(
 );
 
 const STATUS: Endpoint = Endpoint { query: &["history"], ..Endpoint::operating(status::status) };
+
+const DRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cluster::drain);
+
+const UNDRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cluster::undrain);
 
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
@@ -153,18 +188,24 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
     post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),
-    get("/i/tenant/{tenant_type}/{tenant_id}", Endpoint::reading(tenants::show)),
+    get(
+        "/i/tenant/{tenant_type}/{tenant_id}",
+        Endpoint::reading(tenants::show).of_tenant(RouteBody::None),
+    ),
     get("/i/tenant-state/{tenant_type}/{tenant_id}", GET_STATE),
-    put("/i/tenant-state/{tenant_type}/{tenant_id}", Endpoint::writing(tenants::put_state)),
+    put(
+        "/i/tenant-state/{tenant_type}/{tenant_id}",
+        Endpoint::writing(tenants::put_state).of_tenant(DATA),
+    ),
     post(
         "/i/ban/{tenant_type}/{tenant_id}",
-        Endpoint::new(RouteAccess::Token, &[], BANNING, tenants::ban),
+        Endpoint::new(RouteAccess::Token, &[], BANNING, tenants::ban).of_tenant(DATA),
     ),
-    post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv)),
+    post("/i/kv/{tenant_type}/{tenant_id}", Endpoint::writing(kv::kv).of_tenant(DATA)),
     post("/i/global-kv", Endpoint::new(RouteAccess::Token, &[], CHANGING, global_kv::global_kv)),
     post(
         "/i/purchase/{tenant_type}/{tenant_id}",
-        Endpoint::new(RouteAccess::Token, &[], CHANGING, global_kv::purchase),
+        Endpoint::new(RouteAccess::Token, &[], CHANGING, global_kv::purchase).of_tenant(DATA),
     ),
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
@@ -178,6 +219,18 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/rolling-restart", Endpoint::operating(workers::roll)),
     get("/i/log-level", Endpoint::new(RouteAccess::Token, &[], &[], log_level::show)),
     put("/i/log-level", Endpoint::new(RouteAccess::Token, &[], &[Code::TooLarge], log_level::set)),
+    get("/i/masters", Endpoint::new(RouteAccess::Token, &[], &[], cluster::masters)),
+    get(
+        "/i/route/{tenant_type}/{tenant_id}",
+        Endpoint::new(RouteAccess::Token, &[], &[Code::NotFound], cluster::route),
+    ),
+    post("/i/drain", DRAIN),
+    post("/i/drain/{name}", DRAIN),
+    post("/i/undrain", UNDRAIN),
+    post("/i/undrain/{name}", UNDRAIN),
     get("/i/quarantine", Endpoint::operating(workers::quarantine)),
-    post("/i/quarantine/lift/{tenant_type}/{tenant_id}", Endpoint::operating(workers::lift)),
+    post(
+        "/i/quarantine/lift/{tenant_type}/{tenant_id}",
+        Endpoint::operating(workers::lift).of_tenant(RouteBody::None),
+    ),
 ];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::cluster::{ListedMaster, masters_of};
 use super::error::{ApiError, Code};
 use super::history::Sample;
 use super::workers::{self, QuarantinedTenant, WorkerAnswer};
@@ -42,6 +43,8 @@ struct StatusAnswer {
     master: MasterAnswer,
     latency_bounds_us: [u64; LATENCY_BOUNDS_US.len()],
     workers: Vec<CountedWorker>,
+    /// Those over one database, where there may be several.
+    masters: Vec<ListedMaster>,
     rolling: RollReport,
     quarantine: Vec<QuarantinedTenant>,
     busiest: BusiestTenants,
@@ -179,6 +182,7 @@ pub(super) fn status(
         latency_bounds_us: LATENCY_BOUNDS_US,
         busiest: busiest(traffic, &figures.workers, now),
         workers: counted(figures.workers, traffic, now),
+        masters: masters_of(api.ready.cluster()),
         rolling: operator.rolling(),
         quarantine: workers::quarantined(operator),
         errors: errors(traffic, now),

@@ -98,6 +98,8 @@ pub(super) fn ban(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Res
         let patience = api.config.default_deadline.min(DISPATCH_DEADLINE);
         match api.wait_for(call, tenant, Job::DropTenant, Instant::now() + patience) {
             Ok(_) | Err(DispatchError::NoWorker(_)) => {}
+            // Where the tenant is now, all of it can be done again.
+            Err(DispatchError::NotOwner) => return Err(DispatchError::NotOwner.into()),
             Err(error) => return Err(ApiError::from(error).sent()),
         }
     }

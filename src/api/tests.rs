@@ -11,7 +11,7 @@ use super::metrics::Figures;
 use super::openapi::errors;
 use super::token::{Secret, mint, mint_acting};
 use super::waits::Waits;
-use super::{Api, ApiConfig, Code, InternalApi, ROUTES, Readiness};
+use super::{Api, ApiCluster, ApiConfig, Code, InternalApi, ROUTES, Readiness};
 use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
@@ -26,6 +26,7 @@ use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
 use crate::wire::json;
 use crate::wire::pack::value;
 
+mod cluster;
 mod data;
 mod load;
 mod page;
@@ -124,7 +125,7 @@ impl WorkerLike for StandIn {
     fn kill(&self) {}
 }
 
-struct States(Mutex<Vec<(usize, &'static str)>>, Operator);
+struct States(Mutex<Vec<(usize, &'static str)>>, Operator, Option<ApiCluster>);
 
 impl Readiness for States {
     fn workers(&self) -> Vec<(usize, &'static str)> {
@@ -133,6 +134,10 @@ impl Readiness for States {
 
     fn operator(&self) -> &Operator {
         &self.1
+    }
+
+    fn cluster(&self) -> Option<&ApiCluster> {
+        self.2.as_ref()
     }
 
     fn figures(&self) -> Figures {
@@ -165,12 +170,18 @@ fn config() -> ApiConfig {
 }
 
 fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId>) {
+    stand_ins_in(None)
+}
+
+fn stand_ins_in(
+    cluster: Option<ApiCluster>,
+) -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId>) {
     let (seen_tx, seen_rx) = unbounded();
     let (cancelled_tx, cancelled_rx) = unbounded();
     let (waiting, last_request_id, last_job) = Default::default();
     let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_request_id, last_job });
     let operator = Operator::new(Vec::new(), false, Arc::new(Quarantine::new(3)));
-    let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")]), operator));
+    let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")]), operator, cluster));
     (pool, states, seen_rx, cancelled_rx)
 }
 
@@ -180,7 +191,11 @@ fn empty_db() -> Arc<DbState> {
 }
 
 fn serve(config: ApiConfig) -> Fixture {
-    let (pool, states, seen_rx, cancelled_rx) = stand_ins();
+    serve_in(None, config)
+}
+
+fn serve_in(cluster: Option<ApiCluster>, config: ApiConfig) -> Fixture {
+    let (pool, states, seen_rx, cancelled_rx) = stand_ins_in(cluster);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let db = empty_db();
     let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone())

@@ -10,7 +10,7 @@ use std::fmt;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::InternalEndpoint;
 use crate::base::random;
@@ -94,8 +94,24 @@ pub fn mint_acting(secret: &Secret, user_id: u64, expiry_unix: u64) -> String {
 }
 
 fn sign(secret: &Secret, signed: String) -> String {
-    let signature = HEXLOWER.encode(&secret.mac(&signed).finalize().into_bytes());
+    let signature = mac(secret, &signed);
     format!("{signed}.{signature}")
+}
+
+/// The signature of a text, in hex. A text that is no token must not look like what one signs.
+pub(super) fn mac(secret: &Secret, text: &str) -> String {
+    HEXLOWER.encode(&secret.mac(text).finalize().into_bytes())
+}
+
+/// Whether this is a text's signature; compared in constant time.
+pub(super) fn is_signed(secret: &Secret, text: &str, signature: &str) -> bool {
+    let signature = HEXLOWER_PERMISSIVE.decode(signature.as_bytes());
+    signature.is_ok_and(|signature| secret.mac(text).verify_slice(&signature).is_ok())
+}
+
+/// The SHA-256 of bytes, in hex.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// The caller that a token was made for. The signature is compared in constant time.
@@ -108,9 +124,9 @@ pub fn verify(secret: &Secret, token: &str, now_unix: u64) -> Result<InternalEnd
     let (user_id, acts_as_any) =
         user.strip_suffix('*').map_or((user, false), |user_id| (user_id, true));
     let (user_id, expiry) = (decimal(user_id)?, decimal(expiry)?);
-    let signature = HEXLOWER_PERMISSIVE.decode(signature.as_bytes());
-    let signature = signature.map_err(|_| TokenError::Invalid)?;
-    secret.mac(signed).verify_slice(&signature).map_err(|_| TokenError::Invalid)?;
+    if !is_signed(secret, signed, signature) {
+        return Err(TokenError::Invalid);
+    }
     // Only a genuine token learns that it was good once.
     if now_unix >= expiry {
         Err(TokenError::Expired)

@@ -9,10 +9,12 @@ use std::time::Duration;
 mod global_kv;
 #[cfg(feature = "luau")]
 mod luau;
+mod peers;
 
 pub use global_kv::*;
 #[cfg(feature = "luau")]
 pub use luau::*;
+pub use peers::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16
 /// MiB. A larger one is refused before it is sent, and a peer that sends one loses the link.

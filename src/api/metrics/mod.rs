@@ -6,6 +6,7 @@
 //! scrape copies counters that are kept anyway and asks nothing that might be slow. Like `/livez`
 //! it takes no place of those that wait for tenants, so it answers under a flood.
 
+mod cluster;
 mod http;
 mod process;
 mod runtime;
@@ -15,6 +16,7 @@ mod workers;
 
 use std::sync::Arc;
 
+use super::cluster::{ApiCluster, Forwarder};
 use super::error::{ApiError, Code};
 use super::{About, Api, Call};
 use crate::base::limits::METRICS_SCRAPES_MAX;
@@ -49,6 +51,8 @@ struct Own<'a> {
     db: &'a DbState,
     statuses: &'a Statuses,
     http: Option<HttpStats>,
+    cluster: Option<&'a ApiCluster>,
+    forwarder: &'a Forwarder,
     process: ProcessFigures,
     virtual_bytes: u64,
 }
@@ -64,6 +68,8 @@ pub(super) fn metrics(
         db: &api.db,
         statuses: &api.answered,
         http: api.http.get().and_then(HttpWatch::stats),
+        cluster: api.ready.cluster(),
+        forwarder: &api.forwarder,
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
     };
@@ -85,6 +91,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
         own.statuses,
         &[("api", own.http), ("worker", figures.worker_http)],
     );
+    cluster::show(&mut exposition, own.cluster, own.forwarder);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }
@@ -129,6 +136,8 @@ mod tests {
             db: &db.expect("an empty store"),
             statuses: &Statuses::default(),
             http: None,
+            cluster: None,
+            forwarder: &Forwarder::new(),
             process: ProcessFigures::default(),
             virtual_bytes: 0,
         };

@@ -149,7 +149,7 @@ function signOut(reason = "", keepField = false) {
   setText($("about"), "");
   setText($("notice"), "");
   // Nothing of what was shown stays behind in the page.
-  for (const table of ["workers", "busiest", "errors", "quarantine"]) $(table).tBodies[0].replaceChildren();
+  for (const table of ["workers", "masters", "busiest", "errors", "quarantine"]) $(table).tBodies[0].replaceChildren();
   document.title = "Mesophyll";
   refuse(reason === "" ? "" : sentence(reason));
   $("token").focus();

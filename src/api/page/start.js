@@ -1,6 +1,7 @@
 // Puts the page together and listens to it. Last, as it uses all that stands above.
 
 headings($("workers"), WORKER_COLUMNS);
+headings($("masters"), MASTER_COLUMNS);
 headings($("busiest"), BUSIEST_COLUMNS);
 headings($("errors"), ERROR_COLUMNS);
 headings($("quarantine"), QUARANTINE_COLUMNS);

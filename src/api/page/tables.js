@@ -1,4 +1,4 @@
-// Shows a status: the top line, the workers, tenants, errors and the quarantine.
+// Shows a status: the top line, the workers, the masters, tenants, errors and the quarantine.
 
 function render() {
   const { status } = shown;
@@ -12,6 +12,7 @@ function render() {
   renderCharts();
   renderWorkers(status);
   renderRolling(status);
+  renderMasters(status.masters);
   renderBusiest(status.busiest);
   renderErrors(status.errors);
   renderQuarantine(status.quarantine);
@@ -201,7 +202,22 @@ function renderRolling({ rolling, workers }) {
   $("roll").disabled = rolling.running;
 }
 
-// ---- Errors, tenants, quarantine
+// ---- Masters, errors, tenants, quarantine
+
+const MASTER_COLUMNS = [
+  name("Name", (item) => plainText(item.name, 64)),
+  text("State", "dim", (item) => plainText(item.state, 16)),
+  figure("Lease", (item) => durationText(item.lease_ms * 1000)),
+  figure("Shards", (item) => countText(item.shards)),
+  figure("Wanted", (item) => countText(item.wanted)),
+  text("Version", "dim", (item) => plainText(item.version, 64)),
+  text("API", "dim", (item) => plainText(item.api, 64)),
+];
+
+function renderMasters(masters) {
+  $("masters-section").hidden = masters.length < 2;
+  rows($("masters"), MASTER_COLUMNS, masters, (item) => item.name);
+}
 
 const dropButton = (tenant) => ["Drop…", `Drop ${tenant}`, () => confirmDrop(tenant)];
 
