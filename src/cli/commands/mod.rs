@@ -3,6 +3,7 @@
 pub(super) mod check;
 pub(super) mod completions;
 pub(super) mod dispatch;
+pub(super) mod drain;
 pub(super) mod drop_tenant;
 pub(super) mod errors;
 pub(super) mod global_kv;
@@ -11,6 +12,7 @@ pub(super) mod log_level;
 pub(super) mod luau;
 pub(super) mod man;
 pub(super) mod master;
+pub(super) mod masters;
 pub(super) mod migrate;
 pub(super) mod quarantine;
 pub(super) mod replay;
