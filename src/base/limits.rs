@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
+mod cluster;
 mod global_kv;
 #[cfg(feature = "luau")]
 mod luau;
 mod peers;
 
+pub use cluster::*;
 pub use global_kv::*;
 #[cfg(feature = "luau")]
 pub use luau::*;
