@@ -210,6 +210,12 @@ pub fn no_worker_in_time() -> DispatchError {
     DispatchError::NoWorker("no worker was ready before the deadline".to_owned())
 }
 
+/// What a job gets that ran, or may have, when its tenant became another master's.
+pub fn handed_over() -> DispatchError {
+    let text = "its tenant was handed over to another master before it ended";
+    DispatchError::OutcomeUnknown(text.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{DbAnswer, DbOp, RuntimeFigures, TenantId, TenantState};
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
@@ -45,6 +46,10 @@ pub trait TemplateRuntime: Send + Sync {
     fn has_vm(&self, _tenant: TenantId) -> bool {
         false
     }
+
+    /// Ends everything of the tenants of these shards, which are another master's now: what runs,
+    /// what waits, and the VMs.
+    fn drop_shards(&self, _shards: &ShardSet) {}
 
     /// Cancels everything, joins every thread and closes the VMs. Later submits are answered with
     /// an error.

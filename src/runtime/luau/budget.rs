@@ -33,6 +33,8 @@ pub(super) enum Doom {
     Cancelled,
     /// Its tenant was dropped.
     Dropped,
+    /// Its tenant is another master's now.
+    HandedOver,
     /// The worker stops.
     Stopping,
 }
@@ -48,7 +50,7 @@ impl Doom {
             Doom::Coroutines(_) => Budget::Coroutines,
             Doom::Spawns(_) => Budget::Spawns,
             Doom::HostCalls(_) => Budget::Calls,
-            Doom::Cancelled | Doom::Dropped | Doom::Stopping => return None,
+            Doom::Cancelled | Doom::Dropped | Doom::HandedOver | Doom::Stopping => return None,
         })
     }
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Doom {
             Doom::HostCalls(limit) => write!(f, "more than {limit} calls that wait"),
             Doom::Cancelled => f.write_str("cancelled: the caller gave the event up"),
             Doom::Dropped => f.write_str("cancelled: the tenant was dropped"),
+            Doom::HandedOver => f.write_str("cancelled: another master has the tenant now"),
             Doom::Stopping => f.write_str("cancelled: the worker is stopping"),
         }
     }

@@ -238,6 +238,8 @@ fn write(shared: &SharedErrors, db: &dyn TenantDb, tenant: TenantId, errors: Vec
         Ok(()) => {}
         // It was not written, and may be later.
         Err(DbError::Busy(_) | DbError::Unavailable(_)) => shared.put_back(tenant, kept),
+        // It moved away before they were due.
+        Err(DbError::NotOwner(_)) => {}
         Err(error) => {
             log::warn!(tenant:% = tenant; "the errors of {tenant} were not recorded: {error}")
         }

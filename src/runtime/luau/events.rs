@@ -17,6 +17,7 @@ use super::tenant::Tenant;
 use super::timers::TimerKey;
 use super::vm::Vm;
 use crate::base::error::DispatchError;
+use crate::dispatch::worker_like::handed_over;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
@@ -208,6 +209,7 @@ enum Start {
 pub(super) fn dispatch_error(doom: Doom) -> DispatchError {
     match doom {
         Doom::Cancelled => DispatchError::Deadline { sent: true },
+        Doom::HandedOver => handed_over(),
         Doom::Stopping => {
             DispatchError::OutcomeUnknown("the worker stopped while the event ran".to_owned())
         }

@@ -29,6 +29,7 @@ use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
 use crate::runtime::TenantStates;
 use crate::wire::data::TenantId;
+use crate::wire::data::sharding::Shard;
 
 /// What all executors of a runtime share.
 pub(super) struct ExecutorShared {
@@ -223,6 +224,15 @@ impl Executor {
             }
             MailboxMessage::Template { tenant } => {
                 self.with_tenant(tenant, |tenant, core| tenant.template_changed(core))
+            }
+            MailboxMessage::Shards(shards) => {
+                let is_of = |tenant: &TenantId| shards.contains(Shard::of(*tenant));
+                let tenants: Vec<_> = self.tenants.keys().copied().filter(is_of).collect();
+                for tenant in tenants {
+                    self.with_tenant(tenant, |tenant, core| {
+                        tenant.drop_all(core, Doom::HandedOver)
+                    });
+                }
             }
             MailboxMessage::Io(done) => {
                 if let Some(place) = self.tenants.get_mut(&done.tenant) {

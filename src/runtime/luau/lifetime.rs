@@ -117,6 +117,7 @@ impl Tenant {
         let stopped = "the worker stopped before the event ran";
         let error = match doom {
             Doom::Stopping => DispatchError::Busy(stopped.to_owned()),
+            Doom::HandedOver => DispatchError::NotOwner,
             // To try it again is of no use: its caller is told as the callers of those that ran.
             doom => dispatch_error(doom),
         };

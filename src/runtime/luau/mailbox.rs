@@ -18,6 +18,7 @@ use crate::base::spin::Spin;
 use crate::base::sync::{Lock, Signal};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::TenantId;
+use crate::wire::data::sharding::ShardSet;
 
 /// What an executor is told.
 pub(super) enum MailboxMessage {
@@ -27,6 +28,8 @@ pub(super) enum MailboxMessage {
     Cancel { tenant: TenantId, request_id: RequestId },
     /// A tenant's own template may have changed.
     Template { tenant: TenantId },
+    /// The tenants of these shards are another master's.
+    Shards(ShardSet),
     /// Something that an I/O thread did for a tenant.
     Io(IoDone),
 }
@@ -49,7 +52,7 @@ pub(super) struct Mailbox {
 #[derive(Default)]
 struct MailboxState {
     // Limit: `EXECUTOR_INBOX_MAX` jobs; one cancellation for each job under way; one I/O result for
-    // each operation under way; one change for each tenant.
+    // each operation under way; one change for each tenant; one set of shards behind each of these.
     queue: VecDeque<MailboxMessage>,
     jobs: usize,
     /// Tenants whose changed template is told of in the queue.
@@ -113,6 +116,16 @@ impl Mailbox {
         // Once is enough: what is told of is read after it was taken out.
         if !state.closed && state.changed.insert(tenant) {
             self.push(state, MailboxMessage::Template { tenant });
+        }
+    }
+
+    /// Tells that the tenants of these shards are another master's.
+    pub(super) fn drop_shards(&self, shards: &ShardSet) {
+        let mut state = self.state.lock();
+        if let Some(MailboxMessage::Shards(dropped)) = state.queue.back_mut() {
+            *dropped = dropped.with(shards);
+        } else if !state.closed {
+            self.push(state, MailboxMessage::Shards(*shards));
         }
     }
 

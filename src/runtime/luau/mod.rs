@@ -80,6 +80,7 @@ use crate::base::random;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{RuntimeFigures, TenantId, TenantKind};
 
 /// Between two ticks of a runtime that stops.
@@ -214,6 +215,10 @@ impl TemplateRuntime for LuauRuntime {
 
     fn has_vm(&self, tenant: TenantId) -> bool {
         self.executor(tenant).gauges.has_vm(tenant)
+    }
+
+    fn drop_shards(&self, shards: &ShardSet) {
+        self.executors.iter().for_each(|executor| executor.mailbox.drop_shards(shards));
     }
 
     fn shutdown(&self) {

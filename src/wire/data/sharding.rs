@@ -92,6 +92,27 @@ impl ShardSet {
         self.0[shard.index() / 64] &= !(1 << (shard.index() % 64));
     }
 
+    /// These and the others.
+    pub fn with(&self, others: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | others.0[word]))
+    }
+
+    /// These but for the others.
+    pub fn without(&self, others: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & !others.0[word]))
+    }
+
+    /// As bits: the shard n is the bit n % 64 of the word n / 64.
+    pub fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// The set of these bits, if all of them are shards and there is a word for each.
+    pub fn from_words(words: &[u64]) -> Option<Self> {
+        let set = Self(words.try_into().ok()?);
+        set.without(&Self::full()).is_empty().then_some(set)
+    }
+
     /// How many they are.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
@@ -129,6 +150,13 @@ mod tests {
         Shard::new(64).into_iter().for_each(|shard| set.remove(shard));
         assert_eq!(numbers(&set), [0, 63, 508]);
         assert_eq!((ShardSet::full().len(), Shard::new(SHARDS)), (509, None));
+        let others: ShardSet = [63, 65].into_iter().filter_map(Shard::new).collect();
+        assert_eq!(numbers(&set.with(&others)), [0, 63, 65, 508]);
+        assert_eq!(numbers(&set.without(&others)), [0, 508]);
+        assert_eq!(ShardSet::from_words(set.words()), Some(set));
+        for words in [&[0; 7][..], &[0; 9], &[0, 0, 0, 0, 0, 0, 0, 1 << 61]] {
+            assert_eq!(ShardSet::from_words(words), None, "{words:?}");
+        }
     }
 
     #[test]

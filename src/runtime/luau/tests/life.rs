@@ -7,9 +7,11 @@ use super::support::*;
 use crate::base::error::DispatchError;
 use crate::base::limits::IO_THREADS;
 use crate::dispatch::Job;
+use crate::dispatch::worker_like::handed_over;
 use crate::runtime::TemplateRuntime;
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
 use crate::wire::data::TenantId;
+use crate::wire::data::sharding::Shard;
 
 /// Counts the events of a VM, so that a new VM is known by its 1.
 const COUNTS: &str = "local count = 0 return function(ctx)
@@ -52,6 +54,28 @@ fn a_vm_in_which_nothing_runs_is_closed_after_a_time() {
     world.db.open_gate();
     assert_eq!(waits.text().as_deref(), Ok("\"still here\""));
     eventually(|| vms(&world) == 0);
+}
+
+#[test]
+fn what_was_handed_over_ends_with_its_vm_and_leaves_the_others() {
+    let world = world(100, SOON);
+    let (gone, kept) = (TenantId::Guild(1 << 22), TenantId::Guild(2 << 22));
+    let count = |tenant| world.submit_event(tenant, "E", "null").text();
+    assert_eq!((count(gone).as_deref(), count(kept).as_deref()), (Ok("1"), Ok("1")));
+    let (sleeps, other) =
+        (world.submit_event(gone, "E", "20"), world.submit_event(kept, "E", "0.3"));
+    eventually(|| world.runtime.stats().events == 4);
+    let loops = world.submit_event(gone, "E", "\"loop\"");
+    let waits: Vec<_> = (0..200).map(|_| world.submit_event(gone, "E", "20")).collect();
+    world.runtime.drop_shards(&Shard::new(1).into_iter().collect());
+    assert_eq!(sleeps.error(), handed_over());
+    assert!([handed_over(), DispatchError::NotOwner].contains(&loops.error()));
+    // What had not begun did nothing.
+    assert_eq!(waits.last().expect("some").error(), DispatchError::NotOwner);
+    eventually(|| !world.runtime.has_vm(gone));
+    assert_eq!(other.text().as_deref(), Ok("2"));
+    assert_eq!(count(kept).as_deref(), Ok("3"));
+    assert_eq!(count(gone).as_deref(), Ok("1"), "it came back, and nothing is left of it");
 }
 
 #[test]
@@ -361,6 +385,23 @@ fn a_database_away_holds_up_no_error_and_loses_none() {
     eventually(|| before.elapsed() > Duration::from_secs(2));
     world.db.fail_with(None);
     errors(&world, TENANT, |kept| kept.contains("number 1000"));
+}
+
+#[test]
+fn errors_of_a_tenant_that_moved_away_are_not_tried_again() {
+    let world =
+        World::with_template("return function(ctx) error('number ' .. ctx:event().data) end");
+    let moved = "another master has the tenant now; nothing was done".to_owned();
+    world.db.fail_with(Some(crate::base::error::DbError::NotOwner(moved)));
+    // It cannot even read its template.
+    assert!(world.dispatch("E", "1").is_err_and(|error| error.contains("another master")));
+    let before = std::time::Instant::now();
+    eventually(|| before.elapsed() > Duration::from_secs(2));
+    world.db.fail_with(None);
+    assert!(world.dispatch("E", "2").is_err_and(|error| error.contains("number 2")));
+    errors(&world, TENANT, |kept| kept.contains("number 2"));
+    let kept = world.db.value(TENANT, "last", &["#err"]).unwrap_or_default();
+    assert!(!kept.contains("another master"), "{kept}");
 }
 
 #[test]
