@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::{Observed, Slot};
+use super::{JobKind, Observed, Slot};
 use crate::base::error::DispatchError;
 use crate::wire::data::{CreateEvent, EncodedValue};
 
@@ -149,6 +149,11 @@ impl Answer {
     /// The name of the job, if it is observed.
     pub fn name(&self) -> Option<&str> {
         self.observed.as_ref().map(|observed| observed.name())
+    }
+
+    /// What was asked for, if the job is observed.
+    pub fn kind(&self) -> Option<JobKind> {
+        self.observed.as_ref().map(|observed| observed.kind)
     }
 
     /// When the job was asked for, if it is observed.

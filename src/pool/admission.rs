@@ -55,7 +55,18 @@ impl AdmittingPool {
         }
     }
 
+    /// # Errors
+    /// `NotOwner`: another master has the tenant, or none at the moment.
+    fn check_owner(&self, tenant: TenantId) -> Result<(), DispatchError> {
+        match &self.shards {
+            Some(shards) if !shards.serves(tenant) => Err(DispatchError::NotOwner),
+            _ => Ok(()),
+        }
+    }
+
     fn admit(&self, job: &mut Observed, bytes: usize) -> Result<(), DispatchError> {
+        // What is known here of another master's tenant is old.
+        self.check_owner(job.tenant)?;
         match self.db.standing(job.tenant) {
             Standing::Good if self.quarantine.holds(job.tenant) => {
                 return Err(DispatchError::Quarantined);
@@ -63,11 +74,9 @@ impl AdmittingPool {
             Standing::Good => self.traffic.admit(job, bytes)?,
             Standing::Banned => return Err(DispatchError::Banned),
         }
-        // After it was counted: a hand-over ends the serving, and then waits for what is counted.
-        match &self.shards {
-            Some(shards) if !shards.serves(job.tenant) => Err(DispatchError::NotOwner),
-            _ => Ok(()),
-        }
+        // Again, as it is counted now: a hand-over ends the serving, and then waits for what is
+        // counted.
+        self.check_owner(job.tenant)
     }
 }
 
@@ -116,6 +125,7 @@ mod tests {
     use crate::base::sync::Lock;
     use crate::store::DbOptions;
     use crate::store::memory::MemoryStore;
+    use crate::wire::data::sharding::{Shard, ShardSet};
     use crate::wire::data::{CreateEvent, EncodedJson, EncodedValue, EventData};
 
     /// Answers everything and notes whose it was and what it is; bans its tenant if it has a
@@ -220,6 +230,33 @@ mod tests {
             (counted(JobKind::Drop, Outcome::Ok), traffic.workers()[0].ended().total()),
             (1, 6)
         );
+    }
+
+    #[test]
+    fn what_another_master_has_is_refused_and_counts_as_ended() {
+        let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
+            .expect("an empty store");
+        let (db, noting, traffic) =
+            (Arc::new(db), Arc::new(Noting::default()), Arc::new(Traffic::new(1)));
+        let (quarantine, shards) =
+            (Arc::new(Quarantine::new(1)), Arc::new(ShardTable::new(Arc::default(), || ())));
+        let (here, there) = (TenantId::Guild(1 << 22), TenantId::Guild(2 << 22));
+        // What this master thinks of it is not the answer.
+        quarantine.died(0, "killed by signal 11", 1, &[there].into(), Instant::now());
+        shards.serve(&Shard::new(1).into_iter().collect());
+        let pool = AdmittingPool::new(noting.clone(), db, quarantine, traffic.clone())
+            .with_shards(Some(shards));
+        let by = Instant::now() + Duration::from_secs(60);
+        assert_eq!(pool.dispatch_event(there, event(), by), Err(DispatchError::NotOwner));
+        assert_eq!(pool.dispatch_event_nowait(there, event(), by), Err(DispatchError::NotOwner));
+        assert_eq!(pool.run_script(there, "s", "", event(), by), Err(DispatchError::NotOwner));
+        assert_eq!(noting.take(), []);
+        assert!(!traffic.has_unanswered(&ShardSet::full()));
+        assert_eq!(traffic.workers()[0].ended().total(), 3);
+        // Its VM may be here still, and nothing of it runs.
+        assert_eq!(pool.drop_tenant(there, by), Ok(()));
+        assert!(pool.dispatch_event(here, event(), by).is_ok());
+        assert_eq!(noting.take(), [(there, JobKind::Drop), (here, JobKind::Event)]);
     }
 
     #[test]

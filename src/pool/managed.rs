@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::dispatch::worker_like::WorkerLike;
 use crate::wire::data::TenantId;
+use crate::wire::data::sharding::ShardSet;
 
 use super::process::handle::{RestartError, WorkerReport};
 use super::process::supervisor::Cause;
@@ -52,6 +53,15 @@ pub trait Managed: WorkerLike {
     /// # Errors
     /// See [`RestartError`].
     fn kill_until_restart(&self) -> Result<(), RestartError>;
+
+    /// Its tenants are those of exactly these shards from now on: it closes the VMs of those that
+    /// it had, and starts those that it had not. A worker that is away is told when it is back.
+    fn serve_shards(&self, served: &ShardSet);
+
+    /// Ends jobs of tenants of these shards, which are not served any more: what waits for the
+    /// worker and has a caller is handed back as `NotOwner`. If it `is_over`, so is what has none,
+    /// and the outcome of what the worker has is unknown.
+    fn leave_shards(&self, shards: &ShardSet, is_over: bool);
 
     /// Logs how many events without a waiter are lost when the process ends now.
     fn log_abandoned(&self);

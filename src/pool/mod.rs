@@ -15,6 +15,7 @@ mod operator;
 mod pool;
 pub mod process;
 mod route;
+mod shards;
 #[cfg(feature = "worker")]
 mod thread;
 mod vms;
@@ -34,6 +35,7 @@ pub use process::recycle::Recycle;
 pub use process::rolling::{RollError, RollReport};
 pub use process::spawner::Spawner;
 pub use process::supervisor;
+pub use shards::PoolShards;
 #[cfg(feature = "worker")]
 pub use thread::{
     db::WorkerDb,

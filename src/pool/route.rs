@@ -12,8 +12,9 @@ use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
-use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
+use crate::dispatch::{Cancelled, Job, JobKind, Refused, Request, RequestId};
 use crate::protocol::MesophyllServerConn;
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{Shares, TenantId};
 
 /// Where a router sends dispatches: a link, or a worker in this process. A cheap handle. What it
@@ -155,11 +156,21 @@ impl<T: DispatchTarget> Router<T> {
         self.state.lock().waiting.iter().map(|waiting| waiting.deadline).min()
     }
 
-    /// Fails what waits of these tenants, which are not to run.
-    pub(super) fn refuse(&self, tenants: &[TenantId], error: &DispatchError) {
-        for waiting in self.take(|waiting| tenants.contains(&waiting.tenant)) {
+    /// Fails those that wait and are not to run.
+    pub(super) fn refuse(&self, which: impl Fn(&Request) -> bool, error: &DispatchError) {
+        for waiting in self.take(which) {
             waiting.answer.send(Err(error.clone()));
         }
+    }
+
+    /// Hands back what waits of tenants of these shards, for its callers to ask another master. An
+    /// event without a caller waits on for its worker, unless it `is_over`.
+    pub(super) fn hand_back(&self, shards: &ShardSet, is_over: bool) {
+        let is_handed_back = |waiting: &Request| {
+            shards.contains(Shard::of(waiting.tenant))
+                && (is_over || waiting.answer.kind() != Some(JobKind::EventNowait))
+        };
+        self.refuse(is_handed_back, &DispatchError::NotOwner);
     }
 
     /// Ends what waits of a tenant that is dropped, as its worker would end it; the drop goes on to
@@ -271,7 +282,8 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::*;
-    use crate::dispatch::Answer;
+    use crate::dispatch::{Answer, Observed};
+    use crate::pool::Traffic;
     use crate::wire::data::{CreateEvent, EncodedJson, EventData};
 
     /// Takes everything and notes it.
@@ -331,6 +343,37 @@ mod tests {
         assert_eq!(noting.ids(), [2]);
         assert_eq!(answered_rx.try_recv(), Ok((1, Err(no_worker_in_time()))));
         assert_eq!(router.waiting(), 0);
+    }
+
+    #[test]
+    fn what_waits_of_a_shard_that_leaves_goes_back_to_its_callers() {
+        let (router, traffic) = (Router::new(), Arc::new(Traffic::new(1)));
+        let (answered_tx, answered_rx) = unbounded();
+        let (gone, kept) = (TenantId::Guild(1 << 22), TenantId::Guild(2 << 22));
+        for (id, tenant, kind) in [
+            (1, gone, JobKind::Event),
+            (2, gone, JobKind::EventNowait),
+            (3, kept, JobKind::Event),
+            (4, gone, JobKind::Script),
+        ] {
+            let answered_tx = answered_tx.clone();
+            let mut answer =
+                Answer::callback(move |result| answered_tx.send((id, result)).unwrap_or_default());
+            let now = Instant::now();
+            answer.observe(Observed::new(traffic.clone(), tenant, kind, "E", now));
+            let (id, deadline) = (RequestId(id), now + Duration::from_secs(600));
+            let request = Request { tenant, id, job: event(), deadline, answer };
+            router.try_submit(request).expect("it waits");
+        }
+        let shards = Shard::new(1).into_iter().collect();
+        let not_owner = |id| (id, Err(DispatchError::NotOwner));
+        router.hand_back(&shards, false);
+        assert_eq!(answered_rx.try_iter().collect::<Vec<_>>(), [not_owner(1), not_owner(4)]);
+        router.hand_back(&shards, true);
+        assert_eq!(answered_rx.try_iter().collect::<Vec<_>>(), [not_owner(2)]);
+        let noting = Noting::default();
+        router.to_link(noting.clone());
+        assert_eq!(noting.ids(), [3]);
     }
 
     #[test]

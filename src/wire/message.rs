@@ -15,6 +15,7 @@ use super::pack::shape::{
 use super::pack::writer::Writer;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     CreateEvent, EncodedValue, RuntimeFigures, Sandbox, TenantId, TenantState,
 };
@@ -89,6 +90,12 @@ pub enum ServerMessage {
         /// The tenants.
         ids: Vec<TenantId>,
     },
+    /// Ours: the worker's tenants are those of exactly these shards. Of those that it had been told
+    /// before and that are missing now, everything ends; the tenants of new ones start.
+    Shards {
+        /// The shards.
+        served: ShardSet,
+    },
 }
 
 /// From a worker to the master.
@@ -114,6 +121,9 @@ pub enum ClientMessage {
         req_id: u64,
     },
 }
+
+/// Names the extension of a worker that understands [`ServerMessage::Shards`].
+pub const SHARDS_EXTENSION: &str = "shards";
 
 /// What a worker tells when it is ready. Later versions may add fields at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -256,6 +266,7 @@ variants!(ServerMessage {
     6 ReloadTemplate { id },
     7 SetLogLevel { level },
     8 LiveTenants { req_id, ids },
+    13 Shards { served },
 });
 
 // The numbers that are left out are for what others are to say.
@@ -330,6 +341,21 @@ fn printable(name: Name<'_>) -> String {
             text.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
         }
         Name::Index(index) => index.to_string(),
+    }
+}
+
+impl Encode for ShardSet {
+    fn encode(&self, writer: &mut Writer) {
+        let words = self.words();
+        writer.array(words.len());
+        words.iter().for_each(|word| writer.unsigned(*word));
+    }
+}
+
+impl Decode for ShardSet {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let words = Vec::<u64>::decode(reader)?;
+        ShardSet::from_words(&words).ok_or(WireError::Invalid("not a set of shards"))
     }
 }
 

@@ -69,6 +69,8 @@ mod reload;
 #[cfg(all(feature = "luau", feature = "sandbox"))]
 mod sandbox;
 #[cfg(feature = "luau")]
+mod shards;
+#[cfg(feature = "luau")]
 mod status_page;
 #[cfg(feature = "luau")]
 mod status_route;

@@ -29,6 +29,7 @@ use crate::support::stand_in::{StandInRuntime, Told};
 
 mod broker;
 mod full_link;
+mod shards;
 mod subscribed;
 
 const TENANT: TenantId = TenantId::Guild(1 << 22);

@@ -83,6 +83,12 @@ impl<T> Pending<T> {
         self.state.lock().waiting.remove(&id)
     }
 
+    /// Removes those of the requests that are named.
+    pub fn take_where(&self, mut is_taken: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        state.waiting.extract_if(|_, waiter| is_taken(waiter)).map(|(_, waiter)| waiter).collect()
+    }
+
     /// Ends it: no request is taken any more, and all that wait are handed over with the first
     /// cause given.
     pub fn close(&self, cause: CloseCause) -> (Vec<T>, CloseCause) {

@@ -14,7 +14,7 @@ use crate::base::labels::{Grid, labels};
 use crate::base::limits::{PENDING_MAX, TENANT_UNANSWERED_MAX, UNANSWERED_BYTES};
 use crate::base::sync::Lock;
 use crate::dispatch::{JobKind, Observed, Observer};
-use crate::wire::data::sharding::worker_for;
+use crate::wire::data::sharding::{Shard, ShardSet, worker_for};
 use crate::wire::data::{Shares, TenantId};
 
 use super::recent_errors::RecentErrors;
@@ -150,6 +150,12 @@ impl Traffic {
         Ok(())
     }
 
+    /// Whether a job of a tenant of these shards was admitted and has not ended.
+    pub fn has_unanswered(&self, shards: &ShardSet) -> bool {
+        let is_of = |tenant| shards.contains(Shard::of(tenant));
+        self.workers.iter().any(|worker| worker.unanswered.lock().holders().any(is_of))
+    }
+
     /// How it failed lately.
     pub fn errors(&self) -> &RecentErrors {
         &self.errors
@@ -198,9 +204,13 @@ mod tests {
         assert_eq!(small.len(), TENANT_UNANSWERED_MAX);
         assert!(admit(greedy, 0).is_err());
         small.push(admit(other, 100).expect("room for another tenant"));
+        let of = |tenant| Some(Shard::of(tenant)).into_iter().collect();
+        assert!(traffic.has_unanswered(&of(greedy)));
+        assert!(!traffic.has_unanswered(&of(TenantId::Guild(5 << 22))));
         small.swap_remove(0).ended(Ok(()));
         small.push(admit(greedy, 100).expect("its room is free again"));
         small.into_iter().for_each(|job| job.ended(Err(&DispatchError::Banned)));
+        assert!(!traffic.has_unanswered(&ShardSet::full()));
         let large = fill(greedy, UNANSWERED_BYTES / 64);
         assert_eq!(large.len(), 32, "a half of the bytes");
         assert!(!fill(other, UNANSWERED_BYTES / 64).is_empty());

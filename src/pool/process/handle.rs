@@ -18,6 +18,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Refused, Request, RequestId};
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, LinkObserver, MesophyllServerConn};
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{Sandbox, TenantId};
 use crate::wire::message::Health;
 
@@ -142,10 +143,27 @@ pub(super) struct ProcessShared {
     pub(super) nowait_failures: NowaitFailures,
     pub(super) notes_tx: Sender<Note>,
     pub(super) board: Board<MesophyllServerConn>,
+    shards: Lock<ToldShards>,
     /// What was in flight when the link of this generation ended.
     lost: Lock<Option<(u64, Vec<InFlight>)>>,
     /// The worker ends for good: it is not restarted any more.
     is_ending: AtomicBool,
+}
+
+/// The shards whose tenants the worker has, and the link that was told last, or was ready when
+/// there was nothing to tell.
+#[derive(Default)]
+struct ToldShards {
+    served: Option<ShardSet>,
+    conn: Option<MesophyllServerConn>,
+}
+
+impl ToldShards {
+    fn tell(&self) {
+        if let (Some(served), Some(conn)) = (&self.served, &self.conn) {
+            conn.serve_shards(served);
+        }
+    }
 }
 
 /// What the loop is told.
@@ -185,6 +203,7 @@ impl WorkerProcessHandle {
             nowait_failures: NowaitFailures::new(config.worker_id),
             notes_tx,
             board: Board::new(config.worker_id, supervisor.state(), on_change),
+            shards: Lock::default(),
             lost: Lock::new(None),
             is_ending: AtomicBool::new(false),
         });
@@ -282,6 +301,20 @@ impl Managed for WorkerProcessHandle {
 
     fn stop(&self, drain_until: Instant, deadline: Instant) -> bool {
         self.end(Event::Stop { drain_until }, deadline)
+    }
+
+    fn serve_shards(&self, served: &ShardSet) {
+        let mut shards = self.shared.shards.lock();
+        shards.served = Some(*served);
+        shards.tell();
+    }
+
+    fn leave_shards(&self, shards: &ShardSet, is_over: bool) {
+        self.shared.router.hand_back(shards, is_over);
+        let conn = self.shared.shards.lock().conn.clone();
+        if let Some(conn) = conn.filter(|_| is_over) {
+            conn.end_shards(shards);
+        }
     }
 
     fn log_abandoned(&self) {
@@ -383,6 +416,13 @@ impl LinkObserver for ProcessShared {
     }
 
     fn ready(&self, conn: &MesophyllServerConn) {
+        let mut shards = self.shards.lock();
+        // That of a replaced link may come late.
+        if shards.conn.as_ref().is_none_or(|other| other.generation() < conn.generation()) {
+            shards.conn = Some(conn.clone());
+            shards.tell();
+        }
+        drop(shards);
         self.notify(Note::Ready(conn.clone()));
     }
 

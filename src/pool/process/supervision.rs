@@ -13,6 +13,7 @@ use log::Level;
 
 use crate::base::error::DispatchError;
 use crate::base::random;
+use crate::dispatch::Request;
 use crate::net::link::{CloseCause, close_code};
 use crate::protocol::{InFlight, MesophyllServerConn};
 use crate::wire::data::{Sandbox, SandboxMode, TenantId};
@@ -292,7 +293,8 @@ impl Supervision {
         let (id, now) = (self.shared.id, Instant::now());
         let culprits = self.shared.quarantine.died(id, how, deaths, &tenants, now);
         if !culprits.is_empty() {
-            self.shared.router.refuse(&culprits, &DispatchError::Quarantined);
+            let is_theirs = |waiting: &Request| culprits.contains(&waiting.tenant);
+            self.shared.router.refuse(is_theirs, &DispatchError::Quarantined);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer, Cancelled, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::wire::data::TenantId;
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::message::Health;
 
 use crate::pool::WorkerThread;
@@ -52,6 +53,8 @@ struct ThreadShared {
     router: Router<Gate>,
     nowait_failures: NowaitFailures,
     board: Board<Gate>,
+    /// The shards whose tenants it has, if it was ever told: held while a worker is told.
+    shards: Lock<Option<ShardSet>>,
     is_ending: AtomicBool,
 }
 
@@ -98,6 +101,7 @@ impl WorkerThreadHandle {
             router,
             nowait_failures: NowaitFailures::new(id),
             board,
+            shards: Lock::default(),
             is_ending: AtomicBool::new(false),
         });
         Ok(Arc::new(Self { shared, anew: Lock::new(None) }))
@@ -185,6 +189,21 @@ impl Managed for WorkerThreadHandle {
         Ok(())
     }
 
+    fn serve_shards(&self, served: &ShardSet) {
+        let mut shards = self.shared.shards.lock();
+        *shards = Some(*served);
+        if let Some(gate) = self.shared.board.worker() {
+            gate.0.worker.serve_shards(served);
+        }
+    }
+
+    fn leave_shards(&self, shards: &ShardSet, is_over: bool) {
+        self.shared.router.hand_back(shards, is_over);
+        if let Some(gate) = self.shared.board.worker().filter(|_| is_over) {
+            gate.0.worker.drop_shards(shards);
+        }
+    }
+
     fn log_abandoned(&self) {
         self.shared.nowait_failures.log_abandoned();
     }
@@ -266,10 +285,15 @@ impl ThreadShared {
         match (self.make)() {
             Ok(worker) => {
                 let gate = Gate::new(worker);
+                let shards = self.shards.lock();
+                if let Some(served) = &*shards {
+                    gate.0.worker.serve_shards(served);
+                }
                 self.board.publish(|status| {
                     status.begin(gate.clone());
                     status.report.restarts.count(cause);
                 });
+                drop(shards);
                 self.router.to_link(gate);
             }
             Err(error) => self.fail(format!("could not be started: {error}")),

@@ -1,5 +1,5 @@
 //! `OnStartup`: an event for every tenant that is subscribed to it, when the worker has read its
-//! tenant states for the first time.
+//! tenant states for the first time, or the tenant's shard has come to its master.
 //!
 //! No caller waits for the answers. However many tenants there are, a few of these events are under
 //! way at once, so that others find room beside them. One that takes its time keeps its place for a
@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
 use crate::base::error::DispatchError;
 use crate::base::limits::{
@@ -31,59 +31,115 @@ const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// When nothing is due.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The events of one start. Dropping it ends the rest and joins the thread; what is under way is
-/// the runtime's.
-#[derive(Debug)]
+/// The events of a worker's life. Dropping it ends the rest and joins the thread; what is under way
+/// is the runtime's.
 pub(super) struct Startup {
+    worker: usize,
+    runtime: Arc<dyn TemplateRuntime>,
+    subscriptions: Arc<Subscriptions>,
     wanted: Wanted,
+    thread: Option<StartupThread>,
+}
+
+/// The thread that sends them, while there are any.
+struct StartupThread {
     // In this order: the thread ends when the sender is gone.
-    _stop_tx: Sender<()>,
-    _thread: OwnedThread,
+    more_tx: Sender<()>,
+    handle: OwnedThread,
 }
 
 impl Startup {
-    /// Starts to send the events; nothing if no tenant wants one.
-    ///
-    /// # Errors
-    /// The operating system refused a thread.
-    pub(super) fn start(
+    /// Sends nothing yet.
+    pub(super) fn new(
         worker: usize,
         runtime: Arc<dyn TemplateRuntime>,
         subscriptions: Arc<Subscriptions>,
-    ) -> io::Result<Option<Self>> {
-        let waiting: VecDeque<_> =
-            subscriptions.subscribed_to(ON_STARTUP).into_iter().map(|tenant| (tenant, 0)).collect();
+    ) -> Self {
+        Self { worker, runtime, subscriptions, wanted: Wanted::default(), thread: None }
+    }
+
+    /// Starts to send the events to those subscribed tenants that `is_new` names; one that got it
+    /// from here, and was not forgotten since, gets no other.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub(super) fn start(&mut self, is_new: impl Fn(TenantId) -> bool) -> io::Result<()> {
+        let tenants = self.subscriptions.subscribed_to(ON_STARTUP).into_iter();
+        let mut wanted = self.wanted.lock();
+        let waiting: Vec<_> =
+            tenants.filter(|tenant| is_new(*tenant) && wanted.tenants.insert(*tenant)).collect();
         if waiting.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        let wanted: Wanted =
-            Arc::new(Lock::new(waiting.iter().map(|(tenant, _)| *tenant).collect()));
-        let (stop_tx, stop_rx) = bounded(0);
+        wanted.waiting.extend(waiting.into_iter().map(|tenant| (tenant, 0)));
+        // A full channel holds the same message already; after a panic there is none.
+        let wakes = |thread: &StartupThread| {
+            !matches!(thread.more_tx.try_send(()), Err(TrySendError::Disconnected(())))
+        };
+        if std::mem::replace(&mut wanted.is_sending, true)
+            && self.thread.as_ref().is_some_and(wakes)
+        {
+            return Ok(());
+        }
+        drop(wanted);
+        // One that was there has nothing left to send, and ends.
+        self.stop();
+        let (more_tx, more_rx) = bounded(1);
         let (done_tx, done_rx) = bounded(STARTUP_UNDER_WAY_MAX);
         let run = StartupRun {
-            worker,
-            runtime,
-            waiting,
-            wanted: wanted.clone(),
-            subscriptions,
+            worker: self.worker,
+            runtime: self.runtime.clone(),
+            wanted: self.wanted.clone(),
+            subscriptions: self.subscriptions.clone(),
             done_tx,
             under_way: HashMap::new(),
             places: VecDeque::new(),
             resume_at: None,
             failures: 0,
         };
-        let thread = spawn(format!("startup{worker}"), move || run.run(&done_rx, &stop_rx))?;
-        Ok(Some(Self { wanted, _stop_tx: stop_tx, _thread: thread }))
+        let name = format!("startup{}", self.worker);
+        let thread = spawn(name, move || run.run(&done_rx, &more_rx));
+        if thread.is_err() {
+            self.wanted.lock().is_sending = false;
+        }
+        self.thread = Some(StartupThread { more_tx, handle: thread? });
+        Ok(())
+    }
+
+    /// Sends no more, and joins the thread.
+    pub(super) fn stop(&mut self) {
+        if let Some(StartupThread { more_tx, handle }) = self.thread.take() {
+            drop(more_tx);
+            handle.join();
+        }
     }
 
     /// A tenant is dropped: from now on nothing is submitted for it.
     pub(super) fn forget(&self, tenant: TenantId) {
-        self.wanted.lock().remove(&tenant);
+        self.wanted.lock().tenants.remove(&tenant);
+    }
+
+    /// The same of all tenants that moved away.
+    pub(super) fn forget_all(&self, is_gone: impl Fn(TenantId) -> bool) {
+        let mut wanted = self.wanted.lock();
+        wanted.tenants.retain(|tenant| !is_gone(*tenant));
+        // They may come back before it would be their turn.
+        wanted.waiting.retain(|(tenant, _)| !is_gone(*tenant));
     }
 }
 
-/// The tenants that want the event, but for those that were dropped since.
-type Wanted = Arc<Lock<HashSet<TenantId>>>;
+/// The tenants that want the event, or got it, and those of them that are still to get it.
+type Wanted = Arc<Lock<WantedEvents>>;
+
+#[derive(Default)]
+struct WantedEvents {
+    /// But for those that were forgotten since.
+    tenants: HashSet<TenantId>,
+    /// Tenants whose event is still to be sent, and how often that was tried.
+    waiting: VecDeque<(TenantId, u32)>,
+    /// A thread will look at what waits.
+    is_sending: bool,
+}
 
 struct StartupRun {
     wanted: Wanted,
@@ -91,8 +147,6 @@ struct StartupRun {
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
     done_tx: Sender<(RequestId, DispatchResult)>,
-    /// Tenants whose event is still to be sent, and how often that was tried.
-    waiting: VecDeque<(TenantId, u32)>,
     /// Limit: `STARTUP_UNDER_WAY_MAX`, which is also the room in `done_tx`.
     under_way: HashMap<RequestId, (TenantId, u32)>,
     /// Limit: `STARTUP_PLACES`; those that were sent of late and have no answer, the oldest first.
@@ -102,22 +156,19 @@ struct StartupRun {
 }
 
 impl StartupRun {
-    /// Blocks: until an answer, the end of a place's time or of a pause; dropping the other end of
-    /// `stop_rx` ends it.
-    fn run(mut self, done_rx: &Receiver<(RequestId, DispatchResult)>, stop_rx: &Receiver<()>) {
+    /// Blocks: until an answer, more tenants, the end of a place's time or of a pause; dropping the
+    /// other end of `more_rx` ends it.
+    fn run(mut self, done_rx: &Receiver<(RequestId, DispatchResult)>, more_rx: &Receiver<()>) {
         loop {
             let now = Instant::now();
             while self.places.front().is_some_and(|(_, since)| now - *since >= STARTUP_PLACE_FOR) {
                 self.places.pop_front();
             }
             self.resume_at = self.resume_at.filter(|at| *at > now);
-            if self.waiting.is_empty() && self.under_way.is_empty() {
+            if self.is_over() {
                 return;
             }
-            if self.may_send()
-                && let Some((tenant, attempts)) = self.waiting.pop_front()
-            {
-                self.send(tenant, attempts + 1, now);
+            if self.may_send() && self.send_next(now) {
                 continue;
             }
             let place = self.places.front().map(|(_, since)| *since + STARTUP_PLACE_FOR);
@@ -126,10 +177,19 @@ impl StartupRun {
                 recv(done_rx) -> done => if let Ok((request_id, result)) = done {
                     self.done(request_id, result);
                 },
-                recv(stop_rx) -> _ => return,
+                recv(more_rx) -> more => if more.is_err() {
+                    return;
+                },
                 default(due - now) => {}
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let mut wanted = self.wanted.lock();
+        let is_over = wanted.waiting.is_empty() && self.under_way.is_empty();
+        wanted.is_sending = !is_over;
+        is_over
     }
 
     fn may_send(&self) -> bool {
@@ -138,14 +198,20 @@ impl StartupRun {
         has_room && self.resume_at.is_none()
     }
 
-    fn send(&mut self, tenant: TenantId, attempts: u32, now: Instant) {
+    /// Whether there was one to send.
+    fn send_next(&mut self, now: Instant) -> bool {
         // Held until the runtime has the event, so that a drop comes before it or after it.
         let wanted = self.wanted.clone();
-        let wanted = wanted.lock();
+        let mut wanted = wanted.lock();
+        let Some((tenant, attempts)) = wanted.waiting.pop_front() else { return false };
         // It may have unsubscribed since.
-        if !wanted.contains(&tenant) || !self.subscriptions.wants(tenant, ON_STARTUP) {
-            return;
+        if wanted.tenants.contains(&tenant) && self.subscriptions.wants(tenant, ON_STARTUP) {
+            self.send(tenant, attempts + 1, now);
         }
+        true
+    }
+
+    fn send(&mut self, tenant: TenantId, attempts: u32, now: Instant) {
         let data = EventData::RawValue(r#"{"reason":"worker_startup"}"#.to_owned());
         let event = CreateEvent { name: ON_STARTUP.to_owned(), author: None, data };
         let (request_id, done_tx) = (next_request_id(), self.done_tx.clone());
@@ -163,7 +229,7 @@ impl StartupRun {
         if matches!(error, DispatchError::Busy(_)) {
             self.resume_at = Some(Instant::now() + BUSY_PAUSE);
             if attempts < STARTUP_ATTEMPTS_MAX {
-                return self.waiting.push_back((tenant, attempts));
+                return self.wanted.lock().waiting.push_back((tenant, attempts));
             }
         }
         self.failures += 1;
@@ -204,6 +270,11 @@ mod tests {
         fn shutdown(&self) {}
     }
 
+    fn wait_for_end(startup: &Startup) {
+        let thread = startup.thread.as_ref().expect("one was started");
+        assert!(thread.handle.wait_until(Instant::now() + SOON));
+    }
+
     const SOON: Duration = Duration::from_secs(60);
 
     fn start(tenants: u64) -> (Startup, Receiver<(TenantId, CreateEvent, Answer)>) {
@@ -216,9 +287,8 @@ mod tests {
         let state = TenantState { events: ["OTHER".to_owned()].into(), data: EncodedJson::null() };
         subscriptions.put(TenantId::User(1), state);
         let (events_tx, events_rx) = crossbeam_channel::unbounded();
-        let startup = Startup::start(0, Arc::new(HoldingRuntime { events_tx }), subscriptions)
-            .expect("a thread")
-            .expect("tenants");
+        let mut startup = Startup::new(0, Arc::new(HoldingRuntime { events_tx }), subscriptions);
+        startup.start(|_| true).expect("a thread");
         (startup, events_rx)
     }
 
@@ -250,7 +320,7 @@ mod tests {
 
     #[test]
     fn who_finds_no_room_comes_again() {
-        let (_startup, events_rx) = start(1);
+        let (startup, events_rx) = start(1);
         for _ in 1..STARTUP_ATTEMPTS_MAX {
             let (_, _, answer) = events_rx.recv_timeout(SOON).expect("an event");
             answer.send(Err(DispatchError::Busy("full".to_owned())));
@@ -258,8 +328,41 @@ mod tests {
         let (tenant, _, answer) = events_rx.recv_timeout(SOON).expect("the last attempt");
         assert_eq!(tenant, TenantId::Guild(0));
         answer.send(Err(DispatchError::Busy("full".to_owned())));
-        // The thread ends, and with it the runtime's channel.
-        assert!(events_rx.recv_timeout(SOON).is_err_and(|error| error.is_disconnected()));
+        wait_for_end(&startup);
+        assert!(events_rx.is_empty());
+    }
+
+    #[test]
+    fn tenants_that_come_later_are_told_once_unless_they_went_away() {
+        let (mut startup, events_rx) = start(3);
+        let answer_all = |count: u64| {
+            let mut told: Vec<_> = (0..count)
+                .map(|_| {
+                    let (tenant, _, answer) = events_rx.recv_timeout(SOON).expect("an event");
+                    answer.send(Ok(EncodedValue::null()));
+                    tenant.snowflake()
+                })
+                .collect();
+            told.sort_unstable();
+            told
+        };
+        assert_eq!(answer_all(3), [0, 1, 2]);
+        wait_for_end(&startup);
+        let come = |number: u64| {
+            let events = [ON_STARTUP.to_owned()].into();
+            let state = TenantState { events, data: EncodedJson::null() };
+            startup.subscriptions.put(TenantId::Guild(number), state);
+        };
+        (3..6).for_each(come);
+        startup.forget_all(|tenant| tenant == TenantId::Guild(0));
+        startup.start(|tenant| tenant != TenantId::Guild(5)).expect("a thread");
+        assert_eq!(answer_all(3), [0, 3, 4]);
+        // Whether or not the last ones are done.
+        startup.start(|_| true).expect("a thread");
+        assert_eq!(answer_all(1), [5]);
+        startup.start(|_| true).expect("a thread");
+        wait_for_end(&startup);
+        assert!(events_rx.is_empty());
     }
 
     #[test]
@@ -275,17 +378,19 @@ mod tests {
             .filter(|tenant| !told(&held, *tenant))
             .take(7)
             .collect::<Vec<_>>();
-        later[..6].iter().for_each(|tenant| startup.forget(*tenant));
+        startup.forget_all(|tenant| later[..6].contains(&tenant));
         let busy = held.pop().expect("one of them");
         startup.forget(busy.0);
         busy.2.send(Err(DispatchError::Busy("full".to_owned())));
         held.drain(..).for_each(|(.., answer)| answer.send(Ok(EncodedValue::null())));
-        let mut last = Vec::new();
-        while let Ok((tenant, _, answer)) = events_rx.recv_timeout(SOON) {
-            last.push(tenant);
-            answer.send(Ok(EncodedValue::null()));
-        }
-        // The thread has ended, so those are all.
-        assert_eq!((last.len(), last.contains(&later[6])), (2, true), "{last:?}");
+        let last: Vec<_> = (0..2)
+            .map(|_| {
+                let (tenant, _, answer) = events_rx.recv_timeout(SOON).expect("an event");
+                answer.send(Ok(EncodedValue::null()));
+                tenant
+            })
+            .collect();
+        wait_for_end(&startup);
+        assert_eq!((events_rx.len(), last.contains(&later[6])), (0, true), "{last:?}");
     }
 }

@@ -16,6 +16,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
 use crate::wire::message::Health;
 
@@ -62,6 +63,15 @@ impl Subscriptions {
         named.map(|(tenant, _)| *tenant).collect()
     }
 
+    /// Forgets the states of tenants that moved away.
+    fn forget(&self, is_gone: impl Fn(TenantId) -> bool) {
+        let mut states = self.states.write();
+        states.current.retain(|tenant, _| !is_gone(*tenant));
+        if let Some(pushed) = &mut states.pushed {
+            pushed.retain(|tenant, _| !is_gone(*tenant));
+        }
+    }
+
     /// Reads all states anew with `read`; what is pushed meanwhile goes before what was read.
     /// Returns how many there are.
     ///
@@ -101,7 +111,9 @@ impl TenantStates for Subscriptions {
 pub struct WorkerThread {
     id: usize,
     // First, so that it ends before the runtime that it uses.
-    startup: Lock<Option<Startup>>,
+    startup: Lock<Startup>,
+    /// What it was told last, if it was ever told.
+    served: Lock<Option<ShardSet>>,
     runtime: Arc<dyn TemplateRuntime>,
     subscriptions: Arc<Subscriptions>,
     db: Arc<dyn TenantDb>,
@@ -121,10 +133,13 @@ impl WorkerThread {
         subscriptions: Arc<Subscriptions>,
         db: Arc<dyn TenantDb>,
     ) -> Self {
+        let runtime: Arc<dyn TemplateRuntime> = Arc::from(runtime);
+        let startup = Startup::new(id, runtime.clone(), subscriptions.clone());
         Self {
             id,
-            startup: Lock::default(),
-            runtime: Arc::from(runtime),
+            startup: Lock::new(startup),
+            served: Lock::default(),
+            runtime,
             subscriptions,
             db,
             executors,
@@ -133,14 +148,17 @@ impl WorkerThread {
         }
     }
 
-    /// Has the tenants told that the worker has started.
-    fn start_up(&self) {
-        match Startup::start(self.id, self.runtime.clone(), self.subscriptions.clone()) {
-            Ok(startup) => *self.startup.lock() = startup,
-            Err(error) => {
-                log::error!(worker = self.id; "worker {}: no thread for its {ON_STARTUP} events: {error}", self.id)
-            }
+    /// Has these of the tenants told that the worker has started.
+    fn start_up(&self, is_new: impl Fn(TenantId) -> bool) {
+        if let Err(error) = self.startup.lock().start(is_new) {
+            log::error!(worker = self.id; "worker {}: no thread for its {ON_STARTUP} events: {error}", self.id)
         }
+    }
+
+    /// Ends what runs and waits of the tenants of these shards; those that are running have an
+    /// unknown outcome.
+    pub fn drop_shards(&self, shards: &ShardSet) {
+        self.runtime.drop_shards(shards);
     }
 
     fn run(&self, request: Request) {
@@ -156,10 +174,8 @@ impl WorkerThread {
                 answer.send(Ok(EncodedValue::null()));
             }
             _ => {
-                if matches!(job, Job::DropTenant)
-                    && let Some(startup) = &*self.startup.lock()
-                {
-                    startup.forget(tenant);
+                if matches!(job, Job::DropTenant) {
+                    self.startup.lock().forget(tenant);
                 }
                 self.runtime.submit(tenant, id, job, answer);
             }
@@ -183,7 +199,7 @@ impl WorkerLike for WorkerThread {
     }
 
     fn kill(&self) {
-        drop(self.startup.lock().take());
+        self.startup.lock().stop();
         self.runtime.shutdown();
     }
 }
@@ -195,13 +211,27 @@ impl LocalWorker for WorkerThread {
             // A link was lost, and with it perhaps the news of a changed template.
             self.runtime.templates_in_doubt();
         } else {
-            self.start_up();
+            self.start_up(|_| true);
         }
         Ok(count)
     }
 
     fn update_tenant_state(&self, tenant: TenantId, state: TenantState) {
         self.subscriptions.put(tenant, state);
+    }
+
+    fn serve_shards(&self, served: &ShardSet) {
+        let before = self.served.lock().replace(*served);
+        let before = before.unwrap_or_default();
+        let gone = before.without(served);
+        let is_gone = |tenant| gone.contains(Shard::of(tenant));
+        if !gone.is_empty() {
+            self.startup.lock().forget_all(is_gone);
+            self.subscriptions.forget(is_gone);
+            self.runtime.drop_shards(&gone);
+        }
+        let new = served.without(&before);
+        self.start_up(|tenant| new.contains(Shard::of(tenant)));
     }
 
     fn reload_template(&self, tenant: TenantId) {

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 
 use crate::base::error::DispatchError;
 use crate::base::limits;
-use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::worker_like::{WorkerLike, handed_over};
 use crate::dispatch::{Answer, Cancelled, Job, Refused, Request, RequestId};
 use crate::net::link::{
     CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
@@ -20,8 +20,11 @@ use crate::net::link::{
 };
 use crate::net::stream::Peer;
 use crate::wire::WireError;
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantState};
-use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::wire::message::{
+    ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
+};
 
 use super::link_counters::LinkCounters;
 use super::missed::Missed;
@@ -68,6 +71,7 @@ struct ConnInner {
     /// The peer sent a message of our extensions, so its errors carry kinds.
     is_ours: AtomicBool,
     answers_vm_queries: AtomicBool,
+    takes_shards: AtomicBool,
     /// What the worker's Ready says; the reference's worker has none.
     announced: OnceLock<Announced>,
     requires_sandbox: bool,
@@ -121,6 +125,7 @@ impl MesophyllServerConn {
                 is_ready: AtomicBool::new(false),
                 is_ours: AtomicBool::new(false),
                 answers_vm_queries: AtomicBool::new(false),
+                takes_shards: AtomicBool::new(false),
                 announced: OnceLock::new(),
                 requires_sandbox,
                 missed: Missed::default(),
@@ -222,6 +227,23 @@ impl MesophyllServerConn {
     /// that connects doubts all that it has.
     pub fn reload_template(&self, tenant: TenantId) {
         self.push("ReloadTemplate", &ServerMessage::ReloadTemplate { id: tenant });
+    }
+
+    /// Tells the worker of which shards its tenants are. An older worker, or one of another make,
+    /// is told nothing: it closes the VMs that stay idle.
+    pub fn serve_shards(&self, served: &ShardSet) {
+        if self.inner.takes_shards.load(Ordering::Relaxed) {
+            self.push("Shards", &ServerMessage::Shards { served: *served });
+        }
+    }
+
+    /// Answers the dispatches of tenants that were handed over to another master: they may have
+    /// run.
+    pub fn end_shards(&self, shards: &ShardSet) {
+        let is_of = |waiting: &SentRequest| shards.contains(Shard::of(waiting.tenant));
+        for waiting in self.inner.pending.take_where(is_of) {
+            waiting.answer.send(Err(handed_over()));
+        }
     }
 
     /// Asks the worker which of these tenants have a VM; nothing if it cannot be asked: an older
@@ -470,6 +492,8 @@ impl ConnHandler {
     fn on_announced(&self, ready: Ready) -> Result<(), u16> {
         self.conn.inner.is_ours.store(true, Ordering::Relaxed);
         self.conn.inner.answers_vm_queries.store(ready.live_tenants, Ordering::Relaxed);
+        let takes_shards = ready.extensions.iter().any(|name| name == SHARDS_EXTENSION);
+        self.conn.inner.takes_shards.store(takes_shards, Ordering::Relaxed);
         let cut = |text: String| text.chars().take(VERSION_MAX_CHARS).collect::<String>();
         let version = cut(ready.version);
         log::debug!(worker = self.conn.id();

@@ -25,8 +25,11 @@ use crate::net::link::{
 };
 use crate::net::stream::Stream;
 use crate::wire::WireError;
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, IdMap, Sandbox, TenantId, TenantState};
-use crate::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
+use crate::wire::message::{
+    ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
+};
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::dial::Dial;
@@ -38,7 +41,7 @@ use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 1] = ["subscribed"];
+const EXTENSIONS: [&str; 2] = ["subscribed", SHARDS_EXTENSION];
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +68,10 @@ pub trait LocalWorker: WorkerLike {
 
     /// Takes over a tenant's new state.
     fn update_tenant_state(&self, tenant: TenantId, state: TenantState);
+
+    /// Its tenants are those of exactly these shards from now on: those of shards that it had been
+    /// told before and that are missing now end, and those of new ones start.
+    fn serve_shards(&self, served: &ShardSet);
 
     /// A tenant's own template may have changed: events from now on get the one that is stored.
     fn reload_template(&self, tenant: TenantId);
@@ -442,6 +449,7 @@ impl ClientHandler {
             ServerMessage::UpdateTenantState { id, state } => {
                 self.worker.update_tenant_state(id, state)
             }
+            ServerMessage::Shards { served } => self.worker.serve_shards(&served),
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
             ServerMessage::SetLogLevel { level } => set_log_level(&level),
             ServerMessage::LiveTenants { req_id: request_id, ids } => {

@@ -93,6 +93,11 @@ impl Shares {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
+    /// Those that hold something.
+    pub fn holders(&self) -> impl Iterator<Item = TenantId> + use<'_> {
+        self.held.keys().copied()
+    }
+
     /// What all hold together.
     pub fn total(&self) -> HeldShare {
         self.total

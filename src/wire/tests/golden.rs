@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value as Json;
 
 use crate::wire::WireError;
+use crate::wire::data::sharding::Shard;
 use crate::wire::data::{
     CreateEvent, CreateGlobalKv, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv, GlobalKvData,
     KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId,
@@ -138,6 +139,11 @@ fn the_documents_show_the_bytes_that_we_write() {
         (r#"{"Guild": "0"}"#, TenantId::Guild(0).to_bytes()),
         (r#"{"List": [{"Integer": -1}, "Null"]}"#, value::encode(&list).into_bytes()),
         (r#"{"Hello": [5000]}"#, ServerMessage::Hello { heartbeat_interval_ms: 5000 }.encode()),
+        (
+            r#"{"Shards": [[5, 0, 0, 0, 0, 0, 0, 0]]}"#,
+            ServerMessage::Shards { served: [0, 2].into_iter().filter_map(Shard::new).collect() }
+                .encode(),
+        ),
         (r#"{"Heartbeat": []}"#, ClientMessage::Heartbeat.encode()),
         (
             r#"{"Get": [["global"], "k1"]}"#,

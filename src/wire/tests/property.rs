@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::base::metrics::{Buckets, LATENCY_BOUNDS_US};
 use crate::base::process_figures::ProcessFigures;
 use crate::base::random;
+use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv,
     Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
@@ -349,6 +350,7 @@ fn damaged_messages_never_panic_and_what_decodes_encodes() {
         ClientMessage::Health(Random(5).health()).encode(),
         ServerMessage::LiveTenants { req_id: 1 << 40, ids: (1..5).map(TenantId::Guild).collect() }
             .encode(),
+        ServerMessage::Shards { served: ShardSet::full() }.encode(),
     ];
     for original in super::golden::all_inputs().into_iter().chain(ours) {
         for _ in 0..if original.len() > 600 { 20 } else { 200 } {
@@ -400,6 +402,8 @@ fn messages_of_our_own_come_back() {
         ServerMessage::LiveTenants { req_id: 7, ids: vec![id, TenantId::Guild(0)] },
         ServerMessage::LiveTenants { req_id: 7, ids: Vec::new() },
         ServerMessage::SetLogLevel { level: "debug".to_owned() },
+        ServerMessage::Shards { served: ShardSet::default() },
+        ServerMessage::Shards { served: ShardSet::full() },
     ] {
         assert_eq!(ServerMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
     }

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::{Answer, Cancelled, Job, RequestId};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::wire::data::sharding::ShardSet;
 use mesophyll::wire::data::{EventData, KhronosValue, TenantId};
 use mesophyll::wire::pack::value::encode;
 
@@ -16,6 +17,7 @@ use mesophyll::wire::pack::value::encode;
 pub(crate) enum Told {
     Submitted(TenantId, String),
     Cancelled(TenantId, RequestId),
+    Dropped(ShardSet),
     Shutdown,
 }
 
@@ -68,6 +70,10 @@ impl TemplateRuntime for StandInRuntime {
             }
             None => Cancelled::Unknown,
         }
+    }
+
+    fn drop_shards(&self, shards: &ShardSet) {
+        let _ = self.told_tx.send(Told::Dropped(*shards));
     }
 
     /// As if every guild had one.
