@@ -6,6 +6,8 @@ mod broker;
 #[cfg(feature = "luau")]
 mod cli_backup;
 #[cfg(feature = "luau")]
+mod cli_cluster;
+#[cfg(feature = "luau")]
 mod cli_config;
 #[cfg(feature = "luau")]
 mod cli_data;

@@ -22,7 +22,7 @@ use super::error::{ApiError, Code};
 use super::request::tenant;
 use super::{Api, Call, text};
 use crate::base::error::DbError;
-use crate::cluster::{ShardPlace, ShardTable};
+use crate::cluster::{ClusterFigures, MasterReport, ShardPlace, ShardTable};
 use crate::net::http::{Body, Response};
 use crate::store::lease::MasterState;
 
@@ -42,6 +42,8 @@ pub struct ApiCluster {
     pub name: String,
     /// Writes to where all masters look. Blocks as the store does.
     pub set_state: Box<SetMasterState>,
+    /// What there is to count.
+    pub figures: Box<dyn Fn() -> ClusterFigures + Send + Sync>,
 }
 
 impl fmt::Debug for ApiCluster {
@@ -74,7 +76,7 @@ pub(crate) struct RouteAnswer {
 /// All masters that are known, by name; none where masters do not know each other.
 pub(super) fn masters_of(cluster: Option<&ApiCluster>) -> Vec<ListedMaster> {
     let reports = cluster.into_iter().flat_map(|cluster| cluster.table.masters());
-    let answer = |report: crate::cluster::MasterReport| ListedMaster {
+    let answer = |report: MasterReport| ListedMaster {
         name: report.row.name,
         state: report.row.state.as_str().to_owned(),
         lease_ms: u64::try_from(report.row.lease_left.as_millis()).unwrap_or(u64::MAX),

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use super::super::cluster::{ForwardOutcome, ForwardedRequest, PeerHop};
 use super::*;
-use crate::cluster::ShardTable;
+use crate::cluster::{ClusterFigures, ShardTable};
 use crate::net::http::Response;
 use crate::store::lease::{ClusterLook, MasterId, MasterRow, MasterState, ShardRow};
 use crate::wire::data::sharding::{SHARDS, ShardSet};
@@ -35,6 +35,7 @@ fn member(name: &str, config: ApiConfig) -> Member {
             states_tx.send((name.to_owned(), state)).expect("the test looks");
             Ok(name != "nobody")
         }),
+        figures: Box::new(|| ClusterFigures { held: 7, ..ClusterFigures::default() }),
     };
     Member { fixture: serve_in(Some(cluster), config), table, nudged_rx, states_rx }
 }
@@ -146,6 +147,16 @@ fn a_request_is_answered_by_the_master_that_has_its_tenant() {
         assert!(elsewhere.fixture.seen_rx.is_empty());
     }
     assert_eq!(pair.a.count(ForwardOutcome::Answered), 8);
+    let metrics = pair.a.fixture.ask("GET", "/metrics", "", b"");
+    for line in [
+        "mesophyll_forwards_total{outcome=\"answered\"} 8\n",
+        "mesophyll_shards{state=\"held\"} 7\n",
+        "mesophyll_shards{state=\"served\"} 0\n",
+        "mesophyll_lease_seconds_left 0\n",
+        "mesophyll_renewal_seconds_count 0\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}");
+    }
 }
 
 #[test]
