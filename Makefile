@@ -96,6 +96,7 @@ check: ## format, lints, documentation and scripts, without running a test
 	$(need_cargo)
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path bench/Cargo.toml
+	$(CARGO) fmt --check --manifest-path models/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features worker -- -D warnings
 	@if [ -n "$(CXX_FOUND)" ]; then set -- --all-features; \
@@ -232,6 +233,14 @@ fuzz: ## fuzz each decoder and model for a minute (FUZZ_SECONDS, FUZZ_TARGETS; b
 			grep -E 'panicked|^(stat::number_of|Test unit|==[0-9]+== ERROR)'; \
 		test -z "$$(ls "artifacts/$$target" 2>/dev/null)" || { echo "$$target: see fuzz/artifacts/$$target; what is mended goes into tests/data/fuzz/" >&2; exit 1; }; \
 	done
+
+# Another package of its own. `MODEL_FLAGS=--short` lets fewer things go wrong at once.
+MODEL_FLAGS ?=
+
+.PHONY: model
+model: ## try every order of events in the model of how masters hold shards (MODEL_FLAGS=--short for fewer)
+	$(need_cargo)
+	$(CARGO) run --release --locked --quiet --manifest-path models/Cargo.toml --target-dir $(TARGET)/models -- $(MODEL_FLAGS)
 
 # How long, and by which seed; a run that fails says its own. What else there is to set: tests/bin/stress/main.rs.
 STRESS_SECONDS ?= 60
