@@ -96,3 +96,24 @@ impl OwnShards {
         Shard::all().filter_map(|shard| Some((shard, self.get(shard).epoch()?))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::OwnShard::*;
+
+    #[test]
+    fn a_shard_that_is_being_left_is_not_held_before_that_is_done() {
+        for epoch in [None, Some(2)] {
+            assert_eq!([Served(1), Lost].map(|own| own.seen(epoch)), [Lost; 2]);
+            assert_eq!([Draining(1), Leaving].map(|own| own.seen(epoch)), [Leaving; 2]);
+            assert_eq!([Loading(1), LostLoading].map(|own| own.seen(epoch)), [LostLoading; 2]);
+        }
+        // Nothing of these runs.
+        for own in [Not, Held(1), Drained(1)] {
+            assert_eq!((own.seen(None), own.seen(Some(2))), (Not, Held(2)));
+        }
+        for own in [Held(1), Loading(1), Served(1), Draining(1), Drained(1)] {
+            assert_eq!(own.seen(Some(1)), own);
+        }
+    }
+}

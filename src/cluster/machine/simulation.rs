@@ -264,7 +264,9 @@ impl Simulation {
                     machine.loaded.remove(shard);
                 }
                 let until = machine.at(until).max(self.now).saturating_sub(self.now);
-                let most = u64::try_from(until.as_millis()).expect("small") + 50;
+                let is_slow = self.has_faults && self.dice.one_in(3);
+                let beyond = if is_slow { 4000 } else { 50 };
+                let most = u64::try_from(until.as_millis()).expect("small") + beyond;
                 self.soon(most, Happening::Event(at, run, ClusterEvent::Left(shards)));
             }
             ClusterAction::Ask(ask) => self.send(at, run, clock, ask),
