@@ -14,8 +14,9 @@ use std::fmt;
 
 use crate::base::escape;
 use crate::base::nearest::related;
-use crate::master::MasterError;
+use crate::cluster::JoinError;
 use crate::master::config::{ConfigError, Options};
+use crate::master::{GivenUp, MasterError};
 use crate::store::{OpenError, StoreUrl};
 use parse::args::{Args, OptionSpec, ValueSource, shown};
 
@@ -146,10 +147,27 @@ impl From<MasterError> for CliError {
     fn from(error: MasterError) -> Self {
         match error {
             MasterError::Store(url, error) => Self::store(&url, &error),
+            MasterError::Join(_, ref cause) => {
+                let code = match cause {
+                    JoinError::OtherCluster(_) | JoinError::NameLives(_) | JoinError::Io(_) => 3,
+                    JoinError::OtherLives(_) | JoinError::Unreachable(_) => 4,
+                };
+                Self { code, message: error.to_string(), may_pass: false }
+            }
             MasterError::Config(_) | MasterError::Listen(..) | MasterError::Io(_) => {
                 Self::config(error.to_string())
             }
         }
+    }
+}
+
+impl From<GivenUp> for CliError {
+    fn from(error: GivenUp) -> Self {
+        let code = match error {
+            GivenUp::NoWorker(_) => return Self::gave_up(error.to_string()),
+            GivenUp::NoDatabase => 4,
+        };
+        Self { code, message: error.to_string(), may_pass: false }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Parsing words is `cli/args`; here a value gets its meaning, its default and an error that names
 //! its option. No I/O but for looking whether a directory is there.
 
+mod cluster;
 mod values;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
 
+pub use self::cluster::ClusterConfig;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
@@ -91,6 +93,8 @@ pub struct PoolConfig {
     pub recycle: Recycle,
     /// Sources besides loopback that the internal API answers.
     pub trusted_sources: Vec<String>,
+    /// Its place among other masters.
+    pub cluster: ClusterConfig,
 }
 
 /// What a worker runs templates with; a master passes it on to its workers.
@@ -268,12 +272,14 @@ impl PoolConfig {
                 "needs an address of its own: --listen and --api are the same",
             ));
         }
+        let store = text(options, "store", defaults.store).to_owned();
         Ok(Self {
+            cluster: ClusterConfig::from_options(options, &store)?,
             mode,
             workers,
             listen,
             api,
-            store: text(options, "store", defaults.store).to_owned(),
+            store,
             store_options: store_options(options)?,
             db_options: db_options(options)?,
             default_events: events(options, defaults.default_events)?,
@@ -571,10 +577,43 @@ mod tests {
             ("recycle-age", "0s"),
             ("quota-bytes", "64 MiB"),
             ("purchase-url", "shop"),
+            ("lease", "2s"),
+            ("lease", "61s"),
+            ("name", "a b"),
+            ("advertise", "127.0.0.1:7451"),
+            ("weight", "2"),
+            ("weight", "0"),
+            ("peer-source", "10.0.0.0/8"),
+            ("cluster", "c"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);
             assert!(error.message.starts_with(&format!("--{name} ")), "{error}");
             assert!(error.is_usage);
+        }
+    }
+
+    #[test]
+    fn a_cluster_needs_what_masters_share_and_a_way_between_them() {
+        let cluster = |more: &[(&'static str, &'static str)]| {
+            let mut options = vec![("cluster", "c")];
+            options.extend(more);
+            pool(&options).map(|config| config.cluster)
+        };
+        const STORE: (&str, &str) = ("store", "postgres://h/d");
+        let config =
+            cluster(&[STORE, ("advertise", "127.0.0.1:0"), ("name", "a"), ("weight", "3")])
+                .expect("valid");
+        assert_eq!((config.cluster.as_deref(), config.master_name()), (Some("c"), "a".to_owned()));
+        assert_eq!((config.weight, config.lease), (3, Duration::from_secs(6)));
+        for (more, why) in [
+            (vec![("advertise", "127.0.0.1:1")], "needs a store"),
+            (vec![("store", "memory:"), ("advertise", "127.0.0.1:1")], "needs a store"),
+            (vec![STORE], "needs --advertise"),
+            (vec![STORE, ("advertise", "10.0.0.1:1")], "--api-tls"),
+            (vec![STORE, ("advertise", "127.0.0.1:1"), ("api", "off")], "--api is off"),
+        ] {
+            let error = cluster(&more).expect_err(why);
+            assert!(error.is_usage && error.message.contains(why), "{error}");
         }
     }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::api::metrics::Figures;
-use crate::api::{About, Readiness};
+use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
 use crate::pool::{Operator, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
@@ -19,6 +19,8 @@ pub(super) struct Layers {
     /// `None` in thread-pool mode, like the next.
     pub(super) server: Option<Arc<MesophyllServer>>,
     pub(super) spawner: Option<Arc<Spawner>>,
+    /// `None`: the store is of one master only.
+    pub(super) cluster: Option<ApiCluster>,
 }
 
 impl Readiness for Layers {
@@ -28,6 +30,10 @@ impl Readiness for Layers {
 
     fn operator(&self) -> &Operator {
         &self.operator
+    }
+
+    fn cluster(&self) -> Option<&ApiCluster> {
+        self.cluster.as_ref()
     }
 
     fn set_log_level(&self, level: log::LevelFilter) {

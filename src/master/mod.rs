@@ -4,6 +4,7 @@
 //! Used by `mesophyll master` and `mesophyll replay`. What it does not do: signals, output, exit
 //! codes.
 
+mod cluster;
 pub mod config;
 mod figures;
 #[cfg(feature = "worker")]
@@ -24,12 +25,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
+use crate::cluster::{Cluster, JoinError};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
-    AdmittingPool, ChildSpec, Managed, MemoryGroups, Operator, ProcessConfig, Program, Quarantine,
-    ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
+    AdmittingPool, ChildSpec, Managed, MemoryGroups, Operator, PoolShards, ProcessConfig, Program,
+    Quarantine, ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
@@ -48,6 +50,8 @@ pub type StartThreads =
 pub enum MasterError {
     /// The store is unavailable, foreign or newer.
     Store(StoreUrl, OpenError),
+    /// The store is shared by masters that this one cannot join.
+    Join(StoreUrl, JoinError),
     /// A configured value or file is unusable.
     Config(String),
     /// A listener's address is taken or not ours.
@@ -60,6 +64,7 @@ impl fmt::Display for MasterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MasterError::Store(url, error) => write!(f, "store: {url}: {error}"),
+            MasterError::Join(url, error) => write!(f, "store: {url}: {error}"),
             MasterError::Config(text) => f.write_str(text),
             MasterError::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             MasterError::Io(error) => error.fmt(f),
@@ -68,6 +73,26 @@ impl fmt::Display for MasterError {
 }
 
 impl std::error::Error for MasterError {}
+
+/// Why a running master is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenUp {
+    /// Each worker has failed for good.
+    NoWorker(String),
+    /// The database hangs in its questions about which tenants the master has.
+    NoDatabase,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GivenUp::NoWorker(why) => f.write_str(why),
+            GivenUp::NoDatabase => {
+                f.write_str("the database does not answer, again and again: no lease can be kept")
+            }
+        }
+    }
+}
 
 /// A running master.
 #[derive(Debug)]
@@ -78,6 +103,10 @@ pub struct Master {
     operator: Arc<Operator>,
     traffic: Arc<Traffic>,
     api: Option<InternalApi>,
+    /// `None`: the store is of one master only.
+    cluster: Option<Arc<Cluster>>,
+    /// It shares the tenants with others.
+    is_shared: bool,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be
     // closed, and its waiters would be awake for ever.
@@ -89,7 +118,8 @@ impl Master {
     /// still be starting.
     ///
     /// # Blocks
-    /// Until the store is open; in thread-pool mode also until the tenant states are loaded.
+    /// Until the store is open and, where masters can share it, this one has its tenants; in
+    /// thread-pool mode also until the tenant states are loaded.
     ///
     /// # Errors
     /// See [`MasterError`]; nothing is left running.
@@ -104,8 +134,9 @@ impl Master {
         let api_listener = config.api.map(listen).transpose()?;
         let server_listener =
             (config.mode == Mode::ProcessPool).then(|| listen(config.listen)).transpose()?;
-        let db = open_store(config)?;
         let (changes_tx, changes_rx) = bounded(1);
+        let api_addr = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (db, cluster) = open_store(config, api_addr, &changes_tx)?;
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
@@ -119,7 +150,7 @@ impl Master {
         };
         let operator =
             Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
-        let pool = WorkerPool::new(workers)
+        let pool = WorkerPool::new(workers.clone())
             .ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
         let pool = Arc::new(pool);
         let traffic = Arc::new(Traffic::new(config.workers));
@@ -130,6 +161,8 @@ impl Master {
             operator,
             traffic,
             api: None,
+            cluster,
+            is_shared: config.cluster.cluster.is_some(),
             changes_rx,
             _changes_tx: changes_tx,
         };
@@ -147,11 +180,16 @@ impl Master {
                 traffic: master.traffic.clone(),
                 server: master.server.clone(),
                 spawner,
+                cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
             });
             let started =
                 InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
                     .map_err(MasterError::Io)?;
             master.api = Some(started);
+        }
+        if let Some(cluster) = &master.cluster {
+            let (db, traffic) = (master.db.clone(), master.traffic.clone());
+            cluster::begin(cluster, Arc::new(PoolShards::new(db, workers, traffic)));
         }
         Ok(master)
     }
@@ -205,7 +243,9 @@ impl Master {
     /// The pool, to dispatch through; banned and quarantined tenants are refused.
     pub fn pool(&self) -> Arc<dyn WorkerLike> {
         let (quarantine, traffic) = (self.operator.quarantine().clone(), self.traffic.clone());
-        Arc::new(AdmittingPool::new(self.pool.clone(), self.db.clone(), quarantine, traffic))
+        let pool = AdmittingPool::new(self.pool.clone(), self.db.clone(), quarantine, traffic);
+        let table = self.cluster.as_ref().map(|cluster| cluster.table().clone());
+        Arc::new(pool.with_shards(table))
     }
 
     /// What an operator can do.
@@ -228,17 +268,24 @@ impl Master {
         &self.changes_rx
     }
 
-    /// Why no worker is left, if each has failed: with the last cause that is known. One that was
-    /// stopped on request does not count as failed.
-    pub fn given_up(&self) -> Option<String> {
+    /// Why the master is to end: each worker has failed, with the last cause that is known (one
+    /// that was stopped on request does not count as failed); or it cannot keep its lease.
+    pub fn given_up(&self) -> Option<GivenUp> {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.gave_up()) {
+            return Some(GivenUp::NoDatabase);
+        }
         let reports = self.operator.reports();
         let is_over = reports.iter().all(|report| report.state == State::Failed);
         let cause = reports.iter().rev().find_map(|one| Some((one.id, one.last_exit.as_deref()?)));
         let cause = cause.map_or_else(String::new, |(id, how)| format!("; worker {id}: {how}"));
-        is_over.then(|| format!("no worker is left: each has failed too often{cause}"))
+        is_over.then(|| {
+            GivenUp::NoWorker(format!("no worker is left: each has failed too often{cause}"))
+        })
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
+    /// 0. A master that shares its tenants hands them over; others are answered by their new
+    ///    masters meanwhile.
     /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes
     ///    on.
     /// 2. Drain: requests that are under way may finish, for half of the time.
@@ -257,8 +304,13 @@ impl Master {
     /// cannot wait for it ends the process.
     pub fn stop(self, deadline: Instant, progress: impl Fn(&'static str)) {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-        progress("refusing and draining");
         self.operator.begin_stop();
+        let cluster = self.cluster.as_ref();
+        if let Some(cluster) = cluster.filter(|_| self.is_shared) {
+            progress("handing the tenants over");
+            cluster.stop(half);
+        }
+        progress("refusing and draining");
         if let Some(api) = &self.api {
             api.shutdown(half);
         }
@@ -267,6 +319,11 @@ impl Master {
         progress("closing the links");
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));
+        }
+        if let Some(cluster) = cluster.filter(|_| !self.is_shared) {
+            progress("giving the tenants up");
+            // Nothing of theirs runs any more.
+            cluster.stop(deadline.max(Instant::now() + Duration::from_secs(2)));
         }
         progress("closing the store");
         self.db.close();
@@ -311,11 +368,23 @@ fn needs_folder(option: &str, path: &Path) -> Result<(), MasterError> {
     }
 }
 
-fn open_store(config: &PoolConfig) -> Result<Arc<DbState>, MasterError> {
+/// The data layer, and this master's place among the others of the store.
+fn open_store(
+    config: &PoolConfig,
+    api: Option<SocketAddr>,
+    changes_tx: &Sender<()>,
+) -> Result<(Arc<DbState>, Option<Arc<Cluster>>), MasterError> {
     let url = store_url(config)?;
     let failed = |error| MasterError::Store(url.clone(), error);
-    let store = store::open_with(&url, config.store_options, Arc::default()).map_err(failed)?;
-    DbState::new(store, config.db_options.clone()).map(Arc::new).map_err(failed)
+    let held = Arc::default();
+    let store = store::open_with(&url, config.store_options, Arc::clone(&held)).map_err(failed)?;
+    let options = config.db_options.clone();
+    let cluster = cluster::join(config, &url, api, &held, changes_tx)?;
+    let db = match &cluster {
+        Some(_) => DbState::without_states(store, options),
+        None => DbState::new(store, options).map_err(failed)?,
+    };
+    Ok((Arc::new(db), cluster))
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, MasterError> {

@@ -82,7 +82,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "master",
-        may_use: &["net/stream", "api", "pool", "dispatch", "protocol", "runtime", "store"],
+        may_use: &[
+            "net/stream",
+            "api",
+            "pool",
+            "cluster",
+            "dispatch",
+            "protocol",
+            "runtime",
+            "store",
+        ],
         why: "a master is put together from everything, and knows no command line",
     },
     Rule { who: "cli", may_use: &["*"], why: "" },

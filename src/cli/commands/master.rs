@@ -20,7 +20,7 @@ use crate::cli::parse::args::{Args, OptionSpec};
 use crate::cli::parse::config_values::of_pool;
 use crate::cli::parse::environment;
 use crate::cli::parse::look::{self, LOOK};
-use crate::cli::parse::pool_options::{PLACES, POOL, WORKER_SIDE};
+use crate::cli::parse::pool_options::{CLUSTER, PLACES, POOL, WORKER_SIDE};
 use crate::cli::{CliError, Command};
 
 /// Limit: how long a stop may take beyond `--stop-timeout`: for KILL, and what follows the end of a
@@ -57,6 +57,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
                 "what is started as a worker (default: this program)",
             ),
         ],
+        CLUSTER,
         LOOK,
     ],
     examples: &[
@@ -104,8 +105,12 @@ fn ready_line(master: &Master, config: &PoolConfig) -> String {
     let or_null = |address: Option<SocketAddr>| {
         address.map_or("null".to_owned(), |address| format!("\"{address}\""))
     };
+    // Neither does a name.
+    let cluster = config.cluster.cluster.as_ref().map_or(String::new(), |cluster| {
+        format!(",\"cluster\":\"{cluster}\",\"name\":\"{}\"", config.cluster.master_name())
+    });
     format!(
-        "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}}}",
+        "{{\"ready\":true,\"listen\":{},\"api\":{},\"workers\":{},\"pid\":{}{cluster}}}",
         or_null(master.listen_addr()),
         or_null(master.api_addr()),
         config.workers,
@@ -146,7 +151,7 @@ fn wait(
             },
             recv(master.changes_rx()) -> _ => {
                 if let Some(why) = master.given_up() {
-                    return Err(CliError::gave_up(why));
+                    return Err(why.into());
                 }
             },
             recv(look_rx) -> _ => {}

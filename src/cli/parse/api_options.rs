@@ -29,23 +29,37 @@ pub(in crate::cli) fn api_config(
     }
     let secret = match secret_from_environment()? {
         Some(secret) => secret,
-        None => fresh_secret(),
+        None => {
+            check_secret_of(config)?;
+            fresh_secret()
+        }
     };
     let mut api = ApiConfig::new(secret);
     api.default_deadline = config.deadline;
     api.default_events = config.default_events.iter().cloned().collect();
-    api.trusted_sources = trusted_sources(args)?;
+    api.trusted_sources = networks(args, "trusted-source")?;
+    api.peer_sources = networks(args, "peer-source")?;
     Ok(Some(api))
 }
 
-fn trusted_sources(args: &Args) -> Result<Vec<Cidr>, CliError> {
+/// Without one of their own choosing, masters would not know each other's callers.
+fn check_secret_of(config: &PoolConfig) -> Result<(), CliError> {
+    if config.cluster.cluster.is_none() {
+        return Ok(());
+    }
+    Err(CliError::config(format!(
+        "--cluster: set {SECRET_VARIABLE}; all masters of a cluster have the same"
+    )))
+}
+
+fn networks(args: &Args, option: &str) -> Result<Vec<Cidr>, CliError> {
     let parse = |(text, source): (&str, &ValueSource)| {
         text.parse().map_err(|error| {
-            let message = format!("{} {text}: {error}", source.named("trusted-source"));
+            let message = format!("{} {text}: {error}", source.named(option));
             ConfigError { message, is_usage: *source == ValueSource::Flag }.into()
         })
     };
-    args.given("trusted-source").map(parse).collect()
+    args.given(option).map(parse).collect()
 }
 
 /// What becomes of the API's secret.
@@ -59,9 +73,10 @@ pub(in crate::cli) fn api_secret(config: &PoolConfig) -> SecretState {
 /// # Errors
 /// As the start's: a file, a URL, a secret that cannot be used.
 pub(in crate::cli) fn check_pool(args: &Args, config: &PoolConfig) -> Result<(), CliError> {
-    trusted_sources(args)?;
-    if config.api.is_some() {
-        secret_from_environment()?;
+    networks(args, "trusted-source")?;
+    networks(args, "peer-source")?;
+    if config.api.is_some() && secret_from_environment()?.is_none() {
+        check_secret_of(config)?;
     }
     Master::check(config)?;
     check_templates(config.runtime.templates.as_deref())

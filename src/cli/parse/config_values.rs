@@ -42,6 +42,12 @@ pub(in crate::cli) fn of_pool(config: &PoolConfig) -> Vec<ConfigValue> {
         ("recycle-memory", recycle.memory_bytes.map_or(NEVER.to_owned(), size)),
         ("recycle-age", recycle.age.map_or(NEVER.to_owned(), span)),
         ("trusted-source", list(config.trusted_sources.iter())),
+        ("cluster", config.cluster.cluster.clone().unwrap_or("none: alone".to_owned())),
+        ("advertise", config.cluster.advertise.map_or(NONE.to_owned(), |at| at.to_string())),
+        ("name", config.cluster.name.clone().unwrap_or("the machine's".to_owned())),
+        ("lease", span(config.cluster.lease)),
+        ("weight", config.cluster.weight.to_string()),
+        ("peer-source", list(config.cluster.peer_sources.iter())),
         ("external-workers", switch(config.external_workers)),
         ("worker-tokens", config.worker_tokens.as_deref().map_or("made at start".to_owned(), path)),
         (

@@ -51,6 +51,32 @@ pub(in crate::cli) const PLACES: &[OptionSpec] = &[LISTEN, API, STORE];
 pub(in crate::cli) const PRIVATE_PLACES: &[OptionSpec] =
     &[LISTEN.flag_only(), API.flag_only(), STORE.flag_only()];
 
+/// A master beside others.
+pub(in crate::cli) const CLUSTER: &[OptionSpec] = &[
+    OptionSpec::value(
+        "cluster",
+        "NAME",
+        "share the tenants of a PostgreSQL store with the other masters of this name",
+    ),
+    OptionSpec::value(
+        "advertise",
+        "ADDR",
+        "where the other masters reach --api; port 0: the port that it got",
+    ),
+    OptionSpec::value("name", "HOST", "what this master is called (default: the machine's name)"),
+    OptionSpec::value(
+        "lease",
+        "D",
+        "others take a master's tenants after so long without a word (default: 6s)",
+    ),
+    OptionSpec::value("weight", "N", "this master's share beside those of the others (default: 1)"),
+    OptionSpec::list(
+        "peer-source",
+        "CIDR",
+        "network besides loopback from which other masters may come",
+    ),
+];
+
 /// What both kinds of pool have besides.
 pub(in crate::cli) const POOL: &[OptionSpec] = &[
     OptionSpec::value("mode", "M", "process-pool (default) or thread-pool"),

@@ -19,8 +19,8 @@ use crate::base::escape;
 use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::dispatch::worker_like::{WorkerLike, no_worker_in_time};
 use crate::dispatch::{Answer, Cancelled, DispatchResult, Job, Request, RequestId};
-use crate::master::Master;
 use crate::master::config::{LogFormat, PoolConfig};
+use crate::master::{GivenUp, Master};
 use crate::pool::Program;
 use crate::store::masked;
 use crate::wire::data::TenantId;
@@ -85,7 +85,7 @@ pub(super) fn play(
         Err(Stop::Input(error)) => Err(bad_input(path, &error)),
         Err(Stop::Output(error)) => Err(CliError::failed(format!("stdout: {error}"))),
         Err(Stop::Broken(why)) => Err(CliError::bug(why)),
-        Err(Stop::GaveUp(why)) => Err(CliError::gave_up(why)),
+        Err(Stop::GaveUp(why)) => Err(why.into()),
         // The result lines and the summary have said what failed.
         Ok(()) if summary.failures() > 0 => Err(CliError::failed("")),
         Ok(()) => Ok(()),
@@ -121,7 +121,7 @@ fn writes_to(master: &Master, config: &PoolConfig, ignored: &[String]) -> String
 enum Stop {
     ClosedStdout,
     Signal,
-    GaveUp(String),
+    GaveUp(GivenUp),
     Broken(String),
     Input(io::Error),
     Output(io::Error),
