@@ -246,12 +246,12 @@ model: ## try every order of events in the model of how masters hold shards (MOD
 STRESS_SECONDS ?= 60
 
 .PHONY: stress
-stress: ## kill, stop and cut off everything for a minute and check the books (STRESS_SECONDS, STRESS_SEED); kill the master 20 times
+stress: ## kill, stop and cut off everything for a minute and check the books (STRESS_SECONDS, STRESS_SEED; STRESS_MASTERS=3 for several masters); kill the master 20 times
 	$(need_cargo)
 	@test -n "$(CXX_FOUND)" || { echo "make stress needs a C++ compiler, as Luau is C++; $(INSTALL_CXX)" >&2; exit 1; }
 	$(USE_CXX) $(CARGO) build --locked --all-features --bin mesophyll --example stress
 	STRESS_SECONDS='$(STRESS_SECONDS)' $(TARGET)/debug/examples/stress $(TARGET)/debug/mesophyll
-	STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills::
+	test -n "$(STRESS_MASTERS)" || STRESS_MASTER_KILLS=20 $(USE_CXX) $(CARGO) test --locked --all-features --test it -- --nocapture faults::kills::
 
 # Which rows, and how long each takes: ATTACK_ONLY, ATTACK_MILLIS. As it is built for use, as much of it is about time.
 .PHONY: attack

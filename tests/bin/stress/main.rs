@@ -6,7 +6,8 @@
 //! `stress BINARY`, with STRESS_SECONDS (60), STRESS_SEED (of the day), STRESS_WORKERS (4),
 //! STRESS_TENANTS (64), STRESS_CALLERS (24). With MESOPHYLL_TEST_POSTGRES_URL in
 //! STRESS_STORE=postgres the store is a database of its own there, which is locked now and then;
-//! else it is an embedded one, which stands still with the master only.
+//! else it is an embedded one, which stands still with the master only. With STRESS_MASTERS=3 it is
+//! several masters over a PostgreSQL of the run's own (masters/).
 
 #![allow(
     clippy::print_stdout,
@@ -16,6 +17,8 @@
 
 mod callers;
 mod clock;
+#[cfg(feature = "postgres")]
+mod masters;
 mod mischief;
 mod site;
 
@@ -51,6 +54,8 @@ pub(crate) struct Plan {
     pub(crate) tenants: u64,
     pub(crate) callers: u64,
     pub(crate) is_postgres: bool,
+    pub(crate) masters: usize,
+    pub(crate) kills: u64,
 }
 
 impl Plan {
@@ -67,6 +72,8 @@ impl Plan {
             workers: number("STRESS_WORKERS", 4) as usize,
             tenants: number("STRESS_TENANTS", 64),
             callers: number("STRESS_CALLERS", 24),
+            masters: number("STRESS_MASTERS", 1) as usize,
+            kills: number("STRESS_KILLS", 0),
             is_postgres: std::env::var("STRESS_STORE").is_ok_and(|store| store == "postgres"),
         })
     }
@@ -86,7 +93,7 @@ fn main() -> ExitCode {
         plan.callers,
         if plan.is_postgres { "postgres" } else { "redb" }
     );
-    let wrong = run(&plan);
+    let wrong = if plan.masters > 1 { run_masters(&plan) } else { run(&plan) };
     for wrong in &wrong {
         println!("WRONG: {wrong}");
     }
@@ -96,6 +103,16 @@ fn main() -> ExitCode {
         plan.seed
     );
     ExitCode::from(u8::from(!wrong.is_empty()))
+}
+
+#[cfg(feature = "postgres")]
+fn run_masters(plan: &Plan) -> Vec<String> {
+    masters::run(plan)
+}
+
+#[cfg(not(feature = "postgres"))]
+fn run_masters(_plan: &Plan) -> Vec<String> {
+    vec!["several masters need a build with PostgreSQL".to_owned()]
 }
 
 /// Runs the plan; returns what was wrong.
