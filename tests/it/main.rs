@@ -56,6 +56,8 @@ mod fuzzed;
 mod hostile_master;
 #[cfg(feature = "luau")]
 mod live_tenants;
+#[cfg(all(feature = "postgres", feature = "luau"))]
+mod masters;
 #[cfg(feature = "luau")]
 mod metrics;
 #[cfg(feature = "luau")]

@@ -1,7 +1,7 @@
 //! `STRESS_MASTERS=3`: several masters over one PostgreSQL, each behind wires that can be cut,
 //! while callers count. One fault after the other, in a round that repeats until the time is over;
-//! last a failover to a synchronous standby. With STRESS_KILLS=50, so many kills of a master and how long
-//! its shards were without another, instead.
+//! last a failover to a synchronous standby. With STRESS_KILLS=50, so many kills of a master and
+//! how long its shards were without another, instead.
 
 mod calls;
 mod members;
