@@ -532,7 +532,7 @@ impl ClusterMachine {
 
     /// From when on nothing is to begin: a moment before others may take what is held. A master
     /// that is alone has no others.
-    fn fence_at(&self) -> Option<Duration> {
+    pub(super) fn fence_at(&self) -> Option<Duration> {
         let is_member = self.me.is_some() && !self.is_alone();
         is_member.then(|| self.renewed + self.membership.lease.saturating_sub(LEASE_MARGIN))
     }

@@ -7,6 +7,7 @@
 //! coordinate has none of this, and serves every shard.
 
 mod assign;
+mod clock;
 #[cfg(test)]
 mod fake;
 mod helper;
@@ -31,8 +32,9 @@ use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, ThreadExit, spawn_watched};
 use crate::store::lease::{ConnectCoordination, HeldShards, MasterId, MasterState, Membership};
 use crate::wire::data::sharding::ShardSet;
+use clock::boot_time;
 use machine::ClusterMachine;
-use thread::{ClusterNote, Coordinator, FirstJoin, boot_time};
+use thread::{ClusterNote, Coordinator, FirstJoin};
 
 pub use machine::ShardMoves;
 pub use table::{MasterReport, OtherMaster, ShardPlace, ShardTable};

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::clock::boot_time;
 use crate::base::sync::{Lock, Signal};
 use crate::store::lease::{ClusterLook, HeldShards, MasterId, MasterRow, MasterState, ShardRow};
 use crate::wire::data::TenantId;
@@ -51,6 +52,9 @@ pub struct MasterReport {
 /// See the module's description.
 pub struct ShardTable {
     served: Vec<AtomicU64>,
+    /// By the clock of the lease, in milliseconds: from then on nothing begins, though no thread
+    /// may have noticed yet, as in a process that stood still.
+    begin_until_ms: AtomicU64,
     /// No other master lives, as far as is known.
     is_alone: AtomicBool,
     seen: Lock<SeenShards>,
@@ -77,6 +81,7 @@ impl ShardTable {
         let words = usize::from(SHARDS).div_ceil(64);
         Self {
             served: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            begin_until_ms: AtomicU64::new(u64::MAX),
             is_alone: AtomicBool::new(false),
             seen: Lock::default(),
             changed: Signal::new(),
@@ -89,7 +94,14 @@ impl ShardTable {
     /// hand-over looks for what is under way: then none slips through between the two.
     pub fn serves(&self, tenant: TenantId) -> bool {
         let shard = Shard::of(tenant).index();
-        self.served[shard / 64].load(Ordering::Acquire) >> (shard % 64) & 1 == 1
+        let is_served = self.served[shard / 64].load(Ordering::Acquire) >> (shard % 64) & 1 == 1;
+        is_served && !self.is_late()
+    }
+
+    fn is_late(&self) -> bool {
+        let until = self.begin_until_ms.load(Ordering::Relaxed);
+        // A master that is alone does not look at the clock.
+        until != u64::MAX && boot_time().as_millis() >= u128::from(until)
     }
 
     /// How many shards are served.
@@ -186,6 +198,12 @@ impl ShardTable {
         });
     }
 
+    /// Lets jobs begin until this time of the lease's clock; `None`: without an end.
+    pub(super) fn begin_until(&self, until: Option<Duration>) {
+        let ms = until.map_or(u64::MAX, |until| until.as_millis().try_into().unwrap_or(u64::MAX));
+        self.begin_until_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// Lets jobs of exactly these shards begin.
     pub fn serve(&self, shards: &ShardSet) {
         let mut words = vec![0_u64; self.served.len()];
@@ -239,8 +257,6 @@ impl SeenShards {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn row(id: MasterId, name: &str) -> MasterRow {
@@ -272,6 +288,10 @@ mod tests {
         table.serve(&Shard::new(0).into_iter().collect());
         assert!(table.serves(tenant(0)) && !table.serves(tenant(1)));
         assert_eq!(table.place(tenant(0)), ShardPlace::Here(3));
+        table.begin_until(Some(boot_time()));
+        assert!(!table.serves(tenant(0)), "its time is over");
+        assert_eq!(table.place(tenant(0)), ShardPlace::Unsettled);
+        table.begin_until(Some(boot_time() + Duration::from_secs(60)));
         let peer = OtherMaster { name: "b".to_owned(), api: "b:7451".to_owned(), epoch: 4 };
         assert_eq!(table.place(tenant(1)), ShardPlace::There(peer));
         for shard in [2, 3] {

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use rustix::time::{ClockId, clock_gettime};
 
+use super::clock::boot_time;
 use super::helper::Helper;
 use super::machine::{ClusterAction, ClusterEvent, ClusterMachine};
 use super::{ClusterShared, JoinError, ShardTable, ShardTenants};
@@ -53,20 +53,6 @@ pub(super) struct FirstJoin {
     /// Until then a master that would stand in the way may go, or the database come.
     pub(super) until: Instant,
     pub(super) reachable_until: Instant,
-}
-
-/// The time since the machine was started, with what it spent suspended.
-pub(super) fn boot_time() -> Duration {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const CLOCK: ClockId = ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const CLOCK: ClockId = ClockId::Monotonic;
-    let time = clock_gettime(CLOCK);
-    // Neither part of a time since the start is negative.
-    Duration::new(
-        time.tv_sec.try_into().unwrap_or_default(),
-        time.tv_nsec.try_into().unwrap_or_default(),
-    )
 }
 
 /// A question that is under way.
@@ -145,7 +131,10 @@ impl Coordinator {
             let event = self.events.pop_front().or_else(|| self.next_event());
             if let Some(event) = event {
                 let now = boot_time();
-                for action in self.machine.step(event, now) {
+                let actions = self.machine.step(event, now);
+                // Before anything is served by it.
+                self.table.begin_until(self.machine.fence_at());
+                for action in actions {
                     self.carry_out(action, now);
                 }
                 self.publish();

@@ -156,7 +156,7 @@ const HOMES: &[Home] = &[
             "protocol/worker/db_transport.rs",
             "store/redb/open.rs",
             "net/stream.rs",
-            "cluster/thread.rs",
+            "cluster/clock.rs",
             "base/thread.rs",
             "pool/process/child.rs",
             "pool/process/sandbox_probe.rs",
