@@ -8,20 +8,25 @@ use std::time::{Duration, Instant};
 
 use mesophyll::dispatch::Job;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::protocol::{MesophyllServer, ServerConfig};
+use mesophyll::protocol::{MesophyllDbClient, MesophyllServer, ServerConfig};
 use mesophyll::store::{DbOptions, DbState, open};
-use mesophyll::wire::data::{EncodedJson, TenantId, TenantState};
+use mesophyll::wire;
+use mesophyll::wire::data::{
+    DbAnswer, DbOp, EncodedJson, KeyValueOp as OurKeyValueOp, KhronosValue as OurKhronosValue,
+    Scopes, TenantId, TenantState,
+};
 
 use super::asked::{Kind, Load, Size};
 use super::events::{Ours, Theirs};
 use super::ours;
 use super::pair::Role;
-use crate::peer::db::DbClient;
+use crate::peer::db::{DbClient, Store};
 use crate::peer::master::Master;
 use crate::peer::runtime;
 use crate::peer::types::{Id, KeyValueOp, KhronosValue, Snowflake};
 use crate::peer::worker::{Config, Handler, run};
 use crate::serve::TOKEN;
+use crate::store::plain_postgres::Database;
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(60);
@@ -59,6 +64,31 @@ fn the_peers_master_takes_a_worker_of_ours() {
     }
     assert_eq!(handled.load(Ordering::Relaxed), 20);
     worker.stop();
+}
+
+/// Needs PostgreSQL, as the peer keeps records nowhere else.
+#[test]
+fn our_client_keeps_values_in_the_peers_database() {
+    let Some(database) = Database::new().expect("a database") else {
+        eprintln!("SKIPPED: set MESOPHYLL_TEST_POSTGRES_URL to a server");
+        return;
+    };
+    let runtime = runtime().expect("a runtime");
+    let store = runtime.block_on(Store::open(database.url())).expect("the peer's store");
+    let (_master, address) =
+        runtime.block_on(Master::start(1, TOKEN, Some(store))).expect("a master");
+    let client = MesophyllDbClient::new(&address.to_string(), 0, TOKEN);
+    let tenant = TenantId::Guild(7 << 22);
+    let ask = |op| client.ask(&DbOp::Kv(tenant, op));
+    let (scopes, key) = (Scopes::new(["kept"]), || "key".to_owned());
+    let get = || ask(OurKeyValueOp::Get { scopes: scopes.clone(), key: key() });
+    assert_eq!(get(), Ok(DbAnswer::Record(None)));
+    let text = OurKhronosValue::Text("x".repeat(1000));
+    let value = wire::pack::value::encode(&text);
+    let set = OurKeyValueOp::Set { scopes: scopes.clone(), key: key(), value: value.clone() };
+    assert_eq!(ask(set), Ok(DbAnswer::Done));
+    let record = get().and_then(DbAnswer::into_record).expect("an answer").expect("a record");
+    assert_eq!((record.key, record.value), (key(), value));
 }
 
 /// A master of ours with the worker of the peer's, which has said that it is alive.
