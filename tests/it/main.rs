@@ -96,6 +96,8 @@ mod store_migrate;
 mod store_outage;
 #[cfg(all(feature = "postgres", feature = "worker"))]
 mod store_postgres_faults;
+#[cfg(feature = "postgres")]
+mod store_postgres_set;
 mod supervision;
 #[cfg(feature = "luau")]
 mod supervision_binary;

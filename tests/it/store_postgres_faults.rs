@@ -31,6 +31,9 @@ use crate::support::{
 
 const CONNECTIONS: usize = 7;
 
+/// Without it a tenant's usage is counted, and its next set is a transaction of several exchanges.
+const UNCOUNT: &str = "DELETE FROM mesophyll_usage";
+
 /// As the `postgres` crate sends it. (A transaction begins with `READ COMMITTED`.)
 const COMMIT: &[u8] = b"COMMIT\0";
 
@@ -370,8 +373,8 @@ impl Drop for Proxied {
 }
 
 #[test]
-fn a_fence_costs_no_exchange_more() {
-    if !is_there("a_fence_costs_no_exchange_more") {
+fn a_set_is_two_exchanges_with_a_fence_too() {
+    if !is_there("a_set_is_two_exchanges_with_a_fence_too") {
         return;
     }
     let held = Arc::new(HeldShards::default());
@@ -381,19 +384,16 @@ fn a_fence_costs_no_exchange_more() {
         it.set("k", value).expect("set");
         it.proxy.wires().exchanges - before
     };
-    // Prepares what an insert and an update need.
-    for value in ["first", "again"] {
-        exchanges(value);
-    }
-    let (unfenced, master) = (exchanges("other"), MasterId::random());
-    assert!(unfenced > 1, "they are counted: {unfenced}");
-    let shard = Shard::of(it.tenant);
+    // Counts the usage, and prepares the statements.
+    assert!(exchanges("first") > 5);
+    assert_eq!((exchanges("again"), exchanges("longer")), (2, 2));
+    let (shard, master) = (Shard::of(it.tenant), MasterId::random());
     on(
         it.schema.url(),
         &format!("UPDATE mesophyll_shard SET owner = '{master}', epoch = 7 WHERE shard = {shard}"),
     );
     held.set(master, [(shard, 7)]);
-    assert_eq!(exchanges("equal"), unfenced);
+    assert_eq!(exchanges("equal"), 2);
     held.set(master, [(shard, 6)]);
     assert!(matches!(it.set("k", "never"), Err(DbError::NotOwner(_))));
     assert_eq!((held.refusals(), it.get("k")), (1, Some(text("equal"))));
@@ -413,10 +413,18 @@ fn what_was_lost_before_the_commit_is_done_again_and_once() {
         (Cut::AnswerTo(b"INSERT INTO tenant_kv"), "new"),
         (Cut::Before(b"BEGIN"), "k"),
         (Cut::AnswerTo(b"BEGIN"), "new"),
+        // Before what commits by itself: where it is prepared, and in the read.
+        (Cut::Before(b"mesophyll_set("), "k"),
+        (Cut::AnswerTo(b"mesophyll_set("), "new"),
+        (Cut::Before(b"guild"), "k"),
     ]
     .into_iter()
     .enumerate()
     {
+        match number {
+            0..4 => on(it.schema.url(), UNCOUNT),
+            _ => assert!(it.proxy.cut_all() > 0),
+        }
         it.proxy.cut(cut);
         assert_eq!(it.set(key, &number.to_string()), Ok(()));
         assert_eq!(it.proxy.cuts(), number as u32 + 1);
@@ -431,21 +439,27 @@ fn a_commit_that_nobody_answered_is_unknown_and_not_done_again() {
     if !is_there("a_commit_that_nobody_answered_is_unknown_and_not_done_again") {
         return;
     }
-    let it = Proxied::new(1);
-    it.set("k", "first").expect("set");
-    // It was not made, which nobody here can know.
-    it.proxy.cut(Cut::Before(COMMIT));
-    let error = it.set("k", "second").expect_err("cut");
-    assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
-    assert_eq!(it.get("k"), Some(text("first")));
-    // It was made, which nobody here can know either.
-    it.proxy.cut(Cut::AnswerTo(COMMIT));
-    let error = it.set("k", "third").expect_err("cut");
-    assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
-    eventually("the server has made it", || (it.get("k") == Some(text("third"))).then_some(()));
-    assert_eq!(it.proxy.cuts(), 2);
-    it.set("k", "fourth").expect("service goes on");
-    assert_eq!(it.db.kv_usage(it.tenant).map(|usage| usage.records), Ok(1));
+    // A transaction's, and that of a statement that commits by itself.
+    for (is_counted, commits) in [(false, [COMMIT; 2]), (true, [&b"second"[..], b"third"])] {
+        let it = Proxied::new(1);
+        it.set("k", "first").expect("set");
+        if !is_counted {
+            on(it.schema.url(), UNCOUNT);
+        }
+        // It was not made, which nobody here can know.
+        it.proxy.cut(Cut::Before(commits[0]));
+        let error = it.set("k", "second").expect_err("cut");
+        assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
+        assert_eq!(it.get("k"), Some(text("first")));
+        // It was made, which nobody here can know either.
+        it.proxy.cut(Cut::AnswerTo(commits[1]));
+        let error = it.set("k", "third").expect_err("cut");
+        assert!(matches!(error, DbError::OutcomeUnknown(_)), "{error:?}");
+        eventually("the server has made it", || (it.get("k") == Some(text("third"))).then_some(()));
+        assert_eq!(it.proxy.cuts(), 2);
+        it.set("k", "fourth").expect("service goes on");
+        assert_eq!(it.db.kv_usage(it.tenant).map(|usage| usage.records), Ok(1));
+    }
 }
 
 #[test]
@@ -638,6 +652,7 @@ fn a_store_that_does_not_close_lets_a_master_end() {
     static COUNT: AtomicU64 = AtomicU64::new(900_001);
     let tenant = format!("guild/{}", COUNT.fetch_add(2, Ordering::Relaxed));
     assert_eq!(master.dispatch(&tenant, "COUNT", "1").0, 200);
+    on(schema.url(), UNCOUNT);
     proxy.cut(Cut::Silence(COMMIT));
     assert_eq!(master.dispatch_with(&tenant, "COUNT", "1", "?nowait=true").0, 202);
     assert_eq!(proxy.cuts(), 1);

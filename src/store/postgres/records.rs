@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use postgres::Row;
 
 use super::session::{PgSession, SessionFault, unreadable};
-use super::usage::{self, Area, Owner};
+use super::usage::{self, Area, Owner, signed, unsigned};
 use crate::base::error::DbError;
 use crate::store::lease::Fence;
 use crate::store::pattern::Pattern;
@@ -20,7 +20,7 @@ use crate::wire::data::{KvRecord, Scopes, TenantId, Timestamp};
 use crate::wire::json::{from_jsonb, to_jsonb};
 
 /// A record with exactly these scopes; `<@` and `@>` compare arrays as sets.
-const GET: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at FROM tenant_kv
+const GET: &str = "SELECT id, key, value::text, scopes::text[], created_at, last_updated_at, xmin::text FROM tenant_kv
      WHERE owner_type = $1 AND owner_id = $2 AND key = $3 AND scopes @> $4::text[] AND scopes <@ $4::text[]
      ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC LIMIT 1";
 
@@ -30,6 +30,10 @@ const FIND: &str = "SELECT id, key, value::text, scopes::text[], created_at, las
          SELECT * FROM tenant_kv WHERE owner_type = $1 AND owner_id = $2 AND scopes @> $3::text[]
              AND starts_with(replace(lower(key COLLATE \"C\"), $4, 'k'), $5)
          ORDER BY last_updated_at DESC NULLS LAST, id COLLATE \"C\" DESC OFFSET 0) AS found";
+
+/// Sets a record by the function of `set.sql`.
+const SET: &str = "SELECT * FROM mesophyll_set($1, $2, $3::text::uuid, $4, $5, $6, $7, $8::text[], $9::text::jsonb,
+     $10, $11, $12, $13, $14, $15, $16, $17)";
 
 /// See [`FIND`].
 pub(super) const KELVIN_SIGN: &str = "\u{212A}";
@@ -95,7 +99,8 @@ pub(super) fn find(
     Ok(found)
 }
 
-/// Creates or replaces a record; a refusal is a value, see [`usage::add`].
+/// Creates or replaces a record, in two exchanges if no other writer comes in between and the usage
+/// is kept; a refusal is a value, see [`usage::add`].
 pub(super) fn set(
     session: &mut PgSession,
     tenant: TenantId,
@@ -104,11 +109,66 @@ pub(super) fn set(
 ) -> Result<Result<(), DbError>, SessionFault> {
     let owner = Owner::from(tenant);
     let jsonb = to_jsonb(&set.value)?;
+    match set_at_once(session, &owner, fence, set, &jsonb) {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) | Err(SessionFault::Conflict) => set_in_steps(session, &owner, fence, set, &jsonb),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// `None`: nothing was changed, as the usage has to be counted.
+fn set_at_once(
+    session: &mut PgSession,
+    owner: &Owner,
+    fence: Option<Fence>,
+    set: &KvSet,
+    jsonb: &str,
+) -> Result<Option<Result<(), DbError>>, SessionFault> {
+    let old = old(session, owner, &set.key, &set.scopes)?;
+    let new_charge = charge(&set.key, &set.scopes, set.value.as_bytes().len());
+    let old_charge = old.as_ref().map(|old| old.charge);
+    let row = session.commit_first(
+        SET,
+        &[
+            &fence.map(|fence| i32::from(fence.shard.number())),
+            &fence.map(|fence| fence.epoch),
+            &fence.map(|fence| fence.master.to_string()),
+            &owner.lock(),
+            &owner.kind,
+            &owner.id,
+            &set.key,
+            &set.scopes.as_slice(),
+            &jsonb,
+            &set.fresh_id,
+            &system_time(touched(old.as_ref().and_then(|old| old.last_updated_at), set.now)),
+            &old.as_ref().map(|old| &old.id),
+            &old.as_ref().map(|old| &old.xmin),
+            &old_charge.map(signed),
+            &signed(new_charge),
+            &signed(set.quota.records),
+            &signed(set.quota.bytes),
+        ],
+    )?;
+    let Some(row) = row else { return Ok(None) };
+    if row.try_get(0)? {
+        return Ok(Some(Ok(())));
+    }
+    let had = Usage { records: unsigned(row.try_get(1)?), bytes: unsigned(row.try_get(2)?) };
+    Ok(had.after_set(old_charge, new_charge, set.quota).err().map(Err))
+}
+
+fn set_in_steps(
+    session: &mut PgSession,
+    owner: &Owner,
+    fence: Option<Fence>,
+    set: &KvSet,
+    jsonb: &str,
+) -> Result<Result<(), DbError>, SessionFault> {
     session.transaction(Some(owner.lock()), fence, |session| {
-        let old = old(session, &owner, &set.key, &set.scopes)?;
+        let old = old(session, owner, &set.key, &set.scopes)?;
         let new = charge(&set.key, &set.scopes, set.value.as_bytes().len());
         let change = (old.as_ref().map(|old| old.charge), new, set.quota);
-        if let Err(refused) = usage::add(session, &owner, Area::Records, count, change)? {
+        if let Err(refused) = usage::add(session, owner, Area::Records, count, change)? {
             return Ok(Err(refused));
         }
         let now = system_time(touched(old.as_ref().and_then(|old| old.last_updated_at), set.now));
@@ -163,6 +223,8 @@ struct OldRow {
     id: String,
     charge: u64,
     last_updated_at: Option<Timestamp>,
+    /// With `id`, one version of the row.
+    xmin: String,
 }
 
 /// The row that [`get`] reads, also one that cannot be read: it can be replaced, and it can be
@@ -178,7 +240,7 @@ fn old(
         let charge = charge(key, scopes, value_bytes(&row)?);
         let last_updated_at =
             row.try_get::<_, Option<SystemTime>>(5)?.and_then(|time| timestamp(time).ok());
-        Ok(OldRow { id: row.try_get(0)?, charge, last_updated_at })
+        Ok(OldRow { id: row.try_get(0)?, charge, last_updated_at, xmin: row.try_get(6)? })
     };
     row.map(old).transpose()
 }

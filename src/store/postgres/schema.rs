@@ -64,6 +64,8 @@ END $$;
 /// What came with layout 2.
 const CREATE_LEASES: &str = include_str!("lease.sql");
 
+const CREATE_SET: &str = include_str!("set.sql");
+
 /// The name of a migration's connections: by the usual one it finds masters.
 const MIGRATION_NAME: &str = "mesophyll migrate";
 
@@ -107,6 +109,7 @@ fn migrate_within(
     session.run("SET LOCAL statement_timeout = 0")?;
     session.run(CREATE)?;
     session.run(CREATE_LEASES)?;
+    session.run(CREATE_SET)?;
     session.run(&format!(
         "INSERT INTO mesophyll_layout SELECT {LAYOUT} WHERE NOT EXISTS (SELECT FROM mesophyll_layout);
          UPDATE mesophyll_layout SET version = {LAYOUT} WHERE version < {LAYOUT}"

@@ -2,9 +2,9 @@
 //! an error of it means.
 //!
 //! What matters about an error is whether the change may have been made. Everything before the
-//! COMMIT was sent is undone by the server in any case; of everything after, only the
-//! server's own word counts. Owned by one thread of `worker.rs`, on which everything here runs; the
-//! migration has one of its own.
+//! COMMIT was sent (or a statement that commits by itself) is undone by the server in any case; of
+//! everything after, only the server's own word counts. Owned by one thread of `worker.rs`, on
+//! which everything here runs; the migration has one of its own.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -189,9 +189,11 @@ impl PgSession {
 
     fn dial(config: &Config) -> Result<Self, postgres::Error> {
         let mut client = config.connect(NoTls)?;
-        // A server-wide default may be off or local; what is stronger than on stays.
+        // A server-wide default may be another isolation, off or local; what is stronger than on
+        // stays.
         client.batch_execute(&format!(
             "SET statement_timeout = {0}; SET lock_timeout = {0}; SET idle_in_transaction_session_timeout = {0};
+             SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             POSTGRES_STATEMENT_TIMEOUT.as_millis()
@@ -254,6 +256,29 @@ impl PgSession {
         Ok(self.query(sql, params)?.into_iter().next())
     }
 
+    /// The first row of a statement that changes something and commits by itself. Once it is sent,
+    /// a lost connection leaves open whether the change was made.
+    pub(super) fn commit_first(
+        &mut self,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<Option<Row>, SessionFault> {
+        let statement = self.prepared(sql)?;
+        if self.client.is_closed() {
+            return Err(SessionFault::Lost);
+        }
+        let rows = self.client.query(&statement, params).map_err(|error| {
+            // The statement is known no more: it was not begun.
+            let is_void = matches!(error.code().map(|code| code.code()), Some("26000" | "0A000"));
+            let said = describe(&error);
+            match SessionFault::from(error) {
+                SessionFault::Lost if !is_void => not_known(&said),
+                fault => fault,
+            }
+        })?;
+        Ok(rows.into_iter().next())
+    }
+
     /// Looks at one row of a statement after the other, so that they need not all be in memory.
     pub(super) fn each(
         &mut self,
@@ -302,13 +327,7 @@ impl PgSession {
                 // constraint.
                 Some(code) if code.starts_with("40") && code != "40003" => SessionFault::Conflict,
                 Some(code) if code.starts_with("23") => SessionFault::Conflict,
-                _ => {
-                    log::warn!(
-                        "postgres: whether a commit was made is not known: {}",
-                        describe(&error)
-                    );
-                    SessionFault::Unknown
-                }
+                _ => not_known(&describe(&error)),
             }
         })
     }
@@ -327,6 +346,11 @@ impl PgSession {
         self.statements.insert(sql, statement.clone());
         Ok(statement)
     }
+}
+
+fn not_known(said: &str) -> SessionFault {
+    log::warn!("postgres: whether a commit was made is not known: {said}");
+    SessionFault::Unknown
 }
 
 impl From<DbError> for SessionFault {

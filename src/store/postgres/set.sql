@@ -1,0 +1,54 @@
+-- Sets a tenant's record in one exchange. Run by `mesophyll migrate` as often as it is.
+--
+-- The caller has read the row to be replaced (`old_id`; none: NULL) before, without the lock.
+-- Answers nothing, and changes nothing, if the usage has to be counted first. Each statement in
+-- here sees what was committed before it began, so what follows the lock sees what its last holder
+-- did.
+CREATE OR REPLACE FUNCTION mesophyll_set(shard integer, epoch bigint, master uuid, lock bigint,
+    kind text, owner text, k text, s text[], v jsonb, fresh_id text, now_at timestamptz,
+    old_id text, old_xmin text, old_charge bigint, new_charge bigint,
+    max_records bigint, max_bytes bigint)
+RETURNS TABLE (is_set boolean, had_records bigint, had_bytes bigint) LANGUAGE plpgsql AS $$
+DECLARE had mesophyll_usage; row_id text; row_xmin text; new_records bigint; new_bytes bigint; BEGIN
+    IF master IS NOT NULL THEN PERFORM mesophyll_fence(shard, epoch, master); END IF;
+    PERFORM pg_advisory_xact_lock(lock);
+    SELECT t.id, t.xmin::text INTO row_id, row_xmin FROM tenant_kv t
+        WHERE t.owner_type = kind AND t.owner_id = owner AND t.key = k
+            AND t.scopes @> s AND t.scopes <@ s
+        ORDER BY t.last_updated_at DESC NULLS LAST, t.id COLLATE "C" DESC LIMIT 1;
+    -- Every change of a row gives it another xmin.
+    IF (row_id, row_xmin) IS DISTINCT FROM (old_id, old_xmin) THEN
+        RAISE EXCEPTION 'the record was changed meanwhile' USING ERRCODE = '40001';
+    END IF;
+    SELECT * INTO had FROM mesophyll_usage u
+        WHERE u.owner_type = kind AND u.owner_id = owner AND u.area = 'kv';
+    IF NOT FOUND THEN RETURN; END IF;
+    -- As `Usage::after_set` does.
+    new_records := had.records + (old_id IS NULL)::integer;
+    new_bytes := greatest(0, had.bytes + new_charge - coalesce(old_charge, 0));
+    IF (old_id IS NULL AND new_records > max_records)
+        OR (new_bytes > max_bytes AND new_bytes > had.bytes)
+    THEN
+        IF had.counted_at >= now() - interval '1 minute' THEN
+            RETURN QUERY SELECT false, had.records, had.bytes;
+        END IF;
+        RETURN;
+    END IF;
+    IF (new_records, new_bytes) <> (had.records, had.bytes) THEN
+        UPDATE mesophyll_usage u SET records = new_records, bytes = new_bytes
+            WHERE u.owner_type = kind AND u.owner_id = owner AND u.area = 'kv';
+    END IF;
+    IF old_id IS NULL THEN
+        INSERT INTO tenant_kv
+            (id, owner_type, owner_id, key, value, scopes, created_at, last_updated_at)
+            VALUES (fresh_id, kind, owner, k, v, s, now_at, now_at);
+    ELSE
+        UPDATE tenant_kv t SET value = v, last_updated_at = now_at
+            WHERE t.id = old_id AND t.xmin::text = old_xmin;
+        -- Another program, which does not know our lock, was faster.
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the record was changed meanwhile' USING ERRCODE = '40001';
+        END IF;
+    END IF;
+    RETURN QUERY SELECT true, had.records, had.bytes;
+END $$;
