@@ -26,7 +26,7 @@ pub use self::cluster::ClusterConfig;
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
-use self::values::{amount, drain_timeout, one_of, size, text, without_scheme};
+use self::values::{amount, drain_timeout, one_of, ruled_out, size, text, without_scheme};
 
 labels! {
     /// How the pool's workers run.
@@ -245,14 +245,14 @@ impl PoolConfig {
         if mode == Mode::ThreadPool
             && let Some(name) = OF_PROCESSES.iter().find(given)
         {
-            return Err(wrong(
+            return Err(ruled_out(
                 options,
                 name,
                 "makes no sense with --mode thread-pool: threads are not supervised",
             ));
         }
         if external_workers && mode == Mode::ThreadPool {
-            return Err(wrong(
+            return Err(ruled_out(
                 options,
                 "external-workers",
                 "makes no sense with --mode thread-pool",

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::values::{address, number, span, text, wrong};
+use super::values::{address, number, ruled_out, span, text, wrong};
 use super::{ConfigError, Options};
 use crate::store::StoreUrl;
 
@@ -65,20 +65,20 @@ impl ClusterConfig {
         if self.cluster.is_none() {
             let of_clusters = ["advertise", "weight"];
             return match of_clusters.into_iter().find(|name| options.option(name).is_some()) {
-                Some(name) => Err(wrong(options, name, "makes no sense without --cluster")),
+                Some(name) => Err(ruled_out(options, name, "makes no sense without --cluster")),
                 None if self.peer_sources.is_empty() => Ok(()),
-                None => Err(wrong(options, "peer-source", "makes no sense without --cluster")),
+                None => Err(ruled_out(options, "peer-source", "makes no sense without --cluster")),
             };
         }
         if !matches!(store.parse(), Ok(StoreUrl::Postgres(_)) | Err(_)) {
-            return Err(wrong(
+            return Err(ruled_out(
                 options,
                 "cluster",
                 "needs a store that several masters can share: --store postgres://…",
             ));
         }
         if text(options, "api", "") == "off" {
-            return Err(wrong(options, "cluster", "needs the internal API: --api is off"));
+            return Err(ruled_out(options, "cluster", "needs the internal API: --api is off"));
         }
         match self.advertise {
             Some(address) if address.ip().is_loopback() => Ok(()),
@@ -88,7 +88,7 @@ impl ClusterConfig {
                 "is beyond this machine, where masters need --api-tls, which this version lacks; \
                  give an address of the loopback network",
             )),
-            None => Err(wrong(
+            None => Err(ruled_out(
                 options,
                 "cluster",
                 "needs --advertise: the address at which the other masters reach --api",

@@ -190,11 +190,14 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// The error of an option whose value breaks a rule.
 pub fn wrong(options: &impl Options, name: &str, rule: &str) -> ConfigError {
-    let (given, from_flag) = options.option(name).unwrap_or_default();
-    ConfigError {
-        message: format!("{} {rule}, not {given:?}", options.named(name)),
-        is_usage: from_flag,
-    }
+    let (given, is_usage) = options.option(name).unwrap_or_default();
+    ConfigError { message: format!("{} {rule}, not {given:?}", options.named(name)), is_usage }
+}
+
+/// The error of an option that another one rules out, with any value.
+pub(super) fn ruled_out(options: &impl Options, name: &str, rule: &str) -> ConfigError {
+    let (_, is_usage) = options.option(name).unwrap_or_default();
+    ConfigError { message: format!("{} {rule}", options.named(name)), is_usage }
 }
 
 #[cfg(test)]
