@@ -174,7 +174,23 @@ fn join(
         ],
     )?;
     session.execute("UPDATE mesophyll_cluster SET name = $1 WHERE $1 <> ''", &[&wanted.cluster])?;
+    if wanted.cluster.is_some() {
+        warn_without_standby(session)?;
+    }
     Ok(Ok(()))
+}
+
+/// Tells the operator of a cluster where commits wait for no standby. That they wait for the disk
+/// is the sessions' own matter: each sets `synchronous_commit`.
+fn warn_without_standby(session: &mut PgSession) -> Result<(), SessionFault> {
+    let setting = "SELECT current_setting('synchronous_standby_names') = ''";
+    if session.first(setting, &[])?.map_or(Ok(false), |row| row.try_get(0))? {
+        log::warn!(
+            "cluster: a failover of the database can lose what was acknowledged: PostgreSQL waits for no standby; \
+             set its synchronous_standby_names, such as to 'ANY 1 (*)'"
+        );
+    }
+    Ok(())
 }
 
 /// Renews a lease and looks, in one exchange. The holder of shard 0 clears away masters that are
