@@ -80,14 +80,16 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JoinError::NameLives(name) => {
-                write!(f, "a master named {name} is there: give this one another name")
+                write!(f, "a master named {name} is there: give this one another --name")
             }
-            JoinError::OtherCluster(name) => {
-                write!(f, "the database is that of the cluster {name}")
-            }
+            JoinError::OtherCluster(name) => write!(
+                f,
+                "the database is that of the cluster {name}: give --cluster that name, or --store another database"
+            ),
             JoinError::OtherLives(names) => write!(
                 f,
-                "the database has other masters ({}), and only masters of one cluster share one",
+                "the database has other masters ({}), and only masters with the same --cluster share one; \
+                 one that was killed is there until its lease is over",
                 names.join(", ")
             ),
             JoinError::Unreachable(why) => write!(f, "the database cannot be reached: {why}"),

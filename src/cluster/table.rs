@@ -166,7 +166,7 @@ impl ShardTable {
         &self.held
     }
 
-    /// All masters, by name.
+    /// All masters, by name: of those of one name the one that lives, or was there last.
     pub fn masters(&self) -> Vec<MasterReport> {
         let seen = self.seen.lock();
         let count = |owners: &mut dyn Iterator<Item = Option<MasterId>>, id| {
@@ -179,7 +179,12 @@ impl ShardTable {
             is_this: seen.me == Some(row.id),
         };
         let mut masters: Vec<_> = seen.look.masters.iter().map(report).collect();
-        masters.sort_by(|left, right| left.row.name.cmp(&right.row.name));
+        masters.sort_by(|left, right| {
+            let by_life = right.row.lives().cmp(&left.row.lives());
+            let by_age = left.row.up_for.cmp(&right.row.up_for);
+            left.row.name.cmp(&right.row.name).then(by_life).then(by_age)
+        });
+        masters.dedup_by(|earlier, last| earlier.row.name == last.row.name);
         masters
     }
 
@@ -303,6 +308,26 @@ mod tests {
             .map(|one| (one.row.name.as_str(), one.shards, one.wanted, one.is_this))
             .collect();
         assert_eq!(told, [("a", 1, 1, true), ("b", 1, 0, false)]);
+    }
+
+    #[test]
+    fn of_earlier_runs_of_a_master_none_is_listed() {
+        let table = ShardTable::new(Arc::default(), || ());
+        let run = |id, state, up_for| MasterRow {
+            state,
+            up_for: Duration::from_secs(up_for),
+            ..row(MasterId(id), if id < 4 { "a" } else { "b" })
+        };
+        let masters = vec![
+            run(1, MasterState::Dead, 30),
+            run(2, MasterState::Up, 10),
+            run(3, MasterState::Dead, 20),
+            run(4, MasterState::Dead, 40),
+            run(5, MasterState::Dead, 9),
+        ];
+        table.show(None, ClusterLook { masters, shards: vec![] }, vec![]);
+        let listed: Vec<_> = table.masters().into_iter().map(|one| one.row.id.0).collect();
+        assert_eq!(listed, [2, 5], "the one that lives, else the last one");
     }
 
     #[test]

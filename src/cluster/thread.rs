@@ -20,9 +20,9 @@ use crate::base::error::DbError;
 use crate::base::limits::{CLUSTER_ANSWER_MAX, CLUSTER_HELPERS_LEFT_MAX};
 use crate::base::thread::{self, OwnedThread, ThreadExit};
 use crate::store::lease::{
-    ConnectCoordination, JoinRefusal, LeaseAsk, LeaseTold, MasterState, Membership,
+    ClusterLook, ConnectCoordination, JoinRefusal, LeaseAsk, LeaseTold, MasterState, Membership,
 };
-use crate::wire::data::sharding::ShardSet;
+use crate::wire::data::sharding::{SHARDS, ShardSet};
 
 /// The longest that the thread waits without a reason.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -84,6 +84,9 @@ pub(super) struct Coordinator {
     left: Vec<OwnedThread>,
     jobs: Vec<OwnedThread>,
     last_refusal: Option<JoinRefusal>,
+    /// The masters that live, and how many shards this one holds, as the log has them.
+    logged_masters: String,
+    logged_held: usize,
     is_over: bool,
 }
 
@@ -118,6 +121,8 @@ impl Coordinator {
             left: Vec::new(),
             jobs: Vec::new(),
             last_refusal: None,
+            logged_masters: String::new(),
+            logged_held: 0,
             is_over: false,
         }
     }
@@ -241,7 +246,10 @@ impl Coordinator {
                 }
                 self.table.suspend(is_suspended);
             }
-            ClusterAction::Show(me, look, wanted) => self.table.show(me, look, wanted),
+            ClusterAction::Show(me, look, wanted) => {
+                self.log_masters(&look);
+                self.table.show(me, look, wanted);
+            }
             ClusterAction::Load(shards) => self.begin_load(shards),
             ClusterAction::Leave(shards, until) => self.begin_leave(shards, until),
             ClusterAction::Ask(ask) => self.ask(ask, now),
@@ -346,6 +354,12 @@ impl Coordinator {
         };
         if !may_go || Instant::now() >= first.until {
             self.refuse(self.refusal(&refusal));
+        } else if self.last_refusal.is_none() {
+            log::info!(
+                "cluster: waits for the end of another master named {}",
+                self.membership.name
+            );
+            self.last_refusal = Some(refusal);
         }
     }
 
@@ -367,14 +381,36 @@ impl Coordinator {
     fn log(&self, told: &LeaseTold) {
         match told {
             LeaseTold::Taken(taken) if !taken.is_empty() => {
-                log::info!("cluster: took {} shards", taken.len());
+                log::debug!("cluster: took {} shards", taken.len());
             }
-            LeaseTold::Given(given) => log::info!("cluster: handed {} shards over", given.len()),
-            LeaseTold::Evicted(sessions) => {
+            LeaseTold::Given(given) => log::debug!("cluster: handed {} shards over", given.len()),
+            LeaseTold::Evicted(sessions) if *sessions > 0 => {
                 self.shared.evicted.add(*sessions);
                 log::warn!("cluster: ended {sessions} sessions of masters that are gone");
             }
             _ => {}
+        }
+    }
+
+    /// One line for each master that comes, goes, drains or is to take its share again.
+    fn log_masters(&mut self, look: &ClusterLook) {
+        let alive = look.masters.iter().filter(|master| master.lives());
+        let alive = alive.map(|master| format!("{} ({})", master.name, master.state.as_str()));
+        let masters = alive.collect::<Vec<_>>().join(", ");
+        if self.membership.cluster.is_some()
+            && !masters.is_empty()
+            && masters != self.logged_masters
+        {
+            log::info!("cluster: the masters are {masters}");
+            self.logged_masters = masters;
+        }
+    }
+
+    /// One line for all that a change of the masters has moved.
+    fn log_held(&mut self, held: usize) {
+        if held != self.logged_held {
+            log::info!("cluster: this master holds {held} of {SHARDS} shards");
+            self.logged_held = held;
         }
     }
 
@@ -384,8 +420,11 @@ impl Coordinator {
         self.shared.give_up();
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (held, draining, wanted) = self.machine.counts();
+        if held == wanted {
+            self.log_held(held);
+        }
         self.shared.publish(|seen| {
             seen.is_settled = self.machine.is_settled();
             seen.lease_until = self.machine.lease_until();

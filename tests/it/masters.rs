@@ -58,8 +58,10 @@ fn tenants_go_from_master_to_master_and_lose_nothing() {
     let schema = Schema::migrated(Locale::C);
     let one = start(&schema, "one");
     assert_eq!((&one.ready["cluster"], &one.ready["name"]), (&json!("test"), &json!("one")));
+    one.running.wait_stderr("PostgreSQL waits for no standby");
     let two = start(&schema, "two");
     wait_shards(&two, json!({"one": 509, "two": 0}));
+    one.running.wait_stderr("the masters are one (up), two (up)");
     count(&one, 1);
     count(&two, 2);
     // A hand-over waits for what runs, and what comes meanwhile waits for it.
@@ -86,8 +88,15 @@ fn tenants_go_from_master_to_master_and_lose_nothing() {
     assert!(!two.running.wait().status.success());
     count(&one, 5);
     wait_shards(&one, json!({"one": 509}));
+    one.running.wait_stderr("the masters are one (up)");
+    one.running.wait_stderr("this master holds 509 of 509 shards");
     let two = start(&schema, "two");
     count(&two, 6);
+    let listed = two.command(&["masters"]);
+    listed.expect(0, "");
+    assert_eq!(listed.stdout.len(), 3, "a line for each of both: {listed:?}");
+    let status = two.command(&["status"]);
+    assert!(status.stdout.concat().contains("two, "), "{status:?}");
     let (stopped, _) = one.stop();
     stopped.expect(0, "");
     wait_shards(&two, json!({"two": 509}));
@@ -128,9 +137,12 @@ fn a_master_that_cannot_join_says_why() {
         let all = [&["master", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0"], args].concat();
         let mut command = mesophyll(&all);
         command.env("MESOPHYLL_API_SECRET", crate::support::binary::SECRET);
-        Running::start(command).wait().expect(code, says);
+        let refused = Running::start(command).wait();
+        refused.expect(code, says);
+        refused.stderr
     };
-    refused(&options(&schema, "one"), 3, "a master named one is there");
+    let said = refused(&options(&schema, "one"), 3, "a master named one is there");
+    assert!(said.contains("waits for the end of another master named one"), "{said}");
     let of_another: Vec<&str> = options(&schema, "two")
         .into_iter()
         .map(|word| if word == "test" { "another" } else { word })
@@ -142,7 +154,9 @@ fn a_master_that_cannot_join_says_why() {
     let alone = Master::start_in(TempDir::new(), &["--store", schema.url(), "--lease", LEASE]);
     assert_eq!(alone.ready["cluster"], Value::Null);
     refused(&options(&schema, "two"), 4, "other masters");
-    alone.stop().0.expect(0, "");
+    let (stopped, _) = alone.stop();
+    stopped.expect(0, "this master holds 509 of 509 shards");
+    assert!(!stopped.stderr.contains("standby"), "{stopped:?}");
 }
 
 #[test]

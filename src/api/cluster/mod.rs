@@ -20,6 +20,7 @@ pub(super) use self::hop::{ForwardedRequest, PeerHop};
 pub(super) use self::hop::{HOP, PEER, PeerNonces, REFUSED};
 use super::error::{ApiError, Code};
 use super::request::tenant;
+use super::status::millis;
 use super::{Api, Call, text};
 use crate::base::error::DbError;
 use crate::cluster::{ClusterFigures, MasterReport, ShardPlace, ShardTable};
@@ -77,9 +78,9 @@ pub(crate) struct RouteAnswer {
 pub(super) fn masters_of(cluster: Option<&ApiCluster>) -> Vec<ListedMaster> {
     let reports = cluster.into_iter().flat_map(|cluster| cluster.table.masters());
     let answer = |report: MasterReport| ListedMaster {
+        lease_ms: if report.row.lives() { millis(report.row.lease_left) } else { 0 },
         name: report.row.name,
         state: report.row.state.as_str().to_owned(),
-        lease_ms: u64::try_from(report.row.lease_left.as_millis()).unwrap_or(u64::MAX),
         shards: report.shards,
         wanted: report.wanted,
         version: report.row.version,
