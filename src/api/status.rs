@@ -55,6 +55,9 @@ struct StatusAnswer {
 
 #[derive(Serialize)]
 struct MasterAnswer {
+    /// Where it is one of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     version: &'static str,
     pid: u32,
     mode: &'static str,
@@ -169,10 +172,11 @@ pub(super) fn status(
     let place = CountedPermit::take(&api.statuses, STATUS_ANSWERS_MAX)
         .ok_or_else(|| ApiError::new(Code::Busy, "too many answers of this route are under way"))?;
     let (figures, now) = (api.ready.figures(), Instant::now());
-    let (about, traffic) = (figures.about, &*figures.traffic);
+    let (about, traffic, cluster) = (figures.about, &*figures.traffic, api.ready.cluster());
     let status = StatusAnswer {
         at_ms: millis(now.saturating_duration_since(about.started)),
         master: MasterAnswer {
+            name: cluster.filter(|one| one.cluster.is_some()).map(|one| one.name.clone()),
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             mode: about.mode,
@@ -182,7 +186,7 @@ pub(super) fn status(
         latency_bounds_us: LATENCY_BOUNDS_US,
         busiest: busiest(traffic, &figures.workers, now),
         workers: counted(figures.workers, traffic, now),
-        masters: masters_of(api.ready.cluster()),
+        masters: masters_of(cluster),
         rolling: operator.rolling(),
         quarantine: workers::quarantined(operator),
         errors: errors(traffic, now),

@@ -5,7 +5,8 @@ function render() {
   const { master, workers } = status;
   document.title = `Mesophyll: ${workers.filter((worker) => worker.state === "ready").length} of ${workers.length} ready`;
   const kind = `${master.mode}, store ${master.store}${master.external_workers ? ", external workers" : ""}`;
-  setText($("about"), `${master.version} · ${kind} · pid ${master.pid} · up ${ageText(status.at_ms / 1000)}`);
+  const called = master.name === undefined ? "" : `${plainText(master.name, 64)} · `;
+  setText($("about"), `${called}${master.version} · ${kind} · pid ${master.pid} · up ${ageText(status.at_ms / 1000)}`);
   const [user, expiry] = token.replace("*", "").split(".");
   const left = Number(expiry) - Date.now() / 1000;
   setText($("user"), `User ${user}${left < 86400 ? `, for ${ageText(left)}` : ""}`);
@@ -207,7 +208,7 @@ function renderRolling({ rolling, workers }) {
 const MASTER_COLUMNS = [
   name("Name", (item) => plainText(item.name, 64)),
   text("State", "dim", (item) => plainText(item.state, 16)),
-  figure("Lease", (item) => durationText(item.lease_ms * 1000)),
+  figure("Lease", (item) => durationText(item.lease_ms === 0 ? null : item.lease_ms * 1000)),
   figure("Shards", (item) => countText(item.shards)),
   figure("Wanted", (item) => countText(item.wanted)),
   text("Version", "dim", (item) => plainText(item.version, 64)),

@@ -10,7 +10,7 @@ use crate::cli::{CliError, Command};
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "drain",
     usage: "[NAME]",
-    about: "have a master hand its tenants over to the others",
+    about: "have a master, the one that is asked or NAME, hand its tenants over to the others",
     options: &[&[JSON], CLIENT],
     examples: &["mesophyll drain", "mesophyll drain host-2"],
     run: |args| set_state(args, "drain", "hands its tenants over"),
@@ -19,7 +19,7 @@ pub(in crate::cli) const COMMAND: Command = Command {
 pub(in crate::cli) const UNDRAIN: Command = Command {
     name: "undrain",
     usage: "[NAME]",
-    about: "let a master take its share of tenants again",
+    about: "let a master, the one that is asked or NAME, take its share of tenants again",
     options: &[&[JSON], CLIENT],
     examples: &["mesophyll undrain", "mesophyll undrain host-2"],
     run: |args| set_state(args, "undrain", "takes its share of tenants"),

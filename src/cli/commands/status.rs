@@ -64,8 +64,9 @@ fn screen(status: &Value) -> String {
 
 fn master(status: &Value) -> String {
     let (about, up) = (&status["master"], span(number(&status["at_ms"]) / 1000));
+    let name = about["name"].as_str().map(|name| format!("{name}, ")).unwrap_or_default();
     format!(
-        "{}, pid {}, {}, up {up}",
+        "{name}{}, pid {}, {}, up {up}",
         text(&about["version"]),
         number(&about["pid"]),
         text(&about["mode"])
