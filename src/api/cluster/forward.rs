@@ -28,6 +28,7 @@ use crate::base::limits::{
 use crate::base::metrics::Counter;
 use crate::base::random;
 use crate::base::sync::Lock;
+use crate::base::throttle::Throttle;
 
 labels! {
     /// How an attempt to have another master answer ended.
@@ -51,6 +52,8 @@ labels! {
 #[derive(Debug)]
 pub(in crate::api) struct Forwarder {
     agent: Agent,
+    /// For the log.
+    pub(super) refusals: Throttle,
     ended: [Counter; ForwardOutcome::ALL.len()],
 }
 
@@ -87,7 +90,7 @@ impl Forwarder {
             .max_idle_age(FORWARD_IDLE_AGE)
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::new(), PeerAddresses::default());
-        Self { agent, ended: Default::default() }
+        Self { agent, refusals: Throttle::default(), ended: Default::default() }
     }
 
     /// Ends what is under way, and lets nothing begin.

@@ -208,13 +208,16 @@ impl Api {
             Err(ForwardOutcome::NotOwner | ForwardOutcome::NotSent) => Ok(Err(permit)),
             // It was only looked for.
             Err(ForwardOutcome::Unknown) if method == Method::Get => Ok(Err(permit)),
-            Err(ForwardOutcome::Refused) => Err(ApiError::new(
-                Code::Unavailable,
-                format!(
+            Err(ForwardOutcome::Refused) => {
+                let text = format!(
                     "master {name} does not take this one for a peer: both need the same \
                     MESOPHYLL_API_SECRET, clocks that agree, and --peer-source"
-                ),
-            )),
+                );
+                if let Some(count) = self.forwarder.refusals.record(Instant::now()) {
+                    log::warn!("{text} ({count} requests so far)");
+                }
+                Err(ApiError::new(Code::Unavailable, text))
+            }
             Err(ForwardOutcome::NoRoom) => {
                 let error = ApiError::new(
                     Code::Busy,
