@@ -143,8 +143,13 @@ impl ShardTable {
         than: &ShardPlace,
         until: Instant,
     ) -> ShardPlace {
-        (self.nudge)();
+        self.look_again();
         self.wait_while(tenant, until, |place| *place == ShardPlace::Unsettled || place == than)
+    }
+
+    /// Has the table renewed: somebody knows something else than it does.
+    pub fn look_again(&self) {
+        (self.nudge)();
     }
 
     fn wait_while(

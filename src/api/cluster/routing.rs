@@ -120,7 +120,11 @@ impl Api {
                 Err(error) if error.is_not_owner() => error,
                 answer => return answer,
             },
-            _ => ApiError::new(Code::NotOwner, "this master does not have the tenant"),
+            _ => {
+                // It may have been handed over to this one just now.
+                table.look_again();
+                ApiError::new(Code::NotOwner, "this master does not have the tenant")
+            }
         };
         Err(match table.place(request.tenant) {
             ShardPlace::There(other) => {
