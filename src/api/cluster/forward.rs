@@ -168,13 +168,16 @@ impl Forwarder {
             _ if header(PEER).is_some_and(|value| value == REFUSED) => {
                 return Err(ForwardOutcome::Refused);
             }
-            _ => {}
+            200..=299 | 400..=599 => {}
+            // No master answers so.
+            _ => return Err(ForwardOutcome::Unknown),
         }
         let passed_on = PASSED_ON.iter().filter_map(|name| Some((*name, header(name)?))).collect();
         let is_json = header("content-type").is_some();
         let length = answer.body().content_length();
-        let length =
-            length.map_or(KV_FIND_MAX_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let length = length.unwrap_or(KV_FIND_MAX_BYTES as u64).min(CLIENT_REPLY_MAX_BYTES);
+        // Smaller than any address space.
+        let length = length as usize;
         permit.expect_answer(length).map_err(|_| ForwardOutcome::NoRoom)?;
         let body = answer.body_mut().with_config().limit(CLIENT_REPLY_MAX_BYTES).read_to_vec();
         let body = body.map_err(|_| ForwardOutcome::Unknown)?;

@@ -316,6 +316,26 @@ fn a_master_that_dies_with_a_request_leaves_its_outcome_unknown() {
 }
 
 #[test]
+fn what_no_master_answers_is_no_answer() {
+    let pair = pair();
+    let heads = [
+        "101 Switching",
+        "307 There",
+        "999 What",
+        "200 OK\r\nContent-Length: 18446744073709551615",
+    ];
+    let (garbling, requests_rx) = stub(move |number, stream| {
+        let answer = format!("HTTP/1.1 {}\r\nLocation: /i/status\r\n\r\n", heads[number]);
+        stream.write_all(answer.as_bytes()).expect("it is read");
+    });
+    tell(&pair.a.table, A, pair.a.addr(), garbling, Some(B));
+    for _ in heads {
+        expect_error(&pair.a.fixture.dispatch(GUILD, EVENT), 502, "OutcomeUnknown", true);
+    }
+    assert_eq!(requests_rx.len(), heads.len());
+}
+
+#[test]
 fn what_only_looks_is_asked_again_of_a_master_that_breaks_off() {
     let pair = pair();
     let (breaking, requests_rx) = stub(|number, stream| {
