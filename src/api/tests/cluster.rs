@@ -505,6 +505,10 @@ fn masters_are_listed_found_and_drained() {
     let at_b =
         |here: bool| serde_json::json!({"master": "b", "api": &api, "here": here, "epoch": 7});
     assert_eq!((route(&pair.a), route(&pair.b)), (at_b(false), at_b(true)));
+    let gone = MasterRow { state: MasterState::Dead, ..row(B, "b", pair.b.addr()) };
+    pair.a.table.show(Some(A), ClusterLook { masters: vec![gone], shards: vec![] }, vec![]);
+    let masters = pair.a.fixture.ask("GET", "/i/masters", &authorization(), b"");
+    assert!(masters.text().contains(r#""state":"dead","lease_ms":0,"#), "{masters:?}");
     pair.owner(None);
     let nowhere = serde_json::json!({"master": null, "api": null, "here": false, "epoch": null});
     assert_eq!(route(&pair.a), nowhere);
