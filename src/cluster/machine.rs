@@ -10,6 +10,8 @@ mod own;
 mod plan;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -74,6 +76,8 @@ pub(super) enum ClusterAction {
     Lost,
     /// The oldest `SetState` was answered; `None`: it is not known whether it was done.
     StateSet(Option<bool>),
+    /// The newest `SetState` is not asked for: too many wait.
+    StateNotAsked,
     /// All is over: nothing is held, or the time is up.
     Ended,
 }
@@ -230,14 +234,11 @@ impl ClusterMachine {
 
     /// When the next [`ClusterEvent::Tick`] is wanted.
     pub(super) fn due(&self) -> Duration {
-        let stop = match self.phase {
-            Phase::Stopping { until, .. } => Some(until),
-            _ => None,
-        };
         let fence = self.fence_at().filter(|_| !self.is_suspended);
         let load = self.may_load().then_some(self.load_after);
-        let ask = self.asking.is_none().then(|| self.look_at.max(self.ask_after));
-        [stop, fence, load, ask].into_iter().flatten().min().unwrap_or(Duration::MAX)
+        let may_ask = self.asking.is_none() && (self.me.is_some() || self.may_join());
+        let ask = may_ask.then(|| self.look_at.max(self.ask_after));
+        [self.stop_at(), fence, load, ask].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     /// Takes in what happened and says what to do.
@@ -254,9 +255,8 @@ impl ClusterMachine {
         actions.extend(self.load(now));
         actions.extend(leaves);
         actions.extend(self.ask(now));
-        if let Phase::Stopping { until, .. } = self.phase
-            && (now >= until || self.me.is_none() && !self.is_busy())
-        {
+        let has_left = self.is_stopping() && self.me.is_none() && !self.is_busy();
+        if has_left || self.stop_at().is_some_and(|at| now >= at) {
             actions.push(self.end());
         }
         actions
@@ -293,7 +293,7 @@ impl ClusterMachine {
                 if self.wishes.len() < CLUSTER_WISHES_MAX {
                     self.wishes.push_back((name, state));
                 } else {
-                    actions.push(ClusterAction::StateSet(None));
+                    actions.push(ClusterAction::StateNotAsked);
                 }
             }
             ClusterEvent::Stop { until } => {
@@ -477,8 +477,7 @@ impl ClusterMachine {
     }
 
     fn join(&self) -> Option<LeaseAsk> {
-        let is_wanted = matches!(self.phase, Phase::Joining | Phase::Started);
-        is_wanted.then(|| LeaseAsk::Join(self.joining, self.membership.clone()))
+        self.may_join().then(|| LeaseAsk::Join(self.joining, self.membership.clone()))
     }
 
     fn ask_for_shards(&mut self, me: MasterId) -> Option<LeaseAsk> {
@@ -496,6 +495,18 @@ impl ClusterMachine {
             return Some(LeaseAsk::Take(me, std::mem::take(&mut self.to_take)));
         }
         self.is_over().then_some(LeaseAsk::Leave(me))
+    }
+
+    fn may_join(&self) -> bool {
+        matches!(self.phase, Phase::Joining | Phase::Started)
+    }
+
+    /// When a stop ends at the latest. To a master that is alone the end of its lease is as good as
+    /// the database's word that it has left.
+    fn stop_at(&self) -> Option<Duration> {
+        let Phase::Stopping { until, .. } = self.phase else { return None };
+        let over = self.lease_until().filter(|_| self.is_alone());
+        Some(over.map_or(until, |over| over.min(until)))
     }
 
     /// Ends at once; what is held stays so in the database until the lease is over.

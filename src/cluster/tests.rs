@@ -175,6 +175,28 @@ fn a_database_that_says_nothing_holds_no_master_up() {
 }
 
 #[test]
+fn a_master_that_is_alone_waits_for_no_database_longer_than_its_lease() {
+    let server = Server::start();
+    let cluster = join(&server, "a", None).expect("it joins");
+    cluster.start(Arc::new(Tenants::default()));
+    assert!(cluster.wait_until_settled(Instant::now() + LONG));
+    server.be_silent(true);
+    cluster.stop(Instant::now() + LONG);
+    assert!(!cluster.gave_up(), "it did not stop before");
+    assert_eq!(server.owned(), 509);
+    server.be_silent(false);
+}
+
+#[test]
+fn a_name_that_lives_is_not_to_be_used_again() {
+    let server = Server::start();
+    let cluster = join(&server, "a", Some("x")).expect("it joins");
+    let refused = join(&server, "a", Some("x"));
+    assert!(matches!(refused, Err(JoinError::NameLives(name)) if name == "a"));
+    cluster.kill();
+}
+
+#[test]
 fn a_database_that_cannot_be_reached_lets_no_master_join() {
     let refuse: ConnectCoordination = Box::new(|| Err(DbError::Unavailable("away".to_owned())));
     let membership = Membership {

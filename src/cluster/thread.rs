@@ -269,6 +269,11 @@ impl Coordinator {
                     let _ = reply_tx.try_send(is_there);
                 }
             }
+            ClusterAction::StateNotAsked => {
+                if let Some(reply_tx) = self.replies.pop_back() {
+                    let _ = reply_tx.try_send(None);
+                }
+            }
             ClusterAction::Ended => self.is_over = true,
         }
     }

@@ -20,7 +20,7 @@ pub const CLUSTER_BALANCE_AFTER: Duration = Duration::from_secs(10);
 /// Limit: shards that one master hands over at once for balance; the next ones follow.
 pub const CLUSTER_BALANCE_MAX: usize = 64;
 
-/// Limit: changes of a master's state that wait to be asked for; one more is `Busy`.
+/// Limit: changes of a master's state that wait to be asked for; one more is refused.
 pub const CLUSTER_WISHES_MAX: usize = 16;
 
 /// Limit: how long the coordination thread waits for an answer of the database; after it, whether

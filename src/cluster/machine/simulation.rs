@@ -275,7 +275,8 @@ impl Simulation {
             | ClusterAction::Joined
             | ClusterAction::Refused(_)
             | ClusterAction::Lost
-            | ClusterAction::StateSet(_) => {}
+            | ClusterAction::StateSet(_)
+            | ClusterAction::StateNotAsked => {}
         }
     }
 
