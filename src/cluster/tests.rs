@@ -124,7 +124,7 @@ fn a_master_that_is_alone_takes_and_gives_everything() {
         matches!(join(&server, "b", Some("x")), Err(JoinError::OtherLives(names)) if names == ["a"])
     );
     let refused = join(&server, "a", None);
-    assert!(matches!(refused, Err(JoinError::NameLives(name)) if name == "a"));
+    assert!(matches!(refused, Err(JoinError::OtherLives(names)) if names == ["a"]));
 
     cluster.stop(Instant::now() + LONG);
     assert_eq!((server.owned(), *tenants.left.lock()), (0, 509));

@@ -370,6 +370,10 @@ impl Coordinator {
 
     fn refusal(&self, refusal: &JoinRefusal) -> JoinError {
         match refusal.clone() {
+            // To one that would be alone, any other is in the way, whatever it is called.
+            JoinRefusal::NameLives(_) if self.membership.cluster.is_none() => {
+                JoinError::OtherLives(vec![self.membership.name.clone()])
+            }
             JoinRefusal::NameLives(_) => JoinError::NameLives(self.membership.name.clone()),
             JoinRefusal::OtherLives(names) => JoinError::OtherLives(names),
             JoinRefusal::OtherCluster(name) => JoinError::OtherCluster(name),

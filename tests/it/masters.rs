@@ -154,6 +154,8 @@ fn a_master_that_cannot_join_says_why() {
     let alone = Master::start_in(TempDir::new(), &["--store", schema.url(), "--lease", LEASE]);
     assert_eq!(alone.ready["cluster"], Value::Null);
     refused(&options(&schema, "two"), 4, "other masters");
+    // Another name would not help this one.
+    refused(&["--store", schema.url(), "--lease", LEASE], 4, "other masters");
     let (stopped, _) = alone.stop();
     stopped.expect(0, "this master holds 509 of 509 shards");
     assert!(!stopped.stderr.contains("standby"), "{stopped:?}");
