@@ -147,7 +147,7 @@ impl ShardTable {
         self.wait_while(tenant, until, |place| *place == ShardPlace::Unsettled || place == than)
     }
 
-    /// Has the table renewed: somebody knows something else than it does.
+    /// Has the table renewed: another master knows something else than it says.
     pub fn look_again(&self) {
         (self.nudge)();
     }

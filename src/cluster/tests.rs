@@ -175,7 +175,7 @@ fn a_database_that_says_nothing_holds_no_master_up() {
 }
 
 #[test]
-fn a_master_that_is_alone_waits_for_no_database_longer_than_its_lease() {
+fn a_lone_master_waits_no_longer_than_its_lease() {
     let server = Server::start();
     let cluster = join(&server, "a", None).expect("it joins");
     cluster.start(Arc::new(Tenants::default()));

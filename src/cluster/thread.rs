@@ -370,7 +370,7 @@ impl Coordinator {
 
     fn refusal(&self, refusal: &JoinRefusal) -> JoinError {
         match refusal.clone() {
-            // To one that would be alone, any other is in the way, whatever it is called.
+            // To one that would be alone, any other is in the way, under any name.
             JoinRefusal::NameLives(_) if self.membership.cluster.is_none() => {
                 JoinError::OtherLives(vec![self.membership.name.clone()])
             }

@@ -1,4 +1,4 @@
-//! What a machine does at the edges: the paths that no fault of the simulation leads to for certain.
+//! What a machine does at edges to which no fault of the simulation leads for certain.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Tried {
 }
 
 #[test]
-fn a_stop_after_a_lost_lease_is_not_due_before_something_happens() {
+fn a_stop_after_a_lost_lease_waits_idly() {
     let mut tried = Tried::started();
     tried.now = tried.machine.due();
     let asked = tried.step_unanswered(ClusterEvent::Tick);
