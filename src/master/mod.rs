@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
@@ -105,8 +105,8 @@ pub struct Master {
     api: Option<InternalApi>,
     /// `None`: the store is of one master only.
     cluster: Option<Arc<Cluster>>,
-    /// It shares the tenants with others.
-    is_shared: bool,
+    /// Of a master that shares the tenants with others: so long its lease lasts.
+    shared_lease: Option<Duration>,
     changes_rx: Receiver<()>,
     // Worker threads do not change and hold no sender: without this one their channel would be
     // closed, and its waiters would be awake for ever.
@@ -162,7 +162,7 @@ impl Master {
             traffic,
             api: None,
             cluster,
-            is_shared: config.cluster.cluster.is_some(),
+            shared_lease: config.cluster.cluster.as_ref().map(|_| config.cluster.lease),
             changes_rx,
             _changes_tx: changes_tx,
         };
@@ -306,9 +306,12 @@ impl Master {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         self.operator.begin_stop();
         let cluster = self.cluster.as_ref();
-        if let Some(cluster) = cluster.filter(|_| self.is_shared) {
+        if let (Some(cluster), Some(lease)) = (cluster, self.shared_lease) {
             progress("handing the tenants over");
             cluster.stop(half);
+            // The others look each sixth of it. What they forward until then is told where to go;
+            // on a connection that closes it might seem to have run.
+            let _ = never::<()>().recv_deadline(half.min(Instant::now() + lease / 4));
         }
         progress("refusing and draining");
         if let Some(api) = &self.api {
@@ -320,7 +323,7 @@ impl Master {
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));
         }
-        if let Some(cluster) = cluster.filter(|_| !self.is_shared) {
+        if let Some(cluster) = cluster.filter(|_| self.shared_lease.is_none()) {
             progress("giving the tenants up");
             // Nothing of theirs runs any more.
             cluster.stop(deadline.max(Instant::now() + Duration::from_secs(2)));
