@@ -10,7 +10,8 @@ use crossbeam_channel::Sender;
 use super::MasterError;
 use super::config::PoolConfig;
 use crate::api::ApiCluster;
-use crate::cluster::{Cluster, ShardTenants};
+use crate::cluster::ShardTenants;
+use crate::cluster::member::Cluster;
 use crate::store::lease::{HeldShards, Membership};
 use crate::store::{self, StoreUrl};
 

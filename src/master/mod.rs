@@ -25,7 +25,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
-use crate::cluster::{Cluster, JoinError};
+use crate::cluster::JoinError;
+use crate::cluster::member::Cluster;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;

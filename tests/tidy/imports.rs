@@ -171,7 +171,7 @@ const HOMES: &[Home] = &[
     Home { krate: "seccompiler", homes: &["sandbox/"] },
     Home { krate: "serde", homes: &[""] },
     Home { krate: "serde_json", homes: &["wire/", "api/", "cli/", "master/"] },
-    Home { krate: "sha2", homes: &["api/token.rs", "cluster/assign.rs"] },
+    Home { krate: "sha2", homes: &["api/token.rs", "cluster/member/assign.rs"] },
     Home { krate: "signal_hook", homes: &["cli/console/signals.rs"] },
     Home { krate: "simple_logger", homes: &["cli/console/logging.rs"] },
     Home { krate: "thread_priority", homes: &["base/thread.rs"] },

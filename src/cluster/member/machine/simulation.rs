@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{ClusterAction, ClusterEvent, ClusterMachine};
 use crate::base::random;
-use crate::cluster::assign::assign;
-use crate::cluster::fake::FakeDatabase;
+use crate::cluster::member::assign::assign;
+use crate::cluster::member::fake::FakeDatabase;
 use crate::store::lease::{Fence, LeaseAsk, LeaseTold, MasterId, MasterState, Membership};
 use crate::wire::data::sharding::{Shard, ShardSet};
 

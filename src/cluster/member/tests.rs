@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fake::FakeDatabase;
-use super::{Cluster, ClusterFigures, JoinError, SeenCluster, ShardPlace, ShardTenants};
+use super::{Cluster, ClusterFigures, JoinError, SeenCluster, ShardTenants};
 use crate::base::error::DbError;
 use crate::base::sync::{Lock, Signal};
+use crate::cluster::ShardPlace;
 use crate::store::lease::{
     ConnectCoordination, Coordination, LeaseAsk, LeaseTold, MasterState, Membership,
 };

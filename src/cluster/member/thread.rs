@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::clock::boot_time;
 use super::helper::Helper;
 use super::machine::{ClusterAction, ClusterEvent, ClusterMachine};
 use super::{ClusterShared, JoinError, ShardTable, ShardTenants};
 use crate::base::error::DbError;
 use crate::base::limits::{CLUSTER_ANSWER_MAX, CLUSTER_HELPERS_LEFT_MAX};
 use crate::base::thread::{self, OwnedThread, ThreadExit};
+use crate::cluster::clock::boot_time;
 use crate::store::lease::{
     ClusterLook, ConnectCoordination, JoinRefusal, LeaseAsk, LeaseTold, MasterState, Membership,
 };

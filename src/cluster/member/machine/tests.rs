@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ClusterAction, ClusterEvent, ClusterMachine};
 use crate::base::limits::CLUSTER_WISHES_MAX;
-use crate::cluster::fake::FakeDatabase;
+use crate::cluster::member::fake::FakeDatabase;
 use crate::store::lease::{LeaseAsk, LeaseTold, MasterId, MasterState, Membership};
 
 const LEASE: Duration = Duration::from_secs(6);

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::base::limits::{
     CLUSTER_LOSSES_PAUSE, CLUSTER_LOSSES_WINDOW, CLUSTER_WISHES_MAX, LEASE_MARGIN,
 };
+use crate::cluster::ShardMoves;
 use crate::store::lease::{
     ClusterLook, JoinRefusal, LeaseAsk, LeaseTold, MasterId, MasterRow, MasterState, Membership,
     ShardRow,
@@ -80,19 +81,6 @@ pub(super) enum ClusterAction {
     StateNotAsked,
     /// All is over: nothing is held, or the time is up.
     Ended,
-}
-
-/// How often a shard changed hands, from this master's point of view.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ShardMoves {
-    /// Taken: it had no master, or a dead one.
-    pub taken: u64,
-    /// Got from another master.
-    pub received: u64,
-    /// Given to another master, or let go at a stop.
-    pub given: u64,
-    /// Lost: another master took it.
-    pub lost: u64,
 }
 
 struct UnansweredAsk {

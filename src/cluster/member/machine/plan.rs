@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::own::OwnShard;
 use super::{ClusterAction, ClusterMachine, Phase};
 use crate::base::limits::{CLUSTER_BALANCE_AFTER, CLUSTER_BALANCE_MAX};
-use crate::cluster::assign::assign;
+use crate::cluster::member::assign::assign;
 use crate::store::lease::{ClusterLook, MasterId, MasterState};
 use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
 
