@@ -1,21 +1,25 @@
 //! Several masters over one database: which shards each holds, and how they change hands.
 //!
 //! Every tenant is of one of 509 shards, and every shard has one holder at a time. What makes that
-//! true is the database (`store/lease.rs`); here is what a master does about it. [`ShardTable`] is
-//! what everybody else asks: whether a tenant is served here, and where it is if not.
-//! Deliberately ignorant of workers and of the internal API. A master over a store that cannot
-//! coordinate has none of this, and serves every shard.
+//! true is the database (`store/lease.rs`); what a master does about it is in `member/`, which a
+//! build without such a database leaves out. [`ShardTable`] is what everybody else asks: whether a
+//! tenant is served here, and where it is if not. Deliberately ignorant of workers and of the
+//! internal API. A master over a store that cannot coordinate has none of this, and serves every
+//! shard.
 
 mod clock;
+#[cfg(feature = "postgres")]
 pub mod member;
 mod table;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::error::DbError;
 use crate::base::metrics::Buckets;
+use crate::store::lease::MasterState;
 use crate::wire::data::sharding::ShardSet;
 
 pub use table::{MasterReport, OtherMaster, ShardPlace, ShardTable};
@@ -38,6 +42,44 @@ pub trait ShardTenants: Send + Sync {
     /// # Blocks
     /// Until nothing of them runs, and a moment beyond `deadline` at most.
     fn leave(&self, shards: &ShardSet, deadline: Instant);
+}
+
+/// A master's part in its cluster, as the master and those who ask it use it. One over a store that
+/// masters do not share has none.
+pub trait ClusterMember: fmt::Debug + Send + Sync {
+    /// Has the master take its shards, and do this about them.
+    fn start(&self, tenants: Arc<dyn ShardTenants>);
+
+    /// Waits until all shards are served that the master holds or can take; false: `deadline`
+    /// passed, or the thread ended. Those that it is yet to be given by others are not among them.
+    ///
+    /// # Blocks
+    /// Until then.
+    fn wait_until_settled(&self, deadline: Instant) -> bool;
+
+    /// Where every shard is.
+    fn table(&self) -> &Arc<ShardTable>;
+
+    /// Has the master of this name drain, or stop doing so; false: none of that name lives.
+    ///
+    /// # Blocks
+    /// Until the database answered, a few seconds at most.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing was asked. `OutcomeUnknown`: no answer came.
+    fn set_state(&self, name: &str, state: MasterState) -> Result<bool, DbError>;
+
+    /// Whether the master can no longer coordinate, and its process is to end.
+    fn gave_up(&self) -> bool;
+
+    /// Figures at this moment.
+    fn figures(&self) -> ClusterFigures;
+
+    /// Hands everything over, to other masters or to none, and leaves.
+    ///
+    /// # Blocks
+    /// Until that is done, and a moment beyond `deadline` at most.
+    fn stop(&self, deadline: Instant);
 }
 
 /// Why a master could not join.

@@ -209,7 +209,7 @@ impl ShardTable {
     }
 
     /// Lets jobs begin until this time of the lease's clock; `None`: without an end.
-    pub(super) fn begin_until(&self, until: Option<Duration>) {
+    pub fn begin_until(&self, until: Option<Duration>) {
         let ms = until.map_or(u64::MAX, |until| until.as_millis().try_into().unwrap_or(u64::MAX));
         self.begin_until_ms.store(ms, Ordering::Relaxed);
     }

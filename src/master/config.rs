@@ -584,7 +584,6 @@ mod tests {
             ("weight", "2"),
             ("weight", "0"),
             ("peer-source", "10.0.0.0/8"),
-            ("cluster", "c"),
         ] {
             let error = pool(&[(name, value)]).expect_err(value);
             assert!(error.message.starts_with(&format!("--{name} ")), "{error}");
@@ -592,6 +591,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "postgres")]
     #[test]
     fn a_cluster_needs_what_masters_share_and_a_way_between_them() {
         let cluster = |more: &[(&'static str, &'static str)]| {

@@ -7,6 +7,8 @@
 mod cluster;
 pub mod config;
 mod figures;
+#[cfg(feature = "postgres")]
+mod join;
 #[cfg(feature = "worker")]
 mod threads;
 
@@ -25,8 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
-use crate::cluster::JoinError;
-use crate::cluster::member::Cluster;
+use crate::cluster::{ClusterMember, JoinError};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
@@ -40,6 +41,9 @@ use crate::wire::data::SandboxMode;
 use figures::Layers;
 #[cfg(feature = "worker")]
 pub use threads::{MadeRuntime, MakeRuntime, threads};
+
+/// A master's place among others; `None`: the store is of one master only.
+type MasterPlace = Option<Arc<dyn ClusterMember>>;
 
 /// Starts the workers of a thread pool over a database; `changes_tx` gets a message when the state
 /// of one changed. `threads` makes it of what makes runtimes.
@@ -104,8 +108,7 @@ pub struct Master {
     operator: Arc<Operator>,
     traffic: Arc<Traffic>,
     api: Option<InternalApi>,
-    /// `None`: the store is of one master only.
-    cluster: Option<Arc<Cluster>>,
+    cluster: MasterPlace,
     /// Of a master that shares the tenants with others: so long its lease lasts.
     shared_lease: Option<Duration>,
     changes_rx: Receiver<()>,
@@ -190,7 +193,7 @@ impl Master {
         }
         if let Some(cluster) = &master.cluster {
             let (db, traffic) = (master.db.clone(), master.traffic.clone());
-            cluster::begin(cluster, Arc::new(PoolShards::new(db, workers, traffic)));
+            cluster::begin(&**cluster, Arc::new(PoolShards::new(db, workers, traffic)));
         }
         Ok(master)
     }
@@ -377,13 +380,17 @@ fn open_store(
     config: &PoolConfig,
     api: Option<SocketAddr>,
     changes_tx: &Sender<()>,
-) -> Result<(Arc<DbState>, Option<Arc<Cluster>>), MasterError> {
+) -> Result<(Arc<DbState>, MasterPlace), MasterError> {
     let url = store_url(config)?;
     let failed = |error| MasterError::Store(url.clone(), error);
     let held = Arc::default();
     let store = store::open_with(&url, config.store_options, Arc::clone(&held)).map_err(failed)?;
     let options = config.db_options.clone();
-    let cluster = cluster::join(config, &url, api, &held, changes_tx)?;
+    #[cfg(feature = "postgres")]
+    let cluster = join::join(config, &url, api, &held, changes_tx)?;
+    // Without it no store is one that masters share.
+    #[cfg(not(feature = "postgres"))]
+    let (cluster, _): (MasterPlace, _) = (None, (api, changes_tx));
     let db = match &cluster {
         Some(_) => DbState::without_states(store, options),
         None => DbState::new(store, options).map_err(failed)?,

@@ -43,7 +43,7 @@ use crate::wire::data::{
 };
 use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
-use lease::{ConnectCoordination, HeldShards};
+use lease::HeldShards;
 use pattern::Pattern;
 
 /// Keeps tenants' states and records.
@@ -283,14 +283,12 @@ pub fn check_url(url: &StoreUrl) -> Result<(), OpenError> {
 /// How masters over this store agree on each shard's holder; `None`: it has one master only.
 ///
 /// # Errors
-/// [`OpenError::NotBuilt`] or [`OpenError::BadUrl`].
-pub fn coordination(url: &StoreUrl) -> Result<Option<ConnectCoordination>, OpenError> {
+/// [`OpenError::BadUrl`].
+#[cfg(feature = "postgres")]
+pub fn coordination(url: &StoreUrl) -> Result<Option<lease::ConnectCoordination>, OpenError> {
     match url {
         StoreUrl::Memory | StoreUrl::Redb(_) => Ok(None),
-        #[cfg(feature = "postgres")]
         StoreUrl::Postgres(url) => postgres::coordination(url).map(Some),
-        #[cfg(not(feature = "postgres"))]
-        StoreUrl::Postgres(_) => Err(NOT_BUILT),
     }
 }
 
@@ -320,8 +318,8 @@ pub fn migrate(url: &StoreUrl) -> Result<Migrated, OpenError> {
     }
 }
 
-#[cfg(not(feature = "postgres"))]
-const NOT_BUILT: OpenError =
+/// What a build without a store that masters can share says where one is asked for.
+pub const NOT_BUILT: OpenError =
     OpenError::NotBuilt("this program was built without the PostgreSQL store (feature `postgres`)");
 
 /// The place of a set among the sets of one tenant's state: a later one has a higher revision, as

@@ -243,6 +243,9 @@ fn a_configuration_is_checked_without_touching_anything() {
             "postgres://127.0.0.1:1/x",
         ])
         .expect(0, "");
+    } else {
+        let lacks = "--cluster: this program was built without the PostgreSQL store";
+        check(&["--cluster", "c"], &[]).expect(3, lacks);
     }
     let misspelt = check(&[], &[("MESOPHYLL_WROKERS", "3")]);
     misspelt.expect(

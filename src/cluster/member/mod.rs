@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 
 use super::clock::boot_time;
-use super::{ClusterFigures, JoinError, ShardMoves, ShardTable, ShardTenants};
+use super::{ClusterFigures, ClusterMember, JoinError, ShardMoves, ShardTable, ShardTenants};
 use crate::base::error::DbError;
 use crate::base::limits::{CLUSTER_ANSWER_MAX, CLUSTER_NOTES_MAX};
 use crate::base::metrics::{Counter, Histogram};
@@ -77,7 +77,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Joins. After that the master has a lease, and takes no shard before [`Cluster::start`].
+    /// Joins. After that the master has a lease, and takes no shard before [`ClusterMember::start`].
     /// `on_give_up` is called once, from any thread, when the master can no longer coordinate: its
     /// process is to end.
     ///
@@ -141,74 +141,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Has the master take its shards, and do this about them.
-    pub fn start(&self, tenants: Arc<dyn ShardTenants>) {
-        let _ = self.notes_tx.send(ClusterNote::Start(tenants));
-    }
-
-    /// Waits until all shards are served that the master holds or can take; false: `deadline`
-    /// passed, or the thread ended. Those that it is yet to be given by others are not among them.
-    ///
-    /// # Blocks
-    /// Until then.
-    pub fn wait_until_settled(&self, deadline: Instant) -> bool {
-        let is_known = |seen: &mut SeenCluster| seen.is_settled || seen.is_over;
-        let seen = self.shared.seen.lock();
-        let seen = self.shared.changed.wait_until(seen, deadline, is_known);
-        seen.is_settled && !seen.is_over
-    }
-
-    /// Where every shard is.
-    pub fn table(&self) -> &Arc<ShardTable> {
-        &self.table
-    }
-
-    /// Has the master of this name drain, or stop doing so; false: none of that name lives.
-    ///
-    /// # Blocks
-    /// Until the database answered, a few seconds at most.
-    ///
-    /// # Errors
-    /// `Unavailable`: nothing was asked. `OutcomeUnknown`: no answer came.
-    pub fn set_state(&self, name: &str, state: MasterState) -> Result<bool, DbError> {
-        let (reply_tx, reply_rx) = bounded(1);
-        let note = ClusterNote::SetState(name.to_owned(), state, reply_tx);
-        let gone = |_| DbError::Unavailable("this master stops".to_owned());
-        self.notes_tx.send_timeout(note, CLUSTER_ANSWER_MAX).map_err(gone)?;
-        // Behind a renewal, and again if that fails.
-        let told = reply_rx.recv_timeout(3 * CLUSTER_ANSWER_MAX).ok().flatten();
-        told.ok_or_else(|| DbError::OutcomeUnknown("the database did not answer".to_owned()))
-    }
-
-    /// Whether the master can no longer coordinate, and its process is to end.
-    pub fn gave_up(&self) -> bool {
-        self.shared.gave_up.load(Ordering::Acquire)
-    }
-
-    /// Figures at this moment.
-    pub fn figures(&self) -> ClusterFigures {
-        let seen = self.shared.seen.lock();
-        ClusterFigures {
-            lease_left: seen.lease_until.map(|until| until.saturating_sub(boot_time())),
-            held: seen.held,
-            draining: seen.draining,
-            wanted: seen.wanted,
-            moves: seen.moves,
-            evicted: self.shared.evicted.get(),
-            renewals: self.shared.renewals.snapshot(),
-            left_helpers: seen.left_helpers,
-        }
-    }
-
-    /// Hands everything over, to other masters or to none, and leaves.
-    ///
-    /// # Blocks
-    /// Until that is done, and a moment beyond `deadline` at most.
-    pub fn stop(&self, deadline: Instant) {
-        let _ = self.notes_tx.send(ClusterNote::Stop(deadline));
-        self.join_thread();
-    }
-
     /// Ends at once: what the master holds stays its own until its lease is over.
     ///
     /// # Blocks
@@ -223,6 +155,56 @@ impl Cluster {
         if let Some(thread) = thread {
             thread.join();
         }
+    }
+}
+
+impl ClusterMember for Cluster {
+    fn start(&self, tenants: Arc<dyn ShardTenants>) {
+        let _ = self.notes_tx.send(ClusterNote::Start(tenants));
+    }
+
+    fn wait_until_settled(&self, deadline: Instant) -> bool {
+        let is_known = |seen: &mut SeenCluster| seen.is_settled || seen.is_over;
+        let seen = self.shared.seen.lock();
+        let seen = self.shared.changed.wait_until(seen, deadline, is_known);
+        seen.is_settled && !seen.is_over
+    }
+
+    fn table(&self) -> &Arc<ShardTable> {
+        &self.table
+    }
+
+    fn set_state(&self, name: &str, state: MasterState) -> Result<bool, DbError> {
+        let (reply_tx, reply_rx) = bounded(1);
+        let note = ClusterNote::SetState(name.to_owned(), state, reply_tx);
+        let gone = |_| DbError::Unavailable("this master stops".to_owned());
+        self.notes_tx.send_timeout(note, CLUSTER_ANSWER_MAX).map_err(gone)?;
+        // Behind a renewal, and again if that fails.
+        let told = reply_rx.recv_timeout(3 * CLUSTER_ANSWER_MAX).ok().flatten();
+        told.ok_or_else(|| DbError::OutcomeUnknown("the database did not answer".to_owned()))
+    }
+
+    fn gave_up(&self) -> bool {
+        self.shared.gave_up.load(Ordering::Acquire)
+    }
+
+    fn figures(&self) -> ClusterFigures {
+        let seen = self.shared.seen.lock();
+        ClusterFigures {
+            lease_left: seen.lease_until.map(|until| until.saturating_sub(boot_time())),
+            held: seen.held,
+            draining: seen.draining,
+            wanted: seen.wanted,
+            moves: seen.moves,
+            evicted: self.shared.evicted.get(),
+            renewals: self.shared.renewals.snapshot(),
+            left_helpers: seen.left_helpers,
+        }
+    }
+
+    fn stop(&self, deadline: Instant) {
+        let _ = self.notes_tx.send(ClusterNote::Stop(deadline));
+        self.join_thread();
     }
 }
 

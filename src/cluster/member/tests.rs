@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fake::FakeDatabase;
-use super::{Cluster, ClusterFigures, JoinError, SeenCluster, ShardTenants};
+use super::{Cluster, ClusterFigures, ClusterMember as _, JoinError, SeenCluster, ShardTenants};
 use crate::base::error::DbError;
 use crate::base::sync::{Lock, Signal};
 use crate::cluster::ShardPlace;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::values::{address, number, ruled_out, span, text, wrong};
 use super::{ConfigError, Options};
-use crate::store::StoreUrl;
+use crate::store::{NOT_BUILT, StoreUrl};
 
 /// What a master is called where it does not say so and its machine has no name.
 const NAMELESS: &str = "master";
@@ -69,6 +69,10 @@ impl ClusterConfig {
                 None if self.peer_sources.is_empty() => Ok(()),
                 None => Err(ruled_out(options, "peer-source", "makes no sense without --cluster")),
             };
+        }
+        if !cfg!(feature = "postgres") {
+            let message = format!("{}: {NOT_BUILT}", options.named("cluster"));
+            return Err(ConfigError { message, is_usage: false });
         }
         if !matches!(store.parse(), Ok(StoreUrl::Postgres(_)) | Err(_)) {
             return Err(ruled_out(
