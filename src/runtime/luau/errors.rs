@@ -84,7 +84,7 @@ impl Noted {
 pub(super) struct ErrorLog {
     shared: Arc<SharedErrors>,
     /// One thread, whose job is to write what is noted until nothing is left.
-    writer: OnDemandThreads<()>,
+    writer: OnDemandThreads<TenantId, ()>,
 }
 
 #[derive(Default)]

@@ -184,8 +184,8 @@ fn entry_bytes(entry: &PartialGlobalKv) -> usize {
 
 /// The threads and their queues.
 pub(super) struct IoPool {
-    jobs: OnDemandThreads<IoJob>,
-    scripts: OnDemandThreads<IoJob>,
+    jobs: OnDemandThreads<TenantId, IoJob>,
+    scripts: OnDemandThreads<TenantId, IoJob>,
 }
 
 impl IoPool {

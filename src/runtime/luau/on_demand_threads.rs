@@ -6,20 +6,20 @@
 //! the next start or the stop joins. Deliberately knows nothing of what a job is.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::turns::Turns;
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{OwnedThread, spawn};
-use crate::wire::data::TenantId;
 
 /// The threads and their queue.
-pub(super) struct OnDemandThreads<J> {
-    shared: Arc<SharedThreads<J>>,
+pub(super) struct OnDemandThreads<K, J> {
+    shared: Arc<SharedThreads<K, J>>,
 }
 
-struct SharedThreads<J> {
+struct SharedThreads<K, J> {
     /// Of each thread that there may be.
     names: Vec<String>,
     jobs_max: usize,
@@ -27,13 +27,13 @@ struct SharedThreads<J> {
     idle_max: Duration,
     /// Does not panic.
     work: Box<dyn Fn(J) + Send + Sync>,
-    state: Lock<ThreadsState<J>>,
+    state: Lock<ThreadsState<K, J>>,
     changed: Signal,
 }
 
-struct ThreadsState<J> {
+struct ThreadsState<K, J> {
     // Limit: `jobs_max`.
-    jobs: Turns<J>,
+    jobs: Turns<K, J>,
     /// Threads that wait for a job, those that have been woken for one included.
     waiting: usize,
     /// By the number of their names.
@@ -43,7 +43,7 @@ struct ThreadsState<J> {
     is_stopping: bool,
 }
 
-impl<J: Send + 'static> OnDemandThreads<J> {
+impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K, J> {
     /// As many threads at most as there are names, none of which is started yet.
     pub(super) fn new(
         names: Vec<String>,
@@ -63,18 +63,18 @@ impl<J: Send + 'static> OnDemandThreads<J> {
         Self { shared: Arc::new(SharedThreads { names, jobs_max, idle_max, work, state, changed }) }
     }
 
-    /// Queues a job of a tenant, and starts a thread for it if none is free.
+    /// Queues a job of an owner, mostly a tenant, and starts a thread for it if none is free.
     ///
     /// # Errors
     /// The queue is full, the threads have been stopped, or the operating system refused the first
     /// thread: the job comes back.
-    pub(super) fn submit(&self, tenant: TenantId, job: J) -> Result<(), J> {
+    pub(super) fn submit(&self, owner: K, job: J) -> Result<(), J> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         if state.is_stopping || state.jobs.len() >= shared.jobs_max {
             return Err(job);
         }
-        state.jobs.push(tenant, job);
+        state.jobs.push(owner, job);
         if state.waiting >= state.jobs.len() {
             drop(state);
             shared.changed.notify_one();
@@ -86,7 +86,7 @@ impl<J: Send + 'static> OnDemandThreads<J> {
                 if state.threads.is_empty() {
                     // Only this one: without a thread no other job is left here.
                     let only = state.jobs.begin();
-                    state.jobs.ended(tenant);
+                    state.jobs.ended(owner);
                     return only.map_or(Ok(()), |(_, job)| Err(job));
                 }
             }
@@ -96,13 +96,13 @@ impl<J: Send + 'static> OnDemandThreads<J> {
             Vec::new()
         };
         drop(state);
-        // One that waits, as no other tenant's job may begin, takes it.
+        // One that waits, as no other owner's job may begin, takes it.
         shared.changed.notify_one();
         joinable.into_iter().for_each(|thread| thread.join().unwrap_or_default());
         Ok(())
     }
 
-    fn start_one(&self, state: &mut ThreadsState<J>) -> std::io::Result<()> {
+    fn start_one(&self, state: &mut ThreadsState<K, J>) -> std::io::Result<()> {
         let free = (0..self.shared.names.len()).find(|number| !state.threads.contains_key(number));
         let Some(number) = free else { return Ok(()) };
         let shared = self.shared.clone();
@@ -142,20 +142,20 @@ impl<J: Send + 'static> OnDemandThreads<J> {
     }
 }
 
-impl<J> SharedThreads<J> {
+impl<K: Copy + Eq + Hash, J> SharedThreads<K, J> {
     /// Blocks: until there is a job, for `idle_max` at most; the stop wakes it.
     fn run(&self, number: usize) {
         let mut state = self.state.lock();
         let mut idle_until = Instant::now() + self.idle_max;
         loop {
-            if let Some((tenant, job)) = state.jobs.begin() {
+            if let Some((owner, job)) = state.jobs.begin() {
                 if state.waiting > 0 && state.jobs.has_next() {
                     self.changed.notify_one();
                 }
                 drop(state);
                 (self.work)(job);
                 state = self.state.lock();
-                state.jobs.ended(tenant);
+                state.jobs.ended(owner);
                 idle_until = Instant::now() + self.idle_max;
                 continue;
             }
@@ -174,7 +174,7 @@ impl<J> SharedThreads<J> {
     }
 }
 
-impl<J> ThreadsState<J> {
+impl<K, J> ThreadsState<K, J> {
     /// Threads that have come to their very end: joining them waits for nothing.
     fn take_ended(&mut self) -> Vec<OwnedThread> {
         self.ended.extract_if(.., |thread| thread.wait_until(Instant::now())).collect()
@@ -188,6 +188,7 @@ mod tests {
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
     use super::*;
+    use crate::wire::data::TenantId;
 
     const TENANT: TenantId = TenantId::Guild(1);
     const SOON: Duration = Duration::from_secs(60);
@@ -202,7 +203,7 @@ mod tests {
 
     /// Threads whose jobs say that they began and wait to be let go.
     struct Held {
-        threads: OnDemandThreads<usize>,
+        threads: OnDemandThreads<TenantId, usize>,
         began_rx: Receiver<usize>,
         go_tx: Sender<()>,
         done: Arc<AtomicUsize>,

@@ -1,20 +1,20 @@
-//! The jobs that wait for a thread, by tenant: tenants take turns, and none has all threads.
+//! The jobs that wait for a thread, by owner, mostly a tenant: owners take turns, and none has all
+//! threads.
 //!
-//! Some threads take only jobs of tenants that have less than their share of threads, so that
-//! however long the jobs of one tenant are, one of another seldom waits for them. Pure data, driven
+//! Some threads take only jobs of owners that have less than their share of threads, so that
+//! however long the jobs of one owner are, one of another seldom waits for them. Pure data, driven
 //! by `on_demand_threads`.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
-use crate::wire::data::TenantId;
-
-/// Jobs of tenants.
+/// Jobs `J` of owners `K`.
 #[derive(Debug)]
-pub(super) struct Turns<J> {
+pub(super) struct Turns<K, J> {
     threads: usize,
-    tenants: HashMap<TenantId, Jobs<J>>,
-    /// Tenants with a job that waits, the next one first.
-    order: VecDeque<TenantId>,
+    owners: HashMap<K, Jobs<J>>,
+    /// Owners with a job that waits, the next one first.
+    order: VecDeque<K>,
     waiting: usize,
     under_way: usize,
 }
@@ -25,10 +25,10 @@ struct Jobs<J> {
     under_way: usize,
 }
 
-impl<J> Turns<J> {
+impl<K: Copy + Eq + Hash, J> Turns<K, J> {
     /// For so many threads.
     pub(super) fn new(threads: usize) -> Self {
-        Self { threads, tenants: HashMap::new(), order: VecDeque::new(), waiting: 0, under_way: 0 }
+        Self { threads, owners: HashMap::new(), order: VecDeque::new(), waiting: 0, under_way: 0 }
     }
 
     /// How many jobs wait.
@@ -36,26 +36,26 @@ impl<J> Turns<J> {
         self.waiting
     }
 
-    /// Adds a job behind those of its tenant.
-    pub(super) fn push(&mut self, tenant: TenantId, job: J) {
+    /// Adds a job behind those of its owner.
+    pub(super) fn push(&mut self, owner: K, job: J) {
         let jobs = self
-            .tenants
-            .entry(tenant)
+            .owners
+            .entry(owner)
             .or_insert_with(|| Jobs { waiting: VecDeque::new(), under_way: 0 });
         if jobs.waiting.is_empty() {
-            self.order.push_back(tenant);
+            self.order.push_back(owner);
         }
         jobs.waiting.push_back(job);
         self.waiting += 1;
     }
 
-    /// Where the next job is in `order`: of a tenant that has less than its share of threads, which
-    /// is a quarter and kept free for such tenants, or else of any.
+    /// Where the next job is in `order`: of an owner that has less than its share of threads, which
+    /// is a quarter and kept free for such owners, or else of any.
     fn next(&self) -> Option<usize> {
         let share = (self.threads / 4).max(1);
         let is_ample = self.under_way + share < self.threads;
         let has_less =
-            |tenant: &TenantId| self.tenants.get(tenant).is_some_and(|jobs| jobs.under_way < share);
+            |owner: &K| self.owners.get(owner).is_some_and(|jobs| jobs.under_way < share);
         self.order.iter().position(has_less).or((is_ample && !self.order.is_empty()).then_some(0))
     }
 
@@ -64,27 +64,27 @@ impl<J> Turns<J> {
         self.next().is_some()
     }
 
-    /// Begins a job of the tenant whose turn it is.
-    pub(super) fn begin(&mut self) -> Option<(TenantId, J)> {
-        let tenant = self.order.remove(self.next()?)?;
-        let jobs = self.tenants.get_mut(&tenant)?;
+    /// Begins a job of the owner whose turn it is.
+    pub(super) fn begin(&mut self) -> Option<(K, J)> {
+        let owner = self.order.remove(self.next()?)?;
+        let jobs = self.owners.get_mut(&owner)?;
         let job = jobs.waiting.pop_front()?;
         jobs.under_way += 1;
         if !jobs.waiting.is_empty() {
-            self.order.push_back(tenant);
+            self.order.push_back(owner);
         }
         self.waiting -= 1;
         self.under_way += 1;
-        Some((tenant, job))
+        Some((owner, job))
     }
 
-    /// A job of a tenant has ended.
-    pub(super) fn ended(&mut self, tenant: TenantId) {
+    /// A job of an owner has ended.
+    pub(super) fn ended(&mut self, owner: K) {
         self.under_way -= 1;
-        if let Some(jobs) = self.tenants.get_mut(&tenant) {
+        if let Some(jobs) = self.owners.get_mut(&owner) {
             jobs.under_way -= 1;
             if jobs.under_way == 0 && jobs.waiting.is_empty() {
-                self.tenants.remove(&tenant);
+                self.owners.remove(&owner);
             }
         }
     }
@@ -93,19 +93,20 @@ impl<J> Turns<J> {
     pub(super) fn take(&mut self) -> Vec<J> {
         self.order.clear();
         self.waiting = 0;
-        self.tenants.values_mut().flat_map(|jobs| std::mem::take(&mut jobs.waiting)).collect()
+        self.owners.values_mut().flat_map(|jobs| std::mem::take(&mut jobs.waiting)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::data::TenantId;
 
     const A: TenantId = TenantId::Guild(1);
     const B: TenantId = TenantId::Guild(2);
     const C: TenantId = TenantId::Guild(3);
 
-    fn begun(turns: &mut Turns<usize>) -> Vec<TenantId> {
+    fn begun(turns: &mut Turns<TenantId, usize>) -> Vec<TenantId> {
         std::iter::from_fn(|| turns.begin().map(|(tenant, _)| tenant)).collect()
     }
 
@@ -136,7 +137,7 @@ mod tests {
             order.push(job);
         }
         assert_eq!(order, [1, 4, 5, 2, 6, 3]);
-        assert!(turns.tenants.is_empty() && turns.len() == 0);
+        assert!(turns.owners.is_empty() && turns.len() == 0);
     }
 
     #[test]
