@@ -12,13 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::on_demand_threads::OnDemandThreads;
 use super::script_error::cut;
 use crate::base::error::DbError;
 use crate::base::limits::{
     ERROR_RECORD_DELAY, ERROR_RECORD_MAX_BYTES, ERROR_RECORD_RETRY, ERROR_RECORDS_BYTES,
     ERROR_RECORDS_FLUSH, ERROR_RECORDS_KEPT, IO_THREAD_IDLE_MAX,
 };
+use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::panic_message;
 use crate::runtime::TenantDb;

@@ -12,7 +12,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::mailbox::Mailbox;
-use super::on_demand_threads::OnDemandThreads;
 use super::outside::Charge;
 use super::templates::Compiled;
 use crate::base::error::DbError;
@@ -20,6 +19,7 @@ use crate::base::limits::{
     CALL_BYTES, DB_BODY_MAX_BYTES, IO_QUEUE_MAX, IO_THREAD_IDLE_MAX, IO_THREADS, KV_FIND_MAX_BYTES,
     KV_VALUE_MAX_BYTES, SOURCE_MAX_BYTES,
 };
+use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
 use crate::wire::data::{

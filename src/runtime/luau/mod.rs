@@ -39,7 +39,6 @@ mod live_vm;
 mod locks;
 mod mailbox;
 mod memory;
-mod on_demand_threads;
 mod ops;
 mod outside;
 mod program;
@@ -56,7 +55,6 @@ mod tenant_vm;
 mod tests;
 mod ticker;
 mod timers;
-mod turns;
 mod vm;
 mod vm_slots;
 

@@ -10,12 +10,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::sync::{Lock, Signal};
+use super::thread::{OwnedThread, spawn};
 use super::turns::Turns;
-use crate::base::sync::{Lock, Signal};
-use crate::base::thread::{OwnedThread, spawn};
 
 /// The threads and their queue.
-pub(super) struct OnDemandThreads<K, J> {
+pub struct OnDemandThreads<K, J> {
     shared: Arc<SharedThreads<K, J>>,
 }
 
@@ -45,7 +45,7 @@ struct ThreadsState<K, J> {
 
 impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K, J> {
     /// As many threads at most as there are names, none of which is started yet.
-    pub(super) fn new(
+    pub fn new(
         names: Vec<String>,
         jobs_max: usize,
         idle_max: Duration,
@@ -68,7 +68,7 @@ impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K,
     /// # Errors
     /// The queue is full, the threads have been stopped, or the operating system refused the first
     /// thread: the job comes back.
-    pub(super) fn submit(&self, owner: K, job: J) -> Result<(), J> {
+    pub fn submit(&self, owner: K, job: J) -> Result<(), J> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         if state.is_stopping || state.jobs.len() >= shared.jobs_max {
@@ -112,7 +112,7 @@ impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K,
     }
 
     /// Refuses further jobs and lets go what is queued. Does not wait.
-    pub(super) fn abandon(&self) {
+    pub fn abandon(&self) {
         let mut state = self.shared.state.lock();
         state.is_stopping = true;
         let queued = state.jobs.take();
@@ -125,7 +125,7 @@ impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K,
     ///
     /// # Blocks
     /// Until the jobs are done.
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         let mut state = self.shared.state.lock();
         state.is_stopping = true;
         let (threads, ended) =
@@ -137,7 +137,7 @@ impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K,
 
     /// How many threads there are.
     #[cfg(test)]
-    pub(super) fn threads(&self) -> usize {
+    pub fn threads(&self) -> usize {
         self.shared.state.lock().threads.len()
     }
 }
