@@ -10,12 +10,14 @@ mod cluster;
 mod global_kv;
 #[cfg(feature = "luau")]
 mod luau;
+mod messages;
 mod peers;
 
 pub use cluster::*;
 pub use global_kv::*;
 #[cfg(feature = "luau")]
 pub use luau::*;
+pub use messages::*;
 pub use peers::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16

@@ -5,12 +5,14 @@
 
 pub mod busiest;
 mod job;
+mod messages;
 mod observed;
 mod request;
 mod slot;
 pub mod worker_like;
 
 pub use job::{Answer, Cancelled, DispatchResult, Job, RequestId};
+pub use messages::{MessageAnswer, MessageCarrier, MessageDoor};
 pub use observed::{JobKind, Observed, Observer};
 pub use request::{Refused, Request};
 pub use slot::Slot;

@@ -28,6 +28,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never};
 use crate::api::{About, ApiConfig, InternalApi};
 use crate::base::random;
 use crate::cluster::{ClusterMember, JoinError};
+use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
@@ -45,10 +46,15 @@ pub use threads::{MadeRuntime, MakeRuntime, threads};
 /// A master's place among others; `None`: the store is of one master only.
 type MasterPlace = Option<Arc<dyn ClusterMember>>;
 
-/// Starts the workers of a thread pool over a database; `changes_tx` gets a message when the state
-/// of one changed. `threads` makes it of what makes runtimes.
-pub type StartThreads =
-    dyn Fn(&PoolConfig, &Arc<DbState>, &Sender<()>) -> Result<Vec<Arc<dyn Managed>>, MasterError>;
+/// Starts the workers of a thread pool over a database, with a door for their tenants' messages;
+/// `changes_tx` gets a message when the state of one changed. `threads` makes it of what makes
+/// runtimes.
+pub type StartThreads = dyn Fn(
+    &PoolConfig,
+    &Arc<DbState>,
+    &MessageDoor,
+    &Sender<()>,
+) -> Result<Vec<Arc<dyn Managed>>, MasterError>;
 
 /// Why no master could be started.
 #[derive(Debug)]
@@ -142,15 +148,16 @@ impl Master {
         let api_addr = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (db, cluster) = open_store(config, api_addr, &changes_tx)?;
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
+        let messages = MessageDoor::default();
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
-                let server = Arc::new(start_server(config, listener, &db)?);
+                let server = Arc::new(start_server(config, listener, &db, messages.clone())?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
                 let workers =
                     start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
                 (Some(server), Some(spawner), workers)
             }
-            None => (None, None, start_threads(config, &db, &changes_tx)?),
+            None => (None, None, start_threads(config, &db, &messages, &changes_tx)?),
         };
         let operator =
             Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
@@ -406,6 +413,7 @@ fn start_server(
     config: &PoolConfig,
     listener: TcpListener,
     db: &Arc<DbState>,
+    messages: MessageDoor,
 ) -> Result<MesophyllServer, MasterError> {
     let tokens = match &config.worker_tokens {
         Some(path) => read_or_write_tokens(path, config.workers)?,
@@ -420,6 +428,7 @@ fn start_server(
     let server_config = ServerConfig {
         heartbeat_interval: config.heartbeat_interval,
         requires_sandbox: config.runtime.sandbox == SandboxMode::Require,
+        messages,
         ..ServerConfig::new(config.workers)
     };
     MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| {

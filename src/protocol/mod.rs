@@ -21,6 +21,7 @@ pub use worker::{
     client::{ClientConfig, ClientEnd, LocalWorker, MesophyllClient},
     db_client::MesophyllDbClient,
     dial::Dial,
+    outbox::Outbox,
 };
 
 /// What a worker uses until a Hello tells it the interval, and what a master tells it by default.

@@ -15,7 +15,9 @@ use std::time::Duration;
 use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
-use crate::wire::data::{DbAnswer, DbOp, RuntimeFigures, TenantId, TenantState};
+use crate::wire::data::{
+    DbAnswer, DbOp, MessageOutcome, RuntimeFigures, TenantId, TenantMessage, TenantState,
+};
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
 ///
@@ -76,10 +78,10 @@ pub struct RuntimeStats {
     pub figures: RuntimeFigures,
 }
 
-/// The database as a worker's tenants see it.
+/// The database as a worker's tenants see it, and their way to other tenants.
 ///
 /// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell
-/// which. Both calls block until the answer or the deadline of the transport, and are made from I/O
+/// which. All calls block until the answer or the deadline of the transport, and are made from I/O
 /// threads only.
 pub trait TenantDb: Send + Sync {
     /// The states of all tenants that belong to this worker.
@@ -93,6 +95,9 @@ pub trait TenantDb: Send + Sync {
     /// # Errors
     /// See [`DbError`].
     fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError>;
+
+    /// Sends a message of a tenant of this worker.
+    fn send(&self, message: TenantMessage) -> MessageOutcome;
 }
 
 /// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with

@@ -17,7 +17,8 @@ use crate::base::limits::MESSAGE_MAX_BYTES;
 use crate::base::process_figures::ProcessFigures;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    CreateEvent, EncodedValue, RuntimeFigures, Sandbox, TenantId, TenantState,
+    CreateEvent, EncodedJson, EncodedValue, MessageOutcome, RuntimeFigures, Sandbox, TenantId,
+    TenantMessage, TenantState,
 };
 
 /// What a message needs besides an event and a script.
@@ -90,6 +91,13 @@ pub enum ServerMessage {
         /// The tenants.
         ids: Vec<TenantId>,
     },
+    /// Ours: what became of a message.
+    SendAnswer {
+        /// Which [`ClientMessage::SendMessage`].
+        req_id: u64,
+        /// Null, or the name of another [`MessageOutcome`] than `accepted`.
+        result: Result<EncodedValue, String>,
+    },
     /// Ours: the worker's tenants are those of exactly these shards. Of those that it had been told
     /// before and that are missing now, everything ends; the tenants of new ones start.
     Shards {
@@ -114,6 +122,21 @@ pub enum ClientMessage {
     Ready(Ready),
     /// Ours: how the worker is doing; sent beside each heartbeat.
     Health(Health),
+    /// Ours: a tenant of this worker sends a message to another tenant; see [`TenantMessage`].
+    SendMessage {
+        /// The sender.
+        from: TenantId,
+        /// The receiver.
+        to: TenantId,
+        /// What it is about.
+        topic: String,
+        /// What it says.
+        data: EncodedJson,
+        /// How many messages in a row led to it, itself counted.
+        depth: u64,
+        /// Names the answer.
+        req_id: u64,
+    },
     /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null,
     /// follows.
     NotSubscribed {
@@ -124,6 +147,10 @@ pub enum ClientMessage {
 
 /// Names the extension of a worker that understands [`ServerMessage::Shards`].
 pub const SHARDS_EXTENSION: &str = "shards";
+
+/// Names the extension of a worker that says [`ClientMessage::SendMessage`] and understands
+/// [`ServerMessage::SendAnswer`].
+pub const MESSAGES_EXTENSION: &str = "messages";
 
 /// What a worker tells when it is ready. Later versions may add fields at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -229,15 +256,35 @@ impl ServerMessage {
     }
 }
 
+impl ServerMessage {
+    /// The answer to a [`ClientMessage::SendMessage`].
+    pub fn send_answer(req_id: u64, outcome: MessageOutcome) -> Self {
+        let result = match outcome {
+            MessageOutcome::Accepted => Ok(EncodedValue::null()),
+            refused => Err(refused.as_str().to_owned()),
+        };
+        ServerMessage::SendAnswer { req_id, result }
+    }
+}
+
 impl ClientMessage {
+    /// A tenant's message.
+    pub fn send_message(message: TenantMessage, req_id: u64) -> Self {
+        let TenantMessage { from, to, topic, data, depth } = message;
+        ClientMessage::SendMessage { from, to, topic, data, depth, req_id }
+    }
+
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let result_len = match self {
+        let len = match self {
             ClientMessage::DispatchResponse { result: Ok(value), .. } => value.as_bytes().len(),
             ClientMessage::DispatchResponse { result: Err(text), .. } => text.len(),
+            ClientMessage::SendMessage { topic, data, .. } => {
+                topic.len() + data.as_bytes().len() + AROUND_BYTES
+            }
             _ => 0,
         };
-        let mut writer = Writer::with_capacity(result_len + 48);
+        let mut writer = Writer::with_capacity(len + 48);
         Encode::encode(self, &mut writer);
         writer.into_bytes()
     }
@@ -266,6 +313,7 @@ variants!(ServerMessage {
     6 ReloadTemplate { id },
     7 SetLogLevel { level },
     8 LiveTenants { req_id, ids },
+    9 SendAnswer { req_id, result },
     13 Shards { served },
 });
 
@@ -275,6 +323,7 @@ variants!(ClientMessage {
     1 Heartbeat {},
     2 Ready(ready),
     3 Health(health),
+    4 SendMessage { from, to, topic, data, depth, req_id },
     9 NotSubscribed { req_id },
 });
 

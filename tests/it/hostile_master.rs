@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, bounded};
 use mesophyll::base::limits;
 use mesophyll::net::link::LinkLimits;
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use mesophyll::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient, Outbox};
 use mesophyll::wire::message::{ClientMessage, Incoming, ServerMessage};
 use tungstenite::Message;
 
@@ -23,7 +23,10 @@ fn worker(master: SocketAddr) -> MesophyllClient {
     let master = master.to_string();
     let token = "t".repeat(64);
     let (runtime, _) = StandInRuntime::new();
-    let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&master, 0, &token)));
+    let db = Arc::new(WorkerDb::mesophyll(
+        MesophyllDbClient::new(&master, 0, &token),
+        Outbox::default(),
+    ));
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
     let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db);
     let config = ClientConfig {
@@ -33,6 +36,7 @@ fn worker(master: SocketAddr) -> MesophyllClient {
         token,
         link_limits: LinkLimits::default(),
         sandbox: None,
+        outbox: Outbox::default(),
     };
     MesophyllClient::start(config, Arc::new(worker)).expect("a client")
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mesophyll::base::error::DispatchError;
 use mesophyll::dispatch::worker_like::{WorkerLike, start};
-use mesophyll::dispatch::{Answer, Job, Request, RequestId};
+use mesophyll::dispatch::{Answer, Job, MessageDoor, Request, RequestId};
 use mesophyll::net::link::{CloseCause, LinkLimits, close_code};
 use mesophyll::pool::{Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{
     ClientConfig, ClientEnd, LinkObserver, MesophyllClient, MesophyllDbClient, MesophyllServer,
-    MesophyllServerConn, ServerConfig,
+    MesophyllServerConn, Outbox, ServerConfig,
 };
 use mesophyll::store::{DbOptions, DbState, StoreUrl};
 use mesophyll::wire::data::{
@@ -29,6 +29,7 @@ use crate::support::stand_in::{StandInRuntime, Told};
 
 mod broker;
 mod full_link;
+mod messages;
 mod shards;
 mod subscribed;
 
@@ -147,11 +148,17 @@ struct Worker {
 
 impl Worker {
     fn start(master: &Master) -> Self {
+        Self::with_outbox(master, Outbox::default())
+    }
+
+    fn with_outbox(master: &Master, outbox: Outbox) -> Self {
         let address = master.server.local_addr().to_string();
         let (runtime, told_rx) = StandInRuntime::new();
         let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
-        let db =
-            Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(&address, 0, &master.token())));
+        let db = Arc::new(WorkerDb::mesophyll(
+            MesophyllDbClient::new(&address, 0, &master.token()),
+            outbox.clone(),
+        ));
         let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions.clone(), db);
         let config = ClientConfig {
             master: address.into(),
@@ -160,6 +167,7 @@ impl Worker {
             token: master.token(),
             link_limits: LinkLimits::default(),
             sandbox: None,
+            outbox,
         };
         let client = MesophyllClient::start(config, Arc::new(worker)).expect("a client");
         Self { client: Some(client), told_rx, subscriptions }
@@ -584,10 +592,11 @@ fn a_worker_that_is_refused_ends_and_says_why() {
         token: master.token(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        outbox: Outbox::default(),
     };
     let (runtime, _told) = StandInRuntime::new();
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::new()));
-    let db = Arc::new(WorkerDb::direct(master.db.clone(), 0, 2));
+    let db = Arc::new(WorkerDb::direct(master.db.clone(), 0, 2, MessageDoor::default()));
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
     let end = client.ended_rx().recv_timeout(DEADLINE).expect("it ends");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use mesophyll::base::error::DispatchError;
 use mesophyll::cluster::{ShardTable, ShardTenants};
-use mesophyll::dispatch::DispatchResult;
 use mesophyll::dispatch::worker_like::{WorkerLike, handed_over};
+use mesophyll::dispatch::{DispatchResult, MessageDoor};
 use mesophyll::pool::process::supervisor::{Cause, Policy};
 use mesophyll::pool::{
     AdmittingPool, ChildSpec, Managed, Operator, PoolShards, ProcessConfig, Program, Quarantine,
@@ -100,7 +100,7 @@ fn thread(db: &Arc<DbState>) -> Arc<dyn Managed> {
     db.on_tenant_state(Box::new(move |tenant, state| told.put(tenant, state.clone())));
     let db = db.clone();
     let make = move || {
-        let db = Arc::new(WorkerDb::direct(db.clone(), 0, 1));
+        let db = Arc::new(WorkerDb::direct(db.clone(), 0, 1, MessageDoor::default()));
         let templates = TemplateSource::Files(vec![("main.luau".to_owned(), MAIN.to_owned())]);
         let config = LuauConfig { templates, ..LuauConfig::default() };
         let runtime =

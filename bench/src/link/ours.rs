@@ -69,7 +69,7 @@ pub(super) fn start_master(
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
         .map_err(|error| error.to_string())?;
     let no_threads: &StartThreads =
-        &|_, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
+        &|_, _, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
     let master = Master::start(&config, None, &Program::at(Path::new("")), no_threads)
         .map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =
@@ -166,11 +166,11 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
         let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
-        let db = Arc::new(WorkerDb::mesophyll(MesophyllDbClient::new(
-            &role.address,
-            role.worker,
-            &role.token,
-        )));
+        let (db_client, outbox) = (
+            MesophyllDbClient::new(&role.address, role.worker, &role.token),
+            Outbox::default(),
+        );
+        let db = Arc::new(WorkerDb::mesophyll(db_client, outbox.clone()));
         let runtime: Box<dyn TemplateRuntime> = if role.is_luau {
             let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
             let config =
@@ -188,6 +188,7 @@ impl Worker {
             token: role.token.clone(),
             link_limits: LinkLimits::default(),
             sandbox: None,
+            outbox,
         };
         let client =
             MesophyllClient::start(config, worker.clone()).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! [`WorkerDb`]: the database as a worker's tenants see it, in this process or over HTTP, with
+//! [`WorkerDb`]: the database, and other tenants, as a worker's tenants see them, in this process or over HTTP, with
 //! nothing to tell which.
 //!
 //! Over HTTP the rules are checked here before anything is sent, so that a refusal costs no round
@@ -7,30 +7,39 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crossbeam_channel::bounded;
+
 use crate::base::error::DbError;
-use crate::protocol::MesophyllDbClient;
+use crate::base::limits::MESSAGE_ANSWER_MAX;
+use crate::dispatch::MessageDoor;
+use crate::protocol::{MesophyllDbClient, Outbox};
 use crate::runtime::TenantDb;
 use crate::store::{Caller, DbState, rules};
-use crate::wire::data::{DbAnswer, DbOp, TenantId, TenantState};
+use crate::wire::data::{DbAnswer, DbOp, MessageOutcome, TenantId, TenantMessage, TenantState};
 
 /// A worker's way to the database.
 #[derive(Debug, Clone)]
 pub enum WorkerDb {
     /// In this process: thread-pool mode.
-    Direct(Arc<DbState>, Caller),
+    Direct(Arc<DbState>, Caller, MessageDoor),
     /// Through the master.
-    Mesophyll(MesophyllDbClient),
+    Mesophyll(MesophyllDbClient, Outbox),
 }
 
 impl WorkerDb {
-    /// The database of this process, for one worker of so many.
-    pub fn direct(db: Arc<DbState>, worker_id: usize, workers: usize) -> Self {
-        WorkerDb::Direct(db, Caller { worker_id, workers })
+    /// The database of this process, for one worker of so many; messages go to `messages`.
+    pub fn direct(
+        db: Arc<DbState>,
+        worker_id: usize,
+        workers: usize,
+        messages: MessageDoor,
+    ) -> Self {
+        WorkerDb::Direct(db, Caller { worker_id, workers }, messages)
     }
 
-    /// The database of a master.
-    pub fn mesophyll(client: MesophyllDbClient) -> Self {
-        WorkerDb::Mesophyll(client)
+    /// The database of a master, and the way of messages to it.
+    pub fn mesophyll(client: MesophyllDbClient, outbox: Outbox) -> Self {
+        WorkerDb::Mesophyll(client, outbox)
     }
 
     /// Ends what is under way to the master with an error, and everything later. A store in this
@@ -38,7 +47,10 @@ impl WorkerDb {
     pub fn close(&self) {
         match self {
             WorkerDb::Direct(..) => {}
-            WorkerDb::Mesophyll(client) => client.close(),
+            WorkerDb::Mesophyll(client, outbox) => {
+                client.close();
+                outbox.close();
+            }
         }
     }
 }
@@ -46,18 +58,33 @@ impl WorkerDb {
 impl TenantDb for WorkerDb {
     fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
         match self {
-            WorkerDb::Direct(db, caller) => {
+            WorkerDb::Direct(db, caller, _) => {
                 let states = db.tenant_states(*caller).into_iter();
                 Ok(states.map(|(tenant, state)| (tenant, (*state).clone())).collect())
             }
-            WorkerDb::Mesophyll(client) => client.tenant_states(),
+            WorkerDb::Mesophyll(client, _) => client.tenant_states(),
         }
     }
 
     fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
         match self {
-            WorkerDb::Direct(db, caller) => db.ask(*caller, op),
-            WorkerDb::Mesophyll(client) => client.ask(&rules::checked(op)?),
+            WorkerDb::Direct(db, caller, _) => db.ask(*caller, op),
+            WorkerDb::Mesophyll(client, _) => client.ask(&rules::checked(op)?),
+        }
+    }
+
+    fn send(&self, message: TenantMessage) -> MessageOutcome {
+        match self {
+            WorkerDb::Direct(.., door) => {
+                let (outcome_tx, outcome_rx) = bounded(1);
+                let answer = move |outcome| {
+                    // There is room; a sender that has gone needs no answer.
+                    let _ = outcome_tx.try_send(outcome);
+                };
+                door.hand_in(message, Box::new(answer));
+                outcome_rx.recv_timeout(MESSAGE_ANSWER_MAX).unwrap_or(MessageOutcome::Unknown)
+            }
+            WorkerDb::Mesophyll(_, outbox) => outbox.send(message),
         }
     }
 }

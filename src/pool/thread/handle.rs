@@ -411,7 +411,7 @@ mod tests {
     use crossbeam_channel::never;
 
     use super::*;
-    use crate::dispatch::Job;
+    use crate::dispatch::{Job, MessageDoor};
     use crate::pool::{Subscriptions, WorkerDb};
     use crate::runtime::{RuntimeStats, TemplateRuntime};
     use crate::store::memory::MemoryStore;
@@ -443,7 +443,7 @@ mod tests {
             let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
             let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default())
                 .expect("an empty store");
-            let db = Arc::new(WorkerDb::direct(Arc::new(db), 0, 1));
+            let db = Arc::new(WorkerDb::direct(Arc::new(db), 0, 1, MessageDoor::default()));
             let worker = WorkerThread::new(0, Box::new(Full), 1, subscriptions, db);
             worker.load_tenant_states().expect("states");
             Ok(worker)

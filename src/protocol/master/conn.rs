@@ -13,15 +13,16 @@ use crossbeam_channel::Sender;
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, handed_over};
-use crate::dispatch::{Answer, Cancelled, Job, Refused, Request, RequestId};
+use crate::dispatch::{Answer, Cancelled, Job, MessageDoor, Refused, Request, RequestId};
 use crate::net::link::{
     CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
     close_code,
 };
 use crate::net::stream::Peer;
+use crate::store::Caller;
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantState};
+use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantMessage, TenantState};
 use crate::wire::message::{
     ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
 };
@@ -459,6 +460,9 @@ pub(super) struct ConnHandler {
     /// Called once when the connection has ended, before the observer.
     pub(super) on_closed: Box<dyn FnMut(&MesophyllServerConn) + Send>,
     pub(super) undecodable_in_a_row: u32,
+    /// Which tenants are this worker's.
+    pub(super) caller: Caller,
+    pub(super) messages: MessageDoor,
 }
 
 impl ConnHandler {
@@ -479,6 +483,10 @@ impl ConnHandler {
                 self.on_ready();
             }
             ClientMessage::Ready(ready) => return self.on_announced(ready),
+            ClientMessage::SendMessage { from, to, topic, data, depth, req_id: request_id } => {
+                let message = TenantMessage { from, to, topic, data, depth };
+                return self.on_send(request_id, message);
+            }
             ClientMessage::Health(health) => {
                 self.conn.inner.is_ours.store(true, Ordering::Relaxed);
                 if let Some(observer) = &self.observer {
@@ -486,6 +494,24 @@ impl ConnHandler {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// A worker that speaks for a tenant of another one is none of ours, or was taken over.
+    fn on_send(&self, request_id: u64, message: TenantMessage) -> Result<(), u16> {
+        if !self.caller.owns(message.from) {
+            log::error!(worker = self.conn.id();
+                "worker {}: it sent a message of {}, which is not its tenant: its link is closed",
+                self.conn.id(), message.from
+            );
+            return Err(close_code::PROTOCOL);
+        }
+        let (link, from) = (self.conn.inner.link.clone(), message.from);
+        let answer = move |outcome| {
+            // One that finds no room is as one that never came: the sender waits for so long only.
+            let _ = link.send_for(from, ServerMessage::send_answer(request_id, outcome).encode());
+        };
+        self.messages.hand_in(message, Box::new(answer));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use log::LevelFilter;
 use crate::base::limits::{BROKER_CONNECTIONS, HTTP_CONNECTIONS_MAX};
 use crate::base::random;
 use crate::base::sync::{CountedPermit, Lock};
+use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::{
     Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub http_limits: HttpLimits,
     /// Whether a worker that is not in a sandbox gets no events.
     pub requires_sandbox: bool,
+    /// Where messages of tenants go.
+    pub messages: MessageDoor,
 }
 
 impl ServerConfig {
@@ -61,6 +64,7 @@ impl ServerConfig {
             link_limits: LinkLimits::default(),
             http_limits: HttpLimits::default(),
             requires_sandbox: false,
+            messages: MessageDoor::default(),
         }
     }
 }
@@ -403,8 +407,14 @@ impl ServerShared {
         }
         let shared = self.clone();
         let on_closed = Box::new(move |conn: &MesophyllServerConn| shared.forget(conn));
-        let handler =
-            ConnHandler { conn: conn.clone(), observer, on_closed, undecodable_in_a_row: 0 };
+        let handler = ConnHandler {
+            conn: conn.clone(),
+            observer,
+            on_closed,
+            undecodable_in_a_row: 0,
+            caller: Caller { worker_id, workers: self.config.workers },
+            messages: self.config.messages.clone(),
+        };
         (Box::new(handler), Box::new(ConnPulse::new(conn, interval)))
     }
 

@@ -28,11 +28,12 @@ use crate::wire::WireError;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{CreateEvent, IdMap, Sandbox, TenantId, TenantState};
 use crate::wire::message::{
-    ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
+    ClientMessage, Health, Incoming, MESSAGES_EXTENSION, Ready, SHARDS_EXTENSION, ServerMessage,
 };
 
 use super::backoff::{BACKOFF_MAX, BACKOFF_MIN, Backoff};
 use super::dial::Dial;
+use super::outbox::Outbox;
 use crate::base::throttle::Throttle;
 use crate::protocol::master::vm_query;
 use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
@@ -41,7 +42,7 @@ use crate::protocol::{MESOPHYLL_DEFAULT_HEARTBEAT_MS, answers};
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What this worker names at the end of its Ready (docs/protocol.md).
-const EXTENSIONS: [&str; 2] = ["subscribed", SHARDS_EXTENSION];
+const EXTENSIONS: [&str; 3] = ["subscribed", SHARDS_EXTENSION, MESSAGES_EXTENSION];
 
 /// For connecting and shaking hands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,6 +102,8 @@ pub struct ClientConfig {
     pub link_limits: LinkLimits,
     /// What confines this process, for the master to know.
     pub sandbox: Option<Sandbox>,
+    /// What the worker's tenants send leaves by it.
+    pub outbox: Outbox,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -260,6 +263,7 @@ impl ClientRun {
         let serve = |_: &LinkSender| -> link::Service {
             let handler = ClientHandler {
                 worker: self.worker.clone(),
+                outbox: config.outbox.clone(),
                 session: session.clone(),
                 in_flight: Arc::default(),
                 far_deadline: Instant::now() + FAR,
@@ -405,6 +409,7 @@ type TenantsInFlight = Arc<Lock<IdMap<u64, TenantId>>>;
 
 struct ClientHandler {
     worker: Arc<dyn LocalWorker>,
+    outbox: Outbox,
     session: Arc<MasterSession>,
     in_flight: TenantsInFlight,
     /// A worker is ready by itself; only a master waits for one.
@@ -426,6 +431,7 @@ impl ClientHandler {
             ServerMessage::Hello { heartbeat_interval_ms } => {
                 self.session.interval_ms.store(heartbeat_interval_ms, Ordering::SeqCst);
                 self.session.has_said_hello.store(true, Ordering::Relaxed);
+                self.outbox.connect(link);
                 link.beat_now();
             }
             ServerMessage::DispatchEvent { id, event, req_id: Some(request_id) } => {
@@ -448,6 +454,9 @@ impl ClientHandler {
             }
             ServerMessage::UpdateTenantState { id, state } => {
                 self.worker.update_tenant_state(id, state)
+            }
+            ServerMessage::SendAnswer { req_id: request_id, result } => {
+                self.outbox.answered(request_id, result);
             }
             ServerMessage::Shards { served } => self.worker.serve_shards(&served),
             ServerMessage::ReloadTemplate { id } => self.worker.reload_template(id),
@@ -575,7 +584,8 @@ impl LinkHandler for ClientHandler {
         self.on_undecodable(&WireError::Invalid("a text message"))
     }
 
-    fn on_closed(&mut self, _cause: &CloseCause) {
+    fn on_closed(&mut self, cause: &CloseCause) {
+        self.outbox.disconnect(cause);
         // What runs goes on: its effects count, and the master has told its callers that the
         // outcome is unknown.
     }

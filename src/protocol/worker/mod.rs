@@ -6,3 +6,4 @@ mod db_buffers;
 pub(super) mod db_client;
 mod db_transport;
 pub(super) mod dial;
+pub(super) mod outbox;

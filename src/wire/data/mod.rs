@@ -15,6 +15,7 @@ mod sandbox;
 pub mod sharding;
 mod shares;
 mod tenant_id;
+mod tenant_message;
 mod tenant_state;
 mod timestamp;
 pub mod timezone;
@@ -32,5 +33,8 @@ pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
 pub use sandbox::{Sandbox, SandboxMode};
 pub use shares::{HeldShare, IdMap, Shares};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
+pub use tenant_message::{
+    MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, TENANT_MESSAGE, TenantMessage,
+};
 pub use tenant_state::TenantState;
 pub use timestamp::{InvalidTimestamp, Timestamp};

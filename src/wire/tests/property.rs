@@ -8,8 +8,9 @@ use crate::base::random;
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
     Budget, CreateEvent, DbCall, DbFigures, EncodedJson, EventData, GlobalKeyValueOp, GlobalKv,
-    Interval, KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp,
-    RuntimeFigures, Sandbox, TenantId, TenantState, Timestamp,
+    Interval, KeyValueOp, KhronosValue, KvRecord, MessageOutcome, PartialGlobalKv,
+    PublicGlobalKeyValueOp, RuntimeFigures, Sandbox, TenantId, TenantMessage, TenantState,
+    Timestamp,
 };
 use crate::wire::json::{
     canonical, event_data_from_json, json_from_encoded, value_from_json, value_to_json,
@@ -402,6 +403,8 @@ fn messages_of_our_own_come_back() {
         ServerMessage::LiveTenants { req_id: 7, ids: vec![id, TenantId::Guild(0)] },
         ServerMessage::LiveTenants { req_id: 7, ids: Vec::new() },
         ServerMessage::SetLogLevel { level: "debug".to_owned() },
+        ServerMessage::send_answer(7, MessageOutcome::Accepted),
+        ServerMessage::send_answer(u64::MAX, MessageOutcome::Busy),
         ServerMessage::Shards { served: ShardSet::default() },
         ServerMessage::Shards { served: ShardSet::full() },
     ] {
@@ -421,8 +424,16 @@ fn messages_of_our_own_come_back() {
         let (tenant_states, live_tenants) = (3, true);
         let ready = Ready { version, executors, tenant_states, live_tenants, extensions, sandbox };
         let not_subscribed = ClientMessage::NotSubscribed { req_id: executors };
-        for message in [ClientMessage::Health(health), ClientMessage::Ready(ready), not_subscribed]
-        {
+        let message = TenantMessage {
+            from: id,
+            to: TenantId::Guild(0),
+            topic: random.text(),
+            data: event_data_from_json(b"[{\"a\":null}]").expect("JSON"),
+            depth: random.number(),
+        };
+        let sent = ClientMessage::send_message(message, executors);
+        let (health, ready) = (ClientMessage::Health(health), ClientMessage::Ready(ready));
+        for message in [health, ready, not_subscribed, sent] {
             assert_eq!(ClientMessage::decode(&message.encode()), Ok(Incoming::Message(message)));
         }
     }
@@ -491,7 +502,7 @@ fn the_ready_of_an_older_worker_announces_nothing_new() {
 
 #[test]
 fn a_number_that_another_extension_has_is_unknown() {
-    for index in 4..9 {
+    for index in 5..9 {
         let message = ClientMessage::decode(&[0x81, index, 0x91, 7]);
         assert_eq!(message, Ok(Incoming::Unknown(index.to_string())));
     }

@@ -9,7 +9,7 @@ use mesophyll::base::limits::BROKER_CONNECTIONS;
 use mesophyll::base::thread::{self, OwnedThread};
 use mesophyll::net::broker::{Ask, Broker, HandOut};
 use mesophyll::net::stream::Stream;
-use mesophyll::protocol::Dial;
+use mesophyll::protocol::{Dial, Outbox};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
@@ -84,7 +84,7 @@ fn a_worker_connects_again_through_the_broker() {
     let subscriptions = Arc::new(Subscriptions::new(BTreeSet::from(["*".to_owned()])));
     let dial = Dial::Broker(channel.broker.clone());
     let db_client = MesophyllDbClient::over(&dial, 0, &master.token());
-    let db = Arc::new(WorkerDb::mesophyll(db_client));
+    let db = Arc::new(WorkerDb::mesophyll(db_client, Outbox::default()));
     let worker = WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db);
     let config = ClientConfig {
         master: dial,
@@ -93,6 +93,7 @@ fn a_worker_connects_again_through_the_broker() {
         token: master.token(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        outbox: Outbox::default(),
     };
     let client = MesophyllClient::start(config, Arc::new(worker)).expect("a client");
     let first = master.wait_ready();

@@ -59,10 +59,16 @@ fn a_master_that_never_said_hello_is_told_nothing_new() {
         token: "t".to_owned(),
         link_limits: LinkLimits::default(),
         sandbox: None,
+        outbox: Outbox::default(),
     };
     let (runtime, _told) = StandInRuntime::new();
     let subscriptions = Arc::new(Subscriptions::new(["FAIL".to_owned(), "BUSY".to_owned()].into()));
-    let db = Arc::new(WorkerDb::direct(Master::start(DEADLINE).db.clone(), 0, 1));
+    let db = Arc::new(WorkerDb::direct(
+        Master::start(DEADLINE).db.clone(),
+        0,
+        1,
+        MessageDoor::default(),
+    ));
     let worker = Arc::new(WorkerThread::new(0, Box::new(runtime), 1, subscriptions, db));
     let client = MesophyllClient::start(config, worker).expect("a client");
     let mut peer = tungstenite::accept(listener.accept().expect("accept").0).expect("a handshake");

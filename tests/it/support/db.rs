@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesophyll::base::error::DbError;
+use mesophyll::dispatch::MessageDoor;
 use mesophyll::net::http::{Body, Handler, HttpLimits, HttpServer, Reply, RequestHead};
 use mesophyll::pool::WorkerDb;
-use mesophyll::protocol::{DbRequestFigures, MesophyllDbClient, db_routes};
+use mesophyll::protocol::{DbRequestFigures, MesophyllDbClient, Outbox, db_routes};
 use mesophyll::runtime::TenantDb;
 use mesophyll::store::{self, Caller, DbOptions, DbState, Store, StoreUrl};
 use mesophyll::wire;
 use mesophyll::wire::data::{
     DbAnswer, DbOp, EncodedValue, GlobalKeyValueOp, GlobalKv, KeyValueOp, KhronosValue, KvRecord,
-    PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId, TenantState,
+    MessageOutcome, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId, TenantMessage,
+    TenantState,
 };
 
 #[cfg(feature = "postgres")]
@@ -118,8 +120,10 @@ impl TestDb {
             MesophyllDbClient::new(&address.to_string(), 0, "token")
         };
         let tenants: Box<dyn TenantDb> = match door {
-            Door::Direct => Box::new(WorkerDb::direct(Arc::clone(&state), 0, workers)),
-            Door::Http => Box::new(WorkerDb::mesophyll(client())),
+            Door::Direct => {
+                Box::new(WorkerDb::direct(Arc::clone(&state), 0, workers, MessageDoor::default()))
+            }
+            Door::Http => Box::new(WorkerDb::mesophyll(client(), Outbox::default())),
             Door::Unchecked => Box::new(Unchecked(client())),
         };
         Self { tenants, state, store, server, _place: place }
@@ -172,6 +176,10 @@ impl TenantDb for Unchecked {
 
     fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
         self.0.ask(&op)
+    }
+
+    fn send(&self, _: TenantMessage) -> MessageOutcome {
+        MessageOutcome::Busy
     }
 }
 

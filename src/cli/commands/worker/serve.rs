@@ -8,7 +8,7 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::WorkerConfig;
 use crate::net::link::LinkLimits;
 use crate::pool::{Subscriptions, WorkerDb, WorkerThread};
-use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient};
+use crate::protocol::{ClientConfig, ClientEnd, MesophyllClient, MesophyllDbClient, Outbox};
 
 use super::confine::{config_error, confine, dial};
 use super::token;
@@ -37,7 +37,8 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
 
     let subscriptions = Arc::new(Subscriptions::new(config.default_events.clone()));
     let db_client = MesophyllDbClient::over(&dial, config.id, &token);
-    let db = Arc::new(WorkerDb::mesophyll(db_client));
+    let outbox = Outbox::default();
+    let db = Arc::new(WorkerDb::mesophyll(db_client, outbox.clone()));
     let (broken_tx, broken_rx) = bounded(1);
     let runtime =
         start_runtime(&config.runtime, "luau", broken_tx, db.clone(), subscriptions.clone())
@@ -62,6 +63,7 @@ pub(super) fn serve(config: &WorkerConfig) -> Result<(), CliError> {
         token,
         link_limits: LinkLimits::default(),
         sandbox: Some(sandbox),
+        outbox,
     };
     let client = MesophyllClient::start(client, worker.clone()).map_err(config_error)?;
     let ended = wait(&client, &signals, &lifeline, &broken_rx, config.lifeline);

@@ -14,8 +14,8 @@ use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
 use crate::wire::data::{
     CreateEvent, DbAnswer, DbOp, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
-    GlobalKvData, KeyValueOp, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId,
-    TenantState, Timestamp,
+    GlobalKvData, KeyValueOp, KvRecord, MessageOutcome, PartialGlobalKv, PublicGlobalKeyValueOp,
+    Scopes, TenantId, TenantMessage, TenantState, Timestamp,
 };
 
 /// Longer than anything here takes, however slow the machine.
@@ -272,6 +272,10 @@ impl TenantDb for MemoryDb {
             DbOp::Global(tenant, op) => self.global(tenant, op),
             DbOp::SetTenantState(..) => Ok(DbAnswer::Done),
         }
+    }
+
+    fn send(&self, _message: TenantMessage) -> MessageOutcome {
+        MessageOutcome::Busy
     }
 }
 

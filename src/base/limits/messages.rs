@@ -1,0 +1,58 @@
+//! The bounds of messages between tenants; part of `limits.rs`, with its rules.
+
+use std::time::Duration;
+
+/// Limit: the data of a message: a hint or a small record, as nothing of it is kept; more is
+/// `too_large`.
+pub const TENANT_MESSAGE_MAX_BYTES: usize = 16 * 1024;
+
+/// Limit: the topic of a message, and a prefix of topics in a rule.
+pub const TENANT_MESSAGE_TOPIC_MAX_BYTES: usize = 64;
+
+/// Limit: how many messages in a row one may lead to, as each is sent by the handler of the one
+/// before; one more is `too_deep`. Two templates that answer each other would never end.
+pub const TENANT_MESSAGE_DEPTH_MAX: u64 = 4;
+
+/// Limit: messages that a tenant sends a second, after a burst of so many; one more is `busy`.
+pub const TENANT_MESSAGES_SENT: (u32, u32) = (20, 100);
+
+/// Limit: messages that a tenant receives a second, after a burst of so many, whoever sends them;
+/// one more is `busy`.
+pub const TENANT_MESSAGES_RECEIVED: (u32, u32) = (100, 100);
+
+/// Limit: tenants whose rates are remembered, in some 4 MiB; when it is reached, one that did not
+/// send lately is `busy` until others have their whole bursts again, seconds later.
+pub const TENANT_MESSAGE_RATES_MAX: usize = 65_536;
+
+/// Limit: messages of one sender that wait in its master; one more is `busy`. More than a burst,
+/// so that it is another master that keeps them waiting.
+pub const TENANT_MESSAGES_WAITING_MAX: usize = 128;
+
+/// Limit: messages of all senders that wait in a master, 64 MiB of data; one more is `busy`.
+pub const MESSAGES_WAITING_MAX: usize = 4096;
+
+/// Threads of a master that bring messages to their receivers. What they wait for is the store and
+/// other masters; no tenant has more than three quarters of them.
+pub const MESSAGE_THREADS: usize = 8;
+
+/// How long such a thread stays without work.
+pub const MESSAGE_THREAD_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a message may take to its receiver's queue: the receiver's master may have to be found.
+pub const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a worker waits for the answer of its master: longer than a message may take.
+pub const MESSAGE_ANSWER_MAX: Duration = Duration::from_secs(8);
+
+/// Limit: tenants that a receiver allows.
+pub const MESSAGE_RULES_MAX: usize = 16;
+
+/// Limit: prefixes of topics for each of them.
+pub const MESSAGE_RULE_TOPICS_MAX: usize = 16;
+
+/// Limit: the rules of receivers that a master keeps; one more empties it.
+pub const MESSAGE_RULES_CACHE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long they are used before they are read again. A write forgets them at once; one whose
+/// outcome is not known may take effect after that.
+pub const MESSAGE_RULES_AGE_MAX: Duration = Duration::from_secs(30);

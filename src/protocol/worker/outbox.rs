@@ -1,0 +1,100 @@
+//! What a worker's tenants send by themselves, over whichever link there is to the master.
+//!
+//! Called from a worker's I/O threads, which wait for the answer here; the link's reader thread
+//! brings it.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::base::labels::Label as _;
+use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
+use crate::base::sync::Lock;
+use crate::dispatch::worker_like::next_request_id;
+use crate::net::link::{CloseCause, LinkSender, Pending, Registered, SendError, close_code};
+use crate::wire::data::{EncodedValue, MessageOutcome, TenantMessage};
+use crate::wire::message::ClientMessage;
+
+/// A worker's way to its master for what its tenants send. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Outbox(Arc<Lock<OutboxState>>);
+
+#[derive(Debug, Default)]
+struct OutboxState {
+    way: Option<Arc<OutboxLink>>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct OutboxLink {
+    link: LinkSender,
+    waiting: Pending<Sender<MessageOutcome>>,
+}
+
+impl Outbox {
+    /// Sends a tenant's message; without a link it is `Busy`.
+    ///
+    /// # Blocks
+    /// Until the master's answer, for 8 s at most; the end of the link wakes it.
+    pub fn send(&self, message: TenantMessage) -> MessageOutcome {
+        let Some(way) = self.0.lock().way.clone() else { return MessageOutcome::Busy };
+        let (from, id) = (message.from, next_request_id().0);
+        let (answer_tx, answer_rx) = bounded(1);
+        let Registered::Waiting(_) = way.waiting.register(id, answer_tx) else {
+            return MessageOutcome::Busy;
+        };
+        let sent = way.link.send_alone(from, ClientMessage::send_message(message, id).encode());
+        let outcome = match sent {
+            Ok(()) => answer_rx.recv_timeout(MESSAGE_ANSWER_MAX).unwrap_or(MessageOutcome::Unknown),
+            Err(SendError::TooLarge { .. }) => MessageOutcome::TooLarge,
+            Err(SendError::Closed | SendError::Full) => MessageOutcome::Busy,
+        };
+        way.waiting.take(id);
+        outcome
+    }
+
+    /// Ends every wait, and lets none begin.
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        state.is_closed = true;
+        end(state.way.take(), &CloseCause::ClosedByUs(close_code::GOING_AWAY));
+    }
+
+    /// What is sent goes over this link from now on.
+    pub(super) fn connect(&self, link: &LinkSender) {
+        let mut state = self.0.lock();
+        if !state.is_closed {
+            state.way.get_or_insert_with(|| {
+                let waiting = Pending::new(PENDING_MAX);
+                Arc::new(OutboxLink { link: link.clone(), waiting })
+            });
+        }
+    }
+
+    /// The link has ended: what was sent over it may have been accepted.
+    pub(super) fn disconnect(&self, cause: &CloseCause) {
+        end(self.0.lock().way.take(), cause);
+    }
+
+    /// An answer of the master. An outcome that this version does not know is unknown.
+    pub(super) fn answered(&self, request_id: u64, result: Result<EncodedValue, String>) {
+        let Some(way) = self.0.lock().way.clone() else { return };
+        let outcome = match result {
+            Ok(_) => MessageOutcome::Accepted,
+            Err(kind) => {
+                MessageOutcome::of_name(kind.as_bytes()).unwrap_or(MessageOutcome::Unknown)
+            }
+        };
+        if let Some(answer_tx) = way.waiting.take(request_id) {
+            // There is room; a sender that has gone needs no answer.
+            let _ = answer_tx.try_send(outcome);
+        }
+    }
+}
+
+fn end(way: Option<Arc<OutboxLink>>, cause: &CloseCause) {
+    if let Some(way) = way {
+        // Without their senders, those that wait learn it.
+        drop(way.waiting.close(cause.clone()));
+    }
+}
