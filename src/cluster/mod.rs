@@ -44,8 +44,8 @@ pub trait ShardTenants: Send + Sync {
     fn leave(&self, shards: &ShardSet, deadline: Instant);
 }
 
-/// A master's part in its cluster, as the master and those who ask it use it. One over a store that
-/// masters do not share has none.
+/// A master's part in its cluster, as the master and its internal API use it. A master over a store
+/// that masters do not share has none.
 pub trait ClusterMember: fmt::Debug + Send + Sync {
     /// Has the master take its shards, and do this about them.
     fn start(&self, tenants: Arc<dyn ShardTenants>);

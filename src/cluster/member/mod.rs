@@ -1,5 +1,5 @@
-//! A master's part in its cluster: its lease, the shards that it takes and gives, and the thread that
-//! sees to both.
+//! A master's part in its cluster: its lease, the shards that it takes and gives, and the thread
+//! that sees to both.
 
 mod assign;
 #[cfg(test)]
@@ -77,8 +77,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Joins. After that the master has a lease, and takes no shard before [`ClusterMember::start`].
-    /// `on_give_up` is called once, from any thread, when the master can no longer coordinate: its
+    /// Joins. After that the master has a lease, and takes no shard before
+    /// [`ClusterMember::start`]. `on_give_up` is called once, from any thread, when the master can no longer coordinate: its
     /// process is to end.
     ///
     /// # Blocks
