@@ -549,6 +549,9 @@ pub const DB_INPUT_MAX_BYTES: usize = 128 * 1024;
 /// lookup takes a thread, and a master seldom moves.
 pub const DB_ADDRESS_AGE: Duration = Duration::from_secs(10);
 
+/// Limit: names of peers whose addresses are kept; one more empties the list.
+pub const LOOKUP_NAMES_MAX: usize = 64;
+
 /// Limit: for sending a database request's head, and again its body, which has 2 MiB at most.
 pub const DB_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
         may_use: &["net/stream"],
         why: "a link carries messages and does not know who talks",
     },
+    Rule { who: "net/lookup", may_use: &[], why: "a name does not know who is behind it" },
     Rule {
         who: "net/broker",
         may_use: &["net/stream"],
@@ -57,7 +58,16 @@ const RULES: &[Rule] = &[
     Rule { who: "sandbox", may_use: &[], why: "a leaf: what a process gives up is all it knows" },
     Rule {
         who: "protocol",
-        may_use: &["dispatch", "net/broker", "net/link", "net/http", "net/stream", "wire", "store"],
+        may_use: &[
+            "dispatch",
+            "net/broker",
+            "net/link",
+            "net/lookup",
+            "net/http",
+            "net/stream",
+            "wire",
+            "store",
+        ],
         why: "the protocol's two ends know no supervisor and no runtime",
     },
     Rule {
@@ -77,7 +87,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: "api",
-        may_use: &["cluster", "pool", "dispatch", "store", "net/http", "net/stream", "wire"],
+        may_use: &[
+            "cluster",
+            "pool",
+            "dispatch",
+            "store",
+            "net/http",
+            "net/lookup",
+            "net/stream",
+            "wire",
+        ],
         why: "the internal API reaches tenants only through a WorkerLike",
     },
     Rule {
@@ -185,6 +204,7 @@ const HOMES: &[Home] = &[
             "protocol/worker/db_transport.rs",
             "cli/console/client.rs",
             "api/cluster/forward.rs",
+            "net/lookup.rs",
         ],
     },
 ];

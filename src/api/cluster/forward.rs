@@ -4,15 +4,11 @@
 //! and was not answered has an unknown outcome. Runs on the connection's thread that has the
 //! request; [`Forwarder::close`] frees those that wait.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ureq::config::Config;
-use ureq::http::{Request, Uri};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::http::Request;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Error, Timeout};
 
 use super::hop::{ForwardedRequest, HOP, PEER, REFUSED};
@@ -22,13 +18,13 @@ use crate::api::request_id;
 use crate::api::token::Secret;
 use crate::base::labels::labels;
 use crate::base::limits::{
-    CLIENT_REPLY_MAX_BYTES, FORWARD_ADDRESS_AGE, FORWARD_ADDRESSES_MAX, FORWARD_CONNECT_TIMEOUT,
-    FORWARD_IDLE_AGE, FORWARD_IDLE_CONNECTIONS, KV_FIND_MAX_BYTES,
+    CLIENT_REPLY_MAX_BYTES, FORWARD_ADDRESS_AGE, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_AGE,
+    FORWARD_IDLE_CONNECTIONS, KV_FIND_MAX_BYTES,
 };
 use crate::base::metrics::Counter;
 use crate::base::random;
-use crate::base::sync::Lock;
 use crate::base::throttle::Throttle;
+use crate::net::lookup::Lookup;
 
 labels! {
     /// How an attempt to have another master answer ended.
@@ -89,7 +85,8 @@ impl Forwarder {
             .max_idle_connections_per_host(FORWARD_IDLE_CONNECTIONS)
             .max_idle_age(FORWARD_IDLE_AGE)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::new(), PeerAddresses::default());
+        let agent =
+            Agent::with_parts(config, DefaultConnector::new(), Lookup::new(FORWARD_ADDRESS_AGE));
         Self { agent, refusals: Throttle::default(), ended: Default::default() }
     }
 
@@ -219,40 +216,5 @@ fn was_not_sent(error: &Error) -> bool {
                 | ErrorKind::NotConnected
         ),
         _ => false,
-    }
-}
-
-/// Where the other masters are. ureq asks before each request, and its own resolver starts a thread
-/// each time to keep a deadline: a numeric address is never looked up, and a name seldom.
-#[derive(Debug, Default)]
-struct PeerAddresses {
-    by_name: DefaultResolver,
-    found: Lock<HashMap<String, (Instant, ResolvedSocketAddrs)>>,
-}
-
-impl Resolver for PeerAddresses {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        if let Ok(address) = authority.parse::<SocketAddr>() {
-            let mut addresses = self.empty();
-            addresses.push(address);
-            return Ok(addresses);
-        }
-        let lately = |(at, _): &&(Instant, _)| at.elapsed() < FORWARD_ADDRESS_AGE;
-        if let Some((_, addresses)) = self.found.lock().get(authority).filter(lately) {
-            return Ok(addresses.clone());
-        }
-        let addresses = self.by_name.resolve(uri, config, timeout)?;
-        let mut found = self.found.lock();
-        if found.len() >= FORWARD_ADDRESSES_MAX {
-            found.clear();
-        }
-        found.insert(authority.to_owned(), (Instant::now(), addresses.clone()));
-        Ok(addresses)
     }
 }

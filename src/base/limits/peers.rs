@@ -28,9 +28,6 @@ pub const FORWARD_IDLE_AGE: Duration = Duration::from_secs(45);
 /// How long the addresses behind another master's name are used before it is looked up again.
 pub const FORWARD_ADDRESS_AGE: Duration = Duration::from_secs(30);
 
-/// Limit: names of other masters whose addresses are kept; one more empties the list.
-pub const FORWARD_ADDRESSES_MAX: usize = 64;
-
 /// Limit: how far the clocks of two masters may be apart; a request that was forwarded earlier or
 /// later is refused.
 pub const PEER_CLOCKS_APART: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 
 use ureq::{Agent, Error, Timeout};
 
-use super::db_transport::{DbConnector, MasterAddress};
+use super::db_transport::{DbConnector, lookup};
 use super::dial::Dial;
 use crate::base::error::DbError;
 use crate::base::limits::{
@@ -99,7 +99,7 @@ impl MesophyllDbClient {
             .build();
         let mut ident = format!("?id={worker_id}&token=");
         push_encoded(&mut ident, token);
-        let agent = Agent::with_parts(config, DbConnector::new(master), MasterAddress::new(master));
+        let agent = Agent::with_parts(config, DbConnector::new(master), lookup(master));
         Self { agent, base: format!("http://{}", master.host()), ident }
     }
 

@@ -12,9 +12,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, ShutdownHandle, Transport,
 };
@@ -25,63 +22,17 @@ use super::dial::Dial;
 use crate::base::limits::{
     DB_ADDRESS_AGE, DB_CONNECT_TIMEOUT, DB_OUTGOING_BYTES, DB_RESPONSE_TIMEOUT, DB_SEND_TIMEOUT,
 };
-use crate::base::sync::Lock;
 use crate::net::broker::Ask;
+use crate::net::lookup::Lookup;
 use crate::net::stream::Stream;
 
 /// Where the master is.
-///
-/// ureq asks before each request, also when it has a connection, and to keep the deadline its own
-/// resolver starts a thread each time, which costs more than the rest of a request. So a numeric
-/// address is never looked up, and a name seldom.
-#[derive(Debug)]
-pub(super) struct MasterAddress {
-    /// Those that need no looking up; none at all for what is no address.
-    fixed: Option<Vec<SocketAddr>>,
-    by_name: DefaultResolver,
-    found: Lock<Option<(Instant, ResolvedSocketAddrs)>>,
-}
-
-impl MasterAddress {
-    /// Nothing is looked up yet.
-    pub(super) fn new(master: &Dial) -> Self {
-        let fixed = match master {
-            Dial::Broker(_) => Some(Vec::new()),
-            Dial::Found(_, addresses) => Some(addresses.clone()),
-            Dial::Address(_) if master.unix_path().is_some() => Some(Vec::new()),
-            Dial::Address(address) => address.parse().ok().map(|address| vec![address]),
-        };
-        Self { fixed, by_name: DefaultResolver::default(), found: Lock::new(None) }
-    }
-
-    fn found_lately(&self) -> Option<ResolvedSocketAddrs> {
-        let found = self.found.lock();
-        found
-            .as_ref()
-            .filter(|(at, _)| at.elapsed() < DB_ADDRESS_AGE)
-            .map(|(_, addresses)| addresses.clone())
-    }
-}
-
-impl Resolver for MasterAddress {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        if let Some(fixed) = &self.fixed {
-            let mut addresses = self.empty();
-            // It has room for sixteen.
-            fixed.iter().take(16).for_each(|address| addresses.push(*address));
-            return Ok(addresses);
-        }
-        if let Some(addresses) = self.found_lately() {
-            return Ok(addresses);
-        }
-        let addresses = self.by_name.resolve(uri, config, timeout)?;
-        *self.found.lock() = Some((Instant::now(), addresses.clone()));
-        Ok(addresses)
+pub(super) fn lookup(master: &Dial) -> Lookup {
+    match master {
+        Dial::Found(_, addresses) => Lookup::fixed(addresses.clone()),
+        Dial::Address(_) if master.unix_path().is_none() => Lookup::new(DB_ADDRESS_AGE),
+        // No address leads there.
+        Dial::Address(_) | Dial::Broker(_) => Lookup::fixed(Vec::new()),
     }
 }
 
