@@ -22,7 +22,7 @@ use crate::protocol::MESOPHYLL_DEFAULT_HEARTBEAT_MS;
 use crate::store::{DbOptions, Quota, StoreOptions};
 use crate::wire::data::SandboxMode;
 
-pub use self::cluster::ClusterConfig;
+pub use self::cluster::{ClusterConfig, is_master_name};
 pub use self::values::{
     SIZE_UNITS, address, host_and_port, number, parse_level, parse_span, parse_switch, span, wrong,
 };
@@ -580,6 +580,7 @@ mod tests {
             ("lease", "2s"),
             ("lease", "61s"),
             ("name", "a b"),
+            ("name", ".."),
             ("advertise", "127.0.0.1:7451"),
             ("weight", "2"),
             ("weight", "0"),

@@ -6,6 +6,7 @@ use crate::cli::console::output;
 use crate::cli::parse::args::Args;
 use crate::cli::parse::words::JSON;
 use crate::cli::{CliError, Command};
+use crate::master::config::is_master_name;
 
 pub(in crate::cli) const COMMAND: Command = Command {
     name: "drain",
@@ -28,15 +29,9 @@ pub(in crate::cli) const UNDRAIN: Command = Command {
 fn set_state(args: &Args, what: &str, does: &str) -> Result<(), CliError> {
     let (path, who) = match args.words()[..] {
         [] => (format!("/i/{what}"), "the master".to_owned()),
-        [name] if is_plain(name) => (format!("/i/{what}/{name}"), name.to_owned()),
+        [name] if is_master_name(name) => (format!("/i/{what}/{name}"), name.to_owned()),
         _ => return Err(CliError::usage(format!("{what} takes a master's name, or nothing"))),
     };
     let text = ApiClient::new(args, DATA_DEADLINE)?.post_nothing(&path)?.success()?;
     output::print_as_asked(args, &text, &format!("{who} {does}; mesophyll masters shows how far"))
-}
-
-/// Whether a name can stand in a path as it is.
-fn is_plain(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_plain)
 }

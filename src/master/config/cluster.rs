@@ -47,7 +47,7 @@ impl ClusterConfig {
             cluster,
         };
         for (option, name) in [("cluster", &config.cluster), ("name", &config.name)] {
-            if name.as_ref().is_some_and(|name| !is_name(name)) {
+            if name.as_ref().is_some_and(|name| !is_master_name(name)) {
                 return Err(wrong(options, option, NAME_RULE));
             }
         }
@@ -114,16 +114,19 @@ fn lease(options: &impl Options) -> Result<Duration, ConfigError> {
     Ok(lease)
 }
 
-const NAME_RULE: &str = "is a name of 1 to 64 letters, digits, dots, hyphens and underscores";
+const NAME_RULE: &str =
+    "is a name of 1 to 64 letters, digits, hyphens, underscores and, but for the first, dots";
 
-fn is_name(text: &str) -> bool {
+/// Whether a master or a cluster may be called so: it can stand in a table, a header and a path.
+pub fn is_master_name(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    (1..=NAME_MAX_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)
+    let is_short = (1..=NAME_MAX_BYTES).contains(&text.len());
+    is_short && !text.starts_with('.') && text.bytes().all(is_allowed)
 }
 
 /// The machine's name, as far as it can be used.
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if is_name(name) { name.to_owned() } else { NAMELESS.to_owned() }
+    if is_master_name(name) { name.to_owned() } else { NAMELESS.to_owned() }
 }
