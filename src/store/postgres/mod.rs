@@ -129,15 +129,17 @@ impl PostgresStore {
         self.call((who, Access::Write), bytes, work)
     }
 
-    /// A write of a tenant's data: under the fence of the moment at which it is taken in, so that
-    /// one that still waits when the shard has gone, and maybe come back, is refused.
-    fn write_fenced<T, W>(&self, tenant: TenantId, bytes: usize, mut work: W) -> Result<T, DbError>
+    /// A write of its owner's data: under the fence of the moment at which it is taken in, so that
+    /// one that still waits when the shard has gone, and maybe come back, is refused. A write of
+    /// no tenant's has no fence.
+    fn write_fenced<T, W>(&self, owner: JobOwner, bytes: usize, mut work: W) -> Result<T, DbError>
     where
         T: Send + 'static,
         W: FnMut(&mut PgSession, Option<Fence>) -> Result<T, SessionFault> + Send + 'static,
     {
-        let (fence, held) = (self.held.fence(tenant)?, Arc::clone(&self.held));
-        self.write(Some(tenant), bytes, move |session| {
+        let fence = owner.map_or(Ok(None), |tenant| self.held.fence(tenant))?;
+        let held = Arc::clone(&self.held);
+        self.write(owner, bytes, move |session| {
             work(session, fence).inspect_err(|fault| {
                 if matches!(fault, SessionFault::Answer(DbError::NotOwner(_))) {
                     held.refused();
@@ -258,14 +260,14 @@ impl Store for PostgresStore {
     fn set_tenant_state(&self, tenant: TenantId, state: TenantState) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
         let bytes = state.data.as_bytes().len();
-        self.write_fenced(tenant, bytes, move |session, fence| {
+        self.write_fenced(Some(tenant), bytes, move |session, fence| {
             states::set(session, tenant, fence, &state, &revisions)
         })
     }
 
     fn set_standing(&self, tenant: TenantId, standing: Standing) -> Result<Revision, DbError> {
         let revisions = Arc::clone(&self.revisions);
-        self.write_fenced(tenant, 0, move |session, fence| {
+        self.write_fenced(Some(tenant), 0, move |session, fence| {
             states::set_standing(session, tenant, fence, standing, &revisions)
         })
     }
@@ -285,13 +287,13 @@ impl Store for PostgresStore {
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write_fenced(tenant, set.value.as_bytes().len(), move |session, fence| {
+        self.write_fenced(Some(tenant), set.value.as_bytes().len(), move |session, fence| {
             records::set(session, tenant, fence, &set)
         })?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
-        self.write_fenced(tenant, 0, move |session, fence| {
+        self.write_fenced(Some(tenant), 0, move |session, fence| {
             records::delete(session, tenant, fence, &key, &scopes)
         })
     }
@@ -333,23 +335,15 @@ impl Store for PostgresStore {
     }
 
     fn global_create(&self, entry: GlobalEntry, quota: Quota) -> Result<(), DbError> {
-        let bytes = entry.bytes();
-        match entry.owner() {
-            Some(owner) => self.write_fenced(owner, bytes, move |session, fence| {
-                global_kv::create(session, fence, &entry, quota)
-            }),
-            None => self
-                .write(None, bytes, move |session| global_kv::create(session, None, &entry, quota)),
-        }?
+        self.write_fenced(entry.owner(), entry.bytes(), move |session, fence| {
+            global_kv::create(session, fence, &entry, quota)
+        })?
     }
 
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
-        match owner {
-            Some(tenant) => self.write_fenced(tenant, 0, move |session, fence| {
-                global_kv::delete(session, fence, &at, owner)
-            }),
-            None => self.write(None, 0, move |session| global_kv::delete(session, None, &at, None)),
-        }
+        self.write_fenced(owner, 0, move |session, fence| {
+            global_kv::delete(session, fence, &at, owner)
+        })
     }
 
     fn global_change(
