@@ -12,7 +12,7 @@ use super::clock::boot_time;
 use crate::base::sync::{Lock, Signal};
 use crate::store::lease::{ClusterLook, HeldShards, MasterId, MasterRow, MasterState, ShardRow};
 use crate::wire::data::TenantId;
-use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
+use crate::wire::data::sharding::{Shard, ShardSet};
 
 /// Another master that holds a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +78,8 @@ struct SeenShards {
 impl ShardTable {
     /// One in which nothing is held yet.
     pub fn new(held: Arc<HeldShards>, nudge: impl Fn() + Send + Sync + 'static) -> Self {
-        let words = usize::from(SHARDS).div_ceil(64);
         Self {
-            served: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            served: ShardSet::default().words().iter().map(|word| AtomicU64::new(*word)).collect(),
             begin_until_ms: AtomicU64::new(u64::MAX),
             is_alone: AtomicBool::new(false),
             seen: Lock::default(),
@@ -93,9 +92,8 @@ impl ShardTable {
     /// Whether a tenant's jobs may begin here. A job that asks must be counted already where a
     /// hand-over looks for what is under way: then none slips through between the two.
     pub fn serves(&self, tenant: TenantId) -> bool {
-        let shard = Shard::of(tenant).index();
-        let is_served = self.served[shard / 64].load(Ordering::Acquire) >> (shard % 64) & 1 == 1;
-        is_served && !self.is_late()
+        let (word, bit) = Shard::of(tenant).bit();
+        self.served[word].load(Ordering::Acquire) & bit != 0 && !self.is_late()
     }
 
     fn is_late(&self) -> bool {
@@ -216,13 +214,9 @@ impl ShardTable {
 
     /// Lets jobs of exactly these shards begin.
     pub fn serve(&self, shards: &ShardSet) {
-        let mut words = vec![0_u64; self.served.len()];
-        for shard in shards.iter() {
-            words[shard.index() / 64] |= 1 << (shard.index() % 64);
-        }
         self.change(|_| {
-            for (word, bits) in self.served.iter().zip(words) {
-                word.store(bits, Ordering::Release);
+            for (word, bits) in self.served.iter().zip(shards.words()) {
+                word.store(*bits, Ordering::Release);
             }
         });
     }
@@ -268,6 +262,7 @@ impl SeenShards {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::data::sharding::SHARDS;
 
     fn row(id: MasterId, name: &str) -> MasterRow {
         MasterRow {

@@ -53,6 +53,11 @@ impl Shard {
         usize::from(self.0)
     }
 
+    /// Its word among those of a [`ShardSet`], and its bit there.
+    pub fn bit(self) -> (usize, u64) {
+        (self.index() / 64, 1 << (self.index() % 64))
+    }
+
     /// All shards, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SHARDS).map(Self)
@@ -79,17 +84,20 @@ impl ShardSet {
 
     /// Whether a shard is among them.
     pub fn contains(&self, shard: Shard) -> bool {
-        self.0[shard.index() / 64] >> (shard.index() % 64) & 1 == 1
+        let (word, bit) = shard.bit();
+        self.0[word] & bit != 0
     }
 
     /// Adds a shard.
     pub fn insert(&mut self, shard: Shard) {
-        self.0[shard.index() / 64] |= 1 << (shard.index() % 64);
+        let (word, bit) = shard.bit();
+        self.0[word] |= bit;
     }
 
     /// Takes a shard out.
     pub fn remove(&mut self, shard: Shard) {
-        self.0[shard.index() / 64] &= !(1 << (shard.index() % 64));
+        let (word, bit) = shard.bit();
+        self.0[word] &= !bit;
     }
 
     /// These and the others.
