@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::config::PoolConfig;
-use super::{MasterError, MasterPlace};
+use super::{MasterError, MasterPlace, on_change};
 use crate::cluster::member::Cluster;
 use crate::store::lease::{HeldShards, Membership};
 use crate::store::{self, StoreUrl};
@@ -37,11 +37,7 @@ pub(super) fn join(
         weight: options.weight,
         lease: options.lease,
     };
-    let changes_tx = changes_tx.clone();
-    let on_give_up = Box::new(move || {
-        // A full channel holds the same message already.
-        let _ = changes_tx.try_send(());
-    });
+    let on_give_up = Box::new(on_change(changes_tx));
     let drain_timeout = config.policy.drain_timeout;
     let cluster = Cluster::join(connect, membership, held.clone(), drain_timeout, on_give_up);
     match cluster {

@@ -439,7 +439,7 @@ fn start_server(
     })
 }
 
-/// What a worker calls when its state changed.
+/// What a worker calls when its state changed, and a member of a cluster when it gives up.
 fn on_change(changes_tx: &Sender<()>) -> impl Fn() + Send + Sync + use<> {
     let changes_tx = changes_tx.clone();
     move || {
