@@ -1,4 +1,5 @@
-//! How much goes to the log about what may happen at any rate. Neither of the two logs itself.
+//! How much goes to the log about what may happen at any rate, and how much of anything may happen.
+//! Neither of the two logs itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,23 +38,23 @@ impl Throttle {
     }
 }
 
-/// Admits so many lines a second, with some saved up.
+/// Admits so much a second, such as lines of a log, with some saved up.
 #[derive(Debug)]
-pub struct LineRate {
+pub struct Rate {
     per_second: u32,
     burst: u32,
-    /// Lines that may still come.
+    /// How many may still come.
     saved: f64,
     since: Option<Instant>,
 }
 
-impl LineRate {
+impl Rate {
     /// A rate with its whole burst saved up.
     pub fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second, burst, saved: f64::from(burst), since: None }
     }
 
-    /// Whether a line that comes now may pass.
+    /// Whether what comes now may pass.
     pub fn admits(&mut self, now: Instant) -> bool {
         let since = self.since.replace(now).unwrap_or(now);
         let gained =
@@ -87,7 +88,7 @@ mod tests {
     #[test]
     fn a_burst_is_allowed_and_then_a_steady_rate() {
         let start = Instant::now();
-        let mut rate = LineRate::new(20, 100);
+        let mut rate = Rate::new(20, 100);
         assert_eq!((0..1000).filter(|_| rate.admits(start)).count(), 100);
         let later = start + Duration::from_secs(1);
         assert_eq!((0..1000).filter(|_| rate.admits(later)).count(), 20);

@@ -17,7 +17,7 @@ use log::{Level, Record};
 use crate::base::limits;
 use crate::base::metrics::Counter;
 use crate::base::thread::{self, OwnedThread};
-use crate::base::throttle::LineRate;
+use crate::base::throttle::Rate;
 use crate::wire::log_line::{self, PrintedLine};
 
 /// The thread that logs the lines of all workers. Owned by the `Spawner`; it ends when the last
@@ -67,10 +67,7 @@ impl OutputLog {
             line: Vec::new(),
             is_cut: false,
             tail: VecDeque::new(),
-            rate: LineRate::new(
-                limits::WORKER_OUTPUT_LINES_PER_SECOND,
-                limits::WORKER_OUTPUT_BURST,
-            ),
+            rate: Rate::new(limits::WORKER_OUTPUT_LINES_PER_SECOND, limits::WORKER_OUTPUT_BURST),
             dropped: 0,
             dropped_in_all: self.dropped.clone(),
         }
@@ -132,7 +129,7 @@ pub(super) struct Lines {
     /// More of it came than a line may have.
     is_cut: bool,
     tail: VecDeque<String>,
-    rate: LineRate,
+    rate: Rate,
     /// Since that was last told.
     dropped: u64,
     dropped_in_all: Arc<Counter>,

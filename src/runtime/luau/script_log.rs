@@ -16,7 +16,7 @@ use crate::base::escape;
 use crate::base::limits::{
     SCRIPT_LOG_BURST, SCRIPT_LOG_LINE_MAX_BYTES, SCRIPT_LOG_LINES_PER_SECOND,
 };
-use crate::base::throttle::LineRate;
+use crate::base::throttle::Rate;
 use crate::dispatch::RequestId;
 use crate::wire::data::TenantId;
 
@@ -25,7 +25,7 @@ use crate::wire::data::TenantId;
 pub(super) struct ScriptLog {
     tenant: TenantId,
     target: String,
-    rate: RefCell<LineRate>,
+    rate: RefCell<Rate>,
     dropped: Cell<u64>,
     gauges: Arc<Gauges>,
 }
@@ -35,7 +35,7 @@ impl ScriptLog {
         Self {
             tenant,
             target: format!("tenant/{tenant}"),
-            rate: RefCell::new(LineRate::new(SCRIPT_LOG_LINES_PER_SECOND, SCRIPT_LOG_BURST)),
+            rate: RefCell::new(Rate::new(SCRIPT_LOG_LINES_PER_SECOND, SCRIPT_LOG_BURST)),
             dropped: Cell::new(0),
             gauges: gauges.clone(),
         }
