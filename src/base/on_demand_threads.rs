@@ -69,9 +69,18 @@ impl<K: Copy + Eq + Hash + Send + 'static, J: Send + 'static> OnDemandThreads<K,
     /// The queue is full, the threads have been stopped, or the operating system refused the first
     /// thread: the job comes back.
     pub fn submit(&self, owner: K, job: J) -> Result<(), J> {
+        self.submit_within(self.shared.jobs_max, owner, job)
+    }
+
+    /// As [`OnDemandThreads::submit`], if fewer than `own_max` jobs of this owner wait.
+    ///
+    /// # Errors
+    /// As many wait, or those of [`OnDemandThreads::submit`].
+    pub fn submit_within(&self, own_max: usize, owner: K, job: J) -> Result<(), J> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
-        if state.is_stopping || state.jobs.len() >= shared.jobs_max {
+        let is_full = state.jobs.len() >= shared.jobs_max || state.jobs.of(owner) >= own_max;
+        if state.is_stopping || is_full {
             return Err(job);
         }
         state.jobs.push(owner, job);
@@ -236,7 +245,9 @@ mod tests {
         }
         assert_eq!(began, [0, 1]);
         for job in 2..5 {
-            threads.submit(TenantId::Guild(job as u64), job).expect("room in the queue");
+            let owner = TenantId::Guild(job as u64);
+            threads.submit_within(1, owner, job).expect("room in the queue");
+            assert_eq!(threads.submit_within(1, owner, 9), Err(9), "one of it waits");
         }
         assert_eq!(threads.submit(TENANT, 5), Err(5), "the queue is full");
         assert_eq!(threads.threads(), 2);

@@ -56,15 +56,25 @@ impl Rate {
 
     /// Whether what comes now may pass.
     pub fn admits(&mut self, now: Instant) -> bool {
-        let since = self.since.replace(now).unwrap_or(now);
-        let gained =
-            now.saturating_duration_since(since).as_secs_f64() * f64::from(self.per_second);
-        self.saved = (self.saved + gained).min(f64::from(self.burst));
+        self.saved = self.saved(now);
+        self.since = Some(now);
         let admits = self.saved >= 1.0;
         if admits {
             self.saved -= 1.0;
         }
         admits
+    }
+
+    /// Whether it has saved up its whole burst: a new one is the same.
+    pub fn is_whole(&self, now: Instant) -> bool {
+        self.saved(now) >= f64::from(self.burst)
+    }
+
+    fn saved(&self, now: Instant) -> f64 {
+        let since = self.since.unwrap_or(now);
+        let gained =
+            now.saturating_duration_since(since).as_secs_f64() * f64::from(self.per_second);
+        (self.saved + gained).min(f64::from(self.burst))
     }
 }
 
@@ -91,6 +101,8 @@ mod tests {
         let mut rate = Rate::new(20, 100);
         assert_eq!((0..1000).filter(|_| rate.admits(start)).count(), 100);
         let later = start + Duration::from_secs(1);
+        assert!(!rate.is_whole(later));
+        assert!(rate.is_whole(start + Duration::from_secs(5)));
         assert_eq!((0..1000).filter(|_| rate.admits(later)).count(), 20);
     }
 }

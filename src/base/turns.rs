@@ -36,6 +36,11 @@ impl<K: Copy + Eq + Hash, J> Turns<K, J> {
         self.waiting
     }
 
+    /// How many of an owner wait.
+    pub(super) fn of(&self, owner: K) -> usize {
+        self.owners.get(&owner).map_or(0, |jobs| jobs.waiting.len())
+    }
+
     /// Adds a job behind those of its owner.
     pub(super) fn push(&mut self, owner: K, job: J) {
         let jobs = self
@@ -131,6 +136,7 @@ mod tests {
         [(A, 1), (A, 2), (A, 3), (B, 4), (C, 5), (B, 6)]
             .into_iter()
             .for_each(|(tenant, job)| turns.push(tenant, job));
+        assert_eq!([A, B, C].map(|tenant| turns.of(tenant)), [3, 2, 1]);
         let mut order = Vec::new();
         while let Some((tenant, job)) = turns.begin() {
             turns.ended(tenant);

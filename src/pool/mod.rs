@@ -9,6 +9,7 @@
 mod admission;
 mod board;
 mod managed;
+mod messages;
 mod observe;
 mod operator;
 #[allow(clippy::module_inception)] // The pool itself, in the room around it.
@@ -23,6 +24,7 @@ mod vms;
 pub use crate::dispatch::busiest::{Busiest, BusiestReport, Share};
 pub use admission::AdmittingPool;
 pub use managed::Managed;
+pub use messages::{ForwardMessage, Messages};
 pub use observe::quarantine::{Quarantine, Quarantined};
 pub use observe::recent_errors::{RecentError, RecentErrors};
 pub use observe::traffic::{Outcome, Traffic, WorkerTraffic};

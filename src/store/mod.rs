@@ -12,6 +12,7 @@ pub mod global;
 pub mod lease;
 mod measured;
 pub mod memory;
+mod message_rules;
 pub mod pattern;
 mod permit;
 #[cfg(feature = "postgres")]

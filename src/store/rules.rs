@@ -14,8 +14,8 @@ use crate::store::global::check_op;
 use crate::store::pattern::Pattern;
 use crate::wire;
 use crate::wire::data::{
-    DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, PublicGlobalKeyValueOp,
-    Scopes, TenantState,
+    DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY,
+    MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, Scopes, TenantState,
 };
 use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
@@ -45,6 +45,11 @@ pub fn check_key(key: &str) -> Result<(), DbError> {
 /// Whether a record is its tenant's own template (docs/operations.md).
 pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
     key == "main" && matches!(scopes.as_slice(), [scope] if scope == "template")
+}
+
+/// Whether a record says which messages its tenant receives.
+pub(super) fn is_message_rules(key: &str, scopes: &Scopes) -> bool {
+    key == MESSAGE_RULES_KEY && matches!(scopes.as_slice(), [scope] if scope == MESSAGE_RULES_SCOPE)
 }
 
 /// Whether a record is that of its tenant's last errors, which is written whatever the tenant's

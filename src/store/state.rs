@@ -7,10 +7,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::backup::Export;
 use super::global::GlobalAddress;
 use super::measured::Measured;
+use super::message_rules::{MessageRules, MessageRulesCache};
 use super::states::{StateListener, States, TemplateListener};
 use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
@@ -21,8 +23,8 @@ use crate::base::random;
 use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::{ShardSet, worker_for};
 use crate::wire::data::{
-    DbAnswer, DbOp, EncodedValue, KeyValueOp, PublicGlobalKeyValueOp, Scopes, TenantId,
-    TenantState, Timestamp,
+    DbAnswer, DbOp, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE,
+    PublicGlobalKeyValueOp, Scopes, TenantId, TenantState, Timestamp,
 };
 
 /// What an operator may change.
@@ -68,6 +70,27 @@ pub struct DbState {
     options: DbOptions,
     states: States,
     template_listener: SharedLock<Option<TemplateListener>>,
+    message_rules: MessageRulesCache,
+}
+
+/// What is to be told of a record's change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watched {
+    Nothing,
+    Template,
+    MessageRules,
+}
+
+impl Watched {
+    fn of(key: &str, scopes: &Scopes) -> Self {
+        if rules::is_template(key, scopes) {
+            Watched::Template
+        } else if rules::is_message_rules(key, scopes) {
+            Watched::MessageRules
+        } else {
+            Watched::Nothing
+        }
+    }
 }
 
 impl DbState {
@@ -89,6 +112,7 @@ impl DbState {
             options,
             states: States::default(),
             template_listener: SharedLock::default(),
+            message_rules: MessageRulesCache::default(),
         }
     }
 
@@ -103,12 +127,15 @@ impl DbState {
         let before = self.states.revisions(of);
         let stored = self.store.ask(Operation::TenantStates, |store| store.tenant_states(of))?;
         self.states.load(stored, &before);
+        // What another master has written meanwhile is not known here.
+        self.message_rules.forget_all();
         Ok(())
     }
 
     /// Forgets the states of the tenants of some shards, which are another master's now.
     pub fn forget_shards(&self, of: &ShardSet) {
         self.states.forget(of);
+        self.message_rules.forget_all();
     }
 
     pub(super) fn store(&self) -> &Measured {
@@ -260,11 +287,11 @@ impl DbState {
             }
             KeyValueOp::Set { scopes, key, value } => self.set_record(tenant, scopes, key, value),
             KeyValueOp::Delete { scopes, key } => {
-                let is_template = rules::is_template(&key, &scopes);
+                let watched = Watched::of(&key, &scopes);
                 let written = self
                     .store
                     .ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
-                self.written(tenant, is_template, written)
+                self.written(tenant, watched, written)
             }
         }
     }
@@ -277,29 +304,61 @@ impl DbState {
         value: EncodedValue,
     ) -> Result<DbAnswer, DbError> {
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
-        let is_template = rules::is_template(&key, &scopes);
+        let watched = Watched::of(&key, &scopes);
         // A tenant at its quota has its errors recorded too; how much they take is bounded.
         let is_errors = rules::is_errors(&key, &scopes);
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
         let set = KvSet { key, scopes, value, fresh_id, now: Timestamp::now(), quota };
         let written = self.store.ask(Operation::KvSet, |store| store.kv_set(tenant, set));
-        self.written(tenant, is_template, written)
+        self.written(tenant, watched, written)
     }
 
-    /// The answer to a write. The listener is notified if a template may have changed.
+    /// The answer to a write. The listener is notified if a template may have changed, and rules of
+    /// messages that may have are forgotten.
     fn written(
         &self,
         tenant: TenantId,
-        is_template: bool,
+        watched: Watched,
         written: Result<(), DbError>,
     ) -> Result<DbAnswer, DbError> {
-        if is_template
-            && matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_)))
-            && let Some(listener) = &*self.template_listener.read()
-        {
-            listener(tenant);
+        if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_))) {
+            match watched {
+                Watched::Nothing => {}
+                Watched::Template => {
+                    if let Some(listener) = &*self.template_listener.read() {
+                        listener(tenant);
+                    }
+                }
+                Watched::MessageRules => self.message_rules.forget(tenant),
+            }
         }
         written.map(|()| DbAnswer::Done)
+    }
+
+    /// Whether a tenant receives messages of another on a topic.
+    ///
+    /// # Blocks
+    /// As a reading of a [`Store`], unless the tenant's rules were read lately.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn allows_message(
+        &self,
+        receiver: TenantId,
+        from: TenantId,
+        topic: &str,
+    ) -> Result<bool, DbError> {
+        let read = Instant::now();
+        let generation = match self.message_rules.get(receiver, read) {
+            Ok(rules) => return Ok(rules.allow(from, topic)),
+            Err(generation) => generation,
+        };
+        let (scopes, key) = (Scopes::new([MESSAGE_RULES_SCOPE]), MESSAGE_RULES_KEY.to_owned());
+        let record = self.kv(receiver, KeyValueOp::Get { scopes, key })?.into_record()?;
+        let rules = record.map(|record| MessageRules::of(&record.value)).unwrap_or_default();
+        let rules = Arc::new(rules);
+        self.message_rules.keep(receiver, &rules, generation, read);
+        Ok(rules.allow(from, topic))
     }
 
     /// How much of its quota the tenant uses.
@@ -410,6 +469,31 @@ mod tests {
         let heard = heard.lock();
         assert_eq!(*heard, [(tenant, state(&["A", "B"]))]);
         assert_eq!(db.tenant_state(tenant), Some(Arc::new(state(&["A", "B"]))));
+    }
+
+    #[test]
+    fn a_receiver_allows_what_its_record_says_at_the_moment() {
+        let db = db();
+        let (receiver, from) = (TenantId::Guild(1), TenantId::User(2));
+        let allows = |topic: &str| db.allows_message(receiver, from, topic).expect("read");
+        let write = |topics: &str| {
+            let value = format!(r#"{{"user:2":["{topics}"]}}"#);
+            let value = crate::wire::json::value_from_json(value.as_bytes()).expect("a value");
+            let (scopes, key) = (Scopes::new(["#messages"]), "allowed".to_owned());
+            db.kv(receiver, KeyValueOp::Set { scopes, key, value }).expect("set");
+        };
+        assert!(!allows("duel.accept"), "nothing is allowed by itself");
+        write("duel.");
+        assert!(allows("duel.accept") && !allows("other"));
+        write("oth");
+        assert!(!allows("duel.accept") && allows("other"));
+        let (scopes, key) = (Scopes::new(["#messages"]), "allowed".to_owned());
+        db.kv(receiver, KeyValueOp::Delete { scopes, key }).expect("deleted");
+        assert!(!allows("other"));
+        write("");
+        assert!(allows("other"));
+        db.forget_shards(&ShardSet::full());
+        assert!(db.message_rules.get(receiver, Instant::now()).is_err());
     }
 
     #[test]

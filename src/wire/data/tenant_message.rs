@@ -7,7 +7,7 @@ use crate::base::labels::labels;
 /// `depth`, `from`, `topic` and `data`.
 pub const TENANT_MESSAGE: &str = "TenantMessage";
 
-/// The scope of the record that says who may send messages to its tenant; scripts write it by
+/// The scope of the record that says which messages its tenant receives; scripts write it by
 /// `ctx.Messages` only.
 pub const MESSAGE_RULES_SCOPE: &str = "#messages";
 

@@ -1,0 +1,245 @@
+//! Messages between tenants: whether one may be sent, where its receiver is, and its way into the
+//! receiver's queue.
+//!
+//! A message comes in on a link's reader thread, which only looks at what is in memory. What may
+//! block, the store and other masters, is done by threads on demand (`msg-N`), in which senders
+//! take turns. Delivery is a dispatch like any other, so that bans, quarantine, queues and budgets
+//! hold for it. Owned by the master, which stops it.
+
+mod rates;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use self::rates::TenantRates;
+use crate::base::error::DispatchError;
+use crate::base::limits::{
+    DISPATCH_DEADLINE, MESSAGE_DEADLINE, MESSAGE_THREAD_IDLE_MAX, MESSAGE_THREADS,
+    MESSAGES_WAITING_MAX, TENANT_MESSAGE_DEPTH_MAX, TENANT_MESSAGE_MAX_BYTES,
+    TENANT_MESSAGE_TOPIC_MAX_BYTES, TENANT_MESSAGES_RECEIVED, TENANT_MESSAGES_SENT,
+    TENANT_MESSAGES_WAITING_MAX,
+};
+use crate::base::metrics::Counter;
+use crate::base::on_demand_threads::OnDemandThreads;
+use crate::cluster::ShardTable;
+use crate::dispatch::worker_like::WorkerLike;
+use crate::dispatch::{MessageAnswer, MessageCarrier};
+use crate::store::{DbState, Standing};
+use crate::wire::data::{EncodedJson, MessageOutcome, TenantId, TenantMessage};
+use crate::wire::tenant_message;
+
+/// What a receiver is told as the sender of a message of the internal API.
+const STAFF: &str = "staff";
+
+/// Has the master that has the receiver take a message, by the deadline.
+pub type ForwardMessage = dyn Fn(&TenantMessage, Instant) -> MessageOutcome + Send + Sync;
+
+/// Carries messages of a master's tenants.
+pub struct Messages {
+    post: Arc<Post>,
+    threads: OnDemandThreads<TenantId, Handed>,
+}
+
+/// A message that was handed in.
+struct Handed {
+    message: TenantMessage,
+    answer: MessageAnswer,
+}
+
+/// What the threads share.
+struct Post {
+    pool: Arc<dyn WorkerLike>,
+    db: Arc<DbState>,
+    /// `None`: every tenant is this master's.
+    shards: Option<Arc<ShardTable>>,
+    forward: OnceLock<Box<ForwardMessage>>,
+    sent: TenantRates,
+    received: TenantRates,
+    ended: [Counter; MessageOutcome::ALL.len()],
+}
+
+impl Messages {
+    /// Carries by dispatches to `pool`, which refuses what may not run. No thread is started yet.
+    pub fn new(
+        pool: Arc<dyn WorkerLike>,
+        db: Arc<DbState>,
+        shards: Option<Arc<ShardTable>>,
+    ) -> Arc<Self> {
+        let post = Arc::new(Post {
+            pool,
+            db,
+            shards,
+            forward: OnceLock::new(),
+            sent: TenantRates::new(TENANT_MESSAGES_SENT),
+            received: TenantRates::new(TENANT_MESSAGES_RECEIVED),
+            ended: Default::default(),
+        });
+        let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();
+        let carrying = post.clone();
+        let work = move |Handed { message, answer }| {
+            let outcome = carrying.carry(&message);
+            carrying.end(outcome, answer);
+        };
+        let threads =
+            OnDemandThreads::new(names, MESSAGES_WAITING_MAX, MESSAGE_THREAD_IDLE_MAX, work);
+        Arc::new(Self { post, threads })
+    }
+
+    /// Has messages for tenants of other masters forwarded so from now on; without it they are
+    /// `Busy`.
+    pub fn forward_by(&self, forward: Box<ForwardMessage>) {
+        // Asked once, when the master starts.
+        let _ = self.post.forward.set(forward);
+    }
+
+    /// Brings a message that another master checked, if its receiver is here; `None` if not.
+    ///
+    /// # Blocks
+    /// On the store, if the receiver's rules are to be read.
+    pub fn bring(&self, message: &TenantMessage) -> Option<MessageOutcome> {
+        self.post.bring(message)
+    }
+
+    /// Brings a message of staff, which needs no permission and counts in no rate.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub fn bring_from_staff(
+        &self,
+        to: TenantId,
+        topic: &str,
+        data: &EncodedJson,
+        deadline: Instant,
+    ) -> Result<(), DispatchError> {
+        let event = tenant_message::event(STAFF, topic, data, 1);
+        let brought = self.post.pool.dispatch_event_nowait(to, event, deadline);
+        match &brought {
+            // Another master is asked then.
+            Err(DispatchError::NotOwner) => {}
+            Err(error) => self.post.count(outcome_of(error)),
+            Ok(()) => self.post.count(MessageOutcome::Accepted),
+        }
+        brought
+    }
+
+    /// How many messages ended so.
+    pub fn count(&self, outcome: MessageOutcome) -> u64 {
+        self.post.ended[outcome as usize].get()
+    }
+
+    /// Takes no more messages and joins the threads. What waits is not brought.
+    ///
+    /// # Blocks
+    /// Until what is under way has ended: the deadlines of the store and of forwarding.
+    pub fn stop(&self) {
+        self.threads.abandon();
+        self.threads.finish();
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl MessageCarrier for Messages {
+    fn carry(&self, message: TenantMessage, answer: MessageAnswer) {
+        if let Err(outcome) = self.post.admit(&message, Instant::now()) {
+            return self.post.end(outcome, answer);
+        }
+        let (max, from) = (TENANT_MESSAGES_WAITING_MAX, message.from);
+        let handed = self.threads.submit_within(max, from, Handed { message, answer });
+        if let Err(Handed { answer, .. }) = handed {
+            self.post.end(MessageOutcome::Busy, answer);
+        }
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Messages")
+    }
+}
+
+impl Post {
+    /// What needs nothing but the message and the sender's rate.
+    fn admit(&self, message: &TenantMessage, now: Instant) -> Result<(), MessageOutcome> {
+        let TenantMessage { from, topic, data, depth, .. } = message;
+        if data.as_bytes().len() > TENANT_MESSAGE_MAX_BYTES
+            || topic.len() > TENANT_MESSAGE_TOPIC_MAX_BYTES
+        {
+            Err(MessageOutcome::TooLarge)
+        } else if *depth > TENANT_MESSAGE_DEPTH_MAX {
+            Err(MessageOutcome::TooDeep)
+        } else if !self.sent.admits(*from, now) {
+            Err(MessageOutcome::Busy)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn is_here(&self, tenant: TenantId) -> bool {
+        self.shards.as_ref().is_none_or(|shards| shards.serves(tenant))
+    }
+
+    /// Blocks: on the store, and for another master.
+    fn carry(&self, message: &TenantMessage) -> MessageOutcome {
+        // What a VM that is about to close still sends.
+        if !self.is_here(message.from) {
+            return MessageOutcome::Busy;
+        }
+        if self.db.standing(message.from) == Standing::Banned {
+            return MessageOutcome::NotAllowed;
+        }
+        self.bring(message).unwrap_or_else(|| match self.forward.get() {
+            Some(forward) => forward(message, Instant::now() + MESSAGE_DEADLINE),
+            None => MessageOutcome::Busy,
+        })
+    }
+
+    fn bring(&self, message: &TenantMessage) -> Option<MessageOutcome> {
+        let TenantMessage { from, to, topic, data, depth } = message;
+        if !self.is_here(*to) {
+            return None;
+        }
+        match self.db.allows_message(*to, *from, topic) {
+            Ok(true) => {}
+            Ok(false) => return Some(MessageOutcome::NotAllowed),
+            Err(_) => return Some(MessageOutcome::Busy),
+        }
+        let now = Instant::now();
+        if !self.received.admits(*to, now) {
+            return Some(MessageOutcome::Busy);
+        }
+        let event = tenant_message::event(&from.to_string(), topic, data, *depth);
+        match self.pool.dispatch_event_nowait(*to, event, now + DISPATCH_DEADLINE) {
+            Ok(()) => Some(MessageOutcome::Accepted),
+            Err(DispatchError::NotOwner) => None,
+            Err(error) => Some(outcome_of(&error)),
+        }
+    }
+
+    fn end(&self, outcome: MessageOutcome, answer: MessageAnswer) {
+        self.count(outcome);
+        answer(outcome);
+    }
+
+    fn count(&self, outcome: MessageOutcome) {
+        self.ended[outcome as usize].inc();
+    }
+}
+
+/// What a sender learns of a dispatch that was not taken. Whether the receiver is banned or
+/// quarantined is not the sender's business.
+fn outcome_of(error: &DispatchError) -> MessageOutcome {
+    match error {
+        DispatchError::Banned | DispatchError::Quarantined => MessageOutcome::NotAllowed,
+        DispatchError::TooLarge { .. } => MessageOutcome::TooLarge,
+        error if error.sent() => MessageOutcome::Unknown,
+        _ => MessageOutcome::Busy,
+    }
+}
