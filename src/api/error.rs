@@ -98,6 +98,11 @@ impl ApiError {
         Self { sent: true, ..self }
     }
 
+    /// Whether it was carried out, or may have been.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent
+    }
+
     #[cfg(test)]
     pub(super) fn message(&self) -> &str {
         &self.message

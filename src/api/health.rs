@@ -7,7 +7,7 @@ use super::metrics::Figures;
 use super::{Api, ApiCluster, Call, flag, text};
 use crate::base::metrics::Exposition;
 use crate::net::http::{Body, Response};
-use crate::pool::Operator;
+use crate::pool::{Messages, Operator};
 
 /// Tells how the workers are. Called on a connection's thread; must not block.
 pub trait Readiness: Send + Sync {
@@ -17,6 +17,9 @@ pub trait Readiness: Send + Sync {
 
     /// What an operator can do about them.
     fn operator(&self) -> &Operator;
+
+    /// What carries messages of its tenants.
+    fn messages(&self) -> &Messages;
 
     /// Its place among the masters of one database; `None` over a store that knows no others.
     fn cluster(&self) -> Option<&ApiCluster> {

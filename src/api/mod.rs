@@ -19,6 +19,7 @@ mod health;
 mod history;
 mod kv;
 mod log_level;
+mod message;
 pub mod metrics;
 mod openapi;
 mod page;
@@ -61,6 +62,7 @@ use crate::net::http::{
 };
 use crate::net::stream::Peer;
 use crate::store::DbState;
+use crate::wire::data::MessageOutcome;
 
 pub use self::cluster::{ApiCluster, ForwardOutcome, SetMasterState};
 pub(crate) use self::cluster::{ListedMaster, RouteAnswer};
@@ -154,6 +156,11 @@ impl InternalApi {
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.
         let _ = api.http.set(server.watch());
+        let forwarding = Arc::downgrade(&api);
+        api.ready.messages().forward_by(Box::new(move |message, deadline| {
+            let api = forwarding.upgrade();
+            api.map_or(MessageOutcome::Busy, |api| api.forward_message(message, deadline))
+        }));
         Ok(Self { _recorder: Recorder::start(api.clone())?, server, api })
     }
 
@@ -227,6 +234,8 @@ pub(crate) struct Call<'c> {
     caller: Option<InternalEndpoint>,
     /// By when it is to be answered, once it has waited for its tenant's place.
     until: Option<Instant>,
+    /// This master asks for a tenant of its own, or another one proved that it does.
+    is_of_master: bool,
 }
 
 impl Api {
@@ -288,7 +297,7 @@ impl Api {
             RouteAccess::Token => Some(self.authenticate(head)?),
         };
         check_query(head, route.handler.query)?;
-        let mut call = Call { head, id, params, caller, until: None };
+        let mut call = Call { head, id, params, caller, until: None, is_of_master: false };
         match (cluster, route.handler.tenant) {
             (Some(cluster), Some(kind)) => {
                 self.answer_for_tenant(cluster, route, kind, &mut call, body)

@@ -3,10 +3,10 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, cluster, dispatch, global_kv, health, kv, log_level, metrics, openapi, page,
-    scripts, status, tenants, workers,
+    Api, Call, backup, cluster, dispatch, global_kv, health, kv, log_level, message, metrics,
+    openapi, page, scripts, status, tenants, workers,
 };
-use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES};
+use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
 use crate::net::http::{Body, Method, Response};
 
@@ -121,6 +121,10 @@ const RUNNING: &[Code] = &[
     Code::OutcomeUnknown,
 ];
 
+/// What may come of a message, whose handler is not waited for.
+const SENDING: &[Code] =
+    &[Code::TooLarge, Code::Banned, Code::Quarantined, Code::NoWorker, Code::OutcomeUnknown];
+
 /// The same of one that says nothing in a body and runs nothing.
 const DROPPING: &[Code] =
     &[Code::ScriptError, Code::NoWorker, Code::Deadline, Code::OutcomeUnknown];
@@ -148,6 +152,10 @@ const DISPATCH: Endpoint = Endpoint::new(
     dispatch::dispatch_event,
 )
 .of_tenant(JOB);
+
+const MESSAGE: Endpoint =
+    Endpoint::new(RouteAccess::Token, &["deadline_ms"], SENDING, message::message)
+        .of_tenant(RouteBody::Job(MESSAGE_BODY_MAX_BYTES));
 
 const RUN_SCRIPT: Endpoint =
     Endpoint::new(RouteAccess::Token, &["deadline_ms"], RUNNING, scripts::run_script)
@@ -186,6 +194,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     get("/openapi.json", Endpoint::new(RouteAccess::Anyone, &[], &[], openapi::openapi)),
     post("/i/dispatch-event/{guild_id}", DISPATCH),
     post("/i/dispatch-event/{tenant_type}/{tenant_id}", DISPATCH),
+    post("/i/message/{tenant_type}/{tenant_id}", MESSAGE),
     post("/i/run-script/{tenant_type}/{tenant_id}", RUN_SCRIPT),
     post("/i/drop-tenant/{tenant_type}/{tenant_id}", DROP_TENANT),
     get(

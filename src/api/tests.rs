@@ -19,7 +19,7 @@ use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, Req
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
-use crate::pool::{Operator, Quarantine};
+use crate::pool::{Messages, Operator, Quarantine};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
@@ -29,6 +29,7 @@ use crate::wire::pack::value;
 mod cluster;
 mod data;
 mod load;
+mod messages;
 mod page;
 mod service;
 
@@ -125,7 +126,7 @@ impl WorkerLike for StandIn {
     fn kill(&self) {}
 }
 
-struct States(Mutex<Vec<(usize, &'static str)>>, Operator, Option<ApiCluster>);
+struct States(Mutex<Vec<(usize, &'static str)>>, Operator, Option<ApiCluster>, Arc<Messages>);
 
 impl Readiness for States {
     fn workers(&self) -> Vec<(usize, &'static str)> {
@@ -134,6 +135,10 @@ impl Readiness for States {
 
     fn operator(&self) -> &Operator {
         &self.1
+    }
+
+    fn messages(&self) -> &Messages {
+        &self.3
     }
 
     fn cluster(&self) -> Option<&ApiCluster> {
@@ -169,19 +174,19 @@ fn config() -> ApiConfig {
     ApiConfig { default_deadline: PATIENCE, http, ..ApiConfig::new(secret()) }
 }
 
-fn stand_ins() -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId>) {
-    stand_ins_in(None)
-}
-
-fn stand_ins_in(
+fn stand_ins(
     cluster: Option<ApiCluster>,
+    db: &Arc<DbState>,
 ) -> (Arc<StandIn>, Arc<States>, Receiver<Seen>, Receiver<RequestId>) {
     let (seen_tx, seen_rx) = unbounded();
     let (cancelled_tx, cancelled_rx) = unbounded();
     let (waiting, last_request_id, last_job) = Default::default();
     let pool = Arc::new(StandIn { seen_tx, waiting, cancelled_tx, last_request_id, last_job });
     let operator = Operator::new(Vec::new(), false, Arc::new(Quarantine::new(3)));
-    let states = Arc::new(States(Mutex::new(vec![(0, "ready"), (1, "ready")]), operator, cluster));
+    let table = cluster.as_ref().map(|cluster| cluster.table.clone());
+    let messages = Messages::new(pool.clone(), db.clone(), table);
+    let workers = Mutex::new(vec![(0, "ready"), (1, "ready")]);
+    let states = Arc::new(States(workers, operator, cluster, messages));
     (pool, states, seen_rx, cancelled_rx)
 }
 
@@ -195,9 +200,9 @@ fn serve(config: ApiConfig) -> Fixture {
 }
 
 fn serve_in(cluster: Option<ApiCluster>, config: ApiConfig) -> Fixture {
-    let (pool, states, seen_rx, cancelled_rx) = stand_ins_in(cluster);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let db = empty_db();
+    let (pool, states, seen_rx, cancelled_rx) = stand_ins(cluster, &db);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone())
         .expect("the API starts");
     Fixture { api, pool, states, db, seen_rx, cancelled_rx }
@@ -597,14 +602,10 @@ fn a_slow_body_is_a_deadline() {
 fn other_sources_are_refused_whatever_they_ask() {
     let status = |trusted: &[&str], request: &str, peer: &str| {
         let trusted_sources = trusted.iter().map(|text| text.parse().expect("a network")).collect();
-        let (pool, states, ..) = stand_ins();
-        let api = Api::new(
-            ApiConfig { trusted_sources, ..config() },
-            pool,
-            states,
-            empty_db(),
-            Arc::new(Waits::new()),
-        );
+        let db = empty_db();
+        let (pool, states, ..) = stand_ins(None, &db);
+        let config = ApiConfig { trusted_sources, ..config() };
+        let api = Api::new(config, pool, states, db, Arc::new(Waits::new()));
         let peer: SocketAddr = peer.parse().expect("an address");
         let response = match RequestHead::parse(request, peer) {
             Ok(head) => match api.handle(&head, &mut Body::from_bytes(b"")) {

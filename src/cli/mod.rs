@@ -46,6 +46,7 @@ const COMMANDS: &[Command] = &[
     commands::worker::COMMAND,
     commands::replay::COMMAND,
     commands::dispatch::COMMAND,
+    commands::message::COMMAND,
     commands::run_script::COMMAND,
     commands::drop_tenant::COMMAND,
     commands::tenant::COMMAND,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::api::metrics::Figures;
 use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
-use crate::pool::{Operator, Spawner, Traffic};
+use crate::pool::{Messages, Operator, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
 /// The layers that have something to show.
@@ -16,6 +16,7 @@ pub(super) struct Layers {
     pub(super) about: About,
     pub(super) operator: Arc<Operator>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) messages: Arc<Messages>,
     /// `None` in thread-pool mode, like the next.
     pub(super) server: Option<Arc<MesophyllServer>>,
     pub(super) spawner: Option<Arc<Spawner>>,
@@ -30,6 +31,10 @@ impl Readiness for Layers {
 
     fn operator(&self) -> &Operator {
         &self.operator
+    }
+
+    fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     fn cluster(&self) -> Option<&ApiCluster> {

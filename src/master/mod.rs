@@ -33,8 +33,9 @@ use crate::dispatch::worker_like::WorkerLike;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
-    AdmittingPool, ChildSpec, Managed, MemoryGroups, Operator, PoolShards, ProcessConfig, Program,
-    Quarantine, ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle, WorkerReport,
+    AdmittingPool, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards, ProcessConfig,
+    Program, Quarantine, ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle,
+    WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
@@ -110,9 +111,10 @@ impl fmt::Display for GivenUp {
 pub struct Master {
     db: Arc<DbState>,
     server: Option<Arc<MesophyllServer>>,
-    pool: Arc<WorkerPool<dyn Managed>>,
+    pool: Arc<AdmittingPool>,
     operator: Arc<Operator>,
     traffic: Arc<Traffic>,
+    messages: Arc<Messages>,
     api: Option<InternalApi>,
     cluster: MasterPlace,
     /// Of a master that shares the tenants with others: so long its lease lasts.
@@ -148,29 +150,36 @@ impl Master {
         let api_addr = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (db, cluster) = open_store(config, api_addr, &changes_tx)?;
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
-        let messages = MessageDoor::default();
+        let door = MessageDoor::default();
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
-                let server = Arc::new(start_server(config, listener, &db, messages.clone())?);
+                let server = Arc::new(start_server(config, listener, &db, door.clone())?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
                 let workers =
                     start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
                 (Some(server), Some(spawner), workers)
             }
-            None => (None, None, start_threads(config, &db, &messages, &changes_tx)?),
+            None => (None, None, start_threads(config, &db, &door, &changes_tx)?),
         };
         let operator =
             Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
         let pool = WorkerPool::new(workers.clone())
             .ok_or_else(|| MasterError::Config("--workers: at least one".to_owned()))?;
-        let pool = Arc::new(pool);
         let traffic = Arc::new(Traffic::new(config.workers));
+        let table = cluster.as_ref().map(|cluster| cluster.table().clone());
+        let (quarantine, counted) = (operator.quarantine().clone(), traffic.clone());
+        let pool = AdmittingPool::new(Arc::new(pool), db.clone(), quarantine, counted);
+        let pool = Arc::new(pool.with_shards(table.clone()));
+        let messages = Messages::new(pool.clone(), db.clone(), table);
+        let carrier = Arc::downgrade(&messages);
+        door.open(carrier);
         let mut master = Self {
             db,
             server,
             pool,
             operator,
             traffic,
+            messages,
             api: None,
             cluster,
             shared_lease: config.cluster.cluster.as_ref().map(|_| config.cluster.lease),
@@ -189,6 +198,7 @@ impl Master {
                 about,
                 operator: master.operator.clone(),
                 traffic: master.traffic.clone(),
+                messages: master.messages.clone(),
                 server: master.server.clone(),
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
@@ -253,10 +263,7 @@ impl Master {
 
     /// The pool, to dispatch through; banned and quarantined tenants are refused.
     pub fn pool(&self) -> Arc<dyn WorkerLike> {
-        let (quarantine, traffic) = (self.operator.quarantine().clone(), self.traffic.clone());
-        let pool = AdmittingPool::new(self.pool.clone(), self.db.clone(), quarantine, traffic);
-        let table = self.cluster.as_ref().map(|cluster| cluster.table().clone());
-        Arc::new(pool.with_shards(table))
+        self.pool.clone()
     }
 
     /// What an operator can do.
@@ -330,6 +337,8 @@ impl Master {
         }
         progress("stopping the workers");
         self.operator.stop(half, deadline);
+        // What brings messages to workers has none left.
+        self.messages.stop();
         progress("closing the links");
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));

@@ -6,6 +6,7 @@
 //! reference's, which knows of no bans. What was sent before a ban is ended by dropping the tenant,
 //! as the ban's route does. Owned by the master; calls come from any thread.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -77,6 +78,12 @@ impl AdmittingPool {
         // Again, as it is counted now: a hand-over ends the serving, and then waits for what is
         // counted.
         self.check_owner(job.tenant)
+    }
+}
+
+impl fmt::Debug for AdmittingPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdmittingPool")
     }
 }
 

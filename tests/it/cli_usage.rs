@@ -93,6 +93,7 @@ fn every_command_explains_itself() {
         "worker",
         "replay",
         "dispatch",
+        "message",
         "run-script",
         "drop-tenant",
         "tenant",

@@ -70,6 +70,7 @@ impl Api {
         match hop {
             Some(hop) => {
                 self.check_hop(hop, call, &request.body)?;
+                call.is_of_master = true;
                 self.answer_peer(&request, call, permit)
             }
             None => self.answer_anywhere(&request, call, permit),

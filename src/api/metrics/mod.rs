@@ -24,7 +24,7 @@ use crate::base::metrics::Exposition;
 use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
-use crate::pool::{Traffic, WorkerReport};
+use crate::pool::{Messages, Traffic, WorkerReport};
 use crate::store::DbState;
 
 pub(super) use self::http::Statuses;
@@ -51,6 +51,7 @@ struct Own<'a> {
     db: &'a DbState,
     statuses: &'a Statuses,
     http: Option<HttpStats>,
+    messages: Option<&'a Messages>,
     cluster: Option<&'a ApiCluster>,
     forwarder: &'a Forwarder,
     process: ProcessFigures,
@@ -68,6 +69,7 @@ pub(super) fn metrics(
         db: &api.db,
         statuses: &api.answered,
         http: api.http.get().and_then(HttpWatch::stats),
+        messages: Some(api.ready.messages()),
         cluster: api.ready.cluster(),
         forwarder: &api.forwarder,
         process: ProcessFigures::read(),
@@ -82,7 +84,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     let mut exposition = Exposition::default();
     build(&mut exposition);
     workers::show(&mut exposition, figures);
-    traffic::show(&mut exposition, figures);
+    traffic::show(&mut exposition, figures, own.messages);
     runtime::show(&mut exposition, &figures.workers);
     show_protocol(&mut exposition);
     store::show(&mut exposition, own.db.operations(), &own.db.store_figures());
@@ -136,6 +138,7 @@ mod tests {
             db: &db.expect("an empty store"),
             statuses: &Statuses::default(),
             http: None,
+            messages: None,
             cluster: None,
             forwarder: &Forwarder::new(),
             process: ProcessFigures::default(),

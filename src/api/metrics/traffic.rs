@@ -3,9 +3,10 @@
 use super::Figures;
 use crate::base::metrics::Exposition;
 use crate::dispatch::JobKind;
-use crate::pool::{Outcome, WorkerTraffic};
+use crate::pool::{Messages, Outcome, WorkerTraffic};
+use crate::wire::data::MessageOutcome;
 
-pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
+pub(super) fn show(exposition: &mut Exposition, figures: &Figures, messages: Option<&Messages>) {
     let workers = figures.traffic.workers().iter().enumerate();
     let workers: Vec<(String, &WorkerTraffic)> =
         workers.map(|(id, worker)| (id.to_string(), worker)).collect();
@@ -41,4 +42,11 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures) {
         "Tenants that are quarantined now.",
         Some(figures.quarantined),
     );
+    let mut ended = exposition
+        .counter("mesophyll_messages_total", "Messages between tenants, by what became of them.");
+    for outcome in MessageOutcome::ALL {
+        if let Some(messages) = messages {
+            ended.sample(&[("outcome", outcome.as_str())], messages.count(outcome));
+        }
+    }
 }

@@ -9,15 +9,15 @@ use super::*;
 use crate::cluster::{ClusterFigures, ShardTable};
 use crate::net::http::Response;
 use crate::store::lease::{ClusterLook, MasterId, MasterRow, MasterState, ShardRow};
-use crate::wire::data::sharding::{SHARDS, ShardSet};
+use crate::wire::data::sharding::{SHARDS, Shard};
 
-const A: MasterId = MasterId(1);
-const B: MasterId = MasterId(2);
+pub(super) const A: MasterId = MasterId(1);
+pub(super) const B: MasterId = MasterId(2);
 
 /// A master: what serves it, its table, and what it wants looked at.
-struct Member {
-    fixture: Fixture,
-    table: Arc<ShardTable>,
+pub(super) struct Member {
+    pub(super) fixture: Fixture,
+    pub(super) table: Arc<ShardTable>,
     nudged_rx: Receiver<()>,
     states_rx: Receiver<(String, MasterState)>,
 }
@@ -56,12 +56,12 @@ impl Member {
 }
 
 /// Both masters, with what each believes.
-struct Pair {
-    a: Member,
-    b: Member,
+pub(super) struct Pair {
+    pub(super) a: Member,
+    pub(super) b: Member,
 }
 
-fn pair() -> Pair {
+pub(super) fn pair() -> Pair {
     Pair { a: member("a", config()), b: member("b", config()) }
 }
 
@@ -80,19 +80,38 @@ fn row(id: MasterId, name: &str, api: SocketAddr) -> MasterRow {
 
 /// Lets a table of master `me` say that `owner` has everything; `b` may be anywhere.
 fn tell(table: &ShardTable, me: MasterId, a: SocketAddr, b: SocketAddr, owner: Option<MasterId>) {
+    tell_each(table, me, a, b, |_| owner);
+}
+
+/// The same, shard by shard.
+fn tell_each(
+    table: &ShardTable,
+    me: MasterId,
+    a: SocketAddr,
+    b: SocketAddr,
+    owner: impl Fn(Shard) -> Option<MasterId>,
+) {
+    let shards: Vec<Shard> = (0..SHARDS).filter_map(Shard::new).collect();
+    let owners: Vec<_> = shards.iter().map(|shard| owner(*shard)).collect();
     let look = ClusterLook {
         masters: vec![row(A, "a", a), row(B, "b", b)],
-        shards: vec![ShardRow { owner, epoch: 7 }; usize::from(SHARDS)],
+        shards: owners.iter().map(|owner| ShardRow { owner: *owner, epoch: 7 }).collect(),
     };
-    let is_mine = owner == Some(me);
-    table.serve(&if is_mine { ShardSet::full() } else { ShardSet::default() });
-    table.show(Some(me), look, vec![owner; usize::from(SHARDS)]);
+    table.serve(&shards.into_iter().filter(|shard| owner(*shard) == Some(me)).collect());
+    table.show(Some(me), look, owners);
 }
 
 impl Pair {
     /// Both believe so.
-    fn owner(&self, owner: Option<MasterId>) {
+    pub(super) fn owner(&self, owner: Option<MasterId>) {
         self.believe(owner, owner);
+    }
+
+    /// Both believe that `a` has this tenant's shard, and `b` all others.
+    pub(super) fn split_at(&self, tenant: TenantId) {
+        let owner = |shard| Some(if shard == Shard::of(tenant) { A } else { B });
+        tell_each(&self.a.table, A, self.a.addr(), self.b.addr(), owner);
+        tell_each(&self.b.table, B, self.a.addr(), self.b.addr(), owner);
     }
 
     fn believe(&self, of_a: Option<MasterId>, of_b: Option<MasterId>) {

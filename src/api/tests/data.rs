@@ -48,6 +48,7 @@ pub(super) const SHOP: &str = "/i/global-kv";
 
 /// Every route with a token, by a call that it answers.
 pub(super) const CALLS: &[(&str, &str, &str)] = &[
+    ("POST", "/i/message/guild/123", r#"{"topic":"t"}"#),
     ("POST", "/i/run-script/guild/123", r#"{"name":"X","code":""}"#),
     ("POST", "/i/drop-tenant/guild/123", ""),
     ("GET", "/i/tenant/guild/123", ""),

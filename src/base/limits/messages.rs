@@ -6,6 +6,10 @@ use std::time::Duration;
 /// `too_large`.
 pub const TENANT_MESSAGE_MAX_BYTES: usize = 16 * 1024;
 
+/// Limit: the body of a request of the internal API with a message: a byte of its data may take six
+/// as JSON text; larger is 413 before anything is read.
+pub const MESSAGE_BODY_MAX_BYTES: usize = 8 * TENANT_MESSAGE_MAX_BYTES;
+
 /// Limit: the topic of a message, and a prefix of topics in a rule.
 pub const TENANT_MESSAGE_TOPIC_MAX_BYTES: usize = 64;
 

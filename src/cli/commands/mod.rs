@@ -13,6 +13,7 @@ pub(super) mod luau;
 pub(super) mod man;
 pub(super) mod master;
 pub(super) mod masters;
+pub(super) mod message;
 pub(super) mod migrate;
 pub(super) mod quarantine;
 pub(super) mod replay;

@@ -11,6 +11,7 @@ mod rates;
 mod tests;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -24,6 +25,7 @@ use crate::base::limits::{
 };
 use crate::base::metrics::Counter;
 use crate::base::on_demand_threads::OnDemandThreads;
+use crate::base::thread::panic_message;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{MessageAnswer, MessageCarrier};
@@ -80,7 +82,12 @@ impl Messages {
         let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();
         let carrying = post.clone();
         let work = move |Handed { message, answer }| {
-            let outcome = carrying.carry(&message);
+            let carried = catch_unwind(AssertUnwindSafe(|| carrying.carry(&message)));
+            let outcome = carried.unwrap_or_else(|payload| {
+                let (from, panic) = (message.from, panic_message(payload.as_ref()));
+                log::error!(tenant:% = from; "carrying a message of {from} panicked: {panic}");
+                MessageOutcome::Unknown
+            });
             carrying.end(outcome, answer);
         };
         let threads =
