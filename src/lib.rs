@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The modules, from what everything stands on to what a person types: [`base`]; [`wire`]; [`net`];
-//! [`store`]; [`cluster`]; [`dispatch`]; [`runtime`]; [`sandbox`];
+//! [`store`]; [`cluster`]; [`dispatch`]; [`feeds`]; [`runtime`]; [`sandbox`];
 //! [`protocol`]; [`pool`]; [`api`]; [`master`]; [`cli`]. Each
 //! imports only from those before it (a test reads the `use` lines). docs/architecture.md tells how
 //! an event travels, docs/threads.md which thread runs what.
@@ -25,6 +25,7 @@ pub mod base;
 pub mod cli;
 pub mod cluster;
 pub mod dispatch;
+pub mod feeds;
 pub mod master;
 pub mod net;
 pub mod pool;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 mod cluster;
+mod feeds;
 mod global_kv;
 #[cfg(feature = "luau")]
 mod luau;
@@ -14,6 +15,7 @@ mod messages;
 mod peers;
 
 pub use cluster::*;
+pub use feeds::*;
 pub use global_kv::*;
 #[cfg(feature = "luau")]
 pub use luau::*;

@@ -51,6 +51,11 @@ const RULES: &[Rule] = &[
         why: "a job knows neither where it runs nor how it gets there",
     },
     Rule {
+        who: "feeds",
+        may_use: &["wire"],
+        why: "what tenants publish is kept without knowing who brings it and who reads it",
+    },
+    Rule {
         who: "runtime",
         may_use: &["wire", "dispatch"],
         why: "the runtime states as a trait what it needs of a database; WorkerDb implements it",
@@ -60,6 +65,7 @@ const RULES: &[Rule] = &[
         who: "protocol",
         may_use: &[
             "dispatch",
+            "feeds",
             "net/broker",
             "net/link",
             "net/lookup",
@@ -75,6 +81,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "cluster",
             "dispatch",
+            "feeds",
             "protocol",
             "runtime",
             "store",
@@ -91,6 +98,7 @@ const RULES: &[Rule] = &[
             "cluster",
             "pool",
             "dispatch",
+            "feeds",
             "store",
             "net/http",
             "net/lookup",
@@ -107,6 +115,7 @@ const RULES: &[Rule] = &[
             "pool",
             "cluster",
             "dispatch",
+            "feeds",
             "protocol",
             "runtime",
             "store",
@@ -203,7 +212,7 @@ const HOMES: &[Home] = &[
             "protocol/worker/db_client.rs",
             "protocol/worker/db_transport.rs",
             "cli/console/client.rs",
-            "api/cluster/forward.rs",
+            "api/cluster/",
             "net/lookup.rs",
         ],
     },

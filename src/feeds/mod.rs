@@ -1,0 +1,274 @@
+//! What tenants publish to those that read their feeds, such as dashboards: at most once, bounded,
+//! and lossy only with a notice.
+//!
+//! [`Feeds`] is a master's. Those that publish (a link's reader thread, or an executor in
+//! thread-pool mode) hold its lock for as long as it takes to keep an event (`rings`) and to leave
+//! it with each reader that wants it (`reader`); they never wait for one. Positions are what makes
+//! a reader that comes back miss nothing that is kept (`position`); `sse` reads what a master
+//! writes.
+
+mod position;
+mod reader;
+mod rings;
+pub mod sse;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::error::DbError;
+use crate::base::limits::{FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_TOPIC_MAX_BYTES};
+use crate::base::metrics::Counter;
+use crate::base::random;
+use crate::base::sync::Lock;
+use crate::wire::data::sharding::{Shard, ShardSet};
+use crate::wire::data::{EncodedJson, TenantId, Timestamp};
+use crate::wire::json::json_from_encoded;
+
+pub use self::position::{Position, Positions};
+use self::reader::Inbox;
+pub use self::reader::{FeedFilter, FeedInlet, FeedNews, FeedReader};
+use self::rings::Rings;
+
+/// Names of what a stream itself says, and of what clients of such streams say of them.
+const OWN_WORDS: [&str; 4] = ["gap", "moved", "open", "error"];
+
+/// An event on its way to readers.
+#[derive(Debug)]
+pub struct FeedItem {
+    /// Whose it is.
+    pub tenant: Option<TenantId>,
+    /// What it is about; empty for what is no tenant's.
+    topic: String,
+    /// Which one it is, if it has a number.
+    pub at: Option<Position>,
+    /// Its lines but that of its id, with the empty one behind them; nothing if it is a position
+    /// only.
+    pub lines: String,
+}
+
+impl FeedItem {
+    /// One that came from another master.
+    pub fn passed_on(tenant: Option<TenantId>, at: Option<Position>, lines: String) -> Self {
+        Self { tenant, topic: String::new(), at, lines }
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.topic.len() + self.lines.len()
+    }
+
+    fn weight(&self) -> usize {
+        self.text_bytes() + FEED_EVENT_BYTES
+    }
+
+    #[cfg(test)]
+    fn test(tenant: TenantId, number: u64, text_bytes: usize) -> Self {
+        let at = Some(Position { incarnation: "0".into(), number });
+        let (topic, lines) = (String::new(), "x".repeat(text_bytes));
+        Self { tenant: Some(tenant), topic, at, lines }
+    }
+}
+
+/// Checks what a tenant wants to publish.
+///
+/// # Errors
+/// `Refused`: the topic is none, or there is too much data.
+pub fn check(topic: &str, data: &EncodedJson) -> Result<(), DbError> {
+    check_topic(topic)?;
+    let bytes = data.as_bytes().len();
+    if bytes > FEED_DATA_MAX_BYTES {
+        return Err(DbError::Refused(format!(
+            "the data has {bytes} bytes; at most {FEED_DATA_MAX_BYTES} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a topic: a word that stands in a line of a stream, and in a list of them.
+///
+/// # Errors
+/// `Refused`: it is none.
+pub fn check_topic(topic: &str) -> Result<(), DbError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
+    if topic.is_empty() || topic.len() > FEED_TOPIC_MAX_BYTES || !topic.bytes().all(is_plain) {
+        return Err(DbError::Refused(format!(
+            "a topic has 1 to {FEED_TOPIC_MAX_BYTES} letters, digits and _ - . : /"
+        )));
+    }
+    if OWN_WORDS.contains(&topic) {
+        let words = OWN_WORDS.join(", ");
+        return Err(DbError::Refused(format!("{words} are no topics, as streams have them")));
+    }
+    Ok(())
+}
+
+/// What there is to count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FeedFigures {
+    /// Events that were published.
+    pub published: u64,
+    /// Events that workers sent and that are none.
+    pub refused: u64,
+    /// Events that a reader was told it lost, counted once a reader.
+    pub lost: u64,
+    /// Readers now.
+    pub readers: u64,
+    /// Bytes of events that are kept.
+    pub bytes: u64,
+}
+
+/// The feeds of a master's tenants.
+#[derive(Debug)]
+pub struct Feeds {
+    incarnation: Arc<str>,
+    state: Lock<FeedState>,
+    published: Counter,
+    refused: Counter,
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct FeedState {
+    rings: Rings,
+    readers: HashMap<u64, Arc<Inbox>>,
+    next_reader: u64,
+    /// The master stops: no reader is to wait any more.
+    is_over: bool,
+}
+
+impl Default for Feeds {
+    fn default() -> Self {
+        let state = FeedState {
+            rings: Rings::new(),
+            readers: HashMap::new(),
+            next_reader: 0,
+            is_over: false,
+        };
+        Self {
+            incarnation: format!("{:016x}", random::u64()).into(),
+            state: Lock::new(state),
+            published: Counter::default(),
+            refused: Counter::default(),
+            lost: Arc::default(),
+        }
+    }
+}
+
+impl Feeds {
+    /// Publishes what a tenant says. Never waits for a reader.
+    ///
+    /// # Errors
+    /// See [`check`].
+    pub fn publish(
+        &self,
+        tenant: TenantId,
+        topic: &str,
+        data: &EncodedJson,
+    ) -> Result<(), DbError> {
+        let checked = check(topic, data).and_then(|()| {
+            json_from_encoded(data).map_err(|error| DbError::Refused(error.to_string()))
+        });
+        let data = checked.inspect_err(|_| self.refused.inc())?;
+        let at = Timestamp::now();
+        // Neither a tenant nor a time has a character that JSON would escape, and JSON text has no
+        // line break.
+        let lines = format!(
+            "event: {topic}\ndata: {{\"tenant\":\"{tenant}\",\"at\":\"{at}\",\"data\":{data}}}\n\n"
+        );
+        let make = |number| FeedItem {
+            tenant: Some(tenant),
+            topic: topic.to_owned(),
+            at: Some(Position { incarnation: self.incarnation.clone(), number }),
+            lines,
+        };
+        let mut state = self.state.lock();
+        let FeedState { rings, readers, .. } = &mut *state;
+        let mut gone = |number, item: &FeedItem| {
+            readers.values().for_each(|reader| reader.miss(number, item));
+        };
+        let item = rings.push(tenant, make, &mut gone);
+        readers.values().for_each(|reader| reader.offer(&item));
+        drop(state);
+        self.published.inc();
+        Ok(())
+    }
+
+    /// Begins to read; `after` is what a reader that came back had last.
+    pub fn read(self: &Arc<Self>, wanted: FeedFilter, after: Option<&Positions>) -> FeedReader {
+        let mut state = self.state.lock();
+        let number = state.rings.number();
+        let known = after.map(|after| after.of(&self.incarnation));
+        // Of another run, or of another master, nothing says how far the reader got with this one.
+        let start = known.flatten().map_or(number, |had| had.min(number));
+        let inbox = Arc::new(Inbox::new(wanted, start, number, self.lost.clone()));
+        let has_lost = |tenant| match known {
+            None => false,
+            Some(None) => true,
+            Some(Some(_)) => state.rings.has_lost(tenant, start),
+        };
+        match inbox.tenants() {
+            Some(tenants) => {
+                tenants
+                    .filter(|tenant| has_lost(*tenant))
+                    .for_each(|tenant| inbox.lose_some(tenant));
+            }
+            None if known == Some(None) => inbox.lose_some_of_any(),
+            None if known.is_some() && state.rings.has_lost_any(start) => inbox.lose_some_of_any(),
+            None => {}
+        }
+        if state.is_over {
+            inbox.end();
+        }
+        let id = state.next_reader;
+        state.next_reader += 1;
+        state.readers.insert(id, inbox.clone());
+        drop(state);
+        let start = Position { incarnation: self.incarnation.clone(), number: start };
+        FeedReader::new(self.clone(), id, inbox, start)
+    }
+
+    /// Tells readers that other masters have the tenants of these shards, and forgets their events.
+    pub fn leave(&self, shards: &ShardSet) {
+        let mut state = self.state.lock();
+        state.rings.drop_shards(shards);
+        for reader in state.readers.values() {
+            let tenants = reader.tenants().into_iter().flatten();
+            tenants
+                .filter(|tenant| shards.contains(Shard::of(*tenant)))
+                .for_each(|tenant| reader.push_moved(tenant));
+        }
+    }
+
+    /// Ends all readers when they have got what waits for them, and lets none wait any more.
+    pub fn end(&self) {
+        let mut state = self.state.lock();
+        state.is_over = true;
+        state.readers.values().for_each(|reader| reader.end());
+    }
+
+    /// What there is to count.
+    pub fn figures(&self) -> FeedFigures {
+        let state = self.state.lock();
+        FeedFigures {
+            published: self.published.get(),
+            refused: self.refused.get(),
+            lost: self.lost.load(Ordering::Relaxed),
+            readers: state.readers.len() as u64,
+            bytes: state.rings.bytes() as u64,
+        }
+    }
+
+    /// Some of the kept events behind that number that a reader wants; from the last of all on it
+    /// is offered what comes.
+    fn replay(&self, inbox: &Inbox, after: u64) -> Vec<Arc<FeedItem>> {
+        let state = self.state.lock();
+        inbox.replay(state.rings.after(after))
+    }
+
+    fn forget(&self, reader: u64) {
+        self.state.lock().readers.remove(&reader);
+    }
+}
+
+#[cfg(test)]
+mod tests;

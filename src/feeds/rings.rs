@@ -1,0 +1,219 @@
+//! What is kept of the tenants' feeds for readers that come back. Pure.
+//!
+//! All events of a master are numbered in one row, so that one number says how far a reader has got
+//! with every tenant. Where events are missing that a reader with an earlier number has not had, it
+//! is told: a ring knows the last number that it has dropped, and a shard the last one of rings
+//! that went whole.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::FeedItem;
+use crate::base::limits::{FEED_RING_BYTES, FEED_RING_EVENTS, FEED_RINGS_BYTES};
+use crate::wire::data::TenantId;
+use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
+
+/// The rings of all tenants.
+#[derive(Debug)]
+pub(super) struct Rings {
+    /// The last number that was given.
+    number: u64,
+    events: BTreeMap<u64, Arc<FeedItem>>,
+    tenants: HashMap<TenantId, Ring>,
+    /// The tenants by the number of their last event.
+    by_age: BTreeMap<u64, TenantId>,
+    bytes: usize,
+    /// By shard: up to this number events may have gone of tenants that have no ring.
+    gone_to: Vec<u64>,
+}
+
+/// A tenant's events, by their numbers.
+#[derive(Debug, Default)]
+struct Ring {
+    numbers: VecDeque<u64>,
+    bytes: usize,
+    /// Up to this number events have gone.
+    gone_to: u64,
+}
+
+impl Rings {
+    pub(super) fn new() -> Self {
+        Self {
+            number: 0,
+            events: BTreeMap::new(),
+            tenants: HashMap::new(),
+            by_age: BTreeMap::new(),
+            bytes: 0,
+            gone_to: vec![0; usize::from(SHARDS)],
+        }
+    }
+
+    /// The number of the last event.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Keeps a tenant's event, which `make` gives its number; `gone` gets those that have to go.
+    pub(super) fn push(
+        &mut self,
+        tenant: TenantId,
+        make: impl FnOnce(u64) -> FeedItem,
+        gone: &mut dyn FnMut(u64, &FeedItem),
+    ) -> Arc<FeedItem> {
+        self.number += 1;
+        let item = Arc::new(make(self.number));
+        let floor = self.gone_to[Shard::of(tenant).index()];
+        let ring = self
+            .tenants
+            .entry(tenant)
+            .or_insert_with(|| Ring { gone_to: floor, ..Ring::default() });
+        if let Some(last) = ring.numbers.back() {
+            self.by_age.remove(last);
+        }
+        self.by_age.insert(self.number, tenant);
+        ring.numbers.push_back(self.number);
+        ring.bytes += item.text_bytes();
+        self.bytes += item.weight();
+        self.events.insert(self.number, item.clone());
+        while ring.numbers.len() > FEED_RING_EVENTS || ring.bytes > FEED_RING_BYTES {
+            let Some(number) = ring.numbers.pop_front() else { break };
+            ring.gone_to = number;
+            if let Some(item) = self.events.remove(&number) {
+                ring.bytes -= item.text_bytes();
+                self.bytes -= item.weight();
+                gone(number, &item);
+            }
+        }
+        if ring.numbers.is_empty() {
+            self.by_age.remove(&self.number);
+            self.drop_ring(tenant, gone);
+        }
+        while self.bytes > FEED_RINGS_BYTES
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.drop_ring(oldest, gone);
+        }
+        item
+    }
+
+    fn drop_ring(&mut self, tenant: TenantId, gone: &mut dyn FnMut(u64, &FeedItem)) {
+        let Some(ring) = self.tenants.remove(&tenant) else { return };
+        let last = ring.numbers.back().copied().unwrap_or(ring.gone_to);
+        let floor = &mut self.gone_to[Shard::of(tenant).index()];
+        *floor = last.max(*floor);
+        for number in ring.numbers {
+            if let Some(item) = self.events.remove(&number) {
+                self.bytes -= item.weight();
+                gone(number, &item);
+            }
+        }
+    }
+
+    /// Forgets the tenants of these shards: what they publish from now on, another master has.
+    pub(super) fn drop_shards(&mut self, shards: &ShardSet) {
+        let is_gone = |tenant: &TenantId| shards.contains(Shard::of(*tenant));
+        let tenants: Vec<TenantId> =
+            self.tenants.keys().copied().filter(|tenant| is_gone(tenant)).collect();
+        self.by_age.retain(|_, tenant| !is_gone(tenant));
+        for tenant in tenants {
+            self.drop_ring(tenant, &mut |_, _| {});
+        }
+        // No event has this number: also a reader that had the last one has missed some.
+        self.number += 1;
+        for shard in shards.iter() {
+            self.gone_to[shard.index()] = self.number;
+        }
+    }
+
+    /// Whether events of this tenant may be missing that came after that number.
+    pub(super) fn has_lost(&self, tenant: TenantId, after: u64) -> bool {
+        let gone_to = match self.tenants.get(&tenant) {
+            Some(ring) => ring.gone_to,
+            None => self.gone_to[Shard::of(tenant).index()],
+        };
+        after < gone_to
+    }
+
+    /// The same of any tenant at all.
+    pub(super) fn has_lost_any(&self, after: u64) -> bool {
+        let of_rings = self.tenants.values().map(|ring| ring.gone_to);
+        self.gone_to.iter().copied().chain(of_rings).any(|gone_to| after < gone_to)
+    }
+
+    /// The events behind that number, in order.
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = (u64, &Arc<FeedItem>)> {
+        self.events.range(number.saturating_add(1)..).map(|(number, item)| (*number, item))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::FEED_EVENT_BYTES;
+
+    fn push(rings: &mut Rings, tenant: TenantId, bytes: usize) -> usize {
+        let mut gone = 0;
+        rings.push(tenant, |number| FeedItem::test(tenant, number, bytes), &mut |_, _| gone += 1);
+        gone
+    }
+
+    fn numbers(rings: &Rings, after: u64) -> Vec<u64> {
+        rings.after(after).map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn a_ring_keeps_so_many_events_and_so_many_bytes() {
+        let mut rings = Rings::new();
+        let (busy, calm) = (TenantId::Guild(1), TenantId::Guild(2));
+        push(&mut rings, calm, 1);
+        for _ in 0..FEED_RING_EVENTS {
+            assert_eq!(push(&mut rings, busy, 1), 0);
+        }
+        assert_eq!(push(&mut rings, busy, 1), 1);
+        assert!(rings.has_lost(busy, 1) && !rings.has_lost(busy, 2), "its first was the second");
+        assert!(!rings.has_lost(calm, 0), "it is no affair of other tenants");
+        assert!(rings.has_lost_any(1) && !rings.has_lost_any(2));
+        assert_eq!(push(&mut rings, busy, FEED_RING_BYTES), FEED_RING_EVENTS);
+        assert_eq!(numbers(&rings, 0), [1, FEED_RING_EVENTS as u64 + 3]);
+        // One that is larger than a ring is kept nowhere.
+        assert_eq!(push(&mut rings, busy, FEED_RING_BYTES + 1), 2);
+        assert_eq!(numbers(&rings, 0), [1]);
+        assert!(rings.has_lost(busy, rings.number() - 1) && !rings.has_lost(busy, rings.number()));
+        assert_eq!(rings.by_age.len(), 1);
+    }
+
+    #[test]
+    fn the_rings_without_news_go_first_and_readers_are_told() {
+        let mut rings = Rings::new();
+        let text = FEED_RING_BYTES - FEED_EVENT_BYTES;
+        let count = (FEED_RINGS_BYTES / FEED_RING_BYTES) as u64;
+        for id in 0..count {
+            assert_eq!(push(&mut rings, TenantId::User(id), text), 0);
+        }
+        assert_eq!(push(&mut rings, TenantId::User(0), text), 1, "its first for its second");
+        assert_eq!(push(&mut rings, TenantId::User(count), text), 1);
+        assert!(!rings.has_lost(TenantId::User(2), 0), "the second oldest has its event");
+        assert!(rings.has_lost(TenantId::User(1), 1) && !rings.has_lost(TenantId::User(1), 2));
+        assert_eq!(rings.bytes(), FEED_RINGS_BYTES);
+        assert_eq!(rings.tenants.len(), rings.by_age.len());
+    }
+
+    #[test]
+    fn of_a_shard_that_left_and_came_back_something_is_missing() {
+        let mut rings = Rings::new();
+        let (moved, stays) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
+        push(&mut rings, moved, 1);
+        push(&mut rings, stays, 1);
+        rings.drop_shards(&[Shard::of(moved)].into_iter().collect());
+        assert_eq!(numbers(&rings, 0), [2]);
+        assert!(rings.has_lost(moved, 2) && !rings.has_lost(stays, 0));
+        push(&mut rings, moved, 1);
+        assert_eq!(numbers(&rings, 2), [4]);
+        assert!(rings.has_lost(moved, 2), "what another master had meanwhile");
+        assert!(!rings.has_lost(moved, 3));
+    }
+}
