@@ -1,11 +1,14 @@
 //! `/livez`: the process answers. `/readyz`: the workers do, too.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::error::{ApiError, Code};
 use super::metrics::Figures;
 use super::{Api, ApiCluster, Call, flag, text};
 use crate::base::metrics::Exposition;
+use crate::feeds::Feeds;
 use crate::net::http::{Body, Response};
 use crate::pool::{Messages, Operator};
 
@@ -25,6 +28,9 @@ pub trait Readiness: Send + Sync {
     fn cluster(&self) -> Option<&ApiCluster> {
         None
     }
+
+    /// What its tenants publish.
+    fn feeds(&self) -> &Arc<Feeds>;
 
     /// Changes how much is logged from now on, by everything that belongs to this master.
     fn set_log_level(&self, level: log::LevelFilter) {

@@ -16,6 +16,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits::{API_BODY_MAX_BYTES, MESSAGE_MAX_BYTES};
 use crate::dispatch::worker_like::WorkerLike;
 use crate::dispatch::{Answer as JobAnswer, Cancelled, Job, Refused, Request, RequestId};
+use crate::feeds::Feeds;
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
@@ -126,7 +127,13 @@ impl WorkerLike for StandIn {
     fn kill(&self) {}
 }
 
-struct States(Mutex<Vec<(usize, &'static str)>>, Operator, Option<ApiCluster>, Arc<Messages>);
+struct States(
+    Mutex<Vec<(usize, &'static str)>>,
+    Operator,
+    Option<ApiCluster>,
+    Arc<Messages>,
+    Arc<Feeds>,
+);
 
 impl Readiness for States {
     fn workers(&self) -> Vec<(usize, &'static str)> {
@@ -143,6 +150,10 @@ impl Readiness for States {
 
     fn cluster(&self) -> Option<&ApiCluster> {
         self.2.as_ref()
+    }
+
+    fn feeds(&self) -> &Arc<Feeds> {
+        &self.4
     }
 
     fn figures(&self) -> Figures {
@@ -186,7 +197,7 @@ fn stand_ins(
     let table = cluster.as_ref().map(|cluster| cluster.table.clone());
     let messages = Messages::new(pool.clone(), db.clone(), table);
     let workers = Mutex::new(vec![(0, "ready"), (1, "ready")]);
-    let states = Arc::new(States(workers, operator, cluster, messages));
+    let states = Arc::new(States(workers, operator, cluster, messages, Arc::default()));
     (pool, states, seen_rx, cancelled_rx)
 }
 

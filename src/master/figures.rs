@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::api::metrics::Figures;
 use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
+use crate::feeds::Feeds;
 use crate::pool::{Messages, Operator, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
@@ -22,6 +23,7 @@ pub(super) struct Layers {
     pub(super) spawner: Option<Arc<Spawner>>,
     /// `None`: the store is of one master only.
     pub(super) cluster: Option<ApiCluster>,
+    pub(super) feeds: Arc<Feeds>,
 }
 
 impl Readiness for Layers {
@@ -39,6 +41,10 @@ impl Readiness for Layers {
 
     fn cluster(&self) -> Option<&ApiCluster> {
         self.cluster.as_ref()
+    }
+
+    fn feeds(&self) -> &Arc<Feeds> {
+        &self.feeds
     }
 
     fn set_log_level(&self, level: log::LevelFilter) {

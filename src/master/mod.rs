@@ -30,6 +30,7 @@ use crate::base::random;
 use crate::cluster::{ClusterMember, JoinError};
 use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
+use crate::feeds::Feeds;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
@@ -47,13 +48,14 @@ pub use threads::{MadeRuntime, MakeRuntime, threads};
 /// A master's place among others; `None`: the store is of one master only.
 type MasterPlace = Option<Arc<dyn ClusterMember>>;
 
-/// Starts the workers of a thread pool over a database, with a door for their tenants' messages;
-/// `changes_tx` gets a message when the state of one changed. `threads` makes it of what makes
-/// runtimes.
+/// Starts the workers of a thread pool over a database, with a door for their tenants' messages and
+/// the feeds to which they publish; `changes_tx` gets a message when the state of one changed.
+/// `threads` makes it of what makes runtimes.
 pub type StartThreads = dyn Fn(
     &PoolConfig,
     &Arc<DbState>,
     &MessageDoor,
+    &Arc<Feeds>,
     &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError>;
 
@@ -150,16 +152,16 @@ impl Master {
         let api_addr = api_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (db, cluster) = open_store(config, api_addr, &changes_tx)?;
         let quarantine = Arc::new(Quarantine::new(config.quarantine_after));
-        let door = MessageDoor::default();
+        let (door, feeds) = (MessageDoor::default(), Arc::new(Feeds::default()));
         let (server, spawner, workers) = match server_listener {
             Some(listener) => {
-                let server = Arc::new(start_server(config, listener, &db, door.clone())?);
+                let server = Arc::new(start_server(config, listener, &db, door.clone(), &feeds)?);
                 let spawner = Spawner::start().map_err(MasterError::Io)?;
                 let workers =
                     start_processes(config, &server, &spawner, program, &quarantine, &changes_tx)?;
                 (Some(server), Some(spawner), workers)
             }
-            None => (None, None, start_threads(config, &db, &door, &changes_tx)?),
+            None => (None, None, start_threads(config, &db, &door, &feeds, &changes_tx)?),
         };
         let operator =
             Arc::new(Operator::new(workers.clone(), config.external_workers, quarantine));
@@ -202,6 +204,7 @@ impl Master {
                 server: master.server.clone(),
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
+                feeds: feeds.clone(),
             });
             let started =
                 InternalApi::start(listener, api, master.pool(), readiness, master.db.clone())
@@ -210,7 +213,7 @@ impl Master {
         }
         if let Some(cluster) = &master.cluster {
             let (db, traffic) = (master.db.clone(), master.traffic.clone());
-            cluster::begin(&**cluster, Arc::new(PoolShards::new(db, workers, traffic)));
+            cluster::begin(&**cluster, Arc::new(PoolShards::new(db, workers, traffic, feeds)));
         }
         Ok(master)
     }
@@ -423,6 +426,7 @@ fn start_server(
     listener: TcpListener,
     db: &Arc<DbState>,
     messages: MessageDoor,
+    feeds: &Arc<Feeds>,
 ) -> Result<MesophyllServer, MasterError> {
     let tokens = match &config.worker_tokens {
         Some(path) => read_or_write_tokens(path, config.workers)?,
@@ -438,6 +442,7 @@ fn start_server(
         heartbeat_interval: config.heartbeat_interval,
         requires_sandbox: config.runtime.sandbox == SandboxMode::Require,
         messages,
+        feeds: feeds.clone(),
         ..ServerConfig::new(config.workers)
     };
     MesophyllServer::new_with(listener, db.clone(), server_config, tokens).map_err(|error| {

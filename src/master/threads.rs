@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use super::config::PoolConfig;
 use super::{MasterError, StartThreads, on_change};
 use crate::dispatch::MessageDoor;
+use crate::feeds::Feeds;
 use crate::pool::{Managed, Subscriptions, WorkerDb, WorkerThread, WorkerThreadHandle};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
@@ -25,8 +26,8 @@ pub type MadeRuntime = Box<dyn TemplateRuntime>;
 
 /// Starts a thread pool whose runtimes are made by this.
 pub fn threads(make_runtime: Arc<MakeRuntime>) -> Box<StartThreads> {
-    Box::new(move |config, db, messages, changes_tx| {
-        start_threads(config, db, messages, &make_runtime, changes_tx)
+    Box::new(move |config, db, messages, feeds, changes_tx| {
+        start_threads(config, db, messages, feeds, &make_runtime, changes_tx)
     })
 }
 
@@ -34,6 +35,7 @@ fn start_threads(
     config: &PoolConfig,
     db: &Arc<DbState>,
     messages: &MessageDoor,
+    feeds: &Arc<Feeds>,
     make_runtime: &Arc<MakeRuntime>,
     changes_tx: &Sender<()>,
 ) -> Result<Vec<Arc<dyn Managed>>, MasterError> {
@@ -53,11 +55,11 @@ fn start_threads(
     let mut workers: Vec<Arc<WorkerThreadHandle>> = Vec::with_capacity(config.workers);
     for (id, subscriptions) in subscriptions.into_iter().enumerate() {
         let (db, messages) = (db.clone(), messages.clone());
-        let make_runtime = make_runtime.clone();
+        let (feeds, make_runtime) = (feeds.clone(), make_runtime.clone());
         let (workers_len, executors) = (config.workers, config.runtime.executors as u64);
         let make = move || -> io::Result<WorkerThread> {
-            let tenant_db =
-                Arc::new(WorkerDb::direct(db.clone(), id, workers_len, messages.clone()));
+            let tenant_db = WorkerDb::direct(db.clone(), id, workers_len, messages.clone());
+            let tenant_db = Arc::new(tenant_db.with_feeds(feeds.clone()));
             let runtime = make_runtime(id, tenant_db.clone(), subscriptions.clone())?;
             let worker =
                 WorkerThread::new(id, runtime, executors, subscriptions.clone(), tenant_db);

@@ -14,6 +14,7 @@ use crossbeam_channel::never;
 use crate::base::error::DbError;
 use crate::base::sync::Lock;
 use crate::cluster::ShardTenants;
+use crate::feeds::Feeds;
 use crate::store::DbState;
 use crate::wire::data::sharding::ShardSet;
 
@@ -31,6 +32,7 @@ pub struct PoolShards {
     db: Arc<DbState>,
     workers: Vec<Arc<dyn Managed>>,
     traffic: Arc<Traffic>,
+    feeds: Arc<Feeds>,
     /// What the workers were told last.
     served: Lock<ShardSet>,
 }
@@ -38,8 +40,13 @@ pub struct PoolShards {
 impl PoolShards {
     /// Over the workers of a master, whose jobs are counted in `traffic`; none of its shards are
     /// loaded yet.
-    pub fn new(db: Arc<DbState>, workers: Vec<Arc<dyn Managed>>, traffic: Arc<Traffic>) -> Self {
-        Self { db, workers, traffic, served: Lock::default() }
+    pub fn new(
+        db: Arc<DbState>,
+        workers: Vec<Arc<dyn Managed>>,
+        traffic: Arc<Traffic>,
+        feeds: Arc<Feeds>,
+    ) -> Self {
+        Self { db, workers, traffic, feeds, served: Lock::default() }
     }
 
     fn serve(&self, change: impl FnOnce(&ShardSet) -> ShardSet) {
@@ -77,6 +84,7 @@ impl ShardTenants for PoolShards {
         // A worker that starts now is not to get their states.
         self.db.forget_shards(shards);
         self.serve(|served| served.without(shards));
+        self.feeds.leave(shards);
         if !is_drained && !self.drain(shards, Instant::now() + END_TIMEOUT, true) {
             log::warn!("events of tenants that were handed over have not ended yet");
         }

@@ -16,7 +16,8 @@ use crate::base::error::DbError;
 use crate::dispatch::{Answer, Cancelled, Job, RequestId};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{
-    DbAnswer, DbOp, MessageOutcome, RuntimeFigures, TenantId, TenantMessage, TenantState,
+    DbAnswer, DbOp, EncodedJson, MessageOutcome, RuntimeFigures, TenantId, TenantMessage,
+    TenantState,
 };
 
 /// A runtime that owns the VMs of many tenants and the threads that run them.
@@ -81,8 +82,8 @@ pub struct RuntimeStats {
 /// The database as a worker's tenants see it, and their way to other tenants.
 ///
 /// `WorkerDb` implements it, over a store in this process or over HTTP; nothing here can tell
-/// which. All calls block until the answer or the deadline of the transport, and are made from I/O
-/// threads only.
+/// which. All calls but [`TenantDb::publish`] block until the answer or the deadline of the
+/// transport, and are made from I/O threads only.
 pub trait TenantDb: Send + Sync {
     /// The states of all tenants that belong to this worker.
     ///
@@ -98,6 +99,15 @@ pub trait TenantDb: Send + Sync {
 
     /// Sends a message of a tenant of this worker.
     fn send(&self, message: TenantMessage) -> MessageOutcome;
+
+    /// Publishes to those that read the tenant's feed, at most once. Never blocks.
+    ///
+    /// # Errors
+    /// `Refused`: the topic is none, or there is too much data. `Busy`: too much waits to be sent.
+    /// `Unavailable`: the way to the readers is cut at the moment.
+    fn publish(&self, _from: TenantId, _topic: String, _data: EncodedJson) -> Result<(), DbError> {
+        Err(DbError::Unavailable("no feed can be published here".to_owned()))
+    }
 }
 
 /// What `ctx.Runtime` shows of the worker around a VM: subscriptions live with the worker, not with

@@ -137,6 +137,15 @@ pub enum ClientMessage {
         /// Names the answer.
         req_id: u64,
     },
+    /// Ours: what a tenant publishes to those that read its feed. There is no answer.
+    PublishFeed {
+        /// The tenant.
+        from: TenantId,
+        /// What it is about.
+        topic: String,
+        /// What there is to say.
+        data: EncodedJson,
+    },
     /// Ours: the tenant of that request is not subscribed to its event; the answer, which is null,
     /// follows.
     NotSubscribed {
@@ -279,7 +288,8 @@ impl ClientMessage {
         let len = match self {
             ClientMessage::DispatchResponse { result: Ok(value), .. } => value.as_bytes().len(),
             ClientMessage::DispatchResponse { result: Err(text), .. } => text.len(),
-            ClientMessage::SendMessage { topic, data, .. } => {
+            ClientMessage::SendMessage { topic, data, .. }
+            | ClientMessage::PublishFeed { topic, data, .. } => {
                 topic.len() + data.as_bytes().len() + AROUND_BYTES
             }
             _ => 0,
@@ -324,6 +334,7 @@ variants!(ClientMessage {
     2 Ready(ready),
     3 Health(health),
     4 SendMessage { from, to, topic, data, depth, req_id },
+    5 PublishFeed { from, topic, data },
     9 NotSubscribed { req_id },
 });
 

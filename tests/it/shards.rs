@@ -141,7 +141,7 @@ impl Sharded {
             worker,
             traffic: traffic.clone(),
             table,
-            shards: PoolShards::new(db, workers, traffic),
+            shards: PoolShards::new(db, workers, traffic, Arc::default()),
             server,
             _templates: templates,
         };

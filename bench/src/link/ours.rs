@@ -69,7 +69,7 @@ pub(super) fn start_master(
     let config = PoolConfig::from_options(&Given(given), PoolDefaults::REPLAY)
         .map_err(|error| error.to_string())?;
     let no_threads: &StartThreads =
-        &|_, _, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
+        &|_, _, _, _, _| Err(MasterError::Config("its workers are processes".to_owned()));
     let master = Master::start(&config, None, &Program::at(Path::new("")), no_threads)
         .map_err(|error| error.to_string())?;
     let tokens: HashMap<String, String> =

@@ -91,5 +91,7 @@ pub(in crate::cli) fn check_templates(_: Option<&Path>) -> Result<(), CliError> 
 /// `need_workers` ends every command before it comes to that.
 #[cfg(not(feature = "luau"))]
 pub(super) fn threads(_: &PoolConfig, _: Sender<String>) -> Box<StartThreads> {
-    Box::new(|_, _, _, _| Err(MasterError::Config("this binary was built without Luau".to_owned())))
+    Box::new(|_, _, _, _, _| {
+        Err(MasterError::Config("this binary was built without Luau".to_owned()))
+    })
 }

@@ -12,16 +12,20 @@ use crossbeam_channel::bounded;
 use crate::base::error::DbError;
 use crate::base::limits::MESSAGE_ANSWER_MAX;
 use crate::dispatch::MessageDoor;
+use crate::feeds::{self, Feeds};
+use crate::net::link::SendError;
 use crate::protocol::{MesophyllDbClient, Outbox};
 use crate::runtime::TenantDb;
 use crate::store::{Caller, DbState, rules};
-use crate::wire::data::{DbAnswer, DbOp, MessageOutcome, TenantId, TenantMessage, TenantState};
+use crate::wire::data::{
+    DbAnswer, DbOp, EncodedJson, MessageOutcome, TenantId, TenantMessage, TenantState,
+};
 
 /// A worker's way to the database.
 #[derive(Debug, Clone)]
 pub enum WorkerDb {
-    /// In this process: thread-pool mode.
-    Direct(Arc<DbState>, Caller, MessageDoor),
+    /// In this process: thread-pool mode; with the feeds of its tenants, if it has any.
+    Direct(Arc<DbState>, Caller, MessageDoor, Option<Arc<Feeds>>),
     /// Through the master.
     Mesophyll(MesophyllDbClient, Outbox),
 }
@@ -34,7 +38,17 @@ impl WorkerDb {
         workers: usize,
         messages: MessageDoor,
     ) -> Self {
-        WorkerDb::Direct(db, Caller { worker_id, workers }, messages)
+        WorkerDb::Direct(db, Caller { worker_id, workers }, messages, None)
+    }
+
+    /// The same with the feeds of this process.
+    pub fn with_feeds(self, feeds: Arc<Feeds>) -> Self {
+        match self {
+            WorkerDb::Direct(db, caller, messages, _) => {
+                WorkerDb::Direct(db, caller, messages, Some(feeds))
+            }
+            WorkerDb::Mesophyll(..) => self,
+        }
     }
 
     /// The database of a master, and the way of messages to it.
@@ -58,7 +72,7 @@ impl WorkerDb {
 impl TenantDb for WorkerDb {
     fn tenant_states(&self) -> Result<HashMap<TenantId, TenantState>, DbError> {
         match self {
-            WorkerDb::Direct(db, caller, _) => {
+            WorkerDb::Direct(db, caller, ..) => {
                 let states = db.tenant_states(*caller).into_iter();
                 Ok(states.map(|(tenant, state)| (tenant, (*state).clone())).collect())
             }
@@ -68,14 +82,14 @@ impl TenantDb for WorkerDb {
 
     fn ask(&self, op: DbOp) -> Result<DbAnswer, DbError> {
         match self {
-            WorkerDb::Direct(db, caller, _) => db.ask(*caller, op),
+            WorkerDb::Direct(db, caller, ..) => db.ask(*caller, op),
             WorkerDb::Mesophyll(client, _) => client.ask(&rules::checked(op)?),
         }
     }
 
     fn send(&self, message: TenantMessage) -> MessageOutcome {
         match self {
-            WorkerDb::Direct(.., door) => {
+            WorkerDb::Direct(_, _, door, _) => {
                 let (outcome_tx, outcome_rx) = bounded(1);
                 let answer = move |outcome| {
                     // There is room; a sender that has gone needs no answer.
@@ -85,6 +99,24 @@ impl TenantDb for WorkerDb {
                 outcome_rx.recv_timeout(MESSAGE_ANSWER_MAX).unwrap_or(MessageOutcome::Unknown)
             }
             WorkerDb::Mesophyll(_, outbox) => outbox.send(message),
+        }
+    }
+
+    fn publish(&self, from: TenantId, topic: String, data: EncodedJson) -> Result<(), DbError> {
+        let away = || DbError::Unavailable("nothing can be published at the moment".to_owned());
+        match self {
+            WorkerDb::Direct(_, _, _, feeds) => {
+                feeds.as_ref().ok_or_else(away)?.publish(from, &topic, &data)
+            }
+            WorkerDb::Mesophyll(_, outbox) => {
+                feeds::check(&topic, &data)?;
+                outbox.publish(from, topic, data).map_err(|error| match error {
+                    SendError::Closed => away(),
+                    SendError::Full | SendError::TooLarge { .. } => {
+                        DbError::Busy("too much waits to be published".to_owned())
+                    }
+                })
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, handed_over};
 use crate::dispatch::{Answer, Cancelled, Job, MessageDoor, Refused, Request, RequestId};
+use crate::feeds::Feeds;
 use crate::net::link::{
     CloseCause, LinkHandler, LinkSender, LinkStats, Pending, Pulse, Registered, SendError,
     close_code,
@@ -463,6 +464,7 @@ pub(super) struct ConnHandler {
     /// Which tenants are this worker's.
     pub(super) caller: Caller,
     pub(super) messages: MessageDoor,
+    pub(super) feeds: Arc<Feeds>,
 }
 
 impl ConnHandler {
@@ -487,6 +489,11 @@ impl ConnHandler {
                 let message = TenantMessage { from, to, topic, data, depth };
                 return self.on_send(request_id, message);
             }
+            ClientMessage::PublishFeed { from, topic, data } => {
+                self.conn.inner.counters.check_from(self.caller, from)?;
+                // One that is none is counted there: a worker of ours checks it before.
+                let _ = self.feeds.publish(from, &topic, &data);
+            }
             ClientMessage::Health(health) => {
                 self.conn.inner.is_ours.store(true, Ordering::Relaxed);
                 if let Some(observer) = &self.observer {
@@ -497,15 +504,8 @@ impl ConnHandler {
         Ok(())
     }
 
-    /// A worker that speaks for a tenant of another one is none of ours, or was taken over.
     fn on_send(&self, request_id: u64, message: TenantMessage) -> Result<(), u16> {
-        if !self.caller.owns(message.from) {
-            log::error!(worker = self.conn.id();
-                "worker {}: it sent a message of {}, which is not its tenant: its link is closed",
-                self.conn.id(), message.from
-            );
-            return Err(close_code::PROTOCOL);
-        }
+        self.conn.inner.counters.check_from(self.caller, message.from)?;
         let (link, from) = (self.conn.inner.link.clone(), message.from);
         let answer = move |outcome| {
             // One that finds no room is as one that never came: the sender waits for so long only.

@@ -5,11 +5,14 @@
 //! link is replaced. Written by the links' threads, read by any thread.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::base::labels::labels;
 use crate::base::metrics::Counter;
 use crate::base::throttle::Throttle;
 use crate::net::link::{CloseCause, LinkStats, close_code};
+use crate::store::Caller;
+use crate::wire::data::TenantId;
 
 /// The figures of one worker's links.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub struct LinkCounters {
     pub(super) undecodable: Throttle,
     pub(super) unknown: Throttle,
     pub(super) late_answers: Throttle,
+    /// Messages for tenants of other workers.
+    pub(super) foreign: Throttle,
     /// Links whose worker is not confined as is required.
     pub(super) unconfined: Throttle,
 }
@@ -34,14 +39,32 @@ impl LinkCounters {
         self.ends[end as usize].get()
     }
 
-    /// Messages that do not decode, messages of unknown kinds, and answers that were not waited
-    /// for, or not any more.
-    pub fn wrongs(&self) -> [(&'static str, u64); 3] {
+    /// Messages that do not decode, messages of unknown kinds, answers that were not waited for, or
+    /// not any more, and messages for tenants of other workers.
+    pub fn wrongs(&self) -> [(&'static str, u64); 4] {
         [
             ("undecodable", self.undecodable.count()),
             ("unknown", self.unknown.count()),
             ("late_answer", self.late_answers.count()),
+            ("foreign", self.foreign.count()),
         ]
+    }
+
+    /// Refuses what a worker says for a tenant of another one: it is none of ours, or was taken over.
+    ///
+    /// # Errors
+    /// The code to close its link with.
+    pub(super) fn check_from(&self, worker: Caller, from: TenantId) -> Result<(), u16> {
+        if worker.owns(from) {
+            return Ok(());
+        }
+        let id = worker.worker_id;
+        if self.foreign.record(Instant::now()).is_some() {
+            log::error!(worker = id, tenant:% = from;
+                "worker {id}: it speaks for {from}, which is not its tenant: its link is closed"
+            );
+        }
+        Err(close_code::PROTOCOL)
     }
 
     pub(super) fn count_end(&self, cause: &CloseCause) {

@@ -21,6 +21,7 @@ use crate::base::random;
 use crate::base::sync::{CountedPermit, Lock};
 use crate::dispatch::MessageDoor;
 use crate::dispatch::worker_like::WorkerLike;
+use crate::feeds::Feeds;
 use crate::net::http::{
     Body, Handler, HttpLimits, HttpServer, HttpStats, Reply, RequestHead, Response,
 };
@@ -53,6 +54,8 @@ pub struct ServerConfig {
     pub requires_sandbox: bool,
     /// Where messages of tenants go.
     pub messages: MessageDoor,
+    /// Where what tenants publish goes.
+    pub feeds: Arc<Feeds>,
 }
 
 impl ServerConfig {
@@ -65,6 +68,7 @@ impl ServerConfig {
             http_limits: HttpLimits::default(),
             requires_sandbox: false,
             messages: MessageDoor::default(),
+            feeds: Arc::default(),
         }
     }
 }
@@ -414,6 +418,7 @@ impl ServerShared {
             undecodable_in_a_row: 0,
             caller: Caller { worker_id, workers: self.config.workers },
             messages: self.config.messages.clone(),
+            feeds: self.config.feeds.clone(),
         };
         (Box::new(handler), Box::new(ConnPulse::new(conn, interval)))
     }

@@ -1,7 +1,7 @@
 //! What a worker's tenants send by themselves, over whichever link there is to the master.
 //!
-//! Called from a worker's I/O threads, which wait for the answer here; the link's reader thread
-//! brings it.
+//! Called from a worker's I/O threads, which wait for the answer here, and from executors for what
+//! has none; the link's reader thread brings the answers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
 use crate::base::sync::Lock;
 use crate::dispatch::worker_like::next_request_id;
 use crate::net::link::{CloseCause, LinkSender, Pending, Registered, SendError, close_code};
-use crate::wire::data::{EncodedValue, MessageOutcome, TenantMessage};
+use crate::wire::data::{EncodedJson, EncodedValue, MessageOutcome, TenantId, TenantMessage};
 use crate::wire::message::ClientMessage;
 
 /// A worker's way to its master for what its tenants send. Clones are the same one.
@@ -51,6 +51,20 @@ impl Outbox {
         };
         way.waiting.take(id);
         outcome
+    }
+
+    /// Sends what a tenant publishes, within its share of the link's room. Never blocks.
+    ///
+    /// # Errors
+    /// There is no link, or no room.
+    pub fn publish(
+        &self,
+        from: TenantId,
+        topic: String,
+        data: EncodedJson,
+    ) -> Result<(), SendError> {
+        let way = self.0.lock().way.clone().ok_or(SendError::Closed)?;
+        way.link.send_for(from, ClientMessage::PublishFeed { from, topic, data }.encode())
     }
 
     /// Ends every wait, and lets none begin.

@@ -11,6 +11,7 @@ use crate::wire::data::{
     KeyValueOp, KhronosValue, KvRecord, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId,
     TenantState,
 };
+use crate::wire::json;
 use crate::wire::message::{ClientMessage, Incoming, ServerMessage};
 use crate::wire::pack::plain;
 use crate::wire::pack::shape::{Decode, Encode};
@@ -155,6 +156,15 @@ fn the_documents_show_the_bytes_that_we_write() {
                 .encode(),
         ),
         (r#"{"Heartbeat": []}"#, ClientMessage::Heartbeat.encode()),
+        (
+            r#"{"PublishFeed": [{"Guild": "1"}, "score", {"red": 3}]}"#,
+            ClientMessage::PublishFeed {
+                from: TenantId::Guild(1),
+                topic: "score".to_owned(),
+                data: json::event_data_from_json(br#"{"red":3}"#).expect("JSON"),
+            }
+            .encode(),
+        ),
         (
             r#"{"Get": [["global"], "k1"]}"#,
             KeyValueOp::Get { scopes: Scopes::new(["global"]), key: "k1".to_owned() }.to_bytes(),
