@@ -14,7 +14,7 @@ use super::head::{self, EndFinder, Framing, Refusal, RequestHead};
 #[cfg(feature = "http2")]
 use super::http2;
 use super::registry::{ConnectionSlot, Doing};
-use super::response::{self, Reply, Response, ResponseFraming};
+use super::response::{self, Reply, Response, ResponseBody, ResponseFraming};
 use super::server::HttpShared;
 use super::socket::Socket;
 use crate::net::stream::{Peer, Stream};
@@ -197,6 +197,7 @@ impl Connection {
         let how =
             ResponseFraming { closes, is_head, is_http_1_0: framing.is_http_1_0, idle_timeout };
         let timeout = self.shared.limits.write_timeout;
+        let response = if response.is_live() { self.answering(response) } else { response };
         let (deadline, is_unhurried) = (Instant::now() + timeout, response.is_unhurried());
         self.enter(Doing::Writing);
         let (slot, registry) = (&self.slot, &self.shared.registry);
@@ -226,6 +227,20 @@ impl Connection {
             Ok(()) => After::KeepOpen,
             Err(_) => After::Gone,
         }
+    }
+
+    /// The same answer: while its next piece is made, the connection is not one whose peer does not
+    /// read.
+    fn answering(&self, mut response: Response) -> Response {
+        let (slot, shared) = (self.slot.clone(), self.shared.clone());
+        if let ResponseBody::Chunked(body) = &mut response.body {
+            let mut pieces = std::mem::replace(body, Box::new(std::iter::empty()));
+            *body = Box::new(std::iter::from_fn(move || {
+                slot.enter(Doing::Answering, shared.registry.now_us());
+                pieces.next()
+            }));
+        }
+        response
     }
 
     fn worded(&self, refusal: Refusal) -> Response {

@@ -41,6 +41,7 @@ pub struct Response {
     pub body: ResponseBody,
     closes: bool,
     unhurried: bool,
+    live: bool,
     pub(super) held: Option<Box<dyn Any + Send>>,
 }
 
@@ -63,6 +64,7 @@ impl Response {
             body,
             closes: false,
             unhurried: false,
+            live: false,
             held: None,
         }
     }
@@ -124,6 +126,17 @@ impl Response {
         self
     }
 
+    /// Sends each piece of the body when it is made, however long the next one takes: for answers
+    /// that tell of what happens. Each has its own time, as those of [`Response::unhurried`].
+    pub fn live(mut self) -> Self {
+        (self.unhurried, self.live) = (true, true);
+        self
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
     pub(super) fn is_unhurried(&self) -> bool {
         self.unhurried
     }
@@ -159,6 +172,7 @@ pub(super) fn write(
     deadline: &mut dyn FnMut() -> Instant,
 ) -> io::Result<()> {
     let head = head_text(&response, framing).into_bytes();
+    let gather = if response.is_live() { 1 } else { GATHER_BYTES };
     // Invariant: held until the end of this function, that is, for as long as the body's memory is.
     let Response { body, held: _held, .. } = response;
     match body {
@@ -169,7 +183,7 @@ pub(super) fn write(
         ResponseBody::Bytes(bytes) => socket.write_all(&head, &bytes, deadline()),
         ResponseBody::Chunked(_) if framing.is_head => socket.write_all(&head, &[], deadline()),
         ResponseBody::Chunked(chunks) => {
-            write_chunks(socket, head, chunks, framing.is_http_1_0, deadline)
+            write_chunks(socket, head, chunks, framing.is_http_1_0, gather, deadline)
         }
     }
 }
@@ -233,6 +247,7 @@ fn write_chunks(
     head: Vec<u8>,
     chunks: Box<dyn Iterator<Item = Vec<u8>> + Send>,
     is_plain: bool,
+    gather: usize,
     deadline: &mut dyn FnMut() -> Instant,
 ) -> io::Result<()> {
     let mut gathered = head;
@@ -245,7 +260,7 @@ fn write_chunks(
             gathered.extend_from_slice(&chunk);
             gathered.extend_from_slice(b"\r\n");
         }
-        if gathered.len() >= GATHER_BYTES {
+        if gathered.len() >= gather {
             socket.write_all(&gathered, &[], deadline())?;
             gathered.clear();
         }
