@@ -14,6 +14,7 @@ mod backup;
 mod cluster;
 mod dispatch;
 mod error;
+mod feed;
 mod global_kv;
 mod health;
 mod history;
@@ -52,7 +53,7 @@ use self::request_id::RequestName;
 use self::source::SourceRule;
 use crate::base::limits::{
     API_ANSWERS_MAX_BYTES, API_BODIES_MAX_BYTES, API_RESERVED_CONNECTIONS, API_TENANT_SHARE,
-    DISPATCH_DEADLINE,
+    DISPATCH_DEADLINE, FEED_PEERS_MAX, FEEDS_MAX,
 };
 use crate::dispatch::worker_like::WorkerLike;
 use crate::net::http::router::{self, Found, PathParams};
@@ -151,7 +152,9 @@ impl InternalApi {
         let waits = Arc::new(Waits::new());
         // Some clients know no length before they send, and the worker-facing port's protocol binds
         // that port only.
-        let limits = HttpLimits { takes_chunks: true, ..config.http.clone() };
+        // Readers of feeds take no place of other requests.
+        let connections = config.http.connections + FEEDS_MAX + FEED_PEERS_MAX;
+        let limits = HttpLimits { takes_chunks: true, connections, ..config.http.clone() };
         let api = Arc::new(Api::new(config, pool, ready, db, waits));
         let server = HttpServer::start(listener, "api", limits, api.clone())?;
         // The first and only time.
@@ -174,13 +177,14 @@ impl InternalApi {
         self.server.stats()
     }
 
-    /// Refuses new requests, lets those under way finish until the deadline, then ends their waits
-    /// (their callers are told that the outcome is unknown) and joins every thread. A second call
-    /// does nothing.
+    /// Refuses new requests, ends the readers of feeds, lets other requests under way finish until
+    /// the deadline, then ends their waits (their callers are told that the outcome is unknown) and
+    /// joins every thread. A second call does nothing.
     ///
     /// # Blocks
     /// Until `deadline` and a second more.
     pub fn shutdown(&self, deadline: Instant) {
+        self.api.ready.feeds().end();
         self.server.drain(deadline);
         self.api.waits.end();
         self.api.forwarder.close();
@@ -211,6 +215,9 @@ pub(crate) struct Api {
     db: Arc<DbState>,
     backups: Arc<AtomicUsize>,
     scrapes: Arc<AtomicUsize>,
+    /// Readers of feeds, and those that are other masters.
+    feed_readers: Arc<AtomicUsize>,
+    feed_peers: Arc<AtomicUsize>,
     statuses: Arc<AtomicUsize>,
     history: History,
     answered: Statuses,
@@ -269,6 +276,8 @@ impl Api {
             db,
             backups: Arc::default(),
             scrapes: Arc::default(),
+            feed_readers: Arc::default(),
+            feed_peers: Arc::default(),
             statuses: Arc::default(),
             history: History::default(),
             answered: Statuses::default(),
@@ -302,7 +311,9 @@ impl Api {
             (Some(cluster), Some(kind)) => {
                 self.answer_for_tenant(cluster, route, kind, &mut call, body)
             }
-            _ if is_hop => Err(ApiError::bad_request("this route is of one master only")),
+            _ if is_hop && !route.handler.is_of_masters => {
+                Err(ApiError::bad_request("this route is of one master only"))
+            }
             _ => (route.handler.action)(self, &call, body),
         }
     }

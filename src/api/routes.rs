@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, cluster, dispatch, global_kv, health, kv, log_level, message, metrics,
+    Api, Call, backup, cluster, dispatch, feed, global_kv, health, kv, log_level, message, metrics,
     openapi, page, scripts, status, tenants, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub(super) action: RouteAction,
     /// It is about the tenant in its path, and carried out where that is.
     pub(super) tenant: Option<RouteBody>,
+    /// Other masters ask it, too, and its action has them prove that they are some.
+    pub(super) is_of_masters: bool,
 }
 
 impl Endpoint {
@@ -55,7 +57,7 @@ impl Endpoint {
         codes: &'static [Code],
         action: RouteAction,
     ) -> Self {
-        Self { access, query, codes, action, tenant: None }
+        Self { access, query, codes, action, tenant: None, is_of_masters: false }
     }
 
     /// The same about a tenant.
@@ -182,6 +184,16 @@ const DRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cl
 
 const UNDRAIN: Endpoint = Endpoint::new(RouteAccess::Token, &[], SETTING_STATE, cluster::undrain);
 
+const FEED: Endpoint = Endpoint {
+    is_of_masters: true,
+    ..Endpoint::new(
+        RouteAccess::Token,
+        &["tenants", "topics", "all"],
+        &[Code::NoWorker, Code::Unavailable],
+        feed::feed,
+    )
+};
+
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
     get("/", Endpoint::new(RouteAccess::Anyone, &[], &[], page::page)),
@@ -218,6 +230,7 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     ),
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
+    get("/i/feed", FEED),
     get("/i/threads-count", Endpoint::new(RouteAccess::Token, &[], &[], tenants::threads_count)),
     get("/i/status", STATUS),
     get("/i/workers", Endpoint::operating(workers::list)),

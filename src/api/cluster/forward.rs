@@ -73,21 +73,7 @@ const PASSED_ON: [&str; 3] = [SUBSCRIBED, "Retry-After", super::MASTER];
 
 impl Forwarder {
     pub(in crate::api) fn new() -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // Never through what HTTP_PROXY says.
-            .proxy(None)
-            .user_agent("")
-            .accept("")
-            .accept_encoding("")
-            .max_idle_connections(4 * FORWARD_IDLE_CONNECTIONS)
-            .max_idle_connections_per_host(FORWARD_IDLE_CONNECTIONS)
-            .max_idle_age(FORWARD_IDLE_AGE)
-            .build();
-        let agent =
-            Agent::with_parts(config, DefaultConnector::new(), Lookup::new(FORWARD_ADDRESS_AGE));
-        Self { agent, refusals: Throttle::default(), ended: Default::default() }
+        Self { agent: peer_agent(), refusals: Throttle::default(), ended: Default::default() }
     }
 
     /// Ends what is under way, and lets nothing begin.
@@ -197,6 +183,23 @@ impl Forwarder {
             .build();
         self.agent.run(request)
     }
+}
+
+/// A client for other masters.
+pub(super) fn peer_agent() -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // Never through what HTTP_PROXY says.
+        .proxy(None)
+        .user_agent("")
+        .accept("")
+        .accept_encoding("")
+        .max_idle_connections(4 * FORWARD_IDLE_CONNECTIONS)
+        .max_idle_connections_per_host(FORWARD_IDLE_CONNECTIONS)
+        .max_idle_age(FORWARD_IDLE_AGE)
+        .build();
+    Agent::with_parts(config, DefaultConnector::new(), Lookup::new(FORWARD_ADDRESS_AGE))
 }
 
 /// Whether an error says that the other master has seen nothing of the request.

@@ -1,12 +1,13 @@
 //! Several masters as callers see them: every request for a tenant may be sent to any of them.
 //!
-//! `routing` decides where a request is carried out, `forward` sends it there, `hop` is how masters
-//! know each other. Here is what an operator asks and decides: which masters there are, where a
-//! tenant is, and which master hands everything over.
+//! `routing` decides where a request is carried out, `forward` sends it there, `upstream` follows
+//! feeds that are there, `hop` is how masters know each other. Here is what an operator asks and
+//! decides: which masters there are, where a tenant is, and which master hands everything over.
 
 mod forward;
 mod hop;
 mod routing;
+mod upstream;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub(super) use self::forward::Forwarder;
 #[cfg(test)]
 pub(super) use self::hop::{ForwardedRequest, PeerHop};
 pub(super) use self::hop::{HOP, PEER, PeerNonces, REFUSED};
+pub(super) use self::upstream::Upstreams;
 use super::error::{ApiError, Code};
 use super::request::tenant;
 use super::status::millis;

@@ -91,7 +91,12 @@ impl Api {
     }
 
     /// Makes sure that a request comes from another master as it says.
-    fn check_hop(&self, hop: &str, call: &Call<'_>, body: &[u8]) -> Result<(), ApiError> {
+    pub(in crate::api) fn check_hop(
+        &self,
+        hop: &str,
+        call: &Call<'_>,
+        body: &[u8],
+    ) -> Result<(), ApiError> {
         let refused = |text: &str| {
             log::warn!("refused what {} forwards: {text}", call.head.peer());
             ApiError::bad_request(text).with_header(PEER, REFUSED)
@@ -213,16 +218,7 @@ impl Api {
             Err(ForwardOutcome::NotOwner | ForwardOutcome::NotSent) => Ok(Err(permit)),
             // It was only looked for.
             Err(ForwardOutcome::Unknown) if method == Method::Get => Ok(Err(permit)),
-            Err(ForwardOutcome::Refused) => {
-                let text = format!(
-                    "master {name} does not take this one for a peer: both need the same \
-                    MESOPHYLL_API_SECRET, clocks that agree, and --peer-source"
-                );
-                if let Some(count) = self.forwarder.refusals.record(Instant::now()) {
-                    log::warn!("{text} ({count} requests so far)");
-                }
-                Err(ApiError::new(Code::Unavailable, text))
-            }
+            Err(ForwardOutcome::Refused) => Err(refused_by(self, name)),
             Err(ForwardOutcome::NoRoom) => {
                 let error = ApiError::new(
                     Code::Busy,
@@ -282,6 +278,18 @@ fn pause() -> Duration {
     FORWARD_PAUSE + Duration::from_millis(more)
 }
 
-fn unsettled() -> ApiError {
+/// The error of a request that another master does not take from this one.
+pub(super) fn refused_by(api: &Api, name: &str) -> ApiError {
+    let text = format!(
+        "master {name} does not take this one for a peer: both need the same \
+        MESOPHYLL_API_SECRET, clocks that agree, and --peer-source"
+    );
+    if let Some(count) = api.forwarder.refusals.record(Instant::now()) {
+        log::warn!("{text} ({count} requests so far)");
+    }
+    ApiError::new(Code::Unavailable, text)
+}
+
+pub(super) fn unsettled() -> ApiError {
     ApiError::new(Code::NoWorker, "no master has the tenant at the moment; nothing was done")
 }

@@ -7,6 +7,7 @@
 //! it takes no place of those that wait for tenants, so it answers under a flood.
 
 mod cluster;
+mod feeds;
 mod http;
 mod process;
 mod runtime;
@@ -23,6 +24,7 @@ use crate::base::limits::METRICS_SCRAPES_MAX;
 use crate::base::metrics::Exposition;
 use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
+use crate::feeds::FeedFigures;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
 use crate::pool::{Messages, Traffic, WorkerReport};
 use crate::store::DbState;
@@ -54,6 +56,7 @@ struct Own<'a> {
     messages: Option<&'a Messages>,
     cluster: Option<&'a ApiCluster>,
     forwarder: &'a Forwarder,
+    feeds: FeedFigures,
     process: ProcessFigures,
     virtual_bytes: u64,
 }
@@ -72,6 +75,7 @@ pub(super) fn metrics(
         messages: Some(api.ready.messages()),
         cluster: api.ready.cluster(),
         forwarder: &api.forwarder,
+        feeds: api.ready.feeds().figures(),
         process: ProcessFigures::read(),
         virtual_bytes: process_figures::virtual_bytes(),
     };
@@ -94,6 +98,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
         &[("api", own.http), ("worker", figures.worker_http)],
     );
     cluster::show(&mut exposition, own.cluster, own.forwarder);
+    feeds::show(&mut exposition, own.feeds);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }
@@ -141,6 +146,7 @@ mod tests {
             messages: None,
             cluster: None,
             forwarder: &Forwarder::new(),
+            feeds: FeedFigures::default(),
             process: ProcessFigures::default(),
             virtual_bytes: 0,
         };
