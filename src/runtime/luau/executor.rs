@@ -27,7 +27,7 @@ use super::vm_slots::{VmSlot, VmSlots};
 use crate::base::limits::{VM_CLOSES_MAX, VM_WAIT_MAX};
 use crate::base::thread::{cpu_time, panic_message};
 use crate::dispatch::{Answer, DispatchResult, RequestId};
-use crate::runtime::TenantStates;
+use crate::runtime::{TenantDb, TenantStates};
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::Shard;
 
@@ -41,6 +41,8 @@ pub(super) struct ExecutorShared {
     pub(super) io: IoPool,
     pub(super) template_cache: Arc<TemplateCache>,
     pub(super) errors: ErrorLog,
+    /// For what does not block.
+    pub(super) db: Arc<dyn TenantDb>,
     pub(super) states: Arc<dyn TenantStates>,
     pub(super) stopping: Arc<AtomicBool>,
 }

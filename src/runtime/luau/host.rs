@@ -16,14 +16,19 @@ use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table, Thread,
 use super::budget::{Doom, Meter, RunSpan};
 use super::control::Control;
 use super::convert::values::ValueName;
-use super::convert::{ConvertError, ConvertErrorKind, ToLuau, install_lists, value_from_luau};
+use super::convert::{
+    ConvertError, ConvertErrorKind, ToLuau, install_lists, json_from_luau, value_from_luau,
+};
 use super::memory::Pace;
 use super::ops::{CallOp, HOST_TAG, SCRIPT_TAG, tag};
 use super::outside::Outside;
 use super::script_error;
+use super::script_feed::ScriptFeed;
 use super::script_log::ScriptLog;
 use super::templates::{Compiled, Templates};
-use crate::base::limits::{SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES};
+use crate::base::limits::{
+    FEED_DATA_MAX_BYTES, SCRIPT_ERROR_VALUE_MAX_BYTES, SCRIPT_LOG_LINE_MAX_BYTES,
+};
 use crate::runtime::TenantStates;
 use crate::wire::data::{CreateEvent, EventData, TenantId, TenantState};
 use crate::wire::json::value_to_json;
@@ -38,6 +43,7 @@ pub(super) struct Host {
     templates: Arc<Templates>,
     states: Arc<dyn TenantStates>,
     log: Rc<ScriptLog>,
+    feed: Rc<ScriptFeed>,
     pub(super) pace: Pace,
     program: RefCell<Option<Compiled>>,
     events: RefCell<HashMap<u64, Rc<CreateEvent>>>,
@@ -69,6 +75,7 @@ impl Host {
         templates: &Arc<Templates>,
         states: &Arc<dyn TenantStates>,
         log: &Rc<ScriptLog>,
+        feed: &Rc<ScriptFeed>,
         outside: &Arc<Outside>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -77,6 +84,7 @@ impl Host {
             templates: templates.clone(),
             states: states.clone(),
             log: log.clone(),
+            feed: feed.clone(),
             pace: Pace::new(control.limits().memory_bytes, outside),
             program: RefCell::default(),
             events: RefCell::default(),
@@ -304,6 +312,18 @@ impl Host {
         Ok(())
     }
 
+    /// Publishes to those that read the tenant's feed; true, or why not.
+    fn publish(&self, lua: &Lua, topic: &Value, data: &Value) -> OrWhy<bool> {
+        let Some(topic) = topic.as_string().and_then(|topic| topic.to_str().ok()) else {
+            return Err(format!("the topic must be a string, not {}", topic.type_name()));
+        };
+        let data = || {
+            json_from_luau(lua, data, FEED_DATA_MAX_BYTES)
+                .map_err(|error| self.convert_failed(&error))
+        };
+        self.feed.publish(topic.to_owned(), data).map(|()| true)
+    }
+
     /// The text of an error of the host; any other value as it is. (A panic does not get here: mlua
     /// passes it on.)
     fn error_text(&self, lua: &Lua, value: Value) -> mlua::Result<Value> {
@@ -353,6 +373,9 @@ impl Host {
         self.add(lua, table, "error_text", |host, lua, value| host.error_text(lua, value))?;
         self.add(lua, table, "log", |host, _, (level, text): (String, mlua::LuaString)| {
             host.write_log(&level, &text)
+        })?;
+        self.add(lua, table, "publish", |host, lua, (topic, data): (Value, Value)| {
+            Ok(host.publish(lua, &topic, &data))
         })?;
         self.add(lua, table, "thrown", |host, _, value: Value| {
             *host.thrown.borrow_mut() = Some(value);

@@ -35,6 +35,7 @@ impl Tenant {
             self.program.templates(),
             &core.shared.states,
             &self.log,
+            &self.feed,
             &self.outside,
         );
         let made = catch_unwind(AssertUnwindSafe(|| Vm::new(&core.control, host)));

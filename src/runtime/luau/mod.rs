@@ -46,6 +46,7 @@ mod queue;
 mod running;
 mod runtime_error;
 mod script_error;
+mod script_feed;
 mod script_log;
 mod task;
 mod templates;
@@ -130,7 +131,8 @@ impl LuauRuntime {
             vm_idle: config.vm_idle,
             io: IoPool::new(&thread_prefix, &db),
             template_cache: template_cache.clone(),
-            errors: ErrorLog::new(format!("{thread_prefix}-err"), db),
+            errors: ErrorLog::new(format!("{thread_prefix}-err"), db.clone()),
+            db,
             states,
             stopping: Arc::default(),
         });

@@ -24,6 +24,7 @@ use super::memory::{Collection, EndReason};
 use super::outside::{Charge, ChargeKind, Outside};
 use super::program::TenantProgram;
 use super::queue::{Code, JobQueue};
+use super::script_feed::ScriptFeed;
 use super::script_log::ScriptLog;
 use super::task::{Next, Tasks};
 use super::tenant_vm::TenantVm;
@@ -36,6 +37,7 @@ use crate::wire::data::{Budget, EncodedValue, TenantId};
 pub(super) struct Tenant {
     pub(super) id: TenantId,
     pub(super) log: Rc<ScriptLog>,
+    pub(super) feed: Rc<ScriptFeed>,
     pub(super) queue: JobQueue,
     pub(super) program: TenantProgram,
     pub(super) vm: TenantVm,
@@ -66,6 +68,7 @@ impl Tenant {
         Self {
             id,
             log: Rc::new(ScriptLog::new(id, &core.gauges)),
+            feed: Rc::new(ScriptFeed::new(id, &core.shared.db)),
             queue: JobQueue::default(),
             program: TenantProgram::new(&core.shared.template_cache),
             vm: TenantVm::default(),

@@ -36,12 +36,13 @@ const fn methods(name: &'static str, members: &'static str) -> Known {
 
 /// What a template's function gets.
 pub(in crate::runtime::luau) static CTX: Known =
-    fields("ctx", "GlobalKV KV Runtime event log tenant");
+    fields("ctx", "Feed GlobalKV KV Runtime event log tenant");
 
 /// What `ctx:event()` returns.
 pub(in crate::runtime::luau) static EVENT: Known = fields("the event", "author data name");
 
-static CTX_MEMBERS: [Known; 5] = [
+static CTX_MEMBERS: [Known; 6] = [
+    methods("ctx.Feed", "publish"),
     methods("ctx.GlobalKV", "create delete find get"),
     methods("ctx.KV", "delete find get getrecord list_scopes set update"),
     methods("ctx.Runtime", "gettenantstate settenantstate stats"),
@@ -61,6 +62,7 @@ pub(in crate::runtime::luau) fn parameters(of: &Known, method: &str) -> &'static
         ("ctx.KV", "set") => &["key", "value", "scopes"],
         ("ctx.KV", "find") => &["pattern", "scopes"],
         ("ctx.KV", "update") => &["key", "scopes", "change"],
+        ("ctx.Feed", "publish") => &["topic"],
         ("ctx.GlobalKV", "find") => &["query", "scope"],
         ("ctx.GlobalKV", "get" | "delete") => &["key", "version", "scope"],
         ("ctx.GlobalKV", "create") => &["entry"],

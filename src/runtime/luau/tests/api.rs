@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::support::*;
 use crate::base::error::DbError;
-use crate::base::limits::IO_THREADS;
+use crate::base::limits::{FEED_BURST, IO_THREADS};
 use crate::runtime::TenantStates;
 use crate::runtime::luau::LuauLimits;
 use crate::wire::data::{TenantId, TenantState};
@@ -400,4 +400,55 @@ fn scopes_that_are_no_list_of_texts_are_an_error() {
     let entry = "{ key = 'key', version = 1, short = '', scope = 's', public_metadata = {}, data = 1, Data = 2 }";
     let error = world.err(&format!("local ctx = ... ctx.GlobalKV:create({entry})"));
     assert!(error.contains("the entry cannot have .Data; it has key, version, short"), "{error}");
+}
+
+#[test]
+fn what_is_published_leaves_at_once_with_its_tenant() {
+    let world = World::new();
+    world.db.close_gate();
+    let code = "local ctx = ...
+        ctx.Feed:publish('score', { red = 3, list = { 1, 'x' } })
+        ctx.Feed:publish('over')
+        return 'done'";
+    assert_eq!(world.ok(code), r#""done""#);
+    let published = world.db.published.lock().expect("published").clone();
+    assert_eq!(published.len(), 2, "{published:?}");
+    assert!(published[0].starts_with("guild:1 score {"), "{published:?}");
+    assert_eq!(published[1], "guild:1 over null");
+}
+
+#[test]
+fn what_cannot_be_published_is_an_error_that_says_why() {
+    let world = World::new();
+    for (args, why) in [
+        ("nil", "the topic must be a string, not nil"),
+        ("{}", "the topic must be a string, not table"),
+        ("'a b'", "a topic has 1 to 64 letters, digits and _ - . : /"),
+        ("'gap'", "gap, moved, open, error are no topics"),
+        ("'x', string.rep('x', 20000)", "larger than 16 KiB"),
+        ("'x', vector.one", "vector"),
+        ("'x', 0 / 0", "NaN"),
+    ] {
+        let error = world.err(&format!("local ctx = ...\nctx.Feed:publish({args})"));
+        assert!(error.contains(why), "{args}: {error}");
+        assert!(error.contains("test:2:"), "{args}: {error}");
+    }
+    assert!(world.db.published.lock().expect("published").is_empty());
+}
+
+#[test]
+fn a_tenant_publishes_so_many_events_at_once_and_no_more() {
+    let world = World::new();
+    let code = "local ctx = ...
+        local count = 0
+        while pcall(ctx.Feed.publish, ctx.Feed, 'n', count) do count += 1 end
+        return { count, select(2, pcall(ctx.Feed.publish, ctx.Feed, 'n')) }";
+    let told = world.ok(code);
+    let count = told.trim_start_matches('[').split(',').next().and_then(|text| text.parse().ok());
+    let count: u32 = count.expect("a number");
+    assert!((FEED_BURST..FEED_BURST + 100).contains(&count), "{told}");
+    assert!(told.contains("at most 50 events a second"), "{told}");
+    let other = TenantId::Guild(2);
+    let code = "local ctx = ... ctx.Feed:publish('n') return 'done'";
+    assert_eq!(world.submit_script(other, code).text().as_deref(), Ok(r#""done""#));
 }

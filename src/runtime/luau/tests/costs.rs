@@ -17,15 +17,16 @@ use mlua::{Function, Lua, Table, Value, VmState};
 
 use super::support::*;
 use crate::base::thread::cpu_time;
-use crate::runtime::TenantStates;
 use crate::runtime::luau::LuauLimits;
 use crate::runtime::luau::control::Control;
 use crate::runtime::luau::gauges::Gauges;
 use crate::runtime::luau::host::Host;
+use crate::runtime::luau::script_feed::ScriptFeed;
 use crate::runtime::luau::script_log::ScriptLog;
 use crate::runtime::luau::templates::{Compiled, Templates};
 use crate::runtime::luau::ticker::Ticker;
 use crate::runtime::luau::vm::Vm;
+use crate::runtime::{TenantDb, TenantStates};
 
 /// So many passes over 32 MiB are the most that a builtin may take without an interrupt.
 const UNITS_MAX: u32 = 3;
@@ -229,12 +230,15 @@ impl Arena {
         let control = Control::new(limits, ticks.remove(0), Arc::new(AtomicBool::new(false)));
         let states: Arc<dyn TenantStates> = Arc::new(States::default());
         let log = Rc::new(ScriptLog::new(TENANT, &Arc::new(Gauges::default())));
+        let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());
+        let feed = Rc::new(ScriptFeed::new(TENANT, &db));
         let host = Host::new(
             TENANT,
             &control,
             &Arc::new(Templates::default()),
             &states,
             &log,
+            &feed,
             &Arc::default(),
         );
         let vm = Vm::new(&control, host).expect("a VM");

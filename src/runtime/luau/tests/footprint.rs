@@ -13,12 +13,13 @@ use super::support::*;
 use crate::dispatch::{Answer, Job, RequestId};
 use crate::runtime::luau::control::Control;
 use crate::runtime::luau::host::Host;
+use crate::runtime::luau::script_feed::ScriptFeed;
 use crate::runtime::luau::script_log::ScriptLog;
 use crate::runtime::luau::templates::Templates;
 use crate::runtime::luau::ticker::Ticker;
 use crate::runtime::luau::vm::{self, Vm};
 use crate::runtime::luau::{LuauConfig, LuauLimits, TemplateSource};
-use crate::runtime::{TemplateRuntime, TenantStates};
+use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::TenantId;
 
 fn measures() -> bool {
@@ -46,6 +47,7 @@ fn a_vm_is_small_before_its_template_does_anything() {
         Control::new(LuauLimits::default(), ticks[0].clone(), Arc::new(AtomicBool::new(false)));
     let templates = Arc::new(Templates::default());
     let states: Arc<dyn TenantStates> = Arc::new(States::default());
+    let db: Arc<dyn TenantDb> = Arc::new(MemoryDb::default());
     let make = |id| {
         let id = TenantId::Guild(id);
         let host = Host::new(
@@ -54,6 +56,7 @@ fn a_vm_is_small_before_its_template_does_anything() {
             &templates,
             &states,
             &Rc::new(ScriptLog::new(id, &Arc::default())),
+            &Rc::new(ScriptFeed::new(id, &db)),
             &Arc::default(),
         );
         Vm::new(&control, host).expect("a VM")

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::error::{DbError, DispatchError};
 use crate::dispatch::{Answer, DispatchResult, Job, RequestId};
+use crate::feeds;
 use crate::runtime::luau::{LuauConfig, LuauLimits, LuauRuntime, TemplateSource};
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
@@ -180,6 +181,8 @@ pub(super) struct MemoryDb {
     moved: Condvar,
     /// Finds that have been done.
     pub(super) finds: AtomicU64,
+    /// What was published: tenant, topic and data.
+    pub(super) published: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -276,6 +279,13 @@ impl TenantDb for MemoryDb {
 
     fn send(&self, _message: TenantMessage) -> MessageOutcome {
         MessageOutcome::Busy
+    }
+
+    fn publish(&self, from: TenantId, topic: String, data: EncodedJson) -> Result<(), DbError> {
+        feeds::check(&topic, &data)?;
+        let text = wire::json::json_from_encoded(&data).expect("plain");
+        self.published.lock().expect("published").push(format!("{from} {topic} {text}"));
+        Ok(())
     }
 }
 
