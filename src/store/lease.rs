@@ -107,7 +107,7 @@ labels! {
     MasterState {
         /// It holds its share.
         Up = "up",
-        /// It hands everything over.
+        /// It hands everything over, and takes what no other can.
         Draining = "draining",
         /// It ended, or another one found its lease over: it holds nothing and never will.
         Dead = "dead",
@@ -144,6 +144,8 @@ pub enum LeaseAsk {
     Give(MasterId, Vec<(Shard, i64, Option<MasterId>)>),
     /// To end the sessions that hold these shards' locks though their holder is dead.
     Evict(ShardSet),
+    /// To be given nothing any more, and to be seen draining: it is about to leave.
+    Retire(MasterId),
     /// To go: it holds nothing any more.
     Leave(MasterId),
     /// To have the master of this name, if one lives, give everything to others, or stop doing so.
@@ -163,6 +165,8 @@ pub enum LeaseTold {
     Given(ShardSet),
     /// How many sessions were ended.
     Evicted(u64),
+    /// It gets nothing any more.
+    Retired,
     /// It has gone.
     Left,
     /// Whether there is such a master.
@@ -200,7 +204,7 @@ pub struct MasterRow {
     pub api: String,
     /// Its version.
     pub version: String,
-    /// Its share.
+    /// Its share; 0: it is about to leave.
     pub weight: u32,
     /// What it does with its shards.
     pub state: MasterState,

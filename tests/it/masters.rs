@@ -105,6 +105,26 @@ fn tenants_go_from_master_to_master_and_lose_nothing() {
 }
 
 #[test]
+fn a_master_that_drains_takes_what_no_other_can() {
+    if !postgres::is_there("a_master_that_drains_takes_what_no_other_can") {
+        return;
+    }
+    let schema = Schema::migrated(Locale::C);
+    let (one, two) = (start(&schema, "one"), start(&schema, "two"));
+    one.command(&["drain", "one"]).expect(0, "");
+    wait_shards(&one, json!({"one": 0, "two": 509}));
+    two.running.signal(Signal::KILL);
+    count(&one, 1);
+    wait_shards(&one, json!({"one": 509}));
+    let two = start(&schema, "two");
+    wait_shards(&one, json!({"one": 0, "two": 509}));
+    two.stop().0.expect(0, "");
+    wait_shards(&one, json!({"one": 509}));
+    count(&one, 2);
+    one.stop().0.expect(0, "this master holds 0 of 509 shards");
+}
+
+#[test]
 fn a_master_that_stood_still_finds_its_tenants_elsewhere() {
     if !postgres::is_there("a_master_that_stood_still_finds_its_tenants_elsewhere") {
         return;

@@ -235,6 +235,30 @@ fn shards_are_given_to_living_heirs_only() {
 }
 
 #[test]
+fn shards_go_to_a_master_that_drains_if_all_do() {
+    if !is_there("shards_go_to_a_master_that_drains_if_all_do") {
+        return;
+    }
+    let mut it = Masters::new();
+    let (a, b) = (it.join("a"), it.join("b"));
+    let shard = it.take(a, &shards([7]))[0];
+    it.ask(LeaseAsk::SetState("b".to_owned(), MasterState::Draining));
+    assert_eq!(it.give(a, shard, Some(b)), 0, "one is up");
+    assert_eq!(it.ask(LeaseAsk::Retire(a)), LeaseTold::Retired);
+    let state = it.look(b).map(|look| (look.masters[0].state, look.masters[0].weight));
+    assert_eq!(state, Some((MasterState::Draining, 0)));
+    assert_eq!(it.take(a, &shards([8])), [], "it is about to leave");
+    assert_eq!(it.give(a, shard, Some(b)), 1);
+    assert_eq!(it.give(b, (shard.0, 2), Some(a)), 0, "that one would not keep it");
+    assert_eq!(it.take(b, &shards([8])).len(), 1);
+    let c = it.join("c");
+    assert_eq!(it.take(b, &shards([9])), [], "another is up");
+    it.expire("c");
+    assert_eq!(it.take(b, &shards([9])).len(), 1, "its lease is over");
+    assert!(it.look(c).is_some() && it.take(b, &shards([10])).is_empty());
+}
+
+#[test]
 fn takers_of_the_same_dead_masters_do_not_wait_for_each_other() {
     if !is_there("takers_of_the_same_dead_masters_do_not_wait_for_each_other") {
         return;

@@ -8,7 +8,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::base::random;
-use crate::store::lease::{MasterId, MasterRow, MasterState};
+use crate::store::lease::{MasterId, MasterRow, MasterState, ShardRow};
 use crate::wire::data::sharding::{SHARDS, Shard};
 
 /// What makes splitmix64 of its finalizer.
@@ -31,10 +31,20 @@ fn key(name: &str) -> u64 {
 }
 
 /// The master of each shard, by the shard's number, among those that live and are up; `None` where
-/// there is none with a share.
-pub(super) fn assign<'m>(masters: impl Iterator<Item = &'m MasterRow>) -> Vec<Option<MasterId>> {
-    let masters: Vec<_> =
-        masters.filter(|master| master.lives() && master.state == MasterState::Up).collect();
+/// there is none with a share. Where all drain they keep what they hold, and share the rest.
+pub(super) fn assign<'m>(
+    masters: impl Iterator<Item = &'m MasterRow>,
+    shards: &[ShardRow],
+) -> Vec<Option<MasterId>> {
+    let mut masters: Vec<_> =
+        masters.filter(|master| master.lives() && master.weight > 0).collect();
+    let is_up = |master: &&MasterRow| master.state == MasterState::Up;
+    let all_drain = !masters.iter().any(is_up);
+    masters.retain(|master| all_drain || is_up(master));
+    let stays = |shard: Shard| {
+        let owner = shards.get(shard.index()).and_then(|row| row.owner);
+        owner.filter(|owner| all_drain && masters.iter().any(|master| master.id == *owner))
+    };
     let weights: u64 = masters.iter().map(|master| u64::from(master.weight)).sum();
     let room = |master: &MasterRow| {
         (u64::from(SHARDS) * u64::from(master.weight)).div_ceil(weights.max(1))
@@ -52,7 +62,7 @@ pub(super) fn assign<'m>(masters: impl Iterator<Item = &'m MasterRow>) -> Vec<Op
         best.room -= 1;
         Some(best.id)
     };
-    Shard::all().map(&mut best).collect()
+    Shard::all().map(|shard| stays(shard).or_else(|| best(shard))).collect()
 }
 
 #[cfg(test)]
@@ -96,12 +106,12 @@ mod tests {
             for run in 0..6 {
                 let mut masters: Vec<_> =
                     (0..many).map(|at| master(&format!("host-{run}-{at}"), 1)).collect();
-                let now = assign(masters.iter());
+                let now = assign(masters.iter(), &[]);
                 let most = masters.iter().map(|master| count(&now, master)).max();
                 assert_eq!(most, Some(usize::from(SHARDS).div_ceil(many as usize)));
-                leaves += moved(&now, &assign(masters[1..].iter())) * f64::from(many) / 6.0;
+                leaves += moved(&now, &assign(masters[1..].iter(), &[])) * f64::from(many) / 6.0;
                 masters.push(master(&format!("host-{run}-new"), 1));
-                joins += moved(&now, &assign(masters.iter())) * f64::from(many + 1) / 6.0;
+                joins += moved(&now, &assign(masters.iter(), &[])) * f64::from(many + 1) / 6.0;
             }
             assert!((1.0..1.3).contains(&joins), "{many} masters and one more: {joins}");
             assert!((0.99..1.3).contains(&leaves), "{many} masters and one less: {leaves}");
@@ -113,7 +123,7 @@ mod tests {
         let masters = [master("a", 1), master("b", 1)];
         let again = [master("b", 1), masters[0].clone()];
         let of_a = |masters: &[MasterRow]| {
-            let owners = assign(masters.iter()).into_iter();
+            let owners = assign(masters.iter(), &[]).into_iter();
             owners.map(|owner| owner == Some(again[1].id)).collect::<Vec<_>>()
         };
         assert_eq!(of_a(&masters), of_a(&again));
@@ -124,7 +134,7 @@ mod tests {
         let mut masters = [master("a", 1), master("b", 3), master("c", 0), master("d", 4)];
         masters[3].state = MasterState::Draining;
         let shares = |masters: &[MasterRow]| {
-            let now = assign(masters.iter());
+            let now = assign(masters.iter(), &[]);
             masters.iter().map(|master| count(&now, master)).collect::<Vec<_>>()
         };
         let shares_now = shares(&masters);
@@ -132,6 +142,31 @@ mod tests {
         assert!(shares_now[0] <= 128 && shares_now[1] <= 382 && shares_now[2..] == [0, 0]);
         masters[1].lease_left = Duration::ZERO;
         assert_eq!(shares(&masters), [509, 0, 0, 0]);
-        assert_eq!(assign([].iter()), vec![None; usize::from(SHARDS)]);
+        assert_eq!(assign([].iter(), &[]), vec![None; usize::from(SHARDS)]);
+    }
+
+    #[test]
+    fn where_all_drain_they_keep_what_they_hold_and_share_the_rest() {
+        let mut masters = [master("a", 1), master("b", 1), master("gone", 1), master("ends", 0)];
+        masters.iter_mut().for_each(|master| master.state = MasterState::Draining);
+        masters[2].state = MasterState::Dead;
+        let [a, b, gone, ends] = masters.each_ref().map(|master| master.id);
+        let held = |number| match number % 8 {
+            0..3 => Some(a),
+            3 => Some(gone),
+            4 => Some(ends),
+            _ => None,
+        };
+        let row = |number| ShardRow { owner: held(number), epoch: 1 };
+        let shards: Vec<_> = (0..SHARDS).map(row).collect();
+        let now = assign(masters.iter(), &shards);
+        let is_kept =
+            |(row, now): (&ShardRow, &Option<MasterId>)| row.owner != Some(a) || *now == Some(a);
+        assert!(shards.iter().zip(&now).all(is_kept));
+        let (of_a, of_b) = (count(&now, &masters[0]), count(&now, &masters[1]));
+        assert!(of_a + of_b == 509 && of_b > 100, "{of_a} and {of_b}");
+        assert!(!now.contains(&Some(gone)) && !now.contains(&Some(ends)) && now.contains(&Some(b)));
+        masters[1].state = MasterState::Up;
+        assert_eq!(count(&assign(masters.iter(), &shards), &masters[1]), 509);
     }
 }

@@ -42,7 +42,7 @@ impl FakeDatabase {
             ),
             LeaseAsk::Give(id, gives) => {
                 let given = gives.iter().filter(|(shard, epoch, to)| {
-                    let is_heir = to.is_none_or(|to| self.is_up(to, now));
+                    let is_heir = to.is_none_or(|to| self.may_get(to, now));
                     let row = &mut self.shards[shard.index()];
                     let is_given = *row == ShardRow { owner: Some(*id), epoch: *epoch } && is_heir;
                     if is_given {
@@ -57,6 +57,13 @@ impl FakeDatabase {
                 stuck.iter().for_each(|shard| self.stuck.remove(*shard));
                 self.evicted += stuck.len() as u64;
                 LeaseTold::Evicted(stuck.len() as u64)
+            }
+            LeaseAsk::Retire(id) => {
+                let is_it = |one: &&mut FakeMaster| one.id == *id && one.state != MasterState::Dead;
+                for master in self.masters.iter_mut().filter(is_it) {
+                    (master.state, master.is.weight) = (MasterState::Draining, 0);
+                }
+                LeaseTold::Retired
             }
             LeaseAsk::Leave(id) => {
                 self.masters.retain(|master| master.id != *id);
@@ -112,9 +119,13 @@ impl FakeDatabase {
         ClusterLook { masters: self.masters.iter().map(row).collect(), shards: self.shards.clone() }
     }
 
-    fn is_up(&self, id: MasterId, now: Duration) -> bool {
-        let is_up = |one: &FakeMaster| one.state == MasterState::Up && one.expires > now;
-        self.masters.iter().any(|master| master.id == id && is_up(master))
+    fn may_get(&self, id: MasterId, now: Duration) -> bool {
+        let is_getter = |one: &&FakeMaster| {
+            one.is.weight > 0 && one.state != MasterState::Dead && one.expires > now
+        };
+        let getters = || self.masters.iter().filter(is_getter);
+        let all_drain = !getters().any(|one| one.state == MasterState::Up);
+        getters().any(|one| one.id == id && (all_drain || one.state == MasterState::Up))
     }
 
     fn take(&mut self, id: MasterId, shard: Shard, now: Duration) -> Option<(Shard, i64)> {
@@ -130,7 +141,7 @@ impl FakeDatabase {
                 return None;
             }
         }
-        if !self.is_up(id, now) {
+        if !self.may_get(id, now) {
             return None;
         }
         let row = &mut self.shards[shard.index()];

@@ -86,8 +86,6 @@ pub(super) enum ClusterAction {
 struct UnansweredAsk {
     at: Duration,
     ask: LeaseAsk,
-    /// A caller waits for the answer.
-    is_wish: bool,
 }
 
 /// Where the master is in its life.
@@ -298,7 +296,7 @@ impl ClusterMachine {
         self.look_at = now;
         self.has_looked = false;
         self.to_take = ShardSet::default();
-        if asked.is_wish {
+        if let LeaseAsk::SetState(..) = asked.ask {
             actions.push(ClusterAction::StateSet(None));
         }
     }
@@ -336,9 +334,11 @@ impl ClusterMachine {
             (LeaseAsk::Leave(_), LeaseTold::Left) => self.me = None,
             (LeaseAsk::SetState(..), LeaseTold::StateSet(is_there)) => {
                 self.look_at = now;
-                if asked.is_wish {
-                    actions.push(ClusterAction::StateSet(Some(is_there)));
-                } else if let Phase::Stopping { is_told, .. } = &mut self.phase {
+                actions.push(ClusterAction::StateSet(Some(is_there)));
+            }
+            (LeaseAsk::Retire(_), LeaseTold::Retired) => {
+                self.look_at = now;
+                if let Phase::Stopping { is_told, .. } = &mut self.phase {
                     *is_told = true;
                 }
             }
@@ -449,18 +449,18 @@ impl ClusterMachine {
         if self.asking.is_some() || now < self.ask_after {
             return None;
         }
-        let (ask, is_wish) = match self.me {
-            None => (self.join()?, false),
+        let ask = match self.me {
+            None => self.join()?,
             Some(me) if now >= self.look_at && !self.is_over() => {
                 self.looked_at = now;
-                (LeaseAsk::Renew(me, self.membership.lease), false)
+                LeaseAsk::Renew(me, self.membership.lease)
             }
             Some(me) => match self.wishes.pop_front() {
-                Some((name, state)) => (LeaseAsk::SetState(name, state), true),
-                None => (self.ask_for_shards(me)?, false),
+                Some((name, state)) => LeaseAsk::SetState(name, state),
+                None => self.ask_for_shards(me)?,
             },
         };
-        self.asking = Some(UnansweredAsk { at: now, ask: ask.clone(), is_wish });
+        self.asking = Some(UnansweredAsk { at: now, ask: ask.clone() });
         Some(ClusterAction::Ask(ask))
     }
 
@@ -470,7 +470,7 @@ impl ClusterMachine {
 
     fn ask_for_shards(&mut self, me: MasterId) -> Option<LeaseAsk> {
         if let Phase::Stopping { is_told: false, .. } = self.phase {
-            return Some(LeaseAsk::SetState(self.membership.name.clone(), MasterState::Draining));
+            return Some(LeaseAsk::Retire(me));
         }
         let gives = self.gives();
         if !gives.is_empty() {

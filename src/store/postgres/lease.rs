@@ -90,6 +90,12 @@ impl PgCoordination {
                 let ended: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
                 Ok(LeaseTold::Evicted(ended.unsigned_abs()))
             }
+            LeaseAsk::Retire(master) => {
+                let retire = "UPDATE mesophyll_master SET state = 'draining', weight = 0
+                     WHERE master = $1::text::uuid AND state <> 'dead'";
+                session.execute(retire, &[&master.to_string()])?;
+                Ok(LeaseTold::Retired)
+            }
             LeaseAsk::Leave(master) => {
                 let leave =
                     "UPDATE mesophyll_master SET state = 'dead' WHERE master = $1::text::uuid";

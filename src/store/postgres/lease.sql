@@ -31,16 +31,23 @@ LANGUAGE plpgsql AS $$ BEGIN
     END IF;
 END $$;
 
+-- Whether a master may get shards: it lives and does not stop (a weight of 0), and either does not
+-- drain, or all others do, too.
+CREATE OR REPLACE FUNCTION mesophyll_gets(asked uuid) RETURNS boolean LANGUAGE sql AS $$
+    WITH getters AS (SELECT master, state FROM mesophyll_master
+        WHERE weight > 0 AND state <> 'dead' AND expires_at > clock_timestamp())
+    SELECT EXISTS (SELECT FROM getters WHERE master = asked
+        AND (state = 'up' OR NOT EXISTS (SELECT FROM getters WHERE state = 'up')))
+$$;
+
 -- Takes what has no living owner, and answers the new epochs. Left out are shards whose lock is
 -- busy: a write is under way. In the order of the owners, so that two masters that declare the same
 -- ones dead do not wait for each other.
 CREATE OR REPLACE FUNCTION mesophyll_take(by uuid, wanted integer[])
 RETURNS TABLE (taken integer, at bigint) LANGUAGE plpgsql AS $$
 DECLARE holder uuid; BEGIN
-    FOR taken IN SELECT s.shard FROM mesophyll_shard s WHERE s.shard = ANY (wanted)
-        AND EXISTS (SELECT FROM mesophyll_master m WHERE m.master = by AND m.state = 'up'
-            AND m.expires_at > clock_timestamp())
-        ORDER BY s.owner, s.shard
+    FOR taken IN SELECT s.shard FROM mesophyll_shard s
+        WHERE s.shard = ANY (wanted) AND (SELECT mesophyll_gets(by)) ORDER BY s.owner, s.shard
     LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(1835365236, taken);
         SELECT s.owner INTO holder FROM mesophyll_shard s WHERE s.shard = taken;
@@ -55,8 +62,8 @@ DECLARE holder uuid; BEGIN
     END LOOP;
 END $$;
 
--- Hands over what is held at these epochs, each to a living heir, or to none (NULL). Waits for
--- writes that have passed the fence.
+-- Hands over what is held at these epochs, each to an heir that may get it, or to none (NULL).
+-- Waits for writes that have passed the fence.
 CREATE OR REPLACE FUNCTION mesophyll_give(by uuid, shards integer[], epochs bigint[], heirs uuid[])
 RETURNS SETOF integer LANGUAGE plpgsql AS $$
 DECLARE one record; BEGIN
@@ -65,8 +72,7 @@ DECLARE one record; BEGIN
         PERFORM pg_advisory_xact_lock(1835365236, one.shard);
         UPDATE mesophyll_shard s SET owner = one.heir, epoch = s.epoch + 1, since = clock_timestamp()
             WHERE s.shard = one.shard AND s.epoch = one.epoch AND s.owner = by
-                AND (one.heir IS NULL OR EXISTS (SELECT FROM mesophyll_master m
-                    WHERE m.master = one.heir AND m.state = 'up' AND m.expires_at > clock_timestamp()));
+                AND (one.heir IS NULL OR mesophyll_gets(one.heir));
         IF FOUND THEN RETURN NEXT one.shard; END IF;
     END LOOP;
 END $$;

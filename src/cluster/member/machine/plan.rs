@@ -35,13 +35,16 @@ impl ClusterMachine {
         let is_candidate = |id| !is_stopping || Some(id) != self.me;
         self.wanted = match self.is_alone() {
             true => vec![self.me.filter(|id| is_candidate(*id)); usize::from(SHARDS)],
-            false => assign(self.look.masters.iter().filter(|master| is_candidate(master.id))),
+            false => {
+                let masters = self.look.masters.iter().filter(|master| is_candidate(master.id));
+                assign(masters, &self.look.shards)
+            }
         };
     }
 
     /// The shards that this master should hold, and that another does not hold any more.
     pub(super) fn takeable(&self, now: Duration) -> ShardSet {
-        if self.phase != Phase::Started || self.is_draining() {
+        if self.phase != Phase::Started {
             return ShardSet::default();
         }
         let is_free = |shard: Shard| match self.look.shards.get(shard.index()).map(|row| row.owner)

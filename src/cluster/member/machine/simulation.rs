@@ -406,6 +406,13 @@ impl Simulation {
         }
     }
 
+    /// Has a master hand over all that it has.
+    fn stop(&mut self, at: usize) {
+        let machine = &self.machines[at];
+        let (run, until) = (machine.run, machine.clock(self.now) + Duration::from_secs(30));
+        self.event(at, run, ClusterEvent::Stop { until });
+    }
+
     /// Ends all faults, and has every master up.
     fn calm_down(&mut self) {
         self.has_faults = false;
@@ -425,7 +432,7 @@ impl Simulation {
     /// Every shard is held and served by the master that should have it.
     fn assert_settled(&self) {
         let look = self.database.look(self.now);
-        let wanted = assign(look.masters.iter());
+        let wanted = assign(look.masters.iter(), &look.shards);
         for shard in Shard::all() {
             let owner = self.database.shards[shard.index()].owner;
             assert!(owner.is_some(), "seed {}: {shard} has no master", self.seed);
@@ -483,9 +490,7 @@ fn a_stop_hands_everything_to_the_others() {
     let mut simulation = Simulation::new(random::u64() >> 32, 2);
     simulation.run_until(Duration::from_secs(120));
     for (at, others) in [(0, vec![1]), (1, vec![])] {
-        let machine = &simulation.machines[at];
-        let (run, until) = (machine.run, machine.clock(simulation.now) + Duration::from_secs(30));
-        simulation.event(at, run, ClusterEvent::Stop { until });
+        simulation.stop(at);
         simulation.run_until(simulation.now + Duration::from_secs(8));
         assert!(!simulation.machines[at].is_running, "it has left");
         let heir = others.first().and_then(|at| simulation.machines[*at].me);
@@ -498,4 +503,32 @@ fn a_stop_hands_everything_to_the_others() {
     assert!(look.masters.is_empty(), "their leases are over at once");
     let told = simulation.database.ask(&LeaseAsk::Evict(ShardSet::full()), simulation.now);
     assert_eq!(told, LeaseTold::Evicted(0));
+}
+
+#[test]
+fn a_master_that_drains_takes_what_no_other_can_unless_it_stops() {
+    let mut simulation = Simulation::new(random::u64() >> 32, 2);
+    let all_are_at = |simulation: &mut Simulation, at: usize, why: &str| {
+        simulation.run_until(simulation.now + Duration::from_secs(20));
+        let seed = simulation.seed;
+        assert_eq!(simulation.machines[at].served, ShardSet::full(), "seed {seed}: {why}");
+    };
+    simulation.run_until(Duration::from_secs(120));
+    let drain = ClusterEvent::SetState("master-0".to_owned(), MasterState::Draining);
+    simulation.event(0, 1, drain);
+    all_are_at(&mut simulation, 1, "one drains");
+    simulation.machines[1].is_running = false;
+    all_are_at(&mut simulation, 0, "the other was killed");
+    simulation.start(1);
+    all_are_at(&mut simulation, 1, "the other came back");
+    simulation.stop(1);
+    all_are_at(&mut simulation, 0, "the other stopped");
+    simulation.start(1);
+    all_are_at(&mut simulation, 1, "the other came back again");
+    let before = simulation.epochs.clone();
+    [1, 0].into_iter().for_each(|at| simulation.stop(at));
+    simulation.run_until(simulation.now + Duration::from_secs(8));
+    assert!(simulation.machines.iter().all(|one| !one.is_running), "both have left");
+    let moves = simulation.epochs.iter().zip(before).map(|(now, before)| now - before).max();
+    assert!(moves <= Some(2), "seed {}: none stays between them", simulation.seed);
 }
