@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mesophyll::net::stream::{Stream, unix_path};
-use mesophyll::wire::data::{KhronosValue, TenantId};
+use mesophyll::wire::data::{EncodedJson, KhronosValue, TenantId, TenantMessage};
 use mesophyll::wire::message::{ClientMessage, Health, Incoming, Ready, ServerMessage};
 use mesophyll::wire::pack::value::encode;
 use tungstenite::{Message, WebSocket};
@@ -54,6 +54,7 @@ fn main() -> Done {
         "huge-answers" => flood(&args, &unasked("x".repeat(15 << 20))),
         "unknown" => flood(&args, &frame(BINARY, b"\x81\xa7Unknown\x90").repeat(1000)),
         "unasked" => flood(&args, &unasked("nobody asked".to_owned()).repeat(1000)),
+        "lies-about-senders" => lies_about_senders(&args),
         "ignores-questions" => {
             serve(&mut Peer::ready(&args)?, &args, &mut |peer, request| peer.answer(request))
         }
@@ -279,6 +280,23 @@ fn garbage(args: &Args) -> Done {
             (0..16u8).flat_map(|at| frame(BINARY, &[0xc1, at, 0xff])).collect::<Vec<u8>>();
         peer.send_raw(&garbage)?;
         say(&format!("garbage: round {round} closed with {}", peer.read_to_end()));
+    }
+    Ok(())
+}
+
+/// A message of a tenant that is another worker's, to one that allows it; again and again.
+fn lies_about_senders(args: &Args) -> Done {
+    let message = TenantMessage {
+        from: TenantId::Guild(2 << 22),
+        to: TenantId::Guild(4 << 22),
+        topic: "lie".to_owned(),
+        data: EncodedJson::null(),
+        depth: 1,
+    };
+    for round in 1..u64::MAX {
+        let mut peer = Peer::ready(args)?;
+        peer.send(&ClientMessage::send_message(message.clone(), round))?;
+        say(&format!("lies: round {round} closed with {}", peer.read_to_end()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a worker's tenants send by themselves, over whichever link there is to the master.
+//! What a worker's tenants send by themselves, over the link that there is to the master.
 //!
 //! Called from a worker's I/O threads, which wait for the answer here, and from executors for what
 //! has none; the link's reader thread brings the answers.

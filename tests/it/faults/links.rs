@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mesophyll::wire::data::TenantId;
 use serde_json::Value;
 
 use super::scene::{Outcome, Scene, guild_on};
@@ -32,6 +33,31 @@ fn a_worker_that_sends_garbage_loses_its_link() {
     });
     expect_kinds(&outcomes, &["OutcomeUnknown", "NoWorker", "Deadline"]);
     scene.expect_calm(64, 60, "messages that do not decode");
+}
+
+#[test]
+fn a_worker_that_lies_about_senders_reaches_nobody() {
+    let scene = Scene::start("lies-about-senders");
+    // Worker 0 has both: the receiver allows what the sender would send itself.
+    let (from, to) = (TenantId::Guild(2 << 22), "guild/16777216");
+    let rules = format!(
+        r##"{{"op":"set","key":"allowed","scopes":["#messages"],"value":{{"{from}":[""]}}}}"##
+    );
+    let kv = |body: &str| post(scene.master.api(), &format!("/i/kv/{to}"), &token(7), body);
+    assert_eq!(kv(&rules).0, 204);
+    scene.meanwhile(|| scene.wait_fault("lies: round 20 closed with 1002"));
+    // What the master does know of reaches it: it is there, and subscribed.
+    let staff =
+        post(scene.master.api(), &format!("/i/message/{to}"), &token(7), r#"{"topic":"t"}"#);
+    assert_eq!(staff.0, 202);
+    let got = eventually("the message of staff is kept", || {
+        let (status, body) = kv(r#"{"op":"find","pattern":"message:%","scopes":["test"]}"#);
+        (status == 200 && body != "[]").then_some(body)
+    });
+    let got: Vec<Value> = serde_json::from_str(&got).expect("JSON");
+    let senders: Vec<_> = got.iter().map(|record| record["key"].clone()).collect();
+    assert_eq!(senders, ["message:staff"]);
+    scene.expect_calm(64, 120, "a tenant that is not its own");
 }
 
 #[test]
