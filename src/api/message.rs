@@ -36,7 +36,7 @@ struct Forwarded<'m> {
 
 /// What became of a message.
 #[derive(Serialize, Deserialize)]
-struct MessageAnswer {
+struct SentMessage {
     outcome: String,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn message(
             messages.bring(&message).ok_or(DispatchError::NotOwner)?
         }
     };
-    let answer = MessageAnswer { outcome: outcome.as_str().to_owned() };
+    let answer = SentMessage { outcome: outcome.as_str().to_owned() };
     Ok(text::answer(202, &answer)?.holding(permit))
 }
 
@@ -144,7 +144,7 @@ impl Api {
 /// What an answer of this or another master says.
 fn outcome_of(response: &Response) -> MessageOutcome {
     let ResponseBody::Bytes(bytes) = &response.body else { return MessageOutcome::Unknown };
-    let named = serde_json::from_slice::<MessageAnswer>(bytes).ok();
+    let named = serde_json::from_slice::<SentMessage>(bytes).ok();
     match named.and_then(|answer| MessageOutcome::of_name(answer.outcome.as_bytes())) {
         Some(outcome) if response.status == 202 => outcome,
         // No room, or no worker: nothing was done.

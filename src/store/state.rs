@@ -75,20 +75,20 @@ pub struct DbState {
 
 /// What is to be told of a record's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watched {
+enum WatchedRecord {
     Nothing,
     Template,
     MessageRules,
 }
 
-impl Watched {
+impl WatchedRecord {
     fn of(key: &str, scopes: &Scopes) -> Self {
         if rules::is_template(key, scopes) {
-            Watched::Template
+            WatchedRecord::Template
         } else if rules::is_message_rules(key, scopes) {
-            Watched::MessageRules
+            WatchedRecord::MessageRules
         } else {
-            Watched::Nothing
+            WatchedRecord::Nothing
         }
     }
 }
@@ -287,7 +287,7 @@ impl DbState {
             }
             KeyValueOp::Set { scopes, key, value } => self.set_record(tenant, scopes, key, value),
             KeyValueOp::Delete { scopes, key } => {
-                let watched = Watched::of(&key, &scopes);
+                let watched = WatchedRecord::of(&key, &scopes);
                 let written = self
                     .store
                     .ask(Operation::KvDelete, |store| store.kv_delete(tenant, key, scopes));
@@ -304,7 +304,7 @@ impl DbState {
         value: EncodedValue,
     ) -> Result<DbAnswer, DbError> {
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
-        let watched = Watched::of(&key, &scopes);
+        let watched = WatchedRecord::of(&key, &scopes);
         // A tenant at its quota has its errors recorded too; how much they take is bounded.
         let is_errors = rules::is_errors(&key, &scopes);
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
@@ -318,18 +318,18 @@ impl DbState {
     fn written(
         &self,
         tenant: TenantId,
-        watched: Watched,
+        watched: WatchedRecord,
         written: Result<(), DbError>,
     ) -> Result<DbAnswer, DbError> {
         if matches!(written, Ok(()) | Err(DbError::OutcomeUnknown(_))) {
             match watched {
-                Watched::Nothing => {}
-                Watched::Template => {
+                WatchedRecord::Nothing => {}
+                WatchedRecord::Template => {
                     if let Some(listener) = &*self.template_listener.read() {
                         listener(tenant);
                     }
                 }
-                Watched::MessageRules => self.message_rules.forget(tenant),
+                WatchedRecord::MessageRules => self.message_rules.forget(tenant),
             }
         }
         written.map(|()| DbAnswer::Done)

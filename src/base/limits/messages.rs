@@ -20,7 +20,7 @@ pub const TENANT_MESSAGE_DEPTH_MAX: u64 = 4;
 /// Limit: messages that a tenant sends a second, after a burst of so many; one more is `busy`.
 pub const TENANT_MESSAGES_SENT: (u32, u32) = (20, 100);
 
-/// Limit: messages that a tenant receives a second, after a burst of so many, whoever sends them;
+/// Limit: messages that a tenant receives a second, after a burst of so many, of all senders;
 /// one more is `busy`.
 pub const TENANT_MESSAGES_RECEIVED: (u32, u32) = (100, 100);
 
