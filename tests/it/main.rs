@@ -59,6 +59,7 @@ mod live_tenants;
 #[cfg(all(feature = "postgres", feature = "luau"))]
 mod masters;
 #[cfg(feature = "luau")]
+mod messages;
 mod metrics;
 #[cfg(feature = "luau")]
 mod metrics_files;

@@ -30,7 +30,7 @@ impl Tenant {
             return self.fail(id, WAITS_IN_UPDATE);
         }
         let Some(running) = self.events.get(&event) else { return };
-        let vm = running.vm.clone();
+        let (vm, depth) = (running.vm.clone(), running.depth);
         if let Err(doom) = running.meter.host_call(core.limits()) {
             return self.kill_event(core, event, doom);
         }
@@ -44,7 +44,7 @@ impl Tenant {
                 self.end_update(core, id);
                 self.go_on(id, yes([]));
             }
-            op => match api::prepare(&vm.lua, op, self.id, &args, &core.shared.states) {
+            op => match api::prepare(&vm.lua, op, self.id, depth, &args, &core.shared.states) {
                 Ok(call) => self.begin(core, &vm, id, call, None),
                 Err(error) => self.call_failed(core, id, event, &error),
             },

@@ -19,11 +19,14 @@ use super::vm::Vm;
 use crate::base::error::DispatchError;
 use crate::dispatch::worker_like::handed_over;
 use crate::dispatch::{Answer, DispatchResult, RequestId};
+use crate::wire::tenant_message;
 
 /// An event that has started and not ended: its handler runs, or tasks that it left.
 pub(super) struct RunningEvent {
     pub(super) request_id: RequestId,
     pub(super) name: Arc<str>,
+    /// How many messages in a row led to it.
+    pub(super) depth: u64,
     /// What its code is called.
     template: Arc<str>,
     /// What it runs in.
@@ -72,11 +75,13 @@ impl Tenant {
         match self.start_task(core, &vm, id, &waiting.code) {
             Ok(handler) => {
                 let data = self.outside.charge(ChargeKind::Event, waiting.event.bytes());
+                let depth = tenant_message::depth(&waiting.event);
                 vm.host.add_event(id, waiting.event);
                 let answer = Some(waiting.answer);
                 let event = RunningEvent {
                     request_id,
                     name,
+                    depth,
                     template,
                     vm,
                     _data: data,

@@ -98,9 +98,10 @@ impl Gauges {
         self.budgets[budget as usize].inc();
     }
 
-    /// A call to the database has come to its end.
+    /// A call has come to its end; one to the database counts here.
     pub(super) fn db_called(&self, asked: Asked, has_failed: bool) {
-        let counts = &self.db[asked.call as usize];
+        let Some(call) = asked.call else { return };
+        let counts = &self.db[call as usize];
         counts.took.observe(asked.at.elapsed());
         if has_failed {
             counts.failed.inc();

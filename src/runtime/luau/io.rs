@@ -23,7 +23,7 @@ use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::thread::{cpu_time, panic_message};
 use crate::runtime::TenantDb;
 use crate::wire::data::{
-    DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, PartialGlobalKv, TenantId,
+    DbAnswer, DbCall, GlobalKv, GlobalKvData, KvRecord, MessageOutcome, PartialGlobalKv, TenantId,
 };
 
 /// A job: what to do, and where the result goes.
@@ -63,11 +63,11 @@ pub(super) enum IoPurpose {
     },
 }
 
-/// A call of a script to the database, and when it was made.
+/// A call of a script to the database or to another tenant, and when it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// Which.
-    pub(super) call: DbCall,
+    /// Which of the database's; none: a message.
+    pub(super) call: Option<DbCall>,
     /// When.
     pub(super) at: Instant,
 }
@@ -96,6 +96,8 @@ pub(super) enum IoOutput {
     Script(Compiled),
     /// What the database answered.
     Answer(Result<DbAnswer, DbError>),
+    /// What became of a message.
+    Sent(MessageOutcome),
     /// The work panicked.
     Panicked,
     /// Its event ended before it began.
@@ -129,14 +131,17 @@ impl IoPurpose {
         let answer = match self {
             IoPurpose::Program(_) | IoPurpose::Script(_) => SOURCE_MAX_BYTES,
             IoPurpose::Task { asked, .. } => match asked.call {
-                DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind => KV_FIND_MAX_BYTES,
-                DbCall::Get => KV_VALUE_MAX_BYTES,
-                DbCall::GlobalGet => DB_BODY_MAX_BYTES,
-                DbCall::Set
-                | DbCall::Delete
-                | DbCall::GlobalCreate
-                | DbCall::GlobalDelete
-                | DbCall::SetTenantState => 0,
+                Some(DbCall::Find | DbCall::ListScopes | DbCall::GlobalFind) => KV_FIND_MAX_BYTES,
+                Some(DbCall::Get) => KV_VALUE_MAX_BYTES,
+                Some(DbCall::GlobalGet) => DB_BODY_MAX_BYTES,
+                Some(
+                    DbCall::Set
+                    | DbCall::Delete
+                    | DbCall::GlobalCreate
+                    | DbCall::GlobalDelete
+                    | DbCall::SetTenantState,
+                )
+                | None => 0,
             },
         };
         CALL_BYTES + 2 * answer

@@ -67,6 +67,14 @@ ops! {
     GlobalDelete = 15, "global_delete";
     /// `Runtime:settenantstate`
     SetTenantState = 16, "set_tenant_state";
+    /// `Messages:send`
+    SendMessage = 17, "send_message";
+    /// `Messages:allow`
+    MessagesAllow = 18, "messages_allow";
+    /// `Messages:disallow`
+    MessagesDisallow = 19, "messages_disallow";
+    /// `Messages:allowed`
+    MessagesAllowed = 20, "messages_allowed";
 }
 
 impl CallOp {

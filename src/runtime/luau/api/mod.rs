@@ -1,5 +1,5 @@
-//! The calls of `ctx` that go to the database: from what a script gave to work for an I/O thread,
-//! and back.
+//! The calls of `ctx` that go to the database, and to other tenants: from what a script gave to
+//! work for an I/O thread, and back.
 //!
 //! A call is checked and its values are converted on the executor, at once: a script that changes a
 //! table after `KV:set` does not change what is set. Rules of the store are the store's; here are
@@ -7,6 +7,7 @@
 
 mod global_kv;
 mod kv;
+mod messages;
 mod tenant_state;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use super::ops::CallOp;
 use crate::base::error::DbError;
 use crate::base::limits::CALL_BYTES;
 use crate::runtime::{TenantDb, TenantStates};
-use crate::wire::data::{DbAnswer, DbCall, DbOp, TenantId};
+use crate::wire::data::{DbAnswer, DbCall, DbOp, MessageOutcome, TenantId};
 
 pub(super) use self::kv::update_set;
 
@@ -52,7 +53,7 @@ impl PreparedCall {
         bytes: usize,
         work: impl FnOnce(&dyn TenantDb) -> Result<DbAnswer, DbError> + Send + 'static,
     ) -> Self {
-        let asked = Asked { call, at: Instant::now() };
+        let asked = Asked { call: Some(call), at: Instant::now() };
         let work = Box::new(|db: &dyn TenantDb| IoOutput::Answer(work(db)));
         Self { asked, work, reply, bytes: CALL_BYTES + bytes, lock: None }
     }
@@ -92,7 +93,7 @@ impl From<ConvertError> for CallError {
     }
 }
 
-/// Makes a call of what a script gave.
+/// Makes a call of what a script gave. `depth`: how many messages in a row led to its event.
 ///
 /// # Errors
 /// What it gave will not do.
@@ -100,6 +101,7 @@ pub(super) fn prepare(
     lua: &Lua,
     op: CallOp,
     tenant: TenantId,
+    depth: u64,
     args: &[Value],
     states: &Arc<dyn TenantStates>,
 ) -> Result<PreparedCall, CallError> {
@@ -117,6 +119,10 @@ pub(super) fn prepare(
         CallOp::GlobalCreate => global_kv::create(tenant, &args),
         CallOp::GlobalDelete => global_kv::delete(tenant, &args),
         CallOp::SetTenantState => tenant_state::set(tenant, &args, states),
+        CallOp::SendMessage => messages::send(tenant, depth, &args),
+        CallOp::MessagesAllow => messages::allow(tenant, &args),
+        CallOp::MessagesDisallow => messages::disallow(tenant, &args),
+        CallOp::MessagesAllowed => Ok(messages::allowed(tenant)),
         CallOp::Wait | CallOp::Spawn | CallOp::KvUpdateSet | CallOp::KvUpdateDrop => {
             refuse("not a call to the database")
         }
@@ -148,6 +154,8 @@ fn results(
 ) -> Result<MultiValue, String> {
     let answer = match output {
         IoOutput::Answer(answer) => answer.map_err(|error| error.to_string())?,
+        IoOutput::Sent(MessageOutcome::Accepted) => DbAnswer::Done,
+        IoOutput::Sent(outcome) => return Err(messages::refusal(outcome)),
         // A panic on the I/O thread: it is in the log.
         _ => return Err(INTERNAL.to_owned()),
     };

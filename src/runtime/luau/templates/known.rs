@@ -36,15 +36,16 @@ const fn methods(name: &'static str, members: &'static str) -> Known {
 
 /// What a template's function gets.
 pub(in crate::runtime::luau) static CTX: Known =
-    fields("ctx", "Feed GlobalKV KV Runtime event log tenant");
+    fields("ctx", "Feed GlobalKV KV Messages Runtime event log tenant");
 
 /// What `ctx:event()` returns.
 pub(in crate::runtime::luau) static EVENT: Known = fields("the event", "author data name");
 
-static CTX_MEMBERS: [Known; 6] = [
+static CTX_MEMBERS: [Known; 7] = [
     methods("ctx.Feed", "publish"),
     methods("ctx.GlobalKV", "create delete find get"),
     methods("ctx.KV", "delete find get getrecord list_scopes set update"),
+    methods("ctx.Messages", "allow allowed disallow send"),
     methods("ctx.Runtime", "gettenantstate settenantstate stats"),
     methods("ctx.log", "debug error info warn"),
     fields("ctx.tenant", "id type"),
@@ -66,6 +67,9 @@ pub(in crate::runtime::luau) fn parameters(of: &Known, method: &str) -> &'static
         ("ctx.GlobalKV", "find") => &["query", "scope"],
         ("ctx.GlobalKV", "get" | "delete") => &["key", "version", "scope"],
         ("ctx.GlobalKV", "create") => &["entry"],
+        ("ctx.Messages", "send") => &["to", "topic"],
+        ("ctx.Messages", "allow") => &["rule"],
+        ("ctx.Messages", "disallow") => &["from"],
         ("ctx.Runtime", "settenantstate") => &["state"],
         _ => &[],
     }

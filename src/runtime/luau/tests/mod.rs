@@ -13,6 +13,7 @@ mod figures;
 mod footprint;
 mod hashing;
 mod life;
+mod messages;
 mod outside;
 mod sandbox;
 mod scheduling;

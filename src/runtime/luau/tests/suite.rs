@@ -53,6 +53,18 @@ const OPS: &[(&str, &str)] = &[
         "storm(900, function(i) while true do pcall(ctx.GlobalKV.delete, ctx.GlobalKV, 'k', i, 's') end end)",
     ),
     ("set_tenant_state", "while true do ctx.Runtime:settenantstate({ events = {}, data = { big, big, big } }) end"),
+    (
+        "send_message",
+        "local data = string.rep('x', 2 ^ 14 - 3)
+        storm(900, function() while true do pcall(ctx.Messages.send, ctx.Messages, 'user:1', 't', data) end end)",
+    ),
+    (
+        "messages_allow",
+        "storm(900, function(i) local topics = table.create(16, string.rep('x', 64))
+            while true do pcall(ctx.Messages.allow, ctx.Messages, { from = 'user:' .. i, topics = topics }) end end)",
+    ),
+    ("messages_disallow", "storm(900, function() while true do ctx.Messages:disallow('user:1') end end)"),
+    ("messages_allowed", "storm(900, function() while true do ctx.Messages:allowed() end end)"),
 ];
 
 /// Members of `ctx` that answer at once. The others are calls of the table above.
@@ -79,6 +91,10 @@ const CALLS: &[(&str, &str)] = &[
     ("ctx.KV.list_scopes", "kv_list_scopes"),
     ("ctx.KV.set", "kv_set"),
     ("ctx.KV.update", "kv_update"),
+    ("ctx.Messages.allow", "messages_allow"),
+    ("ctx.Messages.allowed", "messages_allowed"),
+    ("ctx.Messages.disallow", "messages_disallow"),
+    ("ctx.Messages.send", "send_message"),
     ("ctx.Runtime.settenantstate", "set_tenant_state"),
 ];
 

@@ -15,9 +15,11 @@ use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire;
 use crate::wire::data::{
     CreateEvent, DbAnswer, DbOp, EncodedJson, EncodedValue, EventData, GlobalKeyValueOp, GlobalKv,
-    GlobalKvData, KeyValueOp, KvRecord, MessageOutcome, PartialGlobalKv, PublicGlobalKeyValueOp,
-    Scopes, TenantId, TenantMessage, TenantState, Timestamp,
+    GlobalKvData, KeyValueOp, KhronosValue, KvRecord, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE,
+    MessageOutcome, PartialGlobalKv, PublicGlobalKeyValueOp, Scopes, TenantId, TenantMessage,
+    TenantState, Timestamp,
 };
+use crate::wire::pack::value;
 
 /// Longer than anything here takes, however slow the machine.
 pub(super) const SOON: Duration = Duration::from_secs(60);
@@ -183,6 +185,8 @@ pub(super) struct MemoryDb {
     pub(super) finds: AtomicU64,
     /// What was published: tenant, topic and data.
     pub(super) published: Mutex<Vec<String>>,
+    /// Messages that were accepted.
+    pub(super) sent: Mutex<Vec<TenantMessage>>,
 }
 
 #[derive(Default)]
@@ -277,8 +281,20 @@ impl TenantDb for MemoryDb {
         }
     }
 
-    fn send(&self, _message: TenantMessage) -> MessageOutcome {
-        MessageOutcome::Busy
+    fn send(&self, message: TenantMessage) -> MessageOutcome {
+        let (key, scopes) = (MESSAGE_RULES_KEY.to_owned(), Scopes::new([MESSAGE_RULES_SCOPE]));
+        let records = self.records.lock().expect("records");
+        let rules = records.get(&(message.to, key, scopes)).map(|record| record.value.clone());
+        drop(records);
+        let Some(Ok(KhronosValue::Map(rules))) = rules.map(|rules| value::decode(&rules)) else {
+            return MessageOutcome::NotAllowed;
+        };
+        // Of every topic: what a rule means is the master's.
+        if !rules.iter().any(|(from, _)| *from == KhronosValue::Text(message.from.to_string())) {
+            return MessageOutcome::NotAllowed;
+        }
+        self.sent.lock().expect("sent").push(message);
+        MessageOutcome::Accepted
     }
 
     fn publish(&self, from: TenantId, topic: String, data: EncodedJson) -> Result<(), DbError> {
