@@ -57,7 +57,7 @@ fn a_worker_that_lies_about_senders_reaches_nobody() {
     let got: Vec<Value> = serde_json::from_str(&got).expect("JSON");
     let senders: Vec<_> = got.iter().map(|record| record["key"].clone()).collect();
     assert_eq!(senders, ["message:staff"]);
-    scene.expect_calm(64, 120, "a tenant that is not its own");
+    scene.expect_calm(64, 120, "which is not its tenant");
 }
 
 #[test]
