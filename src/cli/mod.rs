@@ -56,6 +56,7 @@ const COMMANDS: &[Command] = &[
     commands::status::COMMAND,
     commands::workers::COMMAND,
     commands::errors::COMMAND,
+    commands::feed::COMMAND,
     commands::restart::COMMAND,
     commands::quarantine::COMMAND,
     commands::masters::COMMAND,

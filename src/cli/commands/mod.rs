@@ -6,6 +6,7 @@ pub(super) mod dispatch;
 pub(super) mod drain;
 pub(super) mod drop_tenant;
 pub(super) mod errors;
+pub(super) mod feed;
 pub(super) mod global_kv;
 pub(super) mod kv;
 pub(super) mod log_level;

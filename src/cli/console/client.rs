@@ -109,8 +109,25 @@ impl ApiClient {
     ///
     /// # Errors
     /// There is no answer, or the API refuses.
-    pub(in crate::cli) fn download(&self, path: &str) -> Result<impl Read, CliError> {
-        let response = self.look(path)?;
+    pub(in crate::cli) fn download(&self, path: &str) -> Result<impl Read + use<>, CliError> {
+        self.stream(self.look(path)?)
+    }
+
+    /// As [`ApiClient::download`], of events behind the one with this id, if it is not empty.
+    pub(in crate::cli) fn follow(
+        &self,
+        path: &str,
+        last_id: &str,
+    ) -> Result<impl Read + use<>, CliError> {
+        let request = self.agent.get(self.url(path)).header("Authorization", &self.authorization);
+        let request = request.header("Last-Event-ID", last_id);
+        self.stream(request.call().map_err(|error| self.unreachable(&error))?)
+    }
+
+    fn stream(
+        &self,
+        response: ureq::http::Response<ureq::Body>,
+    ) -> Result<impl Read + use<>, CliError> {
         if response.status().as_u16() == 200 {
             return Ok(response.into_body().into_reader());
         }
