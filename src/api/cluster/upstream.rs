@@ -31,6 +31,9 @@ use crate::wire::data::TenantId;
 /// Limit: for another master to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long another master looks for tenants that it is said to have.
+const PEER_WAIT: Duration = Duration::from_secs(2);
+
 /// All upstreams of a reader.
 #[derive(Default)]
 pub(in crate::api) struct Upstreams {
@@ -72,10 +75,14 @@ impl Upstreams {
         inlet: &FeedInlet,
     ) -> Result<Self, ApiError> {
         let (table, is_peer) = (&cluster.table, call.head.header(HOP).is_some());
-        let deadline = Instant::now() + FORWARD_DEADLINE;
+        let deadline = Instant::now() + if is_peer { PEER_WAIT } else { FORWARD_DEADLINE };
         let mut elsewhere: BTreeMap<String, (OtherMaster, Vec<TenantId>)> = BTreeMap::new();
         for tenant in wanted.tenants.iter().flatten().copied() {
-            let place = if is_peer { table.place(tenant) } else { table.wait(tenant, deadline) };
+            let mut place = table.wait(tenant, deadline);
+            if is_peer && !matches!(place, ShardPlace::Here(_)) {
+                // It may have been handed over to this one just now.
+                place = table.wait_for_another(tenant, &place, deadline);
+            }
             match place {
                 ShardPlace::Here(_) => {}
                 _ if is_peer => inlet.push_moved(tenant),
