@@ -51,6 +51,8 @@ mod db_http2;
 mod db_routes;
 #[cfg(feature = "luau")]
 mod faults;
+#[cfg(feature = "luau")]
+mod feeds;
 mod fuzzed;
 #[cfg(feature = "worker")]
 mod hostile_master;

@@ -28,6 +28,7 @@ use crate::support::DEADLINE;
 use crate::support::stand_in::{StandInRuntime, Told};
 
 mod broker;
+mod feeds;
 mod full_link;
 mod messages;
 mod shards;
