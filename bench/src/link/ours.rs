@@ -21,7 +21,7 @@ use mesophyll::master::{Master, MasterError, StartThreads};
 use mesophyll::net::link::LinkLimits;
 use mesophyll::pool::process::supervisor::State;
 use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
-use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient};
+use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient, Outbox};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
 use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
 use mesophyll::wire::data::{EncodedValue, EventData, TenantId};

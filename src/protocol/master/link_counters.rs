@@ -50,7 +50,8 @@ impl LinkCounters {
         ]
     }
 
-    /// Refuses what a worker says for a tenant of another one: it is none of ours, or was taken over.
+    /// Refuses what a worker says for a tenant of another one: it is none of ours, or was taken
+    /// over.
     ///
     /// # Errors
     /// The code to close its link with.

@@ -70,6 +70,11 @@ const OPS: &[(&str, &str)] = &[
 /// Members of `ctx` that answer at once. The others are calls of the table above.
 const MEMBERS: &[(&str, &str)] = &[
     ("event", "while true do ctx:event() end"),
+    (
+        "ctx.Feed.publish",
+        "local data = string.rep('x', 2 ^ 14 - 3)
+        while true do pcall(ctx.Feed.publish, ctx.Feed, 'topic', data) end",
+    ),
     ("ctx.log.debug", "while true do ctx.log:debug(string.rep('x', 2 ^ 25)) end"),
     ("ctx.log.error", "while true do ctx.log:error(string.rep('\\n', 2 ^ 22)) end"),
     ("ctx.log.info", "while true do ctx.log:info(string.rep('\\255', 2 ^ 25)) end"),
