@@ -53,7 +53,8 @@ pub(super) fn send(
         })?;
     // It is copied once, into what goes over the link.
     let bytes = CALL_BYTES + 2 * (topic.len() + data.as_bytes().len());
-    let message = TenantMessage { from: tenant, to, topic, data, depth: depth + 1 };
+    let depth = depth.saturating_add(1);
+    let message = TenantMessage { from: tenant, to, topic, data, depth };
     Ok(PreparedCall {
         asked: Asked { call: None, at: Instant::now() },
         work: Box::new(move |db| IoOutput::Sent(db.send(message))),

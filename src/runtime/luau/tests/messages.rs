@@ -58,6 +58,7 @@ fn the_depth_is_that_of_the_event_and_one_more() {
         ("E", r#"{"depth":3}"#, 1),
         ("TenantMessage", r#"{"depth":1,"from":"user:2","topic":"","data":null}"#, 2),
         ("TenantMessage", r#"{"depth":4,"from":"user:2","topic":"","data":{"depth":1}}"#, 5),
+        ("TenantMessage", r#"{"depth":18446744073709551615}"#, u64::MAX),
     ] {
         assert_eq!(world.dispatch(name, data).as_deref(), Ok("null"));
         eventually(|| world.db.sent.lock().expect("sent").len() == 4);
