@@ -227,10 +227,16 @@ impl Feeds {
         FeedReader::new(self.clone(), id, inbox, start)
     }
 
+    /// These shards come: of what their tenants published elsewhere nothing is known, and a reader
+    /// that comes back is told so.
+    pub fn take(&self, shards: &ShardSet) {
+        self.state.lock().rings.forget_shards(shards);
+    }
+
     /// Tells readers that other masters have the tenants of these shards, and forgets their events.
     pub fn leave(&self, shards: &ShardSet) {
         let mut state = self.state.lock();
-        state.rings.drop_shards(shards);
+        state.rings.forget_shards(shards);
         for reader in state.readers.values() {
             let tenants = reader.tenants().into_iter().flatten();
             tenants

@@ -104,6 +104,9 @@ impl Inbox {
     /// Leaves an event with the reader; what has waited longest makes room.
     fn push(&self, item: Arc<FeedItem>) {
         let mut waiting = self.queue.lock();
+        if waiting.is_over {
+            return;
+        }
         waiting.bytes += item.weight();
         waiting.news.push_back(item);
         while (waiting.news.len() > FEED_QUEUE_EVENTS || waiting.bytes > FEED_QUEUE_BYTES)

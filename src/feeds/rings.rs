@@ -113,8 +113,9 @@ impl Rings {
         }
     }
 
-    /// Forgets the tenants of these shards: what they publish from now on, another master has.
-    pub(super) fn drop_shards(&mut self, shards: &ShardSet) {
+    /// Forgets the tenants of these shards, which come from another master or go to one: what they
+    /// published there, or will, is not here.
+    pub(super) fn forget_shards(&mut self, shards: &ShardSet) {
         let is_gone = |tenant: &TenantId| shards.contains(Shard::of(*tenant));
         let tenants: Vec<TenantId> =
             self.tenants.keys().copied().filter(|tenant| is_gone(tenant)).collect();
@@ -208,7 +209,7 @@ mod tests {
         let (moved, stays) = (TenantId::Guild(0), TenantId::Guild(1 << 22));
         push(&mut rings, moved, 1);
         push(&mut rings, stays, 1);
-        rings.drop_shards(&[Shard::of(moved)].into_iter().collect());
+        rings.forget_shards(&[Shard::of(moved)].into_iter().collect());
         assert_eq!(numbers(&rings, 0), [2]);
         assert!(rings.has_lost(moved, 2) && !rings.has_lost(stays, 0));
         push(&mut rings, moved, 1);

@@ -148,6 +148,12 @@ fn of_another_run_or_a_shard_that_was_away_some_is_missing() {
     assert_eq!(news(&mut reader), ["moved guild:1"]);
     let mut again = feeds.read(wanted(&[RED, BLUE], &[]), at(&reader, 0).as_ref());
     assert_eq!(news(&mut again), ["gap guild:1 some"]);
+    // And of one that comes for the first time.
+    let reader = feeds.read(wanted(&[BLUE], &[]), None);
+    feeds.take(&[Shard::of(BLUE)].into_iter().collect());
+    publish(&feeds, BLUE, "n", 1);
+    let mut again = feeds.read(wanted(&[BLUE], &[]), at(&reader, 0).as_ref());
+    assert_eq!(news(&mut again), ["gap user:8388608 some", "n 1"]);
 }
 
 #[test]
@@ -156,7 +162,8 @@ fn the_end_comes_behind_what_waits_and_wakes_a_reader() {
     let mut reader = feeds.read(wanted(&[RED], &[]), None);
     publish(&feeds, RED, "n", 1);
     feeds.end();
-    assert_eq!(news(&mut reader), ["n 1", "over"]);
+    publish(&feeds, RED, "n", 2);
+    assert_eq!(news(&mut reader), ["n 1", "over"], "what comes later is not waited for");
     assert_eq!(news(&mut feeds.read(wanted(&[RED], &[]), None)), ["over"]);
     let feeds = Arc::new(Feeds::default());
     let mut reader = feeds.read(wanted(&[RED], &[]), None);

@@ -73,6 +73,7 @@ impl PoolShards {
 
 impl ShardTenants for PoolShards {
     fn load(&self, shards: &ShardSet) -> Result<(), DbError> {
+        self.feeds.take(shards);
         // The states first: those that are new are started by them.
         self.db.load_shards(shards)?;
         self.serve(|served| served.with(shards));
