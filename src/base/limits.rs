@@ -131,9 +131,9 @@ pub const HTTP_STALLED_AFTER: Duration = Duration::from_secs(2);
 /// Limit: requests of an HTTP/2 connection that are under way; what is beyond is refused.
 pub const HTTP2_STREAMS_MAX: u32 = 32;
 
-/// Limit: threads of all HTTP/2 connections of a server that run handlers. A request that finds
-/// none is refused, and its peer may ask again.
-pub const HTTP2_HELPERS_MAX: usize = 256;
+/// Limit: threads of all HTTP/2 connections of a server that run handlers, and those of all readers
+/// of feeds beside them. A request that finds none is refused, and its peer may ask again.
+pub const HTTP2_HELPERS_MAX: usize = 256 + FEEDS_MAX;
 
 /// A thread that has had no request for so long ends: what it holds another connection may need.
 pub const HTTP2_HELPER_IDLE_MAX: Duration = Duration::from_secs(1);

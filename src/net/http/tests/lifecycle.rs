@@ -74,6 +74,21 @@ fn an_answer_has_its_time_as_a_whole_unless_it_is_unhurried() {
 }
 
 #[test]
+fn a_piece_of_a_live_answer_leaves_before_the_next_is_made() {
+    let limits = HttpLimits { connections: 1, stalled_after: Duration::ZERO, ..patient() };
+    let fixture = serve(limits);
+    let mut live = fixture.connect();
+    live.send(b"GET /live HTTP/1.0\r\n\r\n");
+    assert!(live.head().starts_with("HTTP/1.1 200"));
+    assert_eq!(live.exactly(3), b"aaa");
+    fixture.entered_rx.recv_timeout(PATIENCE).expect("the next one is waited for");
+    // While it waits for what is next its place is not free for another.
+    assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 503);
+    fixture.go_tx.send(()).expect("it waits");
+    assert_eq!(live.until_end(), b"bbb");
+}
+
+#[test]
 fn an_unwanted_body_that_dribbles_ends_the_connection() {
     let fixture = serve(HttpLimits { body_timeout: SHORT, ..patient() });
     let mut client = fixture.connect();

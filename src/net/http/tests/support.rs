@@ -70,6 +70,18 @@ impl Handler for Paths {
                 });
                 Response::chunked(200, "text/plain", pieces).unhurried().into()
             }
+            // Its second piece is made when the test says so.
+            "/live" => {
+                let (go_rx, entered_tx) = (self.go_rx.clone(), self.entered_tx.clone());
+                let pieces = (0..2).map(move |number| {
+                    if number > 0 {
+                        entered_tx.send(()).expect("the test counts the entries");
+                        go_rx.recv_timeout(PATIENCE).ok();
+                    }
+                    vec![b'a' + number; 3]
+                });
+                Response::chunked(200, "text/plain", pieces).live().into()
+            }
             "/split" => Response::text(200, "x").with_header("X-Evil", "a\r\nX-Injected: b").into(),
             "/empty" => Response::empty(204).into(),
             "/bad" => Response::text(400, "bad").into(),

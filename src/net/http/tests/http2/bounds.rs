@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::peer::{END_HEADERS, END_STREAM, HEADERS, NO_WINDOW, RESET, WIDE_WINDOW, head};
 use super::requests::wait_entered;
+use crate::base::limits::HTTP2_HELPERS_MAX;
 use crate::net::http::HttpLimits;
 use crate::net::http::tests::support::{pace, patient, serve};
 
@@ -108,19 +109,20 @@ fn one_connection_has_no_more_helpers_than_requests() {
 #[test]
 fn without_a_helper_for_it_a_request_is_refused() {
     let fixture = serve(patient());
-    let mut peers: Vec<_> = (0..8).map(|_| fixture.connect_http2(&[])).collect();
+    let peers = HTTP2_HELPERS_MAX / 32;
+    let mut peers: Vec<_> = (0..peers).map(|_| fixture.connect_http2(&[])).collect();
     for peer in &mut peers {
         for _ in 0..32 {
             let _ = peer.get("/wait");
         }
         wait_entered(&fixture, 32);
     }
-    assert_eq!(fixture.server.http2_figures().1, 256);
+    assert_eq!(fixture.server.http2_figures().1, HTTP2_HELPERS_MAX);
     let mut late = fixture.connect_http2(&[]);
     let stream = late.get("/hello");
     assert_eq!(late.ending(stream).reset, Some(REFUSED_STREAM));
     assert_eq!(fixture.ask(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
-    for _ in 0..256 {
+    for _ in 0..HTTP2_HELPERS_MAX {
         fixture.go_tx.send(()).expect("a handler waits");
     }
     drop(peers);
