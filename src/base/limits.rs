@@ -500,6 +500,26 @@ pub const POSTGRES_ATTEMPTS_MAX: u32 = 5;
 /// ([`HTTP_CONNECTIONS_MAX`]); one more is `Busy`.
 pub const POSTGRES_LANE_MAX: usize = 512;
 
+/// Limit: gets or sets of records that PostgreSQL is asked together; the next ones follow.
+pub const POSTGRES_TOGETHER_MAX: usize = 16;
+
+/// Limit: the values of sets that go together; a larger one goes alone.
+pub const POSTGRES_TOGETHER_BYTES: usize = 256 * 1024;
+
+/// Limit: how long sets that go together wait for a lock that somebody else has; after it each goes
+/// alone, so that only who is concerned waits.
+pub const POSTGRES_TOGETHER_LOCK_MAX: Duration = Duration::from_millis(250);
+
+/// Limit: records of which it is known which row they are; the oldest are forgotten.
+pub const POSTGRES_KNOWN_ROWS_MAX: usize = 32_768;
+
+/// Limit: the id of such a row; one with a longer id is read before it is replaced.
+pub const POSTGRES_KNOWN_ID_BYTES: usize = 64;
+
+/// Since when a connection to PostgreSQL must have been answered to be used for a write without a
+/// read before: with one that is dead already the write's outcome would not be known.
+pub const POSTGRES_FRESH: Duration = Duration::from_millis(100);
+
 /// Limit: how long an operation waits for a connection to PostgreSQL; after it nothing was done and
 /// it is `Unavailable`.
 pub const POSTGRES_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,11 +1,12 @@
-//! Sets of records in PostgreSQL: another writer comes between their two exchanges, or the usage
-//! forbids them.
+//! Sets of records in PostgreSQL: another writer comes between their two exchanges, the usage
+//! forbids them, or several are carried out together.
 
+use std::sync::Arc;
 use std::thread;
 
 use mesophyll::base::error::DbError;
-use mesophyll::store::{self, DbOptions, DbState, Quota, Usage};
-use mesophyll::wire::data::{KvRecord, Scopes, TenantId};
+use mesophyll::store::{self, DbOptions, DbState, Quota, StoreOptions, Usage};
+use mesophyll::wire::data::{EncodedValue, KvRecord, Scopes, TenantId};
 use postgres::{Client, NoTls};
 
 use crate::support::db::{Typed, text};
@@ -162,4 +163,132 @@ fn a_refused_set_says_why_and_an_old_count_is_renewed() {
     on(it.schema.url(), "UPDATE mesophyll_usage SET counted_at = now() - interval '2 minutes'");
     assert_eq!(it.set(0, "3", "v"), Ok(()));
     assert_eq!(it.usage(), had);
+}
+
+/// What waits for the only connection of a store.
+struct Crowd {
+    db: DbState,
+    schema: Schema,
+}
+
+impl Crowd {
+    fn new(quota: Quota) -> Self {
+        let schema = Schema::alone();
+        let options = StoreOptions { connections: 1 };
+        let store = store::open_with(&schema.store_url(), options, Arc::default()).expect("opened");
+        let options = DbOptions { quota, ..DbOptions::default() };
+        Self { db: DbState::new(store, options).expect("readable"), schema }
+    }
+
+    fn set(&self, tenant: u64, key: &str, value: &str) -> Result<(), DbError> {
+        self.db.kv_set(TenantId::Guild(tenant), Scopes::new(["s"]), key.to_owned(), text(value))
+    }
+
+    fn get(&self, tenant: u64, key: &str) -> Result<Option<EncodedValue>, DbError> {
+        let found = self.db.kv_get(TenantId::Guild(tenant), Scopes::new(["s"]), key)?;
+        Ok(found.map(|record| record.value))
+    }
+
+    fn waiting(&self) -> usize {
+        self.db.store_figures().queue.map_or(0, |queue| queue.operations)
+    }
+
+    /// Has these wait for the connection all at once, each on a thread of its own.
+    fn at_once(&self, all: Vec<Box<dyn FnOnce() + Send + '_>>) {
+        let mut outside = Client::connect(self.schema.url(), NoTls).expect("a connection");
+        let mut transaction = outside.transaction().expect("begun");
+        transaction.batch_execute(&lock()).expect("held");
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(self.set(4_711, "holds the connection", "v"), Ok(())));
+            eventually("the connection is taken", || {
+                let sql = "SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+                (!transaction.query(sql, &[]).expect("rows").is_empty()).then_some(())
+            });
+            let count = all.len();
+            for one in all {
+                scope.spawn(one);
+            }
+            eventually("all wait", || (self.waiting() == count).then_some(()));
+            transaction.commit().expect("committed");
+        });
+    }
+}
+
+#[test]
+fn sets_that_wait_are_carried_out_together_and_each_gets_its_own_answer() {
+    if !is_there("sets_that_wait_are_carried_out_together_and_each_gets_its_own_answer") {
+        return;
+    }
+    let it = Crowd::new(Quota { records: 3, bytes: 10_000 });
+    // The second time, so that its row is known.
+    for tenant in [1, 2, 3, 1, 2, 3] {
+        it.set(tenant, "there", "before").expect("set");
+        assert_eq!(it.get(tenant, "there"), Ok(Some(text("before"))));
+    }
+    for key in ["a", "b"] {
+        it.set(3, key, "full").expect("set");
+    }
+    // Those of one tenant, a refused one, and one whose tenant's usage is not counted yet.
+    let set = |tenant, key: &'static str| -> Box<dyn FnOnce() + Send + '_> {
+        let it = &it;
+        Box::new(move || assert_eq!(it.set(tenant, key, "after"), Ok(()), "{tenant} {key}"))
+    };
+    let refused = Box::new(|| {
+        assert!(matches!(it.set(3, "one more", "after"), Err(DbError::Refused(_))));
+    });
+    let sets = vec![set(1, "there"), set(1, "new"), set(2, "there"), set(4, "first")];
+    it.at_once(sets.into_iter().chain([refused as Box<dyn FnOnce() + Send + '_>]).collect());
+    for (tenant, key) in [(1, "there"), (1, "new"), (2, "there"), (4, "first")] {
+        assert_eq!(it.get(tenant, key), Ok(Some(text("after"))), "{tenant} {key}");
+    }
+    let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
+    let sql = "SELECT count(DISTINCT xmin::text) FROM tenant_kv WHERE owner_id IN ('1', '2')";
+    let transactions: i64 = direct.query_one(sql, &[]).expect("a row").get(0);
+    assert_eq!(transactions, 1, "they were together");
+    for (tenant, records) in [(1, 2), (2, 1), (3, 3), (4, 1)] {
+        let kept = it.db.kv_usage(TenantId::Guild(tenant)).expect("readable");
+        on(it.schema.url(), &format!("DELETE FROM mesophyll_usage WHERE owner_id = '{tenant}'"));
+        let counted = it.db.kv_usage(TenantId::Guild(tenant)).expect("readable");
+        assert_eq!((kept, kept.records), (counted, records), "{tenant}");
+    }
+}
+
+#[test]
+fn one_of_those_together_that_fails_harms_no_other() {
+    if !is_there("one_of_those_together_that_fails_harms_no_other") {
+        return;
+    }
+    let it = Crowd::new(Quota::default());
+    for tenant in 1..4 {
+        it.set(tenant, "k", "before").expect("set");
+    }
+    // What is known of it is wrong; of two the record is the same; one cannot be read.
+    on(
+        it.schema.url(),
+        "UPDATE tenant_kv SET value = '{\"Text\": \"theirs\"}' WHERE owner_id = '2'",
+    );
+    on(it.schema.url(), "UPDATE tenant_kv SET value = '{\"No\": 7}' WHERE owner_id = '3'");
+    let set = |tenant: u64| -> Box<dyn FnOnce() + Send + '_> {
+        let it = &it;
+        Box::new(move || assert_eq!(it.set(tenant, "k", "after"), Ok(()), "{tenant}"))
+    };
+    // Another program holds the row of the first, until the second is done.
+    let mut direct = Client::connect(it.schema.url(), NoTls).expect("a connection");
+    let mut theirs = direct.transaction().expect("begun");
+    theirs.batch_execute("UPDATE tenant_kv SET id = id WHERE owner_id = '1'").expect("held");
+    let second = Box::new(|| {
+        assert_eq!(it.set(2, "k", "after"), Ok(()));
+        theirs.rollback().expect("released");
+    });
+    it.at_once(vec![set(1), second, set(2), set(1)]);
+    assert_eq!([it.get(1, "k"), it.get(2, "k")], [(); 2].map(|()| Ok(Some(text("after")))));
+    let get = |tenant: u64| -> Box<dyn FnOnce() + Send + '_> {
+        let it = &it;
+        Box::new(move || match tenant {
+            3 => assert!(it.get(3, "k").is_err(), "it cannot be read"),
+            4 => assert_eq!(it.get(4, "k"), Ok(None)),
+            _ => assert_eq!(it.get(tenant, "k"), Ok(Some(text("after"))), "{tenant}"),
+        })
+    };
+    it.at_once(vec![get(1), get(3), get(4), get(2), get(1)]);
 }

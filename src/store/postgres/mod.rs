@@ -7,8 +7,10 @@
 //! is on this machine or in the same private network. Owned by its opener;
 //! [`PostgresStore::close`] ends and joins the threads.
 
+mod calls;
 mod export;
 mod global_kv;
+mod known_rows;
 mod lease;
 mod queue;
 mod records;
@@ -19,17 +21,17 @@ mod usage;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use ::postgres::Config;
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::RecvTimeoutError;
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::lease::{Fence, HeldShards};
 use super::pattern::Pattern;
-use super::permit::{QueuePermit, QueuePermits};
+use super::permit::QueuePermits;
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoreOptions, StoredState, Usage,
@@ -41,10 +43,13 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use calls::{AnyWork, Call, Waiting, Work};
 use export::PostgresExport;
+use known_rows::KnownRows;
 use queue::{JobOwner, Queue};
+use records::{GetWork, RecordAddress, SetWork};
 use session::{PgSession, SessionFault, unavailable, unknown};
-use worker::{PgJob, PgShared, Worker};
+use worker::{PgShared, Worker};
 
 pub(super) use lease::coordination;
 pub(super) use schema::migrate;
@@ -61,6 +66,7 @@ pub struct PostgresStore {
     held: Arc<HeldShards>,
     queue_bytes: QueuePermits,
     revisions: Arc<AtomicU64>,
+    known_rows: Arc<KnownRows>,
     /// Closed when the store is, which is what ends the threads.
     queue: Arc<Queue>,
     threads: Lock<Vec<OwnedThread>>,
@@ -98,6 +104,7 @@ impl PostgresStore {
             held,
             queue_bytes: QueuePermits::default(),
             revisions: Arc::default(),
+            known_rows: Arc::default(),
             queue: Arc::new(Queue::new(count)),
             threads: Lock::default(),
         };
@@ -117,7 +124,7 @@ impl PostgresStore {
         who: JobOwner,
         work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
-        self.call((who, Access::Read), 0, work)
+        self.call((who, Access::Read), 0, AnyWork { work, found: None })
     }
 
     fn write<T: Send + 'static>(
@@ -126,7 +133,7 @@ impl PostgresStore {
         bytes: usize,
         work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
     ) -> Result<T, DbError> {
-        self.call((who, Access::Write), bytes, work)
+        self.call((who, Access::Write), bytes, AnyWork { work, found: None })
     }
 
     /// A write of its owner's data: under the fence of the moment at which it is taken in, so that
@@ -149,18 +156,14 @@ impl PostgresStore {
     }
 
     /// Hands an operation over and waits for its answer.
-    fn call<T: Send + 'static>(
+    fn call<W: Work + 'static>(
         &self,
         (who, access): (JobOwner, Access),
         bytes: usize,
-        work: impl FnMut(&mut PgSession) -> Result<T, SessionFault> + Send + 'static,
-    ) -> Result<T, DbError> {
+        work: W,
+    ) -> Result<W::Found, DbError> {
         let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let (answer_tx, answer_rx) = bounded(1);
-        let progress = Arc::new(CallProgress::default());
-        let found = None;
-        let call =
-            WaitingCall { work, found, answer_tx, progress: progress.clone(), _permit: permit };
+        let (call, Waiting { answer_rx, progress }) = Call::new(work, permit);
         self.queue.push(who, access, Box::new(call))?;
         let started = Instant::now();
         CALLERS.wait(|| !answer_rx.is_empty());
@@ -187,64 +190,6 @@ fn busy() -> DbError {
 
 fn closed() -> DbError {
     DbError::Unavailable("the store is closed".to_owned())
-}
-
-/// How far an operation has come, decided once, by its caller or its thread.
-#[derive(Default)]
-struct CallProgress(AtomicU8);
-
-impl CallProgress {
-    const BEGUN: u8 = 1;
-    const ABANDONED: u8 = 2;
-
-    fn begin(&self) -> bool {
-        self.0.compare_exchange(0, Self::BEGUN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::ABANDONED
-    }
-
-    fn abandon(&self) -> bool {
-        self.0.compare_exchange(0, Self::ABANDONED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-}
-
-/// An operation with its caller.
-struct WaitingCall<T, F> {
-    work: F,
-    found: Option<T>,
-    /// Has room for the one answer.
-    answer_tx: Sender<Result<T, DbError>>,
-    progress: Arc<CallProgress>,
-    _permit: QueuePermit,
-}
-
-impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> PgJob
-    for WaitingCall<T, F>
-{
-    fn is_wanted(&self) -> bool {
-        !self.progress.is_abandoned()
-    }
-
-    fn begin(&self) -> bool {
-        self.progress.begin()
-    }
-
-    fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault> {
-        self.found = Some((self.work)(session)?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, result: Result<(), DbError>) {
-        let answer = match (result, self.found) {
-            (Ok(()), Some(found)) => Ok(found),
-            (Ok(()), None) => Err(unknown()),
-            (Err(error), _) => Err(error),
-        };
-        // The caller may have stopped waiting.
-        let _ = self.answer_tx.send(answer);
-    }
 }
 
 impl Store for PostgresStore {
@@ -278,8 +223,9 @@ impl Store for PostgresStore {
         key: &str,
         scopes: &Scopes,
     ) -> Result<Option<KvRecord>, DbError> {
-        let (key, scopes) = (key.to_owned(), scopes.clone());
-        self.read(Some(tenant), move |session| records::get(session, tenant, &key, &scopes))
+        let address = RecordAddress { tenant, key: key.to_owned(), scopes: scopes.clone() };
+        let work = GetWork::new(address, Arc::clone(&self.known_rows));
+        self.call((Some(tenant), Access::Read), 0, work)
     }
 
     fn kv_list_scopes(&self, tenant: TenantId) -> Result<Vec<String>, DbError> {
@@ -287,14 +233,17 @@ impl Store for PostgresStore {
     }
 
     fn kv_set(&self, tenant: TenantId, set: KvSet) -> Result<(), DbError> {
-        self.write_fenced(Some(tenant), set.value.as_bytes().len(), move |session, fence| {
-            records::set(session, tenant, fence, &set)
-        })?
+        let bytes = set.value.as_bytes().len();
+        let fence = (self.held.fence(tenant)?, Arc::clone(&self.held));
+        let work = SetWork::new(tenant, set, fence, Arc::clone(&self.known_rows))?;
+        self.call((Some(tenant), Access::Write), bytes, work)?
     }
 
     fn kv_delete(&self, tenant: TenantId, key: String, scopes: Scopes) -> Result<(), DbError> {
+        let (address, known) = (RecordAddress { tenant, key, scopes }, self.known_rows.clone());
         self.write_fenced(Some(tenant), 0, move |session, fence| {
-            records::delete(session, tenant, fence, &key, &scopes)
+            known.forget(&address);
+            records::delete(session, fence, &address)
         })
     }
 

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::worker::PgJob;
+use super::calls::{self, PgJob};
 use super::{Access, busy, closed};
 use crate::base::error::DbError;
 use crate::base::limits::{POSTGRES_LANE_MAX, STORE_QUEUE_MAX};
@@ -53,17 +53,18 @@ struct PgLane {
 
 /// What a thread gets from the queue.
 pub(super) enum Taken<'q> {
-    Job(Box<dyn PgJob>, PgLaneTurn<'q>),
+    /// One or more that fit together.
+    Jobs(Vec<Box<dyn PgJob>>, PgLaneTurn<'q>),
     /// Nothing came in time.
     Nothing,
     /// The queue is closed, and everything in it was taken.
     End,
 }
 
-/// The place of a thread that is at an operation of a lane, given back when it is dropped.
+/// The places of a thread that is at operations of these lanes, given back when it is dropped.
 pub(super) struct PgLaneTurn<'q> {
     queue: &'q Queue,
-    lane: LaneId,
+    lanes: Vec<LaneId>,
 }
 
 impl Queue {
@@ -112,11 +113,11 @@ impl Queue {
     pub(super) fn take(&self, until: Option<Instant>, own: &Arc<Signal>) -> Taken<'_> {
         let mut inner = self.inner.lock();
         loop {
-            if let Some((job, lane)) = inner.pop(|access| self.at_once(access)) {
+            if let Some((jobs, lanes)) = inner.pop_together(|access| self.at_once(access)) {
                 if !inner.ready.is_empty() {
                     inner.wake_one();
                 }
-                return Taken::Job(job, PgLaneTurn { queue: self, lane });
+                return Taken::Jobs(jobs, PgLaneTurn { queue: self, lanes });
             }
             // What waits behind another's turn is taken when that is over.
             if inner.is_closed && inner.waiting == 0 {
@@ -165,6 +166,13 @@ impl Queue {
     }
 }
 
+impl PgLane {
+    /// Whether its next operation can be carried out together with those.
+    fn fits(&mut self, those: &mut [Box<dyn PgJob>]) -> bool {
+        self.jobs.front_mut().is_some_and(|next| calls::fits(those, next))
+    }
+}
+
 impl Inner {
     fn wake_one(&mut self) {
         self.idle.pop().inspect(|thread| thread.notify_one());
@@ -197,6 +205,33 @@ impl Inner {
         }
     }
 
+    /// The next operation, and what fits together with it: of the lanes whose turn is next, and
+    /// then of those that it has operations of already.
+    fn pop_together(
+        &mut self,
+        at_once: impl Fn(Access) -> usize,
+    ) -> Option<(Vec<Box<dyn PgJob>>, Vec<LaneId>)> {
+        let (first, lane) = self.pop(&at_once)?;
+        let (mut jobs, mut lanes) = (vec![first], vec![lane]);
+        while self
+            .ready
+            .front()
+            .is_some_and(|next| self.lanes.get_mut(next).is_some_and(|lane| lane.fits(&mut jobs)))
+        {
+            let Some((job, lane)) = self.pop(&at_once) else { break };
+            jobs.push(job);
+            lanes.push(lane);
+        }
+        for id in &lanes {
+            let Some(lane) = self.lanes.get_mut(id) else { continue };
+            while lane.fits(&mut jobs) {
+                jobs.extend(lane.jobs.pop_front());
+                self.waiting -= 1;
+            }
+        }
+        Some((jobs, lanes))
+    }
+
     /// Makes room: the operations dropped here have no waiter.
     fn forget_abandoned(&mut self) {
         let mut forgotten = 0;
@@ -213,12 +248,14 @@ impl Inner {
 impl Drop for PgLaneTurn<'_> {
     fn drop(&mut self) {
         let mut inner = self.queue.inner.lock();
-        let Some(lane) = inner.lanes.get_mut(&self.lane) else { return };
-        lane.under_way -= 1;
-        if lane.under_way == 0 && lane.jobs.is_empty() && !lane.is_ready {
-            inner.lanes.remove(&self.lane);
-        } else {
-            inner.put_in_line(self.lane, self.queue.at_once(self.lane.1));
+        for id in &self.lanes {
+            let Some(lane) = inner.lanes.get_mut(id) else { continue };
+            lane.under_way -= 1;
+            if lane.under_way == 0 && lane.jobs.is_empty() && !lane.is_ready {
+                inner.lanes.remove(id);
+            } else {
+                inner.put_in_line(*id, self.queue.at_once(id.1));
+            }
         }
         if inner.is_closed && inner.waiting == 0 {
             inner.wake_all();
@@ -257,6 +294,10 @@ mod tests {
             Ok(())
         }
 
+        fn has_answer(&mut self) -> bool {
+            true
+        }
+
         fn finish(self: Box<Self>, _: Result<(), DbError>) {
             self.1.lock().push(self.0);
         }
@@ -285,8 +326,8 @@ mod tests {
         /// Takes one if there is one, and stays at it.
         fn take(&self) -> Option<(u64, PgLaneTurn<'_>)> {
             match self.queue.take(Some(Instant::now()), &Arc::default()) {
-                Taken::Job(job, turn) => {
-                    job.finish(Ok(()));
+                Taken::Jobs(jobs, turn) => {
+                    jobs.into_iter().for_each(|job| job.finish(Ok(())));
                     Some((*self.finished.lock().last()?, turn))
                 }
                 Taken::Nothing | Taken::End => None,
@@ -366,8 +407,8 @@ mod tests {
             for _ in 0..SEVEN {
                 scope.spawn(|| {
                     let own = Arc::default();
-                    while let Taken::Job(job, _turn) = bench.queue.take(Some(far), &own) {
-                        job.finish(Ok(()));
+                    while let Taken::Jobs(jobs, _turn) = bench.queue.take(Some(far), &own) {
+                        jobs.into_iter().for_each(|job| job.finish(Ok(())));
                     }
                 });
             }

@@ -21,8 +21,8 @@ use postgres::{Client, Config, NoTls, Row, SimpleQueryMessage, Statement};
 
 use crate::base::error::DbError;
 use crate::base::limits::{
-    POSTGRES_CONNECT_TIMEOUT, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX, POSTGRES_SILENCE_MAX,
-    POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
+    POSTGRES_CONNECT_TIMEOUT, POSTGRES_FRESH, POSTGRES_GREETING_TIMEOUT, POSTGRES_HELD_MAX,
+    POSTGRES_SILENCE_MAX, POSTGRES_STATEMENT_TIMEOUT, STORE_REOPEN_MAX,
 };
 use crate::base::sync::Lock;
 use crate::base::thread;
@@ -37,6 +37,8 @@ pub(super) type Params<'p> = &'p [&'p (dyn ToSql + Sync)];
 pub(super) struct PgSession {
     client: Client,
     statements: HashMap<&'static str, Statement>,
+    /// When the server answered last.
+    heard: Instant,
     /// In a transaction that could not be rolled back.
     is_broken: bool,
 }
@@ -198,12 +200,19 @@ impl PgSession {
              WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             POSTGRES_STATEMENT_TIMEOUT.as_millis()
         ))?;
-        Ok(Self { client, statements: HashMap::new(), is_broken: false })
+        let heard = Instant::now();
+        Ok(Self { client, statements: HashMap::new(), heard, is_broken: false })
     }
 
     /// Whether it is known to be gone, or of no use any more.
     pub(super) fn is_closed(&self) -> bool {
         self.is_broken || self.client.is_closed()
+    }
+
+    /// Whether the server was heard of just now. Otherwise the connection may be dead, as all are
+    /// after the server's restart, without that this is known.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.is_closed() && self.heard.elapsed() < POSTGRES_FRESH
     }
 
     /// The number of the server's process that answers now.
@@ -244,7 +253,9 @@ impl PgSession {
         params: Params<'_>,
     ) -> Result<Vec<Row>, SessionFault> {
         let statement = self.prepared(sql)?;
-        Ok(self.client.query(&statement, params)?)
+        let rows = self.client.query(&statement, params)?;
+        self.heard = Instant::now();
+        Ok(rows)
     }
 
     /// The first row of a statement.
@@ -256,13 +267,13 @@ impl PgSession {
         Ok(self.query(sql, params)?.into_iter().next())
     }
 
-    /// The first row of a statement that changes something and commits by itself. Once it is sent,
-    /// a lost connection leaves open whether the change was made.
-    pub(super) fn commit_first(
+    /// The rows of a statement that changes something and commits by itself. Once it is sent, a
+    /// lost connection leaves open whether the change was made.
+    pub(super) fn commit_query(
         &mut self,
         sql: &'static str,
         params: Params<'_>,
-    ) -> Result<Option<Row>, SessionFault> {
+    ) -> Result<Vec<Row>, SessionFault> {
         let statement = self.prepared(sql)?;
         if self.client.is_closed() {
             return Err(SessionFault::Lost);
@@ -276,7 +287,8 @@ impl PgSession {
                 fault => fault,
             }
         })?;
-        Ok(rows.into_iter().next())
+        self.heard = Instant::now();
+        Ok(rows)
     }
 
     /// Looks at one row of a statement after the other, so that they need not all be in memory.

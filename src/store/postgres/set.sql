@@ -1,36 +1,45 @@
 -- Sets a tenant's record in one exchange. Run by `mesophyll migrate` as often as it is.
 --
--- The caller has read the row to be replaced (`old_id`; none: NULL) before, without the lock.
--- Answers nothing, and changes nothing, if the usage has to be counted first. Each statement in
--- here sees what was committed before it began, so what follows the lock sees what its last holder
--- did.
+-- The caller supposes which row is to be replaced (`old_id`; none: NULL), and by how much that
+-- changes the usage (`added`). If it is another one, nothing is changed, `is_set` is NULL, and that
+-- one is answered. Answers nothing, and changes nothing, if the usage has to be counted first. Each
+-- statement in here sees what was committed before it began, so what follows the lock sees what its
+-- last holder did.
 CREATE OR REPLACE FUNCTION mesophyll_set(shard integer, epoch bigint, master uuid, lock bigint,
     kind text, owner text, k text, s text[], v jsonb, fresh_id text, now_at timestamptz,
-    old_id text, old_xmin text, old_charge bigint, new_charge bigint,
-    max_records bigint, max_bytes bigint)
-RETURNS TABLE (is_set boolean, had_records bigint, had_bytes bigint) LANGUAGE plpgsql AS $$
-DECLARE had mesophyll_usage; row_id text; row_xmin text; new_records bigint; new_bytes bigint; BEGIN
+    old_id text, old_xmin text, added bigint, max_records bigint, max_bytes bigint,
+    patience text)
+RETURNS TABLE (is_set boolean, had_records bigint, had_bytes bigint,
+    row_id text, row_value text, row_updated_at timestamptz, row_xmin text)
+LANGUAGE plpgsql AS $$
+DECLARE had mesophyll_usage; new_records bigint; new_bytes bigint; BEGIN
+    -- What goes together with others waits for no lock so long that they suffer.
+    IF patience IS NOT NULL THEN PERFORM set_config('lock_timeout', patience, true); END IF;
     IF master IS NOT NULL THEN PERFORM mesophyll_fence(shard, epoch, master); END IF;
     PERFORM pg_advisory_xact_lock(lock);
-    SELECT t.id, t.xmin::text INTO row_id, row_xmin FROM tenant_kv t
+    SELECT t.id, t.xmin::text, t.last_updated_at INTO row_id, row_xmin, row_updated_at FROM tenant_kv t
         WHERE t.owner_type = kind AND t.owner_id = owner AND t.key = k
             AND t.scopes @> s AND t.scopes <@ s
         ORDER BY t.last_updated_at DESC NULLS LAST, t.id COLLATE "C" DESC LIMIT 1;
     -- Every change of a row gives it another xmin.
     IF (row_id, row_xmin) IS DISTINCT FROM (old_id, old_xmin) THEN
-        RAISE EXCEPTION 'the record was changed meanwhile' USING ERRCODE = '40001';
+        SELECT t.value::text INTO row_value FROM tenant_kv t
+            WHERE t.id = row_id AND t.xmin::text = row_xmin;
+        RETURN NEXT;
+        RETURN;
     END IF;
     SELECT * INTO had FROM mesophyll_usage u
         WHERE u.owner_type = kind AND u.owner_id = owner AND u.area = 'kv';
     IF NOT FOUND THEN RETURN; END IF;
     -- As `Usage::after_set` does.
     new_records := had.records + (old_id IS NULL)::integer;
-    new_bytes := greatest(0, had.bytes + new_charge - coalesce(old_charge, 0));
+    new_bytes := greatest(0, had.bytes + added);
     IF (old_id IS NULL AND new_records > max_records)
         OR (new_bytes > max_bytes AND new_bytes > had.bytes)
     THEN
         IF had.counted_at >= now() - interval '1 minute' THEN
-            RETURN QUERY SELECT false, had.records, had.bytes;
+            is_set := false; had_records := had.records; had_bytes := had.bytes;
+            RETURN NEXT;
         END IF;
         RETURN;
     END IF;
@@ -50,5 +59,6 @@ DECLARE had mesophyll_usage; row_id text; row_xmin text; new_records bigint; new
             RAISE EXCEPTION 'the record was changed meanwhile' USING ERRCODE = '40001';
         END IF;
     END IF;
-    RETURN QUERY SELECT true, had.records, had.bytes;
+    is_set := true; row_xmin := mod(txid_current(), 4294967296)::text;
+    RETURN NEXT;
 END $$;

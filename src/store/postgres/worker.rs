@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use postgres::Config;
 
+use super::calls::{self, PgJob};
 use super::queue::{Queue, Taken};
 use super::session::{NoSession, PgSession, SessionFault, unavailable, unknown};
 use crate::base::error::DbError;
@@ -21,21 +22,6 @@ use crate::base::limits::{POSTGRES_ATTEMPTS_MAX, STORE_REOPEN_MAX, STORE_REOPEN_
 use crate::base::metrics::Counter;
 use crate::base::sync::{Lock, Signal};
 use crate::store::ServerFigures;
-
-/// An operation and its waiter.
-pub(super) trait PgJob: Send {
-    /// Whether its caller still waits.
-    fn is_wanted(&self) -> bool;
-
-    /// The same, and from then on the operation counts as begun.
-    fn begin(&self) -> bool;
-
-    /// Carries it out; may be called again after a fault that left nothing behind.
-    fn attempt(&mut self, session: &mut PgSession) -> Result<(), SessionFault>;
-
-    /// Answers; an `Ok` answers what the last attempt found.
-    fn finish(self: Box<Self>, result: Result<(), DbError>);
-}
 
 /// What the threads share.
 pub(super) struct PgShared {
@@ -171,8 +157,8 @@ impl Worker {
 
     fn serve_next(&mut self, queue: &Queue) -> AfterJob {
         match queue.take(None, &self.turn.clone()) {
-            Taken::Job(job, turn) => {
-                self.serve(job);
+            Taken::Jobs(jobs, turn) => {
+                self.serve(jobs);
                 drop(turn);
                 AfterJob::Go
             }
@@ -197,17 +183,55 @@ impl Worker {
             return AfterJob::Go;
         }
         match queue.take(Some(until), &self.turn) {
-            Taken::Job(job, _turn) if job.begin() => job.finish(Err(unavailable())),
-            Taken::Job(..) | Taken::Nothing => {}
+            Taken::Jobs(jobs, _turn) => {
+                let wanted = jobs.into_iter().filter(|job| job.begin());
+                wanted.for_each(|job| job.finish(Err(unavailable())));
+            }
+            Taken::Nothing => {}
             Taken::End => return AfterJob::Stop,
         }
         AfterJob::Go
     }
 
-    fn serve(&mut self, mut job: Box<dyn PgJob>) {
-        if !job.begin() {
-            return;
+    fn serve(&mut self, mut jobs: Vec<Box<dyn PgJob>>) {
+        jobs.retain(|job| job.begin());
+        if jobs.len() > 1 {
+            jobs = self.serve_together(jobs);
+            // One that waits for somebody's lock must not hold up those that came with it.
+            jobs = jobs.into_iter().flat_map(|job| self.serve_together(vec![job])).collect();
         }
+        jobs.into_iter().for_each(|job| self.serve_alone(job));
+    }
+
+    /// Carries them out in one exchange, and answers them; those that are left were not carried
+    /// out.
+    fn serve_together(&mut self, mut jobs: Vec<Box<dyn PgJob>>) -> Vec<Box<dyn PgJob>> {
+        let Some(session) = self.session.as_mut().filter(|session| !session.is_closed()) else {
+            return jobs;
+        };
+        match catch_unwind(AssertUnwindSafe(|| calls::attempt_together(session, &mut jobs))) {
+            Ok(Ok(())) => {
+                let mut left = Vec::new();
+                for mut job in jobs {
+                    if job.has_answer() {
+                        job.finish(Ok(()));
+                    } else {
+                        left.push(job);
+                    }
+                }
+                return left;
+            }
+            Ok(Err(SessionFault::Answer(_) | SessionFault::Conflict)) => {}
+            Ok(Err(SessionFault::Lost)) => self.keep(None),
+            Ok(Err(SessionFault::Unknown)) | Err(_) => {
+                self.keep(None);
+                jobs.drain(..).for_each(|job| job.finish(Err(unknown())));
+            }
+        }
+        jobs
+    }
+
+    fn serve_alone(&mut self, mut job: Box<dyn PgJob>) {
         for _ in 0..POSTGRES_ATTEMPTS_MAX {
             if self.session.as_ref().is_none_or(PgSession::is_closed) && !self.connect() {
                 return job.finish(Err(unavailable()));
