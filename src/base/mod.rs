@@ -1,6 +1,7 @@
 //! What every room stands on and what knows none of them: limits, errors, threads, randomness,
 //! figures, characters.
 
+pub mod answer;
 pub mod error;
 pub mod escape;
 #[cfg(test)]

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
 use super::records::{self, GetWork, SetWork};
 use super::session::{PgSession, SessionFault, unknown};
+use crate::base::answer::{AnswerPlace, AnswerSender};
 use crate::base::error::DbError;
-use crate::base::limits::{POSTGRES_TOGETHER_BYTES, POSTGRES_TOGETHER_MAX};
+use crate::base::limits::{
+    POSTGRES_TOGETHER_BYTES, POSTGRES_TOGETHER_LOCK_MAX, POSTGRES_TOGETHER_MAX,
+};
 use crate::store::permit::QueuePermit;
 
 /// An operation and its waiter.
@@ -79,7 +80,7 @@ pub(super) fn attempt_together(
     if sets.is_empty() {
         return records::get_all(session, &mut gets);
     }
-    records::set_all(session, &mut sets)
+    records::set_all(session, &mut sets, Some(POSTGRES_TOGETHER_LOCK_MAX))
 }
 
 /// How far an operation has come, decided once, by its caller or its thread.
@@ -142,23 +143,22 @@ impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> Work f
 /// Work and who waits for it.
 pub(super) struct Call<W: Work> {
     work: W,
-    /// Has room for the one answer.
-    answer_tx: Sender<Result<W::Found, DbError>>,
+    answer_tx: AnswerSender<Result<W::Found, DbError>>,
     progress: Arc<CallProgress>,
     _permit: QueuePermit,
 }
 
 /// What the caller of an operation waits with.
 pub(super) struct Waiting<T> {
-    pub(super) answer_rx: Receiver<Result<T, DbError>>,
+    pub(super) place: Arc<AnswerPlace<Result<T, DbError>>>,
     pub(super) progress: Arc<CallProgress>,
 }
 
 impl<W: Work> Call<W> {
     pub(super) fn new(work: W, permit: QueuePermit) -> (Self, Waiting<W::Found>) {
-        let (answer_tx, answer_rx) = bounded(1);
+        let (answer_tx, place) = AnswerSender::new();
         let progress = Arc::new(CallProgress::default());
-        let waiting = Waiting { answer_rx, progress: Arc::clone(&progress) };
+        let waiting = Waiting { place, progress: Arc::clone(&progress) };
         (Self { work, answer_tx, progress, _permit: permit }, waiting)
     }
 }
@@ -182,8 +182,7 @@ impl<W: Work> PgJob for Call<W> {
 
     fn finish(mut self: Box<Self>, result: Result<(), DbError>) {
         let answer = result.and_then(|()| self.work.found().take().ok_or_else(unknown));
-        // The caller may have stopped waiting.
-        let _ = self.answer_tx.send(answer);
+        self.answer_tx.send(answer);
     }
 
     fn joint(&mut self) -> Option<Joint<'_>> {

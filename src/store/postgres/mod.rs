@@ -25,7 +25,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use ::postgres::Config;
-use crossbeam_channel::RecvTimeoutError;
 
 use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
@@ -163,26 +162,26 @@ impl PostgresStore {
         work: W,
     ) -> Result<W::Found, DbError> {
         let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let (call, Waiting { answer_rx, progress }) = Call::new(work, permit);
+        let (call, Waiting { place, progress }) = Call::new(work, permit);
         self.queue.push(who, access, Box::new(call))?;
         let started = Instant::now();
-        CALLERS.wait(|| !answer_rx.is_empty());
-        match answer_rx.recv_deadline(started + POSTGRES_QUEUE_TIMEOUT) {
-            Ok(answer) => return answer,
-            Err(RecvTimeoutError::Timeout) if progress.abandon() => return Err(unavailable()),
-            // Either it has begun, or it was answered just now.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        if access == Access::Read {
+            READERS.wait(|| place.is_over());
         }
-        match (answer_rx.recv_deadline(started + STORE_WRITE_TIMEOUT), access) {
-            (Ok(answer), _) => answer,
-            (Err(_), Access::Read) => Err(unavailable()),
-            (Err(_), Access::Write) => Err(unknown()),
+        if !place.wait_until(started + POSTGRES_QUEUE_TIMEOUT) && progress.abandon() {
+            return Err(unavailable());
         }
+        // It has begun, or it was answered.
+        place.wait_until(started + STORE_WRITE_TIMEOUT);
+        place.take().unwrap_or_else(|| match access {
+            Access::Read => Err(unavailable()),
+            Access::Write => Err(unknown()),
+        })
     }
 }
 
-/// Callers that wait for an answer.
-static CALLERS: Spin = Spin::new();
+/// Callers that wait for what they read; what is written has to be synced first.
+static READERS: Spin = Spin::new();
 
 fn busy() -> DbError {
     DbError::Busy("the store has too much to do: try again later".to_owned())

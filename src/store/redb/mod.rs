@@ -21,8 +21,9 @@ mod writer;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 use redb::{Database, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 
 use super::backup::Export;
@@ -33,6 +34,7 @@ use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
     StoreFigures, StoredState, Usage,
 };
+use crate::base::answer::{AnswerPlace, AnswerSender};
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_QUEUE_BYTES, STORE_QUEUE_MAX, STORE_WRITE_TIMEOUT};
 use crate::base::metrics::{Counter, Histogram};
@@ -49,7 +51,7 @@ use layout::{
     state_from_bytes, tenant_key, tenant_range,
 };
 use open::{FileSource, Source};
-use writer::{QueuedWrite, RedbWriter, unavailable, unknown};
+use writer::{QueuedWrite, RedbWriter, WriteAnswer, unavailable, unknown};
 
 pub use layout::SCHEMA;
 pub use maintain::{BackupError, backup, check};
@@ -128,21 +130,23 @@ impl RedbStore {
 
     /// Hands a write to the writer and waits for its commit.
     fn write(&self, op: RedbWrite) -> Result<WriteDone, DbError> {
+        let place = self.submit(op)?;
+        place.wait_until(Instant::now() + STORE_WRITE_TIMEOUT);
         // Too late, or the writer has dropped it.
-        self.submit(op)?.recv_timeout(STORE_WRITE_TIMEOUT).unwrap_or_else(|_| Err(unknown()))
+        place.take().unwrap_or_else(|| Err(unknown()))
     }
 
-    fn submit(&self, op: RedbWrite) -> Result<Receiver<Result<WriteDone, DbError>>, DbError> {
+    fn submit(&self, op: RedbWrite) -> Result<Arc<AnswerPlace<WriteAnswer>>, DbError> {
         let busy = || DbError::Busy("the store has too much to write: try again later".to_owned());
         let owner = op.owner();
         let permit =
             self.queue_bytes.take(owner, op.bytes(), STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let (answer_tx, answer_rx) = bounded(1);
+        let (answer_tx, answer) = AnswerSender::new();
         let queue_tx = self.queue_tx.read();
         let queue_tx = queue_tx.as_ref().ok_or_else(unavailable)?;
         let place = self.queue_places.take(owner, 1, STORE_QUEUE_MAX).ok_or_else(busy)?;
         queue_tx.send((place, QueuedWrite { op, answer_tx, permit })).map_err(|_| unavailable())?;
-        Ok(answer_rx)
+        Ok(answer)
     }
 
     /// Reads on a snapshot.

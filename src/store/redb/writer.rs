@@ -13,18 +13,22 @@ use std::time::Instant;
 use super::apply::{RedbWrite, Tables, WriteDone};
 use super::open::Source;
 use super::{RedbFault, RedbShared};
+use crate::base::answer::AnswerSender;
 use crate::base::error::DbError;
 use crate::base::limits::{STORE_BATCH_BYTES, STORE_BATCH_MAX, STORE_REOPEN_MAX, STORE_REOPEN_MIN};
 use crate::store::Revision;
 use crate::store::permit::QueuePermit;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, select};
 use redb::Database;
+
+/// What a write did.
+pub(super) type WriteAnswer = Result<WriteDone, DbError>;
 
 /// A write and its waiter.
 pub(super) struct QueuedWrite {
     pub(super) op: RedbWrite,
     /// Has room for the one answer.
-    pub(super) answer_tx: Sender<Result<WriteDone, DbError>>,
+    pub(super) answer_tx: AnswerSender<WriteAnswer>,
     /// What it takes of the bytes that may wait, given back when the request goes.
     pub(super) permit: QueuePermit,
 }
@@ -108,7 +112,7 @@ impl RedbWriter {
         };
         for (answer_tx, done) in waiting {
             // A caller that stopped waiting was told that the outcome is unknown.
-            let _ = answer_tx.send(answer(done));
+            answer_tx.send(answer(done));
         }
         applied.map_err(Failed::fault)
     }
@@ -198,7 +202,7 @@ impl RedbWriter {
     fn refuse_until(&self, deadline: Instant) -> WriterStep {
         loop {
             match self.queue_rx.recv_deadline(deadline) {
-                Ok((_, request)) => drop(request.answer_tx.send(Err(unavailable()))),
+                Ok((_, request)) => request.answer_tx.send(Err(unavailable())),
                 Err(RecvTimeoutError::Timeout) => return WriterStep::Go,
                 Err(RecvTimeoutError::Disconnected) => return WriterStep::Stop,
             }
@@ -215,7 +219,7 @@ fn close(database: Database) -> Result<(), String> {
     }
 }
 
-type Unanswered = (Sender<Result<WriteDone, DbError>>, Result<WriteDone, DbError>);
+type Unanswered = (AnswerSender<WriteAnswer>, WriteAnswer);
 
 enum Failed {
     BeforeCommit(RedbFault),
