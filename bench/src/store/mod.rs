@@ -121,7 +121,10 @@ impl Runner<'_> {
             self.case(&format!("{op}_pg_direct"), callers, contestants)?;
         }
         db.close();
-        self.over_http("pg", database.url(), Some(&PeerPostgres::new(database.url())?))
+        // A database of its own: two programs that replace each other's rows are another case.
+        let Some(peers) = Database::new()? else { return Ok(()) };
+        open(peers.url())?.close();
+        self.over_http("pg", database.url(), Some(&PeerPostgres::new(peers.url())?))
     }
 
     fn direct_callers(&self) -> &'static [usize] {
