@@ -23,6 +23,9 @@ pub(super) type JobOwner = Option<TenantId>;
 
 type LaneId = (JobOwner, Access);
 
+/// Operations that fit together, and the lanes that they are of.
+type Together = (Vec<Box<dyn PgJob>>, Vec<LaneId>);
+
 /// Operations that wait, and how many threads there may be at each lane's.
 pub(super) struct Queue {
     inner: Lock<Inner>,
@@ -207,10 +210,7 @@ impl Inner {
 
     /// The next operation, and what fits together with it: of the lanes whose turn is next, and
     /// then of those that it has operations of already.
-    fn pop_together(
-        &mut self,
-        at_once: impl Fn(Access) -> usize,
-    ) -> Option<(Vec<Box<dyn PgJob>>, Vec<LaneId>)> {
+    fn pop_together(&mut self, at_once: impl Fn(Access) -> usize) -> Option<Together> {
         let (first, lane) = self.pop(&at_once)?;
         let (mut jobs, mut lanes) = (vec![first], vec![lane]);
         while self

@@ -130,8 +130,9 @@ fn rows<'a>(
 
 /// Keeps what the server answered for the operation of that number; they begin with 1.
 fn put_by_number<T>(all: &mut [Option<T>], number: i64, one: T) {
-    let place = usize::try_from(number - 1).ok().and_then(|place| all.get_mut(place));
-    place.map(|place| *place = Some(one));
+    if let Some(place) = usize::try_from(number - 1).ok().and_then(|place| all.get_mut(place)) {
+        *place = Some(one);
+    }
 }
 
 /// Scopes as PostgreSQL writes an array of texts.
