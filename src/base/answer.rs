@@ -91,7 +91,7 @@ impl<T> AnswerSender<T> {
         (Self(Arc::clone(&place)), place)
     }
 
-    /// Puts the answer in, whether or not somebody waits for it still.
+    /// Puts the answer in, whether or not a thread waits for it still.
     pub fn send(self, answer: T) {
         self.0.put(answer);
     }

@@ -506,8 +506,8 @@ pub const POSTGRES_TOGETHER_MAX: usize = 16;
 /// Limit: the values of sets that go together; a larger one goes alone.
 pub const POSTGRES_TOGETHER_BYTES: usize = 256 * 1024;
 
-/// Limit: how long sets that go together wait for a lock that somebody else has; after it each goes
-/// alone, so that only who is concerned waits.
+/// Limit: how long sets that go together wait for the lock of another program; after it each goes
+/// alone, so that only the one concerned waits.
 pub const POSTGRES_TOGETHER_LOCK_MAX: Duration = Duration::from_millis(250);
 
 /// Limit: records of which it is known which row they are; the oldest are forgotten.

@@ -215,8 +215,8 @@ impl Crowd {
 }
 
 #[test]
-fn sets_that_wait_are_carried_out_together_and_each_gets_its_own_answer() {
-    if !is_there("sets_that_wait_are_carried_out_together_and_each_gets_its_own_answer") {
+fn sets_that_wait_go_together_and_each_gets_its_answer() {
+    if !is_there("sets_that_wait_go_together_and_each_gets_its_answer") {
         return;
     }
     let it = Crowd::new(Quota { records: 3, bytes: 10_000 });

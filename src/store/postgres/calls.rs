@@ -140,8 +140,8 @@ impl<T: Send, F: FnMut(&mut PgSession) -> Result<T, SessionFault> + Send> Work f
     }
 }
 
-/// Work and who waits for it.
-pub(super) struct Call<W: Work> {
+/// Work, and its way back to the caller.
+pub(super) struct PgCall<W: Work> {
     work: W,
     answer_tx: AnswerSender<Result<W::Found, DbError>>,
     progress: Arc<CallProgress>,
@@ -149,21 +149,21 @@ pub(super) struct Call<W: Work> {
 }
 
 /// What the caller of an operation waits with.
-pub(super) struct Waiting<T> {
+pub(super) struct PgWaiting<T> {
     pub(super) place: Arc<AnswerPlace<Result<T, DbError>>>,
     pub(super) progress: Arc<CallProgress>,
 }
 
-impl<W: Work> Call<W> {
-    pub(super) fn new(work: W, permit: QueuePermit) -> (Self, Waiting<W::Found>) {
+impl<W: Work> PgCall<W> {
+    pub(super) fn new(work: W, permit: QueuePermit) -> (Self, PgWaiting<W::Found>) {
         let (answer_tx, place) = AnswerSender::new();
         let progress = Arc::new(CallProgress::default());
-        let waiting = Waiting { place, progress: Arc::clone(&progress) };
+        let waiting = PgWaiting { place, progress: Arc::clone(&progress) };
         (Self { work, answer_tx, progress, _permit: permit }, waiting)
     }
 }
 
-impl<W: Work> PgJob for Call<W> {
+impl<W: Work> PgJob for PgCall<W> {
     fn is_wanted(&self) -> bool {
         !self.progress.is_abandoned()
     }

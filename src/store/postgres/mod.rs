@@ -42,7 +42,7 @@ use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::sharding::ShardSet;
 use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
-use calls::{AnyWork, Call, Waiting, Work};
+use calls::{AnyWork, PgCall, PgWaiting, Work};
 use export::PostgresExport;
 use known_rows::KnownRows;
 use queue::{JobOwner, Queue};
@@ -162,7 +162,7 @@ impl PostgresStore {
         work: W,
     ) -> Result<W::Found, DbError> {
         let permit = self.queue_bytes.take(who, bytes, STORE_QUEUE_BYTES).ok_or_else(busy)?;
-        let (call, Waiting { place, progress }) = Call::new(work, permit);
+        let (call, PgWaiting { place, progress }) = PgCall::new(work, permit);
         self.queue.push(who, access, Box::new(call))?;
         let started = Instant::now();
         if access == Access::Read {

@@ -274,15 +274,15 @@ impl Work for SetWork {
 }
 
 /// Carries out sets of different records in one transaction. Those that have no answer afterwards
-/// were not carried out: the usage has to be counted, or the row is another one, which is known now.
-/// With `patience` a lock that somebody else has is waited for so long; after it is a conflict.
+/// were not carried out: the usage has to be counted, or the row is another one, which is known
+/// now. With `patience` another's lock is waited for so long; after it there is a conflict.
 pub(super) fn set_all(
     session: &mut PgSession,
     sets: &mut [&mut SetWork],
     patience: Option<Duration>,
 ) -> Result<(), SessionFault> {
-    // Every transaction takes the locks in this order, that of a hand-over of shards too, so that no
-    // two wait for each other.
+    // Every transaction takes the locks in this order, that of a hand-over of shards too, so that
+    // no two wait for each other.
     sets.sort_by_cached_key(|set| {
         let tenant = set.address.tenant;
         (Shard::of(tenant), Owner::from(tenant).lock())

@@ -17,7 +17,8 @@ DECLARE had mesophyll_usage; new_records bigint; new_bytes bigint; BEGIN
     IF patience IS NOT NULL THEN PERFORM set_config('lock_timeout', patience, true); END IF;
     IF master IS NOT NULL THEN PERFORM mesophyll_fence(shard, epoch, master); END IF;
     PERFORM pg_advisory_xact_lock(lock);
-    SELECT t.id, t.xmin::text, t.last_updated_at INTO row_id, row_xmin, row_updated_at FROM tenant_kv t
+    SELECT t.id, t.xmin::text, t.last_updated_at INTO row_id, row_xmin, row_updated_at
+        FROM tenant_kv t
         WHERE t.owner_type = kind AND t.owner_id = owner AND t.key = k
             AND t.scopes @> s AND t.scopes <@ s
         ORDER BY t.last_updated_at DESC NULLS LAST, t.id COLLATE "C" DESC LIMIT 1;

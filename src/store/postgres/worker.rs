@@ -197,7 +197,7 @@ impl Worker {
         jobs.retain(|job| job.begin());
         if jobs.len() > 1 {
             jobs = self.serve_together(jobs);
-            // One that waits for somebody's lock must not hold up those that came with it.
+            // One that waits for another program's lock must not hold up those that came with it.
             jobs = jobs.into_iter().flat_map(|job| self.serve_together(vec![job])).collect();
         }
         jobs.into_iter().for_each(|job| self.serve_alone(job));
