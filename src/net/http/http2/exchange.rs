@@ -200,7 +200,10 @@ impl BodySource for RequestBody<'_> {
                 return Err(BodyError::NoRoom);
             }
             body.extend_from_slice(&part);
-            self.exchange.tell(|state| state.taken += part.len());
+            // Where nothing more is to come, no room is needed.
+            if end.is_none() {
+                self.exchange.tell(|state| state.taken += part.len());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::base::limits::{HTTP2_HELPER_IDLE_MAX, HTTP2_HELPERS_MAX, HTTP2_STREAM
 use crate::base::sync::{CountedPermit, Lock, Signal};
 use crate::base::thread::{self, OwnedThread};
 
-type HelperJob = Box<dyn FnOnce() + Send>;
+pub(super) type HelperJob = Box<dyn FnOnce() + Send>;
 
 /// As many threads as there are requests under way; as many jobs wait for one, which is that of a
 /// request that was taken back.

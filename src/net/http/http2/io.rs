@@ -15,8 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::traffic::SocketTraffic;
 use crate::net::stream::Stream;
 
-/// Wakes the connection's thread, from any other.
+/// Wakes the connection's thread, from any other; from itself it is a word to go on.
 pub(super) struct Alarm {
+    thread: std::thread::ThreadId,
+    /// It was woken by itself since it last began to go on.
+    goes_on: AtomicBool,
     is_woken: AtomicBool,
     wake: UnixStream,
     woken: UnixStream,
@@ -26,7 +29,9 @@ pub(super) struct Alarm {
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        if !self.is_woken.swap(true, Ordering::SeqCst) {
+        if std::thread::current().id() == self.thread {
+            self.goes_on.store(true, Ordering::Relaxed);
+        } else if !self.is_woken.swap(true, Ordering::SeqCst) {
             // It never blocks; if the pipe is full, the thread is woken by what is in it.
             let _ = (&self.wake).write(&[1]);
         }
@@ -34,6 +39,11 @@ impl Wake for Alarm {
 }
 
 impl Alarm {
+    /// Whether its own thread has woken it since this was last asked.
+    pub(super) fn take_goes_on(&self) -> bool {
+        self.goes_on.swap(false, Ordering::Relaxed)
+    }
+
     /// Waits for the socket, as far as it was found wanting, or for a wake-up.
     ///
     /// # Blocks
@@ -63,7 +73,7 @@ pub(super) struct Http2Socket {
     traffic: Arc<SocketTraffic>,
 }
 
-/// A socket for `h2`, and the alarm of the thread that polls it.
+/// A socket for `h2`, and the alarm of the thread that polls it, which is the calling one.
 ///
 /// # Errors
 /// Descriptors have run out, or the peer is gone.
@@ -78,8 +88,9 @@ pub(super) fn open(
     }
     stream.set_nonblocking(true)?;
     let socket = Http2Socket { stream: stream.clone(), read_ahead, traffic: traffic.clone() };
-    let is_woken = AtomicBool::new(false);
-    Ok((Arc::new(Alarm { is_woken, wake, woken, stream, traffic }), socket))
+    let (goes_on, is_woken) = (AtomicBool::new(false), AtomicBool::new(false));
+    let thread = std::thread::current().id();
+    Ok((Arc::new(Alarm { thread, goes_on, is_woken, wake, woken, stream, traffic }), socket))
 }
 
 /// `Pending` if the socket would block: what it waits for is waited for by [`Alarm::wait`], and not
@@ -183,11 +194,21 @@ mod tests {
                 alarm.wait(Some(Instant::now() + Duration::from_micros(50)));
             }
             drop(wakers);
-            alarm.clone().wake();
+            let last = alarm.clone();
+            spawn("wakes", move || last.wake()).expect("a thread").join();
             let deadline = Instant::now() + Duration::from_secs(20);
             alarm.wait(Some(deadline));
             assert!(Instant::now() < deadline, "round {round}: its thread sleeps on");
         }
+    }
+
+    #[test]
+    fn its_own_thread_is_told_to_go_on_and_not_woken() {
+        let (stream, _peer) = UnixStream::pair().expect("a pair");
+        let (alarm, _socket) = io_of(stream, Arc::default()).expect("descriptors");
+        alarm.clone().wake();
+        assert!((&alarm.woken).read(&mut [0]).is_err(), "nothing is in the pipe");
+        assert_eq!([alarm.take_goes_on(), alarm.take_goes_on()], [true, false]);
     }
 
     fn io_of(

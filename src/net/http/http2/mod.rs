@@ -61,6 +61,7 @@ struct Http2 {
     // Before the threads that wait for them.
     carriers: Vec<Carrier>,
     helpers: Helpers,
+    alarm: Arc<Alarm>,
     /// What it has said to be doing.
     doing: Doing,
     /// Bytes of bodies that had gone over it when it last said so.
@@ -95,7 +96,7 @@ pub(super) fn serve(
     }
     let shared = Arc::new(Shared { http, peer, traffic, slot });
     let Some(connection) = begin(&shared, &alarm, socket) else { return };
-    Http2::new(connection, shared.clone()).run(&alarm);
+    Http2::new(connection, shared.clone(), alarm.clone()).run();
     shared.slot.enter(Doing::Waiting, shared.http.registry.now_us());
     linger(&shared, &stream, &alarm);
 }
@@ -163,11 +164,16 @@ fn limited(shared: &Shared) -> Builder {
 }
 
 impl Http2 {
-    fn new(connection: Connection<Http2Socket, Bytes>, shared: Arc<Shared>) -> Self {
+    fn new(
+        connection: Connection<Http2Socket, Bytes>,
+        shared: Arc<Shared>,
+        alarm: Arc<Alarm>,
+    ) -> Self {
         Self {
             connection,
             carriers: Vec::new(),
             helpers: Helpers::new(shared.http.helpers.clone()),
+            alarm,
             shared,
             doing: Doing::Waiting,
             carried: 0,
@@ -182,10 +188,10 @@ impl Http2 {
     ///
     /// # Blocks
     /// Until then, and until its handlers have ended.
-    fn run(mut self, alarm: &Arc<Alarm>) {
-        let waker = Waker::from(alarm.clone());
+    fn run(mut self) {
+        let waker = Waker::from(self.alarm.clone());
         while !self.advance(&mut Context::from_waker(&waker)) {
-            alarm.wait(self.deadline());
+            self.alarm.wait(self.deadline());
             #[cfg(test)]
             self.shared.http.http2_turns.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }
@@ -210,6 +216,8 @@ impl Http2 {
     /// Takes requests and lets them go on; true at the connection's end.
     fn go_on(&mut self, context: &mut Context<'_>) -> bool {
         loop {
+            // What it was woken for so far is seen in this round.
+            self.alarm.take_goes_on();
             let has_request = match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.accept(request, respond, context);
@@ -219,7 +227,10 @@ impl Http2 {
                 Poll::Ready(Some(Err(_)) | None) => return true,
                 Poll::Pending => false,
             };
-            if !self.carry(context) && !has_request {
+            let has_ended = self.carry(context);
+            // Not before what came of its body was taken, for which its handler would have to wait.
+            self.carriers.retain_mut(|carrier| carrier.start(!has_request, &mut self.helpers));
+            if !has_ended && !has_request && !self.alarm.take_goes_on() {
                 return false;
             }
         }
@@ -283,7 +294,7 @@ impl Http2 {
             return respond.send_reset(Reason::REFUSED_STREAM);
         }
         self.shared.traffic.count_progress();
-        self.carriers.extend(Carrier::start(request, respond, &self.shared, &mut self.helpers));
+        self.carriers.push(Carrier::new(request, respond, &self.shared));
     }
 
     /// Why it is time to go: the peer keeps it busy with nothing, the server stops, a newer

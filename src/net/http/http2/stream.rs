@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 
 use super::Shared;
 use super::exchange::{Exchange, RequestBody};
-use super::helpers::Helpers;
+use super::helpers::{HelperJob, Helpers};
 use crate::base::thread::panic_message;
 use crate::net::http::body::BodyError;
 use crate::net::http::head::{self, Framing, Refusal, RequestHead};
@@ -88,6 +88,8 @@ fn head_of(response: &Response) -> Parts {
 pub(super) struct Carrier {
     shared: Arc<Shared>,
     exchange: Arc<Exchange>,
+    /// The handler, which does not run yet.
+    to_do: Option<HelperJob>,
     respond: SendResponse<Bytes>,
     body: RecvStream,
     sending: Option<SendStream<Bytes>>,
@@ -100,18 +102,17 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Has a request answered by one of the helpers; `None` if there is none, or if the peer has
-    /// taken it back already.
-    pub(super) fn start(
+    /// Takes a request, to be answered by one of the helpers.
+    pub(super) fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
         shared: &Arc<Shared>,
-        helpers: &mut Helpers,
-    ) -> Option<Self> {
+    ) -> Self {
         let (parts, body) = request.into_parts();
         let mut carrier = Self {
             shared: shared.clone(),
             exchange: Arc::default(),
+            to_do: None,
             respond,
             body,
             sending: None,
@@ -129,17 +130,26 @@ impl Carrier {
                 let is_head = parts.method == http::Method::HEAD;
                 let timeout = shared.http.limits.write_timeout;
                 exchange.answer(head_of(&response), response, is_head, timeout);
-                return Some(carrier);
+                return carrier;
             }
         };
         carrier.awaits_invitation = framing.expects_continue;
         shared.http.counters.requests.inc();
         let shared = shared.clone();
-        if helpers.run(Box::new(move || handle(&shared, &exchange, &head, framing))) {
-            return Some(carrier);
+        carrier.to_do = Some(Box::new(move || handle(&shared, &exchange, &head, framing)));
+        carrier
+    }
+
+    /// Has one of the helpers answer, unless one does already, or more of its body may be there and
+    /// was not looked at (`is_looked_at`); false if there is none.
+    pub(super) fn start(&mut self, is_looked_at: bool, helpers: &mut Helpers) -> bool {
+        let may_start = is_looked_at || self.exchange.state.lock().body_end.is_some();
+        let to_do = if may_start { self.to_do.take() } else { None };
+        let is_taken = to_do.is_none_or(|to_do| helpers.run(to_do));
+        if !is_taken {
+            self.respond.send_reset(Reason::REFUSED_STREAM);
         }
-        carrier.respond.send_reset(Reason::REFUSED_STREAM);
-        None
+        is_taken
     }
 
     /// Whether its handler has done its part.
