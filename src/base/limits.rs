@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+mod broadcast;
 mod cluster;
 mod feeds;
 mod global_kv;
@@ -14,6 +15,7 @@ mod luau;
 mod messages;
 mod peers;
 
+pub use broadcast::*;
 pub use cluster::*;
 pub use feeds::*;
 pub use global_kv::*;

@@ -8,6 +8,7 @@
 
 mod admission;
 mod board;
+mod broadcast;
 mod managed;
 mod messages;
 mod observe;
@@ -23,6 +24,10 @@ mod vms;
 
 pub use crate::dispatch::busiest::{Busiest, BusiestReport, Share};
 pub use admission::AdmittingPool;
+pub use broadcast::{
+    BroadcastError, BroadcastOrder, BroadcastOutcome, BroadcastReport, BroadcastState, Broadcasts,
+    HaveVms,
+};
 pub use managed::Managed;
 pub use messages::{ForwardMessage, Messages};
 pub use observe::quarantine::{Quarantine, Quarantined};

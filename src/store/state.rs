@@ -178,6 +178,11 @@ impl DbState {
         self.states.of(|tenant| caller.owns(tenant))
     }
 
+    /// The tenants of some shards whose own state names an event, but for banned ones.
+    pub fn subscribed_to(&self, event: &str, of: &ShardSet) -> Vec<TenantId> {
+        self.states.subscribed_to(event, of)
+    }
+
     /// Replaces a tenant's state and notifies the listener.
     ///
     /// # Blocks

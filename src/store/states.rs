@@ -120,6 +120,18 @@ impl States {
         wanted.filter_map(|(tenant, cached)| Some((*tenant, cached.for_worker()?))).collect()
     }
 
+    /// The tenants of some shards whose own state names an event, but for banned ones.
+    pub(super) fn subscribed_to(&self, event: &str, of: &ShardSet) -> Vec<TenantId> {
+        let names = |state: &Arc<TenantState>| state.events.contains(event);
+        let cached = self.cached.read();
+        let subscribed = cached.iter().filter(|(tenant, cached)| {
+            cached.standing == Standing::Good
+                && of.contains(Shard::of(**tenant))
+                && cached.state.as_ref().is_some_and(names)
+        });
+        subscribed.map(|(tenant, _)| *tenant).collect()
+    }
+
     /// Makes a stored state the one that everybody sees, unless a later one is already.
     pub(super) fn publish_state(&self, tenant: TenantId, state: TenantState, revision: Revision) {
         let listener = self.listener.lock();
