@@ -10,7 +10,7 @@ use super::{Api, ApiCluster, Call, flag, text};
 use crate::base::metrics::Exposition;
 use crate::feeds::Feeds;
 use crate::net::http::{Body, Response};
-use crate::pool::{Messages, Operator};
+use crate::pool::{Broadcasts, Messages, Operator};
 
 /// Tells how the workers are. Called on a connection's thread; must not block.
 pub trait Readiness: Send + Sync {
@@ -23,6 +23,9 @@ pub trait Readiness: Send + Sync {
 
     /// What carries messages of its tenants.
     fn messages(&self) -> &Messages;
+
+    /// Its broadcasts.
+    fn broadcasts(&self) -> &Broadcasts;
 
     /// Its place among the masters of one database; `None` over a store that knows no others.
     fn cluster(&self) -> Option<&ApiCluster> {

@@ -11,6 +11,7 @@ mod admission;
 #[cfg(test)]
 mod api_page;
 mod backup;
+mod broadcast;
 mod cluster;
 mod dispatch;
 mod error;
@@ -65,6 +66,7 @@ use crate::net::stream::Peer;
 use crate::store::DbState;
 use crate::wire::data::MessageOutcome;
 
+pub(crate) use self::broadcast::BroadcastAnswer;
 pub use self::cluster::{ApiCluster, ForwardOutcome, SetMasterState};
 pub(crate) use self::cluster::{ListedMaster, RouteAnswer};
 pub use self::error::Code;

@@ -3,8 +3,8 @@
 
 use super::error::{ApiError, Code};
 use super::{
-    Api, Call, backup, cluster, dispatch, feed, global_kv, health, kv, log_level, message, metrics,
-    openapi, page, scripts, status, tenants, workers,
+    Api, Call, backup, broadcast, cluster, dispatch, feed, global_kv, health, kv, log_level,
+    message, metrics, openapi, page, scripts, status, tenants, workers,
 };
 use crate::base::limits::{API_BODY_MAX_BYTES, API_DB_BODY_MAX_BYTES, MESSAGE_BODY_MAX_BYTES};
 use crate::net::http::router::Route;
@@ -194,6 +194,14 @@ const FEED: Endpoint = Endpoint {
     )
 };
 
+const BROADCAST: Endpoint = broadcasting(&[Code::NotFound], broadcast::show);
+
+const BROADCAST_END: Endpoint = broadcasting(&[Code::NotFound], broadcast::cancel);
+
+const fn broadcasting(codes: &'static [Code], action: RouteAction) -> Endpoint {
+    Endpoint { is_of_masters: true, ..Endpoint::new(RouteAccess::Token, &[], codes, action) }
+}
+
 /// All routes of the internal API.
 pub static ROUTES: &[Route<Endpoint>] = &[
     get("/", Endpoint::new(RouteAccess::Anyone, &[], &[], page::page)),
@@ -231,6 +239,12 @@ pub static ROUTES: &[Route<Endpoint>] = &[
     post("/i/guilds-exist", GUILDS_EXIST),
     get("/i/store-backup", Endpoint::reading(backup::store_backup)),
     get("/i/feed", FEED),
+    get("/i/broadcast", BROADCAST),
+    post(
+        "/i/broadcast",
+        broadcasting(&[Code::TooLarge, Code::Conflict, Code::Unavailable], broadcast::start),
+    ),
+    Route { method: Method::Delete, pattern: "/i/broadcast", handler: BROADCAST_END },
     get("/i/threads-count", Endpoint::new(RouteAccess::Token, &[], &[], tenants::threads_count)),
     get("/i/status", STATUS),
     get("/i/workers", Endpoint::operating(workers::list)),

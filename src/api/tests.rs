@@ -20,7 +20,7 @@ use crate::feeds::Feeds;
 use crate::net::http::router::{Found, find};
 use crate::net::http::tests::client::{Answer, Client, PATIENCE};
 use crate::net::http::{Body, Handler, HttpLimits, Method, Reply, RequestHead, ResponseBody};
-use crate::pool::{Messages, Operator, Quarantine};
+use crate::pool::{Broadcasts, Messages, Operator, Quarantine};
 use crate::store::memory::MemoryStore;
 use crate::store::{DbOptions, DbState};
 use crate::wire::data::{CreateEvent, EventData, KhronosValue, TenantId};
@@ -133,6 +133,7 @@ struct States(
     Option<ApiCluster>,
     Arc<Messages>,
     Arc<Feeds>,
+    Broadcasts,
 );
 
 impl Readiness for States {
@@ -150,6 +151,10 @@ impl Readiness for States {
 
     fn cluster(&self) -> Option<&ApiCluster> {
         self.2.as_ref()
+    }
+
+    fn broadcasts(&self) -> &Broadcasts {
+        &self.5
     }
 
     fn feeds(&self) -> &Arc<Feeds> {
@@ -197,7 +202,8 @@ fn stand_ins(
     let table = cluster.as_ref().map(|cluster| cluster.table.clone());
     let messages = Messages::new(pool.clone(), db.clone(), table);
     let workers = Mutex::new(vec![(0, "ready"), (1, "ready")]);
-    let states = Arc::new(States(workers, operator, cluster, messages, Arc::default()));
+    let cast = Broadcasts::new(pool.clone(), db.clone(), Box::new(|_, _| Vec::new()));
+    let states = Arc::new(States(workers, operator, cluster, messages, Arc::default(), cast));
     (pool, states, seen_rx, cancelled_rx)
 }
 

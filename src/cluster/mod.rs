@@ -22,7 +22,7 @@ use crate::base::metrics::Buckets;
 use crate::store::lease::MasterState;
 use crate::wire::data::sharding::ShardSet;
 
-pub use table::{MasterReport, OtherMaster, ShardPlace, ShardTable};
+pub use table::{MasterReport, OtherMaster, ShardHolder, ShardPlace, ShardTable};
 
 /// What a master does with the tenants of shards that come and go; implemented over its workers.
 pub trait ShardTenants: Send + Sync {

@@ -49,6 +49,19 @@ pub struct MasterReport {
     pub is_this: bool,
 }
 
+/// A master that lives, with the shards that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardHolder {
+    /// What its operator calls it.
+    pub name: String,
+    /// Where its internal API is.
+    pub api: String,
+    /// It is this one.
+    pub is_this: bool,
+    /// What it holds.
+    pub shards: ShardSet,
+}
+
 /// See the module's description.
 pub struct ShardTable {
     served: Vec<AtomicU64>,
@@ -189,6 +202,25 @@ impl ShardTable {
         });
         masters.dedup_by(|earlier, last| earlier.row.name == last.row.name);
         masters
+    }
+
+    /// The masters that live, with what each holds, all as it is known at one moment; by name.
+    pub fn holders(&self) -> Vec<ShardHolder> {
+        let seen = self.seen.lock();
+        let held = |id| {
+            let shards = Shard::all().zip(&seen.look.shards);
+            shards.filter(|(_, row)| row.owner == Some(id)).map(|(shard, _)| shard).collect()
+        };
+        let living = seen.look.masters.iter().filter(|row| row.lives());
+        let holder = |row: &MasterRow| ShardHolder {
+            name: row.name.clone(),
+            api: row.api.clone(),
+            is_this: seen.me == Some(row.id),
+            shards: held(row.id),
+        };
+        let mut holders: Vec<_> = living.map(holder).collect();
+        holders.sort_by(|left, right| left.name.cmp(&right.name));
+        holders
     }
 
     /// Whether jobs may begin: this master is a member, and its lease is not about to end.

@@ -8,7 +8,7 @@ use crate::api::metrics::Figures;
 use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
 use crate::feeds::Feeds;
-use crate::pool::{Messages, Operator, Spawner, Traffic};
+use crate::pool::{Broadcasts, Messages, Operator, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
 /// The layers that have something to show.
@@ -18,6 +18,7 @@ pub(super) struct Layers {
     pub(super) operator: Arc<Operator>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) messages: Arc<Messages>,
+    pub(super) broadcasts: Arc<Broadcasts>,
     /// `None` in thread-pool mode, like the next.
     pub(super) server: Option<Arc<MesophyllServer>>,
     pub(super) spawner: Option<Arc<Spawner>>,
@@ -37,6 +38,10 @@ impl Readiness for Layers {
 
     fn messages(&self) -> &Messages {
         &self.messages
+    }
+
+    fn broadcasts(&self) -> &Broadcasts {
+        &self.broadcasts
     }
 
     fn cluster(&self) -> Option<&ApiCluster> {

@@ -34,9 +34,9 @@ use crate::feeds::Feeds;
 use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
-    AdmittingPool, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards, ProcessConfig,
-    Program, Quarantine, ServeWorker, Spawner, Traffic, WorkerPool, WorkerProcessHandle,
-    WorkerReport,
+    AdmittingPool, Broadcasts, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards,
+    ProcessConfig, Program, Quarantine, ServeWorker, Spawner, Traffic, WorkerPool,
+    WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
 use crate::store::{self, DbState, OpenError, StoreUrl};
@@ -117,6 +117,7 @@ pub struct Master {
     operator: Arc<Operator>,
     traffic: Arc<Traffic>,
     messages: Arc<Messages>,
+    broadcasts: Arc<Broadcasts>,
     api: Option<InternalApi>,
     cluster: MasterPlace,
     /// Of a master that shares the tenants with others: so long its lease lasts.
@@ -175,6 +176,9 @@ impl Master {
         let messages = Messages::new(pool.clone(), db.clone(), table);
         let carrier = Arc::downgrade(&messages);
         door.open(carrier);
+        let asked = operator.clone();
+        let have_vms = move |tenants: &[_], deadline| asked.have_vms(tenants, deadline);
+        let broadcasts = Broadcasts::new(pool.clone(), db.clone(), Box::new(have_vms));
         let mut master = Self {
             db,
             server,
@@ -182,6 +186,7 @@ impl Master {
             operator,
             traffic,
             messages,
+            broadcasts: Arc::new(broadcasts),
             api: None,
             cluster,
             shared_lease: config.cluster.cluster.as_ref().map(|_| config.cluster.lease),
@@ -201,6 +206,7 @@ impl Master {
                 operator: master.operator.clone(),
                 traffic: master.traffic.clone(),
                 messages: master.messages.clone(),
+                broadcasts: master.broadcasts.clone(),
                 server: master.server.clone(),
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
@@ -305,8 +311,8 @@ impl Master {
     }
 
     /// Stops everything, in the order of docs/shutdown.md, each step within its share of the time:
-    /// 0. A master that shares its tenants hands them over; others are answered by their new
-    ///    masters meanwhile.
+    /// 0. A broadcast ends. A master that shares its tenants hands them over; others are answered
+    ///    by their new masters meanwhile.
     /// 1. Refuse: the internal API takes no more requests, and no rolling restart begins or goes
     ///    on.
     /// 2. Drain: requests that are under way may finish, for half of the time.
@@ -326,6 +332,7 @@ impl Master {
     pub fn stop(self, deadline: Instant, progress: impl Fn(&'static str)) {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         self.operator.begin_stop();
+        self.broadcasts.stop();
         let cluster = self.cluster.as_ref();
         if let (Some(cluster), Some(lease)) = (cluster, self.shared_lease) {
             progress("handing the tenants over");

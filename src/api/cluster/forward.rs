@@ -60,12 +60,12 @@ pub(super) struct ForwardHeaders<'h> {
 }
 
 /// Another master's answer.
-pub(super) struct PeerAnswer {
-    pub(super) status: u16,
+pub(in crate::api) struct PeerAnswer {
+    pub(in crate::api) status: u16,
     pub(super) is_json: bool,
     /// Those of its headers that are passed on.
     pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Vec<u8>,
+    pub(in crate::api) body: Vec<u8>,
 }
 
 /// The headers of an answer that come from where the tenant is.
@@ -127,7 +127,7 @@ impl Forwarder {
             .header(request_id::HEADER, headers.request_id)
             .header(HOP, request.hop.to_string())
             .header(PEER, proof);
-        let answer = if request.method == "GET" {
+        let answer = if matches!(request.method, "GET" | "DELETE") {
             builder.body(()).map_err(Error::from).and_then(|get| self.run(get, patience))
         } else {
             let builder = builder.header("Content-Type", "application/json");

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::forward::ForwardOutcome;
-pub(super) use self::forward::Forwarder;
+pub(super) use self::forward::{Forwarder, PeerAnswer};
 #[cfg(test)]
 pub(super) use self::hop::{ForwardedRequest, PeerHop};
 pub(super) use self::hop::{HOP, PEER, PeerNonces, REFUSED};
+pub(super) use self::routing::PeerRequest;
 pub(super) use self::upstream::Upstreams;
 use super::error::{ApiError, Code};
 use super::request::tenant;

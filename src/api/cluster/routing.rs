@@ -37,6 +37,13 @@ struct TenantRequest<'r> {
     deadline: Instant,
 }
 
+/// What another master is asked.
+pub(in crate::api) struct PeerRequest<'r> {
+    pub(in crate::api) method: Method,
+    pub(in crate::api) target: &'r str,
+    pub(in crate::api) body: &'r [u8],
+}
+
 impl Api {
     /// Has a request for a tenant carried out where the tenant is.
     ///
@@ -192,6 +199,33 @@ impl Api {
         (request.route.handler.action)(self, call, &mut Body::from_bytes(&request.body))
     }
 
+    /// Has another master answer a request as one of its cluster, for the same caller.
+    ///
+    /// # Blocks
+    /// Until the answer, or for `patience`.
+    ///
+    /// # Errors
+    /// Any outcome but `Answered`.
+    pub(in crate::api) fn ask_master(
+        &self,
+        other: &OtherMaster,
+        request: &PeerRequest<'_>,
+        call: &Call<'_>,
+        permit: &mut Permit,
+        patience: Duration,
+    ) -> Result<PeerAnswer, ForwardOutcome> {
+        let from = self.ready.cluster().map_or("", |cluster| &cluster.name);
+        let hop = PeerHop { epoch: other.epoch, from };
+        let PeerRequest { method, target, body } = *request;
+        let signed = ForwardedRequest { method: method.as_str(), target, hop, body };
+        let headers = ForwardHeaders {
+            authorization: call.head.header("authorization").unwrap_or_default(),
+            request_id: call.id.as_str(),
+        };
+        let secret = &self.config.secret;
+        self.forwarder.send(&other.api, &signed, &headers, secret, permit, patience)
+    }
+
     /// Has another master answer; gives the permit back if nothing came of it and the request may
     /// go elsewhere.
     fn answer_there(
@@ -204,16 +238,9 @@ impl Api {
         let left = request.deadline.saturating_duration_since(Instant::now());
         let Some(target) = target(request, call, left)? else { return Err(unsettled()) };
         let method = request.route.method;
-        let hop = PeerHop { epoch: other.epoch, from: &request.cluster.name };
-        let signed =
-            ForwardedRequest { method: method.as_str(), target: &target, hop, body: &request.body };
-        let headers = ForwardHeaders {
-            authorization: call.head.header("authorization").unwrap_or_default(),
-            request_id: call.id.as_str(),
-        };
-        let secret = &self.config.secret;
+        let asked = PeerRequest { method, target: &target, body: &request.body };
         let name = &other.name;
-        match self.forwarder.send(&other.api, &signed, &headers, secret, &mut permit, left) {
+        match self.ask_master(other, &asked, call, &mut permit, left) {
             Ok(answer) => Ok(Ok(passed_on(answer, name, permit))),
             Err(ForwardOutcome::NotOwner | ForwardOutcome::NotSent) => Ok(Err(permit)),
             // It was only looked for.

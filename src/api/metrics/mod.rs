@@ -26,7 +26,7 @@ use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
 use crate::feeds::FeedFigures;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
-use crate::pool::{Messages, Traffic, WorkerReport};
+use crate::pool::{Broadcasts, Messages, Traffic, WorkerReport};
 use crate::store::DbState;
 
 pub(super) use self::http::Statuses;
@@ -54,6 +54,7 @@ struct Own<'a> {
     statuses: &'a Statuses,
     http: Option<HttpStats>,
     messages: Option<&'a Messages>,
+    broadcasts: Option<&'a Broadcasts>,
     cluster: Option<&'a ApiCluster>,
     forwarder: &'a Forwarder,
     feeds: FeedFigures,
@@ -73,6 +74,7 @@ pub(super) fn metrics(
         statuses: &api.answered,
         http: api.http.get().and_then(HttpWatch::stats),
         messages: Some(api.ready.messages()),
+        broadcasts: Some(api.ready.broadcasts()),
         cluster: api.ready.cluster(),
         forwarder: &api.forwarder,
         feeds: api.ready.feeds().figures(),
@@ -88,7 +90,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     let mut exposition = Exposition::default();
     build(&mut exposition);
     workers::show(&mut exposition, figures);
-    traffic::show(&mut exposition, figures, own.messages);
+    traffic::show(&mut exposition, figures, own.messages, own.broadcasts);
     runtime::show(&mut exposition, &figures.workers);
     show_protocol(&mut exposition);
     store::show(&mut exposition, own.db.operations(), &own.db.store_figures());
@@ -144,6 +146,7 @@ mod tests {
             statuses: &Statuses::default(),
             http: None,
             messages: None,
+            broadcasts: None,
             cluster: None,
             forwarder: &Forwarder::new(),
             feeds: FeedFigures::default(),

@@ -3,10 +3,15 @@
 use super::Figures;
 use crate::base::metrics::Exposition;
 use crate::dispatch::JobKind;
-use crate::pool::{Messages, Outcome, WorkerTraffic};
+use crate::pool::{BroadcastOutcome, Broadcasts, Messages, Outcome, WorkerTraffic};
 use crate::wire::data::MessageOutcome;
 
-pub(super) fn show(exposition: &mut Exposition, figures: &Figures, messages: Option<&Messages>) {
+pub(super) fn show(
+    exposition: &mut Exposition,
+    figures: &Figures,
+    messages: Option<&Messages>,
+    broadcasts: Option<&Broadcasts>,
+) {
     let workers = figures.traffic.workers().iter().enumerate();
     let workers: Vec<(String, &WorkerTraffic)> =
         workers.map(|(id, worker)| (id.to_string(), worker)).collect();
@@ -47,6 +52,15 @@ pub(super) fn show(exposition: &mut Exposition, figures: &Figures, messages: Opt
     for outcome in MessageOutcome::ALL {
         if let Some(messages) = messages {
             ended.sample(&[("outcome", outcome.as_str())], messages.count(outcome));
+        }
+    }
+    let mut done = exposition.counter(
+        "mesophyll_broadcast_tenants_total",
+        "Tenants that broadcasts were for, by what became of them.",
+    );
+    for outcome in BroadcastOutcome::ALL {
+        if let Some(broadcasts) = broadcasts {
+            done.sample(&[("outcome", outcome.as_str())], broadcasts.count(outcome));
         }
     }
 }
