@@ -47,6 +47,7 @@ const COMMANDS: &[Command] = &[
     commands::replay::COMMAND,
     commands::dispatch::COMMAND,
     commands::message::COMMAND,
+    commands::broadcast::COMMAND,
     commands::run_script::COMMAND,
     commands::drop_tenant::COMMAND,
     commands::tenant::COMMAND,

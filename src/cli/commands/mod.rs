@@ -1,5 +1,6 @@
 //! The commands, one file each: its row of the table, and what it does.
 
+pub(super) mod broadcast;
 pub(super) mod check;
 pub(super) mod completions;
 pub(super) mod dispatch;

@@ -102,6 +102,13 @@ impl ApiClient {
         self.post(path, "")
     }
 
+    /// Deletes what is there; blocks and errors as [`ApiClient::get`].
+    pub(in crate::cli) fn delete(&self, path: &str) -> Result<ApiAnswer, CliError> {
+        let request = self.agent.delete(self.url(path));
+        let request = request.header("Authorization", &self.authorization);
+        self.read(request.call().map_err(|error| self.unreachable(&error))?)
+    }
+
     /// A body of any length, to be read piece by piece.
     ///
     /// # Blocks
