@@ -2,6 +2,8 @@
 //! `support` is what they share.
 
 #[cfg(feature = "luau")]
+mod broadcast;
+#[cfg(feature = "luau")]
 mod broker;
 #[cfg(feature = "luau")]
 mod cli_backup;
