@@ -207,17 +207,12 @@ fn stand_ins(
     (pool, states, seen_rx, cancelled_rx)
 }
 
-fn empty_db() -> Arc<DbState> {
-    let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default());
-    Arc::new(db.expect("a store in memory"))
-}
-
 fn serve(config: ApiConfig) -> Fixture {
     serve_in(None, config)
 }
 
 fn serve_in(cluster: Option<ApiCluster>, config: ApiConfig) -> Fixture {
-    let db = empty_db();
+    let db = data::empty_db();
     let (pool, states, seen_rx, cancelled_rx) = stand_ins(cluster, &db);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let api = InternalApi::start(listener, config, pool.clone(), states.clone(), db.clone())
@@ -619,7 +614,7 @@ fn a_slow_body_is_a_deadline() {
 fn other_sources_are_refused_whatever_they_ask() {
     let status = |trusted: &[&str], request: &str, peer: &str| {
         let trusted_sources = trusted.iter().map(|text| text.parse().expect("a network")).collect();
-        let db = empty_db();
+        let db = data::empty_db();
         let (pool, states, ..) = stand_ins(None, &db);
         let config = ApiConfig { trusted_sources, ..config() };
         let api = Api::new(config, pool, states, db, Arc::new(Waits::new()));

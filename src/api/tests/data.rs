@@ -8,6 +8,11 @@ use crate::base::limits::{API_DB_BODY_MAX_BYTES, SOURCE_MAX_BYTES};
 use crate::store::Standing;
 use crate::wire::data::EncodedJson;
 
+pub(super) fn empty_db() -> Arc<DbState> {
+    let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default());
+    Arc::new(db.expect("a store in memory"))
+}
+
 impl Fixture {
     /// Asks as user 42; the answer's status and its body as JSON, null if there is none.
     fn call(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
