@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use mlua::Value;
 
+use super::rules::{changing, reading};
 use super::{
     CallArgs, CallError, CallReply, PreparedCall, field, only_fields, refuse, text, texts,
 };
@@ -12,21 +13,16 @@ use crate::base::limits::{
     CALL_BYTES, MESSAGE_RULE_TOPICS_MAX, MESSAGE_RULES_MAX, TENANT_MESSAGE_MAX_BYTES,
     TENANT_MESSAGE_TOPIC_MAX_BYTES,
 };
-use crate::runtime::TenantDb;
 use crate::runtime::luau::convert::{ConvertErrorKind, json_from_luau};
 use crate::runtime::luau::io::{Asked, IoOutput, texts_bytes};
-use crate::runtime::luau::locks::{LockMode, RecordKey};
+use crate::runtime::luau::locks::RecordKey;
 use crate::wire::data::{
-    DbAnswer, DbCall, DbOp, KeyValueOp, KhronosValue, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE,
-    MessageOutcome, Scopes, TenantId, TenantMessage,
+    KhronosValue, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, Scopes, TenantId,
+    TenantMessage,
 };
-use crate::wire::pack::value;
 
 /// Limit: the name of a tenant; every one is shorter.
 const TENANT_MAX_BYTES: usize = 64;
-
-/// A pair of a map: a tenant, and prefixes of topics.
-type Rule = (KhronosValue, KhronosValue);
 
 /// `depth`: how many messages in a row led to the event that sends.
 pub(super) fn send(
@@ -84,7 +80,7 @@ pub(super) fn allow(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCal
         return refuse("topics must name at least one prefix; \"\" is every topic");
     }
     let bytes = texts_bytes(&topics);
-    Ok(changing(tenant, bytes, move |rules| {
+    Ok(changing(tenant, record(), bytes, move |rules| {
         let topics = KhronosValue::List(topics.into_iter().map(KhronosValue::Text).collect());
         let from = KhronosValue::Text(from.to_string());
         match rules.iter().position(|(tenant, _)| *tenant == from) {
@@ -101,42 +97,18 @@ pub(super) fn allow(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCal
 
 pub(super) fn disallow(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
     let from = KhronosValue::Text(other(args.value(0), "from")?.to_string());
-    Ok(changing(tenant, 0, move |rules| {
+    Ok(changing(tenant, record(), 0, move |rules| {
         rules.retain(|(tenant, _)| *tenant != from);
         Ok(())
     }))
 }
 
 pub(super) fn allowed(tenant: TenantId) -> PreparedCall {
-    let (key, scopes) = record();
-    let op = DbOp::Kv(tenant, KeyValueOp::Get { scopes, key });
-    PreparedCall::new(op, CallReply::Value, 0).locking(record(), LockMode::Read)
+    reading(tenant, record())
 }
 
 fn record() -> RecordKey {
     (MESSAGE_RULES_KEY.to_owned(), Scopes::new([MESSAGE_RULES_SCOPE]))
-}
-
-/// Reads the rules, changes them and writes them, under the record's lock.
-fn changing(
-    tenant: TenantId,
-    bytes: usize,
-    change: impl FnOnce(&mut Vec<Rule>) -> Result<(), DbError> + Send + 'static,
-) -> PreparedCall {
-    let work = move |db: &dyn TenantDb| -> Result<DbAnswer, DbError> {
-        let (key, scopes) = record();
-        let get = KeyValueOp::Get { scopes: scopes.clone(), key: key.clone() };
-        let old = db.ask(DbOp::Kv(tenant, get))?.into_record()?;
-        let mut rules = match old.map(|record| value::decode(&record.value)) {
-            Some(Ok(KhronosValue::Map(rules))) => rules,
-            _ => Vec::new(),
-        };
-        change(&mut rules)?;
-        let value = value::encode(&KhronosValue::Map(rules));
-        db.ask(DbOp::Kv(tenant, KeyValueOp::Set { scopes, key, value }))
-    };
-    let call = PreparedCall::with_work(DbCall::Set, CallReply::Whole, bytes, work);
-    call.locking(record(), LockMode::Write)
 }
 
 /// Another tenant, as `guild:123`.

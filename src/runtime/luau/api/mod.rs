@@ -8,6 +8,7 @@
 mod global_kv;
 mod kv;
 mod messages;
+mod rules;
 mod tenant_state;
 
 use std::sync::Arc;
