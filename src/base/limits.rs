@@ -14,6 +14,7 @@ mod global_kv;
 mod luau;
 mod messages;
 mod peers;
+mod shop;
 
 pub use broadcast::*;
 pub use cluster::*;
@@ -23,6 +24,7 @@ pub use global_kv::*;
 pub use luau::*;
 pub use messages::*;
 pub use peers::*;
+pub use shop::*;
 
 /// Limit: one WebSocket message. A large guild's GUILD_CREATE is several MiB; the protocol fixes 16
 /// MiB. A larger one is refused before it is sent, and a peer that sends one loses the link.

@@ -224,7 +224,7 @@ impl DbState {
         else {
             return Ok(None);
         };
-        if entry.partial.review_state != APPROVED {
+        if !is_seen(&entry.partial) {
             return Ok(None);
         }
         let is_priced = entry.partial.price.is_some();
@@ -256,8 +256,11 @@ impl DbState {
             GlobalKeyValueOp::Delete { key, version, scope } => {
                 let at = GlobalAddress { scope, key, version };
                 at.check()?;
-                self.store()
-                    .ask(Operation::GlobalDelete, |store| store.global_delete(at, Some(tenant)))
+                self.shop_changed(
+                    self.store().ask(Operation::GlobalDelete, |store| {
+                        store.global_delete(at, Some(tenant))
+                    }),
+                )
             }
         }
     }
@@ -275,7 +278,9 @@ impl DbState {
     fn create(&self, entry: GlobalEntry) -> Result<(), DbError> {
         let quota =
             super::Quota { records: GLOBAL_KV_OWNED_MAX, bytes: self.options().quota.bytes };
-        self.store().ask(Operation::GlobalCreate, |store| store.global_create(entry, quota))
+        self.shop_changed(
+            self.store().ask(Operation::GlobalCreate, |store| store.global_create(entry, quota)),
+        )
     }
 
     /// For staff: changes an entry's review state or price.
@@ -298,8 +303,9 @@ impl DbState {
             }
             GlobalChange::Price(_) => {}
         }
-        self.store()
-            .ask(Operation::GlobalChange, |store| store.global_change(at, change, Timestamp::now()))
+        self.shop_changed(self.store().ask(Operation::GlobalChange, |store| {
+            store.global_change(at, change, Timestamp::now())
+        }))
     }
 
     /// For staff: the entries that a filter lets through, without their long texts.
@@ -326,7 +332,9 @@ impl DbState {
     /// `Refused` by a rule; `NotFound`; else see [`super::Store`].
     pub fn global_remove(&self, at: GlobalAddress) -> Result<(), DbError> {
         at.check()?;
-        self.store().ask(Operation::GlobalDelete, |store| store.global_delete(at, None))
+        self.shop_changed(
+            self.store().ask(Operation::GlobalDelete, |store| store.global_delete(at, None)),
+        )
     }
 
     /// For staff: lets a tenant read a priced entry from now on. A second purchase changes nothing.
@@ -384,6 +392,11 @@ pub(super) fn check_owner(
         return Ok(());
     }
     Err(DbError::Forbidden("the entry belongs to somebody else".to_owned()))
+}
+
+/// Whether readers see an entry.
+pub(super) fn is_seen(entry: &PartialGlobalKv) -> bool {
+    entry.review_state == APPROVED
 }
 
 /// Carries a staff's change out on an entry.

@@ -35,6 +35,8 @@ labels! {
         GlobalChange = "global_change",
         GlobalPurchase = "global_purchase",
         GlobalIsPurchased = "global_is_purchased",
+        ShopChanges = "shop_changes",
+        RecordsOfAll = "records_of_all",
         Export = "export",
     }
 }

@@ -9,9 +9,11 @@ use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use super::backup::{Export, Exported};
 use super::global::{
-    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, is_seen,
+    not_found,
 };
 use super::pattern::Pattern;
+use super::shop::{ShopChange, ShopLook, ShopNotes};
 use super::{
     FindLimits, KvSet, Quota, Revision, Standing, Store, StoredState, Usage, charge, touched,
 };
@@ -36,6 +38,7 @@ struct Contents {
     records: HashMap<TenantId, Records>,
     entries: BTreeMap<GlobalAddress, GlobalEntry>,
     purchases: HashMap<(TenantId, GlobalAddress), Timestamp>,
+    notes: ShopNotes,
 }
 
 #[derive(Default)]
@@ -236,6 +239,7 @@ impl Store for MemoryStore {
             bytes: usage.bytes + entry.charge(),
         });
         usage.after_set(None, entry.charge(), quota)?;
+        contents.notes.add([ShopChange::new(false, of, true)]);
         contents.entries.insert(at, entry);
         Ok(())
     }
@@ -243,7 +247,9 @@ impl Store for MemoryStore {
     fn global_delete(&self, at: GlobalAddress, owner: Option<TenantId>) -> Result<(), DbError> {
         let mut contents = self.write()?;
         check_owner(&contents.entries.get(&at).ok_or_else(not_found)?.partial, owner)?;
-        contents.entries.remove(&at);
+        if let Some(GlobalEntry { partial, .. }) = contents.entries.remove(&at) {
+            contents.notes.add([ShopChange::new(is_seen(&partial), &partial, false)]);
+        }
         Ok(())
     }
 
@@ -254,7 +260,12 @@ impl Store for MemoryStore {
         now: Timestamp,
     ) -> Result<(), DbError> {
         let mut contents = self.write()?;
-        change(&mut contents.entries.get_mut(&at).ok_or_else(not_found)?.partial, by, now)
+        let partial = &mut contents.entries.get_mut(&at).ok_or_else(not_found)?.partial;
+        let was_seen = is_seen(partial);
+        change(partial, by, now)?;
+        let change = ShopChange::new(was_seen, partial, true);
+        contents.notes.add([change]);
+        Ok(())
     }
 
     fn global_purchase(
@@ -273,6 +284,26 @@ impl Store for MemoryStore {
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         Ok(self.read()?.purchases.contains_key(&(tenant, at.clone())))
+    }
+
+    fn shop_changes(&self, since: Option<i64>) -> Result<ShopLook, DbError> {
+        Ok(self.read()?.notes.since(since))
+    }
+
+    fn records_of_all(
+        &self,
+        of: &ShardSet,
+        key: &str,
+        scope: &str,
+    ) -> Result<Vec<(TenantId, EncodedValue)>, DbError> {
+        let contents = self.read()?;
+        let scopes = Scopes::new([scope]);
+        let records =
+            contents.records.iter().filter(|(tenant, _)| of.contains(Shard::of(**tenant)));
+        let value = |(tenant, records): (&TenantId, &Records)| {
+            Some((*tenant, records.by_key.get(key)?.get(&scopes)?.value.clone()))
+        };
+        Ok(records.filter_map(value).collect())
     }
 
     /// A copy of everything: what is in memory twice for as long as the export lasts.

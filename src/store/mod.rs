@@ -19,6 +19,8 @@ mod permit;
 pub mod postgres;
 pub mod redb;
 pub mod rules;
+pub mod shop;
+pub mod shop_patterns;
 mod state;
 mod states;
 mod url;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 
 pub use figures::{EmbeddedFigures, QueueFigures, ServerFigures, StoreFigures};
 pub use measured::{Operation, OperationFigures, OperationResult};
-pub use state::{Caller, DbOptions, DbState};
+pub use state::{Caller, DbOptions, DbState, ShopListener, ShopNews};
 pub use states::{StateListener, TemplateListener};
 pub(crate) use url::masked;
 pub use url::{InvalidStoreUrl, OpenError, StoreUrl};
@@ -46,6 +48,7 @@ use backup::Export;
 use global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use lease::HeldShards;
 use pattern::Pattern;
+use shop::ShopLook;
 
 /// Keeps tenants' states and records.
 ///
@@ -195,6 +198,25 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// See [`Store`].
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError>;
+
+    /// The changes of entries since a look; `None`: there was none. Each change of an entry is
+    /// noted with it.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn shop_changes(&self, since: Option<i64>) -> Result<ShopLook, DbError>;
+
+    /// The record with this key and this only scope of each tenant of some shards that has one, in
+    /// no order.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    fn records_of_all(
+        &self,
+        of: &ShardSet,
+        key: &str,
+        scope: &str,
+    ) -> Result<Vec<(TenantId, EncodedValue)>, DbError>;
 
     /// Everything, as it is at this moment, while others go on writing.
     ///

@@ -15,7 +15,8 @@ use crate::store::pattern::Pattern;
 use crate::wire;
 use crate::wire::data::{
     DbOp, ERRORS_KEY, ERRORS_SCOPE, EncodedJson, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY,
-    MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, Scopes, TenantState,
+    MESSAGE_RULES_SCOPE, PublicGlobalKeyValueOp, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE, Scopes,
+    TenantState,
 };
 use crate::wire::pack::plain::{PlainToken, PlainWalk};
 
@@ -50,6 +51,11 @@ pub(super) fn is_template(key: &str, scopes: &Scopes) -> bool {
 /// Whether a record says which messages its tenant receives.
 pub(super) fn is_message_rules(key: &str, scopes: &Scopes) -> bool {
     key == MESSAGE_RULES_KEY && matches!(scopes.as_slice(), [scope] if scope == MESSAGE_RULES_SCOPE)
+}
+
+/// Whether a record says what its tenant watches of the shop.
+pub(super) fn is_shop_patterns(key: &str, scopes: &Scopes) -> bool {
+    key == SHOP_WATCH_KEY && matches!(scopes.as_slice(), [scope] if scope == SHOP_WATCH_SCOPE)
 }
 
 /// Whether a record is that of its tenant's last errors, which is written whatever the tenant's

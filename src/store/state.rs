@@ -13,6 +13,8 @@ use super::backup::Export;
 use super::global::GlobalAddress;
 use super::measured::Measured;
 use super::message_rules::{MessageRules, MessageRulesCache};
+use super::shop::ShopLook;
+use super::shop_patterns::ShopPatterns;
 use super::states::{StateListener, States, TemplateListener};
 use super::{
     FindLimits, KvSet, OpenError, Operation, OperationFigures, Quota, Standing, Store,
@@ -24,8 +26,26 @@ use crate::base::sync::SharedLock;
 use crate::wire::data::sharding::{ShardSet, worker_for};
 use crate::wire::data::{
     DbAnswer, DbOp, EncodedValue, KeyValueOp, MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE,
-    PublicGlobalKeyValueOp, Scopes, TenantId, TenantState, Timestamp,
+    PublicGlobalKeyValueOp, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE, Scopes, TenantId, TenantState,
+    Timestamp,
 };
+
+/// What there is to see to for the watchers of the shop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShopNews {
+    /// An entry was changed here, or may have been.
+    Changed,
+    /// A tenant may watch something else from now on.
+    Watching(TenantId),
+    /// The tenants of these shards are this master's now.
+    Came(ShardSet),
+    /// They are another's.
+    Went(ShardSet),
+}
+
+/// Hears of all of that, before the caller that changed it is answered; must not block, and must
+/// not ask [`DbState`].
+pub type ShopListener = Box<dyn Fn(ShopNews) + Send + Sync>;
 
 /// What an operator may change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,6 +91,7 @@ pub struct DbState {
     states: States,
     template_listener: SharedLock<Option<TemplateListener>>,
     message_rules: MessageRulesCache,
+    shop_listener: SharedLock<Option<ShopListener>>,
 }
 
 /// What is to be told of a record's change.
@@ -79,6 +100,7 @@ enum WatchedRecord {
     Nothing,
     Template,
     MessageRules,
+    ShopPatterns,
 }
 
 impl WatchedRecord {
@@ -87,6 +109,8 @@ impl WatchedRecord {
             WatchedRecord::Template
         } else if rules::is_message_rules(key, scopes) {
             WatchedRecord::MessageRules
+        } else if rules::is_shop_patterns(key, scopes) {
+            WatchedRecord::ShopPatterns
         } else {
             WatchedRecord::Nothing
         }
@@ -113,6 +137,7 @@ impl DbState {
             states: States::default(),
             template_listener: SharedLock::default(),
             message_rules: MessageRulesCache::default(),
+            shop_listener: SharedLock::default(),
         }
     }
 
@@ -129,6 +154,7 @@ impl DbState {
         self.states.load(stored, &before);
         // What another master has written meanwhile is not known here.
         self.message_rules.forget_all();
+        self.tell_shop(ShopNews::Came(*of));
         Ok(())
     }
 
@@ -136,6 +162,7 @@ impl DbState {
     pub fn forget_shards(&self, of: &ShardSet) {
         self.states.forget(of);
         self.message_rules.forget_all();
+        self.tell_shop(ShopNews::Went(*of));
     }
 
     pub(super) fn store(&self) -> &Measured {
@@ -154,6 +181,58 @@ impl DbState {
     /// The listener for every tenant whose own template may have changed from now on.
     pub fn on_template(&self, listener: TemplateListener) {
         *self.template_listener.write() = Some(listener);
+    }
+
+    /// The listener for what concerns the watchers of the shop from now on.
+    pub fn on_shop(&self, listener: ShopListener) {
+        *self.shop_listener.write() = Some(listener);
+    }
+
+    fn tell_shop(&self, news: ShopNews) {
+        if let Some(listener) = &*self.shop_listener.read() {
+            listener(news);
+        }
+    }
+
+    /// The result of a change of the shop. The listener is notified if it may have been made.
+    pub(super) fn shop_changed(&self, changed: Result<(), DbError>) -> Result<(), DbError> {
+        if matches!(changed, Ok(()) | Err(DbError::OutcomeUnknown(_))) {
+            self.tell_shop(ShopNews::Changed);
+        }
+        changed
+    }
+
+    /// The changes of the shop's entries since a look.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn shop_changes(&self, since: Option<i64>) -> Result<ShopLook, DbError> {
+        self.store.ask(Operation::ShopChanges, |store| store.shop_changes(since))
+    }
+
+    /// The tenants of some shards that watch the shop, and what. What another program wrote there
+    /// and is none of ours counts as nothing.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn shop_watchers(&self, of: &ShardSet) -> Result<Vec<(TenantId, ShopPatterns)>, DbError> {
+        let (key, scope) = (SHOP_WATCH_KEY, SHOP_WATCH_SCOPE);
+        let records = self
+            .store
+            .ask(Operation::RecordsOfAll, |store| store.records_of_all(of, key, scope))?;
+        let patterns = |value| ShopPatterns::of(&value).unwrap_or_default();
+        Ok(records.into_iter().map(|(tenant, value)| (tenant, patterns(value))).collect())
+    }
+
+    /// What a tenant watches of the shop.
+    ///
+    /// # Errors
+    /// See [`Store`].
+    pub fn shop_patterns(&self, tenant: TenantId) -> Result<ShopPatterns, DbError> {
+        let (scopes, key) = (Scopes::new([SHOP_WATCH_SCOPE]), SHOP_WATCH_KEY.to_owned());
+        let record = self.kv(tenant, KeyValueOp::Get { scopes, key })?.into_record()?;
+        let patterns = record.map(|record| ShopPatterns::of(&record.value).unwrap_or_default());
+        Ok(patterns.unwrap_or_default())
     }
 
     /// The tenant's state, if it has one.
@@ -310,6 +389,9 @@ impl DbState {
     ) -> Result<DbAnswer, DbError> {
         let fresh_id = format!("{:016x}{:016x}", random::u64(), random::u64());
         let watched = WatchedRecord::of(&key, &scopes);
+        if watched == WatchedRecord::ShopPatterns {
+            ShopPatterns::of(&value)?;
+        }
         // A tenant at its quota has its errors recorded too; how much they take is bounded.
         let is_errors = rules::is_errors(&key, &scopes);
         let quota = if is_errors { Quota::UNLIMITED } else { self.options.quota };
@@ -318,7 +400,7 @@ impl DbState {
         self.written(tenant, watched, written)
     }
 
-    /// The answer to a write. The listener is notified if a template may have changed, and rules of
+    /// The answer to a write. Listeners are notified of what may have changed, and rules of
     /// messages that may have are forgotten.
     fn written(
         &self,
@@ -335,6 +417,7 @@ impl DbState {
                     }
                 }
                 WatchedRecord::MessageRules => self.message_rules.forget(tenant),
+                WatchedRecord::ShopPatterns => self.tell_shop(ShopNews::Watching(tenant)),
             }
         }
         written.map(|()| DbAnswer::Done)

@@ -4,12 +4,15 @@ use postgres::Row;
 
 use super::records::{KELVIN_SIGN, system_time, timestamp};
 use super::session::{PgSession, SessionFault};
+use super::shop;
 use super::usage::{self, Area, Owner};
 use crate::base::error::DbError;
 use crate::store::global::{
-    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, is_seen,
+    not_found,
 };
 use crate::store::lease::Fence;
+use crate::store::shop::ShopChange;
 use crate::store::{FindLimits, Quota, Usage};
 use crate::wire::data::{EncodedJson, PartialGlobalKv, TenantId, Timestamp};
 use crate::wire::json::{event_data_from_json, plain_to_jsonb};
@@ -111,6 +114,7 @@ pub(super) fn create(
                 &partial.review_state,
             ],
         )?;
+        shop::note(session, &ShopChange::new(false, partial, true))?;
         Ok(Ok(()))
     })
 }
@@ -138,7 +142,11 @@ pub(super) fn delete(
             "DELETE FROM global_kv WHERE scope = $1 AND key = $2 AND version = $3 AND owner_type = $4 AND owner_id = $5",
             &[&at.scope, &at.key, &at.version, &owner.kind, &owner.id],
         )?;
-        if deleted == 0 { Err(SessionFault::Conflict) } else { Ok(()) }
+        if deleted == 0 {
+            return Err(SessionFault::Conflict);
+        }
+        let partial = &entry.partial;
+        shop::note(session, &ShopChange::new(is_seen(partial), partial, false))
     })
 }
 
@@ -156,6 +164,7 @@ pub(super) fn alter(
         )?;
         locked.ok_or_else(not_found)?;
         let mut partial = get(session, at)?.ok_or(SessionFault::Conflict)?.partial;
+        let was_seen = is_seen(&partial);
         change(&mut partial, by.clone(), now)?;
         session.execute(
             "UPDATE global_kv SET price = $4::bigint, review_state = $5, last_updated_at = $6
@@ -169,7 +178,7 @@ pub(super) fn alter(
                 &system_time(partial.last_updated_at),
             ],
         )?;
-        Ok(())
+        shop::note(session, &ShopChange::new(was_seen, &partial, true))
     })
 }
 

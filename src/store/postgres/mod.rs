@@ -16,6 +16,7 @@ mod queue;
 mod records;
 mod schema;
 mod session;
+mod shop;
 mod states;
 mod usage;
 mod worker;
@@ -31,6 +32,7 @@ use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::lease::{Fence, HeldShards};
 use super::pattern::Pattern;
 use super::permit::QueuePermits;
+use super::shop::ShopLook;
 use super::{
     FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store, StoreFigures,
     StoreOptions, StoredState, Usage,
@@ -41,7 +43,9 @@ use crate::base::spin::Spin;
 use crate::base::sync::Lock;
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::data::sharding::ShardSet;
-use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 use calls::{AnyWork, PgCall, PgWaiting, Work};
 use export::PostgresExport;
 use known_rows::KnownRows;
@@ -315,6 +319,20 @@ impl Store for PostgresStore {
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         let at = at.clone();
         self.read(Some(tenant), move |session| global_kv::is_purchased(session, tenant, &at))
+    }
+
+    fn shop_changes(&self, since: Option<i64>) -> Result<ShopLook, DbError> {
+        self.read(None, move |session| shop::look(session, since))
+    }
+
+    fn records_of_all(
+        &self,
+        of: &ShardSet,
+        key: &str,
+        scope: &str,
+    ) -> Result<Vec<(TenantId, EncodedValue)>, DbError> {
+        let (of, key, scope) = (*of, key.to_owned(), scope.to_owned());
+        self.read(None, move |session| records::of_all(session, &of, &key, &scope))
     }
 
     fn export(&self) -> Result<Export, DbError> {

@@ -19,7 +19,7 @@ use crate::base::error::DbError;
 use crate::store::lease::{Fence, HeldShards};
 use crate::store::pattern::Pattern;
 use crate::store::{FindLimits, KvSet, Quota, Usage, charge, touched};
-use crate::wire::data::sharding::Shard;
+use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedValue, KvRecord, Scopes, TenantId, Timestamp};
 use crate::wire::json::{from_jsonb, to_jsonb};
 
@@ -166,6 +166,31 @@ pub(super) fn list_scopes(
         scopes.extend(row.try_get::<_, Option<String>>(0)?);
     }
     Ok(scopes.into_iter().collect())
+}
+
+/// The record with this key and this only scope of each tenant of some shards that has one.
+pub(super) fn of_all(
+    session: &mut PgSession,
+    of: &ShardSet,
+    key: &str,
+    scope: &str,
+) -> Result<Vec<(TenantId, EncodedValue)>, SessionFault> {
+    let mut found = Vec::new();
+    session.each(
+        "SELECT owner_type, owner_id, value::text FROM tenant_kv
+         WHERE key = $1 AND scopes @> ARRAY[$2::text] AND scopes <@ ARRAY[$2::text]",
+        &[&key, &scope],
+        |row| {
+            let tenant = TenantId::from_parts(row.try_get(0)?, row.try_get(1)?);
+            if let Ok(tenant) = tenant
+                && of.contains(Shard::of(tenant))
+            {
+                found.push((tenant, from_jsonb(value_text(row, 2)?.as_bytes())?));
+            }
+            Ok(())
+        },
+    )?;
+    Ok(found)
 }
 
 /// The records whose scopes contain all of `scopes` and whose key matches, ordered by key, then

@@ -28,6 +28,10 @@ const TABLES: &[(&str, &str)] = &[
         "master, name, cluster, api, version, weight, state, started_at, expires_at",
     ),
     ("mesophyll_shard", "shard, epoch, owner, since"),
+    (
+        "mesophyll_shop_log",
+        "seq, xid, scope, key, version, owner_type, owner_id, change, review_state, at",
+    ),
 ];
 
 /// Nothing here touches a table that exists, but for indexes. (protocol.md, "Tables in PostgreSQL";
@@ -63,6 +67,8 @@ END $$;
 
 /// What came with layout 2.
 const CREATE_LEASES: &str = include_str!("lease.sql");
+
+const CREATE_SHOP: &str = include_str!("shop.sql");
 
 const CREATE_SET: &str = include_str!("set.sql");
 
@@ -109,6 +115,7 @@ fn migrate_within(
     session.run("SET LOCAL statement_timeout = 0")?;
     session.run(CREATE)?;
     session.run(CREATE_LEASES)?;
+    session.run(CREATE_SHOP)?;
     session.run(CREATE_SET)?;
     session.run(&format!(
         "INSERT INTO mesophyll_layout SELECT {LAYOUT} WHERE NOT EXISTS (SELECT FROM mesophyll_layout);

@@ -13,6 +13,7 @@ use super::layout::{
     tenant_key,
 };
 use crate::store::backup::Exported;
+use crate::store::shop::ShopChange;
 use crate::store::{KvSet, Quota, Revision, Standing, StoredState, Usage, charge, touched};
 use crate::wire::data::{KvRecord, Scopes, TenantId, TenantState, Timestamp};
 
@@ -152,6 +153,11 @@ impl<'t> Tables<'t> {
             value: from.value.as_bytes(),
         };
         self.put_record(tenant, (&from.key, &scopes), record, old.as_ref(), Quota::UNLIMITED)
+    }
+
+    /// What was changed of the shop's entries, in order.
+    pub(super) fn take_notes(&mut self) -> Vec<ShopChange> {
+        self.global.as_mut().map(|global| std::mem::take(&mut global.notes)).unwrap_or_default()
     }
 
     fn global(&mut self) -> Result<&mut GlobalTables<'t>, RedbFault> {

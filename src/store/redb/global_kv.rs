@@ -11,9 +11,11 @@ use super::layout::{
     GLOBAL, GLOBAL_USAGE, PURCHASES, prefix_range, push_texts, split_tenant, tenant_key, text,
 };
 use crate::store::global::{
-    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, not_found,
+    GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter, change, check_owner, exists, is_seen,
+    not_found,
 };
 use crate::store::pattern::index_fold;
+use crate::store::shop::ShopChange;
 use crate::store::{FindLimits, Quota};
 use crate::wire::WireError;
 use crate::wire::data::{PartialGlobalKv, TenantId, Timestamp};
@@ -55,6 +57,8 @@ pub(super) struct GlobalTables<'t> {
     entries: Table<'t, &'static [u8], &'static [u8]>,
     usage: Table<'t, &'static [u8], (u64, u64)>,
     purchases: Table<'t, &'static [u8], i64>,
+    /// What this transaction changes.
+    pub(super) notes: Vec<ShopChange>,
 }
 
 impl<'t> GlobalTables<'t> {
@@ -63,12 +67,17 @@ impl<'t> GlobalTables<'t> {
             entries: transaction.open_table(GLOBAL)?,
             usage: transaction.open_table(GLOBAL_USAGE)?,
             purchases: transaction.open_table(PURCHASES)?,
+            notes: Vec::new(),
         })
     }
 
     pub(super) fn apply(&mut self, op: GlobalOp) -> Result<(), RedbFault> {
         match op {
-            GlobalOp::Create { entry, quota } => self.create(&entry, quota),
+            GlobalOp::Create { entry, quota } => {
+                self.create(&entry, quota)?;
+                self.notes.push(ShopChange::new(false, &entry.partial, true));
+                Ok(())
+            }
             GlobalOp::Delete { at, owner } => self.delete(&at, owner),
             GlobalOp::Change { at, change, now } => self.change(&at, change, now),
             GlobalOp::Purchase { tenant, at, now } => self.purchase(tenant, &at, now),
@@ -95,6 +104,7 @@ impl<'t> GlobalTables<'t> {
         let usage = usage_in(&self.usage, &owner)?.after_delete(entry.charge());
         set_usage(&mut self.usage, &owner, usage)?;
         self.entries.remove(&row[..])?;
+        self.notes.push(ShopChange::new(is_seen(&entry.partial), &entry.partial, false));
         Ok(())
     }
 
@@ -106,8 +116,10 @@ impl<'t> GlobalTables<'t> {
     ) -> Result<(), RedbFault> {
         let row = entry_row(at);
         let mut entry = self.entry(&row)?;
+        let was_seen = is_seen(&entry.partial);
         change(&mut entry.partial, by, now)?;
         self.entries.insert(&row[..], &to_bytes(&entry)[..])?;
+        self.notes.push(ShopChange::new(was_seen, &entry.partial, true));
         Ok(())
     }
 

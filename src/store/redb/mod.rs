@@ -30,6 +30,7 @@ use super::backup::Export;
 use super::global::{GlobalAddress, GlobalChange, GlobalEntry, GlobalFilter};
 use super::pattern::Pattern;
 use super::permit::{QueuePermit, QueuePermits};
+use super::shop::{ShopLook, ShopNotes};
 use super::{
     EmbeddedFigures, FindLimits, KvSet, OpenError, QueueFigures, Quota, Revision, Standing, Store,
     StoreFigures, StoredState, Usage,
@@ -42,7 +43,9 @@ use crate::base::sync::{Lock, SharedLock};
 use crate::base::thread::{self, OwnedThread};
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp};
+use crate::wire::data::{
+    EncodedValue, KvRecord, PartialGlobalKv, Scopes, TenantId, TenantState, Timestamp,
+};
 use apply::{RedbWrite, WriteDone, usage_in};
 use export::RedbExport;
 use global_kv::GlobalOp;
@@ -76,6 +79,7 @@ struct RedbShared {
     database: SharedLock<Option<Database>>,
     fault_tx: Sender<()>,
     commits: Commits,
+    notes: ShopNotes,
 }
 
 /// What the writer counts.
@@ -109,6 +113,7 @@ impl RedbStore {
             database: SharedLock::new(Some(database)),
             fault_tx,
             commits: Commits::default(),
+            notes: ShopNotes::default(),
         });
         let writer = RedbWriter {
             shared: Arc::clone(&shared),
@@ -387,6 +392,34 @@ impl Store for RedbStore {
 
     fn global_is_purchased(&self, tenant: TenantId, at: &GlobalAddress) -> Result<bool, DbError> {
         self.read(|snapshot| global_kv::is_purchased(snapshot, tenant, at))
+    }
+
+    fn shop_changes(&self, since: Option<i64>) -> Result<ShopLook, DbError> {
+        Ok(self.shared.notes.since(since))
+    }
+
+    /// Looks for the record of each tenant that has any.
+    fn records_of_all(
+        &self,
+        of: &ShardSet,
+        key: &str,
+        scope: &str,
+    ) -> Result<Vec<(TenantId, EncodedValue)>, DbError> {
+        let scopes = Scopes::new([scope]);
+        self.read(|snapshot| {
+            let (usage, records) = (snapshot.open_table(USAGE)?, snapshot.open_table(KV)?);
+            let mut found = Vec::new();
+            for row in usage.range::<&[u8]>(..)? {
+                let tenant = split_tenant(row?.0.value())?.0;
+                if of.contains(Shard::of(tenant))
+                    && let Some(row) = records.get(&kv_key(tenant, key, &scopes)[..])?
+                {
+                    let record = RecordRow::from_bytes(row.value())?;
+                    found.push((tenant, record.answer(key, Vec::new()).value));
+                }
+            }
+            Ok(found)
+        })
     }
 
     fn export(&self) -> Result<Export, DbError> {

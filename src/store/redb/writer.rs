@@ -137,7 +137,7 @@ impl RedbWriter {
         let mut transaction = self.shared.begin_write().map_err(Failed::BeforeCommit)?;
         transaction.set_quick_repair(true);
         let mut changes = false;
-        {
+        let notes = {
             let mut tables = Tables::open(&transaction).map_err(Failed::BeforeCommit)?;
             for QueuedWrite { op, answer_tx, permit } in batch {
                 let revision = Revision(self.revision.0 + 1);
@@ -157,15 +157,21 @@ impl RedbWriter {
                 }
                 waiting.push((answer_tx, done));
             }
-        }
+            tables.take_notes()
+        };
         if changes {
             let commits = &self.shared.commits;
             let began = Instant::now();
             let committed = transaction.commit();
             commits.took.observe(began.elapsed());
             commits.operations.add(waiting.len() as u64);
+            if committed.is_ok() {
+                self.shared.notes.add(notes);
+            }
             committed.map_err(|error| {
                 commits.failures.inc();
+                // Any of it may have been made.
+                self.shared.notes.lose();
                 Failed::InCommit(error.into())
             })
         } else {

@@ -14,6 +14,7 @@ mod kv;
 mod sandbox;
 pub mod sharding;
 mod shares;
+mod shop_update;
 mod tenant_id;
 mod tenant_message;
 mod tenant_state;
@@ -32,6 +33,7 @@ pub use khronos::{Interval, KhronosValue};
 pub use kv::{ERRORS_KEY, ERRORS_SCOPE, KeyValueOp, KvRecord, Scopes};
 pub use sandbox::{Sandbox, SandboxMode};
 pub use shares::{HeldShare, IdMap, Shares};
+pub use shop_update::{SHOP_UPDATE, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE};
 pub use tenant_id::{ParseTenantIdError, TenantId, TenantKind};
 pub use tenant_message::{
     MESSAGE_RULES_KEY, MESSAGE_RULES_SCOPE, MessageOutcome, TENANT_MESSAGE, TenantMessage,

@@ -4,12 +4,15 @@ use mesophyll::base::error::DbError;
 use mesophyll::store::global::{GlobalAddress, GlobalChange, GlobalFilter};
 use mesophyll::store::{DbOptions, Quota};
 use mesophyll::wire;
+use mesophyll::wire::data::sharding::{Shard, ShardSet};
 use mesophyll::wire::data::{
-    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, TenantId, Timestamp,
+    CreateGlobalKv, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv, Scopes, TenantId,
+    Timestamp,
 };
 
 use super::{OTHER, TENANT, quota};
 use crate::support::db::{Door, Kept, TestDb, Typed, refusal};
+use crate::support::process::eventually;
 
 every_database! {
     an_entry_is_seen_once_it_is_approved,
@@ -20,6 +23,8 @@ every_database! {
     staff_sees_and_removes_any_entry,
     entries_at_and_over_the_limit,
     the_quota_of_entries_is_exact,
+    every_change_of_an_entry_is_noted_once_and_in_order,
+    watchers_are_found_by_their_shards,
 }
 
 fn entry(key: &str, version: i32) -> CreateGlobalKv {
@@ -319,4 +324,70 @@ fn the_quota_of_entries_is_exact(kept: Kept, door: Door) {
     db.publish(OTHER, entry("abe", 1)).expect("another owner's quota is another");
     db.unpublish(TENANT, "abd", 1).expect("deleted");
     db.publish(TENANT, entry("abf", 1)).expect("room again");
+}
+
+/// What a look finds: keys, what became of them, and their review states.
+fn noted(db: &TestDb, since: &mut Option<i64>) -> Vec<(String, &'static str, String)> {
+    // In PostgreSQL a transaction of another test may hold the notes up.
+    let mut found = Vec::new();
+    eventually("nothing is held up", || {
+        let look = db.state.shop_changes(*since).expect("a look");
+        assert_eq!(look.has_gap, since.is_none());
+        *since = Some(look.until);
+        found.extend(look.changes.into_iter().map(|change| {
+            assert_eq!((change.at.scope.as_str(), change.owner), ("tags", Some(TENANT)));
+            (change.at.key, change.kind.as_str(), change.review_state.unwrap_or_default())
+        }));
+        look.held_up.is_zero().then_some(())
+    });
+    found
+}
+
+fn every_change_of_an_entry_is_noted_once_and_in_order(kept: Kept, door: Door) {
+    let db = &TestDb::new(kept, door);
+    let mut since = None;
+    assert_eq!(noted(db, &mut since), []);
+    db.publish(TENANT, entry("aaa", 1)).expect("published");
+    assert!(db.publish(TENANT, entry("aaa", 1)).is_err(), "it is there");
+    assert!(db.unpublish(OTHER, "aaa", 1).is_err(), "it is another's");
+    db.review("aaa", 1, "approved");
+    db.review("aaa", 1, "approved");
+    db.review("aaa", 1, "denied");
+    db.publish(TENANT, entry("bbb", 1)).expect("published");
+    db.unpublish(TENANT, "aaa", 1).expect("unpublished");
+    let one = |key: &str, kind, state: &str| (key.to_owned(), kind, state.to_owned());
+    let expected = [
+        one("aaa", "hidden", "pending"),
+        one("aaa", "approved", "approved"),
+        one("aaa", "changed", "approved"),
+        one("aaa", "withdrawn", "denied"),
+        one("bbb", "hidden", "pending"),
+        one("aaa", "deleted", ""),
+    ];
+    assert_eq!(noted(db, &mut since), expected);
+    assert_eq!(noted(db, &mut since), []);
+    db.review("bbb", 1, "approved");
+    db.unpublish(TENANT, "bbb", 1).expect("unpublished");
+    let expected = [one("bbb", "approved", "approved"), one("bbb", "withdrawn", "")];
+    assert_eq!(noted(db, &mut since), expected);
+}
+
+fn watchers_are_found_by_their_shards(kept: Kept, door: Door) {
+    let db = &TestDb::new(kept, door);
+    let watch = |tenant, scope: &str, json: &str| {
+        let value = wire::json::value_from_json(json.as_bytes()).expect("a value");
+        db.tenants.kv_set(tenant, Scopes::new([scope]), "watched".to_owned(), value)
+    };
+    watch(TENANT, "#shop", r#"{"tags":["a%"]}"#).expect("set");
+    watch(OTHER, "other", r#"{"tags":["a%"]}"#).expect("set");
+    let bad = watch(OTHER, "#shop", r#"{"tags":"a%"}"#);
+    assert!(matches!(bad, Err(DbError::Refused(_))), "{bad:?}");
+    let watchers = |of: &ShardSet| db.state.shop_watchers(of).expect("read");
+    let of: ShardSet = [Shard::of(TENANT)].into_iter().collect();
+    for of in [of, ShardSet::full()] {
+        let found = watchers(&of);
+        assert_eq!(found.iter().map(|(tenant, _)| *tenant).collect::<Vec<_>>(), [TENANT]);
+        assert!(found[0].1.match_entry(&at("abc", 1)) && !found[0].1.match_entry(&at("bcd", 1)));
+    }
+    assert!(watchers(&ShardSet::full().without(&of)).is_empty());
 }
