@@ -8,7 +8,7 @@ use crate::api::metrics::Figures;
 use crate::api::{About, ApiCluster, Readiness};
 use crate::base::metrics::Exposition;
 use crate::feeds::Feeds;
-use crate::pool::{Broadcasts, Messages, Operator, Spawner, Traffic};
+use crate::pool::{Broadcasts, Messages, Operator, ShopUpdates, Spawner, Traffic};
 use crate::protocol::{MesophyllServer, show_families};
 
 /// The layers that have something to show.
@@ -19,6 +19,7 @@ pub(super) struct Layers {
     pub(super) traffic: Arc<Traffic>,
     pub(super) messages: Arc<Messages>,
     pub(super) broadcasts: Arc<Broadcasts>,
+    pub(super) shop: Arc<ShopUpdates>,
     /// `None` in thread-pool mode, like the next.
     pub(super) server: Option<Arc<MesophyllServer>>,
     pub(super) spawner: Option<Arc<Spawner>>,
@@ -66,6 +67,7 @@ impl Readiness for Layers {
             about: self.about,
             workers: self.operator.reports(),
             traffic: self.traffic.clone(),
+            shop: self.shop.figures(),
             quarantined: self.operator.quarantine().count(),
             output_lines_dropped: self
                 .spawner

@@ -35,7 +35,7 @@ use crate::master::config::{Mode, PoolConfig, RuntimeOptions};
 use crate::pool::process::supervisor::State;
 use crate::pool::{
     AdmittingPool, Broadcasts, ChildSpec, Managed, MemoryGroups, Messages, Operator, PoolShards,
-    ProcessConfig, Program, Quarantine, ServeWorker, Spawner, Traffic, WorkerPool,
+    ProcessConfig, Program, Quarantine, ServeWorker, ShopUpdates, Spawner, Traffic, WorkerPool,
     WorkerProcessHandle, WorkerReport,
 };
 use crate::protocol::{MesophyllServer, ServerConfig, StartError};
@@ -118,6 +118,7 @@ pub struct Master {
     traffic: Arc<Traffic>,
     messages: Arc<Messages>,
     broadcasts: Arc<Broadcasts>,
+    shop: Arc<ShopUpdates>,
     api: Option<InternalApi>,
     cluster: MasterPlace,
     /// Of a master that shares the tenants with others: so long its lease lasts.
@@ -174,6 +175,8 @@ impl Master {
         let pool = AdmittingPool::new(Arc::new(pool), db.clone(), quarantine, counted);
         let pool = Arc::new(pool.with_shards(table.clone()));
         let messages = Messages::new(pool.clone(), db.clone(), table);
+        let shop = ShopUpdates::start(pool.clone(), db.clone(), cluster.is_none())
+            .map_err(MasterError::Io)?;
         let carrier = Arc::downgrade(&messages);
         door.open(carrier);
         let asked = operator.clone();
@@ -187,6 +190,7 @@ impl Master {
             traffic,
             messages,
             broadcasts: Arc::new(broadcasts),
+            shop,
             api: None,
             cluster,
             shared_lease: config.cluster.cluster.as_ref().map(|_| config.cluster.lease),
@@ -207,6 +211,7 @@ impl Master {
                 traffic: master.traffic.clone(),
                 messages: master.messages.clone(),
                 broadcasts: master.broadcasts.clone(),
+                shop: master.shop.clone(),
                 server: master.server.clone(),
                 spawner,
                 cluster: master.cluster.as_ref().map(|one| cluster::of_api(config, one)),
@@ -347,8 +352,9 @@ impl Master {
         }
         progress("stopping the workers");
         self.operator.stop(half, deadline);
-        // What brings messages to workers has none left.
+        // What brings messages and updates to workers has none left.
         self.messages.stop();
+        self.shop.stop();
         progress("closing the links");
         if let Some(server) = &self.server {
             server.shutdown(deadline.max(Instant::now() + Duration::from_secs(2)));

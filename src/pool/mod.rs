@@ -18,6 +18,7 @@ mod pool;
 pub mod process;
 mod route;
 mod shards;
+mod shop;
 #[cfg(feature = "worker")]
 mod thread;
 mod vms;
@@ -43,6 +44,7 @@ pub use process::rolling::{RollError, RollReport};
 pub use process::spawner::Spawner;
 pub use process::supervisor;
 pub use shards::PoolShards;
+pub use shop::{ShopFigures, ShopOutcome, ShopUpdates};
 #[cfg(feature = "worker")]
 pub use thread::{
     db::WorkerDb,

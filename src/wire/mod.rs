@@ -14,6 +14,7 @@ pub mod json;
 pub mod log_line;
 pub mod message;
 pub mod pack;
+pub mod shop_update;
 pub mod tenant_message;
 #[cfg(test)]
 mod tests;

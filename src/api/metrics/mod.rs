@@ -11,6 +11,7 @@ mod feeds;
 mod http;
 mod process;
 mod runtime;
+mod shop;
 mod store;
 mod traffic;
 mod workers;
@@ -26,7 +27,7 @@ use crate::base::process_figures::{self, ProcessFigures};
 use crate::base::sync::CountedPermit;
 use crate::feeds::FeedFigures;
 use crate::net::http::{Body, HttpStats, HttpWatch, Response};
-use crate::pool::{Broadcasts, Messages, Traffic, WorkerReport};
+use crate::pool::{Broadcasts, Messages, ShopFigures, Traffic, WorkerReport};
 use crate::store::DbState;
 
 pub(super) use self::http::Statuses;
@@ -40,6 +41,8 @@ pub struct Figures {
     pub traffic: Arc<Traffic>,
     /// What master it is.
     pub about: About,
+    /// What tenants were told of the shop.
+    pub shop: ShopFigures,
     /// How many tenants are quarantined.
     pub quarantined: usize,
     /// Lines that workers printed and that were not logged.
@@ -101,6 +104,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     );
     cluster::show(&mut exposition, own.cluster, own.forwarder);
     feeds::show(&mut exposition, own.feeds);
+    shop::show(&mut exposition, figures.shop);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }
@@ -120,6 +124,7 @@ impl Figures {
             workers: Vec::new(),
             traffic: Arc::new(Traffic::new(0)),
             about: About { mode: "", store: "", has_external_workers: false, started },
+            shop: ShopFigures::default(),
             quarantined: 0,
             output_lines_dropped: None,
             worker_http: None,

@@ -17,7 +17,9 @@ use crate::dispatch::{Cancelled, Job, Refused, Request, RequestId};
 use crate::protocol::LocalWorker;
 use crate::runtime::{TemplateRuntime, TenantDb, TenantStates};
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{EncodedJson, EncodedValue, ON_STARTUP, TenantId, TenantState};
+use crate::wire::data::{
+    EncodedJson, EncodedValue, ON_STARTUP, SHOP_UPDATE, TenantId, TenantState,
+};
 use crate::wire::message::Health;
 
 use super::startup::Startup;
@@ -169,7 +171,10 @@ impl WorkerThread {
             )));
         }
         match &job {
-            Job::Dispatch(event) if !self.subscriptions.wants(tenant, &event.name) => {
+            // What it watches it is told without being subscribed.
+            Job::Dispatch(event)
+                if event.name != SHOP_UPDATE && !self.subscriptions.wants(tenant, &event.name) =>
+            {
                 answer.mark_not_subscribed();
                 answer.send(Ok(EncodedValue::null()));
             }

@@ -1,0 +1,162 @@
+//! What watchers are told, with the time in the test's hands.
+
+use std::time::{Duration, Instant};
+
+use super::watchers::{Arrival, Watchers};
+use super::*;
+use crate::base::limits::{SHOP_PENDING_MAX, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX};
+use crate::store::global::GlobalAddress;
+use crate::store::memory::MemoryStore;
+use crate::store::shop_patterns::ShopPatterns;
+use crate::store::{DbOptions, DbState};
+use crate::wire::data::{EventData, KeyValueOp, Scopes};
+use crate::wire::json::{json_from_encoded, value_from_json};
+
+const A: TenantId = TenantId::Guild(1 << 22);
+const B: TenantId = TenantId::User(2 << 22);
+
+/// Patterns as a record says them.
+fn patterns(json: &str) -> ShopPatterns {
+    let db = DbState::new(Arc::new(MemoryStore::new()), DbOptions::default()).expect("a store");
+    let value = value_from_json(json.as_bytes()).expect("a value");
+    let (scopes, key) = (Scopes::new(["#shop"]), "watched".to_owned());
+    db.kv(A, KeyValueOp::Set { scopes, key, value }).expect("set");
+    db.shop_patterns(A).expect("read")
+}
+
+fn change(key: &str, kind: ShopChangeKind, state: &str) -> ShopChange {
+    let at = GlobalAddress { scope: "s".to_owned(), key: key.to_owned(), version: 1 };
+    ShopChange { at, owner: Some(A), kind, review_state: Some(state.to_owned()) }
+}
+
+fn approved(key: &str) -> ShopChange {
+    change(key, ShopChangeKind::Approved, "approved")
+}
+
+/// What is told next, as the tenant sees it.
+fn told(watchers: &mut Watchers, now: Instant) -> Option<(TenantId, u64, String)> {
+    let (tenant, number, told) = watchers.next(now)?;
+    let EventData::Json(data) = event(tenant, &told).data else { panic!("JSON") };
+    Some((tenant, number, json_from_encoded(&data).expect("JSON")))
+}
+
+fn watching(tenants: &[TenantId]) -> Watchers {
+    let mut watchers = Watchers::default();
+    tenants.iter().for_each(|tenant| watchers.watch(*tenant, patterns(r#"{"s":["a%"]}"#)));
+    watchers
+}
+
+#[test]
+fn strangers_hear_of_what_readers_see_and_owners_of_all() {
+    let (mut watchers, now) = (watching(&[A, B]), Instant::now());
+    let mut heard = |change: ShopChange| {
+        watchers.add(change, now);
+        let mut heard = Vec::new();
+        while let Some((tenant, number, text)) = told(&mut watchers, now) {
+            watchers.ended(tenant, number, Arrival::Arrived, now);
+            heard.push((tenant, text));
+        }
+        heard
+    };
+    let data = |change: &str, state: &str| {
+        format!(r#"{{"scope":"s","key":"abc","change":"{change}","version":1{state}}}"#)
+    };
+    let pending = r#","review_state":"pending""#;
+    let hidden = change("abc", ShopChangeKind::Hidden, "pending");
+    assert_eq!(heard(hidden), [(A, data("hidden", pending))]);
+    let seen = data("approved", r#","review_state":"approved""#);
+    assert_eq!(heard(approved("abc")), [(A, seen.clone()), (B, seen)]);
+    let withdrawn = change("abc", ShopChangeKind::Withdrawn, "pending");
+    let both = [(A, data("withdrawn", pending)), (B, data("withdrawn", ""))];
+    assert_eq!(heard(withdrawn), both);
+    assert_eq!(heard(approved("other")), [], "no pattern matches");
+}
+
+#[test]
+fn changes_of_one_entry_are_one_until_they_are_told() {
+    let (mut watchers, now) = (watching(&[B]), Instant::now());
+    watchers.add(approved("a1"), now);
+    watchers.add(approved("a2"), now);
+    watchers.add(change("a1", ShopChangeKind::Changed, "approved"), now);
+    let (_, number, text) = told(&mut watchers, now).expect("one");
+    assert!(text.contains(r#""key":"a1","change":"approved""#), "{text}");
+    assert_eq!(told(&mut watchers, now), None, "one at a time");
+    // Of what is on its way comes a newer state, and then it does not arrive.
+    watchers.add(change("a1", ShopChangeKind::Withdrawn, "denied"), now);
+    watchers.ended(B, number, Arrival::NotYet, now);
+    assert_eq!(told(&mut watchers, now), None, "there is a pause");
+    let mut later = now + SHOP_RETRY_MIN;
+    let mut keys = Vec::new();
+    while let Some((_, number, text)) = told(&mut watchers, later) {
+        later += Duration::from_secs(1);
+        watchers.ended(B, number, Arrival::Arrived, later);
+        keys.push(text);
+    }
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert!(
+        keys.iter().any(|text| text.contains(r#""key":"a1","change":"withdrawn""#)),
+        "{keys:?}"
+    );
+    assert_eq!(watchers.pending(), 0);
+}
+
+#[test]
+fn where_too_much_waits_a_gap_takes_its_place() {
+    let (mut watchers, now) = (watching(&[B]), Instant::now());
+    for number in 0..=SHOP_PENDING_MAX {
+        watchers.add(approved(&format!("a{number}")), now);
+    }
+    assert_eq!(watchers.pending(), 0);
+    let (_, number, text) = told(&mut watchers, now).expect("a gap");
+    assert_eq!(text, r#"{"gap":true}"#);
+    // What comes while the tenant looks may have come too late for it.
+    watchers.add(approved("a1"), now);
+    watchers.ended(B, number, Arrival::Arrived, now);
+    assert!(told(&mut watchers, now).expect("it").2.contains("a1"));
+    let mut watchers = watching(&[]);
+    watchers.come(B, patterns(r#"{"s":["%"]}"#), now);
+    assert_eq!(told(&mut watchers, now).expect("a gap").2, r#"{"gap":true}"#);
+}
+
+#[test]
+fn an_update_that_may_kill_its_worker_is_given_up() {
+    let (mut watchers, mut now) = (watching(&[B]), Instant::now());
+    watchers.add(approved("a1"), now);
+    for tells in 1..=SHOP_TELLS_MAX {
+        let (_, number, _) = told(&mut watchers, now).expect("told again");
+        let is_given_up = watchers.ended(B, number, Arrival::MayHave, now);
+        assert_eq!(is_given_up, tells == SHOP_TELLS_MAX);
+        assert!(!watchers.ended(B, number, Arrival::MayHave, now), "it has ended");
+        now += Duration::from_secs(60);
+    }
+    assert_eq!(told(&mut watchers, now), None);
+}
+
+#[test]
+fn handlers_that_run_for_ever_hold_up_others_for_a_while() {
+    let tenants: Vec<TenantId> = (0..=SHOP_TELLING_MAX as u64).map(TenantId::Guild).collect();
+    let (mut watchers, now) = (watching(&tenants), Instant::now());
+    watchers.add(ShopChange { owner: None, ..approved("a1") }, now);
+    for _ in 0..SHOP_TELLING_MAX {
+        assert!(told(&mut watchers, now).is_some());
+    }
+    assert_eq!((told(&mut watchers, now), watchers.next_at()), (None, None));
+    let later = now + SHOP_DEADLINE * 4;
+    watchers.expire(later);
+    assert!(told(&mut watchers, later).is_some());
+    // Tenants that went leave nothing behind.
+    watchers.retain(|_| false);
+    assert_eq!((watchers.len(), watchers.pending(), watchers.next_at()), (0, 0, None));
+    assert_eq!(told(&mut watchers, later), None);
+}
+
+#[test]
+fn what_a_handler_did_decides_whether_it_is_told_again() {
+    let arrival = |error: DispatchError| arrival_of(&Err(error));
+    assert_eq!(arrival(DispatchError::Script("no".to_owned())), Arrival::Arrived);
+    assert_eq!(arrival(DispatchError::OutcomeUnknown(String::new())), Arrival::MayHave);
+    assert_eq!(arrival(DispatchError::NotOwner), Arrival::Elsewhere);
+    for error in [DispatchError::Banned, DispatchError::Deadline { sent: false }] {
+        assert_eq!(arrival(error), Arrival::NotYet);
+    }
+}
