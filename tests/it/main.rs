@@ -79,6 +79,7 @@ mod reload;
 mod sandbox;
 #[cfg(feature = "luau")]
 mod shards;
+mod shop;
 #[cfg(feature = "luau")]
 mod status_page;
 #[cfg(feature = "luau")]

@@ -75,6 +75,12 @@ ops! {
     MessagesDisallow = 19, "messages_disallow";
     /// `Messages:allowed`
     MessagesAllowed = 20, "messages_allowed";
+    /// `GlobalKV:watch`
+    GlobalWatch = 21, "global_watch";
+    /// `GlobalKV:unwatch`
+    GlobalUnwatch = 22, "global_unwatch";
+    /// `GlobalKV:watched`
+    GlobalWatched = 23, "global_watched";
 }
 
 impl CallOp {

@@ -2,15 +2,17 @@
 
 use mlua::{IntoLua, Table, Value};
 
+use super::rules::{changing, reading};
 use super::{
     CallArgs, CallError, CallReply, PreparedCall, field, kind, only_fields, refuse, text, version,
 };
 use crate::base::limits::{DB_BODY_MAX_BYTES, KV_KEY_MAX_BYTES, KV_SCOPE_MAX_BYTES};
 use crate::runtime::luau::convert::values::{Time, Wide};
 use crate::runtime::luau::convert::{ConvertError, ToLuau, json_from_luau, whole};
+use crate::runtime::luau::locks::RecordKey;
 use crate::wire::data::{
-    CreateGlobalKv, DbOp, GlobalKeyValueOp, GlobalKv, GlobalKvData, PartialGlobalKv,
-    PublicGlobalKeyValueOp, TenantId,
+    CreateGlobalKv, DbOp, GlobalKeyValueOp, GlobalKv, GlobalKvData, KhronosValue, PartialGlobalKv,
+    PublicGlobalKeyValueOp, SHOP_WATCH_KEY, SHOP_WATCH_SCOPE, Scopes, TenantId,
 };
 
 /// What one field of a new entry may take: all of them together must fit into a request.
@@ -73,6 +75,49 @@ pub(super) fn delete(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCa
     let bytes = key.len() + scope.len();
     let op = DbOp::Global(tenant, GlobalKeyValueOp::Delete { key, version, scope });
     Ok(PreparedCall::new(op, CallReply::Whole, bytes))
+}
+
+pub(super) fn watch(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
+    let (scope, pattern) = watched_pattern(args)?;
+    let bytes = 2 * (scope.len() + pattern.len());
+    Ok(changing(tenant, watch_record(), bytes, move |watched| {
+        let (scope, pattern) = (KhronosValue::Text(scope), KhronosValue::Text(pattern));
+        match watched.iter_mut().find(|(known, _)| *known == scope) {
+            Some((_, KhronosValue::List(patterns))) if patterns.contains(&pattern) => {}
+            Some((_, KhronosValue::List(patterns))) => patterns.push(pattern),
+            // How many there may be is the store's to say.
+            _ => watched.push((scope, KhronosValue::List(vec![pattern]))),
+        }
+        Ok(())
+    }))
+}
+
+pub(super) fn unwatch(tenant: TenantId, args: &CallArgs<'_>) -> Result<PreparedCall, CallError> {
+    let (scope, pattern) = watched_pattern(args)?;
+    Ok(changing(tenant, watch_record(), 0, move |watched| {
+        let (scope, pattern) = (KhronosValue::Text(scope), KhronosValue::Text(pattern));
+        watched.retain_mut(|(known, patterns)| match patterns {
+            KhronosValue::List(patterns) if *known == scope => {
+                patterns.retain(|known| *known != pattern);
+                !patterns.is_empty()
+            }
+            _ => true,
+        });
+        Ok(())
+    }))
+}
+
+pub(super) fn watched(tenant: TenantId) -> PreparedCall {
+    reading(tenant, watch_record())
+}
+
+fn watch_record() -> RecordKey {
+    (SHOP_WATCH_KEY.to_owned(), Scopes::new([SHOP_WATCH_SCOPE]))
+}
+
+fn watched_pattern(args: &CallArgs<'_>) -> Result<(String, String), CallError> {
+    let scope = args.text(0, "the scope", KV_SCOPE_MAX_BYTES)?;
+    Ok((scope, args.text(1, "the pattern", 2 * KV_KEY_MAX_BYTES)?))
 }
 
 fn address(args: &CallArgs<'_>) -> Result<(String, i32, String), CallError> {

@@ -124,6 +124,9 @@ pub(super) fn prepare(
         CallOp::MessagesAllow => messages::allow(tenant, &args),
         CallOp::MessagesDisallow => messages::disallow(tenant, &args),
         CallOp::MessagesAllowed => Ok(messages::allowed(tenant)),
+        CallOp::GlobalWatch => global_kv::watch(tenant, &args),
+        CallOp::GlobalUnwatch => global_kv::unwatch(tenant, &args),
+        CallOp::GlobalWatched => Ok(global_kv::watched(tenant)),
         CallOp::Wait | CallOp::Spawn | CallOp::KvUpdateSet | CallOp::KvUpdateDrop => {
             refuse("not a call to the database")
         }

@@ -43,7 +43,7 @@ pub(in crate::runtime::luau) static EVENT: Known = fields("the event", "author d
 
 static CTX_MEMBERS: [Known; 7] = [
     methods("ctx.Feed", "publish"),
-    methods("ctx.GlobalKV", "create delete find get"),
+    methods("ctx.GlobalKV", "create delete find get unwatch watch watched"),
     methods("ctx.KV", "delete find get getrecord list_scopes set update"),
     methods("ctx.Messages", "allow allowed disallow send"),
     methods("ctx.Runtime", "gettenantstate settenantstate stats"),
@@ -67,6 +67,7 @@ pub(in crate::runtime::luau) fn parameters(of: &Known, method: &str) -> &'static
         ("ctx.GlobalKV", "find") => &["query", "scope"],
         ("ctx.GlobalKV", "get" | "delete") => &["key", "version", "scope"],
         ("ctx.GlobalKV", "create") => &["entry"],
+        ("ctx.GlobalKV", "watch" | "unwatch") => &["scope", "pattern"],
         ("ctx.Messages", "send") => &["to", "topic"],
         ("ctx.Messages", "allow") => &["rule"],
         ("ctx.Messages", "disallow") => &["from"],

@@ -65,6 +65,13 @@ const OPS: &[(&str, &str)] = &[
     ),
     ("messages_disallow", "storm(900, function() while true do ctx.Messages:disallow('user:1') end end)"),
     ("messages_allowed", "storm(900, function() while true do ctx.Messages:allowed() end end)"),
+    (
+        "global_watch",
+        "storm(900, function(i) local pattern = string.rep('x', 500) .. i
+            while true do pcall(ctx.GlobalKV.watch, ctx.GlobalKV, 's' .. i, pattern) end end)",
+    ),
+    ("global_unwatch", "storm(900, function() while true do ctx.GlobalKV:unwatch('s', 'x%') end end)"),
+    ("global_watched", "storm(900, function() while true do ctx.GlobalKV:watched() end end)"),
 ];
 
 /// Members of `ctx` that answer at once. The others are calls of the table above.
@@ -89,6 +96,9 @@ const CALLS: &[(&str, &str)] = &[
     ("ctx.GlobalKV.delete", "global_delete"),
     ("ctx.GlobalKV.find", "global_find"),
     ("ctx.GlobalKV.get", "global_get"),
+    ("ctx.GlobalKV.unwatch", "global_unwatch"),
+    ("ctx.GlobalKV.watch", "global_watch"),
+    ("ctx.GlobalKV.watched", "global_watched"),
     ("ctx.KV.delete", "kv_delete"),
     ("ctx.KV.find", "kv_find"),
     ("ctx.KV.get", "kv_get"),
