@@ -166,10 +166,8 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
         let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
-        let (db_client, outbox) = (
-            MesophyllDbClient::new(&role.address, role.worker, &role.token),
-            Outbox::default(),
-        );
+        let (db_client, outbox) =
+            (MesophyllDbClient::new(&role.address, role.worker, &role.token), Outbox::default());
         let db = Arc::new(WorkerDb::mesophyll(db_client, outbox.clone()));
         let runtime: Box<dyn TemplateRuntime> = if role.is_luau {
             let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
