@@ -79,6 +79,7 @@ mod reload;
 mod sandbox;
 #[cfg(feature = "luau")]
 mod shards;
+#[cfg(all(feature = "postgres", feature = "luau"))]
 mod shop;
 #[cfg(feature = "luau")]
 mod status_page;
