@@ -3,7 +3,7 @@
 //!
 //! A note is made with its change, or not at all. A reader asks for what came since its last look
 //! and is told how far that goes; one that lost its place, or was away for too long, is told that
-//! it missed some. Pure but for the lock of [`ShopNotes`]; any thread.
+//! it missed some. Pure but for the lock of `ShopNotes`; any thread.
 
 use std::collections::VecDeque;
 use std::time::Duration;
