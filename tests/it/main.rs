@@ -64,6 +64,7 @@ mod live_tenants;
 mod masters;
 #[cfg(feature = "luau")]
 mod messages;
+#[cfg(feature = "luau")]
 mod metrics;
 #[cfg(feature = "luau")]
 mod metrics_files;
