@@ -74,6 +74,15 @@ impl<T> AnswerPlace<T> {
         state.answer.is_some()
     }
 
+    /// The answer, taken out; `None` if it did not come.
+    ///
+    /// # Blocks
+    /// As [`AnswerPlace::wait_until`].
+    pub fn take_by(&self, until: Instant) -> Option<T> {
+        self.wait_until(until);
+        self.take()
+    }
+
     /// Takes the answer out, if it is there; never blocks.
     pub fn take(&self) -> Option<T> {
         self.state.lock().answer.take()
@@ -124,7 +133,7 @@ mod tests {
         sender.send(7);
         assert_eq!(waiter.join(), Some(true));
         assert!(place.wait_until(soon()), "it is still there");
-        assert_eq!((place.take(), place.take()), (Some(7), None));
+        assert_eq!((place.take_by(soon()), place.take()), (Some(7), None));
     }
 
     #[test]

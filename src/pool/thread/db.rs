@@ -1,14 +1,14 @@
-//! [`WorkerDb`]: the database, and other tenants, as a worker's tenants see them, in this process or over HTTP, with
-//! nothing to tell which.
+//! [`WorkerDb`]: the database, and other tenants, as a worker's tenants see them, in this process or
+//! over HTTP, with nothing to tell which.
 //!
 //! Over HTTP the rules are checked here before anything is sent, so that a refusal costs no round
 //! trip and reads the same; the master checks them again. Called from a worker's I/O threads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::bounded;
-
+use crate::base::answer::AnswerSender;
 use crate::base::error::DbError;
 use crate::base::limits::MESSAGE_ANSWER_MAX;
 use crate::dispatch::MessageDoor;
@@ -90,13 +90,10 @@ impl TenantDb for WorkerDb {
     fn send(&self, message: TenantMessage) -> MessageOutcome {
         match self {
             WorkerDb::Direct(_, _, door, _) => {
-                let (outcome_tx, outcome_rx) = bounded(1);
-                let answer = move |outcome| {
-                    // There is room; a sender that has gone needs no answer.
-                    let _ = outcome_tx.try_send(outcome);
-                };
-                door.hand_in(message, Box::new(answer));
-                outcome_rx.recv_timeout(MESSAGE_ANSWER_MAX).unwrap_or(MessageOutcome::Unknown)
+                let (outcome_tx, outcome) = AnswerSender::new();
+                door.hand_in(message, Box::new(move |outcome| outcome_tx.send(outcome)));
+                let until = Instant::now() + MESSAGE_ANSWER_MAX;
+                outcome.take_by(until).unwrap_or(MessageOutcome::Unknown)
             }
             WorkerDb::Mesophyll(_, outbox) => outbox.send(message),
         }

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-
+use crate::base::answer::AnswerSender;
 use crate::base::error::DispatchError;
 use crate::base::limits;
 use crate::dispatch::worker_like::{WorkerLike, handed_over};
@@ -65,7 +64,7 @@ struct ConnInner {
     link: LinkSender,
     pending: Pending<SentRequest>,
     /// Apart from the dispatches: a query is nothing that a worker runs.
-    vm_queries: Pending<Sender<EncodedValue>>,
+    vm_queries: Pending<AnswerSender<EncodedValue>>,
     opened: Instant,
     /// Milliseconds after `opened`; `Relaxed`, as it only feeds a timeout.
     heartbeat_at_ms: AtomicU64,
@@ -568,9 +567,8 @@ impl ConnHandler {
     fn on_response(&self, request_id: u64, result: Result<EncodedValue, String>) {
         let Some(waiting) = self.conn.inner.pending.take(request_id) else {
             if let Some(answer_tx) = self.conn.inner.vm_queries.take(request_id) {
-                // A worker that answers with an error knows no more than one that does not answer;
-                // and the caller that asked may have gone.
-                return drop(result.map(|answer| answer_tx.try_send(answer)));
+                // A worker that answers with an error knows no more than one that does not answer.
+                return drop(result.map(|answer| answer_tx.send(answer)));
             }
             if let Some(count) = self.conn.inner.counters.late_answers.record(Instant::now()) {
                 log::debug!(worker = self.conn.id(); "worker {}: {count} answers that nobody waits for", self.conn.id());

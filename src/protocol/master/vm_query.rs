@@ -5,10 +5,10 @@
 //! time: the asker gives a deadline, and what is not known by then is not known. Answers come
 //! on the link's reader thread, which never blocks.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-
+use crate::base::answer::{AnswerPlace, AnswerSender};
 use crate::dispatch::worker_like::next_request_id;
 use crate::protocol::MesophyllServerConn;
 use crate::wire::data::{EncodedValue, KhronosValue};
@@ -21,14 +21,17 @@ pub struct VmQuery {
     conn: MesophyllServerConn,
     request_id: u64,
     tenants: usize,
-    answer_rx: Receiver<EncodedValue>,
+    answer: Arc<AnswerPlace<EncodedValue>>,
 }
 
 impl VmQuery {
     /// A query, and where its one answer goes: a sender that is dropped means that there is none.
-    pub(super) fn new(conn: MesophyllServerConn, tenants: usize) -> (Self, Sender<EncodedValue>) {
-        let (answer_tx, answer_rx) = bounded(1);
-        (Self { conn, request_id: next_request_id().0, tenants, answer_rx }, answer_tx)
+    pub(super) fn new(
+        conn: MesophyllServerConn,
+        tenants: usize,
+    ) -> (Self, AnswerSender<EncodedValue>) {
+        let (answer_tx, answer) = AnswerSender::new();
+        (Self { conn, request_id: next_request_id().0, tenants, answer }, answer_tx)
     }
 
     pub(super) fn request_id(&self) -> u64 {
@@ -41,7 +44,7 @@ impl VmQuery {
     /// # Blocks
     /// Until the answer, the link's end, or `deadline`.
     pub fn wait(self, deadline: Instant) -> Option<Vec<bool>> {
-        let answer = self.answer_rx.recv_deadline(deadline).ok()?;
+        let answer = self.answer.take_by(deadline)?;
         vms_from_wire(&answer).filter(|has_vm| has_vm.len() == self.tenants)
     }
 }

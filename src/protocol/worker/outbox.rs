@@ -4,9 +4,9 @@
 //! has none; the link's reader thread brings the answers.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::{Sender, bounded};
-
+use crate::base::answer::AnswerSender;
 use crate::base::labels::Label as _;
 use crate::base::limits::{MESSAGE_ANSWER_MAX, PENDING_MAX};
 use crate::base::sync::Lock;
@@ -28,7 +28,7 @@ struct OutboxState {
 #[derive(Debug)]
 struct OutboxLink {
     link: LinkSender,
-    waiting: Pending<Sender<MessageOutcome>>,
+    waiting: Pending<AnswerSender<MessageOutcome>>,
 }
 
 impl Outbox {
@@ -39,13 +39,15 @@ impl Outbox {
     pub fn send(&self, message: TenantMessage) -> MessageOutcome {
         let Some(way) = self.0.lock().way.clone() else { return MessageOutcome::Busy };
         let (from, id) = (message.from, next_request_id().0);
-        let (answer_tx, answer_rx) = bounded(1);
+        let (answer_tx, answer) = AnswerSender::new();
         let Registered::Waiting(_) = way.waiting.register(id, answer_tx) else {
             return MessageOutcome::Busy;
         };
         let sent = way.link.send_alone(from, ClientMessage::send_message(message, id).encode());
         let outcome = match sent {
-            Ok(()) => answer_rx.recv_timeout(MESSAGE_ANSWER_MAX).unwrap_or(MessageOutcome::Unknown),
+            Ok(()) => answer
+                .take_by(Instant::now() + MESSAGE_ANSWER_MAX)
+                .unwrap_or(MessageOutcome::Unknown),
             Err(SendError::TooLarge { .. }) => MessageOutcome::TooLarge,
             Err(SendError::Closed | SendError::Full) => MessageOutcome::Busy,
         };
@@ -100,8 +102,7 @@ impl Outbox {
             }
         };
         if let Some(answer_tx) = way.waiting.take(request_id) {
-            // There is room; a sender that has gone needs no answer.
-            let _ = answer_tx.try_send(outcome);
+            answer_tx.send(outcome);
         }
     }
 }

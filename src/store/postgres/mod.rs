@@ -176,8 +176,7 @@ impl PostgresStore {
             return Err(unavailable());
         }
         // It has begun, or it was answered.
-        place.wait_until(started + STORE_WRITE_TIMEOUT);
-        place.take().unwrap_or_else(|| match access {
+        place.take_by(started + STORE_WRITE_TIMEOUT).unwrap_or_else(|| match access {
             Access::Read => Err(unavailable()),
             Access::Write => Err(unknown()),
         })

@@ -136,9 +136,8 @@ impl RedbStore {
     /// Hands a write to the writer and waits for its commit.
     fn write(&self, op: RedbWrite) -> Result<WriteDone, DbError> {
         let place = self.submit(op)?;
-        place.wait_until(Instant::now() + STORE_WRITE_TIMEOUT);
         // Too late, or the writer has dropped it.
-        place.take().unwrap_or_else(|| Err(unknown()))
+        place.take_by(Instant::now() + STORE_WRITE_TIMEOUT).unwrap_or_else(|| Err(unknown()))
     }
 
     fn submit(&self, op: RedbWrite) -> Result<Arc<AnswerPlace<WriteAnswer>>, DbError> {

@@ -285,8 +285,7 @@ fn keys(count: u64) -> Arc<Vec<Key>> {
 
 /// What a write did, as soon as it is known.
 fn answer_in(place: &AnswerPlace<WriteAnswer>) -> Option<WriteAnswer> {
-    place.wait_until(Instant::now() + DEADLINE);
-    place.take()
+    place.take_by(Instant::now() + DEADLINE)
 }
 
 #[test]
