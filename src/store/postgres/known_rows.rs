@@ -1,9 +1,10 @@
 //! The rows of records that were read or written last, so that one that is set again need not be
 //! read first.
 //!
-//! What is known here may be wrong: other masters and other programs write too. A set has the server
-//! compare the row's version, so all that a wrong row costs is an exchange more. A record stands for
-//! the hash of its address: should two have the same one, their versions tell them apart. Any thread; owned by [`super::PostgresStore`].
+//! What is known here may be wrong: other masters and other programs write too. A set has the
+//! server compare the row's version, so all that a wrong row costs is an exchange more. A record
+//! stands for the hash of its address: should two have the same one, their versions tell them
+//! apart. Any thread; owned by [`super::PostgresStore`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
