@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 use crate::support::TempDir;
 use crate::support::binary::{Finished, Master, get, get_with, post, put, token, write};
+#[cfg(feature = "postgres")]
+use crate::support::cluster::place;
+#[cfg(feature = "postgres")]
 use crate::support::postgres::{self, Locale, Schema};
 use crate::support::process::{eventually, signal, within, workers_of};
 
@@ -218,17 +221,14 @@ fn a_worker_that_dies_makes_no_tenant_get_it_twice() {
     assert_eq!(master.stop().0.code(), 0);
 }
 
+#[cfg(feature = "postgres")]
 #[test]
 fn each_master_does_its_part() {
     if !postgres::is_there("each_master_does_its_part") {
         return;
     }
     let schema = Schema::migrated(Locale::C);
-    let place = |name| {
-        let options = ["--cluster", "test", "--advertise", "127.0.0.1:0", "--name", name];
-        start(&[&options[..], &["--workers", "1", "--store", schema.url()]].concat())
-    };
-    let (one, two) = (place("one"), place("two"));
+    let (one, two) = (start(&place(&schema, "one")), start(&place(&schema, "two")));
     for at in [&one, &two] {
         within(PATIENCE, "the shards are shared", || {
             let (_, body) = get_with(at.api(), "/i/masters", &token(7));

@@ -311,13 +311,13 @@ fn the_command_prints_events_and_connects_again() {
 mod masters {
     use super::*;
     use crate::support::TempDir;
+    use crate::support::cluster::place;
     use crate::support::postgres::{self, Locale, Schema};
     use crate::support::process::within;
 
     fn start(schema: &Schema, name: &str) -> Master {
-        let place = ["--cluster", "test", "--advertise", "127.0.0.1:0", "--name", name];
-        let more = ["--lease", "3s", "--workers", "1", "--store", schema.url()];
-        let master = Master::start_in(TempDir::new(), &[&place[..], &more].concat());
+        let options = [&["--lease", "3s"], &place(schema, name)[..]].concat();
+        let master = Master::start_in(TempDir::new(), &options);
         master.wait_ready();
         master
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::TempDir;
 use crate::support::binary::{Master, Running, get_with, mesophyll, run, token};
+use crate::support::cluster::place;
 use crate::support::postgres::{self, Locale, Schema};
 use crate::support::process::{eventually, within};
 
@@ -16,9 +17,7 @@ const LEASE: &str = "3s";
 const TENANT: &str = "guild/4194304";
 
 fn options<'o>(schema: &'o Schema, name: &'o str) -> Vec<&'o str> {
-    let place = ["--cluster", "test", "--advertise", "127.0.0.1:0", "--name", name];
-    let more = ["--lease", LEASE, "--workers", "1", "--store", schema.url()];
-    [&place[..], &more].concat()
+    [&["--lease", LEASE], &place(schema, name)[..]].concat()
 }
 
 fn start(schema: &Schema, name: &str) -> Master {

@@ -1,13 +1,14 @@
 //! Messages between tenants, through real masters and workers.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::TempDir;
 use crate::support::binary::{Master, get, post, token, write};
+#[cfg(feature = "postgres")]
+use crate::support::cluster::{place, tenants_of};
+#[cfg(feature = "postgres")]
 use crate::support::postgres::{self, Locale, Schema};
-use crate::support::process::{eventually, within};
+use crate::support::process::eventually;
 
 /// On two workers of two.
 const A: &str = "guild/4194304";
@@ -180,34 +181,15 @@ fn staff_sends_messages_by_command() {
     assert_ne!(large.code(), 0);
 }
 
+#[cfg(feature = "postgres")]
 #[test]
 fn messages_cross_masters() {
     if !postgres::is_there("messages_cross_masters") {
         return;
     }
     let schema = Schema::migrated(Locale::C);
-    let place = |name| {
-        let options = ["--cluster", "test", "--advertise", "127.0.0.1:0", "--name", name];
-        start(&[&options[..], &["--workers", "1", "--store", schema.url()]].concat())
-    };
-    let (one, two) = (place("one"), place("two"));
-    // Which master has which tenant, as each of them sees it.
-    let where_is = |at: &Master, tenant: &str| {
-        let (_, body) =
-            crate::support::binary::get_with(at.api(), &format!("/i/route/{tenant}"), &token(7));
-        let route: Value = serde_json::from_str(&body).expect("JSON");
-        route["master"].as_str().map(str::to_owned)
-    };
-    // Half of the shards go to the second one: two tenants at different masters are soon found.
-    let (from, to) = within(Duration::from_secs(60), "the shards are shared", || {
-        let tenants: Vec<String> = (1_u64..20).map(|at| format!("guild/{}", at << 22)).collect();
-        let at = |name: &str| {
-            tenants.iter().find(|tenant| {
-                [&one, &two].iter().all(|at| where_is(at, tenant).as_deref() == Some(name))
-            })
-        };
-        Some((at("one")?.clone(), at("two")?.clone()))
-    });
+    let (one, two) = (start(&place(&schema, "one")), start(&place(&schema, "two")));
+    let (from, to) = tenants_of(&one, &two);
     assert_eq!(send(&one, &from, &to, "ping", 1), ["not_allowed"]);
     allow(&one, &to, &from);
     allow(&two, &from, &to);

@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::TempDir;
-use crate::support::binary::{Master, get, get_with, post, token, write};
+use crate::support::binary::{Master, get, post, token, write};
+use crate::support::cluster::{place, tenants_of};
 use crate::support::postgres::{self as server, Locale, Schema};
 use crate::support::process::{eventually, signal, within, workers_of};
 
@@ -255,25 +256,8 @@ fn updates_cross_masters() {
         return;
     }
     let schema = Schema::migrated(Locale::C);
-    let place = |name| {
-        let options = ["--cluster", "test", "--advertise", "127.0.0.1:0", "--name", name];
-        start(&[&options[..], &["--workers", "1", "--store", schema.url()]].concat())
-    };
-    let (one, two) = (place("one"), place("two"));
-    let where_is = |at: &Master, tenant: &str| {
-        let (_, body) = get_with(at.api(), &format!("/i/route/{tenant}"), &token(7));
-        let route: Value = serde_json::from_str(&body).expect("JSON");
-        route["master"].as_str().map(str::to_owned)
-    };
-    let (owner, other) = within(Duration::from_secs(60), "the shards are shared", || {
-        let tenants: Vec<String> = (1_u64..20).map(|at| format!("guild/{}", at << 22)).collect();
-        let at = |name: &str| {
-            tenants.iter().find(|tenant| {
-                [&one, &two].iter().all(|at| where_is(at, tenant).as_deref() == Some(name))
-            })
-        };
-        Some((at("one")?.clone(), at("two")?.clone()))
-    });
+    let (one, two) = (start(&place(&schema, "one")), start(&place(&schema, "two")));
+    let (owner, other) = tenants_of(&one, &two);
     ask(&one, &owner, "Watch", "%");
     ask(&one, &other, "Watch", "%");
     ask(&one, &owner, "Create", "one.a");

@@ -6,6 +6,8 @@ pub(crate) mod binary;
 pub(crate) mod browser;
 #[cfg(feature = "luau")]
 pub(crate) mod chaos;
+#[cfg(all(feature = "postgres", feature = "luau"))]
+pub(crate) mod cluster;
 #[cfg(feature = "worker")]
 pub(crate) mod db;
 #[cfg(all(feature = "postgres", feature = "worker"))]
