@@ -13,8 +13,8 @@ pub(crate) fn place<'o>(schema: &'o Schema, name: &'o str) -> Vec<&'o str> {
     [&place[..], &["--workers", "1", "--store", schema.url()]].concat()
 }
 
-/// A tenant of each of the masters `one` and `two`, as soon as both say so: half of the shards go to
-/// the second one, so such tenants are soon found.
+/// A tenant of each of the masters `one` and `two`, as soon as both say so: half of the shards go
+/// to the second one, so such tenants are soon found.
 pub(crate) fn tenants_of(one: &Master, two: &Master) -> (String, String) {
     let master_of = |at: &Master, tenant: &str| {
         let (_, body) = get_with(at.api(), &format!("/i/route/{tenant}"), &token(7));
