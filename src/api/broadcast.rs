@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::cluster::{ForwardOutcome, HOP, PeerAnswer, PeerRequest};
 use super::dispatch::event_of;
 use super::error::{ApiError, Code};
-use super::request::Fields;
+use super::request::{Fields, Whole};
 use super::{Api, Call, admission::Permit, text};
 use crate::base::limits::{API_BODY_MAX_BYTES, BROADCAST_PEER_TIMEOUT, BROADCAST_RATE_MAX};
 use crate::base::random;
@@ -68,11 +68,7 @@ pub(super) fn start(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<R
     let mut fields = Fields::of(&bytes, r#"{"name": …, "data": …}"#)?;
     let event = event_of(fields.name()?, None, fields.json("data")?, 0)?;
     let only_live = fields.optional("only_live", "true or false")?.unwrap_or(false);
-    let rate = fields.optional("per_second", "a number")?.unwrap_or(BROADCAST_RATE_MAX);
-    if !(1..=BROADCAST_RATE_MAX).contains(&rate) {
-        let text = format!("\"per_second\" is a number from 1 to {BROADCAST_RATE_MAX}");
-        return Err(ApiError::bad_request(text));
-    }
+    let rate = rate(&mut fields)?;
     let told = if is_peer { Some((fields.text("id")?, shards(&mut fields)?)) } else { None };
     fields.finish()?;
     drop(bytes);
@@ -83,6 +79,16 @@ pub(super) fn start(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<R
     let id = format!("{:016x}", random::u64());
     let order = BroadcastOrder { id, event, only_live, rate, shards: ShardSet::full() };
     api.start_everywhere(call, order, permit)
+}
+
+/// How many tenants a second each worker gets.
+fn rate(fields: &mut Fields<'_>) -> Result<u32, ApiError> {
+    let rate = fields.optional("per_second", "a number")?;
+    let rate = rate.map_or(Some(BROADCAST_RATE_MAX), |Whole(rate)| u32::try_from(rate).ok());
+    rate.filter(|rate| (1..=BROADCAST_RATE_MAX).contains(rate)).ok_or_else(|| {
+        let text = format!("\"per_second\" is a number from 1 to {BROADCAST_RATE_MAX}");
+        ApiError::bad_request(text)
+    })
 }
 
 /// The shards that another master names.

@@ -188,6 +188,7 @@ fn what_cannot_be_broadcast_is_refused() {
         (json!({ "name": "" }), "name"),
         (json!({ "name": "A", "per_second": 201 }), "per_second"),
         (json!({ "name": "A", "per_second": 0 }), "per_second"),
+        (json!({ "name": "A", "per_second": 1.5 }), "per_second"),
         (json!({ "name": "A", "shards": [1] }), "shards"),
     ] {
         let (status, error) = begin(&master, &order);
@@ -197,6 +198,9 @@ fn what_cannot_be_broadcast_is_refused() {
     assert_eq!(get_with(master.api(), PATH, &token(7)).0, 404);
     master.command(&["broadcast"]).expect(2, "broadcast takes NAME");
     master.command(&["broadcast", "A", "--show"]).expect(2, "broadcast takes NAME");
+    // As in JSON Schema, a whole number is one however it is written.
+    let (status, begun) = begin(&master, &json!({ "name": "A", "per_second": 98.0 }));
+    assert_eq!(status, 202, "{begun}");
 }
 
 #[test]
