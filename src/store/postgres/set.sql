@@ -17,6 +17,23 @@ DECLARE had mesophyll_usage; new_records bigint; new_bytes bigint; BEGIN
     IF patience IS NOT NULL THEN PERFORM set_config('lock_timeout', patience, true); END IF;
     IF master IS NOT NULL THEN PERFORM mesophyll_fence(shard, epoch, master); END IF;
     PERFORM pg_advisory_xact_lock(lock);
+    -- What takes no more of the quota is never refused: where there is no other row, this is all.
+    IF added <= 0 THEN
+        UPDATE tenant_kv t SET value = v, last_updated_at = now_at
+            WHERE t.id = old_id AND t.xmin::text = old_xmin
+                AND NOT EXISTS (SELECT FROM tenant_kv o
+                    WHERE o.owner_type = kind AND o.owner_id = owner AND o.key = k
+                        AND o.scopes @> s AND o.scopes <@ s AND o.id <> old_id);
+        IF FOUND THEN
+            IF added < 0 THEN
+                UPDATE mesophyll_usage u SET bytes = greatest(0, u.bytes + added)
+                    WHERE u.owner_type = kind AND u.owner_id = owner AND u.area = 'kv';
+            END IF;
+            is_set := true; row_xmin := mod(txid_current(), 4294967296)::text;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+    END IF;
     SELECT t.id, t.xmin::text, t.last_updated_at INTO row_id, row_xmin, row_updated_at
         FROM tenant_kv t
         WHERE t.owner_type = kind AND t.owner_id = owner AND t.key = k
