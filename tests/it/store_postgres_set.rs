@@ -41,6 +41,15 @@ impl Stores {
         found.expect("readable").expect("there")
     }
 
+    /// A set of ours came last, and `is_seen`: after the other program's, whose time it saw.
+    fn holds_ours(&self, key: &str, is_seen: bool) {
+        let record = self.get(key);
+        assert_eq!(record.value, text("ours"), "{key}");
+        let is_after =
+            record.last_updated_at.map(|time| time.unix_micros() > 4_070_908_800_000_000);
+        assert_eq!(is_after, Some(is_seen), "{key}");
+    }
+
     fn usage(&self) -> Usage {
         self.stores[0].kv_usage(TENANT).expect("readable")
     }
@@ -95,26 +104,31 @@ fn two_masters_that_set_one_key_count_it_once() {
     assert_eq!((kept, kept.records), (it.usage(), 2), "as counted anew");
 }
 
+/// Of another program: a record of the tenant, newer than any clock of ours.
+fn insert(scopes: &str) -> String {
+    format!(
+        "INSERT INTO tenant_kv VALUES ('theirs KEY', '4711', 'guild', 'KEY', '{{\"Text\": \"theirs\"}}',
+             '{scopes}', now(), '2099-01-02')"
+    )
+}
+
+/// Of another program, as [`insert`].
+const UPDATE: &str = "UPDATE tenant_kv SET value = '{\"Text\": \"theirs\"}', last_updated_at = '2099-01-02' WHERE key = 'KEY'";
+
+const DELETE: &str = "DELETE FROM tenant_kv WHERE key = 'KEY'";
+
 #[test]
 fn a_set_replaces_what_another_program_writes_meanwhile() {
     if !is_there("a_set_replaces_what_another_program_writes_meanwhile") {
         return;
     }
     let it = Stores::new(1, Quota::default());
-    let insert = |scopes: &str| {
-        format!(
-            "INSERT INTO tenant_kv VALUES ('theirs KEY', '4711', 'guild', 'KEY', '{{\"Text\": \"theirs\"}}',
-                 '{scopes}', now(), '2099-01-02')"
-        )
-    };
-    let update = "UPDATE tenant_kv SET value = '{\"Text\": \"theirs\"}', last_updated_at = '2099-01-02' WHERE key = 'KEY'";
-    let delete = "DELETE FROM tenant_kv WHERE key = 'KEY'".to_owned();
     let (lock, other_order) = (lock(), insert("{b,a}"));
     for (key, is_there, holds, while_held, is_seen) in [
-        ("changed", true, lock.as_str(), update, true),
-        ("changed at once", true, update, "", true),
-        ("deleted", true, &lock, &delete, false),
-        ("deleted at once", true, &delete, "", false),
+        ("changed", true, lock.as_str(), UPDATE, true),
+        ("changed at once", true, UPDATE, "", true),
+        ("deleted", true, &lock, DELETE, false),
+        ("deleted at once", true, DELETE, "", false),
         ("newer", true, &lock, &other_order, true),
         ("made", false, &lock, &other_order, true),
         ("made alike", false, &lock, &insert("{a,b}"), true),
@@ -124,12 +138,27 @@ fn a_set_replaces_what_another_program_writes_meanwhile() {
             it.set(0, key, "before").expect("set");
         }
         it.set_around(key, &holds.replace("KEY", key), &while_held.replace("KEY", key));
-        let record = it.get(key);
-        assert_eq!(record.value, text("ours"), "{key}");
-        let is_after =
-            record.last_updated_at.map(|time| time.unix_micros() > 4_070_908_800_000_000);
-        assert_eq!(is_after, Some(is_seen), "{key}");
+        it.holds_ours(key, is_seen);
     }
+}
+
+#[test]
+fn a_set_that_changes_no_size_minds_other_programs() {
+    if !is_there("a_set_that_changes_no_size_minds_other_programs") {
+        return;
+    }
+    let it = Stores::new(1, Quota::default());
+    for (key, holds, is_seen) in
+        [("changed at once", UPDATE, true), ("deleted at once", DELETE, false)]
+    {
+        it.set(0, key, "same").expect("set");
+        it.set_around(key, &holds.replace("KEY", key), "");
+        it.holds_ours(key, is_seen);
+    }
+    it.set(0, "newer", "same").expect("set");
+    on(it.schema.url(), &insert("{b,a}").replace("KEY", "newer"));
+    it.set(0, "newer", "ours").expect("set");
+    it.holds_ours("newer", true);
 }
 
 #[test]
