@@ -121,6 +121,11 @@ impl Series {
         }
     }
 
+    /// What was measured, in order.
+    pub fn rounds(&self) -> &[f64] {
+        &self.0
+    }
+
     /// The least and the most.
     pub fn spread(&self) -> Option<(f64, f64)> {
         let least = self.0.iter().copied().min_by(f64::total_cmp)?;

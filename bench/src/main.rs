@@ -11,7 +11,9 @@ mod link;
 mod load;
 mod machine;
 mod peer;
+mod picture;
 mod report;
+mod selection;
 mod serve;
 mod store;
 mod validity;
@@ -21,12 +23,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use harness::Plan;
+use selection::Selection;
 
 const USAGE: &str = "mesophyll-bench [--quick] [--only TEXT] [--out DIR]
 mesophyll-bench guard FILE [--within PERCENT | --update]
 
   --quick      about a minute: fewer and shorter rounds
-  --only TEXT  only cases whose name contains this; =NAME is that case alone; may be given again
+  --only TEXT  only cases whose name contains this, or the case of that row of the table; =NAME is that
+               case alone; may be given again
   --out DIR    where latest.json and latest.md go (target/bench)
 
 guard counts the instructions and allocations of a dispatch, and fails if they are 10 % above those in FILE, or so many per cent.
@@ -36,7 +40,7 @@ may be made; NATS if there is a server at MESOPHYLL_BENCH_NATS_URL (nats://127.0
 
 struct Options {
     is_quick: bool,
-    only: Vec<String>,
+    only: Selection,
     out: PathBuf,
 }
 
@@ -80,12 +84,12 @@ fn main() -> ExitCode {
 
 fn options(args: &[&str]) -> Option<Options> {
     let mut options =
-        Options { is_quick: false, only: Vec::new(), out: PathBuf::from("target/bench") };
+        Options { is_quick: false, only: Selection::default(), out: PathBuf::from("target/bench") };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match *arg {
             "--quick" => options.is_quick = true,
-            "--only" => options.only.push((*args.next()?).to_owned()),
+            "--only" => options.only.add(args.next()?),
             "--out" => options.out = PathBuf::from(*args.next()?),
             _ => return None,
         }
@@ -113,15 +117,12 @@ fn bench(options: &Options) -> Result<(), String> {
     let mut machine = machine::look(scratch.path())?;
     let mut left_out = Vec::new();
     let mut rows = Vec::new();
-    let is_meant = |only: &String, name: &str| match only.strip_prefix('=') {
-        Some(only) => name == only,
-        None => name.contains(only.as_str()),
-    };
-    let wanted = |name: &str| {
-        options.only.is_empty() || options.only.iter().any(|only| is_meant(only, name))
-    };
+    let wanted = |name: &str| options.only.has(name);
     link::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
     store::run(scratch.path(), plan, &wanted, &mut rows, &mut left_out)?;
+    if let [first, ..] = options.only.missed()[..] {
+        return Err(format!("no case that can be run here has {first} in its name"));
+    }
     machine.lines.push(format!("load after the run: {}", machine::load()));
     report::write(&options.out, &machine, plan, &rows, &left_out)
 }

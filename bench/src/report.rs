@@ -1,4 +1,4 @@
-//! The results: a table for people, Markdown for docs/benchmarks.md, JSON for programs.
+//! The results: a table for people, Markdown and a picture for docs/benchmarks, JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::aims::AIMS;
 use crate::harness::{Plan, Row, Series};
 use crate::machine::Machine;
+use crate::picture;
 use crate::validity;
 
-/// Prints the results and writes them into `latest.json` and `latest.md`, and what is to be known
+/// Prints the results and writes them into `latest.json`, `latest.md` and `latest.svg`, and what is to be known
 /// about the run into `run.json`.
 pub fn write(
     out: &Path,
@@ -30,6 +31,9 @@ pub fn write(
     };
     save("latest.md", markdown)?;
     save("latest.json", format!("{json:#}\n"))?;
+    if let Some(svg) = picture::draw(rows) {
+        save("latest.svg", svg)?;
+    }
     let run = json!({
         "valid": complaints.is_empty(), "why_invalid": complaints, "quick": plan.is_quick, "left_out": left_out,
         "machine": machine.lines, "verdicts": verdicts(rows), "spreads": rows.iter().map(spreads).collect::<Value>(),

@@ -156,12 +156,17 @@ impl Runner<'_> {
         peer.map_or(Ok(()), |peer| self.over_http2(server.address, peer))
     }
 
-    /// The peer's client on our master and on its own.
+    /// The peer's client on our master and on its own; the floor is what the client and HTTP/2 take
+    /// by themselves, over a store of ours in memory.
     fn over_http2(&mut self, ours: SocketAddr, peer: &PeerPostgres) -> Result<(), String> {
-        let client = PeerClient::new(ours)?;
+        let in_memory = Server::of_store("memory:")?;
+        let (client, floor) = (PeerClient::new(ours)?, PeerClient::new(in_memory.address)?);
         for (op, callers) in self.every(&HTTP2_CALLERS).filter(|(op, _)| *op != Op::Find) {
-            let contestants =
-                vec![asking(Role::Ours, &client, op), asking(Role::Async, peer.client(), op)];
+            let contestants = vec![
+                asking(Role::Ours, &client, op),
+                asking(Role::Floor, &floor, op),
+                asking(Role::Async, peer.client(), op),
+            ];
             self.case(&format!("{op}_pg_http2"), callers, contestants)?;
         }
         Ok(())
