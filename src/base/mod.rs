@@ -13,6 +13,7 @@ pub mod nearest;
 pub mod on_demand_threads;
 pub mod process_figures;
 pub mod random;
+pub mod rates;
 pub mod spin;
 pub mod sync;
 pub mod thread;

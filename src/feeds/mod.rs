@@ -15,11 +15,15 @@ pub mod sse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::base::error::DbError;
-use crate::base::limits::{FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_TOPIC_MAX_BYTES};
+use crate::base::limits::{
+    FEED_DATA_MAX_BYTES, FEED_EVENT_BYTES, FEED_TAKEN, FEED_TOPIC_MAX_BYTES,
+};
 use crate::base::metrics::Counter;
 use crate::base::random;
+use crate::base::rates::Rates;
 use crate::base::sync::Lock;
 use crate::wire::data::sharding::{Shard, ShardSet};
 use crate::wire::data::{EncodedJson, TenantId, Timestamp};
@@ -109,6 +113,8 @@ pub struct FeedFigures {
     pub published: u64,
     /// Events that workers sent and that are none.
     pub refused: u64,
+    /// Events of which there were too many at once.
+    pub excess: u64,
     /// Events that a reader was told it lost, counted once a reader.
     pub lost: u64,
     /// Readers now.
@@ -122,8 +128,10 @@ pub struct FeedFigures {
 pub struct Feeds {
     incarnation: Arc<str>,
     state: Lock<FeedState>,
+    taken: Rates<TenantId>,
     published: Counter,
     refused: Counter,
+    excess: Counter,
     lost: Arc<AtomicU64>,
 }
 
@@ -147,8 +155,10 @@ impl Default for Feeds {
         Self {
             incarnation: format!("{:016x}", random::u64()).into(),
             state: Lock::new(state),
+            taken: Rates::new(FEED_TAKEN),
             published: Counter::default(),
             refused: Counter::default(),
+            excess: Counter::default(),
             lost: Arc::default(),
         }
     }
@@ -158,7 +168,8 @@ impl Feeds {
     /// Publishes what a tenant says. Never waits for a reader.
     ///
     /// # Errors
-    /// See [`check`].
+    /// See [`check`]; `Busy`: the tenant has published too much of late, and its readers are told
+    /// that this event is lost.
     pub fn publish(
         &self,
         tenant: TenantId,
@@ -169,6 +180,10 @@ impl Feeds {
             json_from_encoded(data).map_err(|error| DbError::Refused(error.to_string()))
         });
         let data = checked.inspect_err(|_| self.refused.inc())?;
+        if !self.taken.admits(tenant, Instant::now()) {
+            self.lose(tenant, topic);
+            return Err(DbError::Busy("too much was published of late".to_owned()));
+        }
         let at = Timestamp::now();
         // Neither a tenant nor a time has a character that JSON would escape, and JSON text has no
         // line break.
@@ -184,13 +199,20 @@ impl Feeds {
         let mut state = self.state.lock();
         let FeedState { rings, readers, .. } = &mut *state;
         let mut gone = |number, item: &FeedItem| {
-            readers.values().for_each(|reader| reader.miss(number, item));
+            readers.values().for_each(|reader| reader.miss_kept(number, item));
         };
         let item = rings.push(tenant, make, &mut gone);
-        readers.values().for_each(|reader| reader.offer(&item));
-        drop(state);
         self.published.inc();
+        readers.values().for_each(|reader| reader.offer(&item));
         Ok(())
+    }
+
+    /// An event of the tenant is not taken, as there are too many: its readers are told.
+    pub fn lose(&self, tenant: TenantId, topic: &str) {
+        self.excess.inc();
+        let mut state = self.state.lock();
+        state.rings.skip(tenant);
+        state.readers.values().for_each(|reader| reader.miss(tenant, topic));
     }
 
     /// Begins to read; `after` is what a reader that came back had last.
@@ -200,21 +222,19 @@ impl Feeds {
         let known = after.map(|after| after.of(&self.incarnation));
         // Of another run, or of another master, nothing says how far the reader got with this one.
         let start = known.flatten().map_or(number, |had| had.min(number));
+        let is_of_any_topic = wanted.topics.is_none();
         let inbox = Arc::new(Inbox::new(wanted, start, number, self.lost.clone()));
-        let has_lost = |tenant| match known {
-            None => false,
-            Some(None) => true,
-            Some(Some(_)) => state.rings.has_lost(tenant, start),
-        };
-        match inbox.tenants() {
-            Some(tenants) => {
-                tenants
-                    .filter(|tenant| has_lost(*tenant))
-                    .for_each(|tenant| inbox.lose_some(tenant));
+        if let Some(known) = known {
+            // How many went is known of this run of this master, and not by topic.
+            let count = |lost: Option<u64>| {
+                lost.filter(|lost| known.is_some() && (is_of_any_topic || *lost == 0))
+            };
+            match inbox.tenants() {
+                Some(tenants) => tenants.for_each(|tenant| {
+                    inbox.lose(Some(tenant), count(state.rings.lost(tenant, start)));
+                }),
+                None => inbox.lose(None, count(state.rings.lost_of_any(start))),
             }
-            None if known == Some(None) => inbox.lose_some_of_any(),
-            None if known.is_some() && state.rings.has_lost_any(start) => inbox.lose_some_of_any(),
-            None => {}
         }
         if state.is_over {
             inbox.end();
@@ -258,6 +278,7 @@ impl Feeds {
         FeedFigures {
             published: self.published.get(),
             refused: self.refused.get(),
+            excess: self.excess.get(),
             lost: self.lost.load(Ordering::Relaxed),
             readers: state.readers.len() as u64,
             bytes: state.rings.bytes() as u64,

@@ -24,12 +24,15 @@ pub struct FeedFilter {
 }
 
 impl FeedFilter {
-    fn has(&self, item: &FeedItem) -> bool {
-        let is_of = |tenants: &HashSet<TenantId>| {
-            item.tenant.is_some_and(|tenant| tenants.contains(&tenant))
-        };
+    fn has(&self, tenant: Option<TenantId>, topic: &str) -> bool {
+        let is_of =
+            |tenants: &HashSet<TenantId>| tenant.is_some_and(|tenant| tenants.contains(&tenant));
         self.tenants.as_ref().is_none_or(is_of)
-            && self.topics.as_ref().is_none_or(|topics| topics.contains(&item.topic))
+            && self.topics.as_ref().is_none_or(|topics| topics.contains(topic))
+    }
+
+    fn has_item(&self, item: &FeedItem) -> bool {
+        self.has(item.tenant, &item.topic)
     }
 }
 
@@ -96,7 +99,7 @@ impl Inbox {
 
     /// An event was published.
     pub(super) fn offer(&self, item: &Arc<FeedItem>) {
-        if self.wanted.has(item) && self.queue.lock().replays_from.is_none() {
+        if self.wanted.has_item(item) && self.queue.lock().replays_from.is_none() {
             self.push(item.clone());
         }
     }
@@ -121,22 +124,28 @@ impl Inbox {
     }
 
     /// An event is not kept any more: it is lost, if the reader has not got to it.
-    pub(super) fn miss(&self, number: u64, item: &FeedItem) {
-        let mut waiting = self.queue.lock();
-        if waiting.replays_from.is_some_and(|from| from < number) && self.wanted.has(item) {
-            waiting.lose(item.tenant, Some(1));
-            self.lost.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn miss_kept(&self, number: u64, item: &FeedItem) {
+        if self.queue.lock().replays_from.is_some_and(|from| from < number)
+            && self.wanted.has_item(item)
+        {
+            self.lose(item.tenant, Some(1));
         }
     }
 
-    /// Events of the tenant may be lost, it is not known how many.
-    pub(super) fn lose_some(&self, tenant: TenantId) {
-        self.queue.lock().lose(Some(tenant), None);
+    /// An event was never kept.
+    pub(super) fn miss(&self, tenant: TenantId, topic: &str) {
+        if self.wanted.has(Some(tenant), topic) {
+            self.lose(Some(tenant), Some(1));
+            self.changed.notify_one();
+        }
     }
 
-    /// The same of any tenants.
-    pub(super) fn lose_some_of_any(&self) {
-        self.queue.lock().lose(None, None);
+    /// So many events of the tenant, or of any, are lost; `None`: some.
+    pub(super) fn lose(&self, tenant: Option<TenantId>, count: Option<u64>) {
+        if count != Some(0) {
+            self.queue.lock().lose(tenant, count);
+            self.lost.fetch_add(count.unwrap_or(0), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn push_moved(&self, tenant: TenantId) {
@@ -163,7 +172,7 @@ impl Inbox {
         let mut seen = None;
         for (number, item) in kept.by_ref().take(FEED_REPLAY_STEP) {
             seen = Some(number);
-            items.extend(Some(item).filter(|item| self.wanted.has(item)).cloned());
+            items.extend(Some(item).filter(|item| self.wanted.has_item(item)).cloned());
         }
         self.queue.lock().replays_from = seen.filter(|_| kept.next().is_some());
         items

@@ -2,14 +2,14 @@
 //!
 //! All events of a master are numbered in one row, so that one number says how far a reader has got
 //! with every tenant. Where events are missing that a reader with an earlier number has not had, it
-//! is told: a ring knows the last number that it has dropped, and a shard the last one of rings
+//! is told: a ring knows the last numbers that it has dropped, and a shard the last one of rings
 //! that went whole.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::FeedItem;
-use crate::base::limits::{FEED_RING_BYTES, FEED_RING_EVENTS, FEED_RINGS_BYTES};
+use crate::base::limits::{FEED_GONE_MAX, FEED_RING_BYTES, FEED_RING_EVENTS, FEED_RINGS_BYTES};
 use crate::wire::data::TenantId;
 use crate::wire::data::sharding::{SHARDS, Shard, ShardSet};
 
@@ -32,8 +32,28 @@ pub(super) struct Rings {
 struct Ring {
     numbers: VecDeque<u64>,
     bytes: usize,
-    /// Up to this number events have gone.
-    gone_to: u64,
+    /// Those that have gone, behind `unknown_to`. Limit: `FEED_GONE_MAX`.
+    gone: VecDeque<u64>,
+    /// Up to this number events have gone, and it is not known how many.
+    unknown_to: u64,
+}
+
+impl Ring {
+    /// An event has gone; how many bytes more it takes to remember that.
+    fn lose(&mut self, number: u64) -> usize {
+        self.gone.push_back(number);
+        if self.gone.len() <= FEED_GONE_MAX {
+            return size_of::<u64>();
+        }
+        self.unknown_to = self.gone.pop_front().unwrap_or(self.unknown_to);
+        0
+    }
+
+    /// How many have gone that came after that number; `None`: some.
+    fn lost(&self, after: u64) -> Option<u64> {
+        let known = self.gone.len() - self.gone.partition_point(|gone| *gone <= after);
+        (after >= self.unknown_to).then_some(known as u64)
+    }
 }
 
 impl Rings {
@@ -70,7 +90,7 @@ impl Rings {
         let ring = self
             .tenants
             .entry(tenant)
-            .or_insert_with(|| Ring { gone_to: floor, ..Ring::default() });
+            .or_insert_with(|| Ring { unknown_to: floor, ..Ring::default() });
         if let Some(last) = ring.numbers.back() {
             self.by_age.remove(last);
         }
@@ -81,7 +101,7 @@ impl Rings {
         self.events.insert(self.number, item.clone());
         while ring.numbers.len() > FEED_RING_EVENTS || ring.bytes > FEED_RING_BYTES {
             let Some(number) = ring.numbers.pop_front() else { break };
-            ring.gone_to = number;
+            self.bytes += ring.lose(number);
             if let Some(item) = self.events.remove(&number) {
                 ring.bytes -= item.text_bytes();
                 self.bytes -= item.weight();
@@ -102,9 +122,10 @@ impl Rings {
 
     fn drop_ring(&mut self, tenant: TenantId, gone: &mut dyn FnMut(u64, &FeedItem)) {
         let Some(ring) = self.tenants.remove(&tenant) else { return };
-        let last = ring.numbers.back().copied().unwrap_or(ring.gone_to);
+        let last = ring.numbers.back().max(ring.gone.back()).copied().unwrap_or(ring.unknown_to);
         let floor = &mut self.gone_to[Shard::of(tenant).index()];
         *floor = last.max(*floor);
+        self.bytes -= ring.gone.len() * size_of::<u64>();
         for number in ring.numbers {
             if let Some(item) = self.events.remove(&number) {
                 self.bytes -= item.weight();
@@ -130,19 +151,27 @@ impl Rings {
         }
     }
 
-    /// Whether events of this tenant may be missing that came after that number.
-    pub(super) fn has_lost(&self, tenant: TenantId, after: u64) -> bool {
-        let gone_to = match self.tenants.get(&tenant) {
-            Some(ring) => ring.gone_to,
-            None => self.gone_to[Shard::of(tenant).index()],
-        };
-        after < gone_to
+    /// An event of the tenant is not kept at all.
+    pub(super) fn skip(&mut self, tenant: TenantId) {
+        self.number += 1;
+        match self.tenants.get_mut(&tenant) {
+            Some(ring) => self.bytes += ring.lose(self.number),
+            None => self.gone_to[Shard::of(tenant).index()] = self.number,
+        }
     }
 
-    /// The same of any tenant at all.
-    pub(super) fn has_lost_any(&self, after: u64) -> bool {
-        let of_rings = self.tenants.values().map(|ring| ring.gone_to);
-        self.gone_to.iter().copied().chain(of_rings).any(|gone_to| after < gone_to)
+    /// How many events of this tenant have gone that came after that number; `None`: maybe some.
+    pub(super) fn lost(&self, tenant: TenantId, after: u64) -> Option<u64> {
+        match self.tenants.get(&tenant) {
+            Some(ring) => ring.lost(after),
+            None => (after >= self.gone_to[Shard::of(tenant).index()]).then_some(0),
+        }
+    }
+
+    /// The same of all tenants together.
+    pub(super) fn lost_of_any(&self, after: u64) -> Option<u64> {
+        let is_known = self.gone_to.iter().all(|gone_to| after >= *gone_to);
+        self.tenants.values().map(|ring| ring.lost(after).filter(|_| is_known)).sum()
     }
 
     /// The events behind that number, in order.
@@ -175,31 +204,57 @@ mod tests {
             assert_eq!(push(&mut rings, busy, 1), 0);
         }
         assert_eq!(push(&mut rings, busy, 1), 1);
-        assert!(rings.has_lost(busy, 1) && !rings.has_lost(busy, 2), "its first was the second");
-        assert!(!rings.has_lost(calm, 0), "it is no affair of other tenants");
-        assert!(rings.has_lost_any(1) && !rings.has_lost_any(2));
+        assert_eq!([1, 2].map(|after| rings.lost(busy, after)), [Some(1), Some(0)]);
+        assert_eq!(rings.lost(calm, 0), Some(0), "it is no affair of other tenants");
+        assert_eq!([1, 2].map(|after| rings.lost_of_any(after)), [Some(1), Some(0)]);
         assert_eq!(push(&mut rings, busy, FEED_RING_BYTES), FEED_RING_EVENTS);
         assert_eq!(numbers(&rings, 0), [1, FEED_RING_EVENTS as u64 + 3]);
         // One that is larger than a ring is kept nowhere.
         assert_eq!(push(&mut rings, busy, FEED_RING_BYTES + 1), 2);
         assert_eq!(numbers(&rings, 0), [1]);
-        assert!(rings.has_lost(busy, rings.number() - 1) && !rings.has_lost(busy, rings.number()));
-        assert_eq!(rings.by_age.len(), 1);
+        let last = rings.number();
+        assert_eq!([last - 1, last].map(|after| rings.lost(busy, after)), [None, Some(0)]);
+        assert_eq!((rings.by_age.len(), rings.bytes()), (1, 1 + FEED_EVENT_BYTES));
+    }
+
+    #[test]
+    fn a_ring_knows_how_many_have_gone_but_not_for_ever() {
+        let mut rings = Rings::new();
+        let tenant = TenantId::Guild(1);
+        let gone = FEED_GONE_MAX as u64 + 1;
+        let pushed = (0..FEED_RING_EVENTS as u64 + gone).map(|_| push(&mut rings, tenant, 1));
+        assert_eq!(pushed.sum::<usize>() as u64, gone);
+        assert_eq!(
+            [0, 1, 2].map(|after| rings.lost(tenant, after)),
+            [None, Some(gone - 1), Some(gone - 2)]
+        );
+        assert_eq!(rings.lost(tenant, gone), Some(0));
+        // One that was never kept is behind all that are.
+        let had = rings.number();
+        rings.skip(tenant);
+        rings.skip(TenantId::Guild(2));
+        assert_eq!(rings.lost(tenant, had), Some(1));
+        assert_eq!(
+            (rings.lost(tenant, had + 1), rings.lost(TenantId::Guild(2), had)),
+            (Some(0), None)
+        );
+        assert_eq!(rings.lost_of_any(had + 1), None);
     }
 
     #[test]
     fn the_rings_without_news_go_first_and_readers_are_told() {
         let mut rings = Rings::new();
-        let text = FEED_RING_BYTES - FEED_EVENT_BYTES;
+        // With room to remember that one has gone.
+        let text = FEED_RING_BYTES - FEED_EVENT_BYTES - size_of::<u64>();
         let count = (FEED_RINGS_BYTES / FEED_RING_BYTES) as u64;
         for id in 0..count {
             assert_eq!(push(&mut rings, TenantId::User(id), text), 0);
         }
         assert_eq!(push(&mut rings, TenantId::User(0), text), 1, "its first for its second");
         assert_eq!(push(&mut rings, TenantId::User(count), text), 1);
-        assert!(!rings.has_lost(TenantId::User(2), 0), "the second oldest has its event");
-        assert!(rings.has_lost(TenantId::User(1), 1) && !rings.has_lost(TenantId::User(1), 2));
-        assert_eq!(rings.bytes(), FEED_RINGS_BYTES);
+        assert_eq!(rings.lost(TenantId::User(2), 0), Some(0), "the second oldest has its event");
+        assert_eq!([1, 2].map(|after| rings.lost(TenantId::User(1), after)), [None, Some(0)]);
+        assert!(rings.bytes() <= FEED_RINGS_BYTES && rings.events.len() as u64 == count);
         assert_eq!(rings.tenants.len(), rings.by_age.len());
     }
 
@@ -211,10 +266,10 @@ mod tests {
         push(&mut rings, stays, 1);
         rings.forget_shards(&[Shard::of(moved)].into_iter().collect());
         assert_eq!(numbers(&rings, 0), [2]);
-        assert!(rings.has_lost(moved, 2) && !rings.has_lost(stays, 0));
+        assert_eq!((rings.lost(moved, 2), rings.lost(stays, 0)), (None, Some(0)));
         push(&mut rings, moved, 1);
         assert_eq!(numbers(&rings, 2), [4]);
-        assert!(rings.has_lost(moved, 2), "what another master had meanwhile");
-        assert!(!rings.has_lost(moved, 3));
+        assert_eq!(rings.lost(moved, 2), None, "what another master had meanwhile");
+        assert_eq!(rings.lost(moved, 3), Some(0));
     }
 }

@@ -8,6 +8,7 @@ use crate::wire::json::event_data_from_json;
 
 const RED: TenantId = TenantId::Guild(1);
 const BLUE: TenantId = TenantId::User(2 << 22);
+const GREEN: TenantId = TenantId::Guild(3 << 22);
 
 fn publish(feeds: &Feeds, tenant: TenantId, topic: &str, data: impl ToString) {
     let data = event_data_from_json(data.to_string().as_bytes()).expect("JSON");
@@ -96,9 +97,36 @@ fn a_reader_that_comes_back_misses_nothing_that_is_kept() {
     assert_eq!(news(&mut again), expected);
     publish(&feeds, RED, "n", "\"live\"");
     assert_eq!(news(&mut again), ["n \"live\""]);
-    // The first of one of them has gone.
-    let mut late = feeds.read(wanted(&[RED, BLUE], &[]), at(&first, 0).as_ref());
-    assert_eq!(late.next(Instant::now()).told(), "gap guild:1");
+    // The first two of one of them have gone.
+    publish(&feeds, RED, "n", 0);
+    let late = |topics: &[&str]| {
+        let mut late = feeds.read(wanted(&[RED, BLUE], topics), at(&first, 0).as_ref());
+        news(&mut late).remove(0)
+    };
+    assert_eq!((late(&[]), late(&["n"])), ("gap guild:1 2".into(), "gap guild:1 some".into()));
+    let mut all = feeds.read(wanted(&[], &[]), at(&first, 1).as_ref());
+    assert_eq!(news(&mut all)[..2], ["gap all 1", "n 1"]);
+}
+
+#[test]
+fn who_publishes_too_much_loses_it_and_readers_are_told() {
+    let feeds = Arc::new(Feeds::default());
+    let mut reader = feeds.read(wanted(&[RED], &["n"]), None);
+    let (_, burst) = FEED_TAKEN;
+    let null = EncodedJson::null();
+    let mut taken = 0;
+    while feeds.publish(RED, "n", &null).is_ok() {
+        taken += 1;
+        assert_eq!(news(&mut reader), ["n null"]);
+    }
+    assert!((burst..10 * burst).contains(&taken), "{taken}");
+    assert_eq!(news(&mut reader), ["gap guild:1 1"]);
+    feeds.lose(RED, "other");
+    assert_eq!(news(&mut reader), [""; 0], "it is of no topic that it wants");
+    let mut again = feeds.read(wanted(&[RED], &[]), at(&reader, u64::from(taken)).as_ref());
+    assert_eq!(news(&mut again), ["gap guild:1 2"]);
+    publish(&feeds, BLUE, "n", 1);
+    assert_eq!(feeds.figures().excess, 2, "others have rates of their own");
 }
 
 #[test]
@@ -120,9 +148,10 @@ fn what_goes_while_a_reader_replays_is_counted() {
 #[test]
 fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
     let feeds = Arc::new(Feeds::default());
-    let mut slow = feeds.read(wanted(&[RED, BLUE], &[]), None);
+    let mut slow = feeds.read(wanted(&[RED, BLUE, GREEN], &[]), None);
     for number in 0..FEED_QUEUE_EVENTS + 10 {
-        publish(&feeds, if number < 4 { BLUE } else { RED }, "n", number);
+        let late = if number < FEED_QUEUE_EVENTS / 2 { RED } else { GREEN };
+        publish(&feeds, if number < 4 { BLUE } else { late }, "n", number);
     }
     let told = news(&mut slow);
     assert_eq!(told[..3], ["gap guild:1 6", "gap user:8388608 4", "n 10"]);
@@ -170,13 +199,4 @@ fn the_end_comes_behind_what_waits_and_wakes_a_reader() {
     let waits = std::thread::spawn(move || reader.next(Instant::now() + Duration::from_secs(60)));
     feeds.end();
     assert!(matches!(waits.join().expect("no panic"), FeedNews::Over));
-}
-
-impl FeedNews {
-    fn told(&self) -> String {
-        match self {
-            FeedNews::Gap(Some(tenant), _) => format!("gap {tenant}"),
-            other => format!("{other:?}"),
-        }
-    }
 }

@@ -10,9 +10,10 @@ pub(super) fn show(exposition: &mut Exposition, figures: FeedFigures) {
     );
     events.sample(&[("outcome", "published")], figures.published);
     events.sample(&[("outcome", "refused")], figures.refused);
+    events.sample(&[("outcome", "too_many")], figures.excess);
     exposition.one_counter(
         "mesophyll_feed_lost_total",
-        "Events that readers of feeds were too slow for, counted once a reader.",
+        "Events that readers of feeds were told they lost, counted once a reader.",
         Some(figures.lost),
     );
     exposition.one_gauge("mesophyll_feed_readers", "Readers of feeds.", Some(figures.readers));

@@ -17,11 +17,21 @@ pub const FEED_PER_SECOND: u32 = 50;
 /// See [`FEED_PER_SECOND`]: what a tenant's ring holds.
 pub const FEED_BURST: u32 = 256;
 
+/// Limit: what a master takes of one tenant a second, after a burst of so many; of more its readers
+/// are told that it is lost. No worker of ours sends so much: it keeps to [`FEED_PER_SECOND`],
+/// with a new burst when it starts, but a link may bring seconds of it at once.
+pub const FEED_TAKEN: (u32, u32) = (2 * FEED_PER_SECOND, 4 * FEED_BURST);
+
 /// Limit: events of a tenant that are kept for readers that come back; older ones go.
 pub const FEED_RING_EVENTS: usize = 256;
 
 /// Limit: bytes of their text; older ones go.
 pub const FEED_RING_BYTES: usize = 64 * 1024;
+
+/// Limit: events of a tenant that have gone from its ring and are remembered by their numbers, so
+/// that a reader that comes back is told how many it lost. Of older ones it is told that it lost
+/// some.
+pub const FEED_GONE_MAX: usize = 4 * FEED_RING_EVENTS;
 
 /// Limit: bytes of all tenants' events that are kept, with [`FEED_EVENT_BYTES`] for each; the rings
 /// go in which nothing was published for longest.
@@ -54,8 +64,11 @@ pub const FEED_PEERS_MAX: usize = 2 * FEEDS_MAX;
 pub const FEED_TENANTS_MAX: usize = 512;
 
 /// A reader to which there is nothing to say is sent a comment this often: below the timeout of any
-/// proxy, and what shows that it has gone.
+/// proxy, and what shows that one has gone whose end of the connection did not come.
 pub const FEED_KEEP: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether such a reader has ended its connection.
+pub const FEED_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Limit: masters whose positions an event's id names; of more the first ones go.
 pub const FEED_POSITIONS_MAX: usize = 64;

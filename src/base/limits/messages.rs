@@ -24,9 +24,15 @@ pub const TENANT_MESSAGES_SENT: (u32, u32) = (20, 100);
 /// one more is `busy`.
 pub const TENANT_MESSAGES_RECEIVED: (u32, u32) = (100, 100);
 
-/// Limit: tenants whose rates are remembered, in some 4 MiB; when it is reached, one that did not
-/// send lately is `busy` until others have their whole bursts again, seconds later.
-pub const TENANT_MESSAGE_RATES_MAX: usize = 65_536;
+/// Limit: tenants of which one kind of rate is remembered, in some 4 MiB; when it is reached, one
+/// that did nothing lately is refused until others have their whole bursts again, seconds later.
+/// [`WORKER_SAYS`] keeps one worker far from it.
+pub const RATES_MAX: usize = 65_536;
+
+/// Limit: messages and events of feeds that one worker sends a second for all of its tenants, after
+/// a burst of so many: a fifth of a processor of the master. One more message is `busy`, and of one
+/// more event its readers are told that it is lost.
+pub const WORKER_SAYS: (u32, u32) = (10_000, 10_000);
 
 /// Limit: messages of one sender that wait in its master; one more is `busy`. More than a burst,
 /// so that it is another master that keeps them waiting.

@@ -6,7 +6,6 @@
 //! take turns. Delivery is a dispatch like any other, so that bans, quarantine, queues and budgets
 //! hold for it. Owned by the master, which stops it.
 
-mod rates;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +14,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use self::rates::TenantRates;
 use crate::base::error::DispatchError;
 use crate::base::limits::{
     DISPATCH_DEADLINE, MESSAGE_DEADLINE, MESSAGE_THREAD_IDLE_MAX, MESSAGE_THREADS,
@@ -25,6 +23,7 @@ use crate::base::limits::{
 };
 use crate::base::metrics::Counter;
 use crate::base::on_demand_threads::OnDemandThreads;
+use crate::base::rates::Rates;
 use crate::base::thread::panic_message;
 use crate::cluster::ShardTable;
 use crate::dispatch::worker_like::WorkerLike;
@@ -58,8 +57,8 @@ struct Post {
     /// `None`: every tenant is this master's.
     shards: Option<Arc<ShardTable>>,
     forward: OnceLock<Box<ForwardMessage>>,
-    sent: TenantRates,
-    received: TenantRates,
+    sent: Rates<TenantId>,
+    received: Rates<TenantId>,
     ended: [Counter; MessageOutcome::ALL.len()],
 }
 
@@ -75,8 +74,8 @@ impl Messages {
             db,
             shards,
             forward: OnceLock::new(),
-            sent: TenantRates::new(TENANT_MESSAGES_SENT),
-            received: TenantRates::new(TENANT_MESSAGES_RECEIVED),
+            sent: Rates::new(TENANT_MESSAGES_SENT),
+            received: Rates::new(TENANT_MESSAGES_RECEIVED),
             ended: Default::default(),
         });
         let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();

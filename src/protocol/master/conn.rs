@@ -22,7 +22,9 @@ use crate::net::stream::Peer;
 use crate::store::Caller;
 use crate::wire::WireError;
 use crate::wire::data::sharding::{Shard, ShardSet};
-use crate::wire::data::{EncodedValue, Sandbox, TenantId, TenantMessage, TenantState};
+use crate::wire::data::{
+    EncodedValue, MessageOutcome, Sandbox, TenantId, TenantMessage, TenantState,
+};
 use crate::wire::message::{
     ClientMessage, Health, Incoming, Ready, SHARDS_EXTENSION, ServerMessage,
 };
@@ -489,9 +491,11 @@ impl ConnHandler {
                 return self.on_send(request_id, message);
             }
             ClientMessage::PublishFeed { from, topic, data } => {
-                self.conn.inner.counters.check_from(self.caller, from)?;
-                // One that is none is counted there: a worker of ours checks it before.
-                let _ = self.feeds.publish(from, &topic, &data);
+                match self.conn.inner.counters.check_from(self.caller, from)? {
+                    // One that is none is counted there: a worker of ours checks it before.
+                    true => drop(self.feeds.publish(from, &topic, &data)),
+                    false => self.feeds.lose(from, &topic),
+                }
             }
             ClientMessage::Health(health) => {
                 self.conn.inner.is_ours.store(true, Ordering::Relaxed);
@@ -504,13 +508,16 @@ impl ConnHandler {
     }
 
     fn on_send(&self, request_id: u64, message: TenantMessage) -> Result<(), u16> {
-        self.conn.inner.counters.check_from(self.caller, message.from)?;
+        let may_send = self.conn.inner.counters.check_from(self.caller, message.from)?;
         let (link, from) = (self.conn.inner.link.clone(), message.from);
         let answer = move |outcome| {
             // One that finds no room is as one that never came: the sender waits for so long only.
             let _ = link.send_for(from, ServerMessage::send_answer(request_id, outcome).encode());
         };
-        self.messages.hand_in(message, Box::new(answer));
+        match may_send {
+            true => self.messages.hand_in(message, Box::new(answer)),
+            false => answer(MessageOutcome::Busy),
+        }
         Ok(())
     }
 

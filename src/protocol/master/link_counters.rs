@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::labels::labels;
+use crate::base::limits::WORKER_SAYS;
 use crate::base::metrics::Counter;
-use crate::base::throttle::Throttle;
+use crate::base::sync::Lock;
+use crate::base::throttle::{Rate, Throttle};
 use crate::net::link::{CloseCause, LinkStats, close_code};
 use crate::store::Caller;
 use crate::wire::data::TenantId;
@@ -31,6 +33,10 @@ pub struct LinkCounters {
     pub(super) foreign: Throttle,
     /// Links whose worker is not confined as is required.
     pub(super) unconfined: Throttle,
+    /// What it sends for its tenants, over all its links: a new one brings no new burst.
+    says: Lock<Option<Rate>>,
+    /// What it sent beyond that.
+    excess: Throttle,
 }
 
 impl LinkCounters {
@@ -40,24 +46,25 @@ impl LinkCounters {
     }
 
     /// Messages that do not decode, messages of unknown kinds, answers that were not waited for, or
-    /// not any more, and messages for tenants of other workers.
-    pub fn wrongs(&self) -> [(&'static str, u64); 4] {
+    /// not any more, messages for tenants of other workers, and more than a worker may send.
+    pub fn wrongs(&self) -> [(&'static str, u64); 5] {
         [
             ("undecodable", self.undecodable.count()),
             ("unknown", self.unknown.count()),
             ("late_answer", self.late_answers.count()),
             ("foreign", self.foreign.count()),
+            ("excess", self.excess.count()),
         ]
     }
 
-    /// Refuses what a worker says for a tenant of another one: it is none of ours, or was taken
-    /// over.
+    /// Checks what a worker says for a tenant: false if it says too much of late.
     ///
     /// # Errors
-    /// The code to close its link with.
-    pub(super) fn check_from(&self, worker: Caller, from: TenantId) -> Result<(), u16> {
+    /// The tenant is another worker's: this one is none of ours, or was taken over. The code to
+    /// close its link with.
+    pub(super) fn check_from(&self, worker: Caller, from: TenantId) -> Result<bool, u16> {
         if worker.owns(from) {
-            return Ok(());
+            return Ok(self.may_say_more(worker.worker_id));
         }
         let id = worker.worker_id;
         if self.foreign.record(Instant::now()).is_some() {
@@ -66,6 +73,17 @@ impl LinkCounters {
             );
         }
         Err(close_code::PROTOCOL)
+    }
+
+    fn may_say_more(&self, id: usize) -> bool {
+        let (now, (per_second, burst)) = (Instant::now(), WORKER_SAYS);
+        let may = self.says.lock().get_or_insert_with(|| Rate::new(per_second, burst)).admits(now);
+        if !may && let Some(count) = self.excess.record(now) {
+            log::warn!(worker = id;
+                "worker {id}: it sends too many messages and events of feeds, {count} so far"
+            );
+        }
+        may
     }
 
     pub(super) fn count_end(&self, cause: &CloseCause) {
@@ -113,4 +131,23 @@ pub struct LinkReport {
     pub counters: Arc<LinkCounters>,
     /// Messages and bytes that wait to leave now; none where it is not connected.
     pub queued: (usize, usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_speaks_for_its_own_tenants_and_not_too_often() {
+        let (counters, worker) = (LinkCounters::default(), Caller { worker_id: 0, workers: 2 });
+        let (own, others) = (TenantId::Guild(2 << 22), TenantId::Guild(3 << 22));
+        assert_eq!(counters.check_from(worker, others), Err(close_code::PROTOCOL));
+        let mut said = 0;
+        while counters.check_from(worker, own) == Ok(true) {
+            said += 1;
+        }
+        let (_, burst) = WORKER_SAYS;
+        assert!((burst..100 * burst).contains(&said), "{said}");
+        assert_eq!(counters.wrongs()[3..], [("foreign", 1), ("excess", 1)]);
+    }
 }
