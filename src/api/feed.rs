@@ -10,7 +10,9 @@ use std::time::Instant;
 use super::cluster::{HOP, Upstreams};
 use super::error::{ApiError, Code};
 use super::{Api, Call, flag};
-use crate::base::limits::{FEED_KEEP, FEED_PEERS_MAX, FEED_TENANTS_MAX, FEEDS_MAX};
+use crate::base::limits::{
+    FEED_KEEP, FEED_LOOK_EVERY, FEED_PEERS_MAX, FEED_TENANTS_MAX, FEEDS_MAX,
+};
 use crate::base::sync::CountedPermit;
 use crate::feeds::{self, FeedFilter, FeedNews, FeedReader, Positions};
 use crate::net::http::{Body, RequestHead, Response};
@@ -47,7 +49,8 @@ pub(super) fn feed(api: &Api, call: &Call<'_>, body: &mut Body<'_>) -> Result<Re
         None => Upstreams::default(),
     };
     let positions = Positions::default();
-    let stream = FeedStream { reader, positions, upstreams, has_begun: false };
+    let stream =
+        FeedStream { reader, positions, upstreams, has_begun: false, keep_at: Instant::now() };
     Ok(Response::chunked(200, "text/event-stream", stream)
         .live()
         .with_header("X-Accel-Buffering", "no")
@@ -92,13 +95,16 @@ fn listed<T: Eq + std::hash::Hash>(
     list.split(',').map(one).collect()
 }
 
-/// The body of the answer, in pieces that are whole events.
+/// The body of the answer, in pieces that are whole events. An empty one lets the server see
+/// whether the reader is still there.
 struct FeedStream {
     reader: FeedReader,
     /// What the reader has had.
     positions: Positions,
     upstreams: Upstreams,
     has_begun: bool,
+    /// When it is told that nothing is to say, if nothing is.
+    keep_at: Instant,
 }
 
 impl Iterator for FeedStream {
@@ -109,10 +115,12 @@ impl Iterator for FeedStream {
         if !std::mem::replace(&mut self.has_begun, true) {
             // A reader that goes before its first event knows where to go on.
             self.positions.advance(self.reader.start());
+            self.keep_at = Instant::now() + FEED_KEEP;
             return Some(format!("id: {}\n\n", self.positions).into_bytes());
         }
         self.upstreams.check();
-        let mut deadline = Instant::now() + FEED_KEEP;
+        let now = Instant::now();
+        let mut deadline = now + FEED_LOOK_EVERY;
         while text.len() < GATHER_BYTES {
             match self.reader.next(deadline) {
                 FeedNews::Event(item) => {
@@ -129,11 +137,16 @@ impl Iterator for FeedStream {
                     let _ = write!(text, "event: moved\ndata: {{\"tenant\":\"{tenant}\"}}\n\n");
                 }
                 FeedNews::Quiet | FeedNews::Over if !text.is_empty() => break,
-                FeedNews::Quiet => return Some(b": keep\n\n".to_vec()),
+                FeedNews::Quiet if now < self.keep_at => return Some(Vec::new()),
+                FeedNews::Quiet => {
+                    text.push_str(": keep\n\n");
+                    break;
+                }
                 FeedNews::Over => return None,
             }
-            deadline = Instant::now();
+            deadline = now;
         }
+        self.keep_at = Instant::now() + FEED_KEEP;
         Some(text.into_bytes())
     }
 }

@@ -13,7 +13,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, recv, sockopt,
+};
 
 /// The path in an address of the form `unix:PATH`; `None`: it is `host:port`.
 pub fn unix_path(address: &str) -> Option<&Path> {
@@ -187,6 +189,16 @@ impl Stream {
     /// The connection is gone.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         either!(self, stream => stream.shutdown(how))
+    }
+
+    /// Whether the peer has ended its side, or is gone, as far as that is to be seen: behind bytes
+    /// that wait to be read it is not.
+    pub fn is_at_end(&self) -> bool {
+        match recv(self, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => true,
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
     }
 }
 

@@ -1,18 +1,18 @@
 //! What templates publish, as the readers of a master see it: real processes and sockets.
 
 use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use mesophyll::base::limits::FEEDS_MAX;
+use mesophyll::base::limits::{FEED_KEEP, FEEDS_MAX};
 use mesophyll::feeds::sse::{SseEvent, read_event};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::DEADLINE;
 use crate::support::binary::{Master, Running, get, get_with, mesophyll, token};
-use crate::support::process::{eventually, signal, workers_of};
+use crate::support::process::{eventually, signal, within, workers_of};
 
 const ONE: &str = "guild/4194304";
 const TWO: &str = "guild/8388608";
@@ -21,6 +21,7 @@ const BOTH: &str = "tenants=guild:4194304,guild:8388608";
 /// A reader that takes all that comes.
 struct Follower {
     head: String,
+    socket: TcpStream,
     events_rx: Receiver<SseEvent>,
     last_id: String,
 }
@@ -43,6 +44,13 @@ fn ask(api: SocketAddr, query: &str, last_id: &str) -> (BufReader<TcpStream>, St
     (BufReader::new(socket), String::from_utf8(head).expect("text"))
 }
 
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // The thread that reads has a socket of its own.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
 impl Follower {
     fn start(api: SocketAddr, query: &str) -> Self {
         Self::after(api, query, "")
@@ -51,6 +59,7 @@ impl Follower {
     fn after(api: SocketAddr, query: &str, last_id: &str) -> Self {
         let (mut body, head) = ask(api, query, last_id);
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let socket = body.get_ref().try_clone().expect("a descriptor");
         let (events_tx, events_rx) = unbounded();
         std::thread::spawn(move || {
             while let Ok(Some(event)) = read_event(&mut body) {
@@ -59,7 +68,7 @@ impl Follower {
                 }
             }
         });
-        let mut follower = Self { head, events_rx, last_id: String::new() };
+        let mut follower = Self { head, socket, events_rx, last_id: String::new() };
         let first = follower.next_event();
         assert!(first.data.is_empty() && !first.id.is_empty(), "a position first: {first:?}");
         follower
@@ -200,6 +209,11 @@ fn readers_take_no_place_of_other_requests() {
     {
         assert!(figures.contains(line), "{line} is not in {figures}");
     }
+    // Their places are free when they go, long before a comment would find that out.
+    drop(readers);
+    within(FEED_KEEP / 2, "they have gone", || {
+        get(master.api(), "/metrics").1.contains("mesophyll_feed_readers 0").then_some(())
+    });
 }
 
 #[test]
@@ -313,7 +327,6 @@ mod masters {
     use crate::support::TempDir;
     use crate::support::cluster::place;
     use crate::support::postgres::{self, Locale, Schema};
-    use crate::support::process::within;
 
     fn start(schema: &Schema, name: &str) -> Master {
         let options = [&["--lease", "3s"], &place(schema, name)[..]].concat();

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::date::imf_fixdate;
@@ -127,7 +127,8 @@ impl Response {
     }
 
     /// Sends each piece of the body when it is made, however long the next one takes: for answers
-    /// that tell of what happens. Each has its own time, as those of [`Response::unhurried`].
+    /// that tell of what happens. Each has its own time, as those of [`Response::unhurried`]. An
+    /// empty piece is not sent: the answer ends there if the peer has gone.
     pub fn live(mut self) -> Self {
         (self.unhurried, self.live) = (true, true);
         self
@@ -251,8 +252,14 @@ fn write_chunks(
     deadline: &mut dyn FnMut() -> Instant,
 ) -> io::Result<()> {
     let mut gathered = head;
-    // An empty chunk would end the body.
-    for chunk in chunks.filter(|chunk| !chunk.is_empty()) {
+    for chunk in chunks {
+        // Written, it would end the body.
+        if chunk.is_empty() {
+            if socket.is_at_end() {
+                return Err(ErrorKind::ConnectionAborted.into());
+            }
+            continue;
+        }
         if is_plain {
             gathered.extend_from_slice(&chunk);
         } else {

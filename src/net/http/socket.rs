@@ -84,6 +84,11 @@ impl Socket {
         Ok(())
     }
 
+    /// Whether the peer has gone, or will send nothing more.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.stream.is_at_end()
+    }
+
     /// Says that nothing more will be written.
     pub(super) fn finish_writing(&self) {
         // It fails only if the peer has gone, which is as good.

@@ -135,7 +135,13 @@ impl Exchange {
             let waiting: usize = state.pieces.iter().map(Bytes::len).sum();
             state.is_over || waiting < HTTP2_SEND_BYTES
         };
-        for piece in pieces.filter(|piece| !piece.is_empty()) {
+        for piece in pieces {
+            if piece.is_empty() {
+                if self.is_over() {
+                    return;
+                }
+                continue;
+            }
             drop(self.changed.wait_until(self.state.lock(), None, has_room));
             let is_over = self.tell(|state| {
                 if !state.is_over {

@@ -89,6 +89,19 @@ fn a_piece_of_a_live_answer_leaves_before_the_next_is_made() {
 }
 
 #[test]
+fn a_live_answer_with_nothing_to_say_ends_when_its_peer_goes() {
+    let fixture = serve(patient());
+    let mut live = fixture.connect();
+    live.send(b"GET /idle HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(live.head().starts_with("HTTP/1.1 200"));
+    assert_eq!(live.exactly(8), b"3\r\naaa\r\n");
+    pace(SHORT);
+    assert!(fixture.entered_rx.try_recv().is_err(), "it is still there");
+    drop(live);
+    fixture.entered_rx.recv_timeout(PATIENCE).expect("its end is noticed");
+}
+
+#[test]
 fn an_unwanted_body_that_dribbles_ends_the_connection() {
     let fixture = serve(HttpLimits { body_timeout: SHORT, ..patient() });
     let mut client = fixture.connect();

@@ -39,6 +39,14 @@ struct Paths {
     upgraded_tx: Sender<(Stream, Vec<u8>)>,
 }
 
+struct SaysItsEnd(Sender<()>);
+
+impl Drop for SaysItsEnd {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
 impl Handler for Paths {
     fn handle(&self, head: &RequestHead, body: &mut Body<'_>) -> Reply {
         match head.path() {
@@ -79,6 +87,16 @@ impl Handler for Paths {
                         go_rx.recv_timeout(PATIENCE).ok();
                     }
                     vec![b'a' + number; 3]
+                });
+                Response::chunked(200, "text/plain", pieces).live().into()
+            }
+            // Has nothing to say after its first piece, and says when it ends.
+            "/idle" => {
+                let told = SaysItsEnd(self.entered_tx.clone());
+                let pieces = (0_u64..).map(move |number| {
+                    let _told = &told;
+                    pace(Duration::from_millis(10 * number.min(1)));
+                    vec![b'a'; if number == 0 { 3 } else { 0 }]
                 });
                 Response::chunked(200, "text/plain", pieces).live().into()
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::peer::{
-    END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2Peer, RESET, WIDE_WINDOW, frame, head,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2Peer, RESET, WIDE_WINDOW, frame, head,
 };
 use crate::net::http::HttpLimits;
 use crate::net::http::tests::support::{BIG_BYTES, Fixture, PATIENCE, patient, serve};
@@ -316,4 +316,15 @@ fn a_head_that_two_could_read_in_two_ways_is_refused() {
         assert_eq!(peer.ending(stream).status, status, "{:?}", more[0].0);
     }
     assert_eq!(fixture.server.stats().requests, 2);
+}
+
+#[test]
+fn a_live_answer_with_nothing_to_say_ends_with_its_stream() {
+    let fixture = serve(patient());
+    let mut peer = fixture.connect_http2(&[]);
+    let stream = peer.get("/idle");
+    assert_eq!(peer.until(DATA).payload, b"aaa");
+    peer.reset(stream);
+    fixture.entered_rx.recv_timeout(PATIENCE).expect("its end is noticed");
+    assert!(peer.is_served());
 }
