@@ -18,8 +18,15 @@ pub const SHOP_PENDING_MAX: usize = 1000;
 /// Limit: the same of all tenants of a master.
 pub const SHOP_PENDING_TOTAL_MAX: usize = 200_000;
 
-/// Limit: tenants that a master tells something at a time.
-pub const SHOP_TELLING_MAX: usize = 64;
+/// Tenants that a master tells something at a time, as far as that began within
+/// [`SHOP_PLACE_FOR`].
+pub const SHOP_PLACES: usize = 64;
+
+/// How long an update whose handler has not ended keeps others waiting.
+pub const SHOP_PLACE_FOR: Duration = Duration::from_secs(1);
+
+/// Limit: tenants that a master tells something at a time; then the next ones wait.
+pub const SHOP_TELLING_MAX: usize = 4096;
 
 /// How long an update may wait for its worker before it is tried anew.
 pub const SHOP_DEADLINE: Duration = Duration::from_secs(10);

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::watchers::{Arrival, Watchers};
 use super::*;
-use crate::base::limits::{SHOP_PENDING_MAX, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX};
+use crate::base::limits::{
+    SHOP_PENDING_MAX, SHOP_PLACE_FOR, SHOP_PLACES, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
+};
 use crate::store::global::GlobalAddress;
 use crate::store::memory::MemoryStore;
 use crate::store::shop_patterns::ShopPatterns;
@@ -133,14 +135,30 @@ fn an_update_that_may_kill_its_worker_is_given_up() {
 }
 
 #[test]
-fn handlers_that_run_for_ever_hold_up_others_for_a_while() {
-    let tenants: Vec<TenantId> = (0..=SHOP_TELLING_MAX as u64).map(TenantId::Guild).collect();
-    let (mut watchers, now) = (watching(&tenants), Instant::now());
-    watchers.add(ShopChange { owner: None, ..approved("a1") }, now);
-    for _ in 0..SHOP_TELLING_MAX {
-        assert!(told(&mut watchers, now).is_some());
+fn handlers_that_take_their_time_hold_up_others_for_a_moment() {
+    let tenants: Vec<TenantId> = (0..SHOP_TELLING_MAX as u64 + 9).map(TenantId::Guild).collect();
+    let (mut watchers, start) = (watching(&tenants), Instant::now());
+    watchers.add(ShopChange { owner: None, ..approved("a1") }, start);
+    let mut now = start;
+    let mut first = None;
+    // As many as have a place; then, a moment later, as many more.
+    for _ in 0..SHOP_TELLING_MAX / SHOP_PLACES {
+        for _ in 0..SHOP_PLACES {
+            let next = told(&mut watchers, now).expect("there is a place");
+            first.get_or_insert(next);
+        }
+        assert_eq!((told(&mut watchers, now), watchers.next_at()), (None, None));
+        now += SHOP_PLACE_FOR / 100;
+        watchers.expire(now);
+        assert_eq!(told(&mut watchers, now), None, "their places are theirs for a moment");
+        watchers.expire(start + SHOP_PLACE_FOR * 2);
     }
-    assert_eq!((told(&mut watchers, now), watchers.next_at()), (None, None));
+    assert_eq!(told(&mut watchers, now), None, "more are not under way, places or not");
+    // One that ends makes room for one; those that never end do so later.
+    let (tenant, number, _) = first.expect("told");
+    watchers.ended(tenant, number, Arrival::Arrived, now);
+    assert!(told(&mut watchers, now).is_some());
+    assert_eq!(told(&mut watchers, now), None);
     let later = now + SHOP_DEADLINE * 4;
     watchers.expire(later);
     assert!(told(&mut watchers, later).is_some());

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::limits::{
-    SHOP_DEADLINE, SHOP_PENDING_MAX, SHOP_PENDING_TOTAL_MAX, SHOP_RETRY_MAX, SHOP_RETRY_MIN,
-    SHOP_TELLING_MAX, SHOP_TELLS_MAX,
+    SHOP_DEADLINE, SHOP_PENDING_MAX, SHOP_PENDING_TOTAL_MAX, SHOP_PLACE_FOR, SHOP_PLACES,
+    SHOP_RETRY_MAX, SHOP_RETRY_MIN, SHOP_TELLING_MAX, SHOP_TELLS_MAX,
 };
 use crate::store::global::GlobalAddress;
 use crate::store::shop::{ShopChange, ShopChangeKind};
@@ -46,6 +46,8 @@ struct Telling {
     number: u64,
     told: Told,
     since: Instant,
+    /// It keeps others waiting.
+    has_place: bool,
 }
 
 #[derive(Debug, Default)]
@@ -68,8 +70,9 @@ pub(super) struct Watchers {
     by_tenant: HashMap<TenantId, Watcher>,
     /// Tenants that are to be told something, and not before when.
     due: BTreeSet<(Instant, TenantId)>,
-    /// How many are being told something.
+    /// How many are being told something, and how many of them have a place.
     telling: usize,
+    places: usize,
     /// How much is pending.
     pending: usize,
     counted: u64,
@@ -108,11 +111,18 @@ impl Watchers {
 
     fn forget(&mut self, tenant: TenantId) {
         let Some(watcher) = self.by_tenant.remove(&tenant) else { return };
-        self.telling -= usize::from(watcher.telling.is_some());
+        if let Some(telling) = watcher.telling {
+            self.leave(&telling);
+        }
         self.pending -= watcher.pending.len();
         if let Some(at) = watcher.due {
             self.due.remove(&(at, tenant));
         }
+    }
+
+    fn leave(&mut self, telling: &Telling) {
+        self.telling -= 1;
+        self.places -= usize::from(telling.has_place);
     }
 
     /// Has every tenant told that it missed something.
@@ -176,7 +186,7 @@ impl Watchers {
 
     /// When [`Watchers::next`] has something, if not now.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let has_room = self.telling < SHOP_TELLING_MAX;
+        let has_room = self.places < SHOP_PLACES && self.telling < SHOP_TELLING_MAX;
         self.due.first().filter(|_| has_room).map(|(at, _)| *at)
     }
 
@@ -195,8 +205,10 @@ impl Watchers {
         };
         self.counted += 1;
         let number = self.counted;
-        watcher.telling = Some(Telling { number, told: told.clone(), since: now });
+        let telling = Telling { number, told: told.clone(), since: now, has_place: true };
+        watcher.telling = Some(telling);
         self.telling += 1;
+        self.places += 1;
         Some((tenant, number, told))
     }
 
@@ -209,23 +221,23 @@ impl Watchers {
         now: Instant,
     ) -> bool {
         let Some(watcher) = self.by_tenant.get_mut(&tenant) else { return false };
-        let Some(Telling { told, .. }) = watcher.telling.take_if(|one| one.number == number) else {
+        let Some(telling) = watcher.telling.take_if(|one| one.number == number) else {
             return false;
         };
-        self.telling -= 1;
         watcher.tells += u32::from(arrival == Arrival::MayHave);
         let is_given_up = watcher.tells >= SHOP_TELLS_MAX;
-        match arrival {
-            Arrival::Elsewhere => self.forget(tenant),
-            Arrival::Arrived | Arrival::MayHave if arrival == Arrival::Arrived || is_given_up => {
-                (watcher.failures, watcher.tells) = (0, 0);
-                self.schedule(tenant, now);
-            }
-            _ => {
-                let pause = SHOP_RETRY_MIN.saturating_mul(1 << watcher.failures.min(16));
-                watcher.failures += 1;
-                self.put_back(tenant, told, now + pause.min(SHOP_RETRY_MAX));
-            }
+        let is_done = arrival == Arrival::Arrived || is_given_up;
+        let failures = watcher.failures;
+        (watcher.failures, watcher.tells) =
+            if is_done { (0, 0) } else { (failures + 1, watcher.tells) };
+        self.leave(&telling);
+        if arrival == Arrival::Elsewhere {
+            self.forget(tenant);
+        } else if is_done {
+            self.schedule(tenant, now);
+        } else {
+            let pause = SHOP_RETRY_MIN.saturating_mul(1 << failures.min(16));
+            self.put_back(tenant, telling.told, now + pause.min(SHOP_RETRY_MAX));
         }
         is_given_up
     }
@@ -248,15 +260,20 @@ impl Watchers {
         self.schedule(tenant, at);
     }
 
-    /// Waits no longer for handlers that run for ever: others are to be told, too.
+    /// Takes the places of handlers that take their time, and waits no longer for those that run
+    /// for ever: others are to be told, too.
     pub(super) fn expire(&mut self, now: Instant) {
         const MOST: Duration = SHOP_DEADLINE.saturating_mul(3);
-        let is_late = |telling: &Telling| now.saturating_duration_since(telling.since) > MOST;
-        let late = |(tenant, watcher): (&TenantId, &Watcher)| {
-            let telling = watcher.telling.as_ref().filter(|telling| is_late(telling))?;
-            Some((*tenant, telling.number))
-        };
-        let late: Vec<_> = self.by_tenant.iter().filter_map(late).collect();
+        let mut late = Vec::new();
+        for (tenant, watcher) in &mut self.by_tenant {
+            let Some(telling) = &mut watcher.telling else { continue };
+            let age = now.saturating_duration_since(telling.since);
+            if age > MOST {
+                late.push((*tenant, telling.number));
+            } else if age >= SHOP_PLACE_FOR && std::mem::take(&mut telling.has_place) {
+                self.places -= 1;
+            }
+        }
         for (tenant, number) in late {
             self.ended(tenant, number, Arrival::Arrived, now);
         }
