@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::metrics::{Buckets, Counter, Histogram};
+use super::metrics::{Buckets, Counter, Family, Histogram};
 
 /// An enum that the macro `labels` declares.
 pub trait Label: Copy + 'static {
@@ -58,6 +58,39 @@ macro_rules! labels {
 }
 
 pub(crate) use labels;
+
+/// How often what was done ended so, by outcome. Written from every thread, without locks.
+#[derive(Debug)]
+pub struct Counters<O> {
+    counts: Box<[Counter]>,
+    labels: PhantomData<fn(O)>,
+}
+
+impl<O: Label> Default for Counters<O> {
+    fn default() -> Self {
+        let counts = O::ALL.iter().map(|_| Counter::default()).collect();
+        Self { counts, labels: PhantomData }
+    }
+}
+
+impl<O: Label> Counters<O> {
+    /// So many more ended so.
+    pub fn add(&self, outcome: O, more: u64) {
+        self.counts[outcome.place()].add(more);
+    }
+
+    /// How many ended so.
+    pub fn get(&self, outcome: O) -> u64 {
+        self.counts[outcome.place()].get()
+    }
+
+    /// Shows each outcome as a sample of a family.
+    pub fn show(&self, mut family: Family<'_>) {
+        for outcome in O::ALL {
+            family.sample(&[("outcome", outcome.as_str())], self.get(*outcome));
+        }
+    }
+}
 
 /// What was done, by kind: how often with each outcome, and how long it took, however it ended.
 /// Written from every thread, without locks.

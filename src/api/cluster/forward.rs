@@ -16,12 +16,11 @@ use crate::api::admission::Permit;
 use crate::api::dispatch::SUBSCRIBED;
 use crate::api::request_id;
 use crate::api::token::Secret;
-use crate::base::labels::labels;
+use crate::base::labels::{Counters, labels};
 use crate::base::limits::{
     CLIENT_REPLY_MAX_BYTES, FORWARD_ADDRESS_AGE, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_AGE,
     FORWARD_IDLE_CONNECTIONS, KV_FIND_MAX_BYTES,
 };
-use crate::base::metrics::Counter;
 use crate::base::random;
 use crate::base::throttle::Throttle;
 use crate::net::lookup::Lookup;
@@ -50,7 +49,7 @@ pub(in crate::api) struct Forwarder {
     agent: Agent,
     /// For the log.
     pub(super) refusals: Throttle,
-    ended: [Counter; ForwardOutcome::ALL.len()],
+    ended: Counters<ForwardOutcome>,
 }
 
 /// What a request needs besides what is signed.
@@ -73,7 +72,7 @@ const PASSED_ON: [&str; 3] = [SUBSCRIBED, "Retry-After", super::MASTER];
 
 impl Forwarder {
     pub(in crate::api) fn new() -> Self {
-        Self { agent: peer_agent(), refusals: Throttle::default(), ended: Default::default() }
+        Self { agent: peer_agent(), refusals: Throttle::default(), ended: Counters::default() }
     }
 
     /// Ends what is under way, and lets nothing begin.
@@ -81,9 +80,9 @@ impl Forwarder {
         self.agent.clone().shutdown();
     }
 
-    /// How many attempts ended so.
-    pub(in crate::api) fn count(&self, outcome: ForwardOutcome) -> u64 {
-        self.ended[outcome as usize].get()
+    /// How many attempts ended how.
+    pub(in crate::api) fn outcomes(&self) -> &Counters<ForwardOutcome> {
+        &self.ended
     }
 
     /// Sends a request to the master whose API is there. Room for the answer is taken of `permit`.
@@ -104,7 +103,7 @@ impl Forwarder {
     ) -> Result<PeerAnswer, ForwardOutcome> {
         let answer = self.exchange(api, request, headers, secret, permit, patience);
         let outcome = answer.as_ref().err().copied().unwrap_or(ForwardOutcome::Answered);
-        self.ended[outcome as usize].inc();
+        self.ended.add(outcome, 1);
         answer
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::cluster::{ApiCluster, ForwardOutcome, Forwarder};
+use crate::api::cluster::{ApiCluster, Forwarder};
 use crate::base::metrics::Exposition;
 
 pub(super) fn show(
@@ -62,11 +62,11 @@ pub(super) fn show(
         "Connections that were left in a question to the database, and have not ended.",
         figures.map(|figures| figures.left_helpers),
     );
-    let mut forwards = exposition.counter(
+    let forwards = exposition.counter(
         "mesophyll_forwards_total",
         "Attempts to have another master answer, by what came of them.",
     );
-    for outcome in ForwardOutcome::ALL.into_iter().filter(|_| cluster.is_some()) {
-        forwards.sample(&[("outcome", outcome.as_str())], forwarder.count(outcome));
+    if cluster.is_some() {
+        forwarder.outcomes().show(forwards);
     }
 }

@@ -104,7 +104,7 @@ fn text(figures: &Figures, own: &Own<'_>, show_protocol: impl FnOnce(&mut Exposi
     );
     cluster::show(&mut exposition, own.cluster, own.forwarder);
     feeds::show(&mut exposition, own.feeds);
-    shop::show(&mut exposition, figures.shop);
+    shop::show(&mut exposition, &figures.shop);
     process::show(&mut exposition, &own.process, own.virtual_bytes);
     exposition.into_text()
 }

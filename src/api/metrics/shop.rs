@@ -1,16 +1,14 @@
 //! Families about what tenants are told of the shop.
 
 use crate::base::metrics::Exposition;
-use crate::pool::{ShopFigures, ShopOutcome};
+use crate::pool::ShopFigures;
 
-pub(super) fn show(exposition: &mut Exposition, figures: ShopFigures) {
-    let mut updates = exposition.counter(
+pub(super) fn show(exposition: &mut Exposition, figures: &ShopFigures) {
+    let updates = exposition.counter(
         "mesophyll_shop_updates_total",
         "Updates of the shop for tenants that watch it, by what came of them.",
     );
-    for (outcome, count) in ShopOutcome::ALL.iter().zip(figures.outcomes) {
-        updates.sample(&[("outcome", outcome.as_str())], count);
-    }
+    figures.outcomes.show(updates);
     exposition.one_gauge(
         "mesophyll_shop_watchers",
         "Tenants that watch something of the shop.",

@@ -3,8 +3,7 @@
 use super::Figures;
 use crate::base::metrics::Exposition;
 use crate::dispatch::JobKind;
-use crate::pool::{BroadcastOutcome, Broadcasts, Messages, Outcome, WorkerTraffic};
-use crate::wire::data::MessageOutcome;
+use crate::pool::{Broadcasts, Messages, Outcome, WorkerTraffic};
 
 pub(super) fn show(
     exposition: &mut Exposition,
@@ -47,20 +46,16 @@ pub(super) fn show(
         "Tenants that are quarantined now.",
         Some(figures.quarantined),
     );
-    let mut ended = exposition
+    let ended = exposition
         .counter("mesophyll_messages_total", "Messages between tenants, by what became of them.");
-    for outcome in MessageOutcome::ALL {
-        if let Some(messages) = messages {
-            ended.sample(&[("outcome", outcome.as_str())], messages.count(outcome));
-        }
+    if let Some(messages) = messages {
+        messages.outcomes().show(ended);
     }
-    let mut done = exposition.counter(
+    let done = exposition.counter(
         "mesophyll_broadcast_tenants_total",
         "Tenants that broadcasts were for, by what became of them.",
     );
-    for outcome in BroadcastOutcome::ALL {
-        if let Some(broadcasts) = broadcasts {
-            done.sample(&[("outcome", outcome.as_str())], broadcasts.count(outcome));
-        }
+    if let Some(broadcasts) = broadcasts {
+        broadcasts.outcomes().show(done);
     }
 }

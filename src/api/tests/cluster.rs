@@ -46,7 +46,7 @@ impl Member {
     }
 
     fn count(&self, outcome: ForwardOutcome) -> u64 {
-        self.fixture.api.api.forwarder.count(outcome)
+        self.fixture.api.api.forwarder.outcomes().get(outcome)
     }
 
     /// Waits until its table is to look anew.

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 pub use self::report::{BroadcastOutcome, BroadcastReport, BroadcastState};
 use self::run::{Broadcast, BroadcastRun};
-use crate::base::metrics::Counter;
+use crate::base::labels::Counters;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::dispatch::worker_like::WorkerLike;
@@ -79,7 +79,7 @@ struct BroadcastOffice {
     pool: Arc<dyn WorkerLike>,
     db: Arc<DbState>,
     have_vms: Box<HaveVms>,
-    ended: [Counter; BroadcastOutcome::ALL.len()],
+    ended: Counters<BroadcastOutcome>,
 }
 
 #[derive(Default)]
@@ -92,7 +92,7 @@ struct LastBroadcast {
 impl Broadcasts {
     /// Broadcasts by dispatches to `pool`, which refuses what may not run.
     pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>, have_vms: Box<HaveVms>) -> Self {
-        let office = BroadcastOffice { pool, db, have_vms, ended: Default::default() };
+        let office = BroadcastOffice { pool, db, have_vms, ended: Counters::default() };
         Self { office: Arc::new(office), last: Lock::default() }
     }
 
@@ -133,9 +133,9 @@ impl Broadcasts {
         }
     }
 
-    /// How many tenants were done with so.
-    pub fn count(&self, outcome: BroadcastOutcome) -> u64 {
-        self.office.ended[outcome as usize].get()
+    /// How many tenants were done with how.
+    pub fn outcomes(&self) -> &Counters<BroadcastOutcome> {
+        &self.office.ended
     }
 
     /// Ends the one that runs and joins its thread; none begins any more. Answers that come later

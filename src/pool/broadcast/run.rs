@@ -126,7 +126,7 @@ impl fmt::Display for Broadcast {
 impl BroadcastOffice {
     fn count(&self, progress: &mut BroadcastProgress, outcome: BroadcastOutcome, tenants: u64) {
         progress.outcomes[outcome as usize] += tenants;
-        self.ended[outcome as usize].add(tenants);
+        self.ended.add(outcome, tenants);
     }
 }
 

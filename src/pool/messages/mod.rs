@@ -15,13 +15,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
+use crate::base::labels::Counters;
 use crate::base::limits::{
     DISPATCH_DEADLINE, MESSAGE_DEADLINE, MESSAGE_THREAD_IDLE_MAX, MESSAGE_THREADS,
     MESSAGES_WAITING_MAX, TENANT_MESSAGE_DEPTH_MAX, TENANT_MESSAGE_MAX_BYTES,
     TENANT_MESSAGE_TOPIC_MAX_BYTES, TENANT_MESSAGES_RECEIVED, TENANT_MESSAGES_SENT,
     TENANT_MESSAGES_WAITING_MAX,
 };
-use crate::base::metrics::Counter;
 use crate::base::on_demand_threads::OnDemandThreads;
 use crate::base::rates::Rates;
 use crate::base::thread::panic_message;
@@ -59,7 +59,7 @@ struct Post {
     forward: OnceLock<Box<ForwardMessage>>,
     sent: Rates<TenantId>,
     received: Rates<TenantId>,
-    ended: [Counter; MessageOutcome::ALL.len()],
+    ended: Counters<MessageOutcome>,
 }
 
 impl Messages {
@@ -76,7 +76,7 @@ impl Messages {
             forward: OnceLock::new(),
             sent: Rates::new(TENANT_MESSAGES_SENT),
             received: Rates::new(TENANT_MESSAGES_RECEIVED),
-            ended: Default::default(),
+            ended: Counters::default(),
         });
         let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();
         let carrying = post.clone();
@@ -125,15 +125,15 @@ impl Messages {
         match &brought {
             // Another master is asked then.
             Err(DispatchError::NotOwner) => {}
-            Err(error) => self.post.count(outcome_of(error)),
-            Ok(()) => self.post.count(MessageOutcome::Accepted),
+            Err(error) => self.post.ended.add(outcome_of(error), 1),
+            Ok(()) => self.post.ended.add(MessageOutcome::Accepted, 1),
         }
         brought
     }
 
-    /// How many messages ended so.
-    pub fn count(&self, outcome: MessageOutcome) -> u64 {
-        self.post.ended[outcome as usize].get()
+    /// How many messages ended how.
+    pub fn outcomes(&self) -> &Counters<MessageOutcome> {
+        &self.post.ended
     }
 
     /// Takes no more messages and joins the threads. What waits is not brought.
@@ -230,12 +230,8 @@ impl Post {
     }
 
     fn end(&self, outcome: MessageOutcome, answer: MessageAnswer) {
-        self.count(outcome);
+        self.ended.add(outcome, 1);
         answer(outcome);
-    }
-
-    fn count(&self, outcome: MessageOutcome) {
-        self.ended[outcome as usize].inc();
     }
 }
 

@@ -102,7 +102,7 @@ fn a_message_arrives_if_its_receiver_allows_it() {
     let back = TenantMessage { from: B, to: A, ..message("duel.a") };
     assert_eq!(scene.send(back), MessageOutcome::NotAllowed, "that is not mutual");
     assert_eq!(scene.seen(), None);
-    assert_eq!(MessageOutcome::ALL.map(|of| scene.messages.count(of)), [1, 3, 0, 0, 0, 0]);
+    assert_eq!(MessageOutcome::ALL.map(|of| scene.messages.outcomes().get(of)), [1, 3, 0, 0, 0, 0]);
 }
 
 #[test]

@@ -19,9 +19,8 @@ use std::time::Instant;
 
 use self::watchers::{Arrival, Told, Watchers};
 use crate::base::error::{DbError, DispatchError};
-use crate::base::labels::labels;
+use crate::base::labels::{Counters, labels};
 use crate::base::limits::{SHOP_DEADLINE, SHOP_LOOK_EVERY};
-use crate::base::metrics::Counter;
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{self, OwnedThread};
 use crate::dispatch::worker_like::WorkerLike;
@@ -47,10 +46,10 @@ labels! {
 }
 
 /// Figures at this moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct ShopFigures {
-    /// Updates by what became of them, in the order of [`ShopOutcome::ALL`].
-    pub outcomes: [u64; ShopOutcome::ALL.len()],
+    /// Updates by what became of them.
+    pub outcomes: Arc<Counters<ShopOutcome>>,
     /// Tenants that watch something.
     pub watchers: u64,
     /// Updates that wait.
@@ -68,7 +67,7 @@ pub struct ShopUpdates {
 struct ShopShared {
     notes: Lock<Notes>,
     noted: Signal,
-    outcomes: [Counter; ShopOutcome::ALL.len()],
+    outcomes: Arc<Counters<ShopOutcome>>,
     watchers: AtomicU64,
     pending: AtomicU64,
     /// When the last look was, and for how long a change was held up then, in milliseconds.
@@ -126,7 +125,7 @@ impl ShopUpdates {
         let shared = Arc::new(ShopShared {
             notes: Lock::default(),
             noted: Signal::new(),
-            outcomes: Default::default(),
+            outcomes: Arc::default(),
             watchers: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             looked: Lock::new((Instant::now(), 0)),
@@ -157,7 +156,7 @@ impl ShopUpdates {
         let (looked, held_up_ms) = *self.shared.looked.lock();
         let since_look = looked.elapsed().saturating_sub(SHOP_LOOK_EVERY);
         ShopFigures {
-            outcomes: ShopOutcome::ALL.map(|of| self.shared.outcomes[of as usize].get()),
+            outcomes: self.shared.outcomes.clone(),
             watchers: self.shared.watchers.load(Ordering::Relaxed),
             pending: self.shared.pending.load(Ordering::Relaxed),
             lag_seconds: since_look.as_secs_f64() + held_up_ms as f64 / 1000.0,
@@ -193,10 +192,6 @@ impl ShopShared {
     fn note(&self, note: impl FnOnce(&mut Notes)) {
         note(&mut self.notes.lock());
         self.noted.notify_one();
-    }
-
-    fn count(&self, outcome: ShopOutcome) {
-        self.outcomes[outcome as usize].inc();
     }
 }
 
@@ -249,11 +244,12 @@ impl Teller {
     fn take_in(&mut self, notes: Notes, now: Instant) {
         for (tenant, number, arrival) in notes.ended {
             let is_given_up = self.watchers.ended(tenant, number, arrival, now);
-            self.shared.count(match arrival {
+            let outcome = match arrival {
                 _ if is_given_up => ShopOutcome::GivenUp,
                 Arrival::Arrived => ShopOutcome::Arrived,
                 Arrival::MayHave | Arrival::NotYet | Arrival::Elsewhere => ShopOutcome::Again,
-            });
+            };
+            self.shared.outcomes.add(outcome, 1);
         }
         let (shards, tenants) = &mut self.unread;
         *shards = shards.without(&notes.went).with(&notes.came);
@@ -304,7 +300,7 @@ impl Teller {
     fn tell(&mut self, now: Instant) {
         while let Some((tenant, number, told)) = self.watchers.next(now) {
             if told == Told::Gap {
-                self.shared.count(ShopOutcome::Gap);
+                self.shared.outcomes.add(ShopOutcome::Gap, 1);
             }
             let shared = self.shared.clone();
             let answer = Answer::callback(move |result| {
