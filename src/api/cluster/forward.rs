@@ -8,14 +8,15 @@ use std::io::ErrorKind;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ureq::http::Request;
+use ureq::http::request::Builder;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Error, Timeout};
 
 use super::hop::{ForwardedRequest, HOP, PEER, REFUSED};
 use crate::api::admission::Permit;
 use crate::api::dispatch::SUBSCRIBED;
-use crate::api::request_id;
 use crate::api::token::Secret;
+use crate::api::{Call, request_id};
 use crate::base::labels::{Counters, labels};
 use crate::base::limits::{
     CLIENT_REPLY_MAX_BYTES, FORWARD_ADDRESS_AGE, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_AGE,
@@ -56,6 +57,14 @@ pub(in crate::api) struct Forwarder {
 pub(super) struct ForwardHeaders<'h> {
     pub(super) authorization: &'h str,
     pub(super) request_id: &'h str,
+}
+
+impl<'h> ForwardHeaders<'h> {
+    /// Those of a caller's request, as which another master is asked.
+    pub(super) fn of(call: &'h Call<'_>) -> Self {
+        let authorization = call.head.header("authorization").unwrap_or_default();
+        Self { authorization, request_id: call.id.as_str() }
+    }
 }
 
 /// Another master's answer.
@@ -116,16 +125,7 @@ impl Forwarder {
         permit: &mut Permit,
         patience: Duration,
     ) -> Result<PeerAnswer, ForwardOutcome> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // A time of 64 bits lasts.
-        let proof = request.sign(secret, now.as_millis() as u64, random::u64());
-        let builder = Request::builder()
-            .method(request.method)
-            .uri(format!("http://{api}{}", request.target))
-            .header("Authorization", headers.authorization)
-            .header(request_id::HEADER, headers.request_id)
-            .header(HOP, request.hop.to_string())
-            .header(PEER, proof);
+        let builder = peer_request(api, request, headers, secret);
         let answer = if matches!(request.method, "GET" | "DELETE") {
             builder.body(()).map_err(Error::from).and_then(|get| self.run(get, patience))
         } else {
@@ -182,6 +182,25 @@ impl Forwarder {
             .build();
         self.agent.run(request)
     }
+}
+
+/// A request that proves that it comes from a master.
+pub(super) fn peer_request(
+    api: &str,
+    request: &ForwardedRequest<'_>,
+    headers: &ForwardHeaders<'_>,
+    secret: &Secret,
+) -> Builder {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A time of 64 bits lasts.
+    let proof = request.sign(secret, now.as_millis() as u64, random::u64());
+    Request::builder()
+        .method(request.method)
+        .uri(format!("http://{api}{}", request.target))
+        .header("Authorization", headers.authorization)
+        .header(request_id::HEADER, headers.request_id)
+        .header(HOP, request.hop.to_string())
+        .header(PEER, proof)
 }
 
 /// A client for other masters.

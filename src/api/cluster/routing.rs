@@ -218,10 +218,7 @@ impl Api {
         let hop = PeerHop { epoch: other.epoch, from };
         let PeerRequest { method, target, body } = *request;
         let signed = ForwardedRequest { method: method.as_str(), target, hop, body };
-        let headers = ForwardHeaders {
-            authorization: call.head.header("authorization").unwrap_or_default(),
-            request_id: call.id.as_str(),
-        };
+        let headers = ForwardHeaders::of(call);
         let secret = &self.config.secret;
         self.forwarder.send(&other.api, &signed, &headers, secret, permit, patience)
     }

@@ -8,20 +8,18 @@
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use ureq::http::Request;
 use ureq::{Agent, Body};
 
-use super::forward::peer_agent;
+use super::forward::{ForwardHeaders, peer_agent, peer_request};
 use super::hop::{ForwardedRequest, HOP, PEER, PeerHop, REFUSED};
 use super::routing::{refused_by, unsettled};
 use super::{ApiCluster, MASTER};
 use crate::api::error::{ApiError, Code};
-use crate::api::{Api, Call, request_id};
+use crate::api::{Api, Call};
 use crate::base::limits::{FEED_KEEP, FORWARD_CONNECT_TIMEOUT, FORWARD_DEADLINE};
-use crate::base::random;
 use crate::base::thread::{self, OwnedThread};
 use crate::cluster::{OtherMaster, ShardPlace, ShardTable};
 use crate::feeds::sse::{SseEvent, read_event};
@@ -174,18 +172,10 @@ fn ask(
     }
     let hop = PeerHop { epoch: master.epoch, from: &cluster.name };
     let signed = ForwardedRequest { method: "GET", target: &target, hop, body: &[] };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // A time of 64 bits lasts.
-    let proof = signed.sign(&api.config.secret, now.as_millis() as u64, random::u64());
-    let header = |name| call.head.header(name).unwrap_or_default();
-    let request = Request::builder()
-        .uri(format!("http://{}{target}", master.api))
-        .header("Authorization", header("authorization"))
-        .header("Last-Event-ID", header("last-event-id"))
-        .header(request_id::HEADER, call.id.as_str())
-        .header(HOP, hop.to_string())
-        .header(PEER, proof)
-        .body(());
+    let headers = ForwardHeaders::of(call);
+    let last_id = call.head.header("last-event-id").unwrap_or_default();
+    let request = peer_request(&master.api, &signed, &headers, &api.config.secret);
+    let request = request.header("Last-Event-ID", last_id).body(());
     let name = &master.name;
     let answer = request.map_err(ureq::Error::from).and_then(|request| {
         let request = agent.configure_request(request);
