@@ -61,19 +61,19 @@ pub(crate) use labels;
 
 /// How often what was done ended so, by outcome. Written from every thread, without locks.
 #[derive(Debug)]
-pub struct Counters<O> {
+pub struct OutcomeCounters<O> {
     counts: Box<[Counter]>,
     labels: PhantomData<fn(O)>,
 }
 
-impl<O: Label> Default for Counters<O> {
+impl<O: Label> Default for OutcomeCounters<O> {
     fn default() -> Self {
         let counts = O::ALL.iter().map(|_| Counter::default()).collect();
         Self { counts, labels: PhantomData }
     }
 }
 
-impl<O: Label> Counters<O> {
+impl<O: Label> OutcomeCounters<O> {
     /// So many more ended so.
     pub fn add(&self, outcome: O, more: u64) {
         self.counts[outcome.place()].add(more);

@@ -17,7 +17,7 @@ use crate::api::admission::Permit;
 use crate::api::dispatch::SUBSCRIBED;
 use crate::api::token::Secret;
 use crate::api::{Call, request_id};
-use crate::base::labels::{Counters, labels};
+use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::{
     CLIENT_REPLY_MAX_BYTES, FORWARD_ADDRESS_AGE, FORWARD_CONNECT_TIMEOUT, FORWARD_IDLE_AGE,
     FORWARD_IDLE_CONNECTIONS, KV_FIND_MAX_BYTES,
@@ -50,7 +50,7 @@ pub(in crate::api) struct Forwarder {
     agent: Agent,
     /// For the log.
     pub(super) refusals: Throttle,
-    ended: Counters<ForwardOutcome>,
+    ended: OutcomeCounters<ForwardOutcome>,
 }
 
 /// What a request needs besides what is signed.
@@ -81,7 +81,11 @@ const PASSED_ON: [&str; 3] = [SUBSCRIBED, "Retry-After", super::MASTER];
 
 impl Forwarder {
     pub(in crate::api) fn new() -> Self {
-        Self { agent: peer_agent(), refusals: Throttle::default(), ended: Counters::default() }
+        Self {
+            agent: peer_agent(),
+            refusals: Throttle::default(),
+            ended: OutcomeCounters::default(),
+        }
     }
 
     /// Ends what is under way, and lets nothing begin.
@@ -90,7 +94,7 @@ impl Forwarder {
     }
 
     /// How many attempts ended how.
-    pub(in crate::api) fn outcomes(&self) -> &Counters<ForwardOutcome> {
+    pub(in crate::api) fn outcomes(&self) -> &OutcomeCounters<ForwardOutcome> {
         &self.ended
     }
 

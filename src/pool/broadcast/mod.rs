@@ -19,7 +19,7 @@ use std::time::Instant;
 
 pub use self::report::{BroadcastOutcome, BroadcastReport, BroadcastState};
 use self::run::{Broadcast, BroadcastRun};
-use crate::base::labels::Counters;
+use crate::base::labels::OutcomeCounters;
 use crate::base::sync::Lock;
 use crate::base::thread::{OwnedThread, spawn_watched};
 use crate::dispatch::worker_like::WorkerLike;
@@ -79,7 +79,7 @@ struct BroadcastOffice {
     pool: Arc<dyn WorkerLike>,
     db: Arc<DbState>,
     have_vms: Box<HaveVms>,
-    ended: Counters<BroadcastOutcome>,
+    ended: OutcomeCounters<BroadcastOutcome>,
 }
 
 #[derive(Default)]
@@ -92,7 +92,7 @@ struct LastBroadcast {
 impl Broadcasts {
     /// Broadcasts by dispatches to `pool`, which refuses what may not run.
     pub fn new(pool: Arc<dyn WorkerLike>, db: Arc<DbState>, have_vms: Box<HaveVms>) -> Self {
-        let office = BroadcastOffice { pool, db, have_vms, ended: Counters::default() };
+        let office = BroadcastOffice { pool, db, have_vms, ended: OutcomeCounters::default() };
         Self { office: Arc::new(office), last: Lock::default() }
     }
 
@@ -134,7 +134,7 @@ impl Broadcasts {
     }
 
     /// How many tenants were done with how.
-    pub fn outcomes(&self) -> &Counters<BroadcastOutcome> {
+    pub fn outcomes(&self) -> &OutcomeCounters<BroadcastOutcome> {
         &self.office.ended
     }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::base::error::DispatchError;
-use crate::base::labels::Counters;
+use crate::base::labels::OutcomeCounters;
 use crate::base::limits::{
     DISPATCH_DEADLINE, MESSAGE_DEADLINE, MESSAGE_THREAD_IDLE_MAX, MESSAGE_THREADS,
     MESSAGES_WAITING_MAX, TENANT_MESSAGE_DEPTH_MAX, TENANT_MESSAGE_MAX_BYTES,
@@ -59,7 +59,7 @@ struct Post {
     forward: OnceLock<Box<ForwardMessage>>,
     sent: Rates<TenantId>,
     received: Rates<TenantId>,
-    ended: Counters<MessageOutcome>,
+    ended: OutcomeCounters<MessageOutcome>,
 }
 
 impl Messages {
@@ -76,7 +76,7 @@ impl Messages {
             forward: OnceLock::new(),
             sent: Rates::new(TENANT_MESSAGES_SENT),
             received: Rates::new(TENANT_MESSAGES_RECEIVED),
-            ended: Counters::default(),
+            ended: OutcomeCounters::default(),
         });
         let names = (0..MESSAGE_THREADS).map(|number| format!("msg-{number}")).collect();
         let carrying = post.clone();
@@ -132,7 +132,7 @@ impl Messages {
     }
 
     /// How many messages ended how.
-    pub fn outcomes(&self) -> &Counters<MessageOutcome> {
+    pub fn outcomes(&self) -> &OutcomeCounters<MessageOutcome> {
         &self.post.ended
     }
 

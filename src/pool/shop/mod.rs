@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use self::watchers::{Arrival, Told, Watchers};
 use crate::base::error::{DbError, DispatchError};
-use crate::base::labels::{Counters, labels};
+use crate::base::labels::{OutcomeCounters, labels};
 use crate::base::limits::{SHOP_DEADLINE, SHOP_LOOK_EVERY};
 use crate::base::sync::{Lock, Signal};
 use crate::base::thread::{self, OwnedThread};
@@ -49,7 +49,7 @@ labels! {
 #[derive(Debug, Default)]
 pub struct ShopFigures {
     /// Updates by what became of them.
-    pub outcomes: Arc<Counters<ShopOutcome>>,
+    pub outcomes: Arc<OutcomeCounters<ShopOutcome>>,
     /// Tenants that watch something.
     pub watchers: u64,
     /// Updates that wait.
@@ -67,7 +67,7 @@ pub struct ShopUpdates {
 struct ShopShared {
     notes: Lock<Notes>,
     noted: Signal,
-    outcomes: Arc<Counters<ShopOutcome>>,
+    outcomes: Arc<OutcomeCounters<ShopOutcome>>,
     watchers: AtomicU64,
     pending: AtomicU64,
     /// When the last look was, and for how long a change was held up then, in milliseconds.
