@@ -11,6 +11,7 @@ mod events;
 mod floors;
 mod grpc;
 mod life;
+mod messages;
 mod nats;
 mod ours;
 mod pair;
@@ -54,6 +55,7 @@ pub fn run(
     runner.dispatches(folder, left_out)?;
     runner.on_one_processor()?;
     runner.luau()?;
+    runner.messages()?;
     runner.noisy()?;
     life::run(&mut runner, left_out)
 }
@@ -382,6 +384,30 @@ impl Runner<'_> {
                 ];
                 self.case(&name, 64, plan, contestants)?;
             }
+        }
+        Ok(())
+    }
+
+    /// From a tenant of one worker to one of another.
+    fn messages(&mut self) -> Result<(), String> {
+        for (name, is_luau) in [("message", false), ("message_template", true)] {
+            let talk = |kind: Kind, figures: fn(Turn) -> Sample| {
+                let measure = move |in_flight: usize, lasting: Duration| {
+                    let side = Side::OursMessages;
+                    let mut pair = Pair::start(Spec { workers: 2, is_luau, ..Spec::echo(side) })?;
+                    let load = load(kind, Size::Tiny, in_flight);
+                    pair.run(&Load { lasting: FRESH_WARM_UP, ..load })?;
+                    Ok(figures(pair.run(&Load { lasting, ..load })?))
+                };
+                vec![Contestant { role: Role::Ours, measure: Box::new(measure) }]
+            };
+            let lone = talk(Kind::RoundTrip, |turn| {
+                let rate = (Figure::Rate, rate(turn.outcome));
+                [rate].into_iter().chain(latencies(turn.outcome)).collect()
+            });
+            self.case(name, 1, self.fresh_plan(Duration::ZERO), lone)?;
+            let flight = talk(Kind::Flight, throughput);
+            self.case(name, 64, self.fresh_plan(FLIGHT_LASTING_MIN), flight)?;
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ use mesophyll::pool::process::supervisor::State;
 use mesophyll::pool::{Program, Subscriptions, WorkerDb, WorkerThread};
 use mesophyll::protocol::{ClientConfig, MesophyllClient, MesophyllDbClient, Outbox};
 use mesophyll::runtime::luau::{LuauConfig, LuauRuntime, TemplateSource};
-use mesophyll::runtime::{RuntimeStats, TemplateRuntime};
+use mesophyll::runtime::{RuntimeStats, TemplateRuntime, TenantDb};
 use mesophyll::wire::data::{EncodedValue, EventData, TenantId};
 
 use super::asked::{Kind, Load, Outcome, answer_lines, say};
@@ -83,9 +83,8 @@ pub(super) fn start_master(
 /// A master's process: says its address and its workers' tokens, then does what it is asked.
 pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), String> {
     let (master, tokens) = start_master(workers, store)?;
-    let socket = LoneFile::new("socket");
     let address = match side {
-        Side::OursUnix => hand_out(&master, &socket.0)?,
+        Side::OursUnix | Side::OursMessages => hand_out(&master, workers)?,
         _ => master.listen_addr().ok_or("a master of threads")?.to_string(),
     };
     say(&format!("{address} {}", tokens.join(" ")))?;
@@ -99,20 +98,26 @@ pub fn master(workers: usize, store: Option<&str>, side: Side) -> Result<(), Str
     Ok(())
 }
 
-/// Gives a worker, of which there is one, its connections as the broker does: over Unix sockets
-/// that the master did not listen for. Returns where the worker gets them.
-fn hand_out(master: &Master, at: &Path) -> Result<String, String> {
-    let server = master.server().ok_or("a master of threads")?.clone();
-    let listener = UnixListener::bind(at).map_err(|error| error.to_string())?;
-    std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|stream| {
-            server.serve_worker(0, stream.into());
+/// Gives the workers their connections as the broker does: over Unix sockets that the master did
+/// not listen for. Returns where a worker gets them, but for its number, which ends that.
+fn hand_out(master: &Master, workers: usize) -> Result<String, String> {
+    let at = std::env::temp_dir().join(format!("mesophyll-bench-{}.socket", std::process::id()));
+    for worker in 0..workers {
+        let server = master.server().ok_or("a master of threads")?.clone();
+        let path = format!("{}{worker}", at.display());
+        // A process that had this number may have left one behind.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(path).map_err(|error| error.to_string())?;
+        std::thread::spawn(move || {
+            listener.incoming().flatten().for_each(|stream| {
+                server.serve_worker(worker, stream.into());
+            });
         });
-    });
+    }
     Ok(format!("unix:{}", at.display()))
 }
 
-/// Where the tokens are for a moment, or a socket is for as long as its master.
+/// Where the tokens are for a moment.
 struct LoneFile(PathBuf);
 
 impl LoneFile {
@@ -165,19 +170,29 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn start(role: &Role, handled: Arc<AtomicU64>) -> Result<Self, String> {
+        let outbox = Outbox::default();
+        let db = Arc::new(worker_db(role, &outbox));
+        Self::with(role, outbox, db, |db, subscriptions| {
+            Ok(if role.is_luau {
+                Box::new(luau(TEMPLATE, db, subscriptions)?)
+            } else {
+                Box::new(Echo::start(handled))
+            })
+        })
+    }
+
+    /// One over another runtime.
+    pub(super) fn with(
+        role: &Role,
+        outbox: Outbox,
+        db: Arc<dyn TenantDb>,
+        runtime: impl FnOnce(
+            Arc<dyn TenantDb>,
+            Arc<Subscriptions>,
+        ) -> Result<Box<dyn TemplateRuntime>, String>,
+    ) -> Result<Self, String> {
         let subscriptions = Arc::new(Subscriptions::new(["*".to_owned()].into()));
-        let (db_client, outbox) =
-            (MesophyllDbClient::new(&role.address, role.worker, &role.token), Outbox::default());
-        let db = Arc::new(WorkerDb::mesophyll(db_client, outbox.clone()));
-        let runtime: Box<dyn TemplateRuntime> = if role.is_luau {
-            let files = vec![("main.luau".to_owned(), TEMPLATE.to_owned())];
-            let config =
-                LuauConfig { templates: TemplateSource::Files(files), ..LuauConfig::default() };
-            let started = LuauRuntime::start(config, db.clone(), subscriptions.clone());
-            Box::new(started.map_err(|error| error.to_string())?)
-        } else {
-            Box::new(Echo::start(handled))
-        };
+        let runtime = runtime(db.clone(), subscriptions.clone())?;
         let worker = Arc::new(WorkerThread::new(role.worker, runtime, 1, subscriptions, db));
         let config = ClientConfig {
             master: role.address.clone().into(),
@@ -193,14 +208,36 @@ impl Worker {
         Ok(Self { client, worker })
     }
 
+    /// The worker behind the connection.
+    pub(super) fn local(&self) -> Arc<WorkerThread> {
+        self.worker.clone()
+    }
+
     pub(super) fn stop(self) {
         self.client.stop();
         self.worker.kill();
     }
 }
 
+/// A worker's way to the master's database.
+pub(super) fn worker_db(role: &Role, outbox: &Outbox) -> WorkerDb {
+    let client = MesophyllDbClient::new(&role.address, role.worker, &role.token);
+    WorkerDb::mesophyll(client, outbox.clone())
+}
+
+/// Real VMs, all with one template.
+pub(super) fn luau(
+    template: &str,
+    db: Arc<dyn TenantDb>,
+    subscriptions: Arc<Subscriptions>,
+) -> Result<LuauRuntime, String> {
+    let templates = TemplateSource::Files(vec![("main.luau".to_owned(), template.to_owned())]);
+    let config = LuauConfig { templates, ..LuauConfig::default() };
+    LuauRuntime::start(config, db, subscriptions).map_err(|error| error.to_string())
+}
+
 /// Gives every event's data back, on a thread of its own, which waits for jobs as an executor does.
-struct Echo {
+pub(super) struct Echo {
     inbox: Arc<Inbox>,
 }
 
@@ -261,7 +298,7 @@ impl Inbox {
 }
 
 impl Echo {
-    fn start(handled: Arc<AtomicU64>) -> Self {
+    pub(super) fn start(handled: Arc<AtomicU64>) -> Self {
         let inbox = Arc::new(Inbox::default());
         let jobs = inbox.clone();
         // It ends when the runtime closes the inbox.

@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::asked::{Load, Outcome};
-use super::{grpc, nats, ours, theirs};
+use super::asked::{Kind, Load, Outcome};
+use super::{grpc, messages, nats, ours, theirs};
 
 /// For workers to get ready, or a link to be noticed to be lost.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the place of a Unix socket begins.
+const UNIX: &str = "unix:";
 
 /// Clock ticks a second in `/proc`, as Linux tells programs.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -22,18 +25,22 @@ pub enum Side {
     Ours,
     /// Over the private Unix socket, as a master's own workers are.
     OursUnix,
+    /// The same with two workers, of which the first one drives: it sends messages to the other.
+    OursMessages,
     Peer,
     Nats,
     Grpc,
 }
 
 impl Side {
-    const ALL: [Side; 5] = [Side::Ours, Side::OursUnix, Side::Peer, Side::Nats, Side::Grpc];
+    const ALL: [Side; 6] =
+        [Side::Ours, Side::OursUnix, Side::OursMessages, Side::Peer, Side::Nats, Side::Grpc];
 
     fn name(self) -> &'static str {
         match self {
             Side::Ours => "ours",
             Side::OursUnix => "ours-unix",
+            Side::OursMessages => "ours-messages",
             Side::Peer => "peer",
             Side::Nats => "nats",
             Side::Grpc => "grpc",
@@ -60,7 +67,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
         [name, "master", workers, store, address] => {
             let store = (*store != "-").then_some(*store);
             match side(name) {
-                Some(side @ (Side::Ours | Side::OursUnix)) => {
+                Some(side @ (Side::Ours | Side::OursUnix | Side::OursMessages)) => {
                     ours::master(number(workers)?, store, side)
                 }
                 Some(Side::Peer) => theirs::master(number(workers)?, store),
@@ -79,6 +86,7 @@ pub fn run_process(args: &[&str]) -> Result<(), String> {
             };
             match side(name) {
                 Some(Side::Ours | Side::OursUnix) => ours::worker(&role),
+                Some(Side::OursMessages) => messages::worker(&role),
                 Some(Side::Peer) => theirs::worker(&role),
                 Some(Side::Nats) => nats::worker(&role),
                 Some(Side::Grpc) => grpc::worker(),
@@ -160,7 +168,12 @@ impl Pair {
         let token = self.tokens.get(id).ok_or("a worker without a token")?;
         let (name, kind) = (self.spec.side.name(), if self.spec.is_luau { "luau" } else { "echo" });
         let (id, workers) = (id.to_string(), self.spec.workers.to_string());
-        let args = [name, "worker", &self.address, token, &id, &workers, kind];
+        let mut address = self.address.clone();
+        if address.starts_with(UNIX) {
+            // Each worker has a socket of its own.
+            address.push_str(&id);
+        }
+        let args = [name, "worker", &address, token, &id, &workers, kind];
         let mut worker = Process::start(&args, self.spec.on_one_processor)?;
         worker.line()?;
         Ok(worker)
@@ -175,9 +188,13 @@ impl Pair {
     pub fn run(&mut self, load: &Load) -> Result<Turn, String> {
         self.processes().for_each(Process::forget_peak);
         let before: f64 = self.processes().map(Process::cpu_seconds).sum();
-        let handled = if load.kind == super::asked::Kind::Nowait { self.handled()? } else { 0 };
-        let outcome: Outcome = self.master.ask(&load.to_string())?.parse()?;
-        if load.kind == super::asked::Kind::Nowait {
+        let has_messages = self.spec.side == Side::OursMessages;
+        // Templates tell by themselves.
+        let is_counted = load.kind == Kind::Nowait || has_messages && !self.spec.is_luau;
+        let handled = if is_counted { self.handled()? } else { 0 };
+        let driver = if has_messages { &mut self.workers[0] } else { &mut self.master };
+        let outcome: Outcome = driver.ask(&load.to_string())?.parse()?;
+        if is_counted {
             self.wait_handled(handled + outcome.done)?;
         }
         let cpu_seconds = self.processes().map(Process::cpu_seconds).sum::<f64>() - before;
@@ -233,6 +250,17 @@ impl Pair {
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
         self.workers.iter().chain([&self.master])
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let sockets = self.address.strip_prefix(UNIX).into_iter();
+        let paths =
+            sockets.flat_map(|at| (0..self.spec.workers).map(move |id| format!("{at}{id}")));
+        for path in paths {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

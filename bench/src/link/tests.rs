@@ -18,6 +18,7 @@ use mesophyll::wire::data::{
 
 use super::asked::{Kind, Load, Size};
 use super::events::{Ours, Theirs};
+use super::messages::Talker;
 use super::ours;
 use super::pair::Role;
 use crate::peer::db::{DbClient, Store};
@@ -188,4 +189,29 @@ fn the_peers_client_reads_our_states_and_refusals() {
     // The connection is as good as before.
     let none = master.runtime.block_on(client.kv_get(id, kept, "big".to_owned()));
     assert_eq!(none, Ok(None));
+}
+
+#[test]
+fn messages_of_one_worker_reach_the_other() {
+    for is_luau in [false, true] {
+        let (master, tokens) = ours::start_master(2, None).expect("a master");
+        let address = master.listen_addr().expect("a port").to_string();
+        let mut talkers: Vec<_> = (0..)
+            .zip(tokens)
+            .map(|(worker, token)| {
+                let role = Role { address: address.clone(), token, worker, workers: 2, is_luau };
+                Talker::start(&role).expect("a worker")
+            })
+            .collect();
+        ours::wait_ready(&master).expect("ready");
+        let load = Load { in_flight: 4, lasting: Duration::from_millis(50), ..LOAD };
+        let done = talkers[0].run(load).expect("a turn").done;
+        assert!(done > 0);
+        if !is_luau {
+            wait_until(|| talkers[1].handled() == done);
+            assert_eq!(talkers[0].handled(), 0);
+        }
+        talkers.into_iter().for_each(Talker::stop);
+        master.stop(Instant::now() + Duration::from_secs(5), |_| {});
+    }
 }
