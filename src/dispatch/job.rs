@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::{JobKind, Observed, Slot};
 use crate::base::error::DispatchError;
-use crate::wire::data::{CreateEvent, EncodedValue};
+use crate::wire::data::{CreateEvent, EncodedValue, TenantId};
 
 /// What a tenant answers, or why it did not.
 pub type DispatchResult = Result<EncodedValue, DispatchError>;
@@ -88,7 +88,15 @@ enum AnswerTarget {
     Slot(Arc<Slot>),
     Channel(Sender<DispatchResult>),
     Callback(Box<dyn FnOnce(DispatchResult, bool) + Send>),
+    Watcher(TenantId, Arc<dyn EventWatcher>),
     Nobody,
+}
+
+/// Is told how events end whose callers do not wait for them.
+pub trait EventWatcher: Send + Sync {
+    /// An event of the tenant has ended. Called once for each, on the thread that has the answer:
+    /// it must not block.
+    fn ended(&self, tenant: TenantId, result: DispatchResult);
 }
 
 impl Answer {
@@ -120,15 +128,21 @@ impl Answer {
         Self::to(AnswerTarget::Nobody)
     }
 
-    /// Whether a caller waits for the answer.
-    pub fn is_awaited(&self) -> bool {
-        !matches!(self.target, Some(AnswerTarget::Nobody))
+    /// As [`Answer::unawaited`], of an event of this tenant, which is watched.
+    pub fn watched(tenant: TenantId, watcher: Arc<dyn EventWatcher>) -> Self {
+        Self::to(AnswerTarget::Watcher(tenant, watcher))
     }
 
-    /// Calls back with an answer that no caller waits for.
-    pub fn watch(&mut self, watcher: impl FnOnce(DispatchResult) + Send + 'static) {
-        debug_assert!(!self.is_awaited(), "the caller would get no answer");
-        self.target = Some(AnswerTarget::Callback(Box::new(move |result, _| watcher(result))));
+    /// Whether a caller waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self.target, Some(AnswerTarget::Nobody | AnswerTarget::Watcher(..)))
+    }
+
+    /// Has an answer watched that no caller waits for, unless it is watched already.
+    pub fn watch(&mut self, tenant: TenantId, watcher: impl FnOnce() -> Arc<dyn EventWatcher>) {
+        if matches!(self.target, Some(AnswerTarget::Nobody)) {
+            self.target = Some(AnswerTarget::Watcher(tenant, watcher()));
+        }
     }
 
     fn to(target: AnswerTarget) -> Self {
@@ -183,6 +197,7 @@ impl Answer {
             // A waiter that has gone away needs no answer.
             Some(AnswerTarget::Channel(answer_tx)) => drop(answer_tx.try_send(result)),
             Some(AnswerTarget::Callback(callback)) => callback(result, self.is_subscribed),
+            Some(AnswerTarget::Watcher(tenant, watcher)) => watcher.ended(tenant, result),
             Some(AnswerTarget::Nobody) | None => {}
         }
     }

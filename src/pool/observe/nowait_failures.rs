@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::error::DispatchError;
 use crate::base::sync::Lock;
-use crate::dispatch::Request;
+use crate::dispatch::{DispatchResult, EventWatcher, Request};
 use crate::wire::data::TenantId;
 
 /// How long losses are collected before they are logged.
@@ -45,15 +45,7 @@ impl NowaitFailures {
 
     /// Watches the answer of a request if no caller waits for it.
     pub(in crate::pool) fn watch(&self, request: &mut Request) {
-        if request.answer.is_awaited() {
-            return;
-        }
-        let (failures, tenant) = (self.0.clone(), request.tenant);
-        request.answer.watch(move |result| match result {
-            Ok(_) => {}
-            Err(DispatchError::Script(_)) => failures.script_failed(tenant),
-            Err(error) => failures.lose(tenant, &error),
-        });
+        request.answer.watch(request.tenant, || self.0.clone());
     }
 
     /// Logs what was lost, if it has been collected for long enough. For what comes round every few
@@ -82,6 +74,16 @@ impl NowaitFailures {
             log::warn!(worker = worker_id;
                 "worker {worker_id}: {count} events that nobody waited for are lost: no answer came"
             );
+        }
+    }
+}
+
+impl EventWatcher for Failures {
+    fn ended(&self, tenant: TenantId, result: DispatchResult) {
+        match result {
+            Ok(_) => {}
+            Err(DispatchError::Script(_)) => self.script_failed(tenant),
+            Err(error) => self.lose(tenant, &error),
         }
     }
 }
