@@ -120,6 +120,9 @@ pub trait LinkHandler: Send {
 pub trait Pulse: Send {
     /// Does what is due at `now` and says when to call next.
     fn beat(&mut self, link: &LinkSender, now: Instant) -> Instant;
+
+    /// A message of each of these tenants has left that was sent with [`LinkSender::send_told`].
+    fn left(&mut self, _tenants: &[TenantId]) {}
 }
 
 /// What a new link is served by, made once the link can be sent on.
@@ -240,6 +243,16 @@ impl LinkSender {
         self.push(FrameKind::Binary, Some(tenant), message)
     }
 
+    /// As [`LinkSender::send_for`]; when the message has left, [`Pulse::left`] is told of it. It is
+    /// not, if the link ends before.
+    ///
+    /// # Errors
+    /// As those of [`LinkSender::send`].
+    pub fn send_told(&self, tenant: TenantId, message: Vec<u8>) -> Result<(), SendError> {
+        self.check_size(&message)?;
+        self.shared.queue.push_told(FrameKind::Binary, Some(tenant), Some(tenant), message)
+    }
+
     /// As [`LinkSender::send_for`], but writes the message on the caller's thread if nothing is
     /// before it: for one that nothing will be sent along with, as it saves waking the writer.
     /// Never blocks either.
@@ -300,11 +313,13 @@ impl LinkSender {
         owner: Option<TenantId>,
         payload: Vec<u8>,
     ) -> Result<(), SendError> {
-        let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
-        if bytes > limit {
-            return Err(SendError::TooLarge { bytes, limit });
-        }
+        self.check_size(&payload)?;
         self.shared.queue.push(kind, owner, payload)
+    }
+
+    fn check_size(&self, payload: &[u8]) -> Result<(), SendError> {
+        let (bytes, limit) = (payload.len(), self.shared.limits.message_max_bytes);
+        if bytes > limit { Err(SendError::TooLarge { bytes, limit }) } else { Ok(()) }
     }
 
     /// Queues a WebSocket ping, which every peer must answer. How long that takes is counted, of

@@ -93,6 +93,8 @@ pub(super) struct Batch {
     pub(super) frames: VecDeque<Vec<u8>>,
     /// How many of them are messages.
     pub(super) messages: usize,
+    /// Whose messages were to be told of when they have left.
+    pub(super) told: Vec<TenantId>,
     /// An empty buffer that the writer has no use for, for the frames to come.
     pub(super) spare: Vec<u8>,
 }
@@ -199,6 +201,17 @@ impl OutQueue {
         &self,
         kind: FrameKind,
         owner: Option<TenantId>,
+        payload: Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.push_told(kind, owner, None, payload)
+    }
+
+    /// As [`OutQueue::push`]; the link's pulse is told, of this tenant, when the message has left.
+    pub(super) fn push_told(
+        &self,
+        kind: FrameKind,
+        owner: Option<TenantId>,
+        told: Option<TenantId>,
         mut payload: Vec<u8>,
     ) -> Result<(), SendError> {
         let bytes = payload.len();
@@ -228,6 +241,7 @@ impl OutQueue {
         state.waiting += 1;
         state.bytes.add(owner, bytes);
         state.batch.messages += usize::from(kind != FrameKind::Ping);
+        state.batch.told.extend(told);
         self.wake_writer(state);
         Ok(())
     }
@@ -357,14 +371,17 @@ impl OutQueue {
                     batch.frames.push_back(std::mem::take(&mut state.replies));
                     return TakenFrames::Finishing;
                 }
+                // Before what waits, or while there is always something the pulse would not run
+                // before it is due.
+                QueueEnd::Open if state.beat_now => {
+                    state.beat_now = false;
+                    return TakenFrames::Nothing;
+                }
                 QueueEnd::Open if state.has_something() => {
                     state.drain(batch, LARGE_TOGETHER_BYTES);
                     return TakenFrames::Batch;
                 }
                 QueueEnd::Open => {}
-            }
-            if std::mem::take(&mut state.beat_now) {
-                return TakenFrames::Nothing;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -430,6 +447,7 @@ impl QueueState {
     fn drain(&mut self, batch: &mut Batch, large_bytes: usize) {
         (self.is_unflushed, self.is_joinable) = (false, false);
         std::mem::swap(&mut self.batch.frames, &mut batch.frames);
+        std::mem::swap(&mut self.batch.told, &mut batch.told);
         let mut taken = 0;
         while let Some(large) = self.large.pop_front() {
             if taken > 0 && taken + large.payload.len() > large_bytes {

@@ -128,6 +128,11 @@ impl WriterThread {
             self.clock.beat_if_due();
         }
         batch.spare = socket_writer.buffer();
+        drop(socket_writer);
+        if !batch.told.is_empty() {
+            self.clock.pulse.left(&batch.told);
+            batch.told.clear();
+        }
         Ok(())
     }
 

@@ -235,3 +235,32 @@ fn a_writer_that_wants_its_turn_waits_for_the_end_of_a_callers() {
     assert_eq!(taken, Ok((TakenFrames::Closing(1000), vec![1])));
     writer.join();
 }
+
+#[test]
+fn a_pulse_that_is_wanted_at_once_runs_before_a_batch() {
+    let queue = queue(8, 100);
+    push(&queue, 1).expect("room");
+    queue.beat_now();
+    assert_eq!(take(&queue, soon()), (TakenFrames::Nothing, vec![]));
+    assert_eq!(take(&queue, soon()), (TakenFrames::Batch, vec![1]));
+}
+
+#[test]
+fn whose_messages_are_to_be_told_of_goes_with_their_batch() {
+    let queue = queue(8, 10 * JOINED_BYTES);
+    let (one, other) = (TenantId::Guild(1), TenantId::User(1));
+    let tell = |tenant, len| {
+        queue.push_told(FrameKind::Binary, Some(tenant), Some(tenant), vec![7; len]).expect("room");
+    };
+    tell(one, 1);
+    push(&queue, 2).expect("room");
+    tell(other, JOINED_BYTES + 1);
+    tell(one, 3);
+    let mut batch = Batch::default();
+    assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
+    assert_eq!((batch.messages, batch.told), (4, vec![one, other, one]));
+    let mut batch = Batch::default();
+    push(&queue, 2).expect("room");
+    assert_eq!(queue.take(soon(), &mut batch), TakenFrames::Batch);
+    assert_eq!(batch.told, []);
+}
